@@ -1,0 +1,56 @@
+# `make demo` and `make test` are all a newcomer needs. Every target builds its environment first.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-slow test-gpu lint format bench nano docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# torch first and alone, so that no other package can choose another build of it.
+$(STAMP): setup.cfg pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	@$(BIN)/python -m pip install --quiet torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+env: $(STAMP)  ## build the environment
+
+demo: $(STAMP)  ## align the nano policy with GRPO, measure before and after, write a report
+	HF_HUB_OFFLINE=1 $(BIN)/grpo-mmpc train recipes/nano.yaml run_dir=runs/demo overwrite=true
+
+test: $(STAMP)  ## the default test suite: offline, CPU
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## the tests that take minutes each
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+test-gpu: $(STAMP)  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## every benchmark, quick setting
+	@for b in benchmarks/*.py; do echo "== $$b"; HF_HUB_OFFLINE=1 $(BIN)/python $$b --quick || exit 1; done
+
+nano: $(STAMP)  ## rebuild the nano policies, nano CLIP and tokenizers from nothing
+	HF_HUB_OFFLINE=1 $(BIN)/python -m grpo_mmpc.nano.build
+
+docs: $(STAMP)  ## build the documentation into site/
+	@$(BIN)/python -m pip install --quiet '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) site build *.egg-info

@@ -1,0 +1,42 @@
+"""One exception class per boundary; every message says what was found, where, and what to do."""
+
+
+class GrpoMmpcError(Exception):
+    """Base of every error raised on purpose. The command line prints it without a traceback."""
+
+
+class ConfigError(GrpoMmpcError):
+    """A recipe or override is wrong. Carries every problem found, not only the first."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"the configuration has {count}:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+class CatalogueError(GrpoMmpcError):
+    """A catalogue cannot be read at all (as opposed to single broken rows, which are quarantined)."""
+
+
+class ImageError(GrpoMmpcError):
+    """One image cannot be used: missing, truncated, too many pixels, outside the catalogue folder."""
+
+
+class RewardError(GrpoMmpcError):
+    """A reward cannot be loaded, or broke its contract while scoring."""
+
+
+class ScoringError(GrpoMmpcError):
+    """A scoring encoder (BERTScore, CLIP, sentence encoder) cannot be loaded or verified."""
+
+
+class RolloutError(GrpoMmpcError):
+    """Completions could not be generated."""
+
+
+class TrainingError(GrpoMmpcError):
+    """A run cannot start or continue."""
+
+
+class EvaluationError(GrpoMmpcError):
+    """A suite cannot be run, or two evaluations cannot be compared."""

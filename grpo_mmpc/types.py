@@ -1,0 +1,93 @@
+"""Plain records that flow between the stages. Standard library only."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+RewardFn = Callable[..., list[float | None]]
+"""A batch reward function, called with keyword arguments only.
+
+It receives, for N well-formed completions of one batch, lists of length N: ``predictions`` (parsed text),
+``references`` (true text or None), ``completions`` (raw text), ``prompts``, ``tasks``, ``item_ids``,
+``categories``, ``image_paths`` (absolute path of the item's real image, or None), and every further catalogue
+column under its own name. It returns N values; None or NaN means "cannot be scored". A malformed completion never
+reaches it: it gets the function's ``worst_score`` attribute, 0.0 if there is none.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductRecord:
+    """One catalogue item. A field that the catalogue does not know is None."""
+
+    item_id: str
+    """Unique in the catalogue."""
+    category: str
+    """Department; the stratum of every evaluation."""
+    title: str | None
+    """Seller's title."""
+    description: str | None
+    """Seller's description."""
+    image: str | None
+    """Path of the product image relative to the catalogue folder, with forward slashes."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Known facts by kind, for instance ``{"type": "backpack", "color": "red"}``; empty where unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """One row that was set aside, and why."""
+
+    file: str
+    """File the row came from, relative to the catalogue folder where possible."""
+    row: int
+    """1-based data row (the header of a CSV is not counted)."""
+    item_id: str | None
+    """Identifier, if it could be read."""
+    reason: str
+    """What was found, what was expected, what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedCompletion:
+    """What the one parser made of a completion."""
+
+    prediction: str | None
+    """The text under the task's key, stripped; None when the completion is malformed."""
+    format: str
+    """``json`` (the whole completion is the object), ``embedded`` (fenced or inside other text), ``malformed``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingConfig:
+    """How completions are sampled; one object for rollouts and evaluation."""
+
+    max_tokens: int
+    """Upper limit of new tokens."""
+    temperature: float
+    """0 means greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps the whole vocabulary."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRow:
+    """One prompt of one item for one task, with everything needed to score its completions."""
+
+    prompt_id: str
+    """``{task}:{item_id}``."""
+    item_id: str
+    category: str
+    task: str
+    messages: list[dict[str, Any]]
+    """Chat messages; image content is a placeholder, the picture itself is ``prompt_image_path``."""
+    prompt_image_path: str | None
+    """Absolute path of the image shown to the policy, or None for a text-only prompt."""
+    image_path: str | None
+    """Absolute path of the item's real image (for scoring; never shown in text_to_image)."""
+    reference: str | None
+    """The true title in image_to_text; None in text_to_image, whose reference is the image. Scoring only."""
+    title: str
+    """The item's title, whatever the task."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
