@@ -46,8 +46,6 @@ class DataSection(_Section):
     """Changes which items are held out."""
     max_train_items: Annotated[int, Field(gt=0)] | None = None
     """Train on at most this many items, chosen by stable hash."""
-    max_image_pixels: Annotated[int, Field(gt=0)] = 50_000_000
-    """Larger images are quarantined instead of decoded."""
 
 
 class RewardSpec(_Section):

@@ -1,0 +1,80 @@
+"""Which columns an items file must have, and what Arrow type each further column keeps."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from grpo_mmpc.catalogue.normalise import json_text, writable
+from grpo_mmpc.catalogue.records import CORE_COLUMNS
+from grpo_mmpc.errors import CatalogueError
+
+REQUIRED_COLUMNS = ("item_id", "category", "title", "image")
+"""Must exist, though title and image may be empty. ``description`` and ``attributes`` may be absent altogether."""
+
+
+def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:
+    """Make sure that an items file has the columns a catalogue needs; return warnings.
+
+    Raises:
+        CatalogueError: Names what is missing, what is there, and the nearest match.
+    """
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if missing:
+        raise CatalogueError(_missing_message(file, missing, list(columns)))
+    for name in ("item_id", "category", "title", "image"):
+        if pa.types.is_struct(columns[name]) or pa.types.is_binary(columns[name]):
+            raise CatalogueError(
+                f"{file}: column {name} holds {columns[name]}, expected text; an image is given as a path relative to "
+                "the catalogue folder, such as images/{item_id}.jpg: write the pictures into files"
+            )
+    if "description" not in columns:
+        return [f"{file.name} has no column description: every description counts as missing"]
+    return []
+
+
+def extra_columns(columns: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
+    """Columns beyond the core ones with the type they are kept in; types that datasets cannot hold become JSON text."""
+    return {name: _kept_type(kind) for name, kind in columns.items() if name not in CORE_COLUMNS}
+
+
+def to_arrow(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """One batch of a column in its kept type."""
+    if pa.types.is_string(kind):
+        return pa.array([v if v is None else writable(v if isinstance(v, str) else json_text(v)) for v in values], kind)
+    if pa.types.is_floating(kind):  # JSON writes some numbers of a float column without a fraction
+        return pa.array([v if v is None else float(v) for v in values], kind)
+    return pa.array(values, kind)
+
+
+def _kept_type(kind: pa.DataType) -> pa.DataType:
+    # heavy: imported on use
+    from datasets.features.features import generate_from_arrow_type
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    try:
+        generate_from_arrow_type(kind)
+    except (ValueError, NotImplementedError):
+        return pa.string()
+    return pa.string() if pa.types.is_null(kind) else kind
+
+
+def _missing_message(file: Path, missing: list[str], found: Iterable[str]) -> str:
+    names = list(found)
+    lower = {name.casefold(): name for name in names}
+    hints = []
+    for name in missing:
+        near = difflib.get_close_matches(name, lower, n=1, cutoff=0.7)
+        if near:
+            hints.append(f"rename {lower[near[0]]} to {name}")
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+        hints.append("the header is not separated by commas: save the file as comma-separated")
+    advice = "; ".join(hints) or "add the column, with empty cells where nothing is known"
+    plural = "column" if len(missing) == 1 else "columns"
+    return (
+        f"{file} lacks the {plural} {', '.join(missing)}; found: {', '.join(names) or 'none'}; "
+        f"expected: {', '.join(REQUIRED_COLUMNS)} (optional: description, attributes); {advice}"
+    )

@@ -1,0 +1,266 @@
+"""Reads product images safely: any common format in, plain RGB out, no file outside the catalogue folder."""
+
+import io
+import os
+import stat
+import struct
+import unicodedata
+import zlib
+from functools import lru_cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from grpo_mmpc.errors import ImageError
+
+MAX_IMAGE_PIXELS = 50_000_000
+"""Default pixel limit: above any camera's product photo, below what exhausts memory (150 MB as RGB)."""
+
+# Formats of product photos. Others are refused on purpose: some of Pillow's readers start external programs (EPS).
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+# What Pillow's readers raise on damaged files: each plug-in leaks the error of whatever tripped over the bad bytes.
+_DAMAGED = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError)
+_DAMAGED_TOO = (struct.error, zlib.error, ArithmeticError, RuntimeError, Image.DecompressionBombError)
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(path: Path | str, *, folder: Path | str, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """The image as 8-bit RGB, upright, on white where it was transparent.
+
+    Takes JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF in any mode (grey, palette, alpha, CMYK, 16 bits per channel, which
+    is scaled and not clipped). Of an animation, the first frame.
+
+    Args:
+        path: Path relative to the folder, or an absolute path inside it.
+        folder: The catalogue folder; nothing outside it is opened, not even through a symbolic link.
+        max_image_pixels: Width times height above which the image is refused, judged from the header, before any
+            pixel is decoded.
+
+    Raises:
+        ImageError: The image is missing, empty, damaged, not an image, too large, or outside the folder.
+    """
+    file = find_image(path, folder=folder)
+    try:
+        with file.open("rb") as stream:
+            return decode_image(stream, name=str(path), max_image_pixels=max_image_pixels)
+    except PermissionError as e:
+        raise ImageError(f"image {path}: no permission to read it ({e.strerror}); try: chmod u+r '{file}'") from e
+
+
+def relative_image_path(image: str) -> str:
+    """A catalogue's image cell as a relative path with forward slashes, judged by its text alone.
+
+    Raises:
+        ImageError: The path is absolute, a web address, or climbs out of the folder.
+    """
+    if "://" in image[:12] or image.startswith("data:"):
+        raise ImageError(
+            f"image {_short(image)} is a web address, not a file; download it into images/ and name that file"
+        )
+    posix = image.replace("\\", "/")
+    if posix.startswith("/") or PureWindowsPath(image).drive:
+        raise ImageError(
+            f"image {image} is an absolute path; copy the file into images/ and give the path from the folder"
+        )
+    parts: list[str] = []
+    for part in PurePosixPath(posix).parts:
+        if part == "..":
+            if not parts:
+                raise ImageError(f"image {image} lies outside the catalogue folder; copy the file into images/")
+            parts.pop()
+        else:
+            parts.append(part)
+    if not parts:
+        raise ImageError(f"image {image!r} names no file; give a path such as images/{{item_id}}.jpg")
+    return "/".join(parts)
+
+
+def find_image(path: Path | str, *, folder: Path | str, real_folders: dict[str, str] | None = None) -> Path:
+    """The existing regular file that a catalogue's image cell means, as an absolute path without symbolic links.
+
+    A name that differs only in how its accents are composed is accepted: macOS and Linux write the same visible name
+    in two ways.
+
+    Args:
+        path: Path relative to the folder, or an absolute path inside it.
+        folder: The catalogue folder.
+        real_folders: Lets the calls of one batch share what they learn of folders; start with an empty one.
+
+    Raises:
+        ImageError: No such file, not a regular file, or outside the folder.
+    """
+    known = {} if real_folders is None else real_folders
+    root = _real(str(folder), known)
+    wanted = str(path) if Path(path).is_absolute() else f"{root}/{relative_image_path(str(path))}"
+    try:
+        file = _resolve(wanted, known)
+    except (OSError, ValueError) as e:  # a name too long for the file system, a loop of links
+        raise ImageError(f"image {_short(str(path))} cannot be opened: {e}; correct the path") from e
+    if not file.startswith(root.rstrip("/") + "/") and file != root:
+        how = "is a symbolic link to a file" if Path(wanted).is_symlink() else "lies"
+        raise ImageError(f"image {path} {how} outside the catalogue folder; copy the file into images/")
+    if Path(file).is_file():
+        return Path(file)
+    if Path(file).exists():
+        raise ImageError(f"image {path} is not a file; give the path of an image file")
+    raise ImageError(f"image {path} does not exist{_nearest_name(Path(wanted))}; add the file or correct the path")
+
+
+def _real(folder: str, known: dict[str, str]) -> str:
+    if folder not in known:
+        known[folder] = os.path.realpath(folder)
+    return known[folder]
+
+
+def _resolve(wanted: str, known: dict[str, str]) -> str:
+    """Real path of a file, whether it exists or not; only the last part is looked up where its folder is known."""
+    parent, _, name = wanted.rpartition("/")
+    file = f"{_real(parent or '/', known)}/{name}"
+    try:
+        # strict: a loop of links must be an error
+        return file if stat.S_ISREG(os.lstat(file).st_mode) else os.path.realpath(file, strict=True)
+    except FileNotFoundError:
+        return os.path.realpath(_same_visible_name(Path(wanted)) or wanted)
+
+
+def decode_image(
+    stream: BinaryIO, *, name: str, max_image_pixels: int = MAX_IMAGE_PIXELS, shrink_to_px: int | None = None
+) -> Image.Image:
+    """Decode an open image file as :func:`read_image` does.
+
+    Args:
+        stream: Seekable binary file.
+        name: What messages call the image.
+        max_image_pixels: Width times height above which the image is refused.
+        shrink_to_px: Allow the decoder to shrink while decoding, to no less than this many pixels a side (JPEG only;
+            several times faster, and it still reads the whole file).
+
+    Raises:
+        ImageError: The bytes are no usable image.
+    """
+    try:
+        image = _open_header(stream, name=name)
+        width, height = image.size
+        if width * height > max_image_pixels:
+            raise ImageError(
+                f"image {name} has {width} x {height} = {width * height:,} pixels, the limit is {max_image_pixels:,}; "
+                "shrink it (2000 x 2000 is plenty) or raise the limit with data.max_image_pixels"
+            )
+        if shrink_to_px is not None:
+            image.draft("", (shrink_to_px, shrink_to_px))
+        image.load()
+        return _to_rgb(_upright(image))
+    except (*_DAMAGED, *_DAMAGED_TOO) as e:
+        raise ImageError(f"image {name} is damaged ({_short(str(e)) or type(e).__name__}); replace the file") from e
+
+
+def _open_header(stream: BinaryIO, *, name: str) -> Image.Image:
+    """Parse the header only.
+
+    This asks the format readers directly because Image.open raises its own error above a process-wide pixel limit
+    before telling the size; ours is per call, and safe to use from several threads.
+    """
+    Image.init()
+    prefix = stream.read(64)
+    if not prefix:
+        raise ImageError(f"image {name} is empty (0 bytes); download or copy the file again")
+    for kind in _FORMATS:
+        if kind not in Image.OPEN:
+            continue
+        factory, accept = Image.OPEN[kind]
+        accepted = accept(prefix[:16]) if accept else True
+        if isinstance(accepted, str):
+            raise ImageError(
+                f"image {name} is {kind}, which this Pillow cannot read ({accepted}); save it as PNG or JPEG"
+            )
+        if accepted:
+            stream.seek(0)
+            return factory(stream, name)
+    text = prefix.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<")):
+        found = "a drawing in SVG" if b"<svg" in text else "a web page (a failed download, most likely)"
+        raise ImageError(f"image {name} is {found}, not a photo; download it again or save it as PNG or JPEG")
+    raise ImageError(f"image {name} is not an image: it starts with {prefix[:8]!r}; save it as {', '.join(_FORMATS)}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the rotation that a camera wrote into the EXIF block instead of turning the pixels."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except (*_DAMAGED, *_DAMAGED_TOO):
+        return image  # unreadable metadata does not make the pixels wrong
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bit(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    rgb = image.convert("RGB")
+    # Metadata of the file must not travel: a later reader would apply the rotation or the palette a second time.
+    rgb.info = {}
+    return rgb
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale wide grey pixels to 0..255. Pillow's own conversion clips: every 16-bit photo would turn white."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if image.mode.startswith("I;16"):
+        full = 65535.0
+    elif image.mode == "F" and values.max() <= 1.0:
+        full = 1.0
+    else:  # 32-bit integers and floats do not say their range: take the smallest usual one that holds the values
+        full = next((top for top in (255.0, 65535.0) if values.max() <= top), float(values.max()))
+    return Image.fromarray(np.rint(np.clip(values / full, 0.0, 1.0) * 255.0).astype(np.uint8))
+
+
+@lru_cache(maxsize=8)
+def _names(folder: str, mtime_ns: int) -> dict[str, str]:
+    """File names of a folder by their composed form; the modification time keeps the cache honest."""
+    return {unicodedata.normalize("NFC", entry.name): entry.name for entry in Path(folder).iterdir()}
+
+
+def _same_visible_name(wanted: Path) -> Path | None:
+    parent = wanted.parent
+    if wanted.name.isascii() or not parent.is_dir():
+        return None
+    name = _names(str(parent), parent.stat().st_mtime_ns).get(unicodedata.normalize("NFC", wanted.name))
+    return parent / name if name is not None else None
+
+
+def _nearest_name(wanted: Path) -> str:
+    """Name the file that differs only in case or extension, the two usual slips."""
+    if not wanted.parent.is_dir():
+        return f" (nor does the folder {wanted.parent.name})"
+    names = _names(str(wanted.parent), wanted.parent.stat().st_mtime_ns).values()
+    target = unicodedata.normalize("NFC", wanted.name).casefold()
+    for name in sorted(names):
+        folded = unicodedata.normalize("NFC", name).casefold()
+        if folded == target or Path(folded).stem == Path(target).stem:
+            return f" (but {name} does)"
+    return ""
+
+
+def _short(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def image_from_bytes(data: bytes, *, name: str, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """:func:`decode_image` for bytes in memory, such as a download."""
+    return decode_image(io.BytesIO(data), name=name, max_image_pixels=max_image_pixels)

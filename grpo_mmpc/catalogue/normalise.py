@@ -1,0 +1,82 @@
+"""Text as catalogues spell it, turned into text as the rest of the toolkit expects it."""
+
+import json
+import math
+import re
+import unicodedata
+
+MISSING_WORDS = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"})
+"""What programs write where a value is missing. Case matters: "Nan" is a kind of bread."""
+
+
+def clean_text(value: object, *, one_line: bool = True) -> str | None:
+    """A cell as text, or None where it holds nothing.
+
+    Args:
+        value: Text, a number, or None. NaN, blank text and the words of :data:`MISSING_WORDS` count as missing. A
+            whole float (``1001.0``, what pandas makes of an integer column with gaps) loses its fraction.
+        one_line: Fold every run of whitespace, line breaks included, into one space. A title must stay on one line:
+            the text_to_image prompt gives it a line of its own.
+
+    Raises:
+        TypeError: The value is neither text nor a number; the message names what it is, in JSON's words.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{json_kind(value)}, expected text")
+    elif isinstance(value, float):
+        if math.isnan(value):
+            return None
+        text = str(int(value)) if value.is_integer() else str(value)
+    else:
+        text = str(value)
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+    text = writable(text)
+    text = " ".join(text.split()) if one_line else text.strip()
+    return None if not text or text in MISSING_WORDS else text
+
+
+def title_key(title: str | None) -> str:
+    """The form under which two spellings of one title are equal; empty where there is nothing to compare.
+
+    Compatibility forms (full-width letters, ligatures), case, punctuation, symbols and spacing are folded:
+    ``"ACME Tote-Bag,  12 pack"`` and ``"acme tote bag (12 Pack)"`` share a key.
+    """
+    if not title:
+        return ""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", title).casefold())
+    if folded.isascii():
+        return " ".join(re.findall(r"[a-z0-9]+", folded))
+    # Letters, marks (needed by Indic scripts) and numbers are content; everything else separates words.
+    return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split())
+
+
+def json_kind(value: object) -> str:
+    """What a value is, in JSON's words: ``a list``, ``an object``, ``true`` ..."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, bytes):
+        return "bytes"
+    return f"a value of type {type(value).__name__}"
+
+
+def json_text(value: object) -> str:
+    """Compact JSON text of a value that Arrow has no one type for; values JSON does not know become their text."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def writable(text: str) -> str:
+    """The text with every half of a surrogate pair replaced: JSON can escape it, no file can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", errors="replace").decode("utf-8")
+    return text

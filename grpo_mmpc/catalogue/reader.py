@@ -1,0 +1,192 @@
+"""Opens a catalogue folder: good items memory-mapped, broken rows set aside with reasons."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.catalogue.arrow_cache import NormalisedItems, data_rows, normalise_items
+from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, find_image
+from grpo_mmpc.catalogue.rows import SUFFIXES, find_table
+from grpo_mmpc.catalogue.signatures import ImageSignature, image_signatures
+from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.types import ProductRecord, Quarantined
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_log = logging.getLogger(__name__)
+
+_BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Catalogue:
+    """The usable items of a catalogue folder."""
+
+    folder: Path
+    items_file: Path
+    items: "Dataset"
+    """Columns item_id, category, title, description, image, attributes (text of a JSON object or null), then every
+    further column of the items file. On disk, memory-mapped."""
+    quarantined: list[Quarantined]
+    """Rows that were set aside; ``rows_read == len(items) + len(quarantined)``."""
+    rows_read: int
+    broken_by_category: Mapping[str, int]
+    """Number of quarantined rows by category, as far as the category could be read."""
+    duplicate_ids: int
+    """How many of them repeat the item_id of an earlier row."""
+    warnings: list[str]
+    """Odd things that cost no row."""
+    fingerprint: str
+    """Hash of the items file's content and, if the images were checked, of every good image's content. The same on
+    every machine, whatever the folder is called."""
+    max_image_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def record(self, index: int) -> ProductRecord:
+        """The item at a position of ``items``."""
+        return to_record(self.items[index])
+
+    def records(self) -> Iterator[ProductRecord]:
+        """Every item in order, read in batches."""
+        for batch in self.items.iter(batch_size=_BATCH_ROWS):
+            yield from (to_record(dict(zip(batch, cells, strict=True))) for cells in zip(*batch.values(), strict=True))
+
+    def image_path(self, record: ProductRecord) -> Path | None:
+        """Absolute path of an item's image; None where the item has none.
+
+        Raises:
+            ImageError: The file vanished or lies outside the folder.
+        """
+        return None if record.image is None else find_image(record.image, folder=self.folder)
+
+    def signatures(self) -> list[ImageSignature | None]:
+        """What is known of each item's image, in the order of ``items``; cheap once the images were checked."""
+        images: Sequence[str | None] = self.items["image"][:]
+        return image_signatures(images, folder=self.folder, max_image_pixels=self.max_image_pixels)
+
+
+def to_record(row: Mapping[str, Any]) -> ProductRecord:
+    """A row of ``Catalogue.items`` as a product record."""
+    attributes = row["attributes"]
+    return ProductRecord(
+        item_id=row["item_id"],
+        category=row["category"],
+        title=row["title"],
+        description=row["description"],
+        image=row["image"],
+        attributes=json.loads(attributes) if attributes else {},
+    )
+
+
+def load_catalogue(
+    folder: Path | str,
+    *,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+    check_images: bool = True,
+    allow_empty: bool = False,
+) -> Catalogue:
+    """Open a catalogue folder.
+
+    The folder holds one file ``items.parquet``, ``items.jsonl`` or ``items.csv`` and the images it names. Rows that
+    cannot be used are set aside, each with its reason, and the rest is loaded.
+
+    Args:
+        folder: The catalogue folder.
+        max_image_pixels: Width times height above which an image counts as broken.
+        check_images: Decode every image once (in parallel; remembered until the file changes) and set rows with a
+            broken one aside. Without it a broken image shows when it is read.
+        allow_empty: Return a catalogue without items instead of raising.
+
+    Raises:
+        CatalogueError: No folder, no items file or several, a missing column, the wrong encoding, or no usable row.
+    """
+    # heavy: imported on use
+    from datasets import Dataset
+
+    root = Path(folder)
+    items_file = _items_file(root)
+    read = normalise_items(items_file)
+    items = Dataset.from_file(str(read.arrow_file))
+    quarantined, broken = list(read.quarantined), Counter(read.broken_by_category)
+    fingerprint = read.digest
+    if check_images:
+        signatures = image_signatures(items["image"][:], folder=root, max_image_pixels=max_image_pixels)
+        items, set_aside = _without_broken_images(items, signatures=signatures, read=read, file=items_file.name)
+        quarantined = sorted([*quarantined, *(q for q, _ in set_aside)], key=lambda q: q.row)
+        broken.update(category for _, category in set_aside)
+        fingerprint = _with_images(read.digest, signatures)
+    catalogue = Catalogue(
+        folder=root,
+        items_file=items_file,
+        items=items,
+        quarantined=quarantined,
+        rows_read=read.rows_read,
+        broken_by_category=dict(broken),
+        duplicate_ids=read.duplicate_ids,
+        warnings=read.warnings,
+        fingerprint=fingerprint,
+        max_image_pixels=max_image_pixels,
+    )
+    if not len(items) and not allow_empty:
+        raise CatalogueError(_no_items_message(catalogue))
+    if quarantined:
+        _log.info("%s: %d of %d rows set aside as broken", items_file, len(quarantined), read.rows_read)
+    return catalogue
+
+
+def _items_file(root: Path) -> Path:
+    if not root.exists():
+        raise CatalogueError(f"catalogue folder {root} does not exist (looked from {Path.cwd()}); correct the path")
+    if not root.is_dir():
+        raise CatalogueError(f"{root} is a file; give the folder that holds it, with the images it names")
+    found = find_table(root, "items")
+    if found is None:
+        names = sorted(p.name for p in root.iterdir() if p.is_file())
+        near = [n for n in names if n.lower().startswith("items.")] or names
+        seen = f"found: {', '.join(near[:8])}" if near else "the folder holds no file"
+        raise CatalogueError(f"{root} has no items{', items'.join(SUFFIXES)}; {seen}; write the items into one of them")
+    return found
+
+
+def _without_broken_images(
+    items: "Dataset", *, signatures: Sequence[ImageSignature | None], read: NormalisedItems, file: str
+) -> tuple["Dataset", list[tuple[Quarantined, str]]]:
+    broken = [i for i, s in enumerate(signatures) if s is not None and s.problem is not None]
+    if not broken:
+        return items, []
+    rows = data_rows(len(items), broken_rows=[q.row for q in read.quarantined])
+    cells = items.select(broken)
+    set_aside = []
+    for index, item_id, category in zip(broken, cells["item_id"][:], cells["category"][:], strict=True):
+        problem = signatures[index]
+        assert problem is not None and problem.problem is not None
+        reason = Quarantined(file=file, row=int(rows[index]), item_id=item_id, reason=problem.problem)
+        set_aside.append((reason, category))
+    gone = set(broken)
+    good = [i for i in range(len(items)) if i not in gone]
+    return items.select(good, keep_in_memory=True), set_aside
+
+
+def _with_images(digest: str, signatures: Sequence[ImageSignature | None]) -> str:
+    fingerprint = hashlib.blake2b(digest.encode(), digest_size=16)
+    for signature in signatures:
+        # Row by row, so that exchanging two pictures changes the fingerprint.
+        fingerprint.update(b"-" if signature is None else signature.digest or b"!")
+    return fingerprint.hexdigest()
+
+
+def _no_items_message(catalogue: Catalogue) -> str:
+    lines = [f"{catalogue.items_file} has no usable row ({catalogue.rows_read} read)"]
+    lines += [f"  row {q.row}: {q.reason}" for q in catalogue.quarantined[:5]]
+    if len(catalogue.quarantined) > 5:
+        lines.append(f"  ... and {len(catalogue.quarantined) - 5} more")
+    lines.append(f"see all of them with: grpo-mmpc data validate {catalogue.folder}")
+    return "\n".join(lines)

@@ -1,0 +1,127 @@
+"""Turns a raw row into catalogue columns, or into the reason why it is set aside."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grpo_mmpc.catalogue.images import relative_image_path
+from grpo_mmpc.catalogue.normalise import clean_text, json_kind, json_text
+from grpo_mmpc.errors import ImageError
+
+CORE_COLUMNS = ("item_id", "category", "title", "description", "image", "attributes")
+"""Columns every catalogue has after reading, all of them text; ``attributes`` is the text of a JSON object."""
+
+
+class RowError(Exception):
+    """This row cannot be used; the message becomes the reason in the quarantine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreCells:
+    """The columns of :data:`CORE_COLUMNS` for one item."""
+
+    item_id: str
+    category: str
+    title: str | None
+    description: str | None
+    image: str | None
+    attributes: str | None
+    warning: str | None
+    """Something that was dropped although the row is kept."""
+
+
+def read_core(values: Mapping[str, Any]) -> CoreCells:
+    """Check and clean the cells of one row.
+
+    Raises:
+        RowError: Without a usable item_id or category, with neither title nor image, with an image path that leaves
+            the folder, or with a cell of the wrong kind.
+    """
+    item_id = _cell(values, "item_id")
+    if item_id is None:
+        raise RowError("item_id is missing; give every item a unique identifier")
+    category = _cell(values, "category")
+    if category is None:
+        raise RowError("category is missing; name the department the item belongs to")
+    title = _cell(values, "title")
+    image = _cell(values, "image", one_line=False)
+    if image is not None:
+        try:
+            image = relative_image_path(image)
+        except ImageError as e:
+            raise RowError(str(e)) from e
+    if title is None and image is None:
+        raise RowError("neither title nor image; one of them is needed to complete the other")
+    attributes, warning = read_attributes(values.get("attributes"))
+    return CoreCells(
+        item_id=item_id,
+        category=category,
+        title=title,
+        description=_description(values),
+        image=image,
+        attributes=attributes,
+        warning=warning,
+    )
+
+
+def readable_cell(values: Mapping[str, Any], column: str) -> str | None:
+    """A cell of a row that is being set aside, as far as it can be read."""
+    try:
+        return clean_text(values.get(column))
+    except TypeError:
+        return None
+
+
+def read_attributes(cell: object) -> tuple[str | None, str | None]:
+    """Known facts as the text of a JSON object of texts, and a warning where something had to be dropped.
+
+    Args:
+        cell: An object, or the JSON text of one. Lists of simple values are joined with commas; missing values are
+            left out.
+    """
+    if isinstance(cell, str):
+        if clean_text(cell) is None:
+            return None, None
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError) as e:
+            return None, f'attributes dropped: not JSON ({e}); expected an object such as {{"color": "red"}}'
+    if cell is None or cell != cell:  # NaN, pandas' way to leave a cell of objects empty
+        return None, None
+    if isinstance(cell, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in cell):
+        cell = dict(cell)  # how Arrow hands over a map column
+    if not isinstance(cell, dict):
+        return None, f'attributes dropped: found {json_kind(cell)}, expected a JSON object such as {{"color": "red"}}'
+    facts: dict[str, str] = {}
+    dropped: list[str] = []
+    for kind, value in cell.items():
+        name = clean_text(str(kind))
+        parts = value if isinstance(value, list) else [value]
+        try:
+            texts = [text for part in parts if (text := clean_text(part)) is not None]
+        except TypeError:
+            texts = []
+            dropped.append(str(kind))
+        if name is not None and texts:
+            facts[name] = ", ".join(texts)
+    warning = f"attributes {', '.join(dropped)} dropped: expected text or a number" if dropped else None
+    return (json_text(facts) if facts else None), warning
+
+
+def _cell(values: Mapping[str, Any], column: str, *, one_line: bool = True) -> str | None:
+    try:
+        return clean_text(values.get(column), one_line=one_line)
+    except TypeError as e:
+        raise RowError(f"{column} holds {e}") from e
+
+
+def _description(values: Mapping[str, Any]) -> str | None:
+    """Description text; a list of paragraphs, common in product dumps, is joined by line breaks."""
+    cell = values.get("description")
+    paragraphs = cell if isinstance(cell, list) else [cell]
+    try:
+        texts = [text for part in paragraphs if (text := clean_text(part, one_line=False)) is not None]
+    except TypeError as e:
+        raise RowError(f"description holds {e}") from e
+    return "\n".join(texts) or None

@@ -1,0 +1,211 @@
+"""What each image file is: readable or not, its content, and a thumbnail that re-encoding hardly changes."""
+
+import hashlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from grpo_mmpc.catalogue.cache import cache_folder, drop_unused, replace_atomically
+from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, decode_image, find_image
+from grpo_mmpc.errors import ImageError
+
+_log = logging.getLogger(__name__)
+
+LUMA_CELLS = 16
+CHROMA_CELLS = 8
+THUMBNAIL_BYTES = LUMA_CELLS**2 + 2 * CHROMA_CELLS**2
+"""16 x 16 brightness cells, then 8 x 8 cells of each colour difference (JPEG itself keeps colour coarser)."""
+
+_SMOOTH = Image.Resampling.HAMMING  # BOX would jump by a whole pixel row when the source is resized
+_VERSION = 1
+_MAX_THREADS = 8
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSignature:
+    """One image that was opened, or the reason why it could not be."""
+
+    problem: str | None
+    """What is wrong with the file and what to do; None for a good image."""
+    digest: bytes = b""
+    """16-byte hash of the file's content."""
+    aspect: float = 0.0
+    """Width over height, after rotation."""
+    thumbnail: bytes = b""
+    """:data:`THUMBNAIL_BYTES` cell values in 0..255, see :func:`thumbnail`."""
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """Brightness in 16 x 16 cells and colour in 8 x 8, stretched to a square.
+
+    Re-encoding or resizing a photo moves each cell by a few of 256 levels; another photo, or a drawing with one more
+    mark, differs by far more in some cell (:data:`~grpo_mmpc.catalogue.duplicates.CELL_TOLERANCE`).
+    """
+    luma, *chroma = image.resize((LUMA_CELLS, LUMA_CELLS), _SMOOTH).convert("YCbCr").split()
+    return luma.tobytes() + b"".join(c.resize((CHROMA_CELLS, CHROMA_CELLS), _SMOOTH).tobytes() for c in chroma)
+
+
+def image_signatures(
+    images: Sequence[str | None], *, folder: Path, max_image_pixels: int = MAX_IMAGE_PIXELS
+) -> list[ImageSignature | None]:
+    """Open every image once and describe it; None where a record names no image.
+
+    Files are decoded in parallel. What was found is remembered, outside the catalogue, by path, size and modification
+    time, so that the next call only looks at files that changed. Problems are never remembered.
+
+    Args:
+        images: Relative paths, one per record.
+        folder: The catalogue folder.
+        max_image_pixels: As in :func:`~grpo_mmpc.catalogue.read_image`.
+    """
+    wanted = sorted({image for image in images if image is not None})
+    if not wanted:
+        return [None] * len(images)
+    store = cache_folder("images") / f"{_folder_key(folder, max_image_pixels)}.parquet"
+    known = _read_store(store)
+    found: dict[str, ImageSignature] = {}
+    stamps: dict[str, tuple[int, int]] = {}
+    work: list[tuple[str, Path]] = []
+    real_folders: dict[str, str] = {}
+    for image in wanted:
+        try:
+            file = find_image(image, folder=folder, real_folders=real_folders)
+            stat = file.stat()
+        except (ImageError, OSError) as e:
+            found[image] = ImageSignature(problem=str(e))
+            continue
+        stamps[image] = (stat.st_size, stat.st_mtime_ns)
+        remembered = known.get(image)
+        if remembered is not None and remembered[0] == stamps[image]:
+            found[image] = remembered[1]
+        else:
+            work.append((image, file))
+    for image, signature in _describe_all(work, max_image_pixels=max_image_pixels):
+        found[image] = signature
+    if work:
+        _write_store(store, {i: (stamps[i], found[i]) for i in wanted if i in stamps and found[i].problem is None})
+    return [None if image is None else found[image] for image in images]
+
+
+def describe_image(file: Path, *, name: str, max_image_pixels: int) -> ImageSignature:
+    """Decode one file; a damaged one gives a signature with its problem."""
+    try:
+        with file.open("rb") as stream:
+            # Four pixels a cell are plenty for the thumbnail, and JPEG decodes several times faster at reduced size.
+            image = decode_image(stream, name=name, max_image_pixels=max_image_pixels, shrink_to_px=4 * LUMA_CELLS)
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except ImageError as e:
+        return ImageSignature(problem=str(e))
+    except OSError as e:
+        return ImageSignature(problem=f"image {name} cannot be read ({e.strerror or e}); check the file's permissions")
+    return ImageSignature(
+        problem=None,
+        digest=digest,
+        aspect=image.width / image.height,
+        thumbnail=thumbnail(image),
+    )
+
+
+def _describe_all(work: list[tuple[str, Path]], *, max_image_pixels: int) -> Iterator[tuple[str, ImageSignature]]:
+    def describe(item: tuple[str, Path]) -> tuple[str, ImageSignature]:
+        return item[0], describe_image(item[1], name=item[0], max_image_pixels=max_image_pixels)
+
+    queue = iter(work)
+    with ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        done = 0
+        progress = _ProgressLine(total=len(work))
+        # In chunks: one future per image of a large catalogue would itself fill the memory.
+        while chunk := list(islice(queue, _CHUNK)):
+            yield from pool.map(describe, chunk)
+            done += len(chunk)
+            progress.show(done)
+        progress.finish()
+
+
+class _ProgressLine:
+    """Says on a terminal how far a slow check is; silent in logs and for work that ends within two seconds."""
+
+    def __init__(self, *, total: int) -> None:
+        self._total = total
+        self._started = time.monotonic()
+        self._shown = False
+
+    def show(self, done: int) -> None:
+        seconds = time.monotonic() - self._started
+        if not sys.stderr.isatty() or seconds < 2.0:
+            return
+        left = seconds / done * (self._total - done)
+        sys.stderr.write(f"\rchecking images: {done:,} of {self._total:,}, {left:.0f} s left \x1b[K")
+        sys.stderr.flush()
+        self._shown = True
+
+    def finish(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _folder_key(folder: Path, max_image_pixels: int) -> str:
+    text = f"{_VERSION}\0{folder.resolve()}\0{max_image_pixels}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _read_store(store: Path) -> dict[str, tuple[tuple[int, int], ImageSignature]]:
+    if not store.exists():
+        return {}
+    try:
+        table = pq.read_table(store)
+        with suppress(OSError):  # a cache shared with another user
+            os.utime(store)  # in use: drop_unused must not take it
+        return dict(_store_rows(table.to_pydict()))
+    except (OSError, pa.ArrowInvalid, KeyError) as e:
+        _log.warning("ignoring the damaged image cache %s (%s); it will be rebuilt", store, e)
+        return {}
+
+
+def _store_rows(columns: dict[str, list[Any]]) -> Iterator[tuple[str, tuple[tuple[int, int], ImageSignature]]]:
+    names = ("path", "size", "mtime_ns", "digest", "aspect", "thumbnail")
+    for path, size, mtime_ns, digest, aspect, cells in zip(*(columns[n] for n in names), strict=True):
+        signature = ImageSignature(problem=None, digest=digest, aspect=aspect, thumbnail=cells)
+        yield path, ((size, mtime_ns), signature)
+
+
+def _write_store(store: Path, rows: dict[str, tuple[tuple[int, int], ImageSignature]]) -> None:
+    signatures = [signature for _, signature in rows.values()]
+    table = pa.table(
+        {
+            "path": list(rows),
+            "size": [stamp[0] for stamp, _ in rows.values()],
+            "mtime_ns": [stamp[1] for stamp, _ in rows.values()],
+            "digest": [s.digest for s in signatures],
+            "aspect": [s.aspect for s in signatures],
+            "thumbnail": [s.thumbnail for s in signatures],
+        }
+    )
+    try:
+        drop_unused(store.parent)
+        with replace_atomically(store) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    except OSError as e:
+        _log.warning("cannot write the image cache %s (%s); images will be checked again next time", store, e)
+
+
+def thumbnails(signatures: Sequence[ImageSignature]) -> npt.NDArray[np.uint8]:
+    """Thumbnails of N good images as one array ``[N, THUMBNAIL_BYTES]`` of uint8."""
+    return np.frombuffer(b"".join(s.thumbnail for s in signatures), dtype=np.uint8).reshape(-1, THUMBNAIL_BYTES)

@@ -1,0 +1,80 @@
+"""Divides items into training and held-out ones so that no near-duplicate of a held-out item is trained on."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from grpo_mmpc.catalogue.duplicates import near_duplicate_groups
+from grpo_mmpc.catalogue.reader import Catalogue
+from grpo_mmpc.errors import CatalogueError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Positions in ``Catalogue.items``, each in exactly one of the two lists, in ascending order."""
+
+    train: list[int]
+    held_out: list[int]
+    groups: list[int]
+    """Near-duplicate group of every item, by position. All items of a group are on one side."""
+    num_groups: int
+    num_near_duplicates: int
+    """Items that have at least one near-duplicate in the catalogue."""
+
+
+def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Split:
+    """Split by item, near-duplicates together, decided by a hash.
+
+    A group of near-duplicates is held out if the BLAKE2b hash of the salt and of the smallest of its members' hashed
+    identifiers falls into the lowest share ``held_out`` of all values. So an item without near-duplicates stays on its
+    side for ever: on every machine, in every order, in every subset of the catalogue, whatever else is added, and when
+    its title or image goes missing. A larger ``held_out`` only moves items from training to held out.
+
+    Args:
+        catalogue: The items.
+        held_out: Share of groups to hold out, between 0 and 1 exclusive. The realised share varies by chance.
+        salt: Another salt gives another, independent split.
+
+    Raises:
+        CatalogueError: The share is not between 0 and 1, or one side would be empty.
+    """
+    if not 0.0 < held_out < 1.0:
+        raise CatalogueError(f"held_out is {held_out}, expected a share between 0 and 1 such as 0.1")
+    groups = near_duplicate_groups(titles=catalogue.items["title"][:], signatures=catalogue.signatures())
+    num_groups = int(groups.max()) + 1 if len(groups) else 0
+    hashes = np.array([_hash(item_id) for item_id in catalogue.items["item_id"][:]], dtype=np.uint64)
+    lowest = np.full(num_groups, np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(lowest, groups, hashes)
+    limit = int(held_out * 2**64)
+    is_held_out = np.array([_hash(f"{salt}\0{int(h)}") < limit for h in lowest], dtype=bool)
+    item_held_out = is_held_out[groups] if num_groups else np.empty(0, dtype=bool)
+    split = Split(
+        train=np.flatnonzero(~item_held_out).tolist(),
+        held_out=np.flatnonzero(item_held_out).tolist(),
+        groups=groups.tolist(),
+        num_groups=num_groups,
+        num_near_duplicates=int((np.bincount(groups)[groups] > 1).sum()) if num_groups else 0,
+    )
+    if not split.train or not split.held_out:
+        raise CatalogueError(_empty_side_message(catalogue, split, held_out=held_out))
+    return split
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest())
+
+
+def _empty_side_message(catalogue: Catalogue, split: Split, *, held_out: float) -> str:
+    side = "training" if split.held_out else "held-out"
+    message = f"{catalogue.folder}: no item falls on the {side} side with held_out={held_out}; "
+    if split.num_groups < 2:
+        return message + (
+            f"its {len(catalogue)} items form {split.num_groups} group of near-duplicates (same title or same image), which "
+            "stays together: add different items"
+        )
+    change = "lower" if side == "training" else "raise"
+    return message + (
+        f"the catalogue has only {split.num_groups} groups of near-duplicates, decided one by one by a hash: {change} "
+        "held_out, choose another salt, or add items"
+    )

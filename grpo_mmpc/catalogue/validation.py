@@ -1,0 +1,170 @@
+"""Everything worth knowing about a catalogue folder before training on it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.catalogue.arrow_cache import UNKNOWN_CATEGORY
+from grpo_mmpc.catalogue.duplicates import largest_groups, near_duplicate_groups
+from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS
+from grpo_mmpc.catalogue.interactions import InteractionsSummary, summarise_interactions
+from grpo_mmpc.catalogue.reader import Catalogue, load_catalogue
+from grpo_mmpc.types import Quarantined
+
+_CORE = ("item_id", "category", "title", "description", "image")
+_EXAMPLE_GROUPS = 5
+_MAX_CATEGORIES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryCounts:
+    """One category's usable items, what they lack, and its broken rows."""
+
+    category: str
+    items: int
+    missing_title: int
+    missing_description: int
+    missing_image: int
+    broken: int
+    """Rows set aside whose category could be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateGroup:
+    """Items that are near-duplicates of each other."""
+
+    items: int
+    item_ids: list[str]
+    """The first few."""
+    title: str | None
+    """Title of the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReport:
+    """What `grpo-mmpc data validate` found."""
+
+    folder: str
+    items_file: str
+    fingerprint: str
+    rows_read: int
+    items: int
+    categories: list[CategoryCounts]
+    """By number of items, largest first."""
+    quarantined: list[Quarantined]
+    duplicate_ids: int
+    """Rows set aside because an earlier row has the same item_id; included in ``quarantined``."""
+    near_duplicate_groups: int
+    """Groups of at least two items with the same normalised title or perceptually equal images."""
+    near_duplicate_items: int
+    largest_groups: list[DuplicateGroup]
+    interactions: InteractionsSummary | None
+    warnings: list[str]
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether any row of any file cannot be used."""
+        interactions = self.interactions
+        return bool(
+            self.quarantined or not self.items or (interactions and (interactions.broken or interactions.unknown_items))
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole report as plain values, every broken row included."""
+        return {**asdict(self), "is_broken": self.is_broken}
+
+
+def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_PIXELS) -> ValidationReport:
+    """Check every row and every image of a catalogue folder.
+
+    Raises:
+        CatalogueError: The catalogue cannot be read at all: see :func:`~grpo_mmpc.catalogue.load_catalogue`.
+    """
+    catalogue = load_catalogue(folder, max_image_pixels=max_image_pixels, allow_empty=True)
+    titles = catalogue.items["title"][:]
+    item_ids = catalogue.items["item_id"][:]
+    groups = near_duplicate_groups(titles=titles, signatures=catalogue.signatures())
+    sizes = Counter(groups.tolist())
+    shared = [size for size in sizes.values() if size > 1]
+    categories = _count_categories(catalogue)
+    return ValidationReport(
+        folder=str(folder),
+        items_file=catalogue.items_file.name,
+        fingerprint=catalogue.fingerprint,
+        rows_read=catalogue.rows_read,
+        items=len(catalogue),
+        categories=categories,
+        quarantined=catalogue.quarantined,
+        duplicate_ids=catalogue.duplicate_ids,
+        near_duplicate_groups=len(shared),
+        near_duplicate_items=sum(shared),
+        largest_groups=[
+            DuplicateGroup(items=len(g), item_ids=[item_ids[i] for i in g[:3]], title=titles[g[0]])
+            for g in largest_groups(groups, limit=_EXAMPLE_GROUPS)
+        ],
+        interactions=summarise_interactions(catalogue.folder, known_items=set(item_ids)),
+        warnings=[
+            *_category_warnings(categories),
+            *_group_warnings(shared, num_items=len(catalogue)),
+            *catalogue.warnings,
+        ],
+    )
+
+
+def _count_categories(catalogue: Catalogue) -> list[CategoryCounts]:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for batch in catalogue.items.select_columns(list(_CORE)).iter(batch_size=4096):
+        for category, title, description, image in zip(
+            batch["category"], batch["title"], batch["description"], batch["image"], strict=True
+        ):
+            counts[category].update(
+                items=1, title=int(title is None), description=int(description is None), image=int(image is None)
+            )
+    for category, broken in catalogue.broken_by_category.items():
+        counts[category]["broken"] += broken
+    rows = [
+        CategoryCounts(
+            category=category,
+            items=c["items"],
+            missing_title=c["title"],
+            missing_description=c["description"],
+            missing_image=c["image"],
+            broken=c["broken"],
+        )
+        for category, c in counts.items()
+    ]
+    return sorted(rows, key=lambda row: (-row.items, row.category))
+
+
+def _category_warnings(categories: Iterable[CategoryCounts]) -> list[str]:
+    warnings = []
+    spellings: dict[str, list[str]] = defaultdict(list)
+    named = [c for c in categories if c.category != UNKNOWN_CATEGORY]
+    for row in named:
+        spellings[" ".join(row.category.replace("_", " ").casefold().split())].append(row.category)
+        if row.items == 0:
+            warnings.append(f"category {row.category} has no usable item ({row.broken} broken)")
+        elif row.items == row.missing_image:
+            warnings.append(f"category {row.category} has no image at all: image_to_text cannot be measured on it")
+        elif row.items == row.missing_title:
+            warnings.append(f"category {row.category} has no title at all: nothing to compare completions with")
+    for names in spellings.values():
+        if len(names) > 1:
+            warnings.append(f"categories {', '.join(sorted(names))} look like one: use one spelling")
+    if len(named) > _MAX_CATEGORIES:
+        warnings.append(
+            f"{len(named)} categories: results are averaged over categories, so use departments rather than fine classes"
+        )
+    return warnings
+
+
+def _group_warnings(sizes: list[int], *, num_items: int) -> list[str]:
+    largest = max(sizes, default=0)
+    if num_items >= 20 and largest > num_items / 10:
+        return [
+            f"{largest} of {num_items} items are near-duplicates of each other (one title or one placeholder picture?): "
+            "they all go to the same side of a split"
+        ]
+    return []

@@ -1,0 +1,43 @@
+"""Command line: one thin module per command, nothing heavy imported before a command runs."""
+
+import argparse
+import logging
+import os
+import sys
+
+from grpo_mmpc import __version__
+from grpo_mmpc.errors import GrpoMmpcError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    from grpo_mmpc.cli import compare, data, evaluate, report, rewards, train
+
+    parser = argparse.ArgumentParser(
+        prog="grpo-mmpc",
+        description="Align multimodal LLMs with GRPO so that they complete product catalogues, and measure it.",
+        epilog="Start with: grpo-mmpc train recipes/nano.yaml   (offline, two CPU cores, about five minutes)",
+    )
+    parser.add_argument("--version", action="version", version=f"grpo-mmpc {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in (train, evaluate, compare, report, rewards, data):
+        module.add_parser(commands)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status. Errors raised on purpose are printed without a traceback."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(arguments.func(arguments))
+    except GrpoMmpcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) went away; point stdout at nothing so that the interpreter's last flush is quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

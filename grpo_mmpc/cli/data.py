@@ -1,0 +1,146 @@
+"""``grpo-mmpc data``: build catalogues and check them."""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grpo_mmpc.catalogue.amazon import AmazonConversion
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``data validate``, ``data amazon`` and ``data nano``; each sets ``func`` to a function(args) -> exit code."""
+    parser = subparsers.add_parser("data", help="build and check catalogues", description="Build and check catalogues.")
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+
+    validate = commands.add_parser(
+        "validate",
+        help="check every row and image of a catalogue folder",
+        description="Check every row and image of a catalogue folder: counts per category, what is missing, what is "
+        "broken (file, row, reason), near-duplicates, interactions.",
+    )
+    validate.add_argument(
+        "catalogue", metavar="DIR", type=Path, help="folder with items.{parquet,jsonl,csv} and images"
+    )
+    validate.add_argument("--strict", action="store_true", help="exit with 1 when any row is broken")
+    validate.add_argument("--json", metavar="OUT", type=Path, help="also write the whole report here, every row named")
+    validate.set_defaults(func=validate_command)
+
+    amazon = commands.add_parser(
+        "amazon",
+        help="convert item metadata of Amazon Reviews 2023",
+        description="Convert item metadata of Amazon Reviews 2023 into a catalogue folder.",
+    )
+    amazon.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="meta_<Category>.jsonl[.gz], a folder of such files, raw_meta_<Category> (streamed from the hub), or "
+        "McAuley-Lab/Amazon-Reviews-2023 (its nine MMPCBench categories)",
+    )
+    amazon.add_argument("--out", metavar="DIR", type=Path, required=True, help="catalogue folder to write")
+    amazon.add_argument("--categories", metavar="NAME", nargs="+", default=[], help="which categories to take")
+    amazon.add_argument(
+        "--max-items", metavar="N", type=_positive, help="items to keep of each category, the first ones"
+    )
+    amazon.add_argument("--download-images", action="store_true", help="fetch each item's main picture from the web")
+    amazon.set_defaults(func=amazon_command)
+
+    nano = commands.add_parser(
+        "nano",
+        help="write the embedded procedural catalogue",
+        description="Write the embedded procedural catalogue: drawn products of nine categories with titles, "
+        "descriptions, attributes and interactions.",
+    )
+    nano.add_argument("--out", metavar="DIR", type=Path, required=True, help="catalogue folder to write")
+    nano.add_argument("--num-items", metavar="N", type=_positive, default=3600, help="items to draw (default: 3600)")
+    nano.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same catalogue (default: 0)")
+    nano.set_defaults(func=nano_command)
+
+
+def validate_command(args: argparse.Namespace) -> int:
+    """Print the report; 1 with ``--strict`` when anything is broken."""
+    from grpo_mmpc.catalogue.validation import validate_catalogue
+    from grpo_mmpc.catalogue.validation_text import format_report
+
+    report = validate_catalogue(args.catalogue)
+    print(format_report(report))
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report.to_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        print(f"Written to {args.json}")
+    if report.items:
+        print(_next(f"grpo-mmpc train recipes/nano.yaml {shlex.quote(f'data.catalogue={args.catalogue}')}"))
+    return 1 if args.strict and report.is_broken else 0
+
+
+def amazon_command(args: argparse.Namespace) -> int:
+    """Convert, print what became of the records."""
+    from grpo_mmpc.catalogue.amazon import convert_amazon_metadata
+    from grpo_mmpc.catalogue.amazon_source import open_sources
+    from grpo_mmpc.catalogue.download import fetch_url
+
+    sources = open_sources(args.source, categories=args.categories)
+    print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
+    started = time.monotonic()
+    done = convert_amazon_metadata(
+        sources,
+        out=args.out,
+        max_items=args.max_items,
+        fetch=fetch_url if args.download_images else None,
+        progress=_show_progress if sys.stderr.isatty() else None,
+    )
+    _print_conversion(done, seconds=time.monotonic() - started, downloaded=args.download_images)
+    print(_next(f"grpo-mmpc data validate {shlex.quote(str(args.out))}"))
+    return 0 if done.items else 1
+
+
+def nano_command(args: argparse.Namespace) -> int:
+    """Write the procedural catalogue."""
+    from grpo_mmpc.nano.catalogue import build_catalogue
+
+    print(f"Drawing {args.num_items:,} products into {args.out} ...", flush=True)
+    folder = build_catalogue(args.out, num_items=args.num_items, seed=args.seed)
+    print(f"Catalogue: {folder}")
+    print(_next(f"grpo-mmpc data validate {shlex.quote(str(folder))}"))
+    return 0
+
+
+def _show_progress(done: "AmazonConversion") -> None:
+    items, category = sum(done.items.values()), list(done.items)[-1]
+    line = f"{done.records_read:,} records, {items:,} items, {done.images:,} images, now {category}"
+    print(f"\r{line[:79]}\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _print_conversion(done: "AmazonConversion", *, seconds: float, downloaded: bool) -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print("Items by category:")
+    for category, count in done.items.items():
+        print(f"  {category}: {count:,}")
+    items = sum(done.items.values())
+    print(f"Records read: {done.records_read:,}; items: {items:,}; images: {done.images:,}; {seconds:.0f} s.")
+    for rows, what, file in (
+        (done.skipped, "Records that could not become items", "skipped.jsonl"),
+        (done.image_failures, "Images that could not be fetched (their items were kept)", "image_failures.jsonl"),
+    ):
+        if rows:
+            print(f"{what}: {len(rows):,}, all in {done.folder / file}")
+            for row in rows[:5]:
+                print(f"  - {row.file} row {row.row}: {row.reason}")
+    if not downloaded:
+        print("No image was downloaded: every item's image is empty. Run again with --download-images to fetch them.")
+
+
+def _next(command: str) -> str:
+    return f"Next: {command}"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
+    return number

@@ -1,0 +1,31 @@
+"""``grpo-mmpc evaluate``: run the recipe's suite on the base model or on a checkpoint."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="run the evaluation suite on the base model or an adapter",
+        description="Greedy evaluation of held-out items with the same items, prompts and scorers as the training hook.",
+        epilog="example: grpo-mmpc evaluate recipes/nano.yaml --checkpoint runs/nano/checkpoints/checkpoint-60",
+    )
+    parser.add_argument("recipe", nargs="+", metavar="RECIPE|KEY=VALUE", help="YAML files, then overrides")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with adapter_config.json")
+    what.add_argument("--base", action="store_true", help="the base model without adapter")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/evaluations/NAME)")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load the recipe and evaluate."""
+    from grpo_mmpc.cli.recipe import load_recipe
+
+    config = load_recipe(arguments.recipe)
+    from grpo_mmpc.run import run_evaluation
+
+    return run_evaluation(config, checkpoint=arguments.checkpoint, out=arguments.out)

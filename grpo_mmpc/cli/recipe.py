@@ -1,0 +1,57 @@
+"""Recipe arguments of a command: which are files, which are overrides, and every check on the result."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from grpo_mmpc.config import RewardSpec, RunConfig, load_config
+
+
+def load_recipe(arguments: Sequence[str]) -> RunConfig:
+    """Files (no ``=`` in the name) and ``key=value`` overrides, merged, with all problems reported at once.
+
+    Raises:
+        ConfigError: Something is wrong with the recipe.
+    """
+    files = [argument for argument in arguments if "=" not in argument]
+    overrides = [argument for argument in arguments if "=" in argument]
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("checking the recipe ...", file=sys.stderr, flush=True)
+    from grpo_mmpc.training.arguments import check_trainer
+
+    return load_config(files, overrides, checks=[check_rewards, check_trainer])
+
+
+def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Problems of the reward mix; specs that break the schema are left to the schema's own message."""
+    from pydantic import ValidationError
+
+    from grpo_mmpc.reward_mix import check_mix
+
+    section = raw.get("rewards")
+    mix = section.get("mix") if isinstance(section, Mapping) else None
+    if not isinstance(mix, list):
+        return []
+    try:
+        specs = [RewardSpec.model_validate(spec) for spec in mix]
+    except ValidationError:
+        # Names can still be checked, one by one, next to the schema's findings.
+        names = [(i, spec["name"]) for i, spec in enumerate(mix) if isinstance(spec, Mapping) and "name" in spec]
+        specs_by_index = {i: RewardSpec(name=str(name), weight=1.0) for i, name in names}
+        return _unknown_names(specs_by_index)
+    tasks = raw.get("tasks", ["image_to_text"])
+    return list(check_mix(specs, tasks if isinstance(tasks, list) else []))
+
+
+def _unknown_names(specs: Mapping[int, RewardSpec]) -> list[tuple[str, str]]:
+    from grpo_mmpc.errors import RewardError
+    from grpo_mmpc.reward_mix import load_factory
+
+    found = []
+    for index, spec in specs.items():
+        try:
+            load_factory(spec.name)
+        except RewardError as error:
+            found.append((f"rewards.mix.{index}.name", str(error)))
+    return found

@@ -1,0 +1,38 @@
+"""``grpo-mmpc train``: align a policy, evaluating before, after each checkpoint, and at the end."""
+
+import argparse
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "train",
+        help="align a policy with GRPO and measure it before and after",
+        description="Run a recipe. Several YAML files merge left to right; key=value overrides come last.",
+        epilog=(
+            "example: grpo-mmpc train recipes/nano.yaml recipes/mixes/bleu.yaml trainer.max_steps=20   "
+            "multi-GPU: accelerate launch --config_file launch/accelerate/zero3.yaml -m grpo_mmpc train RECIPE"
+        ),
+    )
+    parser.add_argument("recipe", nargs="+", metavar="RECIPE|KEY=VALUE", help="YAML files, then overrides")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
+    group.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in run_dir")
+    parser.add_argument(
+        "--check", action="store_true", help="only check the recipe: print the resolved config and stop"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load the recipe and run it."""
+    from grpo_mmpc.cli.recipe import load_recipe
+
+    config = load_recipe(arguments.recipe)
+    if arguments.check:
+        print(config.to_yaml(), end="")
+        return 0
+    from grpo_mmpc.run import run_training
+
+    return run_training(config, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -1,0 +1,1 @@
+"""Suites, the runner, and paired comparisons of two evaluations."""

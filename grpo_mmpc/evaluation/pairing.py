@@ -1,0 +1,231 @@
+"""Reads two evaluations of one suite and pairs their items."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.checkpoints import run_of
+
+Floats = NDArray[np.float64]
+
+SAMPLES_FILE = "samples.parquet"
+SUMMARY_FILE = "summary.json"
+SCORE_PREFIX = "score/"
+STATISTICS_PREFIX = "stat/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScores:
+    """Every score of one task in one evaluation."""
+
+    item_ids: list[str]
+    """N identifiers, unique."""
+    categories: list[str]
+    scores: Mapping[str, Floats]
+    """Item-level metrics by name, ``[N]``; NaN = unscored."""
+    statistics: Mapping[str, Floats]
+    """Sufficient statistics of corpus-level metrics by name, ``[N, S]``; a row of NaN = unscored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One evaluated checkpoint."""
+
+    folder: Path
+    suite: str
+    version: str
+    checkpoint: str
+    tasks: Mapping[str, TaskScores]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedScores:
+    """The items of one task that both evaluations hold, in the order of the first."""
+
+    categories: list[str]
+    before: TaskScores
+    after: TaskScores
+    before_only: int
+    """Items that only the first evaluation holds; left out."""
+    after_only: int
+    """Items that only the second evaluation holds; left out."""
+
+    @property
+    def metrics_of_one_side(self) -> set[str]:
+        """Metrics that only one of the evaluations holds; left out."""
+        before, after = ({*side.scores, *side.statistics} for side in (self.before, self.after))
+        return before ^ after
+
+
+def find_evaluation(path: Path) -> Path:
+    """The folder that holds ``samples.parquet``: ``path`` itself or its only sub-folder that does.
+
+    Raises:
+        EvaluationError: There is none, or more than one.
+    """
+    if (path / SAMPLES_FILE).is_file():
+        return path
+    found = sorted(file.parent for file in path.glob(f"*/{SAMPLES_FILE}")) if path.is_dir() else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(folder.name for folder in found)
+        raise EvaluationError(f"{path} holds {len(found)} evaluations ({names}); name one, for instance {found[0]}")
+    raise EvaluationError(
+        f"{path} holds no evaluation: expected {SAMPLES_FILE} and {SUMMARY_FILE} there, "
+        "as in RUN/evaluations/CHECKPOINT/SUITE; `grpo-mmpc evaluate` writes them"
+    )
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read ``summary.json`` and the scores of ``samples.parquet``.
+
+    Raises:
+        EvaluationError: A file is missing or unreadable, or an item appears twice in a task.
+    """
+    summary = _read_summary(folder / SUMMARY_FILE)
+    return Evaluation(
+        folder=folder,
+        suite=str(summary["suite"]),
+        version=str(summary["version"]),
+        checkpoint=_checkpoint(folder, summary),
+        tasks=_read_scores(folder / SAMPLES_FILE),
+    )
+
+
+def pair(*, before: Evaluation, after: Evaluation) -> dict[str, PairedScores]:
+    """Pair two evaluations of the same suite by (task, item), for the tasks that both hold.
+
+    Raises:
+        EvaluationError: The suites or versions differ, no task or item is shared, or an item changed its category.
+    """
+    if (before.suite, before.version) != (after.suite, after.version):
+        raise EvaluationError(
+            "these evaluations cannot be compared: "
+            f"{before.folder} is suite {before.suite!r} version {before.version}, "
+            f"{after.folder} is suite {after.suite!r} version {after.version}; "
+            "evaluate both with the same version of the same suite"
+        )
+    shared = [task for task in before.tasks if task in after.tasks]
+    if not shared:
+        raise EvaluationError(
+            f"these evaluations share no task: {before.folder} holds {', '.join(before.tasks) or 'none'}, "
+            f"{after.folder} holds {', '.join(after.tasks) or 'none'}"
+        )
+    return {task: _pair_task(task, before=before, after=after) for task in shared}
+
+
+def _pair_task(task: str, *, before: Evaluation, after: Evaluation) -> PairedScores:
+    first, second = before.tasks[task], after.tasks[task]
+    row_after = {item_id: row for row, item_id in enumerate(second.item_ids)}
+    rows = [(row, row_after[item_id]) for row, item_id in enumerate(first.item_ids) if item_id in row_after]
+    if not rows:
+        raise EvaluationError(
+            f"{task}: {before.folder} and {after.folder} share no item_id "
+            f"({len(first.item_ids)} against {len(second.item_ids)} items); were they run on different catalogues?"
+        )
+    rows_before, rows_after = (np.array(side) for side in zip(*rows, strict=True))
+    left, right = _take(first, rows_before), _take(second, rows_after)
+    for item_id, category, other in zip(left.item_ids, left.categories, right.categories, strict=True):
+        if category != other:
+            raise EvaluationError(
+                f"{task}: item {item_id!r} is in category {category!r} in {before.folder} "
+                f"but in {other!r} in {after.folder}; both evaluations must read the same catalogue"
+            )
+    return PairedScores(
+        categories=left.categories,
+        before=left,
+        after=right,
+        before_only=len(first.item_ids) - len(rows),
+        after_only=len(second.item_ids) - len(rows),
+    )
+
+
+def _checkpoint(folder: Path, summary: Mapping[str, Any]) -> str:
+    # Where it lies comes first: a run copies its last checkpoint's evaluation to ``final``, summary and all.
+    if run_of(folder) is not None:
+        return folder.resolve().parent.name
+    return str(summary.get("checkpoint") or folder.name)
+
+
+def _take(scores: TaskScores, rows: NDArray[np.int64]) -> TaskScores:
+    return TaskScores(
+        item_ids=[scores.item_ids[row] for row in rows],
+        categories=[scores.categories[row] for row in rows],
+        scores={name: values[rows] for name, values in scores.scores.items()},
+        statistics={name: values[rows] for name, values in scores.statistics.items()},
+    )
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EvaluationError(f"{path} is missing; was the evaluation interrupted? Run it again") from None
+    except ValueError as error:
+        raise EvaluationError(f"{path} is not valid JSON ({error}); run the evaluation again") from error
+    if not isinstance(summary, dict) or not {"suite", "version"} <= set(summary):
+        raise EvaluationError(f"{path} must be an object with the keys suite and version; run the evaluation again")
+    return summary
+
+
+def _read_scores(path: Path) -> dict[str, TaskScores]:
+    import pyarrow as pa  # heavy: imported on use
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+        wanted = [name for name in names if name.startswith((SCORE_PREFIX, STATISTICS_PREFIX))]
+        table = pq.read_table(path, columns=["item_id", "category", "task", *wanted])
+    except FileNotFoundError:
+        raise EvaluationError(f"{path} is missing; was the evaluation interrupted? Run it again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise EvaluationError(f"{path} cannot be read ({error}); run the evaluation again") from error
+
+    all_tasks = table.column("task").to_pylist()
+    scores = {}
+    for task in dict.fromkeys(all_tasks):
+        rows = table.filter(pa.array([name == task for name in all_tasks]))
+        item_ids = [str(value) for value in rows.column("item_id").to_pylist()]
+        if len(set(item_ids)) < len(item_ids):
+            twice = next(item_id for position, item_id in enumerate(item_ids) if item_id in item_ids[:position])
+            raise EvaluationError(f"{path}: item {twice!r} appears more than once in {task}; items must be unique")
+        scores[str(task)] = TaskScores(
+            item_ids=item_ids,
+            categories=[str(value) for value in rows.column("category").to_pylist()],
+            scores=_item_scores(rows, wanted),
+            statistics=_statistics(rows, wanted),
+        )
+    return scores
+
+
+def _item_scores(rows: Any, columns: list[str]) -> dict[str, Floats]:
+    """Item-level metrics; a metric with sufficient statistics is left to those."""
+    corpus_level = {name.removeprefix(STATISTICS_PREFIX) for name in columns if name.startswith(STATISTICS_PREFIX)}
+    scores = {}
+    for column in columns:
+        metric = column.removeprefix(SCORE_PREFIX)
+        if column.startswith(SCORE_PREFIX) and metric not in corpus_level:
+            values = rows.column(column).to_pylist()
+            scores[metric] = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return scores
+
+
+def _statistics(rows: Any, columns: list[str]) -> dict[str, Floats]:
+    statistics = {}
+    for column in columns:
+        if not column.startswith(STATISTICS_PREFIX):
+            continue
+        lists: list[list[float] | None] = rows.column(column).to_pylist()
+        width = max((len(values) for values in lists if values is not None), default=0)
+        if width:
+            unscored = [np.nan] * width
+            filled = [unscored if values is None else values for values in lists]
+            statistics[column.removeprefix(STATISTICS_PREFIX)] = np.array(filled, dtype=np.float64)
+    return statistics

@@ -1,0 +1,117 @@
+"""Does a text name a product's known attributes? Exact words, not meaning: the check that BLEU does not make.
+
+Attributes are facts of the catalogue (``{"type": "tote bag", "color": "blue", "pack": "2"}``), so the recall says what a
+completion lost even where the seller's title never said it.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+PACK_KINDS = frozenset({"pack", "pack_size", "pack_count", "count", "unit_count", "number_of_items", "quantity"})
+"""Kinds whose value is a number of pieces; a bare number in the text does not state them."""
+
+_NUMBER_WORDS = dict(
+    zip(
+        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+        map(str, range(1, 13)),
+        strict=True,
+    )
+)
+# Before "of 2"; directly before a number only those that cannot be part of a product's name ("tote bag 2 pockets").
+_CONTAINERS = frozenset({"pack", "set", "box", "case", "bundle", "lot", "bag", "carton", "count", "quantity", "qty"})
+_COUNTERS = frozenset({"pack", "quantity", "qty"})
+_UNITS = frozenset(
+    {"pack", "packs", "pk", "pks", "count", "ct", "piece", "pieces", "pc", "pcs", "set", "sets", "unit", "units"}
+)
+_SPELLINGS = {"grey": "gray", "colour": "color", "multicolour": "multicolor", "aluminium": "aluminum"}
+# A number splits off the unit behind it ("12oz" is "12 oz"); letters keep their digits ("WH1000" is one word).
+_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*")
+
+
+def attribute_recall(*, prediction: str, attributes: Mapping[str, str]) -> float:
+    """Share of the known attributes whose value the prediction states.
+
+    Returns:
+        A share in [0, 1]; NaN where no attribute is known.
+    """
+    scores = [attribute_recall_of(prediction=prediction, attributes=attributes, kind=kind) for kind in attributes]
+    known = [score for score in scores if not math.isnan(score)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def attribute_recall_of(*, prediction: str, attributes: Mapping[str, str], kind: str) -> float:
+    """1.0 if the prediction states the value of one attribute, else 0.0.
+
+    A value is stated when its words occur in order, as whole words, whatever their case and number ("Tote Bags" states
+    "tote bag"; "redwood" does not state "red"). Hyphens and punctuation separate words. A pack size is stated by a phrase
+    such as "pack of 2", "2 pack", "2-pack", "set of two" or "x2", never by a bare number.
+
+    Returns:
+        1.0 or 0.0; NaN where the item does not know the kind. A pack of 1 counts as not known: no title says it.
+    """
+    value = attributes.get(kind)
+    if value is None or not str(value).strip():
+        return math.nan
+    expected = _tokens(str(value))
+    if kind.casefold() in PACK_KINDS:
+        count = next((token for token in expected if token.isdecimal()), None)
+        if count is not None:
+            return math.nan if int(count) == 1 else float(_states_pack(_tokens(prediction), count))
+    if not expected:  # only punctuation: nothing that a text could state
+        return math.nan
+    return float(_states_value(_tokens(prediction), expected))
+
+
+@lru_cache(maxsize=4096)
+def _tokens(text: str) -> tuple[str, ...]:
+    found = _TOKEN.findall(text.casefold())
+    return tuple(_NUMBER_WORDS.get(token, _SPELLINGS.get(token, token)) for token in found)
+
+
+def _states_value(tokens: tuple[str, ...], expected: tuple[str, ...]) -> bool:
+    width = len(expected)
+    return any(
+        all(map(_same_word, tokens[start : start + width], expected)) for start in range(len(tokens) - width + 1)
+    )
+
+
+def _states_pack(tokens: tuple[str, ...], count: str) -> bool:
+    """Whether a number of pieces is stated: ``pack of 2``, ``pack 2``, ``2 pack``, ``2 pcs``, ``x2``."""
+    for position, token in enumerate(tokens):
+        if token == f"x{count}":
+            return True
+        if token != count:
+            continue
+        before = tokens[max(0, position - 2) : position]
+        if before[-1:] == ("of",) and before[0].removesuffix("s") in _CONTAINERS:
+            return True
+        if before and before[-1] in _COUNTERS:
+            return True
+        if position + 1 < len(tokens) and tokens[position + 1] in _UNITS:
+            return True
+    return False
+
+
+def _same_word(first: str, second: str) -> bool:
+    return first == second or first in _plurals(second) or second in _plurals(first)
+
+
+@lru_cache(maxsize=4096)
+def _plurals(word: str) -> frozenset[str]:
+    """Regular English plurals of a word; none of codes, sizes and numbers."""
+    if len(word) < 3 or not word.isalpha():
+        return frozenset()
+    if word.endswith(("s", "x", "z", "ch", "sh")):
+        return frozenset({word + "es"})
+    forms = {word + "s"}
+    if word.endswith("o"):
+        forms.add(word + "es")
+    if word.endswith("y") and word[-2] not in "aeiou":
+        forms.add(word[:-1] + "ies")
+    if word.endswith("fe"):
+        forms.add(word[:-2] + "ves")
+    elif word.endswith("f"):
+        forms.add(word[:-1] + "ves")
+    return frozenset(forms)

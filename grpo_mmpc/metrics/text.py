@@ -1,0 +1,269 @@
+"""Overlap of two texts, as pure functions of ``prediction`` and ``reference``; every score lies in [0, 1].
+
+Rewards and evaluation call these same functions. The two texts travel by keyword only: swapping them changes BLEU.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BLEU_ORDER = 4
+SMOOTHINGS = ("method1", "method2", "method3")
+"""nltk's smoothing methods that are defined for texts of any length (5 to 7 are not)."""
+
+_WORD = re.compile(r"[^\W_]+")
+_ROUGE_WORD = re.compile(r"[a-z0-9]+")
+_NOT_PLAIN = re.compile(r"[^a-z0-9 ]")
+
+
+class BleuStatistics(NamedTuple):
+    """Sufficient statistics of BLEU; those of a corpus are the sum over its items."""
+
+    prediction_tokens: int
+    reference_tokens: int
+    matches: tuple[int, ...]
+    """Clipped n-gram matches for n = 1..4."""
+    totals: tuple[int, ...]
+    """Predicted n-grams for n = 1..4."""
+
+    def flat(self) -> tuple[int, ...]:
+        """The ten numbers in the order that ``corpus_bleu`` takes."""
+        return (self.prediction_tokens, self.reference_tokens, *self.matches, *self.totals)
+
+
+def bleu_statistics(*, prediction: str, reference: str) -> BleuStatistics:
+    """Clipped n-gram matches of one pair after mteval-13a tokenisation (sacrebleu's; case matters).
+
+    A malformed prediction enters a corpus as the empty text: no matches, no n-grams, and its reference's length still
+    counts against the brevity penalty.
+    """
+    predicted = _ngram_counts(prediction)
+    expected = _ngram_counts(reference)
+    matches = [0] * BLEU_ORDER
+    for ngram in predicted.counts.keys() & expected.counts.keys():
+        matches[len(ngram) - 1] += min(predicted.counts[ngram], expected.counts[ngram])
+    length = predicted.num_tokens
+    return BleuStatistics(
+        prediction_tokens=length,
+        reference_tokens=expected.num_tokens,
+        matches=tuple(matches),
+        totals=tuple(max(0, length - n) for n in range(BLEU_ORDER)),
+    )
+
+
+def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> float:
+    """Smoothed sentence BLEU, as ``nltk.translate.bleu_score.sentence_bleu`` gives it on 13a tokens.
+
+    The highest n-gram order is 4, or the number of reference tokens where that is smaller, with uniform weights: a
+    three-word title can be matched perfectly (1.0) and is never constantly 0. The order follows the reference, not the
+    prediction, so a short prediction cannot lower the bar. Without a single matching token, or with an empty side, the
+    score is 0.
+
+    Args:
+        prediction: The policy's text.
+        reference: The true text.
+        smoothing: nltk's ``SmoothingFunction`` method for orders without a match. ``method3`` (NIST, mteval-v13a; what
+            sacrebleu calls ``exp``): the k-th such order counts 1/2^k matches. ``method2`` adds one to matches and
+            totals above unigrams, ``method1`` counts 0.1 matches.
+
+    Returns:
+        Score in [0, 1].
+
+    Raises:
+        ValueError: The smoothing is not one of ``SMOOTHINGS``.
+
+    References:
+        Papineni et al. 2002; Chen and Cherry 2014, "A Systematic Comparison of Smoothing Techniques for Sentence-Level
+        BLEU", methods 1 to 3.
+    """
+    if smoothing not in SMOOTHINGS:
+        raise ValueError(f"smoothing must be one of {', '.join(SMOOTHINGS)}, found {smoothing!r}")
+    statistics = bleu_statistics(prediction=prediction, reference=reference)
+    if statistics.matches[0] == 0:
+        return 0.0
+    nltk_bleu = _nltk_bleu()
+    order = min(BLEU_ORDER, statistics.reference_tokens)
+    # nltk counts the n-grams of the reference again for every prediction of a group; here the counts come from a cache,
+    # which is twice as fast, and the smoothing and the penalty are nltk's.
+    precisions = [
+        nltk_bleu.Fraction(matches, max(1, total), _normalize=False)
+        for matches, total in zip(statistics.matches[:order], statistics.totals[:order], strict=True)
+    ]
+    smoothed = getattr(_smoothing_function(), smoothing)(precisions)
+    penalty = nltk_bleu.brevity_penalty(statistics.reference_tokens, statistics.prediction_tokens)
+    return float(penalty * math.exp(math.fsum(math.log(p) for p in smoothed) / order))
+
+
+def corpus_bleu(statistics: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Corpus BLEU-4 from summed statistics, equal to ``sacrebleu.corpus_bleu(...).score / 100`` (13a, exp smoothing).
+
+    Args:
+        statistics: Sums over items of ``BleuStatistics.flat``, shape [..., 10]; leading axes are kept, so that all
+            resamples of a bootstrap are computed at once.
+
+    Returns:
+        Scores in [0, 1], shape [...].
+    """
+    import numpy as np  # heavy: imported on use
+
+    predicted, expected = statistics[..., 0], statistics[..., 1]
+    matches, totals = statistics[..., 2:6], statistics[..., 6:10]
+    empty_orders = (matches == 0) & (totals > 0)
+    halvings = np.exp2(np.cumsum(empty_orders, axis=-1))
+    precisions = np.where(empty_orders, 1.0 / halvings, matches) / np.maximum(totals, 1)
+    possible = (matches[..., 0] > 0) & (totals[..., -1] > 0)
+    geometric = np.exp(np.log(np.where(possible[..., None], precisions, 1.0)).mean(axis=-1))
+    penalty = np.exp(np.minimum(0.0, 1.0 - expected / np.maximum(predicted, 1)))
+    return np.where(possible, penalty * geometric, 0.0)
+
+
+def chrf(*, prediction: str, reference: str) -> float:
+    """chrF2, character 6-grams with white space removed: ``sacrebleu.sentence_chrf(...).score / 100``.
+
+    Returns:
+        Score in [0, 1]; 0 where a side is empty.
+
+    References:
+        Popovic 2015, "chrF: character n-gram F-score for automatic MT evaluation".
+    """
+    return float(_chrf().sentence_score(prediction, [reference]).score) / 100.0
+
+
+def rouge_l(*, prediction: str, reference: str) -> float:
+    """ROUGE-L F1: longest common subsequence of lower-cased [a-z0-9] words, no stemming.
+
+    Equals ``rouge_score``'s ``rougeL`` fmeasure, which knows ASCII words only: text in another script has no words and
+    scores 0.
+
+    References:
+        Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
+    """
+    predicted = _ROUGE_WORD.findall(prediction.lower())
+    expected = _ROUGE_WORD.findall(reference.lower())
+    if not predicted or not expected:
+        return 0.0
+    return _f1(
+        hits=_longest_common_subsequence(predicted, expected), num_predicted=len(predicted), num_expected=len(expected)
+    )
+
+
+def words(text: str) -> list[str]:
+    """Case-folded runs of letters and digits of any script: the words of ``token_f1`` and ``jaccard``."""
+    return _WORD.findall(text.casefold())
+
+
+def token_f1(*, prediction: str, reference: str) -> float:
+    """F1 of the bags of words (a word counts as often as both texts have it); 0 where a side has no words."""
+    predicted, expected = words(prediction), words(reference)
+    hits = (Counter(predicted) & Counter(expected)).total()
+    return _f1(hits=hits, num_predicted=len(predicted), num_expected=len(expected))
+
+
+def jaccard(*, prediction: str, reference: str) -> float:
+    """Shared words over all words, as sets; 0 where neither text has a word."""
+    predicted, expected = set(words(prediction)), set(words(reference))
+    union = predicted | expected
+    return len(predicted & expected) / len(union) if union else 0.0
+
+
+def clean(text: str) -> str:
+    """The official benchmark's cleaning: lower case, and only the characters a-z, 0-9 and space kept."""
+    return _NOT_PLAIN.sub("", text.lower())
+
+
+def tfidf_cosines(
+    *, predictions: Sequence[str], references: Sequence[str], fit_on: Sequence[str] | None = None
+) -> list[float]:
+    """Cosine of TF-IDF vectors of 1- and 2-grams, English stop words removed, after ``clean``.
+
+    The inverse document frequencies are fitted once, on all references of the split; fitted on the two texts of each
+    pair, as the official script does, they carry no information. Words that no reference of the split uses have no
+    dimension, and count neither for nor against a prediction.
+
+    Args:
+        predictions: N texts.
+        references: N texts.
+        fit_on: The reference texts of the whole split; ``references`` itself if None. Scores of parts of a split are
+            comparable only with the same ``fit_on``.
+
+    Returns:
+        N scores in [0, 1]; 0 where a text has no known word.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # heavy: imported on use
+
+    vectorizer = TfidfVectorizer(preprocessor=clean, stop_words="english", ngram_range=(1, 2))
+    try:
+        vectorizer.fit(references if fit_on is None else fit_on)
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
+        return [0.0] * len(predictions)
+    # Rows are unit vectors (or zero), so the cosine is the sum of products.
+    products = vectorizer.transform(predictions).multiply(vectorizer.transform(references))
+    return [min(1.0, float(value)) for value in products.sum(axis=1).flat]
+
+
+def _f1(*, hits: int, num_predicted: int, num_expected: int) -> float:
+    return 2 * hits / (num_predicted + num_expected) if hits else 0.0
+
+
+def _longest_common_subsequence(first: list[str], second: list[str]) -> int:
+    """Length by the bit-parallel recurrence (Hyyro 2004): one big-integer step per word instead of a table row."""
+    positions: dict[str, int] = {}
+    for position, word in enumerate(first):
+        positions[word] = positions.get(word, 0) | 1 << position
+    everything = (1 << len(first)) - 1
+    unmatched = everything
+    for word in second:
+        hit = unmatched & positions.get(word, 0)
+        unmatched = (unmatched + hit | unmatched - hit) & everything
+    return len(first) - unmatched.bit_count()
+
+
+class _NgramCounts(NamedTuple):
+    num_tokens: int
+    counts: Counter[tuple[str, ...]]
+
+
+@lru_cache(maxsize=2048)
+def _ngram_counts(text: str) -> _NgramCounts:
+    """Counts of all 1- to 4-grams; cached because the completions of a group share their reference."""
+    tokens = _tokenizer_13a()(text.rstrip()).split()
+    counts: Counter[tuple[str, ...]] = Counter()
+    for n in range(1, BLEU_ORDER + 1):
+        counts.update(zip(*(tokens[start:] for start in range(n)), strict=False))
+    return _NgramCounts(num_tokens=len(tokens), counts=counts)
+
+
+@cache
+def _tokenizer_13a() -> Any:
+    from sacrebleu.tokenizers import tokenizer_13a  # heavy: imported on use
+
+    factory: Any = tokenizer_13a.Tokenizer13a  # it has no annotations
+    return factory()
+
+
+@cache
+def _chrf() -> Any:
+    from sacrebleu.metrics.chrf import CHRF  # heavy: imported on use
+
+    return CHRF()
+
+
+@cache
+def _nltk_bleu() -> Any:
+    from nltk.translate import bleu_score  # heavy: imported on use
+
+    return bleu_score
+
+
+@cache
+def _smoothing_function() -> Any:
+    return _nltk_bleu().SmoothingFunction()

@@ -1,0 +1,269 @@
+"""The nano CLIP: a real CLIPModel that tells nano products apart by every attribute."""
+
+import copy
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.nano import texts
+from grpo_mmpc.nano.policy import IMAGE_SIZE_PX, PATCH_SIZE_PX
+from grpo_mmpc.nano.tokenizer import CLIP_MAX_TOKENS
+from grpo_mmpc.nano.training import ABSENT, Clock, attribute_labels, batches, cosine, process_pictures, set_lr
+from grpo_mmpc.nano.vocabulary import BRANDS_BY_CATEGORY, CATEGORY_BY_TYPE, KINDS, TYPES_BY_CATEGORY, VALUES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+    from transformers import CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
+
+    from grpo_mmpc.nano.catalogue import NanoItem
+
+HIDDEN_SIZE = 128
+PROJECTION_SIZE = 128
+BATCH_SIZE = 64
+PEAK_LR = 2e-3
+
+
+def build_clip(tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> tuple["CLIPModel", "CLIPProcessor"]:
+    """An untrained CLIP of about 1.5M parameters in float32, and its processor.
+
+    Args:
+        tokenizer: From :func:`grpo_mmpc.nano.tokenizer.train_clip_tokenizer`.
+        seed: Seed of the initial weights.
+    """
+    # heavy: imported on use
+    import torch
+
+    from grpo_mmpc.torchvision_compat import ensure_importable
+
+    ensure_importable()
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    tower = {"hidden_size": HIDDEN_SIZE, "intermediate_size": 3 * HIDDEN_SIZE, "num_attention_heads": 4}
+    config = CLIPConfig(
+        text_config={
+            **tower,
+            "num_hidden_layers": 3,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": CLIP_MAX_TOKENS,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={**tower, "num_hidden_layers": 4, "image_size": IMAGE_SIZE_PX, "patch_size": PATCH_SIZE_PX},
+        projection_dim=PROJECTION_SIZE,
+    )
+    model = CLIPModel(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() >= 2:
+                # an embedding is looked up, not multiplied: its rows enter the sum as they are
+                std = 0.3 if "embedding" in name and "patch" not in name else 1.0 / math.sqrt(parameter[0].numel())
+                parameter.normal_(0.0, std, generator=generator)
+    half = [0.5, 0.5, 0.5]
+    image_processor = CLIPImageProcessor(
+        size={"shortest_edge": IMAGE_SIZE_PX},
+        crop_size={"height": IMAGE_SIZE_PX, "width": IMAGE_SIZE_PX},
+        image_mean=half,
+        image_std=half,
+    )
+    return model, CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer)
+
+
+def train_clip(
+    model: "CLIPModel",
+    processor: "CLIPProcessor",
+    pictures: "np.ndarray[Any, Any]",
+    items: Sequence["NanoItem"],
+    *,
+    steps: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Contrast pictures with texts, each text also with a copy of itself in which one attribute is wrong.
+
+    One set of linear attribute heads reads both towers' embeddings, which pulls the two into one space from the first
+    step; the heads are thrown away.
+
+    Args:
+        model: From :func:`build_clip`.
+        processor: Its processor.
+        pictures: ``uint8 [N, 84, 84, 3]``.
+        items: The N items of the pictures.
+        steps: Batches of 64 pictures.
+        seed: Seed of batches and texts.
+        say: Receives progress lines.
+    """
+    # heavy: imported on use
+    import torch
+    from torch.nn.functional import cross_entropy, normalize
+
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    heads = torch.nn.ModuleList([torch.nn.Linear(PROJECTION_SIZE, len(VALUES[kind])) for kind in KINDS])
+    parameters = [*model.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    rows_of_batch = batches(len(items), BATCH_SIZE, rng)
+    own = torch.arange(BATCH_SIZE)
+    clock = Clock(steps, say)
+    model.train()
+    for step in range(steps):
+        set_lr(optimizer, cosine(step, steps, PEAK_LR, 0.02 * PEAK_LR, warmup=40))
+        rows = next(rows_of_batch)
+        said, wrong, named = zip(*(_texts(items[row], rng) for row in rows), strict=True)
+        tokens = processor.tokenizer([*said, *wrong], padding=True, return_tensors="pt")
+        image = _pooled(model.get_image_features(pixel_values=process_pictures(processor, pictures[rows])))  # [B, P]
+        text = _pooled(model.get_text_features(**tokens))  # [2B, P]
+        similarity = model.logit_scale.exp() * normalize(image, dim=-1) @ normalize(text, dim=-1).T  # [B, 2B]
+        contrast = cross_entropy(similarity, own) + cross_entropy(similarity[:, :BATCH_SIZE].T, own)
+        labels = attribute_labels([items[row] for row in rows])  # [B, kinds]
+        spoken = torch.where(torch.tensor(named), labels, ABSENT)
+        reading = image.new_zeros(())
+        for column in range(len(KINDS)):
+            read = heads[column](torch.cat([image, text[:BATCH_SIZE]]))  # [2B, values]
+            reading = reading + cross_entropy(read, torch.cat([labels, spoken])[:, column], ignore_index=ABSENT)
+        loss = contrast + 0.5 * reading
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100.0))
+        clock.tick(step, f"clip contrast {contrast.item():.3f} reading {reading.item():.3f}")
+
+
+def wrong_value(attributes: Mapping[str, str], kind: str, rng: random.Random) -> dict[str, str]:
+    """The attributes with another, still possible value of one kind (a pack may appear where there was none)."""
+    choices: tuple[str, ...]
+    if kind == "type":
+        choices = VALUES["type"]
+    elif kind == "brand":
+        choices = BRANDS_BY_CATEGORY[CATEGORY_BY_TYPE[attributes["type"]]]
+    elif kind == "material":
+        choices = TYPES_BY_CATEGORY[CATEGORY_BY_TYPE[attributes["type"]]][attributes["type"]]
+    elif kind == "pack":
+        choices = VALUES["pack"][1:]
+    else:
+        choices = VALUES[kind]
+    others = [value for value in choices if value != attributes.get(kind)]
+    changed = {**attributes, kind: others[int(rng.random() * len(others))]}
+    if kind == "type":  # keep the sentence possible: the new type's own category decides place and brands
+        brands = BRANDS_BY_CATEGORY[CATEGORY_BY_TYPE[changed["type"]]]
+        position = BRANDS_BY_CATEGORY[CATEGORY_BY_TYPE[attributes["type"]]].index(attributes["brand"])
+        if "brand" in attributes and changed["brand"] not in brands:
+            changed["brand"] = brands[position]
+    return {k: changed[k] for k in KINDS if k in changed}
+
+
+def save_clip(model: "CLIPModel", processor: "CLIPProcessor", folder: Path) -> None:
+    """Write weights (float16), configuration and processor so that ``from_pretrained`` loads them."""
+    # heavy: imported on use
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def load_clip(folder: Path | str) -> tuple["CLIPModel", "CLIPProcessor"]:
+    """A saved nano CLIP in float32 and evaluation mode, and its processor."""
+    # heavy: imported on use
+    import torch
+
+    from grpo_mmpc.torchvision_compat import ensure_importable
+
+    ensure_importable()
+    from transformers import CLIPModel, CLIPProcessor
+
+    return CLIPModel.from_pretrained(folder, dtype=torch.float32).eval(), CLIPProcessor.from_pretrained(folder)
+
+
+def measure_clip(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """How often a saved nano CLIP prefers the right text or picture to one with a single wrong attribute.
+
+    Args:
+        folder: A saved nano CLIP.
+        items: Items it was not trained on.
+        seed: Seed of the wrong values.
+
+    Returns:
+        ``title``, ``prompt`` (picture against text), ``picture`` (picture against picture) -> kind -> share of items.
+        A wrong ``pack`` of a single item is a pack that is none.
+    """
+    # heavy: imported on use
+    from grpo_mmpc.nano.drawing import draw
+
+    rng = random.Random(seed)
+    model, processor = load_clip(folder)
+    pictures = embed_images(model, processor, [draw(item.attributes, jitter=item.jitter) for item in items])  # [N, P]
+    table: dict[str, dict[str, float]] = {"title": {}, "prompt": {}, "picture": {}}
+    for kind in KINDS:
+        wrong = [wrong_value(item.attributes, kind, rng) for item in items]
+        for name, phrase in (("title", texts.seller_title), ("prompt", texts.image_prompt)):
+            right_text = embed_texts(model, processor, [phrase(item.attributes) for item in items])
+            wrong_text = embed_texts(model, processor, [phrase(attributes) for attributes in wrong])
+            table[name][kind] = _share_closer(pictures, right=right_text, wrong=wrong_text)
+        right_picture, wrong_picture = (
+            embed_images(
+                model, processor, [draw(a, jitter=item.jitter + 1) for a, item in zip(shown, items, strict=True)]
+            )
+            for shown in ([item.attributes for item in items], wrong)
+        )
+        table["picture"][kind] = _share_closer(pictures, right=right_picture, wrong=wrong_picture)
+    return table
+
+
+def embed_images(model: "CLIPModel", processor: "CLIPProcessor", images: Sequence["Image.Image"]) -> "torch.Tensor":
+    """Unit image embeddings, ``[N, P]``."""
+    # heavy: imported on use
+    import torch
+    from torch.nn.functional import normalize
+
+    with torch.no_grad():
+        pixels = processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+        return normalize(_pooled(model.get_image_features(pixel_values=pixels)), dim=-1)
+
+
+def embed_texts(model: "CLIPModel", processor: "CLIPProcessor", lines: Sequence[str]) -> "torch.Tensor":
+    """Unit text embeddings, ``[N, P]``; texts beyond 77 tokens are cut."""
+    # heavy: imported on use
+    import torch
+    from torch.nn.functional import normalize
+
+    with torch.no_grad():
+        tokens = processor.tokenizer(list(lines), padding=True, truncation=True, return_tensors="pt")
+        return normalize(_pooled(model.get_text_features(**tokens)), dim=-1)
+
+
+def _share_closer(anchor: "torch.Tensor", *, right: "torch.Tensor", wrong: "torch.Tensor") -> float:
+    return float(((anchor * right).sum(-1) > (anchor * wrong).sum(-1)).float().mean())
+
+
+def _texts(item: "NanoItem", rng: random.Random) -> tuple[str, str, list[bool]]:
+    """A text about an item, the same text with one stated attribute wrong, and which kinds the text states."""
+    form, seed = rng.random(), int(rng.random() * 2**31)
+
+    def phrase(attributes: Mapping[str, str]) -> str:
+        if form < 0.4:
+            return texts.seller_title(attributes)
+        if form < 0.75:
+            return texts.image_prompt(attributes)
+        # the same seed for both texts: they state the same kinds
+        return (texts.weak_caption if form < 0.9 else texts.weak_image_prompt)(attributes, random.Random(seed))
+
+    said = phrase(item.attributes)
+    stated = texts.read_attributes(said)
+    # the type twice: the word that must not be wrong; a full text may also claim a pack that is none
+    kinds = ["type", *(KINDS if "brand" in stated else stated)]
+    wrong = phrase(wrong_value(item.attributes, kinds[int(rng.random() * len(kinds))], rng))
+    return said, wrong, [kind in stated for kind in KINDS]
+
+
+def _pooled(output: Any) -> "torch.Tensor":
+    """The embedding, whether the library returns it bare or inside an output object."""
+    pooled: torch.Tensor = getattr(output, "pooler_output", output)
+    return pooled

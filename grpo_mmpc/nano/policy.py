@@ -1,0 +1,235 @@
+"""Nano policies of the real architectures: configurations, processors, initial weights, saving and loading."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.nano.tokenizer import VOCABULARY_SIZE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
+
+FAMILIES = ("qwen2_5_vl", "gemma3")
+"""Model families with a nano policy; each is also the name of its asset folder."""
+
+IMAGE_SIZE_PX = 84
+PATCH_SIZE_PX = 14
+NUM_IMAGE_TOKENS = 9
+"""A square picture is 6 x 6 patches, merged two by two into nine tokens, in both families."""
+
+HIDDEN_SIZE = 192
+INTERMEDIATE_SIZE = 512
+NUM_LAYERS = 4
+NUM_HEADS = 6
+NUM_KEY_VALUE_HEADS = 2
+HEAD_DIM = HIDDEN_SIZE // NUM_HEADS
+"""32: a head size that vLLM's CPU and GPU attention both support."""
+VISION_HIDDEN_SIZE = 128
+VISION_INTERMEDIATE_SIZE = 384
+VISION_LAYERS = 4
+VISION_HEADS = 4
+MAX_POSITIONS = 1024
+
+
+def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> "PreTrainedModel":
+    """An untrained policy in float32, initialised so that it can learn from scratch within minutes.
+
+    Every matrix starts at 1/sqrt(fan-in). The 0.02 of the published configurations suits wide models; at this width it
+    shrinks the signal layer by layer until the picture no longer reaches the words.
+
+    Args:
+        family: ``qwen2_5_vl`` or ``gemma3``.
+        tokenizer: From :func:`grpo_mmpc.nano.tokenizer.train_policy_tokenizer` for the same family.
+        seed: Seed of the initial weights.
+    """
+    # heavy: imported on use
+    import torch
+
+    from grpo_mmpc.torchvision_compat import ensure_importable
+
+    ensure_importable()
+    from transformers import AutoModelForImageTextToText
+
+    generator = torch.Generator().manual_seed(seed)
+    model = AutoModelForImageTextToText.from_config(_CONFIGS[family](tokenizer), dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() >= 2:
+                parameter.normal_(
+                    0.0, _initial_std(name, parameter.shape, tied=model.config.tie_word_embeddings), generator=generator
+                )
+    model.generation_config = _generation_config(tokenizer)
+    return model
+
+
+def build_processor(family: str, tokenizer: "PreTrainedTokenizerFast") -> "ProcessorMixin":
+    """The family's own processor; any picture is brought to at most 84 x 84 pixels' worth of patches."""
+    # heavy: imported on use
+    from grpo_mmpc.torchvision_compat import ensure_importable
+
+    ensure_importable()
+    if family == "qwen2_5_vl":
+        from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+        area = {"shortest_edge": IMAGE_SIZE_PX**2, "longest_edge": IMAGE_SIZE_PX**2}
+        return Qwen2_5_VLProcessor(
+            image_processor=Qwen2VLImageProcessor(size=area, patch_size=PATCH_SIZE_PX, merge_size=2),
+            tokenizer=tokenizer,
+            video_processor=Qwen2VLVideoProcessor(size=dict(area), patch_size=PATCH_SIZE_PX, merge_size=2),
+            chat_template=tokenizer.chat_template,
+        )
+    from transformers import Gemma3ImageProcessor, Gemma3Processor
+
+    half = [0.5, 0.5, 0.5]
+    return Gemma3Processor(
+        image_processor=Gemma3ImageProcessor(
+            size={"height": IMAGE_SIZE_PX, "width": IMAGE_SIZE_PX}, image_mean=half, image_std=half
+        ),
+        tokenizer=tokenizer,
+        chat_template=tokenizer.chat_template,
+        image_seq_length=NUM_IMAGE_TOKENS,
+    )
+
+
+def load_processor(folder: Path | str) -> "ProcessorMixin":
+    """The processor of a saved policy."""
+    # heavy: imported on use
+    from grpo_mmpc.torchvision_compat import ensure_importable
+
+    ensure_importable()
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(folder)
+
+
+def load_policy(folder: Path | str) -> "PreTrainedModel":
+    """A saved policy in float32 and evaluation mode."""
+    # heavy: imported on use
+    import torch
+
+    from grpo_mmpc.torchvision_compat import ensure_importable
+
+    ensure_importable()
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def save_policy(model: "PreTrainedModel", processor: "ProcessorMixin", folder: Path) -> None:
+    """Write weights (float16), configuration and processor so that the Auto classes load them."""
+    # heavy: imported on use
+    import copy
+
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    half = copy.deepcopy(model).to(torch.float16)
+    for part in (half.config, half.config.text_config, half.config.vision_config):
+        part.dtype = torch.float16
+    half.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def language_layers_only(name: str) -> bool:
+    """Whether a parameter belongs to the language model (and not to the vision tower or projector)."""
+    return not any(part in name for part in ("visual.", "vision_tower.", "multi_modal_projector."))
+
+
+def _initial_std(name: str, shape: Sequence[int], *, tied: bool) -> float:
+    if "position_embedding" in name:
+        return 0.5  # looked up, not multiplied: must be seen beside patches of unit size
+    if "embed_tokens" in name and not tied:
+        return 0.5  # the same; a tied embedding is also the output matrix, and Gemma-3 scales it up when looked up
+    # the projector of Gemma-3 multiplies from the left: its fan-in is the first dimension
+    fan_in = shape[0] if "mm_input_projection" in name else math.prod(shape[1:])
+    return 1.0 / math.sqrt(fan_in)
+
+
+def _text_config(tokenizer: "PreTrainedTokenizerFast") -> dict[str, Any]:
+    return {
+        "vocab_size": VOCABULARY_SIZE,
+        "hidden_size": HIDDEN_SIZE,
+        "intermediate_size": INTERMEDIATE_SIZE,
+        "num_hidden_layers": NUM_LAYERS,
+        "num_attention_heads": NUM_HEADS,
+        "num_key_value_heads": NUM_KEY_VALUE_HEADS,
+        "max_position_embeddings": MAX_POSITIONS,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _qwen2_5_vl_config(tokenizer: "PreTrainedTokenizerFast") -> Any:
+    # heavy: imported on use
+    from transformers import Qwen2_5_VLConfig
+
+    ids = tokenizer.convert_tokens_to_ids
+    return Qwen2_5_VLConfig(
+        text_config={
+            **_text_config(tokenizer),
+            # time, height, width share the 16 rotary frequencies of a 32-wide head
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 6, 6]},
+        },
+        vision_config={
+            "depth": VISION_LAYERS,
+            "hidden_size": VISION_HIDDEN_SIZE,
+            "intermediate_size": VISION_INTERMEDIATE_SIZE,
+            "num_heads": VISION_HEADS,
+            "out_hidden_size": HIDDEN_SIZE,
+            "patch_size": PATCH_SIZE_PX,
+            "window_size": 112,
+            "fullatt_block_indexes": list(range(VISION_LAYERS)),
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
+
+
+def _gemma3_config(tokenizer: "PreTrainedTokenizerFast") -> Any:
+    # heavy: imported on use
+    from transformers import Gemma3Config
+
+    ids = tokenizer.convert_tokens_to_ids
+    return Gemma3Config(
+        text_config={
+            **_text_config(tokenizer),
+            "head_dim": HEAD_DIM,
+            "query_pre_attn_scalar": HEAD_DIM,
+            # never shorter than a sequence: local and global layers then see the same tokens
+            "sliding_window": MAX_POSITIONS,
+            "layer_types": ["sliding_attention"] * (NUM_LAYERS - 1) + ["full_attention"],
+        },
+        vision_config={
+            "hidden_size": VISION_HIDDEN_SIZE,
+            "intermediate_size": VISION_INTERMEDIATE_SIZE,
+            "num_hidden_layers": VISION_LAYERS,
+            "num_attention_heads": VISION_HEADS,
+            "image_size": IMAGE_SIZE_PX,
+            "patch_size": PATCH_SIZE_PX,
+            "vision_use_head": False,
+        },
+        mm_tokens_per_image=NUM_IMAGE_TOKENS,
+        boi_token_index=ids("<start_of_image>"),
+        eoi_token_index=ids("<end_of_image>"),
+        image_token_index=ids("<image_soft_token>"),
+    )
+
+
+_CONFIGS: dict[str, Callable[["PreTrainedTokenizerFast"], Any]] = {
+    "qwen2_5_vl": _qwen2_5_vl_config,
+    "gemma3": _gemma3_config,
+}
+
+
+def _generation_config(tokenizer: "PreTrainedTokenizerFast") -> Any:
+    # heavy: imported on use
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )

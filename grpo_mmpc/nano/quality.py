@@ -1,0 +1,154 @@
+"""What a nano policy can do, measured on items that no nano asset was trained on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.nano.texts import read_attributes
+from grpo_mmpc.nano.vocabulary import KINDS
+from grpo_mmpc.tasks import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Task
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from transformers import PreTrainedModel, ProcessorMixin
+
+    from grpo_mmpc.nano.catalogue import NanoItem
+
+GIST_OPENINGS: Mapping[str, tuple[str, ...]] = {"image_to_text": ("a", "an"), "text_to_image": ("photo",)}
+"""First words of the answers that keep the gist only; every other answer is in the seller's style."""
+
+
+def complete(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    task: Task,
+    *,
+    images: Sequence["Image.Image"] | None = None,
+    titles: Sequence[str] | None = None,
+    temperature: float = 0.0,
+    seller_style: bool = False,
+    max_new_tokens: int = 64,
+) -> list[str]:
+    """Completions of one task, one per image or title.
+
+    Args:
+        model: The policy.
+        processor: Its processor.
+        task: ``IMAGE_TO_TEXT`` with ``images``, ``TEXT_TO_IMAGE`` with ``titles``.
+        images: Pictures shown to the policy.
+        titles: Titles shown to the policy.
+        temperature: 0 is greedy; otherwise torch's global generator is used.
+        seller_style: Start the answer for the policy and forbid the words that open a gist.
+        max_new_tokens: Upper limit.
+    """
+    # heavy: imported on use
+    import torch
+
+    tokenizer = processor.tokenizer
+    shown: list[dict[str, Any]] = [{"image": image} for image in images or ()] or [{"title": t} for t in titles or ()]
+    completions: list[str] = []
+    opening = task.answer("\0").split("\\u0000")[0] if seller_style else ""
+    sampling: dict[str, Any] = {"do_sample": temperature > 0}
+    if temperature > 0:
+        sampling |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
+    if seller_style:
+        sampling["begin_suppress_tokens"] = tokenizer.convert_tokens_to_ids(list(GIST_OPENINGS[task.name]))
+    for start in range(0, len(shown), 100):
+        chunk = shown[start : start + 100]
+        messages = [task.messages(title=entry.get("title")) for entry in chunk]
+        prompts = [
+            processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False) + opening
+            for message in messages
+        ]
+        pictures = {"images": [[entry["image"]] for entry in chunk]} if images else {}
+        inputs = processor(text=prompts, add_special_tokens=False, padding=True, return_tensors="pt", **pictures)
+        with torch.no_grad():
+            output = model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling)
+        tails = output[:, inputs["input_ids"].shape[1] :]
+        completions += [opening + text for text in tokenizer.batch_decode(tails, skip_special_tokens=True)]
+    return completions
+
+
+def measure_policy(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Quality table of a saved policy: task -> measure -> value in [0, 1].
+
+    ``greedy_*`` come from greedy completions, ``sampled_seller_share`` from sampling at temperature 1, ``seller_KIND``
+    from greedy completions held to the seller's style: the share of items whose KIND is named and right among the items
+    that have one. ``greedy_KIND_right`` is the share that is right among the greedy completions that name KIND.
+    """
+    # heavy: imported on use
+    import torch
+
+    from grpo_mmpc.nano.drawing import draw
+    from grpo_mmpc.nano.policy import load_policy, load_processor
+
+    model, processor = load_policy(folder), load_processor(folder)
+    table: dict[str, dict[str, float]] = {}
+    for task in (IMAGE_TO_TEXT, TEXT_TO_IMAGE):
+        shown: dict[str, Any] = (
+            {"images": [draw(item.attributes, jitter=item.jitter) for item in items]}
+            if task is IMAGE_TO_TEXT
+            else {"titles": [item.title for item in items]}
+        )
+        truths = [item.attributes for item in items]
+        greedy = complete(model, processor, task, **shown)
+        torch.manual_seed(seed)
+        sampled = complete(model, processor, task, **shown, temperature=1.0)
+        seller = complete(model, processor, task, **shown, seller_style=True)
+        drawn = [(t, text) for t, text in zip(truths, sampled, strict=True) if _is_seller(task, text)]
+        row = {
+            "greedy_json": _mean(task.parse(text).prediction is not None for text in greedy),
+            "greedy_seller_share": _mean(_is_seller(task, text) for text in greedy),
+            "sampled_json": _mean(task.parse(text).prediction is not None for text in sampled),
+            "sampled_seller_share": len(drawn) / len(items),
+        }
+        for kind in KINDS:
+            row[f"greedy_{kind}"] = _recall(task, kind, truths, greedy)
+            row[f"greedy_{kind}_right"] = _precision(task, kind, truths, greedy)
+            row[f"seller_{kind}"] = _recall(task, kind, truths, seller)
+            row[f"sampled_seller_{kind}"] = _recall(task, kind, [t for t, _ in drawn], [text for _, text in drawn])
+        table[task.name] = row
+    return table
+
+
+def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
+    """The quality table as text, one line per measure."""
+    measures = list(dict.fromkeys(measure for row in table.values() for measure in row))
+    lines = ["measure".ljust(28) + "".join(name.rjust(16) for name in table)]
+    for measure in measures:
+        cells = [f"{row[measure]:.3f}" if measure in row else "" for row in table.values()]
+        lines.append(measure.ljust(28) + "".join(cell.rjust(16) for cell in cells))
+    return "\n".join(lines)
+
+
+def write_quality(folder: Path, table: Mapping[str, Mapping[str, float]]) -> None:
+    """Store the table beside the weights as ``quality.json``."""
+    rounded = {name: {measure: round(value, 4) for measure, value in row.items()} for name, row in table.items()}
+    (folder / "quality.json").write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_seller(task: Task, completion: str) -> bool:
+    prediction = task.parse(completion).prediction
+    return prediction is not None and prediction.split()[0] not in GIST_OPENINGS[task.name]
+
+
+def _recall(task: Task, kind: str, truths: Sequence[Mapping[str, str]], completions: Sequence[str]) -> float:
+    return _mean(
+        read_attributes(task.parse(text).prediction or "").get(kind) == truth[kind]
+        for truth, text in zip(truths, completions, strict=True)
+        if kind in truth
+    )
+
+
+def _precision(task: Task, kind: str, truths: Sequence[Mapping[str, str]], completions: Sequence[str]) -> float:
+    named = [
+        (read_attributes(task.parse(text).prediction or "").get(kind), truth.get(kind))
+        for truth, text in zip(truths, completions, strict=True)
+    ]
+    return _mean(said == true for said, true in named if said is not None)
+
+
+def _mean(values: Any) -> float:
+    found = [float(value) for value in values]
+    return sum(found) / len(found) if found else float("nan")

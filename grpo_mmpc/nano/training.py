@@ -1,0 +1,100 @@
+"""What pre-training a policy and training the nano CLIP share: pictures, labels, batches, learning rates, progress."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.nano.vocabulary import KINDS, VALUES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from grpo_mmpc.nano.catalogue import NanoItem
+
+Progress = Callable[[str], None]
+"""Receives one line of progress at a time."""
+
+ABSENT = -100
+"""Class of an attribute that an item does not have: ignored by the loss."""
+
+
+def draw_pictures(items: Sequence["NanoItem"], say: Progress) -> "np.ndarray[Any, Any]":
+    """Draw every picture once, ``uint8 [N, 84, 84, 3]``."""
+    # heavy: imported on use
+    import numpy as np
+
+    from grpo_mmpc.nano.drawing import GRID_PX, draw
+
+    pictures = np.empty((len(items), GRID_PX, GRID_PX, 3), dtype=np.uint8)
+    clock = Clock(len(items), say, every=5000)
+    for row, item in enumerate(items):
+        pictures[row] = np.asarray(draw(item.attributes, jitter=item.jitter))
+        clock.tick(row, "pictures drawn")
+    return pictures
+
+
+def process_pictures(processor: Any, pictures: "np.ndarray[Any, Any]") -> "torch.Tensor":
+    """What the processor makes of B pictures.
+
+    Args:
+        processor: Any processor with an ``image_processor``.
+        pictures: ``uint8 [B, 84, 84, 3]``.
+
+    Returns:
+        ``[B, 36, 1176]`` (Qwen2.5-VL's patches) or ``[B, 3, 84, 84]`` (Gemma-3, CLIP).
+    """
+    values: torch.Tensor = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+    return values.view(len(pictures), -1, values.shape[-1]) if values.dim() == 2 else values
+
+
+def attribute_labels(items: Sequence["NanoItem"]) -> "torch.Tensor":
+    """Class index of every attribute, ``[N, kinds]``; ``ABSENT`` where an item lacks one."""
+    # heavy: imported on use
+    import torch
+
+    rows = [
+        [VALUES[kind].index(item.attributes[kind]) if kind in item.attributes else ABSENT for kind in KINDS]
+        for item in items
+    ]
+    return torch.tensor(rows)
+
+
+def batches(num_items: int, size: int, rng: random.Random) -> Iterator[list[int]]:
+    """Endless lists of ``size`` rows: every row at most once an epoch, in a new order each epoch."""
+    while True:
+        order = list(range(num_items))
+        rng.shuffle(order)
+        for start in range(0, num_items - size + 1, size):
+            yield order[start : start + size]
+
+
+def cosine(step: int, steps: int, peak: float, final: float, *, warmup: int) -> float:
+    """Learning rate of a step: linear warm-up to ``peak``, then half a cosine down to ``final``."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def set_lr(optimizer: "torch.optim.Optimizer", lr: float) -> None:
+    """Use one learning rate for every parameter."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+class Clock:
+    """Progress lines with the time left, every so many steps and at the end."""
+
+    def __init__(self, total: int, say: Progress, *, every: int = 50) -> None:
+        self._total, self._say, self._every, self._start = total, say, every, time.monotonic()
+
+    def tick(self, step: int, text: str) -> None:
+        """Report that 0-based ``step`` is done."""
+        if (step + 1) % self._every and step + 1 != self._total:
+            return
+        spent = time.monotonic() - self._start
+        left = spent / (step + 1) * (self._total - step - 1)
+        self._say(f"[{step + 1}/{self._total}] {text}; {spent:.0f} s so far, {left:.0f} s left")

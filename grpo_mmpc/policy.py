@@ -1,0 +1,74 @@
+"""Loading a policy and its processor: base model, or base model with an adapter on top."""
+
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.assets import resolve_model
+from grpo_mmpc.config import ModelSection
+from grpo_mmpc.errors import TrainingError
+
+
+def load_processor(section: ModelSection) -> Any:
+    """The processor of the base model, padding on the left as generation needs.
+
+    Raises:
+        TrainingError: It cannot be loaded; says from where.
+    """
+    from grpo_mmpc.torchvision_compat import ensure_importable
+
+    ensure_importable()
+    # heavy: imported on use
+    from transformers import AutoProcessor
+
+    source = resolve_model(section.name_or_path)
+    try:
+        processor = AutoProcessor.from_pretrained(source, **section.processor_kwargs)
+    except (OSError, ValueError) as error:
+        raise TrainingError(_cannot_load("processor", section.name_or_path, source, error)) from error
+    if not hasattr(processor, "tokenizer"):
+        raise TrainingError(
+            f"model.name_or_path={section.name_or_path!r} has no image processor; expected a multimodal model such as "
+            "Qwen2.5-VL or Gemma-3"
+        )
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def load_policy(section: ModelSection, *, adapter: Path | None = None) -> Any:
+    """The base model, or with ``adapter`` a ``PeftModel`` that has it loaded (not trainable).
+
+    Args:
+        section: Which base model and how to load it.
+        adapter: Checkpoint folder that holds ``adapter_config.json``.
+
+    Raises:
+        TrainingError: Model or adapter cannot be loaded; says from where and what to do.
+    """
+    from grpo_mmpc.torchvision_compat import ensure_importable
+
+    ensure_importable()
+    # heavy: imported on use
+    from transformers import AutoModelForImageTextToText
+
+    source = resolve_model(section.name_or_path)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(source, **section.init_kwargs)
+    except (OSError, ValueError) as error:
+        raise TrainingError(_cannot_load("model", section.name_or_path, source, error)) from error
+    if adapter is None:
+        return model
+    if not (adapter / "adapter_config.json").is_file():
+        raise TrainingError(
+            f"{adapter} holds no adapter_config.json; give a checkpoint folder such as RUN/checkpoints/checkpoint-80"
+        )
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(adapter))
+
+
+def _cannot_load(what: str, name: str, source: str, error: Exception) -> str:
+    detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"cannot load the {what} of model.name_or_path={name!r} (looked in {source!r}): {detail}. "
+        "Without network, give a local folder or an embedded model (nano:qwen2_5_vl, nano:gemma3)"
+    )

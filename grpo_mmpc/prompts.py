@@ -1,0 +1,70 @@
+"""Prompt rows: what the policy is shown for an item, and everything needed to score its answer."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.tasks import TASKS, Task
+from grpo_mmpc.types import ProductRecord, PromptRow
+
+
+def usable_indices(catalogue: Catalogue, indices: Iterable[int]) -> list[int]:
+    """Items that have both a title and an image.
+
+    Both tasks need both fields: one is shown, the other scores the answer.
+    """
+    columns = catalogue.items.select_columns(["title", "image"]).with_format("arrow")
+    complete: list[bool] = []
+    for table in columns.iter(batch_size=10_000):
+        titles, images = table.column("title").is_valid(), table.column("image").is_valid()
+        complete += [title and image for title, image in zip(titles.to_pylist(), images.to_pylist(), strict=True)]
+    return [i for i in indices if complete[i]]
+
+
+def stable_order(item_ids: Sequence[str], *, salt: str) -> list[int]:
+    """Positions ordered by a hash of the id: a shuffle that is the same on every machine and for every subset."""
+    keys = [hashlib.blake2b(f"{salt}\0{item_id}".encode(), digest_size=8).digest() for item_id in item_ids]
+    return sorted(range(len(item_ids)), key=keys.__getitem__)
+
+
+def select_balanced(catalogue: Catalogue, indices: Sequence[int], *, max_items: int | None, salt: str) -> list[int]:
+    """At most ``max_items`` items, taken from the categories in turn so that each is represented equally."""
+    ids = catalogue.items.select(indices)["item_id"]
+    categories = catalogue.items.select(indices)["category"]
+    by_category: dict[str, list[int]] = defaultdict(list)
+    for position in stable_order(list(ids), salt=salt):
+        by_category[categories[position]].append(indices[position])
+    queues = [by_category[category] for category in sorted(by_category)]
+    depth = max((len(queue) for queue in queues), default=0)
+    ordered = [queue[level] for level in range(depth) for queue in queues if level < len(queue)]
+    return ordered if max_items is None else ordered[:max_items]
+
+
+def prompt_row(catalogue: Catalogue, record: ProductRecord, task: Task) -> PromptRow:
+    """One prompt of an item that has a title and an image.
+
+    The reference is the title in image_to_text; text_to_image has no text reference, its reference is the image.
+    """
+    path = catalogue.image_path(record)
+    if record.title is None or path is None:
+        raise ValueError(f"item {record.item_id!r} lacks a title or an image; select items with usable_indices first")
+    shows_image = task.source_modality == "image"
+    return PromptRow(
+        prompt_id=f"{task.name}:{record.item_id}",
+        item_id=record.item_id,
+        category=record.category,
+        task=task.name,
+        messages=task.messages(title=None if shows_image else record.title),
+        prompt_image_path=str(path) if shows_image else None,
+        image_path=str(path),
+        reference=record.title if shows_image else None,
+        title=record.title,
+        attributes=record.attributes,
+    )
+
+
+def prompt_rows(catalogue: Catalogue, indices: Sequence[int], tasks: Iterable[str]) -> list[PromptRow]:
+    """Prompt rows of the items for each task, task by task."""
+    records = [catalogue.record(i) for i in indices]
+    return [prompt_row(catalogue, record, TASKS[task]) for task in tasks for record in records]

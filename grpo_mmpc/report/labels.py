@@ -1,0 +1,103 @@
+"""How names and numbers are written for people."""
+
+from datetime import datetime
+
+MINUS, NO_VALUE = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+_METRICS = {
+    "bleu": "BLEU",
+    "corpus_bleu": "Corpus BLEU",
+    "chrf": "chrF",
+    "rouge_l": "ROUGE-L",
+    "token_f1": "Token F1",
+    "jaccard": "Jaccard",
+    "tfidf_cosine": "TF-IDF cosine",
+    "bertscore_f1": "BERTScore F1",
+    "embedding_cosine": "Embedding cosine",
+    "attribute_recall": "Attribute recall",
+    "parse_rate": "Parse rate",
+    "render_rate": "Render rate",
+    "clip_image_image": "CLIP image to image",
+    "clip_text_image": "CLIP text to image",
+    "ssim": "SSIM",
+}
+ATTRIBUTE_PREFIX = "attribute_recall_"
+
+
+def metric_label(name: str) -> str:
+    """``bertscore_f1`` -> ``BERTScore F1``; an unknown name keeps its words."""
+    if name.startswith(ATTRIBUTE_PREFIX):
+        return f"Attribute recall: {words(name.removeprefix(ATTRIBUTE_PREFIX))}"
+    return _METRICS.get(name, words(name))
+
+
+def attribute_kind(name: str) -> str | None:
+    """``attribute_recall_color`` -> ``color``; None for any other metric."""
+    return words(name.removeprefix(ATTRIBUTE_PREFIX)) if name.startswith(ATTRIBUTE_PREFIX) else None
+
+
+def logged_name(reward: str) -> str:
+    """``path/to/file.py:factory`` -> ``factory``, under which the reward is logged; a registered name is unchanged."""
+    return reward.rpartition(":")[2]
+
+
+def task_label(name: str) -> str:
+    """``image_to_text`` -> ``Image to text``."""
+    text = words(name)
+    return text[:1].upper() + text[1:]
+
+
+def words(name: str) -> str:
+    """Underscores as spaces."""
+    return name.replace("_", " ")
+
+
+def number(value: float | None, *, digits: int = 3) -> str:
+    """``0.310``; a dash where there is no value."""
+    return NO_VALUE if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, *, digits: int = 3) -> str:
+    """``+0.312`` or ``-0.018`` with a true minus sign; a dash where there is no value."""
+    if value is None:
+        return NO_VALUE
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else f"{0:.{digits}f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 item``, ``1,200 items``, ``2 categories``."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """``47 s``, ``4 min 47 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def date(text: str) -> str:
+    """An ISO 8601 time as ``22 November 2026, 08:14 UTC``; any other text unchanged."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = f" {moment.tzname()}" if moment.tzinfo else ""
+    return f"{moment.day} {moment:%B %Y, %H:%M}{zone}"
+
+
+def clamp(text: str, *, limit: int) -> tuple[str, int]:
+    """The first ``limit`` characters, cut at a word where one ends near, and how many were left out."""
+    if len(text) <= limit:
+        return text, 0
+    cut = text[:limit]
+    space = cut.rfind(" ")
+    if space > limit * 0.8:
+        cut = cut[:space]
+    return cut, len(text) - len(cut)

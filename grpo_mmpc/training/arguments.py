@@ -1,0 +1,86 @@
+"""TRL and PEFT arguments from a recipe's verbatim sections, and the checks that need those libraries."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.config import RunConfig, nearest
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from trl import GRPOConfig
+
+SET_ELSEWHERE = {
+    "output_dir": "checkpoints are written to run_dir/checkpoints; set run_dir",
+    "seed": "set the top-level key seed",
+    "data_seed": "set the top-level key seed",
+    "reward_weights": "weights belong to the specs in rewards.mix, where names bind them",
+    "multi_objective_aggregation": "set rewards.aggregation",
+    "resume_from_checkpoint": "use the command-line flag --resume",
+}
+"""TRL fields that a recipe must not set under ``trainer``, and where the value belongs."""
+
+
+def grpo_arguments(config: RunConfig) -> "GRPOConfig":
+    """TRL's ``GRPOConfig`` of a run: the recipe's ``trainer`` section plus what other sections decide."""
+    # heavy: imported on use
+    from trl import GRPOConfig
+
+    options = dict(config.trainer)
+    options.setdefault("disable_tqdm", True)  # our progress line says more
+    options.setdefault("report_to", "none")
+    return GRPOConfig(
+        output_dir=str(Path(config.run_dir) / "checkpoints"),
+        seed=config.seed,
+        reward_weights=[spec.weight for spec in config.rewards.mix],
+        multi_objective_aggregation=config.rewards.aggregation,
+        **options,
+    )
+
+
+def lora_arguments(config: RunConfig) -> "LoraConfig":
+    """PEFT's ``LoraConfig`` of a run."""
+    # heavy: imported on use
+    from peft import LoraConfig
+
+    return LoraConfig(**{"task_type": "CAUSAL_LM", **config.adapter})
+
+
+def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Problems of the ``trainer`` and ``adapter`` sections as (dotted key, message): unknown names, wrong values.
+
+    TRL's own cross-field rules (batch size divisible by ``num_generations`` and the like) run by building the object.
+    """
+    # heavy: imported on use
+    from peft import LoraConfig
+    from trl import GRPOConfig
+
+    options = raw.get("trainer") or {}
+    if isinstance(options, Mapping):
+        unknown = yield from _unknown_fields("trainer", options, GRPOConfig)
+        for name in SET_ELSEWHERE.keys() & options.keys():
+            yield f"trainer.{name}", f"is not set here: {SET_ELSEWHERE[name]}"
+        if not unknown and not SET_ELSEWHERE.keys() & options.keys():
+            try:
+                GRPOConfig(output_dir="unused", **{"report_to": "none", **options})
+            except (ValueError, TypeError, ImportError, RuntimeError) as error:
+                yield "trainer", f"TRL refuses these values: {' '.join(str(error).split())}"
+    adapter = raw.get("adapter") or {}
+    if isinstance(adapter, Mapping):
+        unknown = yield from _unknown_fields("adapter", adapter, LoraConfig)
+        if not unknown:
+            try:
+                LoraConfig(**adapter)
+            except (ValueError, TypeError) as error:
+                yield "adapter", f"PEFT refuses these values: {' '.join(str(error).split())}"
+
+
+def _unknown_fields(section: str, options: Mapping[str, Any], target: Any) -> Any:
+    known = [field.name for field in dataclasses.fields(target) if field.init]
+    unknown = [name for name in options if name not in known]
+    for name in unknown:
+        close = nearest(name, known)
+        hint = close if close.startswith("did you mean") else f"it is not a field of {target.__name__}"
+        yield f"{section}.{name}", f"unknown key; {hint}"
+    return bool(unknown)

@@ -1,0 +1,67 @@
+"""Rollouts on disk: one Parquet file per optimiser step, readable without this toolkit."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.reward_mix import completion_text
+
+
+class RolloutRecorder:
+    """Writes ``step-000001.parquet`` files; a step with several generation batches gets ``step-000001-2.parquet`` etc."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._step = 0
+        self._batch = 0
+
+    def write(
+        self,
+        *,
+        step: int,
+        completions: Sequence[Any],
+        advantages: Sequence[float],
+        raw_rewards: Mapping[str, Sequence[float | None]],
+        columns: Mapping[str, Sequence[Any]],
+        num_generations: int,
+    ) -> Path:
+        """Write one generation batch.
+
+        Args:
+            step: 1-based optimiser step that the rollouts are first used in.
+            completions: B*G completions, group after group.
+            advantages: B*G advantages as the trainer uses them.
+            raw_rewards: Per reward, B*G raw values; None = unscored.
+            columns: ``prompt_id, item_id, category, task, image_path, prediction, format``.
+            num_generations: G.
+        """
+        # heavy: imported on use
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._batch = self._batch + 1 if step == self._step else 1
+        self._step = step
+        count = len(completions)
+        table: dict[str, Any] = {
+            "step": pa.array([step] * count, pa.int64()),
+            **{name: pa.array(columns[name], pa.string()) for name in ("prompt_id", "item_id", "category", "task")},
+            "generation": pa.array([i % num_generations for i in range(count)], pa.int64()),
+            "completion": pa.array([completion_text(completion) for completion in completions], pa.string()),
+            "prediction": pa.array(columns["prediction"], pa.string()),
+            "format": pa.array(columns["format"], pa.string()),
+            **{f"reward/{name}": pa.array(values, pa.float64()) for name, values in raw_rewards.items()},
+            "advantage": pa.array(advantages, pa.float64()),
+            "image_hash": pa.array([_file_hash(path) for path in columns["image_path"]], pa.string()),
+        }
+        self._folder.mkdir(parents=True, exist_ok=True)
+        suffix = "" if self._batch == 1 else f"-{self._batch}"
+        path = self._folder / f"step-{step:06d}{suffix}.parquet"
+        pq.write_table(pa.table(table), path)
+        return path
+
+
+@cache
+def _file_hash(path: str | None) -> str | None:
+    return None if path is None else hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()

@@ -1,0 +1,172 @@
+"""A training session: policy, trainer and callbacks wired together, with an engine on the live policy."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.policy import load_policy, load_processor
+from grpo_mmpc.reward_mix import RewardMix
+from grpo_mmpc.rollout.transformers_engine import Progress, TransformersEngine
+from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
+from grpo_mmpc.training.callbacks import Evaluate, EvaluationHook, GracefulStop, MetricsWriter, ProgressLine
+from grpo_mmpc.training.data import training_dataset
+from grpo_mmpc.training.recorder import RolloutRecorder
+from grpo_mmpc.training.trainer import RecordingGRPOTrainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How training ended."""
+
+    step: int
+    max_steps: int
+    interrupted: bool
+    reward_errors: dict[str, int]
+    """Completions each reward failed on (``on_error: unscored``)."""
+
+
+class TrainingSession:
+    """Built once per run; every rank builds its own."""
+
+    def __init__(self, config: RunConfig, *, catalogue: Catalogue, train_indices: Sequence[int]) -> None:
+        """Load the policy and build TRL's trainer.
+
+        Raises:
+            TrainingError: The model cannot be loaded or the adapter does not fit it.
+        """
+        self._config = config
+        run_dir = Path(config.run_dir)
+        arguments = grpo_arguments(config)  # before the model: ZeRO-3 must know that it will shard it
+        dataset = training_dataset(
+            catalogue,
+            train_indices,
+            config.tasks,
+            max_items=config.data.max_train_items,
+            salt=config.data.salt,
+        )
+        _check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
+        self.processor = load_processor(config.model)
+        self.mix = RewardMix.from_specs(config.rewards.mix, on_error=config.rewards.on_error, gather=_gather_lists)
+        try:
+            self.trainer = RecordingGRPOTrainer(
+                model=load_policy(config.model),
+                reward_funcs=self.mix.functions,
+                args=arguments,
+                train_dataset=dataset,
+                processing_class=self.processor,
+                peft_config=lora_arguments(config),
+                recorder=RolloutRecorder(run_dir / "rollouts"),
+            )
+        except ValueError as error:
+            raise TrainingError(f"the trainer refuses this recipe: {error}") from error
+        self.hook = EvaluationHook(before=None, after_save=None, raise_errors=config.evaluation.on_error == "raise")
+        self._stop = GracefulStop(self._any_rank)
+        self._use_own_progress(run_dir)
+
+    def _use_own_progress(self, run_dir: Path) -> None:
+        from transformers import PrinterCallback
+
+        self.trainer.remove_callback(PrinterCallback)
+        self.trainer.add_callback(MetricsWriter(run_dir / "metrics.jsonl"))
+        self.trainer.add_callback(ProgressLine([reward.name for reward in self.mix.rewards]))
+        self.trainer.add_callback(self.hook)
+        self.trainer.add_callback(self._stop)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of policy and adapter together."""
+        return sum(_full_size(parameter) for parameter in self.trainer.model.parameters())
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Parameters the optimiser updates."""
+        return sum(_full_size(p) for p in self.trainer.model.parameters() if p.requires_grad)
+
+    def train(self, *, before: Evaluate | None, after_save: Evaluate | None, resume: bool) -> Outcome:
+        """Run GRPO until ``max_steps``, or until it is interrupted and saved.
+
+        Args:
+            before: Evaluates the base model before the first step.
+            after_save: Evaluates the policy after every saved checkpoint.
+            resume: Start from the newest checkpoint.
+        """
+        self.hook.before, self.hook.after_save = before, after_save
+        with self._stop.handling_signals():
+            self.trainer.train(resume_from_checkpoint=self._newest_checkpoint() if resume else None)
+        state = self.trainer.state
+        return Outcome(
+            step=state.global_step,
+            max_steps=state.max_steps,
+            interrupted=self._stop.stopped,
+            reward_errors=dict(self.mix.errors),
+        )
+
+    @contextmanager
+    def engine(self, *, base: bool, progress: Progress | None = None) -> Iterator[TransformersEngine]:
+        """An engine on the policy as it is now, or with ``base`` on the model without its adapter."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        with model.disable_adapter() if base else nullcontext():
+            yield TransformersEngine(
+                self.trainer.model_wrapped,
+                self.processor,
+                batch_size=self._config.evaluation.batch_size,
+                accelerator=self.trainer.accelerator,
+                gather_deepspeed3_params=self.trainer.args.ds3_gather_for_generation,
+                progress=progress,
+            )
+
+    def decided_by_main(self, flag: bool) -> bool:
+        """The main process's flag on every rank: other nodes may not see its files, and ranks that disagree hang."""
+        return self._any_rank(flag and self.trainer.accelerator.is_main_process)
+
+    def wait_for_everyone(self) -> None:
+        """Barrier over all ranks."""
+        self.trainer.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Leave the process group, so that no rank prints a warning about it."""
+        self.trainer.accelerator.end_training()
+
+    def _newest_checkpoint(self) -> str:
+        from transformers.trainer_utils import get_last_checkpoint
+
+        folder = self.trainer.args.output_dir
+        newest = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+        if newest is None:
+            raise TrainingError(f"nothing to resume: no checkpoint in {folder}; start again with --overwrite")
+        return str(newest)
+
+    def _any_rank(self, flag: bool) -> bool:
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return flag
+        import torch
+
+        return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum").item())
+
+
+def _check_batches_fill(arguments: Any, *, num_items: int) -> None:
+    prompts = arguments.generation_batch_size // arguments.num_generations
+    if num_items < prompts:
+        raise TrainingError(
+            f"{num_items} training items do not fill one generation batch of {prompts} prompts "
+            f"(generation_batch_size {arguments.generation_batch_size} / num_generations {arguments.num_generations}); "
+            "add items, or lower trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps"
+        )
+
+
+def _gather_lists(items: list[Any]) -> list[Any]:
+    """Concatenation over ranks; on one process the list itself."""
+    from accelerate.utils import gather_object
+
+    return list(gather_object(items))
+
+
+def _full_size(parameter: Any) -> int:
+    """Elements of a parameter, also where ZeRO-3 keeps only a shard of it."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))

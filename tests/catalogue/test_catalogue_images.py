@@ -1,0 +1,335 @@
+"""read_image: every usual kind of picture comes out as upright 8-bit RGB, and nothing else comes in."""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grpo_mmpc.catalogue import read_image
+from grpo_mmpc.catalogue.images import image_from_bytes, relative_image_path
+from grpo_mmpc.errors import ImageError
+
+RED = (255, 0, 0)
+WHITE = (255, 255, 255)
+
+
+def save(folder: Path, image: Image.Image, name: str, **options) -> str:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    image.save(folder / name, **options)
+    return name
+
+
+def photo(size: tuple[int, int] = (32, 24)) -> Image.Image:
+    """A smooth picture that lossy formats keep nearly unchanged."""
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    return Image.fromarray(np.stack([x, y, (x + y) / 2], axis=-1).astype(np.uint8))
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def png(width: int, height: int, *, depth: int = 8, colour: int = 0, rows: bytes | None = None) -> bytes:
+    """A PNG written by hand: Pillow cannot write every kind that it must read."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows or b"")) + chunk(b"IEND", b"")
+
+
+# --- what comes out
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("RGB", RED, RED),
+        ("L", 128, (128, 128, 128)),
+        ("1", 1, WHITE),
+        ("P", 7, None),
+        ("RGBA", (255, 0, 0, 255), RED),
+        ("RGBA", (255, 0, 0, 0), WHITE),
+        # Half red over white: 255, and (0 * 128 + 255 * 127) / 255 = 127 for the others.
+        ("RGBA", (255, 0, 0, 128), (255, 127, 127)),
+        ("LA", (0, 255), (0, 0, 0)),
+        ("LA", (0, 0), WHITE),
+    ],
+)
+def test_every_png_mode_becomes_rgb_on_white(tmp_path, mode, colour, expected):
+    image = Image.new(mode, (4, 3), colour)
+    if mode == "P":
+        image.putpalette([0] * 21 + [1, 2, 3] + [0] * 744)
+        expected = (1, 2, 3)
+    result = read_image(save(tmp_path, image, "a.png"), folder=tmp_path)
+    assert result.size == (4, 3)
+    assert {tuple(p) for p in pixels(result).reshape(-1, 3).tolist()} == {expected}
+
+
+@pytest.mark.parametrize("transparency", [0, b"\x00\xff"], ids=["one index", "alpha per index"])
+def test_a_transparent_palette_entry_becomes_white(tmp_path, transparency):
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50] + [0] * 762)
+    image.putpixel((1, 0), 1)
+    name = save(tmp_path, image, "a.png", transparency=transparency)
+    assert pixels(read_image(name, folder=tmp_path)).tolist() == [[list(WHITE), [200, 100, 50]]]
+
+
+def test_a_transparent_colour_of_an_rgb_png_becomes_white(tmp_path):
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), (0, 0, 9))
+    name = save(tmp_path, image, "a.png", transparency=RED)
+    assert pixels(read_image(name, folder=tmp_path)).tolist() == [[list(WHITE), [0, 0, 9]]]
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
+    # 0, a quarter, half and the whole of 65535: 0, 64, 128, 255 of 255. Pillow's own convert gives 255 for all but the first.
+    values = np.array([[0, 16448, 32896, 65535]], dtype=np.uint16)
+    name = save(tmp_path, Image.fromarray(values), "a.png")
+    assert pixels(read_image(name, folder=tmp_path))[0, :, 0].tolist() == [0, 64, 128, 255]
+
+
+def test_sixteen_bit_colour_keeps_its_range(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(1, 1, depth=16, colour=2, rows=b"\0" + struct.pack(">HHH", 65535, 32896, 0)))
+    assert pixels(read_image("a.png", folder=tmp_path)).tolist() == [[[255, 128, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 100, 255]], dtype=np.int32), [0, 100, 255]),
+        (np.array([[0, 32896, 65535]], dtype=np.int32), [0, 128, 255]),
+        (np.array([[0.0, 0.5, 1.0]], dtype=np.float32), [0, 128, 255]),
+        (np.array([[0.0, np.nan, 255.0]], dtype=np.float32), [0, 0, 255]),
+    ],
+    ids=["8 bits in 32", "16 bits in 32", "unit floats", "not a number"],
+)
+def test_wide_grey_tiffs_use_the_smallest_usual_range(tmp_path, values, expected):
+    name = save(tmp_path, Image.fromarray(values), "a.tiff")
+    assert pixels(read_image(name, folder=tmp_path))[0, :, 0].tolist() == expected
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path):
+    name = save(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "a.jpg", quality=95)
+    assert np.abs(pixels(read_image(name, folder=tmp_path)).astype(int) - RED).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tiff"])
+def test_each_format_shows_the_same_picture(tmp_path, suffix):
+    name = save(tmp_path, photo(), f"a.{suffix}")
+    assert np.abs(pixels(read_image(name, folder=tmp_path)).astype(int) - np.asarray(photo())).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_an_animation_shows_its_first_frame(tmp_path, suffix):
+    frames = [Image.new("RGB", (6, 6), c) for c in (RED, (0, 0, 255))]
+    name = save(tmp_path, frames[0], f"a.{suffix}", save_all=True, append_images=frames[1:], duration=50)
+    assert np.abs(pixels(read_image(name, folder=tmp_path)).astype(int) - RED).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_camera_rotation_is_applied_once(tmp_path, suffix, orientation):
+    upright = np.asarray(photo((32, 16)))
+    # What a camera stores for a scene seen upright, by orientation (TIFF 6.0, tag 274): the inverse of what shows it.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[274] = orientation
+    name = save(tmp_path, Image.fromarray(np.ascontiguousarray(stored)), f"a.{suffix}", exif=exif)
+    result = read_image(name, folder=tmp_path)
+    assert result.size == (32, 16)
+    assert np.abs(pixels(result).astype(int) - upright).mean() < 6
+    assert 274 not in result.getexif()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_unreadable_metadata_does_not_cost_the_picture(tmp_path):
+    name = save(tmp_path, Image.new("RGB", (4, 4), RED), "a.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xffgarbage")
+    assert pixels(read_image(name, folder=tmp_path))[0, 0].tolist() == list(RED)
+
+
+def test_the_name_s_ending_does_not_matter(tmp_path):
+    save(tmp_path, Image.new("RGB", (4, 4), RED), "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.jpg")
+    assert pixels(read_image("a.jpg", folder=tmp_path))[0, 0].tolist() == list(RED)
+
+
+# --- the pixel limit
+
+
+def test_a_bomb_is_refused_from_its_header_with_the_numbers(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(20000, 20000, rows=b"\0"))  # decoding it would fail for lack of pixels
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImageError, match=r"a\.png has 20000 x 20000 = 400,000,000 pixels, the limit is 50,000,000"):
+            read_image("a.png", folder=tmp_path)
+
+
+def test_the_limit_is_inclusive_and_its_own(tmp_path):
+    name = save(tmp_path, Image.new("RGB", (10, 10)), "a.png")
+    assert read_image(name, folder=tmp_path, max_image_pixels=100).size == (10, 10)
+    with pytest.raises(ImageError, match="limit is 99"):
+        read_image(name, folder=tmp_path, max_image_pixels=99)
+
+
+def test_pillow_s_process_wide_limit_is_neither_used_nor_changed(tmp_path, monkeypatch):
+    name = save(tmp_path, Image.new("RGB", (10, 10)), "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert read_image(name, folder=tmp_path).size == (10, 10)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+# --- files that are no usable image
+
+
+def jpeg_bytes() -> bytes:
+    out = io.BytesIO()
+    photo((64, 64)).save(out, "JPEG")
+    return out.getvalue()
+
+
+def png_bytes() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("whole", [jpeg_bytes(), png_bytes()], ids=["jpeg", "png"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.95])
+def test_a_truncated_image_is_damaged(tmp_path, whole, kept):
+    (tmp_path / "a.img").write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(ImageError, match=r"a\.img is damaged .*replace the file"):
+        read_image("a.img", folder=tmp_path)
+
+
+def test_flipped_bytes_never_raise_anything_but_an_image_error():
+    generator = np.random.default_rng(0)
+    for whole in (jpeg_bytes(), png_bytes()):
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for position in generator.integers(0, len(whole), 8):
+                damaged[position] = generator.integers(0, 256)
+            try:
+                image = image_from_bytes(bytes(damaged), name="x", max_image_pixels=10_000)
+            except ImageError:
+                continue
+            assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"a\.jpg is empty \(0 bytes\)"),
+        (b"<!DOCTYPE html><html>404 not found", r"a\.jpg is a web page .*not a photo; download it again"),
+        (b"\n <html><body>", "web page"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "drawing in SVG"),
+        (b"just some text", r"a\.jpg is not an image: it starts with b'just som'"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),
+    ],
+    ids=["empty", "html", "html after blanks", "svg", "text", "postscript, which Pillow would run"],
+)
+def test_what_is_no_photo_is_named_for_what_it_is(tmp_path, content, message):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=message):
+        read_image("a.jpg", folder=tmp_path)
+
+
+# --- where the file may be
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "catalogue"
+    save(folder, Image.new("RGB", (4, 4), RED), "images/a.png")
+    save(tmp_path, Image.new("RGB", (4, 4), RED), "outside.png")
+    return folder
+
+
+@pytest.mark.parametrize("path", ["../outside.png", "images/../../outside.png", "..\\outside.png", "/etc/passwd"])
+def test_a_path_cannot_leave_the_folder(folder, path):
+    with pytest.raises(ImageError, match=r"outside the catalogue folder|absolute path"):
+        read_image(path, folder=folder)
+
+
+def test_a_symbolic_link_cannot_leave_the_folder(folder, tmp_path):
+    (folder / "images" / "link.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(ImageError, match="symbolic link to a file outside the catalogue folder; copy the file"):
+        read_image("images/link.png", folder=folder)
+    (folder / "away").symlink_to(tmp_path)
+    with pytest.raises(ImageError, match="outside the catalogue folder"):
+        read_image("away/outside.png", folder=folder)
+
+
+def test_a_folder_with_a_longer_name_is_outside_too(folder, tmp_path):
+    save(tmp_path / "catalogue2", Image.new("RGB", (4, 4)), "a.png")
+    with pytest.raises(ImageError, match="outside"):
+        read_image(tmp_path / "catalogue2" / "a.png", folder=folder)
+
+
+@pytest.mark.parametrize("path", ["images/a.png", "./images/a.png", "images\\a.png", "images/x/../a.png"])
+def test_spellings_of_a_path_inside_the_folder_are_read(folder, path):
+    assert read_image(path, folder=folder).size == (4, 4)
+
+
+def test_an_absolute_path_inside_the_folder_is_read(folder):
+    assert read_image(folder / "images" / "a.png", folder=folder).size == (4, 4)
+
+
+def test_a_link_to_nothing_and_a_loop_of_links_are_image_errors(folder):
+    (folder / "images" / "dangling.png").symlink_to("nothing.png")
+    with pytest.raises(ImageError, match="does not exist"):
+        read_image("images/dangling.png", folder=folder)
+    (folder / "images" / "loop.png").symlink_to("loop.png")
+    with pytest.raises(ImageError, match=r"cannot be opened: .*symbolic links"):
+        read_image("images/loop.png", folder=folder)
+
+
+def test_a_link_inside_the_folder_is_read(folder):
+    (folder / "images" / "b.png").symlink_to("a.png")
+    assert read_image("images/b.png", folder=folder).size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("images/b.png", r"images/b\.png does not exist; add the file"),
+        ("images/A.PNG", r"does not exist \(but a\.png does\)"),
+        ("images/a.jpg", r"does not exist \(but a\.png does\)"),
+        ("pictures/a.png", "nor does the folder pictures"),
+        ("images", "is not a file"),
+        ("images/" + "x" * 300, "cannot be opened"),
+        ("https://example.com/a.png", "web address"),
+        ("data:image/png;base64,AAAA", "web address"),
+        ("C:\\photos\\a.png", "absolute path"),
+        (".", "names no file"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_why(folder, path, message):
+    with pytest.raises(ImageError, match=message):
+        read_image(path, folder=folder)
+
+
+@pytest.mark.parametrize(("written", "asked"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_accents_composed_in_another_way_are_the_same_name(folder, written, asked):
+    save(folder, Image.new("RGB", (4, 4)), f"images/{written}.png")
+    assert read_image(f"images/{asked}.png", folder=folder).size == (4, 4)
+
+
+def test_a_catalogue_s_path_comes_out_with_forward_slashes():
+    assert relative_image_path(".\\images\\Ä ö.jpg") == "images/Ä ö.jpg"

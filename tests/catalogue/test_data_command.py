@@ -1,0 +1,112 @@
+"""grpo-mmpc data: exit codes, files written, and the next command to try."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from grpo_mmpc.cli.data import add_parser
+from grpo_mmpc.errors import CatalogueError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRPO_MMPC_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "my catalogue"
+    (folder / "images").mkdir(parents=True)
+    Image.radial_gradient("L").save(folder / "images" / "a.png")
+    (folder / "items.csv").write_text("item_id,category,title,description,image\na,Fruit,Apple,,images/a.png\n")
+    return folder
+
+
+def run(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser(prog="grpo-mmpc")
+    add_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args(["data", *map(str, arguments)])
+    return args.func(args)
+
+
+def break_a_row(folder: Path) -> None:
+    with (folder / "items.csv").open("a") as out:
+        out.write("b,Fruit,Pear,,../../etc/passwd\n")
+
+
+def test_a_sound_catalogue_passes_even_strictly(folder, capsys):
+    assert run("validate", folder, "--strict") == 0
+    assert capsys.readouterr().out.endswith(
+        f"1 usable item of 1 row; nothing is broken.\n"
+        f"Next: grpo-mmpc train recipes/nano.yaml 'data.catalogue={folder}'\n"
+    )
+
+
+def test_a_broken_row_fails_only_the_strict_check(folder, capsys):
+    break_a_row(folder)
+    assert run("validate", folder) == 0
+    assert run("validate", folder, "--strict") == 1
+    assert "items.csv row 2 (b): image ../../etc/passwd lies outside" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_json_names_every_broken_row(folder, tmp_path):
+    for _ in range(30):
+        break_a_row(folder)
+    assert run("validate", folder, "--json", tmp_path / "out" / "report.json") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert [q["row"] for q in report["quarantined"]] == list(range(2, 32))
+    assert report["is_broken"] is True
+    assert report["categories"][0] == {
+        "category": "Fruit",
+        "items": 1,
+        "missing_title": 0,
+        "missing_description": 1,
+        "missing_image": 0,
+        "broken": 30,
+    }
+
+
+def test_an_unreadable_catalogue_is_left_to_the_dispatcher(tmp_path):
+    with pytest.raises(CatalogueError, match="does not exist"):
+        run("validate", tmp_path / "nowhere")
+
+
+def test_amazon_metadata_becomes_a_catalogue_that_validates(tmp_path, capsys):
+    source = tmp_path / "meta_All_Beauty.jsonl"
+    record = {"title": "Soap", "main_category": "All Beauty", "images": [], "description": [], "parent_asin": "B1"}
+    source.write_text(json.dumps(record) + "\n{broken\n")
+    assert run("amazon", source, "--out", tmp_path / "out", "--max-items", "5") == 0
+    text = capsys.readouterr().out
+    assert "Items by category:\n  All_Beauty: 1\nRecords read: 2; items: 1; images: 0;" in text
+    assert f"Records that could not become items: 1, all in {tmp_path / 'out' / 'skipped.jsonl'}" in text
+    assert "Run again with --download-images" in text
+    assert text.endswith(f"Next: grpo-mmpc data validate {tmp_path / 'out'}\n")
+    assert run("validate", tmp_path / "out", "--strict") == 0
+
+
+def test_the_nano_catalogue_is_written_and_validates(tmp_path, capsys):
+    assert run("nano", "--out", tmp_path / "nano", "--num-items", "18", "--seed", "3") == 0
+    assert capsys.readouterr().out.endswith(f"Next: grpo-mmpc data validate {tmp_path / 'nano'}\n")
+    assert run("validate", tmp_path / "nano", "--strict") == 0
+    assert "18 usable items of 18 rows; nothing is broken." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "many"])
+def test_a_number_of_items_is_above_zero(tmp_path, number, capsys):
+    with pytest.raises(SystemExit):
+        run("nano", "--out", tmp_path, "--num-items", number)
+    assert "--num-items" in capsys.readouterr().err
+
+
+def test_the_module_loads_nothing_heavy():
+    code = (
+        "import sys, grpo_mmpc.cli.data; heavy = {'torch', 'datasets', 'pyarrow', 'numpy', 'PIL', 'sklearn', 'transformers'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

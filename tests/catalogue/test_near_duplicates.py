@@ -1,0 +1,177 @@
+"""Near-duplicates: one photo saved in two ways is one; two drawings that differ in colour or one mark are two."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from grpo_mmpc.catalogue.duplicates import CELL_TOLERANCE, largest_groups, near_duplicate_groups
+from grpo_mmpc.catalogue.signatures import ImageSignature, thumbnail, thumbnails
+
+
+def signature(image: Image.Image) -> ImageSignature:
+    return ImageSignature(problem=None, digest=b"", aspect=image.width / image.height, thumbnail=thumbnail(image))
+
+
+def image_groups(*images: Image.Image | None) -> list[int]:
+    signatures = [None if image is None else signature(image) for image in images]
+    return near_duplicate_groups(titles=[None] * len(images), signatures=signatures).tolist()
+
+
+def title_groups(*titles: str | None) -> list[int]:
+    return near_duplicate_groups(titles=titles, signatures=[None] * len(titles)).tolist()
+
+
+def photo(seed: int, size: tuple[int, int] = (240, 180)) -> Image.Image:
+    """Detail at several scales, saturated colours: what a photo is to a JPEG encoder."""
+    generator = np.random.default_rng(seed)
+    layers = []
+    for cells in (4, 12, 40):
+        noise = Image.fromarray(generator.integers(0, 255, (cells, cells, 3), dtype=np.uint8))
+        layers.append(np.asarray(noise.resize(size, Image.Resampling.BICUBIC), dtype=float))
+    return Image.fromarray((0.5 * layers[0] + 0.3 * layers[1] + 0.2 * layers[2]).astype(np.uint8))
+
+
+def saved(image: Image.Image, kind: str, **options) -> Image.Image:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return Image.open(io.BytesIO(out.getvalue())).convert("RGB")
+
+
+def resized(image: Image.Image, factor: float, method: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    return image.resize((round(image.width * factor), round(image.height * factor)), method)
+
+
+COPIES = {
+    "jpeg 90": lambda i: saved(i, "JPEG", quality=90),
+    "jpeg 75": lambda i: saved(i, "JPEG", quality=75),
+    "jpeg 50": lambda i: saved(i, "JPEG", quality=50),
+    "jpeg 30": lambda i: saved(i, "JPEG", quality=30),
+    "webp": lambda i: saved(i, "WEBP", quality=75),
+    "png": lambda i: saved(i, "PNG"),
+    "half": lambda i: resized(i, 0.5),
+    "a third": lambda i: resized(i, 1 / 3, Image.Resampling.BILINEAR),
+    "double": lambda i: resized(i, 2.0, Image.Resampling.BICUBIC),
+    "half, then jpeg": lambda i: saved(resized(i, 0.5), "JPEG", quality=75),
+    "jpeg twice": lambda i: saved(saved(i, "JPEG", quality=85), "JPEG", quality=60),
+    "odd size": lambda i: i.resize((131, 98), Image.Resampling.BICUBIC),
+}
+
+
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
+def test_a_copy_of_a_photo_is_a_near_duplicate(copy):
+    images = [variant for seed in range(6) for variant in (photo(seed), copy(photo(seed)))]
+    assert image_groups(*images) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def drawing(*, fill: str = "red", mark: tuple[int, int, int, int] | None = None, stripes: bool = False) -> Image.Image:
+    """A bag on white, 84 x 84, as simple as the embedded catalogue's."""
+    image = Image.new("RGB", (84, 84), "white")
+    pencil = ImageDraw.Draw(image)
+    pencil.rectangle((22, 30, 62, 70), fill=fill)
+    pencil.arc((32, 18, 52, 42), 180, 360, fill="black", width=2)
+    for x in range(24, 62, 6) if stripes else ():
+        pencil.line((x, 30, x, 70), fill="white", width=1)
+    if mark:
+        pencil.rectangle(mark, fill="black")
+    return image
+
+
+def test_drawings_that_differ_in_colour_a_small_mark_or_a_pattern_are_different():
+    variants = [
+        drawing(),
+        drawing(fill="blue"),
+        drawing(fill="orange"),
+        drawing(fill="darkred"),
+        drawing(mark=(4, 4, 8, 8)),
+        drawing(mark=(76, 4, 80, 8)),
+        drawing(mark=(40, 50, 44, 54)),
+        drawing(stripes=True),
+    ]
+    assert image_groups(*variants) == list(range(len(variants)))
+
+
+def test_colours_of_equal_brightness_are_different():
+    # Both have brightness 0.299 * R + 0.587 * G + 0.114 * B = 76: red, 0.299 * 255 = 76.2; green, 0.587 * 130 = 76.3.
+    assert image_groups(drawing(fill="rgb(255,0,0)"), drawing(fill="rgb(0,130,0)")) == [0, 1]
+
+
+def test_the_drawings_of_the_embedded_catalogue_are_all_different():
+    from grpo_mmpc.nano.catalogue import sample_items
+    from grpo_mmpc.nano.drawing import draw
+
+    images = [draw(item.attributes, jitter=item.jitter) for item in sample_items(num_items=150, seed=5)]
+    assert image_groups(*images) == list(range(150))
+
+
+def test_a_drawing_saved_as_jpeg_is_a_near_duplicate():
+    assert image_groups(drawing(), drawing(fill="blue"), saved(drawing(), "JPEG", quality=80)) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("colour", ["white", "black", "gray", "red"])
+def test_an_image_of_one_flat_colour_joins_nothing(colour):
+    flat = Image.new("RGB", (50, 50), colour)
+    assert image_groups(flat, flat, saved(flat, "JPEG")) == [0, 1, 2]
+
+
+def test_the_same_thumbnail_in_another_shape_is_another_image():
+    wide = photo(0, (300, 150))
+    assert image_groups(wide, wide.resize((150, 150)), wide.resize((290, 146))) == [0, 1, 0]
+
+
+def test_a_missing_or_broken_image_joins_nothing():
+    broken = ImageSignature(problem="broken")
+    groups = near_duplicate_groups(titles=[None] * 4, signatures=[None, None, broken, broken])
+    assert groups.tolist() == [0, 1, 2, 3]
+
+
+def test_many_copies_of_one_picture_are_one_group_quickly():
+    copies = [signature(photo(0))] * 20_000
+    assert set(near_duplicate_groups(titles=[None] * 20_000, signatures=copies).tolist()) == {0}
+
+
+def test_no_close_pair_is_missed_by_the_search():
+    generator = np.random.default_rng(0)
+    base = generator.integers(20, 230, (40, 384))
+    cells = np.concatenate([base, base + generator.integers(-CELL_TOLERANCE, CELL_TOLERANCE + 1, (40, 384))]).astype(
+        np.uint8
+    )
+    signatures = [ImageSignature(problem=None, aspect=1.0, thumbnail=row.tobytes()) for row in cells]
+    assert thumbnails(signatures).shape == (80, 384)
+    groups = near_duplicate_groups(titles=[None] * 80, signatures=signatures)
+    assert groups[:40].tolist() == groups[40:].tolist() == list(range(40))
+    # One level more than the tolerance in a single cell makes it another picture.
+    cells[40] = cells[0]
+    cells[40, 7] += CELL_TOLERANCE + 1
+    signatures[40] = ImageSignature(problem=None, aspect=1.0, thumbnail=cells[40].tobytes())
+    assert near_duplicate_groups(titles=[None] * 80, signatures=signatures)[40] != 0
+
+
+def test_a_blurred_photo_is_no_copy():
+    assert image_groups(photo(0), photo(0).filter(ImageFilter.GaussianBlur(30))) == [0, 1]
+
+
+# --- titles
+
+
+def test_one_normalised_title_makes_a_group():
+    assert title_groups("Acme Tote-Bag", "Other", "ACME  tote bag", "acme (tote) bag!") == [0, 1, 0, 0]
+
+
+def test_missing_titles_and_titles_of_punctuation_make_no_group():
+    assert title_groups(None, None, "", "", "***", "???") == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_chain_of_title_and_image_joins_its_ends():
+    # 0 and 1 share a title, 1 and 2 a picture, 2 and 3 a title; 4 stands alone.
+    images = [photo(1), photo(2), saved(photo(2), "JPEG"), photo(3), photo(4)]
+    titles = ["bag", "Bag", "sack", "SACK", "box"]
+    groups = near_duplicate_groups(titles=titles, signatures=[signature(i) for i in images])
+    assert groups.tolist() == [0, 0, 0, 0, 1]
+
+
+def test_the_largest_groups_come_first():
+    groups = near_duplicate_groups(titles=["a", "b", "b", "c", "c", "c", "d"], signatures=[None] * 7)
+    assert largest_groups(groups, limit=5) == [[3, 4, 5], [1, 2]]
+    assert largest_groups(groups, limit=1) == [[3, 4, 5]]

@@ -1,0 +1,62 @@
+"""Fixtures shared by the whole suite: a small nano catalogue and a configuration that trains on it in seconds."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ARCHITECTURES = {"qwen2_5_vl": "nano:qwen2_5_vl", "gemma3": "nano:gemma3"}
+
+
+@pytest.fixture(scope="session")
+def small_catalogue(tmp_path_factory) -> Path:
+    """A nano catalogue of 90 items."""
+    from grpo_mmpc.nano.catalogue import build_catalogue
+
+    return build_catalogue(tmp_path_factory.mktemp("catalogue") / "nano", num_items=90, seed=11)
+
+
+@pytest.fixture
+def make_config(small_catalogue, tmp_path):
+    """A function that makes a small but complete run configuration; keyword arguments replace whole sections' keys."""
+    from grpo_mmpc.config import RunConfig
+
+    def make(architecture: str = "qwen2_5_vl", **changes) -> RunConfig:
+        config = {
+            "run_dir": str(tmp_path / "run"),
+            "model": {"name_or_path": ARCHITECTURES[architecture], "init_kwargs": {"dtype": "float32"}},
+            "adapter": {
+                "r": 4,
+                "lora_alpha": 8,
+                "target_modules": r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+            },
+            "data": {"catalogue": str(small_catalogue), "held_out": 0.2},
+            "tasks": ["image_to_text"],
+            "rewards": {"mix": [{"name": "bleu", "weight": 1.0}]},
+            "trainer": {
+                "per_device_train_batch_size": 8,
+                "num_generations": 4,
+                "max_steps": 2,
+                "max_completion_length": 40,
+                "learning_rate": 1e-3,
+                "logging_steps": 1,
+                "save_strategy": "no",
+                "use_cpu": True,
+                "bf16": False,
+                "gradient_checkpointing": False,
+            },
+            "evaluation": {
+                "max_items": 6,
+                "max_tokens": {"image_to_text": 12, "text_to_image": 12},
+                "renderer": "nano",
+                "encoders": {"bertscore": None, "clip": None, "sentence": None},
+            },
+            "report": {"enabled": False},
+        }
+        for key, value in changes.items():
+            config[key] = {**config[key], **value} if isinstance(value, dict) else value
+        return RunConfig.model_validate(config)
+
+    return make

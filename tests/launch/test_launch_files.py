@@ -1,0 +1,100 @@
+"""Launch files: Accelerate reads them, knows every option in them, and their commands run what they say."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate import DistributedType
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "launch" / "accelerate").glob("*.yaml"))
+DISTRIBUTED = {
+    "single_gpu": (DistributedType.NO, 1),
+    "ddp": (DistributedType.MULTI_GPU, 8),
+    "zero2": (DistributedType.DEEPSPEED, 8),
+    "zero3": (DistributedType.DEEPSPEED, 8),
+    "fsdp2": (DistributedType.FSDP, 8),
+    # torchrun starts it as a GPU job, use_cpu makes it one for CPUs: accelerate's own MULTI_CPU goes through MPI only.
+    "multi_cpu": (DistributedType.MULTI_GPU, 2),
+    "zero2_cpu": (DistributedType.DEEPSPEED, 2),
+}
+
+each = pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+
+
+def commands(file: Path) -> list[list[str]]:
+    """The ``accelerate launch`` commands of the header, without these two words."""
+    found = re.findall(r"^#   accelerate launch (.*)$", file.read_text("utf-8"), re.MULTILINE)
+    return [shlex.split(command) for command in found]
+
+
+def test_there_is_a_file_for_every_way_to_spread_a_model():
+    assert {file.stem for file in FILES} == set(DISTRIBUTED)
+
+
+@each
+def test_accelerate_reads_the_file_as_what_its_name_says(file):
+    config = load_config_from_file(str(file))
+    assert (config.distributed_type, config.num_processes) == DISTRIBUTED[file.stem]
+    assert config.use_cpu == file.stem.endswith("cpu")
+    assert config.mixed_precision == ("no" if config.use_cpu else "bf16")
+
+
+@each
+def test_accelerate_knows_every_option_of_the_deepspeed_and_fsdp_sections(file):
+    """A misspelt option in them is ignored without a word, and the model is spread in another way than the file says."""
+    content = yaml.safe_load(file.read_text("utf-8"))
+    known = vars(launch_command_parser().parse_args(["script.py"]))
+    options = content.get("deepspeed_config", {}) | content.get("fsdp_config", {})
+    assert set(options) <= set(known)
+    assert bool(options) == (content["distributed_type"] in ("DEEPSPEED", "FSDP"))
+
+
+@each
+def test_no_launch_file_sets_what_recipes_decide(file):
+    """Batch sizes, accumulation and clipping stand in one place, so that they cannot contradict each other."""
+    content = yaml.safe_load(file.read_text("utf-8"))
+    options = content.get("deepspeed_config", {})
+    assert not {"gradient_accumulation_steps", "gradient_clipping", "deepspeed_config_file"} & set(options)
+
+
+@pytest.mark.parametrize(("stem", "stage"), [("zero2", 2), ("zero2_cpu", 2), ("zero3", 3)])
+def test_zero_files_name_their_stage(stem, stage):
+    config = load_config_from_file(str(ROOT / f"launch/accelerate/{stem}.yaml"))
+    assert config.deepspeed_config["zero_stage"] == stage
+    # Without the first, every GPU loads a whole copy before it is sharded; without the second, no adapter is saved.
+    for option in ("zero3_init_flag", "zero3_save_16bit_model"):
+        assert config.deepspeed_config.get(option, False) == (stage == 3)
+
+
+@each
+def test_the_command_of_the_header_starts_this_file_on_an_existing_recipe(file):
+    found = commands(file)
+    assert found
+    for command in found:
+        arguments = launch_command_parser().parse_args(command)
+        assert arguments.config_file == str(file.relative_to(ROOT))
+        assert (arguments.module, arguments.training_script) == (True, "grpo_mmpc")
+        recipe, *overrides = arguments.training_script_args[1:]
+        assert arguments.training_script_args[0] == "train"
+        assert (ROOT / recipe).is_file()
+        assert all("=" in override for override in overrides)
+
+
+@pytest.mark.parametrize("folder", ["launch/accelerate", "recipes", "recipes/mixes"])
+def test_the_readme_of_a_folder_names_every_file_in_it(folder):
+    text = (ROOT / folder.partition("/")[0] / "README.md").read_text("utf-8")
+    for file in (ROOT / folder).glob("*.yaml"):
+        assert f"`{file.name}`" in text or f"`{file.stem}`" in text, file.name
+
+
+@pytest.mark.parametrize("page", ["README.md", "launch/README.md", "recipes/README.md", "docs/gpus.md"])
+def test_files_that_a_page_names_in_commands_exist(page):
+    text = (ROOT / page).read_text("utf-8")
+    named = set(re.findall(r"\b(?:launch|recipes)/[\w/]+\.(?:yaml|md|py)\b", text))
+    assert named
+    assert {name for name in named if not (ROOT / name).exists()} <= set()

@@ -1,0 +1,105 @@
+"""The nano recipe on two processes, started as the launch files say: data parallel, and sharded by DeepSpeed."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NUM_ITEMS = 5  # odd: two ranks cannot share it evenly
+OVERRIDES = [
+    "trainer.max_steps=2",
+    "trainer.save_steps=2",
+    "trainer.per_device_train_batch_size=4",
+    "trainer.num_generations=4",
+    "data.held_out=0.2",
+    f"evaluation.max_items={NUM_ITEMS}",
+    "evaluation.batch_size=2",
+    "evaluation.resamples=100",
+    "evaluation.on_error=raise",
+]
+ZERO_3 = ["--zero_stage", "3", "--zero3_init_flag", "true", "--zero3_save_16bit_model", "true"]
+
+
+def launch(launch_file: str, run_dir: Path, catalogue: Path, *, options: list[str]) -> Path:
+    """Run ``accelerate launch`` as the header of the launch file does, with a tiny job; returns the run folder."""
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", f"launch/accelerate/{launch_file}", "--main_process_port", "0", *options),
+        *(
+            "-m",
+            "grpo_mmpc",
+            "train",
+            "recipes/nano.yaml",
+            f"run_dir={run_dir}",
+            f"data.catalogue={catalogue}",
+            *OVERRIDES,
+        ),
+    ]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-6000:]}"
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def data_parallel(small_catalogue, tmp_path_factory) -> Path:
+    return launch("multi_cpu.yaml", tmp_path_factory.mktemp("ddp") / "run", small_catalogue, options=[])
+
+
+def rollouts(run_dir: Path, step: int) -> list[dict]:
+    return pq.read_table(run_dir / "rollouts" / f"step-{step:06d}.parquet").to_pylist()
+
+
+def check_run(run_dir: Path) -> None:
+    """What two processes must have made together, whatever spreads the model."""
+    from safetensors.torch import load_file
+
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    assert (manifest["hardware"]["world_size"], manifest["steps"], manifest["evaluation_failures"]) == (2, 2, [])
+    for step in (1, 2):
+        rows = rollouts(run_dir, step)
+        # 2 processes x 4 completions are 2 groups of 4; every process brought one of them.
+        assert sorted(Counter(row["prompt_id"] for row in rows).values()) == [4, 4]
+        assert all(
+            abs(sum(r["advantage"] for r in rows if r["prompt_id"] == p)) < 1e-4 for p in {r["prompt_id"] for r in rows}
+        )
+    steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2]
+
+    adapter = load_file(run_dir / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
+    assert len(adapter) == 2 * 7 * 4  # A and B of the 7 linears of 4 language layers
+    assert all(weight.abs().max() > 0 for weight in adapter.values())  # B starts at 0: every layer has learned
+
+    for name in ("base", "checkpoint-2", "final"):
+        samples = pq.read_table(run_dir / "evaluations" / name / "cqbench" / "samples.parquet").to_pylist()
+        counts = Counter((row["task"], row["item_id"]) for row in samples)
+        assert set(counts.values()) == {1}
+        assert Counter(task for task, _ in counts) == {"image_to_text": NUM_ITEMS, "text_to_image": NUM_ITEMS}
+    comparison = json.loads((run_dir / "comparison.json").read_text())
+    assert comparison["tasks"]["image_to_text"]["metrics"]["bleu"]["n"] == NUM_ITEMS
+    assert (run_dir / "report.html").stat().st_size > 0
+
+
+def test_two_cpu_processes_train_evaluate_and_report_together(data_parallel):
+    check_run(data_parallel)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs pip install -e '.[deepspeed]'")
+@pytest.mark.parametrize(("stage", "options"), [(2, []), (3, ZERO_3)])
+def test_deepspeed_makes_the_same_first_step_as_data_parallel(stage, options, data_parallel, small_catalogue, tmp_path):
+    run_dir = launch("zero2_cpu.yaml", tmp_path / "run", small_catalogue, options=options)
+    check_run(run_dir)
+    shards = list((run_dir / "checkpoints" / "checkpoint-2").glob("global_step2/*zero_pp_rank_*_optim_states.pt"))
+    assert len(shards) == 2  # the optimizer state is sharded over both processes
+    plain, sharded = rollouts(data_parallel, 1), rollouts(run_dir, 1)
+    assert [row["completion"] for row in sharded] == [row["completion"] for row in plain]
+    assert [row["advantage"] for row in sharded] == pytest.approx([row["advantage"] for row in plain], abs=1e-4)

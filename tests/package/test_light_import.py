@@ -1,0 +1,45 @@
+"""Importing the package and asking the command line for help must not load what takes seconds."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "vllm",
+    "nltk",
+    "bert_score",
+    "sklearn",
+    "pyarrow",
+    "pandas",
+)
+
+
+def loaded_modules(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint('LOADED', *sorted(m.partition('.')[0] for m in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(result.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import grpo_mmpc",
+        "import grpo_mmpc.config, grpo_mmpc.tasks, grpo_mmpc.types, grpo_mmpc.reward_mix",
+        "import grpo_mmpc.cli\ntry: grpo_mmpc.cli.main(['--help'])\nexcept SystemExit: pass",
+        "import grpo_mmpc.cli\ntry: grpo_mmpc.cli.main(['train', '--help'])\nexcept SystemExit: pass",
+    ],
+    ids=["package", "records", "help", "train-help"],
+)
+def test_nothing_heavy_is_loaded(code):
+    assert not loaded_modules(code) & set(HEAVY)
+
+
+def test_nothing_of_the_package_reaches_for_the_network_at_import():
+    code = "import socket\nsocket.socket.connect = lambda *a: (_ for _ in ()).throw(AssertionError('network'))\nimport grpo_mmpc, rewards"
+    assert "grpo_mmpc" in loaded_modules(code)

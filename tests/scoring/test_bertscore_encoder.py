@@ -1,0 +1,197 @@
+"""BertScoreEncoder against the bert-score package, with all-MiniLM-L6-v2."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from grpo_mmpc.assets import resolve_model
+from grpo_mmpc.errors import ScoringError
+from grpo_mmpc.scoring.bertscore import KNOWN_LAYERS, BertScoreEncoder, bertscore_encoder, pick_layers, read_baseline
+from grpo_mmpc.torchvision_compat import ensure_importable
+
+PAIRS = [
+    ("Acme Cotton Tote Bag, Red", "Acme Cotton Tote Bag, Striped Blue, Large, Pack of 2"),
+    ("red bag", "red bag"),
+    ("Acme Cotton Tote Bag, Red", "Steel Water Bottle 12oz"),
+    ("bag", "Acme Cotton Tote Bag, Striped Blue, Large, Pack of 2"),
+    ("Café Naïve Größe", "حقيبة قطنية حمراء"),
+    ("🎒 红色 bag", "bag [SEP] red"),
+    ("!!!", "... ,"),
+    ("NaN", "null"),
+    ("<b>Red &amp; Blue</b>", "Red & Blue"),
+    ("Acme Cotton Tote Bag, Red", "Acme Cotton Tote Bag, Striped Blue, Large, Pack of 2"),
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> BertScoreEncoder:
+    return bertscore_encoder(model="nano:minilm", num_layers=6, device="cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _importable() -> None:
+    ensure_importable()
+
+
+@pytest.mark.parametrize("num_layers", [6, 3])
+def test_equals_bert_score_on_every_pair(num_layers: int) -> None:
+    import bert_score
+
+    predictions, references = [p for p, _ in PAIRS], [r for _, r in PAIRS]
+    expected = bert_score.score(
+        predictions, references, model_type=resolve_model("nano:minilm"), num_layers=num_layers, device="cpu"
+    )
+    scores = bertscore_encoder(model="nano:minilm", num_layers=num_layers, device="cpu").score(
+        predictions=predictions, references=references
+    )
+    for ours, theirs in zip(scores, expected, strict=True):
+        assert ours == pytest.approx(theirs.tolist(), abs=1e-4)
+
+
+def test_equals_bert_score_where_the_text_is_cut_at_the_model_limit() -> None:
+    import bert_score
+
+    expected = bert_score.score(
+        ["bag " * 1250], ["a red bag"], model_type=resolve_model("nano:minilm"), num_layers=1, device="cpu"
+    )
+    scores = BertScoreEncoder(model="nano:minilm", num_layers=1).score(
+        predictions=["bag " * 1250], references=["a red bag"]
+    )
+    assert [column[0] for column in scores] == pytest.approx([column.item() for column in expected], abs=1e-4)
+
+
+def test_equals_bert_score_on_the_architecture_of_the_default_model(tmp_path: Path) -> None:
+    import bert_score
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
+
+    bpe = ByteLevelBPETokenizer()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    bpe.train_from_iterator(["Acme red cotton tote bag, large, pack of 2"] * 9, vocab_size=400, special_tokens=specials)
+    bpe.save_model(str(tmp_path))
+    tokenizer = RobertaTokenizer(
+        vocab=str(tmp_path / "vocab.json"), merges=str(tmp_path / "merges.txt"), model_max_length=512
+    )
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+    RobertaModel(RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=514, **shape)).save_pretrained(
+        tmp_path
+    )
+
+    predictions = ["red bag", "Acme tote bag, large " * 300, "Café 🎒"]
+    references = ["Acme red cotton bag", "red cotton bag", "cafe bag"]
+    expected = bert_score.score(predictions, references, model_type=str(tmp_path), num_layers=2, device="cpu")
+    scores = BertScoreEncoder(model=str(tmp_path), num_layers=2).score(predictions=predictions, references=references)
+    for ours, theirs in zip(scores, expected, strict=True):
+        assert ours == pytest.approx(theirs.tolist(), abs=1e-4)
+
+
+def test_a_score_does_not_depend_on_the_pairs_beside_it(encoder: BertScoreEncoder) -> None:
+    together = encoder.score(predictions=[p for p, _ in PAIRS], references=[r for _, r in PAIRS])
+    fresh = BertScoreEncoder(model="nano:minilm", num_layers=6)
+    alone = [fresh.score(predictions=[p], references=[r]).f1[0] for p, r in PAIRS]
+    assert together.f1 == pytest.approx(alone, abs=1e-5)
+
+
+def test_precision_and_recall_are_not_swapped(encoder: BertScoreEncoder) -> None:
+    # every word of the prediction is in the reference, but not the other way round
+    scores = encoder.score(predictions=["tote bag"], references=["red tote bag with two long leather handles"])
+    assert scores.precision[0] > scores.recall[0]
+
+
+def test_a_text_without_tokens_scores_zero(encoder: BertScoreEncoder) -> None:
+    scores = encoder.score(predictions=["", " \n", "red bag", "\u200b"], references=["red", "red", "", "red"])
+    assert scores.precision == scores.recall == scores.f1 == [0.0] * 4
+
+
+def test_no_pairs_no_scores(encoder: BertScoreEncoder) -> None:
+    assert encoder.score(predictions=[], references=[]).f1 == []
+
+
+def test_a_text_is_encoded_once_however_often_it_comes_back() -> None:
+    encoder = BertScoreEncoder(model="nano:minilm", num_layers=2)
+    encoder.score(predictions=["a bag", "a bag", "a red bag"], references=["red bag"] * 3)
+    assert encoder.encoded_texts == 3
+    encoder.score(predictions=["a blue bag", "red bag"], references=["red bag", "a bag"])  # only one text is new
+    assert encoder.encoded_texts == 4
+
+
+def test_a_configuration_is_loaded_once_per_process(encoder: BertScoreEncoder) -> None:
+    assert bertscore_encoder(model="nano:minilm", device="cpu") is encoder  # 6 layers are the default for it
+    assert bertscore_encoder(model="nano:minilm", num_layers=3, device="cpu") is not encoder
+
+
+def test_the_encoder_is_not_trainable_and_in_evaluation_mode(encoder: BertScoreEncoder) -> None:
+    assert not encoder._model.training
+    assert not any(parameter.requires_grad for parameter in encoder._model.parameters())
+
+
+def test_scores_inside_an_autocast_region_keep_full_precision(encoder: BertScoreEncoder) -> None:
+    import torch
+
+    fresh = BertScoreEncoder(model="nano:minilm", num_layers=6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = fresh.score(predictions=["a red bag"], references=["red tote bag"]).f1
+    assert inside == pytest.approx(encoder.score(predictions=["a red bag"], references=["red tote bag"]).f1, abs=1e-6)
+
+
+def test_known_layers_agree_with_bert_score() -> None:
+    from bert_score.utils import model2layers
+
+    for model, layers in KNOWN_LAYERS.items():
+        assert model.startswith("nano:") or model2layers[model] == layers
+    assert pick_layers(model="bert-base-uncased", num_layers=None) == 9
+
+
+def test_an_unknown_layer_count_is_refused_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(ScoringError, match="set num_layers"):
+        pick_layers(model=str(tmp_path), num_layers=None)
+    with pytest.raises(ScoringError, match="at least 1"):
+        pick_layers(model="roberta-large", num_layers=0)
+    with pytest.raises(ScoringError, match="too many"):
+        BertScoreEncoder(model="nano:minilm", num_layers=7)
+
+
+def test_baselines_are_those_of_bert_score() -> None:
+    # roberta-large.tsv, row "17,0.83140427,0.8314..,0.8312.."
+    baseline = read_baseline(model="roberta-large", num_layers=17)
+    assert baseline is not None
+    assert baseline == pytest.approx([0.8315, 0.8315, 0.8312], abs=5e-4)
+    assert read_baseline(model="nano:minilm", num_layers=6) is None
+    assert read_baseline(model="roberta-large", num_layers=99) is None
+
+
+def test_rescaling_maps_the_baseline_to_zero(encoder: BertScoreEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = encoder.score(predictions=["a red bag"], references=["red tote bag"])
+    monkeypatch.setattr(encoder, "_baseline", [0.5, 0.25, raw.f1[0]])
+    rescaled = encoder.score(predictions=["a red bag"], references=["red tote bag"], rescale_with_baseline=True)
+    assert rescaled.precision[0] == pytest.approx((raw.precision[0] - 0.5) / 0.5)
+    assert rescaled.recall[0] == pytest.approx((raw.recall[0] - 0.25) / 0.75)
+    assert rescaled.f1[0] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_rescaling_without_a_baseline_is_refused(encoder: BertScoreEncoder) -> None:
+    assert not encoder.has_baseline
+    with pytest.raises(ScoringError, match="no baseline"):
+        encoder.score(predictions=["a"], references=["b"], rescale_with_baseline=True)
+
+
+def test_an_absent_model_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ScoringError, match="download it"):
+        BertScoreEncoder(model=str(tmp_path), num_layers=2)
+
+
+def test_a_folder_that_bert_score_would_mistake_for_a_t5_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "at5models"
+    folder.symlink_to(resolve_model("nano:minilm"), target_is_directory=True)
+    with pytest.raises(ScoringError, match="rename"):
+        BertScoreEncoder(model=str(folder), num_layers=2)
+
+
+def test_uneven_lists_are_refused(encoder: BertScoreEncoder) -> None:
+    with pytest.raises(ValueError, match="1 predictions for 2 references"):
+        encoder.score(predictions=["a"], references=["a", "b"])

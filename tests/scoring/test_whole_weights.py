@@ -1,0 +1,79 @@
+"""Encoders load complete and unsharded while the trainer shards its own model (EasyR1#213, verl#1056, ms-swift#4580)."""
+
+import os
+import weakref
+
+import pytest
+
+from grpo_mmpc.errors import ScoringError
+from grpo_mmpc.scoring.loading import pick_device, whole_weights
+from grpo_mmpc.scoring.sentence import SentenceEncoder
+from grpo_mmpc.torchvision_compat import ensure_importable
+
+ensure_importable()
+
+
+class Zero3:
+    """Stands for Transformers' HfDeepSpeedConfig with stage 3."""
+
+    config: dict[str, object] = {}  # noqa: RUF012
+
+    def is_zero3(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def zero3(monkeypatch: pytest.MonkeyPatch) -> Zero3:
+    from transformers.integrations import deepspeed
+
+    config = Zero3()
+    monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", weakref.ref(config))
+    assert deepspeed.is_deepspeed_zero3_enabled()
+    return config
+
+
+def test_zero3_is_switched_off_while_loading_and_back_on_afterwards(zero3: Zero3) -> None:
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    with whole_weights():
+        assert not is_deepspeed_zero3_enabled()
+    assert is_deepspeed_zero3_enabled()
+    with pytest.raises(RuntimeError), whole_weights():
+        raise RuntimeError
+    assert is_deepspeed_zero3_enabled()
+
+
+def test_an_encoder_loaded_under_zero3_has_full_matrices(zero3: Zero3) -> None:
+    encoder = SentenceEncoder(model="nano:minilm")
+    assert encoder._model.get_input_embeddings().weight.shape == (30522, 384)
+    assert encoder.cosine(predictions=["red bag"], references=["red bag"]) == pytest.approx([1.0])
+
+
+def test_an_encoder_loaded_on_a_later_fsdp_rank_has_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoModel
+    from transformers.distributed import fsdp
+
+    from grpo_mmpc.assets import resolve_model
+
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    monkeypatch.setattr(fsdp, "_is_torch_distributed_initialized", lambda: True)
+    # what Transformers does on every rank but the first: zeros, to be overwritten by a broadcast that an encoder never gets
+    plain = AutoModel.from_pretrained(resolve_model("nano:minilm"))
+    assert plain.get_input_embeddings().weight.abs().max() == 0
+    encoder = SentenceEncoder(model="nano:minilm")
+    assert encoder._model.get_input_embeddings().weight.abs().max() > 0
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "true"
+
+
+def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FSDP_CPU_RAM_EFFICIENT_LOADING", raising=False)
+    with whole_weights():
+        pass
+    assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
+
+
+def test_an_impossible_device_is_refused() -> None:
+    assert pick_device("cpu") == "cpu"
+    with pytest.raises(ScoringError, match="not a torch device"):
+        pick_device("gpu0")

@@ -1,0 +1,39 @@
+"""Rewards whose values a test can work out by hand."""
+
+import hashlib
+
+
+def digest():
+    """A number in [0, 1) that depends on the completion alone."""
+
+    def score(*, completions, **_):
+        return [int(hashlib.md5(c.encode()).hexdigest()[:6], 16) / 16**6 for c in completions]
+
+    return score
+
+
+def echo_item(scale: float = 1.0):
+    """The item's own number: the same for a whole group."""
+
+    def score(*, item_ids, **_):
+        return [scale * int(item.rpartition("-")[2]) for item in item_ids]
+
+    return score
+
+
+def title_length():
+    """Length of the prediction."""
+
+    def score(*, predictions, **_):
+        return [len(p) / 100 for p in predictions]
+
+    return score
+
+
+def failing():
+    """Raises on the first call."""
+
+    def score(**_):
+        raise RuntimeError("no licence")
+
+    return score

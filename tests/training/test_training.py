@@ -1,0 +1,326 @@
+"""GRPO runs on the nano policies: what is trained, what is recorded, how a run stops, resumes and repeats itself."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.errors import RewardError, TrainingError
+from grpo_mmpc.run import RunData, run_training
+from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.training.session import TrainingSession
+
+REWARDS = Path(__file__).parent / "counting_rewards.py"
+BOTH = pytest.mark.parametrize("architecture", ["qwen2_5_vl", "gemma3"])
+QUIET = {"before": False, "checkpoints": False}
+
+
+def mix(**weights: float) -> dict:
+    """A reward mix of this folder's own rewards."""
+    return {"mix": [{"name": f"{REWARDS}:{name}", "weight": weight} for name, weight in weights.items()]}
+
+
+def rollouts(config: RunConfig) -> list[dict]:
+    files = sorted((Path(config.run_dir) / "rollouts").glob("*.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def session_for(config: RunConfig) -> TrainingSession:
+    data = RunData(config)
+    Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    return TrainingSession(config, catalogue=data.catalogue, train_indices=data.train)
+
+
+@BOTH
+@pytest.mark.parametrize("task", TASKS)
+def test_every_adapter_parameter_moves_and_no_base_parameter_does(make_config, architecture, task):
+    config = make_config(architecture, tasks=[task], rewards=mix(digest=1.0), trainer={"max_steps": 3})
+    session = session_for(config)
+    before = {name: p.detach().clone() for name, p in session.trainer.model.named_parameters()}
+    session.train(before=None, after_save=None, resume=False)
+    for name, parameter in session.trainer.model.named_parameters():
+        moved = not torch.equal(parameter, before[name])
+        assert moved == ("lora_" in name), f"{name} {'moved' if moved else 'did not move'}"
+    assert all("language_model" in name for name, p in session.trainer.model.named_parameters() if p.requires_grad)
+
+
+def by_hand(rows: list[dict], weights: dict[str, float], *, aggregation: str, scale: str, group: int) -> np.ndarray:
+    """Advantages of one generation batch from its raw rewards: the formulas of GRPO, Dr. GRPO and GDPO in NumPy."""
+    rewards = {name: np.array([row[f"reward/{name}"] for row in rows]).reshape(-1, group) for name in weights}  # [B, G]
+    if aggregation == "normalize_then_sum":
+        total = sum(
+            w * (rewards[n] - rewards[n].mean(1, keepdims=True)) / (rewards[n].std(1, ddof=1, keepdims=True) + 1e-4)
+            for n, w in weights.items()
+        )
+        return ((total - total.mean()) / (total.std(ddof=1) + 1e-4)).ravel()
+    total = sum(w * rewards[n] for n, w in weights.items())
+    centred = total - total.mean(1, keepdims=True)
+    spread = {"group": total.std(1, ddof=1, keepdims=True), "batch": total.std(ddof=1), "none": None}[scale]
+    return (centred if spread is None else centred / (spread + 1e-4)).ravel()
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "scale"),
+    [("sum_then_normalize", s) for s in ("group", "batch", "none")] + [("normalize_then_sum", "group")],
+)
+def test_recorded_advantages_equal_the_formula_and_monitors_do_not_count(make_config, aggregation, scale):
+    weights = {"digest": 0.7, "title_length": 0.3}
+    config = make_config(
+        rewards=mix(**weights, echo_item=0.0) | {"aggregation": aggregation},
+        trainer={"max_steps": 1, "scale_rewards": scale, "per_device_train_batch_size": 16},
+    )
+    session_for(config).train(before=None, after_save=None, resume=False)
+    rows = rollouts(config)
+    expected = by_hand(rows, weights, aggregation=aggregation, scale=scale, group=4)
+    assert len(rows) == 16
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose([row["advantage"] for row in rows], expected, atol=2e-3, rtol=1e-3)
+
+
+def test_a_reward_that_is_constant_over_each_group_gives_advantages_of_exactly_zero_and_dead_groups(make_config):
+    config = make_config(rewards=mix(echo_item=1.0), trainer={"max_steps": 1, "temperature": 0.1})
+    session_for(config).train(before=None, after_save=None, resume=False)
+    rows = rollouts(config)
+    assert all(row["prediction"] is not None for row in rows), "a malformed completion would get its own score"
+    assert [row["advantage"] for row in rows] == [0.0] * 8
+    logged = json.loads((Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()[0])
+    assert logged["dead_group_share"] == 1.0
+
+
+@BOTH
+def test_every_completion_is_scored_against_its_own_row(make_config, small_catalogue, architecture):
+    config = make_config(
+        architecture,
+        tasks=list(TASKS),
+        rewards=mix(digest=1.0, echo_item=0.0),
+        trainer={"max_steps": 4, "steps_per_generation": 2, "gradient_accumulation_steps": 2},
+    )
+    session_for(config).train(before=None, after_save=None, resume=False)
+    rows = rollouts(config)
+    assert {row["task"] for row in rows} == set(TASKS)
+    for start in range(0, len(rows), 4):
+        group = rows[start : start + 4]
+        assert len({row["prompt_id"] for row in group}) == 1
+        assert [row["generation"] for row in group] == [0, 1, 2, 3]
+    for row in rows:
+        number = int(row["item_id"].rpartition("-")[2])
+        assert row["prompt_id"] == f"{row['task']}:{row['item_id']}"
+        assert row["reward/echo_item"] == (0.0 if row["prediction"] is None else number)
+        # A policy that was taught both answers gives each prompt the answer of its own task.
+        assert row["completion"].startswith(f'{{"{TASKS[row["task"]].json_key}":')
+        image = (small_catalogue / "images" / f"{row['item_id']}.png").read_bytes()
+        assert row["image_hash"] == hashlib.blake2b(image, digest_size=16).hexdigest()
+
+
+def test_permuting_the_mix_leaves_completions_and_advantages_unchanged(make_config, tmp_path):
+    weights = {"digest": 0.6, "title_length": 0.4, "echo_item": 0.0}
+    outcomes = []
+    for order in (list(weights), list(weights)[::-1]):
+        config = make_config(rewards=mix(**{n: weights[n] for n in order}), run_dir=str(tmp_path / order[0]))
+        session_for(config).train(before=None, after_save=None, resume=False)
+        outcomes.append([(row["completion"], row["advantage"]) for row in rollouts(config)])
+    for (text_a, advantage_a), (text_b, advantage_b) in zip(*outcomes, strict=True):
+        assert text_a == text_b
+        assert advantage_a == pytest.approx(advantage_b, abs=1e-5)
+
+
+def test_the_same_seed_repeats_a_run_and_another_seed_does_not(make_config, tmp_path):
+    texts = {}
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        config = make_config(rewards=mix(digest=1.0), seed=seed, run_dir=str(tmp_path / name))
+        session_for(config).train(before=None, after_save=None, resume=False)
+        texts[name] = [(row["item_id"], row["completion"]) for row in rollouts(config)]
+    assert texts["a"] == texts["b"]
+    assert texts["a"] != texts["c"]
+
+
+SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+
+
+@pytest.fixture
+def uninterrupted(make_config, tmp_path):
+    """A run of four steps over two epochs, with every evaluation of the hook."""
+    config = make_config(
+        rewards=mix(digest=1.0), trainer=SAVING, run_dir=str(tmp_path / "whole"), data={"max_train_items": 6}
+    )
+    assert run_training(config) == 0
+    return config
+
+
+def assert_same_result(a: RunConfig, b: RunConfig) -> None:
+    last = "checkpoints/checkpoint-4"
+    first, second = adapter(Path(a.run_dir) / last), adapter(Path(b.run_dir) / last)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    assert [(r["step"], r["completion"]) for r in rollouts(a)] == [(r["step"], r["completion"]) for r in rollouts(b)]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(make_config, tmp_path, uninterrupted):
+    resumed = uninterrupted.model_copy(update={"run_dir": str(tmp_path / "resumed")})
+    shutil.copytree(uninterrupted.run_dir, resumed.run_dir)
+    shutil.rmtree(Path(resumed.run_dir) / "checkpoints/checkpoint-4")
+    (Path(resumed.run_dir) / "config.yaml").write_text(resumed.to_yaml())
+    assert run_training(resumed, resume=True) == 0
+    assert_same_result(uninterrupted, resumed)
+    steps = [json.loads(line)["step"] for line in (Path(resumed.run_dir) / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_evaluating_before_and_between_steps_does_not_change_training(make_config, tmp_path, uninterrupted):
+    silent = uninterrupted.model_copy(
+        update={
+            "run_dir": str(tmp_path / "silent"),
+            "evaluation": uninterrupted.evaluation.model_copy(update=QUIET),
+        }
+    )
+    assert run_training(silent) == 0
+    assert_same_result(uninterrupted, silent)
+    found = {path.name for path in (Path(uninterrupted.run_dir) / "evaluations").iterdir()}
+    assert found == {"base", "checkpoint-2", "checkpoint-4", "final"}
+
+
+def test_ctrl_c_saves_after_the_step_and_resume_finishes_the_same_run(
+    make_config, tmp_path, uninterrupted, monkeypatch, capsys
+):
+    from grpo_mmpc.training.recorder import RolloutRecorder
+
+    config = uninterrupted.model_copy(update={"run_dir": str(tmp_path / "stopped")})
+    write = RolloutRecorder.write
+
+    def interrupt_in_third_step(self, **keywords):
+        if keywords["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return write(self, **keywords)
+
+    monkeypatch.setattr(RolloutRecorder, "write", interrupt_in_third_step)
+    assert run_training(config) == 130
+    assert "stopped at step 3 of 4; continue with:" in capsys.readouterr().out
+    assert (Path(config.run_dir) / "checkpoints/checkpoint-3/adapter_model.safetensors").is_file()
+    monkeypatch.undo()
+    assert run_training(config, resume=True) == 0
+    assert_same_result(uninterrupted, config)
+
+
+@BOTH
+def test_a_saved_adapter_and_its_merged_export_reproduce_the_live_policy(make_config, architecture):
+    from grpo_mmpc.evaluation.suite import cqbench
+    from grpo_mmpc.policy import load_policy
+    from grpo_mmpc.prompts import prompt_rows
+    from grpo_mmpc.rollout.transformers_engine import TransformersEngine
+
+    config = make_config(
+        architecture,
+        rewards=mix(digest=1.0),
+        trainer={"max_steps": 3, "save_strategy": "steps", "save_steps": 3, "learning_rate": 2e-2},
+    )
+    session = session_for(config)
+    data = RunData(config)
+    rows = prompt_rows(data.catalogue, data.held_out[:4], TASKS)
+    suite = cqbench(rows, max_tokens=dict.fromkeys(TASKS, 12), settings={})
+
+    def answers(engine) -> list[str]:
+        return [
+            a
+            for task in suite.tasks
+            for a in engine.generate([r for r in rows if r.task == task], suite.sampling[task])
+        ]
+
+    with session.engine(base=True) as engine:
+        base_before = answers(engine)
+    session.train(before=None, after_save=None, resume=False)
+    with session.engine(base=True) as engine:
+        assert answers(engine) == base_before
+    with session.engine(base=False) as engine:
+        live = answers(engine)
+    assert live != base_before
+    loaded = load_policy(config.model, adapter=Path(config.run_dir) / "checkpoints/checkpoint-3")
+    assert answers(TransformersEngine(loaded, session.processor, batch_size=3)) == live
+    merged = loaded.merge_and_unload()
+    assert answers(TransformersEngine(merged, session.processor, batch_size=8)) == live
+
+
+def test_a_failing_evaluation_is_loud_and_fatal_only_if_asked(make_config, tmp_path, monkeypatch, caplog):
+    import grpo_mmpc.evaluation.runner as runner
+
+    def broken(*arguments, **keywords):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(runner, "_write_samples", broken)
+    config = make_config(rewards=mix(digest=1.0), trainer={"max_steps": 1})
+    assert run_training(config) == 1
+    assert "EVALUATION FAILED for base" in caplog.text
+    manifest = json.loads((Path(config.run_dir) / "manifest.json").read_text())
+    assert manifest["evaluation_failures"] == ["base: OSError: disk full", "final: OSError: disk full"]
+
+    fatal = make_config(evaluation={"on_error": "raise"}, run_dir=str(tmp_path / "fatal"), trainer={"max_steps": 1})
+    with pytest.raises(OSError, match="disk full"):
+        run_training(fatal)
+
+
+def test_a_failing_reward_stops_the_run_or_is_counted_in_the_manifest(make_config, tmp_path):
+    config = make_config(rewards=mix(failing=1.0), evaluation=QUIET)
+    with pytest.raises(RewardError, match=r"'failing' failed on \d+ completions: RuntimeError: no licence"):
+        run_training(config)
+    lenient = make_config(
+        rewards=mix(failing=1.0, digest=1.0) | {"on_error": "unscored"},
+        evaluation=QUIET,
+        run_dir=str(tmp_path / "lenient"),
+    )
+    assert run_training(lenient) == 0
+    manifest = json.loads((tmp_path / "lenient/manifest.json").read_text())
+    well_formed = sum(row["prediction"] is not None for row in rollouts(lenient))
+    assert manifest["reward_errors"] == ({"failing": well_formed} if well_formed else {})
+
+
+def test_broken_rows_are_set_aside_with_reasons_and_training_goes_on(make_config, small_catalogue, tmp_path, capsys):
+    folder = tmp_path / "catalogue"
+    shutil.copytree(small_catalogue, folder)
+    image = sorted((folder / "images").iterdir())[5]
+    image.write_bytes(image.read_bytes()[:40])
+    config = make_config(data={"catalogue": str(folder)}, rewards=mix(digest=1.0), evaluation=QUIET)
+    assert run_training(config) == 0
+    (line,) = (Path(config.run_dir) / "quarantine.jsonl").read_text().splitlines()
+    assert json.loads(line)["item_id"] == image.stem
+    assert "1 broken rows set aside" in capsys.readouterr().out
+
+
+def test_a_run_folder_is_never_silently_reused(make_config):
+    config = make_config(rewards=mix(digest=1.0), trainer={"max_steps": 1}, evaluation=QUIET)
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        run_training(config, resume=True)
+    assert run_training(config) == 0
+    with pytest.raises(TrainingError, match="--resume to continue it, --overwrite to start again"):
+        run_training(config)
+    changed = config.model_copy(update={"seed": 5})
+    with pytest.raises(TrainingError, match="the recipe differs from"):
+        run_training(changed, resume=True)
+    assert run_training(changed, overwrite=True) == 0
+
+
+def test_overwrite_never_deletes_a_folder_that_holds_no_run(make_config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    with pytest.raises(TrainingError, match="is not empty and holds no run"):
+        run_training(make_config(), overwrite=True)
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
+
+
+def test_too_few_items_for_one_generation_batch_is_said_with_the_numbers(make_config):
+    config = make_config(data={"max_train_items": 1})
+    with pytest.raises(TrainingError, match="1 training items do not fill one generation batch of 2 prompts"):
+        session_for(config)

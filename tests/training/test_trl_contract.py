@@ -1,0 +1,66 @@
+"""What we lean on in TRL and Transformers. An upgrade that moves it fails here, in one place."""
+
+import dataclasses
+import inspect
+
+import pytest
+
+from grpo_mmpc.torchvision_compat import ensure_importable
+
+ensure_importable()
+
+from transformers import TrainerCallback  # noqa: E402
+from trl import GRPOConfig, GRPOTrainer  # noqa: E402
+
+FIELDS = {
+    "reward_weights",
+    "multi_objective_aggregation",
+    "num_generations",
+    "generation_batch_size",
+    "steps_per_generation",
+    "ds3_gather_for_generation",
+    "shuffle_dataset",
+    "output_dir",
+    "seed",
+    "disable_tqdm",
+    "report_to",
+}
+
+
+def test_grpo_config_has_the_fields_that_are_set_or_read():
+    assert FIELDS <= {field.name for field in dataclasses.fields(GRPOConfig)}
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("_generate_and_score_completions", ["self", "inputs"]),
+        ("_get_train_sampler", ["self", "dataset"]),
+        ("_log_completion_extra", ["self", "column", "values"]),
+    ],
+)
+def test_overridden_and_called_methods_keep_their_signature(method, parameters):
+    assert list(inspect.signature(getattr(GRPOTrainer, method)).parameters) == parameters
+
+
+def test_reward_functions_receive_the_keywords_that_the_mix_drops():
+    source = inspect.getsource(GRPOTrainer._calculate_rewards)
+    for keyword in ("prompts=", "completions=", "completion_ids=", '"trainer_state"', '"log_extra"', '"log_metric"'):
+        assert keyword in source
+
+
+def test_per_batch_logs_are_still_filled_after_the_advantages():
+    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    for name in ('self._logs["completion"]', 'self._logs["advantages"]', 'self._logs["extra"]'):
+        assert name in source
+
+
+@pytest.mark.parametrize("event", ["on_train_begin", "on_step_end", "on_log", "on_save"])
+def test_callback_events_pass_arguments_state_and_control(event):
+    assert list(inspect.signature(getattr(TrainerCallback, event)).parameters)[1:4] == ["args", "state", "control"]
+
+
+def test_the_generation_helper_still_gathers_zero3_parameters():
+    from trl.models.utils import unwrap_model_for_generation
+
+    assert "gather_deepspeed3_params" in inspect.signature(unwrap_model_for_generation).parameters
