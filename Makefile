@@ -22,12 +22,13 @@ $(STAMP): setup.cfg pyproject.toml
 env: $(STAMP)  ## build the environment
 
 demo: $(STAMP)  ## align the nano policy with GRPO, measure before and after, write a report
-	HF_HUB_OFFLINE=1 $(BIN)/grpo-mmpc train recipes/nano.yaml run_dir=runs/demo overwrite=true
+	HF_HUB_OFFLINE=1 $(BIN)/grpo-mmpc train recipes/nano.yaml run_dir=runs/demo --overwrite
 
 test: $(STAMP)  ## the default test suite: offline, CPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 test-slow: $(STAMP)  ## the tests that take minutes each
+	@$(BIN)/python -m pip install --quiet --editable '.[test,deepspeed]'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device

@@ -129,18 +129,18 @@ def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "Pretrain
     qwen = family == "qwen2_5_vl"
     return PretrainSettings(
         num_items=256 if smoke else POOL_SIZE,
-        # rotary positions let Qwen's tower learn in half the steps, each of which takes twice as long
         num_language_items=256 if smoke else 16_000,
-        vision_steps=4 if smoke else (600 if qwen else 1000),
-        vision_batch=64,
-        vision_lr=2e-3,
-        language_batch=64,
+        # rotary positions let Qwen's tower learn from fewer pictures, each of which takes twice as long
+        vision_steps=4 if smoke else (1500 if qwen else 2400),
+        vision_batch=32,
+        vision_lr=1e-3,
+        language_batch=32,
         # first read well in the seller's style, then settle on the gist
         phases=(
-            Phase(steps=4 if smoke else 550, seller_share=0.5, peak_lr=1.5e-3, final_lr=5e-4),
-            Phase(steps=4 if smoke else 200, seller_share=0.17, peak_lr=5e-4, final_lr=1e-5),
+            Phase(steps=4 if smoke else 1000, seller_share=0.5, peak_lr=3e-3, final_lr=6e-4),
+            Phase(steps=4 if smoke else 350, seller_share=0.17, peak_lr=6e-4, final_lr=1e-5),
         ),
-        image_share=0.75,
+        image_share=0.8,
         seed=seed,
     )
 

@@ -1,0 +1,119 @@
+"""The command line as a stranger meets it: what it says, and what it returns."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from grpo_mmpc.cli import build_parser, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_recipe_with_many_mistakes_gets_one_answer_that_names_them_all(tmp_path, capsys):
+    broken = tmp_path / "my_rewards.py"
+    broken.write_text("def brand_match(:\n    pass\n")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "run_dir: runs/x\n"
+        "model: {name_or_path: nano:qwen2_5_vl}\n"
+        "adapter: {r: 4, lora_alhpa: 8}\n"
+        "data: {catalogue: somewhere}\n"
+        "rewards:\n"
+        "  mix:\n"
+        "    - {name: blue, weight: 1.0}\n"
+        f'    - {{name: "{broken}:brand_match", weight: high}}\n'
+        "trainer: {max_step: 5, output_dir: elsewhere, num_generations: 1}\n"
+        "evaluaton: {}\n"
+    )
+    assert main(["train", str(recipe)]) == 2
+    said = capsys.readouterr().err
+    assert "error: the configuration has 7 problems:" in said
+    for part in (
+        "evaluaton: unknown key; did you mean 'evaluation'?",
+        "unknown reward 'blue'; did you mean 'bleu'?",
+        "rewards.mix.1.weight: input should be a valid number, found 'high'",
+        "my_rewards.py, line 1",
+        "trainer.max_step: unknown key; did you mean 'max_steps'?",
+        "trainer.output_dir: is not set here: checkpoints are written to run_dir/checkpoints; set run_dir",
+        "adapter.lora_alhpa: unknown key; did you mean 'lora_alpha'?",
+    ):
+        assert part in said, said
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ("{num_generations: 3, per_device_train_batch_size: 8}", "num_generations"),
+        ("{loss_type: 7, learning_rate: [1]}", "trainer"),
+    ],
+)
+def test_values_that_trl_refuses_are_reported_in_its_words_before_a_model_loads(tmp_path, capsys, trainer, message):
+    assert main(["train", str(ROOT / "recipes/nano.yaml"), f"trainer={trainer}", "trainer.use_cpu=true"]) in (1, 2)
+    assert message in capsys.readouterr().err
+
+
+def test_check_prints_the_resolved_recipe_and_trains_nothing(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    assert main(["train", str(ROOT / "recipes/nano.yaml"), f"run_dir={run_dir}", "seed=5", "--check"]) == 0
+    said = capsys.readouterr().out
+    assert f"run_dir: {run_dir}" in said
+    assert "seed: 5" in said
+    assert not run_dir.exists()
+
+
+def test_a_missing_catalogue_and_a_missing_checkpoint_are_named(tmp_path, capsys):
+    recipe = str(ROOT / "recipes/nano.yaml")
+    assert main(["train", recipe, f"run_dir={tmp_path / 'run'}", f"data.catalogue={tmp_path / 'nowhere'}"]) == 2
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
+    assert main(["evaluate", recipe, "--checkpoint", str(tmp_path), f"run_dir={tmp_path / 'run'}"]) == 2
+    assert f"{tmp_path} holds no adapter_config.json" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_explained_without_a_traceback(tmp_path, capsys, small_catalogue):
+    arguments = [
+        f"run_dir={tmp_path / 'run'}",
+        f"data.catalogue={small_catalogue}",
+        "model.name_or_path=nobody/nothing",
+    ]
+    assert main(["train", str(ROOT / "recipes/nano.yaml"), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert "nobody/nothing" in said
+    assert "give a local folder or an embedded model" in said
+
+
+def test_every_installed_reward_is_listed_with_its_summary_and_arguments(capsys):
+    assert main(["rewards", "list"]) == 0
+    said = capsys.readouterr().out
+    for name in ("bleu", "bertscore", "clip_similarity", "json_format"):
+        assert re.search(rf"^{name} +\S", said, re.MULTILINE), name
+    assert "bertscore(*, model" in said
+
+
+def readme_commands() -> list[list[str]]:
+    """Argument lists of the ``grpo-mmpc`` lines in the README's shell blocks."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    found = [line.split()[1:] for line in lines if line.startswith("grpo-mmpc ")]
+    found += [line.partition("-m grpo_mmpc ")[2].split() for line in lines if "-m grpo_mmpc " in line]
+    return found
+
+
+def test_the_readme_shows_commands():
+    assert len(readme_commands()) >= 4
+
+
+@pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
+def test_a_command_of_the_readme_parses_and_names_files_that_exist(command):
+    build_parser().parse_args(command)
+    for word in command:
+        if word.endswith(".yaml") and "=" not in word:
+            assert (ROOT / word).is_file(), word
+
+
+def test_links_and_pictures_of_the_readme_exist():
+    text = (ROOT / "README.md").read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
