@@ -104,16 +104,19 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
             say(f"evaluation of {checkpoint}: already done")
             return
         began = time.monotonic()
-        with session.engine(base=base, progress=_progress(f"evaluating {checkpoint}", say)) as engine:
-            run_suite(
-                suite,
-                engine.generate,
-                folder=folder,
-                checkpoint=checkpoint,
-                scorers=scorers,
-                is_main_process=is_main,
-            )
-        session.wait_for_everyone()
+        try:
+            with session.engine(base=base, progress=_progress(f"evaluating {checkpoint}", say)) as engine:
+                run_suite(
+                    suite,
+                    engine.generate,
+                    folder=folder,
+                    checkpoint=checkpoint,
+                    scorers=scorers,
+                    is_main_process=is_main,
+                )
+        finally:
+            # Also when scoring failed on the main process: the other ranks are waiting here.
+            session.wait_for_everyone()
         if is_main:
             say(f"evaluated {checkpoint} in {time.monotonic() - began:.0f} s: {_headline(folder)}")
 

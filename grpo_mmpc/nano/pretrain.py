@@ -90,7 +90,8 @@ def train_vision(
         losses, hits = [], {}
         for column, kind in enumerate(KINDS):
             logits, target = heads[column](pooled), labels[rows, column]
-            losses.append(cross_entropy(logits, target, ignore_index=ABSENT))
+            weight = 2.0 if kind == "pattern" else 1.0  # fine detail: learnt last
+            losses.append(weight * cross_entropy(logits, target, ignore_index=ABSENT))
             hits[kind] = (logits.argmax(-1) == target)[target != ABSENT].float().mean().item()
         loss = torch.stack(losses).sum()
         optimizer.zero_grad(set_to_none=True)

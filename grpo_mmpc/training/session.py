@@ -52,9 +52,11 @@ class TrainingSession:
         _check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
         self.processor = load_processor(config.model)
         self.mix = RewardMix.from_specs(config.rewards.mix, on_error=config.rewards.on_error, gather=_gather_lists)
+        model = load_policy(config.model)
+        _show_special_tokens(model, self.processor.tokenizer)
         try:
             self.trainer = RecordingGRPOTrainer(
-                model=load_policy(config.model),
+                model=model,
                 reward_funcs=self.mix.functions,
                 args=arguments,
                 train_dataset=dataset,
@@ -148,6 +150,17 @@ class TrainingSession:
         import torch
 
         return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum").item())
+
+
+def _show_special_tokens(model: Any, tokenizer: Any) -> None:
+    """Repeat the text model's special tokens on the composite configuration.
+
+    Transformers looks for them there, finds none, and would warn on every run that it "aligned" equal tokens.
+    """
+    text_config = model.config.get_text_config()
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if getattr(text_config, name, None) == getattr(tokenizer, name):
+            setattr(model.config, name, getattr(tokenizer, name))
 
 
 def _check_batches_fill(arguments: Any, *, num_items: int) -> None:
