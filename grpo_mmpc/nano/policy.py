@@ -1,5 +1,6 @@
 """Nano policies of the real architectures: configurations, processors, initial weights, saving and loading."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -119,9 +120,8 @@ def load_policy(folder: Path | str) -> "PreTrainedModel":
 def save_policy(model: "PreTrainedModel", processor: "ProcessorMixin", folder: Path) -> None:
     """Write weights (float16), configuration and processor so that the Auto classes load them."""
     # heavy: imported on use
-    import copy
-
     import torch
+    from safetensors.torch import load_file, save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     half = copy.deepcopy(model).to(torch.float16)
@@ -129,6 +129,12 @@ def save_policy(model: "PreTrainedModel", processor: "ProcessorMixin", folder: P
         part.dtype = torch.float16
     half.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if half.config.model_type == "gemma3":
+        # Published checkpoints say vision_tower.vision_model; Transformers reads both but writes the short name,
+        # which vLLM does not know.
+        weights = load_file(folder / "model.safetensors")
+        renamed = {name.replace("vision_tower.", "vision_tower.vision_model."): w for name, w in weights.items()}
+        save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def language_layers_only(name: str) -> bool:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.nano import texts
 from grpo_mmpc.nano.policy import HIDDEN_SIZE, language_layers_only
-from grpo_mmpc.nano.training import ABSENT, Clock, Progress, attribute_labels, batches, cosine, process_pictures, set_lr
+from grpo_mmpc.nano.training import (
+    ABSENT,
+    KIND_WEIGHTS,
+    Clock,
+    Progress,
+    attribute_labels,
+    batches,
+    cosine,
+    process_pictures,
+    set_lr,
+)
 from grpo_mmpc.nano.vocabulary import KINDS, VALUES
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 
@@ -90,8 +100,7 @@ def train_vision(
         losses, hits = [], {}
         for column, kind in enumerate(KINDS):
             logits, target = heads[column](pooled), labels[rows, column]
-            weight = 2.0 if kind == "pattern" else 1.0  # fine detail: learnt last
-            losses.append(weight * cross_entropy(logits, target, ignore_index=ABSENT))
+            losses.append(KIND_WEIGHTS[kind] * cross_entropy(logits, target, ignore_index=ABSENT))
             hits[kind] = (logits.argmax(-1) == target)[target != ABSENT].float().mean().item()
         loss = torch.stack(losses).sum()
         optimizer.zero_grad(set_to_none=True)

@@ -110,6 +110,20 @@ def test_a_photo_of_any_size_gets_an_answer(family: str, size: tuple[int, int]) 
     assert IMAGE_TO_TEXT.parse(text[0]).prediction is not None
 
 
+def test_gemma_weights_carry_the_names_of_published_checkpoints() -> None:
+    """vLLM maps exactly these prefixes; Transformers reads them as well (every other test here relies on it)."""
+    from safetensors import safe_open
+
+    with safe_open(ASSETS / "gemma3" / "model.safetensors", framework="np") as weights:
+        prefixes = {".".join(name.split(".")[:2]) for name in weights.keys()}  # noqa: SIM118  (not a dict)
+    assert prefixes == {
+        "language_model.model",
+        "vision_tower.vision_model",
+        "multi_modal_projector.mm_input_projection_weight",
+        "multi_modal_projector.mm_soft_emb_norm",
+    }
+
+
 def test_gemma_tokenizes_runs_of_newlines_as_vllm_looks_them_up() -> None:
     vocabulary = _loaded("gemma3")[1].tokenizer.get_vocab()
     assert {"\n", "\n\n", "\n\n\n", "\n\n\n\n"} <= set(vocabulary)
