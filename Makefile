@@ -16,7 +16,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	@$(BIN)/python -m pip install --quiet torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@$(BIN)/python -m pip install -qq --editable '.[test]'
 	@touch $@
 
 env: $(STAMP)  ## build the environment
@@ -28,7 +28,7 @@ test: $(STAMP)  ## the default test suite: offline, CPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 test-slow: $(STAMP)  ## the tests that take minutes each
-	@$(BIN)/python -m pip install --quiet --editable '.[test,deepspeed]'
+	@$(BIN)/python -m pip install -qq --editable '.[test,deepspeed]'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device
