@@ -390,7 +390,6 @@ def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
                 config.tasks,
                 max_items=None,
                 salt="",
-                max_image_pixels=config.data.max_image_pixels,
             ),
             processing_class=processor,
             peft_config=lora_arguments(config),

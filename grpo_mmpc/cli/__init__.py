@@ -25,9 +25,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parsed arguments; overrides may also stand behind options (``evaluate R --base seed=1``), as people type them."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest:
+        if not hasattr(arguments, "recipe") or any(word.startswith("-") for word in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.recipe += rest
+    return arguments
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors raised on purpose are printed without a traceback."""
-    arguments = build_parser().parse_args(argv)
+    arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         return int(arguments.func(arguments))

@@ -59,6 +59,7 @@ def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     options = raw.get("trainer") or {}
     if isinstance(options, Mapping):
         unknown = yield from _unknown_fields("trainer", options, GRPOConfig)
+        yield from _wrong_types("trainer", options, GRPOConfig)
         for name in SET_ELSEWHERE.keys() & options.keys():
             yield f"trainer.{name}", f"is not set here: {SET_ELSEWHERE[name]}"
         if not unknown and not SET_ELSEWHERE.keys() & options.keys():
@@ -74,6 +75,18 @@ def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
                 LoraConfig(**adapter)
             except (ValueError, TypeError) as error:
                 yield "adapter", f"PEFT refuses these values: {' '.join(str(error).split())}"
+
+
+def _wrong_types(section: str, options: Mapping[str, Any], target: Any) -> Iterable[tuple[str, str]]:
+    """Switches that are not switches and numbers that are not numbers: TRL itself notices only when it uses them."""
+    for field in dataclasses.fields(target):
+        value, default = options.get(field.name), field.default
+        if value is None or "str" in str(field.type):
+            continue
+        if isinstance(default, bool) and not isinstance(value, bool):
+            yield f"{section}.{field.name}", f"expected true or false, found {value!r}"
+        elif type(default) in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            yield f"{section}.{field.name}", f"expected a number, found {value!r}"
 
 
 def _unknown_fields(section: str, options: Mapping[str, Any], target: Any) -> Any:
