@@ -1,6 +1,5 @@
 """The training data set: an index of (item, task), turned into TRL's columns on the fly so that nothing is copied."""
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,6 @@ from grpo_mmpc.tasks import TASKS
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-logger = logging.getLogger(__name__)
 
 OWN_COLUMNS = (
     "prompt",
@@ -62,19 +59,21 @@ def training_dataset(
         if column not in OWN_COLUMNS and column not in ("image", *TRL_KEYWORDS)
     ]
 
+    def row_of(index: int, task: str) -> dict[str, Any]:
+        row = prompt_row(catalogue, catalogue.record(index), TASKS[task])
+        raw = catalogue.items[index] if extras else {}
+        return {
+            "prompt": row.messages,
+            "images": [load_prompt_image(row.prompt_image_path)] if row.prompt_image_path else [],
+            **{name: getattr(row, name) for name in OWN_COLUMNS if name not in ("prompt", "images")},
+            **{name: raw[name] for name in extras},
+        }
+
     def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        columns: dict[str, list[Any]] = {name: [] for name in (*OWN_COLUMNS, *extras)}
-        for index, task in zip(batch["index"], batch["task"], strict=True):
-            row = prompt_row(catalogue, catalogue.record(index), TASKS[task])
-            paths = [row.prompt_image_path] if row.prompt_image_path else []
-            columns["prompt"].append(row.messages)
-            columns["images"].append([load_prompt_image(path) for path in paths])
-            for name in ("prompt_id", "item_id", "category", "task", "reference", "image_path", "title", "attributes"):
-                columns[name].append(getattr(row, name))
-            raw = catalogue.items[index]
-            for name in extras:
-                columns[name].append(raw[name])
-        return columns
+        pairs = list(zip(batch["index"], batch["task"], strict=True))
+        # A batch asks for every prompt once per rollout of its group; one look-up serves the group.
+        unique = {pair: row_of(*pair) for pair in dict.fromkeys(pairs)}
+        return {name: [unique[pair][name] for pair in pairs] for name in (*OWN_COLUMNS, *extras)}
 
     index_set = Dataset.from_dict({"index": [i for i, _ in pairs], "task": [t for _, t in pairs]})
     return index_set.with_transform(rows)
