@@ -148,7 +148,7 @@ class RunConfig(_Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``1e-5`` is a number and a repeated key is an error."""
+    """Safe YAML in which ``1e-5`` is a number, ``no`` and ``on`` are words, and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -162,6 +162,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+# YAML 1.1 reads yes, no, on and off as booleans, which would turn save_strategy=no into False; YAML 1.2 does not.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 # YAML 1.1 reads 1e-5 as a string for want of a dot, which would reach the optimizer as text.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",

@@ -51,6 +51,11 @@ def test_exponent_without_a_dot_is_a_number(base):
     assert config.trainer["weight_decay"] == 0.002
 
 
+def test_only_true_and_false_are_booleans(base):
+    config = load_config([base], ["trainer.save_strategy=no", "trainer.use_cpu=true", "trainer.bf16=False"])
+    assert (config.trainer["save_strategy"], config.trainer["use_cpu"], config.trainer["bf16"]) == ("no", True, False)
+
+
 def test_every_problem_is_reported_at_once_with_its_origin(base, tmp_path):
     later = tmp_path / "later.yaml"
     later.write_text("evaluaton: {}\nrewards: {mix: [{name: bleu, weight: high}]}\n")
