@@ -30,10 +30,6 @@ class ScoringError(GrpoMmpcError):
     """A scoring encoder (BERTScore, CLIP, sentence encoder) cannot be loaded or verified."""
 
 
-class RolloutError(GrpoMmpcError):
-    """Completions could not be generated."""
-
-
 class TrainingError(GrpoMmpcError):
     """A run cannot start or continue."""
 

@@ -30,8 +30,8 @@ def stable_order(item_ids: Sequence[str], *, salt: str) -> list[int]:
 
 def select_balanced(catalogue: Catalogue, indices: Sequence[int], *, max_items: int | None, salt: str) -> list[int]:
     """At most ``max_items`` items, taken from the categories in turn so that each is represented equally."""
-    ids = catalogue.items.select(indices)["item_id"]
-    categories = catalogue.items.select(indices)["category"]
+    chosen = catalogue.items.select(indices)
+    ids, categories = chosen["item_id"], chosen["category"]
     by_category: dict[str, list[int]] = defaultdict(list)
     for position in stable_order(list(ids), salt=salt):
         by_category[categories[position]].append(indices[position])

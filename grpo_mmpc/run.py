@@ -104,8 +104,9 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
             say(f"evaluation of {checkpoint}: already done")
             return
         began = time.monotonic()
+        progress = _progress(f"evaluating {checkpoint}") if is_main else None
         try:
-            with session.engine(base=base, progress=_progress(f"evaluating {checkpoint}", say)) as engine:
+            with session.engine(base=base, progress=progress) as engine:
                 run_suite(
                     suite,
                     engine.generate,
@@ -186,7 +187,7 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
         _on_best_device(load_policy(config.model, adapter=checkpoint)),
         load_processor(config.model),
         batch_size=config.evaluation.batch_size,
-        progress=_progress(f"evaluating {name}", say),
+        progress=_progress(f"evaluating {name}"),
     )
     run_suite(suite, engine.generate, folder=folder, checkpoint=name, scorers=lambda: load_scorers(config))
     say(f"{name}: {_headline(folder)}\nwritten to {folder}")
@@ -309,7 +310,7 @@ def _headline(folder: Path) -> str:
     return "; ".join(parts)
 
 
-def _progress(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+def _progress(label: str) -> Callable[[int, int], None]:
     """Progress of a generation on a terminal's current line; silent when output goes to a file."""
     started = time.monotonic()
 

@@ -60,9 +60,10 @@ def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if isinstance(options, Mapping):
         unknown = yield from _unknown_fields("trainer", options, GRPOConfig)
         yield from _wrong_types("trainer", options, GRPOConfig)
-        for name in SET_ELSEWHERE.keys() & options.keys():
+        misplaced = [name for name in SET_ELSEWHERE if name in options]
+        for name in misplaced:
             yield f"trainer.{name}", f"is not set here: {SET_ELSEWHERE[name]}"
-        if not unknown and not SET_ELSEWHERE.keys() & options.keys():
+        if not unknown and not misplaced:
             try:
                 GRPOConfig(output_dir="unused", **{"report_to": "none", **options})
             except (ValueError, TypeError, ImportError, RuntimeError) as error:
