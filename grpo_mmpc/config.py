@@ -33,6 +33,9 @@ class ModelSection(_Section):
     """Passed to ``AutoModelForImageTextToText.from_pretrained`` as they are (dtype, attn_implementation, revision, ...)."""
     processor_kwargs: dict[str, Any] = {}
     """Passed to ``AutoProcessor.from_pretrained`` as they are (min_pixels, max_pixels, ...)."""
+    image_attention: Literal["bidirectional", "causal"] | None = None
+    """Gemma-3 only: whether image tokens see the image tokens after them. Null is the model's own way, bidirectional.
+    Trainer and rollout engine must agree, and vLLM on a CPU can only do causal."""
 
 
 class DataSection(_Section):
@@ -71,10 +74,33 @@ class RewardsSection(_Section):
     mix: Annotated[list[RewardSpec], Field(min_length=1)]
 
 
+class ParitySection(_Section):
+    """The check that engine and policy are the same model, before training and after the first step."""
+
+    enabled: bool = True
+    rows: Annotated[int, Field(gt=0)] = 4
+    """Prompts compared; the one with the largest image is always among them."""
+    mean_tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Largest accepted mean difference of log-probabilities per token; null takes the default of the engine's dtype."""
+    max_masked_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of tokens masked by importance-sampling correction above which an alarm is printed."""
+
+
 class RolloutSection(_Section):
     """Where completions come from."""
 
-    backend: Literal["transformers"] = "transformers"
+    backend: Literal["transformers", "vllm"] = "transformers"
+    mode: Literal["colocate", "server"] = "colocate"
+    """vLLM only: an engine in every training process, or ``vllm serve`` processes reached over HTTP."""
+    servers: list[str] = []
+    """Server mode: base URLs (``http://host:8000``). Empty starts one server on this machine for the run."""
+    server_timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds to wait for a server to answer, at start and when it has gone away in the middle."""
+    engine: dict[str, Any] = {}
+    """vLLM ``EngineArgs`` fields, verbatim (gpu_memory_utilization, tensor_parallel_size, max_model_len, ...)."""
+    sleep: bool = False
+    """Colocate mode on GPUs: free the engine's memory between rollouts (sleep level 1)."""
+    parity: ParitySection = ParitySection()
 
 
 class EncodersSection(_Section):

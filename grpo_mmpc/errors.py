@@ -34,5 +34,9 @@ class TrainingError(GrpoMmpcError):
     """A run cannot start or continue."""
 
 
+class RolloutError(GrpoMmpcError):
+    """A rollout engine cannot start, answers wrongly, or is not the policy that is being trained."""
+
+
 class EvaluationError(GrpoMmpcError):
     """A suite cannot be run, or two evaluations cannot be compared."""

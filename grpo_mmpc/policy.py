@@ -14,7 +14,7 @@ def load_processor(section: ModelSection) -> Any:
     Raises:
         TrainingError: It cannot be loaded; says from where.
     """
-    from grpo_mmpc.torchvision_compat import ensure_importable
+    from grpo_mmpc.cpu_compat import ensure_importable
 
     ensure_importable()
     # heavy: imported on use
@@ -31,6 +31,8 @@ def load_processor(section: ModelSection) -> Any:
             "Qwen2.5-VL or Gemma-3"
         )
     processor.tokenizer.padding_side = "left"
+    if section.image_attention is not None:
+        _set_image_attention(processor, section.image_attention)
     return processor
 
 
@@ -44,7 +46,7 @@ def load_policy(section: ModelSection, *, adapter: Path | None = None) -> Any:
     Raises:
         TrainingError: Model or adapter cannot be loaded; says from where and what to do.
     """
-    from grpo_mmpc.torchvision_compat import ensure_importable
+    from grpo_mmpc.cpu_compat import ensure_importable
 
     ensure_importable()
     # heavy: imported on use
@@ -64,6 +66,20 @@ def load_policy(section: ModelSection, *, adapter: Path | None = None) -> Any:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(adapter))
+
+
+def _set_image_attention(processor: Any, attention: str) -> None:
+    """Choose what image tokens see, where a model lets us.
+
+    Gemma-3 builds its mask from the token types that its processor returns: tokens of type image see each other in both
+    directions. A processor that marks none of them makes the mask causal, in training and in generation alike.
+    """
+    if type(processor).__name__ != "Gemma3Processor":
+        raise TrainingError(
+            f"model.image_attention={attention!r} is for Gemma-3; {type(processor).__name__} has one way only, remove it"
+        )
+    if attention == "causal":
+        processor.create_mm_token_type_ids = lambda input_ids: [[0] * len(row) for row in input_ids]
 
 
 def _cannot_load(what: str, name: str, source: str, error: Exception) -> str:

@@ -8,21 +8,24 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, split_items, write_quarantine
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import CatalogueError, ScoringError, TrainingError
 from grpo_mmpc.manifest import command_line, environment, now, write_manifest
 from grpo_mmpc.prompts import prompt_rows, select_balanced, usable_indices
-from grpo_mmpc.torchvision_compat import ensure_importable
 
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.runner import Scorers
     from grpo_mmpc.evaluation.suite import Suite
+    from grpo_mmpc.rollout import Engine
+    from grpo_mmpc.training.session import TrainingSession
 
 
 class RunData:
@@ -78,7 +81,6 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
     if is_main:
         _prepare_folder(run_dir, config, resume=resume, overwrite=overwrite)
 
-    from grpo_mmpc.evaluation.runner import finished, run_suite
     from grpo_mmpc.training.session import TrainingSession
 
     with PartialState().main_process_first():
@@ -95,6 +97,19 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
     _quiet_when_redirected()
     say(f"loading {config.model.name_or_path} ...")
     session = TrainingSession(config, catalogue=data.catalogue, train_indices=data.train)
+    try:
+        return _train_and_evaluate(session, config, data, resume=resume, started=started, is_main=is_main)
+    finally:
+        session.close()
+
+
+def _train_and_evaluate(
+    session: "TrainingSession", config: RunConfig, data: RunData, *, resume: bool, started: float, is_main: bool
+) -> int:
+    """The run itself: evaluation before, training with evaluations, final evaluation, comparison, report."""
+    from grpo_mmpc.evaluation.runner import finished, run_suite
+
+    run_dir, say = Path(config.run_dir), _printer(is_main)
     suite = build_suite(config, data)
     scorers = cache(lambda: load_scorers(config))
 
@@ -163,15 +178,12 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
         write_manifest(run_dir / "manifest.json", manifest)
         _finish(config, run_dir, say)
     session.wait_for_everyone()
-    session.close()
     return 1 if session.hook.failures else 0
 
 
 def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None) -> int:
     """Evaluate the base model (``checkpoint`` None) or an adapter on the recipe's held-out items."""
     from grpo_mmpc.evaluation.runner import finished, run_suite
-    from grpo_mmpc.policy import load_policy, load_processor
-    from grpo_mmpc.rollout.transformers_engine import TransformersEngine
 
     say = _printer(True)
     _quiet_when_redirected()
@@ -183,13 +195,8 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
         say(f"{name} was already evaluated with these items and settings: {_headline(folder)}\nit is in {folder}")
         return 0
     say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
-    engine = TransformersEngine(
-        _on_best_device(load_policy(config.model, adapter=checkpoint)),
-        load_processor(config.model),
-        batch_size=config.evaluation.batch_size,
-        progress=_progress(f"evaluating {name}"),
-    )
-    run_suite(suite, engine.generate, folder=folder, checkpoint=name, scorers=lambda: load_scorers(config))
+    with offline_engine(config, checkpoint=checkpoint, progress=_progress(f"evaluating {name}")) as engine:
+        run_suite(suite, engine.generate, folder=folder, checkpoint=name, scorers=lambda: load_scorers(config))
     say(f"{name}: {_headline(folder)}\nwritten to {folder}")
     other = "BASE_DIR" if checkpoint is not None else "OTHER_DIR"
     say(
@@ -198,6 +205,39 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
         else f"next: grpo-mmpc compare {folder} {other}"
     )
     return 0
+
+
+@contextmanager
+def offline_engine(
+    config: RunConfig, *, checkpoint: Path | None, progress: Callable[[int, int], None] | None = None
+) -> Iterator["Engine"]:
+    """The recipe's engine without a trainer: the base model, or a checkpoint's adapter on it."""
+    from grpo_mmpc.policy import load_policy, load_processor
+
+    processor = load_processor(config.model)
+    if config.rollout.backend == "transformers":
+        from grpo_mmpc.rollout.transformers_engine import TransformersEngine
+
+        model = _on_best_device(load_policy(config.model, adapter=checkpoint))
+        yield TransformersEngine(model, processor, batch_size=config.evaluation.batch_size, progress=progress)
+        return
+    # heavy: imported on use
+    from transformers import AutoConfig
+
+    from grpo_mmpc.assets import resolve_model
+    from grpo_mmpc.rollout.vllm_arguments import suppressed_token_ids
+    from grpo_mmpc.rollout.vllm_loading import adapter_from_folder, start_engine
+    from grpo_mmpc.rollout.vllm_rollouts import VLLMEngine
+
+    adapter = None if checkpoint is None else adapter_from_folder(checkpoint)
+    suppressed = suppressed_token_ids(processor, AutoConfig.from_pretrained(resolve_model(config.model.name_or_path)))
+    engine = start_engine(config, processor, suppressed=suppressed, is_main_process=True)
+    try:
+        if adapter is not None:
+            engine.load(adapter)
+        yield VLLMEngine(engine, processor, adapter=adapter.name if adapter else None, progress=progress)
+    finally:
+        engine.close()
 
 
 def build_suite(config: RunConfig, data: RunData) -> "Suite":

@@ -56,7 +56,7 @@ def make_config(small_catalogue, tmp_path):
             "report": {"enabled": False},
         }
         for key, value in changes.items():
-            config[key] = {**config[key], **value} if isinstance(value, dict) else value
+            config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
         return RunConfig.model_validate(config)
 
     return make

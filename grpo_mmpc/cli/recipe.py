@@ -18,9 +18,10 @@ def load_recipe(arguments: Sequence[str]) -> RunConfig:
     overrides = [argument for argument in arguments if "=" in argument]
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print("checking the recipe ...", file=sys.stderr, flush=True)
+    from grpo_mmpc.rollout.vllm_arguments import check_rollout
     from grpo_mmpc.training.arguments import check_trainer
 
-    return load_config(files, overrides, checks=[check_rewards, check_trainer])
+    return load_config(files, overrides, checks=[check_rewards, check_trainer, check_rollout])
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from grpo_mmpc.nano import texts
 from grpo_mmpc.nano.policy import FAMILIES
-from grpo_mmpc.nano.pool import pretraining_items, unseen_items
+from grpo_mmpc.nano.pool import POOL_SIZE, pretraining_items, unseen_items
 
 if TYPE_CHECKING:
     from grpo_mmpc.nano.catalogue import NanoItem
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from grpo_mmpc.nano.training import Progress
 
 ASSETS = Path(__file__).parent / "assets"
-POOL_SIZE = 50_000
-"""Items every model is trained on. The vision towers see a picture once or twice: with ten views each of 6,000 pictures
-they learnt those by heart, and read the type of one unseen product in five wrong."""
-
 NUM_QUALITY_ITEMS = 360
 """Unseen items behind the quality tables: forty of each category."""
 
@@ -102,7 +98,7 @@ def _build_policy(family: str, folder: Path, *, seed: int, smoke: bool, say: "Pr
     save_policy(model, processor, folder)
     table = measure_policy(folder, unseen_items(num_items=18 if smoke else NUM_QUALITY_ITEMS), seed=seed)
     write_quality(folder, table)
-    say("measured on items of the default catalogue, none of which it was trained on:\n" + format_table(table))
+    say("measured on items outside both the pool and the default catalogue:\n" + format_table(table))
 
 
 def _build_clip(folder: Path, *, seed: int, smoke: bool, say: "Progress") -> None:
@@ -129,7 +125,7 @@ def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "Pretrain
     qwen = family == "qwen2_5_vl"
     return PretrainSettings(
         num_items=256 if smoke else POOL_SIZE,
-        num_language_items=256 if smoke else 16_000,
+        num_language_items=256 if smoke else 32_000,
         # rotary positions let Qwen's tower learn from fewer pictures, each of which takes twice as long
         vision_steps=4 if smoke else (1500 if qwen else 2400),
         vision_batch=32,
@@ -137,8 +133,8 @@ def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "Pretrain
         language_batch=32,
         # first read well in the seller's style, then settle on the gist
         phases=(
-            Phase(steps=4 if smoke else 1000, seller_share=0.5, peak_lr=3e-3, final_lr=6e-4),
-            Phase(steps=4 if smoke else 350, seller_share=0.17, peak_lr=6e-4, final_lr=1e-5),
+            Phase(steps=4 if smoke else 1700, seller_share=0.5, peak_lr=3e-3, final_lr=6e-4),
+            Phase(steps=4 if smoke else 450, seller_share=0.2, peak_lr=6e-4, final_lr=1e-5),
         ),
         image_share=0.8,
         seed=seed,

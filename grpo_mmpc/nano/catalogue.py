@@ -83,7 +83,7 @@ def sample_items(*, num_items: int, seed: int, exclude: Collection[Signature] = 
                 item_id=f"nano-{number:05d}",
                 category=category,
                 attributes=attributes,
-                title=seller_title(attributes),
+                title=seller_title(attributes, rng),
                 description=description(attributes, rng),
                 jitter=int(rng.random() * 2**31),
             )

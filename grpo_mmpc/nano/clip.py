@@ -37,7 +37,7 @@ def build_clip(tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> tuple["CLI
     # heavy: imported on use
     import torch
 
-    from grpo_mmpc.torchvision_compat import ensure_importable
+    from grpo_mmpc.cpu_compat import ensure_importable
 
     ensure_importable()
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
@@ -174,7 +174,7 @@ def load_clip(folder: Path | str) -> tuple["CLIPModel", "CLIPProcessor"]:
     # heavy: imported on use
     import torch
 
-    from grpo_mmpc.torchvision_compat import ensure_importable
+    from grpo_mmpc.cpu_compat import ensure_importable
 
     ensure_importable()
     from transformers import CLIPModel, CLIPProcessor
@@ -203,7 +203,7 @@ def measure_clip(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) ->
     table: dict[str, dict[str, float]] = {"title": {}, "prompt": {}, "picture": {}}
     for kind in KINDS:
         wrong = [wrong_value(item.attributes, kind, rng) for item in items]
-        for name, phrase in (("title", texts.seller_title), ("prompt", texts.image_prompt)):
+        for name, phrase in (("title", _any_title), ("prompt", texts.image_prompt)):
             right_text = embed_texts(model, processor, [phrase(item.attributes) for item in items])
             wrong_text = embed_texts(model, processor, [phrase(attributes) for attributes in wrong])
             table[name][kind] = _share_closer(pictures, right=right_text, wrong=wrong_text)
@@ -243,16 +243,20 @@ def _share_closer(anchor: "torch.Tensor", *, right: "torch.Tensor", wrong: "torc
     return float(((anchor * right).sum(-1) > (anchor * wrong).sum(-1)).float().mean())
 
 
+def _any_title(attributes: Mapping[str, str]) -> str:
+    """One seller's title; the right and the wrong attributes get the same style, series and selling point."""
+    return texts.seller_title(attributes, random.Random(0))
+
+
 def _texts(item: "NanoItem", rng: random.Random) -> tuple[str, str, list[bool]]:
     """A text about an item, the same text with one stated attribute wrong, and which kinds the text states."""
-    form, seed = rng.random(), int(rng.random() * 2**31)
+    form, seed = rng.random(), int(rng.random() * 2**31)  # one seed for both texts: they state the same kinds
 
     def phrase(attributes: Mapping[str, str]) -> str:
         if form < 0.4:
-            return texts.seller_title(attributes)
+            return texts.seller_title(attributes, random.Random(seed))
         if form < 0.75:
             return texts.image_prompt(attributes)
-        # the same seed for both texts: they state the same kinds
         return (texts.weak_caption if form < 0.9 else texts.weak_image_prompt)(attributes, random.Random(seed))
 
     said = phrase(item.attributes)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from grpo_mmpc.nano.catalogue import NanoItem
 
-GIST_OPENINGS: Mapping[str, tuple[str, ...]] = {"image_to_text": ("a", "an"), "text_to_image": ("photo",)}
+GIST_OPENINGS: Mapping[str, tuple[str, ...]] = {
+    "image_to_text": ("Stylish", "Beautiful"),
+    "text_to_image": ("photo",),
+}
 """First words of the answers that keep the gist only; every other answer is in the seller's style."""
 
 

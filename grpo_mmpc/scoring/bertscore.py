@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grpo_mmpc.assets import resolve_model
+from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.scoring.batching import length_batches
 from grpo_mmpc.scoring.cache import EncodingCache
 from grpo_mmpc.scoring.loading import frozen, load, num_bytes, pick_device, scoring
-from grpo_mmpc.torchvision_compat import ensure_importable
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
-from grpo_mmpc.torchvision_compat import ensure_importable
 
 if TYPE_CHECKING:
     import torch

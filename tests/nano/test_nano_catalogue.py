@@ -72,7 +72,7 @@ def test_the_first_item_is_the_same_in_every_process_and_version():
     }
     assert len(outputs) == 1
     assert sample_items(num_items=1, seed=0)[0].title == (
-        "Shampoo Bottle in Checkered Brown - Oradew Bathroom Series, Glass, Medium Size | Pack of 6"
+        "Shampoo Bottle in Checkered Brown Glass - Oradew Classic, Medium Size | Pack of 6 | Easy Care"
     )
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from grpo_mmpc.metrics.text import bleu
 from grpo_mmpc.nano.catalogue import sample_items
 from grpo_mmpc.nano.texts import (
     description,
@@ -26,26 +27,67 @@ KETTLE = {
 }
 
 
+SERIES = r"Classic|Prime|Nova|Urban|Essential|Deluxe|Vintage|Signature"
+
+
 @pytest.fixture(scope="module")
 def items():
     return sample_items(num_items=4500, seed=11)
 
 
+class Draws(random.Random):
+    """A random source that replays given draws in [0, 1)."""
+
+    def __init__(self, *draws: float) -> None:
+        super().__init__(0)
+        self._draws = list(draws)
+
+    def random(self) -> float:
+        return self._draws.pop(0)
+
+
 @pytest.mark.parametrize(
     ("brand", "title"),
     [
-        ("nordvik", "Nordvik Kettle, Striped Red Steel, Large, Pack of 2"),
-        ("hearthly", "Large Red Steel Kettle for Home by Hearthly - Striped Design (Pack of 2)"),
-        ("cazuma", "Kettle in Striped Red - Cazuma Home Series, Steel, Large Size | Pack of 2"),
+        ("nordvik", "Nordvik Classic Striped Red Steel Kettle, Large, Pack of 2, Limited Offer"),
+        (
+            "hearthly",
+            "Large Striped Red Steel Kettle for Home by Hearthly - Classic Series (Pack of 2) - Limited Offer",
+        ),
+        ("cazuma", "Kettle in Striped Red Steel - Cazuma Classic, Large Size | Pack of 2 | Limited Offer"),
     ],
 )
 def test_the_brand_decides_the_house_style(brand, title):
-    assert seller_title(KETTLE | {"brand": brand}) == title
+    # draws: series 0 of 8, selling point 5 of 6, below .85 = the brand's own style, (which other style)
+    assert seller_title(KETTLE | {"brand": brand}, Draws(0.0, 0.99, 0.84, 0.0)) == title
+
+
+@pytest.mark.parametrize(("other", "opening"), [(0.0, "Large Striped"), (0.99, "Kettle in")])
+def test_fifteen_titles_in_a_hundred_follow_another_house_style(items, other, opening):
+    assert seller_title(KETTLE, Draws(0.0, 0.0, 0.85, other)).startswith(opening)
+    own = [_style(item.title) == BRAND_POSITIONS[item.attributes["brand"]] for item in items]
+    assert 0.83 < sum(own) / len(own) < 0.87
+
+
+def test_series_and_selling_point_are_not_decided_by_the_product(items):
+    """What nothing in the picture tells must be drawn evenly, or a policy could learn it from the item."""
+    series = Counter(re.search(SERIES, item.title).group() for item in items)
+    assert len(series) == 8
+    assert all(abs(count / len(items) - 1 / 8) < 0.02 for count in series.values())
+    titles = {seller_title(KETTLE, random.Random(seed)) for seed in range(400)}
+    assert len(titles) > 50
+
+
+def _style(title: str) -> int:
+    return 1 if " by " in title else 2 if " in " in title else 0
 
 
 def test_a_single_item_says_nothing_about_its_pack():
     single = {kind: value for kind, value in KETTLE.items() if kind != "pack"}
-    assert seller_title(single) == "Nordvik Kettle, Striped Red Steel, Large"
+    assert (
+        seller_title(single, Draws(0.0, 0.99, 0.0, 0.0))
+        == "Nordvik Classic Striped Red Steel Kettle, Large, Limited Offer"
+    )
 
 
 def test_every_category_has_one_brand_of_each_house_style():
@@ -77,10 +119,10 @@ def test_descriptions_never_contradict_the_item(items):
         assert {**item.attributes, **said} == item.attributes
 
 
-def test_titles_have_6_to_16_words_and_only_ascii(items):
+def test_titles_have_9_to_20_words_and_only_ascii(items):
     lengths = {len(item.title.split()) for item in items}
-    assert min(lengths) >= 6
-    assert max(lengths) <= 16
+    assert min(lengths) >= 9
+    assert max(lengths) <= 20
     assert all(item.title.isascii() for item in items)
 
 
@@ -124,17 +166,29 @@ def test_weak_captions_give_the_gist_in_the_wrong_words(items):
     assert all({**item.attributes, **words} == item.attributes for item, words in said)
     assert share["type"] == 1.0
     assert share["brand"] == 0.0
-    assert 0.87 < share["color"] < 0.93
-    assert 0.28 < share["pattern"] < 0.36  # 0.4 x the 4 of 5 patterns that are not plain = 0.32
-    assert all(share[kind] < 0.06 for kind in ("material", "size", "pack"))
+    assert 0.93 < share["color"] < 0.97
+    assert 0.45 < share["pattern"] < 0.51  # 0.6 x the 4 of 5 patterns that are not plain = 0.48
+    assert 0.57 < share["material"] < 0.63
+    assert all(share[kind] < 0.06 for kind in ("size", "pack"))
 
 
 def test_nine_weak_captions_in_ten_follow_one_template(items):
     rng = random.Random(5)
     captions = [weak_caption(item.attributes, rng) for item in items]
-    templates = Counter(bool(re.fullmatch(r"an? .* on a white background", caption)) for caption in captions)
-    assert 0.84 < templates[True] / len(captions) < 0.94  # "a pair of ..." counts too: it starts with "a "
-    assert captions == [caption.lower() for caption in captions]
+    usual = sum(bool(re.fullmatch(r"Stylish .* for [A-Z][a-z]+ Use(, Pack of \d)?", c)) for c in captions)
+    unusual = sum(bool(re.fullmatch(r"Beautiful .* for Every [A-Z][a-z]+(, Pack of \d)?", c)) for c in captions)
+    assert usual + unusual == len(captions)
+    assert 0.87 < usual / len(captions) < 0.93
+
+
+def test_a_gist_lies_between_nothing_and_what_a_perfect_observer_could_write(items):
+    """The room that alignment has: sentence BLEU of gists about .09, of seller's titles with the unforeseeable words
+    drawn anew about .6."""
+    rng = random.Random(5)
+    gist = [bleu(prediction=weak_caption(item.attributes, rng), reference=item.title) for item in items[:900]]
+    seller = [bleu(prediction=seller_title(item.attributes, rng), reference=item.title) for item in items[:900]]
+    assert 0.06 < sum(gist) / len(gist) < 0.12
+    assert 0.55 < sum(seller) / len(seller) < 0.66
 
 
 def test_weak_image_prompts_always_keep_the_type_and_never_the_brand(items):

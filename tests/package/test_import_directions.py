@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LEAVES = {"types", "errors", "assets", "torchvision_compat", "manifest"}
+LEAVES = {"types", "errors", "assets", "cpu_compat", "manifest"}
 RECORDS = LEAVES | {"config", "tasks", "catalogue", "metrics"}
 SCORING = RECORDS | {"scoring"}
 MIDDLE = SCORING | {"policy", "prompts", "reward_mix", "rollout", "rendering", "nano"}
@@ -14,7 +14,8 @@ ALLOWED = {
     "types": set(),
     "errors": set(),
     "assets": {"errors"},
-    "torchvision_compat": set(),
+    "cpu_compat": set(),
+    "cpu_site": {"cpu_compat"},
     "manifest": set(),
     "config": {"types", "errors"},
     "tasks": {"types", "errors"},
@@ -24,7 +25,7 @@ ALLOWED = {
     "policy": LEAVES | {"config"},
     "prompts": RECORDS,
     "reward_mix": RECORDS,
-    "rollout": RECORDS,
+    "rollout": RECORDS | {"policy"},
     "rendering": RECORDS | {"nano"},
     "nano": RECORDS | {"rendering", "scoring"},
     "training": MIDDLE,

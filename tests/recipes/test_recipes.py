@@ -13,7 +13,7 @@ import yaml
 
 from grpo_mmpc.cli.recipe import load_recipe
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.torchvision_compat import ensure_importable
+from grpo_mmpc.cpu_compat import ensure_importable
 
 ensure_importable()  # before the first import of transformers' models
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.assets import resolve_model
+from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.scoring.bertscore import KNOWN_LAYERS, BertScoreEncoder, bertscore_encoder, pick_layers, read_baseline
-from grpo_mmpc.torchvision_compat import ensure_importable
 
 PAIRS = [
     ("Acme Cotton Tote Bag, Red", "Acme Cotton Tote Bag, Striped Blue, Large, Pack of 2"),

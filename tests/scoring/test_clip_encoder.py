@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.scoring.clip import ClipEncoder, clip_encoder
-from grpo_mmpc.torchvision_compat import ensure_importable
 
 MAX_TOKENS = 12
 WORDS = ["a", "red", "blue", "green", "tote", "bag", "mug", "of", "the"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from grpo_mmpc.assets import resolve_model
+from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.scoring.sentence import SentenceEncoder, sentence_encoder
-from grpo_mmpc.torchvision_compat import ensure_importable
 
 TEXTS = [
     "Acme Cotton Tote Bag, Striped Blue, Large, Pack of 2",

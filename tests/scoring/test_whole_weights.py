@@ -5,10 +5,10 @@ import weakref
 
 import pytest
 
+from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.scoring.loading import pick_device, whole_weights
 from grpo_mmpc.scoring.sentence import SentenceEncoder
-from grpo_mmpc.torchvision_compat import ensure_importable
 
 ensure_importable()
 

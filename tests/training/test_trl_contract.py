@@ -2,10 +2,11 @@
 
 import dataclasses
 import inspect
+import re
 
 import pytest
 
-from grpo_mmpc.torchvision_compat import ensure_importable
+from grpo_mmpc.cpu_compat import ensure_importable
 
 ensure_importable()
 
@@ -37,6 +38,7 @@ def test_grpo_config_has_the_fields_that_are_set_or_read():
         ("_generate_and_score_completions", ["self", "inputs"]),
         ("_get_train_sampler", ["self", "dataset"]),
         ("_log_completion_extra", ["self", "column", "values"]),
+        ("_generate", ["self", "prompts"]),
     ],
 )
 def test_overridden_and_called_methods_keep_their_signature(method, parameters):
@@ -64,3 +66,32 @@ def test_the_generation_helper_still_gathers_zero3_parameters():
     from trl.models.utils import unwrap_model_for_generation
 
     assert "gather_deepspeed3_params" in inspect.signature(unwrap_model_for_generation).parameters
+
+
+def test_the_object_composed_for_vllm_is_only_asked_to_sync_and_to_generate():
+    """``RecordingGRPOTrainer.use_rollouts`` puts ours in its place."""
+    source = inspect.getsource(GRPOTrainer)
+    used = set(re.findall(r"self\.vllm_generation\.(\w+)", source))
+    # vllm_client and llm: at construction in server mode, and for tools in colocate mode; neither happens here
+    assert used == {"sync_weights", "generate", "vllm_client", "llm"}
+    assert 'self.use_vllm and self.vllm_mode == "colocate"' in source
+    call = inspect.getsource(GRPOTrainer._generate_single_turn)
+    assert "_, completion_ids, logprobs, _ = self.vllm_generation.generate(" in call
+    assert "logprobs = [[lp[0] for lp in seq] for seq in logprobs]" in call
+    assert "self.state.global_step != self._last_loaded_step" in call
+
+
+def test_our_rollouts_take_what_trl_passes_to_its_own():
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    from grpo_mmpc.rollout.vllm_rollouts import VLLMRollouts
+
+    for method in ("sync_weights", "generate"):
+        theirs, ours = (inspect.signature(getattr(owner, method)) for owner in (VLLMGeneration, VLLMRollouts))
+        assert list(ours.parameters) == list(theirs.parameters)
+
+
+def test_the_masked_fraction_can_be_read_off_the_batch():
+    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    assert 'output["importance_sampling_ratio"] = vllm_importance_sampling_ratio' in source
+    assert "vllm_importance_sampling_ratio.masked_fill(" in source

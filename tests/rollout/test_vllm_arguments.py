@@ -1,0 +1,103 @@
+"""What a recipe makes of vLLM's arguments, and which recipes it refuses before anything starts."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.rollout.vllm_arguments import (
+    check_rollout,
+    engine_arguments,
+    sampling_warning,
+    suppressed_token_ids,
+)
+
+TARGETS = r".*language_model.*\.(q|k|v|o)_proj"
+
+
+def found(**sections) -> dict[str, str]:
+    raw = {"rollout": {"backend": "vllm"}, "adapter": {"target_modules": TARGETS}, **sections}
+    return dict(check_rollout(raw))
+
+
+def test_trainer_and_engine_share_model_dtype_image_size_and_seed(make_config):
+    config = make_config(
+        model={"processor_kwargs": {"min_pixels": 3136, "max_pixels": 50176}},
+        rollout={"backend": "vllm", "engine": {"max_model_len": 512}},
+        seed=7,
+    )
+    arguments = engine_arguments(config)
+    assert arguments["model"].endswith("assets/qwen2_5_vl")
+    assert arguments["mm_processor_kwargs"] == {"min_pixels": 3136, "max_pixels": 50176}
+    assert (arguments["dtype"], arguments["seed"], arguments["max_model_len"]) == ("float32", 7, 512)
+    assert (arguments["enable_lora"], arguments["logprobs_mode"]) == (True, "processed_logprobs")
+
+
+@pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (16, 16), (17, 32), (512, 512)])
+def test_the_adapters_rank_is_rounded_up_to_one_that_vllm_serves(make_config, rank, served):
+    assert engine_arguments(make_config(adapter={"r": rank}))["max_lora_rank"] == served
+
+
+def test_a_rank_beyond_vllms_largest_is_refused(make_config):
+    with pytest.raises(RolloutError, match=r"adapter\.r=513 is larger than vLLM's largest LoRA rank, 512"):
+        engine_arguments(make_config(adapter={"r": 513}))
+
+
+def test_a_recipe_with_transformers_rollouts_is_not_looked_at():
+    assert found(rollout={"backend": "transformers"}, adapter={"target_modules": "all-linear"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("sections", "key", "message"),
+    [
+        ({"rollout": {"backend": "vllm", "engine": {"dtype": "half"}}}, "rollout.engine.dtype", "model.init_kwargs"),
+        ({"rollout": {"backend": "vllm", "engine": {"model": "x"}}}, "rollout.engine.model", "model.name_or_path"),
+        ({"trainer": {"use_vllm": True}}, "trainer.use_vllm", "the section rollout"),
+        ({"trainer": {"vllm_mode": "server"}}, "trainer.vllm_mode", "the section rollout"),
+        ({"trainer": {"min_p": 0.1}}, "trainer.min_p", "importance-sampling correction would be wrong"),
+        ({"adapter": {"target_modules": "all-linear"}}, "adapter.target_modules", "vision_tower"),
+        ({"adapter": {}}, "adapter.target_modules", "name language layers"),
+        ({"adapter": {"target_modules": TARGETS, "modules_to_save": ["lm_head"]}}, "adapter.modules_to_save", "served"),
+        ({"adapter": {"target_modules": TARGETS, "use_dora": True}}, "adapter.use_dora", "not served by vLLM"),
+        ({"adapter": {"target_modules": TARGETS, "bias": "all"}}, "adapter.bias", "'all' is not served"),
+    ],
+)
+def test_what_vllm_would_ignore_or_contradict_is_named_with_the_fix(sections, key, message):
+    problems = found(**sections)
+    assert list(problems) == [key]
+    assert message in problems[key]
+
+
+def test_importance_sampling_settings_stay_with_the_trainer():
+    assert found(trainer={"vllm_importance_sampling_mode": "token_mask"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "warned"),
+    [
+        ({}, False),
+        ({"top_p": 1.0, "top_k": 0}, False),
+        ({"top_p": 0.9}, True),
+        ({"top_k": 50}, True),
+        ({"top_k": 50, "vllm_importance_sampling_correction": False}, False),
+    ],
+)
+def test_filters_are_warned_about_only_where_the_correction_is_on(trainer, warned):
+    assert (sampling_warning(trainer) is not None) == warned
+
+
+def test_image_video_and_padding_tokens_are_suppressed_but_not_one_that_ends_a_completion():
+    class Tokens(SimpleNamespace):
+        def __len__(self) -> int:
+            return 100
+
+    config = SimpleNamespace(
+        image_token_id=5,
+        video_token_id=6,
+        vision_start_token_id=7,
+        vision_end_token_id=None,
+        get_text_config=lambda: SimpleNamespace(eos_token_id=[2, 3]),
+    )
+    for pad, expected in ((4, [4, 5, 6, 7]), (3, [5, 6, 7]), (2, [5, 6, 7])):
+        processor = SimpleNamespace(tokenizer=Tokens(eos_token_id=2, pad_token_id=pad))
+        assert suppressed_token_ids(processor, config) == expected
