@@ -231,7 +231,8 @@ def offline_engine(
 
     adapter = None if checkpoint is None else adapter_from_folder(checkpoint)
     suppressed = suppressed_token_ids(processor, AutoConfig.from_pretrained(resolve_model(config.model.name_or_path)))
-    engine = start_engine(config, processor, suppressed=suppressed, is_main_process=True)
+    limits = config.evaluation.max_tokens.values()
+    engine = start_engine(config, processor, suppressed=suppressed, max_tokens=max(limits, default=1))
     try:
         if adapter is not None:
             engine.load(adapter)

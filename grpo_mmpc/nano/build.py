@@ -127,14 +127,14 @@ def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "Pretrain
         num_items=256 if smoke else POOL_SIZE,
         num_language_items=256 if smoke else 32_000,
         # rotary positions let Qwen's tower learn from fewer pictures, each of which takes twice as long
-        vision_steps=4 if smoke else (1500 if qwen else 2400),
+        vision_steps=4 if smoke else (1800 if qwen else 2700),
         vision_batch=32,
         vision_lr=1e-3,
         language_batch=32,
         # first read well in the seller's style, then settle on the gist
         phases=(
             Phase(steps=4 if smoke else 1700, seller_share=0.5, peak_lr=3e-3, final_lr=6e-4),
-            Phase(steps=4 if smoke else 450, seller_share=0.2, peak_lr=6e-4, final_lr=1e-5),
+            Phase(steps=4 if smoke else 900, seller_share=0.35, peak_lr=6e-4, final_lr=1e-5),
         ),
         image_share=0.8,
         seed=seed,

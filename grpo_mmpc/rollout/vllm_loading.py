@@ -2,32 +2,39 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.groups import Adapter, GroupEngine
 from grpo_mmpc.rollout.vllm_arguments import engine_arguments
 
+if TYPE_CHECKING:
+    from grpo_mmpc.rollout.serve import LocalServer
+    from grpo_mmpc.rollout.vllm_local import LocalVLLM
+    from grpo_mmpc.rollout.vllm_server import ServerVLLM
 
-def start_engine(config: RunConfig, processor: Any, *, suppressed: Sequence[int], is_main_process: bool) -> GroupEngine:
+
+def start_engine(
+    config: RunConfig, processor: Any, *, suppressed: Sequence[int], max_tokens: int, is_main_process: bool = True
+) -> GroupEngine:
     """The engine of ``rollout`` (``backend: vllm``), ready for prompts. Call it on every rank.
 
     Args:
         config: The recipe.
         processor: The policy's processor.
         suppressed: Token ids that are never sampled.
+        max_tokens: Longest completion that will be asked for.
         is_main_process: In server mode without ``rollout.servers`` this rank starts the server.
 
     Raises:
         RolloutError: It cannot start, or is not the engine that the recipe needs.
     """
-    arguments = engine_arguments(config)
-    if config.rollout.mode == "server":
-        return _connect(config, suppressed, is_main_process)
-    from grpo_mmpc.rollout.vllm_local import LocalVLLM
-
-    engine = LocalVLLM(arguments, processor, suppressed_token_ids=suppressed, sleep=config.rollout.sleep)
+    engine = (
+        _connect(config, suppressed, max_tokens=max_tokens, is_main_process=is_main_process)
+        if config.rollout.mode == "server"
+        else _in_process(config, processor, suppressed)
+    )
     try:
         _check_image_attention(config, engine.image_attention, type(processor).__name__)
     except RolloutError:
@@ -66,5 +73,54 @@ def _check_image_attention(config: RunConfig, engine: str, processor: str) -> No
         )
 
 
-def _connect(config: RunConfig, suppressed: Sequence[int], is_main_process: bool) -> GroupEngine:
-    raise NotImplementedError
+def _in_process(config: RunConfig, processor: Any, suppressed: Sequence[int]) -> "LocalVLLM":
+    from grpo_mmpc.rollout.vllm_local import LocalVLLM
+
+    return LocalVLLM(engine_arguments(config), processor, suppressed_token_ids=suppressed, sleep=config.rollout.sleep)
+
+
+def _connect(config: RunConfig, suppressed: Sequence[int], *, max_tokens: int, is_main_process: bool) -> "ServerVLLM":
+    from grpo_mmpc.rollout.vllm_server import ServerVLLM, expected_engine
+
+    server = None
+    urls = list(config.rollout.servers)
+    if not urls:
+        server, urls = _own_server(config, is_main_process)
+    try:
+        return ServerVLLM(
+            urls,
+            expected=expected_engine(config, context_tokens=max_tokens + 1),
+            timeout=config.rollout.server_timeout,
+            suppressed_token_ids=suppressed,
+            on_close=None if server is None else server.close,
+        )
+    except BaseException:
+        if server is not None:
+            server.close()
+        raise
+
+
+def _own_server(config: RunConfig, is_main_process: bool) -> "tuple[LocalServer | None, list[str]]":
+    """Start a server on the main process's machine and tell every rank where it is."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    from grpo_mmpc.rollout.serve import LocalServer
+
+    server, answer = None, [""]
+    if is_main_process:
+        try:
+            server = LocalServer(
+                config,
+                log=Path(config.run_dir) / "vllm_server.log",
+                timeout=config.rollout.server_timeout,
+                say=lambda text: print(text, flush=True),  # noqa: T201
+            )
+            answer = [server.url]
+        except RolloutError as error:
+            answer = [str(error)]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(answer)
+    if not answer[0].startswith("http"):
+        raise RolloutError(answer[0])
+    return server, answer

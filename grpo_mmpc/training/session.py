@@ -117,6 +117,7 @@ class TrainingSession:
             self._config,
             self.processor,
             suppressed=self._suppressed,
+            max_tokens=arguments.max_completion_length,
             is_main_process=trainer.accelerator.is_main_process,
         )
         trainer.accelerator.wait_for_everyone()

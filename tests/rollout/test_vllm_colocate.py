@@ -194,7 +194,7 @@ def test_gemma_is_refused_where_the_engine_masks_images_in_another_way(tmp_path:
 
     config = vllm_config("gemma3", tmp_path, image_attention=None)
     with pytest.raises(RolloutError, match=r"bidirectionally.*causally.*Set model.image_attention=causal"):
-        start_engine(config, load_processor(config.model), suppressed=[], is_main_process=True)
+        start_engine(config, load_processor(config.model), suppressed=[], max_tokens=8)
 
 
 @pytest.mark.parametrize(

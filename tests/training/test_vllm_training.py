@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -137,3 +139,20 @@ def test_sampling_filters_under_importance_sampling_correction_are_warned_about(
     with caplog.at_level(logging.WARNING):
         run_training(config)
     assert "top_p=0.9 and top_k=20 cuts tokens" in caplog.text
+
+
+def test_a_run_on_a_server_of_its_own_proves_parity_and_leaves_no_process(make_vllm_config):
+    config = make_vllm_config(
+        trainer={**SAVE, "max_steps": 2},
+        rollout={**VLLM, "mode": "server"},
+        evaluation={"on_error": "raise", "max_items": 9},
+    )
+    assert run_training(config) == 0
+    reports = lines(config, "parity.jsonl")
+    assert [(report["step"], report["problems"]) for report in reports] == [(0, []), (1, [])]
+    assert all(report["max_difference"] < 1e-3 for report in reports)
+    assert len(samples(Path(config.run_dir) / "evaluations" / "base")) == 9
+    log = (Path(config.run_dir) / "vllm_server.log").read_text()
+    assert "/v1/chat/completions" in log
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(re.findall(r"Started server process \[(\d+)\]", log)[0]), 0)
