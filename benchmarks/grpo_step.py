@@ -10,10 +10,13 @@ Both sides run in blocks of a few steps that alternate within this process. A st
 two steps, so it holds data, sampling, rewards, update and logging; the first step of a block only warms up. Every
 repeat has a seed of its own: a prompt seen before would let caches shine that real training cannot use.
 
+``full_mix_vllm`` is the full mix with our rollouts from vLLM in the same process; it needs vLLM and is left out without.
+
 The last line is one JSON object; ``ratio`` is plain time over ours.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import statistics
@@ -52,6 +55,12 @@ WEIGHTS = {
     "plain_rewards": {"bleu": 0.9, "json_format": 0.1},
     "full_mix": {"bleu": 0.3, "bertscore": 0.4, "clip_similarity": 0.2, "json_format": 0.1},
 }
+VARIANTS = {
+    "plain_rewards": ("plain_rewards", "transformers"),
+    "full_mix": ("full_mix", "transformers"),
+    "full_mix_vllm": ("full_mix", "vllm"),
+}
+"""Result -> the mix of both sides and where our completions come from."""
 KWARGS = {
     "bertscore": {"model": "nano:minilm", "num_layers": 6},
     "clip_similarity": {"model": "nano:clip", "floor": -1.0},
@@ -195,6 +204,8 @@ class StepClock(TrainerCallback):
     cpu_seconds: list[float] = field(default_factory=list)
     """The same in time on a processor: what the step would take if nothing else ran."""
     tokens: list[float] = field(default_factory=list)
+    largest_difference: float = 0.0
+    """Between log-probabilities of engine and policy, where rollouts come from vLLM."""
     _last: tuple[float, float] | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -212,14 +223,17 @@ class StepClock(TrainerCallback):
         if "completions/mean_length" in logs and state.global_step > 1:
             per_step = args.generation_batch_size / args.steps_per_generation * args.gradient_accumulation_steps
             self.tokens.append(logs["completions/mean_length"] * per_step)
+        self.largest_difference = max(self.largest_difference, logs.get("sampling/sampling_logp_difference/max", 0.0))
 
 
 def run_block(side: str, config: RunConfig, data: RunData) -> tuple[StepClock, list[str]]:
     """Train one side for a few steps from the same start; returns its clock and the completions of its first step."""
     set_seed(config.seed)
+    session = None
     if side == "ours":
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
-        trainer = TrainingSession(config, catalogue=data.catalogue, train_indices=data.train).trainer
+        session = TrainingSession(config, catalogue=data.catalogue, train_indices=data.train)
+        trainer = session.trainer
     else:
         trainer = plain_trainer(config, data)
     clock = StepClock()
@@ -228,6 +242,8 @@ def run_block(side: str, config: RunConfig, data: RunData) -> tuple[StepClock, l
     trainer.add_callback(_FirstCompletions(trainer, first))
     with redirect_stdout(sys.stderr):
         trainer.train()
+        if session is not None:
+            session.close()
     return clock, first
 
 
@@ -242,7 +258,9 @@ class _FirstCompletions(TrainerCallback):
             self._into += [completion_text(completion) for completion in self._trainer._logs["completion"]]
 
 
-def nano_config(run_dir: Path, mix: str, *, seed: int, steps: int, batch: int | None) -> RunConfig:
+def nano_config(
+    run_dir: Path, mix: str, *, seed: int, steps: int, batch: int | None, backend: str = "transformers"
+) -> RunConfig:
     """The nano recipe with one of the two mixes, cut to a few steps, without checkpoints and evaluation."""
     specs = [{"name": n, "weight": w} | ({"kwargs": KWARGS[n]} if n in KWARGS else {}) for n, w in WEIGHTS[mix].items()]
     overrides = [
@@ -252,6 +270,8 @@ def nano_config(run_dir: Path, mix: str, *, seed: int, steps: int, batch: int | 
         f"trainer.max_steps={1 + steps}",
         "trainer.save_strategy='no'",
         "report.enabled=false",
+        f"rollout.backend={backend}",
+        "rollout.parity.enabled=false",  # its second check falls into a timed step
     ]
     if batch is not None:
         overrides.append(f"trainer.per_device_train_batch_size={batch}")
@@ -308,21 +328,25 @@ def compare(*, repeats: int, steps: int, batch: int | None) -> dict[str, Any]:
         probe = nano_config(Path(scratch), "full_mix", seed=0, steps=steps, batch=batch)
         data = RunData(probe)
         checks["same_rewards_on_the_same_completions"] = rewards_agree(data)
-        for mix in WEIGHTS:
+        for variant, (mix, backend) in VARIANTS.items():
+            if backend == "vllm" and importlib.util.find_spec("vllm") is None:
+                print(f"{variant}: left out, vLLM is not installed", file=sys.stderr)
+                continue
             clocks: dict[str, list[StepClock]] = {"ours": [], "plain": []}
             same_start = True
             for repeat in range(repeats):
                 first = {}
                 # Who goes first alternates, so that neither side always finds the warmer machine.
                 for side in ("ours", "plain") if repeat % 2 else ("plain", "ours"):
-                    folder = Path(scratch) / f"{mix}-{side}-{repeat}"
-                    config = nano_config(folder, mix, seed=100 + repeat, steps=steps, batch=batch)
+                    folder = Path(scratch) / f"{variant}-{side}-{repeat}"
+                    config = nano_config(folder, mix, seed=100 + repeat, steps=steps, batch=batch, backend=backend)
                     clock, first[side] = run_block(side, config, data)
                     clocks[side].append(clock)
-                    print(f"{mix} {side} {repeat}: {[round(s, 2) for s in clock.seconds]}", file=sys.stderr, flush=True)
+                    shown = [round(seconds, 2) for seconds in clock.seconds]
+                    print(f"{variant} {side} {repeat}: {shown}", file=sys.stderr, flush=True)
                 same_start &= first["ours"] == first["plain"] and bool(first["ours"])
             medians = {side: statistics.median(s for c in clocks[side] for s in c.seconds) for side in clocks}
-            results[mix] = {
+            results[variant] = {
                 "ours": round(medians["ours"], 4),
                 "baseline": round(medians["plain"], 4),
                 "unit": "s/step",
@@ -330,9 +354,14 @@ def compare(*, repeats: int, steps: int, batch: int | None) -> dict[str, Any]:
             }
             for side, runs in clocks.items():
                 tokens = sum(t for c in runs for t in c.tokens) / sum(s for c in runs for s in c.seconds)
-                figures[f"{mix}_tokens_per_s_{side}"] = round(tokens, 1)
-                figures[f"{mix}_cpu_s_{side}"] = round(statistics.median(s for c in runs for s in c.cpu_seconds), 4)
-            checks[f"same_completions_in_the_first_step_{mix}"] = same_start
+                figures[f"{variant}_tokens_per_s_{side}"] = round(tokens, 1)
+                figures[f"{variant}_cpu_s_{side}"] = round(statistics.median(s for c in runs for s in c.cpu_seconds), 4)
+            if backend == "vllm":
+                largest = max(clock.largest_difference for clock in clocks["ours"])
+                figures["vllm_largest_log_probability_difference"] = largest
+                checks["vllm_log_probabilities_are_the_policys"] = 0.0 < largest < 1e-3
+            else:
+                checks[f"same_completions_in_the_first_step_{variant}"] = same_start
     figures["completions_per_step"] = probe.trainer["per_device_train_batch_size"]
     figures["timed_steps_per_side"] = repeats * steps
     return {"results": results, "figures": figures, "checks": checks}

@@ -70,6 +70,7 @@ def check_parity(
     temperature: float,
     step: int,
     mean_tolerance: float | None = None,
+    dtype: str | None = None,
 ) -> ParityReport:
     """Sample from the engine, score the same tokens with the policy and its base model, and compare.
 
@@ -86,11 +87,12 @@ def check_parity(
         max_tokens: Length of the sampled completions.
         temperature: Of the rollouts; log-probabilities are compared after it.
         step: Trainer's step, for the report.
-        mean_tolerance: None takes ``MEAN_TOLERANCE`` of the model's dtype.
+        mean_tolerance: None takes ``MEAN_TOLERANCE`` of the dtype.
+        dtype: What the policy computes in (mixed precision); None is the dtype of its weights.
     """
     sampling = SamplingConfig(max_tokens=max_tokens, temperature=temperature, seed=step)
     prompts = [prompt_of(row, processor, count=1, seed=derived_seed(20, step, i)) for i, row in enumerate(rows)]
-    dtype = str(next(p for p in model.parameters() if not p.requires_grad).dtype).removeprefix("torch.")
+    dtype = dtype or str(next(p for p in model.parameters() if not p.requires_grad).dtype).removeprefix("torch.")
     tolerance = mean_tolerance or MEAN_TOLERANCE.get(dtype, MEAN_TOLERANCE["bfloat16"])
     problems: list[str] = []
     outputs: list[GroupOutput | None] = [None] * len(prompts)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig, nearest
+from grpo_mmpc.errors import TrainingError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -23,20 +24,28 @@ SET_ELSEWHERE = {
 
 
 def grpo_arguments(config: RunConfig) -> "GRPOConfig":
-    """TRL's ``GRPOConfig`` of a run: the recipe's ``trainer`` section plus what other sections decide."""
+    """TRL's ``GRPOConfig`` of a run: the recipe's ``trainer`` section plus what other sections decide.
+
+    Raises:
+        TrainingError: TRL refuses the values, for instance bf16 where no GPU is visible.
+    """
     # heavy: imported on use
     from trl import GRPOConfig
 
     options = dict(config.trainer)
     options.setdefault("disable_tqdm", True)  # our progress line says more
     options.setdefault("report_to", "none")
-    return GRPOConfig(
-        output_dir=str(Path(config.run_dir) / "checkpoints"),
-        seed=config.seed,
-        reward_weights=[spec.weight for spec in config.rewards.mix],
-        multi_objective_aggregation=config.rewards.aggregation,
-        **options,
-    )
+    try:
+        return GRPOConfig(
+            output_dir=str(Path(config.run_dir) / "checkpoints"),
+            seed=config.seed,
+            reward_weights=[spec.weight for spec in config.rewards.mix],
+            multi_objective_aggregation=config.rewards.aggregation,
+            **options,
+        )
+    except ValueError as error:
+        hint = "" if _has_accelerator() else " (no GPU is visible here; on a CPU set trainer.use_cpu=true)"
+        raise TrainingError(f"TRL refuses these trainer values: {' '.join(str(error).split())}{hint}") from error
 
 
 def lora_arguments(config: RunConfig) -> "LoraConfig":
@@ -64,8 +73,10 @@ def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         for name in misplaced:
             yield f"trainer.{name}", f"is not set here: {SET_ELSEWHERE[name]}"
         if not unknown and not misplaced:
+            # A recipe for GPUs can be checked where there is none: only starting it needs one.
+            elsewhere = {} if _has_accelerator() else {"use_cpu": True}
             try:
-                GRPOConfig(output_dir="unused", **{"report_to": "none", **options})
+                GRPOConfig(output_dir="unused", **{"report_to": "none", **elsewhere, **options})
             except (ValueError, TypeError, ImportError, RuntimeError) as error:
                 yield "trainer", f"TRL refuses these values: {' '.join(str(error).split())}"
     adapter = raw.get("adapter") or {}
@@ -76,6 +87,12 @@ def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
                 LoraConfig(**adapter)
             except (ValueError, TypeError) as error:
                 yield "adapter", f"PEFT refuses these values: {' '.join(str(error).split())}"
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 def _wrong_types(section: str, options: Mapping[str, Any], target: Any) -> Iterable[tuple[str, str]]:

@@ -155,6 +155,7 @@ class TrainingSession:
             temperature=self.trainer.args.temperature,
             step=step,
             mean_tolerance=settings.mean_tolerance,
+            dtype="bfloat16" if self.trainer.args.bf16 else "float16" if self.trainer.args.fp16 else None,
         )
         if accelerator.is_main_process:
             path = Path(self._config.run_dir) / "parity.jsonl"

@@ -73,6 +73,26 @@ def test_check_prints_the_resolved_recipe_and_trains_nothing(tmp_path, capsys):
     assert not run_dir.exists()
 
 
+def test_a_recipe_for_gpus_can_be_checked_without_one_and_is_refused_when_it_starts(
+    tmp_path, capsys, small_catalogue, monkeypatch
+):
+    monkeypatch.setattr("grpo_mmpc.training.arguments._has_accelerator", lambda: False)
+    recipe = [str(ROOT / "recipes/qwen2_5_vl_7b.yaml"), f"run_dir={tmp_path / 'run'}"]
+    assert main(["train", *recipe, "--check"]) == 0
+    nano = ["model.name_or_path=nano:qwen2_5_vl", "model.init_kwargs={}", "model.processor_kwargs={}"]
+    assert main(["train", *recipe, *nano, f"data.catalogue={small_catalogue}", "data.held_out=0.2"]) == 2
+    assert "no GPU is visible here; on a CPU set trainer.use_cpu=true" in capsys.readouterr().err
+
+
+def test_a_recipe_that_vllm_cannot_follow_is_refused_with_the_other_mistakes(capsys):
+    overrides = ["rollout.backend=vllm", "adapter.target_modules=all-linear", "rollout.engine={seed: 3}", "sead=1"]
+    assert main(["train", str(ROOT / "recipes/nano.yaml"), *overrides]) == 2
+    said = capsys.readouterr().err
+    assert "the configuration has 3 problems" in said
+    assert "adapter.target_modules: 'all-linear' may reach modules whose adapters vLLM ignores" in said
+    assert "rollout.engine.seed: is not set here: set the top-level key seed" in said
+
+
 def test_a_missing_catalogue_and_a_missing_checkpoint_are_named(tmp_path, capsys):
     recipe = str(ROOT / "recipes/nano.yaml")
     assert main(["train", recipe, f"run_dir={tmp_path / 'run'}", f"data.catalogue={tmp_path / 'nowhere'}"]) == 2

@@ -767,7 +767,7 @@ def test_a_servers_tokens_and_log_probabilities_are_those_of_the_policy(served: 
             )[0, inputs["input_ids"].shape[1] :].tolist()
         agreed += sum(a == b for a, b in zip(ids, generated, strict=False))
         positions += max(len(ids), len(generated))
-    assert positions > 100
+    assert positions > 50
     assert agreed / positions >= 0.99
 
 
@@ -776,8 +776,9 @@ def test_a_group_holds_different_draws_and_the_same_seed_repeats_them(served: Se
     sampling = SamplingConfig(max_tokens=24, temperature=1.0)
     first, again = (served.engine.generate(served.prompts(count=4), sampling, adapter="policy") for _ in range(2))
     assert [output.completions for output in first] == [output.completions for output in again]
+    draws = {(i, tuple(completion.token_ids)) for i, output in enumerate(first) for completion in output.completions}
+    assert len(draws) > 2 * len(first)
     for output in first:
-        assert len({tuple(completion.token_ids) for completion in output.completions}) > 1
         for completion in output.completions:
             assert set(completion.token_ids).isdisjoint(served.suppressed)
 
@@ -820,8 +821,10 @@ def test_a_closed_server_leaves_neither_processes_nor_files(served: Served):
     guard = served.server._process
     (front_end,) = children(guard.pid)
     family = [guard.pid, front_end, *children(front_end)]
-    path = next(Path("/dev/shm").glob("grpo_mmpc-adapters-*/policy-*"), None)
+    models = httpx.get(f"{served.server.url}/v1/models").json()["data"]
+    (folder,) = [Path(model["root"]) for model in models if model["id"].startswith("policy-")]
+    assert folder.is_dir()
     served.server.close()
     assert not any(is_running(pid) for pid in family)
-    assert path is None or not path.parent.exists()
+    assert not folder.parent.exists()
     assert served.said[-1].startswith("vLLM answers on http://127.0.0.1:")
