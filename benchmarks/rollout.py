@@ -1,11 +1,12 @@
 """Grouped rollouts by vLLM against Transformers and against duplicated prompts, and adapter syncs against full weights.
 
     python benchmarks/rollout.py                    # about six minutes on two cores
-    python benchmarks/rollout.py --quick            # about a minute and a half, noisier, fewer syncs
+    python benchmarks/rollout.py --quick            # noisier, fewer syncs
 
-The policy is a randomly initialised Qwen2.5-VL of about 70M parameters whose prompts show pictures. Fifty token ids end
-a completion, so that lengths are mixed on every side. The three ways of generating alternate within this process, with
-one adapter, temperature 1 and the same length limit; tokens per second count completion tokens. Two base models that
+The policy is a randomly initialised Qwen2.5-VL of about 65M parameters whose prompts show pictures of 168 x 168 pixels
+(36 image tokens). Fifty token ids end a completion, so that lengths are mixed on every side, and most are far below the
+limit of 128. The three ways of generating alternate within this process, with one adapter and temperature 1; tokens per
+second count completion tokens. Two base models that
 differ in the vision tower only, and so have the same adapter, show what a sync depends on. ``sync_vs_full_weights`` is
 merging, writing and reading the full weights over a sync of ours, without the engine's own loading of those weights.
 
@@ -45,6 +46,8 @@ from grpo_mmpc.types import SamplingConfig  # noqa: E402
 
 TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 GROUP = 8
+IMAGE_SIDE_PX = 168
+MAX_TOKENS = 128
 VISION_DEPTH = {"small": 2, "large": 12}
 
 
@@ -80,16 +83,20 @@ def load_processor_of(source: str) -> Any:
     return load_processor(ModelSection(name_or_path=str(source)))
 
 
-def recipe(folder: Path) -> RunConfig:
+def recipe(folder: Path, *, rank: int) -> RunConfig:
     """What engine and policy are started from."""
     return RunConfig.model_validate(
         {
             "run_dir": str(folder / "run"),
-            "model": {"name_or_path": str(folder), "init_kwargs": {"dtype": "float32"}},
-            "adapter": {"r": 16, "lora_alpha": 32, "target_modules": TARGETS},
+            "model": {
+                "name_or_path": str(folder),
+                "init_kwargs": {"dtype": "float32"},
+                "processor_kwargs": {"min_pixels": IMAGE_SIDE_PX**2, "max_pixels": IMAGE_SIDE_PX**2},
+            },
+            "adapter": {"r": rank, "lora_alpha": 2 * rank, "target_modules": TARGETS},
             "data": {"catalogue": "nano:catalogue"},
             "rewards": {"mix": [{"name": "bleu", "weight": 1.0}]},
-            "rollout": {"backend": "vllm", "engine": {"max_model_len": 256, "max_num_seqs": 256}},
+            "rollout": {"backend": "vllm", "engine": {"max_model_len": 512, "max_num_seqs": 256}},
         }
     )
 
@@ -114,7 +121,7 @@ def make_prompts(processor: Any, count: int) -> list[Prompt]:
         messages = IMAGE_TO_TEXT.messages()
         for part in messages[0]["content"]:
             if part["type"] == "image":
-                part["image"] = draw(item.attributes, jitter=item.jitter)
+                part["image"] = draw(item.attributes, jitter=item.jitter).resize((IMAGE_SIDE_PX, IMAGE_SIDE_PX))
         ids = processor.apply_chat_template([messages], add_generation_prompt=True, tokenize=True, return_dict=True)
         prompts.append(
             Prompt(
@@ -164,7 +171,7 @@ def duplicated(prompts: list[Prompt]) -> list[Prompt]:
 def throughput(model: Any, processor: Any, engine: LocalVLLM, *, repeats: int, num_prompts: int) -> dict[str, Any]:
     """Tokens per second of the three ways, medians over repeats that alternate."""
     prompts = make_prompts(processor, num_prompts)
-    sampling = SamplingConfig(max_tokens=64, temperature=1.0)
+    sampling = SamplingConfig(max_tokens=MAX_TOKENS, temperature=1.0)
     sides: dict[str, Any] = {
         "vllm": lambda: by_vllm(engine, prompts, sampling),
         "duplicated": lambda: by_vllm(engine, duplicated(prompts), sampling),
@@ -268,13 +275,14 @@ def _resident_bytes() -> int:
 def main() -> None:
     """Run everything and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--prompts", type=int, default=16, help="prompts per rollout, eight completions each")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=12, help="prompts per rollout, eight completions each")
+    parser.add_argument("--rank", type=int, default=16, help="of the adapter (%(default)s)")
     parser.add_argument("--syncs", type=int, default=1000)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.repeats, arguments.prompts, arguments.syncs = 1, 8, 50
+        arguments.repeats, arguments.prompts, arguments.syncs = 1, 3, 20
     torch._dynamo.config.disable = True
     figures: dict[str, float] = {}
     checks: dict[str, bool] = {}
@@ -284,7 +292,7 @@ def main() -> None:
         for size in VISION_DEPTH:
             folder = Path(scratch) / size
             write_model(folder, size)
-            config = recipe(folder)
+            config = recipe(folder, rank=arguments.rank)
             processor, model = load_processor(config.model), adapted(config)
             model.generation_config.suppress_tokens = suppressed_token_ids(processor, model.config)
             engine = LocalVLLM(
@@ -327,6 +335,7 @@ def main() -> None:
         checks[f"sync_moves_the_adapter_and_nothing_else_{size}"] = values["bytes"] == values["adapter_bytes"]
     step = found["seconds_per_rollout"] + update + ours
     figures |= {
+        "adapter_rank": arguments.rank,
         "syncs": arguments.syncs,
         "sync_share_of_step": round(ours / step, 4),
         "step_seconds": round(step, 2),

@@ -1,6 +1,6 @@
 """Does the nano job come out the same under other seeds? Runs a recipe once per seed and puts the comparisons in one table.
 
-    python benchmarks/seeds.py                       # seeds 0 1 2 3 of recipes/nano.yaml, about 5 minutes each on 2 cores
+    python benchmarks/seeds.py                       # seeds 0 1 2 3 of recipes/nano.yaml, about 3 minutes each on 2 cores
     python benchmarks/seeds.py --seeds 5 6 --recipe recipes/nano_gemma3.yaml --out runs/seeds_gemma3
 
 The last line is one JSON object; --markdown writes the table that docs/results.md shows.

@@ -16,7 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="grpo-mmpc",
         description="Align multimodal LLMs with GRPO so that they complete product catalogues, and measure it.",
-        epilog="Start with: grpo-mmpc train recipes/nano.yaml   (offline, two CPU cores, about five minutes)",
+        epilog="Start with: grpo-mmpc train recipes/nano.yaml   (offline, two CPU cores, about three minutes)",
     )
     parser.add_argument("--version", action="version", version=f"grpo-mmpc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
