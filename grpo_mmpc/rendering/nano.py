@@ -18,6 +18,12 @@ class NanoRenderer:
 
     def __init__(self, size: int = 84) -> None:
         self.size = size
+        self.token_limit: int | None = None
+        """None: every word of a prompt is read."""
+
+    def prompt_tokens(self, prompts: list[str]) -> list[int]:
+        """Words of N prompts."""
+        return [len(prompt.split()) for prompt in prompts]
 
     def render(self, prompts: list[str], *, seeds: list[int]) -> "list[Image | None]":
         """Render every prompt; see ``Renderer``.

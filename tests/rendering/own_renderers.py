@@ -1,0 +1,35 @@
+"""Renderers as a user would bring them."""
+
+import hashlib
+
+from PIL import Image
+
+
+def picture_of(prompt, seed):
+    """A picture that shows which prompt and seed it is of."""
+    return Image.frombytes("RGB", (2, 2), hashlib.blake2b(f"{seed}:{prompt}".encode(), digest_size=12).digest())
+
+
+class PlainRenderer:
+    """Has ``render`` and nothing else; declines empty prompts."""
+
+    def __init__(self, size=2, *, style="plain"):
+        self.size, self.style = size, style
+
+    def render(self, prompts, *, seeds):
+        return [picture_of(p, s) if p.strip() else None for p, s in zip(prompts, seeds, strict=True)]
+
+
+def needs_a_style(*, style):
+    return PlainRenderer(style=style)
+
+
+def takes_anything(**options):
+    return PlainRenderer(**options)
+
+
+def no_renderer():
+    return "a picture"
+
+
+NOT_CALLABLE = 3
