@@ -23,8 +23,8 @@ $(STAMP): setup.cfg pyproject.toml
 
 env: $(STAMP)  ## build the environment
 
-demo: $(STAMP)  ## align the nano policy with GRPO, measure before and after, write a report
-	HF_HUB_OFFLINE=1 $(BIN)/grpo-mmpc train recipes/nano.yaml run_dir=runs/demo --overwrite
+demo: $(STAMP)  ## align the nano policy, measure before and after, write a report (ARGS=rollout.backend=vllm)
+	HF_HUB_OFFLINE=1 $(BIN)/grpo-mmpc train recipes/nano.yaml run_dir=runs/demo $(ARGS) --overwrite
 
 test: $(STAMP)  ## the default test suite: offline, CPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

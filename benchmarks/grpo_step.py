@@ -39,11 +39,11 @@ from transformers import TrainerCallback, set_seed  # noqa: E402
 from grpo_mmpc.assets import resolve_model  # noqa: E402
 from grpo_mmpc.cli.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.config import RunConfig  # noqa: E402
+from grpo_mmpc.evaluate import RunData  # noqa: E402
 from grpo_mmpc.manifest import environment  # noqa: E402
 from grpo_mmpc.policy import load_policy, load_processor  # noqa: E402
 from grpo_mmpc.prompts import stable_order  # noqa: E402
 from grpo_mmpc.reward_mix import RewardMix, completion_text  # noqa: E402
-from grpo_mmpc.run import RunData  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments  # noqa: E402
 from grpo_mmpc.training.data import training_dataset  # noqa: E402

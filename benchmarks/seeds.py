@@ -47,8 +47,8 @@ def table(comparisons: dict[int, dict], task: str) -> str:
             if m["delta"] is None:
                 cells.append("unscored")
                 continue
-            low, high = m["ci95"]
-            cells.append(f"{m['before']:.3f} → {m['after']:.3f} ({low:+.3f} … {high:+.3f})")
+            interval = f" ({m['ci95'][0]:+.3f} … {m['ci95'][1]:+.3f})" if m["ci95"] else ""
+            cells.append(f"{m['before']:.3f} → {m['after']:.3f}{interval}")
         star = "\\*" if any(comparisons[s]["tasks"][task]["metrics"][name]["was_reward"] for s in seeds) else ""
         lines.append(f"| {name}{star} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -81,9 +81,11 @@ def main() -> None:
         metrics = comparison["tasks"]["image_to_text"]["metrics"]
         for name in ("bleu", "bertscore_f1"):
             figures[f"{name}_delta_seed_{seed}"] = metrics[name]["delta"]
-            checks[f"{name}_rises_seed_{seed}"] = metrics[name]["ci95"][0] > 0
+            checks[f"{name}_rises_seed_{seed}"] = metrics[name]["ci95"] is not None and metrics[name]["ci95"][0] > 0
         recalls = {name: m for name, m in metrics.items() if name.startswith("attribute_recall")}
-        checks[f"no_attribute_falls_seed_{seed}"] = all(m["ci95"][1] >= 0 for m in recalls.values())
+        checks[f"no_attribute_falls_seed_{seed}"] = all(
+            m["ci95"] is None or m["ci95"][1] >= 0 for m in recalls.values()
+        )
     where = environment()
     result = {
         "benchmark": "seeds",

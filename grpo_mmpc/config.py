@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from grpo_mmpc.errors import ConfigError
 
 TaskName = Literal["image_to_text", "text_to_image"]
+ControlName = Literal[
+    "category_title", "other_title", "nearest_title", "blank_image", "shuffled_image", "raw_title", "nearest_image"
+]
 Check = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 """A further check on the merged raw mapping: yields (dotted key, what is wrong and what to do)."""
 
@@ -112,22 +115,57 @@ class EncodersSection(_Section):
     """Arguments of the CLIP encoder (model, device)."""
     sentence: dict[str, Any] | None = {"model": "sentence-transformers/all-MiniLM-L6-v2"}
     """Arguments of the sentence encoder (model, device)."""
+    dinov2: dict[str, Any] | None = {"model": "facebook/dinov2-base"}
+    """Arguments of the DINOv2 encoder (model, device)."""
+    lpips: dict[str, Any] | None = {}
+    """Arguments of LPIPS (weights: a local file of AlexNet; null takes torch's cache or download)."""
+    inception: dict[str, Any] | None = {}
+    """Arguments of the Inception features behind KID and FID (weights: a local file; null as above)."""
+
+
+class BestSection(_Section):
+    """Which checkpoint is the best one, chosen on items that the comparison then leaves out."""
+
+    metric: str
+    """``TASK.METRIC``, for instance ``image_to_text.bertscore_f1``."""
+    items: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the evaluated items that decide; choosing and reporting on the same items would flatter the choice."""
 
 
 class EvaluationSection(_Section):
-    """The evaluation hook."""
+    """The evaluation suite: what the training hook and ``grpo-mmpc evaluate`` run."""
 
     suite: Literal["cqbench"] = "cqbench"
+    mode: Literal["corrected", "paper"] = "corrected"
+    """``paper`` scores as the official benchmark does, its flaws included."""
     tasks: list[TaskName] | None = None
     """Null means the tasks that are trained."""
-    max_items: Annotated[int, Field(gt=0)] | None = 360
-    """Held-out items per task, balanced over categories by stable hash; null means all."""
+    metrics: list[str] | None = None
+    """Names of metrics; null means all of the mode."""
+    items_per_category: Annotated[int, Field(gt=0)] = 1000
+    """Held-out items per task and category, chosen by stable hash."""
+    max_items: Annotated[int, Field(gt=0)] | None = None
+    """Held-out items per task over all categories, balanced; null sets no further limit."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     """Prompts generated together."""
     max_tokens: dict[TaskName, Annotated[int, Field(gt=0)]] = {}
     """New tokens per task; the task's own limit where absent."""
     renderer: str | None = None
-    """``nano`` or ``module:factory``; null leaves metrics on rendered images unscored."""
+    """``nano``, ``diffusers`` or ``module:factory``; null leaves metrics on rendered images unscored."""
+    renderer_kwargs: dict[str, Any] = {}
+    """Arguments of the renderer (for ``diffusers``: model, init_kwargs, call_kwargs, batch_size, ...)."""
+    controls: list[ControlName] = [
+        "category_title",
+        "other_title",
+        "nearest_title",
+        "blank_image",
+        "shuffled_image",
+        "raw_title",
+        "nearest_image",
+    ]
+    """What needs no training, or no eyes, measured beside the policy; those of other tasks are left out."""
+    best: BestSection | None = None
+    """Compare and report the best checkpoint instead of the last one."""
     encoders: EncodersSection = EncodersSection()
     before: bool = True
     """Evaluate the base model before the first step."""

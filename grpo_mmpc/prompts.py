@@ -28,14 +28,21 @@ def stable_order(item_ids: Sequence[str], *, salt: str) -> list[int]:
     return sorted(range(len(item_ids)), key=keys.__getitem__)
 
 
-def select_balanced(catalogue: Catalogue, indices: Sequence[int], *, max_items: int | None, salt: str) -> list[int]:
+def select_balanced(
+    catalogue: Catalogue,
+    indices: Sequence[int],
+    *,
+    max_items: int | None,
+    salt: str,
+    max_per_category: int | None = None,
+) -> list[int]:
     """At most ``max_items`` items, taken from the categories in turn so that each is represented equally."""
     chosen = catalogue.items.select(indices)
     ids, categories = chosen["item_id"], chosen["category"]
     by_category: dict[str, list[int]] = defaultdict(list)
     for position in stable_order(list(ids), salt=salt):
         by_category[categories[position]].append(indices[position])
-    queues = [by_category[category] for category in sorted(by_category)]
+    queues = [by_category[category][:max_per_category] for category in sorted(by_category)]
     depth = max((len(queue) for queue in queues), default=0)
     ordered = [queue[level] for level in range(depth) for queue in queues if level < len(queue)]
     return ordered if max_items is None else ordered[:max_items]

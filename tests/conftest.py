@@ -51,7 +51,8 @@ def make_config(small_catalogue, tmp_path):
                 "max_items": 6,
                 "max_tokens": {"image_to_text": 12, "text_to_image": 12},
                 "renderer": "nano",
-                "encoders": {"bertscore": None, "clip": None, "sentence": None},
+                "controls": [],
+                "encoders": dict.fromkeys(("bertscore", "clip", "sentence", "dinov2", "lpips", "inception")),
             },
             "report": {"enabled": False},
         }

@@ -1,85 +1,151 @@
-"""``grpo-mmpc compare``: paired differences of two evaluations, with confidence intervals."""
+"""``grpo-mmpc compare``: paired differences of evaluations, and what they do and do not support."""
 
 import argparse
+import textwrap
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison
 
+_WIDTH = 110
+_NAME_WIDTH = 28
+
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser(
         "compare",
-        help="compare two evaluations, paired by item",
+        help="compare evaluations, paired by item",
         description=(
-            "Before against after on the items that both evaluations hold, with bootstrap confidence intervals per "
-            "task, category and metric. Metrics that a compared checkpoint was trained on are marked with *."
+            "Before against after on the items that both evaluations hold: bootstrap intervals, permutation p-values "
+            "corrected for everything in the table (Holm), effect sizes, and what follows in words. Any two evaluations "
+            "of the same suite, controls too; several are each compared with the first, and corrected together. Metrics "
+            "that a compared checkpoint was trained on are marked with *."
         ),
-        epilog="example: grpo-mmpc compare runs/nano/evaluations/base runs/nano/evaluations/final",
+        epilog=(
+            "example: grpo-mmpc compare runs/nano/evaluations/base runs/nano/evaluations/final --by-category "
+            "--csv differences.csv"
+        ),
     )
     parser.add_argument("before", type=Path, metavar="EVAL_A", help="evaluation folder, RUN/evaluations/NAME[/SUITE]")
-    parser.add_argument("after", type=Path, metavar="EVAL_B", help="the same of the other model")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the comparison, by category, as JSON")
+    parser.add_argument("after", type=Path, metavar="EVAL_B", help="the same of another model or control")
+    parser.add_argument("others", type=Path, metavar="EVAL_C", nargs="*", help="more to compare with EVAL_A")
+    parser.add_argument("--by-category", action="store_true", help="also print a table per category and their mean")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers, by category too, as JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="the same as CSV, one row per number")
+    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the tables as LaTeX (booktabs)")
     parser.add_argument("--resamples", type=int, default=10_000, metavar="N", help="bootstrap resamples (%(default)s)")
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare, print a table per task, write JSON if asked."""
+    """Compare, print tables and findings per task, write the files that are asked for."""
     # heavy: imported on use
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.checkpoints import run_of
-    from grpo_mmpc.evaluation.comparison import compare_evaluations, write_json
+    from grpo_mmpc.evaluation.comparison import compare_with, write_json
     from grpo_mmpc.evaluation.pairing import find_evaluation
-    from grpo_mmpc.evaluation.trained import trained_rewards
     from grpo_mmpc.report.cells import read_comparison
+    from grpo_mmpc.report.tables import write_csv, write_latex
 
     if arguments.resamples < 100:
         raise EvaluationError(f"--resamples is {arguments.resamples}; an interval needs at least 100, better 10000")
-    before, after = find_evaluation(arguments.before), find_evaluation(arguments.after)
-    rewards: dict[str, set[str]] = defaultdict(set)
-    for evaluation in (before, after):
-        run_dir = run_of(evaluation)
-        if run_dir is not None and evaluation.resolve().parent.name != "base":
-            for trained_task, names in trained_rewards(run_dir).items():
-                rewards[trained_task] |= set(names)
-    content = compare_evaluations(before, after, reward_names=rewards, resamples=arguments.resamples)
-    print(f"before: {content['before_folder']}\nafter:  {content['after_folder']}")
-    comparison = read_comparison(content)
-    for task in comparison.tasks:
-        print("\n" + "\n".join(_table(task, comparison)))
+    for option in ("out", "csv", "latex"):
+        path = getattr(arguments, option)
+        if path is not None and path.is_dir():
+            raise EvaluationError(f"--{option} {path} is a folder; name a file to write, such as {path / 'comparison'}")
+    before = find_evaluation(arguments.before)
+    others = [find_evaluation(path) for path in (arguments.after, *arguments.others)]
+    rewards = [_rewards(before, other) for other in others]
+    contents = compare_with(before, others, reward_names=rewards, resamples=arguments.resamples)
+    comparisons = [read_comparison(content) for content in contents]
+    for comparison in comparisons:
+        print(f"before: {comparison.before_folder}\nafter:  {comparison.after_folder}")
+        for task in comparison.tasks:
+            print("\n" + "\n".join(_told(task, comparison, by_category=arguments.by_category)) + "\n")
+
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, content)
-        print(f"\nwritten to {arguments.out}")
-    else:
-        print("\nby category: add --out FILE")
+        write_json(arguments.out, contents[0] if len(contents) == 1 else {"comparisons": contents})
+    if arguments.csv is not None:
+        write_csv(arguments.csv, comparisons)
+    if arguments.latex is not None:
+        write_latex(arguments.latex, comparisons, by_category=arguments.by_category)
+    for path in (arguments.out, arguments.csv, arguments.latex):
+        if path is not None:
+            print(f"written to {path}")
+    if not arguments.by_category:
+        print("by category: add --by-category, or --csv FILE")
     return 0
 
 
-def _table(task: "TaskComparison", comparison: "Comparison") -> list[str]:
-    """The lines of one task, at most 100 columns for metric names of up to 30 characters."""
+def _rewards(before: Path, after: Path) -> dict[str, set[str]]:
+    """By task, rewards that either side was trained on; the base model and controls were trained on none."""
+    # heavy: imported on use
+    from grpo_mmpc.evaluation.checkpoints import run_of
+    from grpo_mmpc.evaluation.trained import trained_rewards
+
+    rewards: dict[str, set[str]] = defaultdict(set)
+    for evaluation in (before, after):
+        run_dir, name = run_of(evaluation), evaluation.resolve().parent.name
+        if run_dir is not None and name != "base" and not name.startswith("control-"):
+            for task, names in trained_rewards(run_dir).items():
+                rewards[task] |= set(names)
+    return rewards
+
+
+def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool) -> list[str]:
+    """Everything about one task, at most 110 columns wide."""
+    from grpo_mmpc.report.findings import findings
+    from grpo_mmpc.report.labels import words
+
     left_out = f"; left out: {task.before_only} only before, {task.after_only} only after"
     unpaired = left_out if task.before_only or task.after_only else ""
-    width = min(30, max([len(name) + 2 for name in task.metrics] + [12]))
-    interval = f"{comparison.percent} interval"
-    lines = [
-        f"{task.task}: {task.n} items{unpaired}",
-        f"{'metric':<{width}} {'before':>8} {'after':>8} {'change':>8}  {interval:^18} {'items':>7}  verdict",
-    ]
-    lines += [_line(name, cell, width=width) for name, cell in task.metrics.items()]
-    if any(cell.was_reward for cell in task.metrics.values()):
-        lines.append("* trained on: inflated by training, judge by the others")
+    lines = [f"{task.task}: {task.n} items{unpaired}", *_table(task.metrics, comparison)]
+    if by_category:
+        lines += ["", f"{task.task}, mean over {len(task.categories)} categories"]
+        lines += _table(task.macro, comparison, counted="groups")
+        for category, cells in task.categories.items():
+            items = max((cell.n for cell in cells.values()), default=0)
+            lines += ["", f"{task.task}, {words(category)}: {items} items", *_table(cells, comparison)]
+    lines.append("")
+    for sentence in findings(task):
+        lines += textwrap.wrap(sentence, _WIDTH, subsequent_indent="  ", break_long_words=False)
     return lines
 
 
+def _table(cells: Mapping[str, "Cell"], comparison: "Comparison", *, counted: str = "items") -> list[str]:
+    interval = f"{comparison.percent} interval"
+    head = f"{'before':>8} {'after':>8} {'change':>8}  {interval:^17} {'p (Holm)':>8} {'effect':>6} {counted:>6}"
+    width = min(_NAME_WIDTH, max([len(name) + 2 for name in cells] + [12]))
+    return [f"{'metric':<{width}} {head}  verdict", *(_line(name, cell, width=width) for name, cell in cells.items())]
+
+
 def _line(name: str, cell: "Cell", *, width: int) -> str:
-    label = f"{name} *" if cell.was_reward else name
+    from grpo_mmpc.report.labels import p_value
+
+    star = " *" if cell.was_reward else ""
+    label = name if len(name + star) <= width else f"{name[: width - len(star) - 1]}…"
+    label = f"{label + star:<{width}}"
     if cell.before is None or cell.after is None or cell.delta is None:
-        return f"{label:<{width}} {'-':>8} {'-':>8} {'-':>8}  {'':^18} {0:>7}  {cell.verdict}"
-    interval = f"{cell.interval[0]:+.4f} {cell.interval[1]:+.4f}" if cell.interval else ""
-    numbers = f"{cell.before:>8.4f} {cell.after:>8.4f} {cell.delta:>+8.4f}"
-    return f"{label:<{width}} {numbers}  {interval:^18} {cell.n_scored:>7}  {cell.verdict}"
+        return f"{label} {'-':>8} {'-':>8} {'-':>8}  {'':^17} {'-':>8} {'-':>6} {0:>6}  {cell.verdict}"
+    interval = f"{_signed(cell.interval[0]):>8} {_signed(cell.interval[1]):>8}" if cell.interval else ""
+    numbers = f"{_plain(cell.before):>8} {_plain(cell.after):>8} {_signed(cell.delta):>8}"
+    p = "-" if cell.p_holm is None else p_value(cell.p_holm)
+    effect = "-" if cell.effect_size is None else f"{cell.effect_size:+.2f}"
+    return f"{label} {numbers}  {interval:^17} {p:>8} {effect:>6} {cell.n_scored:>6}  {cell.verdict}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.{_decimals(value)}f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    """As many as keep a number within eight characters: 0.1234, 23.45 (dB), 231.4 (FID)."""
+    return 4 if abs(value) < 10 else 2 if abs(value) < 1000 else 0

@@ -26,6 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.cli.recipe import load_recipe
 
     config = load_recipe(arguments.recipe)
-    from grpo_mmpc.run import run_evaluation
+    from grpo_mmpc.evaluate import run_evaluation
 
     return run_evaluation(config, checkpoint=arguments.checkpoint, out=arguments.out)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from grpo_mmpc.config import RewardSpec, RunConfig, load_config
+from grpo_mmpc.config import RewardSpec, RunConfig, load_config, nearest
 
 
 def load_recipe(arguments: Sequence[str]) -> RunConfig:
@@ -21,7 +21,7 @@ def load_recipe(arguments: Sequence[str]) -> RunConfig:
     from grpo_mmpc.rollout.vllm_arguments import check_rollout
     from grpo_mmpc.training.arguments import check_trainer
 
-    return load_config(files, overrides, checks=[check_rewards, check_trainer, check_rollout])
+    return load_config(files, overrides, checks=[check_rewards, check_trainer, check_rollout, check_evaluation])
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -43,6 +43,29 @@ def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         return _unknown_names(specs_by_index)
     tasks = raw.get("tasks", ["image_to_text"])
     return list(check_mix(specs, tasks if isinstance(tasks, list) else []))
+
+
+def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Names of metrics that do not exist, in ``evaluation.metrics`` and ``evaluation.best.metric``."""
+    from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
+    from grpo_mmpc.tasks import TASKS
+
+    section = raw.get("evaluation")
+    if not isinstance(section, Mapping):
+        return
+    mode = section.get("mode", "corrected")
+    known = METRICS_OF_MODE.get(mode if isinstance(mode, str) else "", {})
+    names = section.get("metrics")
+    for index, name in enumerate(names if isinstance(names, list) and known else []):
+        if name not in known and not str(name).startswith("attribute_recall_"):
+            yield f"evaluation.metrics.{index}", f"no metric {name!r} in mode {mode}; {nearest(str(name), known)}"
+    best = section.get("best")
+    chosen = best.get("metric") if isinstance(best, Mapping) else None
+    if isinstance(chosen, str):
+        task, _, name = chosen.partition(".")
+        if task not in TASKS or (known and name not in known):
+            example = "image_to_text.bertscore_f1"
+            yield "evaluation.best.metric", f"expected TASK.METRIC such as {example}, found {chosen!r}"
 
 
 def _unknown_names(specs: Mapping[int, RewardSpec]) -> list[tuple[str, str]]:

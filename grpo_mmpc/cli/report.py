@@ -2,7 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpo_mmpc.report.run_files import RunFiles
 
 
 def add_parser(commands: Any) -> None:
@@ -38,20 +41,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _update_comparison(run_dir: Path) -> Path | None:
-    """Compare base with the latest evaluated checkpoint, unless ``comparison.json`` already goes that far.
+    """Compare base with the reported checkpoint and its controls, unless ``comparison.json`` already goes that far.
 
     An interrupted run has evaluations but no comparison yet, or one that was made before it was resumed.
     """
-    from grpo_mmpc.evaluation.checkpoints import latest_checkpoint
-    from grpo_mmpc.evaluation.comparison import write_comparison
+    from grpo_mmpc.evaluation.comparison import reported_checkpoint, write_comparison
     from grpo_mmpc.report.run_files import read_run, section
 
     files = read_run(run_dir)
-    latest = latest_checkpoint(run_dir, suite=files.suite)
-    if latest in (None, "base") or "base" not in files.summaries:
+    reported = reported_checkpoint(run_dir, suite=files.suite)
+    if reported in (None, "base") or "base" not in files.summaries:
         return None
-    if files.comparison is not None and files.comparison.after == latest:
+    if files.comparison is not None and files.comparison.after == reported and _covers_controls(files):
         return None
     resamples = section(files.config, "evaluation").get("resamples")
     count = resamples if isinstance(resamples, int) else 10_000
-    return write_comparison(run_dir, after=latest, suite=files.suite, resamples=count)
+    return write_comparison(run_dir, after=reported, suite=files.suite, resamples=count)
+
+
+def _covers_controls(files: "RunFiles") -> bool:
+    """Whether every control that was evaluated is in the comparison."""
+    from grpo_mmpc.evaluation.controls import CONTROLS
+
+    evaluated = {name for name in CONTROLS for folder in files.summaries if folder.startswith(f"control-{name}")}
+    return files.comparison is not None and evaluated <= set(files.comparison.controls)

@@ -1,13 +1,19 @@
-"""Metrics as sums over items, the form in which they can be resampled."""
+"""Metrics as sums over items, the form in which they can be resampled, and metrics that have no such form."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.pairing import Floats, PairedScores
+from grpo_mmpc.evaluation.pairing import PairedScores
+from grpo_mmpc.evaluation.statistics import Floats
+
+if TYPE_CHECKING:
+    from grpo_mmpc.metrics.table import Metric
 
 Aggregate = Callable[[Floats, Floats], Floats]
 """(sums ``[..., S]``, number of scored items ``[...]``) -> values ``[...]``."""
@@ -25,11 +31,26 @@ class Measure:
     scored: NDArray[np.bool_]
     """``[N]``."""
     aggregate: Aggregate
+    is_mean: bool
+    """The value is the mean of one score per item (S = 1), not a function of the whole corpus."""
+
+    def values(self, sums: Floats, scored: Floats) -> Floats:
+        """Values ``[...]`` from column sums ``[..., S]`` and counts ``[...]``; NaN where nothing was scored."""
+        known = np.where(scored > 0, scored, np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = self.aggregate(sums, known)
+        return np.where(np.isnan(known), np.nan, values)
 
 
-def _mean(sums: Floats, scored: Floats) -> Floats:
-    mean: Floats = sums[..., 0] / scored
-    return mean
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMetric:
+    """A metric of a whole set of items (FID): one value per category and side, nothing to pair or resample."""
+
+    name: str
+    higher_is_better: bool
+    overall: tuple[float, float]
+    """Before and after, NaN = unscored: the unweighted mean over categories."""
+    categories: Mapping[str, tuple[float, float]]
 
 
 def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
@@ -38,7 +59,11 @@ def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
     for name, before in scores.before.scores.items():
         if name in scores.after.scores:
             after = scores.after.scores[name]
-            measures.append(_measure(name, before=before[:, None], after=after[:, None], aggregate=_mean))
+            metric = _of_table(name, mode=scores.mode)
+            if metric is None or (task in metric.tasks and metric.of_set is None):
+                measures.append(
+                    _measure(name, metric, before=before[:, None], after=after[:, None], aggregate=_mean, is_mean=True)
+                )
     for name, before in scores.before.statistics.items():
         if name in scores.after.statistics:
             after = scores.after.statistics[name]
@@ -47,49 +72,85 @@ def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
                     f"{name}: {before.shape[1]} statistics per item before, {after.shape[1]} after; "
                     "evaluate both with the same version"
                 )
-            measures.append(_measure(name, before=before, after=after, aggregate=_corpus_aggregate(name)))
-    # All tasks share one table of samples, so a task's rows have (empty) columns for metrics of the other tasks.
-    applicable = [measure for measure in measures if _applies(measure.name, task=task)]
-    return sorted(applicable, key=lambda measure: _table_position(measure.name))
+            metric = _of_table(name, mode=scores.mode)
+            aggregate = _corpus_aggregate(name, metric)
+            # All tasks share one table of samples: a task's rows have (empty) columns for metrics of the other tasks.
+            if metric is not None and task in metric.tasks:
+                measures.append(_measure(name, metric, before=before, after=after, aggregate=aggregate, is_mean=False))
+    return sorted(measures, key=lambda measure: table_position(measure.name, mode=scores.mode))
 
 
-def _measure(name: str, *, before: Floats, after: Floats, aggregate: Aggregate) -> Measure:
+def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
+    """Metrics of whole sets that both summaries hold, in the order of the metric table.
+
+    They are unscored when items were left out: the values then belong to different sets.
+    """
+    before, after = scores.before.summary, scores.after.summary
+    same_items = not scores.before_only and not scores.after_only and not scores.held_back
+
+    def values(*path: str) -> tuple[float, float]:
+        return (_mean_in(before, path), _mean_in(after, path)) if same_items else (math.nan, math.nan)
+
+    metrics = []
+    for name in _section(before, "metrics"):
+        metric = _of_table(name, mode=scores.mode)
+        if name in _section(after, "metrics") and metric is not None and metric.of_set and task in metric.tasks:
+            metrics.append(
+                SetMetric(
+                    name=name,
+                    higher_is_better=metric.higher_is_better,
+                    overall=values("metrics", name),
+                    categories={name_: values("categories", name_, name) for name_ in set(scores.categories)},
+                )
+            )
+    return sorted(metrics, key=lambda metric: table_position(metric.name, mode=scores.mode))
+
+
+def table_position(name: str, *, mode: str) -> int:
+    """Position in the metric table; metrics it does not list (per attribute kind) keep their order after the others."""
+    table = _table(mode)
+    return list(table).index(name) if name in table else len(table)
+
+
+def _mean(sums: Floats, scored: Floats) -> Floats:
+    mean: Floats = sums[..., 0] / scored
+    return mean
+
+
+def _measure(
+    name: str, metric: "Metric | None", *, before: Floats, after: Floats, aggregate: Aggregate, is_mean: bool
+) -> Measure:
     scored: NDArray[np.bool_] = np.logical_and(np.isfinite(before).all(axis=1), np.isfinite(after).all(axis=1))
     return Measure(
         name=name,
-        higher_is_better=_higher_is_better(name),
+        higher_is_better=metric is None or metric.higher_is_better,
         before=np.where(scored[:, None], before, 0.0),
         after=np.where(scored[:, None], after, 0.0),
         scored=scored,
         aggregate=aggregate,
+        is_mean=is_mean,
     )
 
 
-def _higher_is_better(name: str) -> bool:
-    from grpo_mmpc.metrics.table import METRICS  # heavy: imported on use
+def _table(mode: str) -> "Mapping[str, Metric]":
+    from grpo_mmpc.evaluation.suite import METRICS_OF_MODE  # heavy: imported on use
 
-    return METRICS[name].higher_is_better if name in METRICS else True
-
-
-def _applies(name: str, *, task: str) -> bool:
-    from grpo_mmpc.metrics.table import METRICS  # heavy: imported on use
-
-    if name.startswith("attribute_recall_"):
-        name = "attribute_recall"
-    return name not in METRICS or task in METRICS[name].tasks
+    if mode not in METRICS_OF_MODE:
+        raise EvaluationError(
+            f"the evaluations were scored in mode {mode!r}, which this version does not know "
+            f"({', '.join(METRICS_OF_MODE)}); compare with the version that evaluated"
+        )
+    return METRICS_OF_MODE[mode]
 
 
-def _table_position(name: str) -> int:
-    """Position in the metric table; metrics it does not list (per attribute kind) keep their order after the others."""
-    from grpo_mmpc.metrics.table import METRICS  # heavy: imported on use
+def _of_table(name: str, *, mode: str) -> "Metric | None":
+    """The metric of this name, or the one it is a part of (``attribute_recall`` of ``attribute_recall_color``)."""
+    table = _table(mode)
+    whole = [known for known in table if name == known or name.startswith(f"{known}_")]
+    return table[max(whole, key=len)] if whole else None
 
-    return list(METRICS).index(name) if name in METRICS else len(METRICS)
 
-
-def _corpus_aggregate(name: str) -> Aggregate:
-    from grpo_mmpc.metrics.table import METRICS  # heavy: imported on use
-
-    metric = METRICS.get(name)
+def _corpus_aggregate(name: str, metric: "Metric | None") -> Aggregate:
     if metric is None or metric.aggregate is None:
         raise EvaluationError(
             f"the evaluation holds statistics of {name!r}, but this version has no corpus-level metric of that name; "
@@ -99,11 +160,13 @@ def _corpus_aggregate(name: str) -> Aggregate:
     return lambda sums, _: np.asarray(aggregate(sums), dtype=np.float64)
 
 
-def measure_values(measure: Measure, sums: Floats) -> tuple[Floats, Floats]:
-    """Before and after from column sums ``[..., 2 S + 1]``; NaN where nothing was scored."""
-    width = measure.before.shape[1]
-    scored = np.where(sums[..., -1] > 0, sums[..., -1], np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        before = measure.aggregate(sums[..., :width], scored)
-        after = measure.aggregate(sums[..., width : 2 * width], scored)
-    return np.where(np.isnan(scored), np.nan, before), np.where(np.isnan(scored), np.nan, after)
+def _section(content: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    for key in path:
+        content = content.get(key) or {}
+    return content
+
+
+def _mean_in(summary: Mapping[str, Any], path: tuple[str, ...]) -> float:
+    """``mean`` of one cell of a summary, which writes NaN as null."""
+    mean = _section(summary, *path).get("mean")
+    return math.nan if mean is None else float(mean)

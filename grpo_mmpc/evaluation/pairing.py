@@ -1,7 +1,7 @@
 """Reads two evaluations of one suite and pairs their items."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.checkpoints import run_of
-
-Floats = NDArray[np.float64]
+from grpo_mmpc.evaluation.statistics import Floats
 
 SAMPLES_FILE = "samples.parquet"
 SUMMARY_FILE = "summary.json"
@@ -31,6 +30,8 @@ class TaskScores:
     """Item-level metrics by name, ``[N]``; NaN = unscored."""
     statistics: Mapping[str, Floats]
     """Sufficient statistics of corpus-level metrics by name, ``[N, S]``; a row of NaN = unscored."""
+    summary: Mapping[str, Any]
+    """The task's part of ``summary.json``: the only place of metrics that have a value per set alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Evaluation:
     folder: Path
     suite: str
     version: str
+    mode: str
+    """``corrected`` or ``paper``."""
     checkpoint: str
     tasks: Mapping[str, TaskScores]
 
@@ -48,6 +51,8 @@ class Evaluation:
 class PairedScores:
     """The items of one task that both evaluations hold, in the order of the first."""
 
+    mode: str
+    """``corrected`` or ``paper``: which table the metrics are of."""
     categories: list[str]
     before: TaskScores
     after: TaskScores
@@ -55,6 +60,8 @@ class PairedScores:
     """Items that only the first evaluation holds; left out."""
     after_only: int
     """Items that only the second evaluation holds; left out."""
+    held_back: int
+    """Items that both hold and that were left out on purpose."""
 
     @property
     def metrics_of_one_side(self) -> set[str]:
@@ -94,13 +101,21 @@ def read_evaluation(folder: Path) -> Evaluation:
         folder=folder,
         suite=str(summary["suite"]),
         version=str(summary["version"]),
+        mode=str(summary.get("mode", "corrected")),
         checkpoint=_checkpoint(folder, summary),
-        tasks=_read_scores(folder / SAMPLES_FILE),
+        tasks=_read_scores(folder / SAMPLES_FILE, summary.get("tasks") or {}),
     )
 
 
-def pair(*, before: Evaluation, after: Evaluation) -> dict[str, PairedScores]:
+def pair(
+    *, before: Evaluation, after: Evaluation, held_back: Callable[[str], bool] | None = None
+) -> dict[str, PairedScores]:
     """Pair two evaluations of the same suite by (task, item), for the tasks that both hold.
+
+    Args:
+        before: One evaluation.
+        after: The other.
+        held_back: Items to leave out, by id.
 
     Raises:
         EvaluationError: The suites or versions differ, no task or item is shared, or an item changed its category.
@@ -112,19 +127,29 @@ def pair(*, before: Evaluation, after: Evaluation) -> dict[str, PairedScores]:
             f"{after.folder} is suite {after.suite!r} version {after.version}; "
             "evaluate both with the same version of the same suite"
         )
+    if before.mode != after.mode:
+        raise EvaluationError(
+            f"these evaluations cannot be compared: {before.folder} was scored in {before.mode} mode, "
+            f"{after.folder} in {after.mode} mode; metrics of one name mean different things there"
+        )
     shared = [task for task in before.tasks if task in after.tasks]
     if not shared:
         raise EvaluationError(
             f"these evaluations share no task: {before.folder} holds {', '.join(before.tasks) or 'none'}, "
             f"{after.folder} holds {', '.join(after.tasks) or 'none'}"
         )
-    return {task: _pair_task(task, before=before, after=after) for task in shared}
+    return {task: _pair_task(task, before=before, after=after, held_back=held_back) for task in shared}
 
 
-def _pair_task(task: str, *, before: Evaluation, after: Evaluation) -> PairedScores:
+def _pair_task(
+    task: str, *, before: Evaluation, after: Evaluation, held_back: Callable[[str], bool] | None
+) -> PairedScores:
     first, second = before.tasks[task], after.tasks[task]
     row_after = {item_id: row for row, item_id in enumerate(second.item_ids)}
-    rows = [(row, row_after[item_id]) for row, item_id in enumerate(first.item_ids) if item_id in row_after]
+    shared = [(row, row_after[item_id]) for row, item_id in enumerate(first.item_ids) if item_id in row_after]
+    rows = [pair for pair in shared if held_back is None or not held_back(first.item_ids[pair[0]])]
+    if shared and not rows:
+        raise EvaluationError(f"{task}: all {len(shared)} items were held back; evaluate more of them")
     if not rows:
         raise EvaluationError(
             f"{task}: {before.folder} and {after.folder} share no item_id "
@@ -139,11 +164,13 @@ def _pair_task(task: str, *, before: Evaluation, after: Evaluation) -> PairedSco
                 f"but in {other!r} in {after.folder}; both evaluations must read the same catalogue"
             )
     return PairedScores(
+        mode=before.mode,
         categories=left.categories,
         before=left,
         after=right,
-        before_only=len(first.item_ids) - len(rows),
-        after_only=len(second.item_ids) - len(rows),
+        before_only=len(first.item_ids) - len(shared),
+        after_only=len(second.item_ids) - len(shared),
+        held_back=len(shared) - len(rows),
     )
 
 
@@ -160,6 +187,7 @@ def _take(scores: TaskScores, rows: NDArray[np.int64]) -> TaskScores:
         categories=[scores.categories[row] for row in rows],
         scores={name: values[rows] for name, values in scores.scores.items()},
         statistics={name: values[rows] for name, values in scores.statistics.items()},
+        summary=scores.summary,
     )
 
 
@@ -175,7 +203,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def _read_scores(path: Path) -> dict[str, TaskScores]:
+def _read_scores(path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScores]:
     import pyarrow as pa  # heavy: imported on use
     import pyarrow.parquet as pq
 
@@ -201,6 +229,7 @@ def _read_scores(path: Path) -> dict[str, TaskScores]:
             categories=[str(value) for value in rows.column("category").to_pylist()],
             scores=_item_scores(rows, wanted),
             statistics=_statistics(rows, wanted),
+            summary=summaries.get(str(task)) or {},
         )
     return scores
 
@@ -212,8 +241,7 @@ def _item_scores(rows: Any, columns: list[str]) -> dict[str, Floats]:
     for column in columns:
         metric = column.removeprefix(SCORE_PREFIX)
         if column.startswith(SCORE_PREFIX) and metric not in corpus_level:
-            values = rows.column(column).to_pylist()
-            scores[metric] = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+            scores[metric] = rows.column(column).to_numpy().astype(np.float64)  # null becomes NaN
     return scores
 
 

@@ -1,8 +1,7 @@
-"""Paired bootstrap over items, with intervals that stay honest when there are few items."""
+"""What a difference may be called: the fewest items, correction for many comparisons, effect size, verdict."""
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +9,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-BETTER, WORSE, NO_EVIDENCE, TOO_FEW, UNSCORED = "better", "worse", "no evidence", "too few items", "unscored"
-"""Verdicts on a difference, see ``verdict``."""
-
-_CHUNK_CELLS = 400_000
-"""Resample counts held at once (3 MB): memory stays flat whatever the number of items and resamples."""
+BETTER, WORSE, NO_EVIDENCE = "better", "worse", "no evidence"
+TOO_FEW, NO_INTERVAL, UNSCORED = "too few items", "no interval", "unscored"
+VERDICTS = (BETTER, WORSE, NO_EVIDENCE, TOO_FEW, NO_INTERVAL, UNSCORED)
+"""Verdicts on a difference, see ``verdict``. ``no interval`` is the one of a metric without values per item."""
 
 
 class Interval(NamedTuple):
@@ -24,26 +22,45 @@ class Interval(NamedTuple):
     high: float
 
 
-def verdict(delta: float | None, interval: tuple[float, float] | None, *, higher_is_better: bool) -> str:
-    """What a difference and its confidence interval say, in words.
+def verdict(
+    delta: float | None,
+    interval: tuple[float, float] | None,
+    p_holm: float | None,
+    *,
+    higher_is_better: bool,
+    confidence: float,
+) -> str:
+    """What a difference may be called, in words.
+
+    Two things have to agree: the p-value, corrected for all comparisons that are shown together, and the interval of
+    this one difference. The first holds the chance of *any* false ``better`` or ``worse`` in the family to
+    ``1 - confidence``; the second guards against differences so skewed that flipping their signs says little about
+    their mean, and keeps a reader from seeing ``better`` beside an interval that holds 0.
 
     Args:
         delta: After minus before; None when nothing was scored.
-        interval: None when there were too few items for one.
+        interval: Uncorrected, None when there were too few items for one.
+        p_holm: Corrected p-value, None when there were too few items for one.
         higher_is_better: Direction of the metric.
+        confidence: For instance 0.95.
 
     Returns:
-        ``better`` or ``worse`` when the interval excludes 0, ``no evidence`` when it does not, ``too few items`` or
-        ``unscored`` when there is no interval.
+        ``better`` or ``worse`` when ``p_holm <= 1 - confidence`` and the interval excludes 0, ``no evidence`` when
+        not, ``too few items`` or ``unscored`` when there is no interval.
     """
     if delta is None:
         return UNSCORED
-    if interval is None:
+    if interval is None or p_holm is None:
         return TOO_FEW
     low, high = interval
-    if low <= 0 <= high:
+    if low <= 0 <= high or p_holm > 1 - confidence + 1e-12:
         return NO_EVIDENCE
     return BETTER if (low > 0) == higher_is_better else WORSE
+
+
+def interval_key(confidence: float) -> str:
+    """Key of an interval in a cell of ``comparison.json``: ``ci95`` at 0.95."""
+    return f"ci{100 * confidence:g}"
 
 
 def min_items(confidence: float) -> int:
@@ -52,91 +69,51 @@ def min_items(confidence: float) -> int:
     With n paired differences the strongest possible finding is that all have one sign, which chance alone gives with
     probability ``2 * 0.5**n``. Where that exceeds ``1 - confidence`` no interval keeps its promise, so none is given.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     return math.ceil(1 - math.log2(1 - confidence) - 1e-9)
 
 
-def bootstrap_sums(values: Floats, *, resamples: int, seed: Sequence[int]) -> Floats:
-    """Column sums over resamples of the rows, every column seeing the same resampled rows.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): p-values that hold for the whole family at once.
 
-    Anything that is a function of sums over items (a mean of the scored items, a corpus BLEU) can be bootstrapped from
-    these sums: give its numerator and denominator as columns.
-
-    Args:
-        values: One row per item, ``[N, K]``, finite.
-        resamples: R, how many times N rows are drawn with replacement.
-        seed: Entropy of the generator; the same seed, N and R draw the same rows.
-
-    Returns:
-        ``[R, K]``.
-    """
-    num_items, num_columns = values.shape
-    if num_items == 0:
-        raise ValueError("cannot resample zero items")
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}, expected at least 1")
-    generator = np.random.default_rng(list(seed))
-    sums = np.empty((resamples, num_columns))
-    chunk = max(1, _CHUNK_CELLS // num_items)
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn = generator.integers(0, num_items, size=(rows, num_items))
-        # How often each item was drawn turns the resampled sum into one matrix product for all columns.
-        drawn += np.arange(rows)[:, None] * num_items
-        counts = np.bincount(drawn.ravel(), minlength=rows * num_items).reshape(rows, num_items)  # [rows, N]
-        sums[start : start + rows] = counts.astype(np.float64) @ values
-    return sums
-
-
-def expanded_percentile_interval(draws: Floats, *, confidence: float, num_items: int) -> Interval | None:
-    """Percentile bootstrap interval, widened for small samples.
-
-    The plain percentile interval is too narrow by about ``sqrt((n - 1) / n)`` and uses normal where t quantiles belong;
-    Hesterberg (2015, arXiv 1411.5279, "expanded percentile interval") moves the two percentiles outwards to make up for
-    both. At 40 items the 2.5% tail becomes 2.0%; at 1,000 items nothing visible changes.
+    The k-th smallest of m is multiplied by ``m - k + 1``, capped at 1, and never put below a smaller one's result.
+    Valid under any dependence between the comparisons, and never weaker than Bonferroni's.
 
     Args:
-        draws: Bootstrap replicates ``[R]``; NaN ones (a resample without any scored item) are left out.
-        confidence: For instance 0.95.
-        num_items: Items that carry a score, n.
+        p_values: Of every comparison of the family, in any order.
 
     Returns:
-        The interval, or None when ``num_items`` is below ``min_items(confidence)`` or no replicate is finite.
+        Corrected p-values in the same order.
     """
-    if num_items < min_items(confidence):
-        return None
-    finite = draws[np.isfinite(draws)]
-    if finite.size == 0:
-        return None
-    tail = expanded_tail(confidence=confidence, num_items=num_items)
-    low, high = np.quantile(finite, [tail, 1 - tail])
-    return Interval(low=float(low), high=float(high))
+    m = len(p_values)
+    corrected, running = [0.0] * m, 0.0
+    for rank, position in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (m - rank) * p_values[position]))
+        corrected[position] = running
+    return corrected
 
 
-def expanded_tail(*, confidence: float, num_items: int) -> float:
-    """Share of bootstrap replicates left out at each end, ``Phi(-sqrt(n / (n - 1)) * t)``; at most (1-confidence)/2."""
-    _check_confidence(confidence)
-    if num_items < 2:
-        raise ValueError(f"an interval needs at least 2 items, got {num_items}")
-    quantile = _t_quantile(1 - (1 - confidence) / 2, degrees=num_items - 1)
-    return NormalDist().cdf(-math.sqrt(num_items / (num_items - 1)) * quantile)
+def effect_size(differences: Floats) -> float | None:
+    """Standardised mean of paired differences, d_z: their mean over their standard deviation (n - 1).
 
+    Its sign is that of after minus before, whatever the direction of the metric. 0.2 is called small, 0.5 medium, 0.8
+    large (Cohen 1988, for d; d_z is larger the more alike before and after are).
 
-def _t_quantile(probability: float, *, degrees: int) -> float:
-    """Quantile of Student's t by its expansion around the normal one (Abramowitz & Stegun 26.7.5).
+    Args:
+        differences: After minus before of the scored items, ``[N]``.
 
-    Right to three digits from 5 degrees of freedom at the 97.5% quantile, better above.
+    Returns:
+        None below two items, and where all differences are the same: no spread to measure by.
     """
-    x = NormalDist().inv_cdf(probability)
-    terms = (
-        (x**3 + x) / 4,
-        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
-        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
-    )
-    return x + math.fsum(term / degrees**power for power, term in enumerate(terms, start=1))
+    if len(differences) < 2:
+        return None
+    spread = float(np.std(differences, ddof=1))
+    if spread <= 1e-9 * float(np.abs(differences).max()):  # equal but for rounding
+        return None
+    return float(np.mean(differences)) / spread
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Refuse what is not a share, such as 95."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a share between 0 and 1, such as 0.95")

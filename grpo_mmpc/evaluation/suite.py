@@ -6,12 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from grpo_mmpc.metrics.paper import ERROR_TEXT, PAPER_METRICS
+from grpo_mmpc.metrics.paper_images import PAPER_IMAGE_METRICS
 from grpo_mmpc.metrics.table import METRICS, Metric, attribute_recall_metrics
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same completions would be scored differently."""
+
+METRICS_OF_MODE: dict[str, dict[str, Metric]] = {
+    "corrected": METRICS,
+    # How many completions can be judged at all is shown in every mode.
+    "paper": PAPER_METRICS | PAPER_IMAGE_METRICS | {name: METRICS[name] for name in ("render_rate", "parse_rate")},
+}
+"""Every metric by name, by mode; see ``attribute_recall_metrics`` for those that depend on the catalogue."""
+
+MALFORMED = {"corrected": None, "paper": ERROR_TEXT}
+"""What stands for a completion that does not parse. The official script's word is rendered and embedded like a title, and
+so gets a share of the score; use it for comparisons with that script only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +32,16 @@ class Suite:
     """Content quality of completions on held-out items."""
 
     name: str
+    mode: str
+    """``corrected`` or ``paper``."""
     rows: tuple[PromptRow, ...]
     """Prompts of all tasks."""
     sampling: Mapping[str, SamplingConfig]
     """Greedy, by task."""
     settings: Mapping[str, Any]
-    """Encoders and renderer, as configured: part of the key."""
+    """Catalogue, encoders and renderer: part of the key."""
+    chosen: tuple[str, ...] | None = None
+    """Names of the metrics wanted; None means all of the mode."""
 
     @property
     def tasks(self) -> list[str]:
@@ -37,18 +54,31 @@ class Suite:
         content = {
             "version": VERSION,
             "name": self.name,
+            "mode": self.mode,
+            "metrics": self.chosen,
             "prompts": [(row.prompt_id, row.reference, row.messages) for row in self.rows],
             "sampling": {task: repr(sampling) for task, sampling in self.sampling.items()},
             "settings": self.settings,
         }
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
+    def rows_of(self, task: str) -> list[PromptRow]:
+        """Prompts of one task."""
+        return [row for row in self.rows if row.task == task]
+
     def metrics(self, task: str) -> dict[str, Metric]:
         """Metrics of one task; attribute recall for the kinds that its items know, most frequent kind first."""
-        chosen = {name: metric for name, metric in METRICS.items() if task in metric.tasks}
-        if "attribute_recall" in chosen:
-            chosen |= attribute_recall_metrics(attribute_kinds(row for row in self.rows if row.task == task))
-        return chosen
+        found = {name: metric for name, metric in METRICS_OF_MODE[self.mode].items() if task in metric.tasks}
+        if "attribute_recall" in found:
+            found |= attribute_recall_metrics(attribute_kinds(self.rows_of(task)))
+        if self.chosen is None:
+            return found
+        return {
+            name: metric
+            for name, metric in found.items()
+            # attribute_recall stands for its kinds too
+            if name in self.chosen or (name.startswith("attribute_recall_") and "attribute_recall" in self.chosen)
+        }
 
 
 def attribute_kinds(rows: Iterable[PromptRow]) -> list[str]:
@@ -56,17 +86,33 @@ def attribute_kinds(rows: Iterable[PromptRow]) -> list[str]:
     return list(dict.fromkeys(kind for row in rows for kind in row.attributes))
 
 
-def cqbench(rows: Sequence[PromptRow], *, max_tokens: Mapping[str, int], settings: Mapping[str, Any]) -> Suite:
-    """The content quality suite: greedy decoding, every metric of the table.
+def cqbench(
+    rows: Sequence[PromptRow],
+    *,
+    max_tokens: Mapping[str, int],
+    settings: Mapping[str, Any],
+    mode: str = "corrected",
+    metrics: Sequence[str] | None = None,
+) -> Suite:
+    """The content quality suite: greedy decoding, every metric of the mode or the chosen ones.
 
     Args:
         rows: Held-out prompts.
         max_tokens: New tokens by task; the task's own limit where absent.
-        settings: Encoders and renderer, as configured.
+        settings: Catalogue, encoders and renderer: what scores depend on besides prompts and policy.
+        mode: ``corrected`` or ``paper``.
+        metrics: Names; None means all. A name that a task does not have is no mistake: tasks have metrics of their own.
     """
     tasks = dict.fromkeys(row.task for row in rows)
     sampling = {
         task: SamplingConfig(max_tokens=max_tokens.get(task, TASKS[task].max_completion_tokens), temperature=0.0)
         for task in tasks
     }
-    return Suite(name="cqbench", rows=tuple(rows), sampling=sampling, settings=dict(settings))
+    return Suite(
+        name="cqbench",
+        mode=mode,
+        rows=tuple(rows),
+        sampling=sampling,
+        settings=dict(settings),
+        chosen=None if metrics is None else tuple(metrics),
+    )

@@ -14,7 +14,7 @@ REWARD_METRICS: dict[str, tuple[str, ...]] = {
     "sentence_similarity": ("embedding_cosine",),
     "clip_similarity": ("clip_image_image", "clip_text_image"),
     "json_format": ("parse_rate",),
-    "attribute_recall": ("attribute_recall", "attribute_recall_*"),
+    "attribute_recall": ("attribute_recall", "attribute_recall_*", "title_attribute_recall", "title_attribute_f1"),
 }
 """Metrics that a reward optimises, by the reward's name. A reward that is not listed optimises the metric of its own
 name, if there is one. ``*`` at the end stands for any ending."""

@@ -20,9 +20,11 @@ _NUMBER_WORDS = dict(
     )
 )
 # Before "of 2"; directly before a number only those that cannot be part of a product's name ("tote bag 2 pockets").
-_CONTAINERS = frozenset({"pack", "set", "box", "case", "bundle", "lot", "bag", "carton", "count", "quantity", "qty"})
-_COUNTERS = frozenset({"pack", "quantity", "qty"})
-_UNITS = frozenset(
+PACK_CONTAINERS = frozenset(
+    {"pack", "set", "box", "case", "bundle", "lot", "bag", "carton", "count", "quantity", "qty"}
+)
+PACK_COUNTERS = frozenset({"pack", "quantity", "qty"})
+PACK_UNITS = frozenset(
     {"pack", "packs", "pk", "pks", "count", "ct", "piece", "pieces", "pc", "pcs", "set", "sets", "unit", "units"}
 )
 _SPELLINGS = {"grey": "gray", "colour": "color", "multicolour": "multicolor", "aluminium": "aluminum"}
@@ -54,18 +56,19 @@ def attribute_recall_of(*, prediction: str, attributes: Mapping[str, str], kind:
     value = attributes.get(kind)
     if value is None or not str(value).strip():
         return math.nan
-    expected = _tokens(str(value))
+    expected = attribute_words(str(value))
     if kind.casefold() in PACK_KINDS:
         count = next((token for token in expected if token.isdecimal()), None)
         if count is not None:
-            return math.nan if int(count) == 1 else float(_states_pack(_tokens(prediction), count))
+            return math.nan if int(count) == 1 else float(_states_pack(attribute_words(prediction), count))
     if not expected:  # only punctuation: nothing that a text could state
         return math.nan
-    return float(_states_value(_tokens(prediction), expected))
+    return float(_states_value(attribute_words(prediction), expected))
 
 
 @lru_cache(maxsize=4096)
-def _tokens(text: str) -> tuple[str, ...]:
+def attribute_words(text: str) -> tuple[str, ...]:
+    """Words of a text as attributes are compared: case folded, units split off numbers, number words as digits."""
     found = _TOKEN.findall(text.casefold())
     return tuple(_NUMBER_WORDS.get(token, _SPELLINGS.get(token, token)) for token in found)
 
@@ -85,11 +88,11 @@ def _states_pack(tokens: tuple[str, ...], count: str) -> bool:
         if token != count:
             continue
         before = tokens[max(0, position - 2) : position]
-        if before[-1:] == ("of",) and before[0].removesuffix("s") in _CONTAINERS:
+        if before[-1:] == ("of",) and before[0].removesuffix("s") in PACK_CONTAINERS:
             return True
-        if before and before[-1] in _COUNTERS:
+        if before and before[-1] in PACK_COUNTERS:
             return True
-        if position + 1 < len(tokens) and tokens[position + 1] in _UNITS:
+        if position + 1 < len(tokens) and tokens[position + 1] in PACK_UNITS:
             return True
     return False
 

@@ -1,54 +1,126 @@
-"""Likeness of two images: pure functions, and the shape of the encoder that compares what they show."""
+"""Likeness of two images: pure functions, and the shapes of the encoders that compare what they show."""
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
 COMPARED_SIZE_PX = 128
 """Side of the square that both images are letterboxed to: SSIM is comparable at one size only, and at this one its window
-covers a twentieth of the picture, so that it judges layout and shape rather than grain."""
-_WINDOW_PX = 7
+covers a twentieth of the picture, so that it judges layout and shape rather than grain. LPIPS was calibrated on 64-pixel
+patches and has no answer below that."""
+WINDOW_PX = 7
+PSNR_CAP_DB = 100.0
+"""PSNR of equal pictures, which has no finite value. Every other pair lies below: the least possible difference, one
+level in one channel of one pixel of the compared square, has 10 log10(255^2 * 3 * 128^2) = 95.05 dB."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedImage:
+    """An image file with its decoded pixels: several encoders share one decoding, and still know the file by its path."""
+
+    path: str
+    image: "Image.Image"
+    """Upright RGB."""
+
+
+ImageSource: TypeAlias = "str | Path | Image.Image | OpenedImage"
+"""A file, its decoded pixels, or an image in memory such as one just rendered."""
 
 
 class ClipScorer(Protocol):
     """What ``grpo_mmpc.scoring.clip.ClipEncoder`` offers; NaN where an image cannot be read."""
 
-    def image_text(self, *, image_paths: Sequence[str], texts: Sequence[str]) -> list[float]:
+    def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
         """Cosines of N images and N texts."""
 
-    def image_image(self, *, image_paths: Sequence[str], other_paths: Sequence[str]) -> list[float]:
+    def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
         """Cosines of N pairs of images."""
 
 
-def letterbox(image: "Image.Image", *, size_px: int = COMPARED_SIZE_PX) -> "NDArray[np.float64]":
+class DinoScorer(Protocol):
+    """What ``grpo_mmpc.scoring.dinov2.DinoEncoder`` offers; NaN where an image cannot be read."""
+
+    def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
+        """Cosines of N pairs of images."""
+
+
+class LpipsScorer(Protocol):
+    """What ``grpo_mmpc.scoring.lpips.LpipsNetwork`` offers."""
+
+    def distances(self, *, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> list[float]:
+        """LPIPS of N pairs of RGB pictures, shape [N, H, W, 3]; 0 for equal ones."""
+
+
+class InceptionScorer(Protocol):
+    """What ``grpo_mmpc.scoring.inception.InceptionEncoder`` offers."""
+
+    def features(self, images: Sequence[ImageSource]) -> "NDArray[np.float64]":
+        """Pooled features [N, 2048] of the letterboxed images; a row of NaN where an image cannot be read."""
+
+
+def letterbox(image: "Image.Image", *, size_px: int = COMPARED_SIZE_PX) -> "Image.Image":
     """Fit an image into a white square, keeping its proportions, with antialiasing.
 
     Stretching a generated image to the real one's shape, as the official script does, bends every edge that the score
     is about to compare.
 
     Returns:
-        RGB values in [0, 1], shape [size_px, size_px, 3].
+        RGB, ``size_px`` by ``size_px``; an RGB square of that size comes back as it is.
     """
-    import numpy as np  # heavy: imported on use
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps  # heavy: imported on use
 
-    square = ImageOps.pad(image.convert("RGB"), (size_px, size_px), method=Image.Resampling.LANCZOS, color="white")
-    return np.asarray(square, dtype=np.float64) / 255.0
+    return ImageOps.pad(image.convert("RGB"), (size_px, size_px), method=Image.Resampling.LANCZOS, color="white")
 
 
-def ssim(*, prediction: "NDArray[np.float64]", reference: "NDArray[np.float64]") -> float:
-    """Mean structural similarity with a uniform 7 x 7 window, over channels.
-
-    Equals ``skimage.metrics.structural_similarity(..., channel_axis=2, data_range=1.0)`` with its defaults: sample
-    covariance, K1 = 0.01, K2 = 0.03, and only windows that lie inside the image.
+def mse(*, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> "NDArray[np.float64]":
+    """Mean squared error of N pairs of 8-bit pictures, in units of the full range.
 
     Args:
-        prediction: Values in [0, 1], shape [H, W, C], H and W at least 7.
-        reference: The same shape.
+        predictions: Shape [N, H, W, C].
+        references: The same shape.
+
+    Returns:
+        N errors in [0, 1].
+    """
+    import numpy as np  # heavy: imported on use
+
+    # int16 holds a difference of two bytes; the sum is taken in exact integers.
+    difference = predictions.astype(np.int16) - references
+    squares = np.einsum("nhwc,nhwc->n", difference, difference, dtype=np.int64)
+    errors: NDArray[np.float64] = squares / (255.0**2 * math.prod(predictions.shape[1:]))
+    return errors
+
+
+def psnr(mean_squared_error: float) -> float:
+    """Peak signal-to-noise ratio in dB, ``-10 log10(mse)`` for an error in units of the full range.
+
+    Returns:
+        At least 0 for errors up to 1; ``PSNR_CAP_DB`` at most, which is also what equal pictures get.
+    """
+    if mean_squared_error <= 0.0:
+        return PSNR_CAP_DB
+    return min(PSNR_CAP_DB, -10.0 * math.log10(mean_squared_error) + 0.0)  # + 0.0: no "-0.0" for an error of 1
+
+
+def ssim(*, prediction: "NDArray[Any]", reference: "NDArray[Any]", window_px: int = WINDOW_PX) -> float:
+    """Mean structural similarity with a uniform window, over channels.
+
+    Equals ``skimage.metrics.structural_similarity(..., channel_axis=2, win_size=window_px)`` with its defaults (sample
+    covariance, K1 = 0.01, K2 = 0.03, only windows that lie inside the image) and the data range of the values, several
+    times as fast. torchmetrics has the population covariance and another border instead.
+
+    Args:
+        prediction: Bytes, or floats in [0, 1]; shape [H, W, C], H and W at least ``window_px``.
+        reference: The same shape and kind.
+        window_px: Side of the window; odd, at least 3.
 
     Returns:
         Similarity in [-1, 1]; 1 for equal images.
@@ -59,28 +131,53 @@ def ssim(*, prediction: "NDArray[np.float64]", reference: "NDArray[np.float64]")
     References:
         Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity", eq. 13.
     """
-    if prediction.shape != reference.shape or min(prediction.shape[:2]) < _WINDOW_PX:
-        raise ValueError(
-            f"ssim needs two equal shapes of at least {_WINDOW_PX} x {_WINDOW_PX}, "
-            f"found {prediction.shape} and {reference.shape}; letterbox both first"
-        )
-    mean_p, mean_r = _window_means(prediction), _window_means(reference)
-    unbiased = _WINDOW_PX**2 / (_WINDOW_PX**2 - 1)
-    variance_p = unbiased * (_window_means(prediction * prediction) - mean_p * mean_p)
-    variance_r = unbiased * (_window_means(reference * reference) - mean_r * mean_r)
-    covariance = unbiased * (_window_means(prediction * reference) - mean_p * mean_r)
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_p * mean_r + c1) / (mean_p * mean_p + mean_r * mean_r + c1)
-    structure = (2 * covariance + c2) / (variance_p + variance_r + c2)
-    return float((luminance * structure).mean())
-
-
-def _window_means(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """Mean of every full window, [H, W, C] -> [H-6, W-6, C], by running sums along each axis."""
     import numpy as np
 
-    rows = np.cumsum(values, axis=0)
-    rows[_WINDOW_PX:] -= rows[:-_WINDOW_PX].copy()
-    columns = np.cumsum(rows[_WINDOW_PX - 1 :], axis=1)
-    columns[:, _WINDOW_PX:] -= columns[:, :-_WINDOW_PX].copy()
-    return columns[:, _WINDOW_PX - 1 :] / _WINDOW_PX**2
+    if prediction.shape != reference.shape or min(prediction.shape[:2]) < window_px:
+        raise ValueError(
+            f"ssim needs two equal shapes of at least {window_px} x {window_px}, "
+            f"found {prediction.shape} and {reference.shape}; letterbox both first"
+        )
+    # Sums of bytes are exact in 32 bits: 49 * 49 * 255^2 is a thirteenth of what they hold.
+    is_bytes = prediction.dtype == np.uint8
+    peak, exact, real = (255.0, np.int32, np.float32) if is_bytes else (1.0, np.float64, np.float64)
+    x: NDArray[Any] = prediction.astype(exact)
+    y: NDArray[Any] = reference.astype(exact)
+    n = window_px**2
+    sum_x, sum_y = _window_sums(x, window_px), _window_sums(y, window_px)
+    product = sum_x * sum_y
+    squares = sum_x * sum_x + sum_y * sum_y
+    # n * (sum of products) - (product of sums) is n (n - 1) times the sample covariance.
+    covariance = n * _window_sums(x * y, window_px) - product
+    variances = n * _window_sums(x * x + y * y, window_px) - squares
+    c1, c2 = real((0.01 * peak * n) ** 2), real((0.03 * peak) ** 2 * n * (n - 1))
+    luminance = ((2 * product).astype(real) + c1) / (squares.astype(real) + c1)
+    structure = ((2 * covariance).astype(real) + c2) / (variances.astype(real) + c2)
+    return float((luminance * structure).mean(dtype=np.float64))
+
+
+def _window_sums(values: "NDArray[Any]", window: int) -> "NDArray[Any]":
+    """Sum over every full window, [H, W, C] -> [H - window + 1, W - window + 1, C]."""
+    return _running_sums(_running_sums(values, window, axis=0), window, axis=1)
+
+
+def _running_sums(values: "NDArray[Any]", window: int, *, axis: int) -> "NDArray[Any]":
+    """Sums of ``window`` neighbours along an axis, from sums of 1, 2, 4, ... neighbours: 4 additions for a window of 7."""
+    length = values.shape[axis] - window + 1
+
+    def part(block: "NDArray[Any]", start: int, stop: int) -> "NDArray[Any]":
+        return block[start:stop] if axis == 0 else block[:, start:stop]
+
+    total: NDArray[Any] | None = None
+    block, width, offset = values, 1, 0
+    while True:
+        if window & width:
+            piece = part(block, offset, offset + length)
+            total = piece if total is None else total + piece
+            offset += width
+        if 2 * width > window:
+            assert total is not None
+            return total
+        size = block.shape[axis]
+        block = part(block, 0, size - width) + part(block, width, size)
+        width *= 2

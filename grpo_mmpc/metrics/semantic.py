@@ -7,6 +7,9 @@ imports no model code.
 from collections.abc import Sequence
 from typing import Protocol
 
+_PAIRS_AT_ONCE = 1024
+"""An encoder holds the token vectors of every text of a call: memory stays flat whatever the number of items."""
+
 
 class BertScores(Protocol):
     """Precision, recall and F1 of N pairs."""
@@ -54,8 +57,16 @@ def bertscore_f1(*, predictions: Sequence[str], references: Sequence[str], encod
     References:
         Zhang et al. 2020, "BERTScore: Evaluating Text Generation with BERT", section 3 and "Baseline Rescaling".
     """
-    scores = encoder.score(predictions=predictions, references=references, rescale_with_baseline=encoder.has_baseline)
-    return [min(1.0, max(0.0, score)) for score in scores.f1]
+    found: list[float] = []
+    for start in range(0, len(predictions), _PAIRS_AT_ONCE):
+        piece = slice(start, start + _PAIRS_AT_ONCE)
+        scores = encoder.score(
+            predictions=predictions[piece],
+            references=references[piece],
+            rescale_with_baseline=encoder.has_baseline,
+        )
+        found += [min(1.0, max(0.0, score)) for score in scores.f1]
+    return found
 
 
 def embedding_cosine(*, predictions: Sequence[str], references: Sequence[str], encoder: SentenceScorer) -> list[float]:

@@ -1,18 +1,17 @@
 """The one table of metrics: what each measures, its range, and how it scores a list of items.
 
-Three rules hold for all of them: a malformed completion or a failed render gets the metric's ``lowest`` value, an item
+Three rules hold for all of them: a malformed completion or a failed render gets the metric's ``worst`` value, an item
 that cannot be judged (no reference, no real image, unknown attribute) or a metric without its encoder is NaN, and scores
 come back in the order of the items.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.errors import ImageError
-from grpo_mmpc.metrics import attributes, image, semantic, text
+from grpo_mmpc.metrics import attributes, extraction, image, image_sets, renders, semantic, text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,17 +40,25 @@ class MetricInputs:
     """Known facts by kind; empty sequence = none for any item."""
     real_images: Sequence[str | None] = ()
     """Absolute paths of the items' real images; None = unknown. Empty sequence = none for any item."""
+    categories: Sequence[str] = ()
+    """Category of each item, for metrics that compare sets; empty sequence = all items form one set."""
     rendered_images: Sequence[str | None] = ()
     """Paths of the images rendered from the predictions; None = nothing was rendered, the worst answer."""
     bertscore: semantic.BertScorer | None = None
     sentence: semantic.SentenceScorer | None = None
     clip: image.ClipScorer | None = None
+    dino: image.DinoScorer | None = None
+    lpips: image.LpipsScorer | None = None
+    inception: image.InceptionScorer | None = None
     read_image: "Callable[[str], Image.Image] | None" = None
-    """Opens an image as RGB or raises ImageError: ``grpo_mmpc.scoring.images.open_image``. Needed by ``ssim`` only."""
+    """Opens an image as RGB or raises ImageError: ``grpo_mmpc.scoring.images.open_image``. Needed by the metrics of pixels
+    (PSNR, SSIM, MSE, LPIPS); the others then share what it opened."""
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What the metrics of this set share, computed by the first that needs it."""
 
     def __post_init__(self) -> None:
         expected = len(self.predictions)
-        for name in ("references", "attributes", "real_images", "rendered_images"):
+        for name in ("references", "attributes", "real_images", "categories", "rendered_images"):
             found = len(getattr(self, name))
             if found != expected and (found or name == "references"):
                 raise ValueError(f"MetricInputs.{name} has {found} entries for {expected} predictions")
@@ -68,24 +75,29 @@ class Metric:
     score: Callable[[MetricInputs], list[float]]
     """One value per item, NaN = unscored."""
     higher_is_better: bool = True
-    lowest: float = 0.0
-    """Least possible value, and the score of a malformed completion."""
-    highest: float = 1.0
+    worst: float = 0.0
+    """Score of a malformed completion or a failed render: the least possible value, or the greatest where lower is
+    better. Infinite where there is no such value; a failed render then counts as the metric's description says."""
+    best: float = 1.0
+    """Score of a perfect answer."""
     statistics: "Callable[[MetricInputs], NDArray[np.float64]] | None" = None
     """Corpus-level metrics only: sufficient statistics per item, shape [N, S]; a row of NaN = unscored."""
     aggregate: "Callable[[NDArray[np.float64]], NDArray[np.float64]] | None" = None
     """Corpus-level metrics only: values [...] from statistics summed over the scored items, [..., S].
 
     The mean of ``score`` is not the metric's value then."""
+    of_set: Callable[[MetricInputs], float] | None = None
+    """Only metrics of a set of items that have no value per item (their ``score`` is NaN everywhere): the value of all
+    items given. NaN = the set cannot be scored."""
 
 
 def _known(reference: str | None) -> bool:
     return reference is not None and bool(reference.strip())
 
 
-def _score_texts(inputs: MetricInputs, *, lowest: float, scorer: PairScorer) -> list[float]:
-    """Score the well-formed predictions that have a reference in one call; place ``lowest`` and NaN elsewhere."""
-    scores = [lowest if _known(reference) else math.nan for reference in inputs.references]
+def _score_texts(inputs: MetricInputs, *, worst: float, scorer: PairScorer) -> list[float]:
+    """Score the well-formed predictions that have a reference in one call; place ``worst`` and NaN elsewhere."""
+    scores = [worst if _known(reference) else math.nan for reference in inputs.references]
     rows = [
         (i, prediction, reference)
         for i, (prediction, reference) in enumerate(zip(inputs.predictions, inputs.references, strict=True))
@@ -106,7 +118,7 @@ def _text_metric(name: str, function: Callable[..., float], description: str) ->
         name=name,
         tasks=(IMAGE_TO_TEXT,),
         description=description,
-        score=partial(_score_texts, lowest=0.0, scorer=scorer),
+        score=partial(_score_texts, worst=0.0, scorer=scorer),
     )
 
 
@@ -138,7 +150,7 @@ def _tfidf_cosine(inputs: MetricInputs) -> list[float]:
     def scorer(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         return text.tfidf_cosines(predictions=predictions, references=references, fit_on=fit_on)
 
-    return _score_texts(inputs, lowest=0.0, scorer=scorer)
+    return _score_texts(inputs, worst=0.0, scorer=scorer)
 
 
 def _bertscore_f1(inputs: MetricInputs) -> list[float]:
@@ -147,7 +159,7 @@ def _bertscore_f1(inputs: MetricInputs) -> list[float]:
         return [math.nan] * len(inputs.predictions)
     return _score_texts(
         inputs,
-        lowest=0.0,
+        worst=0.0,
         scorer=lambda predictions, references: semantic.bertscore_f1(
             predictions=predictions, references=references, encoder=encoder
         ),
@@ -160,7 +172,7 @@ def _embedding_cosine(inputs: MetricInputs) -> list[float]:
         return [math.nan] * len(inputs.predictions)
     return _score_texts(
         inputs,
-        lowest=-1.0,
+        worst=-1.0,
         scorer=lambda predictions, references: semantic.embedding_cosine(
             predictions=predictions, references=references, encoder=encoder
         ),
@@ -180,6 +192,22 @@ def _attribute_recall(inputs: MetricInputs, *, kind: str | None = None) -> list[
     return scores
 
 
+def _title_attributes(inputs: MetricInputs, *, part: str) -> list[float]:
+    """One number of ``extraction.compare_titles`` per item; a malformed completion scores 0 where a fact was expected."""
+    known = inputs.attributes or [{}] * len(inputs.predictions)
+    scores = []
+    for prediction, reference, facts in zip(inputs.predictions, inputs.references, known, strict=True):
+        if reference is None or not _known(reference):
+            scores.append(math.nan)
+            continue
+        agreement = extraction.compare_titles(
+            prediction=prediction or "", reference=reference, brand=facts.get("brand")
+        )
+        score: float = getattr(agreement, part)
+        scores.append(0.0 if prediction is None and not math.isnan(agreement.recall) else score)
+    return scores
+
+
 def _parse_rate(inputs: MetricInputs) -> list[float]:
     return [float(prediction is not None) for prediction in inputs.predictions]
 
@@ -190,69 +218,22 @@ def _render_rate(inputs: MetricInputs) -> list[float]:
     return [float(path is not None) for path in inputs.rendered_images]
 
 
-def _score_renders(
-    inputs: MetricInputs, *, lowest: float, targets: Sequence[str | None], scorer: PairScorer
-) -> list[float]:
-    """Score rendered images against what they should show; ``lowest`` without a render, NaN without a target."""
-    if not inputs.rendered_images or not targets:
-        return [math.nan] * len(inputs.predictions)
-    scores = [lowest if _known(target) else math.nan for target in targets]
-    rows = [
-        (i, path, target)
-        for i, (path, target) in enumerate(zip(inputs.rendered_images, targets, strict=True))
-        if path is not None and target is not None and _known(target)
-    ]
-    if rows:
-        positions, paths, known = zip(*rows, strict=True)
-        for position, score in zip(positions, scorer(paths, known), strict=True):
-            scores[position] = score
-    return scores
-
-
-def _clip_image_image(inputs: MetricInputs) -> list[float]:
-    encoder = inputs.clip
-    if encoder is None:
-        return [math.nan] * len(inputs.predictions)
-    return _score_renders(
-        inputs,
-        lowest=-1.0,
-        targets=inputs.real_images,
-        scorer=lambda rendered, real: encoder.image_image(image_paths=rendered, other_paths=real),
+def _image_metric(
+    name: str, description: str, *, worst: float, best: float = 1.0, higher_is_better: bool = True
+) -> Metric:
+    return Metric(
+        name=name,
+        tasks=(TEXT_TO_IMAGE,),
+        description=description,
+        score=partial(renders.render_scores, name=name, worst=worst),
+        higher_is_better=higher_is_better,
+        worst=worst,
+        best=best,
     )
 
 
-def _clip_text_image(inputs: MetricInputs) -> list[float]:
-    encoder = inputs.clip
-    if encoder is None:
-        return [math.nan] * len(inputs.predictions)
-    return _score_renders(
-        inputs,
-        lowest=-1.0,
-        targets=inputs.references,
-        scorer=lambda rendered, titles: encoder.image_text(image_paths=rendered, texts=titles),
-    )
-
-
-def _ssim(inputs: MetricInputs) -> list[float]:
-    def scorer(rendered: Sequence[str], real: Sequence[str]) -> list[float]:
-        read_image = inputs.read_image
-        if read_image is None:
-            raise ValueError("ssim needs MetricInputs.read_image; pass grpo_mmpc.scoring.images.open_image")
-        return [_ssim_of_files(r, t, read_image) for r, t in zip(rendered, real, strict=True)]
-
-    return _score_renders(inputs, lowest=0.0, targets=inputs.real_images, scorer=scorer)
-
-
-def _ssim_of_files(rendered: str, real: str, read_image: "Callable[[str], Image.Image]") -> float:
-    try:
-        reference = image.letterbox(read_image(real))
-    except ImageError:
-        return math.nan  # the truth cannot be read: nothing to judge by
-    try:
-        prediction = image.letterbox(read_image(rendered))
-    except ImageError:
-        return 0.0  # a render that is no image is a failed render
-    return max(0.0, image.ssim(prediction=prediction, reference=reference))
+def _unscored(inputs: MetricInputs) -> list[float]:
+    return [math.nan] * len(inputs.predictions)
 
 
 def attribute_recall_metrics(kinds: Iterable[str]) -> dict[str, Metric]:
@@ -299,7 +280,7 @@ _METRICS = (
         tasks=(IMAGE_TO_TEXT,),
         description="cosine of sentence embeddings",
         score=_embedding_cosine,
-        lowest=-1.0,
+        worst=-1.0,
     ),
     Metric(
         name="attribute_recall",
@@ -307,25 +288,69 @@ _METRICS = (
         description="share of the item's known attributes that the title states",
         score=_attribute_recall,
     ),
-    Metric(
-        name="clip_image_image",
-        tasks=(TEXT_TO_IMAGE,),
-        description="CLIP cosine of the rendered and the real image",
-        score=_clip_image_image,
-        lowest=-1.0,
+    *(
+        Metric(
+            name=f"title_attribute_{part}",
+            tasks=(IMAGE_TO_TEXT,),
+            description=description,
+            score=partial(_title_attributes, part=part),
+        )
+        for part, description in (
+            ("precision", "share of the title's facts (brand, color, size, count, model) that the true title states"),
+            ("recall", "share of the true title's facts that the title states"),
+            ("f1", "F1 of the facts that both titles state"),
+        )
+    ),
+    _image_metric("clip_image_image", "CLIP cosine of the rendered and the real image", worst=-1.0),
+    _image_metric(
+        # torchmetrics' CLIPScore is 100 times this cosine, cut at 0; neither cut nor scaled it tells more, and a reward
+        # and a metric share one scale.
+        "clip_text_image",
+        "CLIPScore as a cosine of the rendered image and the title",
+        worst=-1.0,
+    ),
+    _image_metric("dino_image_image", "DINOv2 cosine of the rendered and the real image, both letterboxed", worst=-1.0),
+    _image_metric(
+        "lpips",
+        "learned perceptual distance (AlexNet) of the rendered and the real image, both letterboxed; cut at 1",
+        worst=renders.LPIPS_CAP,
+        best=0.0,
+        higher_is_better=False,
     ),
     Metric(
-        name="clip_text_image",
+        name="kid",
         tasks=(TEXT_TO_IMAGE,),
-        description="CLIP cosine of the rendered image and the title",
-        score=_clip_text_image,
-        lowest=-1.0,
+        description="kernel Inception distance within the category, unbiased; a failed render counts as a white picture",
+        score=image_sets.kid,
+        higher_is_better=False,
+        worst=math.inf,
+        best=0.0,
     ),
     Metric(
-        name="ssim",
+        name="fid",
         tasks=(TEXT_TO_IMAGE,),
-        description="structural similarity of the rendered and the real image, both letterboxed",
-        score=_ssim,
+        description="Fréchet Inception distance; larger in smaller sets; a failed render counts as a white picture",
+        score=_unscored,
+        higher_is_better=False,
+        worst=math.inf,
+        best=0.0,
+        of_set=image_sets.fid,
+    ),
+    _image_metric(
+        "ssim", "structural similarity of the rendered and the real image, both letterboxed; cut at 0", worst=0.0
+    ),
+    _image_metric(
+        "psnr",
+        "peak signal-to-noise ratio in dB, both images letterboxed; 100 for equal ones",
+        worst=0.0,
+        best=image.PSNR_CAP_DB,
+    ),
+    _image_metric(
+        "mse",
+        "mean squared error of values in [0, 1], both images letterboxed",
+        worst=1.0,
+        best=0.0,
+        higher_is_better=False,
     ),
     Metric(
         name="render_rate",

@@ -174,7 +174,7 @@ def jaccard(*, prediction: str, reference: str) -> float:
 
 
 def clean(text: str) -> str:
-    """The official benchmark's cleaning: lower case, and only the characters a-z, 0-9 and space kept."""
+    """Lower case, and only the characters a-z, 0-9 and space kept: a hyphenated word becomes one word."""
     return _NOT_PLAIN.sub("", text.lower())
 
 

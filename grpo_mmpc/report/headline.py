@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grpo_mmpc.evaluation.statistics import BETTER, NO_EVIDENCE, TOO_FEW, UNSCORED, WORSE
+from grpo_mmpc.evaluation.statistics import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison
-from grpo_mmpc.report.labels import attribute_kind, metric_label, number, plural, signed, task_label, words
+from grpo_mmpc.report.labels import attribute_kind, metric_label, number, p_value, plural, signed, task_label, words
 from grpo_mmpc.report.run_files import section
 
 _FORMAT_METRICS = ("parse_rate", "render_rate")
@@ -60,15 +60,21 @@ def lead_metric(task: TaskComparison, *, config: Mapping[str, Any]) -> str | Non
 
 
 def change_sentence(label: str, cell: Cell, *, percent: str) -> str:
-    """``BLEU rose from 0.310 to 0.622 (+0.312, 95% interval 0.284 to 0.341, 360 items)``, without a full stop."""
+    """``BLEU rose from 0.310 to 0.622 (+0.312, 95% interval +0.284 to +0.341, corrected p <0.001, 360 items)``.
+
+    Without a full stop.
+    """
     if cell.verdict == UNSCORED:
         return f"{label} could not be scored on any of {plural(cell.n, 'item')}"
     items = plural(cell.n_scored, "item")
-    if cell.interval is None:
+    if cell.verdict == NO_INTERVAL:
+        evidence = f"{signed(cell.delta)}, {items}: one value for all of them, so no interval"
+    elif cell.interval is None:
         evidence = f"{signed(cell.delta)}, {items}: too few for an interval"
     else:
         low, high = (signed(end) for end in cell.interval)
-        evidence = f"{signed(cell.delta)}, {percent} interval {low} to {high}, {items}"
+        p = f"corrected p {p_value(cell.p_holm)}"
+        evidence = f"{signed(cell.delta)}, {percent} interval {low} to {high}, {p}, {items}"
     moved = f"from {number(cell.before)} to {number(cell.after)}"
     direction = "rose" if (cell.delta or 0) > 0 else "fell" if (cell.delta or 0) < 0 else "stayed"
     if cell.verdict == WORSE:
@@ -76,7 +82,7 @@ def change_sentence(label: str, cell: Cell, *, percent: str) -> str:
     if cell.verdict == BETTER:
         better = "" if cell.higher_is_better else ", which is better"
         return f"{label} {direction} {moved}{better} ({evidence})"
-    if cell.verdict == TOO_FEW:
+    if cell.verdict in (TOO_FEW, NO_INTERVAL):
         return f"{label} went {moved} ({evidence})"
     return f"{label}: no evidence of a change, {number(cell.before)} before and {number(cell.after)} after ({evidence})"
 
@@ -111,12 +117,13 @@ def _category_details(task: TaskComparison, *, lead: str) -> list[str]:
     if len(cells) < 2:
         return []
     label = metric_label(lead)
-    better = [name for name, cell in cells.items() if cell.verdict == BETTER and cell.is_certain]
-    worse = [name for name, cell in cells.items() if cell.verdict == WORSE and cell.is_certain]
-    text = f"By category, {label} got better in {len(better)} of {len(cells)} and worse in {len(worse)}"
-    few = sum(cell.corrected is None for cell in cells.values())
+    better, worse, few = (
+        sum(cell.verdict == verdict for cell in cells.values()) for verdict in (BETTER, WORSE, TOO_FEW)
+    )
+    text = f"By category, {label} got better in {better} of {len(cells)} and worse in {worse}"
     unknown = f"; {plural(few, 'category')} {'has' if few == 1 else 'have'} too few items to tell" if few else ""
-    return [f"{text}, counting changes that hold after correction for {len(cells)} comparisons{unknown}."]
+    family = task.families.get("categories", len(cells))
+    return [f"{text}, counting changes that hold after correction for {plural(family, 'comparison')}{unknown}."]
 
 
 def _warnings(task: TaskComparison, *, lead: str, percent: str) -> list[str]:
@@ -129,7 +136,7 @@ def _warnings(task: TaskComparison, *, lead: str, percent: str) -> list[str]:
     if task.metrics[lead].verdict == WORSE:
         return warnings
     for category, metrics in task.categories.items():
-        if lead in metrics and metrics[lead].verdict == WORSE and metrics[lead].is_certain:
+        if lead in metrics and metrics[lead].verdict == WORSE:
             label = f"{metric_label(lead)} in {words(category)}"
             warnings.append(f"{change_sentence(label, metrics[lead], percent=percent)}.")
     return warnings
@@ -142,6 +149,8 @@ def _tally(cells: list[Cell]) -> str:
     parts = [f"{counts[BETTER]} got better", f"{counts[WORSE]} got worse"]
     if counts[NO_EVIDENCE]:
         parts.append(f"{counts[NO_EVIDENCE]} {show} no clear change")
+    if counts[NO_INTERVAL]:
+        parts.append(f"{counts[NO_INTERVAL]} {'has' if counts[NO_INTERVAL] == 1 else 'have'} no interval")
     if counts[TOO_FEW]:
         parts.append(f"{counts[TOO_FEW]} {'has' if counts[TOO_FEW] == 1 else 'have'} too few items")
     return ", ".join(parts)

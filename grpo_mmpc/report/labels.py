@@ -15,11 +15,22 @@ _METRICS = {
     "bertscore_f1": "BERTScore F1",
     "embedding_cosine": "Embedding cosine",
     "attribute_recall": "Attribute recall",
+    "title_attribute_precision": "Title attribute precision",
+    "title_attribute_recall": "Title attribute recall",
+    "title_attribute_f1": "Title attribute F1",
+    "tfidf_euclidean": "TF-IDF Euclidean similarity",
+    "word_overlap": "Word overlap",
     "parse_rate": "Parse rate",
     "render_rate": "Render rate",
     "clip_image_image": "CLIP image to image",
     "clip_text_image": "CLIP text to image",
+    "dino_image_image": "DINOv2 image to image",
+    "lpips": "LPIPS",
+    "kid": "KID",
+    "fid": "FID",
     "ssim": "SSIM",
+    "psnr": "PSNR",
+    "mse": "MSE",
 }
 ATTRIBUTE_PREFIX = "attribute_recall_"
 
@@ -63,6 +74,11 @@ def signed(value: float | None, *, digits: int = 3) -> str:
         return NO_VALUE
     text = f"{value:+.{digits}f}"
     return text.replace("-", MINUS) if float(text) else f"{0:.{digits}f}"
+
+
+def p_value(value: float | None) -> str:
+    """``0.012`` or ``<0.001``; a dash where there is none."""
+    return "<0.001" if value is not None and value < 0.0005 else number(value)
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.report import gallery
+from grpo_mmpc.report.controls import ControlsView, controls_view
 from grpo_mmpc.report.curves import curve_groups
 from grpo_mmpc.report.headline import Headline, headline
 from grpo_mmpc.report.labels import date, duration, logged_name, metric_label, number, plural, signed, task_label, words
@@ -37,6 +38,7 @@ class TaskView:
     table: TableView
     why_unscored: str
     """What was not available to the evaluation, in words; empty when everything was scored."""
+    controls: ControlsView | None
     attributes: PanelView | None
     panels: list[PanelView]
     more_panels: list[PanelView]
@@ -126,6 +128,8 @@ def _tasks(run: RunFiles, notes: list[str]) -> list[TaskView]:
             if number_
         ]
         table = key_numbers(task)
+        if task.held_back:
+            left_out.append(f"{plural(task.held_back, 'item')} that chose the checkpoint")
         groups = _groups(run, task.task, words_of.lead, count=count, notes=notes)
         views.append(
             TaskView(
@@ -136,6 +140,7 @@ def _tasks(run: RunFiles, notes: list[str]) -> list[TaskView]:
                 headline=words_of,
                 table=table,
                 why_unscored=_why_unscored(run) if table.unscored else "",
+                controls=controls_view(task, run.comparison, lead=words_of.lead),
                 attributes=attribute_panel(task),
                 panels=panels,
                 more_panels=more_panels,
@@ -189,6 +194,9 @@ def _subtitle(run: RunFiles) -> list[str]:
             parts.append(f"trained on {', '.join(trained)}")
     if run.comparison:
         parts.append(f"{run.comparison.before} against {run.comparison.after}")
+        best = run.comparison.best
+        if best:
+            parts.append(f"{run.comparison.after} chosen by {best.get('metric')} on {best.get('num_items')} other items")
     started = run.manifest.get("started")
     if started:
         parts.append(date(str(started)))

@@ -1,20 +1,20 @@
 """Rows and panels of one task, ready for the template: every number already written, every picture already drawn."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 from grpo_mmpc.report.cells import Cell, TaskComparison
 from grpo_mmpc.report.figures import Scale, axis, before_after, interval, scale_for, tone
-from grpo_mmpc.report.labels import attribute_kind, metric_label, number, signed, words
+from grpo_mmpc.report.labels import attribute_kind, metric_label, number, p_value, signed, words
 
 _OPEN_PANELS = 3
 """Panels by category that are shown at once; the others unfold."""
 _MANY_CATEGORIES = 15
 """With more categories than this only the first panel is shown at once."""
 
-_GLYPHS = {"better": "▲", "worse": "▼", "no evidence": "·", "too few items": "?", "unscored": ""}
+_GLYPHS = {"better": "▲", "worse": "▼", "no evidence": "·", "too few items": "?", "no interval": "?", "unscored": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,10 @@ class RowView:
     tone: str
     note: str
     """Items, where not all were scored."""
-    is_certain: bool
-    """Holds after correction for the number of categories."""
+    p: str
+    """Corrected p-value."""
+    effect: str
+    """Effect size; a dash without one."""
     levels: Markup
     """Picture of before and after."""
     forest: Markup
@@ -65,20 +67,27 @@ class TableView:
 
 
 def key_numbers(task: TaskComparison) -> TableView:
-    """Every metric of the task but the attribute kinds, on one scale of change."""
+    """Every metric of the task but the attribute kinds, on one scale of change.
+
+    Metrics in other units (decibels, FID) have numbers but no picture: on their scale all others would be a point.
+    """
     cells = {name: cell for name, cell in task.metrics.items() if attribute_kind(name) is None}
     scored = {name: cell for name, cell in cells.items() if cell.n_scored}
-    changes = _change_scale(scored.values(), max_ticks=5)
-    levels = scale_for([])
-    rows = {name: _row(metric_label(name), cell, levels=levels, changes=changes) for name, cell in scored.items()}
+    changes = _change_scale(filter(_is_share, scored.values()), max_ticks=5)
+    rows = {name: _key_row(name, cell, changes) for name, cell in scored.items()}
     macro = {name: cell for name, cell in task.macro.items() if name in scored and cell.delta is not None}
     return TableView(
         forest_axis=axis(changes, signs=True),
         trained=[row for row in rows.values() if row.was_reward],
         untrained=[row for row in rows.values() if not row.was_reward],
         unscored=[metric_label(name) for name in cells if name not in scored],
-        macro=[_row(metric_label(name), cell, levels=levels, changes=changes) for name, cell in macro.items()],
+        macro=[_key_row(name, cell, changes) for name, cell in macro.items()],
     )
+
+
+def _key_row(name: str, cell: Cell, changes: Scale) -> RowView:
+    row = _row(metric_label(name), cell, levels=scale_for([]), changes=changes)
+    return row if _is_share(cell) else replace(row, forest=Markup(""))
 
 
 def attribute_panel(task: TaskComparison) -> PanelView | None:
@@ -147,6 +156,10 @@ def _change_scale(cells: Iterable[Cell], *, max_ticks: int = 4) -> Scale:
     return scale_for(ends, include=(0.0,), max_ticks=max_ticks)
 
 
+def _is_share(cell: Cell) -> bool:
+    return all(value is None or abs(value) <= 1 for value in (cell.before, cell.after))
+
+
 def _row(name: str, cell: Cell, *, levels: Scale, changes: Scale) -> RowView:
     partly = f"{cell.n_scored:,} of {cell.n:,} items scored" if cell.n_scored < cell.n else ""
     return RowView(
@@ -160,7 +173,8 @@ def _row(name: str, cell: Cell, *, levels: Scale, changes: Scale) -> RowView:
         glyph=_GLYPHS[cell.verdict],
         tone=tone(cell),
         note=partly,
-        is_certain=cell.is_certain,
+        p=p_value(cell.p_holm),
+        effect=signed(cell.effect_size, digits=2),
         levels=before_after(cell, scale=levels),
         forest=interval(cell, scale=changes),
     )

@@ -9,6 +9,11 @@ from grpo_mmpc.types import PromptRow, SamplingConfig
 class Engine(Protocol):
     """Generates completions for prompt rows with the policy, a checkpoint of it, or its base model."""
 
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows are worth handing over together; an evaluation keeps what it has after each such piece."""
+        ...
+
     def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
         """One completion per row, in the order of the rows, without special tokens.
 

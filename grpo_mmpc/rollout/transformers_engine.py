@@ -1,6 +1,6 @@
 """Completions by ``generate`` of Transformers, from a live policy (any Accelerate wrapping) or a loaded one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +12,6 @@ from grpo_mmpc.types import PromptRow, SamplingConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from PIL.Image import Image
-
-Progress = Callable[[int, int], None]
-"""Called with (prompts done, prompts in total) of this rank."""
 
 
 @lru_cache(maxsize=256)
@@ -39,7 +36,6 @@ class TransformersEngine:
         batch_size: int,
         accelerator: "Accelerator | None" = None,
         gather_deepspeed3_params: bool = True,
-        progress: Progress | None = None,
     ) -> None:
         """Keep references; nothing is copied or moved.
 
@@ -49,14 +45,17 @@ class TransformersEngine:
             batch_size: Prompts per ``generate`` call and rank.
             accelerator: The trainer's accelerator; None for a model on one device.
             gather_deepspeed3_params: TRL's ``ds3_gather_for_generation``.
-            progress: Called after each batch.
         """
         self._model = model
         self._processor = processor
         self._batch_size = batch_size
         self._accelerator = accelerator
         self._gather_deepspeed3_params = gather_deepspeed3_params
-        self._progress = progress
+
+    @property
+    def rows_at_once(self) -> int:
+        """One batch on every rank."""
+        return self._batch_size * (1 if self._accelerator is None else self._accelerator.num_processes)
 
     def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
         """See ``Engine.generate``. Training mode of the model is restored afterwards."""
@@ -82,8 +81,6 @@ class TransformersEngine:
             try:
                 for start in range(0, rows_per_rank, self._batch_size):
                     completions += self._generate_batch(model, padded[start : start + self._batch_size], sampling)
-                    if self._progress is not None:
-                        self._progress(min(len(completions), rows_per_rank), rows_per_rank)
             finally:
                 model.train(was_training)
         return self._collect(dict(zip(mine, completions, strict=False)), len(rows))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.adapter_sync import read_adapter
 from grpo_mmpc.rollout.groups import GroupEngine, GroupOutput, Prompt
-from grpo_mmpc.rollout.transformers_engine import Progress, conversation
+from grpo_mmpc.rollout.transformers_engine import conversation
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 ROWS_AT_ONCE = 256
-"""Prompts of an evaluation handed to the engine together; progress is reported in between."""
+"""Prompts of an evaluation handed to the engine of a rank together."""
 
 
 class VLLMRollouts:
@@ -124,7 +124,6 @@ class VLLMEngine:
         *,
         adapter: str | None,
         accelerator: "Accelerator | None" = None,
-        progress: Progress | None = None,
     ) -> None:
         """Keep references.
 
@@ -133,13 +132,16 @@ class VLLMEngine:
             processor: The policy's processor.
             adapter: Name of a loaded adapter; None is the base model.
             accelerator: The trainer's; rows are dealt over its ranks.
-            progress: Called with (prompts done, prompts in total) of this rank.
         """
         self._engine = engine
         self._processor = processor
         self._adapter = adapter
         self._accelerator = accelerator
-        self._progress = progress
+
+    @property
+    def rows_at_once(self) -> int:
+        """``ROWS_AT_ONCE`` on every rank."""
+        return ROWS_AT_ONCE * (1 if self._accelerator is None else self._accelerator.num_processes)
 
     def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
         """See ``Engine.generate``."""
@@ -160,8 +162,6 @@ class VLLMEngine:
             for prompt, output in zip(prompts, outputs, strict=True):
                 check_prompt_ids(prompt.token_ids, output.prompt_ids)
             texts += self._decode(outputs)
-            if self._progress is not None:
-                self._progress(len(texts), rows_per_rank)
         found = dict(zip(mine, texts, strict=False))
         if world > 1:
             from accelerate.utils import gather_object

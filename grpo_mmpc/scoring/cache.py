@@ -1,8 +1,13 @@
 """A least-recently-used store of encodings that is bounded by memory, not by count."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from grpo_mmpc.scoring.loading import num_bytes, scoring
+
+if TYPE_CHECKING:
+    import torch
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -44,3 +49,37 @@ class EncodingCache(Generic[K, V]):
         while self.num_bytes > self.max_bytes:
             _, (_, freed) = self._entries.popitem(last=False)
             self.num_bytes -= freed
+
+
+def encode_missing(
+    keys: Sequence[K],
+    *,
+    held: "EncodingCache[K, torch.Tensor]",
+    encode: "Callable[[Sequence[K]], dict[K, torch.Tensor]]",
+    device: str,
+    batch_size: int = 64,
+) -> "dict[K, torch.Tensor]":
+    """Encodings by key; what is not held is encoded in batches, each distinct key once, and held from then on.
+
+    Args:
+        keys: What to encode.
+        held: The store.
+        encode: Encodings of a batch of keys, without those that cannot be encoded; runs without gradients and autocast.
+        device: Where ``encode`` computes.
+        batch_size: Most keys of one call of ``encode``.
+    """
+    found: dict[K, torch.Tensor] = {}
+    missing: list[K] = []
+    for key in dict.fromkeys(keys):
+        encoding = held.get(key)
+        if encoding is None:
+            missing.append(key)
+        else:
+            found[key] = encoding
+    for start in range(0, len(missing), batch_size):
+        with scoring(device):
+            encoded = encode(missing[start : start + batch_size])
+        for key, encoding in encoded.items():
+            found[key] = encoding
+            held.put(key, encoding, num_bytes=num_bytes(encoding))
+    return found

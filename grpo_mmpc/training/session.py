@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RunConfig
@@ -17,7 +17,7 @@ from grpo_mmpc.reward_mix import RewardMix
 from grpo_mmpc.rollout import Engine
 from grpo_mmpc.rollout.adapter_sync import is_identity, read_adapter
 from grpo_mmpc.rollout.parity import check_parity, choose_rows
-from grpo_mmpc.rollout.transformers_engine import Progress, TransformersEngine
+from grpo_mmpc.rollout.transformers_engine import TransformersEngine
 from grpo_mmpc.rollout.vllm_arguments import refuse_unserved_targets, sampling_warning, suppressed_token_ids
 from grpo_mmpc.rollout.vllm_loading import start_engine
 from grpo_mmpc.rollout.vllm_rollouts import VLLMEngine, VLLMRollouts
@@ -36,6 +36,8 @@ from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.types import SamplingConfig
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +204,7 @@ class TrainingSession:
         )
 
     @contextmanager
-    def engine(self, *, base: bool, progress: Progress | None = None) -> Iterator[Engine]:
+    def engine(self, *, base: bool) -> Iterator[Engine]:
         """An engine on the policy as it is now, or with ``base`` on the model without its adapter."""
         if self._rollouts is not None:
             self.trainer.sync_rollouts()
@@ -211,7 +213,6 @@ class TrainingSession:
                 self.processor,
                 adapter=None if base else self._rollouts.adapter,
                 accelerator=self.trainer.accelerator,
-                progress=progress,
             )
             return
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
@@ -222,12 +223,16 @@ class TrainingSession:
                 batch_size=self._config.evaluation.batch_size,
                 accelerator=self.trainer.accelerator,
                 gather_deepspeed3_params=self.trainer.args.ds3_gather_for_generation,
-                progress=progress,
             )
 
-    def decided_by_main(self, flag: bool) -> bool:
-        """The main process's flag on every rank: other nodes may not see its files, and ranks that disagree hang."""
-        return self._any_rank(flag and self.trainer.accelerator.is_main_process)
+    def from_main(self, value: T) -> T:
+        """The main process's value on every rank: other nodes may not see its files, and ranks that disagree hang."""
+        if self.trainer.accelerator.num_processes == 1:
+            return value
+        # heavy: imported on use
+        from accelerate.utils import broadcast_object_list
+
+        return cast(T, broadcast_object_list([value])[0])
 
     def wait_for_everyone(self) -> None:
         """Barrier over all ranks."""

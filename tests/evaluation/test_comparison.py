@@ -13,7 +13,7 @@ import pytest
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.checkpoints import checkpoint_order, latest_checkpoint
-from grpo_mmpc.evaluation.comparison import compare_evaluations, write_comparison
+from grpo_mmpc.evaluation.comparison import compare_evaluations, compare_with, write_comparison
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.table import METRICS
 
@@ -145,15 +145,16 @@ def test_corpus_metrics_aggregate_summed_statistics(tmp_path: Path, monkeypatch:
 
 
 def test_corpus_metrics_resample_items_before_aggregating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Denominators are all 1, so the corpus ratio is the mean of the numerators and must get the same interval as the
-    # item-level metric with the same values: same items, same resamples.
+    # One of six items has a numerator of 1.2, all have a denominator of 2: a resample that draws it k times has the ratio
+    # 1.2 * k / 12 = .1 * k with k of Binomial(6, 1/6), so the ends are 0 and .4 as in the binomial test above.
     corpus_ratio(monkeypatch)
-    values = [0.0, 0.1, 0.5, 0.9, 0.2, 0.4, 0.7, 0.3]
-    statistics = {"ratio": [[value, 1.0] for value in values]}
-    before = write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 8}, statistics={"ratio": [[0.0, 1.0]] * 8})
-    after = write_evaluation(tmp_path / "b", scores={"bleu": values}, statistics=statistics)
-    metrics = compare(before, after)["metrics"]
-    assert metrics["ratio"]["ci95"] == pytest.approx(metrics["bleu"]["ci95"])
+    before = write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 6}, statistics={"ratio": [[0.0, 2.0]] * 6})
+    statistics = {"ratio": [[0.0, 2.0]] * 5 + [[1.2, 2.0]]}
+    after = write_evaluation(tmp_path / "b", scores={"bleu": [0.0] * 6}, statistics=statistics)
+    cell = compare(before, after, resamples=20_000)["metrics"]["ratio"]
+    assert cell["ci95"] == [0.0, 0.4]
+    # Of 64 flips half show +.1 and half -.1: all are as far from 0 as what was observed.
+    assert (cell["delta"], cell["p"], cell["effect_size"]) == (0.1, 1.0, None)
 
 
 def test_identical_evaluations_show_exactly_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +166,144 @@ def test_identical_evaluations_show_exactly_no_change(tmp_path: Path, monkeypatc
     after = write_evaluation(tmp_path / "b", scores=scores, statistics=statistics, checkpoint="final")
     for cell in compare(before, after)["metrics"].values():
         assert (cell["delta"], cell["ci95"], cell["verdict"]) == (0.0, [0.0, 0.0], "no evidence")
+        assert (cell["p"], cell["p_holm"], cell["effect_size"]) == (1.0, 1.0, None)
+
+
+def test_p_values_are_corrected_for_all_metrics_of_the_task(tmp_path: Path) -> None:
+    # Eight items, 2**8 flips. bleu: all differences .1, so only all-plus and all-minus are as extreme: 2/256.
+    # chrf: seven of .1 and one of -.1, sum .6: one minus (8 flips) or none (1), both ways: 18/256. rouge_l: unscored.
+    # Holm over two: 2 * 2/256 and 18/256.
+    zeros = [0.0] * 8
+    before = write_evaluation(tmp_path / "a", scores={"bleu": zeros, "chrf": zeros, "rouge_l": [NAN] * 8})
+    scores = {"bleu": [0.1] * 8, "chrf": [0.1] * 7 + [-0.1], "rouge_l": [0.5] * 8}
+    task = compare(before, write_evaluation(tmp_path / "b", scores=scores))
+    bleu, chrf, rouge = (task["metrics"][name] for name in ("bleu", "chrf", "rouge_l"))
+    assert (bleu["p"], bleu["p_holm"], bleu["verdict"]) == (2 / 256, 4 / 256, "better")
+    assert (chrf["p"], chrf["p_holm"], chrf["verdict"]) == (18 / 256, 18 / 256, "no evidence")
+    assert (rouge["p"], rouge["p_holm"], rouge["verdict"]) == (None, None, "unscored")
+    # Mean .075, standard deviation (n - 1) of seven .1 and one -.1: sqrt((7 * .025**2 + .175**2) / 7) = .0707.
+    assert chrf["effect_size"] == pytest.approx(0.075 / 0.0707107, rel=1e-5)
+    assert bleu["effect_size"] is None  # no spread
+    assert task["families"] == {"metrics": 2, "macro": 2, "categories": 2}
+
+
+def test_a_difference_that_is_clear_alone_can_be_lost_among_many_comparisons(tmp_path: Path) -> None:
+    # Six items, all better: p = 2/64 = .03125. Alone that is a finding; with a second metric that did not change it is
+    # corrected to .0625, and the interval above 0 no longer makes it one.
+    after = {"bleu": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
+    alone = compare(
+        write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 6}), write_evaluation(tmp_path / "b", scores=after)
+    )
+    both = compare(
+        write_evaluation(tmp_path / "c", scores={"bleu": [0.0] * 6, "chrf": [0.0] * 6}),
+        write_evaluation(tmp_path / "d", scores=after | {"chrf": [0.0] * 6}),
+    )
+    assert alone["metrics"]["bleu"]["verdict"] == "better"
+    assert both["metrics"]["bleu"]["p_holm"] == 0.0625
+    assert both["metrics"]["bleu"]["ci95"][0] > 0
+    assert both["metrics"]["bleu"]["verdict"] == "no evidence"
+
+
+def test_a_metric_with_too_few_items_has_no_p_value_and_no_part_in_the_correction(tmp_path: Path) -> None:
+    few = [0.0] * 5 + [NAN] * 3
+    before = write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 8, "chrf": few})
+    after = write_evaluation(tmp_path / "b", scores={"bleu": [0.1] * 8, "chrf": [0.5] * 8})
+    task = compare(before, after)
+    assert (task["metrics"]["chrf"]["p"], task["metrics"]["chrf"]["verdict"]) == (None, "too few items")
+    assert task["metrics"]["bleu"]["p_holm"] == 2 / 256
+    assert task["families"]["metrics"] == 1
+
+
+def test_categories_are_one_family_with_all_metrics(tmp_path: Path) -> None:
+    # Two categories of eight items: bleu all up in A and B, chrf unchanged. Four comparisons, p = 2/256 twice:
+    # 4 * 2/256 and 3 * 2/256, which may not be below the first.
+    before = write_evaluation(
+        tmp_path / "a", scores={"bleu": [0.0] * 16, "chrf": [0.0] * 16}, categories=list("AB") * 8
+    )
+    after = write_evaluation(tmp_path / "b", scores={"bleu": [0.1] * 16, "chrf": [0.0] * 16}, categories=list("AB") * 8)
+    task = compare(before, after)
+    assert task["families"]["categories"] == 4
+    for category in ("A", "B"):
+        assert task["categories"][category]["bleu"]["p_holm"] == 8 / 256
+        assert task["categories"][category]["chrf"]["p_holm"] == 1.0
+
+
+def test_several_comparisons_with_one_evaluation_are_corrected_together(tmp_path: Path) -> None:
+    before = write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 8})
+    others = [
+        write_evaluation(tmp_path / name, scores={"bleu": [0.1] * 8}, checkpoint=name) for name in ("b", "c", "d")
+    ]
+    contents = compare_with(before, others, reward_names=[{}] * 3, resamples=200)
+    assert [content["after"] for content in contents] == ["b", "c", "d"]
+    for content in contents:
+        cell = content["tasks"]["image_to_text"]["metrics"]["bleu"]
+        assert (cell["p"], cell["p_holm"]) == (2 / 256, 6 / 256)
+
+
+def test_p_values_of_many_items_do_not_depend_on_what_else_is_compared(tmp_path: Path) -> None:
+    values = np.random.default_rng(4).normal(0.1, 1.0, 40)
+    before = write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 40})
+    after = write_evaluation(tmp_path / "b", scores={"bleu": values, "chrf": values})
+    again = write_evaluation(tmp_path / "c", scores={"bleu": values})
+    first, second = compare(before, after)["metrics"]["bleu"], compare(before, again)["metrics"]["bleu"]
+    assert first == second
+
+
+def set_metric(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A metric that has one value per set of items and none per item."""
+    metric_type = METRICS["bleu"].__class__
+    fields = {field: getattr(METRICS["bleu"], field) for field in metric_type.__dataclass_fields__}
+    changes = {"name": name, "of_set": lambda inputs: 0.0, "higher_is_better": False}
+    monkeypatch.setitem(METRICS, name, metric_type(**fields | changes))
+
+
+def write_set_values(folder: Path, *, overall: float | None, categories: Mapping[str, float | None]) -> None:
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    values = {"metrics": {"distance": {"mean": overall}}}
+    values["categories"] = {name: {"distance": {"mean": value}} for name, value in categories.items()}
+    path.write_text(json.dumps(summary | {"tasks": {"image_to_text": values}}))
+
+
+def test_a_metric_of_whole_sets_has_values_but_no_interval_and_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_metric(monkeypatch, "distance")
+    scores = {"bleu": [0.1] * 12, "distance": [NAN] * 12}
+    folders = [write_evaluation(tmp_path / name, scores=scores, categories=list("AB") * 6) for name in ("a", "b")]
+    write_set_values(folders[0], overall=30.0, categories={"A": 20.0, "B": 40.0})
+    write_set_values(folders[1], overall=24.0, categories={"A": 18.0, "B": None})
+    task = compare(*folders)
+    cell = task["metrics"]["distance"]
+    assert [cell[key] for key in ("before", "after", "delta", "n_scored")] == [30.0, 24.0, -6.0, 12]
+    assert [cell[key] for key in ("ci95", "p", "p_holm", "effect_size")] == [None] * 4
+    assert (cell["verdict"], cell["higher_is_better"]) == ("no interval", False)
+    assert task["macro"]["distance"]["delta"] == -6.0
+    assert task["categories"]["A"]["distance"]["delta"] == -2.0
+    assert (task["categories"]["B"]["distance"]["delta"], task["categories"]["B"]["distance"]["verdict"]) == (
+        None,
+        "unscored",
+    )
+    assert task["families"]["metrics"] == 1
+
+
+def test_values_of_different_sets_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_metric(monkeypatch, "distance")
+    first = write_evaluation(tmp_path / "a", scores={"bleu": [0.1] * 8, "distance": [NAN] * 8})
+    second = write_evaluation(tmp_path / "b", scores={"bleu": [0.1] * 9, "distance": [NAN] * 9})
+    for folder in (first, second):
+        write_set_values(folder, overall=30.0, categories={"Toys": 30.0})
+    assert compare(first, second)["metrics"]["distance"]["verdict"] == "unscored"
+
+
+def test_modes_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    first, second = (write_evaluation(tmp_path / name, scores={"bleu": [0.1] * 8}) for name in ("a", "b"))
+    for folder, mode in ((first, "corrected"), (second, "paper")):
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps(summary | {"mode": mode}))
+    with pytest.raises(EvaluationError, match=r"scored in corrected mode, .* in paper mode"):
+        compare(first, second)
+    assert compare(second, second)["metrics"]["bleu"]["delta"] == 0.0
 
 
 def test_macro_is_the_unweighted_mean_over_categories(tmp_path: Path) -> None:
@@ -176,6 +315,7 @@ def test_macro_is_the_unweighted_mean_over_categories(tmp_path: Path) -> None:
     assert task["metrics"]["bleu"]["delta"] == 0.4
     assert task["macro"]["bleu"]["delta"] == 0.35
     assert task["macro"]["bleu"]["ci95"] == [0.35, 0.35]
+    assert (task["macro"]["bleu"]["categories"], task["macro"]["bleu"]["verdict"]) == (2, "better")
     assert list(task["categories"]) == ["Office", "Toys"]
     assert task["categories"]["Toys"]["bleu"]["delta"] == 0.5
 

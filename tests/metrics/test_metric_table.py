@@ -81,7 +81,7 @@ def test_lexical_metrics_give_one_zero_for_malformed_and_nan_without_reference(n
     assert scores[4] < 0.05  # chrF finds no letter of "xyzzy" in the title either
 
 
-def test_encoder_metrics_place_their_scores_and_the_lowest_value_for_malformed() -> None:
+def test_encoder_metrics_place_their_scores_and_the_worst_value_for_malformed() -> None:
     nan = math.nan
     assert equal(METRICS["bertscore_f1"].score(title_inputs()), [0.9, 0.0, nan, nan, 0.9])
     assert equal(METRICS["embedding_cosine"].score(title_inputs()), [0.25, -1.0, nan, nan, 0.25])
@@ -217,7 +217,7 @@ def test_names_are_those_of_the_table_and_every_metric_belongs_to_a_task() -> No
         assert metric.name == name
         assert set(metric.tasks) <= {"image_to_text", "text_to_image"}
         assert metric.tasks
-        assert metric.lowest < metric.highest
+        assert (metric.worst < metric.best) == metric.higher_is_better
         assert (metric.statistics is None) == (metric.aggregate is None)
 
 
@@ -226,3 +226,5 @@ def test_lists_of_different_lengths_are_refused() -> None:
         MetricInputs(task="image_to_text", predictions=["a", "b"], references=["a"])
     with pytest.raises(ValueError, match="attributes"):
         MetricInputs(task="image_to_text", predictions=["a"], references=["a"], attributes=[{}, {}])
+    with pytest.raises(ValueError, match="categories has 1 entries for 2 predictions"):
+        MetricInputs(task="text_to_image", predictions=["a", "b"], references=["a", "b"], categories=["toys"])

@@ -30,9 +30,11 @@ ALLOWED = {
     "nano": RECORDS | {"rendering", "scoring"},
     "training": MIDDLE,
     "evaluation": MIDDLE,
-    "run": MIDDLE | {"training", "evaluation", "report"},
-    "report": MIDDLE | {"training", "evaluation", "run"},
-    "cli": MIDDLE | {"training", "evaluation", "run", "report"},
+    "evaluate": MIDDLE | {"evaluation"},
+    "complete": MIDDLE | {"evaluation", "evaluate"},
+    "run": MIDDLE | {"training", "evaluation", "evaluate", "report"},
+    "report": MIDDLE | {"training", "evaluation", "evaluate", "run"},
+    "cli": MIDDLE | {"training", "evaluation", "evaluate", "complete", "run", "report"},
     "__main__": {"cli"},
 }
 REWARDS_MAY_IMPORT = {"types", "errors", "tasks", "metrics", "scoring", "catalogue", "rendering"}

@@ -134,7 +134,7 @@ def test_the_nano_recipes_differ_in_the_policy_and_the_run_folder_only():
 def test_the_nano_recipes_need_no_hub():
     for recipe in ("recipes/nano.yaml", "recipes/nano_gemma3.yaml"):
         config = load_recipe([recipe])
-        encoders = [options["model"] for options in config.evaluation.encoders.model_dump().values()]
+        encoders = [options["model"] for options in config.evaluation.encoders.model_dump().values() if options]
         for reference in [config.model.name_or_path, config.data.catalogue, *encoders, *encoders_of(config).values()]:
             assert reference.startswith("nano:")
 

@@ -1,4 +1,4 @@
-"""``grpo-mmpc compare`` and ``grpo-mmpc report``."""
+"""``grpo-mmpc report``."""
 
 import argparse
 import json
@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.cli import compare, report
-from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.cli import report
 
 FAKE = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))
 build_run: Callable[..., Path] = FAKE["build_run"]
@@ -31,44 +30,9 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def call(*arguments: object) -> int:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
-    compare.add_parser(commands)
     report.add_parser(commands)
     parsed = parser.parse_args([str(argument) for argument in arguments])
     return int(parsed.func(parsed))
-
-
-def test_compare_prints_a_table_per_task_within_100_columns(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluations = run / "evaluations"
-    assert call("compare", evaluations / "base", evaluations / "final" / "cqbench", "--resamples", 200) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert max(len(line) for line in lines[2:]) <= 100
-    assert "image_to_text: 40 items" in lines
-    assert "text_to_image: 40 items" in lines
-    rows = {line.split()[0]: line for line in lines if line}
-    assert rows["bleu"].startswith("bleu * ")
-    assert rows["bleu"].endswith("better")
-    assert rows["attribute_recall_material"].endswith("worse")
-    assert not rows["chrf"].startswith("chrf *")
-
-
-def test_compare_writes_the_comparison_by_category(run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "new" / "comparison.json"
-    evaluations = run / "evaluations"
-    call("compare", evaluations / "base", evaluations / "final", "--resamples", 200, "--out", out)
-    content = json.loads(out.read_text())
-    assert (content["before"], content["after"]) == ("base", "final")
-    assert set(content["tasks"]["image_to_text"]["categories"]) == {"Toys", "Office"}
-
-
-def test_the_base_model_was_trained_on_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluations = run / "evaluations"
-    call("compare", evaluations / "base", evaluations / "base", "--resamples", 200)
-    assert "*" not in capsys.readouterr().out
-
-
-def test_too_few_resamples_are_refused(run: Path) -> None:
-    with pytest.raises(EvaluationError, match="--resamples is 10"):
-        call("compare", run / "evaluations" / "base", run / "evaluations" / "final", "--resamples", 10)
 
 
 def test_report_makes_the_comparison_that_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,10 +72,9 @@ def test_report_of_a_run_without_evaluations_still_writes_the_page(tmp_path: Pat
     assert "No result yet" in (tmp_path / "report.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("module", ["grpo_mmpc.cli.compare", "grpo_mmpc.cli.report"])
-def test_importing_the_command_loads_nothing_heavy(module: str) -> None:
+def test_importing_the_command_loads_nothing_heavy() -> None:
     import subprocess
 
-    code = f"import sys, {module}; print(sorted({{'numpy', 'pyarrow', 'jinja2', 'PIL', 'torch'}} & set(sys.modules)))"
+    code = "import sys, grpo_mmpc.cli.report; print(sorted({'numpy', 'pyarrow', 'jinja2', 'PIL', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

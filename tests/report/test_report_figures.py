@@ -10,7 +10,16 @@ from grpo_mmpc.report.figures import before_after, curve, interval, scale_for
 
 def cell(**changes: object) -> Cell:
     fields: dict[str, object] = {"before": 0.25, "after": 0.75, "delta": 0.5, "interval": (0.4, 0.6), "corrected": None}
-    fields |= {"n": 40, "n_scored": 40, "was_reward": False, "higher_is_better": True, "verdict": "better"}
+    fields |= {
+        "p": 0.001,
+        "p_holm": 0.004,
+        "effect_size": 0.8,
+        "n": 40,
+        "n_scored": 40,
+        "was_reward": False,
+        "higher_is_better": True,
+        "verdict": "better",
+    }
     return Cell(**(fields | changes))  # type: ignore[arg-type]
 
 

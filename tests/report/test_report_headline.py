@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from grpo_mmpc.evaluation.statistics import verdict
 from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison, read_comparison
 from grpo_mmpc.report.headline import Headline, change_sentence, headline, lead_metric
 
@@ -16,13 +17,17 @@ def cell(
     n: int = 360,
     was_reward: bool = False,
     higher_is_better: bool = True,
-    corrected: tuple[float, float] | None = None,
+    p_holm: float | None = 0.004,
+    no_interval: bool = False,
 ) -> Cell:
+    """As the comparison would write it: a finding unless ``p_holm`` or the interval is against it."""
     ends = None if interval is None else list(interval)
     delta = None if before is None or after is None else after - before
     raw = {"before": before, "after": after, "delta": delta, "ci95": ends, "n": n, "was_reward": was_reward}
     raw |= {"n_scored": 0 if before is None else n, "higher_is_better": higher_is_better}
-    raw |= {"ci95_corrected": None if corrected is None else list(corrected)}
+    raw |= {"p": p_holm, "p_holm": p_holm, "effect_size": 0.5}
+    word = verdict(delta, interval, p_holm, higher_is_better=higher_is_better, confidence=0.95)
+    raw |= {"verdict": "no interval" if no_interval else word}
     content: dict[str, Any] = {"before": "base", "after": "final", "resamples": 1000}
     content["tasks"] = {"image_to_text": {"metrics": {"x": raw}, "categories": {}}}
     return read_comparison(content).tasks[0].metrics["x"]
@@ -34,6 +39,8 @@ def task(metrics: dict[str, Cell], categories: dict[str, dict[str, Cell]] | None
         n=360,
         before_only=0,
         after_only=0,
+        held_back=0,
+        families={"categories": 4},
         metrics=metrics,
         macro={},
         categories=categories or {},
@@ -41,7 +48,17 @@ def task(metrics: dict[str, Cell], categories: dict[str, dict[str, Cell]] | None
 
 
 def words_of(compared: TaskComparison, config: dict[str, Any] | None = None) -> Headline:
-    comparison = Comparison(before="base", after="final", confidence=0.95, resamples=1000, tasks=[compared])
+    comparison = Comparison(
+        before="base",
+        after="final",
+        before_folder="",
+        after_folder="",
+        confidence=0.95,
+        resamples=1000,
+        tasks=[compared],
+        controls={},
+        best={},
+    )
     return headline(compared, comparison=comparison, config=config or {})
 
 
@@ -57,25 +74,34 @@ UNCLEAR = cell(0.31, 0.314, (-0.01, 0.018))
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (BETTER, "BLEU rose from 0.310 to 0.622 (+0.312, 95% interval +0.284 to +0.341, 360 items)"),
+        (BETTER, "BLEU rose from 0.310 to 0.622 (+0.312, 95% interval +0.284 to +0.341, corrected p 0.004, 360 items)"),
         (
             WORSE,
-            "BLEU got worse: it fell from 0.510 to 0.330 (−0.180, 95% interval −0.240 to −0.130, 360 items)",  # noqa: RUF001
+            "BLEU got worse: it fell from 0.510 to 0.330 (−0.180, 95% interval −0.240 to −0.130, corrected p 0.004, 360 items)",  # noqa: RUF001
         ),
         (
             UNCLEAR,
             "BLEU: no evidence of a change, 0.310 before and 0.314 after "
-            "(+0.004, 95% interval −0.010 to +0.018, 360 items)",  # noqa: RUF001
+            "(+0.004, 95% interval −0.010 to +0.018, corrected p 0.004, 360 items)",  # noqa: RUF001
         ),
         (cell(0.2, 0.4, None, n=1), "BLEU went from 0.200 to 0.400 (+0.200, 1 item: too few for an interval)"),
+        (
+            cell(0.31, 0.33, (0.01, 0.03), p_holm=0.12),
+            "BLEU: no evidence of a change, 0.310 before and 0.330 after "
+            "(+0.020, 95% interval +0.010 to +0.030, corrected p 0.120, 360 items)",
+        ),
+        (
+            cell(30.0, 24.0, None, no_interval=True),
+            "BLEU went from 30.000 to 24.000 (−6.000, 360 items: one value for all of them, so no interval)",  # noqa: RUF001
+        ),
         (cell(None, None, None, n=12), "BLEU could not be scored on any of 12 items"),
         (
             cell(0.5, 0.2, (-0.4, -0.2), higher_is_better=False),
-            "BLEU fell from 0.500 to 0.200, which is better (−0.300, 95% interval −0.400 to −0.200, 360 items)",  # noqa: RUF001
+            "BLEU fell from 0.500 to 0.200, which is better (−0.300, 95% interval −0.400 to −0.200, corrected p 0.004, 360 items)",  # noqa: RUF001
         ),
         (
             cell(0.2, 0.5, (0.2, 0.4), higher_is_better=False),
-            "BLEU got worse: it rose from 0.200 to 0.500 (+0.300, 95% interval +0.200 to +0.400, 360 items)",
+            "BLEU got worse: it rose from 0.200 to 0.500 (+0.300, 95% interval +0.200 to +0.400, corrected p 0.004, 360 items)",
         ),
     ],
 )
@@ -140,9 +166,9 @@ def test_untrained_metrics_are_counted_by_what_happened_to_them() -> None:
 
 
 def test_categories_count_only_after_correction() -> None:
-    sure = cell(0.1, 0.3, (0.1, 0.3), corrected=(0.05, 0.35))
-    unsure = cell(0.1, 0.3, (0.01, 0.4), corrected=(-0.1, 0.5))
-    fell = cell(0.3, 0.1, (-0.3, -0.1), corrected=(-0.35, -0.05))
+    sure = cell(0.1, 0.3, (0.1, 0.3))
+    unsure = cell(0.1, 0.3, (0.01, 0.4), p_holm=0.2)
+    fell = cell(0.3, 0.1, (-0.3, -0.1))
     few = cell(0.1, 0.3, None, n=2)
     categories = {"A": {"bleu": sure}, "B": {"bleu": unsure}, "C": {"bleu": fell}, "D": {"bleu": few}}
     told = words_of(task({"bleu": BETTER}, categories))

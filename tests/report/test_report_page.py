@@ -111,9 +111,7 @@ def test_text_of_models_catalogues_and_config_is_escaped(odd_page: Page) -> None
 def test_headline_says_what_happened_to_every_task_in_words(page: Page) -> None:
     number = r"\d\.\d{3}"
     for label in ("BLEU", "CLIP image to image"):
-        sentence = (
-            rf"{label} rose from {number} to {number} \(\+{number}, 95% interval \+{number} to \+{number}, 72 items\)\."
-        )
+        sentence = rf"{label} rose from {number} to {number} \(\+{number}, 95% interval \+{number} to \+{number}, corrected p [<\d.]+, 72 items\)\."
         assert re.search(sentence, page.text)
 
 
@@ -140,6 +138,16 @@ def test_metrics_that_were_trained_on_are_marked_and_stand_apart(page: Page) -> 
         *("BLEU", "Corpus BLEU", "BERTScore F1", "Parse rate")
     ]
     assert "star" not in untrained
+
+
+def test_key_numbers_carry_corrected_p_values_and_effect_sizes(page: Page) -> None:
+    table = page.html[page.html.index('<table class="numbers">') : page.html.index("</table>")]
+    head, rows = table.split("</thead>")
+    assert re.search(r">p</th>.*>Effect</th>.*>Verdict</th>", head)
+    # BLEU of the fake run: of 72 items nearly all are better, so that no flip is as far, in a family of 18.
+    bleu = rows[rows.index("<bdi>BLEU</bdi>") : rows.index("<bdi>Corpus BLEU</bdi>")]
+    p, effect = re.findall(r'<td class="num extra">([^<]+)</td>', bleu)
+    assert (p, effect[:3]) == ("0.001", "+1.")
 
 
 def test_the_gallery_shows_at_most_24_items(page: Page) -> None:

@@ -14,7 +14,8 @@ import torch
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RewardError, TrainingError
-from grpo_mmpc.run import RunData, run_training
+from grpo_mmpc.evaluate import RunData
+from grpo_mmpc.run import run_training
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.training.session import TrainingSession
 

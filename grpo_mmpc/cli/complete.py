@@ -1,0 +1,51 @@
+"""``grpo-mmpc complete``: fill the missing titles and images of a catalogue."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "complete",
+        help="fill the missing titles and images of a whole catalogue",
+        description=(
+            "Read a catalogue folder, let the policy write the missing titles and draw the missing images, and write a "
+            "catalogue folder. Interrupted, the same command goes on where it was."
+        ),
+        epilog="example: grpo-mmpc complete my_catalogue --out completed --checkpoint runs/nano/checkpoints/checkpoint-45",
+    )
+    parser.add_argument("catalogue", type=Path, metavar="CATALOGUE", help="catalogue folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the completed catalogue")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with adapter_config.json")
+    what.add_argument("--base", action="store_true", help="the base model without adapter")
+    parser.add_argument(
+        "--recipe",
+        nargs="+",
+        default=[],
+        metavar="RECIPE|KEY=VALUE",
+        help="model, engine and renderer (default: config.yaml of the run that the checkpoint belongs to)",
+    )
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load the recipe and complete."""
+    from grpo_mmpc.cli.recipe import load_recipe
+    from grpo_mmpc.errors import ConfigError
+
+    words = list(arguments.recipe)
+    if all("=" in word for word in words):  # overrides only: of the run's own recipe
+        own = None if arguments.checkpoint is None else arguments.checkpoint.resolve().parent.parent / "config.yaml"
+        if own is None or not own.is_file():
+            raise ConfigError(
+                ["--recipe is needed: which model, engine and renderer (a checkpoint of a run has its own)"]
+            )
+        words.insert(0, str(own))
+    config = load_recipe(words)
+    # heavy: imported on use
+    from grpo_mmpc.complete import complete_catalogue
+
+    return complete_catalogue(config, catalogue=arguments.catalogue, out=arguments.out, checkpoint=arguments.checkpoint)

@@ -1,0 +1,245 @@
+"""``grpo-mmpc score``: score the outputs of any system, and carry them into and out of the official layout."""
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpo_mmpc.evaluation.score import Scores
+    from grpo_mmpc.evaluation.score_files import Answers, Reference
+
+_QUIET_S = 2.0
+_REPEAT_S = 10.0
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "score",
+        help="score any system's outputs, per item and in total",
+        description=(
+            "Scores predictions against true titles, or rendered against real images. A reference without a prediction and "
+            "a malformed prediction are wrong answers; a metric without its encoder is unscored, with the reason."
+        ),
+        epilog=(
+            "examples: grpo-mmpc score --predictions P.jsonl --references R.jsonl --bertscore-model nano:minilm --out s.json; "
+            "grpo-mmpc score --official outputs/qwen_vl_7b --references CATALOGUE --mode paper; "
+            "grpo-mmpc score --predictions runs/nano/evaluations/base --export-official outputs/nano"
+        ),
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="P",
+        help="JSON lines with item_id and prediction (null = malformed) or completion; or an evaluation folder",
+    )
+    source.add_argument(
+        "--official", type=Path, metavar="DIR", help="a model's folder with titles/CATEGORY.tsv, CATEGORY/ITEM_ID.jpg"
+    )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="R",
+        help="JSON lines with item_id, reference[, category, attributes], or a catalogue folder "
+        "(default: those of the evaluation folder)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("image_to_text", "text_to_image"),
+        help="what was predicted (default: image_to_text, but text_to_image with --images)",
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="rendered images, DIR/CATEGORY/ITEM_ID.jpg")
+    parser.add_argument("--metrics", metavar="A,B", help="names, separated by commas (default: all of the task)")
+    parser.add_argument(
+        "--mode",
+        choices=("corrected", "paper"),
+        default="corrected",
+        help="paper reproduces the official benchmark's numbers, its flaws included (%(default)s)",
+    )
+    parser.add_argument("--bertscore-model", metavar="MODEL", help="hub name, folder or nano:minilm (roberta-large)")
+    parser.add_argument("--bertscore-layers", type=int, metavar="N", help="hidden layer; needed for unknown models")
+    parser.add_argument("--sentence-model", metavar="MODEL", help="sentence encoder: hub name, folder or nano:minilm")
+    parser.add_argument("--clip-model", metavar="MODEL", help="CLIP: hub name, folder or nano:clip")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the summary as JSON")
+    parser.add_argument("--per-item", type=Path, metavar="FILE", help="write the scores of every item as JSON lines")
+    parser.add_argument(
+        "--export-official", type=Path, metavar="DIR", help="write the predictions in the official layout"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, score, print, write."""
+    # heavy: imported on use
+    from grpo_mmpc.errors import EvaluationError
+    from grpo_mmpc.evaluation.score_files import is_evaluation, read_answers, read_references, with_images
+
+    task = arguments.task or ("text_to_image" if arguments.images else "image_to_text")
+    if arguments.images and task != "text_to_image":
+        raise EvaluationError(
+            "--images are renders of text_to_image, but --task is image_to_text; leave one of them out"
+        )
+    source = arguments.predictions or arguments.official
+    answers = read_answers(source, task=task, webp=arguments.mode == "corrected")
+    if arguments.images:
+        answers = with_images(answers, arguments.images, webp=arguments.mode == "corrected")
+    references_from = arguments.references or (source if is_evaluation(source) else None)
+    references = None if references_from is None else read_references(references_from, task=task)
+    if references is None and arguments.export_official is None:
+        raise EvaluationError(
+            "--references is missing: give JSON lines with item_id and reference, or a catalogue folder"
+        )
+    if references is not None:
+        _score(arguments, task=task, answers=answers, references=references)
+    if arguments.export_official is not None:
+        _export(arguments.export_official, answers, references or [], task=task)
+    return 0
+
+
+def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", references: "list[Reference]") -> None:
+    from grpo_mmpc.errors import EvaluationError
+    from grpo_mmpc.evaluation.score import choose_metrics, load_encoders, score_answers
+
+    names = None
+    if arguments.metrics is not None:
+        names = [name.strip() for name in arguments.metrics.split(",") if name.strip()]
+        if not names:
+            raise EvaluationError("--metrics names no metric; give names separated by commas, or leave it out for all")
+    metrics = choose_metrics(names, task=task, mode=arguments.mode, references=references, answers=answers)
+    with _progress() as say:
+        say("loading encoders")
+        encoders, missing = load_encoders(metrics, options=_encoder_options(arguments))
+        scores = score_answers(
+            answers,
+            references,
+            task=task,
+            mode=arguments.mode,
+            metrics=metrics,
+            encoders=encoders,
+            missing=missing,
+            progress=lambda name, done, total: say(
+                f"scoring {len(references):,} items: {name} ({done + 1} of {total})"
+            ),
+        )
+    print("\n".join(_table(scores)))
+    if arguments.out is not None:
+        _write(arguments.out, json.dumps(scores.summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        print(f"summary: {arguments.out}")
+    if arguments.per_item is not None:
+        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in scores.rows())
+        _write(arguments.per_item, "".join(f"{line}\n" for line in lines))
+        print(f"per item: {arguments.per_item}")
+
+
+def _encoder_options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    from grpo_mmpc.config import EncodersSection
+
+    options: dict[str, dict[str, Any]] = {}
+    if arguments.bertscore_model or arguments.bertscore_layers is not None:
+        default = EncodersSection().bertscore or {}
+        options["bertscore"] = {
+            "model": arguments.bertscore_model or default["model"],
+            "num_layers": arguments.bertscore_layers,
+        }
+    if arguments.sentence_model:
+        options["sentence"] = {"model": arguments.sentence_model}
+    if arguments.clip_model:
+        options["clip"] = {"model": arguments.clip_model}
+    return options
+
+
+def _export(folder: Path, answers: "Answers", references: "list[Reference]", *, task: str) -> None:
+    from grpo_mmpc.errors import EvaluationError
+    from grpo_mmpc.evaluation.official import OfficialAnswer, write_official
+
+    categories = {reference.item_id: reference.category for reference in references}
+    items = []
+    for answer in answers.by_item.values():
+        category = answer.category or categories.get(answer.item_id)
+        if category is None:
+            raise EvaluationError(
+                f"--export-official: the category of item {answer.item_id!r} is unknown; give it in the predictions or with "
+                "--references"
+            )
+        items.append(
+            OfficialAnswer(item_id=answer.item_id, category=category, title=answer.prediction, image=answer.image)
+        )
+    written = write_official(folder, items, titles=task == "image_to_text")
+    print(f"official layout: {written:,} files in {folder}")
+
+
+def _table(scores: "Scores") -> list[str]:
+    """What was scored, a line per metric, and everything that a reader could take for something else."""
+    summary = scores.summary
+    width = max([len(name) for name in summary["metrics"]] + [len("metric")])
+    lines = [
+        f"{summary['task']}, {summary['mode']} mode: {summary['items']:,} items in "
+        f"{len(summary['categories'])} categories",
+        f"{'metric':<{width}} {'mean':>8} {'macro':>8}  {'scored':>15}",
+    ]
+    for name, cell in summary["metrics"].items():
+        scored = f"{cell['n_scored']:,}/{cell['n_total']:,}"
+        lines.append(f"{name:<{width}} {_number(cell['mean'])} {_number(summary['macro'][name])}  {scored:>15}")
+    lines.append("mean: over items; macro: mean of the categories' means")
+    lines += _notes(summary)
+    return lines
+
+
+def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
+    wrong = "wrong answers"
+    if summary["mode"] == "paper":  # the official scripts treat the two directions differently
+        wrong = 'scored as the text "error"' if summary["task"] == "image_to_text" else "unscored without an image"
+    for count, what, consequence in (
+        (summary["malformed"], "malformed predictions", wrong),
+        (summary["references_without_prediction"], "references without a prediction", wrong),
+        (summary["predictions_without_reference"], "predictions without a reference", "left out"),
+    ):
+        if count:
+            yield f"{what}: {count:,} ({consequence})"
+    for category, reason in summary["unscored_categories"].items():
+        yield f"unscored, as in the official script: category {category}: {reason}"
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in summary["missing"].items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        yield f"unscored: {', '.join(names)}: {reason}"
+
+
+def _number(value: float | None) -> str:
+    return f"{'-':>8}" if value is None else f"{value:>8.4f}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A function that takes what is being done; it is printed once that has lasted, and now and then again."""
+    started = time.monotonic()
+    doing = [""]
+    finished = threading.Event()
+
+    def tell() -> None:
+        wait = _QUIET_S
+        while not finished.wait(wait):
+            print(f"{doing[0]}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+            wait = _REPEAT_S
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield lambda what: doing.__setitem__(0, what)
+    finally:
+        finished.set()
+        thread.join()

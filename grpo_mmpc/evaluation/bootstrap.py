@@ -1,0 +1,133 @@
+"""Paired bootstrap over items, with intervals that stay honest when there are few items or differences are skewed."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from grpo_mmpc.evaluation.statistics import Floats, Interval, check_confidence, min_items
+
+_CHUNK_CELLS = 1_000_000
+"""Resample counts held at once (8 MB): memory stays flat whatever the number of items and resamples."""
+
+
+def bootstrap_sums(values: Floats, *, resamples: int, seed: Sequence[int]) -> Floats:
+    """Column sums over resamples of the rows, every column seeing the same resampled rows.
+
+    Anything that is a function of sums over items (a mean of the scored items, a corpus BLEU) can be bootstrapped from
+    these sums: give its numerator and denominator as columns.
+
+    Args:
+        values: One row per item, ``[N, K]``, finite.
+        resamples: R, how many times N rows are drawn with replacement.
+        seed: Entropy of the generator; the same seed, N and R draw the same rows.
+
+    Returns:
+        ``[R, K]``.
+    """
+    num_items, num_columns = values.shape
+    if num_items == 0:
+        raise ValueError("cannot resample zero items")
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, expected at least 1")
+    generator = np.random.default_rng(list(seed))
+    sums = np.empty((resamples, num_columns))
+    chunk = max(1, _CHUNK_CELLS // num_items)
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        drawn = generator.integers(0, num_items, size=(rows, num_items))
+        # How often each item was drawn turns the resampled sum into one matrix product for all columns.
+        drawn += np.arange(rows)[:, None] * num_items
+        counts = np.bincount(drawn.ravel(), minlength=rows * num_items).reshape(rows, num_items)  # [rows, N]
+        sums[start : start + rows] = counts.astype(np.float64) @ values
+    return sums
+
+
+def studentised_interval(
+    replicates: Floats, variances: Floats, *, estimate: float, variance: float, confidence: float
+) -> Interval | None:
+    """Bootstrap-t interval of a mean (Efron & Tibshirani 1993, section 12.5).
+
+    Every replicate is measured in its own standard error, so that the two ends follow the skewness of the differences;
+    percentile intervals miss it to first order. With log-normal differences (sigma 0.75, skewness 3.3) and 40 items it
+    covers 94% where the percentile interval covers 92%, and as much as that one where differences are symmetric. Heavier
+    tails need more items: at sigma 1 (skewness 6.2) it is 93% at 40 items and 94% at 100.
+
+    Args:
+        replicates: Means of the resamples ``[R]``; NaN ones (a resample without any scored item) are left out.
+        variances: Of each of those means, ``[R]``: 0 where a resample holds equal differences only.
+        estimate: The mean itself.
+        variance: Of that mean, by the same formula.
+        confidence: For instance 0.95.
+
+    Returns:
+        The interval; None when there are too few resamples for these tails, or so many without spread that an end is
+        infinite, which happens when fewer than about five items changed at all.
+    """
+    check_confidence(confidence)
+    if variance == 0.0:
+        return Interval(low=estimate, high=estimate)
+    known = np.isfinite(replicates)
+    deviations, errors = replicates[known] - estimate, np.sqrt(variances[known])
+    # 0/0 is a resample that repeats the estimate: no deviation, whatever the error.
+    deviations[np.abs(deviations) <= 1e-9 * np.abs(deviations).max(initial=0.0)] = 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pivots = np.where(deviations == 0.0, 0.0, deviations / errors)
+    rank = int((len(pivots) + 1) * (1 - confidence) / 2 + 1e-9)
+    if rank < 1:
+        return None
+    pivots.partition([rank - 1, len(pivots) - rank])
+    ends = estimate - math.sqrt(variance) * pivots[[len(pivots) - rank, rank - 1]]
+    if not np.isfinite(ends).all():
+        return None
+    return Interval(low=float(ends[0]), high=float(ends[1]))
+
+
+def expanded_percentile_interval(draws: Floats, *, confidence: float, num_items: int) -> Interval | None:
+    """Percentile bootstrap interval, widened for small samples: for anything that can be resampled.
+
+    The plain percentile interval is too narrow by about ``sqrt((n - 1) / n)`` and uses normal where t quantiles belong;
+    Hesterberg (2015, arXiv 1411.5279, "expanded percentile interval") moves the two percentiles outwards to make up for
+    both. At 40 items the 2.5% tail becomes 2.0%; at 1,000 items nothing visible changes.
+
+    Args:
+        draws: Bootstrap replicates ``[R]``; NaN ones (a resample without any scored item) are left out.
+        confidence: For instance 0.95.
+        num_items: Items that carry a score, n.
+
+    Returns:
+        The interval, or None when ``num_items`` is below ``min_items(confidence)`` or no replicate is finite.
+    """
+    if num_items < min_items(confidence):
+        return None
+    finite = draws[np.isfinite(draws)]
+    if finite.size == 0:
+        return None
+    tail = expanded_tail(confidence=confidence, num_items=num_items)
+    low, high = np.quantile(finite, [tail, 1 - tail])
+    return Interval(low=float(low), high=float(high))
+
+
+def expanded_tail(*, confidence: float, num_items: int) -> float:
+    """Share of bootstrap replicates left out at each end, ``Phi(-sqrt(n / (n - 1)) * t)``; at most (1-confidence)/2."""
+    check_confidence(confidence)
+    if num_items < 2:
+        raise ValueError(f"an interval needs at least 2 items, got {num_items}")
+    quantile = _t_quantile(1 - (1 - confidence) / 2, degrees=num_items - 1)
+    return NormalDist().cdf(-math.sqrt(num_items / (num_items - 1)) * quantile)
+
+
+def _t_quantile(probability: float, *, degrees: int) -> float:
+    """Quantile of Student's t by its expansion around the normal one (Abramowitz & Stegun 26.7.5).
+
+    Right to three digits from 5 degrees of freedom at the 97.5% quantile, better above.
+    """
+    x = NormalDist().inv_cdf(probability)
+    terms = (
+        (x**3 + x) / 4,
+        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
+        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
+        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
+    )
+    return x + math.fsum(term / degrees**power for power, term in enumerate(terms, start=1))

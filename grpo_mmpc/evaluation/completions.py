@@ -1,0 +1,115 @@
+"""Completions of an evaluation, written down as they come: after a kill, only what is not there yet is generated."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.types import PromptRow, SamplingConfig
+
+if TYPE_CHECKING:
+    from grpo_mmpc.rollout import Engine
+
+FILE = "completions.jsonl"
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how many are done, how many there are)."""
+
+
+class CompletionLog:
+    """A file of completions that only grows, one JSON object a line, found again by key.
+
+    The key covers all that a completion depends on, so that a changed prompt, picture, limit or policy is completed again
+    and everything else is kept. A line that a kill cut in half is skipped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: dict[str, str] = {}
+        self._ends_in_half_a_line = False
+        if path.is_file():
+            content = path.read_bytes()
+            self._ends_in_half_a_line = bool(content) and not content.endswith(b"\n")
+            for line in content.decode("utf-8", errors="replace").splitlines():
+                entry = _entry(line)
+                if entry is not None:
+                    self._found[entry[0]] = entry[1]
+
+    def get(self, key: str) -> str | None:
+        """The completion of a key, None if it is not there."""
+        return self._found.get(key)
+
+    def add(self, rows: Sequence[PromptRow], keys: Sequence[str], completions: Sequence[str]) -> None:
+        """Append completions; they are on disk when this returns."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            if self._ends_in_half_a_line:
+                file.write("\n")
+                self._ends_in_half_a_line = False
+            for row, key, completion in zip(rows, keys, completions, strict=True):
+                line = {"prompt_id": row.prompt_id, "key": key, "completion": completion}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                self._found[key] = completion
+
+
+def complete(
+    rows: Sequence[PromptRow],
+    sampling: SamplingConfig,
+    engine: "Engine",
+    *,
+    log: CompletionLog | None,
+    policy: str,
+    from_main: Callable[[Any], Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Completions of all rows, in order: from the log where it has them, from the engine for the rest.
+
+    A collective on several ranks: each passes the same rows.
+
+    Args:
+        rows: Prompts.
+        sampling: How they are completed.
+        engine: Where from.
+        log: What is there already and receives the rest; the main process's alone, None on other ranks.
+        policy: Says which weights the engine has, see ``completion_key``.
+        from_main: The main process's value on every rank.
+        progress: Called on the main process with (rows done, rows in total).
+
+    Returns:
+        The completions on the main process, an empty list elsewhere.
+    """
+    keys: list[str] = []
+    found: dict[int, str] = {}
+    if log is not None:
+        keys = [completion_key(row, sampling, policy=policy) for row in rows]
+        found = {i: text for i, key in enumerate(keys) if (text := log.get(key)) is not None}
+    missing: list[int] = from_main([i for i in range(len(rows)) if i not in found])
+    for start in range(0, len(missing), engine.rows_at_once):
+        piece = missing[start : start + engine.rows_at_once]
+        completions = engine.generate([rows[i] for i in piece], sampling)
+        if log is not None:
+            log.add([rows[i] for i in piece], [keys[i] for i in piece], completions)
+            found.update(zip(piece, completions, strict=True))
+            if progress is not None:
+                progress(len(found), len(rows))
+    return [found[i] for i in range(len(rows))] if log is not None else []
+
+
+def completion_key(row: PromptRow, sampling: SamplingConfig, *, policy: str) -> str:
+    """Hash over everything that a completion depends on: prompt, picture, sampling, policy."""
+    digest = hashlib.blake2b(json.dumps([row.prompt_id, row.messages, repr(sampling), policy]).encode(), digest_size=12)
+    if row.prompt_image_path is not None:
+        digest.update(Path(row.prompt_image_path).read_bytes())
+    return digest.hexdigest()
+
+
+def _entry(line: str) -> tuple[str, str] | None:
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    key, completion = content.get("key"), content.get("completion")
+    return (key, completion) if isinstance(key, str) and isinstance(completion, str) else None

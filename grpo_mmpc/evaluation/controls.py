@@ -1,0 +1,209 @@
+"""What a benchmark result has to beat, or must not equal: answers without a policy, and a policy without its picture.
+
+| control | task | answers |
+|---|---|---|
+| ``category_title`` | image_to_text | the training title nearest to the mean of its category: knows the department only |
+| ``other_title`` | image_to_text | the title of another evaluated item of the category: knows the style, not the item |
+| ``nearest_title`` | image_to_text | the title of the training item with the most similar picture: retrieval instead of a model |
+| ``blank_image`` | image_to_text | the policy, shown a white picture |
+| ``shuffled_image`` | image_to_text | the policy, shown the picture of another item |
+| ``raw_title`` | text_to_image | the title itself as image prompt: what the policy's prompt is worth |
+| ``nearest_image`` | text_to_image | the picture of the training item with the most similar title |
+
+A policy that is not better with the right picture than with a white one does not look at it.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.prompts import stable_order
+from grpo_mmpc.scoring.images import open_image
+from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.types import PromptRow, SamplingConfig
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from grpo_mmpc.evaluation.runner import Scorers
+
+MAX_POOL = 20_000
+"""Training items that retrieval looks at, chosen by stable hash: each costs one encoding."""
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """One control."""
+
+    name: str
+    task: str
+    needs: str | None
+    """Scorer it cannot do without: ``sentence``, ``clip`` or ``renderer``."""
+    asks_policy: bool
+    """Whether it is a policy with changed prompts; the others are the same whatever the policy."""
+    label: str
+    """For tables."""
+
+
+CONTROLS = {
+    control.name: control
+    for control in (
+        Control(
+            name="category_title", task="image_to_text", needs="sentence", asks_policy=False, label="category title"
+        ),
+        Control(name="other_title", task="image_to_text", needs=None, asks_policy=False, label="another item's title"),
+        Control(
+            name="nearest_title", task="image_to_text", needs="clip", asks_policy=False, label="nearest picture's title"
+        ),
+        Control(name="blank_image", task="image_to_text", needs=None, asks_policy=True, label="policy, blank picture"),
+        Control(
+            name="shuffled_image", task="image_to_text", needs=None, asks_policy=True, label="policy, wrong picture"
+        ),
+        Control(name="raw_title", task="text_to_image", needs="renderer", asks_policy=False, label="title as prompt"),
+        Control(
+            name="nearest_image",
+            task="text_to_image",
+            needs="sentence",
+            asks_policy=False,
+            label="nearest title's picture",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Implements ``Engine`` with answers that are known beforehand."""
+
+    predictions: Mapping[str, str]
+    """By item."""
+    rows_at_once: int = 1 << 20
+
+    def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
+        """See ``Engine.generate``."""
+        return [TASKS[row.task].answer(self.predictions[row.item_id]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class CataloguePictures:
+    """Implements ``Renderer`` by looking a title's picture up."""
+
+    paths: Mapping[str, str]
+    """Path by title."""
+
+    def render(self, prompts: list[str], *, seeds: list[int]) -> "list[Image | None]":
+        """See ``Renderer.render``; seeds do not matter."""
+        return [open_image(self.paths[prompt]) for prompt in prompts]
+
+
+def known_answers(
+    name: str, rows: Sequence[PromptRow], *, pool: Callable[[], Sequence[PromptRow]], scorers: "Scorers"
+) -> tuple[Answers, "Scorers"]:
+    """Answers of a control that asks no policy, and the scorers to use with it.
+
+    Args:
+        name: Of ``CONTROLS``.
+        rows: The evaluated prompts of the control's task.
+        pool: Gives the training items' prompts of the same task, at most ``MAX_POOL``.
+        scorers: Of the evaluation.
+
+    Raises:
+        EvaluationError: The scorer that the control needs is missing; says why.
+    """
+    needed = CONTROLS[name].needs
+    if needed is not None and getattr(scorers, needed) is None:
+        raise EvaluationError(f"control {name} needs {needed}: {(scorers.missing or {}).get(needed, 'not loaded')}")
+    if name == "raw_title":
+        return Answers({row.item_id: row.title for row in rows}), scorers
+    if name == "other_title":
+        return Answers({row.item_id: other.title for row, other in zip(rows, another_row(rows), strict=True)}), scorers
+    if name == "category_title":
+        typical = _typical_titles(pool(), scorers)
+        return Answers({row.item_id: typical.get(row.category, typical[""]) for row in rows}), scorers
+    if name == "nearest_title":
+        found = _nearest_by_picture(rows, pool(), scorers)
+        return Answers({row.item_id: near.title for row, near in zip(rows, found, strict=True)}), scorers
+    found = _nearest_by_title(rows, pool(), scorers)
+    pictures = CataloguePictures({near.title: str(near.image_path) for near in found})
+    answers = Answers({row.item_id: near.title for row, near in zip(rows, found, strict=True)})
+    return answers, replace(scorers, renderer=pictures, renderer_identity=name)
+
+
+def changed_rows(name: str, rows: Sequence[PromptRow], *, folder: Path) -> list[PromptRow]:
+    """The prompts of a control that asks the policy: the right item with a wrong picture.
+
+    Args:
+        name: ``blank_image`` or ``shuffled_image``.
+        rows: Prompts with pictures.
+        folder: Receives the white picture.
+    """
+    if name == "shuffled_image":
+        others = another_row(rows)
+        return [replace(row, prompt_image_path=o.prompt_image_path) for row, o in zip(rows, others, strict=True)]
+    from PIL import Image  # heavy: imported on use
+
+    changed = []
+    for row in rows:
+        # Of the same size: another one would change the number of image tokens as well.
+        size = open_image(str(row.prompt_image_path)).size
+        path = folder / f"blank-{size[0]}x{size[1]}.png"
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.part")  # several ranks may be drawing the same one
+            Image.new("RGB", size, "white").save(partial, format="PNG")
+            partial.replace(path)
+        changed.append(replace(row, prompt_image_path=str(path)))
+    return changed
+
+
+def another_row(rows: Sequence[PromptRow]) -> list[PromptRow]:
+    """For each row the next one of its category in a stable shuffle; of all rows where the category has no other."""
+    by_category: dict[str, list[int]] = defaultdict(list)
+    everything = stable_order([row.item_id for row in rows], salt="another")
+    for position in everything:
+        by_category[rows[position].category].append(position)
+    next_of = dict(zip(everything, [*everything[1:], *everything[:1]], strict=True))
+    for positions in by_category.values():
+        if len(positions) > 1:
+            next_of |= dict(zip(positions, [*positions[1:], *positions[:1]], strict=True))
+    return [rows[next_of[i]] for i in range(len(rows))]
+
+
+def _typical_titles(pool: Sequence[PromptRow], scorers: "Scorers") -> dict[str, str]:
+    """By category, the title whose embedding is nearest to the mean one; under the empty name, that of all items."""
+    embeddings = scorers.sentence.encode([row.title for row in pool])  # [N, D]
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(pool):
+        groups[row.category].append(i)
+        groups[""].append(i)
+    typical = {}
+    for category, members in groups.items():
+        inside = embeddings[members]
+        typical[category] = pool[members[int((inside @ inside.mean(dim=0)).argmax())]].title
+    return typical
+
+
+def _nearest_by_title(rows: Sequence[PromptRow], pool: Sequence[PromptRow], scorers: "Scorers") -> list[PromptRow]:
+    encode = scorers.sentence.encode
+    return _nearest(encode([row.title for row in rows]), encode([row.title for row in pool]), pool)
+
+
+def _nearest_by_picture(rows: Sequence[PromptRow], pool: Sequence[PromptRow], scorers: "Scorers") -> list[PromptRow]:
+    encode = scorers.clip.embed_images
+    shown = encode([str(row.image_path) for row in rows])
+    return _nearest(shown, encode([str(row.image_path) for row in pool]), pool)
+
+
+def _nearest(queries: "torch.Tensor", keys: "torch.Tensor", pool: Sequence[PromptRow]) -> list[PromptRow]:
+    """The pool's row with the greatest cosine for each query; [N, D] and [M, D] unit vectors, NaN = cannot be read."""
+    import torch  # heavy: imported on use
+
+    queries, keys = torch.nan_to_num(queries), torch.nan_to_num(keys)
+    blocks = [queries[start : start + _BLOCK] for start in range(0, len(queries), _BLOCK)]
+    return [pool[int(i)] for block in blocks for i in (block @ keys.T).argmax(dim=1)]

@@ -1,0 +1,198 @@
+"""Differences on groups of items, resampled: all items of a task, one category, and the mean over categories."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grpo_mmpc.evaluation.bootstrap import bootstrap_sums, expanded_percentile_interval, studentised_interval
+from grpo_mmpc.evaluation.measures import Measure
+from grpo_mmpc.evaluation.permutation import EXACT_ITEMS, every_flip, flipped_sums, permutation_p
+from grpo_mmpc.evaluation.statistics import Floats, Interval, effect_size, min_items
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resampling:
+    """How often, and from which seed."""
+
+    resamples: int
+    """Of the bootstrap, R."""
+    flips: int
+    """Of the permutation test, F."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One metric on one group of items, before against after, and what resampling says about it."""
+
+    before: float
+    """NaN = nothing was scored."""
+    after: float
+    num_scored: int
+    """Paired items that carry a score; for a mean over categories, those of the smallest one."""
+    replicates: Floats
+    """Bootstrap replicates of after minus before, ``[R]``; NaN for a resample without any scored item."""
+    variance: float | None
+    """Of after minus before; None for corpus-level metrics, which have no scores per item."""
+    variances: Floats | None
+    """Of each replicate, ``[R]``."""
+    flipped: Floats
+    """After minus before under random flips, ``[F]``."""
+    every_flip: Floats | None = None
+    """The same under all flips, where there are few items."""
+    effect_size: float | None = None
+
+    @property
+    def delta(self) -> float:
+        """After minus before."""
+        return self.after - self.before
+
+    def interval(self, *, confidence: float) -> Interval | None:
+        """Bootstrap interval: studentised where there is one, else percentiles; None for too few items."""
+        if self.num_scored < min_items(confidence):
+            return None
+        found = None
+        if self.variance is not None and self.variances is not None:
+            found = studentised_interval(
+                self.replicates,
+                self.variances,
+                estimate=self.delta,
+                variance=self.variance,
+                confidence=confidence,
+            )
+        return found or expanded_percentile_interval(self.replicates, confidence=confidence, num_items=self.num_scored)
+
+    def p_value(self) -> float:
+        """Two-sided p-value of the paired permutation test."""
+        draws = self.flipped if self.every_flip is None else self.every_flip
+        return float(permutation_p(draws, np.array(self.delta), exact=self.every_flip is not None))
+
+
+def flips_of(rows: NDArray[np.int64], measures: Sequence[Measure], settings: Resampling, *, stream: str) -> Floats:
+    """Half-differences of all measures, summed over the rows under random flips, ``[F, sum of S]``.
+
+    Those of several groups add up to those of all their items.
+    """
+    halves = np.concatenate([np.empty((len(rows), 0)), *(_halves(measure, rows) for measure in measures)], axis=1)
+    return flipped_sums(halves, flips=settings.flips, seed=[*_seed(settings, stream), 1])
+
+
+def differences_of(
+    rows: NDArray[np.int64], measures: Sequence[Measure], settings: Resampling, *, stream: str, flips: Floats
+) -> list[Difference]:
+    """All measures on one group of items, from one set of resamples.
+
+    Args:
+        rows: Items of the group.
+        measures: The metrics.
+        settings: Of the resampling.
+        stream: Names the group; its resamples do not depend on which other groups exist.
+        flips: ``flips_of`` these rows.
+    """
+    if not measures:
+        return []
+    columns = [_columns(measure, rows) for measure in measures]
+    ends = np.cumsum([block.shape[1] for block in columns])[:-1]
+    table = np.concatenate(columns, axis=1)
+    totals = np.split(table.sum(axis=0), ends)
+    draws = bootstrap_sums(table, resamples=settings.resamples, seed=_seed(settings, stream))
+    widths = np.cumsum([measure.before.shape[1] for measure in measures])[:-1]
+    return [
+        _difference(measure, rows, total=total, draws=drawn, flips=flipped)
+        for measure, total, drawn, flipped in zip(
+            measures, totals, np.split(draws, ends, axis=1), np.split(flips, widths, axis=1), strict=True
+        )
+    ]
+
+
+def added(first: Difference | None, second: Difference) -> Difference:
+    """The sum of two independent differences, on the way to their mean; None stands for nothing yet."""
+    if first is None:
+        return second
+    return Difference(
+        before=first.before + second.before,
+        after=first.after + second.after,
+        # The smallest group decides how far an interval must be widened, and whether there can be one.
+        num_scored=min(first.num_scored, second.num_scored),
+        replicates=first.replicates + second.replicates,
+        variance=None if first.variance is None or second.variance is None else first.variance + second.variance,
+        variances=None if first.variances is None or second.variances is None else first.variances + second.variances,
+        flipped=first.flipped + second.flipped,
+    )
+
+
+def divided(total: Difference, count: int) -> Difference:
+    """The unweighted mean of ``count`` differences, from their sum."""
+    return Difference(
+        before=total.before / count,
+        after=total.after / count,
+        num_scored=total.num_scored,
+        replicates=total.replicates / count,
+        variance=None if total.variance is None else total.variance / count**2,
+        variances=None if total.variances is None else total.variances / count**2,
+        flipped=total.flipped / count,
+    )
+
+
+def _seed(settings: Resampling, stream: str) -> list[int]:
+    return [settings.seed, zlib.crc32(stream.encode())]
+
+
+def _halves(measure: Measure, rows: NDArray[np.int64]) -> Floats:
+    halves: Floats = (measure.after[rows] - measure.before[rows]) / 2
+    return halves
+
+
+def _columns(measure: Measure, rows: NDArray[np.int64]) -> Floats:
+    """What the bootstrap sums: both sides, whether scored, and squared deviations of the differences of a mean."""
+    before, after, scored = measure.before[rows], measure.after[rows], measure.scored[rows, None]
+    blocks = [before, after, scored.astype(np.float64)]
+    if measure.is_mean:
+        differences = after - before
+        mean = differences.sum() / max(1, np.count_nonzero(scored))
+        # Deviations from the mean, not raw squares: those would lose small spreads around a large difference.
+        blocks += [np.where(scored, differences - mean, 0.0), np.where(scored, (differences - mean) ** 2, 0.0)]
+    return np.concatenate(blocks, axis=1)
+
+
+def _difference(
+    measure: Measure, rows: NDArray[np.int64], *, total: Floats, draws: Floats, flips: Floats
+) -> Difference:
+    width = measure.before.shape[1]
+    sums, middle = (total[:width], total[width : 2 * width]), (total[:width] + total[width : 2 * width]) / 2
+    scored, scored_draws = total[2 * width], draws[:, 2 * width]
+    replicates = measure.values(draws[:, width : 2 * width], scored_draws) - measure.values(
+        draws[:, :width], scored_draws
+    )
+
+    def swapped(halves: Floats) -> Floats:
+        """After minus before where a flip has swapped them: each side is the middle, give or take half a difference."""
+        difference: Floats = measure.values(middle + halves, scored) - measure.values(middle - halves, scored)
+        return difference
+
+    in_group = rows[measure.scored[rows]]
+    few = 0 < len(in_group) <= EXACT_ITEMS
+    return Difference(
+        before=float(measure.values(sums[0], scored)),
+        after=float(measure.values(sums[1], scored)),
+        num_scored=int(scored),
+        replicates=replicates,
+        variance=float(_variances(total)) if measure.is_mean else None,
+        variances=_variances(draws) if measure.is_mean else None,
+        flipped=swapped(flips),
+        every_flip=swapped(every_flip(_halves(measure, in_group))) if few else None,
+        effect_size=effect_size((measure.after - measure.before)[in_group, 0]) if measure.is_mean else None,
+    )
+
+
+def _variances(sums: Floats) -> Floats:
+    """Variances of means ``[...]`` from the sums of their columns ``[..., 5]``; exactly 0 without spread."""
+    scored = np.where(sums[..., 2] > 0, sums[..., 2], np.nan)
+    squares = sums[..., 4] / scored
+    variances = squares - (sums[..., 3] / scored) ** 2
+    # What cancellation leaves of equal differences would otherwise pass for a tiny spread, and a pivot be divided by it.
+    cleaned: Floats = np.where(variances <= 1e-12 * squares, 0.0, variances) / scored
+    return cleaned

@@ -1,0 +1,243 @@
+"""Scores anybody's answers against references: per item, per category and in total."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from grpo_mmpc.config import EncodersSection, nearest
+from grpo_mmpc.errors import EvaluationError, ScoringError
+from grpo_mmpc.evaluation.score_files import Answer, Answers, Reference
+from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
+from grpo_mmpc.evaluation.summaries import summarise, without_nan
+from grpo_mmpc.metrics.paper import aborted_categories
+from grpo_mmpc.metrics.table import Metric, MetricInputs, attribute_recall_metrics
+from grpo_mmpc.scoring.images import open_image
+
+# Which encoder a metric needs, by the start of its name.
+_NEEDS = {
+    "bertscore": "bertscore",
+    "embedding": "sentence",
+    "clip": "clip",
+    "dino": "dinov2",
+    "lpips": "lpips",
+    "fid": "inception",
+    "kid": "inception",
+}
+_FIELDS = {"dinov2": "dino"}  # where MetricInputs has another name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Everything that was scored."""
+
+    answers: Sequence[Answer]
+    """One per reference, in the order of the references."""
+    references: Sequence[Reference]
+    by_metric: Mapping[str, list[float]]
+    """NaN = unscored."""
+    summary: Mapping[str, Any]
+    """What ``summary.json`` holds; null where nothing was scored."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One flat record per item: item_id, category, prediction, and each metric by name (None = unscored)."""
+        for i, (answer, reference) in enumerate(zip(self.answers, self.references, strict=True)):
+            scores = {name: values[i] for name, values in self.by_metric.items()}
+            yield {
+                "item_id": reference.item_id,
+                "category": reference.category,
+                "prediction": answer.prediction,
+                **without_nan(scores),
+            }
+
+
+class _Pairs(NamedTuple):
+    answers: list[Answer]
+    references: list[Reference]
+    unanswered: int
+    unknown: int
+
+
+def choose_metrics(
+    names: Sequence[str] | None, *, task: str, mode: str, references: Sequence[Reference], answers: Answers
+) -> dict[str, Metric]:
+    """Metrics by name, in the order of the mode's table.
+
+    Args:
+        names: What was asked for; None means all of the task. ``attribute_recall`` brings one metric per known kind.
+        task: ``image_to_text`` or ``text_to_image``.
+        mode: ``corrected`` or ``paper``.
+        references: Say which kinds of attributes are known.
+        answers: Without prompts, ``parse_rate`` is no default.
+
+    Raises:
+        EvaluationError: A name is unknown, or belongs to another task or mode.
+    """
+    table = {name: metric for name, metric in METRICS_OF_MODE[mode].items() if task in metric.tasks}
+    if "attribute_recall" in table:
+        table |= attribute_recall_metrics(dict.fromkeys(kind for r in references for kind in r.attributes))
+    if names is None:
+        return {name: metric for name, metric in table.items() if answers.has_prompts or name != "parse_rate"}
+    for name in names:
+        if name in table:
+            continue
+        problem = f"metric {name!r} is unknown for {task} in {mode} mode; {nearest(name, table)}"
+        others = {other_mode: metrics[name].tasks for other_mode, metrics in METRICS_OF_MODE.items() if name in metrics}
+        if others:
+            known = "; ".join(f"{' and '.join(tasks)} in {other_mode} mode" for other_mode, tasks in others.items())
+            problem = f"metric {name!r} is for {known}, not for {task} in {mode} mode; change --task or --mode"
+        raise EvaluationError(problem)
+    wanted = set(names)
+    return {
+        name: metric
+        for name, metric in table.items()
+        if name in wanted or (name.startswith("attribute_recall_") and "attribute_recall" in wanted)
+    }
+
+
+def load_encoders(
+    metrics: Mapping[str, Metric], *, options: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Encoders that the metrics need, by name, and why others are missing, by metric.
+
+    Args:
+        metrics: Metrics to score.
+        options: Arguments by encoder name, instead of the defaults of ``evaluation.encoders``.
+    """
+    from grpo_mmpc import scoring  # heavy: imported on use
+
+    loaders: dict[str, Callable[..., Any]] = {
+        "bertscore": scoring.bertscore_encoder,
+        "sentence": scoring.sentence_encoder,
+        "clip": scoring.clip_encoder,
+        "dinov2": scoring.dinov2_encoder,
+        "lpips": scoring.lpips_scorer,
+        "inception": scoring.inception_encoder,
+    }
+    defaults = EncodersSection().model_dump()
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for name in metrics:
+        encoder = next((needed for start, needed in _NEEDS.items() if name.startswith(start)), None)
+        if encoder is None:
+            continue
+        if encoder not in found and encoder not in reasons:
+            try:
+                found[encoder] = loaders[encoder](**(options.get(encoder) or defaults[encoder] or {}))
+            except (OSError, ValueError, TypeError, ScoringError) as error:
+                reasons[encoder] = " ".join(str(error).split())
+        if encoder in reasons:
+            missing[name] = reasons[encoder]
+    return found, missing
+
+
+def score_answers(
+    answers: Answers,
+    references: Sequence[Reference],
+    *,
+    task: str,
+    mode: str,
+    metrics: Mapping[str, Metric],
+    encoders: Mapping[str, Any],
+    missing: Mapping[str, str],
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Scores:
+    """Score one answer per reference.
+
+    A reference without an answer counts as malformed, a wrong answer; an answer without a reference is left out. Both are
+    counted in the summary.
+
+    Args:
+        answers: What a system said.
+        references: What is true.
+        task: ``image_to_text`` or ``text_to_image``.
+        mode: ``corrected`` or ``paper``.
+        metrics: From :func:`choose_metrics`.
+        encoders: From :func:`load_encoders`.
+        missing: Why encoders are missing, by metric.
+        progress: Called before each metric with its name, its position and the number of metrics.
+
+    Raises:
+        EvaluationError: No item has both an answer and a reference.
+    """
+    pairs = _pair(answers, references)
+    inputs = _inputs(pairs, answers, task=task, mode=mode, encoders=encoders)
+    table: dict[str, Sequence[Any]] = {"category": [r.category for r in pairs.references]}
+    for done, (name, metric) in enumerate(metrics.items()):
+        progress(name, done, len(metrics))
+        table[f"score/{name}"] = [float(score) for score in metric.score(inputs)]
+        if metric.statistics is not None:
+            table[f"stat/{name}"] = metric.statistics(inputs).tolist()
+    summary = summarise(metrics, table, inputs)
+    reasons = {
+        name: missing.get(
+            name, "no item has what it compares with (a true title, a real image, known attributes, a render)"
+        )
+        for name, cell in summary["metrics"].items()
+        if not cell["n_scored"]
+    }
+    is_paper_text = mode == "paper" and task == "image_to_text"
+    content = {
+        "mode": mode,
+        "task": task,
+        "metrics": {name: _cell(cell) for name, cell in summary["metrics"].items()},
+        "macro": summary["macro"],
+        "categories": {
+            category: {name: _cell(cell) for name, cell in cells.items()}
+            for category, cells in summary["categories"].items()
+        },
+        "missing": reasons,
+        "unscored_categories": aborted_categories(inputs) if is_paper_text else {},
+        "items": len(pairs.references),
+        "malformed": sum(prediction is None for prediction in inputs.predictions) - pairs.unanswered,
+        "references_without_prediction": pairs.unanswered,
+        "predictions_without_reference": pairs.unknown,
+    }
+    by_metric = {name: list(table[f"score/{name}"]) for name in metrics}
+    return Scores(answers=pairs.answers, references=pairs.references, by_metric=by_metric, summary=without_nan(content))
+
+
+def _pair(answers: Answers, references: Sequence[Reference]) -> _Pairs:
+    asked = [r for r in references if r.item_id in answers.by_item or not answers.is_whole]
+    found = [answers.by_item.get(reference.item_id) for reference in asked]
+    answered = sum(answer is not None for answer in found)
+    if not answered:
+        first, other = next(iter(answers.by_item), "none"), references[0].item_id if references else "none"
+        raise EvaluationError(
+            f"{answers.source}: no item has both a prediction and a reference ({len(answers.by_item)} predictions, the first "
+            f"for {first!r}; {len(references)} references, the first for {other!r}); the item_ids must be the same"
+        )
+    return _Pairs(
+        answers=[
+            Answer(item_id=reference.item_id, prediction=None) if answer is None else answer
+            for answer, reference in zip(found, asked, strict=True)
+        ],
+        references=asked,
+        unanswered=len(asked) - answered,
+        unknown=len(answers.by_item) - answered,
+    )
+
+
+def _inputs(pairs: _Pairs, answers: Answers, *, task: str, mode: str, encoders: Mapping[str, Any]) -> MetricInputs:
+    # The official script reads "NaN" in a title file as a missing title, and then gives up the category.
+    is_lost = [mode == "paper" and task == "image_to_text" and answer.is_nan for answer in pairs.answers]
+    images = [None if answer.image is None else str(answer.image) for answer in pairs.answers]
+    return MetricInputs(
+        task=task,
+        # Prompts that nobody knows are not malformed.
+        predictions=[
+            answer.prediction if answers.has_prompts or answer.image is None else "" for answer in pairs.answers
+        ],
+        references=[None if lost else r.title for lost, r in zip(is_lost, pairs.references, strict=True)],
+        attributes=[reference.attributes for reference in pairs.references],
+        real_images=[reference.image for reference in pairs.references],
+        categories=[reference.category for reference in pairs.references],
+        rendered_images=images if answers.has_images else (),
+        read_image=open_image,
+        **{_FIELDS.get(name, name): encoder for name, encoder in encoders.items()},
+    )
+
+
+def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell of the summary, with the number of items under the name that says what it counts."""
+    return {"mean": cell["mean"], "n_scored": cell["n_scored"], "n_total": cell["n"]}

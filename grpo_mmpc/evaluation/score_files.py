@@ -1,0 +1,304 @@
+"""Reads predictions and references from files of any system, and pairs them by item.
+
+Predictions: JSON lines (``item_id`` and ``prediction``, or ``completion`` as the model wrote it), an evaluation folder of a
+run, or a model's folder in the official layout (``grpo_mmpc.evaluation.official``). References: JSON lines (``item_id``,
+``reference``, and where known ``category`` and ``attributes``) or a catalogue folder.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.catalogue import load_catalogue
+from grpo_mmpc.errors import EvaluationError, ImageError
+from grpo_mmpc.evaluation.official import TITLES_FOLDER, is_official, read_official_images, read_official_titles
+from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, find_evaluation
+from grpo_mmpc.tasks import TASKS
+
+UNCATEGORISED = "uncategorised"
+"""Category of references that name none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a system said about one item."""
+
+    item_id: str
+    prediction: str | None
+    """None = malformed."""
+    category: str | None = None
+    image: Path | None = None
+    """Image rendered from the prediction."""
+    is_nan: bool = False
+    """Whether the official script takes the title for missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Every answer of one system."""
+
+    source: Path
+    by_item: Mapping[str, Answer]
+    is_whole: bool = False
+    """Whether every item that was asked is here, so that further references were never asked."""
+    has_prompts: bool = True
+    """False where only images are known, not the prompts they were rendered from."""
+    has_images: bool = False
+    """Whether the absence of an item's image means that its render failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What is true of one item."""
+
+    item_id: str
+    title: str | None
+    """None = unknown."""
+    category: str = UNCATEGORISED
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    image: str | None = None
+    """Absolute path of the real image."""
+
+
+def read_answers(source: Path, *, task: str, webp: bool = True) -> Answers:
+    """Answers from a file of JSON lines, an evaluation folder or a folder in the official layout.
+
+    Args:
+        source: What to read.
+        task: ``image_to_text`` reads titles, ``text_to_image`` prompts and images.
+        webp: Take WebP images of the official layout too.
+
+    Raises:
+        EvaluationError: It is none of the three, or something in it cannot be used; names file, line and key.
+    """
+    if source.is_file():
+        return _answers_of_lines(source, task=task)
+    if not source.exists():
+        raise EvaluationError(f"{source} does not exist (looked from {Path.cwd()}); correct the path")
+    if is_evaluation(source):  # first: an evaluation has a folder of images too
+        return _answers_of_evaluation(find_evaluation(source), task=task)
+    if is_official(source):
+        return _official_answers(source, task=task, webp=webp)
+    models = sorted(path.name for path in source.iterdir() if path.is_dir() and is_official(path))
+    if models:
+        raise EvaluationError(
+            f"{source} holds the outputs of {len(models)} models ({', '.join(models)}); name one, such as {source / models[0]}"
+        )
+    raise EvaluationError(
+        f"{source} holds no predictions: expected a file of JSON lines, an evaluation folder with {SAMPLES_FILE}, or a "
+        f"model's folder with {TITLES_FOLDER}/CATEGORY.tsv or CATEGORY/ITEM_ID.jpg"
+    )
+
+
+def is_evaluation(source: Path) -> bool:
+    """Whether a path is an evaluation folder, or one that holds evaluation folders."""
+    return (source / SAMPLES_FILE).is_file() or (source.is_dir() and any(source.glob(f"*/{SAMPLES_FILE}")))
+
+
+def read_references(source: Path, *, task: str) -> list[Reference]:
+    """References from a file of JSON lines, a catalogue folder or an evaluation folder.
+
+    Items of a catalogue that lack the title are left out: there is nothing to judge by.
+
+    Raises:
+        EvaluationError: The file cannot be used; names line and key.
+        CatalogueError: The folder is no catalogue.
+    """
+    if source.is_file():
+        return _references_of_lines(source)
+    if is_evaluation(source):
+        return _references_of_evaluation(find_evaluation(source), task=task)
+    catalogue = load_catalogue(source, check_images=False)
+    references = []
+    for record in catalogue.records():
+        if record.title is None:
+            continue
+        try:
+            image = catalogue.image_path(record)
+        except ImageError:
+            image = None
+        references.append(
+            Reference(
+                item_id=record.item_id,
+                title=record.title,
+                category=record.category,
+                attributes=record.attributes,
+                image=None if image is None else str(image),
+            )
+        )
+    return references
+
+
+def with_images(answers: Answers, folder: Path, *, webp: bool = True) -> Answers:
+    """The answers with the images of ``folder/CATEGORY/ITEM_ID.jpg``; images of unknown items become answers too."""
+    by_item = dict(answers.by_item)
+    for category, files in read_official_images(folder, webp=webp).items():
+        for item_id, path in files.items():
+            known = by_item.get(item_id)
+            if known is not None and known.image is not None and known.image.parent != path.parent:
+                raise EvaluationError(
+                    f"item {item_id!r} has two images, {known.image} and {path}; an item belongs to one category"
+                )
+            prediction = known.prediction if known is not None else None
+            by_item[item_id] = Answer(item_id=item_id, prediction=prediction, category=category, image=path)
+    if not any(answer.image is not None for answer in by_item.values()):
+        raise EvaluationError(f"{folder} holds no image; expected files such as {folder}/CATEGORY/ITEM_ID.jpg")
+    return replace(answers, by_item=by_item, has_images=True)
+
+
+# --- JSON lines
+
+
+def _answers_of_lines(path: Path, *, task: str) -> Answers:
+    found: dict[str, Answer] = {}
+    keys: set[str] = set()
+    for item_id, row, where in _items(path):
+        keys |= row.keys()
+        prediction = _text(row, "prediction", where)
+        if "prediction" not in row and (completion := _text(row, "completion", where)) is not None:
+            prediction = TASKS[task].parse(completion).prediction
+        found[item_id] = Answer(item_id=item_id, prediction=prediction, category=_text(row, "category", where))
+    if not keys & {"prediction", "completion"}:
+        raise EvaluationError(
+            f"{path}: no row has the key prediction (found: {', '.join(sorted(keys))}); "
+            'write rows such as {"item_id": "B01", "prediction": "Red Mug"}, null for a malformed completion'
+        )
+    return Answers(source=path, by_item=found)
+
+
+def _references_of_lines(path: Path) -> list[Reference]:
+    references = []
+    for item_id, row, where in _items(path):
+        if "reference" not in row:
+            raise EvaluationError(
+                f"{where}: the key reference is missing (found: {', '.join(sorted(row))}); "
+                "give the true title, or null where it is unknown"
+            )
+        attributes = row.get("attributes") or {}
+        if not isinstance(attributes, dict):
+            raise EvaluationError(f'{where}: attributes must be an object such as {{"color": "red"}}, or null')
+        references.append(
+            Reference(
+                item_id=item_id,
+                title=_text(row, "reference", where),
+                category=_text(row, "category", where) or UNCATEGORISED,
+                attributes={str(kind): str(value) for kind, value in attributes.items() if value is not None},
+            )
+        )
+    return references
+
+
+def _items(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Item, row and place ("FILE, line N") of every line that is not blank."""
+    first_line: dict[str, int] = {}
+    for number, row in _json_objects(path):
+        where = f"{path}, line {number}"
+        item_id = row.get("item_id")
+        if isinstance(item_id, int) and not isinstance(item_id, bool):
+            item_id = str(item_id)
+        if not isinstance(item_id, str) or not item_id.strip():
+            raise EvaluationError(
+                f"{where}: the key item_id is {'missing' if item_id is None else 'no text'} "
+                f"(found: {', '.join(sorted(row)) or 'nothing'}); every row needs the item's identifier"
+            )
+        if item_id in first_line:
+            raise EvaluationError(
+                f"{where}: item_id {item_id!r} appears twice, first in line {first_line[item_id]}; keep one of the rows"
+            )
+        first_line[item_id] = number
+        yield item_id, row, where
+    if not first_line:
+        raise EvaluationError(f"{path} holds no row; write one JSON object per line")
+
+
+def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                value = json.loads(line, parse_constant=_refuse_constant)
+                if not isinstance(value, dict):
+                    raise ValueError("it holds no JSON object; write one object per line")
+                yield number, value
+    except UnicodeDecodeError as error:
+        raise EvaluationError(f"{path} is not UTF-8 behind line {number} ({error.reason}); save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise EvaluationError(
+            f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}); write one object per line"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"{path}, line {number}: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON, write null where a value is missing")
+
+
+def _text(row: Mapping[str, Any], key: str, where: str) -> str | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise EvaluationError(f"{where}: {key} holds {json.dumps(value)[:60]}, expected text or null")
+    return value
+
+
+# --- evaluation folders
+
+
+def _samples(folder: Path, *, task: str, columns: list[str]) -> list[dict[str, Any]]:
+    import pyarrow as pa  # heavy: imported on use
+    import pyarrow.parquet as pq
+
+    path = folder / SAMPLES_FILE
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path, columns=["task", "item_id", "category", *columns]).to_pylist()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise EvaluationError(f"{path} cannot be read ({error}); run the evaluation again") from error
+    chosen = [row for row in rows if row["task"] == task]
+    if not chosen:
+        tasks = ", ".join(sorted({row["task"] for row in rows})) or "nothing"
+        raise EvaluationError(f"{path} holds no rows of {task}, only of {tasks}; choose that one with --task")
+    return chosen
+
+
+def _answers_of_evaluation(folder: Path, *, task: str) -> Answers:
+    rows = _samples(folder, task=task, columns=["prediction", "rendered_image"])
+    images = any(row["rendered_image"] for row in rows)
+    found = {
+        str(row["item_id"]): Answer(
+            item_id=str(row["item_id"]),
+            prediction=row["prediction"],
+            category=row["category"],
+            image=folder / row["rendered_image"] if row["rendered_image"] else None,
+        )
+        for row in rows
+    }
+    return Answers(source=folder, by_item=found, is_whole=True, has_images=images)
+
+
+def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:
+    return [
+        Reference(
+            item_id=str(row["item_id"]), title=row["reference"], category=str(row["category"]), image=row["image_path"]
+        )
+        for row in _samples(folder, task=task, columns=["reference", "image_path"])
+    ]
+
+
+# --- official layout
+
+
+def _official_answers(folder: Path, *, task: str, webp: bool) -> Answers:
+    if task == "text_to_image":
+        return with_images(Answers(source=folder, by_item={}, has_prompts=False), folder, webp=webp)
+    rows = read_official_titles(folder)
+    if not rows:
+        raise EvaluationError(f"{folder}/{TITLES_FOLDER} holds no title; expected rows in {TITLES_FOLDER}/CATEGORY.tsv")
+    found = {
+        row.item_id: Answer(item_id=row.item_id, prediction=row.title, category=row.category, is_nan=row.is_nan)
+        for row in rows
+    }
+    return Answers(source=folder, by_item=found)

@@ -1,0 +1,147 @@
+"""Every text metric of the table on texts that no catalogue should hold, against independent implementations."""
+
+import math
+import unicodedata
+from collections import Counter
+
+import pytest
+import sacrebleu
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from grpo_mmpc.assets import resolve_model
+from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.metrics.table import METRICS, MetricInputs
+from grpo_mmpc.scoring import bertscore_encoder, sentence_encoder
+
+SHORT = [
+    "Bag",
+    "Acme Red Cotton Tote Bag, Large, Pack of 2",
+    "!!! ... ---",
+    "NaN",
+    "null",
+    "Café Größe 10½ ﬁne",
+    "حقيبة قطنية حمراء كبيرة",
+    "红色 棉质 手提袋",
+    "🎒🎒 red bag 🎒🏽",
+    "e\u0301\u200bzero\u202ewidth",
+    "<b>Red &amp; Blue</b> <script>x()</script>",
+]
+LONG = ["Red tote bag with pockets, " * 185 + "end", "x" * 5000]
+EMPTY = ["", " \t"]
+TEXTS = SHORT + LONG + EMPTY
+PAIRS = [(p, r) for p in TEXTS for r in TEXTS if r.strip()]  # a blank reference is unknown, not a text
+NAMES = [name for name, metric in METRICS.items() if "image_to_text" in metric.tasks]
+
+
+def inputs(pairs: list[tuple[str, str]], **scorers: object) -> MetricInputs:
+    return MetricInputs(
+        task="image_to_text",
+        predictions=[p for p, _ in pairs],
+        references=[r for _, r in pairs],
+        **scorers,  # type: ignore[arg-type]
+    )
+
+
+def test_bleu_equals_nltk() -> None:
+    tokenize = Tokenizer13a()
+    expected = []
+    for prediction, reference in PAIRS:
+        said, true = tokenize(prediction.rstrip()).split(), tokenize(reference.rstrip()).split()
+        order = min(4, len(true)) or 1
+        smooth = SmoothingFunction().method3
+        expected.append(float(sentence_bleu([true], said, weights=(1 / order,) * order, smoothing_function=smooth)))
+    assert METRICS["bleu"].score(inputs(PAIRS)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_corpus_bleu_equals_sacrebleu() -> None:
+    metric = METRICS["corpus_bleu"]
+    assert metric.statistics is not None
+    assert metric.aggregate is not None
+    expected = sacrebleu.corpus_bleu([p for p, _ in PAIRS], [[r for _, r in PAIRS]], force=True).score / 100
+    assert float(metric.aggregate(metric.statistics(inputs(PAIRS)).sum(axis=0))) == pytest.approx(expected, abs=1e-9)
+
+
+def test_chrf_equals_sacrebleu() -> None:
+    expected = [sacrebleu.sentence_chrf(p, [r]).score / 100 for p, r in PAIRS]
+    assert METRICS["chrf"].score(inputs(PAIRS)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_rouge_l_equals_rouge_score() -> None:
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    pairs = [(p, r) for p, r in PAIRS if not (p in LONG and r in LONG)]  # its table of a million cells takes a second
+    expected = [scorer.score(r, p)["rougeL"].fmeasure for p, r in pairs]
+    assert METRICS["rouge_l"].score(inputs(pairs)) == pytest.approx(expected, abs=1e-12)
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and numbers, found character by character."""
+    kept = "".join(c if unicodedata.category(c)[0] in "LN" else " " for c in text.casefold())
+    return kept.split()
+
+
+def test_word_metrics_equal_counting_words_one_by_one() -> None:
+    f1, jaccard = [], []
+    for prediction, reference in PAIRS:
+        said, true = Counter(words(prediction)), Counter(words(reference))
+        total = said.total() + true.total()
+        f1.append(2 * (said & true).total() / total if said and true else 0.0)
+        jaccard.append(len(said.keys() & true.keys()) / len(said.keys() | true.keys()) if said or true else 0.0)
+    assert METRICS["token_f1"].score(inputs(PAIRS)) == pytest.approx(f1, abs=1e-12)
+    assert METRICS["jaccard"].score(inputs(PAIRS)) == pytest.approx(jaccard, abs=1e-12)
+
+
+def test_tfidf_cosine_equals_scikit_learn_fitted_on_the_references() -> None:
+    def cleaned(text: str) -> str:
+        return "".join(c for c in text.lower() if c in "abcdefghijklmnopqrstuvwxyz0123456789 ")
+
+    vectorizer = TfidfVectorizer(stop_words="english", ngram_range=(1, 2)).fit([cleaned(r) for _, r in PAIRS])
+    said = vectorizer.transform([cleaned(p) for p, _ in PAIRS])
+    true = vectorizer.transform([cleaned(r) for _, r in PAIRS])
+    expected = [float((said[i] @ true[i].T).sum()) for i in range(len(PAIRS))]
+    assert METRICS["tfidf_cosine"].score(inputs(PAIRS)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_bertscore_equals_the_package_pair_by_pair() -> None:
+    ensure_importable()
+    from bert_score import BERTScorer
+
+    pairs = [(p, SHORT[(i + 3) % len(SHORT)]) for i, p in enumerate(SHORT)] + [(LONG[0], SHORT[1]), (SHORT[1], LONG[1])]
+    package = BERTScorer(model_type=resolve_model("nano:minilm"), num_layers=6, idf=False)
+    package._tokenizer.model_max_length = 512  # the model's limit, which this tokenizer does not state
+    expected = [min(1.0, max(0.0, float(package.score([p], [r])[2][0]))) for p, r in pairs]
+    found = METRICS["bertscore_f1"].score(inputs(pairs, bertscore=bertscore_encoder(model="nano:minilm")))
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def all_scores() -> dict[str, list[float]]:
+    pairs = [(p, r) for p in TEXTS for r in (*SHORT, LONG[0])]
+    encoders = {
+        "bertscore": bertscore_encoder(model="nano:minilm"),
+        "sentence": sentence_encoder(model="nano:minilm"),
+    }
+    scored = inputs(pairs, **encoders)
+    return {name: METRICS[name].score(scored) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_score_lies_in_the_range_of_its_metric(name: str, all_scores: dict[str, list[float]]) -> None:
+    metric = METRICS[name]
+    low, high = sorted((metric.worst, metric.best))
+    judged = [score for score in all_scores[name] if not math.isnan(score)]
+    assert all(low - 1e-6 <= score <= high + 1e-6 for score in judged)
+    if not name.startswith(("attribute_recall", "title_attribute")):  # those know no fact of some of these titles
+        assert len(judged) == len(all_scores[name])
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "token_f1", "jaccard", "rouge_l", "bertscore_f1", "embedding_cosine"])
+def test_a_title_among_them_that_has_words_matches_itself(name: str) -> None:
+    title = SHORT[1]
+    encoders = {
+        "bertscore": bertscore_encoder(model="nano:minilm"),
+        "sentence": sentence_encoder(model="nano:minilm"),
+    }
+    assert METRICS[name].score(inputs([(title, title)], **encoders)) == pytest.approx([1.0], abs=1e-4)
