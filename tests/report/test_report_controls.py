@@ -1,6 +1,5 @@
 """Controls on the page: what the policy must beat, and whether it looks at the picture."""
 
-
 import pytest
 
 from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison
