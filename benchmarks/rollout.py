@@ -46,6 +46,7 @@ from grpo_mmpc.types import SamplingConfig  # noqa: E402
 
 TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 GROUP = 8
+PHOTO_SIDE_PX = 1500  # large product photographs of Amazon Reviews 2023 are of this size; the processor shrinks them
 IMAGE_SIDE_PX = 168
 MAX_TOKENS = 128
 VISION_DEPTH = {"small": 2, "large": 12}
@@ -121,7 +122,7 @@ def make_prompts(processor: Any, count: int) -> list[Prompt]:
         messages = IMAGE_TO_TEXT.messages()
         for part in messages[0]["content"]:
             if part["type"] == "image":
-                part["image"] = draw(item.attributes, jitter=item.jitter).resize((IMAGE_SIDE_PX, IMAGE_SIDE_PX))
+                part["image"] = draw(item.attributes, jitter=item.jitter).resize((PHOTO_SIDE_PX, PHOTO_SIDE_PX))
         ids = processor.apply_chat_template([messages], add_generation_prompt=True, tokenize=True, return_dict=True)
         prompts.append(
             Prompt(

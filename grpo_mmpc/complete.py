@@ -15,6 +15,7 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError, EvaluationError
 from grpo_mmpc.evaluate import offline_engine, policy_identity, printer, progress_line, quiet_when_redirected
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
+from grpo_mmpc.evaluation.summaries import without_nan
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.types import ProductRecord, PromptRow, SamplingConfig
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 GENERATED = "images/generated"
 """Folder of rendered images, inside the completed catalogue."""
 _PIECE = 5_000
-"""Items held at once: memory stays flat whatever the size of the catalogue."""
+"""Items whose prompts and pictures are held at once; of all others only the completion's text is."""
 
 
 def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None) -> int:
@@ -121,11 +122,12 @@ class _Filling:
                 for row, record in zip(rows, records, strict=True):
                     self._take_image(record)
                     field, value = values.get(record.item_id, (None, None))
-                    line = row | {"attributes": dict(record.attributes) or None, "completed": field}
+                    completed = field or row.get("completed")  # of an earlier completion, too
+                    line = row | {"attributes": dict(record.attributes) or None, "completed": completed}
                     if field is not None:
                         line[field] = value
                         self.filled[field] += 1
-                    items.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+                    items.write(json.dumps(without_nan(line), ensure_ascii=False, default=str) + "\n")
                 for item_id, (reason, detail) in reasons.items():
                     self.unfilled[reason] += 1
                     entry = {"item_id": item_id, "reason": reason, "detail": detail}
@@ -166,7 +168,6 @@ class _Filling:
             engine,
             log=self._log,
             policy=self._policy,
-            from_main=lambda value: value,
             progress=lambda done, total: self._show(f"completing {task.name}", done, total),
         )
         answers, malformed = {}, {}

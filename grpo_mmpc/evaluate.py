@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, split_items
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import CatalogueError, EvaluationError, ScoringError
+from grpo_mmpc.errors import CatalogueError, EvaluationError
+from grpo_mmpc.evaluation.completions import ONE
+from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.prompts import prompt_rows, select_balanced, stable_order, usable_indices
 from grpo_mmpc.types import PromptRow
 
@@ -67,12 +69,17 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
     """Evaluate the base model (``checkpoint`` None) or an adapter on the recipe's held-out items, then its controls."""
     say = printer(True)
     quiet_when_redirected()
+    if checkpoint is not None and not (checkpoint / "adapter_config.json").is_file():
+        raise EvaluationError(
+            f"{checkpoint} holds no adapter_config.json; give a checkpoint folder such as RUN/checkpoints/checkpoint-80"
+        )
     data = RunData(config)
     suite = build_suite(config, data)
     name = "base" if checkpoint is None else checkpoint.name
-    folder = out or Path(config.run_dir) / "evaluations" / name / suite.name
+    evaluations = Path(config.run_dir) / "evaluations" if out is None else out / "controls"
+    folder = out or evaluations / name / suite.name
     policy = policy_identity(config, adapter=checkpoint)
-    evaluation = Evaluating(config, data, suite, evaluations=folder.parent.parent, progress=progress_line())
+    evaluation = Evaluating(config, data, suite, evaluations=evaluations, progress=progress_line())
 
     @contextmanager
     def engine() -> Iterator["Engine"]:
@@ -99,8 +106,7 @@ class Evaluating:
         *,
         evaluations: Path,
         progress: "Progress | None" = None,
-        is_main: bool = True,
-        from_main: Callable[[Any], Any] = lambda value: value,
+        ranks: Ranks = ONE,
     ) -> None:
         """Keep references.
 
@@ -110,18 +116,16 @@ class Evaluating:
             suite: See ``build_suite``.
             evaluations: Folder of all evaluations.
             progress: Shown on the main process.
-            is_main: Whether this rank scores and writes.
-            from_main: The main process's value on every rank.
+            ranks: This process among the others.
         """
         self.suite = suite
         self._config = config
         self._data = data
         self._evaluations = evaluations
         self._progress = progress
-        self._is_main = is_main
-        self._from_main = from_main
+        self._ranks = ranks
         self._scorers: Callable[[], Scorers] = cache(lambda: load_scorers(config))
-        self._say = printer(is_main)
+        self._say = printer(ranks.is_main)
 
     def run(
         self, engine: Callable[[], AbstractContextManager["Engine"]], *, folder: Path, name: str, policy: str
@@ -157,8 +161,7 @@ class Evaluating:
                 suite = replace(self.suite, rows=tuple(shown))
                 self._run_suite(suite, engine, self._scorers, folder=folder, name=title, policy=f"{policy} {title}")
                 continue
-            if self._is_main:
-                self._run_alone(control_name, rows, folder=folder)
+            self._ranks.on_main(partial(self._run_alone, control_name, rows, folder=folder))
 
     def _run_alone(self, name: str, rows: Sequence[PromptRow], *, folder: Path) -> None:
         """A control that asks no policy, on the main process."""
@@ -186,7 +189,7 @@ class Evaluating:
             folder=folder,
             name=folder.parent.name,
             policy=policy,
-            alone=True,
+            ranks=ONE,
         )
 
     def _run_suite(
@@ -198,39 +201,29 @@ class Evaluating:
         folder: Path,
         name: str,
         policy: str,
-        alone: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
-        """One suite on one engine; ``alone`` where only the main process takes part."""
+        """One suite on one engine; ``ranks`` where not all take part."""
         # heavy: imported on use
         from grpo_mmpc.evaluation.runner import finished, run_suite
 
-        from_main: Callable[[Any], Any] = (lambda value: value) if alone else self._from_main
-        if from_main(self._is_main and finished(folder, suite, policy=policy)):
+        ranks = ranks or self._ranks
+        if ranks.on_main(lambda: finished(folder, suite, policy=policy)):
             self._say(f"{name}: already evaluated with these items and settings")
             return
         began = time.monotonic()
-        failure: Exception | None = None
         with engine() as opened:
-            try:
-                run_suite(
-                    suite,
-                    opened,
-                    folder=folder,
-                    checkpoint=name,
-                    policy=policy,
-                    scorers=scorers,
-                    is_main_process=self._is_main,
-                    from_main=from_main,
-                    progress=self._progress if self._is_main else None,
-                )
-            except Exception as error:  # whatever it is, the other ranks must hear of it, or they wait for this one
-                failure = error
-        failed = from_main(failure is not None)
-        if failure is not None:
-            raise failure
-        if failed:
-            raise EvaluationError(f"{name}: scoring failed on the main process; see its message")
-        if self._is_main:
+            run_suite(
+                suite,
+                opened,
+                folder=folder,
+                checkpoint=name,
+                policy=policy,
+                scorers=scorers,
+                ranks=ranks,
+                progress=self._progress,
+            )
+        if ranks.is_main:
             self._say(f"evaluated {name} in {time.monotonic() - began:.0f} s: {headline(folder)}")
 
 
@@ -284,7 +277,7 @@ def build_suite(config: RunConfig, data: RunData) -> "Suite":
         max_tokens={str(task): limit for task, limit in settings.max_tokens.items()},
         settings={
             "catalogue": data.catalogue.fingerprint,
-            "encoders": settings.encoders.model_dump(),
+            "encoders": {name: _scores_by(options) for name, options in settings.encoders.model_dump().items()},
             "renderer": settings.renderer and renderer_identity(settings.renderer, settings.renderer_kwargs),
         },
         mode=settings.mode,
@@ -293,7 +286,7 @@ def build_suite(config: RunConfig, data: RunData) -> "Suite":
 
 
 def policy_identity(config: RunConfig, *, adapter: Path | None) -> str:
-    """Hash of the base model's name and arguments and of an adapter's weights: equal for equal policies.
+    """Hash of the base model's name and arguments and of an adapter's files: equal for equal policies.
 
     Args:
         config: The recipe.
@@ -301,39 +294,29 @@ def policy_identity(config: RunConfig, *, adapter: Path | None) -> str:
     """
     digest = hashlib.blake2b(json.dumps(config.model.model_dump(mode="json"), sort_keys=True).encode(), digest_size=8)
     if adapter is not None:
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            if (adapter / name).is_file():
-                digest.update((adapter / name).read_bytes())
+        for file in sorted([*adapter.glob("adapter_config.json"), *adapter.glob("adapter_model*")]):
+            digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
 
 
+def _scores_by(options: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What an encoder's scores depend on: not the device."""
+    return None if options is None else {name: value for name, value in options.items() if name != "device"}
+
+
 def load_scorers(config: RunConfig) -> "Scorers":
-    """Encoders and renderer of the recipe; one that cannot be loaded leaves its metrics unscored, with the reason."""
-    from grpo_mmpc import scoring
+    """Encoders and renderer of the recipe; an encoder that cannot be loaded leaves its metrics unscored, with the reason.
+
+    Raises:
+        EvaluationError: The renderer cannot be loaded.
+    """
+    from grpo_mmpc.evaluation.encoders import load_encoders
     from grpo_mmpc.evaluation.runner import Scorers
     from grpo_mmpc.rendering.loading import load_renderer, renderer_identity
     from grpo_mmpc.scoring.loading import whole_weights
 
-    loaders: dict[str, Callable[..., Any]] = {
-        "bertscore": scoring.bertscore_encoder,
-        "clip": scoring.clip_encoder,
-        "sentence": scoring.sentence_encoder,
-        "dinov2": scoring.dinov2_encoder,
-        "lpips": scoring.lpips_scorer,
-        "inception": scoring.inception_encoder,
-    }
     settings = config.evaluation
-    missing: dict[str, str] = {}
-    found: dict[str, Any] = {}
-    for name, loader in loaders.items():
-        options: dict[str, Any] | None = getattr(settings.encoders, name)
-        if options is None:
-            missing[name] = "switched off in the recipe"
-            continue
-        try:
-            found[name] = loader(**options)
-        except (OSError, ValueError, TypeError, ScoringError) as error:
-            missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    found, missing = load_encoders(settings.encoders.model_dump())
     if settings.renderer is None:
         missing["renderer"] = "evaluation.renderer is not set"
         return Scorers(**found, missing=missing)
@@ -364,13 +347,16 @@ def headline(folder: Path) -> str:
 
 def progress_line(*, every_seconds: float = 10.0) -> "Progress":
     """Progress on a terminal's current line; in a log file one line every ``every_seconds``."""
-    started: dict[str, tuple[float, int]] = {}
+    started: dict[str, tuple[float, int, int]] = {}
     printed = time.monotonic()
 
     def show(what: str, done: int, total: int) -> None:
         nonlocal printed
         now = time.monotonic()
-        began, first = started.setdefault(what, (now, done))
+        began, first, last = started.get(what, (now, done, done))
+        if done < last:  # the same work again: the next checkpoint, the next piece
+            began, first = now, done
+        started[what] = (began, first, done)
         text = f"{what}: {done}/{total}"
         rate = (done - first) / (now - began) if now > began else 0.0
         if rate > 0:

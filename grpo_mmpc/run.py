@@ -7,13 +7,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.catalogue import write_quarantine
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.cpu_compat import ensure_importable
-from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.errors import EvaluationError, TrainingError
 from grpo_mmpc.evaluate import (
     Evaluating,
     RunData,
@@ -23,10 +24,14 @@ from grpo_mmpc.evaluate import (
     progress_line,
     quiet_when_redirected,
 )
+from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.manifest import command_line, environment, now, write_manifest
 
 if TYPE_CHECKING:
     from grpo_mmpc.training.session import TrainingSession
+
+PATIENCE_S = 24 * 3600
+"""How long ranks wait for one another, unless ``trainer.ddp_timeout`` says otherwise."""
 
 
 def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> int:
@@ -53,7 +58,9 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
 
     from grpo_mmpc.training.session import TrainingSession
 
-    with PartialState().main_process_first():
+    # While the main process renders and scores thousands of items, the other ranks wait in a collective.
+    limit = timedelta(seconds=config.trainer.get("ddp_timeout", PATIENCE_S))
+    with PartialState(timeout=limit).main_process_first():
         data = RunData(config)
     if is_main and data.catalogue.quarantined:
         write_quarantine(run_dir / "quarantine.jsonl", data.catalogue.quarantined)
@@ -78,6 +85,7 @@ def _train_and_evaluate(
 ) -> int:
     """The run itself: evaluation before, training with evaluations, final evaluation, comparison, report."""
     run_dir, say = Path(config.run_dir), printer(is_main)
+    ranks = Ranks(is_main=is_main, from_main=session.from_main)
     evaluations = run_dir / "evaluations"
     evaluation = Evaluating(
         config,
@@ -85,16 +93,17 @@ def _train_and_evaluate(
         build_suite(config, data),
         evaluations=evaluations,
         progress=progress_line() if is_main else None,
-        is_main=is_main,
-        from_main=session.from_main,
+        ranks=ranks,
     )
     suite = evaluation.suite
 
+    started_at = now()
+
     def identity(name: str) -> str:
-        saved = run_dir / "checkpoints" / name
+        saved = run_dir / "checkpoints" / (f"checkpoint-{session.step}" if name == "final" else name)
         known = policy_identity(config, adapter=saved if saved.is_dir() else None)
-        # A policy that was never saved has no weights on disk to be known by.
-        return known if name == "base" or saved.is_dir() else f"{known} {name}"
+        # A policy that was never saved has no weights on disk to be known by: it is that of this very process.
+        return known if name == "base" or saved.is_dir() else f"{known} {name} {started_at}"
 
     def evaluate(name: str) -> None:
         folder = evaluations / name / suite.name
@@ -102,11 +111,10 @@ def _train_and_evaluate(
 
     def evaluate_controls(name: str) -> None:
         evaluation.run_controls(lambda: session.engine(base=False), name=name, policy=identity(name))
-        session.wait_for_everyone()
 
     manifest = {
         "command": command_line(),
-        "started": now(),
+        "started": started_at,
         "seed": config.seed,
         **environment(),
         "data": data.summary(config),
@@ -127,7 +135,7 @@ def _train_and_evaluate(
         say(f"\nstopped at step {outcome.step} of {outcome.max_steps}; continue with:\n  {_resume_command()}")
         return 130
     last = evaluations / f"checkpoint-{outcome.step}" / suite.name
-    if session.from_main((last / "summary.json").is_file()):
+    if ranks.on_main(lambda: (last / "summary.json").is_file()):
         # The last checkpoint holds the final weights, and greedy decoding would give the same completions again.
         if is_main:
             shutil.copytree(last, evaluations / "final" / suite.name, dirs_exist_ok=True)
@@ -136,17 +144,18 @@ def _train_and_evaluate(
         session.hook.run(evaluate, "final")
     session.hook.run(evaluate_controls, "final")
 
-    if is_main:
-        manifest |= {
+    def finish() -> None:
+        finished = {
             "finished": now(),
             "seconds": round(time.monotonic() - started, 1),
             "steps": outcome.step,
             "reward_errors": outcome.reward_errors,
             "evaluation_failures": session.hook.failures,
         }
-        write_manifest(run_dir / "manifest.json", manifest)
+        write_manifest(run_dir / "manifest.json", manifest | finished)
         _finish(config, run_dir, say)
-    session.wait_for_everyone()
+
+    ranks.on_main(finish)
     return 1 if session.hook.failures else 0
 
 
@@ -183,10 +192,14 @@ def _finish(config: RunConfig, run_dir: Path, say: Callable[[str], None]) -> Non
     settings = config.evaluation
     reported = "final"
     if settings.best is not None:
-        best = choose_best(run_dir, suite=settings.suite, metric=settings.best.metric, items=settings.best.items)
-        write_best(run_dir, best)
-        reported = best.checkpoint
-        say(f"best checkpoint by {best.metric} on {best.num_items} items: {reported} ({best.values[reported]:.4f})")
+        try:
+            best = choose_best(run_dir, suite=settings.suite, metric=settings.best.metric, items=settings.best.items)
+        except EvaluationError as error:
+            say(f"no best checkpoint: {error}; reporting the last one")
+        else:
+            write_best(run_dir, best)
+            reported = best.checkpoint
+            say(f"best checkpoint by {best.metric} on {best.num_items} items: {reported} ({best.values[reported]:.4f})")
     base, after = (run_dir / "evaluations" / name / settings.suite for name in ("base", reported))
     if (base / "summary.json").is_file() and (after / "summary.json").is_file():
         path = write_comparison(run_dir, after=reported, suite=settings.suite, resamples=settings.resamples)

@@ -68,14 +68,15 @@ class Task:
     def _read_object(self, text: str) -> str | None:
         try:
             value = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # ValueError: also an integer of thousands of digits
             return None
         if not isinstance(value, dict) or set(value) != {self.json_key}:
             return None
         answer = value[self.json_key]
-        if not isinstance(answer, str) or not answer.strip():
+        if not isinstance(answer, str):
             return None
-        return answer.strip()
+        # Half a surrogate pair is legal in JSON and nowhere else: no file and no tokenizer takes it.
+        return answer.encode("utf-8", "replace").decode("utf-8").strip() or None
 
 
 def _embedded_objects(text: str) -> list[str]:
@@ -86,7 +87,7 @@ def _embedded_objects(text: str) -> list[str]:
     while position != -1:
         try:
             _, end = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             position = text.find("{", position + 1)
             continue
         found.append(text[position:end])

@@ -3,7 +3,7 @@
 import argparse
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     before = find_evaluation(arguments.before)
     others = [find_evaluation(path) for path in (arguments.after, *arguments.others)]
     rewards = [_rewards(before, other) for other in others]
-    contents = compare_with(before, others, reward_names=rewards, resamples=arguments.resamples)
+    contents = compare_with(
+        before, others, reward_names=rewards, resamples=arguments.resamples, held_back=_held_back([before, *others])
+    )
     comparisons = [read_comparison(content) for content in contents]
     for comparison in comparisons:
         print(f"before: {comparison.before_folder}\nafter:  {comparison.after_folder}")
@@ -79,6 +81,17 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.by_category:
         print("by category: add --by-category, or --csv FILE")
     return 0
+
+
+def _held_back(evaluations: Sequence[Path]) -> Callable[[str], bool] | None:
+    """Items on which one of the evaluated checkpoints was chosen as the best of its run."""
+    # heavy: imported on use
+    from grpo_mmpc.evaluation.checkpoints import run_of
+    from grpo_mmpc.evaluation.comparison import chosen_on
+
+    runs = [(run_of(evaluation), evaluation.resolve().parent.name) for evaluation in evaluations]
+    chosen = [found for run, name in runs if run is not None and (found := chosen_on(run, name)) is not None]
+    return (lambda item_id: any(found(item_id) for found in chosen)) if chosen else None
 
 
 def _rewards(before: Path, after: Path) -> dict[str, set[str]]:
@@ -103,6 +116,8 @@ def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool
 
     left_out = f"; left out: {task.before_only} only before, {task.after_only} only after"
     unpaired = left_out if task.before_only or task.after_only else ""
+    if task.held_back:
+        unpaired += f"; left out: {task.held_back} that chose the best checkpoint"
     lines = [f"{task.task}: {task.n} items{unpaired}", *_table(task.metrics, comparison)]
     if by_category:
         lines += ["", f"{task.task}, mean over {len(task.categories)} categories"]

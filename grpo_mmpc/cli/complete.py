@@ -33,11 +33,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and complete."""
-    from grpo_mmpc.cli.recipe import load_recipe
+    from grpo_mmpc.cli.recipe import is_file, load_recipe
     from grpo_mmpc.errors import ConfigError
 
     words = list(arguments.recipe)
-    if all("=" in word for word in words):  # overrides only: of the run's own recipe
+    if not any(is_file(word) for word in words):  # overrides only: of the run's own recipe
         own = None if arguments.checkpoint is None else arguments.checkpoint.resolve().parent.parent / "config.yaml"
         if own is None or not own.is_file():
             raise ConfigError(

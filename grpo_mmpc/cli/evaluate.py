@@ -17,7 +17,9 @@ def add_parser(commands: Any) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with adapter_config.json")
     what.add_argument("--base", action="store_true", help="the base model without adapter")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/evaluations/NAME)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/evaluations/NAME/SUITE)"
+    )
     parser.set_defaults(func=run)
 
 

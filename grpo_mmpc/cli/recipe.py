@@ -3,25 +3,31 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.config import RewardSpec, RunConfig, load_config, nearest
 
 
 def load_recipe(arguments: Sequence[str]) -> RunConfig:
-    """Files (no ``=`` in the name) and ``key=value`` overrides, merged, with all problems reported at once.
+    """Files and ``key=value`` overrides, merged, with all problems reported at once.
 
     Raises:
         ConfigError: Something is wrong with the recipe.
     """
-    files = [argument for argument in arguments if "=" not in argument]
-    overrides = [argument for argument in arguments if "=" in argument]
+    files = [argument for argument in arguments if is_file(argument)]
+    overrides = [argument for argument in arguments if not is_file(argument)]
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print("checking the recipe ...", file=sys.stderr, flush=True)
     from grpo_mmpc.rollout.vllm_arguments import check_rollout
     from grpo_mmpc.training.arguments import check_trainer
 
     return load_config(files, overrides, checks=[check_rewards, check_trainer, check_rollout, check_evaluation])
+
+
+def is_file(argument: str) -> bool:
+    """Whether an argument names a recipe: no override, or a file whose path holds a ``=``, as runs of a grid do."""
+    return "=" not in argument or Path(argument).is_file()
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -63,9 +69,18 @@ def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     chosen = best.get("metric") if isinstance(best, Mapping) else None
     if isinstance(chosen, str):
         task, _, name = chosen.partition(".")
-        if task not in TASKS or (known and name not in known):
+        metric = known.get(name)
+        evaluated = section.get("tasks") or raw.get("tasks") or ["image_to_text"]
+        if task not in TASKS or (known and (metric is None or task not in metric.tasks or metric.of_set is not None)):
             example = "image_to_text.bertscore_f1"
-            yield "evaluation.best.metric", f"expected TASK.METRIC such as {example}, found {chosen!r}"
+            yield (
+                "evaluation.best.metric",
+                f"expected TASK.METRIC with a value per item such as {example}, found {chosen!r}",
+            )
+        elif isinstance(evaluated, list) and task not in evaluated:
+            yield "evaluation.best.metric", f"{task} is not evaluated, only {', '.join(map(str, evaluated))}"
+        elif isinstance(names, list) and name not in names:
+            yield "evaluation.best.metric", f"{name} is not among evaluation.metrics; add it there"
 
 
 def _unknown_names(specs: Mapping[int, RewardSpec]) -> list[tuple[str, str]]:

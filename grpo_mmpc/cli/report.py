@@ -2,10 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from grpo_mmpc.report.run_files import RunFiles
+from typing import Any
 
 
 def add_parser(commands: Any) -> None:
@@ -41,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _update_comparison(run_dir: Path) -> Path | None:
-    """Compare base with the reported checkpoint and its controls, unless ``comparison.json`` already goes that far.
+    """Compare base with the reported checkpoint and its controls, unless ``comparison.json`` is newer than all of them.
 
     An interrupted run has evaluations but no comparison yet, or one that was made before it was resumed.
     """
@@ -52,16 +49,10 @@ def _update_comparison(run_dir: Path) -> Path | None:
     reported = reported_checkpoint(run_dir, suite=files.suite)
     if reported in (None, "base") or "base" not in files.summaries:
         return None
-    if files.comparison is not None and files.comparison.after == reported and _covers_controls(files):
+    written = [path.stat().st_mtime_ns for path in (run_dir / "evaluations").glob(f"*/{files.suite}/summary.json")]
+    is_newer = files.comparison is not None and (run_dir / "comparison.json").stat().st_mtime_ns >= max(written)
+    if files.comparison is not None and files.comparison.after == reported and is_newer:
         return None
     resamples = section(files.config, "evaluation").get("resamples")
     count = resamples if isinstance(resamples, int) else 10_000
     return write_comparison(run_dir, after=reported, suite=files.suite, resamples=count)
-
-
-def _covers_controls(files: "RunFiles") -> bool:
-    """Whether every control that was evaluated is in the comparison."""
-    from grpo_mmpc.evaluation.controls import CONTROLS
-
-    evaluated = {name for name in CONTROLS for folder in files.summaries if folder.startswith(f"control-{name}")}
-    return files.comparison is not None and evaluated <= set(files.comparison.controls)

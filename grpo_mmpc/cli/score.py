@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", references: "list[Reference]") -> None:
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.score import choose_metrics, load_encoders, score_answers
+    from grpo_mmpc.evaluation.score import choose_metrics, encoders_for, score_answers
 
     names = None
     if arguments.metrics is not None:
@@ -115,7 +115,7 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", refe
     metrics = choose_metrics(names, task=task, mode=arguments.mode, references=references, answers=answers)
     with _progress() as say:
         say("loading encoders")
-        encoders, missing = load_encoders(metrics, options=_encoder_options(arguments))
+        encoders, missing = encoders_for(metrics, options=_encoder_options(arguments))
         scores = score_answers(
             answers,
             references,

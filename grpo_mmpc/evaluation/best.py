@@ -10,7 +10,7 @@ import numpy as np
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.checkpoints import checkpoint_order
-from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SUMMARY_FILE, TaskScores, read_evaluation
+from grpo_mmpc.evaluation.pairing import SUMMARY_FILE, TaskScores, read_evaluation
 from grpo_mmpc.metrics.table import METRICS
 
 FILE = "best.json"
@@ -97,7 +97,7 @@ def read_best(run: Path) -> Best | None:
 
 def _candidates(run: Path, suite: str) -> list[Path]:
     """Evaluated checkpoints in order; the final policy too, unless it is one of them."""
-    folders = [path.parent for path in (run / "evaluations").glob(f"*/{suite}/{SAMPLES_FILE}")]
+    folders = [path.parent for path in (run / "evaluations").glob(f"*/{suite}/{SUMMARY_FILE}")]
     folders = [folder for folder in folders if checkpoint_order(folder.parent.name)[0] >= 2]
     policies = {folder: _policy(folder) for folder in folders}
     numbered = {policies[folder] for folder in folders if folder.parent.name != "final"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 def latest_checkpoint(run: Path, *, suite: str = "cqbench") -> str | None:
     """The last evaluated checkpoint: ``final``, else the highest ``checkpoint-N``, else ``base``; None without any."""
-    names = [path.parent.parent.name for path in (run / "evaluations").glob(f"*/{suite}/samples.parquet")]
+    names = [path.parent.parent.name for path in (run / "evaluations").glob(f"*/{suite}/summary.json")]
     return max(names, key=checkpoint_order, default=None)
 
 

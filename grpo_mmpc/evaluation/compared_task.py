@@ -29,6 +29,8 @@ class Settings:
     seed: int
     num_comparisons: int
     """How many evaluations are compared with the same one and shown together."""
+    by_category: bool
+    """Whether categories are shown, and belong to what p-values are corrected for."""
 
     @property
     def key(self) -> str:
@@ -51,11 +53,11 @@ def compare_task(task: str, scores: PairedScores, rewards: Collection[str], sett
     measures, set_metrics = measures_of(scores, task=task), set_metrics_of(scores, task=task)
     categories = np.array(scores.categories, dtype=object)
     names = sorted(set(scores.categories))
-    family = len(measures) * len(names) * settings.num_comparisons
+    family = len(measures) * (len(names) if settings.by_category else 1) * settings.num_comparisons
     flips = num_flips(at_least=settings.resamples, family=family, confidence=settings.confidence)
     resampling = Resampling(resamples=settings.resamples, flips=flips, seed=settings.seed)
 
-    # Categories pass one by one and leave only sums behind: memory does not grow with their number either.
+    # Categories pass one by one and leave only sums behind.
     groups: dict[str, dict[str, Cell]] = {}
     sums: dict[str, Difference] = {}
     counts = dict.fromkeys((measure.name for measure in measures), 0)
@@ -112,7 +114,7 @@ def compare_task(task: str, scores: PairedScores, rewards: Collection[str], sett
         "flips": flips,
         "metrics": in_order(overall),
         "macro": in_order(macro),
-        "categories": {name: in_order(cells) for name, cells in groups.items()},
+        "categories": {name: in_order(cells) for name, cells in groups.items()} if settings.by_category else {},
     }
 
 

@@ -67,6 +67,7 @@ def compare_with(
     confidence: float = 0.95,
     seed: int = 0,
     held_back: Callable[[str], bool] | None = None,
+    by_category: bool = True,
 ) -> list[dict[str, Any]]:
     """Compare several evaluations with one: as ``compare_evaluations``, but corrected for all of them together.
 
@@ -78,12 +79,19 @@ def compare_with(
         confidence: See there.
         seed: See there.
         held_back: Items to leave out, by id.
+        by_category: Also give categories, and correct for them.
     """
     first = read_evaluation(find_evaluation(before))
     contents: list[dict[str, Any]] = []
     for other, rewards in zip(others, reward_names, strict=True):
         second = read_evaluation(find_evaluation(other))
-        settings = Settings(resamples=resamples, confidence=confidence, seed=seed, num_comparisons=len(others))
+        settings = Settings(
+            resamples=resamples,
+            confidence=confidence,
+            seed=seed,
+            num_comparisons=len(others),
+            by_category=by_category,
+        )
         tasks = {
             task: compare_task(task, scores, rewards.get(task, ()), settings)
             for task, scores in pair(before=first, after=second, held_back=held_back).items()
@@ -140,22 +148,21 @@ def write_comparison(
             f"{run}: nothing to compare with {before!r}; expected evaluations/final/{suite} or "
             f"evaluations/checkpoint-N/{suite}; `grpo-mmpc evaluate` adds one"
         )
-    best = read_best(run)
-    held_back = None
-    if best is not None and best.checkpoint == after:
-        held_back = partial(decides, items=best.items)
+    held_back = chosen_on(run, after)
     folders = run / "evaluations"
     rewards = trained_rewards(run)
     options: dict[str, Any] = {"resamples": resamples, "seed": seed, "held_back": held_back}
     [result] = compare_with(folders / before / suite, [folders / after / suite], reward_names=[rewards], **options)
     controls = _controls(folders, after=after, suite=suite)
     compared = compare_with(
-        folders / after / suite, list(controls.values()), reward_names=[rewards] * len(controls), **options
+        folders / after / suite,
+        list(controls.values()),
+        reward_names=[rewards] * len(controls),
+        by_category=False,
+        **options,
     )
-    result["controls"] = {
-        name: {task: {**content, "categories": {}} for task, content in control["tasks"].items()}
-        for name, control in zip(controls, compared, strict=True)
-    }
+    result["controls"] = {name: control["tasks"] for name, control in zip(controls, compared, strict=True)}
+    best = read_best(run)
     if best is not None and held_back is not None:
         result["best"] = asdict(best)
     path = run / "comparison.json"
@@ -169,27 +176,53 @@ def reported_checkpoint(run: Path, *, suite: str = "cqbench") -> str | None:
     return best.checkpoint if best is not None else latest_checkpoint(run, suite=suite)
 
 
-def _controls(folders: Path, *, after: str, suite: str) -> dict[str, Path]:
-    """Evaluated controls by name; of those that ask a policy, the ones of ``after``, else of the final policy.
+def chosen_on(run: Path, checkpoint: str) -> Callable[[str], bool] | None:
+    """Which items chose this checkpoint as the best one of its run, by id; None if it was not chosen."""
+    best = read_best(run)
+    if best is None or best.checkpoint != checkpoint:
+        return None
+    return partial(decides, items=best.items)
 
-    One that was scored in another mode or by another version is left out: it says nothing about these numbers.
+
+def _controls(folders: Path, *, after: str, suite: str) -> dict[str, Path]:
+    """Evaluated controls by name; of those that ask a policy, the ones of ``after``.
+
+    One that was scored on other items, in another mode, by another version or by other encoders is left out: it says nothing
+    about these numbers.
     """
-    judged = _read_header(folders / after / suite)
+    judged = _header(folders / after / suite)
     found = {}
     for name, control in CONTROLS.items():
-        names = (
-            [f"control-{name}-{policy}" for policy in (after, "final")] if control.asks_policy else [f"control-{name}"]
-        )
+        names = [f"control-{name}"]
+        if control.asks_policy:
+            final = _header(folders / "final" / suite)
+            # The final policy usually is the last checkpoint too, and its controls are named after it.
+            same = final is not None and judged is not None and final.get("policy") == judged.get("policy")
+            names = [f"control-{name}-{policy}" for policy in (after, *(["final"] if same else []))]
         for folder in (folders / name / suite for name in names):
-            if (folder / SUMMARY_FILE).is_file() and _read_header(folder) == judged:
+            header = _header(folder)
+            if header is not None and judged is not None and _comparable(header, judged):
                 found[name] = folder
                 break
     return found
 
 
-def _read_header(folder: Path) -> tuple[str, str]:
-    evaluation = read_evaluation(folder)
-    return evaluation.version, evaluation.mode
+def _header(folder: Path) -> dict[str, Any] | None:
+    """``summary.json``; None where there is none."""
+    path = folder / SUMMARY_FILE
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def _comparable(control: Mapping[str, Any], judged: Mapping[str, Any]) -> bool:
+    keys = ("version", "mode", "settings")
+    if any(control.get(key) != judged.get(key) for key in keys):
+        return False
+    return all(
+        cells["metrics"][name]["n"] == judged["tasks"][task]["metrics"][name]["n"]
+        for task, cells in control["tasks"].items()
+        for name in cells["metrics"]
+        if name in judged["tasks"].get(task, {}).get("metrics", {})
+    )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -3,15 +3,18 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout import Engine
 
 FILE = "completions.jsonl"
+ONE = Ranks()
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how many are done, how many there are)."""
@@ -31,7 +34,8 @@ class CompletionLog:
         if path.is_file():
             content = path.read_bytes()
             self._ends_in_half_a_line = bool(content) and not content.endswith(b"\n")
-            for line in content.decode("utf-8", errors="replace").splitlines():
+            # Not splitlines, which also splits at line separators inside a completion.
+            for line in content.decode("utf-8", errors="replace").split("\n"):
                 entry = _entry(line)
                 if entry is not None:
                     self._found[entry[0]] = entry[1]
@@ -60,7 +64,7 @@ def complete(
     *,
     log: CompletionLog | None,
     policy: str,
-    from_main: Callable[[Any], Any],
+    ranks: Ranks = ONE,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Completions of all rows, in order: from the log where it has them, from the engine for the rest.
@@ -73,7 +77,7 @@ def complete(
         engine: Where from.
         log: What is there already and receives the rest; the main process's alone, None on other ranks.
         policy: Says which weights the engine has, see ``completion_key``.
-        from_main: The main process's value on every rank.
+        ranks: This process among the others.
         progress: Called on the main process with (rows done, rows in total).
 
     Returns:
@@ -81,18 +85,25 @@ def complete(
     """
     keys: list[str] = []
     found: dict[int, str] = {}
-    if log is not None:
-        keys = [completion_key(row, sampling, policy=policy) for row in rows]
-        found = {i: text for i, key in enumerate(keys) if (text := log.get(key)) is not None}
-    missing: list[int] = from_main([i for i in range(len(rows)) if i not in found])
+
+    def look_up() -> list[int]:
+        assert log is not None
+        keys.extend(completion_key(row, sampling, policy=policy) for row in rows)
+        found.update((i, text) for i, key in enumerate(keys) if (text := log.get(key)) is not None)
+        return [i for i in range(len(rows)) if i not in found]
+
+    def keep(piece: list[int], completions: list[str]) -> None:
+        assert log is not None
+        log.add([rows[i] for i in piece], [keys[i] for i in piece], completions)
+        found.update(zip(piece, completions, strict=True))
+        if progress is not None:
+            progress(len(found), len(rows))
+
+    missing = ranks.on_main(look_up)
     for start in range(0, len(missing), engine.rows_at_once):
         piece = missing[start : start + engine.rows_at_once]
         completions = engine.generate([rows[i] for i in piece], sampling)
-        if log is not None:
-            log.add([rows[i] for i in piece], [keys[i] for i in piece], completions)
-            found.update(zip(piece, completions, strict=True))
-            if progress is not None:
-                progress(len(found), len(rows))
+        ranks.on_main(partial(keep, piece, completions))
     return [found[i] for i in range(len(rows))] if log is not None else []
 
 

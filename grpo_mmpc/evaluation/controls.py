@@ -13,6 +13,7 @@
 A policy that is not better with the right picture than with a white one does not look at it.
 """
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,13 @@ class CataloguePictures:
         """See ``Renderer.render``; seeds do not matter."""
         return [open_image(self.paths[prompt]) for prompt in prompts]
 
+    def fingerprint(self) -> str:
+        """Hash of all pictures: one that was replaced in the catalogue is looked up again."""
+        digest = hashlib.blake2b(digest_size=8)
+        for title in sorted(self.paths):
+            digest.update(title.encode() + Path(self.paths[title]).read_bytes())
+        return digest.hexdigest()
+
 
 def known_answers(
     name: str, rows: Sequence[PromptRow], *, pool: Callable[[], Sequence[PromptRow]], scorers: "Scorers"
@@ -132,7 +140,7 @@ def known_answers(
     found = _nearest_by_title(rows, pool(), scorers)
     pictures = CataloguePictures({near.title: str(near.image_path) for near in found})
     answers = Answers({row.item_id: near.title for row, near in zip(rows, found, strict=True)})
-    return answers, replace(scorers, renderer=pictures, renderer_identity=name)
+    return answers, replace(scorers, renderer=pictures, renderer_identity=f"{name} {pictures.fingerprint()}")
 
 
 def changed_rows(name: str, rows: Sequence[PromptRow], *, folder: Path) -> list[PromptRow]:

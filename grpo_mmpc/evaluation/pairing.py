@@ -43,6 +43,8 @@ class Evaluation:
     version: str
     mode: str
     """``corrected`` or ``paper``."""
+    settings: Mapping[str, Any]
+    """Encoders and renderer; empty where they were not recorded."""
     checkpoint: str
     tasks: Mapping[str, TaskScores]
 
@@ -102,6 +104,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         suite=str(summary["suite"]),
         version=str(summary["version"]),
         mode=str(summary.get("mode", "corrected")),
+        settings=summary.get("settings") or {},
         checkpoint=_checkpoint(folder, summary),
         tasks=_read_scores(folder / SAMPLES_FILE, summary.get("tasks") or {}),
     )
@@ -118,7 +121,8 @@ def pair(
         held_back: Items to leave out, by id.
 
     Raises:
-        EvaluationError: The suites or versions differ, no task or item is shared, or an item changed its category.
+        EvaluationError: Suites, versions, modes, encoders or renderers differ, no task or item is shared, or an item changed
+            its category.
     """
     if (before.suite, before.version) != (after.suite, after.version):
         raise EvaluationError(
@@ -132,6 +136,13 @@ def pair(
             f"these evaluations cannot be compared: {before.folder} was scored in {before.mode} mode, "
             f"{after.folder} in {after.mode} mode; metrics of one name mean different things there"
         )
+    for what in ("encoders", "renderer"):
+        ours, theirs = before.settings.get(what), after.settings.get(what)
+        if what in before.settings and what in after.settings and ours != theirs:
+            raise EvaluationError(
+                f"these evaluations cannot be compared: {before.folder} was scored with {what} {ours}, {after.folder} with "
+                f"{theirs}; evaluate one of them again (its completions are kept)"
+            )
     shared = [task for task in before.tasks if task in after.tasks]
     if not shared:
         raise EvaluationError(

@@ -10,6 +10,9 @@ from grpo_mmpc.evaluation.statistics import Floats
 EXACT_ITEMS = 13
 """Up to here all 2**n swaps (8,192) are gone through, fewer than are drawn otherwise."""
 
+MAX_FLIPS = 200_000
+"""Time and memory grow with flips; a catalogue may have hundreds of categories."""
+
 _CHUNK_CELLS = 1_000_000
 """Signs held at once (8 MB): memory stays flat whatever the number of items and flips."""
 
@@ -18,9 +21,10 @@ def num_flips(*, at_least: int, family: int, confidence: float) -> int:
     """How many random flips a family of comparisons needs.
 
     R flips cannot give a p-value below ``1 / (R + 1)``, which correction for m comparisons multiplies by m: too few flips
-    and nothing in a large family could ever be found. The smallest corrected value is kept at a fifth of the level.
+    and nothing in a large family could ever be found. The smallest corrected value is kept at a fifth of the level, up to
+    ``MAX_FLIPS``: families of more than 2,000 comparisons at 95% find less than they could, and never too much.
     """
-    return max(at_least, math.ceil(5 * family / (1 - confidence) - 1e-9))
+    return max(at_least, min(MAX_FLIPS, math.ceil(5 * family / (1 - confidence) - 1e-9)))
 
 
 def flipped_sums(values: Floats, *, flips: int, seed: Sequence[int]) -> Floats:

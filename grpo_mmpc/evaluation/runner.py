@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
-from grpo_mmpc.evaluation.completions import CompletionLog, Progress, complete
+from grpo_mmpc.evaluation.completions import ONE, CompletionLog, Progress, complete
+from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.evaluation.suite import MALFORMED, VERSION, Suite
 from grpo_mmpc.evaluation.summaries import summarise, without_nan
 from grpo_mmpc.metrics.table import MetricInputs
@@ -56,8 +57,7 @@ def run_suite(
     checkpoint: str,
     policy: str,
     scorers: Callable[[], Scorers],
-    is_main_process: bool = True,
-    from_main: Callable[[Any], Any] = lambda value: value,
+    ranks: Ranks = ONE,
     progress: Progress | None = None,
 ) -> None:
     """Run a suite into a folder. Ask ``finished`` first to not repeat what is there.
@@ -73,12 +73,11 @@ def run_suite(
         checkpoint: Name of what is evaluated.
         policy: Identity of what is evaluated: completions of another one are not reused.
         scorers: Loads encoders and renderer, called on the main process only.
-        is_main_process: Whether this rank scores and writes.
-        from_main: The main process's value on every rank.
+        ranks: This process among the others.
         progress: Called on the main process.
     """
     started = time.monotonic()
-    log = CompletionLog(folder / COMPLETIONS_FILE) if is_main_process else None
+    log = CompletionLog(folder / COMPLETIONS_FILE) if ranks.is_main else None
     completions = {
         task: complete(
             suite.rows_of(task),
@@ -86,16 +85,35 @@ def run_suite(
             engine,
             log=log,
             policy=policy,
-            from_main=from_main,
+            ranks=ranks,
             progress=_labelled(progress, f"completing {task}"),
         )
         for task in suite.tasks
     }
-    if not is_main_process:
-        return
+    ranks.on_main(
+        lambda: _score(
+            suite, completions, folder, scorers, progress, started=started, checkpoint=checkpoint, policy=policy
+        )
+    )
+
+
+def _score(
+    suite: Suite,
+    completions: Mapping[str, list[str]],
+    folder: Path,
+    scorers: Callable[[], Scorers],
+    progress: Progress | None,
+    *,
+    started: float,
+    checkpoint: str,
+    policy: str,
+) -> None:
+    """Render, score and write."""
     folder.mkdir(parents=True, exist_ok=True)
     tools = scorers()
     scored = {task: _score_task(suite, task, completions[task], tools, folder, progress) for task in suite.tasks}
+    # An older summary must not stand beside newer samples, whenever this is killed.
+    (folder / "summary.json").unlink(missing_ok=True)
     _write_samples([table for table, _, _ in scored.values()], folder / "samples.parquet")
     summary = {
         "suite": suite.name,
@@ -104,6 +122,7 @@ def run_suite(
         "checkpoint": checkpoint,
         "policy": policy,
         "key": suite.key,
+        "settings": suite.settings,
         "seconds": round(time.monotonic() - started, 2),
         "missing": dict(tools.missing or {}),
         "rendering": {task: rendering for task, (_, rendering, _) in scored.items() if rendering is not None},
@@ -148,6 +167,7 @@ def _score_task(
         "category": [row.category for row in rows],
         "task": [task] * len(rows),
         "reference": [row.title for row in rows],
+        "attributes": [json.dumps(dict(row.attributes), ensure_ascii=False, sort_keys=True) for row in rows],
         "image_path": [row.image_path for row in rows],
         "completion": completions,
         "prediction": [p.prediction for p in parsed],
@@ -209,4 +229,6 @@ def _write_samples(tables: Sequence[Mapping[str, list[Any]]], path: Path) -> Non
         )
         for table in tables
     ]
-    pq.write_table(pa.concat_tables(arrow, promote_options="default"), path)
+    partial = path.with_name(f"{path.name}.part")
+    pq.write_table(pa.concat_tables(arrow, promote_options="default"), partial)
+    partial.replace(path)

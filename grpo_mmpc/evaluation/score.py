@@ -1,11 +1,13 @@
 """Scores anybody's answers against references: per item, per category and in total."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from grpo_mmpc.config import EncodersSection, nearest
-from grpo_mmpc.errors import EvaluationError, ScoringError
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.encoders import load_encoders
 from grpo_mmpc.evaluation.score_files import Answer, Answers, Reference
 from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
 from grpo_mmpc.evaluation.summaries import summarise, without_nan
@@ -94,7 +96,7 @@ def choose_metrics(
     }
 
 
-def load_encoders(
+def encoders_for(
     metrics: Mapping[str, Metric], *, options: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Encoders that the metrics need, by name, and why others are missing, by metric.
@@ -103,32 +105,12 @@ def load_encoders(
         metrics: Metrics to score.
         options: Arguments by encoder name, instead of the defaults of ``evaluation.encoders``.
     """
-    from grpo_mmpc import scoring  # heavy: imported on use
-
-    loaders: dict[str, Callable[..., Any]] = {
-        "bertscore": scoring.bertscore_encoder,
-        "sentence": scoring.sentence_encoder,
-        "clip": scoring.clip_encoder,
-        "dinov2": scoring.dinov2_encoder,
-        "lpips": scoring.lpips_scorer,
-        "inception": scoring.inception_encoder,
-    }
+    needs = {name: needed for name in metrics for start, needed in _NEEDS.items() if name.startswith(start)}
     defaults = EncodersSection().model_dump()
-    found: dict[str, Any] = {}
-    missing: dict[str, str] = {}
-    reasons: dict[str, str] = {}
-    for name in metrics:
-        encoder = next((needed for start, needed in _NEEDS.items() if name.startswith(start)), None)
-        if encoder is None:
-            continue
-        if encoder not in found and encoder not in reasons:
-            try:
-                found[encoder] = loaders[encoder](**(options.get(encoder) or defaults[encoder] or {}))
-            except (OSError, ValueError, TypeError, ScoringError) as error:
-                reasons[encoder] = " ".join(str(error).split())
-        if encoder in reasons:
-            missing[name] = reasons[encoder]
-    return found, missing
+    found, missing = load_encoders(
+        {name: options.get(name) or defaults[name] for name in dict.fromkeys(needs.values())}
+    )
+    return found, {name: missing[encoder] for name, encoder in needs.items() if encoder in missing}
 
 
 def score_answers(
@@ -153,7 +135,7 @@ def score_answers(
         task: ``image_to_text`` or ``text_to_image``.
         mode: ``corrected`` or ``paper``.
         metrics: From :func:`choose_metrics`.
-        encoders: From :func:`load_encoders`.
+        encoders: From :func:`encoders_for`.
         missing: Why encoders are missing, by metric.
         progress: Called before each metric with its name, its position and the number of metrics.
 
@@ -165,7 +147,10 @@ def score_answers(
     table: dict[str, Sequence[Any]] = {"category": [r.category for r in pairs.references]}
     for done, (name, metric) in enumerate(metrics.items()):
         progress(name, done, len(metrics))
-        table[f"score/{name}"] = [float(score) for score in metric.score(inputs)]
+        scores = [float(score) for score in metric.score(inputs)]
+        if name == "parse_rate":  # of a prompt that nobody knows, nothing can be said
+            scores = [s if a.prompt_known else math.nan for s, a in zip(scores, pairs.answers, strict=True)]
+        table[f"score/{name}"] = scores
         if metric.statistics is not None:
             table[f"stat/{name}"] = metric.statistics(inputs).tolist()
     summary = summarise(metrics, table, inputs)
@@ -189,7 +174,11 @@ def score_answers(
         "missing": reasons,
         "unscored_categories": aborted_categories(inputs) if is_paper_text else {},
         "items": len(pairs.references),
-        "malformed": sum(prediction is None for prediction in inputs.predictions) - pairs.unanswered,
+        "malformed": sum(
+            answer.prediction is None and answer.prompt_known
+            for answer in pairs.answers
+            if answer.item_id in answers.by_item
+        ),
         "references_without_prediction": pairs.unanswered,
         "predictions_without_reference": pairs.unknown,
     }
@@ -226,7 +215,7 @@ def _inputs(pairs: _Pairs, answers: Answers, *, task: str, mode: str, encoders: 
         task=task,
         # Prompts that nobody knows are not malformed.
         predictions=[
-            answer.prediction if answers.has_prompts or answer.image is None else "" for answer in pairs.answers
+            answer.prediction if answer.prompt_known or answer.image is None else "" for answer in pairs.answers
         ],
         references=[None if lost else r.title for lost, r in zip(is_lost, pairs.references, strict=True)],
         attributes=[reference.attributes for reference in pairs.references],

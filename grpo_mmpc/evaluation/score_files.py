@@ -14,7 +14,7 @@ from typing import Any
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.errors import EvaluationError, ImageError
 from grpo_mmpc.evaluation.official import TITLES_FOLDER, is_official, read_official_images, read_official_titles
-from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, find_evaluation
+from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SUMMARY_FILE, find_evaluation
 from grpo_mmpc.tasks import TASKS
 
 UNCATEGORISED = "uncategorised"
@@ -29,6 +29,8 @@ class Answer:
     prediction: str | None
     """None = malformed."""
     category: str | None = None
+    prompt_known: bool = True
+    """False where only the image is known, not the prompt it was rendered from: that is not malformed."""
     image: Path | None = None
     """Image rendered from the prediction."""
     is_nan: bool = False
@@ -142,7 +144,13 @@ def with_images(answers: Answers, folder: Path, *, webp: bool = True) -> Answers
                     f"item {item_id!r} has two images, {known.image} and {path}; an item belongs to one category"
                 )
             prediction = known.prediction if known is not None else None
-            by_item[item_id] = Answer(item_id=item_id, prediction=prediction, category=category, image=path)
+            by_item[item_id] = Answer(
+                item_id=item_id,
+                prediction=prediction,
+                prompt_known=known is not None,
+                category=category,
+                image=path,
+            )
     if not any(answer.image is not None for answer in by_item.values()):
         raise EvaluationError(f"{folder} holds no image; expected files such as {folder}/CATEGORY/ITEM_ID.jpg")
     return replace(answers, by_item=by_item, has_images=True)
@@ -242,7 +250,8 @@ def _text(row: Mapping[str, Any], key: str, where: str) -> str | None:
     value = row.get(key)
     if value is not None and not isinstance(value, str):
         raise EvaluationError(f"{where}: {key} holds {json.dumps(value)[:60]}, expected text or null")
-    return value
+    # Half a surrogate pair is legal in JSON and nowhere else: no file and no tokenizer takes it.
+    return None if value is None else value.encode("utf-8", "replace").decode("utf-8")
 
 
 # --- evaluation folders
@@ -266,7 +275,9 @@ def _samples(folder: Path, *, task: str, columns: list[str]) -> list[dict[str, A
 
 def _answers_of_evaluation(folder: Path, *, task: str) -> Answers:
     rows = _samples(folder, task=task, columns=["prediction", "rendered_image"])
-    images = any(row["rendered_image"] for row in rows)
+    summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8")) if (folder / SUMMARY_FILE).is_file() else {}
+    # With a renderer, an absent picture is a failed render, also where every single one failed.
+    images = task in summary.get("rendering", {}) or any(row["rendered_image"] for row in rows)
     found = {
         str(row["item_id"]): Answer(
             item_id=str(row["item_id"]),
@@ -282,9 +293,13 @@ def _answers_of_evaluation(folder: Path, *, task: str) -> Answers:
 def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:
     return [
         Reference(
-            item_id=str(row["item_id"]), title=row["reference"], category=str(row["category"]), image=row["image_path"]
+            item_id=str(row["item_id"]),
+            title=row["reference"],
+            category=str(row["category"]),
+            attributes=json.loads(row["attributes"]),
+            image=row["image_path"],
         )
-        for row in _samples(folder, task=task, columns=["reference", "image_path"])
+        for row in _samples(folder, task=task, columns=["reference", "image_path", "attributes"])
     ]
 
 

@@ -67,7 +67,7 @@ class Suite:
         return [row for row in self.rows if row.task == task]
 
     def metrics(self, task: str) -> dict[str, Metric]:
-        """Metrics of one task; attribute recall for the kinds that its items know, most frequent kind first."""
+        """Metrics of one task; attribute recall for the kinds that its items know, in order of appearance."""
         found = {name: metric for name, metric in METRICS_OF_MODE[self.mode].items() if task in metric.tasks}
         if "attribute_recall" in found:
             found |= attribute_recall_metrics(attribute_kinds(self.rows_of(task)))

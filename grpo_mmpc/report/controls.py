@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grpo_mmpc.evaluation.controls import CONTROLS
-from grpo_mmpc.evaluation.statistics import BETTER, WORSE
+from grpo_mmpc.evaluation.statistics import BETTER, NO_INTERVAL, TOO_FEW, WORSE
 from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison
 from grpo_mmpc.report.labels import attribute_kind, metric_label, number
 
@@ -99,7 +99,11 @@ def _about_the_picture(name: str, cell: Cell, label: str) -> str:
     values = f"{label} is {number(cell.after)} instead of {number(cell.before)}"
     if cell.verdict == WORSE:
         return f"Shown {shown}, the policy does worse ({values}): it looks at the picture."
-    return f"Shown {shown}, the policy does not measurably worse ({values}): no evidence that it looks at the picture."
+    if cell.verdict in (TOO_FEW, NO_INTERVAL):
+        return f"Shown {shown}: too few items to tell whether the policy looks at the picture ({values})."
+    return (
+        f"Shown {shown}, the policy does not do measurably worse ({values}): no evidence that it looks at the picture."
+    )
 
 
 def _about_the_strongest(controls: Mapping[str, Cell], label: str) -> str:
@@ -111,4 +115,6 @@ def _about_the_strongest(controls: Mapping[str, Cell], label: str) -> str:
         return f"{start}: the policy, at {number(cell.before)}, is better."
     if cell.verdict == BETTER:
         return f"{start}: better than the policy at {number(cell.before)}. This job does not need the policy yet."
+    if cell.verdict in (TOO_FEW, NO_INTERVAL):
+        return f"{start}: too few items to compare it with the policy at {number(cell.before)}."
     return f"{start}: no evidence of a difference to the policy at {number(cell.before)}."

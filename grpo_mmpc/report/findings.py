@@ -29,7 +29,8 @@ def _supported(metrics: Mapping[str, Cell]) -> str:
     better, worse = _with_verdict(metrics, BETTER), _with_verdict(metrics, WORSE)
     claims = [f"{word} in {_listed(names)}" for word, names in (("better", better), ("worse", worse)) if names]
     if not claims:
-        return "Supported: nothing. No metric differs by more than chance explains."
+        tested = bool(_with_verdict(metrics, NO_EVIDENCE))
+        return "Supported: nothing." + (" No metric differs by more than chance explains." if tested else "")
     return f"Supported: after is {' and '.join(claims)}."
 
 

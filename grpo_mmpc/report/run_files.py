@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.checkpoints import checkpoint_order, latest_checkpoint
+from grpo_mmpc.evaluation.comparison import reported_checkpoint
 from grpo_mmpc.report.cells import Comparison, read_comparison
 from grpo_mmpc.report.labels import plural
 
@@ -55,10 +57,10 @@ def read_run(folder: Path) -> RunFiles:
         for name, count in section(manifest, "reward_errors").items()
     ]
     summaries = _summaries(folder, suite, notes)
-    latest = latest_checkpoint(folder, suite=suite)
-    if comparison and latest and checkpoint_order(latest) > checkpoint_order(comparison.after):
+    reported = _reported(folder, suite, notes)
+    if comparison and reported and checkpoint_order(reported) > checkpoint_order(comparison.after):
         notes.append(
-            f"The comparison ends at {comparison.after}, but {latest} has been evaluated since; "
+            f"The comparison ends at {comparison.after}, but {reported} has been evaluated since; "
             f"grpo-mmpc report {folder} brings it up to date."
         )
     return RunFiles(
@@ -72,6 +74,14 @@ def read_run(folder: Path) -> RunFiles:
         summaries=summaries,
         notes=notes,
     )
+
+
+def _reported(folder: Path, suite: str, notes: list[str]) -> str | None:
+    try:
+        return reported_checkpoint(folder, suite=suite)
+    except EvaluationError as error:
+        notes.append(f"{error}.")
+        return latest_checkpoint(folder, suite=suite)
 
 
 def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:

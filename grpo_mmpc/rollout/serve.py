@@ -50,16 +50,18 @@ def serve_command(config: "RunConfig", *, host: str, port: int) -> tuple[list[st
     # heavy: imported on use
     import torch
 
+    from grpo_mmpc.rollout import vllm_cpu
     from grpo_mmpc.rollout.vllm_arguments import engine_arguments
     from grpo_mmpc.rollout.vllm_plugin import PLUGIN
 
     arguments = engine_arguments(config)
     # Its end-of-sequence tokens still count, its sampling defaults do not: requests say everything.
     arguments.setdefault("generation_config", "vllm")
-    plugins = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name not in ("", PLUGIN)]
+    ours = [PLUGIN, vllm_cpu.PLUGIN]  # the second does nothing on a GPU
+    plugins = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name not in ("", *ours)]
     environment = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-        "VLLM_PLUGINS": ",".join([*plugins, PLUGIN]),
+        "VLLM_PLUGINS": ",".join([*plugins, *ours]),
         "VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1"),
     }
     if not torch.cuda.is_available():
@@ -217,12 +219,14 @@ class LocalServer:
 def _cpu_environment() -> dict[str, str]:
     """What vLLM needs where torch has no CUDA; a value that is already set wins."""
     from grpo_mmpc.cpu_compat import for_children
+    from grpo_mmpc.rollout.vllm_cpu import SWITCH
 
     with for_children():
         path = os.environ["PYTHONPATH"]
     defaults = {
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer may be on the same cores
+        SWITCH: "1",
         # vLLM compiles its sampler's helpers with a C++ compiler, for each new batch size anew: a minute for nothing.
         "TORCHDYNAMO_DISABLE": "1",
     }

@@ -12,6 +12,7 @@ from typing import Any
 from grpo_mmpc.cpu_compat import for_children
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.groups import Adapter, Completion, GroupOutput, Prompt
+from grpo_mmpc.rollout.vllm_cpu import switch_on
 from grpo_mmpc.types import SamplingConfig
 
 SUPPORTED = "0.31"
@@ -224,6 +225,7 @@ def _start(arguments: dict[str, Any], *, sleep: bool) -> Any:
         options.setdefault("gpu_memory_utilization", 0.3)
         options["enable_sleep_mode"] = sleep
     else:
+        switch_on()
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # the trainer's threads stay where they are
         # vLLM compiles its sampler's helpers with a C++ compiler, for each new batch size anew: a minute for nothing.

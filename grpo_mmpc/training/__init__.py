@@ -1,8 +1,11 @@
 """From a resolved configuration to GRPO updates: TRL's trainer, our rollout records, callbacks and manifest.
 
-The modules of this package import Transformers and TRL, which import torchvision; it must be importable by then.
+The modules of this package import Transformers and TRL, which import torchvision; it must be importable by then. TRL
+also imports vLLM, which decides on its platform there and then.
 """
 
 from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.rollout.vllm_cpu import switch_on
 
 ensure_importable()
+switch_on()

@@ -234,9 +234,10 @@ class TrainingSession:
 
         return cast(T, broadcast_object_list([value])[0])
 
-    def wait_for_everyone(self) -> None:
-        """Barrier over all ranks."""
-        self.trainer.accelerator.wait_for_everyone()
+    @property
+    def step(self) -> int:
+        """Updates done so far."""
+        return int(self.trainer.state.global_step)
 
     def close(self) -> None:
         """Stop the engine and leave the process group, so that nothing stays behind and no rank warns about it."""

@@ -183,6 +183,7 @@ def evaluation(tmp_path: Path) -> Path:
             "image_path": str(tmp_path / "real.png"),
             "prediction": prediction,
             "rendered_image": image,
+            "attributes": "{}",
         }
         for item_id, category, task, title, prediction, image in (
             ("a", "Home", "image_to_text", "Red Mug", "Red Mug", None),

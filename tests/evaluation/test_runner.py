@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.catalogue import load_catalogue
+from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.evaluation.runner import Scorers, finished, run_suite
 from grpo_mmpc.evaluation.suite import Suite, cqbench
 from grpo_mmpc.metrics.table import METRICS, Metric
@@ -206,8 +207,8 @@ def test_another_rank_generates_and_writes_nothing(catalogue, tmp_path):
         checkpoint="base",
         policy="base",
         scorers=lambda: pytest.fail("only the main process scores"),
-        is_main_process=False,
-        from_main=lambda value: [1, 2],  # the main process has the first completion already
+        # The main process has the first completion already.
+        ranks=Ranks(is_main=False, from_main=lambda value: ([1, 2], None)),
     )
     assert engine.asked == [row.prompt_id for row in suite.rows[1:]]
     assert not (tmp_path / "out").exists()

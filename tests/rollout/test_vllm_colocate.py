@@ -50,6 +50,12 @@ def engine_parameters(bench: Bench) -> Any:
     return worker.model_runner.model.named_parameters()
 
 
+def test_the_engine_applies_adapters_by_matrix_products(bench: Bench) -> None:
+    from vllm.platforms import current_platform
+
+    assert type(current_platform).__name__ == "OneAdapterCpuPlatform"
+
+
 def test_greedy_tokens_and_log_probabilities_are_those_of_the_policy(bench: Bench) -> None:
     """Transformers' greedy choice at every position of the engine's answer, for images of six sizes and for titles."""
     import torch

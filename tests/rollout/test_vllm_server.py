@@ -507,7 +507,7 @@ def test_the_command_line_says_the_same_as_the_engine_arguments(tmp_path):
     parsed = json.loads(done.stdout.splitlines()[-1])
     assert (parsed["host"], parsed["port"], parsed["served"]) == ("0.0.0.0", 8123, ["nano:qwen2_5_vl"])
     assert parsed["engine"] == wanted
-    assert environment["VLLM_PLUGINS"] == "grpo_mmpc_adapters"
+    assert environment["VLLM_PLUGINS"] == "grpo_mmpc_adapters,grpo_mmpc_cpu"
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
 
 

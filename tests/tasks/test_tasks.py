@@ -87,3 +87,14 @@ def test_text_to_image_shows_the_title_and_no_image():
 def test_the_example_in_the_prompt_is_an_answer_the_parser_accepts(task):
     assert task.parse(task.instruction).prediction is not None
     assert json.loads(task.answer("x")) == {task.json_key: "x"}
+
+
+def test_half_a_surrogate_pair_becomes_text_that_files_and_tokenizers_take():
+    parsed = IMAGE_TO_TEXT.parse('{"title": "\\ud83d red mug"}')
+    assert parsed.prediction == "? red mug"
+    assert IMAGE_TO_TEXT.parse('{"title": "\\ud83d\\ude00 mug"}').prediction == "\U0001f600 mug"
+
+
+def test_a_number_of_thousands_of_digits_is_malformed_and_no_crash():
+    assert IMAGE_TO_TEXT.parse('{"title": ' + "9" * 5000 + "}").prediction is None
+    assert IMAGE_TO_TEXT.parse("see " + '{"title": ' + "9" * 5000 + "}").format == "malformed"
