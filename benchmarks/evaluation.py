@@ -16,6 +16,7 @@ evaluations of 9,000 items x 12 metrics x 9 categories, 10,000 resamples and per
 # ruff: noqa: E402  torchvision's operators must be declared before Transformers is imported
 import argparse
 import json
+import logging
 import math
 import random
 import re
@@ -331,6 +332,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.pairs, arguments.pictures, arguments.baseline_pairs, arguments.repeats = 300, 60, 30, 2
+    logging.getLogger("sacrebleu").setLevel(logging.ERROR)  # it recommends another BLEU than the paper's, pair by pair
     options = {"measured": arguments.baseline_pairs, "repeats": arguments.repeats}
     results: dict[str, Any] = {}
     checks: dict[str, bool] = {}

@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings are many; its errors reach the user as ours
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # also where TRL imports it without its own log configuration
     try:
         return int(arguments.func(arguments))
     except GrpoMmpcError as error:

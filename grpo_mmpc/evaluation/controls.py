@@ -160,7 +160,7 @@ def changed_rows(name: str, rows: Sequence[PromptRow], *, folder: Path) -> list[
     for row in rows:
         # Of the same size: another one would change the number of image tokens as well.
         size = open_image(str(row.prompt_image_path)).size
-        path = folder / f"blank-{size[0]}x{size[1]}.png"
+        path = folder.resolve() / f"blank-{size[0]}x{size[1]}.png"
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.part")  # several ranks may be drawing the same one

@@ -103,9 +103,11 @@ def test_another_item_is_never_the_item_itself_and_of_its_category_where_there_i
     assert answers_of("other_title", rows, []) == [other.title for other in others]
 
 
-def test_a_blank_picture_has_the_size_of_the_real_one(small_catalogue, tmp_path):
+def test_a_blank_picture_has_the_size_of_the_real_one(small_catalogue, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     rows = prompt_rows(load_catalogue(small_catalogue), range(3), ["image_to_text"])
-    for mine, changed in zip(rows, changed_rows("blank_image", rows, folder=tmp_path), strict=True):
+    for mine, changed in zip(rows, changed_rows("blank_image", rows, folder=Path("shown")), strict=True):
+        assert Path(changed.prompt_image_path).is_absolute(), "engines read pictures from anywhere"
         assert mine.prompt_image_path is not None and changed.prompt_image_path is not None
         with Image.open(changed.prompt_image_path) as blank, Image.open(mine.prompt_image_path) as real:
             assert blank.size == real.size
