@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -81,14 +81,16 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
     policy = policy_identity(config, adapter=checkpoint)
     evaluation = Evaluating(config, data, suite, evaluations=evaluations, progress=progress_line())
 
-    @contextmanager
-    def engine() -> Iterator["Engine"]:
-        say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
-        with offline_engine(config, checkpoint=checkpoint) as opened:
-            yield opened
+    with ExitStack() as stack:
 
-    evaluation.run(engine, folder=folder, name=name, policy=policy)
-    evaluation.run_controls(engine, name=name, policy=policy)
+        @cache
+        def opened() -> "Engine":
+            """Loaded when first needed, and once."""
+            say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
+            return stack.enter_context(offline_engine(config, checkpoint=checkpoint))
+
+        evaluation.run(lambda: nullcontext(opened()), folder=folder, name=name, policy=policy)
+        evaluation.run_controls(lambda: nullcontext(opened()), name=name, policy=policy)
     say(f"written to {folder}")
     other = "OTHER_DIR" if checkpoint is None else "BASE_DIR"
     say(f"next: grpo-mmpc compare {' '.join([str(folder), other] if checkpoint is None else [other, str(folder)])}")
@@ -354,7 +356,7 @@ def progress_line(*, every_seconds: float = 10.0) -> "Progress":
         nonlocal printed
         now = time.monotonic()
         began, first, last = started.get(what, (now, done, done))
-        if done < last:  # the same work again: the next checkpoint, the next piece
+        if done <= last:  # the same work again: the next checkpoint, the next piece
             began, first = now, done
         started[what] = (began, first, done)
         text = f"{what}: {done}/{total}"
