@@ -100,3 +100,6 @@ def _replace_broken_audio() -> None:
     # vLLM tries torchcodec and is content with an ImportError: None is the import system's word for "not there".
     if _cannot_load("torchcodec"):
         sys.modules["torchcodec"] = None  # type: ignore[assignment]
+        # Where datasets came first, it found the package and would import it; this is its own switch.
+        if "datasets.config" in sys.modules:
+            sys.modules["datasets.config"].TORCHCODEC_AVAILABLE = False
