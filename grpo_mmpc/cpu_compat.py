@@ -101,5 +101,6 @@ def _replace_broken_audio() -> None:
     if _cannot_load("torchcodec"):
         sys.modules["torchcodec"] = None  # type: ignore[assignment]
         # Where datasets came first, it found the package and would import it; this is its own switch.
-        if "datasets.config" in sys.modules:
-            sys.modules["datasets.config"].TORCHCODEC_AVAILABLE = False
+        datasets_config: Any = sys.modules.get("datasets.config")
+        if datasets_config is not None:
+            datasets_config.TORCHCODEC_AVAILABLE = False
