@@ -55,7 +55,7 @@ nano-%: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m grpo_mmpc.nano.build --only $*
 
 docs: $(STAMP)  ## build the documentation into site/
-	@$(BIN)/python -m pip install --quiet '.[docs]'
+	@$(BIN)/python -m pip install -qq --editable '.[$(EXTRAS),docs]'
 	$(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment and everything built
