@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, write_quarantine
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.console import printer, progress_line, quiet_when_redirected
 from grpo_mmpc.errors import CatalogueError, EvaluationError
-from grpo_mmpc.evaluate import offline_engine, policy_identity, printer, progress_line, quiet_when_redirected
+from grpo_mmpc.evaluate import offline_engine, policy_identity
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.evaluation.summaries import without_nan
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed

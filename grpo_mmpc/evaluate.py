@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, split_items
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.console import Progress, printer, progress_line, quiet_when_redirected
 from grpo_mmpc.errors import CatalogueError, EvaluationError
 from grpo_mmpc.evaluation.completions import ONE
 from grpo_mmpc.evaluation.ranks import Ranks
@@ -20,12 +20,9 @@ from grpo_mmpc.prompts import prompt_rows, select_balanced, stable_order, usable
 from grpo_mmpc.types import PromptRow
 
 if TYPE_CHECKING:
-    from grpo_mmpc.evaluation.completions import Progress
     from grpo_mmpc.evaluation.runner import Scorers
     from grpo_mmpc.evaluation.suite import Suite
     from grpo_mmpc.rollout import Engine
-
-Say = Callable[[str], None]
 
 
 class RunData:
@@ -345,50 +342,6 @@ def headline(folder: Path) -> str:
         ]
         parts.append(f"{task}: {', '.join(values)}")
     return "; ".join(parts)
-
-
-def progress_line(*, every_seconds: float = 10.0) -> "Progress":
-    """Progress on a terminal's current line; in a log file one line every ``every_seconds``."""
-    started: dict[str, tuple[float, int, int]] = {}
-    printed = time.monotonic()
-
-    def show(what: str, done: int, total: int) -> None:
-        nonlocal printed
-        now = time.monotonic()
-        began, first, last = started.get(what, (now, done, done))
-        if done <= last:  # the same work again: the next checkpoint, the next piece
-            began, first = now, done
-        started[what] = (began, first, done)
-        text = f"{what}: {done}/{total}"
-        rate = (done - first) / (now - began) if now > began else 0.0
-        if rate > 0:
-            left = int((total - done) / rate)
-            text += f", {rate:.1f}/s, {left // 60}:{left % 60:02d} left"
-        if sys.stdout.isatty():
-            print(f"\r\x1b[2K{text}", end="\r" if done == total else "", flush=True)  # noqa: T201
-        elif now - printed >= every_seconds:
-            printed = now
-            print(text, flush=True)  # noqa: T201
-
-    return show
-
-
-def printer(is_main: bool) -> Say:
-    """Prints on the main process only."""
-
-    def say(text: str) -> None:
-        if is_main:
-            print(text, flush=True)  # noqa: T201
-
-    return say
-
-
-def quiet_when_redirected() -> None:
-    """Keep the progress bars of model loading out of log files."""
-    from transformers.utils import logging
-
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
 
 
 def _catalogue_folder(reference: str) -> Path:

@@ -13,17 +13,10 @@ from typing import TYPE_CHECKING
 
 from grpo_mmpc.catalogue import write_quarantine
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.console import printer, progress_line, quiet_when_redirected
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import EvaluationError, TrainingError
-from grpo_mmpc.evaluate import (
-    Evaluating,
-    RunData,
-    build_suite,
-    policy_identity,
-    printer,
-    progress_line,
-    quiet_when_redirected,
-)
+from grpo_mmpc.evaluate import Evaluating, RunData, build_suite, policy_identity
 from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.manifest import command_line, environment, now, write_manifest
 

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 FILE = "completions.jsonl"
 ONE = Ranks()
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, how many are done, how many there are)."""
-
 
 class CompletionLog:
     """A file of completions that only grows, one JSON object a line, found again by key.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.console import Progress
 from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
-from grpo_mmpc.evaluation.completions import ONE, CompletionLog, Progress, complete
+from grpo_mmpc.evaluation.completions import ONE, CompletionLog, complete
 from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.evaluation.suite import MALFORMED, VERSION, Suite
 from grpo_mmpc.evaluation.summaries import summarise, without_nan
