@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, write_quarantine
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.console import printer, progress_line, quiet_when_redirected
-from grpo_mmpc.errors import CatalogueError, EvaluationError
+from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.evaluate import offline_engine, policy_identity
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.evaluation.summaries import without_nan
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from grpo_mmpc.rendering import Renderer
     from grpo_mmpc.rollout import Engine
 
+CLAIM = "completion.json"
+"""Says in ``out`` which catalogue is completed there, and by which policy."""
 GENERATED = "images/generated"
 """Folder of rendered images, inside the completed catalogue."""
 _PIECE = 5_000
@@ -48,14 +50,14 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
         Exit status: 0, also where some items could not be filled.
 
     Raises:
-        CatalogueError: The catalogue cannot be read, or ``out`` is the catalogue itself or holds something else.
-        EvaluationError: Images are missing and the recipe names no renderer.
+        CatalogueError: The catalogue cannot be read, or ``out`` is the catalogue itself or holds something else, the
+            completion of another catalogue or by another policy among them.
     """
     say = printer(True)
     quiet_when_redirected()
     if out.resolve() == catalogue.resolve():
         raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / FILE).is_file():
+    if out.is_dir() and any(out.iterdir()) and not (out / CLAIM).is_file():
         raise CatalogueError(f"{out} is not empty and holds no completion that could go on; give another folder")
     source = load_catalogue(catalogue, check_images=True)
     missing = Counter(task.name for record in source.records() if (task := task_of(record)) is not None)
@@ -63,11 +65,15 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
         f"{catalogue}: {len(source)} items, {missing['image_to_text']} without title, "
         f"{missing['text_to_image']} without image; {len(source.quarantined)} broken rows set aside"
     )
+    _claim(out, catalogue=catalogue, policy=policy_identity(config, adapter=checkpoint))
     filling = _Filling(config, source, out, checkpoint=checkpoint, draws=missing["text_to_image"] > 0)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / FILE).touch()
     if source.quarantined:
         write_quarantine(out / "quarantine.jsonl", source.quarantined)
+    if missing["text_to_image"] and config.evaluation.renderer is None:
+        say(
+            "no renderer: images stay missing; to fill them add evaluation.renderer=diffusers (or nano, module:factory) to "
+            "--recipe"
+        )
     if missing:
         say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
     with offline_engine(config, checkpoint=checkpoint) if missing else nullcontext() as engine:
@@ -82,6 +88,21 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
         say(f"  {count} x {reason}, see {out / 'incomplete.jsonl'}")
     say(f"completed catalogue: {out}\nnext: grpo-mmpc data validate {out}")
     return 0
+
+
+def _claim(out: Path, *, catalogue: Path, policy: str) -> None:
+    """Make the folder this completion's own, or find that it is."""
+    path, mine = out / CLAIM, {"catalogue": str(catalogue.resolve()), "policy": policy}
+    if path.is_file():
+        theirs = json.loads(path.read_text("utf-8"))
+        if theirs != mine:
+            what = (
+                "by another policy" if theirs.get("catalogue") == mine["catalogue"] else f"of {theirs.get('catalogue')}"
+            )
+            raise CatalogueError(f"{out} holds the completion {what}; give another folder")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
 
 
 def task_of(record: ProductRecord) -> Task | None:
@@ -108,8 +129,8 @@ class _Filling:
         self._out = out
         self._renderer: Renderer | None = None
         self._renderer_identity = ""
-        if draws:
-            self._renderer, self._renderer_identity = _renderer(config)
+        if draws and config.evaluation.renderer is not None:
+            self._renderer, self._renderer_identity = _renderer(config, config.evaluation.renderer)
         self._policy = policy_identity(config, adapter=checkpoint)
         self._log = CompletionLog(out / FILE)
         self._show = progress_line()
@@ -148,7 +169,11 @@ class _Filling:
         values: dict[str, tuple[str, str]] = {}
         reasons: dict[str, tuple[str, str]] = {}
         for task in TASKS.values():
-            answers, malformed = self._answers(task, [r for r in records if task_of(r) is task], engine)
+            lacking = [record for record in records if task_of(record) is task]
+            if task.target_modality == "image" and self._renderer is None:
+                reasons |= {r.item_id: ("no renderer", "set evaluation.renderer") for r in lacking}
+                continue
+            answers, malformed = self._answers(task, lacking, engine)
             reasons |= malformed
             if task.target_modality == "title":
                 values |= {item_id: ("title", text) for item_id, text in answers.items()}
@@ -224,13 +249,8 @@ class _Filling:
             shutil.copyfile(path, target)
 
 
-def _renderer(config: RunConfig) -> "tuple[Renderer, str]":
+def _renderer(config: RunConfig, reference: str) -> "tuple[Renderer, str]":
     from grpo_mmpc.rendering.loading import load_renderer, renderer_identity
 
-    settings = config.evaluation
-    if settings.renderer is None:
-        raise EvaluationError(
-            "items without image need a renderer: set evaluation.renderer (nano, diffusers or module:factory)"
-        )
-    identity = renderer_identity(settings.renderer, settings.renderer_kwargs)
-    return load_renderer(settings.renderer, **settings.renderer_kwargs), identity
+    kwargs = config.evaluation.renderer_kwargs
+    return load_renderer(reference, **kwargs), renderer_identity(reference, kwargs)

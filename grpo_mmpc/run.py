@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from grpo_mmpc.catalogue import write_quarantine
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.console import printer, progress_line, quiet_when_redirected
@@ -47,7 +49,7 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
     is_main = int(os.environ.get("RANK", "0")) == 0
     say = printer(is_main)
     if is_main:
-        _prepare_folder(run_dir, config, resume=resume, overwrite=overwrite)
+        _check_folder(run_dir, config, resume=resume, overwrite=overwrite)
 
     from grpo_mmpc.training.session import TrainingSession
 
@@ -55,6 +57,9 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
     limit = timedelta(seconds=config.trainer.get("ddp_timeout", PATIENCE_S))
     with PartialState(timeout=limit).main_process_first():
         data = RunData(config)
+    if is_main:
+        # Only now, with the data at hand: a start that fails must not cost the run that is there.
+        _prepare_folder(run_dir, config, overwrite=overwrite)
     if is_main and data.catalogue.quarantined:
         write_quarantine(run_dir / "quarantine.jsonl", data.catalogue.quarantined)
     say(
@@ -152,29 +157,49 @@ def _train_and_evaluate(
     return 1 if session.hook.failures else 0
 
 
-def _prepare_folder(run_dir: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
-    """Make the run folder, refusing to mix two runs in one."""
-    resolved = config.to_yaml()
+def _check_folder(run_dir: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to mix two runs in one folder, and to delete what is no run."""
     recorded = run_dir / "config.yaml"
-    if recorded.exists() and overwrite:
-        shutil.rmtree(run_dir)
-    if recorded.exists():
+    left = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
+    is_fresh = not left - {"config.yaml", "quarantine.jsonl"} and ("config.yaml" not in left or _is_run(run_dir))
+    if is_fresh and not resume:
+        return  # nothing, or what a start that failed at once has left
+    if overwrite and recorded.exists():
+        if not _is_run(run_dir):
+            raise TrainingError(f"{recorded} is not that of a run: {run_dir} is not deleted; choose another run_dir")
+    elif recorded.exists():
         if not resume:
             raise TrainingError(
                 f"{run_dir} already holds a run; add --resume to continue it, --overwrite to start again, "
                 "or run_dir=OTHER to keep both"
             )
-        if recorded.read_text("utf-8") != resolved:
+        if recorded.read_text("utf-8") != config.to_yaml():
             raise TrainingError(
                 f"the recipe differs from {recorded}, the one this run was started with; "
                 f"resume with: grpo-mmpc train {recorded} --resume"
             )
     elif resume:
         raise TrainingError(f"nothing to resume: {recorded} does not exist; start the run without --resume")
-    elif run_dir.exists() and any(run_dir.iterdir()):
+    else:
         raise TrainingError(f"{run_dir} is not empty and holds no run; choose another run_dir")
+
+
+def _is_run(run_dir: Path) -> bool:
+    if (run_dir / "manifest.json").is_file():
+        return True
+    try:
+        content = yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
+    return isinstance(content, dict) and {"run_dir", "model", "rewards"} <= set(content)
+
+
+def _prepare_folder(run_dir: Path, config: RunConfig, *, overwrite: bool) -> None:
+    """Make the run folder and say in it what runs."""
+    if overwrite and run_dir.exists():
+        shutil.rmtree(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    recorded.write_text(resolved, encoding="utf-8")
+    (run_dir / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
 
 
 def _finish(config: RunConfig, run_dir: Path, say: Callable[[str], None]) -> None:
@@ -193,15 +218,17 @@ def _finish(config: RunConfig, run_dir: Path, say: Callable[[str], None]) -> Non
             write_best(run_dir, best)
             reported = best.checkpoint
             say(f"best checkpoint by {best.metric} on {best.num_items} items: {reported} ({best.values[reported]:.4f})")
+    following = f"grpo-mmpc evaluate {run_dir / 'config.yaml'} --base"
     base, after = (run_dir / "evaluations" / name / settings.suite for name in ("base", reported))
     if (base / "summary.json").is_file() and (after / "summary.json").is_file():
         path = write_comparison(run_dir, after=reported, suite=settings.suite, resamples=settings.resamples)
         say(f"comparison: {path}")
+        following = f"grpo-mmpc compare {base} {after}"
     if config.report.enabled:
         from grpo_mmpc.report import build_report
 
         say(f"report: {build_report(run_dir).resolve()}")
-    say(f"next: grpo-mmpc compare {base} {after}")
+    say(f"next: {following}")
 
 
 def _resume_command() -> str:

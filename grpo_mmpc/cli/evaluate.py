@@ -11,7 +11,7 @@ def add_parser(commands: Any) -> None:
         "evaluate",
         help="run the evaluation suite on the base model or an adapter",
         description="Greedy evaluation of held-out items with the same items, prompts and scorers as the training hook.",
-        epilog="example: grpo-mmpc evaluate recipes/nano.yaml --checkpoint runs/nano/checkpoints/checkpoint-60",
+        epilog="example: grpo-mmpc evaluate recipes/nano.yaml --checkpoint runs/nano/checkpoints/checkpoint-45",
     )
     parser.add_argument("recipe", nargs="+", metavar="RECIPE|KEY=VALUE", help="YAML files, then overrides")
     what = parser.add_mutually_exclusive_group(required=True)

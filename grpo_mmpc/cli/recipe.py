@@ -52,8 +52,10 @@ def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Names of metrics that do not exist, in ``evaluation.metrics`` and ``evaluation.best.metric``."""
+    """Metrics and renderers that do not exist."""
+    from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
+    from grpo_mmpc.rendering.loading import check_renderer
     from grpo_mmpc.tasks import TASKS
 
     section = raw.get("evaluation")
@@ -65,6 +67,12 @@ def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for index, name in enumerate(names if isinstance(names, list) and known else []):
         if name not in known and not str(name).startswith("attribute_recall_"):
             yield f"evaluation.metrics.{index}", f"no metric {name!r} in mode {mode}; {nearest(str(name), known)}"
+    renderer, kwargs = section.get("renderer"), section.get("renderer_kwargs") or {}
+    if isinstance(renderer, str) and isinstance(kwargs, Mapping):
+        try:
+            check_renderer(renderer, kwargs)
+        except EvaluationError as error:
+            yield "evaluation.renderer", str(error)
     best = section.get("best")
     chosen = best.get("metric") if isinstance(best, Mapping) else None
     if isinstance(chosen, str):

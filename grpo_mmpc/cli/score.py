@@ -157,8 +157,14 @@ def _encoder_options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]
 
 def _export(folder: Path, answers: "Answers", references: "list[Reference]", *, task: str) -> None:
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.official import OfficialAnswer, write_official
+    from grpo_mmpc.evaluation.official import TITLES_FOLDER, OfficialAnswer, read_official_images, write_official
 
+    kept = (folder / TITLES_FOLDER).is_dir() if task == "image_to_text" else bool(read_official_images(folder))
+    if kept:
+        raise EvaluationError(
+            f"--export-official: {folder} already holds {'titles' if task == 'image_to_text' else 'images'}, which would be "
+            "mixed with these; remove it or name another folder"
+        )
     categories = {reference.item_id: reference.category for reference in references}
     items = []
     for answer in answers.by_item.values():

@@ -40,6 +40,15 @@ def load_renderer(reference: str, /, **kwargs: Any) -> "Renderer":
     return renderer  # type: ignore[no-any-return]
 
 
+def check_renderer(reference: str, kwargs: Mapping[str, Any]) -> None:
+    """Find fault with a recipe's renderer without loading a model.
+
+    Raises:
+        EvaluationError: As ``load_renderer``, but for the model itself.
+    """
+    _check_arguments(reference, _find_factory(reference), kwargs)
+
+
 def renderer_identity(reference: str, kwargs: Mapping[str, Any] | None = None) -> str:
     """What a renderer's pictures depend on besides prompt and seed, as one line of JSON for hashes and suite keys.
 

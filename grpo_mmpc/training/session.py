@@ -193,8 +193,11 @@ class TrainingSession:
             resume: Start from the newest checkpoint.
         """
         self.hook.before, self.hook.after_save = before, after_save
+        checkpoint = self._newest_checkpoint() if resume else None
+        if checkpoint is not None:
+            self._refuse_finished(Path(checkpoint))
         with self._stop.handling_signals():
-            self.trainer.train(resume_from_checkpoint=self._newest_checkpoint() if resume else None)
+            self.trainer.train(resume_from_checkpoint=checkpoint)
         state = self.trainer.state
         return Outcome(
             step=state.global_step,
@@ -253,6 +256,16 @@ class TrainingSession:
         if newest is None:
             raise TrainingError(f"nothing to resume: no checkpoint in {folder}; start again with --overwrite")
         return str(newest)
+
+    def _refuse_finished(self, checkpoint: Path) -> None:
+        """Transformers would train one step beyond the last."""
+        done = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"]
+        if 0 < self.trainer.args.max_steps <= done:
+            run_dir = self._config.run_dir
+            raise TrainingError(
+                f"nothing to resume: step {done} of {self.trainer.args.max_steps} is done; next: grpo-mmpc report {run_dir} "
+                f"(an evaluation that is missing: grpo-mmpc evaluate {run_dir}/config.yaml --checkpoint {checkpoint})"
+            )
 
     def _any_rank(self, flag: bool) -> bool:
         accelerator = self.trainer.accelerator

@@ -10,7 +10,7 @@ from grpo_mmpc import complete as module
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.complete import complete_catalogue
-from grpo_mmpc.errors import CatalogueError, EvaluationError
+from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.tasks import TASKS
 
 
@@ -108,10 +108,21 @@ def test_a_killed_completion_goes_on_with_the_items_that_are_missing(fill):
     assert sum(row["completed"] is not None for row in rows_of(out)) == 6
 
 
-def test_missing_images_without_a_renderer_are_refused_before_anything_is_loaded(fill, tmp_path):
-    with pytest.raises(EvaluationError, match=r"evaluation\.renderer"):
-        fill(Writer(), renderer=None)
-    assert not (tmp_path / "filled").exists()
+def test_without_a_renderer_titles_are_filled_and_images_listed(fill, capsys):
+    out = fill(Writer(), renderer=None)
+    assert [row["completed"] for row in rows_of(out)] == ["title", None, None] * 3
+    listed = [json.loads(line) for line in (out / "incomplete.jsonl").read_text().splitlines()]
+    assert [entry["reason"] for entry in listed] == ["no renderer"] * 3
+    assert "evaluation.renderer=diffusers" in capsys.readouterr().out
+
+
+def test_a_folder_belongs_to_one_catalogue_and_one_policy(fill, make_config, small_catalogue, tmp_path, monkeypatch):
+    out = fill(Writer())
+    with pytest.raises(CatalogueError, match="holds the completion of"):
+        complete_catalogue(make_config(), catalogue=small_catalogue, out=out, checkpoint=None)
+    other = make_config(model={"init_kwargs": {"dtype": "bfloat16"}})
+    with pytest.raises(CatalogueError, match="by another policy"):
+        complete_catalogue(other, catalogue=tmp_path / "gappy", out=out, checkpoint=None)
 
 
 def test_neither_the_catalogue_nor_a_strangers_folder_is_written_into(make_config, gappy, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import RewardError, TrainingError
+from grpo_mmpc.errors import CatalogueError, RewardError, TrainingError
 from grpo_mmpc.evaluate import RunData
 from grpo_mmpc.run import run_training
 from grpo_mmpc.tasks import TASKS
@@ -321,6 +321,36 @@ def test_overwrite_never_deletes_a_folder_that_holds_no_run(make_config, tmp_pat
     with pytest.raises(TrainingError, match="is not empty and holds no run"):
         run_training(make_config(), overwrite=True)
     assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
+
+
+def test_overwrite_never_deletes_a_folder_with_somebody_elses_config(make_config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("a: 1")
+    for overwrite, message in ((True, "is not that of a run"), (False, "already holds a run")):
+        with pytest.raises(TrainingError, match=message):
+            run_training(make_config(), overwrite=overwrite)
+    assert (tmp_path / "run" / "config.yaml").read_text() == "a: 1"
+
+
+def test_a_start_that_fails_costs_no_earlier_run_and_does_not_occupy_the_folder(make_config, tmp_path):
+    nowhere = make_config(data={"catalogue": str(tmp_path / "nowhere")})
+    with pytest.raises(CatalogueError):
+        run_training(nowhere)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(make_config().to_yaml())
+    with pytest.raises(CatalogueError):
+        run_training(nowhere, overwrite=True)
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+def test_a_finished_run_is_not_trained_any_further(make_config):
+    config = make_config(
+        rewards=mix(digest=1.0), trainer={"max_steps": 1, "save_strategy": "steps", "save_steps": 1}, evaluation=QUIET
+    )
+    assert run_training(config) == 0
+    with pytest.raises(TrainingError, match="step 1 of 1 is done"):
+        run_training(config, resume=True)
 
 
 def test_too_few_items_for_one_generation_batch_is_said_with_the_numbers(make_config):
