@@ -10,8 +10,9 @@ RewardFn = Callable[..., list[float | None]]
 It receives, for N well-formed completions of one batch, lists of length N: ``predictions`` (parsed text),
 ``references`` (true text or None), ``completions`` (raw text), ``prompts``, ``tasks``, ``item_ids``,
 ``categories``, ``image_paths`` (absolute path of the item's real image, or None), and every further catalogue
-column under its own name. It returns N values; None or NaN means "cannot be scored". A malformed completion never
-reaches it: it gets the function's ``worst_score`` attribute, 0.0 if there is none.
+column under its own name. It returns N values; None means "cannot be scored". NaN, infinity and exceptions are failures,
+handled by ``rewards.on_error``. A malformed completion never reaches it: it gets the function's ``worst_score`` attribute,
+0.0 if there is none.
 """
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from trl import GRPOConfig
 
+LOSS_TYPES_WITH_TOKEN_NORMALISER = ("dapo", "bnpo", "cispo", "vespo")
+"""Losses that divide by the number of completion tokens, which ``drop`` takes the dead groups' tokens out of."""
+
 SET_ELSEWHERE = {
     "output_dir": "checkpoints are written to run_dir/checkpoints; set run_dir",
     "seed": "set the top-level key seed",
@@ -76,9 +79,11 @@ def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             # A recipe for GPUs can be checked where there is none: only starting it needs one.
             elsewhere = {} if _has_accelerator() else {"use_cpu": True}
             try:
-                GRPOConfig(output_dir="unused", **{"report_to": "none", **elsewhere, **options})
+                built = GRPOConfig(output_dir="unused", **{"report_to": "none", **elsewhere, **options})
             except (ValueError, TypeError, ImportError, RuntimeError) as error:
                 yield "trainer", f"TRL refuses these values: {' '.join(str(error).split())}"
+            else:
+                yield from dead_group_problems(raw, built)
     adapter = raw.get("adapter") or {}
     if isinstance(adapter, Mapping):
         unknown = yield from _unknown_fields("adapter", adapter, LoraConfig)
@@ -87,6 +92,25 @@ def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
                 LoraConfig(**adapter)
             except (ValueError, TypeError) as error:
                 yield "adapter", f"PEFT refuses these values: {' '.join(str(error).split())}"
+
+
+def dead_group_problems(raw: Mapping[str, Any], built: "GRPOConfig") -> Iterable[tuple[str, str]]:
+    """Policies for dead groups that this trainer cannot follow."""
+    rewards = raw.get("rewards")
+    policy = rewards.get("dead_groups") if isinstance(rewards, Mapping) else None
+    if policy == "drop" and built.loss_type not in LOSS_TYPES_WITH_TOKEN_NORMALISER:
+        yield (
+            "rewards.dead_groups",
+            f"drop takes tokens out of the normaliser, which loss_type {built.loss_type} does not have; use one of "
+            f"{', '.join(LOSS_TYPES_WITH_TOKEN_NORMALISER)}, or keep",
+        )
+    completions = built.per_device_train_batch_size * built.steps_per_generation
+    if policy == "resample" and completions % built.num_generations:
+        yield (
+            "rewards.dead_groups",
+            f"resample needs whole groups on every process: per_device_train_batch_size * steps_per_generation "
+            f"({completions}) must be a multiple of num_generations ({built.num_generations})",
+        )
 
 
 def _has_accelerator() -> bool:

@@ -46,12 +46,39 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
 
 
 def throughput(logs: dict[str, Any], args: Any) -> dict[str, float]:
-    """``tokens_per_second``: completion tokens of all ranks per second of the whole step."""
+    """Rates of a whole step.
+
+    ``tokens_per_second``: completion tokens of all ranks. ``reward_time/wait_share``: share of the step in which the trainer
+    waited for rewards.
+    """
     length, seconds = logs.get("completions/mean_length"), logs.get("step_time")
     if not length or not seconds:
         return {}
-    completions = args.generation_batch_size / args.steps_per_generation * args.gradient_accumulation_steps
-    return {"tokens_per_second": length * completions / seconds}
+    batches = args.gradient_accumulation_steps / args.steps_per_generation  # generation batches' worth of one step
+    return {
+        "tokens_per_second": length * args.generation_batch_size * batches / seconds,
+        "reward_time/wait_share": logs.get("reward_time/wait", 0.0) * batches / args.num_iterations / seconds,
+    }
+
+
+class RewardState(TrainerCallback):  # type: ignore[misc]
+    """Keeps what rewards remember (running means, the alarm's history) in ``reward_state.json`` of every checkpoint."""
+
+    FILE = "reward_state.json"
+
+    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
+        self._state = state
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Write the file."""
+        if state.is_world_process_zero:
+            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE
+            path.write_text(json.dumps(self._state()), encoding="utf-8")
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> dict[str, Any]:
+        """The state of a checkpoint."""
+        return dict(json.loads((checkpoint / cls.FILE).read_text("utf-8")))
 
 
 class ProgressLine(TrainerCallback):  # type: ignore[misc]

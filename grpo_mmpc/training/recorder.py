@@ -24,6 +24,7 @@ class RolloutRecorder:
         completions: Sequence[Any],
         advantages: Sequence[float],
         raw_rewards: Mapping[str, Sequence[float | None]],
+        weighted_rewards: Mapping[str, Sequence[float | None]],
         columns: Mapping[str, Sequence[Any]],
         num_generations: int,
     ) -> Path:
@@ -34,6 +35,7 @@ class RolloutRecorder:
             completions: B*G completions, group after group.
             advantages: B*G advantages as the trainer uses them.
             raw_rewards: Per reward, B*G raw values; None = unscored.
+            weighted_rewards: The same after transform and weight.
             columns: ``prompt_id, item_id, category, task, image_path, prediction, format``.
             num_generations: G.
         """
@@ -52,6 +54,7 @@ class RolloutRecorder:
             "prediction": pa.array(columns["prediction"], pa.string()),
             "format": pa.array(columns["format"], pa.string()),
             **{f"reward/{name}": pa.array(values, pa.float64()) for name, values in raw_rewards.items()},
+            **{f"weighted/{name}": pa.array(values, pa.float64()) for name, values in weighted_rewards.items()},
             "advantage": pa.array(advantages, pa.float64()),
             "image_hash": pa.array([_file_hash(path) for path in columns["image_path"]], pa.string()),
         }

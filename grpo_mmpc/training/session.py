@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from accelerate import PartialState
+
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError, TrainingError
@@ -29,6 +31,7 @@ from grpo_mmpc.training.callbacks import (
     MetricsWriter,
     ParityCheck,
     ProgressLine,
+    RewardState,
 )
 from grpo_mmpc.training.data import training_dataset
 from grpo_mmpc.training.recorder import RolloutRecorder
@@ -72,7 +75,14 @@ class TrainingSession:
         )
         _check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
         self.processor = load_processor(config.model)
-        self.mix = RewardMix.from_specs(config.rewards.mix, on_error=config.rewards.on_error, gather=_gather_lists)
+        self.mix = RewardMix.from_specs(
+            config.rewards.mix,
+            on_error=config.rewards.on_error,
+            time_limit=config.rewards.time_limit,
+            gather=_gather_lists,
+            rank=PartialState().process_index,
+        )
+        self.mix.fit([title for title in catalogue.items.select(train_indices)["title"] if title])
         model = load_policy(config.model)
         _show_special_tokens(model, self.processor.tokenizer)
         try:
@@ -84,6 +94,8 @@ class TrainingSession:
                 processing_class=self.processor,
                 peft_config=lora_arguments(config),
                 recorder=RolloutRecorder(run_dir / "rollouts"),
+                mix=self.mix,
+                dead_group_policy=config.rewards.dead_groups,
             )
         except ValueError as error:
             raise TrainingError(f"the trainer refuses this recipe: {error}") from error
@@ -102,6 +114,7 @@ class TrainingSession:
 
         self.trainer.remove_callback(PrinterCallback)
         self.trainer.add_callback(MetricsWriter(run_dir / "metrics.jsonl"))
+        self.trainer.add_callback(RewardState(self.trainer.reward_state))
         self.trainer.add_callback(ProgressLine([reward.name for reward in self.mix.rewards]))
         if self._parity_rows:
             self.trainer.add_callback(ParityCheck(self._check_parity))
@@ -196,6 +209,7 @@ class TrainingSession:
         checkpoint = self._newest_checkpoint() if resume else None
         if checkpoint is not None:
             self._refuse_finished(Path(checkpoint))
+            self.trainer.restore_reward_state(RewardState.read(Path(checkpoint)))
         with self._stop.handling_signals():
             self.trainer.train(resume_from_checkpoint=checkpoint)
         state = self.trainer.state
@@ -244,6 +258,7 @@ class TrainingSession:
 
     def close(self) -> None:
         """Stop the engine and leave the process group, so that nothing stays behind and no rank warns about it."""
+        self.mix.close()
         if self._rollouts is not None:
             self._rollouts.engine.close()
         self.trainer.accelerator.end_training()

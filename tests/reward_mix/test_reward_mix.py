@@ -30,8 +30,15 @@ def batch(titles: list[str | None], *, tasks: list[str] | None = None, prompt_id
     }
 
 
-def loaded(name: str, fn, *, weight: float = 1.0, tasks=tuple(TASKS), worst: float = 0.0) -> LoadedReward:
-    return LoadedReward(name=name, weight=weight, fn=fn, tasks=tasks, worst_score=worst)
+def loaded(name: str, fn, *, weight: float = 1.0, tasks=tuple(TASKS), worst: float = 0.0, **spec) -> LoadedReward:
+    return LoadedReward(
+        name=name,
+        weight=weight,
+        fn=fn,
+        tasks=tasks,
+        worst_score=worst,
+        spec=RewardSpec(name=name, weight=weight, **spec),
+    )
 
 
 def lengths(*, predictions, **_):
@@ -97,7 +104,7 @@ def test_means_are_taken_within_the_prompts_group():
 
 
 def test_a_group_spread_over_ranks_uses_the_other_ranks_scores():
-    other_rank = [("p", "a", 9.0), ("p", "b", 1.0)]
+    other_rank = [("p", 9.0, 1.0)]
     mix = RewardMix([loaded("a", unscored_if_x), loaded("b", lengths)], gather=lambda items: items + other_rank)
     a, _ = call(mix, batch(["red", "x"]))
     assert a == [3.0, 6.0]  # (3 + 9) / 2
@@ -165,21 +172,46 @@ def test_a_broken_reward_stops_the_run_and_is_named_or_its_completions_are_unsco
     assert mix.errors == {"broken": 2}
 
 
-def test_nan_means_unscored_and_is_never_averaged_in():
+def test_nan_is_a_failure_of_that_completion_alone():
     def sometimes_nan(*, predictions, **_):
-        return [math.nan if p == "x" else 2.0 for p in predictions]
+        return [math.nan if p == "x" else None if p == "y" else 2.0 for p in predictions]
 
-    assert RewardMix([loaded("a", sometimes_nan)]).score(**batch(["x", "red"])).raw["a"] == [None, 2.0]
+    with pytest.raises(RewardError, match="'a' failed on 1 completions: returned nan at position 0"):
+        RewardMix([loaded("a", sometimes_nan)]).score(**batch(["x", "y", "red"]))
+    mix = RewardMix([loaded("a", sometimes_nan)], on_error="unscored")
+    assert mix.score(**batch(["x", "y", "red"])).raw["a"] == [None, None, 2.0]
+    assert mix.errors == {"a": 1}
 
 
-def test_shares_of_malformed_and_unscored_completions_are_logged():
+def test_shares_means_weights_and_times_are_logged_raw_and_weighted_apart():
     metrics, extra = {}, {}
-    mix = RewardMix([loaded("a", unscored_if_x), loaded("b", lengths)])
+    half = {"kind": "rescale", "low": 0.0, "high": 3.5}
+    mix = RewardMix([loaded("a", unscored_if_x, weight=0.5, transform=half), loaded("b", lengths, weight=0.0)])
     data = batch(["red", "x", None, "blue"])
     data |= {"log_metric": metrics.__setitem__, "log_extra": extra.__setitem__}
     call(mix, data)
-    assert metrics == {"malformed_share": 0.25, "rewards/a/unscored_share": 0.25, "rewards/b/unscored_share": 0.0}
+    times = {key: metrics.pop(key) for key in list(metrics) if key.startswith("reward_time/")}
+    assert set(times) == {"reward_time/wait", "reward_time/a", "reward_time/b"}
+    assert 0 <= times["reward_time/a"] <= times["reward_time/wait"] < 5
+    assert metrics == pytest.approx(
+        {
+            "malformed_share": 0.25,
+            "rewards/a/weight": 0.5,
+            "rewards/a/unscored_share": 0.25,
+            "rewards/a/failed_share": 0.0,
+            "rewards/a/raw_mean": 7 / 3,  # 3, 0, 4
+            "rewards/a/weighted_mean": 0.5 * (3 / 3.5 + 0 + 1) / 3,
+            "rewards/a/clipped_share": 1 / 3,  # 4 lies above 3.5
+            "rewards/b/weight": 0.0,
+            "rewards/b/unscored_share": 0.0,
+            "rewards/b/failed_share": 0.0,
+            "rewards/b/raw_mean": 2.0,  # 3, 1, 0, 4
+            "rewards/b/weighted_mean": 0.0,
+            "rewards/b/clipped_share": 0.0,
+        }
+    )
     assert extra["raw/a"] == [3.0, None, 0.0, 4.0]
+    assert extra["transformed/a"] == [3 / 3.5, None, 0.0, 1.0]
     assert extra["format"] == ["json", "json", "malformed", "json"]
 
 

@@ -37,3 +37,20 @@ def failing():
         raise RuntimeError("no licence")
 
     return score
+
+
+def dead_at_first():
+    """The same value for the whole group of an even item when it is first seen, and then a number of the completion's own."""
+    seen = set()
+
+    def score(*, completions, prompt_id, item_ids, **_):
+        values = digest()(completions=completions)
+        fresh = [
+            int(item.rpartition("-")[2]) % 2 == 0 and prompt not in seen
+            for item, prompt in zip(item_ids, prompt_id, strict=True)
+        ]
+        seen.update(prompt_id)
+        return [0.5 if new else value for new, value in zip(fresh, values, strict=True)]
+
+    score.worst_score = 0.5
+    return score

@@ -1,0 +1,20 @@
+"""The one configuration object: its sections, and how recipes and overrides become one.
+
+``trainer`` and ``adapter`` hold the fields of TRL's ``GRPOConfig`` and PEFT's ``LoraConfig`` under their own names and are
+checked where those libraries are loaded.
+"""
+
+from grpo_mmpc.config.loading import load_config, nearest, read_yaml
+from grpo_mmpc.config.rewards import RewardSpec
+from grpo_mmpc.config.sections import EncodersSection, EvaluationSection, ModelSection, RunConfig
+
+__all__ = [
+    "EncodersSection",
+    "EvaluationSection",
+    "ModelSection",
+    "RewardSpec",
+    "RunConfig",
+    "load_config",
+    "nearest",
+    "read_yaml",
+]

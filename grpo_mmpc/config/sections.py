@@ -1,0 +1,173 @@
+"""The sections of a recipe, and ``RunConfig``, which holds them all."""
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from grpo_mmpc.config.rewards import RewardsSection, Section, TaskName
+
+ControlName = Literal[
+    "category_title", "other_title", "nearest_title", "blank_image", "shuffled_image", "raw_title", "nearest_image"
+]
+
+
+class ModelSection(Section):
+    """The policy before training."""
+
+    name_or_path: str
+    """Hub name, local folder, or an embedded model (``nano:qwen2_5_vl``, ``nano:gemma3``)."""
+    init_kwargs: dict[str, Any] = {}
+    """Passed to ``AutoModelForImageTextToText.from_pretrained`` as they are (dtype, attn_implementation, revision, ...)."""
+    processor_kwargs: dict[str, Any] = {}
+    """Passed to ``AutoProcessor.from_pretrained`` as they are (min_pixels, max_pixels, ...)."""
+    image_attention: Literal["bidirectional", "causal"] | None = None
+    """Gemma-3 only: whether image tokens see the image tokens after them. Null is the model's own way, bidirectional.
+    Trainer and rollout engine must agree, and vLLM on a CPU can only do causal."""
+
+
+class DataSection(Section):
+    """The catalogue and how it is split."""
+
+    catalogue: str
+    """Catalogue folder, or ``nano:catalogue`` for the embedded one."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of near-duplicate groups kept for evaluation."""
+    salt: str = ""
+    """Changes which items are held out."""
+    max_train_items: Annotated[int, Field(gt=0)] | None = None
+    """Train on at most this many items, chosen by stable hash."""
+
+
+class ParitySection(Section):
+    """The check that engine and policy are the same model, before training and after the first step."""
+
+    enabled: bool = True
+    rows: Annotated[int, Field(gt=0)] = 4
+    """Prompts compared; the one with the largest image is always among them."""
+    mean_tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Largest accepted mean difference of log-probabilities per token; null takes the default of the engine's dtype."""
+    max_masked_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of tokens masked by importance-sampling correction above which an alarm is printed."""
+
+
+class RolloutSection(Section):
+    """Where completions come from."""
+
+    backend: Literal["transformers", "vllm"] = "transformers"
+    mode: Literal["colocate", "server"] = "colocate"
+    """vLLM only: an engine in every training process, or ``vllm serve`` processes reached over HTTP."""
+    servers: list[str] = []
+    """Server mode: base URLs (``http://host:8000``). Empty starts one server on this machine for the run."""
+    server_timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds to wait for a server to answer, at start and when it has gone away in the middle."""
+    engine: dict[str, Any] = {}
+    """vLLM ``EngineArgs`` fields, verbatim (gpu_memory_utilization, tensor_parallel_size, max_model_len, ...)."""
+    sleep: bool = False
+    """Colocate mode on GPUs: free the engine's memory between rollouts (sleep level 1)."""
+    parity: ParitySection = ParitySection()
+
+
+class EncodersSection(Section):
+    """Models that evaluation metrics need; null leaves the metric unscored."""
+
+    bertscore: dict[str, Any] | None = {"model": "roberta-large"}
+    """Arguments of the BERTScore encoder (model, num_layers, device)."""
+    clip: dict[str, Any] | None = {"model": "openai/clip-vit-base-patch32"}
+    """Arguments of the CLIP encoder (model, device)."""
+    sentence: dict[str, Any] | None = {"model": "sentence-transformers/all-MiniLM-L6-v2"}
+    """Arguments of the sentence encoder (model, device)."""
+    dinov2: dict[str, Any] | None = {"model": "facebook/dinov2-base"}
+    """Arguments of the DINOv2 encoder (model, device)."""
+    lpips: dict[str, Any] | None = {}
+    """Arguments of LPIPS (weights: a local file of AlexNet; null takes torch's cache or download)."""
+    inception: dict[str, Any] | None = {}
+    """Arguments of the Inception features behind KID and FID (weights: a local file; null as above)."""
+
+
+class BestSection(Section):
+    """Which checkpoint is the best one, chosen on items that the comparison then leaves out."""
+
+    metric: str
+    """``TASK.METRIC``, for instance ``image_to_text.bertscore_f1``."""
+    items: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the evaluated items that decide; choosing and reporting on the same items would flatter the choice."""
+
+
+class EvaluationSection(Section):
+    """The evaluation suite: what the training hook and ``grpo-mmpc evaluate`` run."""
+
+    suite: Literal["cqbench"] = "cqbench"
+    mode: Literal["corrected", "paper"] = "corrected"
+    """``paper`` scores as the official benchmark does, its flaws included."""
+    tasks: list[TaskName] | None = None
+    """Null means the tasks that are trained."""
+    metrics: list[str] | None = None
+    """Names of metrics; null means all of the mode."""
+    items_per_category: Annotated[int, Field(gt=0)] = 1000
+    """Held-out items per task and category, chosen by stable hash."""
+    max_items: Annotated[int, Field(gt=0)] | None = None
+    """Held-out items per task over all categories, balanced; null sets no further limit."""
+    batch_size: Annotated[int, Field(gt=0)] = 32
+    """Prompts generated together."""
+    max_tokens: dict[TaskName, Annotated[int, Field(gt=0)]] = {}
+    """New tokens per task; the task's own limit where absent."""
+    renderer: str | None = None
+    """``nano``, ``diffusers`` or ``module:factory``; null leaves metrics on rendered images unscored."""
+    renderer_kwargs: dict[str, Any] = {}
+    """Arguments of the renderer (for ``diffusers``: model, init_kwargs, call_kwargs, batch_size, ...)."""
+    controls: list[ControlName] = [
+        "category_title",
+        "other_title",
+        "nearest_title",
+        "blank_image",
+        "shuffled_image",
+        "raw_title",
+        "nearest_image",
+    ]
+    """What needs no training, or no eyes, measured beside the policy; those of other tasks are left out."""
+    best: BestSection | None = None
+    """Compare and report the best checkpoint instead of the last one."""
+    encoders: EncodersSection = EncodersSection()
+    before: bool = True
+    """Evaluate the base model before the first step."""
+    checkpoints: bool = True
+    """Evaluate after every saved checkpoint."""
+    on_error: Literal["warn", "raise"] = "warn"
+    """A failing evaluation is always loud; ``raise`` also stops training."""
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Bootstrap resamples of the comparison."""
+
+
+class ReportSection(Section):
+    """The HTML report written at the end of a run."""
+
+    enabled: bool = True
+
+
+class RunConfig(Section):
+    """Everything that defines a run. ``config.yaml`` of the run folder holds it resolved."""
+
+    run_dir: str
+    """Folder that receives everything the run writes."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelSection
+    adapter: dict[str, Any]
+    """PEFT ``LoraConfig`` fields, verbatim."""
+    data: DataSection
+    tasks: Annotated[list[TaskName], Field(min_length=1)] = ["image_to_text"]
+    rewards: RewardsSection
+    rollout: RolloutSection = RolloutSection()
+    trainer: dict[str, Any] = {}
+    """TRL ``GRPOConfig`` fields, verbatim. ``output_dir``, ``seed`` and the reward weights are set from this file."""
+    evaluation: EvaluationSection = EvaluationSection()
+    report: ReportSection = ReportSection()
+
+    @property
+    def evaluation_tasks(self) -> list[TaskName]:
+        """Tasks that the hook evaluates."""
+        return self.evaluation.tasks or self.tasks
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML; loading it again gives an equal object."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,86 @@
+"""GRPO's advantages from rewards, as TRL computes them: for replaying rollouts without a policy."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+EPSILON = 1e-4
+"""TRL adds it to every standard deviation it divides by."""
+
+
+def advantages(
+    values: Mapping[str, Sequence[float | None]],
+    weights: Mapping[str, float],
+    *,
+    groups: Sequence[str],
+    aggregation: str,
+    scale_rewards: str = "group",
+) -> list[float]:
+    """Advantages of the N completions of one generation batch over all ranks.
+
+    ``sum_then_normalize`` weighs and sums the rewards of a completion, subtracts its group's mean and divides by a standard
+    deviation: of the group, of the batch, or not at all. ``normalize_then_sum`` normalises every reward within its group
+    first, weighs and sums, then normalises over the batch; ``scale_rewards`` plays no part in it. Standard deviations take
+    n - 1. A completion without any value has advantage 0 and counts in no mean.
+
+    Args:
+        values: By reward, N values as the trainer gets them (``ScoredBatch.for_trainer``).
+        weights: By reward.
+        groups: Prompt of each completion.
+        aggregation: ``sum_then_normalize`` or ``normalize_then_sum``.
+        scale_rewards: ``group``, ``batch`` or ``none``.
+
+    Raises:
+        ValueError: Unknown aggregation or scaling.
+    """
+    if aggregation not in ("sum_then_normalize", "normalize_then_sum"):
+        raise ValueError(f"aggregation must be sum_then_normalize or normalize_then_sum, found {aggregation!r}")
+    if scale_rewards not in ("group", "batch", "none"):
+        raise ValueError(f"scale_rewards must be group, batch or none, found {scale_rewards!r}")
+    if not groups:
+        return []
+    names = list(values)
+    table = np.array(
+        [[math.nan if v is None else v for v in values[name]] for name in names], dtype=np.float64
+    )  # [K, N]
+    weight = np.array([weights[name] for name in names])[:, None]
+    members = _members(groups)
+    unscorable = np.isnan(table).all(axis=0)
+
+    if aggregation == "normalize_then_sum":
+        for rows in members:
+            for row in table:
+                row[rows] = (row[rows] - _mean(row[rows])) / (_std(row[rows]) + EPSILON)
+    summed = np.nansum(table * weight, axis=0)
+    summed[unscorable] = math.nan
+
+    if aggregation == "normalize_then_sum":
+        result = (summed - _mean(summed)) / (_std(summed) + EPSILON)
+    else:
+        result = np.empty(len(groups))
+        batch_std = _std(summed)
+        for rows in members:
+            centred = summed[rows] - _mean(summed[rows])
+            std = batch_std if scale_rewards == "batch" else _std(summed[rows])
+            result[rows] = centred if scale_rewards == "none" else centred / (std + EPSILON)
+    return [0.0 if math.isnan(value) else float(value) for value in result]
+
+
+def _members(groups: Sequence[str]) -> list[np.ndarray]:
+    """Positions of each group."""
+    positions: dict[str, list[int]] = {}
+    for position, group in enumerate(groups):
+        positions.setdefault(group, []).append(position)
+    return [np.array(rows) for rows in positions.values()]
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan
+
+
+def _std(values: np.ndarray) -> float:
+    """Over the known values, with n - 1; 0 for a single one."""
+    known = values[~np.isnan(values)]
+    return float(known.std(ddof=1)) if known.size > 1 else 0.0

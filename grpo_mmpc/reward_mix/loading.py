@@ -1,0 +1,158 @@
+"""From named reward specs to loaded rewards, and every check on a mix that needs no model."""
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from grpo_mmpc.config import RewardSpec, nearest
+from grpo_mmpc.errors import RewardError
+from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.types import RewardFn
+
+ENTRY_POINT_GROUP = "grpo_mmpc.rewards"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedReward:
+    """A reward of the mix, ready to be called."""
+
+    name: str
+    """Unique in the mix; the metric key and the column of recorded rollouts."""
+    weight: float
+    fn: RewardFn
+    tasks: tuple[str, ...]
+    """Tasks it is applied to; completions of other tasks are unscored."""
+    worst_score: float
+    """What a malformed completion gets."""
+    spec: RewardSpec
+    """Its transform, schedule and limits, and what builds it again in another process."""
+
+    @property
+    def fit(self) -> Callable[[Sequence[str]], None] | None:
+        """Called once with the titles of the training items, by rewards that need a corpus."""
+        return getattr(self.fn, "fit", None)
+
+    @property
+    def prepare(self) -> Callable[..., None] | None:
+        """Called before completions exist, with what is known of them already, by rewards that can encode ahead."""
+        return getattr(self.fn, "prepare", None)
+
+
+def registered_rewards() -> dict[str, str]:
+    """Names of all installed rewards and the ``module:factory`` behind each."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def load_factory(name: str) -> Callable[..., RewardFn]:
+    """The factory behind a registered name, ``module:factory`` or ``path/to/file.py:factory``.
+
+    Raises:
+        RewardError: The name is unknown, or the file or module cannot be imported; says which and what to do.
+    """
+    registered = registered_rewards()
+    target = registered.get(name, name)
+    source, separator, attribute = target.rpartition(":")
+    if not separator:
+        raise RewardError(
+            f"unknown reward {name!r}; {nearest(name, registered)} "
+            "A reward of your own is written as path/to/file.py:factory or module:factory"
+        )
+    try:
+        module = _module_from_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+    except FileNotFoundError as error:
+        raise RewardError(f"reward {name!r}: no such file {source} (working directory {Path.cwd()})") from error
+    except SyntaxError as error:
+        raise RewardError(f"reward {name!r}: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:  # a user's module may fail in any way while being imported
+        raise RewardError(f"reward {name!r}: importing {source} failed: {type(error).__name__}: {error}") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        functions = [
+            key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")
+        ]
+        raise RewardError(f"reward {name!r}: {source} has no function {attribute!r}; {nearest(attribute, functions)}")
+    return factory  # type: ignore[no-any-return]
+
+
+def reward_key(spec: RewardSpec) -> str:
+    """The short name a spec is logged under: the registered name, or the factory's own name."""
+    return spec.name.rpartition(":")[2]
+
+
+def check_mix(specs: Sequence[RewardSpec], tasks: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Everything wrong with a mix, as (dotted key, message), without building encoders or loading models."""
+    keys = [reward_key(spec) for spec in specs]
+    trained_tasks: set[str] = set()
+    broken = False
+    for index, spec in enumerate(specs):
+        where = f"rewards.mix.{index}"
+        if keys.index(keys[index]) != index:
+            yield f"{where}.name", f"{keys[index]!r} appears twice; give every reward of the mix a name of its own"
+        try:
+            reward = build_reward(spec)
+        except RewardError as error:
+            broken = True
+            yield f"{where}.name", str(error)
+            continue
+        if not set(reward.tasks) & set(tasks):
+            yield (
+                f"{where}.tasks",
+                f"{spec.name!r} scores {', '.join(reward.tasks) or 'no task'}, the run trains {', '.join(tasks)}; "
+                "remove it or change its tasks",
+            )
+        if spec.weight > 0:
+            trained_tasks |= set(reward.tasks)
+    untrained = [task for task in tasks if task not in trained_tasks]
+    if untrained and not broken:
+        yield (
+            "rewards.mix",
+            f"no reward with a positive weight scores {', '.join(untrained)}; that task would not learn",
+        )
+
+
+def build_reward(spec: RewardSpec) -> LoadedReward:
+    """The reward of a spec.
+
+    Raises:
+        RewardError: The factory cannot be found, or refuses its kwargs.
+    """
+    factory = load_factory(spec.name)
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**spec.kwargs)
+    except TypeError as error:
+        unknown = [key for key in spec.kwargs if key not in signature.parameters]
+        hint = f"; {nearest(unknown[0], signature.parameters)}" if unknown and signature.parameters else ""
+        raise RewardError(f"reward {spec.name!r} takes {signature}, {error}{hint}") from error
+    try:
+        fn = factory(**spec.kwargs)
+    except (TypeError, ValueError, RewardError) as error:
+        raise RewardError(f"reward {spec.name!r} refuses its kwargs {spec.kwargs}: {error}") from error
+    if not callable(fn):
+        raise RewardError(f"reward {spec.name!r}: the factory returned {type(fn).__name__}, expected a function")
+    can_score = tuple(getattr(fn, "tasks", tuple(TASKS)))
+    tasks = tuple(task for task in (spec.tasks or can_score) if task in can_score)
+    return LoadedReward(
+        name=reward_key(spec),
+        weight=spec.weight,
+        fn=fn,
+        tasks=tasks,
+        worst_score=float(getattr(fn, "worst_score", 0.0)),
+        spec=spec,
+    )
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    spec = importlib.util.spec_from_file_location(f"grpo_mmpc_user_reward_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RewardError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

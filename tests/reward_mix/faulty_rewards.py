@@ -1,0 +1,53 @@
+"""Rewards that misbehave, as a user's file may."""
+
+import itertools
+import os
+import sys
+import time
+
+_draws = itertools.count()
+_held = []
+
+
+def hanging(*, seconds: float = 30.0):
+    def score(*, predictions, **columns):
+        if "hang" in predictions:
+            time.sleep(seconds)
+        return [1.0] * len(predictions)
+
+    return score
+
+
+def dying(*, how: str = "kill"):
+    def score(*, predictions, **columns):
+        if "die" in predictions:
+            os._exit(3) if how == "kill" else sys.exit("gone")
+        return [1.0] * len(predictions)
+
+    return score
+
+
+def leaking(*, megabytes: int = 1024):
+    def score(*, predictions, **columns):
+        if "leak" in predictions:
+            _held.append(b"x" * (megabytes << 20))
+        return [float(len(_held))] * len(predictions)
+
+    return score
+
+
+def lucky():
+    def score(*, predictions, **columns):
+        return [float(next(_draws)) for _ in predictions]
+
+    return score
+
+
+def with_corpus():
+    known = []
+
+    def score(*, predictions, **columns):
+        return [float(p in known[0]) for p in predictions]
+
+    score.fit = known.append
+    return score

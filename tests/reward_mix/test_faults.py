@@ -1,0 +1,151 @@
+"""Rewards that hang, die, leak or throw dice: the run goes on or stops as configured, and the log says which reward."""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+
+import pytest
+
+from grpo_mmpc.config import RewardSpec
+from grpo_mmpc.errors import RewardError
+from grpo_mmpc.reward_mix import RewardMix
+from grpo_mmpc.tasks import IMAGE_TO_TEXT
+
+FAULTY = Path(__file__).parent / "faulty_rewards.py"
+ISOLATED = pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
+
+
+def batch(*titles: str) -> dict:
+    n = len(titles)
+    return {
+        "prompts": ["p"] * n,
+        "completions": [IMAGE_TO_TEXT.answer(title) for title in titles],
+        "task": ["image_to_text"] * n,
+        "prompt_id": ["p"] * n,
+        "item_id": ["i"] * n,
+        "category": ["c"] * n,
+        "reference": ["red kettle"] * n,
+        "image_path": [None] * n,
+    }
+
+
+@pytest.fixture
+def mixes():
+    """Builds mixes of the faulty rewards, each beside one that works; ends their processes."""
+    built = []
+
+    def build(name: str, *, on_error="unscored", **spec) -> RewardMix:
+        specs = [
+            RewardSpec(name=f"{FAULTY}:{name}", weight=1.0, **spec),
+            RewardSpec(name="json_format", weight=1.0),
+        ]
+        built.append(RewardMix.from_specs(specs, on_error=on_error))
+        return built[-1]
+
+    yield build
+    for mix in built:
+        mix.close()
+
+
+@ISOLATED
+def test_a_reward_that_hangs_is_unscored_after_its_time_limit_and_the_others_count(mixes, isolated, caplog):
+    limit = 8.0 if isolated else 0.5  # a process has to start first
+    mix = mixes("hanging", isolated=isolated, time_limit=limit, kwargs={"seconds": limit + 30})
+    start = time.monotonic()
+    scored = mix.score(**batch("hang", "kettle"))
+    assert time.monotonic() - start < limit + 15
+    assert scored.raw == {"hanging": [None, None], "json_format": [1.0, 1.0]}
+    assert scored.failed["hanging"] == 2
+    assert mix.errors == {"hanging": 2}
+    assert (
+        f"reward 'hanging' failed on 2 completions, which count as unscored: took longer than its time limit of {limit:g} s"
+        in caplog.text
+    )
+
+
+def test_a_hanging_thread_stays_unscored_until_it_comes_back_and_its_late_answer_is_dropped(mixes):
+    mix = mixes("hanging", time_limit=0.3, kwargs={"seconds": 2.0})
+    assert mix.score(**batch("hang")).raw["hanging"] == [None]
+    start = time.monotonic()
+    assert mix.score(**batch("kettle")).raw["hanging"] == [None]
+    assert time.monotonic() - start < 0.3  # not waited for again
+    time.sleep(2.2)
+    assert mix.score(**batch("kettle", "pan")).raw["hanging"] == [1.0, 1.0]
+
+
+def test_a_hanging_process_is_killed_and_the_next_batch_is_scored(mixes):
+    mix = mixes("hanging", isolated=True, time_limit=8.0, kwargs={"seconds": 300.0})
+    assert mix.score(**batch("hang")).raw["hanging"] == [None]
+    assert mix.score(**batch("kettle")).raw["hanging"] == [1.0]
+
+
+@ISOLATED
+def test_a_missed_time_limit_stops_the_run_if_errors_do(mixes, isolated):
+    limit = 8.0 if isolated else 0.2
+    mix = mixes("hanging", on_error="raise", isolated=isolated, time_limit=limit, kwargs={"seconds": limit + 30})
+    with pytest.raises(
+        RewardError, match=f"'hanging' failed on 1 completions: took longer than its time limit of {limit:g} s"
+    ):
+        mix.score(**batch("hang"))
+
+
+def test_a_reward_that_ends_its_process_is_named_with_the_exit_code_and_started_again(mixes, caplog):
+    mix = mixes("dying", isolated=True)
+    assert mix.score(**batch("kettle")).raw["dying"] == [1.0]
+    assert mix.score(**batch("die", "kettle")).raw["dying"] == [None, None]
+    assert (
+        "reward 'dying' failed on 2 completions, which count as unscored: its process died (exit code 3)" in caplog.text
+    )
+    assert mix.score(**batch("kettle")).raw["dying"] == [1.0]
+
+
+def test_a_reward_that_exits_in_a_thread_does_not_take_the_thread_with_it(mixes, caplog):
+    mix = mixes("dying", kwargs={"how": "exit"})
+    assert mix.score(**batch("die")).raw["dying"] == [None]
+    assert "raised SystemExit('gone')" in caplog.text
+    assert mix.score(**batch("kettle")).raw["dying"] == [1.0]
+
+
+def test_a_leak_is_reported_with_the_name_of_the_reward(mixes, caplog):
+    mix = mixes("leaking")
+    for titles in (["kettle"], ["leak"]):
+        mix.score(**batch(*titles))
+    [message] = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert message.startswith("reward 'leaking': memory has grown by more than 512 MB while it ran")
+
+
+def test_the_process_of_a_leaking_reward_is_ended_and_started_again(mixes, caplog):
+    mix = mixes("leaking", isolated=True)
+    assert [mix.score(**batch(title)).raw["leaking"] for title in ("kettle", "leak", "kettle")] == [[0.0], [1.0], [0.0]]
+    assert "reward 'leaking': memory has grown by more than 512 MB in its process, which was ended" in caplog.text
+
+
+def test_a_reward_that_throws_dice_is_found_out_by_equal_completions_of_one_prompt(mixes, caplog):
+    mix = mixes("lucky")
+    assert None not in mix.score(**batch("kettle", "pan")).raw["lucky"]
+    assert "not deterministic" not in caplog.text
+    mix.score(**batch("kettle", "pan", "kettle"))
+    mix.score(**batch("kettle", "kettle"))
+    messages = [r.message for r in caplog.records if "not deterministic" in r.message]
+    assert len(messages) == 1  # said once
+    assert "reward 'lucky' is not deterministic: it gave 2 and 4 to the same completion of p" in messages[0]
+
+
+@ISOLATED
+def test_a_corpus_reaches_rewards_that_ask_for_it_also_in_a_process_that_was_started_again(mixes, isolated):
+    mix = mixes("with_corpus", isolated=isolated)
+    mix.fit(["kettle", "pan"])
+    assert mix.score(**batch("kettle", "spoon")).raw["with_corpus"] == [1.0, 0.0]
+    mix.close()
+    assert mix.score(**batch("pan")).raw["with_corpus"] == [1.0]
+
+
+def test_rewards_that_wait_overlap(mixes):
+    slow = {"weight": 1.0, "kwargs": {"seconds": 0.5}, "name": f"{FAULTY}:hanging"}
+    copies = [RewardSpec(**slow) for _ in range(4)]
+    rewards = RewardMix.from_specs(copies).rewards
+    mix = RewardMix([dataclasses.replace(reward, name=f"r{i}") for i, reward in enumerate(rewards)])
+    scored = mix.score(**batch("hang"))
+    assert scored.waited < 1.5  # one after the other would take 2 seconds
+    assert all(0.4 < seconds < 1.5 for seconds in scored.seconds.values())
