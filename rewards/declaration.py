@@ -1,10 +1,16 @@
 """What a reward mix needs to know of a reward besides its scores."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from grpo_mmpc.errors import RewardError
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import RewardFn
+
+NEEDS = ("reference", "image", "attributes", "renderer", "encoder", "corpus")
+"""What a reward may be unable to score without: the true title, the real image, the catalogue's known facts, a renderer,
+a neural encoder, and the reference titles of the training split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +18,9 @@ class Reward:
     """A batch reward function with its declarations; call it like any ``RewardFn``.
 
     A plain function with the same attributes does as well: rewards of your own need not import this class.
+
+    Raises:
+        RewardError: ``needs`` holds a word that is not in ``NEEDS``.
     """
 
     score: RewardFn
@@ -21,6 +30,19 @@ class Reward:
     """Tasks it can score; completions of others are unscored."""
     worst_score: float = 0.0
     """What a malformed completion gets; never above a well-formed one."""
+    needs: tuple[str, ...] = ()
+    """Words of ``NEEDS``: what it cannot score without, besides the completion."""
+    fit: Callable[[Sequence[str]], None] | None = None
+    """Called once before the first batch with the reference titles of the training split, the same on every rank. A reward
+    with ``fit`` that was not fitted raises a RewardError when it is asked to score."""
+    prepare: Callable[..., None] | None = None
+    """Called with the keyword lists of ``score`` except ``completions`` and ``predictions``, before those exist, to encode
+    what is known already while the policy still writes. It only warms caches: ``score`` needs no preparation."""
+
+    def __post_init__(self) -> None:
+        unknown = [word for word in self.needs if word not in NEEDS]
+        if unknown:
+            raise RewardError(f"a reward's needs must be among {', '.join(NEEDS)}; found {unknown[0]!r}")
 
     def __call__(self, **columns: list[Any]) -> list[float | None]:
         """Score N well-formed completions given as keyword lists."""

@@ -1,8 +1,11 @@
-"""Rewards for the form of a completion."""
+"""Rewards for the form of a completion, whatever it says."""
 
 from typing import Any
 
+from grpo_mmpc.errors import RewardError
+from grpo_mmpc.metrics.text import words
 from grpo_mmpc.tasks import TASKS
+from rewards.batches import score_texts
 from rewards.declaration import Reward
 
 _SCORES = {"json": 1.0, "embedded": 0.5, "malformed": 0.0}
@@ -11,9 +14,12 @@ _SCORES = {"json": 1.0, "embedded": 0.5, "malformed": 0.0}
 def json_format() -> Reward:
     """Whether the completion is the JSON object that was asked for, and nothing else.
 
-    1 for the bare object, 0.5 for an object inside a code fence or other text, 0 for a malformed completion. Range
-    [0, 1], both tasks, needs nothing; cost: about 0.01 ms a completion. Gamed by: any well-formed object, whatever it says;
-    it carries no signal once all completions parse, so keep its weight small.
+    1 for the bare object, 0.5 for an object inside a code fence or other text, 0 for a malformed completion.
+
+    Range: [0, 1]. Needs: nothing. Cost: 0.2 ms for 64 completions.
+
+    Gamed by: any well-formed object, whatever it says; it carries no signal once all completions parse, so keep its weight
+    small.
 
     Example:
         >>> json_format()(completions=['{"title": "Red Bag"}', 'Sure: {"title": "Red Bag"}'], tasks=["image_to_text"] * 2)
@@ -26,3 +32,34 @@ def json_format() -> Reward:
         ]
 
     return Reward(score=score, value_range=(0.0, 1.0))
+
+
+def repetition_penalty(*, ngram_size: int = 2) -> Reward:
+    """Minus the share of word n-grams that were there before: 0 without a repetition, towards -1 for nothing else.
+
+    A text of fewer words than ``ngram_size`` repeats nothing. Words are those of ``token_f1``: case and punctuation make no
+    difference. A malformed completion gets -1.
+
+    Range: [-1, 0]. Needs: nothing. Cost: 0.3 ms for 64 completions.
+
+    Gamed by: short texts; repetitions with other words in between; and scripts without spaces, where a sentence is one word.
+
+    Args:
+        ngram_size: Words of a repeated unit. 2 suits titles, in which single words recur for good reason.
+
+    Raises:
+        RewardError: ``ngram_size`` is below 1.
+
+    Example:
+        >>> repetition_penalty()(predictions=["red bag red bag", "red bag, blue bag"])  # 1 of 3, 0 of 3
+        [-0.3333333333333333, 0.0]
+    """
+    if ngram_size < 1:
+        raise RewardError(f"ngram_size must be at least 1, found {ngram_size}")
+
+    def penalty(prediction: str) -> float:
+        found = words(prediction)
+        ngrams = list(zip(*(found[start:] for start in range(ngram_size)), strict=False))
+        return (len(set(ngrams)) - len(ngrams)) / len(ngrams) if ngrams else 0.0
+
+    return Reward(score=score_texts(penalty), value_range=(-1.0, 0.0), worst_score=-1.0)

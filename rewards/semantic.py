@@ -1,9 +1,12 @@
 """Rewards that compare the meaning of the predicted and the true title with a text encoder."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from grpo_mmpc.errors import RewardError, ScoringError
 from grpo_mmpc.scoring.bertscore import bertscore_encoder, pick_layers, read_baseline
+from grpo_mmpc.scoring.sentence import sentence_encoder
+from rewards.batches import is_known, score_pairs
 from rewards.declaration import Reward
 
 COMPONENTS = ("precision", "recall", "f1")
@@ -19,13 +22,15 @@ def bertscore(
 ) -> Reward:
     """BERTScore of the predicted title against the true one, as the ``bert-score`` package computes it.
 
-    Range [0, 1] (cut there). Raw scores use little of it: unrelated titles get about 0.8 with roberta-large and 0.3 with
-    MiniLM, so a weight means less than it does for BLEU unless rewards are normalised one by one. Rescaled scores use
-    the whole range, and pairs less alike than random sentences get 0.
+    Raw scores use little of their range: unrelated titles get about 0.8 with roberta-large and 0.3 with MiniLM, so a weight
+    means less than it does for BLEU unless rewards are normalised one by one. Rescaled scores use the whole range, and
+    pairs less alike than random sentences get 0.
 
-    Needs the encoder, loaded on the first call and shared with the BERTScore metric. Cost: one forward pass for each new
-    text; references are encoded once. Gamed by: fluent titles of the right genre; a wrong colour or size is close to the
-    right one in meaning and costs almost nothing. Pair it with ``bleu`` or ``token_f1``.
+    Range: [0, 1] (cut there). Needs: the true title; the encoder, loaded on the first call and shared with the BERTScore
+    metric. Cost: 550 ms for 64 new completions with MiniLM, 5 ms if all are known; a reference is encoded once.
+
+    Gamed by: fluent titles of the right genre; a wrong colour or size is close to the right one in meaning and costs almost
+    nothing. Pair it with ``bleu`` or ``token_f1``.
 
     Args:
         model: Hub name, local folder or ``nano:minilm``.
@@ -49,18 +54,57 @@ def bertscore(
             "or use a model that has one, such as roberta-large"
         )
 
-    def score(*, predictions: list[str], references: list[str | None], **_columns: list[Any]) -> list[float | None]:
-        known = [(p, r) for p, r in zip(predictions, references, strict=True) if r is not None and r.strip()]
-        encoder = bertscore_encoder(model=model, num_layers=layers, device=device)
-        scores = encoder.score(
-            predictions=[prediction for prediction, _ in known],
-            references=[reference for _, reference in known],
-            rescale_with_baseline=rescale_with_baseline,
+    def score(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        scores = bertscore_encoder(model=model, num_layers=layers, device=device).score(
+            predictions=predictions, references=references, rescale_with_baseline=rescale_with_baseline
         )
-        values = iter(getattr(scores, component))
-        return [
-            min(1.0, max(0.0, next(values))) if reference is not None and reference.strip() else None
-            for reference in references
-        ]
+        return [min(1.0, max(0.0, value)) for value in getattr(scores, component)]
 
-    return Reward(score=score, value_range=(0.0, 1.0), tasks=("image_to_text",))
+    def prepare(*, references: list[str | None], **_columns: list[Any]) -> None:
+        if titles := _distinct(references):
+            encoder = bertscore_encoder(model=model, num_layers=layers, device=device)
+            encoder.score(predictions=titles, references=titles)
+
+    return Reward(
+        score=score_pairs(score),
+        value_range=(0.0, 1.0),
+        tasks=("image_to_text",),
+        needs=("reference", "encoder"),
+        prepare=prepare,
+    )
+
+
+def embedding_cosine(*, model: str = "sentence-transformers/all-MiniLM-L6-v2", device: str | None = None) -> Reward:
+    """Cosine of the sentence embeddings of the predicted and the true title, as ``sentence-transformers`` computes them.
+
+    Unrelated titles get about 0.1, titles of the same product type 0.5 and more. The few negative cosines count as 0.
+
+    Range: [0, 1] (cut there). Needs: the true title; the encoder, loaded on the first call and shared with the metric of the
+    same name. Cost: 500 ms for 64 new completions with MiniLM, 0.5 ms if all are known; a reference is encoded once.
+
+    Gamed by: naming the product type and its neighbours; word order, small words, numbers and a wrong colour hardly matter.
+
+    Args:
+        model: Hub name, local folder or ``nano:minilm``; it must pool by the mean of its tokens.
+        device: Where the encoder lives; None takes this process's GPU if there is one.
+    """
+
+    def score(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        encoder = sentence_encoder(model=model, device=device)
+        return [max(0.0, cosine) for cosine in encoder.cosine(predictions=predictions, references=references)]
+
+    def prepare(*, references: list[str | None], **_columns: list[Any]) -> None:
+        if titles := _distinct(references):
+            sentence_encoder(model=model, device=device).encode(titles)
+
+    return Reward(
+        score=score_pairs(score),
+        value_range=(0.0, 1.0),
+        tasks=("image_to_text",),
+        needs=("reference", "encoder"),
+        prepare=prepare,
+    )
+
+
+def _distinct(references: Sequence[str | None]) -> list[str]:
+    return list(dict.fromkeys(reference for reference in references if is_known(reference)))

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,14 +178,50 @@ def clean(text: str) -> str:
     return _NOT_PLAIN.sub("", text.lower())
 
 
+class TfidfScorer(Protocol):
+    """Cosines under document frequencies that were fitted before."""
+
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        """Scores in [0, 1] of N pairs; 0 where a text has no known word."""
+
+
+def fit_tfidf(fit_on: Sequence[str]) -> TfidfScorer:
+    """Cosine of TF-IDF vectors of 1- and 2-grams, English stop words removed, after ``clean``.
+
+    The inverse document frequencies are fitted once, on a whole split; fitted on the two texts of each pair, as the
+    official script does, they carry no information. Words that no text of the split uses have no dimension, and count
+    neither for nor against a prediction.
+
+    Args:
+        fit_on: The reference texts of the split.
+
+    Returns:
+        The scorer of pairs; without any word to fit on it scores 0.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # heavy: imported on use
+
+    vectorizer = TfidfVectorizer(preprocessor=clean, stop_words="english", ngram_range=(1, 2))
+    try:
+        vectorizer.fit(fit_on)
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
+        vectorizer = None
+
+    def score(*, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        if vectorizer is None:
+            return [0.0] * len(predictions)
+        # Rows are unit vectors (or zero), so the cosine is the sum of products.
+        products = vectorizer.transform(predictions).multiply(vectorizer.transform(references))
+        return [min(1.0, float(value)) for value in products.sum(axis=1).flat]
+
+    return score
+
+
 def tfidf_cosines(
     *, predictions: Sequence[str], references: Sequence[str], fit_on: Sequence[str] | None = None
 ) -> list[float]:
-    """Cosine of TF-IDF vectors of 1- and 2-grams, English stop words removed, after ``clean``.
-
-    The inverse document frequencies are fitted once, on all references of the split; fitted on the two texts of each
-    pair, as the official script does, they carry no information. Words that no reference of the split uses have no
-    dimension, and count neither for nor against a prediction.
+    """TF-IDF cosines of N pairs; see ``fit_tfidf``.
 
     Args:
         predictions: N texts.
@@ -196,18 +232,8 @@ def tfidf_cosines(
     Returns:
         N scores in [0, 1]; 0 where a text has no known word.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer  # heavy: imported on use
-
-    vectorizer = TfidfVectorizer(preprocessor=clean, stop_words="english", ngram_range=(1, 2))
-    try:
-        vectorizer.fit(references if fit_on is None else fit_on)
-    except ValueError as error:
-        if "empty vocabulary" not in str(error):
-            raise
-        return [0.0] * len(predictions)
-    # Rows are unit vectors (or zero), so the cosine is the sum of products.
-    products = vectorizer.transform(predictions).multiply(vectorizer.transform(references))
-    return [min(1.0, float(value)) for value in products.sum(axis=1).flat]
+    scorer = fit_tfidf(references if fit_on is None else fit_on)
+    return scorer(predictions=predictions, references=references)
 
 
 def _f1(*, hits: int, num_predicted: int, num_expected: int) -> float:

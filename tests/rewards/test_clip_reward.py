@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import RewardError
-from rewards import image
+from rewards import image, rendered
 from rewards.image import clip_similarity
 
 RENDERER = """
@@ -61,7 +61,7 @@ def renderer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "fake_renderer_module.py").write_text(RENDERER)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fake_renderer_module", raising=False)
-    image._build_renderer.cache_clear()
+    monkeypatch.setattr(rendered, "_shared", {})
     return "fake_renderer_module:Renderer"
 
 
@@ -101,8 +101,7 @@ def test_a_floor_that_cuts_most_of_a_batch_is_reported_once(
     for _ in range(2):
         reward(**batch(predictions=["blue", "blue"], image_paths=["/red.png"] * 2))
     assert [record.message for record in caplog.records] == [
-        "clip_similarity: 2 of 2 cosines of some/clip lie below floor=0 and give no signal; "
-        "set floor: -1 for this encoder"
+        "2 of 2 cosines of some/clip lie below floor=0 and give no signal; set floor: -1 for this encoder"
     ]
 
 
@@ -151,7 +150,11 @@ def test_nothing_is_loaded_while_building(monkeypatch: pytest.MonkeyPatch) -> No
         ({"floor": 1.0}, "floor"),
         ({"against": "rendered_image", "renderer": "no_such_module:Renderer"}, "cannot be imported|module:factory"),
         ({"against": "rendered_image", "renderer": "grpo_mmpc.rendering.nano"}, "module:factory"),
-        ({"against": "rendered_image", "renderer": "no_such_package.nano:Renderer"}, "module:factory"),
+        ({"against": "rendered_image", "renderer": "no_such_package.nano:Renderer"}, "cannot be imported"),
+        ({"against": "rendered_image", "renderer": "nono"}, "nano nor diffusers"),
+        ({"against": "rendered_image", "renderer": "grpo_mmpc.rendering.nano:Renderers"}, "of a function or class"),
+        ({"against": "rendered_image", "renderer": "nano", "renderer_kwargs": {"device": "cpu"}}, "'device'"),
+        ({"renderer_kwargs": {"device": "cuda:1"}}, "belong together"),
     ],
 )
 def test_wrong_kwargs_are_refused_while_building(kwargs: dict[str, Any], message: str) -> None:
@@ -159,13 +162,21 @@ def test_wrong_kwargs_are_refused_while_building(kwargs: dict[str, Any], message
         clip_similarity(**kwargs)
 
 
-def test_a_renderer_that_cannot_be_built_is_named(encoder: FakeClip, renderer: str) -> None:
-    reward = clip_similarity(against="rendered_image", renderer="fake_renderer_module:not_callable")
-    with pytest.raises(RewardError, match="not_callable"):
-        reward(**batch(predictions=["red"], image_paths=["/red.png"]) | {"tasks": ["text_to_image"]})
+def test_a_renderer_that_is_no_factory_is_named(renderer: str) -> None:
+    with pytest.raises(RewardError, match="fake_renderer_module:not_callable"):
+        clip_similarity(against="rendered_image", renderer="fake_renderer_module:not_callable")
 
 
-def test_the_nano_renderer_fits() -> None:
-    pytest.importorskip("grpo_mmpc.nano.drawing")
-    (drawn,) = image._build_renderer("grpo_mmpc.rendering.nano:NanoRenderer").render(["a red mug"], seeds=[7])
-    assert isinstance(drawn, Image.Image)
+def test_real_images_are_encoded_while_the_policy_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    class Encoder:
+        def embed_images(self, image_paths: list[str]) -> None:
+            asked.append(image_paths)
+
+    monkeypatch.setattr(image, "clip_encoder", lambda **_: Encoder())
+    prepare = clip_similarity().prepare
+    assert prepare is not None
+    prepare(image_paths=["/a.png", None, "/b.png", "/a.png"], tasks=["image_to_text"] * 4, references=["x"] * 4)
+    prepare(image_paths=[None])
+    assert asked == [["/a.png", "/b.png"]]

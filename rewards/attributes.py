@@ -1,0 +1,48 @@
+"""Rewards that compare the checkable facts of two titles rather than their words."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from grpo_mmpc.metrics.extraction import compare_titles
+from rewards.batches import is_known
+from rewards.declaration import Reward
+
+
+def attribute_f1() -> Reward:
+    """F1 of the facts that the predicted and the true title state: brand, colours, sizes, pack counts, model numbers.
+
+    Facts are found by rule and compared as normalised values ("16 Ounces" is "16 oz"); see
+    ``grpo_mmpc.metrics.extraction``. The brand counts where the catalogue knows it (``brand`` in the ``attributes``
+    column). A completion is unscored where neither title states a fact; a fact that only one of them states counts against
+    it.
+
+    Range: [0, 1]. Needs: the true title. Cost: 10 ms for 64 completions.
+
+    Gamed by: a bare list of facts without a product ("red, large, pack of 2"); and by leaving out what is uncertain
+    where the title states little. The product type is no fact here: pair it with a reward of words or meaning.
+
+    Example:
+        >>> attribute_f1()(predictions=["Red Mug, 12oz", "Mug"], references=["Blue Mug, 12 Ounces", "Cup"])
+        [0.5, None]
+    """
+
+    def score(
+        *,
+        predictions: list[str],
+        references: list[str | None],
+        attributes: list[Mapping[str, str] | None] | None = None,
+        **_columns: list[Any],
+    ) -> list[float | None]:
+        facts = attributes or [None] * len(predictions)
+        brands = [None if known is None else known.get("brand") for known in facts]
+        scores: dict[tuple[str, str | None, str | None], float | None] = {}
+        rows = list(zip(predictions, references, brands, strict=True))
+        for prediction, reference, brand in dict.fromkeys(rows):
+            f1 = math.nan
+            if is_known(reference):
+                f1 = compare_titles(prediction=prediction, reference=reference, brand=brand).f1
+            scores[prediction, reference, brand] = None if math.isnan(f1) else f1
+        return [scores[row] for row in rows]
+
+    return Reward(score=score, value_range=(0.0, 1.0), tasks=("image_to_text",), needs=("reference",))

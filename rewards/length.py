@@ -1,0 +1,115 @@
+"""Rewards for the length of a completion."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.errors import RewardError
+from grpo_mmpc.metrics.text import words
+from grpo_mmpc.scoring.loading import load
+from rewards.batches import score_texts
+from rewards.declaration import Reward
+
+UNITS = ("characters", "words", "tokens")
+IMAGE_PROMPT_TOKENS = 77
+"""Tokens that a CLIP text encoder reads, start and end included; the text_to_image task asks for no more."""
+
+
+def length_band(*, low: int = 20, high: int = 200, unit: str = "characters", tokenizer: str | None = None) -> Reward:
+    """1 for a text whose length lies within [low, high], falling in a straight line outside.
+
+    Below, the score is the share of ``low`` that is there; above, it reaches 0 at twice ``high``. The default is a title of
+    20 to 200 characters, the most that Amazon allows.
+
+    Range: [0, 1]. Needs: nothing, or a tokenizer for tokens. Cost: 0.03 ms for 64 completions, 0.2 ms in words, 3 ms in tokens.
+
+    Gamed by: padding, with anything; it says nothing about the content.
+
+    Args:
+        low: Least length with the full score.
+        high: Greatest length with the full score.
+        unit: ``characters`` (code points), ``words`` (as in ``token_f1``) or ``tokens`` (without special ones).
+        tokenizer: Hub name, local folder, or an embedded model such as ``nano:qwen2_5_vl``; for tokens only.
+
+    Raises:
+        RewardError: The band is empty, the unit unknown, or a tokenizer missing, not needed or not known.
+
+    Example:
+        >>> length_band(low=2, high=4, unit="words")(predictions=["bag", "red bag", "a b c d e"])
+        [0.5, 1.0, 0.75]
+    """
+    if not 0 <= low <= high or high == 0:
+        raise RewardError(f"length_band wants 0 <= low <= high and high above 0, found low={low}, high={high}")
+    if unit not in UNITS:
+        raise RewardError(f"unit must be one of {', '.join(UNITS)}, found {unit!r}")
+    if (unit == "tokens") != (tokenizer is not None):
+        raise RewardError(
+            f"unit: tokens and tokenizer: NAME belong together; found unit={unit!r}, tokenizer={tokenizer!r}"
+        )
+
+    folder = None if tokenizer is None else _tokenizer_folder(tokenizer)
+
+    def length(prediction: str) -> int:
+        if folder is not None:
+            return _num_tokens(folder, prediction, special=False)
+        return len(prediction) if unit == "characters" else len(words(prediction))
+
+    return Reward(score=score_texts(_in_band(length, low=low, high=high)), value_range=(0.0, 1.0))
+
+
+def image_prompt_limit(*, tokenizer: str = "openai/clip-vit-base-patch32") -> Reward:
+    """1 for an image prompt that a CLIP text encoder reads to its end, falling to 0 at twice the 77 tokens.
+
+    Special tokens count, as they do in the encoder. What stands behind the limit is not drawn.
+
+    Range: [0, 1]. Needs: a CLIP tokenizer (no weights). Cost: 3 ms for 64 completions.
+
+    Gamed by: short prompts, whatever they say; it carries no signal once all prompts fit.
+
+    Args:
+        tokenizer: Hub name or local folder of a CLIP, or ``nano:clip``.
+
+    Raises:
+        RewardError: There is no such embedded tokenizer.
+    """
+    folder = _tokenizer_folder(tokenizer)
+    within = _in_band(lambda prediction: _num_tokens(folder, prediction, special=True), low=0, high=IMAGE_PROMPT_TOKENS)
+    return Reward(score=score_texts(within), value_range=(0.0, 1.0), tasks=("text_to_image",))
+
+
+def _in_band(length: Callable[[str], int], *, low: int, high: int) -> Callable[[str], float]:
+    def score(prediction: str) -> float:
+        found = length(prediction)
+        if found < low:
+            return found / low
+        return max(0.0, 1.0 - max(0, found - high) / high)
+
+    return score
+
+
+def _num_tokens(folder: str, text: str, *, special: bool) -> int:
+    return len(_load_tokenizer(folder)(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+
+def _tokenizer_folder(name: str) -> str:
+    """Folder of an embedded model's tokenizer, or the name itself for a hub name or a local folder."""
+    if not name.startswith("nano:"):
+        return name
+    embedded = Path(str(files("grpo_mmpc"))) / "nano" / "assets"
+    folder = embedded / name.removeprefix("nano:")
+    if not (folder / "tokenizer.json").is_file():
+        known = ", ".join(sorted(f"nano:{path.parent.name}" for path in embedded.glob("*/tokenizer.json")))
+        raise RewardError(f"unknown embedded tokenizer {name!r}; known: {known}")
+    return str(folder)
+
+
+@cache
+def _load_tokenizer(folder: str) -> Any:
+    def from_pretrained() -> Any:
+        from transformers import AutoTokenizer  # heavy: imported on use
+
+        return AutoTokenizer.from_pretrained(folder)
+
+    return load("tokenizer", folder, from_pretrained)
