@@ -1,0 +1,254 @@
+"""Every mix against every held-out metric: means over seeds and items, differences to the reference, verdicts."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from grpo_mmpc.ablation.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
+from grpo_mmpc.ablation.results import Results, RunResult
+from grpo_mmpc.ablation.spec import BASE
+from grpo_mmpc.ablation.sums import aggregate_of, check_alike, item_sums, metrics_of
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.pairing import TaskScores
+from grpo_mmpc.evaluation.statistics import UNSCORED, Floats, holm, verdict
+from grpo_mmpc.evaluation.trained import trained_metrics
+from grpo_mmpc.metrics.table import Metric
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixCell:
+    """One mix on one metric."""
+
+    mix: str
+    by_seed: dict[int, float]
+    """Mean over items, by seed."""
+    level: Estimate | None
+    """None = unscored."""
+    difference: Estimate | None
+    """To the reference, over the seeds that both have; None for the reference itself."""
+    num_seeds: int
+    """Seeds of the difference."""
+    p_holm: float | None
+    verdict: str
+    """Empty for the reference itself."""
+    was_reward: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """One metric of one task, for all mixes."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    n: int
+    n_scored: int
+    """Items with a score in every run: only those count."""
+    base: float | None
+    """Of the model before training, on the same items."""
+    cells: list[MixCell]
+    trained_by: list[str]
+    """Mixes that were trained on it."""
+
+    @property
+    def name(self) -> str:
+        """``TASK.METRIC``."""
+        return f"{self.task}.{self.metric}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AblationComparison:
+    """The whole matrix."""
+
+    reference: str
+    mixes: list[str]
+    seeds: list[int]
+    rows: list[MetricRow]
+    family: int
+    """p-values were corrected for so many comparisons."""
+
+
+def compare(
+    results: Results,
+    *,
+    mixes: Sequence[str],
+    reference: str,
+    metrics: Sequence[str] | None,
+    resamples: int = RESAMPLES,
+) -> AblationComparison:
+    """Compare all mixes that have finished runs.
+
+    Args:
+        results: What is there.
+        mixes: In the order of the page.
+        reference: One of them, or ``base``.
+        metrics: ``TASK.METRIC`` to look at; None all that have a value per item.
+        resamples: Of the bootstrap.
+
+    Raises:
+        EvaluationError: Runs were evaluated on different items or in different ways.
+    """
+    mixes = [mix for mix in mixes if results.of(mix)]
+    runs = [run for mix in mixes for run in results.of(mix)]
+    if not runs:
+        return AblationComparison(reference=reference, mixes=[], seeds=[], rows=[], family=0)
+    bases = {id(evaluation): evaluation for evaluation in results.base.values()}
+    if reference == BASE and len(bases) > 1:
+        raise EvaluationError(
+            "the runs start from different models or are measured in different ways: base is not one thing"
+        )
+    base = next(iter(bases.values())) if len(bases) == 1 else None
+    evaluations = [run.evaluation for run in runs] + ([base] if base else [])
+    check_alike(evaluations)
+    rows = []
+    for task in runs[0].evaluation.tasks:
+        tables = [evaluation.tasks[task] for evaluation in evaluations if task in evaluation.tasks]
+        if len(tables) < len(evaluations):
+            continue
+        wanted = (
+            None if metrics is None else {name.partition(".")[2] for name in metrics if name.startswith(f"{task}.")}
+        )
+        for name, metric in metrics_of(tables[0], task, mode=evaluations[0].mode).items():
+            is_wanted = wanted is None or name in wanted or ("attribute_recall_*" in wanted and "recall_" in name)
+            if is_wanted and all(name in table.scores or name in table.statistics for table in tables):
+                rows.append(_row(task, name, metric, runs, tables, mixes, reference, resamples=resamples))
+    return _with_verdicts(
+        AblationComparison(
+            reference=reference, mixes=mixes, seeds=sorted({run.seed for run in runs}), rows=rows, family=0
+        )
+    )
+
+
+def _row(
+    task: str,
+    name: str,
+    metric: Metric,
+    runs: Sequence[RunResult],
+    tables: Sequence[TaskScores],
+    mixes: Sequence[str],
+    reference: str,
+    *,
+    resamples: int,
+) -> MetricRow:
+    sums, total = item_sums(tables, name)  # [K, N, C]
+    num_items = sums.shape[1]
+    trained_by = [
+        mix
+        for mix in mixes
+        if trained_metrics(next(run for run in runs if run.mix == mix).rewards.get(task, ()), metrics=[name])
+    ]
+    aggregate = aggregate_of(metric)
+    values = aggregate(sums.sum(axis=1), np.full(len(sums), float(num_items))) if num_items else np.empty(0)
+    has_base = len(tables) > len(runs)
+    cells = []
+    if num_items:
+        entropy = [zlib.crc32(task.encode()), 0]
+        replicates = replicate_values(sums, aggregate=aggregate, resamples=resamples, seed=entropy)  # [R, K]
+        columns = {mix: {run.seed: k for k, run in enumerate(runs) if run.mix == mix} for mix in mixes}
+        matrix = _Matrix(values=values, replicates=replicates, columns=columns, num_items=num_items)
+        cells = [matrix.cell(mix, reference, has_base=has_base, was_reward=mix in trained_by) for mix in mixes]
+    else:
+        cells = [_unscored(mix, was_reward=mix in trained_by, is_reference=mix == reference) for mix in mixes]
+    return MetricRow(
+        task=task,
+        metric=name,
+        higher_is_better=metric.higher_is_better,
+        n=total,
+        n_scored=num_items,
+        base=float(values[-1]) if has_base and num_items else None,
+        cells=cells,
+        trained_by=trained_by,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Matrix:
+    """Values of all runs on one metric, the untrained model last."""
+
+    values: Floats
+    """``[K]``."""
+    replicates: Floats
+    """``[R, K]``."""
+    columns: dict[str, dict[int, int]]
+    """By mix and seed, the run's position."""
+    num_items: int
+
+    def cell(self, mix: str, reference: str, *, has_base: bool, was_reward: bool) -> MixCell:
+        own = self.columns[mix]
+        difference, shared = None, sorted(own)
+        if reference == BASE and has_base:
+            difference = self._estimate(list(own.values()), against=[-1] * len(own), of_difference=False)
+        elif mix != reference and reference in self.columns:
+            shared = sorted(own.keys() & self.columns[reference].keys())
+            if shared:
+                difference = self._estimate(
+                    [own[seed] for seed in shared],
+                    against=[self.columns[reference][seed] for seed in shared],
+                    of_difference=True,
+                )
+        return MixCell(
+            mix=mix,
+            by_seed={seed: float(self.values[k]) for seed, k in sorted(own.items())},
+            level=self._estimate(list(own.values()), against=None, of_difference=False),
+            difference=difference,
+            num_seeds=len(shared),
+            p_holm=None,
+            verdict="" if mix == reference else UNSCORED,
+            was_reward=was_reward,
+        )
+
+    def _estimate(self, runs: list[int], *, against: list[int] | None, of_difference: bool) -> Estimate | None:
+        values, replicates = self.values[runs], self.replicates[:, runs]
+        if against is not None:
+            values, replicates = values - self.values[against], replicates - self.replicates[:, against]
+        if not np.isfinite(values).all() or not np.isfinite(replicates).all():
+            return None
+        weights = seed_weights(num_seeds=len(runs), resamples=len(replicates), seed=[1])
+        complete = [list(columns.values()) for columns in self.columns.values() if len(columns) == len(runs)]
+        pooled = pooled_variance(self.values[np.array(complete)], of_difference=of_difference) if complete else None
+        return estimate(values, replicates, weights, num_items=self.num_items, pooled=pooled, confidence=CONFIDENCE)
+
+
+def _with_verdicts(comparison: AblationComparison) -> AblationComparison:
+    """Correct the p-values of the whole matrix together, by Holm's method, and say what follows."""
+    tested = [
+        (row.name, cell.mix, cell.difference.p)
+        for row in comparison.rows
+        for cell in row.cells
+        if cell.difference is not None and cell.difference.p is not None
+    ]
+    corrected = {(name, mix): p for (name, mix, _), p in zip(tested, holm([p for _, _, p in tested]), strict=True)}
+
+    def judged(row: MetricRow, cell: MixCell) -> MixCell:
+        if not cell.verdict:
+            return cell
+        found, p_holm = cell.difference, corrected.get((row.name, cell.mix))
+        word = verdict(
+            None if found is None else found.value,
+            None if found is None else found.interval,
+            p_holm,
+            higher_is_better=row.higher_is_better,
+            confidence=CONFIDENCE,
+        )
+        return replace(cell, p_holm=p_holm, verdict=word)
+
+    rows = [replace(row, cells=[judged(row, cell) for cell in row.cells]) for row in comparison.rows]
+    return replace(comparison, rows=rows, family=len(tested))
+
+
+def _unscored(mix: str, *, was_reward: bool, is_reference: bool) -> MixCell:
+    return MixCell(
+        mix=mix,
+        by_seed={},
+        level=None,
+        difference=None,
+        num_seeds=0,
+        p_holm=None,
+        verdict="" if is_reference else UNSCORED,
+        was_reward=was_reward,
+    )

@@ -1,0 +1,154 @@
+"""What an ablation supports, in sentences."""
+
+from collections.abc import Sequence
+
+from grpo_mmpc.ablation.comparison import AblationComparison, MetricRow, MixCell
+from grpo_mmpc.ablation.pareto import Pareto
+from grpo_mmpc.ablation.results import Results
+from grpo_mmpc.ablation.spec import BASE
+from grpo_mmpc.evaluation.statistics import BETTER, NO_EVIDENCE, WORSE
+from grpo_mmpc.report.labels import metric_label, plural, signed
+
+FEW_SEEDS = 5
+
+
+def findings(comparison: AblationComparison, front: Pareto | None) -> list[str]:
+    """Verdicts: first on metrics that no mix was trained on, then mix by mix, then what could not be told."""
+    if not comparison.rows:
+        return ["No run has finished: there is nothing to compare yet."]
+    if comparison.reference != BASE and comparison.reference not in comparison.mixes:
+        return [f"No run of the reference {comparison.reference} has finished: levels are shown, differences are not."]
+    told = [_lead(comparison)]
+    for mix in comparison.mixes:
+        if mix != comparison.reference:
+            told += _of_mix(comparison, mix)
+    if front is not None:
+        told.append(_front(front))
+    return told
+
+
+def cautions(comparison: AblationComparison, results: Results) -> list[str]:
+    """How far to trust it."""
+    told = []
+    seeds = len(comparison.seeds)
+    if comparison.rows:
+        told.append(_on_seeds(seeds))
+        told.append(
+            f"p-values are corrected for all {plural(comparison.family, 'comparison')} of the matrix (Holm): the chance of any "
+            "false better or worse in it is kept at 5%. No evidence is not evidence of no difference."
+        )
+    differing = {seed: where for seed, where in results.data_order.items() if where}
+    if differing:
+        where = "; ".join(f"seed {seed}: {text}" for seed, text in differing.items())
+        told.append(
+            f"Mixes did NOT see the same prompts in the same order ({where}): differences are not those of rewards alone."
+        )
+    elif results.data_order:
+        told.append(
+            "Within every seed, all mixes saw the same prompts in the same order (checked in the saved rollouts)."
+        )
+    uneven = [mix for mix in comparison.mixes if len(results.of(mix)) < seeds]
+    if uneven:
+        told.append(
+            f"Fewer seeds than others: {', '.join(uneven)}; they are compared on the seeds they share with the reference."
+        )
+    return told
+
+
+def untrained_rows(comparison: AblationComparison) -> list[MetricRow]:
+    """Metrics that no mix was trained on."""
+    return [row for row in comparison.rows if not row.trained_by and row.n_scored]
+
+
+def _lead(comparison: AblationComparison) -> str:
+    """Mixes that win on what nobody was paid for."""
+    rows = untrained_rows(comparison)
+    reference = _reference(comparison)
+    if not rows:
+        return "Every metric shown was a reward of some mix, so no win can be told from having been paid for it."
+    wins = {
+        mix: (
+            [row for row in rows if _cell(row, mix).verdict == BETTER],
+            [row for row in rows if _cell(row, mix).verdict == WORSE],
+        )
+        for mix in comparison.mixes
+        if mix != comparison.reference
+    }
+    clean = [f"{mix} ({_labels(better)})" for mix, (better, worse) in wins.items() if better and not worse]
+    mixed = [
+        f"{mix} (better in {_labels(better)}, worse in {_labels(worse)})"
+        for mix, (better, worse) in wins.items()
+        if better and worse
+    ]
+    lost = [f"{mix} ({_labels(worse)})" for mix, (better, worse) in wins.items() if worse and not better]
+    parts = [
+        f"{word} {_listed(names)}"
+        for word, names in (("better without being worse anywhere:", clean), ("both:", mixed), ("only worse:", lost))
+        if names
+    ]
+    what = f"On the {plural(len(rows), 'metric')} that no mix was trained on, against {reference}"
+    return f"{what}: {'; '.join(parts)}." if parts else f"{what}: no mix differs beyond chance."
+
+
+def _of_mix(comparison: AblationComparison, mix: str) -> list[str]:
+    cells = [(row, _cell(row, mix)) for row in comparison.rows]
+    claims = []
+    for word in (BETTER, WORSE):
+        named = [
+            f"{_name(row, cell)} {signed(cell.difference.value)}"
+            for row, cell in cells
+            if cell.verdict == word and cell.difference
+        ]
+        if named:
+            claims.append(f"{word} in {_listed(named)}")
+    open_ = sum(cell.verdict == NO_EVIDENCE for _, cell in cells)
+    rest = f"no evidence in {open_} of {plural(len(cells), 'metric')}" if open_ else ""
+    if not claims and not rest:
+        return []
+    return [f"{mix} against {_reference(comparison)}: {'; '.join([*claims, rest] if rest else claims)}."]
+
+
+def _front(front: Pareto) -> str:
+    plane = f"{metric_label(front.x.metric)} and {metric_label(front.y.metric)}"
+    told = f"Best in {plane} together, by means (the front of the picture): {_listed(front.front)}."
+    if len(front.front) == len(front.points) > 1:
+        told += " No mix is ahead of another in both."
+    return told
+
+
+def _on_seeds(seeds: int) -> str:
+    if seeds == 1:
+        return (
+            "One seed: intervals are over items alone and say what these very runs do. Whether a mix would do the same with "
+            "another seed cannot be told."
+        )
+    told = (
+        f"{plural(seeds, 'seed')}: intervals and verdicts are meant for other seeds and other items like these. "
+        f"The spread over seeds is estimated from {seeds} values a mix, which intervals pay for by their width."
+    )
+    if seeds < FEW_SEEDS:
+        told += (
+            " So few can show differences that are large beside that spread; they cannot show small ones, nor that a mix fails "
+            "now and then, and a mix that is much less stable than the others gets intervals that are too narrow."
+        )
+    return told
+
+
+def _reference(comparison: AblationComparison) -> str:
+    return "the model before training" if comparison.reference == BASE else comparison.reference
+
+
+def _cell(row: MetricRow, mix: str) -> MixCell:
+    return next(cell for cell in row.cells if cell.mix == mix)
+
+
+def _name(row: MetricRow, cell: MixCell) -> str:
+    return metric_label(row.metric) + ("*" if cell.was_reward else "")
+
+
+def _labels(rows: Sequence[MetricRow]) -> str:
+    return ", ".join(metric_label(row.metric) for row in rows)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

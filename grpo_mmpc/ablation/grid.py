@@ -1,0 +1,147 @@
+"""From an ablation file to runs: every combination and seed as one resolved, checked recipe in a folder of its own."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.ablation.spec import AblationSpec, AxisValue, combinations, find_file
+from grpo_mmpc.config import RunConfig, nearest
+from grpo_mmpc.errors import ConfigError
+
+Load = Callable[[Sequence[str]], RunConfig]
+"""Files and overrides to a checked recipe, or ConfigError with all problems: what ``grpo-mmpc train`` does."""
+
+_NAMED = 4
+"""Runs named beside a problem that some of them share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun:
+    """One run of the grid."""
+
+    mix: str
+    """Name of the combination."""
+    seed: int
+    config: RunConfig
+    base_key: str
+    """Runs of one key start from the same model and are measured on the same items: one evaluation of it serves all."""
+
+    @property
+    def name(self) -> str:
+        """``bleu/seed-0``, also where it lies."""
+        return f"{self.mix}/seed-{self.seed}"
+
+
+def expand(
+    spec: AblationSpec, overrides: Sequence[str] = (), *, path: Path, folder: Path, load: Load
+) -> list[PlannedRun]:
+    """Every run, checked, seed by seed so that an ablation that is stopped early holds whole comparisons.
+
+    Args:
+        spec: The ablation.
+        overrides: ``key=value`` for every run, over those of the file.
+        path: Its file, for messages and relative names.
+        folder: Of the ablation.
+        load: Loads and checks one recipe.
+
+    Raises:
+        ConfigError: With the problems of all runs at once, and which runs have each.
+    """
+    names = combinations(spec)
+    problems: dict[str, list[str]] = defaultdict(list)
+    runs = []
+    for seed in spec.seeds:
+        for mix, chosen in names.items():
+            run_dir = folder / mix / f"seed-{seed}"
+            changes = [*_changes(spec, chosen, overrides), f"run_dir={json.dumps(str(run_dir))}", f"seed={seed}"]
+            arguments = [*_files(spec, chosen, path=path), *changes]
+            try:
+                config = load(arguments)
+            except ConfigError as error:
+                for problem in error.problems:
+                    # What a file says differs by seed in nothing but the folder.
+                    text = problem.replace("command line: ", f"{path}: ", 1)
+                    problems[text].append(f"{mix}/seed-{seed}")
+                continue
+            # Evaluated once for all runs, see base_key.
+            config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"before": False})})
+            runs.append(PlannedRun(mix=mix, seed=seed, config=config, base_key=_base_key(config)))
+    total = len(spec.seeds) * len(names)
+    found = [f"{text} ({_where(where, total)})" for text, where in problems.items()]
+    found += [f"{path}: {problem}" for problem in _metric_problems(spec, runs)]
+    if found:
+        raise ConfigError(found)
+    return runs
+
+
+def _files(spec: AblationSpec, chosen: Sequence[AxisValue], *, path: Path) -> list[str]:
+    names = [*spec.base, *(name for value in chosen for name in value.files)]
+    return [str(find_file(name, ablation=path)) for name in names]
+
+
+def _changes(spec: AblationSpec, chosen: Sequence[AxisValue], overrides: Sequence[str]) -> list[str]:
+    def written(changes: Mapping[str, Any]) -> list[str]:
+        return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
+
+    return [*written(spec.overrides), *overrides, *(line for value in chosen for line in written(value.set))]
+
+
+def _base_key(config: RunConfig) -> str:
+    """All that an evaluation of the untrained model depends on."""
+    evaluation = config.evaluation.model_dump(mode="json")
+    for name in ("before", "checkpoints", "best", "on_error", "resamples", "controls"):
+        del evaluation[name]
+    data = config.data.model_dump(mode="json", exclude={"max_train_items"})
+    model, rollout = config.model.model_dump(mode="json"), config.rollout.model_dump(mode="json")
+    return json.dumps([model, rollout, data, config.evaluation_tasks, evaluation], sort_keys=True)
+
+
+def _where(runs: Sequence[str], total: int) -> str:
+    if len(runs) == total:
+        return "all runs"
+    more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
+    return ", ".join(runs[:_NAMED]) + more
+
+
+def _metric_problems(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
+    """Metrics that the file names and that no run, or not every run, evaluates."""
+    # heavy: imported on use
+    from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
+
+    problems = []
+    named = [("metrics", name) for name in spec.metrics or ()] + [("pareto", name) for name in spec.pareto or ()]
+    for key, name in dict.fromkeys(named):
+        for run in runs:
+            task, _, metric = name.partition(".")
+            known = METRICS_OF_MODE[run.config.evaluation.mode]
+            if task not in run.config.evaluation_tasks:
+                problems.append(f"{key}: {name} is of a task that {run.name} does not evaluate; expected TASK.METRIC")
+            elif metric not in known and not metric.startswith("attribute_recall_"):
+                problems.append(f"{key}: no metric {metric!r}; {nearest(metric, known)}")
+            elif metric in known and (task not in known[metric].tasks or known[metric].of_set is not None):
+                problems.append(f"{key}: {metric} has no value per item in {task}")
+            else:
+                continue
+            break
+    return problems
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> str:
+    """The first key by which two configurations differ, with both values; empty if they are equal."""
+    for key in dict.fromkeys([*old, *new]):
+        ours, theirs = old.get(key), new.get(key)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            found = first_difference(ours, theirs, prefix=f"{prefix}{key}.")
+            if found:
+                return found
+        elif ours != theirs:
+            return f"{prefix}{key} was {_short(ours)}, is now {_short(theirs)}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."

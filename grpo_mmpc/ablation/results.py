@@ -1,0 +1,161 @@
+"""What the runs of an ablation left on disk: evaluations, costs, and whether all mixes saw the same data."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from grpo_mmpc.ablation.attempt import log_tail
+from grpo_mmpc.ablation.grid import PlannedRun
+from grpo_mmpc.ablation.jobs import Job, State, state_of
+from grpo_mmpc.evaluation.pairing import Evaluation, read_evaluation
+from grpo_mmpc.evaluation.trained import trained_rewards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A job that has no result."""
+
+    name: str
+    state: str
+    """One of ``jobs.State``."""
+    tail: str
+    """The last lines of its log; empty if it never ran."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one run took."""
+
+    wall_s: float | None
+    """Of all attempts that were seen to end; None if none was. One that was killed together with the ablation is not
+    counted."""
+    training_s: float | None
+    """Sum over steps; None without logged steps."""
+    tokens_per_s: float | None
+    """Median over steps of completion tokens by seconds of the whole step."""
+    reward_s: float | None
+    """Sum over steps of the time that the trainer waited for rewards; None without logged steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """One finished run."""
+
+    mix: str
+    seed: int
+    folder: Path
+    evaluation: Evaluation
+    rewards: Mapping[str, Sequence[str]]
+    """By task, rewards with a positive weight."""
+    steps: list[Mapping[str, Any]]
+    """Rows of ``metrics.jsonl``."""
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Everything that is there."""
+
+    runs: list[RunResult]
+    base: Mapping[str, Evaluation]
+    """Evaluation of the untrained model, by mix."""
+    missing: list[Missing]
+    data_order: Mapping[int, str]
+    """By seed: empty if all mixes saw the same prompts in every step, else where they first differ."""
+
+    def of(self, mix: str) -> list[RunResult]:
+        """Runs of a mix, by seed."""
+        return sorted((run for run in self.runs if run.mix == mix), key=lambda run: run.seed)
+
+
+def collect(planned: Sequence[PlannedRun], jobs: Sequence[Job]) -> Results:
+    """Read whatever has finished; everything else is listed as missing."""
+    by_name = {job.name: job for job in jobs}
+    keys = list(dict.fromkeys(run.base_key for run in planned))
+    missing = [
+        Missing(name=job.name, state=state, tail=log_tail(job))
+        for job in jobs
+        if (state := state_of(job)) != State.FINISHED
+    ]
+    absent = {job.name for job in missing}
+    finished = [run for run in planned if run.name not in absent]
+    # One object for all mixes that share it.
+    untrained = {
+        key: read_evaluation(by_name[f"base-{number}"].final)
+        for number, key in enumerate(keys)
+        if f"base-{number}" not in absent
+    }
+    base = {run.mix: untrained[run.base_key] for run in planned if run.base_key in untrained}
+    runs = [_result(run, by_name[run.name]) for run in finished]
+    return Results(runs=runs, base=base, missing=missing, data_order=_data_order(runs))
+
+
+def prompts_by_step(run_dir: Path) -> dict[str, list[str]]:
+    """Prompt ids of every rollout file, in the order in which they were sampled."""
+    import pyarrow.parquet as pq  # heavy: imported on use
+
+    files = sorted((run_dir / "rollouts").glob("step-*.parquet"))
+    return {file.stem: pq.read_table(file, columns=["prompt_id"])["prompt_id"].to_pylist() for file in files}
+
+
+def _result(run: PlannedRun, job: Job) -> RunResult:
+    steps = _json_lines(job.folder / "metrics.jsonl")
+    return RunResult(
+        mix=run.mix,
+        seed=run.seed,
+        folder=job.folder,
+        evaluation=read_evaluation(job.final),
+        rewards=trained_rewards(job.folder),
+        steps=steps,
+        cost=_cost(steps, _json_lines(job.attempts)),
+    )
+
+
+def _cost(steps: Sequence[Mapping[str, Any]], attempts: Sequence[Mapping[str, Any]]) -> Cost:
+    times = [float(row["step_time"]) for row in steps if row.get("step_time") is not None]
+    speeds = [float(row["tokens_per_second"]) for row in steps if row.get("tokens_per_second")]
+    waits = [float(row["reward_time/wait"]) for row in steps if row.get("reward_time/wait") is not None]
+    return Cost(
+        wall_s=sum(float(row["seconds"]) for row in attempts) if attempts else None,
+        training_s=sum(times) if times else None,
+        tokens_per_s=median(speeds) if speeds else None,
+        reward_s=sum(waits) if waits else None,
+    )
+
+
+def _data_order(runs: Sequence[RunResult]) -> dict[int, str]:
+    by_seed: dict[int, list[RunResult]] = defaultdict(list)
+    for run in runs:
+        by_seed[run.seed].append(run)
+    found = {}
+    for seed, group in by_seed.items():
+        first, *others = [(run, prompts_by_step(run.folder)) for run in group]
+        differing = [
+            f"{first[0].mix} and {run.mix} at {step}"
+            for run, prompts in others
+            for step in [next((s for s in first[1] if prompts.get(s) != first[1][s]), None)]
+            if step is not None
+        ]
+        found[seed] = differing[0] if differing else ""
+    return found
+
+
+def _json_lines(path: Path) -> list[Mapping[str, Any]]:
+    """Objects of a file of lines; a line that a kill cut in half is left out."""
+    rows: list[Mapping[str, Any]] = []
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

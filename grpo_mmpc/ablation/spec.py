@@ -1,0 +1,121 @@
+"""The ablation file: base recipe, axes, seeds, reference."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from grpo_mmpc.config import nearest, read_yaml
+from grpo_mmpc.errors import ConfigError
+
+BASE = "base"
+"""As ``reference``: the model before training."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class AxisValue(_Section):
+    """One named value of an axis: what it changes in the base recipe."""
+
+    files: list[str] = []
+    """YAML files, merged over the base in this order."""
+    set: dict[str, Any] = {}
+    """Dotted keys and their values, applied last of all."""
+
+
+class AblationSpec(_Section):
+    """What is run and how it is judged."""
+
+    name: str
+    """Of the folder, ``runs/ablations/NAME``, and the page."""
+    base: Annotated[list[str], Field(min_length=1)]
+    """Recipe files, merged left to right."""
+    overrides: dict[str, Any] = {}
+    """Dotted keys and values for every run, applied after all files and before an axis value's ``set``."""
+    axes: Annotated[dict[str, dict[str, AxisValue]], Field(min_length=1)]
+    """By axis, its values by name. Runs are all combinations; a combination is called by its values, ``bleu+low``."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    """The same for every combination, so that runs of one seed see the same data in the same order."""
+    reference: str
+    """The combination that others are compared with, or ``base``: the model before training."""
+    metrics: list[str] | None = None
+    """``TASK.METRIC`` that verdicts are given for; p-values are corrected for all of them together. Null means every
+    metric that was evaluated with a value per item."""
+    pareto: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    """Two of ``TASK.METRIC``: the axes of the Pareto picture."""
+    launcher: str = ""
+    """What starts a run on several processes, such as ``accelerate launch --config_file FILE``; empty: one process."""
+
+
+def load_ablation(path: Path) -> AblationSpec:
+    """Read and check an ablation file, without the recipes in it.
+
+    Raises:
+        ConfigError: With every problem of the file.
+    """
+    content = read_yaml(path)
+    try:
+        spec = AblationSpec.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError([f"{path}: {_explain(detail)}" for detail in error.errors()]) from None
+    problems = [f"{path}: {problem}" for problem in _problems(spec)]
+    if problems:
+        raise ConfigError(problems)
+    return spec
+
+
+def find_file(name: str, *, ablation: Path) -> Path:
+    """A recipe named in an ablation file: relative to the working directory, or else to the ablation file."""
+    return next((path for path in (Path(name), ablation.parent / name) if path.is_file()), Path(name))
+
+
+def _problems(spec: AblationSpec) -> list[str]:
+    names = [("name", spec.name), *(("axes", axis) for axis in spec.axes)]
+    names += [(f"axes.{axis}", value) for axis, values in spec.axes.items() for value in values]
+    problems = [
+        f"{key}: {name!r} becomes part of a path; use letters, digits, '.', '_' and '-', not first"
+        for key, name in names
+        if not _NAME.fullmatch(name)
+    ]
+    problems += [f"axes.{axis}: has no values" for axis, values in spec.axes.items() if not values]
+    if len(set(spec.seeds)) < len(spec.seeds):
+        problems.append(f"seeds: a seed appears twice in {spec.seeds}")
+    if BASE in combinations(spec):
+        problems.append(f"axes: {BASE!r} is the model before training; choose another name")
+    elif spec.reference not in {BASE, *combinations(spec)}:
+        problems.append(f"reference: no run {spec.reference!r}; {nearest(spec.reference, [BASE, *combinations(spec)])}")
+    return problems
+
+
+def combinations(spec: AblationSpec) -> dict[str, list[AxisValue]]:
+    """Every combination of axis values by its name, the last axis changing fastest."""
+    found: dict[str, list[AxisValue]] = {"": []}
+    for values in spec.axes.values():
+        found = {
+            f"{name}+{value}" if name else value: [*chosen, changes]
+            for name, chosen in found.items()
+            for value, changes in values.items()
+        }
+    return found
+
+
+def _explain(detail: Any) -> str:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        section = AxisValue if len(location) > 1 else AblationSpec
+        return f"{key}: unknown key; {nearest(location[-1], section.model_fields)}"
+    if detail["type"] == "missing":
+        return f"{key}: is required and missing"
+    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, found {detail['input']!r}"
+
+
+def to_yaml(spec: AblationSpec) -> str:
+    """The ablation as it was understood."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,172 @@
+"""``grpo-mmpc ablate``: a grid of mixes and seeds, run, compared, put on one page."""
+
+import argparse
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpo_mmpc.ablation.attempt import Outcome
+    from grpo_mmpc.ablation.grid import PlannedRun
+    from grpo_mmpc.ablation.jobs import Job
+    from grpo_mmpc.ablation.spec import AblationSpec
+    from grpo_mmpc.config import RunConfig
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "ablate",
+        help="run a recipe under several mixes and seeds and compare them on one page",
+        description=(
+            "Checks every run first, runs those that are not finished, and compares what is there. Stopped or killed, the "
+            "same command goes on where it was."
+        ),
+        epilog="example: grpo-mmpc ablate recipes/ablations/nano_reward_mixes.yaml   (two CPU cores, about 20 minutes)",
+    )
+    parser.add_argument(
+        "recipe", nargs="+", metavar="ABLATION|KEY=VALUE", help="ablation file, then overrides of all runs"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the ablation (default: runs/ablations/NAME)")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where runs run (%(default)s)")
+    parser.add_argument(
+        "--parallel", type=_positive, metavar="N", help="runs at once (default: as GPUs or cores allow)"
+    )
+    parser.add_argument("--gpus-per-run", type=_not_negative, metavar="N", help="default: one where there are any")
+    parser.add_argument(
+        "--cpus-per-run", type=_positive, metavar="N", help="threads of a run (default: its share of cores)"
+    )
+    parser.add_argument(
+        "--retries",
+        type=_not_negative,
+        default=1,
+        metavar="N",
+        help="further attempts of a run that fails (%(default)s)",
+    )
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of a running cluster; default: start one on this machine"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="start runs again whose recipe has changed")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--check", action="store_true", help="only check every run and print the grid")
+    group.add_argument("--report-only", action="store_true", help="only compare what is there and write the page")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, run, compare; returns 0 if every run has finished, 130 if it was stopped, else 1."""
+    # heavy: imported on use
+    from grpo_mmpc.ablation.folder import only_one, share_base
+    from grpo_mmpc.ablation.grid import expand
+    from grpo_mmpc.ablation.jobs import jobs_of, write_configs
+    from grpo_mmpc.ablation.spec import load_ablation, to_yaml
+
+    path = Path(arguments.recipe[0])
+    spec = load_ablation(path)
+    folder = arguments.out or Path("runs/ablations") / spec.name
+    print(f"checking the recipes of {path} ...", file=sys.stderr, flush=True)
+    runs = expand(spec, arguments.recipe[1:], path=path, folder=folder, load=_load)
+    jobs = jobs_of(runs, folder=folder, launcher=spec.launcher)
+    if arguments.check:
+        _print_grid(spec, runs, jobs)
+        return 0
+    with only_one(folder):
+        outcomes: Mapping[str, Outcome] = {}
+        if not arguments.report_only:
+            write_configs(runs, jobs, overwrite=arguments.overwrite)
+            (folder / "ablation.yaml").write_text(to_yaml(spec), encoding="utf-8")
+            outcomes = _run_jobs(jobs, arguments)
+            share_base(runs, jobs)
+        return _report(spec, runs, jobs, outcomes, folder=folder)
+
+
+def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> Mapping[str, "Outcome"]:
+    # heavy: imported on use
+    from grpo_mmpc.ablation.jobs import State, state_of
+    from grpo_mmpc.ablation.local import run_local, slots
+    from grpo_mmpc.ablation.progress import Board
+
+    states = {job.name: state_of(job) for job in jobs}
+    to_do = [job for job in jobs if states[job.name] != State.FINISHED]
+    continued = sum(states[job.name] in (State.PARTLY_TRAINED, State.TRAINED) for job in to_do)
+    print(f"{len(jobs) - len(to_do)} of {len(jobs)} jobs are finished, {continued} will be continued", flush=True)
+    if not to_do:
+        return {}
+    board = Board(to_do, already=len(jobs) - len(to_do))
+    if arguments.engine == "ray":
+        from grpo_mmpc.ablation.ray_engine import run_ray
+
+        return run_ray(
+            to_do,
+            address=arguments.ray_address,
+            parallel=arguments.parallel,
+            gpus_per_run=arguments.gpus_per_run,
+            cpus_per_run=arguments.cpus_per_run,
+            retries=arguments.retries,
+            board=board,
+        )
+    given = slots(parallel=arguments.parallel, gpus_per_run=arguments.gpus_per_run, cpus_per_run=arguments.cpus_per_run)
+    return run_local(to_do, given=given, retries=arguments.retries, board=board)
+
+
+def _report(
+    spec: "AblationSpec",
+    runs: Sequence["PlannedRun"],
+    jobs: Sequence["Job"],
+    outcomes: Mapping[str, "Outcome"],
+    *,
+    folder: Path,
+) -> int:
+    # heavy: imported on use
+    from grpo_mmpc.ablation.report import write_report
+
+    report = write_report(spec, runs, jobs, folder=folder)
+    for sentence in report.sentences:
+        print(sentence)
+    for path in report.paths:
+        print(f"written to {path}")
+    missing = [job.name for job in jobs if job.name in report.missing]
+    if not missing:
+        print(f"next: open {report.paths[0]}, or grpo-mmpc report {runs[0].config.run_dir}")
+        return 0
+    stopped = any(outcome.stopped for outcome in outcomes.values()) or len(outcomes) < len(missing)
+    print(f"{len(missing)} of {len(jobs)} jobs have no result: {', '.join(missing)}; the same command continues them")
+    return 130 if outcomes and stopped and all(o.finished or o.stopped for o in outcomes.values()) else 1
+
+
+def _print_grid(spec: "AblationSpec", runs: Sequence["PlannedRun"], jobs: Sequence["Job"]) -> None:
+    # heavy: imported on use
+    from grpo_mmpc.ablation.jobs import state_of
+
+    states = {job.name: state_of(job) for job in jobs}
+    for entry in runs:
+        rewards = ", ".join(f"{spec_.name} {spec_.weight:g}" for spec_ in entry.config.rewards.mix if spec_.weight)
+        steps = entry.config.trainer.get("max_steps", "?")
+        print(f"{entry.name:<32} {states[entry.name]:<16} {steps} steps  {entry.config.rewards.aggregation}: {rewards}")
+    num_bases = len({entry.base_key for entry in runs})
+    print(f"{len(runs)} runs, compared with {spec.reference}; the untrained model is evaluated {num_bases} time(s)")
+
+
+def _load(arguments: Sequence[str]) -> "RunConfig":
+    from grpo_mmpc.cli.recipe import load_recipe
+
+    # It says each time that it is checking a recipe; that was said once for all.
+    with redirect_stderr(io.StringIO()):
+        return load_recipe(arguments)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value

@@ -1,0 +1,132 @@
+"""From run folders to verdicts, words and the page, on fake runs whose numbers are known."""
+
+import csv
+import json
+import re
+
+import pytest
+
+from grpo_mmpc.ablation.comparison import compare
+from grpo_mmpc.ablation.crossed import Estimate
+from grpo_mmpc.ablation.findings import findings
+from grpo_mmpc.ablation.local import run_local
+from grpo_mmpc.ablation.pareto import Pareto, Point, pareto
+from grpo_mmpc.ablation.progress import Board
+from grpo_mmpc.ablation.report import write_report
+from grpo_mmpc.ablation.results import collect
+from grpo_mmpc.ablation.spec import load_ablation
+from grpo_mmpc.evaluation.statistics import BETTER
+
+
+@pytest.fixture
+def finished(planned, monkeypatch, tmp_path):
+    """Two mixes x two seeds, all fakes done: bleu 0.34 + 0.001 seed, token_f1 0.2 above, the untrained model 0.24."""
+    monkeypatch.setenv("FAKE_STEP_S", "0")
+
+    def run(**changes):
+        folder, runs, jobs = planned(pareto=["image_to_text.bleu", "image_to_text.rouge_l"], **changes)
+        run_local(jobs[1:], given=[{}, {}], retries=0, board=Board(jobs[1:], already=1))
+        return folder, runs, jobs, load_ablation(tmp_path / "fake.yaml")
+
+    return run
+
+
+def test_means_differences_marks_and_verdicts(finished):
+    _, runs, jobs, _ = finished()
+    results = collect(runs, jobs)
+    comparison = compare(results, mixes=["bleu", "token_f1"], reference="bleu", metrics=None, resamples=300)
+    bleu, rouge = comparison.rows
+    reference, other = bleu.cells
+    # Items add 0, 0.02 .. 0.08 in turn, 0.04 on average; seeds 0 and 1 add 0 and 0.001.
+    assert reference.by_seed == pytest.approx({0: 0.34, 1: 0.341})
+    assert reference.level.value == pytest.approx(0.3405)
+    assert bleu.base == pytest.approx(0.24)
+    assert other.difference.value == pytest.approx(0.2)
+    assert (reference.was_reward, other.was_reward) == (True, False)
+    assert (bleu.trained_by, rouge.trained_by) == (["bleu"], [])
+    assert (reference.verdict, other.verdict) == ("", BETTER)
+    assert comparison.family == 2  # one mix against the reference, two metrics
+    assert results.data_order == {0: "", 1: ""}
+    assert findings(comparison, None)[:2] == [
+        "On the 1 metric that no mix was trained on, against bleu: better without being worse anywhere: token_f1 (ROUGE-L).",
+        "token_f1 against bleu: better in BLEU +0.200 and ROUGE-L +0.200.",
+    ]
+
+
+def test_the_model_before_training_can_be_the_reference(finished):
+    _, runs, jobs, _ = finished(reference="base")
+    comparison = compare(
+        collect(runs, jobs), mixes=["bleu", "token_f1"], reference="base", metrics=["image_to_text.rouge_l"]
+    )
+    [row] = comparison.rows
+    assert [cell.difference.value for cell in row.cells] == pytest.approx([0.1005, 0.3005])
+    assert "against the model before training" in findings(comparison, None)[0]
+
+
+def test_the_page_holds_verdict_picture_examples_and_nothing_unescaped(finished):
+    folder, runs, jobs, spec = finished()
+    report = write_report(spec, runs, jobs, folder=folder)
+    page = report.paths[0].read_text("utf-8")
+    assert report.sentences[0] in page
+    assert report.missing == set()
+    for part in (
+        "Every mix, every metric",
+        'class="pareto"',
+        "Where mixes differ most",
+        "&lt;script&gt;",
+        "Training curves",
+        "2 seeds:",
+    ):
+        assert part in page
+    assert not re.search(r"<script|<b>mug|(?:src|href)=\"(?!data:)", page)
+    content = json.loads(report.paths[1].read_text())
+    assert content["pareto"]["front"] == ["token_f1"]
+    assert content["costs"]["bleu"]["tokens_per_s"] == 100.0
+    rows = list(csv.DictReader(report.paths[2].open(encoding="utf-8")))
+    assert [(row["metric"], row["mix"], row["verdict"]) for row in rows] == [
+        ("bleu", "bleu", ""),
+        ("bleu", "token_f1", "better"),
+        ("rouge_l", "bleu", ""),
+        ("rouge_l", "token_f1", "better"),
+    ]
+
+
+def test_a_page_is_built_from_what_is_there_and_says_what_is_missing(planned, tmp_path):
+    folder, runs, jobs = planned()
+    spec = load_ablation(tmp_path / "fake.yaml")
+    assert write_report(spec, runs, jobs, folder=folder).sentences == [
+        "No run has finished: there is nothing to compare yet."
+    ]
+    jobs[1].log.parent.mkdir(parents=True, exist_ok=True)
+    jobs[1].log.write_text("CUDA out of <memory>\n")
+    (folder / "token_f1" / "fail").touch()
+    run_local(jobs[1:], given=[{}], retries=0, board=Board(jobs, already=0))
+    report = write_report(spec, runs, jobs, folder=folder)
+    assert report.missing == {"token_f1/seed-0", "token_f1/seed-1"}
+    page = report.paths[0].read_text("utf-8")
+    assert "Not run, or not finished" in page
+    assert "the fake run was told to fail" in page
+
+
+def test_mixes_that_saw_other_prompts_are_told_of(finished):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder, runs, jobs, _ = finished()
+    pq.write_table(pa.table({"prompt_id": ["other"]}), folder / "token_f1/seed-1/rollouts/step-000002.parquet")
+    assert collect(runs, jobs).data_order == {0: "", 1: "bleu and token_f1 at step-000002"}
+
+
+def test_the_front_holds_what_no_other_mix_beats_in_both(finished):
+    def at(value):
+        return Estimate(value=value, interval=None, p=None, se_items=0, se_seeds=0, degrees=0)
+
+    _, runs, jobs, spec = finished()
+    comparison = compare(collect(runs, jobs), mixes=["bleu", "token_f1"], reference="bleu", metrics=None, resamples=200)
+    front = pareto(comparison, spec.pareto)
+    assert front.front == ["token_f1"]
+    assert pareto(comparison, None) is None
+    points = [Point(mix="a", x=at(1.0), y=at(0.0), on_front=True), Point(mix="b", x=at(0.0), y=at(1.0), on_front=True)]
+    assert (
+        "No mix is ahead of another in both." in findings(comparison, Pareto(x=front.x, y=front.y, points=points))[-1]
+    )

@@ -1,0 +1,100 @@
+"""Means over seeds and items: golden numbers, coverage and false findings by simulation."""
+
+import numpy as np
+import pytest
+
+from grpo_mmpc.ablation.crossed import SeedVariance, estimate, pooled_variance, replicate_values, seed_weights
+
+R = 500
+
+
+def mean(sums, count):
+    return sums[..., 0] / count
+
+
+def judge(matrix, *, seed, pooled=None):
+    """Estimate of ``[S, N]`` values."""
+    replicates = replicate_values(matrix[:, :, None], aggregate=mean, resamples=R, seed=[seed])
+    weights = seed_weights(num_seeds=len(matrix), resamples=R, seed=[seed, 1])
+    return estimate(matrix.mean(axis=1), replicates, weights, num_items=matrix.shape[1], pooled=pooled)
+
+
+def test_standard_errors_of_seeds_and_items_by_hand():
+    # Seeds add 0, 1, 2: variance 1, of their mean 1/3. Items add -3 .. 3 (7 items): sample variance 28/6, of their mean 28/42.
+    matrix = np.array([[0.0], [1.0], [2.0]]) + np.arange(-3.0, 4.0)
+    found = judge(matrix, seed=0)
+    assert found.value == pytest.approx(1.0)
+    assert found.se_seeds == pytest.approx((1 / 3) ** 0.5)
+    assert found.se_items == pytest.approx((28 / 42) ** 0.5, rel=0.1)
+    # Satterthwaite: (1/3 + 2/3)^2 / ((1/3)^2 / 2 + (2/3)^2 / 6) = 1 / (1/18 + 2/27) = 7.71
+    assert found.degrees == pytest.approx(7.71, rel=0.15)
+
+
+def test_when_seeds_alone_differ_the_interval_is_that_of_t_with_two_degrees():
+    # Means 0, 1, 2: standard error 0.577, t quantile 4.303, so 1 +- 2.48 - and p of t = 1.732 with 2 degrees is 0.225.
+    matrix = np.array([[0.0], [1.0], [2.0]]) + 1e-6 * np.arange(-3.0, 4.0)
+    found = judge(matrix, seed=1)
+    assert found.degrees == pytest.approx(2.0, rel=1e-3)
+    assert found.p == pytest.approx(0.225, abs=0.001)
+    assert found.interval.low < 0 < 1 < 2 < found.interval.high
+    assert found.interval.high - found.interval.low == pytest.approx(2 * 2.48, rel=0.15)
+
+
+def test_one_seed_gives_an_interval_over_items_and_says_so():
+    found = judge(np.arange(30.0)[None] / 30, seed=2)
+    assert found.se_seeds is None
+    assert found.degrees == pytest.approx(29)
+
+
+def test_equal_runs_are_no_finding_and_too_few_items_have_no_interval():
+    same = judge(np.zeros((3, 20)), seed=3)
+    assert (same.value, same.p, tuple(same.interval)) == (0.0, 1.0, (0.0, 0.0))
+    few = judge(np.ones((3, 5)), seed=3)
+    assert (few.interval, few.p) == (None, None)
+
+
+def test_a_mix_that_never_varies_is_not_surer_than_what_the_others_tell_of_seeds():
+    pooled = SeedVariance(variance=0.01, degrees=4)
+    found = judge(np.zeros((3, 20)), seed=6, pooled=pooled)
+    assert tuple(found.interval) == pytest.approx(
+        (-0.2776, 0.2776), abs=1e-3
+    )  # 0.1 x the t quantile of 4 degrees, 2.776
+    assert found.p == 1.0
+
+
+def test_pooled_variance_of_differences_leaves_out_what_a_seed_does_to_all_mixes():
+    # Two mixes, three seeds. The difference is 1, 1, 4: variance 3, of its mean 3/3 = 1. Adding 10 to a seed changes nothing.
+    values = np.array([[0.0, 10.0, 0.0], [1.0, 11.0, 4.0]])
+    pooled = pooled_variance(values, of_difference=True)
+    assert (pooled.variance, pooled.degrees) == (pytest.approx(1.0), 2)
+    # Of a level: mean of both mixes' variances (100/3 and 79/3 = 26.33), by three seeds.
+    level = pooled_variance(values, of_difference=False)
+    assert (level.variance, level.degrees) == (pytest.approx((100 / 3 + 79 / 3) / 2 / 3), 4)
+    assert pooled_variance(values[:, :1], of_difference=True) is None
+
+
+def test_all_runs_see_the_same_resampled_items_and_the_same_entropy_repeats_them():
+    sums = np.random.default_rng(0).normal(size=(2, 12, 1))
+    sums[1] = sums[0]
+    draws = replicate_values(sums, aggregate=mean, resamples=50, seed=[4])
+    assert np.array_equal(draws[:, 0], draws[:, 1])
+    assert np.array_equal(draws, replicate_values(sums, aggregate=mean, resamples=50, seed=[4]))
+
+
+@pytest.mark.parametrize(
+    ("of_seeds", "of_items", "of_answers"), [(0.0, 1.0, 1.0), (0.1, 1.0, 1.0), (0.3, 0.3, 1.0), (1.0, 0.1, 0.1)]
+)
+def test_intervals_of_three_seeds_cover_the_truth_about_95_times_in_100(of_seeds, of_items, of_answers):
+    generator, covered, false = np.random.default_rng(5), 0, 0
+    repeats, mixes, items = 250, 4, 60
+    for repeat in range(repeats):
+        # Two mixes differ by nothing: what is left of seed, item and answer in their difference; two more tell of seeds.
+        seeds = of_seeds * generator.normal(size=(mixes, 3)) / 2**0.5
+        parts = of_items * generator.normal(size=items) + of_answers * generator.normal(size=(3, items))
+        matrix = (seeds[0] - seeds[1])[:, None] + parts
+        found = judge(matrix, seed=repeat, pooled=pooled_variance(seeds, of_difference=True))
+        covered += found.interval.low <= 0 <= found.interval.high
+        false += found.p <= 0.05
+    # 250 draws: the standard error of 95 % is 1.4 %; wide is allowed, narrow is not.
+    assert covered / repeats >= 0.92
+    assert false / repeats <= 0.08

@@ -1,0 +1,195 @@
+"""Runs: continued run by run, retried, refused when they changed, and never left behind."""
+
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from grpo_mmpc.ablation.folder import only_one, share_base
+from grpo_mmpc.ablation.jobs import State, command_of, state_of, write_configs
+from grpo_mmpc.ablation.local import run_local, slots
+from grpo_mmpc.ablation.progress import Board
+from grpo_mmpc.ablation.results import prompts_by_step
+from grpo_mmpc.errors import ConfigError
+
+HERE = Path(__file__).parent
+
+
+def starts(folder: Path) -> list[list[str]]:
+    path = folder / "starts.log"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def num_checkpoints(folder: Path) -> int:
+    return len(list(folder.glob("*/seed-*/checkpoints/*/trainer_state.json")))
+
+
+def alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_for(condition, *, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def drive(jobs, folder: Path, *, step_s: float) -> subprocess.Popen:
+    (folder / "jobs.pickle").write_bytes(pickle.dumps(jobs))
+    command = [sys.executable, str(HERE / "drive.py"), str(folder / "jobs.pickle"), str(folder)]
+    return subprocess.Popen(command, env=os.environ | {"FAKE_STEP_S": str(step_s)}, text=True, stdout=subprocess.PIPE)
+
+
+def run_all(jobs, *, retries: int = 0):
+    return run_local(jobs, given=[{}, {}], retries=retries, board=Board(jobs, already=0))
+
+
+def test_an_ablation_killed_twice_leaves_no_process_and_ends_with_every_run_finished(planned):
+    folder, _, jobs = planned(overrides={"trainer.max_steps": 5})
+    for kill in (1, 2):
+        before, saved = len(starts(folder)), num_checkpoints(folder)
+        parent = drive(jobs, folder, step_s=0.3)
+        wait_for(lambda saved=saved: num_checkpoints(folder) > saved)  # in the middle of the steps
+        pids = [int(pid) for _, pid, *_ in starts(folder)[before:]]
+        assert any(map(alive, pids)), f"kill {kill} came too late to test anything"
+        parent.kill()
+        parent.wait()
+        wait_for(lambda pids=pids: not any(map(alive, pids)), seconds=5)
+    assert any(state_of(job) != State.FINISHED for job in jobs)
+    last = drive(jobs, folder, step_s=0.0)
+    assert last.wait(timeout=60) == 0
+    assert [state_of(job) for job in jobs] == [State.FINISHED] * len(jobs)
+    # Some run went on from its checkpoint; none trained a step twice, and none that had finished was started again.
+    assert any("--resume" in line for line in starts(folder))
+    for job in jobs[1:]:
+        steps = [json.loads(line)["step"] for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
+        assert sorted(set(steps)) == [1, 2, 3, 4, 5]
+    again = len(starts(folder))
+    assert drive(jobs, folder, step_s=0.0).wait(timeout=60) == 0
+    assert len(starts(folder)) == again
+
+
+def test_interrupted_runs_are_asked_to_stop_and_can_be_continued(planned):
+    folder, _, jobs = planned(overrides={"trainer.max_steps": 50})
+    parent = drive(jobs, folder, step_s=0.2)
+    wait_for(lambda: len(starts(folder)) == 2)
+    parent.send_signal(signal.SIGTERM)
+    said, _ = parent.communicate(timeout=30)
+    assert parent.returncode in (0, 130)
+    assert "stopped bleu/seed-0; it can be continued" in said
+    assert not any(alive(int(pid)) for _, pid, *_ in starts(folder))
+    assert len(starts(folder)) == 2  # nothing new was begun
+
+
+def test_a_run_that_fails_is_retried_then_recorded_with_its_last_lines_and_others_go_on(planned, capsys):
+    folder, _, jobs = planned()
+    (folder / "token_f1").mkdir(exist_ok=True)
+    (folder / "token_f1" / "fail").touch()
+    outcomes = run_all(jobs[1:], retries=1)
+    assert {name: outcome.finished for name, outcome in outcomes.items()} == {
+        "bleu/seed-0": True,
+        "bleu/seed-1": True,
+        "token_f1/seed-0": False,
+        "token_f1/seed-1": False,
+    }
+    assert [name for name, *_ in starts(folder)].count("token_f1/seed-0") == 2
+    assert "the fake run was told to fail" in outcomes["token_f1/seed-0"].tail
+    assert "token_f1/seed-0 FAILED (status 1)" in capsys.readouterr().out
+
+
+def test_a_changed_recipe_is_refused_by_name_until_overwrite_and_only_changed_runs_go(planned):
+    _, runs, jobs = planned()
+    run_all(jobs[1:])
+    trainer = runs[0].config.trainer | {"learning_rate": 0.1}
+    changed = [dataclasses.replace(runs[0], config=runs[0].config.model_copy(update={"trainer": trainer})), *runs[1:]]
+    with pytest.raises(ConfigError) as error:
+        write_configs(changed, jobs, overwrite=False)
+    assert "bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1" in str(error.value)
+    assert "bleu/seed-1" not in str(error.value)
+    write_configs(changed, jobs, overwrite=True)
+    assert [state_of(job) for job in jobs[1:]] == [State.WAITING] + [State.FINISHED] * 3
+
+
+def test_one_ablate_at_a_time_in_a_folder(tmp_path):
+    in_use = pytest.raises(ConfigError, match=rf"in use by another ablate \(process {os.getpid()} on")
+    with only_one(tmp_path), in_use, only_one(tmp_path):
+        pass
+    with only_one(tmp_path):
+        pass  # free again
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_started_from(planned):
+    _, _, jobs = planned()
+    job = jobs[1]
+    for step, content in ((1, '{"global_step": 1}'), (2, '{"global')):
+        (job.folder / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+        (job.folder / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json").write_text(content)
+    assert state_of(job) == State.PARTLY_TRAINED
+    assert command_of(job)[-1] == "--resume"
+    assert [path.name for path in (job.folder / "checkpoints").iterdir()] == ["checkpoint-1"]
+
+
+def test_a_run_whose_steps_are_done_only_lacks_its_evaluation(planned):
+    _, _, jobs = planned()
+    job = jobs[1]
+    checkpoint = job.folder / "checkpoints" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 2}')
+    assert state_of(job) == State.TRAINED
+    assert command_of(job)[3:] == [
+        "evaluate",
+        str(job.config),
+        "--checkpoint",
+        str(checkpoint),
+        "--out",
+        str(job.final),
+    ]
+
+
+def test_every_finished_run_receives_the_untrained_evaluation_once(planned):
+    _, runs, jobs = planned()
+    run_all(jobs[1:2])
+    share_base(runs, jobs)
+    share_base(runs, jobs)
+    assert (jobs[1].folder / "evaluations/base/cqbench/summary.json").is_file()
+    assert not jobs[2].folder.exists()
+
+
+def test_prompts_of_a_run_are_read_step_by_step(planned):
+    _, _, jobs = planned()
+    run_all(jobs[1:3])
+    assert prompts_by_step(jobs[1].folder) == {
+        "step-000001": ["0-1-0", "0-1-1", "0-1-2"],
+        "step-000002": ["0-2-0", "0-2-1", "0-2-2"],
+    }
+
+
+def test_gpus_are_given_in_groups_and_cores_shared_out(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    given = slots(parallel=None, gpus_per_run=2, cpus_per_run=None)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in given] == ["4,5", "6,7"]
+    assert {slot["OMP_NUM_THREADS"] for slot in given} == {"4"}
+    with pytest.raises(ConfigError, match="--gpus-per-run is 8, but this machine has 4"):
+        slots(parallel=None, gpus_per_run=8, cpus_per_run=None)
+    with pytest.raises(ConfigError, match="need more than the 4 there are"):
+        slots(parallel=3, gpus_per_run=2, cpus_per_run=None)
+
+
+def test_without_gpus_every_core_runs_one_run_of_one_thread(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
+    given = slots(parallel=None, gpus_per_run=None, cpus_per_run=None)
+    assert given == [{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}] * 2
