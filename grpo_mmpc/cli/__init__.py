@@ -11,7 +11,7 @@ from grpo_mmpc.errors import GrpoMmpcError
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    from grpo_mmpc.cli import compare, complete, data, evaluate, report, rewards, score, serve, train
+    from grpo_mmpc.cli import ablate, compare, complete, data, evaluate, report, rescore, rewards, score, serve, train
 
     parser = argparse.ArgumentParser(
         prog="grpo-mmpc",
@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"grpo-mmpc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (train, evaluate, compare, score, report, complete, rewards, data, serve):
+    for module in (train, evaluate, compare, score, report, ablate, complete, rewards, rescore, data, serve):
         module.add_parser(commands)
     return parser
 

@@ -1,15 +1,68 @@
-"""``grpo-mmpc rewards list``: which rewards are installed."""
+"""``grpo-mmpc rewards``: which there are, what fools them, and how to start one of your own."""
 
 import argparse
-from typing import Any
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpo_mmpc.config.rewards import RewardsSection
+
+_NANO = "nano:catalogue"
 
 
 def add_parser(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("rewards", help="list the installed rewards")
+    """Register the commands."""
+    parser = commands.add_parser("rewards", help="list rewards, see what fools them, start one of your own")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="names, factories, and what each one is")
+
+    listing = actions.add_parser(
+        "list",
+        help="what is installed: range, tasks, needs, summary",
+        description="One line for each installed reward. More about each, and how it can be gamed: rewards/README.md.",
+    )
+    listing.add_argument("--verbose", action="store_true", help="also print each factory with its arguments")
     listing.set_defaults(func=run_list)
+
+    preview = actions.add_parser(
+        "preview",
+        help="how well rewards tell true answers from wrong ones, and how fast",
+        description=(
+            "Take true titles of a catalogue and answers that must lose against them (titles of other items, truncated, "
+            "shuffled, stuffed with keywords, copied from the prompt, empty, over-long), let rewards score all of them, and "
+            "show which reward is fooled by what, its range, its time, and whether it repeats itself. No policy is needed."
+        ),
+        epilog="example: grpo-mmpc rewards preview --catalogue nano:catalogue --mix recipes/preview/nano.yaml",
+    )
+    preview.add_argument(
+        "--catalogue", required=True, metavar="DIR", help=f"catalogue folder, or {_NANO} for the embedded one"
+    )
+    preview.add_argument(
+        "--mix",
+        nargs="+",
+        default=[],
+        metavar="MIX|KEY=VALUE",
+        help="YAML files with a rewards section and overrides; a recipe will do "
+        "(default: every installed reward with its default arguments)",
+    )
+    preview.add_argument("--items", type=_positive, default=200, metavar="N", help="items to look at (%(default)s)")
+    preview.add_argument("--seed", type=int, default=0, metavar="S", help="of items and wrong answers (%(default)s)")
+    preview.add_argument(
+        "--out", type=Path, default=Path("runs/reward_preview"), metavar="DIR", help="where to write (%(default)s)"
+    )
+    preview.set_defaults(func=run_preview)
+
+    new = actions.add_parser(
+        "new",
+        help="write a reward to start from, and its test",
+        description="Write NAME.py with a reward that runs and test_NAME.py with its test; print the line for a recipe.",
+        epilog="example: grpo-mmpc rewards new brand_match",
+    )
+    new.add_argument("name", metavar="NAME", help="a Python name, such as brand_match")
+    new.add_argument("--dir", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)")
+    new.set_defaults(func=run_new)
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -18,12 +71,105 @@ def run_list(arguments: argparse.Namespace) -> int:
 
     from grpo_mmpc.reward_mix import load_factory, registered_rewards
 
-    registered = registered_rewards()
-    width = max((len(name) for name in registered), default=0)
-    for name in sorted(registered):
+    rows = []
+    for name in sorted(registered_rewards()):
         factory = load_factory(name)
-        summary = (inspect.getdoc(factory) or "").partition("\n")[0]
-        print(f"{name:<{width}}  {summary}")
-        print(f"{'':<{width}}  {name}{inspect.signature(factory)}".split(" -> ")[0])
-    print("\nYour own: {name: path/to/file.py:factory, weight: 0.5} in a recipe's rewards.mix")
+        summary = " ".join((inspect.getdoc(factory) or "").partition("\n\n")[0].replace("``", "").split())
+        rows.append((name, *_declared(factory), summary))
+    heads = ("name", "range", "tasks", "needs", "what it is")
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)][:-1]
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() and not arguments.verbose else None
+    for row in (heads, *rows):
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[-1]])[:limit])
+        if arguments.verbose and row is not heads:
+            signature = str(inspect.signature(load_factory(row[0]))).partition(" -> ")[0]
+            print(f"{'':<{widths[0]}}  {row[0]}{signature}")
+    print("\nYour own: grpo-mmpc rewards new NAME. What fools which: grpo-mmpc rewards preview --catalogue DIR")
     return 0
+
+
+def _declared(factory: Callable[..., Any]) -> tuple[str, str, str]:
+    """Range, tasks and needs of a factory's reward with default arguments; dashes where it has none or says nothing."""
+    from grpo_mmpc.errors import GrpoMmpcError
+    from grpo_mmpc.tasks import TASKS
+
+    try:
+        reward = factory()
+    except (TypeError, ValueError, GrpoMmpcError):  # it has no default arguments that work here
+        return "-", "-", "-"
+    declared = getattr(reward, "value_range", None)
+    tasks = tuple(getattr(reward, "tasks", tuple(TASKS)))
+    needs = tuple(getattr(reward, "needs", ()))
+    return (
+        "-" if declared is None else "[{:g}, {:g}]".format(*declared),
+        "both" if set(tasks) == set(TASKS) else ", ".join(tasks),
+        ", ".join(needs) or "nothing",
+    )
+
+
+def run_preview(arguments: argparse.Namespace) -> int:
+    """Score, print the tables, write the files."""
+    # heavy: imported on use
+    from grpo_mmpc.console import quiet_when_redirected
+    from grpo_mmpc.manifest import command_line
+    from grpo_mmpc.reward_bench import preview, told, write_files
+    from grpo_mmpc.tasks import TASKS
+
+    rewards, tasks = _chosen(arguments.mix)
+    quiet_when_redirected()
+    found = preview(
+        rewards,
+        catalogue=_folder(arguments.catalogue),
+        label=arguments.catalogue,
+        tasks=tasks or list(TASKS),
+        is_mix=bool(arguments.mix),
+        items=arguments.items,
+        seed=arguments.seed,
+        command=command_line(),
+        progress=lambda what: print(f"scoring: {what}", file=sys.stderr, flush=True),
+    )
+    paths = write_files(found, arguments.out)
+    print("\n".join(told(found, colour=sys.stdout.isatty())))
+    print(f"\nwritten to {arguments.out}: {', '.join(path.name for path in paths)}")
+    return 0
+
+
+def run_new(arguments: argparse.Namespace) -> int:
+    """Write the files and say what to do with them."""
+    from grpo_mmpc.reward_bench.new_reward import write_new_reward
+
+    new = write_new_reward(arguments.name, folder=arguments.dir)
+    print(f"reward: {new.reward}\ntest:   {new.test}\n\nin a recipe, under rewards.mix:\n  {new.recipe_line}")
+    print(f"\nnext: edit it, then python -m pytest {new.test}")
+    return 0
+
+
+def _chosen(words: list[str]) -> "tuple[RewardsSection, list[str] | None]":
+    """The rewards of a mix with its tasks, or all that are installed."""
+    from grpo_mmpc.cli.recipe import is_file
+    from grpo_mmpc.config import RewardSpec, load_config
+    from grpo_mmpc.config.rewards import RewardsSection
+    from grpo_mmpc.reward_mix import registered_rewards
+
+    if not words:
+        return RewardsSection(mix=[RewardSpec(name=name, weight=0.0) for name in sorted(registered_rewards())]), None
+    # A mixes file is no whole recipe; what it lacks plays no part here.
+    rest = ["run_dir=unused", "model={name_or_path: unused}", "adapter={}", "data={catalogue: unused}"]
+    files = [word for word in words if is_file(word)]
+    config = load_config(files, [*(word for word in words if not is_file(word)), *rest])
+    return config.rewards, list(config.tasks)
+
+
+def _folder(catalogue: str) -> Path:
+    if catalogue == _NANO:
+        from grpo_mmpc.nano.cache import ensure_catalogue
+
+        return ensure_catalogue()
+    return Path(catalogue)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
+    return int(text)

@@ -1,13 +1,18 @@
 """Differences on groups of items, resampled: all items of a task, one category, and the mean over categories."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grpo_mmpc.evaluation.bootstrap import bootstrap_sums, expanded_percentile_interval, studentised_interval
+from grpo_mmpc.evaluation.bootstrap import (
+    bootstrap_sums,
+    column_sums,
+    expanded_percentile_interval,
+    studentised_interval,
+)
 from grpo_mmpc.evaluation.measures import Measure
 from grpo_mmpc.evaluation.permutation import EXACT_ITEMS, every_flip, flipped_sums, permutation_p
 from grpo_mmpc.evaluation.statistics import Floats, Interval, effect_size, min_items
@@ -76,7 +81,11 @@ def flips_of(rows: NDArray[np.int64], measures: Sequence[Measure], settings: Res
 
     Those of several groups add up to those of all their items.
     """
-    halves = np.concatenate([np.empty((len(rows), 0)), *(_halves(measure, rows) for measure in measures)], axis=1)
+    halves = _Table(
+        rows=rows,
+        width=sum(measure.before.shape[1] for measure in measures),
+        columns_of=lambda items: [_differences(measure, items).T / 2 for measure in measures],
+    )
     return flipped_sums(halves, flips=settings.flips, seed=[*_seed(settings, stream), 1])
 
 
@@ -95,15 +104,19 @@ def differences_of(
     if not measures:
         return []
     columns = [_columns(measure, rows) for measure in measures]
-    ends = np.cumsum([block.shape[1] for block in columns])[:-1]
-    table = np.concatenate(columns, axis=1)
-    totals = np.split(table.sum(axis=0), ends)
+    ends = np.cumsum([2 * measure.before.shape[1] + 1 + 2 * measure.is_mean for measure in measures])
+    table = _Table(
+        rows=rows,
+        width=ends[-1],
+        columns_of=lambda items: [block for blocks in columns for block in blocks(items)],
+    )
+    totals = np.split(column_sums(table), ends[:-1])
     draws = bootstrap_sums(table, resamples=settings.resamples, seed=_seed(settings, stream))
     widths = np.cumsum([measure.before.shape[1] for measure in measures])[:-1]
     return [
         _difference(measure, rows, total=total, draws=drawn, flips=flipped)
         for measure, total, drawn, flipped in zip(
-            measures, totals, np.split(draws, ends, axis=1), np.split(flips, widths, axis=1), strict=True
+            measures, totals, np.split(draws, ends[:-1], axis=1), np.split(flips, widths, axis=1), strict=True
         )
     ]
 
@@ -141,21 +154,50 @@ def _seed(settings: Resampling, stream: str) -> list[int]:
     return [settings.seed, zlib.crc32(stream.encode())]
 
 
-def _halves(measure: Measure, rows: NDArray[np.int64]) -> Floats:
-    halves: Floats = (measure.after[rows] - measure.before[rows]) / 2
-    return halves
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """``[N, width]``, built anew for every block of rows that is read: whole, it would outweigh the scores."""
+
+    rows: NDArray[np.int64]
+    """Items of the group, ``[N]``."""
+    width: int
+    columns_of: Callable[[NDArray[np.int64]], list[Floats]]
+    """Items ``[n]`` -> columns, ``[..., n]`` each."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), self.width
+
+    def __getitem__(self, part: slice) -> Floats:
+        items = self.rows[part]
+        block: Floats = np.concatenate([np.empty((0, len(items))), *self.columns_of(items)]).T
+        return block
 
 
-def _columns(measure: Measure, rows: NDArray[np.int64]) -> Floats:
-    """What the bootstrap sums: both sides, whether scored, and squared deviations of the differences of a mean."""
-    before, after, scored = measure.before[rows], measure.after[rows], measure.scored[rows, None]
-    blocks = [before, after, scored.astype(np.float64)]
-    if measure.is_mean:
-        differences = after - before
-        mean = differences.sum() / max(1, np.count_nonzero(scored))
-        # Deviations from the mean, not raw squares: those would lose small spreads around a large difference.
-        blocks += [np.where(scored, differences - mean, 0.0), np.where(scored, (differences - mean) ** 2, 0.0)]
-    return np.concatenate(blocks, axis=1)
+def _differences(measure: Measure, rows: NDArray[np.int64]) -> Floats:
+    differences: Floats = measure.after.take(rows, axis=0) - measure.before.take(rows, axis=0)
+    return differences
+
+
+def _columns(measure: Measure, rows: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], list[Floats]]:
+    """What the bootstrap sums: both sides, whether scored, and squared deviations of the differences of a mean.
+
+    Returns:
+        Items of the group ``[n]`` -> columns, ``[..., n]`` each.
+    """
+    mean = _differences(measure, rows).sum() / max(1, np.count_nonzero(measure.scored[rows]))
+
+    def columns(items: NDArray[np.int64]) -> list[Floats]:
+        scored = measure.scored[items].astype(np.float64)
+        before, after = measure.before.take(items, axis=0).T, measure.after.take(items, axis=0).T
+        blocks = [before, after, scored[None]]
+        if measure.is_mean:
+            # Deviations from the mean, not raw squares: those would lose small spreads around a large difference.
+            deviations = (after - before - mean) * scored
+            blocks += [deviations, deviations**2]
+        return blocks
+
+    return columns
 
 
 def _difference(
@@ -183,8 +225,8 @@ def _difference(
         variance=float(_variances(total)) if measure.is_mean else None,
         variances=_variances(draws) if measure.is_mean else None,
         flipped=swapped(flips),
-        every_flip=swapped(every_flip(_halves(measure, in_group))) if few else None,
-        effect_size=effect_size((measure.after - measure.before)[in_group, 0]) if measure.is_mean else None,
+        every_flip=swapped(every_flip(_differences(measure, in_group) / 2)) if few else None,
+        effect_size=effect_size(_differences(measure, in_group)[:, 0]) if measure.is_mean else None,
     )
 
 

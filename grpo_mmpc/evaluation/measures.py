@@ -124,8 +124,8 @@ def _measure(
     return Measure(
         name=name,
         higher_is_better=metric is None or metric.higher_is_better,
-        before=np.where(scored[:, None], before, 0.0),
-        after=np.where(scored[:, None], after, 0.0),
+        before=before if scored.all() else np.where(scored[:, None], before, 0.0),
+        after=after if scored.all() else np.where(scored[:, None], after, 0.0),
         scored=scored,
         aggregate=aggregate,
         is_mean=is_mean,

@@ -1,13 +1,13 @@
 """Reads two evaluations of one suite and pairs their items."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.checkpoints import run_of
@@ -157,8 +157,8 @@ def _pair_task(
 ) -> PairedScores:
     first, second = before.tasks[task], after.tasks[task]
     row_after = {item_id: row for row, item_id in enumerate(second.item_ids)}
-    shared = [(row, row_after[item_id]) for row, item_id in enumerate(first.item_ids) if item_id in row_after]
-    rows = [pair for pair in shared if held_back is None or not held_back(first.item_ids[pair[0]])]
+    shared = [row for row, item_id in enumerate(first.item_ids) if item_id in row_after]
+    rows = [row for row in shared if held_back is None or not held_back(first.item_ids[row])]
     if shared and not rows:
         raise EvaluationError(f"{task}: all {len(shared)} items were held back; evaluate more of them")
     if not rows:
@@ -166,8 +166,7 @@ def _pair_task(
             f"{task}: {before.folder} and {after.folder} share no item_id "
             f"({len(first.item_ids)} against {len(second.item_ids)} items); were they run on different catalogues?"
         )
-    rows_before, rows_after = (np.array(side) for side in zip(*rows, strict=True))
-    left, right = _take(first, rows_before), _take(second, rows_after)
+    left, right = _take(first, rows), _take(second, [row_after[first.item_ids[row]] for row in rows])
     for item_id, category, other in zip(left.item_ids, left.categories, right.categories, strict=True):
         if category != other:
             raise EvaluationError(
@@ -192,7 +191,9 @@ def _checkpoint(folder: Path, summary: Mapping[str, Any]) -> str:
     return str(summary.get("checkpoint") or folder.name)
 
 
-def _take(scores: TaskScores, rows: NDArray[np.int64]) -> TaskScores:
+def _take(scores: TaskScores, rows: list[int]) -> TaskScores:
+    if rows == list(range(len(scores.item_ids))):
+        return scores  # the usual case, without a copy
     return TaskScores(
         item_ids=[scores.item_ids[row] for row in rows],
         categories=[scores.categories[row] for row in rows],
@@ -219,52 +220,57 @@ def _read_scores(path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScor
     import pyarrow.parquet as pq
 
     try:
-        names = pq.read_schema(path).names
-        wanted = [name for name in names if name.startswith((SCORE_PREFIX, STATISTICS_PREFIX))]
-        table = pq.read_table(path, columns=["item_id", "category", "task", *wanted])
+        with pq.ParquetFile(path) as file:
+            scores = _scores_by_task(file, path, summaries)
     except FileNotFoundError:
         raise EvaluationError(f"{path} is missing; was the evaluation interrupted? Run it again") from None
     except (pa.ArrowException, OSError) as error:
         raise EvaluationError(f"{path} cannot be read ({error}); run the evaluation again") from error
+    pa.default_memory_pool().release_unused()
+    return scores
 
-    all_tasks = table.column("task").to_pylist()
+
+def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScores]:
+    """One column at a time: the whole table would take as much memory again as the scores."""
+
+    def column(name: str) -> Any:
+        return file.read(columns=[name], use_threads=False).column(name)
+
+    all_tasks = np.array(column("task").to_pylist(), dtype=object)
     scores = {}
     for task in dict.fromkeys(all_tasks):
-        rows = table.filter(pa.array([name == task for name in all_tasks]))
-        item_ids = [str(value) for value in rows.column("item_id").to_pylist()]
+        rows = np.flatnonzero(all_tasks == task)
+        item_ids = [str(value) for value in column("item_id").take(rows).to_pylist()]
         if len(set(item_ids)) < len(item_ids):
             twice = next(item_id for position, item_id in enumerate(item_ids) if item_id in item_ids[:position])
             raise EvaluationError(f"{path}: item {twice!r} appears more than once in {task}; items must be unique")
+        corpus_level = {
+            name.removeprefix(STATISTICS_PREFIX): _statistics(column(name).take(rows))
+            for name in file.schema_arrow.names
+            if name.startswith(STATISTICS_PREFIX)
+        }
+        # A metric with sufficient statistics is left to those.
+        item_level = {
+            metric: column(name).take(rows).to_numpy().astype(np.float64)  # null becomes NaN
+            for name in file.schema_arrow.names
+            if name.startswith(SCORE_PREFIX) and (metric := name.removeprefix(SCORE_PREFIX)) not in corpus_level
+        }
         scores[str(task)] = TaskScores(
             item_ids=item_ids,
-            categories=[str(value) for value in rows.column("category").to_pylist()],
-            scores=_item_scores(rows, wanted),
-            statistics=_statistics(rows, wanted),
+            categories=[sys.intern(str(value)) for value in column("category").take(rows).to_pylist()],
+            scores=item_level,
+            statistics={metric: values for metric, values in corpus_level.items() if values is not None},
             summary=summaries.get(str(task)) or {},
         )
     return scores
 
 
-def _item_scores(rows: Any, columns: list[str]) -> dict[str, Floats]:
-    """Item-level metrics; a metric with sufficient statistics is left to those."""
-    corpus_level = {name.removeprefix(STATISTICS_PREFIX) for name in columns if name.startswith(STATISTICS_PREFIX)}
-    scores = {}
-    for column in columns:
-        metric = column.removeprefix(SCORE_PREFIX)
-        if column.startswith(SCORE_PREFIX) and metric not in corpus_level:
-            scores[metric] = rows.column(column).to_numpy().astype(np.float64)  # null becomes NaN
-    return scores
-
-
-def _statistics(rows: Any, columns: list[str]) -> dict[str, Floats]:
-    statistics = {}
-    for column in columns:
-        if not column.startswith(STATISTICS_PREFIX):
-            continue
-        lists: list[list[float] | None] = rows.column(column).to_pylist()
-        width = max((len(values) for values in lists if values is not None), default=0)
-        if width:
-            unscored = [np.nan] * width
-            filled = [unscored if values is None else values for values in lists]
-            statistics[column.removeprefix(STATISTICS_PREFIX)] = np.array(filled, dtype=np.float64)
+def _statistics(lists: Any) -> Floats | None:
+    """``[N, S]``, a row of NaN = unscored; None where all are."""
+    scored = lists.is_valid().to_numpy()
+    if not scored.any():
+        return None
+    values = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    statistics = np.full((len(scored), len(values) // np.count_nonzero(scored)), np.nan)
+    statistics[scored] = values.reshape(-1, statistics.shape[1])
     return statistics

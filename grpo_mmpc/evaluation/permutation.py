@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from grpo_mmpc.evaluation.bootstrap import Rows, column_sums, weighted_sums
 from grpo_mmpc.evaluation.statistics import Floats
 
 EXACT_ITEMS = 13
@@ -14,7 +15,7 @@ MAX_FLIPS = 200_000
 """Time and memory grow with flips; a catalogue may have hundreds of categories."""
 
 _CHUNK_CELLS = 1_000_000
-"""Signs held at once (8 MB): memory stays flat whatever the number of items and flips."""
+"""Signs held at once (1 MB): memory stays flat whatever the number of items and flips."""
 
 
 def num_flips(*, at_least: int, family: int, confidence: float) -> int:
@@ -27,7 +28,7 @@ def num_flips(*, at_least: int, family: int, confidence: float) -> int:
     return max(at_least, min(MAX_FLIPS, math.ceil(5 * family / (1 - confidence) - 1e-9)))
 
 
-def flipped_sums(values: Floats, *, flips: int, seed: Sequence[int]) -> Floats:
+def flipped_sums(values: Rows, *, flips: int, seed: Sequence[int]) -> Floats:
     """Column sums after every row was multiplied by +1 or -1 at random, all columns of a row by the same sign.
 
     The sums of two groups of items that were flipped apart add up to those of both together.
@@ -50,8 +51,8 @@ def flipped_sums(values: Floats, *, flips: int, seed: Sequence[int]) -> Floats:
         # One random bit per sign. Rows take whole 64-bit words, so that cutting into chunks does not change the draws.
         drawn = np.frombuffer(generator.bytes(rows * num_bytes), dtype=np.uint8).reshape(rows, num_bytes)
         bits = np.unpackbits(drawn, axis=1, count=num_items)  # [rows, N]
-        sums[start : start + rows] = bits.astype(np.float64) @ values
-    flipped: Floats = 2 * sums - values.sum(axis=0)
+        sums[start : start + rows] = weighted_sums(bits, values)
+    flipped: Floats = 2 * sums - column_sums(values)
     return flipped
 
 

@@ -179,7 +179,7 @@ class RewardMix:
         start = time.monotonic()
         raw, scores = self._raw(batch)
         waited = time.monotonic() - start
-        transformed, for_trainer = self._values(raw, kwargs["prompt_id"])
+        transformed, for_trainer = self.values_of(raw, kwargs["prompt_id"])
         return ScoredBatch(
             task=tasks,
             prediction=[p.prediction for p in parsed],
@@ -213,7 +213,7 @@ class RewardMix:
                 raw[name][i] = value
         return raw, scores
 
-    def _values(
+    def values_of(
         self, raw: Mapping[str, list[float | None]], prompt_ids: list[str]
     ) -> tuple[dict[str, list[float | None]], dict[str, list[float | None]]]:
         """Transformed values, and those for TRL: neutral where another trained reward scored the completion.

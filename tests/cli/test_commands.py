@@ -113,7 +113,7 @@ def test_a_model_that_is_not_there_is_explained_without_a_traceback(tmp_path, ca
 
 
 def test_every_installed_reward_is_listed_with_its_summary_and_arguments(capsys):
-    assert main(["rewards", "list"]) == 0
+    assert main(["rewards", "list", "--verbose"]) == 0
     said = capsys.readouterr().out
     for name in ("bleu", "bertscore", "clip_similarity", "json_format"):
         assert re.search(rf"^{name} +\S", said, re.MULTILINE), name

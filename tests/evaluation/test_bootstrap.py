@@ -7,9 +7,11 @@ import pytest
 
 from grpo_mmpc.evaluation.bootstrap import (
     bootstrap_sums,
+    column_sums,
     expanded_percentile_interval,
     expanded_tail,
     studentised_interval,
+    weighted_sums,
 )
 from grpo_mmpc.evaluation.statistics import Interval
 
@@ -41,6 +43,14 @@ def test_chunking_does_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> 
     whole = bootstrap_sums(values, resamples=40, seed=[3])
     monkeypatch.setattr("grpo_mmpc.evaluation.bootstrap._CHUNK_CELLS", 150)
     np.testing.assert_allclose(bootstrap_sums(values, resamples=40, seed=[3]), whole)
+
+
+def test_reading_in_blocks_does_not_change_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    weights, values = generator.integers(0, 3, (5, 50)), generator.random((50, 3))
+    monkeypatch.setattr("grpo_mmpc.evaluation.bootstrap._BLOCK_ROWS", 16)
+    np.testing.assert_allclose(weighted_sums(weights, values), weights @ values)
+    np.testing.assert_allclose(column_sums(values), values.sum(axis=0))
 
 
 def test_same_seed_same_draws_other_seed_other_draws() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -408,6 +409,31 @@ def test_an_item_listed_twice_is_refused(tmp_path: Path) -> None:
     before = write_evaluation(tmp_path / "a", scores={"bleu": [0.1, 0.2]}, item_ids=["x", "x"])
     with pytest.raises(EvaluationError, match="'x' appears more than once in image_to_text"):
         compare(before, before)
+
+
+def test_memory_grows_with_the_scores_alone(tmp_path: Path) -> None:
+    """Ten times the items take the room of their scores and identifiers, not of tables and lists made from them."""
+    names = [name for name, metric in METRICS.items() if "image_to_text" in metric.tasks and metric.statistics is None]
+    generator = np.random.default_rng(0)
+
+    def peak(count: int) -> int:
+        sides = [
+            write_evaluation(
+                tmp_path / f"{side}-{count}",
+                scores={name: generator.uniform(size=count) for name in names},
+                categories=[f"category {number % 3}" for number in range(count)],
+            )
+            for side in ("a", "b")
+        ]
+        tracemalloc.start()
+        compare(*sides, resamples=1000)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(20)  # imports
+    size_of_scores = (20_000 - 2_000) * len(names) * 2 * 8
+    assert peak(20_000) - peak(2_000) < 1.3 * size_of_scores + 5e6
 
 
 def test_a_folder_without_evaluation_says_what_was_expected(tmp_path: Path) -> None:

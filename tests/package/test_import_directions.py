@@ -35,7 +35,11 @@ ALLOWED = {
     "complete": MIDDLE | {"evaluation", "evaluate"},
     "run": MIDDLE | {"training", "evaluation", "evaluate", "report"},
     "report": MIDDLE | {"training", "evaluation", "evaluate", "run"},
-    "cli": MIDDLE | {"training", "evaluation", "evaluate", "complete", "run", "report"},
+    "ablation": MIDDLE | {"evaluation", "report"},
+    "rescoring": MIDDLE | {"evaluate"},
+    "reward_bench": MIDDLE | {"rescoring"},
+    "cli": MIDDLE
+    | {"training", "evaluation", "evaluate", "complete", "run", "report", "ablation", "rescoring", "reward_bench"},
     "__main__": {"cli"},
 }
 REWARDS_MAY_IMPORT = {"types", "errors", "tasks", "metrics", "scoring", "catalogue", "rendering"}

@@ -1,0 +1,79 @@
+"""``grpo-mmpc rescore``: the saved rollouts of a run under another reward mix, without a policy or a GPU."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpo_mmpc.config import RunConfig
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "rescore",
+        help="replay saved rollouts under another reward mix, without a GPU",
+        description=(
+            "Score every completion that a run has saved with another mix, and compare: would the advantages be the "
+            "same, would other completions win, would there be a signal at all? Neither policy nor GPU is needed, only "
+            "the run's catalogue and the encoders of the rewards."
+        ),
+        epilog="example: grpo-mmpc rescore runs/nano --mix recipes/mixes/bleu.yaml",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, with rollouts/ and config.yaml")
+    parser.add_argument(
+        "--mix",
+        nargs="+",
+        default=[],
+        metavar="MIX|KEY=VALUE",
+        help="YAML files with a rewards section and overrides, merged over the run's config.yaml "
+        "(default: the run's own mix, which must come out as it was)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: RUN/rescored/NAME_OF_THE_MIX)"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replay, write both files, print what came of it."""
+    from grpo_mmpc.cli.recipe import check_rewards, is_file
+    from grpo_mmpc.config import load_config
+    from grpo_mmpc.errors import EvaluationError
+
+    recorded = arguments.run / "config.yaml"
+    if not recorded.is_file():
+        raise EvaluationError(
+            f"{arguments.run} holds no config.yaml; expected a run folder as `grpo-mmpc train` writes it"
+        )
+    files = [word for word in arguments.mix if is_file(word)]
+    overrides = [word for word in arguments.mix if not is_file(word)]
+    old = load_config([recorded])
+    new = load_config([recorded, *files], overrides, checks=[check_rewards])
+    name = mix_name(files, overrides)
+    out = arguments.out or arguments.run / "rescored" / name
+    _rescore(arguments.run, old=old, new=new, name=name, out=out)
+    if arguments.mix:
+        command = ["grpo-mmpc", "train", str(recorded), *arguments.mix, f"run_dir={arguments.run}-{name}"]
+        print(f"next: {shlex.join(command)}")
+    return 0
+
+
+def mix_name(files: list[str], overrides: list[str]) -> str:
+    """``bleu``, ``bleu+rewards.mix.0.weight=0.5``, or ``own`` for the run's own mix; fit for a folder."""
+    parts = [*(Path(file).stem for file in files), *overrides] or ["own"]
+    return re.sub(r"[^\w.=+-]+", "_", "+".join(parts))[:120]
+
+
+def _rescore(run_dir: Path, *, old: "RunConfig", new: "RunConfig", name: str, out: Path) -> None:
+    # heavy: imported on use
+    from grpo_mmpc.console import progress_line
+    from grpo_mmpc.rescoring import replay, summarise, told, write_summary
+
+    found = replay(run_dir, old=old, new=new, out=out, progress=progress_line())
+    summary = summarise(found, run=str(run_dir), name=name, old=old.rewards, new=new.rewards)
+    write_summary(out, summary.as_dict())
+    print("\n".join(told(summary)))
+    print(f"written to {out}: rollouts.parquet (every completion under both mixes), summary.json")
