@@ -56,6 +56,7 @@ def build_clip(tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> tuple["CLI
         vision_config={**tower, "num_hidden_layers": 4, "image_size": IMAGE_SIZE_PX, "patch_size": PATCH_SIZE_PX},
         projection_dim=PROJECTION_SIZE,
     )
+    torch.manual_seed(seed)  # the library draws the class embedding
     model = CLIPModel(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

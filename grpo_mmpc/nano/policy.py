@@ -52,6 +52,7 @@ def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int
     ensure_importable()
     from transformers import AutoModelForImageTextToText
 
+    torch.manual_seed(seed)  # the library draws some biases
     generator = torch.Generator().manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(_CONFIGS[family](tokenizer), dtype=torch.float32)
     with torch.no_grad():
