@@ -8,16 +8,16 @@ package's own.
 import csv
 import importlib.util
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
-from grpo_mmpc.scoring.batching import length_batches
-from grpo_mmpc.scoring.cache import EncodingCache
-from grpo_mmpc.scoring.loading import frozen, load, num_bytes, pick_device, scoring
+from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, scoring, shared
+from grpo_mmpc.scoring.packed import packed
+from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.scoring.texts import TextEncodings
 
 if TYPE_CHECKING:
     import torch
@@ -45,23 +45,28 @@ class _Encoding(NamedTuple):
     weights: "torch.Tensor"  # [L], sum 1 over content tokens, 0 on special ones
 
 
-def bertscore_encoder(*, model: str, num_layers: int | None = None, device: str | None = None) -> "BertScoreEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for.
+def bertscore_encoder(
+    *, model: str, num_layers: int | None = None, device: str | None = None, dtype: str = "float32"
+) -> "BertScoreEncoder":
+    """The process's one encoder of this configuration; loaded when first asked for. References are kept on disk.
 
     Args:
         model: Hub name, local folder or ``nano:minilm``.
         num_layers: Hidden layer whose output is compared; None takes bert-score's table.
         device: None takes the GPU of this process if there is one.
+        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``. Only the first equals bert-score to 1e-4.
 
     Raises:
-        ScoringError: Unknown layer count, or the model cannot be loaded.
+        ScoringError: Unknown layer count, device or precision, or the model cannot be loaded.
     """
-    return _shared(model, pick_layers(model=model, num_layers=num_layers), pick_device(device))
-
-
-@cache
-def _shared(model: str, num_layers: int, device: str) -> "BertScoreEncoder":
-    return BertScoreEncoder(model=model, num_layers=num_layers, device=device)
+    return shared(
+        BertScoreEncoder,
+        model=model,
+        num_layers=pick_layers(model=model, num_layers=num_layers),
+        device=pick_device(device),
+        dtype=pick_dtype(dtype),
+        store=encoding_store(),
+    )
 
 
 def pick_layers(*, model: str, num_layers: int | None) -> int:
@@ -90,20 +95,38 @@ def pick_layers(*, model: str, num_layers: int | None) -> int:
 class BertScoreEncoder:
     """A BERTScore model with its encodings. Use ``bertscore_encoder`` to share one per process."""
 
-    def __init__(self, *, model: str, num_layers: int, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        num_layers: int,
+        device: str = "cpu",
+        dtype: str = "float32",
+        store: EncodingStore | None = None,
+    ) -> None:
         self.model_name = model
         self.num_layers = num_layers
         self.device = device
         folder = resolve_model(model)
         self._model, self._tokenizer = load("BERTScore", folder, lambda: _load(folder, num_layers))
-        self._model = frozen(self._model, device=device)
+        identity = encoder_identity(self._model, what="BERTScore", layers=num_layers, dtype=dtype) if store else b""
+        self._model = packed(frozen(self._model, device=device, dtype=dtype))
         self._special = {self._tokenizer.sep_token_id, self._tokenizer.cls_token_id}
         self._baseline = read_baseline(model=model, num_layers=num_layers)
-        # Completions come and go; they must not push the references out.
-        self._references: EncodingCache[str, _Encoding] = EncodingCache(max_bytes=_REFERENCE_CACHE_BYTES)
-        self._predictions: EncodingCache[str, _Encoding] = EncodingCache(max_bytes=_PREDICTION_CACHE_BYTES)
-        self.encoded_texts = 0
-        """Texts that went through the model so far; the rest came from the caches."""
+        self._texts = TextEncodings(
+            device=device,
+            tokenize=self._tokenize,
+            forward=self._forward,
+            finish=self._finish,
+            max_bytes=_PREDICTION_CACHE_BYTES,
+            max_kept_bytes=_REFERENCE_CACHE_BYTES,
+            stored=store.of(identity) if store else None,
+        )
+
+    @property
+    def encoded_texts(self) -> int:
+        """Texts that went through the model so far; the rest came from memory or disk."""
+        return self._texts.encoded_texts
 
     @property
     def has_baseline(self) -> bool:
@@ -142,8 +165,8 @@ class BertScoreEncoder:
                 f"BERTScore: bert-score has no baseline for {self.model_name!r} at layer {self.num_layers}; "
                 "do not ask for rescaling, or use a model that has one, such as roberta-large"
             )
-        expected = self._encodings(references, cache=self._references)
-        predicted = self._encodings(predictions, cache=self._predictions, known=expected)
+        expected = self._texts.of(references, keep=True)
+        predicted = self._texts.of(predictions)
         pairs = list(dict.fromkeys(zip(predictions, references, strict=True)))
         # Pairs of like length share a batch, so that little of it is padding.
         pairs.sort(key=lambda pair: (len(predicted[pair[0]].weights), len(expected[pair[1]].weights)))
@@ -163,65 +186,37 @@ class BertScoreEncoder:
             f1=[column[2] for column in columns],
         )
 
-    def _encodings(
-        self,
-        texts: Sequence[str],
-        *,
-        cache: EncodingCache[str, _Encoding],
-        known: dict[str, _Encoding] | None = None,
-    ) -> dict[str, _Encoding]:
-        """Encodings by text: from this call, from either cache, or from the model."""
-        found: dict[str, _Encoding] = {}
-        missing: list[str] = []
-        for text in dict.fromkeys(texts):
-            encoding = (known or {}).get(text) or cache.get(text) or self._predictions.get(text)
-            encoding = encoding or self._references.get(text)
-            if encoding is None:
-                missing.append(text)
-            else:
-                found[text] = encoding
-        for text, encoding in self._encode(missing):
-            found[text] = encoding
-            cache.put(text, encoding, num_bytes=num_bytes(*encoding))
-        return found
+    def encode_references(self, references: Sequence[str]) -> None:
+        """Encode references before there is anything to compare them with."""
+        self._texts.of(references, keep=True)
 
-    def _encode(self, texts: list[str]) -> list[tuple[str, _Encoding]]:
-        import torch
-        from bert_score.utils import sent_encode
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        """The ids that bert-score's ``sent_encode`` gives text by text; none for a text without content tokens."""
+        # bert-score also passes add_prefix_space, which has no effect under Transformers 5.
+        limit = self._tokenizer.model_max_length
+        rows = self._tokenizer([text.strip() for text in texts], truncation=True, max_length=limit, verbose=False)
+        return [[] if set(ids) <= self._special else ids for ids in rows["input_ids"]]
 
-        encoded: list[tuple[str, _Encoding]] = []
-        ids: list[tuple[str, list[int]]] = []
-        for text in texts:
-            # bert-score's own branch for empty texts calls a tokenizer method that Transformers 5 no longer has.
-            token_ids = sent_encode(self._tokenizer, text) if text.strip() else []
-            if set(token_ids) <= self._special:
-                nothing = _Encoding(torch.zeros(1, self._model.config.hidden_size), torch.zeros(1))
-                encoded.append((text, nothing))
-            else:
-                ids.append((text, token_ids))
-        for positions in length_batches([len(token_ids) for _, token_ids in ids]):
-            encoded += self._encode_batch([ids[position] for position in positions])
-        self.encoded_texts += len(ids)
-        return encoded
-
-    def _encode_batch(self, batch: list[tuple[str, list[int]]]) -> list[tuple[str, _Encoding]]:
-        """Encode texts of like length in one forward pass."""
+    def _forward(self, rows: list[list[int]]) -> "list[torch.Tensor]":
+        """Unit vectors [L, D] of each text; one vector of zeros for those without content."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        lengths = [len(ids) for _, ids in batch]
+        if not rows[0]:  # texts of length 0 share batches with each other only
+            return [torch.zeros(1, self._model.config.hidden_size)] * len(rows)
+        lengths = [len(ids) for ids in rows]
         padding = self._tokenizer.pad_token_id or 0
-        ids = pad_sequence([torch.tensor(ids) for _, ids in batch], batch_first=True, padding_value=padding)  # [N, L]
+        ids = pad_sequence([torch.tensor(ids) for ids in rows], batch_first=True, padding_value=padding)  # [N, L]
         mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)  # [N, L]
-        with scoring(self.device):
-            hidden = self._model(ids.to(self.device), attention_mask=mask.long().to(self.device))[0]  # [N, L, D]
-            hidden = torch.nn.functional.normalize(hidden.float(), dim=-1).cpu()
-        results = []
-        for row, (text, token_ids) in enumerate(batch):
-            weights = torch.tensor([float(token not in self._special) for token in token_ids])
-            # A clone, because a view would keep the whole padded batch alive in the cache.
-            results.append((text, _Encoding(hidden[row, : lengths[row]].clone(), weights / weights.sum())))
-        return results
+        hidden = self._model(ids.to(self.device), attention_mask=mask.long().to(self.device))[0]  # [N, L, D]
+        hidden = torch.nn.functional.normalize(hidden.float(), dim=-1).cpu()
+        return [row[:length] for row, length in zip(hidden, lengths, strict=True)]
+
+    def _finish(self, ids: list[int], tokens: "torch.Tensor") -> _Encoding:
+        import torch
+
+        weights = torch.tensor([float(token not in self._special) for token in ids] or [0.0])
+        return _Encoding(tokens.view(len(weights), -1), weights / weights.sum().clamp(min=1.0))
 
 
 def _load(folder: str, num_layers: int) -> tuple[Any, Any]:

@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.metrics.image import ImageSource
-from grpo_mmpc.scoring.cache import EncodingCache, encode_missing
 from grpo_mmpc.scoring.images import ImageEncodings, unit_cosine, unit_rows
-from grpo_mmpc.scoring.loading import frozen, load, pick_device
+from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.scoring.packed import packed
+from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.scoring.texts import TextEncodings
 
 if TYPE_CHECKING:
     import torch
@@ -20,22 +21,18 @@ logger = logging.getLogger(__name__)
 _CACHE_BYTES = 128 * 2**20  # about 60,000 embeddings of 512 numbers
 
 
-def clip_encoder(*, model: str, device: str | None = None) -> "ClipEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for.
+def clip_encoder(*, model: str, device: str | None = None, dtype: str = "float32") -> "ClipEncoder":
+    """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
 
     Args:
         model: Hub name, local folder or ``nano:clip``.
         device: None takes the GPU of this process if there is one.
+        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        ScoringError: The model cannot be loaded.
+        ScoringError: Unknown device or precision, or the model cannot be loaded.
     """
-    return _shared(model, pick_device(device))
-
-
-@cache
-def _shared(model: str, device: str) -> "ClipEncoder":
-    return ClipEncoder(model=model, device=device)
+    return shared(ClipEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store())
 
 
 class ClipEncoder:
@@ -45,18 +42,35 @@ class ClipEncoder:
     for two product photos. Compare them with one another, not with other scores.
     """
 
-    def __init__(self, *, model: str, device: str = "cpu") -> None:
+    def __init__(
+        self, *, model: str, device: str = "cpu", dtype: str = "float32", store: EncodingStore | None = None
+    ) -> None:
         self.model_name = model
         self.device = device
         folder = resolve_model(model)
         self._model, self._tokenizer, self._processor = load("CLIP", folder, lambda: _load(folder))
-        self._model = frozen(self._model, device=device)
+        options = {"what": "CLIP", "dtype": dtype, "processor": self._processor.to_dict()}
+        identity = encoder_identity(self._model, **options) if store else b""
+        self._model = packed(frozen(self._model, device=device, dtype=dtype))
         self.max_text_tokens: int = self._model.config.text_config.max_position_embeddings
         """Tokens that the text encoder can see, start and end included; 77 for OpenAI's models."""
         self.truncated_texts = 0
         """Texts that were longer than ``max_text_tokens`` and scored by their beginning only; counted when encoded."""
-        self._images = ImageEncodings(what="CLIP", device=device, encode=self._encode_images, max_bytes=_CACHE_BYTES)
-        self._texts: EncodingCache[str, torch.Tensor] = EncodingCache(max_bytes=_CACHE_BYTES)
+        self._images = ImageEncodings(
+            what="CLIP",
+            device=device,
+            encode=self._encode_images,
+            max_bytes=_CACHE_BYTES,
+            stored=store.of(identity) if store else None,
+        )
+        self._texts: TextEncodings[torch.Tensor] = TextEncodings(
+            device=device,
+            tokenize=self._tokenize,
+            forward=self._encode_texts,
+            finish=lambda _, embedding: embedding,
+            max_bytes=_CACHE_BYTES,
+            max_kept_bytes=0,
+        )
 
     def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
         """Cosines of N images and N texts.
@@ -72,7 +86,7 @@ class ClipEncoder:
         """
         if len(image_paths) != len(texts):
             raise ValueError(f"{len(image_paths)} images for {len(texts)} texts")
-        embeddings = self._text_embeddings(texts)
+        embeddings = self._texts.of(texts)
         return [
             unit_cosine(image, embeddings[text])
             for image, text in zip(self._images.of(image_paths), texts, strict=True)
@@ -99,35 +113,32 @@ class ClipEncoder:
 
     def _encode_images(self, images: "list[Image.Image]") -> "torch.Tensor":
         pixels = self._processor(images=images, return_tensors="pt")["pixel_values"]
-        return _unit_rows(self._model.get_image_features(pixel_values=pixels.to(self.device)))
+        return _unit_rows(self._model.get_image_features(pixel_values=pixels.to(self.device, self._model.dtype)))
 
-    def _text_embeddings(self, texts: Sequence[str]) -> "dict[str, torch.Tensor]":
-        """Unit embeddings [D] by text."""
+    def _encode_texts(self, ids: list[list[int]]) -> "torch.Tensor":
+        inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
+        features = self._model.get_text_features(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        return _unit_rows(features)
 
-        def encode(batch: Sequence[str]) -> "dict[str, torch.Tensor]":
-            self._count_truncated(batch)
-            inputs = self._tokenizer(
-                list(batch), padding=True, truncation=True, max_length=self.max_text_tokens, return_tensors="pt"
-            )
-            features = self._model.get_text_features(
-                input_ids=inputs["input_ids"].to(self.device), attention_mask=inputs["attention_mask"].to(self.device)
-            )
-            return dict(zip(batch, _unit_rows(features), strict=True))
-
-        return encode_missing(texts, held=self._texts, encode=encode, device=self.device)
-
-    def _count_truncated(self, texts: Sequence[str]) -> None:
-        lengths = [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
-        truncated = sum(length > self.max_text_tokens for length in lengths)
-        if truncated and not self.truncated_texts:
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Token ids, cut to what the encoder can see; cut texts are counted, and the first of them reported."""
+        rows: list[list[int]] = self._tokenizer(texts, verbose=False)["input_ids"]
+        longer = [i for i, ids in enumerate(rows) if len(ids) > self.max_text_tokens]
+        if not longer:
+            return rows
+        if not self.truncated_texts:
             logger.warning(
                 "CLIP %s reads at most %d tokens of a text; a longer one (%d tokens) is scored by its beginning. "
                 "Further ones are counted in silence.",
                 self.model_name,
                 self.max_text_tokens,
-                max(lengths),
+                max(len(rows[i]) for i in longer),
             )
-        self.truncated_texts += truncated
+        self.truncated_texts += len(longer)
+        cut = self._tokenizer([texts[i] for i in longer], truncation=True, max_length=self.max_text_tokens)["input_ids"]
+        for i, ids in zip(longer, cut, strict=True):
+            rows[i] = ids
+        return rows
 
 
 def _load(folder: str) -> tuple[Any, Any, Any]:

@@ -1,12 +1,12 @@
 """DINOv2 cosines of images; every distinct image is encoded once while it is cached."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.metrics.image import ImageSource, letterbox
 from grpo_mmpc.scoring.images import ImageEncodings, unit_rows
-from grpo_mmpc.scoring.loading import frozen, load, pick_device
+from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
 
 if TYPE_CHECKING:
     import torch
@@ -15,22 +15,20 @@ if TYPE_CHECKING:
 _CACHE_BYTES = 128 * 2**20  # about 40,000 embeddings of 768 numbers
 
 
-def dinov2_encoder(*, model: str = "facebook/dinov2-base", device: str | None = None) -> "DinoEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for.
+def dinov2_encoder(
+    *, model: str = "facebook/dinov2-base", device: str | None = None, dtype: str = "float32"
+) -> "DinoEncoder":
+    """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
 
     Args:
         model: Hub name or local folder of a ``Dinov2Model`` with its image processor.
         device: None takes the GPU of this process if there is one.
+        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        ScoringError: The model cannot be loaded.
+        ScoringError: Unknown device or precision, or the model cannot be loaded.
     """
-    return _shared(model, pick_device(device))
-
-
-@cache
-def _shared(model: str, device: str) -> "DinoEncoder":
-    return DinoEncoder(model=model, device=device)
+    return shared(DinoEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store())
 
 
 class DinoEncoder:
@@ -43,13 +41,23 @@ class DinoEncoder:
         Oquab et al. 2023, "DINOv2: Learning Robust Visual Features without Supervision".
     """
 
-    def __init__(self, *, model: str, device: str = "cpu") -> None:
+    def __init__(
+        self, *, model: str, device: str = "cpu", dtype: str = "float32", store: EncodingStore | None = None
+    ) -> None:
         self.model_name = model
         self.device = device
         self._model, self._processor = load("DINOv2", model, lambda: _load(model))
-        self._model = frozen(self._model, device=device)
+        options = {"what": "DINOv2", "dtype": dtype, "processor": self._processor.to_dict()}
+        identity = encoder_identity(self._model, **options) if store else b""
+        self._model = frozen(self._model, device=device, dtype=dtype)
         self._size_px: int = self._processor.crop_size["height"]
-        self._images = ImageEncodings(what="DINOv2", device=device, encode=self._encode, max_bytes=_CACHE_BYTES)
+        self._images = ImageEncodings(
+            what="DINOv2",
+            device=device,
+            encode=self._encode,
+            max_bytes=_CACHE_BYTES,
+            stored=store.of(identity) if store else None,
+        )
 
     def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
         """Cosines of N pairs of images.
@@ -65,7 +73,8 @@ class DinoEncoder:
     def _encode(self, images: "list[Image.Image]") -> "torch.Tensor":
         squares = [letterbox(image, size_px=self._size_px) for image in images]
         pixels = self._processor(images=squares, do_resize=False, do_center_crop=False, return_tensors="pt")
-        states = self._model(pixel_values=pixels["pixel_values"].to(self.device)).last_hidden_state  # [N, 1 + P, D]
+        inputs = pixels["pixel_values"].to(self.device, self._model.dtype)
+        states = self._model(pixel_values=inputs).last_hidden_state  # [N, 1 + P, D]
         return unit_rows(states[:, 0])
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Hashable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,16 @@ from PIL import Image
 from grpo_mmpc.catalogue.images import read_image
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.metrics.image import ImageSource, OpenedImage
-from grpo_mmpc.scoring.cache import EncodingCache, encode_missing
+from grpo_mmpc.scoring.cache import EncodingCache
+from grpo_mmpc.scoring.loading import num_bytes, scoring
+from grpo_mmpc.scoring.store import StoredEncodings
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 64
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -30,40 +35,73 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 class ImageEncodings:
-    """Vectors of images by an encoder that the caller owns; the most recently used ones are held.
+    """Vectors of images by an encoder that the caller owns; the most recently used ones are held. Any thread may ask.
 
     Args:
         what: Name of the encoder for messages.
         device: Where ``encode`` computes.
-        encode: Vectors [N, D] on the CPU of N RGB images, N at most 64.
+        encode: Vectors [N, D] on the CPU of N RGB images, N at most 64; runs without gradients and autocast.
         max_bytes: Memory for held vectors.
+        stored: Where vectors of image files are kept on disk; images in memory, such as renders, never are.
     """
 
     def __init__(
-        self, *, what: str, device: str, encode: "Callable[[list[Image.Image]], torch.Tensor]", max_bytes: int
+        self,
+        *,
+        what: str,
+        device: str,
+        encode: "Callable[[list[Image.Image]], torch.Tensor]",
+        max_bytes: int,
+        stored: StoredEncodings | None = None,
     ) -> None:
         self._what = what
         self._device = device
         self._encode = encode
+        self._stored = stored
         self._held: EncodingCache[Hashable, torch.Tensor] = EncodingCache(max_bytes=max_bytes)
+        self._lock = threading.Lock()  # held for one batch at a time
         self._reported: set[str] = set()
 
     def of(self, sources: Sequence[ImageSource]) -> "list[torch.Tensor | None]":
         """A vector [D] for each source; None where an image cannot be read (one log line for each)."""
         keys = [image_key(source) for source in sources]
         by_key = dict(zip(keys, sources, strict=True))
+        found: dict[Hashable, torch.Tensor] = {}
+        missing = [key for key in by_key if not self._find(key, found)]
+        for start in range(0, len(missing), _BATCH_SIZE):
+            with self._lock:
+                # Another thread may have encoded some of them while this one waited.
+                batch = [key for key in missing[start : start + _BATCH_SIZE] if not self._find(key, found)]
+                found |= self._encode_batch({key: by_key[key] for key in batch})
+        return [found.get(key) for key in keys]
 
-        def encode(batch: Sequence[Hashable]) -> "dict[Hashable, torch.Tensor]":
-            opened = {key: image for key in batch if (image := self._open(by_key[key])) is not None}
+    def _find(self, key: Hashable, found: "dict[Hashable, torch.Tensor]") -> bool:
+        vector = self._held.get(key)
+        if vector is not None:
+            found[key] = vector
+        return vector is not None
+
+    def _encode_batch(self, sources: Mapping[Hashable, ImageSource]) -> "dict[Hashable, torch.Tensor]":
+        """Vectors from disk or from the encoder, without images that cannot be read."""
+        contents = {key: content for key in sources if self._stored and (content := _file_bytes(sources[key]))}
+        vectors: dict[Hashable, torch.Tensor] = {}
+        if self._stored:
+            rows = self._stored.read(list(contents.values()))
+            vectors = {key: row for key, row in zip(contents, rows, strict=True) if row is not None}
+        opened = {
+            key: image for key in sources if key not in vectors and (image := self._open(sources[key])) is not None
+        }
+        if opened:
+            with scoring(self._device):
+                encoded = self._encode(list(opened.values()))
             # clone: a view would keep the rows of the whole batch alive after most of them were let go
-            return (
-                {key: row.clone() for key, row in zip(opened, self._encode(list(opened.values())), strict=True)}
-                if opened
-                else {}
-            )
-
-        vectors = encode_missing(keys, held=self._held, encode=encode, device=self._device)
-        return [vectors.get(key) for key in keys]
+            fresh = {key: row.clone() for key, row in zip(opened, encoded, strict=True)}
+            vectors |= fresh
+            if self._stored:
+                self._stored.write({contents[key]: row for key, row in fresh.items() if key in contents})
+        for key, vector in vectors.items():
+            self._held.put(key, vector, num_bytes=num_bytes(vector))
+        return vectors
 
     def cosines(self, sources: Sequence[ImageSource], others: Sequence[ImageSource]) -> list[float]:
         """Cosines of N pairs of images whose vectors have unit length.
@@ -104,6 +142,16 @@ def image_key(source: ImageSource) -> Hashable:
     except (OSError, ValueError):  # reported when the image is opened
         return str(path)
     return str(path), status.st_mtime_ns, status.st_size
+
+
+def _file_bytes(source: ImageSource) -> bytes | None:
+    """Content of an image file; None for an image in memory or a file that cannot be read."""
+    if isinstance(source, Image.Image):
+        return None
+    try:
+        return Path(source.path if isinstance(source, OpenedImage) else source).read_bytes()
+    except (OSError, ValueError):  # reported when the image is opened
+        return None
 
 
 def unit_cosine(first: "torch.Tensor | None", second: "torch.Tensor | None") -> float:

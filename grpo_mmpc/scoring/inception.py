@@ -1,14 +1,14 @@
 """Features of torch-fidelity's InceptionV3, the network of FID and KID; every distinct image is encoded once while cached."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.metrics.image import ImageSource, letterbox
 from grpo_mmpc.scoring.images import ImageEncodings
-from grpo_mmpc.scoring.loading import frozen, pick_device
+from grpo_mmpc.scoring.loading import frozen, pick_device, shared
+from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
 from grpo_mmpc.scoring.weights import find_weights, read_weights
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _CACHE_BYTES = 256 * 2**20  # about 32,000 images: the real and the rendered one
 
 
 def inception_encoder(*, weights: str | None = None, device: str | None = None) -> "InceptionEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for.
+    """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
 
     Args:
         weights: torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth`` or a folder that holds it; None looks into
@@ -34,12 +34,7 @@ def inception_encoder(*, weights: str | None = None, device: str | None = None) 
     Raises:
         ScoringError: The weights are absent or unfit.
     """
-    return _shared(weights, pick_device(device))
-
-
-@cache
-def _shared(weights: str | None, device: str) -> "InceptionEncoder":
-    return InceptionEncoder(weights=weights, device=device)
+    return shared(InceptionEncoder, weights=weights, device=pick_device(device), store=encoding_store())
 
 
 class InceptionEncoder:
@@ -53,10 +48,17 @@ class InceptionEncoder:
         Surprising Subtleties in GAN Evaluation".
     """
 
-    def __init__(self, *, weights: str | None = None, device: str = "cpu") -> None:
+    def __init__(self, *, weights: str | None = None, device: str = "cpu", store: EncodingStore | None = None) -> None:
         self.device = device
         self._network = frozen(_load(weights), device=device)
-        self._images = ImageEncodings(what="Inception", device=device, encode=self._encode, max_bytes=_CACHE_BYTES)
+        identity = encoder_identity(self._network, what="Inception", size_px=SIZE_PX) if store else b""
+        self._images = ImageEncodings(
+            what="Inception",
+            device=device,
+            encode=self._encode,
+            max_bytes=_CACHE_BYTES,
+            stored=store.of(identity) if store else None,
+        )
 
     def features(self, images: Sequence[ImageSource]) -> "NDArray[np.float64]":
         """Pooled features of N images.

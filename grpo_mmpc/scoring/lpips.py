@@ -1,11 +1,10 @@
 """LPIPS with an AlexNet backbone: torchmetrics' network and linear heads, loaded once."""
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
-from grpo_mmpc.scoring.loading import frozen, pick_device, scoring
+from grpo_mmpc.scoring.loading import frozen, pick_device, scoring, shared
 from grpo_mmpc.scoring.weights import find_weights, read_weights
 
 if TYPE_CHECKING:
@@ -28,12 +27,7 @@ def lpips_scorer(*, weights: str | None = None, device: str | None = None) -> "L
     Raises:
         ScoringError: The weights are absent or unfit.
     """
-    return _shared(weights, pick_device(device))
-
-
-@cache
-def _shared(weights: str | None, device: str) -> "LpipsNetwork":
-    return LpipsNetwork(weights=weights, device=device)
+    return shared(LpipsNetwork, weights=weights, device=pick_device(device))
 
 
 class LpipsNetwork:

@@ -2,50 +2,59 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.errors import ScoringError
-from grpo_mmpc.scoring.batching import length_batches
-from grpo_mmpc.scoring.cache import EncodingCache
-from grpo_mmpc.scoring.loading import frozen, load, num_bytes, pick_device, scoring
+from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.scoring.packed import packed
+from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.scoring.texts import TextEncodings
 
 if TYPE_CHECKING:
     import torch
 
-_CACHE_BYTES = 128 * 2**20
+_CACHE_BYTES = 64 * 2**20  # about 40,000 embeddings of 384 numbers, for completions and for references each
 
 
-def sentence_encoder(*, model: str, device: str | None = None) -> "SentenceEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for.
+def sentence_encoder(*, model: str, device: str | None = None, dtype: str = "float32") -> "SentenceEncoder":
+    """The process's one encoder of this configuration; loaded when first asked for. References are kept on disk.
 
     Args:
         model: Hub name, local folder or ``nano:minilm``.
         device: None takes the GPU of this process if there is one.
+        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        ScoringError: The model cannot be loaded, or does not pool by the mean.
+        ScoringError: Unknown device or precision, or the model cannot be loaded or does not pool by the mean.
     """
-    return _shared(model, pick_device(device))
-
-
-@cache
-def _shared(model: str, device: str) -> "SentenceEncoder":
-    return SentenceEncoder(model=model, device=device)
+    return shared(
+        SentenceEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store()
+    )
 
 
 class SentenceEncoder:
     """A mean-pooling sentence encoder with its embeddings. Use ``sentence_encoder`` to share one per process."""
 
-    def __init__(self, *, model: str, device: str = "cpu") -> None:
+    def __init__(
+        self, *, model: str, device: str = "cpu", dtype: str = "float32", store: EncodingStore | None = None
+    ) -> None:
         self.model_name = model
         self.device = device
         folder = resolve_model(model)
         self._model, self._tokenizer, self._max_tokens = load("sentence encoder", folder, lambda: _load(folder))
-        self._model = frozen(self._model, device=device)
-        self._cache: EncodingCache[str, torch.Tensor] = EncodingCache(max_bytes=_CACHE_BYTES)
+        identity = encoder_identity(self._model, what="sentence", dtype=dtype) if store else b""
+        self._model = packed(frozen(self._model, device=device, dtype=dtype))
+        self._texts: TextEncodings[torch.Tensor] = TextEncodings(
+            device=device,
+            tokenize=self._tokenize,
+            forward=self._forward,
+            finish=lambda _, embedding: embedding,
+            max_bytes=_CACHE_BYTES,
+            max_kept_bytes=_CACHE_BYTES,
+            stored=store.of(identity) if store else None,
+        )
 
     def cosine(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         """Cosines of the embeddings of N pairs, in [-1, 1].
@@ -57,52 +66,40 @@ class SentenceEncoder:
             raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
         if not predictions:
             return []
-        embeddings = self.encode([*predictions, *references])
-        half = len(predictions)
-        cosines = (embeddings[:half] * embeddings[half:]).sum(dim=1)
+        expected = self.encode(references, keep=True)
+        cosines = (self.encode(predictions) * expected).sum(dim=1)
         return [max(-1.0, min(1.0, cosine)) for cosine in cosines.tolist()]
 
-    def encode(self, texts: Sequence[str]) -> "torch.Tensor":
-        """Unit embeddings of N texts, shape [N, D], fp32 on the CPU; texts beyond the model's limit are cut."""
+    def encode(self, texts: Sequence[str], *, keep: bool = False) -> "torch.Tensor":
+        """Unit embeddings of N texts, shape [N, D], fp32 on the CPU; texts beyond the model's limit are cut.
+
+        Args:
+            texts: N texts.
+            keep: Whether they come back, as references do: those have a place of their own in memory and on disk.
+        """
         import torch  # heavy: imported on use
 
-        found: dict[str, torch.Tensor] = {}
-        missing: list[str] = []
-        for text in dict.fromkeys(texts):
-            embedding = self._cache.get(text)
-            if embedding is None:
-                missing.append(text)
-            else:
-                found[text] = embedding
-        for text, embedding in self._encode(missing):
-            found[text] = embedding
-            self._cache.put(text, embedding, num_bytes=num_bytes(embedding))
         if not texts:
             return torch.zeros(0, self._model.config.hidden_size)
+        found = self._texts.of(texts, keep=keep)
         return torch.stack([found[text] for text in texts])
 
-    def _encode(self, texts: list[str]) -> "list[tuple[str, torch.Tensor]]":
-        if not texts:
-            return []
-        ids = self._tokenizer(
-            [text.strip() for text in texts], truncation=True, max_length=self._max_tokens, verbose=False
-        )["input_ids"]
-        encoded: list[tuple[str, torch.Tensor]] = []
-        for positions in length_batches([len(row) for row in ids]):
-            embeddings = self._forward([ids[position] for position in positions])
-            encoded += zip((texts[position] for position in positions), embeddings, strict=True)
-        return encoded
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        stripped = [text.strip() for text in texts]
+        ids: list[list[int]] = self._tokenizer(stripped, truncation=True, max_length=self._max_tokens, verbose=False)[
+            "input_ids"
+        ]
+        return ids
 
     def _forward(self, ids: list[list[int]]) -> "torch.Tensor":
         """Unit embeddings [N, D] of token ids."""
         import torch
 
         inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
-        with scoring(self.device):
-            hidden = self._model(**inputs)[0].float()  # [N, L, D]
-            mask = inputs["attention_mask"].unsqueeze(-1).float()  # [N, L, 1]
-            mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
-            return torch.nn.functional.normalize(mean, dim=-1).cpu()
+        hidden = self._model(**inputs)[0].float()  # [N, L, D]
+        mask = inputs["attention_mask"].unsqueeze(-1).float()  # [N, L, 1]
+        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
+        return torch.nn.functional.normalize(mean, dim=-1).cpu()
 
 
 def _load(folder: str) -> tuple[Any, Any, int]:

@@ -61,32 +61,64 @@ def test_equals_bert_score_where_the_text_is_cut_at_the_model_limit() -> None:
     assert [column[0] for column in scores] == pytest.approx([column.item() for column in expected], abs=1e-4)
 
 
-def test_equals_bert_score_on_the_architecture_of_the_default_model(tmp_path: Path) -> None:
-    import bert_score
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a RoBERTa, the architecture of the default model, with random weights."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
     from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 
+    folder = tmp_path_factory.mktemp("roberta")
     bpe = ByteLevelBPETokenizer()
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     bpe.train_from_iterator(["Acme red cotton tote bag, large, pack of 2"] * 9, vocab_size=400, special_tokens=specials)
-    bpe.save_model(str(tmp_path))
+    bpe.save_model(str(folder))
     tokenizer = RobertaTokenizer(
-        vocab=str(tmp_path / "vocab.json"), merges=str(tmp_path / "merges.txt"), model_max_length=512
+        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=512
     )
-    tokenizer.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
-    RobertaModel(RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=514, **shape)).save_pretrained(
-        tmp_path
-    )
+    RobertaModel(RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=514, **shape)).save_pretrained(folder)
+    return str(folder)
+
+
+def test_equals_bert_score_on_the_architecture_of_the_default_model(roberta: str) -> None:
+    import bert_score
 
     predictions = ["red bag", "Acme tote bag, large " * 300, "Café 🎒"]
     references = ["Acme red cotton bag", "red cotton bag", "cafe bag"]
-    expected = bert_score.score(predictions, references, model_type=str(tmp_path), num_layers=2, device="cpu")
-    scores = BertScoreEncoder(model=str(tmp_path), num_layers=2).score(predictions=predictions, references=references)
+    expected = bert_score.score(predictions, references, model_type=roberta, num_layers=2, device="cpu")
+    scores = BertScoreEncoder(model=roberta, num_layers=2).score(predictions=predictions, references=references)
     for ours, theirs in zip(scores, expected, strict=True):
         assert ours == pytest.approx(theirs.tolist(), abs=1e-4)
+
+
+def test_texts_tokenised_together_get_the_ids_that_bert_score_gives_them_alone(roberta: str) -> None:
+    from bert_score.utils import sent_encode
+
+    texts = [*dict.fromkeys(text for pair in PAIRS for text in pair), "  padded \n", "bag " * 1250]
+    for encoder in (BertScoreEncoder(model="nano:minilm", num_layers=1), BertScoreEncoder(model=roberta, num_layers=1)):
+        assert encoder._tokenize(texts) == [sent_encode(encoder._tokenizer, text) for text in texts]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_comes_close_and_hands_out_single_precision(encoder: BertScoreEncoder, dtype: str) -> None:
+    import torch
+
+    half = BertScoreEncoder(model="nano:minilm", num_layers=6, dtype=dtype)
+    assert half._model.dtype == getattr(torch, dtype)
+    predictions, references = [p for p, _ in PAIRS], [r for _, r in PAIRS]
+    expected = encoder.score(predictions=predictions, references=references).f1
+    assert half.score(predictions=predictions, references=references).f1 == pytest.approx(expected, abs=0.02)
+    assert half._texts.of(["a bag"])["a bag"].tokens.dtype == torch.float32
+
+
+def test_precision_is_part_of_the_configuration_and_checked() -> None:
+    options = {"model": "nano:minilm", "num_layers": 1, "device": "cpu"}
+    assert bertscore_encoder(**options, dtype="bfloat16") is not bertscore_encoder(**options)
+    with pytest.raises(ScoringError, match="dtype must be one of float32, bfloat16, float16, found 'fp16'"):
+        bertscore_encoder(**options, dtype="fp16")
 
 
 def test_a_score_does_not_depend_on_the_pairs_beside_it(encoder: BertScoreEncoder) -> None:

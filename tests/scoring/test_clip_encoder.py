@@ -185,6 +185,16 @@ def test_scores_inside_an_autocast_region_keep_full_precision(
     assert inside == pytest.approx(encoder.image_text(image_paths=images, texts=["red bag"] * 3), abs=1e-6)
 
 
+def test_half_precision_comes_close(encoder: ClipEncoder, folder: Path, images: list[str]) -> None:
+    half = ClipEncoder(model=str(folder), dtype="bfloat16")
+    assert half._model.dtype == torch.bfloat16
+    texts = ["a red tote bag", "mug", "the blue mug"]
+    assert half.image_text(image_paths=images, texts=texts) == pytest.approx(
+        encoder.image_text(image_paths=images, texts=texts), abs=0.05
+    )
+    assert half.embed_images(images).dtype == torch.float32
+
+
 def test_nothing_in_nothing_out_and_uneven_lists_are_refused(encoder: ClipEncoder, images: list[str]) -> None:
     assert encoder.image_text(image_paths=[], texts=[]) == []
     assert encoder.image_image(image_paths=[], other_paths=[]) == []

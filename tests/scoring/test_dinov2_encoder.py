@@ -93,6 +93,12 @@ def test_unreadable_images_are_unscored(folder: Path, images: list[str], tmp_pat
     assert [math.isnan(score) for score in scores] == [True, True, False]
 
 
+def test_half_precision_comes_close(folder: Path, images: list[str]) -> None:
+    pairs = {"image_paths": images[:2], "other_paths": images[1:]}
+    half = DinoEncoder(model=str(folder), dtype="bfloat16").image_image(**pairs)
+    assert half == pytest.approx(DinoEncoder(model=str(folder)).image_image(**pairs), abs=0.05)
+
+
 def test_a_configuration_is_loaded_once_per_process(folder: Path) -> None:
     assert dinov2_encoder(model=str(folder), device="cpu") is dinov2_encoder(model=str(folder), device="cpu")
 

@@ -71,3 +71,9 @@ def test_a_model_that_pools_otherwise_is_refused(tmp_path: Path) -> None:
 def test_uneven_lists_are_refused(encoder: SentenceEncoder) -> None:
     with pytest.raises(ValueError, match="2 predictions for 1 references"):
         encoder.cosine(predictions=["a", "b"], references=["a"])
+
+
+def test_half_precision_comes_close(encoder: SentenceEncoder) -> None:
+    half = SentenceEncoder(model="nano:minilm", dtype="bfloat16").encode(TEXTS)
+    assert half.dtype == torch.float32
+    assert torch.allclose((half * encoder.encode(TEXTS)).sum(dim=1), torch.ones(len(TEXTS)), atol=0.01)

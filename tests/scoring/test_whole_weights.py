@@ -7,7 +7,7 @@ import pytest
 
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
-from grpo_mmpc.scoring.loading import pick_device, whole_weights
+from grpo_mmpc.scoring.loading import frozen, pick_device, whole_weights
 from grpo_mmpc.scoring.sentence import SentenceEncoder
 
 ensure_importable()
@@ -71,6 +71,15 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
     with whole_weights():
         pass
     assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
+
+
+def test_a_model_that_another_threads_zero_init_has_partitioned_is_refused() -> None:
+    import torch
+
+    layer = torch.nn.Linear(2, 2)
+    layer.weight.ds_id = 7  # what deepspeed.zero.Init leaves on every parameter
+    with pytest.raises(ScoringError, match="while DeepSpeed was building a sharded model"):
+        frozen(layer, device="cpu")
 
 
 def test_an_impossible_device_is_refused() -> None:
