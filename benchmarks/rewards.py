@@ -1,6 +1,6 @@
 """Rewards of a GRPO-like stream beside per-sample functions and beside bert-score's own batches; what a real run waits for them.
 
-    python benchmarks/rewards.py            # about fifteen minutes on two cores
+    python benchmarks/rewards.py            # about five minutes on two cores
     python benchmarks/rewards.py --quick    # under a minute, noisier
 
 The stream is what the nano policy really says before training: 64 prompts x 8 completions a step, sampled anew in each of 3
@@ -219,7 +219,7 @@ def against_per_sample(
 def against_bert_score(
     config: RunConfig, stream: list[list[Step]], warm_up: Step
 ) -> tuple[list[tuple[float, float]], float]:
-    """Seconds of the bertscore reward and of bert-score's batches for each repeat's whole stream; the share of scores that differ.
+    """Seconds of the bertscore reward and of bert-score's batches for each repeat's whole stream, and the largest difference.
 
     bert-score lets padding take part in the matching where all similarities of a token are negative, so a pair's score can
     depend on the pairs beside it; where the two differ, bert-score alone with the pair decides.
@@ -309,7 +309,7 @@ def _result(seconds: list[tuple[float, float]]) -> dict[str, Any]:
 def main() -> None:
     """Measure everything and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="8 prompts a step, one repeat, three training steps")
+    parser.add_argument("--quick", action="store_true", help="8 prompts a step, one repeat, two training steps")
     parser.add_argument("--repeats", type=int, default=3, help="streams, each with prompts of its own (%(default)s)")
     parser.add_argument("--prompts", type=int, default=64, help="prompts a step (%(default)s)")
     parser.add_argument(
@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="training steps of the real run (%(default)s)")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.repeats, arguments.prompts, arguments.references, arguments.steps = 1, 8, 100, 3
+        arguments.repeats, arguments.prompts, arguments.references, arguments.steps = 1, 8, 100, 2
     os.environ[LIMIT_VARIABLE] = "0"
     config = load_recipe([str(ROOT / "recipes/nano.yaml")])
     rows = RunData(config).training_rows("image_to_text", at_most=max(4 + arguments.repeats * arguments.prompts, 3000))

@@ -37,7 +37,8 @@ class Reward:
     with ``fit`` that was not fitted raises a RewardError when it is asked to score."""
     prepare: Callable[..., None] | None = None
     """Called with the keyword lists of ``score`` except ``completions`` and ``predictions``, before those exist, to encode
-    what is known already while the policy still writes. It only warms caches: ``score`` needs no preparation."""
+    what is known already while the policy still writes. It only warms caches: ``score`` needs no preparation, and may be
+    called early with completions that are done before others."""
 
     def __post_init__(self) -> None:
         unknown = [word for word in self.needs if word not in NEEDS]

@@ -72,15 +72,20 @@ class RewardHost:
                 ) from error
 
     def prepare(self, columns: Columns) -> None:
-        """Let rewards encode what is known before completions exist; returns at once.
+        """Let rewards with ``prepare`` encode what is known before all completions are there; returns at once.
 
-        A reward that fails here fails again when it scores, where that is handled.
+        Completions that are done already are scored, and the scores thrown away: what counts is what the encoders remember. A
+        reward that is still busy is left alone, and one that fails here fails again when it scores, where that is handled.
+
+        Args:
+            columns: Keyword lists; ``predictions`` and ``completions`` are absent before the first completion is done.
         """
         for reward in self._rewards:
             rows = [i for i, task in enumerate(columns["tasks"]) if task in reward.tasks]
             worker = self._workers[reward.name]
             if reward.prepare is not None and rows and not worker.busy:
-                worker.submit("prepare", {key: [column[i] for i in rows] for key, column in columns.items()})
+                action = "score" if "predictions" in columns else "prepare"
+                worker.submit(action, {key: [column[i] for i in rows] for key, column in columns.items()})
 
     def score(self, batches: Mapping[str, Columns]) -> dict[str, Scores]:
         """Score, all rewards side by side.

@@ -118,16 +118,26 @@ class RewardMix:
         """
         self._host.fit(titles)
 
-    def prepare(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Let rewards encode references and images while completions are being generated.
+    def prepare(self, rows: Sequence[Mapping[str, Any]], *, completions: Sequence[str] | None = None) -> None:
+        """Let rewards encode what is known already while completions are being generated; returns at once.
 
         Args:
-            rows: Rows of the training data set, one for each completion to come.
+            rows: Rows of the training data set, one for each completion.
+            completions: Those completions, once they are done. Without them it is references and images that are known.
         """
-        columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
-        if columns:
-            columns["prompts"] = columns.pop("prompt")
-            self._host.prepare(_renamed(columns))
+        if not rows:
+            return
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        columns["prompts"] = columns.pop("prompt")
+        columns = _renamed(columns)
+        if completions is not None:
+            parsed = [
+                TASKS[task].parse(text).prediction for task, text in zip(columns["tasks"], completions, strict=True)
+            ]
+            columns |= {"completions": list(completions), "predictions": parsed}
+            known = [i for i, prediction in enumerate(parsed) if prediction is not None]
+            columns = {key: [column[i] for i in known] for key, column in columns.items()}
+        self._host.prepare(columns)
 
     def state(self) -> dict[str, Any]:
         """What running transforms remember, for a checkpoint."""

@@ -15,7 +15,6 @@ from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, scoring, shared
-from grpo_mmpc.scoring.packed import packed
 from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
 from grpo_mmpc.scoring.texts import TextEncodings
 
@@ -110,7 +109,7 @@ class BertScoreEncoder:
         folder = resolve_model(model)
         self._model, self._tokenizer = load("BERTScore", folder, lambda: _load(folder, num_layers))
         identity = encoder_identity(self._model, what="BERTScore", layers=num_layers, dtype=dtype) if store else b""
-        self._model = packed(frozen(self._model, device=device, dtype=dtype))
+        self._model = frozen(self._model, device=device, dtype=dtype)
         self._special = {self._tokenizer.sep_token_id, self._tokenizer.cls_token_id}
         self._baseline = read_baseline(model=model, num_layers=num_layers)
         self._texts = TextEncodings(

@@ -8,7 +8,6 @@ from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.metrics.image import ImageSource
 from grpo_mmpc.scoring.images import ImageEncodings, unit_cosine, unit_rows
 from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, shared
-from grpo_mmpc.scoring.packed import packed
 from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
 from grpo_mmpc.scoring.texts import TextEncodings
 
@@ -51,7 +50,7 @@ class ClipEncoder:
         self._model, self._tokenizer, self._processor = load("CLIP", folder, lambda: _load(folder))
         options = {"what": "CLIP", "dtype": dtype, "processor": self._processor.to_dict()}
         identity = encoder_identity(self._model, **options) if store else b""
-        self._model = packed(frozen(self._model, device=device, dtype=dtype))
+        self._model = frozen(self._model, device=device, dtype=dtype)
         self.max_text_tokens: int = self._model.config.text_config.max_position_embeddings
         """Tokens that the text encoder can see, start and end included; 77 for OpenAI's models."""
         self.truncated_texts = 0

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, shared
-from grpo_mmpc.scoring.packed import packed
 from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
 from grpo_mmpc.scoring.texts import TextEncodings
 
@@ -45,7 +44,7 @@ class SentenceEncoder:
         folder = resolve_model(model)
         self._model, self._tokenizer, self._max_tokens = load("sentence encoder", folder, lambda: _load(folder))
         identity = encoder_identity(self._model, what="sentence", dtype=dtype) if store else b""
-        self._model = packed(frozen(self._model, device=device, dtype=dtype))
+        self._model = frozen(self._model, device=device, dtype=dtype)
         self._texts: TextEncodings[torch.Tensor] = TextEncodings(
             device=device,
             tokenize=self._tokenize,

@@ -17,6 +17,7 @@ from grpo_mmpc.reward_mix.signals import dead_groups, signals
 from grpo_mmpc.rollout.vllm_rollouts import VLLMRollouts
 from grpo_mmpc.training.alarm import HackingAlarm
 from grpo_mmpc.training.dead_groups import drop_rows, groups_to_draw_again, replace_rows
+from grpo_mmpc.training.finished import finished_completions
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.sampler import TaskBatchSampler
 
@@ -57,6 +58,7 @@ class RecordingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._mix = mix
         self._dead_group_policy = dead_group_policy
         self._alarms: dict[str, HackingAlarm] = {}
+        self._inputs: list[dict[str, Any]] = []
         self._max_masked_fraction = 1.0
 
     def use_rollouts(self, rollouts: VLLMRollouts, *, max_masked_fraction: float) -> None:
@@ -97,7 +99,15 @@ class RecordingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate(self, prompts: list[Any]) -> Any:
         if self.use_vllm:
             self.vllm_generation.conversations = prompts
-        return super()._generate(prompts)
+            return super()._generate(prompts)
+        # Rewards encode what is done while the longest completions are still being written.
+        model = self.accelerator.unwrap_model(self.model).get_base_model()
+        with finished_completions(model, end_tokens=self.eos_token_ids, tell=self._prepare_finished):
+            return super()._generate(prompts)
+
+    def _prepare_finished(self, finished: dict[int, list[int]]) -> None:
+        texts = self._tokenizer.batch_decode(list(finished.values()), skip_special_tokens=True)
+        self._mix.prepare([self._inputs[row] for row in finished], completions=texts)
 
     def _get_train_sampler(self, dataset: Any = None) -> TaskBatchSampler:
         rows = self.train_dataset if dataset is None else dataset
@@ -143,6 +153,7 @@ class RecordingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _score(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], GatheredBatch]:
         """TRL's own generation and scoring, and what it logged of them."""
+        self._inputs = inputs
         self._mix.prepare(inputs)
         for column in EXTRA_COLUMNS:
             self._log_completion_extra(column, [row[column] for row in inputs])
