@@ -8,6 +8,7 @@ from typing import Any
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.scoring.clip import clip_encoder
 from grpo_mmpc.scoring.dinov2 import dinov2_encoder
+from grpo_mmpc.scoring.loading import pick_dtype
 from rewards.declaration import Reward
 from rewards.rendered import find_renderer, rendered_cosines, shared_renders
 
@@ -25,6 +26,7 @@ def clip_similarity(
     renderer_kwargs: dict[str, Any] | None = None,
     floor: float = 0.0,
     device: str | None = None,
+    dtype: str = "float32",
 ) -> Reward:
     """CLIP cosine of the product's real image and what the policy wrote, or what its prompt draws.
 
@@ -52,6 +54,7 @@ def clip_similarity(
             cosines, so 0 cuts nothing; set -1 for an encoder that does, such as ``nano:clip``, or low cosines are lost (a
             log line says so once most of a batch is cut).
         device: Where the encoder lives; None takes this process's GPU if there is one.
+        dtype: Its precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
         RewardError: Unknown ``against``, a renderer missing, not needed or not found, or a floor outside [-1, 1).
@@ -59,6 +62,7 @@ def clip_similarity(
     if against not in AGAINST:
         raise RewardError(f"against must be one of {', '.join(AGAINST)}, found {against!r}")
     _check_floor(floor)
+    pick_dtype(dtype)
     if (against == "rendered_image") != (renderer is not None) or (renderer_kwargs and renderer is None):
         raise RewardError(
             "against: rendered_image and renderer: NAME (with its renderer_kwargs) belong together; "
@@ -76,7 +80,7 @@ def clip_similarity(
         item_ids: list[str],
         **_columns: list[Any],
     ) -> list[float | None]:
-        encoder = clip_encoder(model=model, device=device)
+        encoder = clip_encoder(model=model, device=device, dtype=dtype)
         cosines = [math.nan] * len(predictions)
         rows = [(i, path) for i, path in enumerate(image_paths) if path is not None]
         if renderer is not None:
@@ -100,7 +104,7 @@ def clip_similarity(
 
     def prepare(*, image_paths: list[str | None], **_columns: list[Any]) -> None:
         if paths := _distinct(image_paths):
-            clip_encoder(model=model, device=device).embed_images(paths)
+            clip_encoder(model=model, device=device, dtype=dtype).embed_images(paths)
 
     return Reward(
         score=score,
@@ -118,6 +122,7 @@ def dinov2_similarity(
     renderer_kwargs: dict[str, Any] | None = None,
     floor: float = 0.0,
     device: str | None = None,
+    dtype: str = "float32",
 ) -> Reward:
     """DINOv2 cosine of the product's real image and the image that its prompt draws.
 
@@ -137,11 +142,13 @@ def dinov2_similarity(
         renderer_kwargs: Arguments of the renderer's factory, for instance ``{"device": "cuda:1"}``.
         floor: Least reward, for lower cosines, failed renders and malformed completions.
         device: Where the encoder lives; None takes this process's GPU if there is one.
+        dtype: Its precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
         RewardError: The renderer is not found or refuses its arguments, or the floor lies outside [-1, 1).
     """
     _check_floor(floor)
+    pick_dtype(dtype)
     options = renderer_kwargs or {}
     find_renderer(renderer, options)
 
@@ -152,7 +159,7 @@ def dinov2_similarity(
         cosines = [math.nan] * len(predictions)
         if rows:
             scores = rendered_cosines(
-                dinov2_encoder(model=model, device=device),
+                dinov2_encoder(model=model, device=device, dtype=dtype),
                 shared_renders(renderer, options),
                 prompts=[predictions[i] for i, _ in rows],
                 real_paths=[path for _, path in rows],
@@ -164,7 +171,7 @@ def dinov2_similarity(
 
     def prepare(*, image_paths: list[str | None], **_columns: list[Any]) -> None:
         if paths := _distinct(image_paths):
-            dinov2_encoder(model=model, device=device).image_image(image_paths=paths, other_paths=paths)
+            dinov2_encoder(model=model, device=device, dtype=dtype).image_image(image_paths=paths, other_paths=paths)
 
     return Reward(
         score=score,

@@ -5,6 +5,7 @@ from typing import Any
 
 from grpo_mmpc.errors import RewardError, ScoringError
 from grpo_mmpc.scoring.bertscore import bertscore_encoder, pick_layers, read_baseline
+from grpo_mmpc.scoring.loading import pick_dtype
 from grpo_mmpc.scoring.sentence import sentence_encoder
 from rewards.batches import is_known, score_pairs
 from rewards.declaration import Reward
@@ -19,6 +20,7 @@ def bertscore(
     component: str = "f1",
     rescale_with_baseline: bool = False,
     device: str | None = None,
+    dtype: str = "float32",
 ) -> Reward:
     """BERTScore of the predicted title against the true one, as the ``bert-score`` package computes it.
 
@@ -38,10 +40,12 @@ def bertscore(
         component: ``precision``, ``recall`` or ``f1``.
         rescale_with_baseline: As in bert-score; only for models that it has a baseline for.
         device: Where the encoder lives; None takes this process's GPU if there is one.
+        dtype: Its precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
         RewardError: Unknown component or layer, or no baseline for this model.
     """
+    pick_dtype(dtype)
     if component not in COMPONENTS:
         raise RewardError(f"component must be one of {', '.join(COMPONENTS)}, found {component!r}")
     try:
@@ -55,14 +59,14 @@ def bertscore(
         )
 
     def score(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        scores = bertscore_encoder(model=model, num_layers=layers, device=device).score(
+        scores = bertscore_encoder(model=model, num_layers=layers, device=device, dtype=dtype).score(
             predictions=predictions, references=references, rescale_with_baseline=rescale_with_baseline
         )
         return [min(1.0, max(0.0, value)) for value in getattr(scores, component)]
 
     def prepare(*, references: list[str | None], **_columns: list[Any]) -> None:
         if titles := _distinct(references):
-            encoder = bertscore_encoder(model=model, num_layers=layers, device=device)
+            encoder = bertscore_encoder(model=model, num_layers=layers, device=device, dtype=dtype)
             encoder.score(predictions=titles, references=titles)
 
     return Reward(
@@ -74,7 +78,9 @@ def bertscore(
     )
 
 
-def embedding_cosine(*, model: str = "sentence-transformers/all-MiniLM-L6-v2", device: str | None = None) -> Reward:
+def embedding_cosine(
+    *, model: str = "sentence-transformers/all-MiniLM-L6-v2", device: str | None = None, dtype: str = "float32"
+) -> Reward:
     """Cosine of the sentence embeddings of the predicted and the true title, as ``sentence-transformers`` computes them.
 
     Unrelated titles get about 0.1, titles of the same product type 0.5 and more. The few negative cosines count as 0.
@@ -87,15 +93,17 @@ def embedding_cosine(*, model: str = "sentence-transformers/all-MiniLM-L6-v2", d
     Args:
         model: Hub name, local folder or ``nano:minilm``; it must pool by the mean of its tokens.
         device: Where the encoder lives; None takes this process's GPU if there is one.
+        dtype: Its precision: ``float32``, ``bfloat16`` or ``float16``.
     """
+    pick_dtype(dtype)
 
     def score(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        encoder = sentence_encoder(model=model, device=device)
+        encoder = sentence_encoder(model=model, device=device, dtype=dtype)
         return [max(0.0, cosine) for cosine in encoder.cosine(predictions=predictions, references=references)]
 
     def prepare(*, references: list[str | None], **_columns: list[Any]) -> None:
         if titles := _distinct(references):
-            sentence_encoder(model=model, device=device).encode(titles)
+            sentence_encoder(model=model, device=device, dtype=dtype).encode(titles)
 
     return Reward(
         score=score_pairs(score),

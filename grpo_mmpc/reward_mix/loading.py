@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from grpo_mmpc.config import RewardSpec, nearest
-from grpo_mmpc.errors import RewardError
+from grpo_mmpc.errors import GrpoMmpcError, RewardError
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import RewardFn
 
@@ -131,7 +131,7 @@ def build_reward(spec: RewardSpec) -> LoadedReward:
         raise RewardError(f"reward {spec.name!r} takes {signature}, {error}{hint}") from error
     try:
         fn = factory(**spec.kwargs)
-    except (TypeError, ValueError, RewardError) as error:
+    except (TypeError, ValueError, GrpoMmpcError) as error:
         raise RewardError(f"reward {spec.name!r} refuses its kwargs {spec.kwargs}: {error}") from error
     if not callable(fn):
         raise RewardError(f"reward {spec.name!r}: the factory returned {type(fn).__name__}, expected a function")

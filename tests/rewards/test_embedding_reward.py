@@ -2,8 +2,11 @@
 
 import pytest
 
+from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.metrics.table import METRICS, MetricInputs
+from grpo_mmpc.reward_mix import check_mix
 from grpo_mmpc.scoring.sentence import sentence_encoder
+from grpo_mmpc.tasks import TASKS
 from rewards import semantic
 from rewards.semantic import embedding_cosine
 
@@ -61,3 +64,9 @@ def test_a_prepared_reference_is_not_encoded_again() -> None:
     before = encoder.encoded_texts
     reward(predictions=["nor this one, ever"], references=["a title that no other test encodes"])
     assert encoder.encoded_texts == before + 1
+
+
+@pytest.mark.parametrize("name", ["bertscore", "embedding_cosine", "clip_similarity", "dinov2_similarity"])
+def test_an_unknown_precision_is_refused_before_any_encoder_loads(name: str) -> None:
+    problems = list(check_mix([RewardSpec(name=name, weight=1.0, kwargs={"dtype": "half"})], tuple(TASKS)))
+    assert "dtype must be one of float32, bfloat16, float16, found 'half'" in problems[0][1]
