@@ -11,10 +11,11 @@ REWARD_METRICS: dict[str, tuple[str, ...]] = {
     "token_f1": ("token_f1", "jaccard"),
     "jaccard": ("jaccard", "token_f1"),
     "bertscore": ("bertscore_f1",),
-    "sentence_similarity": ("embedding_cosine",),
+    "chrf_idf": ("chrf",),
     "clip_similarity": ("clip_image_image", "clip_text_image"),
+    "dinov2_similarity": ("dino_image_image",),
     "json_format": ("parse_rate",),
-    "attribute_recall": ("attribute_recall", "attribute_recall_*", "title_attribute_recall", "title_attribute_f1"),
+    "attribute_f1": ("attribute_recall", "attribute_recall_*", "title_attribute_*"),
 }
 """Metrics that a reward optimises, by the reward's name. A reward that is not listed optimises the metric of its own
 name, if there is one. ``*`` at the end stands for any ending."""

@@ -44,7 +44,7 @@ def verdict(summary: Summary) -> str:
     total = summary.total
     dead = f"{_percent(total.new_dead)} of the groups would be dead ({_percent(total.old_dead)} were)"
     signal = {
-        "dead": f"The signal is dead: {dead}; this mix would train nothing on these rollouts.",
+        "dead": f"The signal is dead: {dead}; this mix would teach almost nothing on these rollouts.",
         "weak": f"The signal is weak: {dead}.",
         "alive": f"The signal is alive: {dead}.",
     }[summary.signal]
@@ -58,7 +58,7 @@ def verdict(summary: Summary) -> str:
         return f"{signal} This is the run's own mix: everything above should agree with itself."
     return (
         f"{signal} Within groups the new mix {agrees} the old one (rank correlation {rho:.2f}); another completion "
-        f"would have won in {_percent(total.winner_changes)} of the groups. Rollouts are those of the old policy: how "
+        f"would have won in {_percent(total.winner_changes)} of the groups that are alive under both. Rollouts are those of the old policy: how "
         "the new mix would have changed them, a replay cannot tell."
     )
 

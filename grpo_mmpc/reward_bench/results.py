@@ -28,7 +28,8 @@ class Separation:
     wins: float | None
     """Share of items whose gold scores above their own candidate, ties half: what a group of GRPO sees."""
     earned: float | None
-    """Where the kind's mean lies between that of titles of another category (0) and of gold (1); None if those are equal."""
+    """Where the kind's mean lies between that of titles of another category (0) and of gold (1); None if the
+    reward hardly tells those two apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,9 @@ def task_result(candidates: Sequence[Candidate], scores: Sequence[float | None])
             by_kind[candidate.kind][candidate.item_id] = round(score, _DIGITS)
     gold = by_kind[GOLD]
     means = {kind: fmean(found.values()) if found else None for kind, found in by_kind.items()}
+    # Without a clear difference between true and unrelated titles the scale would be that of noise.
+    told = auc(list(gold.values()), list(by_kind[UNRELATED].values()))
+    has_scale = told is not None and told >= FOOLED_BELOW
     kinds = {}
     for kind, found in by_kind.items():
         pairs = [(gold[item], score) for item, score in found.items() if item in gold]
@@ -111,7 +115,7 @@ def task_result(candidates: Sequence[Candidate], scores: Sequence[float | None])
             mean=means[kind],
             auc=None if is_gold else auc(list(gold.values()), list(found.values())),
             wins=None if is_gold else win_rate(pairs),
-            earned=_earned(means[kind], top=means[GOLD], bottom=means[UNRELATED]),
+            earned=_earned(means[kind], top=means[GOLD], bottom=means[UNRELATED]) if has_scale else None,
         )
     known = [score for one, score in zip(candidates, scores, strict=True) if score is not None and one.kind != "empty"]
     return TaskResult(

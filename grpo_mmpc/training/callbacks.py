@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from grpo_mmpc.errors import TrainingError
+
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[str], None]
@@ -73,12 +75,23 @@ class RewardState(TrainerCallback):  # type: ignore[misc]
         """Write the file."""
         if state.is_world_process_zero:
             path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE
-            path.write_text(json.dumps(self._state()), encoding="utf-8")
+            partial = path.with_name(f"{path.name}.partial")
+            partial.write_text(json.dumps(self._state()), encoding="utf-8")
+            partial.replace(path)
 
     @classmethod
     def read(cls, checkpoint: Path) -> dict[str, Any]:
-        """The state of a checkpoint."""
-        return dict(json.loads((checkpoint / cls.FILE).read_text("utf-8")))
+        """The state of a checkpoint.
+
+        Raises:
+            TrainingError: It has none: it was cut off while it was saved, or was not saved by this toolkit.
+        """
+        try:
+            return dict(json.loads((checkpoint / cls.FILE).read_text("utf-8")))
+        except FileNotFoundError:
+            raise TrainingError(
+                f"{checkpoint} is not whole: {cls.FILE} is missing; delete the folder and resume from the one before"
+            ) from None
 
 
 class ProgressLine(TrainerCallback):  # type: ignore[misc]
