@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from pydantic import ValidationError
 
 from grpo_mmpc.catalogue import write_quarantine
 from grpo_mmpc.config import RunConfig
@@ -182,7 +183,7 @@ def _check_folder(run_dir: Path, config: RunConfig, *, resume: bool, overwrite: 
                 f"{run_dir} already holds a run; add --resume to continue it, --overwrite to start again, "
                 "or run_dir=OTHER to keep both"
             )
-        if recorded.read_text("utf-8") != config.to_yaml():
+        if not _same_recipe(recorded, config):
             raise TrainingError(
                 f"the recipe differs from {recorded}, the one this run was started with; "
                 f"resume with: grpo-mmpc train {recorded} --resume"
@@ -191,6 +192,14 @@ def _check_folder(run_dir: Path, config: RunConfig, *, resume: bool, overwrite: 
         raise TrainingError(f"nothing to resume: {recorded} does not exist; start the run without --resume")
     else:
         raise TrainingError(f"{run_dir} is not empty and holds no run; choose another run_dir")
+
+
+def _same_recipe(recorded: Path, config: RunConfig) -> bool:
+    """Whether a run's ``config.yaml`` means the same, whatever keys it was written with."""
+    try:
+        return RunConfig.model_validate(yaml.safe_load(recorded.read_text("utf-8"))) == config
+    except (yaml.YAMLError, UnicodeDecodeError, ValidationError):
+        return False
 
 
 def _is_run(run_dir: Path) -> bool:

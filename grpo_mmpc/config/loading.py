@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -151,18 +151,27 @@ def _apply_override(merged: dict[str, Any], override: str, origins: dict[str, st
         raise ConfigError([f"{override!r}: the value is not valid YAML: {' '.join(str(error).split())}"]) from error
     *parents, last = key.split(".")
     node: Any = merged
+    path: list[str] = []
     for part in parents:
         if isinstance(node, list):
-            node = node[_index(part, node, override)]
+            index = _index(part, node, override)
+            node = node[index]
+            path.append(str(index))
         elif isinstance(node, dict):
-            node = node.setdefault(part, {})
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+            path.append(part)
         if not isinstance(node, dict | list):
             raise ConfigError([f"{override!r}: {part!r} is a {type(node).__name__}, it has no keys"])
     if isinstance(node, list):
-        node[_index(last, node, override)] = value
+        index = _index(last, node, override)
+        node[index] = value
+        path.append(str(index))
     else:
         node[last] = value
-    origins[key] = "command line"
+        path.append(last)
+    origins[".".join(path)] = "command line"
 
 
 def _index(part: str, items: list[Any], override: str) -> int:
@@ -178,24 +187,35 @@ def _index(part: str, items: list[Any], override: str) -> int:
 
 def _explain(detail: Any) -> tuple[str, str]:
     """One pydantic finding as (dotted key, message)."""
-    location = [str(part) for part in detail["loc"]]
-    key = ".".join(location)
+    path, section = _follow([str(part) for part in detail["loc"]])
+    key = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        return key, f"unknown key; {nearest(location[-1], _fields_at(location[:-1]))}"
+        return key, f"unknown key; {nearest(path[-1], section.model_fields)}"
     if detail["type"] == "missing":
         return key, "is required and missing"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return key, f"{message}, found {detail['input']!r}"
 
 
-def _fields_at(location: Sequence[str]) -> list[str]:
-    """Field names of the section at a location, following lists of sections."""
+def _follow(location: Sequence[str]) -> tuple[list[str], type[BaseModel]]:
+    """Where pydantic found something, as people write it, and the section that holds its last key."""
+    path: list[str] = []
     section: type[BaseModel] = RunConfig
+    kinds: dict[str, type[BaseModel]] = {}
     for part in location:
-        if part.isdigit() or part not in section.model_fields:
+        if part in kinds:  # pydantic's own: which of several sections was meant
+            section, kinds = kinds[part], {}
             continue
-        section = next(iter(_sections_in(section.model_fields[part].annotation)), section)
-    return list(section.model_fields)
+        path.append(part)
+        if part in section.model_fields and part != location[-1]:
+            options = list(_sections_in(section.model_fields[part].annotation))
+            kinds = {kind: option for option in options for kind in _kinds_of(option)}
+            section = options[0] if options else section
+    return path, section
+
+
+def _kinds_of(section: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
 
 
 def _sections_in(annotation: Any) -> Iterable[type[BaseModel]]:

@@ -71,12 +71,18 @@ class LinearSchedule(Section):
         return self
 
 
+def _number(key: Any) -> Any:
+    """A step written as text: keys of YAML that went through JSON, or of an override."""
+    return int(key) if isinstance(key, str) and key.isdigit() else key
+
+
 class StepSchedule(Section):
     """The weight times 1, and from each named step on times that step's factor."""
 
     kind: Literal["step"]
     factors: Annotated[
-        dict[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)
+        dict[Annotated[int, BeforeValidator(_number), Field(ge=0)], Annotated[float, Field(ge=0, allow_inf_nan=False)]],
+        Field(min_length=1),
     ]
     """Step -> factor."""
 
@@ -106,7 +112,7 @@ class RewardSpec(Section):
     transform: Annotated[Transform | None, BeforeValidator(_named)] = None
     """What happens to its values before they are weighted; null leaves them as they are."""
     schedule: Annotated[Schedule | None, BeforeValidator(_named)] = None
-    """How its weight changes over optimiser steps; null keeps it."""
+    """How its weight changes with the number of optimiser updates done, which is 0 in the first step; null keeps it."""
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Seconds one call may take; null takes ``rewards.time_limit``."""
     isolated: bool = False

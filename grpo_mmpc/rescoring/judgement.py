@@ -75,7 +75,14 @@ def _judgement(
 ) -> Judgement:
     weights = mix.weights_at(step - 1)
     aggregation = config.rewards.aggregation
-    logged = signals(transformed, weights, groups=groups, lengths=[0] * len(groups), aggregation=aggregation)
+    logged = signals(
+        transformed,
+        weights,
+        groups=groups,
+        lengths=[0] * len(groups),
+        aggregation=aggregation,
+        scale_rewards=scale_rewards(config),
+    )
     return Judgement(
         raw=raw,
         advantages=advantages(

@@ -65,7 +65,11 @@ class RewardHost:
         waiting = [(r.name, self._workers[r.name].submit("fit", titles)) for r in self._rewards if r.fit is not None]
         for name, future in waiting:
             try:
-                future.result(timeout=self._time_limit)
+                future.result(timeout=self._limit(name))
+            except FutureTimeout:
+                raise RewardError(
+                    f"reward {name!r} took longer than its time limit of {self._limit(name):g} s on the titles of the training items"
+                ) from None
             except Exception as error:  # whatever a reward raises
                 raise RewardError(
                     f"reward {name!r} failed on the titles of the training items: {_said(error)}"
@@ -139,7 +143,9 @@ class RewardHost:
         limit = self._limit(name)
         try:
             scores = future.result(timeout=max(0.0, start + limit - time.monotonic()))
-        except FutureTimeout:
+        except FutureTimeout as timeout:
+            if future.done():  # the reward's own, of a server perhaps
+                return nothing, expected, timeout
             self._workers[name].give_up(future)
             return nothing, expected, RewardError(f"took longer than its time limit of {limit:g} s")
         except Exception as error:  # whatever a reward raises is handled by the stated policy, and never becomes a 0
@@ -183,9 +189,9 @@ class RewardHost:
         """Say which rewards memory grows under."""
         for name in names:
             worker = self._workers[name]
-            growth = max(0, worker.growth())
-            # The first call loads what the reward needs.
-            self._grown[name] = self._grown[name] + growth if name in self._grown else 0
+            growth = worker.growth()
+            # The first call loads what the reward needs; what is given back is taken off.
+            self._grown[name] = max(0, self._grown[name] + growth) if name in self._grown else 0
             if self._grown[name] <= LEAK_BYTES:
                 continue
             self._grown[name] = 0

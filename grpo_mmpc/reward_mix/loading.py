@@ -1,8 +1,10 @@
 """From named reward specs to loaded rewards, and every check on a mix that needs no model."""
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -150,9 +152,18 @@ def build_reward(spec: RewardSpec) -> LoadedReward:
 def _module_from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(path)
-    spec = importlib.util.spec_from_file_location(f"grpo_mmpc_user_reward_{path.stem}", path)
+    # One module for all factories of a file, so that they share what it holds.
+    name = f"grpo_mmpc_user_reward_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise RewardError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

@@ -181,10 +181,10 @@ class RewardMix:
         parsed = [TASKS[task].parse(text) for task, text in zip(tasks, texts, strict=True)]
         columns = {key: value for key, value in kwargs.items() if key not in (*TRL_KEYWORDS, "images")}
         batch = {
+            **_renamed(columns),
             "prompts": prompts,
             "completions": texts,
             "predictions": [p.prediction for p in parsed],
-            **_renamed(columns),
         }
         start = time.monotonic()
         raw, scores = self._raw(batch)
@@ -309,7 +309,9 @@ def _renamed(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         "image_path": "image_paths",
         "task": "tasks",
     }
-    return {plural.get(key, key): value for key, value in columns.items() if key not in (*TRL_KEYWORDS[1:], "images")}
+    kept = {key: value for key, value in columns.items() if key not in (*TRL_KEYWORDS[1:], "images")}
+    # A catalogue's own column may have one of these names; the data set's comes first.
+    return kept | {new: kept.pop(old) for old, new in plural.items() if old in kept}
 
 
 def _group_means(values: Sequence[float | None], groups: Sequence[str]) -> dict[str, float]:

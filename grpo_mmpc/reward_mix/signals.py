@@ -49,6 +49,7 @@ def signals(
     groups: Sequence[str],
     lengths: Sequence[int],
     aggregation: str,
+    scale_rewards: str,
 ) -> dict[str, float]:
     """Diagnostics of one generation batch, by metric key; those that cannot be computed are absent.
 
@@ -67,6 +68,7 @@ def signals(
         groups: Prompt of each completion.
         lengths: Of each completion, in characters or tokens.
         aggregation: As in ``advantages``: under ``normalize_then_sum`` a reward is divided by its spread within the group first.
+        scale_rewards: As in ``advantages``: ``group`` divides what each reward contributes by the spread of the group's sum.
     """
     order = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     index = np.array([order[group] for group in groups])
@@ -78,6 +80,11 @@ def signals(
         scale = spread[index] + EPSILON if aggregation == "normalize_then_sum" else 1.0
         parts[name] = weights[name] * np.nan_to_num(deviations / scale)
     total = sum(parts.values(), np.zeros(len(groups)))
+    if aggregation == "sum_then_normalize" and scale_rewards == "group":
+        _, spread = _centred(total, index, len(order))
+        scale = np.nan_to_num(spread)[index] + EPSILON
+        parts = {name: part / scale for name, part in parts.items()}
+        total = total / scale
     variance = float(total @ total)
 
     found: dict[str, float] = {}

@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import queue
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,12 +38,14 @@ class ThreadWorker:
         self._abandoned: set[Future[Any]] = set()
         self._seconds: dict[Future[Any], float] = {}
         self._growth = 0
+        self._device: int | None = None
 
     def submit(self, action: str, payload: Any) -> "Future[Any]":
         """Queue an action."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=f"reward {self._name}", daemon=True)
             self._thread.start()
+        self._device = cuda_device()
         future: Future[Any] = Future()
         self._open.add(future)
         self._todo.put((future, action, payload))
@@ -58,8 +62,8 @@ class ThreadWorker:
         return bool(self._abandoned & self._open)
 
     def give_up(self, future: "Future[Any]") -> None:
-        """Leave the thread alone until it comes back; what it returns then is dropped."""
-        self._abandoned.add(future)
+        """Leave the thread alone until it comes back: what it returns then is dropped, what is queued is not begun."""
+        self._abandoned |= self._open
 
     def seconds(self, future: "Future[Any]") -> float | None:
         """How long the last action took; None while it runs."""
@@ -75,6 +79,13 @@ class ThreadWorker:
     def _work(self) -> None:
         while True:
             future, action, payload = self._todo.get()
+            if future in self._abandoned:
+                self._open.discard(future)
+                self._abandoned.discard(future)
+                future.cancel()
+                future.set_running_or_notify_cancel()  # tells those who wait for it
+                continue
+            use_cuda_device(self._device)
             start, memory = time.monotonic(), resident_bytes(os.getpid())
             try:
                 result, error = call(self._fn, action, payload), None
@@ -115,13 +126,14 @@ class IsolatedWorker:
 
     @property
     def hung(self) -> bool:
-        """Never: a process that hangs is killed."""
-        return False
+        """Whether something that was given up is still running, though its process was killed."""
+        return self._thread.hung
 
     def give_up(self, future: "Future[Any]") -> None:
         """Kill the process; the next action starts another."""
+        self._thread.give_up(future)
         self.close()
-        future.exception(timeout=30)  # the thread has noticed, and is ready for the next batch
+        wait([future], timeout=30)  # until the thread has noticed, and is ready for the next batch
 
     def seconds(self, future: "Future[Any]") -> float | None:
         """How long the last action took; None while it runs."""
@@ -152,7 +164,9 @@ class IsolatedWorker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy CUDA contexts and locks
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._spec.model_dump(), theirs, os.getpid()), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(self._spec.model_dump(), theirs, os.getpid(), cuda_device()), daemon=True
+        )
         self._process.start()
         theirs.close()
         self._resident = 0
@@ -160,7 +174,7 @@ class IsolatedWorker:
     def _ask(self, action: str, payload: Any) -> Any:
         assert self._connection is not None
         try:
-            self._connection.send((action, payload))
+            self._connection.send((action, _without_pictures(payload)))
             result, error = self._connection.recv()
         except (EOFError, OSError) as lost:
             self._process.join(timeout=5)
@@ -170,12 +184,18 @@ class IsolatedWorker:
         return result
 
 
-def _serve(spec: dict[str, Any], connection: Connection, parent: int) -> None:
+def _serve(spec: dict[str, Any], connection: Connection, parent: int, device: int | None) -> None:
     """The isolated process: answers actions until its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides what it means
     from grpo_mmpc.reward_mix.loading import build_reward  # here, so that the parent's copy is not imported in a cycle
 
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    fn = build_reward(RewardSpec.model_validate(spec)).fn
+    use_cuda_device(device)
+    fn, broken = None, None
+    try:
+        fn = build_reward(RewardSpec.model_validate(spec)).fn
+    except Exception as error:  # told with the first answer
+        broken = str(error)
     while True:
         try:
             action, payload = connection.recv()
@@ -183,13 +203,18 @@ def _serve(spec: dict[str, Any], connection: Connection, parent: int) -> None:
             return
         answer: tuple[Any, str | None]
         try:
-            answer = (call(fn, action, payload), None)
+            if fn is None:
+                raise RewardError(broken)
+            result = call(fn, action, payload)
+            answer = (list(result) if action == "score" and result is not None else None, None)
         except Exception as error:  # told to the parent, which knows the policy
             answer = (None, f"{type(error).__name__}: {error}")
         try:
             connection.send(answer)
         except OSError:
             return
+        except Exception as error:  # what cannot be pickled
+            connection.send((None, f"{type(error).__name__}: {error}"))
 
 
 def _end_with(parent: int) -> None:
@@ -197,6 +222,35 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(0)
+
+
+def cuda_device() -> int | None:
+    """The GPU of the calling thread; None without CUDA, or before it is in use."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.current_device() if torch is not None and torch.cuda.is_initialized() else None
+
+
+def use_cuda_device(device: int | None) -> None:
+    """Make a thread or process use the GPU of another one: CUDA starts every thread on the first."""
+    if device is not None:
+        import torch  # heavy: imported on use
+
+        torch.cuda.set_device(device)
+
+
+def _without_pictures(payload: Any) -> Any:
+    """Keyword lists with prompts that hold text only: rewards find the picture in ``image_paths``, and pipes are narrow."""
+    if not isinstance(payload, dict) or "prompts" not in payload:
+        return payload
+
+    def stripped(message: dict[str, Any]) -> dict[str, Any]:
+        content = message.get("content")
+        if not isinstance(content, list):
+            return message
+        return {**message, "content": [{k: v for k, v in part.items() if k != "image"} for part in content]}
+
+    prompts = [prompt if isinstance(prompt, str) else [stripped(m) for m in prompt] for prompt in payload["prompts"]]
+    return {**payload, "prompts": prompts}
 
 
 def resident_bytes(pid: int) -> int:

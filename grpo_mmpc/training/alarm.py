@@ -34,11 +34,8 @@ class HackingAlarm:
             if name in self._history:
                 self._history[name].append(mean)
                 del self._history[name][self._window : -self._window]  # only the two ends are looked at
-        rising = {name: move for name in self._trained if (move := self._moved(name)) > ERRORS}
-        falling = {name for name in self._monitors if self._moved(name) < -ERRORS} if rising else set()
-        new = sorted(falling - self._ringing)
-        self._ringing = falling
-        return [self._message(name, max(rising, key=lambda trained: rising[trained])) for name in new]
+        before, self._ringing = self._ringing, self._falling()
+        return [self._message(name, max(self._trained, key=self._moved)) for name in sorted(self._ringing - before)]
 
     def state(self) -> dict[str, list[float]]:
         """What a checkpoint keeps."""
@@ -47,11 +44,16 @@ class HackingAlarm:
     def restore(self, state: Mapping[str, list[float]]) -> None:
         """Continue from a checkpoint."""
         self._history |= {name: list(history) for name, history in state.items() if name in self._history}
+        self._ringing = self._falling()
 
     @property
     def ringing(self) -> set[str]:
         """Monitors that give alarm now."""
         return set(self._ringing)
+
+    def _falling(self) -> set[str]:
+        rising = any(self._moved(name) > ERRORS for name in self._trained)
+        return {name for name in self._monitors if self._moved(name) < -ERRORS} if rising else set()
 
     def _ends(self, name: str) -> tuple[list[float], list[float]]:
         history = self._history[name]

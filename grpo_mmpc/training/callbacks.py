@@ -13,8 +13,6 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from grpo_mmpc.errors import TrainingError
-
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[str], None]
@@ -81,17 +79,14 @@ class RewardState(TrainerCallback):  # type: ignore[misc]
 
     @classmethod
     def read(cls, checkpoint: Path) -> dict[str, Any]:
-        """The state of a checkpoint.
-
-        Raises:
-            TrainingError: It has none: it was cut off while it was saved, or was not saved by this toolkit.
-        """
+        """The state of a checkpoint; that of a new run, with a warning, where it holds none."""
         try:
             return dict(json.loads((checkpoint / cls.FILE).read_text("utf-8")))
         except FileNotFoundError:
-            raise TrainingError(
-                f"{checkpoint} is not whole: {cls.FILE} is missing; delete the folder and resume from the one before"
-            ) from None
+            logger.warning(
+                "%s holds no %s: running z-scores and the reward-hacking alarm start anew", checkpoint, cls.FILE
+            )
+            return {"transforms": {}, "alarms": {}}
 
 
 class ProgressLine(TrainerCallback):  # type: ignore[misc]

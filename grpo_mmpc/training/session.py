@@ -209,7 +209,8 @@ class TrainingSession:
         checkpoint = self._newest_checkpoint() if resume else None
         if checkpoint is not None:
             self._refuse_finished(Path(checkpoint))
-            self.trainer.restore_reward_state(RewardState.read(Path(checkpoint)))
+            is_main = self.trainer.accelerator.is_main_process
+            self.trainer.restore_reward_state(self.from_main(RewardState.read(Path(checkpoint)) if is_main else {}))
         with self._stop.handling_signals():
             self.trainer.train(resume_from_checkpoint=checkpoint)
         state = self.trainer.state

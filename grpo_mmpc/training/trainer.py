@@ -127,6 +127,8 @@ class RecordingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         trained = [name for name in self._mix.trained if weights[name] > 0]
         dead = self._dead(batch, trained)
         self._note("dead_group_share", len(dead) / len(set(batch.logs["prompt_id"])))
+        if not trained:
+            dead = set()  # a schedule has not begun: nothing is to be learnt from any group
         if dead and self._dead_group_policy == "resample":
             output = self._resample(inputs, output, batch, dead, trained, weights)
         elif dead and self._dead_group_policy == "drop":
@@ -186,9 +188,13 @@ class RecordingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         chosen = groups_to_draw_again(batch.logs["prompt_id"], dead, num_ranks=ranks, group_size=size)
         metrics = self._metrics["train" if self.model.training else "eval"]
         logged = {name: len(values) for name, values in metrics.items()}
+        shown = {name: self._logs[name].copy() for name in ("prompt", "images")}
         again, fresh = self._score([inputs[group * size + i] for group in chosen[rank] for i in range(size)])
         for name in list(metrics):  # the step's own means stay those of its first draw
             del metrics[name][logged.get(name, 0) :]
+            if name not in logged:
+                del metrics[name]
+        self._logs |= shown  # dead groups keep their prompts
         alive = dead - self._dead(fresh, trained)
         rows: dict[int, int] = {}
         for other_rank, groups in enumerate(chosen):
@@ -217,7 +223,7 @@ class RecordingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return merged
 
     def _show_in_logs(self, batch: GatheredBatch) -> None:
-        """What TRL prints and stores of completions is what is trained on; its prompts stay, as dead groups keep theirs."""
+        """What TRL prints and stores of completions is what is trained on."""
         self._logs["completion"] = deque(batch.logs["completion"], maxlen=self._logs["completion"].maxlen)
         self._logs["advantages"] = deque(batch.logs["advantages"], maxlen=self._logs["advantages"].maxlen)
         for kind, columns in (("extra", batch.logs), ("rewards", batch.for_trainer)):
@@ -236,6 +242,7 @@ class RecordingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             groups=batch.logs["prompt_id"],
             lengths=[len(completion_text(completion)) for completion in batch.logs["completion"]],
             aggregation=self.multi_objective_aggregation,
+            scale_rewards=self.scale_rewards,
         )
         for name, value in found.items():
             self._note(name, value)

@@ -51,3 +51,37 @@ def with_corpus():
 
     score.fit = known.append
     return score
+
+
+def swinging(*, megabytes: int = 200):
+    def score(*, predictions, **columns):
+        if _held:
+            _held.clear()
+        else:
+            _held.append(b"x" * (megabytes << 20))
+        return [1.0] * len(predictions)
+
+    return score
+
+
+def own_timeout():
+    def score(*, predictions, **columns):
+        raise TimeoutError("the judge did not answer")
+
+    return score
+
+
+def generating():
+    def score(*, predictions, **columns):
+        return (float(len(p)) for p in predictions)
+
+    return score
+
+
+def slow_to_prepare(*, seconds: float = 60.0):
+    def score(*, predictions, **columns):
+        time.sleep(seconds)
+        return [1.0] * len(predictions)
+
+    score.prepare = lambda **columns: time.sleep(seconds)
+    return score

@@ -2,6 +2,9 @@
 
 import dataclasses
 import logging
+import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.reward_mix import RewardMix
+from grpo_mmpc.reward_mix.workers import _without_pictures
 from grpo_mmpc.tasks import IMAGE_TO_TEXT
 
 FAULTY = Path(__file__).parent / "faulty_rewards.py"
@@ -149,3 +153,52 @@ def test_rewards_that_wait_overlap(mixes):
     scored = mix.score(**batch("hang"))
     assert scored.waited < 1.5  # one after the other would take 2 seconds
     assert all(0.4 < seconds < 1.5 for seconds in scored.seconds.values())
+
+
+def test_memory_that_comes_and_goes_is_no_leak(mixes, caplog):
+    mix = mixes("swinging")
+    for _ in range(8):
+        mix.score(**batch("kettle"))
+    assert "memory has grown" not in caplog.text
+
+
+def test_a_timeout_of_the_rewards_own_is_told_as_it_is(mixes, caplog):
+    mix = mixes("own_timeout")
+    assert mix.score(**batch("kettle")).raw["own_timeout"] == [None]
+    assert "TimeoutError: the judge did not answer" in caplog.text
+    assert "time limit" not in caplog.text
+
+
+@ISOLATED
+def test_a_generator_will_do_in_a_thread_and_in_a_process(mixes, isolated):
+    assert mixes("generating", isolated=isolated).score(**batch("kettle")).raw["generating"] == [6.0]
+
+
+def test_a_process_that_is_killed_while_it_prepares_does_not_begin_what_was_queued(mixes):
+    mix = mixes("slow_to_prepare", isolated=True, time_limit=5.0)
+    columns = {key: value for key, value in batch("kettle").items() if key != "completions"}
+    columns["prompt"] = columns.pop("prompts")
+    mix.prepare([{key: value[0] for key, value in columns.items()}])
+    start = time.monotonic()
+    assert mix.score(**batch("kettle")).raw["slow_to_prepare"] == [None]
+    assert time.monotonic() - start < 15
+
+
+def test_ctrl_c_does_not_reach_the_process_of_an_isolated_reward(mixes):
+    mix = mixes("hanging", isolated=True, kwargs={"seconds": 2.0})
+    mix.score(**batch("kettle"))
+    process = mix._host._workers["hanging"]._process
+    timer = threading.Timer(0.5, os.kill, (process.pid, signal.SIGINT))
+    timer.start()
+    assert mix.score(**batch("hang")).raw["hanging"] == [1.0]
+    assert process.is_alive()
+
+
+def test_pictures_in_prompts_do_not_travel_to_a_process():
+    prompts = [[{"role": "user", "content": [{"type": "image", "image": object()}, {"type": "text", "text": "hi"}]}]]
+    sent = _without_pictures({"prompts": prompts, "tasks": ["t"]})
+    assert sent == {
+        "prompts": [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "hi"}]}]],
+        "tasks": ["t"],
+    }
+    assert "image" in prompts[0][0]["content"][0]

@@ -7,8 +7,8 @@ from grpo_mmpc.reward_mix.signals import dead_groups, signals
 GROUPS = ["p", "p", "q", "q"]
 
 
-def found(values, weights, *, lengths=(1, 2, 3, 4), aggregation="sum_then_normalize", groups=GROUPS):
-    return signals(values, weights, groups=groups, lengths=list(lengths), aggregation=aggregation)
+def found(values, weights, *, lengths=(1, 2, 3, 4), aggregation="sum_then_normalize", groups=GROUPS, scale="none"):
+    return signals(values, weights, groups=groups, lengths=list(lengths), aggregation=aggregation, scale_rewards=scale)
 
 
 def test_a_group_is_dead_when_every_trained_reward_is_constant_or_unscored_in_it():
@@ -31,6 +31,14 @@ def test_shares_of_the_advantages_variance_add_up_to_one_and_follow_weight_and_s
     result = found({"a": [0.0, 2.0, 0.0, 2.0], "b": [0.0, 2.0, 2.0, 0.0]}, {"a": 2.0, "b": 1.0})
     assert result["signal/a/advantage_share"] == pytest.approx(0.8)
     assert result["signal/b/advantage_share"] == pytest.approx(0.2)
+
+
+def test_scaling_by_the_group_makes_up_for_small_spreads():
+    # a moves p alone and b moves q alone, a hundred times less; divided by their groups' spread they weigh the same
+    values = {"a": [0.0, 1.0, 0.0, 0.0], "b": [0.0, 0.0, 0.0, 0.01]}
+    scaled = found(values, {"a": 1.0, "b": 1.0}, scale="group")
+    assert scaled["signal/a/advantage_share"] == pytest.approx(0.5, abs=0.01)
+    assert found(values, {"a": 1.0, "b": 1.0})["signal/a/advantage_share"] == pytest.approx(0.9999, abs=1e-4)
 
 
 def test_under_normalize_then_sum_the_range_of_a_reward_does_not_buy_it_a_share():
