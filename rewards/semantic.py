@@ -103,7 +103,7 @@ def embedding_cosine(
 
     def prepare(*, references: list[str | None], **_columns: list[Any]) -> None:
         if titles := _distinct(references):
-            sentence_encoder(model=model, device=device, dtype=dtype).encode(titles)
+            sentence_encoder(model=model, device=device, dtype=dtype).encode(titles, keep=True)
 
     return Reward(
         score=score_pairs(score),

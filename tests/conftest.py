@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRPO_MMPC_ENCODINGS_GB", "0")  # the user's own file of encodings is left alone
 os.environ.setdefault("GRPO_MMPC_VLLM_CPU", "1")  # as our engines do: tests import vLLM before any engine starts
 
 ARCHITECTURES = {"qwen2_5_vl": "nano:qwen2_5_vl", "gemma3": "nano:gemma3"}
