@@ -1,5 +1,6 @@
 """One attempt at a job: a supervised process, and what is written down about it."""
 
+import fcntl
 import json
 import os
 import platform
@@ -33,43 +34,70 @@ class Outcome:
 
 
 class Attempt:
-    """A job's process."""
+    """A job's process, started as soon as no process of an earlier attempt lives anywhere."""
 
     def __init__(self, job: Job, *, environment: Mapping[str, str]) -> None:
-        """Start it.
+        """Start it, or wait for the job's lock: ``poll`` starts it then.
 
         Args:
             job: Not finished.
             environment: Set for its processes, over this process's own.
         """
         self.job = job
+        self._environment = environment
         self._started = time.monotonic()
         self._asked = 0.0
-        self._command = command_of(job)
+        self._command: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Start unless another attempt holds the lock, which would still be writing what is read here."""
+        job = self.job
         job.config.parent.mkdir(parents=True, exist_ok=True)
-        supervisor = [sys.executable, "-m", "grpo_mmpc.ablation.supervise", str(job.lock), str(job.log)]
-        self._process = subprocess.Popen(
-            [*supervisor, *self._command],
-            stdin=subprocess.PIPE,
-            cwd=job.working_directory,
-            env=os.environ | environment,
-            start_new_session=True,  # Ctrl-C reaches us alone, and we decide
-        )
+        with job.lock.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            if state_of(job) == State.FINISHED:  # by the attempt that held it
+                self._command = ["true"]
+            else:
+                self._command = command_of(job)
+            supervisor = [sys.executable, "-m", "grpo_mmpc.ablation.supervise", str(lock.fileno()), str(job.log)]
+            self._process = subprocess.Popen(
+                [*supervisor, *self._command],
+                stdin=subprocess.PIPE,
+                cwd=job.working_directory,
+                env=os.environ | self._environment,
+                pass_fds=[lock.fileno()],  # the lock stays held as long as any process has it
+                start_new_session=True,  # Ctrl-C reaches us alone, and we decide
+            )
 
     def stop(self) -> None:
         """Ask it to save and end."""
-        if self._process.poll() is None and not self._asked:
+        if self._asked:
+            return
+        if self._process is None:
+            self._asked = time.monotonic()
+        elif self._process.poll() is None:
             self._asked = time.monotonic()
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it at once."""
         self._asked = self._asked or time.monotonic()
-        if self._process.stdin is not None:
+        if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
     def poll(self) -> Outcome | None:
         """How it ended; None while it runs. One that was asked to stop and takes too long is killed."""
+        if self._process is None and self._asked:
+            return Outcome(name=self.job.name, finished=False, stopped=True, status=128 + signal.SIGTERM, tail="")
+        if self._process is None:
+            self._start()
+        if self._process is None:
+            return None
         status = self._process.poll()
         if status is None:
             if self._asked and time.monotonic() - self._asked > GRACE_S:

@@ -12,12 +12,17 @@ from grpo_mmpc.ablation.spec import BASE
 from grpo_mmpc.ablation.sums import aggregate_of, check_alike, item_sums, metrics_of
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.pairing import TaskScores
-from grpo_mmpc.evaluation.statistics import UNSCORED, Floats, holm, verdict
+from grpo_mmpc.evaluation.statistics import TOO_FEW, UNSCORED, Floats, holm, min_items, verdict
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.table import Metric
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+TOO_FEW_SEEDS = "too few seeds"
+"""Verdict where the runs that are there do not tell how much seeds matter."""
+MIN_DEGREES = 2
+"""Of the pooled variance over seeds, in an ablation of several seeds: a variance of one degree is by luck too small to
+judge by, too often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +185,12 @@ class _Matrix:
 
     def cell(self, mix: str, reference: str, *, has_base: bool, was_reward: bool) -> MixCell:
         own = self.columns[mix]
-        difference, shared = None, sorted(own)
+        difference, shared, lacks_seeds = None, sorted(own), False
         if reference == BASE and has_base:
             difference = self._estimate(list(own.values()), against=[-1] * len(own), of_difference=False)
         elif mix != reference and reference in self.columns:
             shared = sorted(own.keys() & self.columns[reference].keys())
+            lacks_seeds = not shared
             if shared:
                 difference = self._estimate(
                     [own[seed] for seed in shared],
@@ -198,7 +204,7 @@ class _Matrix:
             difference=difference,
             num_seeds=len(shared),
             p_holm=None,
-            verdict="" if mix == reference else UNSCORED,
+            verdict="" if mix == reference else TOO_FEW_SEEDS if lacks_seeds else UNSCORED,
             was_reward=was_reward,
         )
 
@@ -209,9 +215,21 @@ class _Matrix:
         if not np.isfinite(values).all() or not np.isfinite(replicates).all():
             return None
         weights = seed_weights(num_seeds=len(runs), resamples=len(replicates), seed=[1])
-        complete = [list(columns.values()) for columns in self.columns.values() if len(columns) == len(runs)]
-        pooled = pooled_variance(self.values[np.array(complete)], of_difference=of_difference) if complete else None
-        return estimate(values, replicates, weights, num_items=self.num_items, pooled=pooled, confidence=CONFIDENCE)
+        table = self._by_mix_and_seed()
+        pooled = pooled_variance(table, num_seeds=len(runs), of_difference=of_difference)
+        found = estimate(values, replicates, weights, num_items=self.num_items, pooled=pooled, confidence=CONFIDENCE)
+        if table.shape[1] > 1 and (pooled is None or pooled.degrees < MIN_DEGREES):
+            return replace(found, interval=None, p=None)
+        return found
+
+    def _by_mix_and_seed(self) -> Floats:
+        """Values by mix and seed, ``[M, S]``, NaN where there is no run."""
+        seeds = sorted({seed for columns in self.columns.values() for seed in columns})
+        rows = [
+            [self.values[columns[seed]] if seed in columns else np.nan for seed in seeds]
+            for columns in self.columns.values()
+        ]
+        return np.array(rows)
 
 
 def _with_verdicts(comparison: AblationComparison) -> AblationComparison:
@@ -225,7 +243,7 @@ def _with_verdicts(comparison: AblationComparison) -> AblationComparison:
     corrected = {(name, mix): p for (name, mix, _), p in zip(tested, holm([p for _, _, p in tested]), strict=True)}
 
     def judged(row: MetricRow, cell: MixCell) -> MixCell:
-        if not cell.verdict:
+        if not cell.verdict or (cell.difference is None and cell.verdict == TOO_FEW_SEEDS):
             return cell
         found, p_holm = cell.difference, corrected.get((row.name, cell.mix))
         word = verdict(
@@ -235,6 +253,8 @@ def _with_verdicts(comparison: AblationComparison) -> AblationComparison:
             higher_is_better=row.higher_is_better,
             confidence=CONFIDENCE,
         )
+        if word == TOO_FEW and row.n_scored >= min_items(CONFIDENCE):
+            word = TOO_FEW_SEEDS
         return replace(cell, p_holm=p_holm, verdict=word)
 
     rows = [replace(row, cells=[judged(row, cell) for cell in row.cells]) for row in comparison.rows]

@@ -11,7 +11,7 @@ as Hesterberg (2015, arXiv 1411.5279) widens percentiles of small samples, here 
 - variance: that of seeds, unbiased, plus that of items. Luck of a single answer is in both, so this errs on the wide side.
   Three values often happen to lie close together, which would make chance look like a finding: the variance of seeds is
   never taken to be less than what all mixes together say (the residual of mixes x seeds, as in a repeated-measures
-  analysis of variance);
+  analysis of variance, over the runs that are there). Where all mixes together do not say enough, there is no interval;
 - quantile: Student's t with the degrees of freedom of such a sum (Satterthwaite 1946), between those of seeds, when
   they dominate, and those of items.
 
@@ -47,36 +47,40 @@ class Estimate:
     se_items: float
     """Standard error from items alone."""
     se_seeds: float | None
-    """Standard error from seeds alone; None with one seed, whose luck then is in no interval."""
+    """Standard error from seeds alone; None with one seed and nothing known of others: its luck then is in no interval."""
     degrees: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedVariance:
-    """How much seeds move a mean over seeds, by all mixes together."""
+    """How much seeds move a mean over so many seeds, by all mixes together."""
 
     variance: float
     degrees: int
 
 
-def pooled_variance(values: Floats, *, of_difference: bool) -> SeedVariance | None:
+def pooled_variance(values: Floats, *, num_seeds: int, of_difference: bool) -> SeedVariance | None:
     """Variance over seeds of a mix's mean, or of the difference of two mixes' means, pooled over mixes.
 
     Args:
-        values: Per mix and seed, over all items, ``[M, S]``.
+        values: Per mix and seed, over all items, ``[M, S]``; NaN where a run is missing.
+        num_seeds: Seeds that the mean or difference is over: less than S where runs of it are missing.
         of_difference: What all mixes of a seed share cancels in differences of them.
 
     Returns:
-        None with one seed, or of differences with one mix.
+        None where no two runs tell seeds apart: with one seed, or of differences with one mix.
     """
-    num_mixes, num_seeds = values.shape
-    degrees = (num_mixes - 1 if of_difference else num_mixes) * (num_seeds - 1)
+    mixes, seeds = np.nonzero(np.isfinite(values))
+    # Effects of mixes, and of seeds where those cancel; what they leave is luck, however many runs are missing.
+    design = (mixes[:, None] == np.arange(values.shape[0])).astype(np.float64)
+    if of_difference:
+        design = np.hstack([design, seeds[:, None] == np.arange(values.shape[1])])
+    there = values[mixes, seeds]
+    effects, _, rank, _ = np.linalg.lstsq(design, there, rcond=None)
+    degrees = len(there) - int(rank)
     if degrees < 1:
         return None
-    rest = values - values.mean(axis=1, keepdims=True)
-    if of_difference:
-        rest = rest - rest.mean(axis=0, keepdims=True)
-    mean_square = float((rest**2).sum()) / degrees
+    mean_square = float(((there - design @ effects) ** 2).sum()) / degrees
     return SeedVariance(variance=(2 if of_difference else 1) * mean_square / num_seeds, degrees=degrees)
 
 
@@ -137,7 +141,7 @@ def estimate(
         interval=None,
         p=None,
         se_items=math.sqrt(of_items),
-        se_seeds=math.sqrt(of_seeds) if num_seeds > 1 else None,
+        se_seeds=math.sqrt(of_seeds) if num_seeds > 1 or pooled is not None else None,
         degrees=0.0,
     )
     if num_items < min_items(confidence):

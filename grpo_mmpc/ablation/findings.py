@@ -1,6 +1,6 @@
 """What an ablation supports, in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from grpo_mmpc.ablation.comparison import AblationComparison, MetricRow, MixCell
 from grpo_mmpc.ablation.pareto import Pareto
@@ -10,6 +10,8 @@ from grpo_mmpc.evaluation.statistics import BETTER, NO_EVIDENCE, WORSE
 from grpo_mmpc.report.labels import metric_label, plural, signed
 
 FEW_SEEDS = 5
+SEEDS_OF_PROMISE, MIXES_OF_PROMISE = 3, 3
+"""Fewest for which the chance of a false finding was simulated to stay at 5%."""
 
 
 def findings(comparison: AblationComparison, front: Pareto | None) -> list[str]:
@@ -32,21 +34,10 @@ def cautions(comparison: AblationComparison, results: Results) -> list[str]:
     told = []
     seeds = len(comparison.seeds)
     if comparison.rows:
-        told.append(_on_seeds(seeds))
-        told.append(
-            f"p-values are corrected for all {plural(comparison.family, 'comparison')} of the matrix (Holm): the chance of any "
-            "false better or worse in it is kept at 5%. No evidence is not evidence of no difference."
-        )
-    differing = {seed: where for seed, where in results.data_order.items() if where}
-    if differing:
-        where = "; ".join(f"seed {seed}: {text}" for seed, text in differing.items())
-        told.append(
-            f"Mixes did NOT see the same prompts in the same order ({where}): differences are not those of rewards alone."
-        )
-    elif results.data_order:
-        told.append(
-            "Within every seed, all mixes saw the same prompts in the same order (checked in the saved rollouts)."
-        )
+        told.append(_on_seeds(seeds, _shared_seeds(comparison)))
+    if comparison.family:
+        told.append(_on_chance(comparison))
+    told += _on_data_order(results)
     uneven = [mix for mix in comparison.mixes if len(results.of(mix)) < seeds]
     if uneven:
         told.append(
@@ -83,11 +74,14 @@ def _lead(comparison: AblationComparison) -> str:
     lost = [f"{mix} ({_labels(worse)})" for mix, (better, worse) in wins.items() if worse and not better]
     parts = [
         f"{word} {_listed(names)}"
-        for word, names in (("better without being worse anywhere:", clean), ("both:", mixed), ("only worse:", lost))
+        for word, names in (("better, and not found worse in these:", clean), ("both:", mixed), ("only worse:", lost))
         if names
     ]
     what = f"On the {plural(len(rows), 'metric')} that no mix was trained on, against {reference}"
-    return f"{what}: {'; '.join(parts)}." if parts else f"{what}: no mix differs beyond chance."
+    if parts:
+        return f"{what}: {'; '.join(parts)}."
+    tested = any(cell.verdict == NO_EVIDENCE for row in rows for cell in row.cells)
+    return f"{what}: {'no evidence that any mix differs' if tested else 'nothing could be compared'}."
 
 
 def _of_mix(comparison: AblationComparison, mix: str) -> list[str]:
@@ -116,7 +110,57 @@ def _front(front: Pareto) -> str:
     return told
 
 
-def _on_seeds(seeds: int) -> str:
+def _shared_seeds(comparison: AblationComparison) -> dict[str, int]:
+    """By mix, seeds that its comparison with the reference rests on."""
+    if not comparison.rows:
+        return {}
+    return {cell.mix: cell.num_seeds for cell in comparison.rows[0].cells if cell.mix != comparison.reference}
+
+
+def _on_chance(comparison: AblationComparison) -> str:
+    told = f"p-values are corrected for all {plural(comparison.family, 'comparison')} of the matrix (Holm)"
+    shared, seeds = _shared_seeds(comparison), len(comparison.seeds)
+    is_complete = all(number == seeds for number in shared.values())
+    if seeds >= SEEDS_OF_PROMISE and len(comparison.mixes) >= MIXES_OF_PROMISE and is_complete:
+        told += ": the chance of any false better or worse in it is kept at 5%"
+    elif seeds == 1:
+        told += ", for the luck of items only: that of seeds is in none of them"
+    else:
+        told += (
+            f", but with fewer than {SEEDS_OF_PROMISE} seeds or {MIXES_OF_PROMISE} mixes, or with runs missing, the chance of "
+            "a false better or worse can be above 5%"
+        )
+    return f"{told}. No evidence is not evidence of no difference."
+
+
+def _on_data_order(results: Results) -> list[str]:
+    """Whether mixes saw the same prompts, as far as that could be checked."""
+    order = results.data_order
+    told = []
+    differing = {seed: where for seed, where in order.items() if where}
+    if differing:
+        where = "; ".join(f"seed {seed}: {text}" for seed, text in differing.items())
+        told.append(
+            f"Mixes did NOT see the same prompts in the same order ({where}): differences are not those of rewards alone."
+        )
+    same = [seed for seed, where in order.items() if where == ""]
+    if same:
+        within = "Within every seed" if len(same) == len(order) else f"Within {_seeds(same)}"
+        told.append(f"{within}, all mixes saw the same prompts in the same order (checked in the saved rollouts).")
+    unknown = [seed for seed, where in order.items() if where is None]
+    if unknown:
+        told.append(
+            f"Whether all mixes saw the same prompts in the same order was not checked for {_seeds(unknown)}: there is only "
+            "one mix, or a run without rollouts."
+        )
+    return told
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {_listed([str(seed) for seed in sorted(seeds)])}"
+
+
+def _on_seeds(seeds: int, shared: Mapping[str, int]) -> str:
     if seeds == 1:
         return (
             "One seed: intervals are over items alone and say what these very runs do. Whether a mix would do the same with "
@@ -126,7 +170,11 @@ def _on_seeds(seeds: int) -> str:
         f"{plural(seeds, 'seed')}: intervals and verdicts are meant for other seeds and other items like these. "
         f"The spread over seeds is estimated from {seeds} values a mix, which intervals pay for by their width."
     )
-    if seeds < FEW_SEEDS:
+    fewest = min(shared.values(), default=seeds)
+    if fewest < seeds:
+        named = [mix for mix, number in shared.items() if number == fewest]
+        told += f" The comparison of {_listed(named)} rests on {plural(fewest, 'seed')}."
+    if fewest < FEW_SEEDS:
         told += (
             " So few can show differences that are large beside that spread; they cannot show small ones, nor that a mix fails "
             "now and then, and a mix that is much less stable than the others gets intervals that are too narrow."

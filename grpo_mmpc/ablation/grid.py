@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.ablation.spec import AblationSpec, AxisValue, combinations, find_file
+from grpo_mmpc.ablation.spec import BASE, AblationSpec, AxisValue, combinations, find_file
 from grpo_mmpc.config import RunConfig, nearest
 from grpo_mmpc.errors import ConfigError
 
@@ -71,7 +71,7 @@ def expand(
             runs.append(PlannedRun(mix=mix, seed=seed, config=config, base_key=_base_key(config)))
     total = len(spec.seeds) * len(names)
     found = [f"{text} ({_where(where, total)})" for text, where in problems.items()]
-    found += [f"{path}: {problem}" for problem in _metric_problems(spec, runs)]
+    found += [f"{path}: {problem}" for problem in [*_metric_problems(spec, runs), *_unlike(spec, runs)]]
     if found:
         raise ConfigError(found)
     return runs
@@ -99,6 +99,35 @@ def _base_key(config: RunConfig) -> str:
     return json.dumps([model, rollout, data, config.evaluation_tasks, evaluation], sort_keys=True)
 
 
+def _unlike(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
+    """Why results of these runs could not be compared with each other, or with the model before training."""
+    problems = []
+    measured: dict[str, Callable[[RunConfig], Any]] = {
+        "data.catalogue": lambda config: config.data.catalogue,
+        "evaluation.suite": lambda config: config.evaluation.suite,
+        "evaluation.mode": lambda config: config.evaluation.mode,
+        "evaluation.encoders": lambda config: config.evaluation.encoders.model_dump(mode="json"),
+        "evaluation.renderer": lambda config: config.evaluation.renderer,
+        "evaluation.renderer_kwargs": lambda config: config.evaluation.renderer_kwargs,
+    }
+    for key, value_of in measured.items():
+        for other in runs[1:]:
+            ours, theirs = value_of(runs[0].config), value_of(other.config)
+            if ours != theirs:
+                problems.append(
+                    f"{key} is {_short(ours)} in {runs[0].name} and {_short(theirs)} in {other.name}: results that are "
+                    "measured differently cannot be compared; set it for all runs alike"
+                )
+                break
+    bases = {run.base_key: run.name for run in reversed(runs)}
+    if spec.reference == BASE and len(bases) > 1 and not problems:
+        problems.append(
+            f"reference: {BASE} is not one thing: {' and '.join(sorted(bases.values()))} start from different models or are "
+            "measured in different ways; compare with one of the mixes, or make an ablation of each"
+        )
+    return problems
+
+
 def _where(runs: Sequence[str], total: int) -> str:
     if len(runs) == total:
         return "all runs"
@@ -123,10 +152,17 @@ def _metric_problems(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str
                 problems.append(f"{key}: no metric {metric!r}; {nearest(metric, known)}")
             elif metric in known and (task not in known[metric].tasks or known[metric].of_set is not None):
                 problems.append(f"{key}: {metric} has no value per item in {task}")
+            elif key == "pareto" and spec.metrics is not None and not _is_among(name, spec.metrics):
+                problems.append(f"pareto: {name} is not one of metrics, so nothing would be drawn; add it there")
             else:
                 continue
             break
     return problems
+
+
+def _is_among(name: str, metrics: Sequence[str]) -> bool:
+    task, _, metric = name.partition(".")
+    return name in metrics or (metric.startswith("attribute_recall_") and f"{task}.attribute_recall_*" in metrics)
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> str:

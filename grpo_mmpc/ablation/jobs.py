@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from grpo_mmpc.ablation.grid import PlannedRun, first_difference
 from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SUMMARY_FILE
 
 
 class State(StrEnum):
@@ -36,15 +38,12 @@ class Job:
     config: Path
     """Its resolved recipe, beside the folder; log, lock and record of attempts lie there too."""
     suite: str
+    is_base: bool
+    """Evaluates the untrained model instead of training."""
     max_steps: int
-    """0 for an evaluation; negative where the recipe counts epochs."""
+    """0 for an evaluation; 0 or less where the recipe counts epochs."""
     launcher: str
     working_directory: Path
-
-    @property
-    def is_base(self) -> bool:
-        """Evaluates the untrained model instead of training."""
-        return self.max_steps == 0
 
     @property
     def log(self) -> Path:
@@ -68,8 +67,12 @@ class Job:
 
 
 def jobs_of(runs: Sequence[PlannedRun], *, folder: Path, launcher: str) -> list[Job]:
-    """Jobs in the order in which they start: first what all runs are compared with."""
+    """Jobs in the order in which they start: first what all runs are compared with.
+
+    Their paths are absolute: workers of a cluster run elsewhere.
+    """
     here = Path.cwd()
+    folder = folder.absolute()
     keys = list(dict.fromkeys(run.base_key for run in runs))
     bases = [
         Job(
@@ -77,6 +80,7 @@ def jobs_of(runs: Sequence[PlannedRun], *, folder: Path, launcher: str) -> list[
             folder=base_folder(folder, number) / run.config.evaluation.suite,
             config=base_folder(folder, number).with_suffix(".yaml"),
             suite=run.config.evaluation.suite,
+            is_base=True,
             max_steps=0,
             launcher="",
             working_directory=here,
@@ -87,9 +91,10 @@ def jobs_of(runs: Sequence[PlannedRun], *, folder: Path, launcher: str) -> list[
     trainings = [
         Job(
             name=run.name,
-            folder=Path(run.config.run_dir),
-            config=Path(f"{run.config.run_dir}.yaml"),
+            folder=Path(run.config.run_dir).absolute(),
+            config=Path(f"{run.config.run_dir}.yaml").absolute(),
             suite=run.config.evaluation.suite,
+            is_base=False,
             max_steps=int(run.config.trainer.get("max_steps", -1)),
             launcher=launcher,
             working_directory=here,
@@ -115,6 +120,45 @@ def write_configs(runs: Sequence[PlannedRun], jobs: Sequence[Job], *, overwrite:
     Raises:
         ConfigError: Which runs have changed, and in what.
     """
+    texts = _recipes(runs, jobs)
+    changed = _changed(jobs, texts)
+    # The untrained model is cheap to evaluate again, and nothing is lost with it.
+    lines = [f"{job.name}: {difference}" for job, difference in changed.values() if not job.is_base]
+    if lines and not overwrite:
+        raise ConfigError(
+            [*lines, "these runs were started with another recipe; --overwrite starts them again, --out DIR keeps both"]
+        )
+    for job, _ in changed.values():
+        shutil.rmtree(job.folder)
+        job.attempts.unlink(missing_ok=True)
+    for job, text in zip(jobs, texts, strict=True):
+        if _text_of(job.config) != text:  # a run that still lives may be reading it
+            job.config.parent.mkdir(parents=True, exist_ok=True)
+            partial = job.config.with_suffix(".yaml.part")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(job.config)
+
+
+def check_recipes(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> None:
+    """Refuse results of another recipe; writes nothing.
+
+    Raises:
+        ConfigError: Which runs have another recipe, and in what.
+    """
+    changed = _changed(jobs, _recipes(runs, jobs))
+    if changed:
+        lines = [f"{job.name}: {difference}" for job, difference in changed.values()]
+        raise ConfigError(
+            [
+                *lines,
+                "these results are of another recipe and would be shown as if they were of this one; name the same "
+                "ablation file and overrides as when they were made, or run without --report-only",
+            ]
+        )
+
+
+def _recipes(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> list[str]:
+    """The recipe of every job."""
     keys = list(dict.fromkeys(run.base_key for run in runs))
     firsts = [next(run for run in runs if run.base_key == key) for key in keys]
     bases = [
@@ -126,36 +170,40 @@ def write_configs(runs: Sequence[PlannedRun], jobs: Sequence[Job], *, overwrite:
         )
         for run, job in zip(firsts, jobs, strict=False)
     ]
-    texts = [config.to_yaml() for config in [*bases, *(run.config for run in runs)]]
-    changed = {
+    return [config.to_yaml() for config in [*bases, *(run.config for run in runs)]]
+
+
+def _changed(jobs: Sequence[Job], texts: Sequence[str]) -> dict[str, tuple[Job, str]]:
+    """By name, jobs that left something under another recipe, and the first difference."""
+    return {
         job.name: (job, difference)
         for job, text in zip(jobs, texts, strict=True)
         if job.folder.exists() and (difference := _difference(job.config, text))
     }
-    # The untrained model is cheap to evaluate again, and nothing is lost with it.
-    lines = [f"{job.name}: {difference}" for job, difference in changed.values() if not job.is_base]
-    if lines and not overwrite:
-        raise ConfigError(
-            [*lines, "these runs were started with another recipe; --overwrite starts them again, --out DIR keeps both"]
-        )
-    for job, _ in changed.values():
-        shutil.rmtree(job.folder)
-        job.attempts.unlink(missing_ok=True)
-    for job, text in zip(jobs, texts, strict=True):
-        job.config.parent.mkdir(parents=True, exist_ok=True)
-        job.config.write_text(text, encoding="utf-8")
 
 
 def _difference(path: Path, text: str) -> str:
-    if not path.is_file():
+    old = _text_of(path)
+    if old is None:
         return "its recipe is missing"
-    old = path.read_text("utf-8")
-    return "" if old == text else first_difference(yaml.safe_load(old) or {}, yaml.safe_load(text))
+    return "" if old == text else first_difference(_settings(old), _settings(text))
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """A recipe without its folder, which is the same one however it is written: the recipe lies beside it."""
+    return {key: value for key, value in (yaml.safe_load(text) or {}).items() if key != "run_dir"}
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def state_of(job: Job) -> State:
     """How far a job is, by its files alone."""
-    is_measured = (job.final / "summary.json").is_file()
+    is_measured = _is_whole(job.final)
     if job.is_base:
         return State.FINISHED if is_measured else State.WAITING
     checkpoint = newest_checkpoint(job.folder)
@@ -168,8 +216,10 @@ def state_of(job: Job) -> State:
 
 
 def command_of(job: Job) -> list[str]:
-    """What continues a job that is not finished; clears away what cannot be continued."""
+    """What continues a job that is not finished; clears away what cannot be continued. Only for who holds its lock."""
     alone = [sys.executable, "-m", "grpo_mmpc"]
+    if not _is_whole(job.final):  # else half an evaluation would be taken for one that need not be repeated
+        (job.final / SAMPLES_FILE).unlink(missing_ok=True)
     if job.is_base:
         return [*alone, "evaluate", str(job.config), "--base", "--out", str(job.folder)]
     state = state_of(job)
@@ -202,15 +252,45 @@ def steps_done(job: Job) -> int:
 
 
 def _steps(checkpoint: Path) -> int:
-    """Steps behind a checkpoint; -1 if it is not whole (``trainer_state.json`` is what is saved last)."""
+    """Steps behind a checkpoint; -1 if it is not whole (these two files are saved last, in this order).
+
+    Raises:
+        OSError: It cannot be read, which says nothing about it.
+    """
     try:
-        return int(json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"])
-    except (OSError, ValueError, KeyError):
+        steps = int(json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"])
+        json.loads((checkpoint / "reward_state.json").read_text("utf-8"))
+    except (FileNotFoundError, ValueError, KeyError):
         return -1
+    return steps
+
+
+def _is_whole(evaluation: Path) -> bool:
+    """Whether both files of an evaluation are there and can be read.
+
+    Raises:
+        OSError: The disk cannot be read, which says nothing about them.
+    """
+    try:
+        json.loads((evaluation / SUMMARY_FILE).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    import pyarrow as pa  # heavy: imported on use
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(evaluation / SAMPLES_FILE) as file:
+            return bool(file.metadata.num_columns)
+    except (FileNotFoundError, pa.ArrowException):
+        return False
+    except OSError as error:
+        if error.errno is None:  # Arrow's, for a file that is cut short
+            return False
+        raise
 
 
 def _has_ended(manifest: Path) -> bool:
     try:
         return bool(json.loads(manifest.read_text("utf-8")).get("finished"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return False

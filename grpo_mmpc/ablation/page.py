@@ -1,6 +1,7 @@
 """Assembles the page of an ablation: one HTML file that needs nothing else."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -83,6 +84,7 @@ def render(content: Content) -> str:
     pictures: list[Path] = [item.image for item in items if item.image is not None]
     pictures += [a.rendered for item in items for a in item.answers.values() if a.rendered is not None]
     panels = [_panel(row, comparison.reference) for row in comparison.rows if row.n_scored]
+    start = f"{content.spec.launcher} -m grpo_mmpc" if content.spec.launcher else "grpo-mmpc"
     return _template().render(
         style="\n".join(
             resources.files(package).joinpath(name).read_text(encoding="utf-8")
@@ -108,7 +110,10 @@ def render(content: Content) -> str:
         answer_text=answer_text,
         plain_text=plain_text,
         command=command_line(),
-        runs=[(run, run.config.run_dir, f"grpo-mmpc train {run.config.run_dir}.yaml") for run in content.runs],
+        runs=[
+            (run, shlex.quote(run.config.run_dir), f"{start} train {shlex.quote(f'{run.config.run_dir}.yaml')}")
+            for run in content.runs
+        ],
         finished={f"{run.mix}/seed-{run.seed}" for run in results.runs},
         ablation_text=to_yaml(content.spec),
         resamples=RESAMPLES,

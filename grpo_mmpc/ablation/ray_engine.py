@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from grpo_mmpc.ablation.attempt import Outcome, attempt
@@ -27,8 +27,8 @@ def run_ray(
 ) -> dict[str, Outcome]:
     """Run jobs that are not finished as Ray tasks; returns how each ended.
 
-    A task runs the same supervised process as the local engine. Ray starts it again elsewhere when its machine is lost;
-    either way it continues from the run folder.
+    A task runs the same supervised process as the local engine. One whose machine is lost is a failed attempt like any
+    other, and continues from the run folder.
 
     Args:
         jobs: Their folders must be on a disk that every machine of the cluster sees under the same path.
@@ -58,14 +58,28 @@ def run_ray(
                 raise ConfigError([f"one run needs {needed} {name}s, the whole Ray cluster has {has.get(name, 0):g}"])
         threads = {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
         environment = threads | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        task = ray.remote(attempt).options(num_cpus=cpus, num_gpus=gpus, max_retries=retries)
-        return _run(ray, task, jobs, environment, parallel=parallel or len(jobs), retries=retries, board=board)
+        task = ray.remote(attempt).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
+
+        def room() -> int:
+            has = ray.cluster_resources()
+            needs = {"CPU": cpus, "GPU": gpus}
+            return min(int(has.get(name, 0) // needed) for name, needed in needs.items() if needed)
+
+        return _run(ray, task, jobs, environment, room, parallel=parallel or len(jobs), retries=retries, board=board)
     finally:
         ray.shutdown()
 
 
 def _run(
-    ray: Any, task: Any, jobs: Sequence[Job], environment: dict[str, str], *, parallel: int, retries: int, board: Board
+    ray: Any,
+    task: Any,
+    jobs: Sequence[Job],
+    environment: dict[str, str],
+    room: Callable[[], int],
+    *,
+    parallel: int,
+    retries: int,
+    board: Board,
 ) -> dict[str, Outcome]:
     waiting = deque(jobs)
     running: dict[Any, Job] = {}
@@ -93,7 +107,8 @@ def _run(
                     waiting.append(job)
                 else:
                     outcomes[job.name] = outcome
-            board.show(list(running.values()))
+            # Ray starts tasks in this order; what the cluster has no room for is waiting there.
+            board.show(list(running.values())[: room()])
     return outcomes
 
 
@@ -101,7 +116,7 @@ def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
     errors = ray.exceptions
     try:
         outcome: Outcome = ray.get(reference)
-    except (errors.TaskCancelledError, errors.WorkerCrashedError, errors.RayTaskError, errors.RayActorError) as error:
+    except errors.RayError as error:  # a lost machine has several names
         stopped = isinstance(error, errors.TaskCancelledError) or "KeyboardInterrupt" in str(error)
         return Outcome(name=job.name, finished=False, stopped=stopped, status=1, tail=str(error))
     return outcome

@@ -117,7 +117,10 @@ def as_json(content: Content) -> dict[str, Any]:
         if content.front is None
         else {"x": content.front.x.name, "y": content.front.y.name, "front": content.front.front},
         "costs": {mix: asdict(cost) for mix, cost in content.costs.items()},
-        "data_order": {str(seed): where or "the same" for seed, where in content.results.data_order.items()},
+        "data_order": {
+            str(seed): "not checked" if where is None else where or "the same"
+            for seed, where in content.results.data_order.items()
+        },
         "missing": [asdict(job) for job in content.results.missing],
     }
 

@@ -11,8 +11,11 @@ from typing import Any
 from grpo_mmpc.ablation.attempt import log_tail
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.jobs import Job, State, state_of
+from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.pairing import Evaluation, read_evaluation
 from grpo_mmpc.evaluation.trained import trained_rewards
+
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +24,9 @@ class Missing:
 
     name: str
     state: str
-    """One of ``jobs.State``."""
+    """One of ``jobs.State``, or ``unreadable``."""
     tail: str
-    """The last lines of its log; empty if it never ran."""
+    """The last lines of its log, empty if it never ran; of one that is unreadable, why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +67,9 @@ class Results:
     base: Mapping[str, Evaluation]
     """Evaluation of the untrained model, by mix."""
     missing: list[Missing]
-    data_order: Mapping[int, str]
-    """By seed: empty if all mixes saw the same prompts in every step, else where they first differ."""
+    data_order: Mapping[int, str | None]
+    """By seed: empty if all mixes saw the same prompts in every step, else where they first differ; None where that could
+    not be checked, with one mix only or without rollouts."""
 
     def of(self, mix: str) -> list[RunResult]:
         """Runs of a mix, by seed."""
@@ -84,13 +88,20 @@ def collect(planned: Sequence[PlannedRun], jobs: Sequence[Job]) -> Results:
     absent = {job.name for job in missing}
     finished = [run for run in planned if run.name not in absent]
     # One object for all mixes that share it.
-    untrained = {
-        key: read_evaluation(by_name[f"base-{number}"].final)
-        for number, key in enumerate(keys)
-        if f"base-{number}" not in absent
-    }
+    untrained = {}
+    for number, key in enumerate(keys):
+        if f"base-{number}" not in absent:
+            try:
+                untrained[key] = read_evaluation(by_name[f"base-{number}"].final)
+            except EvaluationError as error:
+                missing.append(Missing(name=f"base-{number}", state=UNREADABLE, tail=str(error)))
     base = {run.mix: untrained[run.base_key] for run in planned if run.base_key in untrained}
-    runs = [_result(run, by_name[run.name]) for run in finished]
+    runs = []
+    for run in finished:
+        try:
+            runs.append(_result(run, by_name[run.name]))
+        except EvaluationError as error:
+            missing.append(Missing(name=run.name, state=UNREADABLE, tail=str(error)))
     return Results(runs=runs, base=base, missing=missing, data_order=_data_order(runs))
 
 
@@ -127,13 +138,16 @@ def _cost(steps: Sequence[Mapping[str, Any]], attempts: Sequence[Mapping[str, An
     )
 
 
-def _data_order(runs: Sequence[RunResult]) -> dict[int, str]:
+def _data_order(runs: Sequence[RunResult]) -> dict[int, str | None]:
     by_seed: dict[int, list[RunResult]] = defaultdict(list)
     for run in runs:
         by_seed[run.seed].append(run)
-    found = {}
+    found: dict[int, str | None] = {}
     for seed, group in by_seed.items():
         first, *others = [(run, prompts_by_step(run.folder)) for run in group]
+        if not others or not all(prompts for _, prompts in (first, *others)):
+            found[seed] = None
+            continue
         differing = [
             f"{first[0].mix} and {run.mix} at {step}"
             for run, prompts in others

@@ -3,12 +3,11 @@
 Standard input is a pipe that the asking process holds. When that process ends in whatever way, ``kill -9`` included, the
 system closes the pipe, and the command's whole process group is killed. SIGTERM asks the command to stop by itself.
 
-The lock is inherited by the command's processes: while any of them lives, no other attempt of the same job starts, on
-this machine or on another one that shares the disk.
+LOCK is the descriptor of a locked file. It is inherited by the command's processes: while any of them lives, no other
+attempt of the same job starts, on this machine or on another one that shares the disk.
 """
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -25,7 +24,7 @@ _SIGNAL_WITH_PARENT = 1
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status, 128 + N where signal N ended it."""
-    lock_path, log_path, *command = arguments
+    lock, log_path, *command = arguments
     asked_to_stop = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -34,10 +33,7 @@ def main(arguments: list[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    with Path(lock_path).open("a") as lock, Path(log_path).open("a", encoding="utf-8") as log:
-        while not _locked(lock.fileno()):
-            if asked_to_stop or _is_abandoned():
-                return 128 + signal.SIGTERM
+    with Path(log_path).open("a", encoding="utf-8") as log:
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}", file=log, flush=True)
         child = subprocess.Popen(
             command,
@@ -45,7 +41,7 @@ def main(arguments: list[str]) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=[lock.fileno()],
+            pass_fds=[int(lock)],
             preexec_fn=_die_with_parent,  # nothing else runs in this process that a fork could harm
         )
         told = False
@@ -58,14 +54,6 @@ def main(arguments: list[str]) -> int:
         # Workers that a crashed run has left behind would keep its GPU and its lock.
         _signal_group(child.pid, signal.SIGKILL)
         return child.returncode if child.returncode >= 0 else 128 - child.returncode
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_abandoned() -> bool:

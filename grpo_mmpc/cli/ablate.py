@@ -2,14 +2,14 @@
 
 import argparse
 import io
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grpo_mmpc.ablation.attempt import Outcome
     from grpo_mmpc.ablation.grid import PlannedRun
     from grpo_mmpc.ablation.jobs import Job
     from grpo_mmpc.ablation.spec import AblationSpec
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     # heavy: imported on use
     from grpo_mmpc.ablation.folder import only_one, share_base
     from grpo_mmpc.ablation.grid import expand
-    from grpo_mmpc.ablation.jobs import jobs_of, write_configs
+    from grpo_mmpc.ablation.jobs import check_recipes, jobs_of, write_configs
     from grpo_mmpc.ablation.spec import load_ablation, to_yaml
 
     path = Path(arguments.recipe[0])
@@ -74,16 +74,19 @@ def run(arguments: argparse.Namespace) -> int:
         _print_grid(spec, runs, jobs)
         return 0
     with only_one(folder):
-        outcomes: Mapping[str, Outcome] = {}
-        if not arguments.report_only:
+        was_stopped = False
+        if arguments.report_only:
+            check_recipes(runs, jobs)
+        else:
             write_configs(runs, jobs, overwrite=arguments.overwrite)
             (folder / "ablation.yaml").write_text(to_yaml(spec), encoding="utf-8")
-            outcomes = _run_jobs(jobs, arguments)
+            was_stopped = _run_jobs(jobs, arguments)
             share_base(runs, jobs)
-        return _report(spec, runs, jobs, outcomes, folder=folder)
+        return _report(spec, runs, jobs, was_stopped=was_stopped, folder=folder)
 
 
-def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> Mapping[str, "Outcome"]:
+def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
+    """Run what is not finished; returns whether it was stopped before all of it had ended by itself."""
     # heavy: imported on use
     from grpo_mmpc.ablation.jobs import State, state_of
     from grpo_mmpc.ablation.local import run_local, slots
@@ -94,12 +97,12 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> Mapping[s
     continued = sum(states[job.name] in (State.PARTLY_TRAINED, State.TRAINED) for job in to_do)
     print(f"{len(jobs) - len(to_do)} of {len(jobs)} jobs are finished, {continued} will be continued", flush=True)
     if not to_do:
-        return {}
+        return False
     board = Board(to_do, already=len(jobs) - len(to_do))
     if arguments.engine == "ray":
         from grpo_mmpc.ablation.ray_engine import run_ray
 
-        return run_ray(
+        outcomes = run_ray(
             to_do,
             address=arguments.ray_address,
             parallel=arguments.parallel,
@@ -108,16 +111,20 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> Mapping[s
             retries=arguments.retries,
             board=board,
         )
-    given = slots(parallel=arguments.parallel, gpus_per_run=arguments.gpus_per_run, cpus_per_run=arguments.cpus_per_run)
-    return run_local(to_do, given=given, retries=arguments.retries, board=board)
+    else:
+        given = slots(
+            parallel=arguments.parallel, gpus_per_run=arguments.gpus_per_run, cpus_per_run=arguments.cpus_per_run
+        )
+        outcomes = run_local(to_do, given=given, retries=arguments.retries, board=board)
+    return any(outcome.stopped for outcome in outcomes.values()) or len(outcomes) < len(to_do)
 
 
 def _report(
     spec: "AblationSpec",
     runs: Sequence["PlannedRun"],
     jobs: Sequence["Job"],
-    outcomes: Mapping[str, "Outcome"],
     *,
+    was_stopped: bool,
     folder: Path,
 ) -> int:
     # heavy: imported on use
@@ -130,11 +137,10 @@ def _report(
         print(f"written to {path}")
     missing = [job.name for job in jobs if job.name in report.missing]
     if not missing:
-        print(f"next: open {report.paths[0]}, or grpo-mmpc report {runs[0].config.run_dir}")
+        print(f"next: open {report.paths[0]}, or grpo-mmpc report {shlex.quote(runs[0].config.run_dir)}")
         return 0
-    stopped = any(outcome.stopped for outcome in outcomes.values()) or len(outcomes) < len(missing)
     print(f"{len(missing)} of {len(jobs)} jobs have no result: {', '.join(missing)}; the same command continues them")
-    return 130 if outcomes and stopped and all(o.finished or o.stopped for o in outcomes.values()) else 1
+    return 130 if was_stopped else 1
 
 
 def _print_grid(spec: "AblationSpec", runs: Sequence["PlannedRun"], jobs: Sequence["Job"]) -> None:

@@ -39,6 +39,12 @@ def load_unchecked(arguments):
 
 
 @pytest.fixture
+def load_without_trl():
+    """As a fixture, for tests that replace the command's own."""
+    return load_unchecked
+
+
+@pytest.fixture
 def planned(ablation, tmp_path) -> Callable[..., tuple[Path, list[PlannedRun], list[Job]]]:
     """A function that makes a ready folder: recipes written, the untrained model evaluated, nothing trained."""
 

@@ -70,6 +70,7 @@ def main() -> int:
         folder = checkpoints / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        (folder / "reward_state.json").write_text("{}")
     reward = config["rewards"]["mix"][0]["name"]
     quality = 0.3 + 0.001 * config["seed"] + (0.2 if reward == "token_f1" else 0.0)
     write_evaluation(run / "evaluations" / "final" / "cqbench", quality=quality, checkpoint="final")

@@ -8,7 +8,7 @@ import pytest
 
 from grpo_mmpc.ablation.comparison import compare
 from grpo_mmpc.ablation.crossed import Estimate
-from grpo_mmpc.ablation.findings import findings
+from grpo_mmpc.ablation.findings import cautions, findings
 from grpo_mmpc.ablation.local import run_local
 from grpo_mmpc.ablation.pareto import Pareto, Point, pareto
 from grpo_mmpc.ablation.progress import Board
@@ -20,11 +20,11 @@ from grpo_mmpc.evaluation.statistics import BETTER
 
 @pytest.fixture
 def finished(planned, monkeypatch, tmp_path):
-    """Two mixes x two seeds, all fakes done: bleu 0.34 + 0.001 seed, token_f1 0.2 above, the untrained model 0.24."""
+    """Two mixes x three seeds, all fakes done: bleu 0.34 + 0.001 seed, token_f1 0.2 above, the untrained model 0.24."""
     monkeypatch.setenv("FAKE_STEP_S", "0")
 
     def run(**changes):
-        folder, runs, jobs = planned(pareto=["image_to_text.bleu", "image_to_text.rouge_l"], **changes)
+        folder, runs, jobs = planned(pareto=["image_to_text.bleu", "image_to_text.rouge_l"], seeds=[0, 1, 2], **changes)
         run_local(jobs[1:], given=[{}, {}], retries=0, board=Board(jobs[1:], already=1))
         return folder, runs, jobs, load_ablation(tmp_path / "fake.yaml")
 
@@ -37,18 +37,18 @@ def test_means_differences_marks_and_verdicts(finished):
     comparison = compare(results, mixes=["bleu", "token_f1"], reference="bleu", metrics=None, resamples=300)
     bleu, rouge = comparison.rows
     reference, other = bleu.cells
-    # Items add 0, 0.02 .. 0.08 in turn, 0.04 on average; seeds 0 and 1 add 0 and 0.001.
-    assert reference.by_seed == pytest.approx({0: 0.34, 1: 0.341})
-    assert reference.level.value == pytest.approx(0.3405)
+    # Items add 0, 0.02 .. 0.08 in turn, 0.04 on average; seeds add 0, 0.001 and 0.002.
+    assert reference.by_seed == pytest.approx({0: 0.34, 1: 0.341, 2: 0.342})
+    assert reference.level.value == pytest.approx(0.341)
     assert bleu.base == pytest.approx(0.24)
     assert other.difference.value == pytest.approx(0.2)
     assert (reference.was_reward, other.was_reward) == (True, False)
     assert (bleu.trained_by, rouge.trained_by) == (["bleu"], [])
     assert (reference.verdict, other.verdict) == ("", BETTER)
     assert comparison.family == 2  # one mix against the reference, two metrics
-    assert results.data_order == {0: "", 1: ""}
+    assert results.data_order == {0: "", 1: "", 2: ""}
     assert findings(comparison, None)[:2] == [
-        "On the 1 metric that no mix was trained on, against bleu: better without being worse anywhere: token_f1 (ROUGE-L).",
+        "On the 1 metric that no mix was trained on, against bleu: better, and not found worse in these: token_f1 (ROUGE-L).",
         "token_f1 against bleu: better in BLEU +0.200 and ROUGE-L +0.200.",
     ]
 
@@ -59,7 +59,7 @@ def test_the_model_before_training_can_be_the_reference(finished):
         collect(runs, jobs), mixes=["bleu", "token_f1"], reference="base", metrics=["image_to_text.rouge_l"]
     )
     [row] = comparison.rows
-    assert [cell.difference.value for cell in row.cells] == pytest.approx([0.1005, 0.3005])
+    assert [cell.difference.value for cell in row.cells] == pytest.approx([0.101, 0.301])
     assert "against the model before training" in findings(comparison, None)[0]
 
 
@@ -75,10 +75,11 @@ def test_the_page_holds_verdict_picture_examples_and_nothing_unescaped(finished)
         "Where mixes differ most",
         "&lt;script&gt;",
         "Training curves",
-        "2 seeds:",
+        "3 seeds:",
     ):
         assert part in page
     assert not re.search(r"<script|<b>mug|(?:src|href)=\"(?!data:)", page)
+    assert f"{spec.launcher} -m grpo_mmpc train {runs[0].config.run_dir}.yaml" in page
     content = json.loads(report.paths[1].read_text())
     assert content["pareto"]["front"] == ["token_f1"]
     assert content["costs"]["bleu"]["tokens_per_s"] == 100.0
@@ -114,7 +115,15 @@ def test_mixes_that_saw_other_prompts_are_told_of(finished):
 
     folder, runs, jobs, _ = finished()
     pq.write_table(pa.table({"prompt_id": ["other"]}), folder / "token_f1/seed-1/rollouts/step-000002.parquet")
-    assert collect(runs, jobs).data_order == {0: "", 1: "bleu and token_f1 at step-000002"}
+    for rollout in (folder / "bleu/seed-2/rollouts").iterdir():
+        rollout.unlink()
+    results = collect(runs, jobs)
+    assert results.data_order == {0: "", 1: "bleu and token_f1 at step-000002", 2: None}
+    comparison = compare(results, mixes=["bleu", "token_f1"], reference="bleu", metrics=None, resamples=200)
+    told = " ".join(cautions(comparison, results))
+    assert "NOT see the same prompts in the same order (seed 1:" in told
+    assert "Within seed 0, all mixes saw the same" in told
+    assert "was not checked for seed 2" in told
 
 
 def test_the_front_holds_what_no_other_mix_beats_in_both(finished):

@@ -65,12 +65,12 @@ def test_a_mix_that_never_varies_is_not_surer_than_what_the_others_tell_of_seeds
 def test_pooled_variance_of_differences_leaves_out_what_a_seed_does_to_all_mixes():
     # Two mixes, three seeds. The difference is 1, 1, 4: variance 3, of its mean 3/3 = 1. Adding 10 to a seed changes nothing.
     values = np.array([[0.0, 10.0, 0.0], [1.0, 11.0, 4.0]])
-    pooled = pooled_variance(values, of_difference=True)
+    pooled = pooled_variance(values, num_seeds=3, of_difference=True)
     assert (pooled.variance, pooled.degrees) == (pytest.approx(1.0), 2)
     # Of a level: mean of both mixes' variances (100/3 and 79/3 = 26.33), by three seeds.
-    level = pooled_variance(values, of_difference=False)
+    level = pooled_variance(values, num_seeds=3, of_difference=False)
     assert (level.variance, level.degrees) == (pytest.approx((100 / 3 + 79 / 3) / 2 / 3), 4)
-    assert pooled_variance(values[:, :1], of_difference=True) is None
+    assert pooled_variance(values[:, :1], num_seeds=1, of_difference=True) is None
 
 
 def test_all_runs_see_the_same_resampled_items_and_the_same_entropy_repeats_them():
@@ -92,7 +92,7 @@ def test_intervals_of_three_seeds_cover_the_truth_about_95_times_in_100(of_seeds
         seeds = of_seeds * generator.normal(size=(mixes, 3)) / 2**0.5
         parts = of_items * generator.normal(size=items) + of_answers * generator.normal(size=(3, items))
         matrix = (seeds[0] - seeds[1])[:, None] + parts
-        found = judge(matrix, seed=repeat, pooled=pooled_variance(seeds, of_difference=True))
+        found = judge(matrix, seed=repeat, pooled=pooled_variance(seeds, num_seeds=3, of_difference=True))
         covered += found.interval.low <= 0 <= found.interval.high
         false += found.p <= 0.05
     # 250 draws: the standard error of 95 % is 1.4 %; wide is allowed, narrow is not.

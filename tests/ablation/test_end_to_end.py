@@ -1,4 +1,4 @@
-"""Two mixes x two seeds x two real steps of the nano policy, as a user runs them: locally, and on Ray."""
+"""Real steps of the nano policy under two mixes, as a user runs them: locally, and on Ray."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,24 @@ def tiny(tmp_path, small_catalogue, monkeypatch):
     return path
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_two_runs_of_one_step_end_in_a_page(tiny, tmp_path, capsys):
+    folder = tmp_path / "out"
+    content = yaml.safe_load(tiny.read_text())
+    tiny.write_text(yaml.safe_dump(content | {"seeds": [0]}))
+    command = ["ablate", str(tiny), "trainer.max_steps=1", "--out", str(folder), "--cpus-per-run", "1"]
+    assert main(command) == 0
+    assert f"written to {folder / 'ablation.html'}" in capsys.readouterr().out
+    content = json.loads((folder / "ablation.json").read_text())
+    assert content["missing"] == []
+    assert content["data_order"] == {"0": "the same"}
+    bleu = next(row for row in content["metrics"] if row["metric"] == "bleu")
+    assert bleu["base"] is not None
+    assert [list(cell["by_seed"]) for cell in bleu["cells"]] == [["0"], ["0"]]
+    assert (folder / "bleu/seed-0/evaluations/base/cqbench/summary.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_small_ablation_runs_and_ends_in_its_page(tiny, tmp_path, capsys, engine):
     folder = tmp_path / "out"
     assert (

@@ -1,6 +1,8 @@
 """Runs: continued run by run, retried, refused when they changed, and never left behind."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import pickle
@@ -10,13 +12,16 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from grpo_mmpc.ablation.attempt import Attempt
 from grpo_mmpc.ablation.folder import only_one, share_base
-from grpo_mmpc.ablation.jobs import State, command_of, state_of, write_configs
+from grpo_mmpc.ablation.jobs import State, check_recipes, command_of, jobs_of, state_of, write_configs
 from grpo_mmpc.ablation.local import run_local, slots
 from grpo_mmpc.ablation.progress import Board
-from grpo_mmpc.ablation.results import prompts_by_step
+from grpo_mmpc.ablation.results import collect, prompts_by_step
 from grpo_mmpc.errors import ConfigError
 
 HERE = Path(__file__).parent
@@ -28,7 +33,7 @@ def starts(folder: Path) -> list[list[str]]:
 
 
 def num_checkpoints(folder: Path) -> int:
-    return len(list(folder.glob("*/seed-*/checkpoints/*/trainer_state.json")))
+    return len(list(folder.glob("*/seed-*/checkpoints/*/reward_state.json")))
 
 
 def alive(pid: int) -> bool:
@@ -118,6 +123,9 @@ def test_a_changed_recipe_is_refused_by_name_until_overwrite_and_only_changed_ru
         write_configs(changed, jobs, overwrite=False)
     assert "bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1" in str(error.value)
     assert "bleu/seed-1" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1"):
+        check_recipes(changed, jobs)
+    check_recipes(runs, jobs)
     write_configs(changed, jobs, overwrite=True)
     assert [state_of(job) for job in jobs[1:]] == [State.WAITING] + [State.FINISHED] * 3
 
@@ -133,9 +141,13 @@ def test_one_ablate_at_a_time_in_a_folder(tmp_path):
 def test_a_checkpoint_that_was_cut_short_is_not_started_from(planned):
     _, _, jobs = planned()
     job = jobs[1]
-    for step, content in ((1, '{"global_step": 1}'), (2, '{"global')):
-        (job.folder / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
-        (job.folder / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json").write_text(content)
+    whole = '{"global_step": 1}'
+    for step, content, rewards in ((1, whole, "{}"), (2, '{"global', "{}"), (3, whole, None), (4, whole, '{"mean')):
+        checkpoint = job.folder / "checkpoints" / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "trainer_state.json").write_text(content)
+        if rewards is not None:
+            (checkpoint / "reward_state.json").write_text(rewards)
     assert state_of(job) == State.PARTLY_TRAINED
     assert command_of(job)[-1] == "--resume"
     assert [path.name for path in (job.folder / "checkpoints").iterdir()] == ["checkpoint-1"]
@@ -147,6 +159,7 @@ def test_a_run_whose_steps_are_done_only_lacks_its_evaluation(planned):
     checkpoint = job.folder / "checkpoints" / "checkpoint-2"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text('{"global_step": 2}')
+    (checkpoint / "reward_state.json").write_text("{}")
     assert state_of(job) == State.TRAINED
     assert command_of(job)[3:] == [
         "evaluate",
@@ -156,6 +169,84 @@ def test_a_run_whose_steps_are_done_only_lacks_its_evaluation(planned):
         "--out",
         str(job.final),
     ]
+
+
+def test_nothing_is_decided_or_deleted_while_another_attempt_lives(planned):
+    _, _, jobs = planned()
+    job = jobs[1]
+    half = job.folder / "checkpoints" / "checkpoint-1"
+    half.mkdir(parents=True)
+    with job.lock.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as a process on a machine that was thought lost
+        waiting = Attempt(job, environment={})
+        assert waiting.poll() is None
+        assert half.exists()
+        waiting.stop()
+        assert waiting.poll().stopped
+        waiting = Attempt(job, environment={"FAKE_STEP_S": "0"})
+    outcomes = []
+    wait_for(lambda: outcomes.append(waiting.poll()) or outcomes[-1])
+    assert outcomes[-1].finished
+
+
+def test_a_disk_that_cannot_be_read_deletes_nothing(planned, monkeypatch):
+    _, _, jobs = planned()
+    job = jobs[1]
+    checkpoint = job.folder / "checkpoints" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+    (checkpoint / "reward_state.json").write_text("{}")
+
+    def stale(path, *_, **__):
+        raise OSError(errno.ESTALE, "stale file handle", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", stale)
+        with pytest.raises(OSError, match="stale"):
+            command_of(job)
+    assert state_of(job) == State.PARTLY_TRAINED
+
+
+@pytest.mark.parametrize("samples", [None, b"PAR1 cut short"])
+def test_half_an_evaluation_is_none_and_is_made_again(planned, samples):
+    _, runs, jobs = planned()
+    run_all(jobs[1:2])
+    path = jobs[1].final / "samples.parquet"
+    path.unlink()
+    if samples is not None:
+        path.write_bytes(samples)
+    assert state_of(jobs[1]) == State.TRAINED
+    assert next(job.name for job in collect(runs, jobs).missing) == jobs[1].name
+    assert command_of(jobs[1])[3] == "evaluate"
+    assert not path.exists()
+
+
+def test_an_evaluation_that_cannot_be_read_is_listed_and_does_not_end_the_page(planned):
+    _, runs, jobs = planned()
+    run_all(jobs[1:3])
+    pq.write_table(pa.table({"nothing": [1]}), jobs[1].final / "samples.parquet")
+    (jobs[1].final / "summary.json").write_text("[]")
+    results = collect(runs, jobs)
+    assert [run.mix for run in results.runs] == ["token_f1"]
+    assert ("bleu/seed-0", "unreadable") in [(job.name, job.state) for job in results.missing]
+
+
+def test_recipes_are_written_once_and_another_way_to_name_the_folder_is_no_change(planned, monkeypatch):
+    folder, runs, jobs = planned()
+    run_all(jobs[1:2])
+    before = [job.config.stat().st_ino for job in jobs]
+    write_configs(runs, jobs, overwrite=False)
+    assert [job.config.stat().st_ino for job in jobs] == before
+    monkeypatch.chdir(folder)
+    relative = [
+        dataclasses.replace(run, config=run.config.model_copy(update={"run_dir": f"{run.mix}/seed-{run.seed}"}))
+        for run in runs
+    ]
+    again = jobs_of(relative, folder=Path(), launcher=jobs[1].launcher)
+    assert [job.folder for job in again] == [job.folder for job in jobs]
+    write_configs(relative, again, overwrite=False)
+    assert state_of(again[1]) == State.FINISHED
+    assert not list(folder.rglob("*.part"))
 
 
 def test_every_finished_run_receives_the_untrained_evaluation_once(planned):

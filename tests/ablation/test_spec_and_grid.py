@@ -42,6 +42,40 @@ def test_runs_that_are_measured_differently_get_an_untrained_evaluation_each(pla
     assert [job.name for job in jobs if job.is_base] == ["base-0", "base-1"]
 
 
+@pytest.mark.parametrize(
+    ("change", "reference", "message"),
+    [
+        (
+            {"evaluation.mode": "paper"},
+            "bleu",
+            'evaluation.mode is "corrected" in bleu/seed-0 and "paper" in other/seed-0',
+        ),
+        ({"data.catalogue": "elsewhere"}, "bleu", "data.catalogue is"),
+        ({"evaluation.encoders.clip": {"model": "nano:clip"}}, "bleu", "evaluation.encoders is"),
+        (
+            {"evaluation.renderer": "nano"},
+            "bleu",
+            'evaluation.renderer is null in bleu/seed-0 and "nano" in other/seed-0',
+        ),
+        (
+            {"model.name_or_path": "nano:gemma3"},
+            "base",
+            "base is not one thing: bleu/seed-0 and other/seed-0 start from",
+        ),
+    ],
+)
+def test_runs_that_could_not_be_compared_are_refused_before_any_starts(planned, change, reference, message):
+    with pytest.raises(ConfigError) as error:
+        planned(axes={"mix": {"bleu": {}, "other": {"set": change}}}, reference=reference)
+    assert message in str(error.value)
+
+
+def test_an_axis_of_the_picture_that_is_not_among_the_metrics_is_refused(planned):
+    with pytest.raises(ConfigError, match=r"pareto: image_to_text.attribute_recall_type is not one of metrics"):
+        planned(metrics=["image_to_text.bleu"])
+    planned(metrics=["image_to_text.bleu", "image_to_text.attribute_recall_*"])
+
+
 def test_problems_of_all_runs_are_reported_once_with_the_runs_that_have_them(ablation, tmp_path, capsys):
     path = ablation(
         overrides={"trainer.max_stepz": 5},

@@ -1,0 +1,54 @@
+"""``grpo-mmpc ablate`` on fake runs: exit status, and what a page may be made of."""
+
+import shlex
+
+import pytest
+
+from grpo_mmpc.ablation.attempt import Outcome
+from grpo_mmpc.cli import ablate, main
+
+
+@pytest.fixture
+def command(planned, load_without_trl, tmp_path, monkeypatch):
+    """A function that runs ``ablate`` on a ready folder, the untrained model evaluated, with fake runs."""
+    monkeypatch.setenv("FAKE_STEP_S", "0")
+    monkeypatch.setattr(ablate, "_load", load_without_trl)
+    folder, _, jobs = planned(seeds=[0])
+
+    def run(*options: str) -> int:
+        return main(["ablate", str(tmp_path / "fake.yaml"), "--out", str(folder), *options])
+
+    run.folder, run.jobs = folder, jobs
+    return run
+
+
+def outcome(job, **how):
+    return Outcome(**{"name": job.name, "finished": False, "stopped": False, "status": 1, "tail": ""} | how)
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        ([{"stopped": True}, {"stopped": True}], 130),
+        ([{"stopped": True}, {}], 130),  # one had failed before
+        ([], 130),  # before any had begun
+        ([{}, {}], 1),
+    ],
+)
+def test_the_status_is_130_whenever_it_was_stopped(command, monkeypatch, ends, status):
+    def ended(jobs, **_):
+        return {job.name: outcome(job, **how) for job, how in zip(jobs, ends, strict=False)}
+
+    monkeypatch.setattr("grpo_mmpc.ablation.local.run_local", ended)
+    assert command() == status
+
+
+def test_a_page_is_not_made_of_runs_of_another_recipe(command, capsys):
+    assert command("--report-only") == 1  # nothing has run
+    assert command() == 0
+    assert f"grpo-mmpc report {shlex.quote(str(command.folder / 'bleu/seed-0'))}" in capsys.readouterr().out
+    before = (command.folder / "ablation.html").read_bytes()
+    assert command("--report-only", "trainer.learning_rate=0.1") == 2
+    assert "bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1" in capsys.readouterr().err
+    assert (command.folder / "ablation.html").read_bytes() == before
+    assert command("--report-only") == 0

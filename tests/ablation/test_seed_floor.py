@@ -1,0 +1,111 @@
+"""Verdicts of an ablation in which runs are missing: chance must not look like a finding."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grpo_mmpc.ablation.comparison import TOO_FEW_SEEDS, compare
+from grpo_mmpc.ablation.crossed import pooled_variance
+from grpo_mmpc.ablation.findings import cautions, findings
+from grpo_mmpc.ablation.results import Cost, Results, RunResult
+from grpo_mmpc.evaluation.pairing import Evaluation, TaskScores
+from grpo_mmpc.evaluation.statistics import BETTER, NO_EVIDENCE, WORSE
+
+METRICS = ("bleu", "chrf", "rouge_l", "token_f1", "jaccard", "tfidf_cosine", "bertscore_f1", "attribute_recall")
+ITEMS = 40
+
+
+def results_of(pairs, *, generator, of_seeds=1.0, of_items=0.1, shift=0.0):
+    """Runs of ``(mix, seed)`` that differ by nothing but seeds and items; ``shift`` is added to mix ``b``."""
+    no_cost = Cost(wall_s=None, training_s=None, tokens_per_s=None, reward_s=None)
+    items = {name: of_items * generator.normal(size=ITEMS) for name in METRICS}
+    runs = []
+    for mix, seed in pairs:
+        scores = {
+            name: of_seeds * generator.normal()
+            + items[name]
+            + of_items * generator.normal(size=ITEMS)
+            + shift * (mix == "b")
+            for name in METRICS
+        }
+        table = TaskScores(
+            item_ids=[str(i) for i in range(ITEMS)], categories=["x"] * ITEMS, scores=scores, statistics={}, summary={}
+        )
+        evaluation = Evaluation(
+            folder=Path(mix),
+            suite="cqbench",
+            version="2",
+            mode="corrected",
+            settings={},
+            checkpoint="final",
+            tasks={"image_to_text": table},
+        )
+        runs.append(
+            RunResult(mix=mix, seed=seed, folder=Path(mix), evaluation=evaluation, rewards={}, steps=[], cost=no_cost)
+        )
+    return Results(runs=runs, base={}, missing=[], data_order={})
+
+
+def compared(results, *, mixes, reference="a"):
+    return compare(results, mixes=mixes, reference=reference, metrics=None, resamples=200)
+
+
+def verdicts(comparison):
+    return {cell.verdict for row in comparison.rows for cell in row.cells if cell.mix != comparison.reference}
+
+
+def grid(mixes, seeds, *, without=()):
+    return [(mix, seed) for seed in seeds for mix in mixes if (mix, seed) not in without]
+
+
+@pytest.mark.parametrize("without", [[("c", 2)], [("a", 1)], [("b", 1), ("b", 2)]], ids=str)
+def test_a_missing_run_does_not_turn_chance_into_findings(without):
+    generator, false, repeats = np.random.default_rng(7), 0, 40
+    for _ in range(repeats):
+        results = results_of(grid("abcdef", (0, 1, 2), without=without), generator=generator)
+        comparison = compared(results, mixes=list("abcdef"))
+        assert comparison.family == 5 * len(METRICS)  # nobody is left out: all mixes together tell of seeds
+        false += bool(verdicts(comparison) & {BETTER, WORSE})
+    assert false / repeats <= 0.125  # 5 % and two standard errors of 40 draws
+
+
+def test_the_pooled_variance_of_incomplete_runs_is_that_of_the_additive_fit():
+    # Both mixes at seeds 0 and 1, one of them alone at seed 2: the lone run tells nothing of differences.
+    values = np.array([[0.0, 1.0, 7.0], [0.0, 3.0, np.nan]])
+    found = pooled_variance(values, num_seeds=2, of_difference=True)
+    assert (found.variance, found.degrees) == (pytest.approx(2 * 1.0 / 2), 1)  # differences 0 and 2: variance 2
+    single = pooled_variance(values, num_seeds=1, of_difference=True)
+    assert single.variance == pytest.approx(2 * found.variance)
+
+
+def test_one_shared_seed_is_judged_by_all_mixes_or_not_at_all():
+    generator = np.random.default_rng(8)
+    pairs = grid("abcd", (0, 1, 2), without=[("b", 1), ("b", 2)])
+    results = results_of(pairs, generator=generator, shift=1.0)
+    comparison = compared(results, mixes=list("abcd"))
+    row = comparison.rows[0]
+    cell = row.cells[1]
+    assert cell.num_seeds == 1
+    assert cell.verdict == NO_EVIDENCE  # one standard deviation of seeds: not to be told from one seed
+    assert cell.difference.se_seeds > 5 * cell.difference.se_items
+    assert "The comparison of b rests on 1 seed" in cautions(comparison, results)[0]
+    assert "is kept at 5%" not in " ".join(cautions(comparison, results))
+
+    few = results_of([("a", 0), ("a", 1), ("b", 0)], generator=generator, shift=9.0)
+    comparison = compared(few, mixes=["a", "b"])
+    assert verdicts(comparison) == {TOO_FEW_SEEDS}
+    assert comparison.family == 0
+    assert findings(comparison, None)[0].endswith("nothing could be compared.")
+    assert not any("Holm" in text for text in cautions(comparison, few))
+
+    apart = results_of([("a", 0), ("b", 1)], generator=generator)
+    assert verdicts(compared(apart, mixes=["a", "b"])) == {TOO_FEW_SEEDS}
+
+
+def test_complete_pairs_of_three_seeds_keep_the_promise_and_say_so():
+    results = results_of(grid("abcdef", (0, 1, 2)), generator=np.random.default_rng(9))
+    comparison = compared(results, mixes=list("abcdef"))
+    assert verdicts(comparison) == {NO_EVIDENCE}
+    assert findings(comparison, None)[0].endswith("no evidence that any mix differs.")
+    assert "is kept at 5%" in " ".join(cautions(comparison, results))
