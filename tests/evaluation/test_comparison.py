@@ -364,7 +364,7 @@ def test_same_seed_gives_the_same_file(tmp_path: Path) -> None:
         (["bleu"], {"bleu", "corpus_bleu"}),
         (["bertscore", "json_format"], {"bertscore_f1", "parse_rate"}),
         (["clip_similarity"], {"clip_image_image", "clip_text_image"}),
-        (["attribute_recall"], {"attribute_recall", "attribute_recall_type"}),
+        (["attribute_f1"], {"attribute_recall", "attribute_recall_type"}),
         (["rouge_l"], {"rouge_l"}),
         (["rewards.text:bleu"], {"bleu", "corpus_bleu"}),
         (["my_rewards.py:brand_match"], set()),

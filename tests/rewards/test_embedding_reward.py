@@ -41,7 +41,8 @@ def test_references_are_encoded_while_the_policy_writes(name: str, monkeypatch: 
     encoded: list[str] = []
 
     class Encoder:
-        def encode(self, texts: list[str]) -> None:
+        def encode(self, texts: list[str], *, keep: bool) -> None:
+            assert keep  # references come back, and have a place of their own
             encoded.extend(texts)
 
         def score(self, *, predictions: list[str], references: list[str]) -> None:
