@@ -53,8 +53,22 @@ def test_reward_functions_receive_the_keywords_that_the_mix_drops():
 
 def test_per_batch_logs_are_still_filled_after_the_advantages():
     source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
-    for name in ('self._logs["completion"]', 'self._logs["advantages"]', 'self._logs["extra"]'):
-        assert name in source
+    for name in ("completion", "advantages", "extra", "rewards", "prompt"):
+        assert f'self._logs["{name}"]' in source
+
+
+def test_the_trainer_keeps_what_schedules_and_redraws_set_and_read():
+    source = inspect.getsource(GRPOTrainer)
+    for name in (
+        "reward_weights",
+        "multi_objective_aggregation",
+        "scale_rewards",
+        "eos_token_ids",
+        "_tokenizer",
+        "_metrics",
+    ):
+        assert f"self.{name}" in source
+    assert '"num_items_in_batch": num_items_in_batch' in source
 
 
 @pytest.mark.parametrize("event", ["on_train_begin", "on_step_end", "on_log", "on_save"])
