@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.files import write_whole
+
 PACKAGES = (
     "grpo-mmpc",
     "torch",
@@ -46,9 +48,7 @@ def environment() -> dict[str, Any]:
 
 def write_manifest(path: Path, content: dict[str, Any]) -> None:
     """Write the manifest, replacing the file in one step."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def command_line() -> str:

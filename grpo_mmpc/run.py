@@ -21,6 +21,7 @@ from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import EvaluationError, TrainingError
 from grpo_mmpc.evaluate import Evaluating, RunData, build_suite, policy_identity
 from grpo_mmpc.evaluation.ranks import Ranks
+from grpo_mmpc.files import copy_whole
 from grpo_mmpc.manifest import command_line, environment, now, write_manifest
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _train_and_evaluate(
     if ranks.on_main(lambda: (last / "summary.json").is_file()):
         # The last checkpoint holds the final weights, and greedy decoding would give the same completions again.
         if is_main:
-            _copy_whole(last, evaluations / "final" / suite.name)
+            copy_whole(last, evaluations / "final" / suite.name)
         say(f"final: the evaluation of checkpoint-{outcome.step}")
     else:
         session.hook.run(evaluate, "final")
@@ -156,15 +157,6 @@ def _train_and_evaluate(
 
     ranks.on_main(finish)
     return 1 if session.hook.failures else 0
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a folder so that whoever finds the copy finds all of it."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
 
 
 def _check_folder(run_dir: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.jobs import Job, State, state_of
 from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.files import copy_whole
 
 
 @contextmanager
@@ -45,8 +45,4 @@ def share_base(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> None:
         job, base = by_name[run.name], by_name[f"base-{keys.index(run.base_key)}"]
         target = job.folder / "evaluations" / "base" / job.suite
         if state_of(job) == state_of(base) == State.FINISHED and not target.exists():
-            partial = target.with_name(f"{target.name}.part")
-            shutil.rmtree(partial, ignore_errors=True)
-            # Only what is read again; rendered pictures are found beside the first copy.
-            shutil.copytree(base.final, partial)
-            partial.rename(target)
+            copy_whole(base.final, target)

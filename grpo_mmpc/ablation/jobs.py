@@ -15,6 +15,7 @@ import yaml
 from grpo_mmpc.ablation.grid import PlannedRun, first_difference
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SUMMARY_FILE
+from grpo_mmpc.files import write_whole
 
 
 class State(StrEnum):
@@ -134,9 +135,7 @@ def write_configs(runs: Sequence[PlannedRun], jobs: Sequence[Job], *, overwrite:
     for job, text in zip(jobs, texts, strict=True):
         if _text_of(job.config) != text:  # a run that still lives may be reading it
             job.config.parent.mkdir(parents=True, exist_ok=True)
-            partial = job.config.with_suffix(".yaml.part")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(job.config)
+            write_whole(job.config, text)
 
 
 def check_recipes(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> None:

@@ -16,6 +16,7 @@ from grpo_mmpc.ablation.pareto import Pareto, pareto
 from grpo_mmpc.ablation.results import Cost, Results, collect
 from grpo_mmpc.ablation.spec import AblationSpec, combinations
 from grpo_mmpc.evaluation.comparison import write_json
+from grpo_mmpc.files import write_whole
 from grpo_mmpc.manifest import command_line, now
 
 COLUMNS = (
@@ -90,9 +91,7 @@ def write_report(spec: AblationSpec, runs: Sequence[PlannedRun], jobs: Sequence[
         cautions=cautions(comparison, results),
     )
     page, data, table = (folder / f"ablation.{kind}" for kind in ("html", "json", "csv"))
-    partial = page.with_name("ablation.html.part")
-    partial.write_text(render(content), encoding="utf-8")
-    partial.replace(page)
+    write_whole(page, render(content))
     write_json(data, as_json(content))
     _write_csv(table, comparison)
     return Report(sentences=content.sentences, paths=[page, data, table], missing={job.name for job in results.missing})

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.files import write_whole
+
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.score import Scores
     from grpo_mmpc.evaluation.score_files import Answers, Reference
@@ -224,9 +226,7 @@ def _number(value: float | None) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from grpo_mmpc.evaluation.compared_task import Settings, compare_task, give_verd
 from grpo_mmpc.evaluation.controls import CONTROLS
 from grpo_mmpc.evaluation.pairing import SUMMARY_FILE, find_evaluation, pair, read_evaluation
 from grpo_mmpc.evaluation.trained import trained_rewards
+from grpo_mmpc.files import write_whole
 
 
 def compare_evaluations(
@@ -227,6 +228,4 @@ def _comparable(control: Mapping[str, Any], judged: Mapping[str, Any]) -> bool:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON so that a reader never sees half a file."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.files import write_whole
 from grpo_mmpc.report import gallery
 from grpo_mmpc.report.controls import ControlsView, controls_view
 from grpo_mmpc.report.curves import curve_groups
@@ -70,9 +71,7 @@ def build_report(run: Path, *, out: Path | None = None) -> Path:
     html = render(read_run(run))
     path = out or run / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, html)
     return path
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from grpo_mmpc.files import write_whole
 from grpo_mmpc.rescoring.rollouts import RolloutBatch
 
 ROLLOUTS, SUMMARY = "rollouts.parquet", "summary.json"
@@ -74,7 +75,5 @@ class RolloutWriter:
 def write_summary(folder: Path, content: Mapping[str, Any]) -> Path:
     """Write ``summary.json``, replacing the file in one step."""
     path = folder / SUMMARY
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return path

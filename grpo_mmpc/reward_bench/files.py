@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+from grpo_mmpc.files import write_whole
 from grpo_mmpc.reward_bench.page import page
 from grpo_mmpc.reward_bench.results import Preview
 
@@ -22,9 +23,7 @@ def write_files(preview: Preview, folder: Path) -> list[Path]:
     paths = []
     for name, text in content.items():
         path = folder / name
-        partial = path.with_name(f"{name}.part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text)
         paths.append(path)
     return paths
 

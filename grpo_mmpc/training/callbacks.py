@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from grpo_mmpc.files import write_whole
+
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[str], None]
@@ -73,9 +75,7 @@ class RewardState(TrainerCallback):  # type: ignore[misc]
         """Write the file."""
         if state.is_world_process_zero:
             path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_text(json.dumps(self._state()), encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, json.dumps(self._state()))
 
     @classmethod
     def read(cls, checkpoint: Path) -> dict[str, Any]:

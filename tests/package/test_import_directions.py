@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LEAVES = {"types", "errors", "assets", "console", "cpu_compat", "manifest"}
+LEAVES = {"types", "errors", "assets", "console", "cpu_compat", "files", "manifest"}
 RECORDS = LEAVES | {"config", "tasks", "catalogue", "metrics"}
 SCORING = RECORDS | {"scoring"}
 MIDDLE = SCORING | {"policy", "prompts", "reward_mix", "rollout", "rendering", "nano"}
@@ -15,9 +15,10 @@ ALLOWED = {
     "errors": set(),
     "assets": {"errors"},
     "console": set(),
+    "files": set(),
     "cpu_compat": set(),
     "cpu_site": {"cpu_compat"},
-    "manifest": set(),
+    "manifest": {"files"},
     "config": {"types", "errors"},
     "tasks": {"types", "errors"},
     "catalogue": {"types", "errors"},
