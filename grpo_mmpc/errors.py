@@ -40,3 +40,7 @@ class RolloutError(GrpoMmpcError):
 
 class EvaluationError(GrpoMmpcError):
     """A suite cannot be run, or two evaluations cannot be compared."""
+
+
+class RecBenchError(GrpoMmpcError):
+    """Interactions, features or fills cannot be used for the recommendation benchmark."""

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from grpo_mmpc.ablation.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
 from grpo_mmpc.ablation.results import Results, RunResult
 from grpo_mmpc.ablation.spec import BASE
 from grpo_mmpc.ablation.sums import aggregate_of, check_alike, item_sums, metrics_of
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.pairing import TaskScores
-from grpo_mmpc.evaluation.statistics import TOO_FEW, UNSCORED, Floats, holm, min_items, verdict
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.table import Metric
+from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
+from grpo_mmpc.statistics.verdicts import TOO_FEW, UNSCORED, Floats, holm, min_items, verdict
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000

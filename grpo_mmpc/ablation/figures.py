@@ -5,10 +5,10 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from grpo_mmpc.ablation.crossed import Estimate
 from grpo_mmpc.ablation.pareto import Pareto, Point
 from grpo_mmpc.report.figures import Scale, scale_for
 from grpo_mmpc.report.labels import metric_label, number, signed
+from grpo_mmpc.statistics.crossed import Estimate
 
 _WIDTH, _HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 16, 52

@@ -6,8 +6,8 @@ from grpo_mmpc.ablation.comparison import AblationComparison, MetricRow, MixCell
 from grpo_mmpc.ablation.pareto import Pareto
 from grpo_mmpc.ablation.results import Results
 from grpo_mmpc.ablation.spec import BASE
-from grpo_mmpc.evaluation.statistics import BETTER, NO_EVIDENCE, WORSE
 from grpo_mmpc.report.labels import metric_label, plural, signed
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, WORSE
 
 FEW_SEEDS = 5
 SEEDS_OF_PROMISE, MIXES_OF_PROMISE = 3, 3

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grpo_mmpc.ablation.comparison import AblationComparison, MetricRow
-from grpo_mmpc.ablation.crossed import Estimate
+from grpo_mmpc.statistics.crossed import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

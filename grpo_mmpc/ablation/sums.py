@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.measures import Aggregate, table_position
+from grpo_mmpc.evaluation.measures import table_position
 from grpo_mmpc.evaluation.pairing import Evaluation, TaskScores
-from grpo_mmpc.evaluation.statistics import Floats
 from grpo_mmpc.metrics.table import Metric
+from grpo_mmpc.statistics.bootstrap import Aggregate
+from grpo_mmpc.statistics.verdicts import Floats
 
 
 def item_sums(tables: Sequence[TaskScores], name: str) -> tuple[Floats, int]:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from grpo_mmpc.evaluation.bootstrap import (
+from grpo_mmpc.evaluation.measures import Measure
+from grpo_mmpc.statistics.bootstrap import (
     bootstrap_sums,
     column_sums,
     expanded_percentile_interval,
     studentised_interval,
 )
-from grpo_mmpc.evaluation.measures import Measure
-from grpo_mmpc.evaluation.permutation import EXACT_ITEMS, every_flip, flipped_sums, permutation_p
-from grpo_mmpc.evaluation.statistics import Floats, Interval, effect_size, min_items
+from grpo_mmpc.statistics.permutation import EXACT_ITEMS, every_flip, flipped_sums, permutation_p
+from grpo_mmpc.statistics.verdicts import Floats, Interval, effect_size, min_items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

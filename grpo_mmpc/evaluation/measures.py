@@ -1,7 +1,7 @@
 """Metrics as sums over items, the form in which they can be resampled, and metrics that have no such form."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.pairing import PairedScores
-from grpo_mmpc.evaluation.statistics import Floats
+from grpo_mmpc.statistics.bootstrap import Aggregate
+from grpo_mmpc.statistics.verdicts import Floats
 
 if TYPE_CHECKING:
     from grpo_mmpc.metrics.table import Metric
-
-Aggregate = Callable[[Floats, Floats], Floats]
-"""(sums ``[..., S]``, number of scored items ``[...]``) -> values ``[...]``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.checkpoints import run_of
-from grpo_mmpc.evaluation.statistics import Floats
+from grpo_mmpc.statistics.verdicts import Floats
 
 SAMPLES_FILE = "samples.parquet"
 SUMMARY_FILE = "summary.json"

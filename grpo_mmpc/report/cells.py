@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grpo_mmpc.evaluation.statistics import VERDICTS, interval_key
+from grpo_mmpc.statistics.verdicts import VERDICTS, interval_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

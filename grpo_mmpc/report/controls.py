@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grpo_mmpc.evaluation.controls import CONTROLS
-from grpo_mmpc.evaluation.statistics import BETTER, NO_INTERVAL, TOO_FEW, WORSE
 from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison
 from grpo_mmpc.report.labels import attribute_kind, metric_label, number
+from grpo_mmpc.statistics.verdicts import BETTER, NO_INTERVAL, TOO_FEW, WORSE
 
 _MARKS = {BETTER: "▲", WORSE: "▼"}
 _TONES = {BETTER: "worse", WORSE: "better"}

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from grpo_mmpc.evaluation.statistics import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
 from grpo_mmpc.report.cells import Cell, TaskComparison
 from grpo_mmpc.report.labels import plural, words
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
 
 _NAMES_SHOWN = 6
 """Of findings in single categories, which can be hundreds."""

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grpo_mmpc.evaluation.statistics import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison
 from grpo_mmpc.report.labels import attribute_kind, metric_label, number, p_value, plural, signed, task_label, words
 from grpo_mmpc.report.run_files import section
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
 
 _FORMAT_METRICS = ("parse_rate", "render_rate")
 """They say that an answer could be read, not that it was good: never the headline while there is another metric."""

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.statistics import NO_INTERVAL
 from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison
 from grpo_mmpc.report.labels import metric_label, p_value, plural, task_label, words
 from grpo_mmpc.report.run_files import read_run
+from grpo_mmpc.statistics.verdicts import NO_INTERVAL
 
 COLUMNS = (
     *("evaluation_before", "evaluation_after", "task", "group", "category", "metric", "before", "after", "delta"),

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from grpo_mmpc.evaluation.groups import Difference, Resampling, added, differences_of, divided, flips_of
 from grpo_mmpc.evaluation.measures import Aggregate, Measure
-from grpo_mmpc.evaluation.permutation import flipped_sums, num_flips, permutation_p
-from grpo_mmpc.evaluation.statistics import holm, verdict
+from grpo_mmpc.statistics.permutation import flipped_sums, num_flips, permutation_p
+from grpo_mmpc.statistics.verdicts import holm, verdict
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, int]], Floats]

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LEAVES = {"types", "errors", "assets", "console", "cpu_compat", "files", "manifest"}
-RECORDS = LEAVES | {"config", "tasks", "catalogue", "metrics"}
+RECORDS = LEAVES | {"config", "tasks", "catalogue", "metrics", "statistics"}
 SCORING = RECORDS | {"scoring"}
 MIDDLE = SCORING | {"policy", "prompts", "reward_mix", "rollout", "rendering", "nano"}
 ALLOWED = {
@@ -23,6 +23,8 @@ ALLOWED = {
     "tasks": {"types", "errors"},
     "catalogue": {"types", "errors"},
     "metrics": {"types", "errors"},
+    "statistics": set(),
+    "recbench": LEAVES | {"catalogue", "metrics", "scoring", "statistics"},
     "scoring": LEAVES | {"metrics", "catalogue"},
     "policy": LEAVES | {"config"},
     "prompts": RECORDS,

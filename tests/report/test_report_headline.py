@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from grpo_mmpc.evaluation.statistics import verdict
 from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison, read_comparison
 from grpo_mmpc.report.headline import Headline, change_sentence, headline, lead_metric
+from grpo_mmpc.statistics.verdicts import verdict
 
 
 def cell(

@@ -27,9 +27,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from grpo_mmpc.evaluation.bootstrap import bootstrap_sums
-from grpo_mmpc.evaluation.measures import Aggregate
-from grpo_mmpc.evaluation.statistics import Floats, Interval, min_items
+from grpo_mmpc.statistics.bootstrap import Aggregate, bootstrap_sums
+from grpo_mmpc.statistics.verdicts import Floats, Interval, min_items
 
 _NEGLIGIBLE = 1e-12
 """Variance below this is rounding."""

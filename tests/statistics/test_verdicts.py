@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_mmpc.evaluation.statistics import effect_size, holm, min_items, verdict
+from grpo_mmpc.statistics.verdicts import effect_size, holm, min_items, verdict
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grpo_mmpc.ablation.crossed import SeedVariance, estimate, pooled_variance, replicate_values, seed_weights
+from grpo_mmpc.statistics.crossed import SeedVariance, estimate, pooled_variance, replicate_values, seed_weights
 
 R = 500
 

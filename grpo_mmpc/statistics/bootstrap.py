@@ -1,20 +1,23 @@
 """Paired bootstrap over items, with intervals that stay honest when there are few items or differences are skewed."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grpo_mmpc.evaluation.statistics import Floats, Interval, check_confidence, min_items
+from grpo_mmpc.statistics.verdicts import Floats, Interval, check_confidence, min_items
 
 _CHUNK_CELLS = 2_000_000
 """Resample counts held at once (32 MB with the draws that they count): memory stays flat whatever the number of items and resamples."""
 
 _BLOCK_ROWS = 4096
 """Rows of a table that are read at once: few enough to stay in the processor's cache."""
+
+Aggregate = Callable[[Floats, Floats], Floats]
+"""(sums ``[..., S]``, number of scored items ``[...]``) -> values ``[...]``."""
 
 
 class Rows(Protocol):

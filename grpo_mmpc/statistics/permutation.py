@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grpo_mmpc.evaluation.bootstrap import Rows, column_sums, weighted_sums
-from grpo_mmpc.evaluation.statistics import Floats
+from grpo_mmpc.statistics.bootstrap import Rows, column_sums, weighted_sums
+from grpo_mmpc.statistics.verdicts import Floats
 
 EXACT_ITEMS = 13
 """Up to here all 2**n swaps (8,192) are gone through, fewer than are drawn otherwise."""

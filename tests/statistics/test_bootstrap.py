@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from grpo_mmpc.evaluation.bootstrap import (
+from grpo_mmpc.statistics.bootstrap import (
     bootstrap_sums,
     column_sums,
     expanded_percentile_interval,
@@ -13,7 +13,7 @@ from grpo_mmpc.evaluation.bootstrap import (
     studentised_interval,
     weighted_sums,
 )
-from grpo_mmpc.evaluation.statistics import Interval
+from grpo_mmpc.statistics.verdicts import Interval
 
 
 def test_every_resample_draws_as_many_items_as_there_are() -> None:
@@ -41,14 +41,14 @@ def test_two_items_give_the_three_binomial_sums() -> None:
 def test_chunking_does_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random((50, 3))
     whole = bootstrap_sums(values, resamples=40, seed=[3])
-    monkeypatch.setattr("grpo_mmpc.evaluation.bootstrap._CHUNK_CELLS", 150)
+    monkeypatch.setattr("grpo_mmpc.statistics.bootstrap._CHUNK_CELLS", 150)
     np.testing.assert_allclose(bootstrap_sums(values, resamples=40, seed=[3]), whole)
 
 
 def test_reading_in_blocks_does_not_change_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     weights, values = generator.integers(0, 3, (5, 50)), generator.random((50, 3))
-    monkeypatch.setattr("grpo_mmpc.evaluation.bootstrap._BLOCK_ROWS", 16)
+    monkeypatch.setattr("grpo_mmpc.statistics.bootstrap._BLOCK_ROWS", 16)
     np.testing.assert_allclose(weighted_sums(weights, values), weights @ values)
     np.testing.assert_allclose(column_sums(values), values.sum(axis=0))
 

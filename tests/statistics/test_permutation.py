@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grpo_mmpc.evaluation.permutation import every_flip, flipped_sums, num_flips, permutation_p
+from grpo_mmpc.statistics.permutation import every_flip, flipped_sums, num_flips, permutation_p
 
 
 def test_all_flips_of_three_items() -> None:
@@ -36,7 +36,7 @@ def test_columns_of_an_item_flip_together() -> None:
 def test_chunking_does_not_change_the_flips(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random((70, 3))
     whole = flipped_sums(values, flips=40, seed=[3])
-    monkeypatch.setattr("grpo_mmpc.evaluation.permutation._CHUNK_CELLS", 210)
+    monkeypatch.setattr("grpo_mmpc.statistics.permutation._CHUNK_CELLS", 210)
     np.testing.assert_allclose(flipped_sums(values, flips=40, seed=[3]), whole)
 
 

@@ -1,0 +1,1 @@
+"""Recommenders, written from their papers."""
