@@ -81,10 +81,10 @@ class TextEncodings(Generic[V]):
             with self._lock:
                 # Another thread may have encoded some of them while this one waited.
                 batch = [missing[i] for i in positions if not self._find(missing[i], found)]
-                encoded = self._encode([ids[text] for text in batch])
-            for text, row in zip(batch, encoded, strict=True):
-                self._hold(text, ids[text], row, held, found)
-                fresh[_content(ids[text])] = row
+                # Held before the lock is let go: the thread that waits for it looks there first.
+                for text, row in zip(batch, self._encode([ids[text] for text in batch]), strict=True):
+                    self._hold(text, ids[text], row, held, found)
+                    fresh[_content(ids[text])] = row
         if stored is not None:
             stored.write(fresh)
         return found

@@ -119,8 +119,15 @@ def test_a_small_cache_keeps_its_books_under_many_threads(short_turns: None) -> 
     assert cache.num_bytes == sum(size for _, size in cache._entries.values()) <= 10
 
 
-def test_a_text_that_several_threads_want_is_encoded_once(short_turns: None) -> None:
+def test_a_text_that_several_threads_want_is_encoded_once(short_turns: None, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = BertScoreEncoder(model="nano:minilm", num_layers=1)
+    finish = encoder._texts._finish
+
+    def finish_late(*encoded: Any) -> Any:
+        time.sleep(0.001)  # an encoding that is not held yet must not be looked for
+        return finish(*encoded)
+
+    monkeypatch.setattr(encoder._texts, "_finish", finish_late)
     scores = at_once(lambda _: encoder.score(predictions=TEXTS, references=TEXTS[::-1]).f1)
     assert encoder.encoded_texts == len(TEXTS)
     assert all(other == scores[0] for other in scores)
