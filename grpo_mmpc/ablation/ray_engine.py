@@ -1,6 +1,5 @@
 """``--engine ray``: every job is one Ray task, on this machine or on a cluster with a shared disk."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,10 +8,8 @@ from grpo_mmpc.ablation.attempt import Outcome, attempt
 from grpo_mmpc.ablation.jobs import Job
 from grpo_mmpc.ablation.local import StopRequest
 from grpo_mmpc.ablation.progress import Board
+from grpo_mmpc.cluster import ray_cluster, task_environment
 from grpo_mmpc.errors import ConfigError
-
-_PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME")
-"""Settings of this process that workers on other machines need too."""
 
 
 def run_ray(
@@ -42,22 +39,13 @@ def run_ray(
     Raises:
         ConfigError: Ray is not installed, cannot be reached, or has too few GPUs or cores for one run.
     """
-    ray = _ray()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours reports nothing to anyone
-    try:
-        # The dashboard is of no use here and opens a port.
-        ray.init(address=address, include_dashboard=False if address is None else None, logging_level="WARNING")
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError([f"--ray-address {address}: Ray cannot be reached: {error}"]) from error
-    try:
+    with ray_cluster(address) as ray:
         has = ray.cluster_resources()
         gpus = (1 if has.get("GPU") else 0) if gpus_per_run is None else gpus_per_run
         cpus = cpus_per_run or 1
         for name, needed in (("GPU", gpus), ("CPU", cpus)):
             if needed > has.get(name, 0):
                 raise ConfigError([f"one run needs {needed} {name}s, the whole Ray cluster has {has.get(name, 0):g}"])
-        threads = {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
-        environment = threads | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         task = ray.remote(attempt).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
 
         def room() -> int:
@@ -65,9 +53,8 @@ def run_ray(
             needs = {"CPU": cpus, "GPU": gpus}
             return min(int(has.get(name, 0) // needed) for name, needed in needs.items() if needed)
 
+        environment = task_environment(cpus=cpus)
         return _run(ray, task, jobs, environment, room, parallel=parallel or len(jobs), retries=retries, board=board)
-    finally:
-        ray.shutdown()
 
 
 def _run(
@@ -120,12 +107,3 @@ def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
         stopped = isinstance(error, errors.TaskCancelledError) or "KeyboardInterrupt" in str(error)
         return Outcome(name=job.name, finished=False, stopped=stopped, status=1, tail=str(error))
     return outcome
-
-
-def _ray() -> Any:
-    # heavy: imported on use, and an extra
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise ConfigError(["--engine ray needs Ray, which is not installed: pip install -e '.[ray]'"]) from error
-    return ray

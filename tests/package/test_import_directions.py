@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LEAVES = {"types", "errors", "assets", "console", "cpu_compat", "files", "manifest"}
+LEAVES = {"types", "errors", "assets", "console", "cpu_compat", "cluster", "files", "manifest"}
 RECORDS = LEAVES | {"config", "tasks", "catalogue", "metrics", "statistics"}
 SCORING = RECORDS | {"scoring"}
 MIDDLE = SCORING | {"policy", "prompts", "reward_mix", "rollout", "rendering", "nano"}
@@ -16,6 +16,7 @@ ALLOWED = {
     "assets": {"errors"},
     "console": set(),
     "files": set(),
+    "cluster": {"errors"},
     "cpu_compat": set(),
     "cpu_site": {"cpu_compat"},
     "manifest": {"files"},
@@ -24,7 +25,7 @@ ALLOWED = {
     "catalogue": {"types", "errors"},
     "metrics": {"types", "errors"},
     "statistics": set(),
-    "recbench": LEAVES | {"catalogue", "metrics", "scoring", "statistics"},
+    "recbench": SCORING,
     "scoring": LEAVES | {"metrics", "catalogue"},
     "policy": LEAVES | {"config"},
     "prompts": RECORDS,
