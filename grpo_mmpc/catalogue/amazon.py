@@ -35,12 +35,12 @@ class UnreadableRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmazonSource:
-    """Metadata records of one file or hub configuration."""
+    """Records of one file or hub configuration: item metadata, or reviews."""
 
     name: str
     """For messages."""
     category: str | None
-    """Category of its items; None takes each record's ``main_category``."""
+    """Category of its items; None takes each metadata record's ``main_category``."""
     records: Iterable[Mapping[str, Any] | UnreadableRecord]
     """Read once, and only as far as needed."""
 

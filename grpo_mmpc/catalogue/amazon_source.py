@@ -1,11 +1,11 @@
-"""Where metadata records of Amazon Reviews 2023 come from: a file, a folder of files, or the hub, streamed."""
+"""Where records of Amazon Reviews 2023 come from: a file, a folder of files, or the hub, streamed."""
 
 import gzip
 import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from grpo_mmpc.catalogue.amazon import AmazonSource, UnreadableRecord
@@ -91,10 +91,11 @@ def _folder_files(folder: Path, categories: Sequence[str]) -> dict[str, Path]:
 
 
 def _file_source(path: Path, *, category: str | None) -> AmazonSource:
-    return AmazonSource(name=path.name, category=category, records=_file_records(path))
+    return AmazonSource(name=path.name, category=category, records=file_records(path))
 
 
-def _file_records(path: Path) -> Iterator[dict[str, Any] | UnreadableRecord]:
+def file_records(path: Path) -> Iterator[dict[str, Any] | UnreadableRecord]:
+    """The records of a file of JSON lines, gzipped or not, one at a time."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             yield from parse_lines(lines)
@@ -105,25 +106,32 @@ def _file_records(path: Path) -> Iterator[dict[str, Any] | UnreadableRecord]:
 
 
 def _hub_source(category: str) -> AmazonSource:
-    return AmazonSource(name=f"raw_meta_{category}", category=category, records=_hub_records(category))
+    return AmazonSource(
+        name=f"raw_meta_{category}",
+        category=category,
+        records=hub_records(f"raw/meta_categories/meta_{category}.jsonl"),
+    )
 
 
-def _hub_records(category: str) -> Iterator[dict[str, Any] | UnreadableRecord]:
-    """Stream one category's file from the hub.
+def hub_records(path: str) -> Iterator[dict[str, Any] | UnreadableRecord]:
+    """Stream one file of JSON lines from the hub.
 
     The data set's own configurations need a loading script, which datasets no longer runs; the raw files behind them
     are plain JSON lines. They are read as text because their records do not share one schema.
+
+    Args:
+        path: Inside the data set's repository.
     """
     # heavy: imported on use
     import httpx
     from datasets import load_dataset
 
-    file = f"hf://datasets/{HUB_DATASET}/raw/meta_categories/meta_{category}.jsonl"
+    file = f"hf://datasets/{HUB_DATASET}/{path}"
     try:
         stream = load_dataset("text", data_files=file, split="train", streaming=True)
         yield from parse_lines(row["text"] for row in stream)
     except (OSError, httpx.HTTPError) as e:
         raise CatalogueError(
             f"cannot stream {file}: {e}; check the category's name and the network (HF_HUB_OFFLINE must not be set), or "
-            f"download meta_{category}.jsonl.gz yourself and give its path"
+            f"download {PurePosixPath(path).name}.gz yourself and give its path"
         ) from e

@@ -1,14 +1,16 @@
-"""Checks the optional interactions file against the items."""
+"""Reads the optional interactions file: every row checked by one rule, whoever asks."""
 
+import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.normalise import clean_text
-from grpo_mmpc.catalogue.rows import RawRow, find_table, open_table
+from grpo_mmpc.catalogue.records import readable_cell
+from grpo_mmpc.catalogue.rows import TableFile, find_table, open_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
 
@@ -16,6 +18,26 @@ COLUMNS = ("user_id", "item_id", "timestamp", "rating")
 
 # Any date after 1980 is above this in milliseconds, and below it in seconds until the year 11,500.
 _EARLIEST_MS = 3e11
+
+
+class Interaction(NamedTuple):
+    """One usable row."""
+
+    user_id: str
+    item_id: str
+    timestamp: int
+    """Milliseconds since 1970; fits 64 bits."""
+    rating: float | None
+    """None where the user gave none (implicit feedback)."""
+
+    @property
+    def looks_like_seconds(self) -> bool:
+        """Whether the timestamp would be a date before 1980, as seconds taken for milliseconds are."""
+        return 0 < self.timestamp < _EARLIEST_MS
+
+
+class InteractionError(Exception):
+    """This row cannot be used; the message says what was found and what was expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +58,8 @@ class InteractionsSummary:
     warnings: list[str]
 
 
-def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> InteractionsSummary | None:
-    """Read ``interactions.{parquet,jsonl,csv}`` once; None where there is no such file.
-
-    Args:
-        folder: The catalogue folder.
-        known_items: Identifiers of the usable items.
+def open_interactions(folder: Path) -> TableFile | None:
+    """Find ``interactions.{parquet,jsonl,csv}`` and check its columns; None where there is no such file.
 
     Raises:
         CatalogueError: Several files, an unreadable one, or a missing column.
@@ -55,6 +73,52 @@ def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> Int
         raise CatalogueError(
             f"{path} lacks the column {', '.join(missing)}; found: {', '.join(table.columns)}; expected: {', '.join(COLUMNS)}"
         )
+    return table
+
+
+def checked_rows(table: TableFile) -> Iterator[Interaction | Quarantined]:
+    """Every row of an interactions file in order, or why it cannot be used."""
+    for raw in table.rows():
+        problem = raw.problem
+        if problem is None:
+            try:
+                yield read_interaction(raw.values)
+                continue
+            except InteractionError as e:
+                problem = str(e)
+        item_id = readable_cell(raw.values, "item_id")
+        yield Quarantined(file=table.path.name, row=raw.row, item_id=item_id, reason=problem)
+
+
+def read_interaction(values: Mapping[str, Any]) -> Interaction:
+    """Check and clean the cells of one row.
+
+    Raises:
+        InteractionError: No user, item or whole-number timestamp, or a rating that is no number.
+    """
+    user_id, item_id = _name(values, "user_id"), _name(values, "item_id")
+    try:
+        timestamp = _whole_number(values.get("timestamp"))
+    except (TypeError, ValueError, OverflowError) as e:
+        raise InteractionError(
+            f"timestamp is {values.get('timestamp')!r}, expected milliseconds since 1970 as a whole number"
+        ) from e
+    return Interaction(user_id, item_id, timestamp, _rating(values.get("rating")))
+
+
+def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> InteractionsSummary | None:
+    """Read ``interactions.{parquet,jsonl,csv}`` once; None where there is no such file.
+
+    Args:
+        folder: The catalogue folder.
+        known_items: Identifiers of the usable items.
+
+    Raises:
+        CatalogueError: Several files, an unreadable one, or a missing column.
+    """
+    table = open_interactions(folder)
+    if table is None:
+        return None
     known = known_items if isinstance(known_items, set | frozenset | dict) else set(known_items)
     broken: list[Quarantined] = []
     unknown: Counter[str] = Counter()
@@ -62,22 +126,39 @@ def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> Int
     items: set[str] = set()
     pairs: set[int] = set()
     rows_read = repeated = in_seconds = 0
-    for raw in table.rows():
+    for row in checked_rows(table):
         rows_read += 1
-        problem = raw.problem or _problem(raw.values)
-        if problem is not None:
-            broken.append(Quarantined(file=path.name, row=raw.row, item_id=_item_id(raw), reason=problem))
+        if isinstance(row, Quarantined):
+            broken.append(row)
             continue
-        item_id, user_id = str(clean_text(raw.values["item_id"])), str(clean_text(raw.values["user_id"]))
-        if item_id not in known:
-            unknown[item_id] += 1
+        if row.item_id not in known:
+            unknown[row.item_id] += 1
             continue
-        users.add(user_id)
-        items.add(item_id)
-        pair = hash((user_id, item_id))
+        users.add(row.user_id)
+        items.add(row.item_id)
+        pair = hash((row.user_id, row.item_id))
         repeated += pair in pairs
         pairs.add(pair)
-        in_seconds += 0 < _whole_number(raw.values["timestamp"]) < _EARLIEST_MS
+        in_seconds += row.looks_like_seconds
+    return InteractionsSummary(
+        file=table.path.name,
+        rows_read=rows_read,
+        users=len(users),
+        items=len(items),
+        unknown_items=dict(unknown.most_common()),
+        broken=broken,
+        repeated=repeated,
+        warnings=file_warnings(rows_read=rows_read, in_seconds=in_seconds),
+    )
+
+
+def file_warnings(*, rows_read: int, in_seconds: int) -> list[str]:
+    """Odd things about an interactions file that cost no row.
+
+    Args:
+        rows_read: Rows of the file.
+        in_seconds: Rows of known items whose timestamp looks like seconds.
+    """
     warnings = []
     if in_seconds:
         warnings.append(
@@ -85,61 +166,49 @@ def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> Int
         )
     if not rows_read:
         warnings.append("the file has no rows")
-    return InteractionsSummary(
-        file=path.name,
-        rows_read=rows_read,
-        users=len(users),
-        items=len(items),
-        unknown_items=dict(unknown.most_common()),
-        broken=broken,
-        repeated=repeated,
-        warnings=warnings,
-    )
+    return warnings
 
 
-def _item_id(raw: RawRow) -> str | None:
+def _name(values: Mapping[str, Any], column: str) -> str:
     try:
-        return clean_text(raw.values.get("item_id"))
-    except TypeError:
+        text = clean_text(values.get(column))
+    except TypeError as e:
+        raise InteractionError(f"{column} holds {e}") from e
+    if text is None:
+        raise InteractionError(f"{column} is missing; remove the row or name the {column.removesuffix('_id')}")
+    return text
+
+
+def _rating(value: Any) -> float | None:
+    """The rating; None where there is none: empty, or NaN, which is how pandas leaves a cell of numbers empty."""
+    if value is None or value == "":
         return None
-
-
-def _problem(values: Mapping[str, Any]) -> str | None:
-    for column in ("user_id", "item_id"):
-        try:
-            if clean_text(values.get(column)) is None:
-                return f"{column} is missing; remove the row or name the {column.removesuffix('_id')}"
-        except TypeError as e:
-            return f"{column} holds {e}"
     try:
-        _whole_number(values.get("timestamp"))
+        rating = math.inf if isinstance(value, bool) else float(value)  # float() would take true for 1.0
     except (TypeError, ValueError, OverflowError):
-        return f"timestamp is {values.get('timestamp')!r}, expected milliseconds since 1970 as a whole number"
-    rating = values.get("rating")
-    try:
-        # A rating may be absent (implicit feedback), but not be something else.
-        if rating not in (None, "") and isinstance(rating, bool):
-            raise ValueError
-        float(rating if rating not in (None, "") else 0.0)
-    except (TypeError, ValueError):
-        return f"rating is {rating!r}, expected a number or nothing"
-    return None
+        rating = math.inf
+    if math.isinf(rating):
+        raise InteractionError(f"rating is {value!r}, expected a number or nothing")
+    return None if math.isnan(rating) else rating
 
 
 def _whole_number(value: Any) -> int:
     """Milliseconds as an int, from a number, its text, or a Parquet timestamp.
 
     Raises:
-        ValueError: Not a whole number.
+        ValueError: Not a whole number, or beyond 64 bits.
         TypeError: Not a number at all.
     """
     if isinstance(value, datetime):
-        return round(value.timestamp() * 1000)
+        # Without a time zone it is UTC, as Parquet means it: the zone of this machine must not decide.
+        return round((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1000)
     if isinstance(value, bool) or value is None:
         raise TypeError("not a number")
     if isinstance(value, str):
         value = value.strip()
-        return int(value) if value.lstrip("+-").isdigit() else _whole_number(float(value))
+        return _whole_number(int(value) if value.lstrip("+-").isdigit() else float(value))
     if value != int(value):
         raise ValueError("not whole")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("beyond 64 bits")
     return int(value)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from grpo_mmpc.catalogue.amazon import AmazonConversion
+    from grpo_mmpc.catalogue.amazon_reviews import ReviewConversion
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``data validate``, ``data amazon`` and ``data nano``; each sets ``func`` to a function(args) -> exit code."""
+    """Add ``data validate``, ``data amazon``, ``data mask`` and ``data nano``; each sets ``func`` to a function(args) -> exit code."""
     parser = subparsers.add_parser("data", help="build and check catalogues", description="Build and check catalogues.")
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
@@ -32,8 +33,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     amazon = commands.add_parser(
         "amazon",
-        help="convert item metadata of Amazon Reviews 2023",
-        description="Convert item metadata of Amazon Reviews 2023 into a catalogue folder.",
+        help="convert item metadata and reviews of Amazon Reviews 2023",
+        description="Convert item metadata of Amazon Reviews 2023 into a catalogue folder, and reviews of these items into "
+        "its interactions.",
     )
     amazon.add_argument(
         "source",
@@ -47,7 +49,35 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--max-items", metavar="N", type=_positive, help="items to keep of each category, the first ones"
     )
     amazon.add_argument("--download-images", action="store_true", help="fetch each item's main picture from the web")
+    amazon.add_argument(
+        "--reviews",
+        metavar="PATH",
+        nargs="+",
+        default=[],
+        help="also write interactions.jsonl from these reviews: <Category>.jsonl[.gz], or raw_review_<Category> (streamed "
+        "from the hub); needed for the recommendation benchmark",
+    )
     amazon.set_defaults(func=amazon_command)
+
+    mask = commands.add_parser(
+        "mask",
+        help="take titles or images away, for others to complete",
+        description="Write a copy of a catalogue without the titles (images) of some items. Complete it with any policy, and "
+        "grpo-mmpc recbench measures what the completions are worth.",
+    )
+    mask.add_argument("catalogue", metavar="CATALOGUE", help="catalogue folder, or nano:catalogue")
+    mask.add_argument("--out", metavar="DIR", type=Path, required=True, help="catalogue folder to write")
+    mask.add_argument("--missing", choices=("text", "image"), default="text", help="what to take away (default: text)")
+    mask.add_argument(
+        "--rate",
+        metavar="R",
+        type=float,
+        default=1.0,
+        help="from what share of the items (default: 1.0, which serves all rates)",
+    )
+    mask.add_argument("--clustered-by", choices=("category", "brand"), help="from whole categories or brands")
+    mask.add_argument("--salt", default="recbench", help="another one takes it from other items (default: recbench)")
+    mask.set_defaults(func=mask_command)
 
     nano = commands.add_parser(
         "nano",
@@ -80,22 +110,52 @@ def validate_command(args: argparse.Namespace) -> int:
 def amazon_command(args: argparse.Namespace) -> int:
     """Convert, print what became of the records."""
     from grpo_mmpc.catalogue.amazon import convert_amazon_metadata
+    from grpo_mmpc.catalogue.amazon_reviews import item_ids, open_reviews, refuse_other_interactions, write_reviews
     from grpo_mmpc.catalogue.amazon_source import open_sources
     from grpo_mmpc.catalogue.download import fetch_url
 
     sources = open_sources(args.source, categories=args.categories)
+    reviews = open_reviews(args.reviews)  # a mistyped path shows now, not after hours of downloading images
+    if reviews:
+        refuse_other_interactions(args.out)
     print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
     started = time.monotonic()
+    on_terminal = sys.stderr.isatty()
     done = convert_amazon_metadata(
         sources,
         out=args.out,
         max_items=args.max_items,
         fetch=fetch_url if args.download_images else None,
-        progress=_show_progress if sys.stderr.isatty() else None,
+        progress=_show_progress if on_terminal else None,
     )
     _print_conversion(done, seconds=time.monotonic() - started, downloaded=args.download_images)
+    if reviews:
+        found = write_reviews(
+            reviews,
+            out=args.out,
+            known_items=item_ids(args.out),
+            progress=_show_reviews if on_terminal else None,
+        )
+        _print_reviews(found, out=args.out)
     print(_next(f"grpo-mmpc data validate {shlex.quote(str(args.out))}"))
     return 0 if done.items else 1
+
+
+def mask_command(args: argparse.Namespace) -> int:
+    """Write the catalogue with gaps."""
+    from grpo_mmpc.catalogue import load_catalogue
+    from grpo_mmpc.nano.cache import catalogue_folder
+    from grpo_mmpc.recbench.masked_catalogue import write_masked_catalogue
+    from grpo_mmpc.recbench.missingness import Missingness
+
+    missingness = Missingness(rate=args.rate, modality=args.missing, clustered_by=args.clustered_by, salt=args.salt)
+    done = write_masked_catalogue(load_catalogue(catalogue_folder(args.catalogue)), args.out, missingness)
+    what = {"text": "title", "image": "image"}[args.missing]
+    print(f"Catalogue: {args.out}, {done.items:,} items, {done.masked:,} without their {what}")
+    if done.already_missing or done.spared:
+        print(f"{done.already_missing:,} had none before; {done.spared:,} kept theirs because they have nothing else.")
+    print(_next(f"grpo-mmpc complete {shlex.quote(str(args.out))} --checkpoint DIR --out COMPLETED"))
+    return 0
 
 
 def nano_command(args: argparse.Namespace) -> int:
@@ -133,6 +193,26 @@ def _print_conversion(done: "AmazonConversion", *, seconds: float, downloaded: b
                 print(f"  - {row.file} row {row.row}: {row.reason}")
     if not downloaded:
         print("No image was downloaded: every item's image is empty. Run again with --download-images to fetch them.")
+
+
+def _show_reviews(done: "ReviewConversion") -> None:
+    line = f"{done.read:,} reviews, {done.written:,} of the catalogue's items"
+    print(f"\r{line[:79]}\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _print_reviews(done: "ReviewConversion", *, out: Path) -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print(
+        f"Reviews read: {done.read:,}; written to {out / 'interactions.jsonl'}: {done.written:,}; of products that are not "
+        f"in the catalogue: {done.other_items:,}; broken: {done.broken:,}."
+    )
+    for row in done.examples:
+        print(f"  - {row.file} row {row.row}: {row.reason}")
+    if not done.written:
+        print(
+            "No review is of an item of this catalogue, so that it has no interactions: are the reviews of the same category as the metadata?"
+        )
 
 
 def _next(command: str) -> str:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grpo_mmpc.config.rewards import RewardsSection
 
-_NANO = "nano:catalogue"
-
 
 def add_parser(commands: Any) -> None:
     """Register the commands."""
@@ -37,7 +35,7 @@ def add_parser(commands: Any) -> None:
         epilog="example: grpo-mmpc rewards preview --catalogue nano:catalogue --mix recipes/preview/nano.yaml",
     )
     preview.add_argument(
-        "--catalogue", required=True, metavar="DIR", help=f"catalogue folder, or {_NANO} for the embedded one"
+        "--catalogue", required=True, metavar="DIR", help="catalogue folder, or nano:catalogue for the embedded one"
     )
     preview.add_argument(
         "--mix",
@@ -113,6 +111,7 @@ def run_preview(arguments: argparse.Namespace) -> int:
     # heavy: imported on use
     from grpo_mmpc.console import quiet_when_redirected
     from grpo_mmpc.manifest import command_line
+    from grpo_mmpc.nano.cache import catalogue_folder
     from grpo_mmpc.reward_bench import preview, told, write_files
     from grpo_mmpc.tasks import TASKS
 
@@ -120,7 +119,7 @@ def run_preview(arguments: argparse.Namespace) -> int:
     quiet_when_redirected()
     found = preview(
         rewards,
-        catalogue=_folder(arguments.catalogue),
+        catalogue=catalogue_folder(arguments.catalogue),
         label=arguments.catalogue,
         tasks=tasks or list(TASKS),
         is_mix=bool(arguments.mix),
@@ -159,14 +158,6 @@ def _chosen(words: list[str]) -> "tuple[RewardsSection, list[str] | None]":
     files = [word for word in words if is_file(word)]
     config = load_config(files, [*(word for word in words if not is_file(word)), *rest])
     return config.rewards, list(config.tasks)
-
-
-def _folder(catalogue: str) -> Path:
-    if catalogue == _NANO:
-        from grpo_mmpc.nano.cache import ensure_catalogue
-
-        return ensure_catalogue()
-    return Path(catalogue)
 
 
 def _positive(text: str) -> int:

@@ -6,6 +6,9 @@ from pathlib import Path
 from grpo_mmpc.catalogue.cache import cache_folder
 from grpo_mmpc.errors import CatalogueError
 
+REFERENCE = "nano:catalogue"
+"""What recipes and commands call it."""
+
 _GENERATOR = ("vocabulary", "texts", "shapes", "drawing", "catalogue", "interactions")
 
 
@@ -34,6 +37,11 @@ def ensure_catalogue() -> Path:
             if not folder.exists():
                 raise
     return folder
+
+
+def catalogue_folder(reference: str) -> Path:
+    """The folder of ``nano:catalogue``, built if need be; any other reference is a folder itself."""
+    return ensure_catalogue() if reference == REFERENCE else Path(reference)
 
 
 def generator_version() -> str:

@@ -1,4 +1,4 @@
-"""Users of the nano catalogue, who buy by taste: what an item looks like says who will like it."""
+"""Users of the nano catalogue, who buy by taste: what an item is says who will like it."""
 
 import random
 from bisect import bisect
@@ -12,18 +12,23 @@ from grpo_mmpc.nano.vocabulary import (
     BRANDS_BY_CATEGORY,
     CATEGORIES,
     COLORS,
-    MATERIALS,
     PATTERNS,
     SIZES,
     TYPES_BY_CATEGORY,
 )
 
-DEFAULT_NUM_USERS = 1500
+DEFAULT_NUM_USERS = 2700
+"""300 of each department."""
 MIN_PER_USER, MAX_PER_USER = 8, 14
-"""RecBench keeps users with at least eight interactions, so that no nano user is lost to it."""
+"""Purchases in the home department. RecBench runs each category alone and keeps users with at least eight interactions in it."""
+MAX_ELSEWHERE = 2
+"""Purchases in other departments, at most."""
 
-_SHELF = 400  # items a user ever sees; more would make the taste sharper
-_STRENGTHS = {"type": 5, "color": 3, "pattern": 2, "material": 2, "size": 1, "brand": 3}
+_SHELF = 400  # items a user ever sees at home: all of them in the default catalogue
+_WINDOW = 30  # items a user ever sees elsewhere
+_STRENGTHS = {"type": 5, "color": 5, "pattern": 1, "material": 1, "size": 4, "brand": 5}
+"""Brand and size, which a title names and a picture hardly shows, weigh about as much as what is seen at once. So
+knowing titles beats knowing pictures, and knowing pictures beats knowing nothing."""
 _Value = TypeVar("_Value")
 
 _START_MS = 1_640_995_200_000  # 2022-01-01
@@ -47,55 +52,73 @@ def sample_interactions(
 ) -> list[Interaction]:
     """Let users shop.
 
-    A user has two favourite product types, two colours, two brands, and one pattern, material and size. The user sees
-    a random shelf and takes one item after the other, each with probability proportional to 2 ** liking, where the
-    liking adds up the strengths of the favourites the item has. Nobody buys an item twice.
+    Departments take turns as a user's home. There a user has two favourite product types, two colours, and one brand, size,
+    pattern and material; the user sees a random shelf and takes one item after the other, each with probability
+    proportional to 2 ** liking, where the liking adds up the strengths of the favourites the item has. Now and then
+    something from another department is taken in the same manner. Nobody buys an item twice.
 
     Args:
-        items: The catalogue; with fewer than ``MAX_PER_USER`` items nobody shops and the result is empty.
+        items: The catalogue. Of a department with fewer than ``MIN_PER_USER`` items users take all.
         seed: The same items and seed give the same interactions in every process and Python version.
         num_users: How many users.
 
     Returns:
         The interactions by user, each user's in order of time.
     """
-    if len(items) < MAX_PER_USER:
-        return []
+    departments: dict[str, list[NanoItem]] = {}
+    for item in items:
+        departments.setdefault(item.category, []).append(item)
+    homes = [category for category in CATEGORIES if category in departments]
+    others = {home: [item for item in items if item.category != home] for home in homes}
     rng = random.Random(f"nano interactions {seed}")
     interactions: list[Interaction] = []
-    shelf_size = min(_SHELF, len(items))
-    for user in range(num_users):
-        taste = _sample_taste(rng)
-        shelf = _pick(rng, items, shelf_size)
-        likings = [_liking(item, taste) for item in shelf]
-        weights = [2**liking for liking in likings]
+    for user in range(num_users if homes else 0):
+        home = homes[user % len(homes)]
+        taste = _sample_taste(home, rng)
+        number = MIN_PER_USER + int(rng.random() * (MAX_PER_USER - MIN_PER_USER + 1))
+        bought = _shop(_pick(rng, departments[home], min(_SHELF, len(departments[home]))), taste, number, rng)
+        window = _pick(rng, others[home], min(_WINDOW, len(others[home])))
+        for choice in _shop(window, taste, int(rng.random() * (MAX_ELSEWHERE + 1)), rng):
+            bought.insert(int(rng.random() * (len(bought) + 1)), choice)
         timestamp = _START_MS + int(rng.random() * 365 * _DAY_MS)
-        for _ in range(MIN_PER_USER + int(rng.random() * (MAX_PER_USER - MIN_PER_USER + 1))):
-            cumulative = list(accumulate(weights))  # whole numbers: exact on every machine
-            chosen = bisect(cumulative, rng.random() * cumulative[-1])
-            weights[chosen] = 0
+        for item, liking in bought:
             timestamp += int((1 + 30 * rng.random()) * _DAY_MS)
             interactions.append(
                 Interaction(
                     user_id=f"user-{user:04d}",
-                    item_id=shelf[chosen].item_id,
+                    item_id=item.item_id,
                     timestamp=timestamp,
-                    rating=_rate(likings[chosen], rng),
+                    rating=_rate(liking, rng),
                 )
             )
     return interactions
 
 
-def _sample_taste(rng: random.Random) -> dict[str, Sequence[str]]:
-    favourites = _pick(rng, CATEGORIES, 2)
+def _sample_taste(home: str, rng: random.Random) -> dict[str, Sequence[str]]:
+    types = _pick(rng, tuple(TYPES_BY_CATEGORY[home]), 2)
     return {
-        "type": [_pick(rng, tuple(TYPES_BY_CATEGORY[category]), 1)[0] for category in favourites],
+        "type": types,
         "color": _pick(rng, COLORS, 2),
         "pattern": _pick(rng, PATTERNS, 1),
-        "material": _pick(rng, MATERIALS, 1),
+        "material": _pick(rng, TYPES_BY_CATEGORY[home][types[0]], 1),  # one that a favourite type is made of
         "size": _pick(rng, SIZES, 1),
-        "brand": [_pick(rng, BRANDS_BY_CATEGORY[category], 1)[0] for category in favourites],
+        "brand": _pick(rng, BRANDS_BY_CATEGORY[home], 1),
     }
+
+
+def _shop(
+    shelf: Sequence[NanoItem], taste: Mapping[str, Sequence[str]], number: int, rng: random.Random
+) -> list[tuple[NanoItem, int]]:
+    """Items taken from a shelf, each with how well it is liked; all of it where there are not so many."""
+    likings = [_liking(item, taste) for item in shelf]
+    weights = [2**liking for liking in likings]
+    taken = []
+    for _ in range(min(number, len(shelf))):
+        cumulative = list(accumulate(weights))  # whole numbers: exact on every machine
+        chosen = bisect(cumulative, int(rng.random() * cumulative[-1]))
+        weights[chosen] = 0
+        taken.append((shelf[chosen], likings[chosen]))
+    return taken
 
 
 def _liking(item: NanoItem, taste: Mapping[str, Sequence[str]]) -> int:
@@ -103,8 +126,8 @@ def _liking(item: NanoItem, taste: Mapping[str, Sequence[str]]) -> int:
 
 
 def _rate(liking: int, rng: random.Random) -> int:
-    # No favourite: 2 or 3 stars; a favourite colour: 3 or 4; a favourite type: 4 or 5.
-    return max(1, min(5, round(2 + 0.4 * liking + rng.random())))
+    # A favourite size alone (4): 2 or 3 stars; type, colour and brand (15): 4 or 5.
+    return max(1, min(5, round(1 + 0.2 * liking + rng.random())))
 
 
 def _pick(rng: random.Random, values: Sequence[_Value], number: int) -> list[_Value]:

@@ -1,5 +1,6 @@
-"""Records of the recommendation benchmark. Users and items are positions ``0 .. U-1`` and ``0 .. I-1`` everywhere below the
-catalogue.
+"""Records of the recommendation benchmark.
+
+Users and items are positions ``0 .. U-1`` and ``0 .. I-1`` everywhere below the catalogue.
 """
 
 from dataclasses import dataclass

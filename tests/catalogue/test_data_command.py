@@ -89,6 +89,42 @@ def test_amazon_metadata_becomes_a_catalogue_that_validates(tmp_path, capsys):
     assert run("validate", tmp_path / "out", "--strict") == 0
 
 
+def write_amazon_files(tmp_path: Path, *, reviewed: str) -> tuple[Path, Path]:
+    """Metadata of B1, and a good and a broken review of a product."""
+    metadata, reviews = tmp_path / "meta_All_Beauty.jsonl", tmp_path / "All_Beauty.jsonl"
+    metadata.write_text(json.dumps({"title": "Soap", "main_category": "All Beauty", "parent_asin": "B1"}) + "\n")
+    review = {"user_id": "AE1", "parent_asin": reviewed, "timestamp": 1588687728923, "rating": 4.0}
+    reviews.write_text(json.dumps(review) + "\n" + json.dumps(review | {"user_id": None}) + "\n")
+    return metadata, reviews
+
+
+def test_amazon_reviews_become_interactions_of_the_items(tmp_path, capsys):
+    metadata, reviews = write_amazon_files(tmp_path, reviewed="B1")
+    assert run("amazon", metadata, "--out", tmp_path / "out", "--reviews", reviews) == 0
+    assert (
+        f"Reviews read: 2; written to {tmp_path / 'out' / 'interactions.jsonl'}: 1; of products that are not in the "
+        "catalogue: 0; broken: 1.\n  - All_Beauty.jsonl row 2: user_id is missing; remove the row or name the user\n"
+    ) in capsys.readouterr().out
+    assert run("validate", tmp_path / "out", "--strict") == 0
+    assert "Interactions (interactions.jsonl): 1 row, 1 user, 1 item" in capsys.readouterr().out
+
+
+def test_reviews_of_other_products_are_counted_and_the_catalogue_stays_valid(tmp_path, capsys):
+    metadata, reviews = write_amazon_files(tmp_path, reviewed="B9")
+    assert run("amazon", metadata, "--out", tmp_path / "out", "--reviews", reviews) == 0
+    said = capsys.readouterr().out
+    assert "of products that are not in the catalogue: 1; broken: 1." in said
+    assert "No review is of an item of this catalogue" in said
+    assert run("validate", tmp_path / "out", "--strict") == 0
+
+
+def test_a_mistyped_review_file_is_refused_before_any_item_is_converted(tmp_path):
+    metadata, _ = write_amazon_files(tmp_path, reviewed="B1")
+    with pytest.raises(CatalogueError, match="is no file of reviews"):
+        run("amazon", metadata, "--out", tmp_path / "out", "--reviews", tmp_path / "nowhere.jsonl")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_nano_catalogue_is_written_and_validates(tmp_path, capsys):
     assert run("nano", "--out", tmp_path / "nano", "--num-items", "18", "--seed", "3") == 0
     assert capsys.readouterr().out.endswith(f"Next: grpo-mmpc data validate {tmp_path / 'nano'}\n")

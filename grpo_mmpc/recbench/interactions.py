@@ -1,0 +1,368 @@
+"""Interactions of a catalogue: read once, filtered for each category, every exclusion counted."""
+
+import difflib
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grpo_mmpc.catalogue.interactions import COLUMNS, checked_rows, file_warnings, open_interactions
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench.records import Flags, Ints
+from grpo_mmpc.types import Quarantined
+
+Mode = Literal["corrected", "paper"]
+"""``paper`` reproduces the official protocol with its flaws."""
+
+_EXAMPLES = 3
+_MIN_PER_USER = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InteractionFilter:
+    """Which interactions count."""
+
+    min_rating: float | None
+    """Keep interactions of at least this rating; None keeps all. Interactions without a rating are kept."""
+    min_per_user: int
+    """At least 3: a user needs one interaction to train on, one to validate and one to test."""
+    min_per_item: int
+    """At least 1. Both minima hold in the result (k-core)."""
+    max_per_user: int | None
+    """A user's first so many interactions in time; None keeps all."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no data could satisfy."""
+        if self.min_per_user < _MIN_PER_USER:
+            raise RecBenchError(
+                f"min_per_user is {self.min_per_user}, expected at least {_MIN_PER_USER}: one interaction of each user to "
+                "train on, one to validate and one to test"
+            )
+        if self.min_per_item < 1:
+            raise RecBenchError(f"min_per_item is {self.min_per_item}, expected at least 1")
+        if self.max_per_user is not None and self.max_per_user < self.min_per_user:
+            raise RecBenchError(
+                f"max_per_user is {self.max_per_user}, below min_per_user {self.min_per_user}: no user could have both; "
+                "raise the first or lower the second"
+            )
+
+
+PAPER_FILTER = InteractionFilter(min_rating=None, min_per_user=8, min_per_item=1, max_per_user=None)
+"""Of MMPCBench's preprocessing (arXiv 2601.19750), which overrules the filters of its collector."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawInteractions:
+    """The usable rows of an interactions file, all categories, in the file's order; pairs may repeat."""
+
+    file: str
+    user_ids: tuple[str, ...]
+    """Ascending."""
+    item_ids: tuple[str, ...]
+    """Every known item, with interactions or without, ascending."""
+    categories: tuple[str, ...]
+    item_categories: Ints
+    """``[I]``, positions in ``categories``."""
+    users: Ints
+    """``[N]``."""
+    items: Ints
+    """``[N]``."""
+    timestamps: Ints
+    """``[N]``, milliseconds since 1970."""
+    ratings: NDArray[np.float64]
+    """``[N]``, NaN where there is none."""
+    rows_read: int
+    """``N`` plus rows of unknown items plus broken rows."""
+    unknown_items: int
+    """Rows whose item_id no known item has."""
+    broken: int
+    """Rows that cannot be used at all."""
+    examples: tuple[str, ...]
+    """The first few of both, for a person."""
+    warnings: tuple[str, ...]
+    """Odd things that cost no row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interactions:
+    """Interactions that count, sorted by user and then by time."""
+
+    user_ids: tuple[str, ...]
+    """Ascending; each has at least ``min_per_user`` interactions."""
+    item_ids: tuple[str, ...]
+    """Ascending; each has at least ``min_per_item`` interactions."""
+    users: Ints
+    """``[N]``."""
+    items: Ints
+    """``[N]``. In corrected mode no user has an item twice."""
+    timestamps: Ints
+    """``[N]``, milliseconds since 1970."""
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InteractionCounts:
+    """What became of every row of the file: ``rows_read`` is the sum of ``kept`` and of all exclusions."""
+
+    file: str
+    category: str | None
+    """None: all categories together."""
+    rows_read: int
+    kept: int
+    users: int
+    items: int
+    unknown_items: int
+    """Rows whose item_id no usable item of the catalogue has."""
+    broken: int
+    """Rows without user, item or time, or with a rating that is no number."""
+    other_categories: int
+    low_rating: int
+    repeated: int
+    """Later rows of a pair (in paper mode: of a pair at the same time)."""
+    below_core: int
+    """Of users or items with too few."""
+    beyond_cap: int
+    """Beyond a user's first ``max_per_user``."""
+    examples: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The counts on one line, examples and warnings on lines below it."""
+        head = f"{self.category or 'all categories'}: {self.kept:,} interactions of {self.users:,} users with {self.items:,} items"
+        excluded = self._excluded()
+        line = f"{head}; excluded of {self.rows_read:,} rows in {self.file}: {excluded}" if excluded else head
+        return "\n".join([line, *(f"  - {note}" for note in (*self.examples, *self.warnings))])
+
+    def _excluded(self) -> str:
+        reasons = {
+            "unknown items": self.unknown_items,
+            "broken": self.broken,
+            "other categories": self.other_categories,
+            "low rating": self.low_rating,
+            "repeated": self.repeated,
+            "users or items with too few": self.below_core,
+            "beyond the cap": self.beyond_cap,
+        }
+        return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+
+
+def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInteractions:
+    """Read ``interactions.{parquet,jsonl,csv}`` of a catalogue folder.
+
+    Args:
+        folder: The catalogue folder.
+        known_items: item_id -> category, of the usable items.
+
+    Raises:
+        RecBenchError: There is no such file.
+        CatalogueError: Several files, an unreadable one, or a missing column.
+    """
+    table = open_interactions(folder)
+    if table is None:
+        raise RecBenchError(
+            f"{folder} has no interactions.parquet, .jsonl or .csv, and without interactions there is nothing to "
+            f"recommend; write one with the columns {', '.join(COLUMNS)} (timestamp in milliseconds since 1970), or for "
+            "Amazon Reviews 2023 let grpo-mmpc data amazon SOURCE --reviews PATH write it"
+        )
+    item_ids, categories = tuple(sorted(known_items)), tuple(sorted(set(known_items.values())))
+    item_positions = {item_id: position for position, item_id in enumerate(item_ids)}
+    category_positions = {category: position for position, category in enumerate(categories)}
+    seen_users: dict[str, int] = {}
+    users, items, timestamps, ratings = array("q"), array("q"), array("q"), array("d")  # 8 bytes a cell
+    unknown: list[str] = []
+    broken: list[str] = []
+    rows_read = num_unknown = num_broken = in_seconds = 0
+    for row in checked_rows(table):
+        rows_read += 1
+        if isinstance(row, Quarantined):
+            num_broken += 1
+            if len(broken) < _EXAMPLES:
+                broken.append(f"{row.file} row {row.row}: {row.reason}")
+            continue
+        item = item_positions.get(row.item_id)
+        if item is None:
+            num_unknown += 1
+            if len(unknown) < _EXAMPLES:
+                unknown.append(f"{table.path.name} row {rows_read}: no usable item has the item_id {row.item_id}")
+            continue
+        users.append(seen_users.setdefault(row.user_id, len(seen_users)))
+        items.append(item)
+        timestamps.append(row.timestamp)
+        ratings.append(np.nan if row.rating is None else row.rating)
+        in_seconds += row.looks_like_seconds
+    user_ids = tuple(sorted(seen_users))
+    ranks = np.empty(len(user_ids), dtype=np.int64)
+    ranks[[seen_users[user_id] for user_id in user_ids]] = np.arange(len(user_ids))
+    return RawInteractions(
+        file=table.path.name,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        categories=categories,
+        item_categories=np.array([category_positions[known_items[i]] for i in item_ids], dtype=np.int64),
+        users=ranks[np.array(users, dtype=np.int64)],
+        items=np.array(items, dtype=np.int64),
+        timestamps=np.array(timestamps, dtype=np.int64),
+        ratings=np.array(ratings, dtype=np.float64),
+        rows_read=rows_read,
+        unknown_items=num_unknown,
+        broken=num_broken,
+        examples=(*unknown, *broken),
+        warnings=tuple(file_warnings(rows_read=rows_read, in_seconds=in_seconds)),
+    )
+
+
+def filter_interactions(
+    raw: RawInteractions, *, category: str | None, filter: InteractionFilter, mode: Mode
+) -> tuple[Interactions, InteractionCounts]:
+    """Keep the interactions that count, of one category or of all together.
+
+    In this order: the category's items, the minimum rating, one row for each pair, the minima for users and items until
+    nothing changes, each user's first so many, and the minima again, so that they hold in what is left.
+
+    Args:
+        raw: From :func:`read_interactions`.
+        category: An interaction belongs to its item's category; None takes all.
+        filter: Which interactions count.
+        mode: ``corrected`` keeps the earliest row of each (user, item). ``paper`` only removes rows that repeat user,
+            item and time, so that a pair may end in the training part and in the test part (a flaw of the protocol).
+
+    Raises:
+        RecBenchError: No such category, or nothing is left; the message says which filter to loosen.
+    """
+    rows = np.arange(len(raw.users))
+    if category is not None:
+        rows = np.flatnonzero(raw.item_categories[raw.items] == _category_position(raw, category))
+    of_category = len(rows)
+    rows = rows[~(raw.ratings[rows] < filter.min_rating)] if filter.min_rating is not None else rows
+    rated = len(rows)
+    is_first = _first_of_each(raw, rows, mode=mode)
+    repeats, rows = rows[~is_first], rows[is_first]
+    core = _core(raw, rows, filter=filter)
+    core = core[time_order(raw.users[core], raw.items[core], raw.timestamps[core], mode=mode)]
+    capped = core if filter.max_per_user is None else core[_positions(raw.users[core]) < filter.max_per_user]
+    kept = _core(raw, capped, filter=filter)
+    users, user_positions = np.unique(raw.users[kept], return_inverse=True)
+    items, item_positions = np.unique(raw.items[kept], return_inverse=True)
+    counts = InteractionCounts(
+        file=raw.file,
+        category=category,
+        rows_read=raw.rows_read,
+        kept=len(kept),
+        users=len(users),
+        items=len(items),
+        unknown_items=raw.unknown_items,
+        broken=raw.broken,
+        other_categories=len(raw.users) - of_category,
+        low_rating=of_category - rated,
+        repeated=len(repeats),
+        below_core=(len(rows) - len(core)) + (len(capped) - len(kept)),
+        beyond_cap=len(core) - len(capped),
+        examples=(*raw.examples, *_repeat_examples(raw, repeats)),
+        warnings=raw.warnings,
+    )
+    if not len(kept):
+        raise RecBenchError(_nothing_left(raw, rows, counts=counts, filter=filter))
+    interactions = Interactions(
+        user_ids=tuple(raw.user_ids[u] for u in users),
+        item_ids=tuple(raw.item_ids[i] for i in items),
+        users=user_positions,
+        items=item_positions,
+        timestamps=raw.timestamps[kept],
+    )
+    return interactions, counts
+
+
+def time_order(users: Ints, items: Ints, timestamps: Ints, *, mode: Mode) -> Ints:
+    """Order that sorts by user, then by time.
+
+    Args:
+        users: ``[N]``.
+        items: ``[N]``, positions in ascending order of item_id.
+        timestamps: ``[N]``.
+        mode: What decides between equal times: the item in ``corrected``, the order given in ``paper``.
+    """
+    # The last key of lexsort counts most.
+    order: Ints = np.lexsort((items, timestamps, users) if mode == "corrected" else (timestamps, users))
+    return order
+
+
+def _category_position(raw: RawInteractions, category: str) -> int:
+    if category not in raw.categories:
+        near = difflib.get_close_matches(category, raw.categories, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise RecBenchError(f"the catalogue has no category {category}; it has: {', '.join(raw.categories)}{hint}")
+    return raw.categories.index(category)
+
+
+def _first_of_each(raw: RawInteractions, rows: Ints, *, mode: Mode) -> Flags:
+    """Whether a row is the earliest of its pair (corrected), or the first with its pair and time (paper)."""
+    users, items, timestamps = raw.users[rows], raw.items[rows], raw.timestamps[rows]
+    order = np.lexsort((timestamps, items, users))  # stable: of equal rows, the first of the file comes first
+    keys = (users, items) if mode == "corrected" else (users, items, timestamps)
+    is_new = np.ones(len(rows), dtype=bool)
+    is_new[1:] = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
+    is_first = np.empty(len(rows), dtype=bool)
+    is_first[order] = is_new
+    return is_first
+
+
+def _core(raw: RawInteractions, rows: Ints, *, filter: InteractionFilter) -> Ints:
+    """Drop users and items with too few, again and again: dropping one may leave too few of another."""
+    while True:
+        users, items = raw.users[rows], raw.items[rows]
+        enough = np.bincount(users, minlength=1)[users] >= filter.min_per_user
+        enough &= np.bincount(items, minlength=1)[items] >= filter.min_per_item
+        if enough.all():
+            return rows
+        rows = rows[enough]
+
+
+def _positions(sorted_values: Ints) -> Ints:
+    """How many equal values precede each: ``[3, 3, 7, 7, 7] -> [0, 1, 0, 1, 2]``."""
+    starts = np.flatnonzero(np.r_[True, np.diff(sorted_values) != 0])[: len(sorted_values)]
+    lengths = np.diff(np.r_[starts, len(sorted_values)])
+    return np.arange(len(sorted_values)) - np.repeat(starts, lengths)
+
+
+def _repeat_examples(raw: RawInteractions, repeats: Ints) -> list[str]:
+    return [
+        f"{raw.file}: user {raw.user_ids[raw.users[row]]} has item {raw.item_ids[raw.items[row]]} more than once"
+        for row in repeats[:_EXAMPLES]
+    ]
+
+
+def _nothing_left(
+    raw: RawInteractions, unique_rows: Ints, *, counts: InteractionCounts, filter: InteractionFilter
+) -> str:
+    """What to loosen, given the rows that the rating and the repeats left."""
+    of_category = counts.rows_read - counts.unknown_items - counts.broken - counts.other_categories
+    name, num_items = "the catalogue", len(raw.item_ids)
+    if counts.category is not None:
+        name = f"category {counts.category}"
+        num_items = int((raw.item_categories == raw.categories.index(counts.category)).sum())
+    name = f"{name} ({num_items:,} item{'' if num_items == 1 else 's'})"
+    if of_category == 0:
+        return (
+            f"{name}: none of the {raw.rows_read:,} rows of {raw.file} is an interaction with one of them "
+            f"({raw.unknown_items:,} unknown items, {raw.broken:,} broken rows); add interactions or leave the category out"
+        )
+    head = f"{name}: no interaction is left of {of_category:,} in {raw.file}"
+    if counts.low_rating == of_category:
+        return f"{head}: none is rated {filter.min_rating:g} or better; lower min_rating"
+    busiest = int(np.bincount(raw.users[unique_rows]).max())
+    said = (
+        f"{head}: {counts.low_rating:,} rated too low, {counts.repeated:,} repeated, {counts.below_core:,} of users with "
+        f"fewer than {filter.min_per_user} or items with fewer than {filter.min_per_item}, {counts.beyond_cap:,} beyond "
+        f"max_per_user (the busiest user has {busiest}, the most taken item {np.bincount(raw.items[unique_rows]).max()})"
+    )
+    if counts.beyond_cap:
+        return f"{said}; raise max_per_user or lower min_per_item"
+    if busiest < filter.min_per_user:
+        return f"{said}; lower min_per_user, to no less than {_MIN_PER_USER}, or leave the category out"
+    return f"{said}; lower min_per_user or min_per_item"
