@@ -1,0 +1,131 @@
+"""Vectors of items for recommenders, from their texts and images. What was encoded once is kept on disk by its content."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from grpo_mmpc.console import Progress
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench.records import Flags, Floats
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED_TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+PUBLISHED_IMAGE_MODEL = "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
+"""What timm means by ``vit_base_patch16_224`` alone, the name in MMPCBench's code."""
+OFFLINE_TEXT_MODEL, OFFLINE_IMAGE_MODEL = "nano:minilm", "nano:clip"
+"""Encoders that come with the toolkit."""
+
+# A killed job loses one piece at most: encodings reach the disk when a piece is through.
+_TEXTS_PER_PIECE, _IMAGES_PER_PIECE = 1024, 256
+
+
+class ImageFeatures(NamedTuple):
+    """Vectors of images, and how many there are none of."""
+
+    values: Floats
+    """``[N, D]``; NaN where there is none."""
+    absent: int
+    """Items without an image."""
+    unreadable: int
+    """Items whose image cannot be read; each is named in a log line."""
+
+
+def text_features(
+    texts: Sequence[str | None],
+    *,
+    model: str,
+    device: str | None = None,
+    dtype: str = "float32",
+    progress: Progress | None = None,
+) -> Floats:
+    """Unit vectors of N texts.
+
+    Args:
+        texts: Titles; None or blank ones have no vector, and one log line says how many they are.
+        model: Sentence encoder: hub name, local folder or ``nano:minilm``.
+        device: None takes the GPU if there is one.
+        dtype: Precision of the encoder: ``float32``, ``bfloat16`` or ``float16``.
+        progress: Told of every piece.
+
+    Returns:
+        ``[N, D]``, D = 384 for all-MiniLM-L6-v2; NaN where there is no text (see ``rows_without_vector``).
+
+    Raises:
+        ScoringError: Unknown device or precision, or the encoder cannot be loaded.
+    """
+    from grpo_mmpc.scoring.sentence import sentence_encoder  # heavy: imported on use
+
+    encoder = sentence_encoder(model=model, device=device, dtype=dtype)
+    there = [(position, text) for position, text in enumerate(texts) if text is not None and text.strip()]
+    values = np.full((len(texts), encoder.encode([]).shape[1]), np.nan, dtype=np.float32)
+    for start in range(0, len(there), _TEXTS_PER_PIECE):
+        piece = there[start : start + _TEXTS_PER_PIECE]
+        values[[position for position, _ in piece]] = encoder.encode([text for _, text in piece], keep=True).numpy()
+        if progress is not None:
+            progress("encoding texts", start + len(piece), len(there))
+    if len(there) < len(texts):
+        logger.info("%d of %d items have no text and therefore no vector", len(texts) - len(there), len(texts))
+    return values
+
+
+def image_features(
+    paths: Sequence[Path | None],
+    *,
+    model: str,
+    device: str | None = None,
+    dtype: str = "float32",
+    mode: Literal["corrected", "paper"] = "corrected",
+    progress: Progress | None = None,
+) -> ImageFeatures:
+    """Vectors of N images: class tokens of a vision transformer, or unit embeddings of the embedded CLIP.
+
+    Args:
+        paths: Image files; None has no vector.
+        model: Hub name or local folder of a timm checkpoint, or ``nano:clip``.
+        device: None takes the GPU if there is one.
+        dtype: Precision of the encoder: ``float32``, ``bfloat16`` or ``float16``.
+        mode: ``corrected`` prepares images as the checkpoint expects them. ``paper`` squashes them to its input size and
+            takes ImageNet's mean and standard deviation, which the published checkpoint does not expect; ``nano:clip``,
+            which is no part of the paper, takes its own in both modes.
+        progress: Told of every piece.
+
+    Returns:
+        ``[N, D]``, D = 768 for ViT-B, with the numbers of items that have no vector.
+
+    Raises:
+        RecBenchError: ``model`` names an embedded model that sees no images.
+        ScoringError: timm is not installed, unknown device or precision, or the encoder cannot be loaded.
+    """
+    from grpo_mmpc.scoring.clip import ClipEncoder, clip_encoder  # heavy: imported on use
+    from grpo_mmpc.scoring.vit import VitEncoder, vit_encoder
+
+    encoder: ClipEncoder | VitEncoder
+    if model == OFFLINE_IMAGE_MODEL:
+        encoder = clip_encoder(model=model, device=device, dtype=dtype)
+    elif model.startswith("nano:"):
+        raise RecBenchError(
+            f"{model} is no encoder of images; give {OFFLINE_IMAGE_MODEL}, or a hub name or folder of a timm checkpoint "
+            f"such as {PUBLISHED_IMAGE_MODEL}"
+        )
+    else:
+        preprocessing: Literal["checkpoint", "squashed"] = "squashed" if mode == "paper" else "checkpoint"
+        encoder = vit_encoder(model=model, preprocessing=preprocessing, device=device, dtype=dtype)
+    there = [(position, path) for position, path in enumerate(paths) if path is not None]
+    values = np.full((len(paths), encoder.embed_images([]).shape[1]), np.nan, dtype=np.float32)
+    for start in range(0, len(there), _IMAGES_PER_PIECE):
+        piece = there[start : start + _IMAGES_PER_PIECE]
+        values[[position for position, _ in piece]] = encoder.embed_images([str(path) for _, path in piece]).numpy()
+        if progress is not None:
+            progress("encoding images", start + len(piece), len(there))
+    without = int(rows_without_vector(values).sum())
+    absent = len(paths) - len(there)
+    return ImageFeatures(values, absent=absent, unreadable=without - absent)
+
+
+def rows_without_vector(values: Floats) -> Flags:
+    """Items that the encoder could say nothing of, ``[N]``: rows of NaN."""
+    return np.asarray(np.isnan(values).all(axis=1))

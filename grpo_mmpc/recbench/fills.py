@@ -1,0 +1,310 @@
+"""What stands in for the features of items whose modality is missing. No fill can see the truth: it is NaN there.
+
+``FILLS`` holds them all under one signature: ``FILLS[name](masked, inputs)``. Observed rows pass through bit by bit. An item
+that a fill has nothing to go by for stays zero, which recommenders read as "nothing is known", and is counted with the reason.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench.neighbours import key_lengths, neighbour_means
+from grpo_mmpc.recbench.propagation import propagate
+from grpo_mmpc.recbench.records import Flags, Floats, Pairs
+
+RESERVED_NAMES = ("no_missing", "drop_modality", "id_only")
+"""Settings of the benchmark that replace no rows and are therefore not in ``FILLS``."""
+
+_ROWS_PER_DRAW = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MaskedFeatures:
+    """Features of one modality without the missing ones. Use ``mask_features`` to make them from the whole."""
+
+    values: Floats
+    """``[I, D]``; NaN on missing rows, finite on all others."""
+    missing: Flags
+    """``[I]``."""
+    item_ids: Sequence[str] | None = None
+    """For messages; without them items are named by position."""
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.missing.shape != self.values.shape[:1]:
+            raise RecBenchError(
+                f"features {self.values.shape} and missing flags {self.missing.shape}: expected [I, D] and [I]"
+            )
+        if unknown := np.flatnonzero(~self.missing & ~np.isfinite(self.values).all(axis=1)).tolist():
+            raise RecBenchError(
+                f"{len(unknown)} items count as observed but their features are not finite: "
+                f"{named(unknown, self.item_ids)}; count items that cannot be encoded as missing"
+            )
+        if leaked := np.flatnonzero(self.missing & ~np.isnan(self.values).all(axis=1)).tolist():
+            raise RecBenchError(
+                f"{len(leaked)} items count as missing but have features: {named(leaked, self.item_ids)}; make the "
+                "features with mask_features"
+            )
+
+
+def mask_features(values: Floats, *, missing: Flags, item_ids: Sequence[str] | None = None) -> MaskedFeatures:
+    """A copy in which nothing is left of the missing rows.
+
+    Args:
+        values: ``[I, D]``; rows of items that never had the modality are NaN and must be among the missing.
+        missing: ``[I]``.
+        item_ids: For messages.
+
+    Raises:
+        RecBenchError: Shapes that do not fit, or a row that is not finite and not missing; names the items.
+    """
+    kept = np.array(values, dtype=np.float32)
+    if missing.shape == kept.shape[:1]:
+        kept[missing] = np.nan
+    return MaskedFeatures(values=kept, missing=missing.copy(), item_ids=item_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FillInputs:
+    """What fills may go by besides the observed rows; each takes what it needs (``Fill.needs``)."""
+
+    seed: int = 0
+    """Of the random fills."""
+    groups: Sequence[str | None] | None = None
+    """Category or brand of each item, ``[I]``."""
+    other: MaskedFeatures | None = None
+    """The other modality."""
+    num_neighbours: int = 10
+    """Items that ``nearest_neighbour`` takes the mean of. One vector alone would make two items the same; ten keep what
+    neighbours have in common."""
+    train: Pairs | None = None
+    """Training interactions: later ones would tell of the test."""
+    completed: Floats | None = None
+    """``[I, D]``: vectors of completions, NaN where there is none; rows of observed items are ignored."""
+    lacking: Sequence[str | None] | None = None
+    """``[I]``: why there is no completion, where that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Filled:
+    """Features as a recommender gets them."""
+
+    values: Floats
+    """``[I, D]``, finite."""
+    missing: Flags
+    """``[I]``: rows that were filled or left zero."""
+    fill: str
+    """Name of the fill."""
+    covered: int
+    """Missing rows that the fill had an answer for; the others are zero."""
+    reasons: dict[str, int]
+    """Why the others have none, most frequent first; they add up to the rows that are not covered."""
+    item_ids: Sequence[str] | None = None
+    """For messages."""
+
+
+class _Answers(NamedTuple):
+    """What a fill says of the M missing rows, in order."""
+
+    vectors: Floats | NDArray[np.float64]
+    """``[M, D]``, or ``[D]`` for all of them."""
+    reasons: NDArray[np.object_]
+    """``[M]``: why there is no answer; "" where there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """One way to fill missing rows."""
+
+    name: str
+    answer: Callable[[MaskedFeatures, FillInputs], _Answers]
+    needs: tuple[str, ...] = ()
+    """Fields of ``FillInputs`` that must be given."""
+
+    def __call__(self, masked: MaskedFeatures, inputs: FillInputs) -> Filled:
+        """Fill the missing rows.
+
+        Raises:
+            RecBenchError: An input is not given or does not fit the features; vectors that are not finite, named by item.
+        """
+        self._check(masked, inputs)
+        vectors, reasons = self.answer(masked, inputs)
+        missing = np.flatnonzero(masked.missing)
+        is_covered = reasons == ""
+        values = masked.values.copy()
+        values[missing] = vectors
+        values[missing[~is_covered]] = 0.0
+        if broken := np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
+            raise RecBenchError(
+                f"fill {self.name}: vectors of {len(broken)} items are not finite: {named(broken, masked.item_ids)}; "
+                "look for extreme values in the features, or encode the completions again"
+            )
+        return Filled(
+            values=values,
+            missing=masked.missing,
+            fill=self.name,
+            covered=int(is_covered.sum()),
+            reasons=dict(Counter(reasons[~is_covered].tolist()).most_common()),
+            item_ids=masked.item_ids,
+        )
+
+    def _check(self, masked: MaskedFeatures, inputs: FillInputs) -> None:
+        absent = [name for name in self.needs if getattr(inputs, name) is None]
+        if absent:
+            raise RecBenchError(f"fill {self.name} needs {' and '.join(absent)}; give it in FillInputs")
+        num_items, dim = masked.values.shape
+        for name in (*self.needs, *(("lacking",) if "completed" in self.needs and inputs.lacking is not None else ())):
+            given = getattr(inputs, name)
+            if isinstance(given, Pairs):
+                found, expected = int(given.items.max(initial=-1)) + 1, f"at most {num_items}"
+                fits = found <= num_items
+            else:
+                found, expected = len(given.missing if isinstance(given, MaskedFeatures) else given), f"{num_items}"
+                fits = found == num_items
+            if not fits:
+                raise RecBenchError(f"fill {self.name}: {name} is of {found} items, expected {expected}")
+        if "completed" in self.needs and inputs.completed is not None and inputs.completed.shape != (num_items, dim):
+            raise RecBenchError(
+                f"fill {self.name}: completed vectors are {inputs.completed.shape}, features {(num_items, dim)}; encode both "
+                "with the same model"
+            )
+
+
+def named(positions: Sequence[int], item_ids: Sequence[str] | None) -> str:
+    """The first few items, by identifier where it is known, and how many more there are."""
+    shown = ", ".join(item_ids[i] if item_ids is not None else f"item {i}" for i in positions[:5])
+    return shown if len(positions) <= 5 else f"{shown} and {len(positions) - 5} more"
+
+
+def _reasons(masked: MaskedFeatures, reason: str = "") -> NDArray[np.object_]:
+    return np.full(int(masked.missing.sum()), reason, dtype=object)
+
+
+def _observed(masked: MaskedFeatures) -> Floats:
+    return masked.values[~masked.missing]
+
+
+def _zeros(masked: MaskedFeatures, _: FillInputs) -> _Answers:
+    return _Answers(np.zeros(masked.values.shape[1], np.float32), _reasons(masked, "left empty"))
+
+
+def _mean(masked: MaskedFeatures, _: FillInputs) -> _Answers:
+    """The mean of all observed rows."""
+    observed = _observed(masked)
+    if not len(observed):
+        return _Answers(np.zeros(masked.values.shape[1]), _reasons(masked, "no item is observed"))
+    return _Answers(observed.mean(axis=0, dtype=np.float64), _reasons(masked))
+
+
+def _category_mean(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
+    """The mean of the observed rows of the same group."""
+    assert inputs.groups is not None
+    names = np.array([name or "" for name in inputs.groups], dtype=object)
+    _, codes = np.unique(names.astype(str), return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    rank = np.cumsum(masked.missing) - 1  # position among the missing
+    vectors = np.zeros((int(masked.missing.sum()), masked.values.shape[1]), np.float32)
+    reasons = _reasons(masked)
+    for members in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        lacking = rank[members[masked.missing[members]]]
+        observed = members[~masked.missing[members]]
+        if len(members) and not names[members[0]]:
+            reasons[lacking] = "the item has no category"
+        elif not len(observed):
+            reasons[lacking] = "no item of the category is observed"
+        else:
+            vectors[lacking] = masked.values[observed].mean(axis=0, dtype=np.float64)
+    return _Answers(vectors, reasons)
+
+
+def _normal(masked: MaskedFeatures, seed: int) -> Floats:
+    """Standard normal vectors of the missing rows; which others are missing does not change an item's."""
+    generator = np.random.default_rng(seed)
+    num_items, dim = masked.values.shape
+    parts = [np.zeros((0, dim), np.float32)]
+    for start in range(0, num_items, _ROWS_PER_DRAW):
+        missing = masked.missing[start : start + _ROWS_PER_DRAW]
+        parts.append(generator.standard_normal((len(missing), dim), dtype=np.float32)[missing])
+    return np.concatenate(parts)
+
+
+def _random_paper(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
+    """N(0, 1) in every dimension, as MMPCBench has it: about 20 times too long next to unit vectors of 384 numbers."""
+    return _Answers(_normal(masked, inputs.seed), _reasons(masked))
+
+
+def _random_matched(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
+    """Normal with the observed rows' mean and standard deviation in each dimension: the right scale, no content."""
+    observed = _observed(masked)
+    if not len(observed):
+        return _Answers(np.zeros(masked.values.shape[1]), _reasons(masked, "no item is observed"))
+    mean, deviation = observed.mean(axis=0, dtype=np.float64), observed.std(axis=0, dtype=np.float64)
+    return _Answers(
+        mean.astype(np.float32) + deviation.astype(np.float32) * _normal(masked, inputs.seed), _reasons(masked)
+    )
+
+
+def _nearest_neighbour(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
+    """The mean of the items that are nearest by the cosine in the other modality, of those that have both.
+
+    A zero vector has no direction and no content: such items are no neighbours and have none.
+    """
+    assert inputs.other is not None
+    positions = np.flatnonzero(masked.missing)
+    has_direction = key_lengths(inputs.other.values) > 0  # not where it is missing
+    candidates = np.flatnonzero(~masked.missing & has_direction & (masked.values != 0).any(axis=1))
+    reasons = _reasons(masked, "" if len(candidates) else "no item has both modalities")
+    reasons[~has_direction[positions]] = "the other modality is a zero vector"
+    reasons[inputs.other.missing[positions]] = "the other modality is missing too"
+    vectors = np.zeros((len(positions), masked.values.shape[1]), np.float32)
+    vectors[reasons == ""] = neighbour_means(
+        masked.values,
+        keys=inputs.other.values,
+        asked=positions[reasons == ""],
+        candidates=candidates,
+        num_neighbours=inputs.num_neighbours,
+    )
+    return _Answers(vectors, reasons)
+
+
+def _feature_propagation(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
+    """Observed rows spread over the graph of items that share training users (Rossi et al. 2022)."""
+    assert inputs.train is not None
+    spread = propagate(masked.values, missing=masked.missing, train=inputs.train)
+    reasons = _reasons(masked)
+    reasons[~spread.is_reached] = "no observed item is linked to it by training users"
+    return _Answers(spread.vectors, reasons)
+
+
+def _completed(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
+    """Given vectors; a row of which only some numbers are NaN is left to the check for finite values."""
+    assert inputs.completed is not None
+    vectors = inputs.completed[masked.missing]
+    reasons = _reasons(masked)
+    for row, position in enumerate(np.flatnonzero(masked.missing).tolist()):
+        if np.isnan(vectors[row]).all():
+            known = None if inputs.lacking is None else inputs.lacking[position]
+            reasons[row] = known or ("no completion" if inputs.lacking is None else "its completion has no vector")
+        elif not vectors[row].any():
+            reasons[row] = "its completion is a zero vector"
+    return _Answers(vectors, reasons)
+
+
+FILLS: Mapping[str, Fill] = {
+    fill.name: fill
+    for fill in (
+        Fill(name="zeros", answer=_zeros),
+        Fill(name="mean", answer=_mean),
+        Fill(name="category_mean", answer=_category_mean, needs=("groups",)),
+        Fill(name="random_paper", answer=_random_paper),
+        Fill(name="random_matched", answer=_random_matched),
+        Fill(name="nearest_neighbour", answer=_nearest_neighbour, needs=("other",)),
+        Fill(name="feature_propagation", answer=_feature_propagation, needs=("train",)),
+        Fill(name="completed", answer=_completed, needs=("completed",)),
+    )
+}
+"""All fills by name."""

@@ -1,0 +1,206 @@
+"""What of a completed catalogue counts as completion, and what is said of the rest."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grpo_mmpc.errors import CatalogueError, RecBenchError
+from grpo_mmpc.recbench.completed import completed_images, completed_titles
+from grpo_mmpc.tasks import TASKS
+
+IDS = ["a", "b", "c", "d"]
+TITLES = ["red mug", "blue bag", "green hat", "black pen"]
+MISSING = np.array([False, True, True, True])
+
+
+def catalogue(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """A catalogue folder whose items have a picture unless said otherwise, in a colour of their own."""
+    (folder / "images").mkdir(parents=True)
+    for row in rows:
+        Image.new("RGB", (8, 8), (len(folder.name), *row["item_id"].encode()[:1], 7)).save(
+            folder / "images" / f"{row['item_id']}.png"
+        )
+    lines = [{"category": "all", "title": None, "image": f"images/{row['item_id']}.png"} | row for row in rows]
+    (folder / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def original(tmp_path: Path) -> Path:
+    return catalogue(
+        tmp_path / "original", [{"item_id": i, "title": title} for i, title in zip(IDS, TITLES, strict=True)]
+    )
+
+
+def truth_images(tmp_path: Path) -> list[Path | None]:
+    folder = original(tmp_path)
+    return [folder / "images" / f"{i}.png" for i in IDS]
+
+
+def read(folder: Path, **changes: Any) -> Any:
+    return completed_titles(folder, **{"item_ids": IDS, "missing": MISSING, "truth": TITLES} | changes)
+
+
+def test_titles_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Path) -> None:
+    folder = catalogue(
+        tmp_path / "theirs",
+        [
+            {"item_id": "c", "title": "  a hat\n"},
+            {"item_id": "a", "title": "whatever"},
+            {"item_id": "x", "title": "unknown"},
+            {"item_id": "b", "title": " "},
+        ],
+    )
+    found = read(folder)
+    assert found.values == (None, None, "a hat", None)
+    assert found.lacking == (None, "its title is empty", None, "it is not in the completed catalogue")
+    assert found.counts() == {
+        "completed": 1,
+        "lacking": {"its title is empty": 1, "it is not in the completed catalogue": 1},
+        "equal_to_the_truth": 0,
+        "extra_items": 1,
+        "is_marked": False,
+    }
+
+
+def test_where_our_column_exists_only_what_it_names_counts(tmp_path: Path) -> None:
+    """An item of the original whose title was never taken away must not pass for a completion."""
+    folder = catalogue(
+        tmp_path / "ours",
+        [
+            {"item_id": "b", "title": "blue bag", "completed": "title"},
+            {"item_id": "c", "title": "green hat", "completed": None},
+            {"item_id": "d", "title": "black pen", "completed": "image"},
+        ],
+    )
+    found = read(folder)
+    assert found.values == (None, "blue bag", None, None)
+    assert found.lacking == (None, None, *["its title is not marked as completed"] * 2)
+    assert found.equals_truth.tolist() == [False, True, False, False]  # a lucky guess, and allowed to be the truth
+    assert found.is_marked
+
+
+@pytest.mark.parametrize("mark", ["title,image", "image, title", ["title", "image"]])
+def test_the_column_may_name_several_fields(tmp_path: Path, mark: object) -> None:
+    folder = catalogue(tmp_path / "ours", [{"item_id": "b", "title": "a bag", "completed": mark}])
+    assert read(folder).values[1] == "a bag"
+
+
+def test_a_column_of_something_else_is_refused(tmp_path: Path) -> None:
+    folder = catalogue(tmp_path / "theirs", [{"item_id": "b", "title": "a bag", "completed": True}])
+    with pytest.raises(RecBenchError, match=r"column completed of item b holds True, expected title, image or nothing"):
+        read(folder)
+
+
+def test_what_the_complete_command_writes_is_read(
+    small_catalogue: Path, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gap that it filled counts, one that it could not fill does not, and neither does what was never taken away."""
+    from grpo_mmpc import complete
+
+    class Writer:
+        rows_at_once = 1
+
+        def generate(self, rows: list[Any], sampling: Any) -> list[str]:
+            return ["oops" if row.item_id == ids[1] else TASKS[row.task].answer("red mug") for row in rows]
+
+    @contextmanager
+    def engine(config: Any, *, checkpoint: Any) -> Iterator[Writer]:
+        yield Writer()
+
+    rows = [json.loads(line) for line in (small_catalogue / "items.jsonl").read_text().splitlines()[:5]]
+    ids, titles = [row["item_id"] for row in rows], [row["title"] for row in rows]
+    truth = [small_catalogue / row["image"] for row in rows]
+    gappy = catalogue(tmp_path / "gappy", [])
+    for row, path in zip(rows, truth, strict=True):
+        (gappy / row["image"]).parent.mkdir(parents=True, exist_ok=True)
+        (gappy / row["image"]).write_bytes(path.read_bytes())
+    rows[0]["title"] = rows[1]["title"] = rows[2]["image"] = None
+    (gappy / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(complete, "offline_engine", engine)
+    ours = tmp_path / "ours"
+    complete.complete_catalogue(make_config(), catalogue=gappy, out=ours, checkpoint=None)
+
+    missing = np.array([True, True, True, True, False])
+    found = completed_titles(ours, item_ids=ids, missing=missing, truth=titles)
+    assert found.values == ("red mug", None, None, None, None)
+    assert found.lacking == (None, "its title is empty", *["its title is not marked as completed"] * 2, None)
+    pictures = completed_images(ours, item_ids=ids, missing=missing, truth=truth)
+    assert [path is not None for path in pictures.values] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize(("num_equal", "is_refused"), [(0, False), (1, False), (2, True), (3, True)])
+def test_an_unmarked_catalogue_with_more_than_half_of_the_true_titles_looks_like_the_original(
+    tmp_path: Path, num_equal: int, is_refused: bool
+) -> None:
+    titles = [*TITLES[1 : 1 + num_equal], *["something"] * (3 - num_equal)]
+    folder = catalogue(
+        tmp_path / "theirs", [{"item_id": i, "title": title} for i, title in zip(IDS[1:], titles, strict=True)]
+    )
+    if is_refused:
+        with pytest.raises(
+            RecBenchError, match=rf"{num_equal} of 3 titles are the true ones: it looks like the original"
+        ):
+            read(folder)
+    else:
+        assert read(folder).equals_truth.sum() == num_equal
+
+
+def test_titles_that_are_not_there_do_not_hide_the_original(tmp_path: Path) -> None:
+    folder = catalogue(tmp_path / "theirs", [{"item_id": "b", "title": "blue bag"}, {"item_id": "c"}, {"item_id": "d"}])
+    with pytest.raises(RecBenchError, match="1 of 1 titles are the true ones"):
+        read(folder)
+
+
+def test_images_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"item_id": i, "title": "some title"} for i in IDS]
+    rows[3]["image"] = None
+    folder = catalogue(tmp_path / "theirs", rows)
+    (folder / "images" / "c.png").unlink()
+    found = completed_images(folder, item_ids=IDS, missing=MISSING, truth=truth_images(tmp_path))
+    assert found.values == (None, (folder / "images" / "b.png").resolve(), None, None)
+    assert found.lacking == (None, None, "its image file is missing", "its image is empty")
+    assert not found.equals_truth.any()
+
+
+def test_original_image_files_are_refused_by_their_bytes(tmp_path: Path) -> None:
+    truth = truth_images(tmp_path)
+    with pytest.raises(
+        RecBenchError, match="3 of 3 image files are, byte for byte, the true ones: it looks like the orig"
+    ):
+        completed_images(tmp_path / "original", item_ids=IDS, missing=MISSING, truth=truth)
+    copied = catalogue(tmp_path / "theirs", [{"item_id": i} for i in IDS])
+    assert truth[1] is not None
+    (copied / "images" / "b.png").write_bytes(truth[1].read_bytes())
+    found = completed_images(copied, item_ids=IDS, missing=MISSING, truth=truth)
+    assert found.equals_truth.tolist() == [False, True, False, False]
+
+
+def test_a_broken_picture_costs_an_item_its_picture_not_its_title(tmp_path: Path) -> None:
+    folder = catalogue(tmp_path / "theirs", [{"item_id": i, "title": f"made of {i}"} for i in IDS])
+    (folder / "images" / "b.png").write_bytes(b"no picture")
+    assert read(folder).values[1] == "made of b"
+
+
+def test_an_item_whose_row_is_broken_is_not_called_absent(tmp_path: Path) -> None:
+    rows = [{"item_id": "b", "title": None, "image": None}, {"item_id": "c", "title": "a hat"}]
+    assert read(catalogue(tmp_path / "theirs", rows)).lacking[1] == "its row is broken"
+
+
+def test_the_completion_of_another_catalogue_is_refused(tmp_path: Path) -> None:
+    folder = catalogue(tmp_path / "other", [{"item_id": "x", "title": "a bag"}])
+    with pytest.raises(RecBenchError, match=r"holds none of the 3 items whose title is missing \(b, \.\.\.\)"):
+        read(folder)
+    with pytest.raises(CatalogueError, match="does not exist"):
+        read(tmp_path / "nowhere")
+
+
+def test_nothing_missing_needs_no_completion(tmp_path: Path) -> None:
+    found = read(original(tmp_path), missing=np.zeros(4, dtype=bool))
+    assert found.values == (None,) * 4
+    assert found.counts()["completed"] == 0
