@@ -16,12 +16,15 @@ from grpo_mmpc.console import Progress, printer, progress_line, quiet_when_redir
 from grpo_mmpc.errors import CatalogueError, EvaluationError
 from grpo_mmpc.evaluation.completions import ONE
 from grpo_mmpc.evaluation.ranks import Ranks
+from grpo_mmpc.manifest import command_line
+from grpo_mmpc.nano.cache import catalogue_folder
 from grpo_mmpc.prompts import prompt_rows, select_balanced, stable_order, usable_indices
 from grpo_mmpc.types import PromptRow
 
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.runner import Scorers
     from grpo_mmpc.evaluation.suite import Suite
+    from grpo_mmpc.rendering import Renderer
     from grpo_mmpc.rollout import Engine
 
 
@@ -29,7 +32,7 @@ class RunData:
     """The catalogue of a run, split: what is trained on, what is held out, what was set aside."""
 
     def __init__(self, config: RunConfig) -> None:
-        folder = _catalogue_folder(config.data.catalogue)
+        folder = catalogue_folder(config.data.catalogue)
         self.catalogue: Catalogue = load_catalogue(folder, check_images=True)
         split = split_items(self.catalogue, held_out=config.data.held_out, salt=config.data.salt)
         self.train = usable_indices(self.catalogue, split.train)
@@ -88,6 +91,7 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
 
         evaluation.run(lambda: nullcontext(opened()), folder=folder, name=name, policy=policy)
         evaluation.run_controls(lambda: nullcontext(opened()), name=name, policy=policy)
+        evaluation.run_recbench(lambda: nullcontext(opened()), name=name, policy=policy)
     say(f"written to {folder}")
     other = "OTHER_DIR" if checkpoint is None else "BASE_DIR"
     say(f"next: grpo-mmpc compare {' '.join([str(folder), other] if checkpoint is None else [other, str(folder)])}")
@@ -161,6 +165,32 @@ class Evaluating:
                 self._run_suite(suite, engine, self._scorers, folder=folder, name=title, policy=f"{policy} {title}")
                 continue
             self._ranks.on_main(partial(self._run_alone, control_name, rows, folder=folder))
+
+    def run_recbench(self, engine: Callable[[], AbstractContextManager["Engine"]], *, name: str, policy: str) -> None:
+        """Run the recommendation benchmark on a policy, if the recipe asks for it. A collective."""
+        config = self._config
+        if config.evaluation.recbench is None:
+            return
+        # heavy: imported on use
+        from grpo_mmpc.evaluation.recommendation import PolicyBenchmark
+
+        def renderer() -> "tuple[Renderer | None, str]":
+            scorers = self._scorers()
+            return scorers.renderer, scorers.renderer_identity
+
+        train_ids = self._data.catalogue.items.select(self._data.train)["item_id"]
+        PolicyBenchmark(
+            settings=config.evaluation.recbench,
+            catalogue=self._data.catalogue,
+            evaluations=self._evaluations,
+            max_tokens={str(task): limit for task, limit in config.evaluation.max_tokens.items()},
+            load_renderer=renderer,
+            trained_on=frozenset(train_ids),
+            about={"command": command_line(), "catalogue": config.data.catalogue},
+            say=self._say,
+            progress=self._progress,
+            ranks=self._ranks,
+        ).run(engine, name=name, policy=policy)
 
     def _run_alone(self, name: str, rows: Sequence[PromptRow], *, folder: Path) -> None:
         """A control that asks no policy, on the main process."""
@@ -342,14 +372,6 @@ def headline(folder: Path) -> str:
         ]
         parts.append(f"{task}: {', '.join(values)}")
     return "; ".join(parts)
-
-
-def _catalogue_folder(reference: str) -> Path:
-    if reference == "nano:catalogue":
-        from grpo_mmpc.nano.cache import ensure_catalogue
-
-        return ensure_catalogue()
-    return Path(reference)
 
 
 def _on_best_device(model: Any) -> Any:

@@ -108,6 +108,11 @@ def _train_and_evaluate(
     def evaluate(name: str) -> None:
         folder = evaluations / name / suite.name
         evaluation.run(lambda: session.engine(base=name == "base"), folder=folder, name=name, policy=identity(name))
+        if name == "base":
+            evaluate_recommendation(name)
+
+    def evaluate_recommendation(name: str) -> None:
+        evaluation.run_recbench(lambda: session.engine(base=name == "base"), name=name, policy=identity(name))
 
     def evaluate_controls(name: str) -> None:
         evaluation.run_controls(lambda: session.engine(base=False), name=name, policy=identity(name))
@@ -143,6 +148,7 @@ def _train_and_evaluate(
     else:
         session.hook.run(evaluate, "final")
     session.hook.run(evaluate_controls, "final")
+    session.hook.run(evaluate_recommendation, "final")
 
     def finish() -> None:
         finished = {

@@ -7,54 +7,13 @@ from markupsafe import Markup
 
 from grpo_mmpc.ablation.pareto import Pareto, Point
 from grpo_mmpc.report.figures import Scale, scale_for
-from grpo_mmpc.report.labels import metric_label, number, signed
+from grpo_mmpc.report.labels import metric_label, number
 from grpo_mmpc.statistics.crossed import Estimate
 
 _WIDTH, _HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 16, 52
 _LABEL = 17
 """Least vertical distance of two labels that would lie over each other."""
-
-
-def track(found: Estimate | None, *, scale: Scale, tone: str, base: float | None = None, difference: bool) -> Markup:
-    """A dot with its interval as a bar on a stretching line.
-
-    Args:
-        found: What is drawn; None leaves the line empty.
-        scale: Shared by all lines of a panel.
-        tone: Class of the colour: ``better``, ``worse``, ``unclear``.
-        base: Where the untrained model stands, as a dashed line.
-        difference: Values are differences: 0 is marked, signs are written.
-    """
-    parts = [
-        _vertical(scale.percent(tick), kind="zero" if difference and tick == 0 else "grid") for tick in scale.ticks
-    ]
-    if base is not None:
-        parts.append(_vertical(scale.percent(base), kind="base"))
-    label = "not scored"
-    if found is not None:
-        write = signed if difference else number
-        label = write(found.value)
-        if found.interval is not None:
-            label += f", interval {write(found.interval.low)} to {write(found.interval.high)}"
-            parts.append(
-                Markup('<line class="bar {}" x1="{}" x2="{}" y1="50%" y2="50%"/>').format(
-                    tone, scale.percent(found.interval.low), scale.percent(found.interval.high)
-                )
-            )
-        parts.append(Markup('<circle class="{}" cx="{}" cy="50%" r="4.5"/>').format(tone, scale.percent(found.value)))
-    return Markup('<svg class="track" height="26" role="img" aria-label="{}">{}</svg>').format(
-        label, Markup("").join(parts)
-    )
-
-
-def scale_of(found: Sequence[Estimate | None], *, include: Sequence[float] = ()) -> Scale:
-    """A scale around estimates and their intervals."""
-    values: list[float | None] = []
-    for one in found:
-        if one is not None:
-            values += [one.value, *(one.interval or ())]
-    return scale_for(values, include=include, max_ticks=4)
 
 
 def pareto_picture(front: Pareto) -> Markup:
@@ -148,10 +107,6 @@ def _x(value: float, scale: Scale) -> str:
 
 def _y(value: float, scale: Scale) -> str:
     return f"{_HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * scale.share(value):.1f}"
-
-
-def _vertical(x: str, *, kind: str) -> Markup:
-    return Markup('<line class="{}" x1="{}" x2="{}" y1="0" y2="100%"/>').format(kind, x, x)
 
 
 def _text(x: str, y: str, text: str, *, anchor: str) -> Markup:

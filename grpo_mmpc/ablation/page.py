@@ -14,12 +14,12 @@ from markupsafe import Markup
 
 from grpo_mmpc.ablation.comparison import RESAMPLES, AblationComparison, MetricRow, MixCell
 from grpo_mmpc.ablation.examples import examples
-from grpo_mmpc.ablation.figures import pareto_picture, scale_of, track
+from grpo_mmpc.ablation.figures import pareto_picture
 from grpo_mmpc.ablation.report import Content
 from grpo_mmpc.ablation.results import Cost, Results
 from grpo_mmpc.ablation.spec import BASE, to_yaml
 from grpo_mmpc.manifest import command_line
-from grpo_mmpc.report.figures import Point, axis, curve
+from grpo_mmpc.report.figures import Point, axis, curve, scale_of, track
 from grpo_mmpc.report.gallery import answer_text, plain_text
 from grpo_mmpc.report.labels import NO_VALUE, duration, metric_label, number, p_value, signed, task_label, words
 from grpo_mmpc.report.run_files import finite

@@ -11,7 +11,20 @@ from grpo_mmpc.errors import GrpoMmpcError
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    from grpo_mmpc.cli import ablate, compare, complete, data, evaluate, report, rescore, rewards, score, serve, train
+    from grpo_mmpc.cli import (
+        ablate,
+        compare,
+        complete,
+        data,
+        evaluate,
+        recbench,
+        report,
+        rescore,
+        rewards,
+        score,
+        serve,
+        train,
+    )
 
     parser = argparse.ArgumentParser(
         prog="grpo-mmpc",
@@ -20,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"grpo-mmpc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (train, evaluate, compare, score, report, ablate, complete, rewards, rescore, data, serve):
+    for module in (train, evaluate, compare, score, report, ablate, complete, recbench, rewards, rescore, data, serve):
         module.add_parser(commands)
     return parser
 

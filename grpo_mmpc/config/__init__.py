@@ -4,7 +4,8 @@
 checked where those libraries are loaded.
 """
 
-from grpo_mmpc.config.loading import load_config, nearest, read_yaml
+from grpo_mmpc.config.loading import load_as, load_config, nearest, read_yaml
+from grpo_mmpc.config.recbench import RecBenchSection
 from grpo_mmpc.config.rewards import RewardSpec
 from grpo_mmpc.config.sections import EncodersSection, EvaluationSection, ModelSection, RunConfig
 
@@ -12,8 +13,10 @@ __all__ = [
     "EncodersSection",
     "EvaluationSection",
     "ModelSection",
+    "RecBenchSection",
     "RewardSpec",
     "RunConfig",
+    "load_as",
     "load_config",
     "nearest",
     "read_yaml",

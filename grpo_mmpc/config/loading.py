@@ -1,4 +1,4 @@
-"""How YAML files and ``key=value`` overrides become one ``RunConfig``.
+"""How YAML files and ``key=value`` overrides become one ``RunConfig``, or another section.
 
 Files merge left to right, mappings key by key, everything else replaced.
 """
@@ -7,13 +7,15 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from grpo_mmpc.config.sections import RunConfig
 from grpo_mmpc.errors import ConfigError
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 Check = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 """A further check on the merged raw mapping: yields (dotted key, what is wrong and what to do)."""
@@ -53,9 +55,17 @@ _Loader.add_implicit_resolver(
 def load_config(
     files: Sequence[Path | str], overrides: Sequence[str] = (), *, checks: Sequence[Check] = ()
 ) -> RunConfig:
+    """A run's configuration; see ``load_as``."""
+    return load_as(RunConfig, files, overrides, checks=checks)
+
+
+def load_as(
+    schema: type[Schema], files: Sequence[Path | str], overrides: Sequence[str] = (), *, checks: Sequence[Check] = ()
+) -> Schema:
     """Merge files and overrides, validate, and report every problem at once.
 
     Args:
+        schema: What they must be.
         files: YAML files, merged left to right.
         overrides: ``dotted.key=value`` strings, applied last; the value is read as YAML. A number addresses an
             element of a list, and so does its name: ``rewards.mix.0.weight=0.5``, ``rewards.mix.bleu.weight=0.5``.
@@ -81,9 +91,9 @@ def load_config(
     config = None
     found: list[tuple[str, str]] = []
     try:
-        config = RunConfig.model_validate(merged)
+        config = schema.model_validate(merged)
     except ValidationError as error:
-        found += [_explain(detail) for detail in error.errors()]
+        found += [_explain(detail, schema) for detail in error.errors()]
     for check in checks:
         found += check(merged)
     problems += [f"{_origin(key, origins)}{key}: {message}" for key, message in found]
@@ -185,9 +195,9 @@ def _index(part: str, items: list[Any], override: str) -> int:
     raise ConfigError([f"{override!r}: {part!r} addresses a list of {len(items)}; use 0 to {len(items) - 1}{known}"])
 
 
-def _explain(detail: Any) -> tuple[str, str]:
+def _explain(detail: Any, schema: type[BaseModel]) -> tuple[str, str]:
     """One pydantic finding as (dotted key, message)."""
-    path, section = _follow([str(part) for part in detail["loc"]])
+    path, section = _follow([str(part) for part in detail["loc"]], schema)
     key = ".".join(path)
     if detail["type"] == "extra_forbidden":
         return key, f"unknown key; {nearest(path[-1], section.model_fields)}"
@@ -197,10 +207,10 @@ def _explain(detail: Any) -> tuple[str, str]:
     return key, f"{message}, found {detail['input']!r}"
 
 
-def _follow(location: Sequence[str]) -> tuple[list[str], type[BaseModel]]:
+def _follow(location: Sequence[str], schema: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
     """Where pydantic found something, as people write it, and the section that holds its last key."""
     path: list[str] = []
-    section: type[BaseModel] = RunConfig
+    section = schema
     kinds: dict[str, type[BaseModel]] = {}
     for part in location:
         if part in kinds:  # pydantic's own: which of several sections was meant

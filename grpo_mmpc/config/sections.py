@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
+from grpo_mmpc.config.recbench import RecBenchSection
 from grpo_mmpc.config.rewards import RewardsSection, Section, TaskName
 
 ControlName = Literal[
@@ -137,6 +138,8 @@ class EvaluationSection(Section):
     """A failing evaluation is always loud; ``raise`` also stops training."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
     """Bootstrap resamples of the comparison."""
+    recbench: RecBenchSection | None = None
+    """Also run the recommendation benchmark, on the base model and at the end; ``{}`` is its light setting."""
 
 
 class ReportSection(Section):

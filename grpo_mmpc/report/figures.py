@@ -8,11 +8,13 @@ Colours come from the page's style sheet through class names.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from markupsafe import Markup
 
 from grpo_mmpc.report.cells import Cell
 from grpo_mmpc.report.labels import MINUS, number, signed
+from grpo_mmpc.statistics.verdicts import Interval
 
 _WIDTH, _HEIGHT = 340, 178
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 50, 10, 24
@@ -107,6 +109,61 @@ def interval(cell: Cell, *, scale: Scale) -> Markup:
     return _track(scale, Markup("").join(parts), label=f"change {signed(cell.delta)}{within}", zero=True)
 
 
+class Estimated(Protocol):
+    """A value with its interval."""
+
+    @property
+    def value(self) -> float:
+        """The estimate."""
+        ...
+
+    @property
+    def interval(self) -> Interval | None:
+        """None where there is none."""
+        ...
+
+
+def track(found: Estimated | None, *, scale: Scale, tone: str, base: float | None = None, difference: bool) -> Markup:
+    """A dot with its interval as a bar on a stretching line.
+
+    Args:
+        found: What is drawn; None leaves the line empty.
+        scale: Shared by all lines of a panel.
+        tone: Class of the colour: ``better``, ``worse``, ``unclear``.
+        base: Where something to compare with stands, as a dashed line.
+        difference: Values are differences: 0 is marked, signs are written.
+    """
+    parts = [
+        _vertical(scale.percent(tick), kind="zero" if difference and tick == 0 else "grid") for tick in scale.ticks
+    ]
+    if base is not None:
+        parts.append(_vertical(scale.percent(base), kind="base"))
+    label = "not scored"
+    if found is not None:
+        write = signed if difference else number
+        label = write(found.value)
+        if found.interval is not None:
+            label += f", interval {write(found.interval.low)} to {write(found.interval.high)}"
+            parts.append(
+                Markup('<line class="bar {}" x1="{}" x2="{}" y1="50%" y2="50%"/>').format(
+                    tone, scale.percent(found.interval.low), scale.percent(found.interval.high)
+                )
+            )
+        parts.append(Markup('<circle class="{}" cx="{}" cy="50%" r="4.5"/>').format(tone, scale.percent(found.value)))
+    return Markup('<svg class="track" height="26" role="img" aria-label="{}">{}</svg>').format(
+        label, Markup("").join(parts)
+    )
+
+
+def scale_of(found: Sequence[Estimated | None], *, include: Sequence[float] = ()) -> Scale:
+    """A scale around estimates and their intervals."""
+    values: list[float | None] = []
+    for one in found:
+        if one is not None:
+            values += [one.value, *(one.interval or ())]
+    return scale_for(values, include=include, max_ticks=4)
+
+
 def tone(cell: Cell) -> str:
     """Class name of the verdict's colour."""
     return {"better": "better", "worse": "worse"}.get(cell.verdict, "unclear")
@@ -122,6 +179,10 @@ def _track(scale: Scale, marks: Markup, *, label: str, zero: bool = False) -> Ma
     return Markup('<svg class="track" height="26" role="img" aria-label="{label}">{grid}{marks}</svg>').format(
         label=label, grid=Markup("").join(grid), marks=marks
     )
+
+
+def _vertical(x: str, *, kind: str) -> Markup:
+    return Markup('<line class="{}" x1="{}" x2="{}" y1="0" y2="100%"/>').format(kind, x, x)
 
 
 Point = tuple[float, float | None]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.files import write_whole
-from grpo_mmpc.report import gallery
+from grpo_mmpc.report import gallery, recommendation
 from grpo_mmpc.report.controls import ControlsView, controls_view
 from grpo_mmpc.report.curves import curve_groups
 from grpo_mmpc.report.headline import Headline, headline
@@ -81,11 +81,15 @@ def render(run: RunFiles) -> str:
     tasks = _tasks(run, notes)
     paths = [path for task in tasks for group in task.groups for item in group.items for path in _pictures(item)]
     return _template().render(
-        style=resources.files("grpo_mmpc.report").joinpath("style.css").read_text(encoding="utf-8"),
+        style="\n".join(
+            resources.files("grpo_mmpc.report").joinpath(name).read_text(encoding="utf-8")
+            for name in ("style.css", "recommendation.css")
+        ),
         title=_name(run),
         subtitle=_subtitle(run),
         facts=_facts(run),
         comparison=run.comparison,
+        recommendation=recommendation.view(run.recommendation) if run.recommendation else None,
         tasks=tasks,
         curve_groups=curve_groups(run),
         images=thumbnails(paths, budget=_IMAGE_BUDGET),

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.errors import EvaluationError, RecBenchError
 from grpo_mmpc.evaluation.checkpoints import checkpoint_order, latest_checkpoint
 from grpo_mmpc.evaluation.comparison import reported_checkpoint
+from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.report.cells import Comparison, read_comparison
 from grpo_mmpc.report.labels import plural
 
@@ -31,6 +32,8 @@ class RunFiles:
     comparison: Comparison | None
     summaries: Mapping[str, Mapping[str, Any]]
     """``summary.json`` by checkpoint, base first."""
+    recommendation: Mapping[str, Any] | None
+    """``results.json`` of the recommendation benchmark of the final policy, or of the base model where only that has one."""
     notes: list[str]
     """What is missing or could not be read, as sentences."""
 
@@ -72,8 +75,20 @@ def read_run(folder: Path) -> RunFiles:
         steps=_steps(folder / "metrics.jsonl", notes),
         comparison=comparison,
         summaries=summaries,
+        recommendation=_recommendation(folder, notes),
         notes=notes,
     )
+
+
+def _recommendation(folder: Path, notes: list[str]) -> Mapping[str, Any] | None:
+    for name in ("final", "base"):
+        path = folder / "evaluations" / name / "recbench"
+        if (path / "results.json").is_file():
+            try:
+                return read_results(path)
+            except RecBenchError as error:
+                notes.append(f"The recommendation benchmark is left out: {error}.")
+    return None
 
 
 def _reported(folder: Path, suite: str, notes: list[str]) -> str | None:

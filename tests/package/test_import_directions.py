@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 LEAVES = {"types", "errors", "assets", "console", "cpu_compat", "cluster", "files", "manifest"}
 RECORDS = LEAVES | {"config", "tasks", "catalogue", "metrics", "statistics"}
 SCORING = RECORDS | {"scoring"}
-MIDDLE = SCORING | {"policy", "prompts", "reward_mix", "rollout", "rendering", "nano"}
+MIDDLE = SCORING | {"recbench", "policy", "prompts", "reward_mix", "rollout", "rendering", "nano"}
 ALLOWED = {
     "types": set(),
     "errors": set(),

@@ -1,0 +1,103 @@
+"""Settings of the recommendation benchmark."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from grpo_mmpc.config.rewards import Section
+
+RecommenderName = Literal["vbpr", "bm3", "freedom", "mmgcn", "lightgcn", "bpr", "most_popular", "random"]
+FillName = Literal[
+    "no_missing",
+    "zeros",
+    "mean",
+    "category_mean",
+    "random_paper",
+    "random_matched",
+    "nearest_neighbour",
+    "feature_propagation",
+    "drop_modality",
+    "id_only",
+    "completed",
+]
+MissingModality = Literal["text", "image", "both"]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class InteractionsSection(Section):
+    """Which interactions count, and how each user's are split in time."""
+
+    min_rating: float | None = None
+    """Keep interactions of at least this rating; null keeps all. Interactions without a rating are kept."""
+    min_per_user: Annotated[int, Field(ge=3)] = 8
+    min_per_item: Count = 1
+    """Both are enforced until nothing changes (k-core)."""
+    max_per_user: Count | None = None
+    """A user's first so many interactions."""
+    split: Literal["chronological", "leave_one_out"] = "chronological"
+
+
+class RecommenderTrainingSection(Section):
+    """How recommenders are trained; the defaults are those of the published protocol."""
+
+    max_epochs: Count = 1000
+    patience: Count = 20
+    """Evaluations without a better validation Recall@20 before training ends."""
+    batch_size: Count = 2048
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    grid: Literal["published", "single"] = "single"
+    """``published``: every point of a recommender's grid is trained and the best on validation is tested; ``single``: one."""
+    device: str | None = None
+    """Null takes a GPU where there is one."""
+
+
+class FeatureEncodersSection(Section):
+    """What turns titles and images into vectors."""
+
+    text: dict[str, Any] = {"model": "sentence-transformers/all-MiniLM-L6-v2"}
+    """Arguments of the sentence encoder (model, device, dtype)."""
+    image: dict[str, Any] = {"model": "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"}
+    """Arguments of the image encoder (model, device, dtype)."""
+
+
+class RecBenchSection(Section):
+    """The recommendation benchmark. Its defaults are the light setting: one recommender, one rate, few seeds."""
+
+    mode: Literal["corrected", "paper"] = "corrected"
+    """``paper`` reproduces the official protocol, its flaws included."""
+    categories: list[str] | None = None
+    """Null means all of the catalogue; each is a benchmark of its own."""
+    interactions: InteractionsSection = InteractionsSection()
+    recommenders: Annotated[list[RecommenderName], Field(min_length=1)] = ["vbpr"]
+    modalities: Annotated[list[Literal["text", "image"]], Field(min_length=1)] = ["text", "image"]
+    """What recommenders are told of the items at all. One alone shows what it is worth without the other."""
+    missing: Annotated[list[MissingModality], Field(min_length=1)] = ["text"]
+    """Which modality is taken away."""
+    rates: Annotated[list[Share], Field(min_length=1)] = [1.0]
+    """Shares of the items that lose it; an item missing at one rate is missing at every higher one."""
+    clustered_by: Literal["category", "brand"] | None = None
+    """Take it away from whole categories or brands; null takes single items."""
+    fills: Annotated[list[FillName], Field(min_length=1)] = ["no_missing", "zeros", "mean", "id_only", "completed"]
+    """What stands where something is missing; ``no_missing`` is the ceiling, ``completed`` whatever catalogues are given."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1, 2]
+    encoders: FeatureEncodersSection = FeatureEncodersSection()
+    training: RecommenderTrainingSection = RecommenderTrainingSection()
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Bootstrap resamples of users."""
+    salt: str = "recbench"
+    """Changing it takes other items away."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RecBenchSection":
+        for name in ("recommenders", "modalities", "missing", "rates", "fills", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names a value twice: {values}")
+        for taken in self.missing:
+            if len(self.modalities) == 1 and taken not in self.modalities:
+                raise ValueError(
+                    f"missing is {taken!r}, but recommenders are told of {self.modalities[0]!r} only: taking the other away "
+                    "changes nothing; add it to modalities"
+                )
+        return self

@@ -1,0 +1,279 @@
+"""The recommendation benchmark of a policy: it completes what is taken away, and its completions are measured as a fill."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.config import RecBenchSection
+from grpo_mmpc.console import Progress, Say
+from grpo_mmpc.evaluation.completions import FILE, ONE, CompletionLog, complete
+from grpo_mmpc.evaluation.ranks import Ranks
+from grpo_mmpc.files import write_whole
+from grpo_mmpc.prompts import prompt_row
+from grpo_mmpc.recbench.bench import run_benchmark
+from grpo_mmpc.recbench.benchmark_data import BenchmarkData, read_benchmark_data, widest_masks
+from grpo_mmpc.recbench.cells import VERSION
+from grpo_mmpc.recbench.completions import encoded_completion
+from grpo_mmpc.recbench.engines import run_local
+from grpo_mmpc.recbench.filled_features import Completion
+from grpo_mmpc.recbench.records import Flags, Modality
+from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
+from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.types import PromptRow, SamplingConfig
+
+if TYPE_CHECKING:
+    from grpo_mmpc.rendering import Renderer
+    from grpo_mmpc.rollout import Engine
+
+SUITE = "recbench"
+WORK = "recbench-work"
+"""Folder of splits, features and trained cells, shared by all policies that are evaluated into one folder."""
+ANSWERS = "answers.jsonl"
+_TASKS: dict[Modality, str] = {"text": "image_to_text", "image": "text_to_image"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a policy completed of an item: a value, or the reason why there is none."""
+
+    item_id: str
+    modality: Modality
+    value: str | None
+    """Title, or image file."""
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyBenchmark:
+    """The benchmark of one recipe; runs on any number of policies, into a folder of evaluations."""
+
+    settings: RecBenchSection
+    catalogue: Catalogue
+    evaluations: Path
+    max_tokens: Mapping[str, int]
+    """New tokens by task."""
+    load_renderer: "Callable[[], tuple[Renderer | None, str]]"
+    """The renderer of image prompts with its identity; None where there is none."""
+    trained_on: frozenset[str]
+    """Items whose titles and images took part in training."""
+    about: Mapping[str, Any]
+    """Goes into every ``results.json``."""
+    say: Say
+    progress: Progress | None = None
+    ranks: Ranks = ONE
+
+    def run(self, engine: "Callable[[], AbstractContextManager[Engine]]", *, name: str, policy: str) -> None:
+        """Complete with a policy and measure, beside the policies that were measured before. A collective.
+
+        Args:
+            engine: Opens the policy.
+            name: Of the checkpoint.
+            policy: See ``policy_identity``.
+        """
+        folder = self.evaluations / name / SUITE
+        key = self._key()
+        if self.ranks.on_main(lambda: _finished(folder, key=key, policy=policy)):
+            self.say(f"{name}: the recommendation benchmark was already run with these settings")
+            return
+        data = read_benchmark_data(self.settings, self.catalogue, say=self.say if self.ranks.is_main else _silent)
+        prompts = self._prompts(data)
+        log = CompletionLog(folder / FILE) if self.ranks.is_main else None
+        with engine() as opened:
+            texts = {
+                modality: complete(
+                    rows,
+                    self._sampling(_TASKS[modality]),
+                    opened,
+                    log=log,
+                    policy=policy,
+                    ranks=self.ranks,
+                    progress=partial(self._shown, f"completing {_TASKS[modality]}"),
+                )
+                for modality, rows in prompts.items()
+            }
+        self.ranks.on_main(
+            lambda: self._measure(data, prompts, texts, folder=folder, name=name, policy=policy, key=key)
+        )
+
+    def _measure(
+        self,
+        data: BenchmarkData,
+        prompts: Mapping[Modality, Sequence[PromptRow]],
+        texts: Mapping[Modality, Sequence[str]],
+        *,
+        folder: Path,
+        name: str,
+        policy: str,
+        key: str,
+    ) -> None:
+        answers = [
+            answer
+            for modality, rows in prompts.items()
+            for answer in self._answers(modality, rows, texts[modality], folder=folder)
+        ]
+        lines = [
+            json.dumps(
+                {"item_id": one.item_id, "modality": one.modality, "value": one.value, "reason": one.reason},
+                ensure_ascii=False,
+            )
+            for one in answers
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / ANSWERS, "\n".join([json.dumps({"key": key}), *lines]) + "\n")
+        # Cells of earlier policies are there already: measured beside them costs nothing and can be compared.
+        others = {
+            path.parent.parent.name: path
+            for path in sorted(self.evaluations.glob(f"*/{SUITE}/{ANSWERS}"))
+            if path.parent != folder and _key_of(path) == key
+        }
+        named = {**{other: _read_answers(path) for other, path in others.items()}, name: answers}
+        device = self.settings.training.device or "cpu"  # GPUs belong to the policy
+        run_benchmark(
+            self.settings,
+            self.catalogue,
+            data,
+            complete=lambda of: [self._completion(of, one, found) for one, found in named.items()],
+            run_cells=lambda work, cells, show: run_local(work, cells, parallel=None, device=device, show=show),
+            work=self.evaluations / WORK,
+            out=folder,
+            about={
+                **self.about,
+                "key": key,
+                "policy": policy,
+                "checkpoint": name,
+                "cautions": self._cautions(data, name),
+            },
+            say=self.say,
+            progress=self.progress,
+        )
+
+    def _prompts(self, data: BenchmarkData) -> dict[Modality, list[PromptRow]]:
+        """For every modality that is taken away, prompts of the items that lose it and have both title and image."""
+        by_id = {record.item_id: record for record in self.catalogue.records()}
+        prompts: dict[Modality, list[PromptRow]] = {}
+        for modality, mask in widest_masks(self.settings, data).items():
+            chosen = [
+                by_id[data.item_ids[row]]
+                for row in np.flatnonzero(mask)
+                if data.titles[row] is not None and data.image_paths[row] is not None
+            ]
+            task = TASKS[_TASKS[modality]]
+            prompts[modality] = [prompt_row(self.catalogue, record, task) for record in chosen]
+        return prompts
+
+    def _sampling(self, task: str) -> SamplingConfig:
+        return SamplingConfig(max_tokens=self.max_tokens.get(task, TASKS[task].max_completion_tokens), temperature=0.0)
+
+    def _answers(
+        self, modality: Modality, rows: Sequence[PromptRow], completions: Sequence[str], *, folder: Path
+    ) -> list[Answer]:
+        task = TASKS[_TASKS[modality]]
+        predictions = {row.item_id: task.parse(text).prediction for row, text in zip(rows, completions, strict=True)}
+        values: dict[str, tuple[str | None, str | None]] = {
+            item_id: (prediction, None if prediction else "malformed completion")
+            for item_id, prediction in predictions.items()
+        }
+        if modality == "image":
+            values |= self._rendered({item_id: text for item_id, text in predictions.items() if text}, folder=folder)
+        return [
+            Answer(item_id=item_id, modality=modality, value=value, reason=reason)
+            for item_id, (value, reason) in values.items()
+        ]
+
+    def _rendered(self, prompts: Mapping[str, str], *, folder: Path) -> dict[str, tuple[str | None, str | None]]:
+        renderer, identity = self.load_renderer()
+        if renderer is None:
+            return dict.fromkeys(prompts, (None, "no renderer: evaluation.renderer is not set"))
+        result = render_into(
+            folder / "images",
+            renderer,
+            [RenderJob(item_id=i, prompt=prompt, seed=render_seed(i)) for i, prompt in prompts.items()],
+            identity=identity,
+            progress=partial(self._shown, "rendering"),
+        )
+        return {
+            item_id: (None, "failed render") if path is None else (str(path), None)
+            for item_id, path in result.paths.items()
+        }
+
+    def _completion(self, data: BenchmarkData, name: str, answers: Sequence[Answer]) -> Completion:
+        found = {(one.modality, one.item_id): one for one in answers}
+        modalities = list(dict.fromkeys(one.modality for one in answers))
+        lacking: dict[Modality, list[str | None]] = {}
+        exact: dict[Modality, Flags] = {}
+        values: dict[Modality, list[str | None]] = {}
+        for modality in modalities:
+            ordered = [found.get((modality, item_id)) for item_id in data.item_ids]
+            values[modality] = [None if one is None else one.value for one in ordered]
+            lacking[modality] = [
+                "it lacks what it would be completed from" if one is None else one.reason for one in ordered
+            ]
+            exact[modality] = np.array(
+                [
+                    modality == "text" and value is not None and value == title
+                    for value, title in zip(values[modality], data.titles, strict=True)
+                ],
+                dtype=bool,
+            )
+        images = [None if value is None else Path(value) for value in values["image"]] if "image" in values else None
+        return encoded_completion(
+            self.settings,
+            name,
+            texts=values.get("text"),
+            images=images,
+            lacking=lacking,
+            exact=exact,
+            progress=self.progress,
+        )
+
+    def _cautions(self, data: BenchmarkData, name: str) -> list[str]:
+        seen = len(self.trained_on.intersection(data.item_ids)) if name != "base" else 0
+        if not seen:
+            return []
+        return [
+            f"{seen:,} of the {len(data.item_ids):,} items took part in this policy's training, which was rewarded for coming "
+            "close to their titles: on items it has never seen it may do worse. The base model saw none of them."
+        ]
+
+    def _shown(self, what: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(what, done, total)
+
+    def _key(self) -> str:
+        content = [VERSION, self.settings.model_dump(mode="json"), self.catalogue.fingerprint, dict(self.max_tokens)]
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _finished(folder: Path, *, key: str, policy: str) -> bool:
+    try:
+        said = json.loads((folder / "results.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(said.get("key") == key and said.get("policy") == policy)
+
+
+def _key_of(path: Path) -> str | None:
+    try:
+        with path.open(encoding="utf-8") as file:
+            key = json.loads(file.readline()).get("key")
+    except (OSError, ValueError):
+        return None
+    return key if isinstance(key, str) else None
+
+
+def _read_answers(path: Path) -> list[Answer]:
+    # Not splitlines, which also splits at line separators inside a title.
+    lines = path.read_text("utf-8").split("\n")[1:]
+    return [Answer(**json.loads(line)) for line in lines if line]
+
+
+def _silent(text: str) -> None:
+    """Ranks that print nothing."""

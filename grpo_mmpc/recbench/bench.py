@@ -1,0 +1,102 @@
+"""The whole benchmark: interactions, features, fills, cells, results."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.config import RecBenchSection
+from grpo_mmpc.console import Progress, Say
+from grpo_mmpc.recbench.benchmark_data import BenchmarkData, true_features
+from grpo_mmpc.recbench.cells import VERSION, Cell, finished, save_split
+from grpo_mmpc.recbench.engines import Failures, Shown
+from grpo_mmpc.recbench.filled_features import Completion, Filling
+from grpo_mmpc.recbench.plan import plan
+from grpo_mmpc.recbench.results import GroupResult, collect, write_results
+
+RunCells = Callable[[Path, Sequence[Cell], Shown], Failures]
+"""Runs cells of a work folder, see ``engines``."""
+
+Complete = Callable[[BenchmarkData], Sequence[Completion]]
+"""Makes completions of the items that lose something, see ``widest_masks``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a benchmark found."""
+
+    groups: list[GroupResult]
+    num_cells: int
+    failures: Failures
+    folder: Path
+
+
+def run_benchmark(
+    settings: RecBenchSection,
+    catalogue: Catalogue,
+    data: BenchmarkData,
+    *,
+    complete: Complete,
+    run_cells: RunCells,
+    work: Path,
+    out: Path,
+    about: Mapping[str, Any],
+    say: Say,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run the benchmark; cells that are finished in the work folder are not run again.
+
+    Args:
+        settings: What to run.
+        catalogue: With its true titles and images.
+        data: Its interactions, see ``read_benchmark_data``.
+        complete: Makes what is measured beside the fills; may return nothing.
+        run_cells: Runs cells.
+        work: Splits, features and finished cells; may be shared by benchmarks.
+        out: Receives ``results.json`` and ``results.csv``.
+        about: Goes into ``results.json``.
+        say: Prints.
+        progress: Shown while it works.
+
+    Raises:
+        RecBenchError: There is nothing to run, or a true vector would reach a recommender.
+        ScoringError: An encoder cannot be loaded.
+    """
+    started = time.monotonic()
+    truth = true_features(settings, data, say=say, progress=progress)
+    filling = Filling(settings, data, truth, work=work)
+    completions = complete(data) if "completed" in settings.fills else []
+    splits = {category.name: save_split(work, category.split) for category in data.categories}
+
+    def show(what: str) -> Callable[[int, int], None]:
+        return lambda done, total: progress(what, done, total) if progress is not None else None
+
+    groups = plan(settings, data, filling, completions, splits=splits, show=show("filling features"))
+    cells = {cell.key: cell for group in groups for cell in group.cells}
+    waiting = [cell for key, cell in cells.items() if not finished(work, key)]
+    say(f"{len(cells)} recommenders to train and test, {len(cells) - len(waiting)} of them finished earlier")
+    training = show("training recommenders")
+    failures = run_cells(work, waiting, lambda done: training(done, len(waiting))) if waiting else {}
+    results = collect(work, groups, failures, resamples=settings.resamples)
+    write_results(
+        out,
+        results,
+        about={
+            **about,
+            "suite": "recbench",
+            "version": VERSION,
+            "mode": settings.mode,
+            "settings": settings.model_dump(mode="json"),
+            "fingerprint": catalogue.fingerprint,
+            "categories": {
+                category.name: {"interactions": asdict(category.counts), "split": asdict(category.statistics)}
+                for category in data.categories
+            },
+            "excluded_categories": data.excluded,
+            "cells": len(cells),
+            "seconds": round(time.monotonic() - started, 1),
+        },
+    )
+    return Outcome(groups=results, num_cells=len(cells), failures=failures, folder=out)

@@ -1,0 +1,175 @@
+"""What the benchmark knows of a catalogue: each category's interactions, split in time, and every item's features."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.config import RecBenchSection
+from grpo_mmpc.config.recbench import MissingModality
+from grpo_mmpc.console import Progress, Say
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench.features import image_features, rows_without_vector, text_features
+from grpo_mmpc.recbench.interactions import (
+    PAPER_FILTER,
+    InteractionCounts,
+    InteractionFilter,
+    filter_interactions,
+    read_interactions,
+)
+from grpo_mmpc.recbench.missingness import Missingness, missing_items, paper_missing_items
+from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality, Pairs, Split
+from grpo_mmpc.recbench.splits import SplitStatistics, chronological_split, leave_one_out_split, split_statistics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryData:
+    """One category, a benchmark of its own."""
+
+    name: str
+    split: Split
+    first_row: int
+    """Its items are rows ``first_row .. first_row + I - 1`` of all items of the benchmark."""
+    counts: InteractionCounts
+    statistics: SplitStatistics
+
+    @property
+    def rows(self) -> slice:
+        """Of its items."""
+        return slice(self.first_row, self.first_row + self.split.num_items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkData:
+    """All categories; items of all of them in one order, ``[I]``."""
+
+    categories: list[CategoryData]
+    excluded: dict[str, str]
+    """Categories that cannot be benchmarked, and why."""
+    item_ids: list[str]
+    titles: list[str | None]
+    image_paths: list[Path | None]
+    groups: dict[str, list[str | None]]
+    """``category`` and ``brand`` of each item."""
+
+    def train(self) -> Pairs:
+        """Training interactions of all categories; users of different categories count as different."""
+        users, items, first_user = [], [], 0
+        for category in self.categories:
+            users.append(category.split.train.users + first_user)
+            items.append(category.split.train.items + category.first_row)
+            first_user += category.split.num_users
+        return Pairs(users=np.concatenate(users), items=np.concatenate(items))
+
+
+def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say: Say) -> BenchmarkData:
+    """Read, filter and split the interactions of a catalogue, and print what is left of each category.
+
+    Raises:
+        RecBenchError: No interactions, an unknown category, or no category with anything to rank.
+    """
+    records = {record.item_id: record for record in catalogue.records()}
+    raw = read_interactions(catalogue.folder, known_items={i: record.category for i, record in records.items()})
+    for note in (*raw.examples, *raw.warnings):
+        say(f"  - {note}")
+    if raw.unknown_items or raw.broken:
+        say(
+            f"{raw.file}: {raw.rows_read:,} rows; left out {raw.unknown_items:,} of items that the catalogue does not have "
+            f"and {raw.broken:,} broken ones"
+        )
+    kept = interaction_filter(settings)
+    categories: list[CategoryData] = []
+    excluded: dict[str, str] = {}
+    for name in settings.categories or raw.categories:
+        try:
+            interactions, counts = filter_interactions(raw, category=name, filter=kept, mode=settings.mode)
+            split = (
+                chronological_split(interactions, mode=settings.mode)
+                if settings.interactions.split == "chronological"
+                else leave_one_out_split(interactions)
+            )
+        except RecBenchError as error:
+            if name not in raw.categories:
+                raise
+            excluded[name] = str(error)
+            say(f"left out {name}: {error}")
+            continue
+        first_row = categories[-1].rows.stop if categories else 0
+        categories.append(
+            CategoryData(name=name, split=split, first_row=first_row, counts=counts, statistics=split_statistics(split))
+        )
+        say(f"{name}: {categories[-1].statistics}")
+    if not categories:
+        raise RecBenchError(f"{catalogue.folder}: no category can be benchmarked: {'; '.join(excluded.values())}")
+    item_ids = [item_id for category in categories for item_id in category.split.item_ids]
+    chosen = [records[item_id] for item_id in item_ids]
+    return BenchmarkData(
+        categories=categories,
+        excluded=excluded,
+        item_ids=item_ids,
+        titles=[record.title for record in chosen],
+        image_paths=[catalogue.image_path(record) for record in chosen],
+        groups={
+            "category": [record.category for record in chosen],
+            "brand": [record.attributes.get("brand") for record in chosen],
+        },
+    )
+
+
+def masks(
+    settings: RecBenchSection, data: BenchmarkData, *, missing: MissingModality, rate: float
+) -> dict[Modality, Flags]:
+    """Items that lose each modality, ``[I]`` each; a modality that is not taken away is absent."""
+    if settings.mode == "paper":
+        mask = paper_missing_items(data.item_ids, rate=rate, seed=settings.seeds[0])
+    else:
+        clustered = settings.clustered_by
+        mask = missing_items(
+            data.item_ids,
+            missingness=Missingness(rate=rate, modality=missing, clustered_by=clustered, salt=settings.salt),
+            groups=data.groups[clustered] if clustered else None,
+        )
+    return dict.fromkeys(MODALITIES if missing == "both" else (missing,), mask)
+
+
+def widest_masks(settings: RecBenchSection, data: BenchmarkData) -> dict[Modality, Flags]:
+    """Items that lose each modality at any of the rates, ``[I]`` each: those that completions are wanted of."""
+    widest: dict[Modality, Flags] = {}
+    for missing in settings.missing:
+        for rate in settings.rates:
+            for modality, mask in masks(settings, data, missing=missing, rate=rate).items():
+                widest[modality] = widest.get(modality, False) | mask
+    return widest
+
+
+def interaction_filter(settings: RecBenchSection) -> InteractionFilter:
+    """Of the settings; paper mode has its own."""
+    if settings.mode == "paper":
+        return PAPER_FILTER
+    section = settings.interactions
+    return InteractionFilter(
+        min_rating=section.min_rating,
+        min_per_user=section.min_per_user,
+        min_per_item=section.min_per_item,
+        max_per_user=section.max_per_user,
+    )
+
+
+def true_features(
+    settings: RecBenchSection, data: BenchmarkData, *, say: Say, progress: Progress | None
+) -> Mapping[Modality, Floats]:
+    """Features of titles and images, ``[I, D]`` each; NaN rows for items without."""
+    text = text_features(data.titles, progress=progress, **settings.encoders.text)
+    images = image_features(data.image_paths, mode=settings.mode, progress=progress, **settings.encoders.image)
+    without = int(rows_without_vector(text).sum())
+    if without or images.absent or images.unreadable:
+        say(
+            f"of {len(data.item_ids):,} items {without:,} have no title, {images.absent:,} no image and "
+            f"{images.unreadable:,} an unreadable one: nothing is known of them there, in the ceiling too"
+        )
+    return {"text": text, "image": images.values}

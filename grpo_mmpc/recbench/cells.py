@@ -1,0 +1,229 @@
+"""One cell of the benchmark: one recommender trained on one category with one fill under one seed, and its test scores.
+
+A cell is known by everything its result depends on, inputs by content: finished cells are found again after a kill, by
+other rates and by other checkpoints, and cells of different runs share a folder.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.files import write_whole
+from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split
+
+if TYPE_CHECKING:
+    from grpo_mmpc.recbench.recommenders.recommender import Embeddings
+
+VERSION = 1
+"""Raised whenever the same cell would be scored differently."""
+
+SPLITS, FEATURES, CELLS = "splits", "features", "cells"
+"""Folders of the benchmark's work folder."""
+
+MONITOR = "recall@20"
+"""Chooses the epoch and the grid point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a cell is trained; see ``RecommenderTrainingSection``."""
+
+    max_epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What one training needs; paths are names inside the work folder."""
+
+    category: str
+    recommender: str
+    split: str
+    text: str | None
+    """Features of the items; None where the recommender is not told of them."""
+    image: str | None
+    seed: int
+    mode: str
+    """``corrected`` or ``paper``: in paper mode the grid point is chosen on the test part, and validation items are ranked
+    in the test."""
+    grid: tuple[Mapping[str, Any], ...]
+    training: Training
+
+    @property
+    def key(self) -> str:
+        """Hash over everything the result depends on."""
+        content = {"version": VERSION, **asdict(self)}
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=10).hexdigest()
+
+
+def save_split(folder: Path, split: Split) -> str:
+    """Write a split into the work folder; returns its name, which is that of its content."""
+    arrays = {
+        "user_ids": np.array(split.user_ids, dtype=np.str_),
+        "item_ids": np.array(split.item_ids, dtype=np.str_),
+        **{f"{part}_{side}": getattr(getattr(split, part), side) for part in _PARTS for side in ("users", "items")},
+    }
+    digest = hashlib.blake2b(digest_size=10)
+    for name, array in arrays.items():
+        digest.update(name.encode() + array.tobytes() + str(array.dtype).encode())
+    return _save(folder / SPLITS, digest.hexdigest(), ".npz", lambda path: np.savez(path, **arrays))
+
+
+def save_features(folder: Path, features: Floats) -> str:
+    """Write features ``[I, D]`` into the work folder; returns their name, which is that of their content.
+
+    Raises:
+        RecBenchError: They are not finite: a NaN would rank first in every neighbourhood.
+    """
+    if not np.isfinite(features).all():
+        rows = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        raise RecBenchError(
+            f"features of {len(rows)} items are not finite, the first at row {rows[0]}; fill them first"
+        )
+    values = np.ascontiguousarray(features, dtype=np.float32)
+    digest = hashlib.blake2b(f"{values.shape}".encode() + values.tobytes(), digest_size=10).hexdigest()
+    return _save(folder / FEATURES, digest, ".npy", lambda path: np.save(path, values))
+
+
+def load_split(folder: Path, name: str) -> Split:
+    """Read a split back."""
+    with np.load(folder / SPLITS / name) as arrays:
+        parts = {part: Pairs(users=arrays[f"{part}_users"], items=arrays[f"{part}_items"]) for part in _PARTS}
+        return Split(user_ids=tuple(arrays["user_ids"].tolist()), item_ids=tuple(arrays["item_ids"].tolist()), **parts)
+
+
+def finished(folder: Path, key: str) -> bool:
+    """Whether a cell's result is there."""
+    return (folder / CELLS / f"{key}.json").is_file()
+
+
+def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
+    """Train, choose, test; write ``cells/KEY.parquet`` (a row of scores for each user) and ``cells/KEY.json``.
+
+    Raises:
+        RecBenchError: The recommender cannot be trained on this.
+    """
+    # heavy: imported on use
+    import torch
+
+    from grpo_mmpc.recbench.ranking import FullSort, user_scores
+    from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
+    from grpo_mmpc.recbench.training import TrainingSettings, fit
+
+    started = time.monotonic()
+    split, features = _inputs(folder, cell.split, cell.text, cell.image)
+    spec = RECOMMENDERS[cell.recommender]
+    seen = [split.train] if cell.mode == "paper" else [split.train, split.validation]
+    tested = FullSort(
+        targets=split.test, seen=seen, num_users=split.num_users, num_items=split.num_items, seed=cell.seed
+    )
+
+    def test(embeddings: "Embeddings") -> Mapping[str, Any]:
+        return user_scores(tested.ranks(embeddings), target_users=split.test.users)
+
+    settings = TrainingSettings(**{f.name: getattr(cell.training, f.name) for f in fields(Training)}, monitor=MONITOR)
+    tried: list[dict[str, Any]] = []
+    best: tuple[float, dict[str, Any], Mapping[str, Any]] | None = None
+    for point in cell.grid:
+        generator = torch.Generator(device="cpu").manual_seed(cell.seed)
+        model = spec.build(split, features, generator=generator, device=device, **point)
+        fitted = fit(model, split, settings=settings, seed=cell.seed, device=device)
+        scores = test(fitted.embeddings)
+        report: dict[str, Any] = {
+            "parameters": dict(point),
+            "best_epoch": fitted.best_epoch,
+            "epochs": fitted.epochs,
+            "validation": fitted.validation,
+            "test": float(np.mean(scores[MONITOR])),
+        }
+        tried.append(report)
+        # The flaw of the official protocol: it looks at the test part to choose what is tested.
+        value = report["test"] if cell.mode == "paper" else report["validation"]
+        if best is None or value > best[0]:
+            best = value, report, scores
+    assert best is not None, "a grid has at least one point"
+    _write(folder / CELLS, cell, split, best[2], report=best[1], tried=tried, seconds=time.monotonic() - started)
+
+
+def read_cell(folder: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A finished cell: what its JSON says, and its scores, a column ``[V]`` for each metric and ``user_id``.
+
+    Raises:
+        RecBenchError: It is not there, or cannot be read.
+    """
+    import pyarrow as pa  # heavy: imported on use
+    import pyarrow.parquet as pq
+
+    path = folder / CELLS / f"{key}.json"
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        table = pq.read_table(path.with_suffix(".parquet"))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise RecBenchError(f"{path}: cannot be read ({error}); remove it and run again") from error
+    return said, {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+_PARTS = ("train", "validation", "test")
+
+
+@lru_cache(maxsize=4)
+def _inputs(folder: Path, split: str, text: str | None, image: str | None) -> tuple[Split, ItemFeatures]:
+    """A worker runs many cells of one category one after the other."""
+    loaded = {
+        modality: None if name is None else np.load(folder / FEATURES / name)
+        for modality, name in (("text", text), ("image", image))
+    }
+    return load_split(folder, split), ItemFeatures(**loaded)
+
+
+def _write(
+    folder: Path,
+    cell: Cell,
+    split: Split,
+    scores: Mapping[str, Any],
+    *,
+    report: Mapping[str, Any],
+    tried: list[dict[str, Any]],
+    seconds: float,
+) -> None:
+    import pyarrow as pa  # heavy: imported on use
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    users = np.unique(split.test.users)
+    columns = {"user_id": [split.user_ids[user] for user in users]} | {
+        name: np.asarray(values, dtype=np.float32) for name, values in scores.items()
+    }
+    partial = folder / f"{cell.key}.parquet.partial"
+    pq.write_table(pa.table(columns), partial)
+    partial.replace(folder / f"{cell.key}.parquet")
+    said = {
+        "cell": asdict(cell),
+        **report,
+        "tried": tried,
+        "means": {name: float(np.mean(values)) for name, values in scores.items()},
+        "users": len(users),
+        "seconds": round(seconds, 3),
+    }
+    # Last: a cell is finished when this file is there.
+    write_whole(folder / f"{cell.key}.json", json.dumps(said, indent=1) + "\n")
+
+
+def _save(folder: Path, name: str, suffix: str, write: Any) -> str:
+    path = folder / f"{name}{suffix}"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{name}.partial{suffix}"
+        write(partial)
+        partial.replace(path)
+    return path.name

@@ -1,0 +1,154 @@
+"""Which cells a benchmark consists of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from grpo_mmpc.config import RecBenchSection
+from grpo_mmpc.recbench.benchmark_data import BenchmarkData
+from grpo_mmpc.recbench.cells import Cell, Training
+from grpo_mmpc.recbench.filled_features import COMPLETED, Completion, Coverage, FilledFeatures, Filling
+from grpo_mmpc.recbench.recommenders.table import recommender
+from grpo_mmpc.recbench.records import MODALITIES, Modality
+
+RANDOM_FILLS = ("random_paper", "random_matched")
+NO_MISSING, DROP_MODALITY, ID_ONLY = "no_missing", "drop_modality", "id_only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """What is compared within a group: a fill, or a recommender that is told nothing of the items."""
+
+    name: str
+    cells: dict[int, dict[str, Cell]]
+    """By seed and category."""
+    coverage: dict[Modality, Coverage]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One recommender, one modality taken away, one rate: within it methods can be compared."""
+
+    recommender: str
+    missing: str
+    rate: float
+    methods: list[Method]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Of all methods; those that a method shares with another one are named twice."""
+        return [
+            cell for method in self.methods for by_category in method.cells.values() for cell in by_category.values()
+        ]
+
+
+def plan(
+    settings: RecBenchSection,
+    data: BenchmarkData,
+    filling: Filling,
+    completions: Sequence[Completion],
+    *,
+    splits: Mapping[str, str],
+    show: Callable[[int, int], None],
+) -> list[Group]:
+    """Write the features of every fill, and name all cells.
+
+    Args:
+        settings: Of the benchmark.
+        data: Its items.
+        filling: Its fills.
+        completions: What stands for the fill ``completed``.
+        splits: By category, the name of its split in the work folder.
+        show: Called with (groups planned, groups in all).
+    """
+    with_features: list[str] = [name for name in settings.recommenders if recommender(name).uses_features]
+    floors = [name for name in settings.recommenders if name not in with_features]
+    groups: list[Group] = []
+    total = len(settings.missing) * len(settings.rates)
+
+    def cells(name: str, features: Callable[[int], FilledFeatures]) -> dict[int, dict[str, Cell]]:
+        by_seed = {}
+        for seed in settings.seeds:
+            files = features(seed).files
+            by_seed[seed] = {
+                category: _cell(settings, name, category, splits[category], files[category], seed=seed)
+                for category in files
+            }
+        return by_seed
+
+    told_nothing = filling.whole(without=MODALITIES)
+    shared = [Method(name=name, cells=cells(name, lambda _: told_nothing), coverage={}) for name in floors]
+    for done, (missing, rate) in enumerate((m, r) for m in settings.missing for r in settings.rates):
+        show(done, total)
+        found: dict[str, dict[int, FilledFeatures]] = {}
+        for fill in fill_names(settings, completions):
+            found[fill] = {}
+            for seed in settings.seeds:
+                # Only random fills differ by seed.
+                first = found[fill].get(settings.seeds[0])
+                if first is not None and fill not in RANDOM_FILLS:
+                    found[fill][seed] = first
+                else:
+                    found[fill][seed] = _features(filling, fill, completions, missing=missing, rate=rate, seed=seed)
+        for name in with_features or [""]:
+            methods = [
+                Method(
+                    name=fill,
+                    cells=cells(name, lambda seed, of=by_seed: of[seed]),  # type: ignore[misc]
+                    coverage=by_seed[settings.seeds[0]].coverage,
+                )
+                for fill, by_seed in found.items()
+                if name and not (name == "mmgcn" and _tells_nothing(by_seed[settings.seeds[0]]))
+            ]
+            groups.append(Group(recommender=name, missing=missing, rate=rate, methods=methods + shared))
+    show(total, total)
+    return groups
+
+
+def fill_names(settings: RecBenchSection, completions: Sequence[Completion]) -> list[str]:
+    """Fills of the settings, with the completions that are there in place of ``completed``."""
+    names: list[str] = []
+    for fill in settings.fills:
+        names += [f"{COMPLETED}{completion.name}" for completion in completions] if fill == "completed" else [fill]
+    return names
+
+
+def _features(
+    filling: Filling, fill: str, completions: Sequence[Completion], *, missing: str, rate: float, seed: int
+) -> FilledFeatures:
+    taken: tuple[Modality, ...] = MODALITIES if missing == "both" else (missing,)  # type: ignore[assignment]
+    if fill == NO_MISSING:
+        return filling.whole()
+    if fill == ID_ONLY:
+        return filling.whole(without=MODALITIES)
+    if fill == DROP_MODALITY:
+        return filling.whole(without=taken)
+    if fill.startswith(COMPLETED):
+        completion = next(one for one in completions if f"{COMPLETED}{one.name}" == fill)
+        return filling.filled("completed", missing=missing, rate=rate, seed=seed, completion=completion)  # type: ignore[arg-type]
+    return filling.filled(fill, missing=missing, rate=rate, seed=seed)  # type: ignore[arg-type]
+
+
+def _tells_nothing(features: FilledFeatures) -> bool:
+    return all(name is None for files in features.files.values() for name in files.values())
+
+
+def _cell(
+    settings: RecBenchSection, name: str, category: str, split: str, files: Mapping[Modality, str | None], *, seed: int
+) -> Cell:
+    spec, section = recommender(name), settings.training
+    return Cell(
+        category=category,
+        recommender=name,
+        split=split,
+        text=files["text"],
+        image=files["image"],
+        seed=seed,
+        mode=settings.mode,
+        grid=tuple(spec.combinations()) if section.grid == "published" else (dict(spec.defaults),),
+        training=Training(
+            max_epochs=section.max_epochs,
+            patience=section.patience,
+            batch_size=section.batch_size,
+            learning_rate=section.learning_rate,
+        ),
+    )

@@ -1,0 +1,137 @@
+"""BM3 (Zhou et al. 2023, "Bootstrap Latent Representations for Multi-Modal Recommendation", WWW, arXiv 2207.05969)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from grpo_mmpc.recbench.graphs import distinct, interaction_matrix, layer_mean, node_table, symmetric_graph, take
+from grpo_mmpc.recbench.recommenders.projections import linear, projected_modalities
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.records import ItemFeatures, Split
+
+
+def build(
+    split: Split,
+    features: ItemFeatures,
+    *,
+    generator: torch.Generator,
+    device: str,
+    embedding_dim: int = 64,
+    layers: int = 1,
+    dropout: float = 0.5,
+    reg: float = 0.1,
+    cl_weight: float = 2.0,
+    trainable_features: bool = False,
+) -> "BM3":
+    """A BM3 of the training part. Published grid: ``layers`` {1, 2} x ``dropout`` {0.3, 0.5} x ``reg`` {0.1, 0.01}.
+
+    Args:
+        split: Its training part makes the graph.
+        features: A modality that is None has no part in the model; without any, the losses on IDs remain.
+        generator: Of the initial parameters.
+        device: Where the model lives.
+        embedding_dim: D.
+        layers: Propagations on the user-item graph.
+        dropout: Share of a target's numbers that are zeroed.
+        reg: Weight of the squared lengths of the batch's vectors.
+        cl_weight: Weight of the losses on features; the paper's formula has 1, its published settings 2.
+        trainable_features: Lets training change the features themselves, as the published toolbox does. In the paper they are
+            input. When they are trained, an item whose features are missing gets some after all.
+    """
+    return BM3(
+        split,
+        features,
+        generator=generator,
+        device=device,
+        embedding_dim=embedding_dim,
+        layers=layers,
+        dropout=dropout,
+        reg=reg,
+        cl_weight=cl_weight,
+        trainable_features=trainable_features,
+    )
+
+
+class BM3(Recommender):
+    """Learns without negatives: each view of a pair predicts the other, a dropped-out and detached one.
+
+    As published, losses on features have constant targets, and scores take no features: what features say reaches the ranking
+    only by way of the predictor, one D x D matrix that all users and items share. Expect fills to differ little under BM3.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        features: ItemFeatures,
+        *,
+        generator: torch.Generator,
+        device: str,
+        embedding_dim: int,
+        layers: int,
+        dropout: float,
+        reg: float,
+        cl_weight: float,
+        trainable_features: bool,
+    ) -> None:
+        super().__init__()
+        self.num_users, self.num_items = split.num_users, split.num_items
+        self.layers, self.dropout, self.reg, self.cl_weight = layers, dropout, reg, cl_weight
+        taken = interaction_matrix(split.train, num_users=self.num_users, num_items=self.num_items)
+        self.graph = symmetric_graph(taken, device=device)
+        self.nodes = node_table(
+            num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
+        )
+        self.predictor = linear(embedding_dim, embedding_dim, generator=generator, device=device)
+        self.modalities = projected_modalities(
+            features,
+            dim=embedding_dim,
+            generator=generator,
+            device=device,
+            trainable_features=trainable_features,
+        )
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
+        """Graph reconstruction + ``cl_weight`` (inter-modality alignment + intra-modality masking) + ``reg`` lengths.
+
+        With ``C`` the negative cosine, ``h~`` the prediction of a vector and ``h.`` a vector with dropout and without gradient:
+        ``C(h~_u, h._i) + C(h~_i, h._u)``, for each modality ``C(h~_m, h._i) + C(h~_m, h._m)``, and ``|h_u|^2 + |h_i|^2``, each a mean
+        over the batch's pairs. The paper's formula takes lengths of the pair at hand; the published toolbox takes whole
+        tables in every batch, unsquared and divided by the number of items, which is next to nothing. Cosines are turned into
+        ``1 - cosine``, which changes no gradient. Dropout is drawn once for each user and item of a batch.
+        """
+        user_rows, (user_at,) = distinct(users)
+        item_rows, (item_at,) = distinct(positives)
+        final = self._final(torch.cat([user_rows, item_rows + self.num_users]), num_users=len(user_rows))
+        item_at_final = item_at + len(user_rows)
+        predicted, target = functional.normalize(self.predictor(final)), self._target(final, generator)
+        cosines = (take(predicted, user_at) * target[item_at_final]).sum(dim=1)  # [B]
+        cosines = cosines + (take(predicted, item_at_final) * target[user_at]).sum(dim=1)
+        total = 2 - cosines.mean()
+        # A mean over pairs is a mean over their different items, each as often as it comes.
+        share = torch.bincount(item_at, minlength=len(item_rows)) / len(item_at)
+        for modality in self.modalities.values():
+            vectors = modality(item_rows)
+            both = target[len(user_rows) :] + self._target(vectors, generator)
+            aligned = (functional.normalize(self.predictor(vectors)) * both).sum(dim=1)
+            total = total + self.cl_weight * (2 - aligned @ share)
+        if self.reg:
+            squares = final.square().sum(dim=1)
+            total = total + self.reg * (squares[user_at].mean() + squares[item_at_final].mean())
+        return total
+
+    @torch.no_grad()
+    def embeddings(self) -> Embeddings:
+        """Predictions of all users and items: the paper ranks by the inner products of those."""
+        final = self.predictor(self._final(None, num_users=self.num_users))
+        return Embeddings(users=final[: self.num_users], items=final[self.num_users :])
+
+    def _final(self, rows: Tensor | None, *, num_users: int) -> Tensor:
+        """Mean over layers, and on top of it an item's own embedding (the paper's residual connection)."""
+        mean = layer_mean(self.graph, self.nodes, layers=self.layers, rows=rows)
+        own = self.nodes if rows is None else take(self.nodes, rows)
+        return torch.cat([mean[:num_users], mean[num_users:] + own[num_users:]])
+
+    def _target(self, vectors: Tensor, generator: torch.Generator) -> Tensor:
+        """Unit vectors with dropout: a cosine asks for no rescaling."""
+        noise = torch.rand(vectors.shape, generator=generator, device=generator.device).to(vectors.device)
+        return functional.normalize(vectors.detach() * (noise >= self.dropout))

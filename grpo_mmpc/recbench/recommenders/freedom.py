@@ -1,0 +1,171 @@
+"""FREEDOM, which freezes one graph and denoises the other.
+
+Zhou & Shen 2023, "A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal Recommendation", ACM Multimedia,
+arXiv 2211.06924.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from grpo_mmpc.recbench.graphs import (
+    SparseGraph,
+    distinct,
+    drop_edges,
+    interaction_matrix,
+    layer_mean,
+    neighbour_matrix,
+    node_table,
+    symmetric_graph,
+    take,
+)
+from grpo_mmpc.recbench.recommenders.projections import projected_modalities
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.records import ItemFeatures, Split
+
+
+def build(
+    split: Split,
+    features: ItemFeatures,
+    *,
+    generator: torch.Generator,
+    device: str,
+    embedding_dim: int = 64,
+    dropout: float = 0.8,
+    reg: float = 1e-3,
+    knn: int = 10,
+    item_layers: int = 1,
+    user_item_layers: int = 2,
+    image_weight: float = 0.1,
+    trainable_features: bool = False,
+) -> "Freedom":
+    """A FREEDOM of the training part. Published grid: ``dropout`` {0.8, 0.9} x ``reg`` {0, 1e-5, 1e-4, 1e-3}.
+
+    Args:
+        split: Its training part makes the user-item graph.
+        features: Make the item-item graph. The weight of a modality that is None goes to the other one; without any
+            modality a LightGCN with dropped edges remains.
+        generator: Of the initial parameters.
+        device: Where the model lives.
+        embedding_dim: D.
+        dropout: Share of user-item edges left out of an epoch.
+        reg: Weight of the ranking losses on features.
+        knn: Neighbours of an item, itself among them.
+        item_layers: Propagations on the item-item graph.
+        user_item_layers: Propagations on the user-item graph.
+        image_weight: Of the image graph; the text graph gets the rest.
+        trainable_features: Lets training change the features that are projected, as the published toolbox does; the graph stays
+            frozen either way. In the paper they are input.
+    """
+    return Freedom(
+        split,
+        features,
+        generator=generator,
+        device=device,
+        embedding_dim=embedding_dim,
+        dropout=dropout,
+        reg=reg,
+        knn=knn,
+        item_layers=item_layers,
+        user_item_layers=user_item_layers,
+        image_weight=image_weight,
+        trainable_features=trainable_features,
+    )
+
+
+class Freedom(Recommender):
+    """Embeddings averaged over a thinned user-item graph, and over a frozen graph of items that look alike."""
+
+    def __init__(
+        self,
+        split: Split,
+        features: ItemFeatures,
+        *,
+        generator: torch.Generator,
+        device: str,
+        embedding_dim: int,
+        dropout: float,
+        reg: float,
+        knn: int,
+        item_layers: int,
+        user_item_layers: int,
+        image_weight: float,
+        trainable_features: bool,
+    ) -> None:
+        super().__init__()
+        self.num_users, self.num_items = split.num_users, split.num_items
+        self.dropout, self.reg, self.device = dropout, reg, device
+        self.item_layers, self.user_item_layers = item_layers, user_item_layers
+        self.taken = interaction_matrix(split.train, num_users=self.num_users, num_items=self.num_items)
+        self.graph = symmetric_graph(self.taken, device=device)
+        self.thinned = self.graph
+        self.item_graph = item_graph(features, knn=knn, image_weight=image_weight, device=device)
+        self.nodes = node_table(
+            num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
+        )
+        self.modalities = projected_modalities(
+            features,
+            dim=embedding_dim,
+            generator=generator,
+            device=device,
+            trainable_features=trainable_features,
+        )
+
+    def start_epoch(self, generator: torch.Generator) -> None:
+        """Draws the user-item edges of the epoch and normalises what is left anew."""
+        if self.dropout:
+            kept = drop_edges(self.taken, dropout=self.dropout, generator=generator)
+            self.thinned = symmetric_graph(kept, device=self.device)
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
+        """BPR on final vectors, and ``reg`` times BPR of final users on each modality's projected items.
+
+        The paper has no other regulariser. Projected are the features of the batch's items alone.
+        """
+        user_rows, (user_at,) = distinct(users)
+        item_rows, (positive_at, negative_at) = distinct(positives, negatives)
+        rows = torch.cat([user_rows, item_rows + self.num_users])
+        mean = layer_mean(self.thinned, self.nodes, layers=self.user_item_layers, rows=rows)
+        user, item = take(mean, user_at), mean[len(user_rows) :]
+        if self.item_graph is not None:
+            item = item + self._alike(self.item_graph, rows=item_rows)
+        views, weights = [item], [1.0]
+        if self.reg:
+            views += [modality(item_rows) for modality in self.modalities.values()]
+            weights += [self.reg] * len(self.modalities)
+        shown = torch.cat(views, dim=1)  # [R, V * D]: rows are picked once for all views
+        margins = (take(shown, positive_at) - take(shown, negative_at)).view(len(users), len(views), -1)
+        losses = -functional.logsigmoid((user[:, None] * margins).sum(dim=2)).mean(dim=0)  # [V]
+        return losses @ losses.new_tensor(weights)
+
+    @torch.no_grad()
+    def embeddings(self) -> Embeddings:
+        """Final vectors on the whole user-item graph."""
+        mean = layer_mean(self.graph, self.nodes, layers=self.user_item_layers)
+        users, items = mean[: self.num_users], mean[self.num_users :]
+        return Embeddings(users=users, items=items if self.item_graph is None else items + self._alike(self.item_graph))
+
+    def _alike(self, graph: SparseGraph, *, rows: Tensor | None = None) -> Tensor:
+        """What the items that look alike are, after ``item_layers`` steps; of some items, or of all."""
+        vectors = self.nodes[self.num_users :]
+        for _ in range(self.item_layers - 1):
+            vectors = graph.propagate(vectors)
+        if self.item_layers == 0:
+            return vectors if rows is None else take(vectors, rows)
+        return graph.propagate(vectors) if rows is None else graph.propagate_to(rows, vectors)
+
+
+def item_graph(features: ItemFeatures, *, knn: int, image_weight: float, device: str) -> SparseGraph | None:
+    """Weighted sum of the modalities' neighbour graphs ``[I, I]``; None without any modality.
+
+    An item that lacks a modality has no neighbours in that one's graph, and keeps those of the other.
+    """
+    parts = [
+        weight * neighbour_matrix(values, knn=knn, device=device)
+        for values, weight in (
+            (features.text, 1.0 if features.image is None else 1.0 - image_weight),
+            (features.image, 1.0 if features.text is None else image_weight),
+        )
+        if values is not None
+    ]
+    return SparseGraph(sum(parts[1:], parts[0]).tocsr(), device=device) if parts else None

@@ -1,0 +1,63 @@
+"""LightGCN (He et al. 2020, "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation", SIGIR)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from grpo_mmpc.recbench.graphs import distinct, interaction_matrix, layer_mean, node_table, symmetric_graph, take
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.records import ItemFeatures, Split
+
+
+def build(
+    split: Split,
+    features: ItemFeatures,
+    *,
+    generator: torch.Generator,
+    device: str,
+    embedding_dim: int = 64,
+    layers: int = 3,
+    reg: float = 1e-4,
+) -> "LightGCN":
+    """A LightGCN of the training part; features are not looked at.
+
+    The paper searches ``layers`` in {1, 2, 3, 4} and ``reg`` in {1e-6, 1e-5, ..., 1e-2}; three layers and 1e-4 serve it in most
+    cases (its section 4.1).
+    """
+    return LightGCN(split, generator=generator, device=device, embedding_dim=embedding_dim, layers=layers, reg=reg)
+
+
+class LightGCN(Recommender):
+    """Embeddings of users and items, averaged over neighbours up to ``layers`` steps away; knows no features."""
+
+    def __init__(
+        self, split: Split, *, generator: torch.Generator, device: str, embedding_dim: int, layers: int, reg: float
+    ) -> None:
+        super().__init__()
+        self.num_users, self.num_items = split.num_users, split.num_items
+        self.layers, self.reg = layers, reg
+        taken = interaction_matrix(split.train, num_users=self.num_users, num_items=self.num_items)
+        self.graph = symmetric_graph(taken, device=device)
+        self.nodes = node_table(
+            num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
+        )
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
+        """BPR on the final vectors plus ``reg`` times the squares of the batch's trained ones (Eq. 15).
+
+        Halved and divided by the batch size, as the authors' code has it, so that ``reg`` means what it does there.
+        """
+        batch = distinct(users, positives + self.num_users, negatives + self.num_users)
+        final = layer_mean(self.graph, self.nodes, layers=self.layers, rows=batch.rows)
+        user, positive, negative = (take(final, at) for at in batch.at)
+        ranking = -functional.logsigmoid((user * (positive - negative)).sum(dim=1)).mean()
+        if not self.reg:
+            return ranking
+        squares = take(self.nodes, batch.rows).square().sum(dim=1)  # [R]
+        return ranking + self.reg * sum(squares[at].mean() for at in batch.at) / 2
+
+    @torch.no_grad()
+    def embeddings(self) -> Embeddings:
+        """Final vectors of the whole graph (Eq. 4); their inner products are the scores (Eq. 5)."""
+        final = layer_mean(self.graph, self.nodes, layers=self.layers)
+        return Embeddings(users=final[: self.num_users], items=final[self.num_users :])

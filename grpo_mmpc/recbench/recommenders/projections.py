@@ -1,0 +1,77 @@
+"""Features of items, brought to the length of embeddings."""
+
+import torch
+from torch import Tensor, nn
+
+from grpo_mmpc.recbench.graphs import take
+from grpo_mmpc.recbench.records import Floats, ItemFeatures
+
+
+class ProjectedFeatures(nn.Module):
+    """One modality of the items, brought to the length of embeddings: ``h_m = e_m W_m + b_m``."""
+
+    features: Tensor
+
+    def __init__(
+        self,
+        features: Floats,
+        *,
+        dim: int,
+        generator: torch.Generator,
+        device: str,
+        trainable_features: bool,
+    ) -> None:
+        super().__init__()
+        values = torch.from_numpy(features).to(device)
+        if trainable_features:
+            self.features = nn.Parameter(values.clone())
+        else:
+            self.register_buffer("features", values, persistent=False)
+        self._memory: Tensor | None = None
+        self.projection = linear(features.shape[1], dim, generator=generator, device=device)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Of the items asked for alone, ``[N, D]``; differentiate it before asking for others."""
+        rows = take(self.features, items) if self.features.requires_grad else self._picked(items)
+        projected: Tensor = self.projection(rows)
+        return projected
+
+    def _picked(self, items: Tensor) -> Tensor:
+        """Features in memory that is kept: to ask the system for it anew in every batch costs more than to fill it."""
+        if self._memory is None or len(self._memory) < len(items):
+            self._memory = self.features.new_empty(len(items), self.features.shape[1])
+        return torch.index_select(self.features, 0, items, out=self._memory[: len(items)])
+
+
+def linear(num_in: int, num_out: int, *, generator: torch.Generator, device: str, bias: bool = True) -> nn.Linear:
+    """A linear layer, weights Xavier-normal and bias zero, drawn from the generator and from nothing else."""
+    layer = nn.Linear(num_in, num_out, bias=bias, device="meta").to_empty(device=generator.device)
+    nn.init.xavier_normal_(layer.weight, generator=generator)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer.to(device)
+
+
+def projected_modalities(
+    features: ItemFeatures,
+    *,
+    dim: int,
+    generator: torch.Generator,
+    device: str,
+    trainable_features: bool,
+) -> nn.ModuleDict:
+    """The modalities there are, by name."""
+    given = {"text": features.text, "image": features.image}
+    return nn.ModuleDict(
+        {
+            name: ProjectedFeatures(
+                values,
+                dim=dim,
+                generator=generator,
+                device=device,
+                trainable_features=trainable_features,
+            )
+            for name, values in given.items()
+            if values is not None
+        }
+    )

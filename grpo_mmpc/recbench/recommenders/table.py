@@ -1,0 +1,137 @@
+"""The recommenders by name, with the hyper-parameters that are tried for each.
+
+Their modules are imported when one is built: a list of names should not cost the import of PyTorch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.errors import RecBenchError
+
+if TYPE_CHECKING:
+    from grpo_mmpc.recbench.recommenders.recommender import Recommender
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecommenderSpec:
+    """One recommender."""
+
+    name: str
+    build: "Callable[..., Recommender]"
+    """``build(split, features, *, generator, device, embedding_dim=64, **hyperparameters)``."""
+    grid: Mapping[str, Sequence[Any]]
+    """Values that are tried on the validation part, all combinations."""
+    defaults: Mapping[str, Any]
+    """Values where nothing is tried; those that the grid does not name always hold."""
+    uses_features: bool
+    is_trained: bool
+    """False for floors, which have nothing to learn."""
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """Every point of the grid, with the defaults that it leaves alone."""
+        return [
+            {**self.defaults, **dict(zip(self.grid, values, strict=True))} for values in product(*self.grid.values())
+        ]
+
+
+def recommender(name: str) -> RecommenderSpec:
+    """The recommender of that name.
+
+    Raises:
+        RecBenchError: There is none.
+    """
+    if name not in RECOMMENDERS:
+        near = get_close_matches(name, RECOMMENDERS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise RecBenchError(f"unknown recommender {name!r}{meant} (there are: {', '.join(RECOMMENDERS)})")
+    return RECOMMENDERS[name]
+
+
+def _built_by(module: str, function: str) -> "Callable[..., Recommender]":
+    def build(*arguments: Any, **options: Any) -> "Recommender":
+        made: Recommender = getattr(import_module(f"grpo_mmpc.recbench.recommenders.{module}"), function)(
+            *arguments, **options
+        )
+        return made
+
+    return build
+
+
+_L2 = (2.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
+
+# Grids of the published run scripts (of the papers for those they do not run); what a grid does not name is under defaults.
+_SPECS = (
+    RecommenderSpec(
+        name="vbpr",
+        build=_built_by("vbpr", "build"),
+        grid={"reg": _L2},
+        defaults={"reg": 0.01},
+        uses_features=True,
+        is_trained=True,
+    ),
+    RecommenderSpec(
+        name="bm3",
+        build=_built_by("bm3", "build"),
+        grid={"layers": (1, 2), "dropout": (0.3, 0.5), "reg": (0.1, 0.01)},
+        defaults={"layers": 1, "dropout": 0.5, "reg": 0.1, "cl_weight": 2.0},
+        uses_features=True,
+        is_trained=True,
+    ),
+    RecommenderSpec(
+        name="freedom",
+        build=_built_by("freedom", "build"),
+        grid={"dropout": (0.8, 0.9), "reg": (0.0, 1e-5, 1e-4, 1e-3)},
+        defaults={
+            **{"dropout": 0.8, "reg": 1e-3},
+            **{"knn": 10, "item_layers": 1, "user_item_layers": 2, "image_weight": 0.1},
+        },
+        uses_features=True,
+        is_trained=True,
+    ),
+    RecommenderSpec(
+        name="mmgcn",
+        build=_built_by("mmgcn", "build"),
+        grid={"reg": (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
+        defaults={"layers": 2, "reg": 1e-3},
+        uses_features=True,
+        is_trained=True,
+    ),
+    RecommenderSpec(
+        name="lightgcn",
+        build=_built_by("lightgcn", "build"),
+        grid={"layers": (1, 2, 3), "reg": (1e-2, 1e-3, 1e-4)},
+        defaults={"layers": 3, "reg": 1e-4},
+        uses_features=False,
+        is_trained=True,
+    ),
+    RecommenderSpec(
+        name="bpr",
+        build=_built_by("bpr", "build"),
+        grid={"reg": _L2},
+        defaults={"reg": 0.01},
+        uses_features=False,
+        is_trained=True,
+    ),
+    RecommenderSpec(
+        name="most_popular",
+        build=_built_by("floors", "build_most_popular"),
+        grid={},
+        defaults={},
+        uses_features=False,
+        is_trained=False,
+    ),
+    RecommenderSpec(
+        name="random",
+        build=_built_by("floors", "build_random"),
+        grid={},
+        defaults={},
+        uses_features=False,
+        is_trained=False,
+    ),
+)
+
+RECOMMENDERS: dict[str, RecommenderSpec] = {spec.name: spec for spec in _SPECS}

@@ -1,0 +1,262 @@
+"""Reads finished cells, compares methods within groups, and writes ``results.json`` and ``results.csv``."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.files import write_whole
+from grpo_mmpc.recbench.cells import finished, read_cell
+from grpo_mmpc.recbench.judgement import Comparison, Judged, Scores, judge, with_verdicts
+from grpo_mmpc.recbench.plan import NO_MISSING, Group, Method
+from grpo_mmpc.statistics.crossed import Estimate
+
+METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50))
+SHOWN = ("recall@20", "ndcg@20")
+"""Metrics that are compared, and corrected for together; of the others only levels are written."""
+
+_REFERENCES = ("zeros", "drop_modality", "id_only", NO_MISSING)
+"""What methods are compared with: the first of these that is there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResult:
+    """Methods of one recommender at one rate of one missing modality."""
+
+    recommender: str
+    missing: str
+    rate: float
+    comparisons: dict[str, Comparison]
+    """By metric of ``SHOWN``; empty where nothing finished."""
+    levels: dict[str, dict[str, float]]
+    """By method and metric: mean over seeds and categories."""
+    coverage: dict[str, dict[str, Any]]
+    """By method and modality: masked, covered, reasons."""
+    failures: dict[str, str]
+    """By method: why cells of it have no result."""
+    parameters: dict[str, list[dict[str, Any]]]
+    """By method: grid points that were chosen, with how often."""
+
+
+def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], *, resamples: int) -> list[GroupResult]:
+    """Results of all groups.
+
+    Args:
+        folder: Work folder.
+        groups: What was planned.
+        failures: By key of a cell, why it has no result.
+        resamples: Of the bootstrap over users.
+    """
+    read: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for group in groups:
+        for cell in group.cells:
+            if cell.key not in read and finished(folder, cell.key):
+                read[cell.key] = read_cell(folder, cell.key)
+    results = [_group(group, read, failures, resamples=resamples) for group in groups]
+    # One family: everything that a reader sees together.
+    places = [(i, metric) for i, result in enumerate(results) for metric in result.comparisons]
+    judged = with_verdicts([results[i].comparisons[metric] for i, metric in places])
+    for (i, metric), comparison in zip(places, judged, strict=True):
+        results[i].comparisons[metric] = comparison
+    return results
+
+
+def _group(
+    group: Group,
+    read: Mapping[str, tuple[dict[str, Any], dict[str, Any]]],
+    failures: Mapping[str, str],
+    *,
+    resamples: int,
+) -> GroupResult:
+    names = [method.name for method in group.methods]
+    reference = next((name for name in _REFERENCES if name in names), names[0])
+    comparisons = {}
+    for metric in SHOWN:
+        runs = {method.name: _scores(method, read, metric) for method in group.methods}
+        found = judge(
+            {name: by_seed for name, by_seed in runs.items() if by_seed},
+            metric=metric,
+            reference=reference,
+            ceiling=NO_MISSING if NO_MISSING in names else None,
+            resamples=resamples,
+        )
+        if found is not None:
+            comparisons[metric] = found
+    return GroupResult(
+        recommender=group.recommender,
+        missing=group.missing,
+        rate=group.rate,
+        comparisons=comparisons,
+        levels={method.name: _means(method, read) for method in group.methods},
+        coverage={
+            method.name: {modality: asdict(coverage) for modality, coverage in method.coverage.items()}
+            for method in group.methods
+        },
+        failures=_failures(group.methods, failures),
+        parameters={method.name: _parameters(method, read) for method in group.methods},
+    )
+
+
+def _scores(
+    method: Method, read: Mapping[str, tuple[dict[str, Any], dict[str, Any]]], metric: str
+) -> dict[int, Scores]:
+    found: dict[int, dict[str, Any]] = {}
+    for seed, by_category in method.cells.items():
+        for category, cell in by_category.items():
+            if cell.key in read:
+                found.setdefault(seed, {})[category] = read[cell.key][1][metric]
+    return dict(found)
+
+
+def _means(method: Method, read: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
+    means = [
+        read[cell.key][0]["means"]
+        for by_category in method.cells.values()
+        for cell in by_category.values()
+        if cell.key in read
+    ]
+    return {metric: float(np.mean([one[metric] for one in means])) for metric in METRICS} if means else {}
+
+
+def _failures(methods: Sequence[Method], failures: Mapping[str, str]) -> dict[str, str]:
+    said = {}
+    for method in methods:
+        reasons = [
+            f"{category}, seed {seed}: {failures[cell.key]}"
+            for seed, by_category in method.cells.items()
+            for category, cell in by_category.items()
+            if cell.key in failures
+        ]
+        if reasons:
+            said[method.name] = reasons[0] if len(reasons) == 1 else f"{reasons[0]} (and {len(reasons) - 1} more cells)"
+    return said
+
+
+def _parameters(method: Method, read: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+    counted: dict[str, int] = {}
+    for by_category in method.cells.values():
+        for cell in by_category.values():
+            if cell.key in read:
+                text = json.dumps(read[cell.key][0]["parameters"], sort_keys=True)
+                counted[text] = counted.get(text, 0) + 1
+    return [{**json.loads(text), "cells": count} for text, count in sorted(counted.items(), key=lambda one: -one[1])]
+
+
+def write_results(folder: Path, results: Sequence[GroupResult], *, about: Mapping[str, Any]) -> list[Path]:
+    """Write ``results.json`` (everything) and ``results.csv`` (one row for each group, method and metric).
+
+    Args:
+        folder: Where to.
+        results: See ``collect``.
+        about: What ran: settings, catalogue, statistics, exclusions.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {**about, "groups": [_as_dict(result) for result in results]}
+    written = {
+        "results.json": json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "results.csv": _csv(results),
+    }
+    for name, text in written.items():
+        write_whole(folder / name, text)
+    return [folder / name for name in written]
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What ``results.json`` of a folder says.
+
+    Raises:
+        RecBenchError: It is not there, or is no such file.
+    """
+    path = folder / "results.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecBenchError(f"{path}: cannot be read ({error}); run grpo-mmpc recbench first") from error
+    if not isinstance(content, dict) or "groups" not in content:
+        raise RecBenchError(f"{path} holds no results of the recommendation benchmark")
+    return content
+
+
+def _as_dict(result: GroupResult) -> dict[str, Any]:
+    return {
+        "recommender": result.recommender,
+        "missing": result.missing,
+        "rate": result.rate,
+        "levels": result.levels,
+        "coverage": result.coverage,
+        "failures": result.failures,
+        "parameters": result.parameters,
+        "metrics": {
+            metric: {
+                "reference": comparison.reference,
+                "ceiling": comparison.ceiling,
+                "seeds": comparison.seeds,
+                "categories": comparison.categories,
+                "users": comparison.num_users,
+                "left_out": comparison.left_out,
+                "methods": {judged.fill: _judged(judged) for judged in comparison.fills},
+            }
+            for metric, comparison in result.comparisons.items()
+        },
+    }
+
+
+def _judged(judged: Judged) -> dict[str, Any]:
+    return {
+        "value": judged.level.value,
+        "ci95": _ends(judged.level),
+        "by_seed": {str(seed): value for seed, value in judged.by_seed.items()},
+        "by_category": {
+            name: {"value": found.value, "ci95": _ends(found)} for name, found in judged.by_category.items()
+        },
+        "difference": None if judged.difference is None else judged.difference.value,
+        "difference_ci95": _ends(judged.difference),
+        "p_holm": judged.p_holm,
+        "verdict": judged.verdict,
+        "recovery": None if judged.recovery is None else judged.recovery.value,
+        "recovery_ci95": _ends(judged.recovery),
+    }
+
+
+def _ends(found: Estimate | None) -> list[float] | None:
+    return None if found is None or found.interval is None else list(found.interval)
+
+
+_COLUMNS = (
+    *("recommender", "missing", "rate", "method", "metric", "value", "low", "high", "difference", "difference_low"),
+    *("difference_high", "p_holm", "verdict", "recovery", "recovery_low", "recovery_high", "masked", "covered"),
+)
+
+
+def _csv(results: Sequence[GroupResult]) -> str:
+    """An empty cell where there is no value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for result in results:
+        for method, levels in result.levels.items():
+            coverage = result.coverage.get(method, {}).values()
+            counts = [sum(one["masked"] for one in coverage), sum(one["covered"] for one in coverage)]
+            for metric, value in levels.items():
+                judged = result.comparisons[metric].of(method) if metric in result.comparisons else None
+                found = _judged(judged) if judged is not None else {}
+                row = [
+                    *(found.get("ci95") or (None, None)),
+                    found.get("difference"),
+                    *(found.get("difference_ci95") or (None, None)),
+                    found.get("p_holm"),
+                    found.get("verdict"),
+                    found.get("recovery"),
+                    *(found.get("recovery_ci95") or (None, None)),
+                ]
+                cells = [result.recommender, result.missing, f"{result.rate:g}", method, metric, value, *row, *counts]
+                writer.writerow(
+                    "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells
+                )
+    return text.getvalue()

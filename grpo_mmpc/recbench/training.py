@@ -1,0 +1,209 @@
+"""Training of a recommender on pairs, stopped where the held-out part no longer improves."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench.ranking import FullSort, user_scores
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.records import Split
+from grpo_mmpc.recbench.sampling import NegativeSampler
+
+Progress = Callable[[int, float], None]
+"""Called with the number of epochs done and the monitored score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """How long and how fast; the defaults are the official protocol's."""
+
+    max_epochs: int = 1000
+    patience: int = 20
+    """Evaluations without a better score after which training stops."""
+    batch_size: int = 2048
+    learning_rate: float = 1e-3
+    monitor: str = "recall@20"
+    """Mean over users of this metric of ``user_scores`` chooses the epoch."""
+    evaluate_every: int = 1
+    """Epochs from one evaluation to the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What came of a training."""
+
+    embeddings: Embeddings
+    """Of the best epoch."""
+    best_epoch: int
+    """From 1; 0 where there was nothing to train."""
+    validation: float
+    """The monitored score of the best epoch."""
+    epochs: int
+    """How many were run."""
+    history: list[float] = field(default_factory=list)
+    """The monitored score of every evaluation."""
+
+
+def fit(
+    recommender: Recommender,
+    split: Split,
+    *,
+    settings: TrainingSettings,
+    seed: int,
+    device: str,
+    progress: Progress | None = None,
+    monitor_part: Literal["validation", "test"] = "validation",
+) -> Fitted:
+    """Train with Adam on shuffled mini-batches of the training pairs, one negative for each.
+
+    The same seed gives the same embeddings, bit for bit, on the same machine. A recommender without parameters is only evaluated.
+
+    Args:
+        recommender: On ``device``; left as it is after the last epoch.
+        split: Its training part is learned.
+        settings: How long and how fast.
+        seed: Of shuffling, negatives, dropout and the order of ties.
+        device: ``cpu`` or ``cuda``.
+        progress: Hears of every evaluation.
+        monitor_part: The part that chooses the epoch. ``test`` is a flaw that paper mode may want.
+
+    Raises:
+        RecBenchError: There is nothing to train on or to monitor, or the training left the finite numbers.
+    """
+    cutoff = _cutoff(settings.monitor)
+    targets = split.validation if monitor_part == "validation" else split.test
+    if not len(split.train):
+        raise RecBenchError("the training part of the split has no interaction; the filters left nothing to learn from")
+    if not len(targets):
+        raise RecBenchError(
+            f"the {monitor_part} part of the split has no interaction, so no epoch can be chosen; users need at least three "
+            "interactions for one in each part"
+        )
+    full_sort = FullSort(
+        targets=targets,
+        seen=[split.train],
+        num_users=split.num_users,
+        num_items=split.num_items,
+        seed=seed,
+        max_rank=cutoff,
+    )
+
+    def evaluate(epoch: int) -> float:
+        recommender.eval()
+        try:
+            ranks = full_sort.ranks(recommender.embeddings())
+        except RecBenchError as error:
+            raise RecBenchError(f"epoch {epoch}: {error}") from error
+        scores = user_scores(ranks, target_users=targets.users, cutoffs=(cutoff,))
+        return float(scores[settings.monitor].mean())
+
+    parameters = [parameter for parameter in recommender.parameters() if parameter.requires_grad]
+    if not parameters:
+        value = evaluate(0)
+        return Fitted(embeddings=_kept(recommender), best_epoch=0, validation=value, epochs=0, history=[value])
+    generator = torch.Generator(device=device).manual_seed(seed)
+    users = torch.from_numpy(split.train.users).to(device)
+    items = torch.from_numpy(split.train.items).to(device)
+    sampler = NegativeSampler(split.train, num_users=split.num_users, num_items=split.num_items, device=device)
+    # One pass over the parameters instead of one for each operation of the update; the same arithmetic.
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+    best: Embeddings | None = None
+    history: list[float] = []
+    best_epoch, best_value, since_best, epoch = 0, -math.inf, 0, 0
+    with _deterministic(device):
+        for epoch in range(1, settings.max_epochs + 1):
+            loss = run_epoch(
+                recommender, optimizer, users, items, sampler, generator=generator, batch_size=settings.batch_size
+            )
+            if not math.isfinite(loss):
+                raise RecBenchError(
+                    f"epoch {epoch}: the training loss is {loss}; look for NaN or very large numbers in the features, or lower "
+                    f"the learning rate ({settings.learning_rate})"
+                )
+            if epoch % settings.evaluate_every and epoch != settings.max_epochs:
+                continue
+            value = evaluate(epoch)
+            history.append(value)
+            if progress is not None:
+                progress(epoch, value)
+            if best is None or value > best_value:
+                best, best_epoch, best_value, since_best = _kept(recommender), epoch, value, 0
+            else:
+                since_best += 1
+                if since_best >= settings.patience:
+                    break
+    if best is None:
+        raise RecBenchError(
+            f"max_epochs is {settings.max_epochs}; it must be at least 1 for a recommender that is trained"
+        )
+    return Fitted(embeddings=best, best_epoch=best_epoch, validation=best_value, epochs=epoch, history=history)
+
+
+def run_epoch(
+    recommender: Recommender,
+    optimizer: torch.optim.Optimizer,
+    users: torch.Tensor,
+    items: torch.Tensor,
+    sampler: NegativeSampler,
+    *,
+    generator: torch.Generator,
+    batch_size: int,
+) -> float:
+    """Go through all pairs once, in a random order, and return the mean loss of the batches.
+
+    Args:
+        recommender: What is trained.
+        optimizer: Of its parameters.
+        users: Of the training pairs, ``[N]``.
+        items: Of the training pairs, ``[N]``.
+        sampler: Draws a negative for each pair.
+        generator: Of everything that is random.
+        batch_size: Pairs per step.
+    """
+    recommender.train()
+    recommender.start_epoch(generator)
+    order = torch.randperm(len(users), generator=generator, device=users.device)
+    users, items = users[order], items[order]
+    negatives = sampler.sample(users, generator)
+    total, batches = torch.zeros((), device=users.device), 0
+    for start in range(0, len(users), batch_size):
+        batch = slice(start, start + batch_size)
+        optimizer.zero_grad(set_to_none=True)
+        loss = recommender.loss(users[batch], items[batch], negatives[batch], generator)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach()
+        batches += 1
+    return float(total) / batches  # one wait for the device in an epoch
+
+
+def _cutoff(monitor: str) -> int:
+    metric, _, k = monitor.partition("@")
+    if metric not in ("recall", "ndcg", "precision", "map") or not k.isdecimal() or int(k) < 1:
+        raise RecBenchError(
+            f"cannot monitor {monitor!r}; name a metric and a rank: recall@20, ndcg@10, precision@5, map@50"
+        )
+    return int(k)
+
+
+def _kept(recommender: Recommender) -> Embeddings:
+    """A copy that further training does not change."""
+    recommender.eval()
+    return Embeddings(*(table.detach().clone() for table in recommender.embeddings()))
+
+
+@contextlib.contextmanager
+def _deterministic(device: str) -> Iterator[None]:
+    """On a GPU, sums whose order is not left to chance; on a CPU they are deterministic as they are."""
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if torch.device(device).type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)

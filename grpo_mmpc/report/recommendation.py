@@ -1,0 +1,394 @@
+"""The recommendation benchmark for people: what follows from it in sentences, a page, a section of a run's report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from grpo_mmpc.files import write_whole
+from grpo_mmpc.report.figures import axis, scale_of, track
+from grpo_mmpc.report.labels import NO_VALUE, date, duration, number, p_value, plural, signed
+from grpo_mmpc.report.rate_lines import Line, rate_lines
+from grpo_mmpc.statistics.verdicts import BETTER, WORSE, Interval
+
+if TYPE_CHECKING:
+    import jinja2
+
+LEAD = "recall@20"
+"""The metric of headlines and pictures."""
+SECOND = "ndcg@20"
+
+_LABELS = {
+    "no_missing": "true {what} (ceiling)",
+    "zeros": "zeros",
+    "mean": "mean",
+    "category_mean": "mean of the category",
+    "random_paper": "random, N(0, 1)",
+    "random_matched": "random, same mean and spread",
+    "nearest_neighbour": "mean of nearest neighbours",
+    "feature_propagation": "feature propagation",
+    "drop_modality": "no {what} at all",
+    "id_only": "no features at all",
+    "bpr": "BPR, no features",
+    "lightgcn": "LightGCN, no features",
+    "most_popular": "most popular",
+    "random": "random order",
+}
+_RECOMMENDERS = {
+    "vbpr": "VBPR",
+    "bm3": "BM3",
+    "freedom": "FREEDOM",
+    "mmgcn": "MMGCN",
+    "": "Recommenders without features",
+}
+_MODALITIES = {"text": "titles", "image": "images", "both": "titles and images"}
+_GLYPHS = {BETTER: "▲", WORSE: "▼", "no evidence": "·", "": "="}
+_COMPLETED = "completed:"
+_HEADLINES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """A value with its interval, as read from a file."""
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineView:
+    """One method in a table."""
+
+    label: str
+    is_reference: bool
+    is_completion: bool
+    level: str
+    second: str
+    change: str
+    change_interval: str
+    p: str
+    verdict: str
+    glyph: str
+    tone: str
+    recovery: str
+    coverage: str
+    levels: Markup
+    forest: Markup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupView:
+    """One recommender at one rate of one missing modality."""
+
+    title: str
+    sentences: list[str]
+    tone: str
+    note: str
+    levels_axis: Markup
+    forest_axis: Markup
+    lines: list[LineView]
+    categories: list[tuple[str, list[str]]]
+    """Lead metric by category, a cell for each line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureView:
+    """Lead metric against missing rate."""
+
+    title: str
+    picture: Markup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecommendationView:
+    """Everything the templates show."""
+
+    groups: list[GroupView]
+    headlines: list[GroupView]
+    """Of every recommender and modality the group in which most is missing, the first few."""
+    pictures: list[PictureView]
+    facts: list[tuple[str, str]]
+    cautions: list[str]
+    reference: str
+
+
+def view(results: Mapping[str, Any]) -> RecommendationView:
+    """What is shown of ``results.json``."""
+    compared = [group for group in results["groups"] if group["metrics"]]
+    groups = [_group(group) for group in compared]
+    widest = {
+        (group["recommender"], group["missing"]): i for i, group in enumerate(compared) if _is_widest(group, compared)
+    }
+    return RecommendationView(
+        groups=groups,
+        headlines=[groups[i] for i in widest.values()][:_HEADLINES],
+        pictures=_pictures(results["groups"]),
+        facts=_facts(results),
+        cautions=_cautions(results),
+        reference=next((line.label for group in groups for line in group.lines if line.is_reference), ""),
+    )
+
+
+def _is_widest(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> bool:
+    alike = [one for one in groups if (one["recommender"], one["missing"]) == (group["recommender"], group["missing"])]
+    return bool(group["rate"] == max(one["rate"] for one in alike))
+
+
+def write_page(results: Mapping[str, Any], path: Path) -> Path:
+    """Write the benchmark's own page; returns its path."""
+    style = resources.files("grpo_mmpc.report")
+    page = _template().render(
+        style="\n".join(style.joinpath(name).read_text("utf-8") for name in ("style.css", "recommendation.css")),
+        shown=view(results),
+        results=results,
+        started=date(str(results.get("finished", ""))),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, page)
+    return path
+
+
+def told(results: Mapping[str, Any], *, colour: bool) -> list[str]:
+    """Tables and sentences for a terminal."""
+    lines: list[str] = []
+    for group in view(results).groups:
+        lines += ["", group.title, group.note, ""]
+        width = max(len(line.label) for line in group.lines)
+        lines.append(
+            f"  {'':{width}}  {'Recall@20':>9}  {'NDCG@20':>8}  {'change':>7}  {'95% interval':>16}  {'p':>7}  "
+            f"{'verdict':<11}  {'recovery':<22}  filled"
+        )
+        for line in group.lines:
+            row = (
+                f"  {line.label:{width}}  {line.level:>9}  {line.second:>8}  {line.change:>7}  {line.change_interval:>16}  "
+                f"{line.p:>7}  {line.verdict:<11}  {line.recovery:<22}  {line.coverage}"
+            ).rstrip()
+            code = {BETTER: "32", WORSE: "31"}.get(line.verdict)
+            lines.append(f"\x1b[{code}m{row}\x1b[0m" if colour and code else row)
+        lines += ["", *(f"  {sentence}" for sentence in group.sentences)]
+    cautions = _cautions(results)
+    return [*lines, "", *(f"note: {caution}" for caution in cautions)] if cautions else lines
+
+
+@cache
+def _template() -> "jinja2.Template":
+    import jinja2  # heavy: imported on use
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("grpo_mmpc", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("recommendation.html")
+
+
+def _group(group: Mapping[str, Any]) -> GroupView:
+    lead = group["metrics"][LEAD]
+    methods, second = lead["methods"], group["metrics"].get(SECOND, lead)["methods"]
+    order = sorted(methods, key=lambda name: (-methods[name]["value"], name))
+    levels = {name: _spot(methods[name]["value"], methods[name]["ci95"]) for name in order}
+    changes = {name: _spot(methods[name]["difference"], methods[name]["difference_ci95"]) for name in order}
+    level_scale, change_scale = scale_of(list(levels.values())), scale_of(list(changes.values()), include=[0.0])
+    what = _MODALITIES[group["missing"]]
+    lines = []
+    for name in order:
+        found = methods[name]
+        is_reference = name == lead["reference"]
+        tone = found["verdict"] if found["verdict"] in (BETTER, WORSE) else "unclear"
+        lines.append(
+            LineView(
+                label=method_label(name, what=what),
+                is_reference=is_reference,
+                is_completion=name.startswith(_COMPLETED),
+                level=number(found["value"]),
+                second=number(second[name]["value"]) if name in second else NO_VALUE,
+                change="reference" if is_reference else signed(found["difference"]),
+                change_interval=_ends(found["difference_ci95"], sign=True),
+                p=p_value(found["p_holm"]),
+                verdict=found["verdict"] or "reference",
+                glyph=_GLYPHS.get(found["verdict"], "?"),
+                tone=tone,
+                recovery=_share(found),
+                coverage=_coverage(group["coverage"].get(name, {})),
+                levels=track(levels[name], scale=level_scale, tone="unclear", difference=False),
+                forest=track(changes[name], scale=change_scale, tone=tone, difference=True),
+            )
+        )
+    tones = {line.tone for line in lines if line.is_completion} & {BETTER, WORSE}
+    return GroupView(
+        title=f"{_RECOMMENDERS.get(group['recommender'], group['recommender'])}, {group['rate']:.0%} of {what} missing",
+        sentences=_sentences(group),
+        tone=tones.pop() if len(tones) == 1 else "unclear",
+        note=f"{plural(lead['users'], 'user')} of {_categories(lead['categories'])}, {plural(len(lead['seeds']), 'seed')}",
+        levels_axis=axis(level_scale),
+        forest_axis=axis(change_scale, signs=True),
+        lines=lines,
+        categories=[
+            (category, [number(methods[name]["by_category"][category]["value"]) for name in order])
+            for category in lead["categories"]
+        ]
+        if len(lead["categories"]) > 1
+        else [],
+    )
+
+
+def method_label(name: str, *, what: str) -> str:
+    """``zeros``, ``completed by qwen``."""
+    if name.startswith(_COMPLETED):
+        return f"completed by {name.removeprefix(_COMPLETED)}"
+    return _LABELS.get(name, name).format(what=what)
+
+
+def _sentences(group: Mapping[str, Any]) -> list[str]:
+    """What the group's numbers support: first of completions, then of the ceiling."""
+    lead = group["metrics"][LEAD]
+    what, methods = _MODALITIES[group["missing"]], lead["methods"]
+    reference = method_label(lead["reference"], what=what)
+    sentences = []
+    for name, found in sorted(methods.items(), key=lambda one: -one[1]["value"]):
+        if not name.startswith(_COMPLETED):
+            continue
+        sentence = f"{_capital(method_label(name, what=what))}: {_verdict_words(found, reference)}"
+        if found["recovery"] is not None:
+            ends = found["recovery_ci95"]
+            within = f" (95% interval {ends[0]:.0%} to {ends[1]:.0%})" if ends else ""
+            sentence += f"; it recovers {found['recovery']:.0%}{within} of what {reference} lose to the true {what}"
+        sentences.append(f"{sentence}.")
+    ceiling = methods.get("no_missing")
+    if ceiling is not None and lead["reference"] != "no_missing":
+        words = f"The true {what}: {_verdict_words(ceiling, reference)}"
+        if ceiling["verdict"] != BETTER:
+            words += f"; where {what} themselves do not help, no completion of them can be shown to, and recovery is not given"
+        sentences.append(f"{words}.")
+    best = max(
+        (name for name in methods if not name.startswith(_COMPLETED) and name != "no_missing"),
+        key=lambda n: methods[n]["value"],
+    )
+    sentences.append(
+        f"The strongest way without a policy is “{method_label(best, what=what)}”, Recall@20 {number(methods[best]['value'])}."
+    )
+    sentences += [f"{method_label(name, what=what)} is left out: {why}." for name, why in lead["left_out"].items()]
+    return sentences
+
+
+def _verdict_words(found: Mapping[str, Any], reference: str) -> str:
+    if found["difference"] is None:
+        return "the reference"
+    ends = found["difference_ci95"]
+    within = (
+        f"{signed(found['difference'])}, 95% interval {_ends(ends, sign=True)}" if ends else signed(found["difference"])
+    )
+    said = {BETTER: "better than", WORSE: "worse than"}.get(found["verdict"])
+    head = f"{said} {reference}" if said else f"{found['verdict']} of a difference to {reference}"
+    return f"Recall@20 {number(found['value'])}, {head} ({within}, corrected p {p_value(found['p_holm'])})"
+
+
+def _pictures(groups: Sequence[Mapping[str, Any]]) -> list[PictureView]:
+    """For every recommender and modality with several rates."""
+    by_subject: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for group in groups:
+        if group["metrics"]:
+            by_subject.setdefault((group["recommender"], group["missing"]), []).append(group)
+    pictures = []
+    for (name, missing), found in by_subject.items():
+        if len({group["rate"] for group in found}) < 2:
+            continue
+        points: dict[str, list[tuple[float, Spot]]] = {}
+        for group in sorted(found, key=lambda one: one["rate"]):
+            for method, one in group["metrics"][LEAD]["methods"].items():
+                spot = _spot(one["value"], one["ci95"])
+                if spot is not None:
+                    points.setdefault(method, []).append((group["rate"], spot))
+        what = _MODALITIES[missing]
+        lines = [
+            Line(
+                label=method_label(method, what=what),
+                kind="completion" if method.startswith(_COMPLETED) else "ceiling" if method == "no_missing" else "fill",
+                points=values,
+            )
+            for method, values in points.items()
+        ]
+        pictures.append(
+            PictureView(
+                title=f"{_RECOMMENDERS.get(name, name)}, Recall@20 by share of missing {what}",
+                picture=rate_lines(lines, label=f"Recall@20 against the share of missing {what}"),
+            )
+        )
+    return pictures
+
+
+def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    categories = results["categories"].values()
+    counts = [
+        ("Categories", str(len(categories))),
+        ("Users", f"{sum(one['split']['users'] for one in categories):,}"),
+        ("Items", f"{sum(one['split']['items'] for one in categories):,}"),
+        ("Training interactions", f"{sum(one['split']['train'] for one in categories):,}"),
+        ("Recommenders trained", f"{results['cells']:,}"),
+    ]
+    return [*counts, ("Time", duration(results["seconds"]))]
+
+
+def _cautions(results: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    told_ = [f"{name} is left out: {why}" for name, why in results["excluded_categories"].items()]
+    if results["mode"] == "paper":
+        told_.insert(
+            0,
+            "Paper mode reproduces the official protocol with its flaws: masked items without a completion keep their true "
+            "vectors, hyper-parameters are chosen on the test part, and the mask differs from process to process.",
+        )
+    told_ += results.get("cautions", [])
+    seen = set()
+    for group in results["groups"]:
+        what = _MODALITIES[group["missing"]]
+        for method, why in group["failures"].items():
+            told_.append(f"{method_label(method, what=what)}, {group['recommender']}: {why}")
+        for method, coverage in group["coverage"].items():
+            for modality, one in coverage.items():
+                if one["covered"] < one["masked"] and method != "zeros":
+                    reasons = "; ".join(f"{count:,} {reason}" for reason, count in one["reasons"].items())
+                    text = (
+                        f"{method_label(method, what=what)} at {group['rate']:.0%}: {one['covered']:,} of {one['masked']:,} "
+                        f"missing {_MODALITIES[modality]} filled, the others stay zero ({reasons})."
+                    )
+                    told_ += [] if text in seen else [text]
+                    seen.add(text)
+    return told_
+
+
+def _spot(value: float | None, ends: Sequence[float] | None) -> Spot | None:
+    return None if value is None else Spot(value=value, interval=Interval(*ends) if ends else None)
+
+
+def _ends(ends: Sequence[float] | None, *, sign: bool) -> str:
+    if not ends:
+        return ""
+    write = signed if sign else number
+    return f"{write(ends[0])} to {write(ends[1])}"
+
+
+def _share(found: Mapping[str, Any]) -> str:
+    if found["recovery"] is None:
+        return ""
+    ends = found["recovery_ci95"]
+    return f"{found['recovery']:.0%}" + (f" ({ends[0]:.0%} to {ends[1]:.0%})" if ends else "")
+
+
+def _coverage(coverage: Mapping[str, Mapping[str, Any]]) -> str:
+    masked = sum(one["masked"] for one in coverage.values())
+    return f"{sum(one['covered'] for one in coverage.values()) / masked:.0%}" if masked else ""
+
+
+def _categories(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else plural(len(names), "category")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

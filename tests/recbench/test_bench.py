@@ -1,0 +1,269 @@
+"""The whole benchmark on small catalogues: what is planned, what is kept after a kill, what reaches a recommender."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench.bench import run_benchmark
+from grpo_mmpc.recbench.benchmark_data import masks, read_benchmark_data, true_features
+from grpo_mmpc.recbench.cells import load_split, read_cell, save_features, save_split
+from grpo_mmpc.recbench.completions import completions_of_catalogues, encoded_completion
+from grpo_mmpc.recbench.engines import run_local, run_ray
+from grpo_mmpc.recbench.filled_features import Filling
+from grpo_mmpc.recbench.results import read_results
+from tests.recbench.catalogues import settings_for, small_catalogue
+
+ensure_importable()
+
+
+def quiet(text: str) -> None:
+    """Nothing is printed."""
+
+
+def here(folder, cells, show):
+    return run_local(folder, cells, parallel=1, device="cpu", show=show)
+
+
+def benchmark(settings, catalogue, folder: Path, *, run_cells=here, complete=lambda data: [], say=quiet):
+    return run_benchmark(
+        settings,
+        catalogue,
+        read_benchmark_data(settings, catalogue, say=say),
+        complete=complete,
+        run_cells=run_cells,
+        work=folder,
+        out=folder,
+        about={"command": "test", "catalogue": "small", "finished": ""},
+        say=say,
+    )
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    return small_catalogue(tmp_path_factory.mktemp("small") / "catalogue")
+
+
+def test_every_fill_recommender_category_and_seed_is_one_cell_and_what_is_equal_is_trained_once(catalogue, tmp_path):
+    settings = settings_for("rates=[0.5,1.0]", "fills=[no_missing,zeros,mean]", "recommenders=[vbpr,most_popular]")
+    outcome = benchmark(settings, catalogue, tmp_path)
+    # Per category and seed: the ceiling once for both rates; zeros and mean at each rate, but at 100 % nothing is left
+    # to take a mean of, so that both are zeros; and the floor once. 2 x 2 x (1 + 2 + 1 + 1).
+    assert outcome.num_cells == 20
+    assert not outcome.failures
+    assert [(group.recommender, group.missing, group.rate) for group in outcome.groups] == [
+        ("vbpr", "text", 0.5),
+        ("vbpr", "text", 1.0),
+    ]
+    mean = outcome.groups[1].coverage["mean"]["text"]
+    assert (mean["masked"], mean["covered"]) == (64, 0)
+
+
+def test_finished_cells_are_not_run_again(catalogue, tmp_path):
+    settings = settings_for("fills=[no_missing,zeros]")
+    runs: list[int] = []
+
+    def stopped_in_the_middle(folder, cells, show):
+        runs.append(len(cells))
+        run_local(folder, cells[:3], parallel=1, device="cpu", show=show)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(settings, catalogue, tmp_path, run_cells=stopped_in_the_middle)
+
+    def counted(folder, cells, show):
+        runs.append(len(cells))
+        return here(folder, cells, show)
+
+    first = benchmark(settings, catalogue, tmp_path, run_cells=counted)
+    second = benchmark(settings, catalogue, tmp_path, run_cells=counted)
+    assert runs == [8, 5]
+    assert first.groups[0].levels == second.groups[0].levels
+
+
+def test_the_same_cells_give_the_same_scores_in_one_process_in_several_and_on_ray(catalogue, tmp_path):
+    settings = settings_for("fills=[no_missing]", "recommenders=[vbpr,bpr]")
+    engines = {
+        "here": here,
+        "processes": partial(run_local, parallel=2, device="cpu"),
+        "ray": partial(run_ray, address=None, parallel=2, gpus_per_cell=0.0),
+    }
+    found = {}
+    for name, engine in engines.items():
+        benchmark(
+            settings,
+            catalogue,
+            tmp_path / name,
+            run_cells=lambda folder, cells, show, run=engine: run(folder, cells, show=show),
+        )
+        keys = sorted(path.stem for path in (tmp_path / name / "cells").glob("*.json"))
+        found[name] = {key: read_cell(tmp_path / name, key)[1] for key in keys}
+    assert len(found["here"]) == 8
+    for name in ("processes", "ray"):
+        assert found[name].keys() == found["here"].keys()
+        for key, columns in found["here"].items():
+            for column, values in columns.items():
+                np.testing.assert_array_equal(found[name][key][column], values)
+
+
+def test_a_cell_that_fails_is_reported_and_the_others_are_compared(catalogue, tmp_path, monkeypatch):
+    settings = settings_for("fills=[zeros,mean,no_missing]", "rates=[0.5]")
+
+    def failing(folder, cells, show):
+        failures = here(folder, cells[1:], show)
+        return failures | {cells[0].key: "training left the finite numbers in epoch 1"}
+
+    outcome = benchmark(settings, catalogue, tmp_path, run_cells=failing)
+    [group] = outcome.groups
+    assert list(group.failures) == ["zeros"]
+    assert "training left the finite numbers in epoch 1" in group.failures["zeros"]
+    # Without zeros there is no reference for it, but the other fills still have levels.
+    assert set(group.levels["mean"]) == {
+        f"{m}@{k}" for m in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50)
+    }
+
+
+def test_results_are_written_for_machines_and_people(catalogue, tmp_path):
+    benchmark(settings_for("fills=[no_missing,zeros]"), catalogue, tmp_path)
+    results = read_results(tmp_path)
+    assert results["suite"] == "recbench"
+    lead = results["groups"][0]["metrics"]["recall@20"]
+    assert lead["users"] == 24
+    assert set(lead["methods"]) == {"zeros", "no_missing"}
+    rows = (tmp_path / "results.csv").read_text().splitlines()
+    assert rows[0].startswith("recommender,missing,rate,method,metric,value,low,high,difference")
+    assert len(rows) == 1 + 2 * 16
+
+
+def test_a_category_with_three_items_is_left_out_with_the_reason(tmp_path):
+    source = small_catalogue(tmp_path / "source", categories=("Bags",))
+    path = tmp_path / "source" / "items.jsonl"
+    tiny = [{"item_id": f"Tiny-{i}", "category": "Tiny", "title": f"tiny thing {i}"} for i in range(3)]
+    path.write_text(path.read_text() + "".join(json.dumps(item) + "\n" for item in tiny))
+    with (tmp_path / "source" / "interactions.jsonl").open("a") as file:
+        for i in range(3):
+            file.write(json.dumps({"user_id": "u", "item_id": f"Tiny-{i}", "timestamp": i, "rating": 5}) + "\n")
+    said: list[str] = []
+    from grpo_mmpc.catalogue import load_catalogue
+
+    catalogue = load_catalogue(source.folder)
+    benchmark(settings_for("fills=[zeros]"), catalogue, tmp_path / "out", say=said.append)
+    assert list(read_results(tmp_path / "out")["excluded_categories"]) == ["Tiny"]
+    assert any(line.startswith("left out Tiny:") for line in said)
+
+
+class TestCompletions:
+    def completion(self, settings, data, values):
+        ordered = [values.get(item_id) for item_id in data.item_ids]
+        exact = np.array([v is not None and v == t for v, t in zip(ordered, data.titles, strict=True)])
+        lacking = [None if v else "malformed completion" for v in ordered]
+        return encoded_completion(
+            settings, "x", texts=ordered, images=None, lacking={"text": lacking}, exact={"text": exact}
+        )
+
+    def filled(self, catalogue, tmp_path, values, *overrides):
+        settings = settings_for(*overrides)
+        data = read_benchmark_data(settings, catalogue, say=quiet)
+        truth = true_features(settings, data, say=quiet, progress=None)
+        filling = Filling(settings, data, truth, work=tmp_path)
+        found = filling.filled(
+            "completed", missing="text", rate=1.0, seed=0, completion=self.completion(settings, data, values)
+        )
+        category = data.categories[0]
+        rows = np.load(tmp_path / "features" / found.files[category.name]["text"])
+        return data, truth["text"][category.rows], rows, found.coverage["text"]
+
+    def test_items_without_a_completion_are_zero_and_counted(self, catalogue, tmp_path):
+        data, truth, rows, coverage = self.filled(catalogue, tmp_path, {"Bags-00": "a red bag"})
+        assert (coverage.masked, coverage.covered) == (64, 1)
+        assert coverage.reasons == {"malformed completion": 63}
+        place = data.categories[0].split.item_ids.index("Bags-00")
+        assert np.linalg.norm(rows[place]) == pytest.approx(1.0, abs=1e-5)
+        assert not np.delete(rows, place, axis=0).any()
+        assert np.abs(rows[place] - truth[place]).max() > 0.01
+
+    def test_in_paper_mode_they_keep_the_truth_which_is_the_flaw_and_is_counted(self, catalogue, tmp_path):
+        data, truth, rows, coverage = self.filled(
+            catalogue, tmp_path, {"Bags-00": "a red bag"}, "mode=paper", "seeds=[999]"
+        )
+        place = data.categories[0].split.item_ids.index("Bags-00")
+        np.testing.assert_array_equal(np.delete(rows, place, axis=0), np.delete(truth, place, axis=0))
+        assert coverage.reasons["kept its true vector (paper mode)"] == 63
+
+    def test_a_completion_that_is_the_title_letter_for_letter_is_no_leak(self, catalogue, tmp_path):
+        _, _, _, coverage = self.filled(catalogue, tmp_path, {"Bags-00": "red bags number 0"})
+        assert coverage.covered == 1
+
+    def test_a_true_vector_that_no_completion_explains_stops_the_benchmark(self, catalogue, tmp_path):
+        settings = settings_for()
+        data = read_benchmark_data(settings, catalogue, say=quiet)
+        truth = true_features(settings, data, say=quiet, progress=None)
+        leaking = self.completion(settings, data, {"Bags-00": "a red bag"})
+        leaking.vectors["text"][:] = truth["text"]
+        with pytest.raises(RecBenchError, match="still have their true vector"):
+            Filling(settings, data, truth, work=tmp_path).filled(
+                "completed", missing="text", rate=1.0, seed=0, completion=leaking
+            )
+
+    def test_a_completed_catalogue_is_measured_beside_the_fills(self, catalogue, tmp_path):
+        completed = tmp_path / "completed"
+        (completed / "images").mkdir(parents=True)
+        lines = [
+            json.dumps({"item_id": i, "category": "Bags", "title": f"some {i}", "image": None})
+            for i in catalogue.items["item_id"]
+            if i != "Mugs-00"
+        ]
+        (completed / "items.jsonl").write_text("\n".join(lines))
+        settings = settings_for("fills=[zeros,completed]")
+        outcome = benchmark(
+            settings,
+            catalogue,
+            tmp_path / "out",
+            complete=partial(completions_of_catalogues, settings, {"mine": completed}, say=quiet),
+        )
+        coverage = outcome.groups[0].coverage["completed:mine"]["text"]
+        assert coverage == {
+            "masked": 64,
+            "covered": 63,
+            "reasons": {"it is not in the completed catalogue": 1},
+        }
+
+
+def test_a_rate_takes_the_same_items_from_every_modality_and_more_at_higher_rates(catalogue):
+    settings = settings_for()
+    data = read_benchmark_data(settings, catalogue, say=quiet)
+    low = masks(settings, data, missing="both", rate=0.2)
+    high = masks(settings, data, missing="text", rate=0.5)
+    np.testing.assert_array_equal(low["text"], low["image"])
+    assert set(high) == {"text"}
+    assert (high["text"] | ~low["text"]).all()
+    assert 0 < low["text"].sum() < high["text"].sum() < len(data.item_ids)
+
+
+def test_training_pairs_of_all_categories_keep_users_and_items_apart(catalogue):
+    data = read_benchmark_data(settings_for(), catalogue, say=quiet)
+    pairs = data.train()
+    first, second = data.categories
+    assert len(pairs) == len(first.split.train) + len(second.split.train)
+    assert pairs.users.max() == first.split.num_users + second.split.num_users - 1
+    assert {data.item_ids[i].split("-")[0] for i in pairs.items[pairs.users >= first.split.num_users]} == {"Mugs"}
+
+
+def test_a_split_comes_back_from_disk_as_it_was(catalogue, tmp_path):
+    split = read_benchmark_data(settings_for(), catalogue, say=quiet).categories[0].split
+    again = load_split(tmp_path, save_split(tmp_path, split))
+    assert again.item_ids == split.item_ids and again.user_ids == split.user_ids
+    for part in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(again, part).items, getattr(split, part).items)
+        np.testing.assert_array_equal(getattr(again, part).users, getattr(split, part).users)
+
+
+def test_features_with_nan_are_refused_by_row(tmp_path):
+    values = np.ones((3, 2), dtype=np.float32)
+    values[1, 0] = np.nan
+    with pytest.raises(RecBenchError, match="features of 1 items are not finite, the first at row 1"):
+        save_features(tmp_path, values)

@@ -1,0 +1,187 @@
+"""BM3 against its formulas written out with dense matrices, and on a world whose features explain tastes."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from grpo_mmpc.recbench.recommenders.bm3 import BM3, build
+from grpo_mmpc.recbench.records import ItemFeatures
+from tests.recbench.test_lightgcn import (
+    NEGATIVES,
+    ORDER,
+    PAIRS,
+    POSITIVES,
+    USERS,
+    assert_equivariant,
+    dense_graph,
+    small_split,
+    taste_recalls,
+)
+from tests.recbench.worlds import paired_interval
+
+FEATURES = ItemFeatures(
+    text=np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32),
+    image=np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32),
+)
+
+
+def model(features: ItemFeatures = FEATURES, *, seed: int = 0, **options: float) -> BM3:
+    generator = torch.Generator().manual_seed(seed)
+    return build(small_split(), features, generator=generator, device="cpu", embedding_dim=5, **options)
+
+
+def given(features: ItemFeatures) -> dict[str, Tensor]:
+    named = {"text": features.text, "image": features.image}
+    return {name: torch.from_numpy(values) for name, values in named.items() if values is not None}
+
+
+def final_vectors(parameters: dict[str, Tensor], *, layers: int) -> tuple[Tensor, Tensor]:
+    nodes, graph = parameters["nodes"], dense_graph(PAIRS)
+    mean = sum((torch.linalg.matrix_power(graph, k) @ nodes for k in range(layers + 1)), torch.zeros(7, 5)) / (
+        layers + 1
+    )
+    return mean[:3], mean[3:] + nodes[3:]
+
+
+def linear(parameters: dict[str, Tensor], name: str, vectors: Tensor) -> Tensor:
+    return vectors @ parameters[f"{name}.weight"].T + parameters[f"{name}.bias"]
+
+
+def dense_loss(
+    parameters: dict[str, Tensor], features: ItemFeatures, *, layers: int, reg: float, cl_weight: float
+) -> Tensor:
+    """Without dropout. Sums over the batch's pairs one by one."""
+    users, items = final_vectors(parameters, layers=layers)
+
+    def predict(vectors: Tensor) -> Tensor:
+        return linear(parameters, "predictor", vectors)
+
+    def distance(online: Tensor, target: Tensor) -> Tensor:
+        return 1 - cosine_similarity(online, target.detach(), dim=0)
+
+    losses = []
+    for u, i in zip(USERS.tolist(), POSITIVES.tolist(), strict=True):
+        loss = distance(predict(users[u]), items[i]) + distance(predict(items[i]), users[u])
+        for name, values in given(features).items():
+            shown = linear(parameters, f"modalities.{name}.projection", values[i])
+            loss = loss + cl_weight * (distance(predict(shown), items[i]) + distance(predict(shown), shown))
+        losses.append(loss + reg * ((users[u] ** 2).sum() + (items[i] ** 2).sum()))
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(
+    "features",
+    [FEATURES, ItemFeatures(text=FEATURES.text), ItemFeatures(image=FEATURES.image), ItemFeatures()],
+    ids=["both", "text", "image", "neither"],
+)
+def test_loss_and_gradients_are_those_of_the_dense_formula(layers: int, features: ItemFeatures) -> None:
+    recommender = model(features, layers=layers, dropout=0.0, reg=0.1, cl_weight=2.0)
+    recommender.loss(USERS, POSITIVES, NEGATIVES, torch.Generator()).backward()
+    parameters = {name: values.detach().clone().requires_grad_() for name, values in recommender.named_parameters()}
+    expected = dense_loss(parameters, features, layers=layers, reg=0.1, cl_weight=2.0)
+    expected.backward()
+    torch.testing.assert_close(recommender.loss(USERS, POSITIVES, NEGATIVES, torch.Generator()), expected)
+    for name, values in recommender.named_parameters():
+        torch.testing.assert_close(values.grad, parameters[name].grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_scores_and_loss_follow_renumbered_items() -> None:
+    assert FEATURES.text is not None and FEATURES.image is not None
+    features = ItemFeatures(text=FEATURES.text[ORDER], image=FEATURES.image[ORDER])
+    generator = torch.Generator().manual_seed(0)
+    renumbered = build(small_split(ORDER), features, generator=generator, device="cpu", embedding_dim=5, dropout=0.0)
+    assert_equivariant(model(dropout=0.0), renumbered)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_scores_are_inner_products_of_predictions(layers: int) -> None:
+    recommender = model(layers=layers)
+    parameters = {name: values.detach() for name, values in recommender.named_parameters()}
+    users, items = (linear(parameters, "predictor", part) for part in final_vectors(parameters, layers=layers))
+    found = recommender.embeddings()
+    torch.testing.assert_close(found.users @ found.items.T, users @ items.T)
+
+
+def test_losses_on_features_reach_embeddings_through_the_predictor_alone() -> None:
+    """Their targets are constants, so what features say of an item enters its vector only as far as the predictor passes it."""
+    recommender = model(dropout=0.0, reg=0.0)
+    gradients = []
+    for cl_weight in (0.0, 2.0):
+        recommender.cl_weight = cl_weight
+        loss = recommender.loss(USERS, POSITIVES, NEGATIVES, torch.Generator())
+        gradients.append(torch.autograd.grad(loss, [recommender.nodes, recommender.predictor.weight]))
+    torch.testing.assert_close(gradients[0][0], gradients[1][0])
+    assert not torch.allclose(gradients[0][1], gradients[1][1])
+
+
+def test_dropout_zeroes_its_share_of_targets_and_nothing_else() -> None:
+    recommender = model(dropout=0.3)
+    target = recommender._target(torch.ones(400, 50), torch.Generator().manual_seed(0))
+    assert (target == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)  # standard error .003
+    torch.testing.assert_close(target.norm(dim=1), torch.ones(400))
+
+
+def test_negatives_do_not_matter() -> None:
+    recommender = model()
+    losses = [
+        recommender.loss(USERS, POSITIVES, negatives, torch.Generator().manual_seed(0))
+        for negatives in (NEGATIVES, NEGATIVES.flip(0))
+    ]
+    assert torch.equal(losses[0], losses[1])
+
+
+def test_items_without_features_or_interactions_give_finite_losses_and_gradients() -> None:
+    zeros = ItemFeatures(text=np.zeros((4, 6), dtype=np.float32), image=FEATURES.image)
+    recommender = model(zeros)
+    with torch.no_grad():
+        recommender.nodes.zero_()
+    loss = recommender.loss(USERS, torch.tensor([3, 3, 0, 1]), NEGATIVES, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert torch.isfinite(loss)
+    for name, values in recommender.named_parameters():
+        assert values.grad is not None and torch.isfinite(values.grad).all(), name
+
+
+def test_features_are_input_unless_they_are_to_be_trained() -> None:
+    assert not any("features" in name for name, _ in model().named_parameters())
+    recommender = model(trainable_features=True)
+    recommender.loss(USERS, POSITIVES, NEGATIVES, torch.Generator().manual_seed(0)).backward()
+    trained = dict(recommender.named_parameters())["modalities.text.features"]
+    assert trained.grad is not None
+    assert (trained.grad != 0).any(dim=1).tolist() == [True, True, True, False]  # the batch's items, and no other
+    assert np.array_equal(trained.detach().numpy(), FEATURES.text)
+
+
+def test_equal_seeds_train_alike() -> None:
+    def trained(seed: int) -> Tensor:
+        recommender, generator = model(seed=seed), torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.Adam(recommender.parameters(), lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            recommender.loss(USERS, POSITIVES, NEGATIVES, generator).backward()
+            optimizer.step()
+        return recommender.embeddings().items
+
+    assert torch.equal(trained(0), trained(0))
+    assert not torch.equal(trained(0), trained(1))
+
+
+@pytest.fixture(scope="module")
+def recalls() -> dict[str, NDArray[np.float64]]:
+    return taste_recalls("bm3", interactions_per_user=8, max_epochs=40, learning_rate=0.01)
+
+
+@pytest.mark.parametrize("other", ["most_popular", "random"])
+def test_it_beats_the_floors(recalls: dict[str, NDArray[np.float64]], other: str) -> None:
+    assert paired_interval(recalls["told"], recalls[other])[0] > 0.02
+
+
+def test_features_that_explain_tastes_help_it_no_more_than_shuffled_ones(
+    recalls: dict[str, NDArray[np.float64]],
+) -> None:
+    """What the detached targets of the published losses come to: see the test of their gradients above."""
+    assert paired_interval(recalls["told"], recalls["shuffled"])[0] <= 0

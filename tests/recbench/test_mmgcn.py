@@ -1,0 +1,135 @@
+"""MMGCN against its formulas written out with dense matrices, and on a world whose features explain tastes."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import leaky_relu
+
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench.recommenders.mmgcn import MMGCN, build
+from grpo_mmpc.recbench.records import ItemFeatures
+from tests.recbench.test_lightgcn import (
+    NEGATIVES,
+    ORDER,
+    PAIRS,
+    POSITIVES,
+    USERS,
+    assert_equivariant,
+    small_split,
+    taste_recalls,
+)
+from tests.recbench.worlds import paired_interval
+
+FEATURES = ItemFeatures(
+    text=np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32),
+    image=np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32),
+)
+VARIANTS = {"both": FEATURES, "text": ItemFeatures(text=FEATURES.text), "image": ItemFeatures(image=FEATURES.image)}
+
+
+def model(features: ItemFeatures = FEATURES, *, seed: int = 0, **options: float) -> MMGCN:
+    generator = torch.Generator().manual_seed(seed)
+    return build(small_split(), features, generator=generator, device="cpu", embedding_dim=5, **options)
+
+
+def dense_final(parameters: dict[str, Tensor], features: ItemFeatures, *, layers: int) -> Tensor:
+    adjacency = torch.zeros(7, 7)
+    for user, item in PAIRS:
+        adjacency[user, 3 + item] = adjacency[3 + item, user] = 1
+    mean = adjacency / adjacency.sum(dim=1, keepdim=True).clamp_min(1)
+    parts = []
+    for name, values in {"text": features.text, "image": features.image}.items():
+        if values is None:
+            continue
+
+        def apply(layer: str, vectors: Tensor, name: str = name) -> Tensor:
+            product = vectors @ parameters[f"networks.{name}.{layer}.weight"].T
+            bias = parameters.get(f"networks.{name}.{layer}.bias")
+            return product if bias is None else product + bias
+
+        shown = apply("projection", torch.from_numpy(values))
+        vectors = torch.cat([parameters[f"networks.{name}.preferences"], shown])
+        vectors = vectors / vectors.norm(dim=1, keepdim=True)
+        for k in range(layers):
+            heard = leaky_relu(mean @ apply(f"messages.{k}", vectors))
+            own = leaky_relu(apply(f"selves.{k}", vectors)) + parameters["nodes"]
+            vectors = leaky_relu(apply(f"combinations.{k}", heard) + own)
+        parts.append(vectors)
+    return torch.stack(parts).mean(dim=0)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("features", VARIANTS.values(), ids=VARIANTS)
+def test_loss_and_gradients_are_those_of_the_dense_formula(features: ItemFeatures, layers: int) -> None:
+    recommender = model(features, layers=layers, reg=0.1)
+    loss = recommender.loss(USERS, POSITIVES, NEGATIVES, torch.Generator())
+    loss.backward()
+    parameters = {name: values.detach().clone().requires_grad_() for name, values in recommender.named_parameters()}
+    final, nodes = dense_final(parameters, features, layers=layers), parameters["nodes"]
+    margin = (final[USERS] * (final[3 + POSITIVES] - final[3 + NEGATIVES])).sum(dim=1)
+    expected = -torch.log(torch.sigmoid(margin)).mean()
+    for rows in (USERS, 3 + POSITIVES, 3 + NEGATIVES):
+        expected = expected + 0.1 * (nodes[rows] ** 2).mean()
+    for name in recommender.networks:
+        expected = expected + 0.1 * (parameters[f"networks.{name}.preferences"][USERS] ** 2).mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    for name, values in recommender.named_parameters():
+        torch.testing.assert_close(values.grad, parameters[name].grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_scores_and_loss_follow_renumbered_items() -> None:
+    assert FEATURES.text is not None and FEATURES.image is not None
+    features = ItemFeatures(text=FEATURES.text[ORDER], image=FEATURES.image[ORDER])
+    generator = torch.Generator().manual_seed(0)
+    renumbered = build(small_split(ORDER), features, generator=generator, device="cpu", embedding_dim=5)
+    assert_equivariant(model(), renumbered)
+
+
+@pytest.mark.parametrize("features", VARIANTS.values(), ids=VARIANTS)
+def test_scores_are_inner_products_of_the_mean_over_modalities(features: ItemFeatures) -> None:
+    recommender = model(features, layers=2)
+    final = dense_final({name: values.detach() for name, values in recommender.named_parameters()}, features, layers=2)
+    found = recommender.embeddings()
+    torch.testing.assert_close(found.users @ found.items.T, final[:3] @ final[3:].T)
+
+
+def test_preferences_and_embeddings_are_trained() -> None:
+    """The published code keeps both outside of its parameters, where they stay as they were drawn."""
+    names = {name for name, _ in model().named_parameters()}
+    assert {"nodes", "networks.text.preferences", "networks.image.preferences"} <= names
+
+
+def test_no_modality_is_an_error_that_names_the_alternatives() -> None:
+    with pytest.raises(RecBenchError, match="use lightgcn or bpr"):
+        model(ItemFeatures())
+
+
+def test_items_without_features_give_finite_vectors_and_gradients() -> None:
+    recommender = model(ItemFeatures(text=np.zeros((4, 6), dtype=np.float32)))
+    recommender.loss(USERS, POSITIVES, NEGATIVES, torch.Generator()).backward()
+    for name, values in recommender.named_parameters():
+        assert values.grad is not None and torch.isfinite(values.grad).all(), name
+    assert torch.isfinite(recommender.embeddings().items).all()
+
+
+def test_equal_seeds_build_alike() -> None:
+    assert all(torch.equal(a, b) for a, b in zip(model().parameters(), model().parameters(), strict=True))
+    assert not torch.equal(model().nodes, model(seed=1).nodes)
+
+
+@pytest.fixture(scope="module")
+def recalls() -> dict[str, NDArray[np.float64]]:
+    return taste_recalls("mmgcn", interactions_per_user=6, max_epochs=60, learning_rate=0.003)
+
+
+@pytest.mark.parametrize("other", ["lightgcn", "bpr", "most_popular", "random", "shuffled"])
+def test_features_that_explain_tastes_beat_ids_and_floors(recalls: dict[str, NDArray[np.float64]], other: str) -> None:
+    assert paired_interval(recalls["told"], recalls[other])[0] > 0.04
+
+
+@pytest.mark.parametrize("other", ["lightgcn", "bpr"])
+def test_features_that_explain_nothing_beat_nobody(recalls: dict[str, NDArray[np.float64]], other: str) -> None:
+    assert paired_interval(recalls["shuffled"], recalls[other])[0] <= 0

@@ -1,0 +1,80 @@
+"""The recommenders by name, their grids and their defaults."""
+
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench.ranking import FullSort
+from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS, recommender
+from grpo_mmpc.recbench.training import TrainingSettings, fit
+from tests.recbench.worlds import shuffled_over_items, taste_world
+
+MODULES = {"most_popular": ("floors", "build_most_popular"), "random": ("floors", "build_random")}
+
+
+def test_all_recommenders_of_the_benchmark_are_there():
+    expected = ["vbpr", "bm3", "freedom", "mmgcn", "lightgcn", "bpr", "most_popular", "random"]
+    assert list(RECOMMENDERS) == expected
+    assert [spec.name for spec in RECOMMENDERS.values()] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "holds"),
+    [
+        ("vbpr", 7, {}),
+        ("bm3", 8, {"cl_weight": 2.0}),
+        ("freedom", 8, {"knn": 10, "item_layers": 1, "user_item_layers": 2, "image_weight": 0.1}),
+        ("most_popular", 1, {}),
+    ],
+)
+def test_grids_are_the_published_ones(name, points, holds):
+    combinations = RECOMMENDERS[name].combinations()
+    assert len(combinations) == points
+    assert all(holds.items() <= point.items() for point in combinations)
+    assert len({tuple(point.items()) for point in combinations}) == points
+
+
+@pytest.mark.parametrize("name", RECOMMENDERS)
+def test_every_hyper_parameter_is_one_that_the_recommender_takes(name):
+    module, function = MODULES.get(name, (name, "build"))
+    parameters = inspect.signature(
+        getattr(import_module(f"grpo_mmpc.recbench.recommenders.{module}"), function)
+    ).parameters
+    spec = RECOMMENDERS[name]
+    assert {*spec.grid, *spec.defaults} <= {*parameters}
+    assert {*spec.grid} <= {*spec.defaults}
+    assert {"split", "features", "generator", "device", "embedding_dim"} <= {*parameters}
+
+
+@pytest.mark.parametrize("name", RECOMMENDERS)
+def test_every_recommender_is_trained_and_ranks_the_same_twice(name):
+    split, features = taste_world(2, num_users=40, num_items=120)
+    spec, ranks = RECOMMENDERS[name], []
+    for told in (features, features, shuffled_over_items(features, seed=1)):
+        generator = torch.Generator().manual_seed(0)
+        model = spec.build(split, told, generator=generator, device="cpu", **spec.defaults)
+        fitted = fit(model, split, settings=TrainingSettings(max_epochs=3), seed=0, device="cpu")
+        full_sort = FullSort(targets=split.test, seen=[split.train], num_users=40, num_items=120, seed=0, max_rank=120)
+        ranks.append(full_sort.ranks(fitted.embeddings).tolist())
+        assert (fitted.epochs > 0) == spec.is_trained
+    assert ranks[0] == ranks[1]
+    assert (ranks[0] != ranks[2]) == spec.uses_features
+
+
+def test_an_unknown_name_is_met_with_the_nearest_one_and_all_there_are():
+    with pytest.raises(
+        RecBenchError, match=r"unknown recommender 'vbrp'; did you mean 'vbpr'\? \(there are: vbpr, bm3"
+    ):
+        recommender("vbrp")
+
+
+def test_names_and_grids_are_read_without_importing_pytorch():
+    code = "import sys; import grpo_mmpc.recbench.recommenders.table; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert find_spec("torch") is not None

@@ -1,0 +1,68 @@
+"""Worlds made up so that it is known who likes what, and why."""
+
+import numpy as np
+
+from grpo_mmpc.recbench.records import ItemFeatures, Pairs, Split
+
+
+def taste_world(
+    seed: int, num_users: int = 300, num_items: int = 900, dim: int = 16, interactions_per_user: int = 8
+) -> tuple[Split, ItemFeatures]:
+    """Users with a taste of their own, and items whose features show, in text and in image alike, whose taste they are.
+
+    Items and tastes are directions; a user takes some of the items that are closest to its taste, all of these equally likely.
+    Popularity helps little, and as every item is taken only a few times, who took it says less than what it is.
+
+    Args:
+        seed: The same world for the same seed.
+        num_users: U.
+        num_items: I.
+        dim: Of directions and of text vectors; an image vector has twice as many numbers.
+        interactions_per_user: N, out of the 4 N items that are closest; the last fifth (at least one) are the test part, as many
+            before them the validation part.
+    """
+    rng = np.random.default_rng(seed)
+    kinds, tastes = _directions(rng, num_items, dim), _directions(rng, num_users, dim)
+    close = np.argsort(-(tastes @ kinds.T), axis=1)[:, : 4 * interactions_per_user]  # [U, 4N]
+    taken = rng.permuted(close, axis=1)[:, :interactions_per_user]  # [U, N]
+    held = max(1, interactions_per_user // 5)
+    edges = {"train": (0, -2 * held), "validation": (-2 * held, -held), "test": (-held, interactions_per_user)}
+    parts = {name: taken[:, start:end] for name, (start, end) in edges.items()}
+    split = Split(
+        user_ids=tuple(f"user-{i}" for i in range(num_users)),
+        item_ids=tuple(f"item-{i}" for i in range(num_items)),
+        **{
+            name: Pairs(users=np.repeat(np.arange(num_users), part.shape[1]), items=part.reshape(-1))
+            for name, part in parts.items()
+        },
+    )
+    return split, ItemFeatures(text=_seen(kinds, dim, rng), image=_seen(kinds, 2 * dim, rng))
+
+
+def shuffled_over_items(features: ItemFeatures, seed: int) -> ItemFeatures:
+    """The same vectors on other items, in both modalities alike: features that explain nothing."""
+    assert features.text is not None and features.image is not None
+    order = np.random.default_rng(seed).permutation(len(features.text))
+    return ItemFeatures(text=features.text[order], image=features.image[order])
+
+
+def paired_interval(
+    ours: np.ndarray, theirs: np.ndarray, *, level: float = 0.99, resamples: int = 2000
+) -> tuple[float, float]:
+    """Bootstrap interval, over users, of the mean difference of two recommenders' scores of the same users."""
+    difference = ours - theirs
+    draws = np.random.default_rng(0).integers(0, len(difference), size=(resamples, len(difference)))
+    low, high = np.quantile(difference[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _directions(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    vectors = rng.normal(size=(count, dim))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _seen(kinds: np.ndarray, dim: int, rng: np.random.Generator) -> np.ndarray:
+    """What an encoder makes of kinds: turned into a space of its own, with some noise, of unit length as embeddings are."""
+    turned = kinds @ np.linalg.qr(rng.normal(size=(dim, kinds.shape[1])))[0].T
+    vectors = turned + 0.3 * _directions(rng, len(kinds), dim)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,88 @@
+"""Settings of the recommendation benchmark that are shipped: each parses, says how it is run, and means what its name says."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from grpo_mmpc.cli.recipe import is_file
+from grpo_mmpc.config import RecBenchSection, load_as, load_config
+from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.recbench.fills import FILLS, RESERVED_NAMES
+from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "recipes" / "recbench"
+OVERLAY = "nano_in_training"
+SETTINGS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != OVERLAY)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_parse_and_name_their_command(name):
+    path = FOLDER / f"{name}.yaml"
+    load_as(RecBenchSection, [path])
+    commands = re.findall(r"^# +grpo-mmpc (recbench .*)$", path.read_text("utf-8"), flags=re.MULTILINE)
+    assert commands
+    for command in commands:
+        words = shlex.split(command)
+        files = [word for word in words[1:2] if is_file(word)]
+        assert files == [f"recipes/recbench/{name}.yaml"]
+
+
+def test_the_overlay_adds_the_light_setting_to_a_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = load_config(["recipes/nano.yaml", f"recipes/recbench/{OVERLAY}.yaml"])
+    found = config.evaluation.recbench
+    assert found is not None
+    assert found == load_as(RecBenchSection, ["recipes/recbench/nano.yaml"])
+
+
+def test_the_default_is_one_trained_recommender_one_rate_and_few_seeds():
+    light = RecBenchSection()
+    assert [name for name in light.recommenders if RECOMMENDERS[name].is_trained] == ["vbpr"]
+    assert (light.rates, len(light.seeds), light.training.grid) == ([1.0], 3, "single")
+
+
+def test_full_has_at_least_five_seeds_every_recommender_and_its_published_grid():
+    full = load_as(RecBenchSection, [FOLDER / "full.yaml"])
+    assert len(full.seeds) >= 5
+    assert set(full.recommenders) == set(RECOMMENDERS)
+    assert full.training.grid == "published"
+    assert full.mode == "corrected"
+
+
+def test_paper_has_the_flaws_that_the_protocol_has():
+    paper = load_as(RecBenchSection, [FOLDER / "paper.yaml"])
+    assert (paper.mode, paper.seeds) == ("paper", [999])
+    assert "random_paper" in paper.fills
+
+
+def test_every_fill_that_settings_may_name_exists():
+    schema = RecBenchSection.model_json_schema()["properties"]["fills"]["items"]["enum"]
+    assert set(schema) == set(FILLS) | set(RESERVED_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rates=[0.0]", "greater than 0"),
+        ("seeds=[1,1]", "names a value twice"),
+        ("recommenders=[vbpl]", "vbpr"),
+        ("fills=[zero]", "zeros"),
+        ("interactions.min_per_user=2", "greater than or equal to 3"),
+        ("modalities=[text]", None),
+        ("missing=[image]", None),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(override, message):
+    if message is None:
+        load_as(RecBenchSection, [], [override])
+    else:
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            load_as(RecBenchSection, [], [override])
+
+
+def test_taking_away_what_recommenders_are_not_told_is_refused():
+    with pytest.raises(ConfigError, match="recommenders are told of 'text' only"):
+        load_as(RecBenchSection, [], ["modalities=[text]", "missing=[image]"])
