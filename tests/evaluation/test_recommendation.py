@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.evaluation import recommendation
 from grpo_mmpc.evaluation.recommendation import PolicyBenchmark
+from grpo_mmpc.recbench.engines import run_local
 from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.rendering.nano import NanoRenderer
 from tests.recbench.catalogues import settings_for, small_catalogue
@@ -30,6 +32,16 @@ class Policy:
         key = "title" if rows[0].task == "image_to_text" else "prompt"
         texts = [json.dumps({key: f"a {row.title.split()[0]} thing"}) for row in rows]
         return ["no JSON"] * self._malformed + texts[self._malformed :]
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """A few tiny cells are done before a worker process has started."""
+
+    def run(folder, cells, *, parallel, device, show):
+        return run_local(folder, cells, parallel=1, device=device, show=show)
+
+    monkeypatch.setattr(recommendation, "run_local", run)
 
 
 @pytest.fixture(scope="module")

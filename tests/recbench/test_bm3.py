@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from grpo_mmpc.recbench.recommenders.bm3 import BM3, build
 from grpo_mmpc.recbench.records import ItemFeatures
-from tests.recbench.test_lightgcn import (
+from tests.recbench.small_models import (
     NEGATIVES,
     ORDER,
     PAIRS,
@@ -18,9 +18,8 @@ from tests.recbench.test_lightgcn import (
     assert_equivariant,
     dense_graph,
     small_split,
-    taste_recalls,
 )
-from tests.recbench.worlds import paired_interval
+from tests.recbench.worlds import paired_interval, taste_recalls
 
 FEATURES = ItemFeatures(
     text=np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32),

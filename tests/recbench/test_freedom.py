@@ -8,7 +8,7 @@ from torch import Tensor
 
 from grpo_mmpc.recbench.recommenders.freedom import Freedom, build
 from grpo_mmpc.recbench.records import Floats, ItemFeatures
-from tests.recbench.test_lightgcn import (
+from tests.recbench.small_models import (
     NEGATIVES,
     ORDER,
     PAIRS,
@@ -17,9 +17,8 @@ from tests.recbench.test_lightgcn import (
     assert_equivariant,
     dense_graph,
     small_split,
-    taste_recalls,
 )
-from tests.recbench.worlds import paired_interval
+from tests.recbench.worlds import paired_interval, taste_recalls
 
 FEATURES = ItemFeatures(
     text=np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32),
