@@ -173,11 +173,12 @@ class Evaluating:
             return
         # heavy: imported on use
         from grpo_mmpc.evaluation.recommendation import PolicyBenchmark
+        from grpo_mmpc.rendering.loading import renderer_identity
 
-        def renderer() -> "tuple[Renderer | None, str]":
-            scorers = self._scorers()
-            return scorers.renderer, scorers.renderer_identity
+        def renderer() -> "Renderer | None":
+            return self._scorers().renderer
 
+        named, arguments = config.evaluation.renderer, config.evaluation.renderer_kwargs
         train_ids = self._data.catalogue.items.select(self._data.train)["item_id"]
         PolicyBenchmark(
             settings=config.evaluation.recbench,
@@ -185,6 +186,7 @@ class Evaluating:
             evaluations=self._evaluations,
             max_tokens={str(task): limit for task, limit in config.evaluation.max_tokens.items()},
             load_renderer=renderer,
+            renderer=None if named is None else renderer_identity(named, arguments),
             trained_on=frozenset(train_ids),
             about={"command": command_line(), "catalogue": config.data.catalogue},
             say=self._say,

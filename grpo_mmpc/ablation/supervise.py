@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from grpo_mmpc.processes import die_with_parent
+
 _POLL_S = 0.2
-_SIGNAL_WITH_PARENT = 1
-"""``PR_SET_PDEATHSIG`` of Linux's prctl."""
 
 
 def main(arguments: list[str]) -> int:
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=[int(lock)],
-            preexec_fn=_die_with_parent,  # nothing else runs in this process that a fork could harm
+            preexec_fn=die_with_parent,  # nothing else runs in this process that a fork could harm
         )
         told = False
         while child.poll() is None:
@@ -65,14 +65,6 @@ def _is_abandoned() -> bool:
 def _signal_group(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
-
-
-def _die_with_parent() -> None:
-    """In the command's process: be killed when the supervisor is, where the system offers that (Linux)."""
-    import ctypes
-
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SIGNAL_WITH_PARENT, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.catalogue.cache import replace_atomically
 from grpo_mmpc.catalogue.download import Download, Fetch, download_images
 from grpo_mmpc.catalogue.normalise import clean_text
 from grpo_mmpc.catalogue.quarantine import write_quarantine
+from grpo_mmpc.files import replace_atomically
 from grpo_mmpc.types import Quarantined
 
 _BATCH = 256

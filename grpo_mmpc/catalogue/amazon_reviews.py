@@ -9,10 +9,10 @@ from typing import Any
 
 from grpo_mmpc.catalogue.amazon import AmazonSource, UnreadableRecord
 from grpo_mmpc.catalogue.amazon_source import file_records, hub_records
-from grpo_mmpc.catalogue.cache import replace_atomically
 from grpo_mmpc.catalogue.interactions import InteractionError, read_interaction
 from grpo_mmpc.catalogue.rows import find_table
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.files import replace_atomically
 from grpo_mmpc.types import Quarantined
 
 INTERACTIONS = "interactions.jsonl"

@@ -5,9 +5,6 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -32,21 +29,6 @@ def cache_folder(kind: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     return folder if os.access(folder, os.W_OK) else _temporary_root(str(root), "no permission to write")
-
-
-@contextmanager
-def replace_atomically(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside the target; it becomes the target when the block succeeds, or is removed.
-
-    Readers in other processes see the old file or the new one, never half of one.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    try:
-        yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def drop_unused(folder: Path) -> None:

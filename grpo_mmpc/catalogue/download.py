@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from grpo_mmpc.catalogue.cache import replace_atomically
 from grpo_mmpc.catalogue.images import image_from_bytes
 from grpo_mmpc.errors import ImageError
+from grpo_mmpc.files import replace_atomically
 
 Fetch = Callable[[str], bytes]
 """Returns the bytes behind an address, or raises FetchError."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from grpo_mmpc.catalogue.cache import replace_atomically
+from grpo_mmpc.files import replace_atomically
 from grpo_mmpc.types import Quarantined
 
 

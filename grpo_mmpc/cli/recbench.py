@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from grpo_mmpc.config.recbench import RecommenderTrainingSection
     from grpo_mmpc.recbench.bench import RunCells
 
 _NANO = "nano:catalogue"
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     files = [word for word in arguments.recipe if is_file(word)]
     settings = load_as(RecBenchSection, files, [word for word in arguments.recipe if not is_file(word)])
-    named = _named(arguments.completed)
+    named, engine = _named(arguments.completed), _engine(arguments, settings.training)
     ensure_importable()
     quiet_when_redirected()
     folder = catalogue_folder(arguments.catalogue)
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         catalogue,
         read_benchmark_data(settings, catalogue, say=say),
         complete=partial(completions_of_catalogues, settings, named, say=say, progress=progress_line()),
-        run_cells=_engine(arguments, settings.training.device),
+        run_cells=engine,
         work=arguments.out,
         out=arguments.out,
         about={
@@ -109,18 +110,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if outcome.failures else 0
 
 
-def _engine(arguments: argparse.Namespace, device: str | None) -> "RunCells":
+def _engine(arguments: argparse.Namespace, training: "RecommenderTrainingSection") -> "RunCells":
+    from grpo_mmpc.errors import ConfigError
     from grpo_mmpc.recbench.engines import run_local, run_ray
 
+    problems = []
+    if arguments.engine == "local" and (arguments.gpus_per_cell or arguments.ray_address):
+        problems.append(
+            "--gpus-per-cell and --ray-address are for --engine ray; here training.device=cuda takes the GPUs"
+        )
+    if arguments.engine == "ray" and training.device is not None:
+        problems.append(
+            f"training.device is {training.device}, but on Ray --gpus-per-cell decides between cores and GPUs"
+        )
+    if problems:
+        raise ConfigError(problems)
+    parallel = arguments.parallel or training.parallel
     if arguments.engine == "local":
         return lambda folder, cells, show: run_local(
-            folder, cells, parallel=arguments.parallel, device=device, show=show
+            folder, cells, parallel=parallel, device=training.device, show=show
         )
     return lambda folder, cells, show: run_ray(
         folder,
         cells,
         address=arguments.ray_address,
-        parallel=arguments.parallel,
+        parallel=parallel,
         gpus_per_cell=arguments.gpus_per_cell,
         show=show,
     )

@@ -1,6 +1,6 @@
 """Settings of the recommendation benchmark."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -49,16 +49,36 @@ class RecommenderTrainingSection(Section):
     grid: Literal["published", "single"] = "single"
     """``published``: every point of a recommender's grid is trained and the best on validation is tested; ``single``: one."""
     device: str | None = None
+    """Null takes GPUs where there are any; beside a policy that is being trained, the CPU."""
+    parallel: Count | None = None
+    """Recommenders that are trained at once on this machine; null as many as GPUs, or as cores without one."""
+
+
+class TextEncoderSection(Section):
+    """What turns titles into vectors."""
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """A mean-pooling sentence encoder: hub name, local folder or ``nano:minilm``."""
+    device: str | None = None
     """Null takes a GPU where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class ImageEncoderSection(Section):
+    """What turns images into vectors."""
+
+    model: str = "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
+    """A timm checkpoint: hub name or local folder; or ``nano:clip``."""
+    device: str | None = None
+    """Null takes a GPU where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class FeatureEncodersSection(Section):
     """What turns titles and images into vectors."""
 
-    text: dict[str, Any] = {"model": "sentence-transformers/all-MiniLM-L6-v2"}
-    """Arguments of the sentence encoder (model, device, dtype)."""
-    image: dict[str, Any] = {"model": "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"}
-    """Arguments of the image encoder (model, device, dtype)."""
+    text: TextEncoderSection = TextEncoderSection()
+    image: ImageEncoderSection = ImageEncoderSection()
 
 
 class RecBenchSection(Section):
@@ -66,7 +86,7 @@ class RecBenchSection(Section):
 
     mode: Literal["corrected", "paper"] = "corrected"
     """``paper`` reproduces the official protocol, its flaws included."""
-    categories: list[str] | None = None
+    categories: Annotated[list[str], Field(min_length=1)] | None = None
     """Null means all of the catalogue; each is a benchmark of its own."""
     interactions: InteractionsSection = InteractionsSection()
     recommenders: Annotated[list[RecommenderName], Field(min_length=1)] = ["vbpr"]
@@ -90,9 +110,9 @@ class RecBenchSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RecBenchSection":
-        for name in ("recommenders", "modalities", "missing", "rates", "fills", "seeds"):
+        for name in ("categories", "recommenders", "modalities", "missing", "rates", "fills", "seeds"):
             values = getattr(self, name)
-            if len(set(values)) < len(values):
+            if values is not None and len(set(values)) < len(values):
                 raise ValueError(f"{name} names a value twice: {values}")
         for taken in self.missing:
             if len(self.modalities) == 1 and taken not in self.modalities:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,10 @@ from grpo_mmpc.recbench.benchmark_data import BenchmarkData, read_benchmark_data
 from grpo_mmpc.recbench.cells import VERSION
 from grpo_mmpc.recbench.completions import encoded_completion
 from grpo_mmpc.recbench.engines import run_local
-from grpo_mmpc.recbench.filled_features import Completion
-from grpo_mmpc.recbench.records import Flags, Modality
+from grpo_mmpc.recbench.filled_features import COMPLETED, Completion
+from grpo_mmpc.recbench.plan import NO_MISSING
+from grpo_mmpc.recbench.records import Modality
+from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow, SamplingConfig
@@ -37,6 +40,9 @@ SUITE = "recbench"
 WORK = "recbench-work"
 """Folder of splits, features and trained cells, shared by all policies that are evaluated into one folder."""
 ANSWERS = "answers.jsonl"
+LEAD = "recall@20"
+"""The metric of headlines."""
+WORDS = {"text": "titles", "image": "images", "both": "titles and images"}
 _TASKS: dict[Modality, str] = {"text": "image_to_text", "image": "text_to_image"}
 
 
@@ -60,8 +66,10 @@ class PolicyBenchmark:
     evaluations: Path
     max_tokens: Mapping[str, int]
     """New tokens by task."""
-    load_renderer: "Callable[[], tuple[Renderer | None, str]]"
-    """The renderer of image prompts with its identity; None where there is none."""
+    load_renderer: "Callable[[], Renderer | None]"
+    """The renderer of image prompts; None where there is none."""
+    renderer: str | None
+    """See ``renderer_identity``; known without loading it."""
     trained_on: frozenset[str]
     """Items whose titles and images took part in training."""
     about: Mapping[str, Any]
@@ -82,26 +90,44 @@ class PolicyBenchmark:
         key = self._key()
         if self.ranks.on_main(lambda: _finished(folder, key=key, policy=policy)):
             self.say(f"{name}: the recommendation benchmark was already run with these settings")
+            self.ranks.on_main(lambda: self._tell(folder, name))
             return
         data = read_benchmark_data(self.settings, self.catalogue, say=self.say if self.ranks.is_main else _silent)
-        prompts = self._prompts(data)
-        log = CompletionLog(folder / FILE) if self.ranks.is_main else None
+        # The main process's own masks: those of paper mode differ from process to process.
+        wanted = self.ranks.on_main(lambda: _rows_of_masks(self.settings, data))
+        if not wanted:
+            self.say(
+                f"{name}: no recommendation benchmark: items that lose title and image at once (missing: both) cannot be "
+                "completed from anything; add text or image to missing"
+            )
+            return
+        prompts = self._prompts(data, wanted)
+        logs: list[CompletionLog] = []
+        self.ranks.on_main(lambda: logs.append(CompletionLog(folder / FILE)))
         with engine() as opened:
             texts = {
                 modality: complete(
                     rows,
                     self._sampling(_TASKS[modality]),
                     opened,
-                    log=log,
+                    log=logs[0] if logs else None,
                     policy=policy,
                     ranks=self.ranks,
                     progress=partial(self._shown, f"completing {_TASKS[modality]}"),
                 )
                 for modality, rows in prompts.items()
             }
-        self.ranks.on_main(
-            lambda: self._measure(data, prompts, texts, folder=folder, name=name, policy=policy, key=key)
-        )
+
+        def measure() -> None:
+            self._measure(data, prompts, texts, folder=folder, name=name, policy=policy, key=key)
+            self._tell(folder, name)
+
+        self.ranks.on_main(measure)
+
+    def _tell(self, folder: Path, name: str) -> None:
+        for line in headlines(read_results(folder), name=name):
+            self.say(line)
+        self.say(f"recommendation benchmark of {name}: {folder / 'results.json'}")
 
     def _measure(
         self,
@@ -119,15 +145,7 @@ class PolicyBenchmark:
             for modality, rows in prompts.items()
             for answer in self._answers(modality, rows, texts[modality], folder=folder)
         ]
-        lines = [
-            json.dumps(
-                {"item_id": one.item_id, "modality": one.modality, "value": one.value, "reason": one.reason},
-                ensure_ascii=False,
-            )
-            for one in answers
-        ]
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / ANSWERS, "\n".join([json.dumps({"key": key}), *lines]) + "\n")
+        _write_answers(folder / ANSWERS, answers, key=key)
         # Cells of earlier policies are there already: measured beside them costs nothing and can be compared.
         others = {
             path.parent.parent.name: path
@@ -155,19 +173,19 @@ class PolicyBenchmark:
             progress=self.progress,
         )
 
-    def _prompts(self, data: BenchmarkData) -> dict[Modality, list[PromptRow]]:
+    def _prompts(
+        self, data: BenchmarkData, wanted: Mapping[Modality, Sequence[int]]
+    ) -> dict[Modality, list[PromptRow]]:
         """For every modality that is taken away, prompts of the items that lose it and have both title and image."""
         by_id = {record.item_id: record for record in self.catalogue.records()}
-        prompts: dict[Modality, list[PromptRow]] = {}
-        for modality, mask in widest_masks(self.settings, data).items():
-            chosen = [
-                by_id[data.item_ids[row]]
-                for row in np.flatnonzero(mask)
+        return {
+            modality: [
+                prompt_row(self.catalogue, by_id[data.item_ids[row]], TASKS[_TASKS[modality]])
+                for row in rows
                 if data.titles[row] is not None and data.image_paths[row] is not None
             ]
-            task = TASKS[_TASKS[modality]]
-            prompts[modality] = [prompt_row(self.catalogue, record, task) for record in chosen]
-        return prompts
+            for modality, rows in wanted.items()
+        }
 
     def _sampling(self, task: str) -> SamplingConfig:
         return SamplingConfig(max_tokens=self.max_tokens.get(task, TASKS[task].max_completion_tokens), temperature=0.0)
@@ -189,14 +207,14 @@ class PolicyBenchmark:
         ]
 
     def _rendered(self, prompts: Mapping[str, str], *, folder: Path) -> dict[str, tuple[str | None, str | None]]:
-        renderer, identity = self.load_renderer()
+        renderer = self.load_renderer()
         if renderer is None:
             return dict.fromkeys(prompts, (None, "no renderer: evaluation.renderer is not set"))
         result = render_into(
             folder / "images",
             renderer,
             [RenderJob(item_id=i, prompt=prompt, seed=render_seed(i)) for i, prompt in prompts.items()],
-            identity=identity,
+            identity=self.renderer or "",
             progress=partial(self._shown, "rendering"),
         )
         return {
@@ -208,7 +226,6 @@ class PolicyBenchmark:
         found = {(one.modality, one.item_id): one for one in answers}
         modalities = list(dict.fromkeys(one.modality for one in answers))
         lacking: dict[Modality, list[str | None]] = {}
-        exact: dict[Modality, Flags] = {}
         values: dict[Modality, list[str | None]] = {}
         for modality in modalities:
             ordered = [found.get((modality, item_id)) for item_id in data.item_ids]
@@ -216,13 +233,6 @@ class PolicyBenchmark:
             lacking[modality] = [
                 "it lacks what it would be completed from" if one is None else one.reason for one in ordered
             ]
-            exact[modality] = np.array(
-                [
-                    modality == "text" and value is not None and value == title
-                    for value, title in zip(values[modality], data.titles, strict=True)
-                ],
-                dtype=bool,
-            )
         images = [None if value is None else Path(value) for value in values["image"]] if "image" in values else None
         return encoded_completion(
             self.settings,
@@ -230,7 +240,6 @@ class PolicyBenchmark:
             texts=values.get("text"),
             images=images,
             lacking=lacking,
-            exact=exact,
             progress=self.progress,
         )
 
@@ -248,7 +257,10 @@ class PolicyBenchmark:
             self.progress(what, done, total)
 
     def _key(self) -> str:
-        content = [VERSION, self.settings.model_dump(mode="json"), self.catalogue.fingerprint, dict(self.max_tokens)]
+        content = [
+            *(VERSION, self.settings.model_dump(mode="json"), self.catalogue.fingerprint, dict(self.max_tokens)),
+            self.renderer if "image" in self.settings.missing else None,
+        ]
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
@@ -257,7 +269,51 @@ def _finished(folder: Path, *, key: str, policy: str) -> bool:
         said = json.loads((folder / "results.json").read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(said.get("key") == key and said.get("policy") == policy)
+    # Cells that failed are run again; completions and finished cells are kept.
+    return bool(said.get("key") == key and said.get("policy") == policy and not said.get("failures"))
+
+
+def _rows_of_masks(settings: RecBenchSection, data: BenchmarkData) -> dict[Modality, list[int]]:
+    return {modality: np.flatnonzero(mask).tolist() for modality, mask in widest_masks(settings, data).items()}
+
+
+def headlines(results: Mapping[str, Any], *, name: str) -> list[str]:
+    """What ``results.json`` says of one policy's completions: a line for each recommender, missing modality and rate."""
+    lines = []
+    for group in results["groups"]:
+        methods = group["metrics"].get(LEAD, {}).get("methods", {})
+        shown = [
+            f"{methods[method]['value']:.4f} {label}"
+            for method, label in (
+                (f"{COMPLETED}{name}", "with its completions"),
+                ("zeros", "with zeros"),
+                (NO_MISSING, "with true values"),
+            )
+            if method in methods
+        ]
+        if f"{COMPLETED}{name}" not in methods:
+            if why := group["failures"].get(f"{COMPLETED}{name}"):
+                lines.append(f"{name}, {group['recommender']}: no result, {why}")
+            continue
+        reference = group["metrics"][LEAD]["reference"]
+        lines.append(
+            f"{name}, {group['recommender']}, {group['rate']:.0%} of {WORDS[group['missing']]} missing: Recall@20 "
+            f"{', '.join(shown)}; completions against {reference}: {methods[f'{COMPLETED}{name}']['verdict'] or 'the same'}"
+        )
+    return lines
+
+
+def _write_answers(path: Path, answers: Sequence[Answer], *, key: str) -> None:
+    """Image files relative to the folder, which may be read from elsewhere later."""
+    lines = [json.dumps({"key": key})]
+    for one in answers:
+        value = one.value
+        if value is not None and one.modality == "image":
+            value = os.path.relpath(value, path.parent)
+        said = {"item_id": one.item_id, "modality": one.modality, "value": value, "reason": one.reason}
+        lines.append(json.dumps(said, ensure_ascii=False))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def _key_of(path: Path) -> str | None:
@@ -271,8 +327,11 @@ def _key_of(path: Path) -> str | None:
 
 def _read_answers(path: Path) -> list[Answer]:
     # Not splitlines, which also splits at line separators inside a title.
-    lines = path.read_text("utf-8").split("\n")[1:]
-    return [Answer(**json.loads(line)) for line in lines if line]
+    answers = [Answer(**json.loads(line)) for line in path.read_text("utf-8").split("\n")[1:] if line]
+    return [
+        replace(one, value=str(path.parent / one.value)) if one.modality == "image" and one.value else one
+        for one in answers
+    ]
 
 
 def _silent(text: str) -> None:

@@ -78,13 +78,16 @@ def run_suite(
         progress: Called on the main process.
     """
     started = time.monotonic()
-    log = CompletionLog(folder / COMPLETIONS_FILE) if ranks.is_main else None
+    logs: list[CompletionLog] = []
+    ranks.on_main(
+        lambda: logs.append(CompletionLog(folder / COMPLETIONS_FILE))
+    )  # a file that cannot be read ends all ranks
     completions = {
         task: complete(
             suite.rows_of(task),
             suite.sampling[task],
             engine,
-            log=log,
+            log=logs[0] if logs else None,
             policy=policy,
             ranks=ranks,
             progress=_labelled(progress, f"completing {task}"),

@@ -68,6 +68,8 @@ def run_benchmark(
     truth = true_features(settings, data, say=say, progress=progress)
     filling = Filling(settings, data, truth, work=work)
     completions = complete(data) if "completed" in settings.fills else []
+    if completions and "both" in settings.missing:
+        say("missing both: completions are left out, for nothing is left that an item could be completed from")
     splits = {category.name: save_split(work, category.split) for category in data.categories}
 
     def show(what: str) -> Callable[[int, int], None]:
@@ -96,6 +98,7 @@ def run_benchmark(
             },
             "excluded_categories": data.excluded,
             "cells": len(cells),
+            "failures": len(failures),
             "seconds": round(time.monotonic() - started, 1),
         },
     )

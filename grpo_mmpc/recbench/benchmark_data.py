@@ -75,13 +75,12 @@ def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say:
     """
     records = {record.item_id: record for record in catalogue.records()}
     raw = read_interactions(catalogue.folder, known_items={i: record.category for i, record in records.items()})
+    say(
+        f"{raw.file}: {raw.rows_read:,} rows, {raw.unknown_items:,} of items that the catalogue does not have, "
+        f"{raw.broken:,} broken"
+    )
     for note in (*raw.examples, *raw.warnings):
         say(f"  - {note}")
-    if raw.unknown_items or raw.broken:
-        say(
-            f"{raw.file}: {raw.rows_read:,} rows; left out {raw.unknown_items:,} of items that the catalogue does not have "
-            f"and {raw.broken:,} broken ones"
-        )
     kept = interaction_filter(settings)
     categories: list[CategoryData] = []
     excluded: dict[str, str] = {}
@@ -104,10 +103,17 @@ def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say:
             CategoryData(name=name, split=split, first_row=first_row, counts=counts, statistics=split_statistics(split))
         )
         say(f"{name}: {categories[-1].statistics}")
+        if excluded_rows := counts.excluded():
+            say(f"  not counted of {counts.rows_read:,} rows: {excluded_rows}")
     if not categories:
         raise RecBenchError(f"{catalogue.folder}: no category can be benchmarked: {'; '.join(excluded.values())}")
     item_ids = [item_id for category in categories for item_id in category.split.item_ids]
     chosen = [records[item_id] for item_id in item_ids]
+    if settings.clustered_by == "brand" and not any("brand" in record.attributes for record in chosen):
+        raise RecBenchError(
+            "clustered_by is brand, but no item of the catalogue has a brand among its attributes; add them, or cluster by "
+            "category"
+        )
     return BenchmarkData(
         categories=categories,
         excluded=excluded,
@@ -141,6 +147,8 @@ def widest_masks(settings: RecBenchSection, data: BenchmarkData) -> dict[Modalit
     """Items that lose each modality at any of the rates, ``[I]`` each: those that completions are wanted of."""
     widest: dict[Modality, Flags] = {}
     for missing in settings.missing:
+        if missing == "both":
+            continue  # an item without title and image cannot be completed from anything
         for rate in settings.rates:
             for modality, mask in masks(settings, data, missing=missing, rate=rate).items():
                 widest[modality] = widest.get(modality, False) | mask
@@ -163,13 +171,24 @@ def interaction_filter(settings: RecBenchSection) -> InteractionFilter:
 def true_features(
     settings: RecBenchSection, data: BenchmarkData, *, say: Say, progress: Progress | None
 ) -> Mapping[Modality, Floats]:
-    """Features of titles and images, ``[I, D]`` each; NaN rows for items without."""
-    text = text_features(data.titles, progress=progress, **settings.encoders.text)
-    images = image_features(data.image_paths, mode=settings.mode, progress=progress, **settings.encoders.image)
-    without = int(rows_without_vector(text).sum())
-    if without or images.absent or images.unreadable:
+    """Features of titles and images, ``[I, D]`` each; NaN rows for items without, D = 0 where nobody looks at them."""
+    is_needed = {name: name in settings.modalities or "nearest_neighbour" in settings.fills for name in MODALITIES}
+    text = nothing = np.empty((len(data.item_ids), 0), dtype=np.float32)
+    if is_needed["text"]:
+        text = text_features(data.titles, progress=progress, **settings.encoders.text.model_dump())
+        without = int(rows_without_vector(text).sum())
+        if without:
+            say(
+                f"{without:,} of {len(data.item_ids):,} items have no title: nothing is known of them, in the ceiling too"
+            )
+    if not is_needed["image"]:
+        return {"text": text, "image": nothing}
+    images = image_features(
+        data.image_paths, mode=settings.mode, progress=progress, **settings.encoders.image.model_dump()
+    )
+    if images.absent or images.unreadable:
         say(
-            f"of {len(data.item_ids):,} items {without:,} have no title, {images.absent:,} no image and "
-            f"{images.unreadable:,} an unreadable one: nothing is known of them there, in the ceiling too"
+            f"of {len(data.item_ids):,} items {images.absent:,} have no image and {images.unreadable:,} an unreadable one: "
+            "nothing is known of them there, in the ceiling too"
         )
     return {"text": text, "image": images.values}

@@ -7,16 +7,18 @@ other rates and by other checkpoints, and cells of different runs share a folder
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.files import write_whole
+from grpo_mmpc.files import replace_atomically, write_whole
 from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Cell:
     """``corrected`` or ``paper``: in paper mode the grid point is chosen on the test part, and validation items are ranked
     in the test."""
     grid: tuple[Mapping[str, Any], ...]
+    """Arguments of the recommender, one mapping for each point."""
     training: Training
 
     @property
@@ -76,7 +79,7 @@ def save_split(folder: Path, split: Split) -> str:
     digest = hashlib.blake2b(digest_size=10)
     for name, array in arrays.items():
         digest.update(name.encode() + array.tobytes() + str(array.dtype).encode())
-    return _save(folder / SPLITS, digest.hexdigest(), ".npz", lambda path: np.savez(path, **arrays))
+    return _save(folder / SPLITS, digest.hexdigest(), ".npz", lambda file: np.savez(file, **arrays))
 
 
 def save_features(folder: Path, features: Floats) -> str:
@@ -92,19 +95,24 @@ def save_features(folder: Path, features: Floats) -> str:
         )
     values = np.ascontiguousarray(features, dtype=np.float32)
     digest = hashlib.blake2b(f"{values.shape}".encode() + values.tobytes(), digest_size=10).hexdigest()
-    return _save(folder / FEATURES, digest, ".npy", lambda path: np.save(path, values))
+    return _save(folder / FEATURES, digest, ".npy", lambda file: np.save(file, values))
 
 
 def load_split(folder: Path, name: str) -> Split:
     """Read a split back."""
-    with np.load(folder / SPLITS / name) as arrays:
+    with _readable(folder / SPLITS / name) as path, np.load(path) as arrays:
         parts = {part: Pairs(users=arrays[f"{part}_users"], items=arrays[f"{part}_items"]) for part in _PARTS}
         return Split(user_ids=tuple(arrays["user_ids"].tolist()), item_ids=tuple(arrays["item_ids"].tolist()), **parts)
 
 
 def finished(folder: Path, key: str) -> bool:
-    """Whether a cell's result is there."""
-    return (folder / CELLS / f"{key}.json").is_file()
+    """Whether a cell's result is there and can be read."""
+    path = folder / CELLS / f"{key}.json"
+    try:
+        json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return path.with_suffix(".parquet").is_file()
 
 
 def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
@@ -137,7 +145,12 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
     for point in cell.grid:
         generator = torch.Generator(device="cpu").manual_seed(cell.seed)
         model = spec.build(split, features, generator=generator, device=device, **point)
-        fitted = fit(model, split, settings=settings, seed=cell.seed, device=device)
+        try:
+            fitted = fit(model, split, settings=settings, seed=cell.seed, device=device)
+        except RecBenchError as error:
+            # One point of a grid may diverge where another does not.
+            tried.append({"parameters": dict(point), "failed": str(error)})
+            continue
         scores = test(fitted.embeddings)
         report: dict[str, Any] = {
             "parameters": dict(point),
@@ -151,12 +164,19 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
         value = report["test"] if cell.mode == "paper" else report["validation"]
         if best is None or value > best[0]:
             best = value, report, scores
-    assert best is not None, "a grid has at least one point"
-    _write(folder / CELLS, cell, split, best[2], report=best[1], tried=tried, seconds=time.monotonic() - started)
+    about = {"device": device, "torch": torch.__version__, "seconds": round(time.monotonic() - started, 3)}
+    if best is None:
+        raise RecBenchError("; ".join(f"{one['parameters']}: {one['failed']}" for one in tried))
+    _write(folder / CELLS, cell, split, best[2], report=best[1], tried=tried, about=about)
 
 
-def read_cell(folder: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_cell(folder: Path, key: str, *, columns: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """A finished cell: what its JSON says, and its scores, a column ``[V]`` for each metric and ``user_id``.
+
+    Args:
+        folder: Work folder.
+        key: Of the cell.
+        columns: Which columns; None all of them.
 
     Raises:
         RecBenchError: It is not there, or cannot be read.
@@ -167,7 +187,7 @@ def read_cell(folder: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / CELLS / f"{key}.json"
     try:
         said = json.loads(path.read_text("utf-8"))
-        table = pq.read_table(path.with_suffix(".parquet"))
+        table = pq.read_table(path.with_suffix(".parquet"), columns=None if columns is None else list(columns))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise RecBenchError(f"{path}: cannot be read ({error}); remove it and run again") from error
     return said, {name: table.column(name).to_numpy() for name in table.column_names}
@@ -179,11 +199,20 @@ _PARTS = ("train", "validation", "test")
 @lru_cache(maxsize=4)
 def _inputs(folder: Path, split: str, text: str | None, image: str | None) -> tuple[Split, ItemFeatures]:
     """A worker runs many cells of one category one after the other."""
-    loaded = {
-        modality: None if name is None else np.load(folder / FEATURES / name)
-        for modality, name in (("text", text), ("image", image))
-    }
+    loaded: dict[str, Floats | None] = {"text": None, "image": None}
+    for modality, name in (("text", text), ("image", image)):
+        if name is not None:
+            with _readable(folder / FEATURES / name) as path:
+                loaded[modality] = np.load(path)
     return load_split(folder, split), ItemFeatures(**loaded)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RecBenchError(f"{path}: cannot be read ({error}); remove it and run again") from error
 
 
 def _write(
@@ -194,7 +223,7 @@ def _write(
     *,
     report: Mapping[str, Any],
     tried: list[dict[str, Any]],
-    seconds: float,
+    about: Mapping[str, Any],
 ) -> None:
     import pyarrow as pa  # heavy: imported on use
     import pyarrow.parquet as pq
@@ -204,26 +233,23 @@ def _write(
     columns = {"user_id": [split.user_ids[user] for user in users]} | {
         name: np.asarray(values, dtype=np.float32) for name, values in scores.items()
     }
-    partial = folder / f"{cell.key}.parquet.partial"
-    pq.write_table(pa.table(columns), partial)
-    partial.replace(folder / f"{cell.key}.parquet")
+    with replace_atomically(folder / f"{cell.key}.parquet") as partial:
+        pq.write_table(pa.table(columns), partial)
     said = {
         "cell": asdict(cell),
         **report,
         "tried": tried,
         "means": {name: float(np.mean(values)) for name, values in scores.items()},
         "users": len(users),
-        "seconds": round(seconds, 3),
+        **about,
     }
     # Last: a cell is finished when this file is there.
     write_whole(folder / f"{cell.key}.json", json.dumps(said, indent=1) + "\n")
 
 
-def _save(folder: Path, name: str, suffix: str, write: Any) -> str:
+def _save(folder: Path, name: str, suffix: str, write: Callable[[BinaryIO], None]) -> str:
     path = folder / f"{name}{suffix}"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{name}.partial{suffix}"
-        write(partial)
-        partial.replace(path)
+        with replace_atomically(path) as partial, partial.open("wb") as file:
+            write(file)
     return path.name

@@ -17,6 +17,9 @@ from grpo_mmpc.recbench.records import Flags
 MARK = "completed"
 """Column in which ``grpo-mmpc complete`` names the field that it filled, null elsewhere."""
 
+UNCHANGED = f"unchanged; mark it in the column {MARK} if it is a completion"
+NOT_COMPLETED = f"not completed: mostly as in the original, without a column {MARK}"
+
 V = TypeVar("V", str, Path)
 _Field = Literal["title", "image"]
 
@@ -30,9 +33,12 @@ class Completions(Generic[V]):
     lacking: tuple[str | None, ...]
     """``[I]``: why a missing item has no completion; None for all others."""
     equals_truth: Flags
-    """``[I]``: completions that are exactly the true title, or byte for byte the true image."""
+    """``[I]``: completions that are exactly the true title, or byte for byte the true image; only where they are marked."""
     is_marked: bool
-    """Whether the column ``completed`` says what was filled; otherwise every value of a missing item counts."""
+    """Whether the column ``completed`` says what was filled; otherwise every value of a missing item counts that is not
+    the true one: items that a mask spared still have it."""
+    looks_original: str | None
+    """Why the modality looks as if nothing had been taken away, in which case there are no completions of it; else None."""
     extra_items: int
     """Items of the catalogue that the benchmark does not know; they are left out."""
 
@@ -61,8 +67,7 @@ def completed_titles(
 
     Raises:
         CatalogueError: The folder cannot be read as a catalogue.
-        RecBenchError: It holds none of the missing items, looks like the original catalogue, or its column ``completed``
-            holds something else than field names.
+        RecBenchError: It holds none of the missing items, or its column ``completed`` holds something else than field names.
     """
     return _read(
         folder,
@@ -140,13 +145,21 @@ def _read(
     equals_truth = np.array(
         [value is not None and is_truth(i, value) for i, value in enumerate(values)], dtype=np.bool_
     ).reshape(len(item_ids))
-    _refuse_the_original(folder, field=field, is_marked=is_marked, values=values, equals_truth=equals_truth)
+    looks_original = None
+    if not is_marked:
+        looks_original = _looks_original(field, values, equals_truth)
+        reason = UNCHANGED if looks_original is None else NOT_COMPLETED
+        for i in positions:
+            if values[i] is not None and (equals_truth[i] or looks_original is not None):
+                values[i], lacking[i] = None, reason
+        equals_truth = np.zeros_like(equals_truth)
     known = set(item_ids)
     return Completions(
         values=tuple(values),
         lacking=tuple(lacking),
         equals_truth=equals_truth,
         is_marked=is_marked,
+        looks_original=looks_original,
         extra_items=sum(item_id not in known for item_id in rows),
     )
 
@@ -169,17 +182,13 @@ def _marked_fields(mark: object, *, folder: Path, item_id: str) -> set[str]:
     return fields
 
 
-def _refuse_the_original(
-    folder: Path, *, field: _Field, is_marked: bool, values: Sequence[object], equals_truth: Flags
-) -> None:
+def _looks_original(field: _Field, values: Sequence[object], equals_truth: Flags) -> str | None:
     """Without marks, mostly true values mean that nothing was taken away: every fill would look like the ceiling."""
     equal, completed = int(equals_truth.sum()), sum(value is not None for value in values)
-    if not is_marked and 2 * equal > completed:
-        what = "titles are" if field == "title" else "image files are, byte for byte,"
-        raise RecBenchError(
-            f"{folder}: {equal} of {completed} {what} the true ones: it looks like the original catalogue; give the "
-            f"completed one. If these are completions, say so: a column {MARK} names {field} for each item that was filled"
-        )
+    if 2 * equal <= completed:
+        return None
+    what = "titles are" if field == "title" else "image files are, byte for byte,"
+    return f"{equal} of {completed} {what} the true ones"
 
 
 def _same_file(path: Path, truth: Path | None) -> bool:

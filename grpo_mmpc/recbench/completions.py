@@ -8,8 +8,9 @@ import numpy as np
 
 from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.console import Progress, Say
+from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData, widest_masks
-from grpo_mmpc.recbench.completed import Completions, completed_images, completed_titles
+from grpo_mmpc.recbench.completed import MARK, Completions, completed_images, completed_titles
 from grpo_mmpc.recbench.features import image_features, rows_without_vector, text_features
 from grpo_mmpc.recbench.filled_features import Completion
 from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality
@@ -36,33 +37,57 @@ def completions_of_catalogues(
         progress: Shown while encoding.
 
     Raises:
-        RecBenchError: A catalogue holds none of the items, or is the original one.
+        RecBenchError: A catalogue holds none of the items, or all that was read of it is the original.
     """
-    found = []
-    masks = widest_masks(settings, data)
-    for name, folder in named.items():
-        texts: Sequence[str | None] | None = None
-        images: Sequence[Path | None] | None = None
-        lacking: dict[Modality, Sequence[str | None]] = {}
-        exact: dict[Modality, Flags] = {}
-        for modality, missing in masks.items():
-            read = (
-                completed_titles(folder, item_ids=data.item_ids, missing=missing, truth=data.titles)
-                if modality == "text"
-                else completed_images(folder, item_ids=data.item_ids, missing=missing, truth=data.image_paths)
-            )
-            lacking[modality], exact[modality] = read.lacking, read.equals_truth
-            if modality == "text":
-                texts = [value if isinstance(value, str) else None for value in read.values]
-            else:
-                images = [value if isinstance(value, Path) else None for value in read.values]
-            say(f"{name}: {_told(read, modality, num_missing=int(missing.sum()))}")
-        found.append(
-            encoded_completion(
-                settings, name, texts=texts, images=images, lacking=lacking, exact=exact, progress=progress
-            )
+    masks = {
+        # What an item never had was not taken away from it.
+        modality: mask & np.array([value is not None for value in _truth(data, modality)], dtype=bool)
+        for modality, mask in widest_masks(settings, data).items()
+    }
+    return [
+        _of_catalogue(settings, name, folder, data, masks, say=say, progress=progress) for name, folder in named.items()
+    ]
+
+
+def _of_catalogue(
+    settings: RecBenchSection,
+    name: str,
+    folder: Path,
+    data: BenchmarkData,
+    masks: Mapping[Modality, Flags],
+    *,
+    say: Say,
+    progress: Progress | None,
+) -> Completion:
+    found: dict[Modality, Completions[Any]] = {}
+    for modality, missing in masks.items():
+        found[modality] = (
+            completed_titles(folder, item_ids=data.item_ids, missing=missing, truth=data.titles)
+            if modality == "text"
+            else completed_images(folder, item_ids=data.item_ids, missing=missing, truth=data.image_paths)
         )
-    return found
+    originals = {modality: why for modality, read in found.items() if (why := read.looks_original) is not None}
+    if originals and len(originals) == len(found):
+        raise RecBenchError(
+            f"{folder}: {' and '.join(originals.values())}: it looks like the original catalogue; give the completed one. If "
+            f"these are completions, say so: a column {MARK} names the field (title, image) for each item that was filled"
+        )
+    for modality, read in found.items():
+        say(f"{name}: {_told(read, modality, num_missing=int(masks[modality].sum()))}")
+    # One of which only the original is there (titles were completed, images are what they were) is not completed.
+    given = {modality: read.values for modality, read in found.items() if modality not in originals}
+    return encoded_completion(
+        settings,
+        name,
+        texts=given.get("text"),
+        images=given.get("image"),
+        lacking={modality: read.lacking for modality, read in found.items()},
+        progress=progress,
+    )
+
+
+def _truth(data: BenchmarkData, modality: Modality) -> Sequence[str | Path | None]:
+    return data.titles if modality == "text" else data.image_paths
 
 
 def _told(read: Completions[Any], modality: Modality, *, num_missing: int) -> str:
@@ -84,7 +109,6 @@ def encoded_completion(
     texts: Sequence[str | None] | None,
     images: Sequence[Path | None] | None,
     lacking: Mapping[Modality, Sequence[str | None]],
-    exact: Mapping[Modality, Flags],
     progress: Progress | None = None,
 ) -> Completion:
     """Encode completions with the encoders of the benchmark.
@@ -95,17 +119,19 @@ def encoded_completion(
         texts: ``[I]``, None where there is none; None altogether if no text was completed.
         images: The same of images.
         lacking: By modality, why there is none.
-        exact: By modality, completions that are the truth letter for letter.
         progress: Shown while encoding.
     """
     vectors: dict[Modality, Floats] = {}
+    encoded: dict[Modality, Flags] = {}
     reasons = {modality: list(lacking[modality]) for modality in MODALITIES if modality in lacking}
     if texts is not None:
-        vectors["text"] = text_features(texts, progress=progress, **settings.encoders.text)
+        vectors["text"] = text_features(texts, progress=progress, **settings.encoders.text.model_dump())
+        encoded["text"] = np.array([text is not None for text in texts], dtype=bool)
     if images is not None:
-        encoded = image_features(images, mode=settings.mode, progress=progress, **settings.encoders.image)
-        vectors["image"] = encoded.values
-        for row in np.flatnonzero(rows_without_vector(encoded.values)):
-            if images[row] is not None:
-                reasons["image"][row] = UNREADABLE
-    return Completion(name=name, vectors=vectors, lacking=reasons, exact=exact)
+        vectors["image"] = image_features(
+            images, mode=settings.mode, progress=progress, **settings.encoders.image.model_dump()
+        ).values
+        encoded["image"] = np.array([image is not None for image in images], dtype=bool)
+        for row in np.flatnonzero(encoded["image"] & rows_without_vector(vectors["image"])):
+            reasons["image"][row] = UNREADABLE
+    return Completion(name=name, vectors=vectors, encoded=encoded, lacking=reasons)

@@ -11,6 +11,7 @@ from typing import Any
 
 from grpo_mmpc.cluster import ray_cluster, task_environment
 from grpo_mmpc.errors import ConfigError, RecBenchError
+from grpo_mmpc.processes import die_with_parent
 from grpo_mmpc.recbench.cells import Cell, run_cell
 
 Failures = dict[str, str]
@@ -44,10 +45,10 @@ def run_local(
     for number in range(count):
         given.put(devices[number % len(devices)])
     threads = max(1, len(os.sched_getaffinity(0)) // count)
+    failures: Failures = {}
     with ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(given, threads)) as pool:
-        waiting: dict[Future[str | None], Cell] = {pool.submit(_attempt, folder, cell): cell for cell in cells}
-        failures: Failures = {}
         try:
+            waiting: dict[Future[str | None], Cell] = {pool.submit(_attempt, folder, cell): cell for cell in cells}
             for done, future in enumerate(as_completed(waiting), start=1):
                 problem = future.result()
                 if problem is not None:
@@ -56,9 +57,13 @@ def run_local(
         except BrokenProcessPool as error:
             raise RecBenchError(
                 "a worker of the recommendation benchmark was killed, as the system does when memory runs out; finished "
-                "cells are kept: run again, with --parallel 1 if it happens again"
+                "cells are kept: run again, with training.parallel=1 if it happens again"
             ) from error
         except BaseException:
+            # Leaving the block would wait for the cells that are being trained, for hours in the worst case. What they
+            # write appears whole or not at all.
+            for worker in list(pool._processes.values()):
+                worker.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return failures
@@ -105,8 +110,10 @@ def run_ray(
 def _result(ray: Any, reference: Any) -> str | None:
     try:
         problem: str | None = ray.get(reference)
+    except ray.exceptions.RayTaskError:
+        raise  # a mistake of ours
     except ray.exceptions.RayError as error:  # a lost machine has several names
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return problem
 
 
@@ -131,15 +138,18 @@ def _start(given: Any, threads: int) -> None:
     global _own_device
     _own_device = given.get()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
     torch.set_num_threads(threads)
 
 
 def _attempt(folder: Path, cell: Cell, device: str | None = None) -> str | None:
-    """Run one cell; what is wrong with its data is said and does not end the others."""
+    """Run one cell; what is wrong with its data or with this machine is said and does not end the others."""
+    import torch  # heavy: imported on use
+
     try:
         run_cell(folder, cell, device=device or _own_device)
-    except RecBenchError as error:
-        return str(error)
+    except (RecBenchError, OSError, torch.OutOfMemoryError) as error:
+        return str(error).splitlines()[0]
     return None
 
 

@@ -3,43 +3,62 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.config.recbench import MissingModality
+from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData, masks
 from grpo_mmpc.recbench.cells import save_features
 from grpo_mmpc.recbench.features import rows_without_vector
-from grpo_mmpc.recbench.fills import FILLS, Filled, FillInputs, MaskedFeatures, mask_features
+from grpo_mmpc.recbench.fills import FILLS, Fill, Filled, FillInputs, MaskedFeatures, mask_features, named
 from grpo_mmpc.recbench.leaks import check_no_truth
 from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality
 
 COMPLETED = "completed:"
 """Before the name of a completion, as a fill."""
+KEPT = "kept the true vector (paper mode)"
+_NEVER = "never had it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Completion:
-    """What one policy, or one completed catalogue, says of the items; a modality that it does not fill is absent."""
+    """What one policy, or one completed catalogue, says of the items; a modality that it does not fill is absent.
+
+    Made by ``encoded_completion``. An item's vector may be the true one only because the encoder made it of the item's own
+    completion: ``encoded`` says of which items that holds, and a vector of another item is refused.
+    """
 
     name: str
     vectors: Mapping[Modality, Floats]
-    """``[I, D]``; NaN where there is nothing."""
+    """``[I, D]``, read-only; NaN where there is nothing."""
+    encoded: Mapping[Modality, Flags]
+    """``[I]``: items whose own title or image was given to the encoder."""
     lacking: Mapping[Modality, Sequence[str | None]]
     """``[I]``: why there is nothing, where that is known."""
-    exact: Mapping[Modality, Flags]
-    """``[I]``: the completion is, letter for letter, what was taken away: its vector is the true one by right."""
+
+    def __post_init__(self) -> None:
+        """Refuse vectors that no completion explains."""
+        for modality, vectors in self.vectors.items():
+            vectors.setflags(write=False)
+            unexplained = np.flatnonzero(~rows_without_vector(vectors) & ~self.encoded[modality]).tolist()
+            if unexplained:
+                raise RecBenchError(
+                    f"completion {self.name}: {len(unexplained)} items have a vector of {modality} without a completion that "
+                    f"was encoded: {named(unexplained, None)}; make it with encoded_completion"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How much of what was taken away a fill put something in place of."""
+    """How much of what was taken away a fill put something in place of. Items that never had it lost nothing."""
 
     masked: int
     covered: int
     reasons: dict[str, int]
-    """Why not the rest, by reason."""
+    """Why not the rest, by reason; they add up to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +114,14 @@ class Filling:
             completion: For the fill ``completed``.
 
         Raises:
-            RecBenchError: The true vector of an item that lost it would reach a recommender, or vectors are not finite.
+            RecBenchError: The true vector of an item that lost it would reach a recommender, vectors are not finite, or a
+                completion is asked of items that have nothing left to be completed from.
         """
+        if completion is not None and missing == "both":
+            raise RecBenchError(
+                f"completion {completion.name}: an item that lost both its title and its image cannot be completed from "
+                "anything; measure completions with missing=[text] or missing=[image]"
+            )
         taken = masks(self._settings, self._data, missing=missing, rate=rate)
         masked = {
             modality: mask_features(
@@ -112,7 +137,11 @@ class Filling:
                 continue
             found = self._fill(fill, modality, masked, seed=seed, completion=completion)
             values[modality] = found.values
-            coverage[modality] = Coverage(masked=int(found.missing.sum()), covered=found.covered, reasons=found.reasons)
+            coverage[modality] = Coverage(
+                masked=int((taken[modality] & ~self._never[modality]).sum()),
+                covered=found.covered,
+                reasons={reason: count for reason, count in found.reasons.items() if reason != _NEVER},
+            )
         return FilledFeatures(files=self._save(values), coverage=coverage)
 
     def _fill(
@@ -137,21 +166,20 @@ class Filling:
         if completion is not None and inputs.completed is None:
             nothing = np.full_like(self._truth[modality], np.nan)
             inputs = replace(inputs, completed=nothing, lacking=["not completed"] * num_items)
-        found = FILLS[fill](masked[modality], inputs)
-        if self._settings.mode == "paper" and completion is not None and inputs.completed is not None:
-            return self._with_the_leak(found, modality, ~rows_without_vector(inputs.completed))
-        exact = completion.exact.get(modality) if completion else None
-        allowed = np.zeros(num_items, dtype=bool) if exact is None else exact
-        check_no_truth(found, truth=self._truth[modality], allowed=allowed | self._never[modality])
+        never = self._never[modality]
+        has_completion = np.zeros(num_items, dtype=bool)
+        if completion is not None and modality in completion.vectors:
+            has_completion = completion.encoded[modality] & ~rows_without_vector(completion.vectors[modality])
+        if self._settings.mode == "paper" and completion is not None:
+            # The flaw of the official protocol: masked items without a completion keep their true vectors.
+            kept = masked[modality].missing & ~has_completion & ~never
+            found = _with_reasons(FILLS[fill], never=never, kept=kept)(masked[modality], inputs)
+            values = np.where(kept[:, None], self._truth[modality], found.values)
+            return replace(found, values=values)
+        found = _with_reasons(FILLS[fill], never=never)(masked[modality], inputs)
+        # A good completion may have exactly the true vector: encoders overlook case, accents and spaces.
+        check_no_truth(found, truth=self._truth[modality], allowed=has_completion)
         return found
-
-    def _with_the_leak(self, found: Filled, modality: Modality, has_completion: Flags) -> Filled:
-        """The flaw of the official protocol: masked items without a completion keep their true vectors."""
-        kept = found.missing & ~has_completion & ~self._never[modality]
-        values = found.values.copy()
-        values[kept] = self._truth[modality][kept]
-        reasons = {**found.reasons, "kept its true vector (paper mode)": int(kept.sum())}
-        return replace(found, values=values, reasons={name: count for name, count in reasons.items() if count})
 
     def _save(self, values: Mapping[Modality, Floats | None]) -> dict[str, dict[Modality, str | None]]:
         return {
@@ -163,3 +191,21 @@ class Filling:
             }
             for category in self._data.categories
         }
+
+
+def _with_reasons(fill: Fill, *, never: Flags, kept: Flags | None = None) -> Fill:
+    """The fill, but without an answer for items that never had the modality, and saying of others that they keep the truth.
+
+    The ceiling knows nothing of the former either: filled, they would make a fill better than the truth.
+    """
+
+    def answer(masked: MaskedFeatures, inputs: FillInputs) -> Any:
+        said = fill.answer(masked, inputs)
+        reasons = said.reasons.copy()
+        if kept is not None:
+            for row in np.flatnonzero(kept[masked.missing]):
+                reasons[row] = f"{reasons[row]}: {KEPT}"
+        reasons[never[masked.missing]] = _NEVER
+        return said._replace(reasons=reasons)
+
+    return replace(fill, answer=answer)

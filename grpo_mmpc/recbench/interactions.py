@@ -135,11 +135,12 @@ class InteractionCounts:
     def __str__(self) -> str:
         """The counts on one line, examples and warnings on lines below it."""
         head = f"{self.category or 'all categories'}: {self.kept:,} interactions of {self.users:,} users with {self.items:,} items"
-        excluded = self._excluded()
+        excluded = self.excluded()
         line = f"{head}; excluded of {self.rows_read:,} rows in {self.file}: {excluded}" if excluded else head
         return "\n".join([line, *(f"  - {note}" for note in (*self.examples, *self.warnings))])
 
-    def _excluded(self) -> str:
+    def excluded(self) -> str:
+        """Rows that do not count, by reason; empty where all do."""
         reasons = {
             "unknown items": self.unknown_items,
             "broken": self.broken,

@@ -1,28 +1,39 @@
 """Fills against each other: levels, differences to a reference, relative recovery, over users and seeds that were drawn at random.
 
 Every seed's recommender ranks for every user, and all fills see the same users and seeds: a crossed design, see
-``grpo_mmpc.statistics.crossed``. Categories count alike: users are resampled within each, and the mean is over categories.
+``grpo_mmpc.statistics.crossed``. Categories count alike, however few users they have: users are resampled within each, and
+the mean is over categories. So a small category has as much say in the variance as in the mean, and its few users limit
+what is known of it: degrees of freedom are those of a sum of variances (Satterthwaite 1946), not the number of users.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
-from grpo_mmpc.statistics.verdicts import TOO_FEW, UNSCORED, Floats, holm, min_items, verdict
+from grpo_mmpc.recbench.common_cells import CommonCells, Runs
+from grpo_mmpc.statistics.crossed import (
+    Estimate,
+    SeedVariance,
+    estimate,
+    pooled_variance,
+    replicate_values,
+    seed_weights,
+)
+from grpo_mmpc.statistics.verdicts import BETTER, UNSCORED, Floats, holm, min_items, verdict
 
 CONFIDENCE = 0.95
+MIN_USERS = min_items(CONFIDENCE)
+"""Fewest test users of a category from which an interval can be had."""
 
-Scores = Mapping[str, NDArray[np.float64]]
-"""By category, scores of its users ``[V]``."""
+TOO_FEW_USERS, SAME = "too few users", "same"
+"""Verdicts beside those of ``statistics.verdicts``: ``same`` is the reference under another name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One fill on one metric, over all categories that every fill and seed has."""
+    """One fill on one metric."""
 
     fill: str
     by_seed: dict[int, float]
@@ -32,6 +43,8 @@ class Judged:
     level: Estimate
     difference: Estimate | None
     """To the reference; None for the reference itself."""
+    same_as: str | None
+    """Another fill that consists of the same cells: nothing was trained twice, and nothing is tested twice."""
     p_holm: float | None
     verdict: str
     """Empty for the reference itself."""
@@ -50,8 +63,6 @@ class Comparison:
     seeds: list[int]
     categories: list[str]
     num_users: int
-    left_out: dict[str, str]
-    """Fills without a result in every category and seed, and what they lack."""
 
     def of(self, fill: str) -> Judged | None:
         """One fill's entry."""
@@ -59,164 +70,223 @@ class Comparison:
 
 
 def judge(
-    runs: Mapping[str, Mapping[int, Scores]],
+    runs: Runs,
     *,
+    common: CommonCells,
     metric: str,
-    reference: str,
+    references: Sequence[str],
     ceiling: str | None,
     resamples: int,
+    cells: Mapping[str, Hashable] | None = None,
+    untrained: Collection[str] = (),
 ) -> Comparison | None:
     """Compare fills on one metric.
 
     Args:
-        runs: By fill and seed, scores of each user by category; users in the same order in all of them. Only categories
-            and seeds that all fills have count, so that all are judged on the same users; a fill that lacks a category
-            or seed that most others have is left out instead.
+        runs: By fill and seed, scores of each user by category; users in the same order in all of them.
+        common: What they are compared on, see ``common_cells``.
         metric: Its name.
-        reference: What fills are compared with.
+        references: What fills are compared with: the first of these that is there, else the first fill.
         ceiling: What recovery is measured towards; None measures none.
         resamples: Of the bootstrap over users.
+        cells: What each fill was trained as. Fills with the same are one fill under several names.
+        untrained: Fills without luck of training: they say nothing of how much that of others varies.
 
     Returns:
-        None where the reference has no result.
+        None where nothing is compared. Nothing is called better or worse yet, see ``with_verdicts``.
     """
-    whole = {fill: {(seed, name) for seed, scores in found.items() for name in scores} for fill, found in runs.items()}
-    wanted = set().union(*whole.values()) if whole else set()
-    left_out = {fill: _lacking(wanted - has) for fill, has in whole.items() if has != wanted}
-    kept = {fill: found for fill, found in runs.items() if fill not in left_out}
-    if reference not in kept or not wanted:
+    if not common.methods:
         return None
-    seeds, categories = sorted({seed for seed, _ in wanted}), sorted({name for _, name in wanted})
-    fills = [reference, *(fill for fill in kept if fill != reference)]
-    levels, draws, num_users, by_category = _levels(kept, fills, seeds, categories, resamples=resamples)
+    reference = next((name for name in references if name in common.methods), common.methods[0])
+    fills = [reference, *(fill for fill in common.methods if fill != reference)]
+    originals: dict[Hashable, str] = {}
+    same_as = {fill: originals.setdefault((cells or {}).get(fill, fill), fill) for fill in fills}
+    by_category = {
+        name: _category(runs, fills, name, common.seeds, same_as=same_as, untrained=untrained, resamples=resamples)
+        for name in common.categories
+    }
+    table = _mean_of(list(by_category.values()))
+    ceiling = ceiling if ceiling in fills else None
+    gap = table.difference(ceiling, reference) if ceiling is not None and ceiling != reference else None
+    has_gap = gap is not None and gap.interval is not None and gap.interval.low > 0
     judged = []
-    table = _Table(levels=levels, draws=draws, fills=fills, num_users=num_users)
-    gap = table.difference(ceiling, reference) if ceiling in kept and ceiling != reference else None
-    is_real = gap is not None and gap.interval is not None and gap.interval.low > 0
-    for fill in fills:
-        difference = None if fill == reference else table.difference(fill, reference)
+    for row, fill in enumerate(fills):
+        is_reference = fill == reference
         judged.append(
             Judged(
                 fill=fill,
-                by_seed=dict(zip(seeds, levels[fills.index(fill)].tolist(), strict=True)),
-                by_category={name: by_category[name][fills.index(fill)] for name in categories},
+                by_seed=dict(zip(common.seeds, table.levels[row].tolist(), strict=True)),
+                by_category={name: alone.level(fill) for name, alone in by_category.items()},
                 level=table.level(fill),
-                difference=difference,
+                difference=None if is_reference else table.difference(fill, reference),
+                same_as=None if same_as[fill] == fill else same_as[fill],
                 p_holm=None,
-                verdict="" if fill == reference else UNSCORED,
+                verdict="" if is_reference else UNSCORED,
                 recovery=table.recovery(fill, reference, ceiling)
-                if ceiling is not None and is_real and fill not in (reference, ceiling)
+                if ceiling is not None and has_gap and same_as[fill] not in (reference, same_as[ceiling])
                 else None,
             )
         )
     return Comparison(
         metric=metric,
         reference=reference,
-        ceiling=ceiling if ceiling in kept else None,
+        ceiling=ceiling,
         fills=judged,
-        seeds=seeds,
-        categories=categories,
-        num_users=num_users,
-        left_out=left_out,
+        seeds=common.seeds,
+        categories=common.categories,
+        num_users=sum(table.counts),
     )
 
 
 def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Correct the p-values of everything that is shown together, by Holm's method, and say what follows."""
+    """Correct the p-values of everything that is shown together, by Holm's method, and say what follows.
+
+    Recovery is kept only where the ceiling is then called better: its own interval, uncorrected, promises less.
+    """
     tested = [
         (i, judged.fill, judged.difference.p)
         for i, comparison in enumerate(comparisons)
         for judged in comparison.fills
-        if judged.difference is not None and judged.difference.p is not None
+        if judged.difference is not None and judged.difference.p is not None and judged.same_as is None
     ]
     corrected = {(i, fill): p for (i, fill, _), p in zip(tested, holm([p for *_, p in tested]), strict=True)}
 
-    def decided(i: int, judged: Judged) -> Judged:
+    def decided(i: int, reference: str, judged: Judged) -> Judged:
         if judged.difference is None:
             return judged
-        p = corrected.get((i, judged.fill))
+        if judged.same_as == reference:
+            return replace(judged, verdict=SAME)
+        p = corrected.get((i, judged.same_as or judged.fill))
         word = verdict(
             judged.difference.value, judged.difference.interval, p, higher_is_better=True, confidence=CONFIDENCE
         )
-        return replace(judged, p_holm=p, verdict=TOO_FEW if p is None else word)
+        return replace(judged, p_holm=p, verdict=TOO_FEW_USERS if p is None else word)
 
-    return [
-        replace(comparison, fills=[decided(i, judged) for judged in comparison.fills])
-        for i, comparison in enumerate(comparisons)
-    ]
+    found = []
+    for i, comparison in enumerate(comparisons):
+        fills = [decided(i, comparison.reference, judged) for judged in comparison.fills]
+        if not any(judged.fill == comparison.ceiling and judged.verdict == BETTER for judged in fills):
+            fills = [replace(judged, recovery=None) for judged in fills]
+        found.append(replace(comparison, fills=fills))
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
+    """Fills over one category, or over several that count alike. Quantities are weighted sums of fills."""
+
     levels: Floats
     """``[M, S]``."""
     draws: Floats
-    """On resampled users, ``[R, M, S]``."""
+    """On resampled users, ``[R, M, S]``, spread as far as the mean of a sample is: without the bootstrap's shortfall."""
+    covariances: Floats
+    """Of the fills' means over seeds, for the luck of each category's users, ``[C, M, M]``."""
+    counts: list[int]
+    """Users of each category."""
     fills: list[str]
-    num_users: int
+    same_as: Mapping[str, str]
+    untrained: Collection[str]
 
     def level(self, fill: str) -> Estimate:
-        row = self.fills.index(fill)
-        return self._estimate(self.levels[row], self.draws[:, row], of_difference=False)
+        return self._estimate(self._sum_of({fill: 1.0}))
 
     def difference(self, fill: str, other: str) -> Estimate:
-        row, beside = self.fills.index(fill), self.fills.index(other)
-        return self._estimate(
-            self.levels[row] - self.levels[beside], self.draws[:, row] - self.draws[:, beside], of_difference=True
-        )
+        if self.same_as[fill] == self.same_as[other]:
+            return Estimate(value=0.0, interval=None, p=None, se_items=0.0, se_seeds=0.0, degrees=0.0)
+        return self._estimate(self._sum_of({fill: 1.0, other: -1.0}))
 
     def recovery(self, fill: str, reference: str, ceiling: str) -> Estimate:
-        """A ratio of two differences, linear around its value (delta method): fit where the denominator is well above 0."""
-        row, low, high = (self.fills.index(name) for name in (fill, reference, ceiling))
-        gain, gap = self.levels[row] - self.levels[low], self.levels[high] - self.levels[low]
-        ratio, scale = float(gain.mean() / gap.mean()), float(gap.mean())
-        values = ratio + (gain - ratio * gap) / scale
-        gains = self.draws[:, row] - self.draws[:, low]
-        gaps = self.draws[:, high] - self.draws[:, low]
-        draws = ratio + (gains - ratio * gaps) / scale
-        weights = seed_weights(num_seeds=len(values), resamples=len(draws), seed=[1])
-        return estimate(values, draws, weights, num_items=self.num_users, confidence=CONFIDENCE)
+        """A ratio of two differences, linear around its value (delta method): fit where the denominator is well above 0.
 
-    def _estimate(self, values: Floats, draws: Floats, *, of_difference: bool) -> Estimate:
-        weights = seed_weights(num_seeds=len(values), resamples=len(draws), seed=[1])
-        pooled = pooled_variance(self.levels, num_seeds=len(values), of_difference=of_difference)
-        found = estimate(values, draws, weights, num_items=self.num_users, pooled=pooled, confidence=CONFIDENCE)
-        return found
+        With x, z, c for fill, reference and ceiling: r = (x - z) / (c - z) moves as x - z - r (c - z), over c - z, which is
+        the sum of fills x - r c - (1 - r) z. Independent luck of variance s^2 in each of the three gives it
+        (1 + r^2 + (1 - r)^2) s^2 = 2 s^2 (1 - r + r^2): so many times that of a difference, 2 s^2.
+        """
+        means = dict(zip(self.fills, self.levels.mean(axis=1).tolist(), strict=True))
+        scale = means[ceiling] - means[reference]
+        ratio = (means[fill] - means[reference]) / scale
+        weights = {fill: 1 / scale, ceiling: -ratio / scale, reference: -(1 - ratio) / scale}
+        return self._estimate(self._sum_of(weights), shift=ratio)
+
+    def _sum_of(self, weights: Mapping[str, float]) -> Floats:
+        """Weights ``[M]``, names of the same fill added up."""
+        row = np.zeros(len(self.fills))
+        for fill, weight in weights.items():
+            row[self.fills.index(self.same_as[fill])] += weight
+        return row
+
+    def _estimate(self, weights: Floats, *, shift: float = 0.0) -> Estimate:
+        values = shift + weights @ self.levels  # [S]
+        draws = shift + np.einsum("m,rms->rs", weights, self.draws)
+        luck = np.einsum("m,cmn,n->c", weights, self.covariances, weights)
+        below = sum(one**2 / (count - 1) for one, count in zip(luck, self.counts, strict=True) if count > 1)
+        return estimate(
+            values,
+            draws,
+            seed_weights(num_seeds=len(values), resamples=len(draws), seed=[1]),
+            # One category with too few users leaves the mean of all without an interval.
+            num_items=sum(self.counts) if min(self.counts) >= MIN_USERS else min(self.counts),
+            degrees_of_items=float(luck.sum() ** 2 / below) if below > 0 else float(max(1, sum(self.counts) - 1)),
+            pooled=self._pooled(weights),
+            confidence=CONFIDENCE,
+        )
+
+    def _pooled(self, weights: Floats) -> SeedVariance | None:
+        """What all trained fills together tell of the luck of seeds in a weighted sum of some of them."""
+        rows = [row for row, fill in enumerate(self.fills) if self.same_as[fill] == fill and fill not in self.untrained]
+        own = weights[rows]
+        if not np.any(own):
+            return None
+        # What a seed does to all trained fills cancels only where their weights do.
+        cancels = abs(float(own.sum())) < 1e-9 * float(np.abs(own).sum())
+        found = pooled_variance(self.levels[rows], num_seeds=self.levels.shape[1], of_difference=cancels)
+        if found is None:
+            return None
+        factor = float(own @ own) / 2 if cancels else max(float(own @ own), float(own.sum()) ** 2)
+        return replace(found, variance=found.variance * factor)
 
 
-def _levels(
-    runs: Mapping[str, Mapping[int, Scores]],
+def _category(
+    runs: Runs,
     fills: Sequence[str],
+    name: str,
     seeds: Sequence[int],
-    categories: Sequence[str],
     *,
+    same_as: Mapping[str, str],
+    untrained: Collection[str],
     resamples: int,
-) -> tuple[Floats, Floats, int, dict[str, list[Estimate]]]:
-    """Means over categories ``[M, S]``, the same on resampled users ``[R, M, S]``, users, and levels by category and fill."""
-    shape = (len(fills), len(seeds))
-    levels, draws, num_users = np.zeros(shape), np.zeros((resamples, *shape)), 0
-    by_category: dict[str, list[Estimate]] = {}
-    for name in categories:
-        scores = np.stack([runs[fill][seed][name] for fill in fills for seed in seeds]).astype(np.float64)  # [M*S, V]
-        replicates = replicate_values(
-            scores[:, :, None],
-            aggregate=lambda sums, count: sums[..., 0] / count,
-            resamples=resamples,
-            seed=[zlib.crc32(name.encode())],
-        ).reshape(resamples, *shape)
-        means = scores.mean(axis=1).reshape(shape)
-        alone = _Table(levels=means, draws=replicates, fills=list(fills), num_users=scores.shape[1])
-        by_category[name] = [alone.level(fill) for fill in fills]
-        levels += means / len(categories)
-        draws += replicates / len(categories)
-        num_users += scores.shape[1]
-    return levels, draws, num_users, by_category
+) -> _Table:
+    scores = np.stack([runs[fill][seed][name] for fill in fills for seed in seeds]).astype(np.float64)  # [M*S, V]
+    count, shape = scores.shape[1], (len(fills), len(seeds))
+    draws = replicate_values(
+        scores[:, :, None],
+        aggregate=lambda sums, number: sums[..., 0] / number,
+        resamples=resamples,
+        seed=[zlib.crc32(name.encode())],
+    ).reshape(resamples, *shape)
+    levels = scores.mean(axis=1).reshape(shape)
+    over_seeds = scores.reshape(*shape, count).mean(axis=1)
+    residuals = over_seeds - over_seeds.mean(axis=1, keepdims=True)  # [M, V]
+    return _Table(
+        levels=levels,
+        # A variance that is resampled from n users is short by (n - 1) / n.
+        draws=levels + (draws - levels) * np.sqrt(count / max(1, count - 1)),
+        covariances=(residuals @ residuals.T / (max(1, count - 1) * count))[None],
+        counts=[count],
+        fills=list(fills),
+        same_as=same_as,
+        untrained=untrained,
+    )
 
 
-def _lacking(cells: set[tuple[int, str]]) -> str:
-    seed, category = min(cells)
-    return f"no result for {len(cells)} cells, {category} with seed {seed} among them"
-
-
-MIN_USERS = min_items(CONFIDENCE)
-"""Fewest test users from which an interval can be had."""
+def _mean_of(tables: Sequence[_Table]) -> _Table:
+    draws = np.zeros_like(tables[0].draws)
+    for table in tables:
+        draws += table.draws / len(tables)
+    return replace(
+        tables[0],
+        levels=np.mean([table.levels for table in tables], axis=0),
+        draws=draws,
+        covariances=np.concatenate([table.covariances for table in tables]) / len(tables) ** 2,
+        counts=[count for table in tables for count in table.counts],
+    )

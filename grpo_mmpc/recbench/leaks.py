@@ -19,8 +19,8 @@ def check_no_truth(filled: Filled, *, truth: Floats, allowed: Flags | None = Non
     Args:
         filled: What a recommender would get.
         truth: ``[I, D]``, before anything was masked; NaN for items that never had the modality.
-        allowed: ``[I]``: items whose row may be the truth, because the completion is exactly the true text or picture. Items
-            of which an observed one has the same vector are allowed anyway: it is no secret.
+        allowed: ``[I]``: items whose row may be the truth, because an encoder made it of a completion of their own. Items of
+            which an observed one has the same vector are allowed anyway: it is no secret.
 
     Raises:
         RecBenchError: A missing row is the truth; names the items.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grpo_mmpc.config import RecBenchSection
+from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData
 from grpo_mmpc.recbench.cells import Cell, Training
 from grpo_mmpc.recbench.filled_features import COMPLETED, Completion, Coverage, FilledFeatures, Filling
@@ -23,10 +24,19 @@ class Method:
     """By seed and category."""
     coverage: dict[Modality, Coverage]
 
+    @property
+    def every_cell(self) -> list[Cell]:
+        """Of all seeds and categories."""
+        return [cell for by_category in self.cells.values() for cell in by_category.values()]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """One recommender, one modality taken away, one rate: within it methods can be compared."""
+    """One recommender, one modality taken away, one rate: within it methods can be compared.
+
+    Where no recommender is told of the items there is nothing to take away: one group, its recommender and missing
+    modality empty, its rate 0.
+    """
 
     recommender: str
     missing: str
@@ -36,9 +46,7 @@ class Group:
     @property
     def cells(self) -> list[Cell]:
         """Of all methods; those that a method shares with another one are named twice."""
-        return [
-            cell for method in self.methods for by_category in method.cells.values() for cell in by_category.values()
-        ]
+        return [cell for method in self.methods for cell in method.every_cell]
 
 
 def plan(
@@ -58,10 +66,19 @@ def plan(
         filling: Its fills.
         completions: What stands for the fill ``completed``.
         splits: By category, the name of its split in the work folder.
-        show: Called with (groups planned, groups in all).
+        show: Called with (rates planned, rates in all), of every modality.
+
+    Raises:
+        RecBenchError: A recommender has nothing to be compared on.
     """
     with_features: list[str] = [name for name in settings.recommenders if recommender(name).uses_features]
     floors = [name for name in settings.recommenders if name not in with_features]
+    fills = fill_names(settings, completions)
+    if with_features and not fills:
+        raise RecBenchError(
+            f"nothing to compare {', '.join(with_features)} on: fills is [completed], and no completed catalogue is there; "
+            "give one with --completed, or name other fills"
+        )
     groups: list[Group] = []
     total = len(settings.missing) * len(settings.rates)
 
@@ -77,10 +94,14 @@ def plan(
 
     told_nothing = filling.whole(without=MODALITIES)
     shared = [Method(name=name, cells=cells(name, lambda _: told_nothing), coverage={}) for name in floors]
+    if not with_features:
+        return [Group(recommender="", missing="", rate=0.0, methods=shared)]
     for done, (missing, rate) in enumerate((m, r) for m in settings.missing for r in settings.rates):
         show(done, total)
         found: dict[str, dict[int, FilledFeatures]] = {}
-        for fill in fill_names(settings, completions):
+        for fill in fills:
+            if missing == "both" and fill.startswith(COMPLETED):
+                continue  # an item without title and image cannot be completed from anything
             found[fill] = {}
             for seed in settings.seeds:
                 # Only random fills differ by seed.
@@ -89,7 +110,7 @@ def plan(
                     found[fill][seed] = first
                 else:
                     found[fill][seed] = _features(filling, fill, completions, missing=missing, rate=rate, seed=seed)
-        for name in with_features or [""]:
+        for name in with_features:
             methods = [
                 Method(
                     name=fill,
@@ -97,8 +118,14 @@ def plan(
                     coverage=by_seed[settings.seeds[0]].coverage,
                 )
                 for fill, by_seed in found.items()
-                if name and not (name == "mmgcn" and _tells_nothing(by_seed[settings.seeds[0]]))
+                if not (name == "mmgcn" and _tells_nothing(by_seed[settings.seeds[0]]))
             ]
+            if not methods:
+                raise RecBenchError(
+                    f"nothing to compare {name} on: fills is [{', '.join(fills)}], but items that lose title and image at "
+                    "once (missing: both) cannot be completed, and mmgcn cannot be trained without any features; name "
+                    "another fill"
+                )
             groups.append(Group(recommender=name, missing=missing, rate=rate, methods=methods + shared))
     show(total, total)
     return groups

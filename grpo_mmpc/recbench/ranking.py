@@ -29,7 +29,8 @@ class FullSort:
     """Ranks the targets of a part of a split. Prepared once, used after every epoch.
 
     Equal scores are ordered by a random order of the items, drawn once from the seed: neither the catalogue's order nor the target's
-    being the target counts. A target that is itself among the seen pairs is beyond every rank.
+    being the target counts. A target that is itself among the seen pairs is beyond every rank. So are all but the first of a pair
+    that is held out several times (paper mode keeps such): one place is one hit, though each counts as a target.
     """
 
     def __init__(
@@ -83,7 +84,10 @@ class FullSort:
         self._target_places = self._place[torch.from_numpy(targets.items)[self._by_row]]
         rows, places = _rows_and_places(seen, row_of=row_of, place=place, num_items=num_items)
         keys = np.asarray(self._target_rows) * num_items + np.asarray(self._target_places)
-        self._hidden = torch.from_numpy(np.isin(keys, rows * num_items + places))  # [T]
+        is_repeated = np.ones(len(targets), dtype=np.bool_)
+        is_repeated[np.unique(targets.users * num_items + targets.items, return_index=True)[1]] = False
+        is_seen = np.isin(keys, rows * num_items + places)
+        self._hidden = torch.from_numpy(is_seen) | torch.from_numpy(is_repeated)[self._by_row]  # [T]
         # Seen pairs, chunk after chunk and by row inside a chunk.
         self._edges = [*range(0, num_items, chunk_items), num_items]
         sort = np.lexsort((rows, places // chunk_items))
@@ -177,7 +181,9 @@ class FullSort:
         self._device = device
 
 
-def user_scores(ranks: Tensor, *, target_users: NDArray[np.int64], cutoffs: Sequence[int] = (5, 10, 20, 50)) -> Scores:
+def user_scores(
+    ranks: Tensor, *, target_users: NDArray[np.int64], cutoffs: Sequence[int] = (5, 10, 20, 50), max_rank: int = 50
+) -> Scores:
     """Recall, NDCG, precision and MAP of every user that has a target, as the MMRec toolbox defines them.
 
     With n targets of a user and hits the targets ranked k or better: ``recall@k`` = hits / n; ``precision@k`` = hits / k; ``ndcg@k`` = sum
@@ -187,11 +193,19 @@ def user_scores(ranks: Tensor, *, target_users: NDArray[np.int64], cutoffs: Sequ
     Args:
         ranks: Of T targets, from 1; ranks of one user are distinct as far as they count.
         target_users: Whose target each is, ``[T]``.
-        cutoffs: Values of k, none above the ``max_rank`` of the ranks.
+        cutoffs: Values of k.
+        max_rank: Of the ``FullSort`` that ranked.
 
     Returns:
         ``"recall@20"`` and so on -> ``[V]``, users ascending.
+
+    Raises:
+        ValueError: A cutoff is beyond ``max_rank``, where every miss would count as a hit.
     """
+    if max(cutoffs) > max_rank:
+        raise ValueError(
+            f"cutoff {max(cutoffs)} is beyond max_rank {max_rank}: ranks beyond it are not told apart; rank with a larger one"
+        )
     places = ranks.cpu().numpy().astype(np.int64)
     _, rows, counts = np.unique(target_users, return_inverse=True, return_counts=True)
     order = np.lexsort((places, rows))
@@ -233,11 +247,21 @@ def _check_embeddings(embeddings: Embeddings, *, shape: tuple[int, int]) -> None
                 f"the embeddings of {len(broken)} of {size} {what}s are not finite (first: {what} {int(broken[0])}), so they "
                 "cannot be ranked; look for NaN in features and for a learning rate that is too high"
             )
-    norms = [float(table.detach().double().norm(dim=1).max()) for table in embeddings]
+    norms = [_longest(table.detach()) for table in embeddings]
     if norms[0] * norms[1] >= torch.finfo(embeddings.users.dtype).max:
         raise RecBenchError(
             f"scores may overflow: the longest user and item embeddings have norms {norms[0]:.3g} and {norms[1]:.3g}"
         )
+
+
+def _longest(table: Tensor) -> float:
+    """Largest norm of a row, in fp64: in fp32 squares could over- or underflow where scores do not.
+
+    Some rows at a time, because PyTorch makes an fp64 copy of what it is given.
+    """
+    parts = (table[start : start + _BLOCK_USERS] for start in range(0, len(table), _BLOCK_USERS))
+    norms = [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).max() for rows in parts]
+    return float(torch.stack(norms).max())
 
 
 def _rows_and_places(

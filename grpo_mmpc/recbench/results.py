@@ -13,8 +13,11 @@ import numpy as np
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.files import write_whole
 from grpo_mmpc.recbench.cells import finished, read_cell
-from grpo_mmpc.recbench.judgement import Comparison, Judged, Scores, judge, with_verdicts
+from grpo_mmpc.recbench.common_cells import CommonCells, common_cells
+from grpo_mmpc.recbench.judgement import MIN_USERS, Comparison, Judged, judge, with_verdicts
 from grpo_mmpc.recbench.plan import NO_MISSING, Group, Method
+from grpo_mmpc.recbench.recommenders.table import recommender
+from grpo_mmpc.recbench.records import Floats
 from grpo_mmpc.statistics.crossed import Estimate
 
 METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50))
@@ -22,26 +25,40 @@ SHOWN = ("recall@20", "ndcg@20")
 """Metrics that are compared, and corrected for together; of the others only levels are written."""
 
 _REFERENCES = ("zeros", "drop_modality", "id_only", NO_MISSING)
-"""What methods are compared with: the first of these that is there."""
+"""What methods are compared with: the first of these that has results, else the first method that has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupResult:
-    """Methods of one recommender at one rate of one missing modality."""
+    """Methods of one recommender at one rate of one missing modality; see ``Group``."""
 
     recommender: str
     missing: str
     rate: float
     comparisons: dict[str, Comparison]
-    """By metric of ``SHOWN``; empty where nothing finished."""
+    """By metric of ``SHOWN``; empty where there is nothing to compare."""
     levels: dict[str, dict[str, float]]
-    """By method and metric: mean over seeds and categories."""
+    """By method and metric: mean over the seeds and categories that are compared; empty for a method that is left out."""
+    left_out: dict[str, str]
+    """Methods that are not compared, and what they lack."""
+    dropped: dict[str, str]
+    """Categories and seeds that are not compared, and why."""
     coverage: dict[str, dict[str, Any]]
     """By method and modality: masked, covered, reasons."""
     failures: dict[str, str]
     """By method: why cells of it have no result."""
     parameters: dict[str, list[dict[str, Any]]]
     """By method: grid points that were chosen, with how often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """What is kept of a cell: thousands of them are held at once."""
+
+    scores: dict[str, Floats]
+    """By metric of ``SHOWN``, ``[V]``."""
+    means: dict[str, float]
+    parameters: dict[str, Any]
 
 
 def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], *, resamples: int) -> list[GroupResult]:
@@ -53,11 +70,12 @@ def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], 
         failures: By key of a cell, why it has no result.
         resamples: Of the bootstrap over users.
     """
-    read: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    read: dict[str, _Read] = {}
     for group in groups:
         for cell in group.cells:
             if cell.key not in read and finished(folder, cell.key):
-                read[cell.key] = read_cell(folder, cell.key)
+                said, scores = read_cell(folder, cell.key, columns=SHOWN)
+                read[cell.key] = _Read(scores=scores, means=said["means"], parameters=said["parameters"])
     results = [_group(group, read, failures, resamples=resamples) for group in groups]
     # One family: everything that a reader sees together.
     places = [(i, metric) for i, result in enumerate(results) for metric in result.comparisons]
@@ -67,24 +85,20 @@ def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], 
     return results
 
 
-def _group(
-    group: Group,
-    read: Mapping[str, tuple[dict[str, Any], dict[str, Any]]],
-    failures: Mapping[str, str],
-    *,
-    resamples: int,
-) -> GroupResult:
-    names = [method.name for method in group.methods]
-    reference = next((name for name in _REFERENCES if name in names), names[0])
+def _group(group: Group, read: Mapping[str, _Read], failures: Mapping[str, str], *, resamples: int) -> GroupResult:
+    runs = {metric: {method.name: _scores(method, read, metric) for method in group.methods} for metric in SHOWN}
+    common = common_cells(runs[SHOWN[0]], min_users=MIN_USERS)
     comparisons = {}
     for metric in SHOWN:
-        runs = {method.name: _scores(method, read, metric) for method in group.methods}
         found = judge(
-            {name: by_seed for name, by_seed in runs.items() if by_seed},
+            runs[metric],
+            common=common,
             metric=metric,
-            reference=reference,
-            ceiling=NO_MISSING if NO_MISSING in names else None,
+            references=_REFERENCES,
+            ceiling=NO_MISSING,
             resamples=resamples,
+            cells={method.name: tuple(sorted(cell.key for cell in method.every_cell)) for method in group.methods},
+            untrained={method.name for method in group.methods if not _is_trained(method)},
         )
         if found is not None:
             comparisons[metric] = found
@@ -93,7 +107,9 @@ def _group(
         missing=group.missing,
         rate=group.rate,
         comparisons=comparisons,
-        levels={method.name: _means(method, read) for method in group.methods},
+        levels={method.name: _means(method, read, common) for method in group.methods},
+        left_out=common.left_out,
+        dropped=common.dropped,
         coverage={
             method.name: {modality: asdict(coverage) for modality, coverage in method.coverage.items()}
             for method in group.methods
@@ -103,25 +119,24 @@ def _group(
     )
 
 
-def _scores(
-    method: Method, read: Mapping[str, tuple[dict[str, Any], dict[str, Any]]], metric: str
-) -> dict[int, Scores]:
-    found: dict[int, dict[str, Any]] = {}
+def _is_trained(method: Method) -> bool:
+    return all(recommender(cell.recommender).is_trained for cell in method.every_cell)
+
+
+def _scores(method: Method, read: Mapping[str, _Read], metric: str) -> dict[int, dict[str, Floats]]:
+    found: dict[int, dict[str, Floats]] = {}
     for seed, by_category in method.cells.items():
         for category, cell in by_category.items():
             if cell.key in read:
-                found.setdefault(seed, {})[category] = read[cell.key][1][metric]
-    return dict(found)
+                found.setdefault(seed, {})[category] = read[cell.key].scores[metric]
+    return found
 
 
-def _means(method: Method, read: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
-    means = [
-        read[cell.key][0]["means"]
-        for by_category in method.cells.values()
-        for cell in by_category.values()
-        if cell.key in read
-    ]
-    return {metric: float(np.mean([one[metric] for one in means])) for metric in METRICS} if means else {}
+def _means(method: Method, read: Mapping[str, _Read], common: CommonCells) -> dict[str, float]:
+    if method.name not in common.methods:
+        return {}
+    means = [read[method.cells[seed][category].key].means for seed in common.seeds for category in common.categories]
+    return {metric: float(np.mean([one[metric] for one in means])) for metric in METRICS}
 
 
 def _failures(methods: Sequence[Method], failures: Mapping[str, str]) -> dict[str, str]:
@@ -138,13 +153,12 @@ def _failures(methods: Sequence[Method], failures: Mapping[str, str]) -> dict[st
     return said
 
 
-def _parameters(method: Method, read: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+def _parameters(method: Method, read: Mapping[str, _Read]) -> list[dict[str, Any]]:
     counted: dict[str, int] = {}
-    for by_category in method.cells.values():
-        for cell in by_category.values():
-            if cell.key in read:
-                text = json.dumps(read[cell.key][0]["parameters"], sort_keys=True)
-                counted[text] = counted.get(text, 0) + 1
+    for cell in method.every_cell:
+        if cell.key in read:
+            text = json.dumps(read[cell.key].parameters, sort_keys=True)
+            counted[text] = counted.get(text, 0) + 1
     return [{**json.loads(text), "cells": count} for text, count in sorted(counted.items(), key=lambda one: -one[1])]
 
 
@@ -190,6 +204,8 @@ def _as_dict(result: GroupResult) -> dict[str, Any]:
         "rate": result.rate,
         "levels": result.levels,
         "coverage": result.coverage,
+        "left_out": result.left_out,
+        "dropped": result.dropped,
         "failures": result.failures,
         "parameters": result.parameters,
         "metrics": {
@@ -199,7 +215,6 @@ def _as_dict(result: GroupResult) -> dict[str, Any]:
                 "seeds": comparison.seeds,
                 "categories": comparison.categories,
                 "users": comparison.num_users,
-                "left_out": comparison.left_out,
                 "methods": {judged.fill: _judged(judged) for judged in comparison.fills},
             }
             for metric, comparison in result.comparisons.items()
@@ -217,6 +232,7 @@ def _judged(judged: Judged) -> dict[str, Any]:
         },
         "difference": None if judged.difference is None else judged.difference.value,
         "difference_ci95": _ends(judged.difference),
+        "same_as": judged.same_as,
         "p_holm": judged.p_holm,
         "verdict": judged.verdict,
         "recovery": None if judged.recovery is None else judged.recovery.value,
@@ -235,7 +251,7 @@ _COLUMNS = (
 
 
 def _csv(results: Sequence[GroupResult]) -> str:
-    """An empty cell where there is no value."""
+    """An empty cell where there is no value: of a method that is left out there is none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -243,7 +259,8 @@ def _csv(results: Sequence[GroupResult]) -> str:
         for method, levels in result.levels.items():
             coverage = result.coverage.get(method, {}).values()
             counts = [sum(one["masked"] for one in coverage), sum(one["covered"] for one in coverage)]
-            for metric, value in levels.items():
+            for metric in METRICS:
+                value = levels.get(metric)
                 judged = result.comparisons[metric].of(method) if metric in result.comparisons else None
                 found = _judged(judged) if judged is not None else {}
                 row = [

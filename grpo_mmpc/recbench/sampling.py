@@ -1,4 +1,4 @@
-"""Negative items: what a user did not take in training, all of it equally likely, drawn for a whole epoch at once."""
+"""Negative items: what others took in training and a user did not, all of it equally likely, drawn for a whole epoch at once."""
 
 import torch
 from torch import Tensor
@@ -8,36 +8,41 @@ from grpo_mmpc.recbench.records import Pairs
 
 
 class NegativeSampler:
-    """Draws items that are not in a user's training pairs, without rejection.
+    """Draws items of the training part that are not in a user's own pairs, without rejection.
 
-    A user that took n of I items has I - n left. The draw is a number r below I - n; the item is the r-th of those left, in ascending
-    order: r plus the number of taken items before it. The j-th taken item (from 0) is before it exactly if (item - j) <= r, and
-    item - j ascends within a user, so one binary search over (user, item - j) finds how many there are.
+    An item that nobody took in training is never drawn: it would only ever be pushed down, and what its features could do for it
+    would be measured against that. The MMRec toolbox draws from the same items.
+
+    Items are numbered among the I of the training part. A user that took n of them has I - n left. The draw is a number r below
+    I - n; the item is the r-th of those left, in ascending order: r plus the number of taken items before it. The j-th taken item
+    (from 0) is before it exactly if (item - j) <= r, and item - j ascends within a user, so one binary search over
+    (user, item - j) finds how many there are.
     """
 
-    def __init__(self, train: Pairs, *, num_users: int, num_items: int, device: str = "cpu") -> None:
+    def __init__(self, train: Pairs, *, num_users: int, device: str = "cpu") -> None:
         """Sort what was taken.
 
         Args:
             train: Training pairs; a pair that comes twice counts once.
             num_users: U.
-            num_items: I.
             device: Of the users that are asked for and of the items drawn.
 
         Raises:
-            RecBenchError: A user took every item.
+            RecBenchError: A user took every item of the training part.
         """
-        keys = torch.unique(torch.from_numpy(train.users) * num_items + torch.from_numpy(train.items))
-        users = keys // num_items
+        items, numbers = torch.unique(torch.from_numpy(train.items), return_inverse=True)  # [I], [N]
+        num_items = len(items)
+        keys = torch.unique(torch.from_numpy(train.users) * num_items + numbers)
+        users = keys // max(1, num_items)
         counts = torch.bincount(users, minlength=num_users)
         full = torch.nonzero(counts >= num_items).squeeze(1)
         if len(full):
             raise RecBenchError(
-                f"{len(full)} of {num_users} users took all {num_items} items in training (first: user {int(full[0])}), so "
+                f"{len(full)} of {num_users} users took all {num_items} items of the training part (first: user {int(full[0])}), so "
                 "there is no negative item to draw for them; leave such users out, or take a category with more items"
             )
         starts = counts.cumsum(0) - counts
-        self._num_items = num_items
+        self._items = items.to(device)
         self._left = (num_items - counts).to(device)  # [U]
         self._starts = starts.to(device)  # [U]
         self._keys = (keys - (torch.arange(len(keys)) - starts[users])).to(device)  # user * I + (item - j), ascending
@@ -52,5 +57,6 @@ class NegativeSampler:
         left = self._left[users]
         draw = torch.rand(len(users), dtype=torch.float64, generator=generator, device=users.device)
         rank = (draw * left).long().clamp_(max=left - 1)
-        before = torch.searchsorted(self._keys, users * self._num_items + rank, right=True) - self._starts[users]
-        return rank + before
+        before = torch.searchsorted(self._keys, users * len(self._items) + rank, right=True) - self._starts[users]
+        items: Tensor = self._items[rank + before]
+        return items

@@ -61,7 +61,8 @@ def fit(
 ) -> Fitted:
     """Train with Adam on shuffled mini-batches of the training pairs, one negative for each.
 
-    The same seed gives the same embeddings, bit for bit, on the same machine. A recommender without parameters is only evaluated.
+    The same seed gives the same embeddings on the same machine: on a CPU bit for bit, on a GPU as far as it has deterministic
+    kernels for what a recommender does (PyTorch warns of those it has not). A recommender without parameters is only evaluated.
 
     Args:
         recommender: On ``device``; left as it is after the last epoch.
@@ -93,23 +94,24 @@ def fit(
         max_rank=cutoff,
     )
 
-    def evaluate(epoch: int) -> float:
+    def evaluate(epoch: int) -> tuple[float, Embeddings]:
         recommender.eval()
+        embeddings = recommender.embeddings()
         try:
-            ranks = full_sort.ranks(recommender.embeddings())
+            ranks = full_sort.ranks(embeddings)
         except RecBenchError as error:
             raise RecBenchError(f"epoch {epoch}: {error}") from error
-        scores = user_scores(ranks, target_users=targets.users, cutoffs=(cutoff,))
-        return float(scores[settings.monitor].mean())
+        scores = user_scores(ranks, target_users=targets.users, cutoffs=(cutoff,), max_rank=cutoff)
+        return float(scores[settings.monitor].mean()), embeddings
 
     parameters = [parameter for parameter in recommender.parameters() if parameter.requires_grad]
     if not parameters:
-        value = evaluate(0)
-        return Fitted(embeddings=_kept(recommender), best_epoch=0, validation=value, epochs=0, history=[value])
+        value, embeddings = evaluate(0)
+        return Fitted(embeddings=_kept(embeddings), best_epoch=0, validation=value, epochs=0, history=[value])
     generator = torch.Generator(device=device).manual_seed(seed)
     users = torch.from_numpy(split.train.users).to(device)
     items = torch.from_numpy(split.train.items).to(device)
-    sampler = NegativeSampler(split.train, num_users=split.num_users, num_items=split.num_items, device=device)
+    sampler = NegativeSampler(split.train, num_users=split.num_users, device=device)
     # One pass over the parameters instead of one for each operation of the update; the same arithmetic.
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
     best: Embeddings | None = None
@@ -127,12 +129,12 @@ def fit(
                 )
             if epoch % settings.evaluate_every and epoch != settings.max_epochs:
                 continue
-            value = evaluate(epoch)
+            value, embeddings = evaluate(epoch)
             history.append(value)
             if progress is not None:
                 progress(epoch, value)
             if best is None or value > best_value:
-                best, best_epoch, best_value, since_best = _kept(recommender), epoch, value, 0
+                best, best_epoch, best_value, since_best = _kept(embeddings), epoch, value, 0
             else:
                 since_best += 1
                 if since_best >= settings.patience:
@@ -191,10 +193,9 @@ def _cutoff(monitor: str) -> int:
     return int(k)
 
 
-def _kept(recommender: Recommender) -> Embeddings:
-    """A copy that further training does not change."""
-    recommender.eval()
-    return Embeddings(*(table.detach().clone() for table in recommender.embeddings()))
+def _kept(embeddings: Embeddings) -> Embeddings:
+    """A copy that further training does not change, should they be the parameters themselves."""
+    return Embeddings(*(table.detach().clone() for table in embeddings))
 
 
 @contextlib.contextmanager

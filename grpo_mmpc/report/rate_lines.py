@@ -13,6 +13,8 @@ _WIDTH, _HEIGHT = 720, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 210, 14, 46
 _LABEL = 17
 """Least vertical distance of two labels."""
+_TICK = 46
+"""Least horizontal distance of two rates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,11 @@ class Line:
     """Class of its colour: ``completion``, ``ceiling`` or ``fill``."""
     points: Sequence[tuple[float, Estimated]]
     """(rate, level), rates ascending."""
+
+
+def rate_label(rate: float) -> str:
+    """``50%``, ``12.5%``: rates that differ are told apart."""
+    return f"{100 * rate:g}%"
 
 
 def rate_lines(lines: Sequence[Line], *, label: str) -> Markup:
@@ -96,8 +103,13 @@ def _axes(horizontal: Scale, vertical: Scale) -> Markup:
             Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(_LEFT, _WIDTH - _RIGHT, y, y)
         )
         parts.append(_tick(str(_LEFT - 8), f"{float(y) + 4:.1f}", number(tick, digits=vertical.digits), anchor="end"))
+    end = -float(_TICK)
     for tick in horizontal.ticks:
-        parts.append(_tick(_x(tick, horizontal), str(_HEIGHT - _BOTTOM + 18), f"{tick:.0%}", anchor="middle"))
+        x = _x(tick, horizontal)
+        # The points are drawn all the same: what is left out is a label that would lie over its neighbour.
+        if float(x) - end >= _TICK:
+            parts.append(_tick(x, str(_HEIGHT - _BOTTOM + 18), rate_label(tick), anchor="middle"))
+            end = float(x)
     middle = str((_LEFT + _WIDTH - _RIGHT) / 2)
     parts.append(_tick(middle, str(_HEIGHT - 8), "missing", anchor="middle"))
     return Markup("").join(parts)

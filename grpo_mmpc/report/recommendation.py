@@ -12,7 +12,7 @@ from markupsafe import Markup
 from grpo_mmpc.files import write_whole
 from grpo_mmpc.report.figures import axis, scale_of, track
 from grpo_mmpc.report.labels import NO_VALUE, date, duration, number, p_value, plural, signed
-from grpo_mmpc.report.rate_lines import Line, rate_lines
+from grpo_mmpc.report.rate_lines import Line, rate_label, rate_lines
 from grpo_mmpc.statistics.verdicts import BETTER, WORSE, Interval
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ _RECOMMENDERS = {
     "mmgcn": "MMGCN",
     "": "Recommenders without features",
 }
-_MODALITIES = {"text": "titles", "image": "images", "both": "titles and images"}
-_GLYPHS = {BETTER: "▲", WORSE: "▼", "no evidence": "·", "": "="}
+_MODALITIES = {"text": "titles", "image": "images", "both": "titles and images", "": "features"}
+_TOO_FEW, _SAME = "too few users", "same"
+_GLYPHS = {BETTER: "▲", WORSE: "▼", "no evidence": "·", "": "=", _SAME: "="}
+_VERDICTS = {"": "reference", _TOO_FEW: "few users"}
+"""In a column, where they must be short."""
 _COMPLETED = "completed:"
 _HEADLINES = 4
 
@@ -85,6 +88,7 @@ class GroupView:
     """One recommender at one rate of one missing modality."""
 
     title: str
+    reference: str
     sentences: list[str]
     tone: str
     note: str
@@ -114,6 +118,11 @@ class RecommendationView:
     facts: list[tuple[str, str]]
     cautions: list[str]
     reference: str
+    """Of all groups, or ``the reference`` where they have different ones."""
+    over: str
+    """What intervals are over: ``users and seeds``."""
+    nothing: str
+    """Why there are no groups."""
 
 
 def view(results: Mapping[str, Any]) -> RecommendationView:
@@ -123,14 +132,30 @@ def view(results: Mapping[str, Any]) -> RecommendationView:
     widest = {
         (group["recommender"], group["missing"]): i for i, group in enumerate(compared) if _is_widest(group, compared)
     }
+    references = {group.reference for group in groups}
     return RecommendationView(
         groups=groups,
         headlines=[groups[i] for i in widest.values()][:_HEADLINES],
         pictures=_pictures(results["groups"]),
         facts=_facts(results),
         cautions=_cautions(results),
-        reference=next((line.label for group in groups for line in group.lines if line.is_reference), ""),
+        reference=references.pop() if len(references) == 1 else "the reference",
+        over="users" if compared and all(_has_one_seed(group) for group in compared) else "users and seeds",
+        nothing=_nothing(results),
     )
+
+
+def _has_one_seed(group: Mapping[str, Any]) -> bool:
+    return len(group["metrics"][LEAD]["seeds"]) == 1
+
+
+def _nothing(results: Mapping[str, Any]) -> str:
+    if results["cells"] > results.get("failures", 0):
+        return (
+            "There is nothing to compare: recommenders finished, but too many others failed for any two ways to fill to "
+            "share a seed and a category."
+        )
+    return "No recommender finished: there is nothing to compare."
 
 
 def _is_widest(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> bool:
@@ -154,8 +179,9 @@ def write_page(results: Mapping[str, Any], path: Path) -> Path:
 
 def told(results: Mapping[str, Any], *, colour: bool) -> list[str]:
     """Tables and sentences for a terminal."""
-    lines: list[str] = []
-    for group in view(results).groups:
+    shown = view(results)
+    lines: list[str] = [] if shown.groups else ["", shown.nothing]
+    for group in shown.groups:
         lines += ["", group.title, group.note, ""]
         width = max(len(line.label) for line in group.lines)
         lines.append(
@@ -170,8 +196,7 @@ def told(results: Mapping[str, Any], *, colour: bool) -> list[str]:
             code = {BETTER: "32", WORSE: "31"}.get(line.verdict)
             lines.append(f"\x1b[{code}m{row}\x1b[0m" if colour and code else row)
         lines += ["", *(f"  {sentence}" for sentence in group.sentences)]
-    cautions = _cautions(results)
-    return [*lines, "", *(f"note: {caution}" for caution in cautions)] if cautions else lines
+    return [*lines, "", *(f"note: {caution}" for caution in shown.cautions)] if shown.cautions else lines
 
 
 @cache
@@ -194,6 +219,7 @@ def _group(group: Mapping[str, Any]) -> GroupView:
     order = sorted(methods, key=lambda name: (-methods[name]["value"], name))
     levels = {name: _spot(methods[name]["value"], methods[name]["ci95"]) for name in order}
     changes = {name: _spot(methods[name]["difference"], methods[name]["difference_ci95"]) for name in order}
+    reference = method_label(lead["reference"], what=_MODALITIES[group["missing"]])
     level_scale, change_scale = scale_of(list(levels.values())), scale_of(list(changes.values()), include=[0.0])
     what = _MODALITIES[group["missing"]]
     lines = []
@@ -211,8 +237,8 @@ def _group(group: Mapping[str, Any]) -> GroupView:
                 change="reference" if is_reference else signed(found["difference"]),
                 change_interval=_ends(found["difference_ci95"], sign=True),
                 p=p_value(found["p_holm"]),
-                verdict=found["verdict"] or "reference",
-                glyph=_GLYPHS.get(found["verdict"], "?"),
+                verdict=_VERDICTS.get(found["verdict"], found["verdict"]),
+                glyph=_GLYPHS.get(found["verdict"], NO_VALUE),
                 tone=tone,
                 recovery=_share(found),
                 coverage=_coverage(group["coverage"].get(name, {})),
@@ -222,7 +248,8 @@ def _group(group: Mapping[str, Any]) -> GroupView:
         )
     tones = {line.tone for line in lines if line.is_completion} & {BETTER, WORSE}
     return GroupView(
-        title=f"{_RECOMMENDERS.get(group['recommender'], group['recommender'])}, {group['rate']:.0%} of {what} missing",
+        title=_title(group),
+        reference=reference,
         sentences=_sentences(group),
         tone=tones.pop() if len(tones) == 1 else "unclear",
         note=f"{plural(lead['users'], 'user')} of {_categories(lead['categories'])}, {plural(len(lead['seeds']), 'seed')}",
@@ -236,6 +263,13 @@ def _group(group: Mapping[str, Any]) -> GroupView:
         if len(lead["categories"]) > 1
         else [],
     )
+
+
+def _title(group: Mapping[str, Any]) -> str:
+    name = str(_RECOMMENDERS.get(group["recommender"], group["recommender"]))
+    if not group["missing"]:
+        return name
+    return f"{name}, {rate_label(group['rate'])} of {_MODALITIES[group['missing']]} missing"
 
 
 def method_label(name: str, *, what: str) -> str:
@@ -263,23 +297,54 @@ def _sentences(group: Mapping[str, Any]) -> list[str]:
     ceiling = methods.get("no_missing")
     if ceiling is not None and lead["reference"] != "no_missing":
         words = f"The true {what}: {_verdict_words(ceiling, reference)}"
-        if ceiling["verdict"] != BETTER:
+        if ceiling["verdict"] == _TOO_FEW:
+            words += f"; whether {what} themselves help cannot be told, and recovery is not given"
+        elif ceiling["verdict"] != BETTER:
             words += f"; where {what} themselves do not help, no completion of them can be shown to, and recovery is not given"
         sentences.append(f"{words}.")
     best = max(
         (name for name in methods if not name.startswith(_COMPLETED) and name != "no_missing"),
         key=lambda n: methods[n]["value"],
+        default=None,
     )
-    sentences.append(
-        f"The strongest way without a policy is “{method_label(best, what=what)}”, Recall@20 {number(methods[best]['value'])}."
-    )
-    sentences += [f"{method_label(name, what=what)} is left out: {why}." for name, why in lead["left_out"].items()]
-    return sentences
+    if best is not None:
+        sentences.append(
+            f"The strongest way without a policy is “{method_label(best, what=what)}”, "
+            f"Recall@20 {number(methods[best]['value'])}."
+        )
+    return sentences + _same(methods, what=what) + _left_out(group)
+
+
+def _same(methods: Mapping[str, Mapping[str, Any]], *, what: str) -> list[str]:
+    """Names of one fill: nothing was trained, or tested, twice."""
+    names: dict[str, list[str]] = {}
+    for name, found in methods.items():
+        if found["same_as"] is not None:
+            names.setdefault(found["same_as"], []).append(f"“{method_label(name, what=what)}”")
+    return [
+        f"{_listed(alike)} {'is' if len(alike) == 1 else 'are'} the same as “{method_label(original, what=what)}” here: "
+        "recommenders are told exactly the same."
+        for original, alike in names.items()
+    ]
+
+
+def _left_out(group: Mapping[str, Any]) -> list[str]:
+    """Of methods, then of categories and seeds."""
+    what = _MODALITIES[group["missing"]]
+    reasons = {method_label(name, what=what): why for name, why in group["left_out"].items()} | group["dropped"]
+    return [f"{_capital(name)} is left out: {why}." for name, why in reasons.items()]
 
 
 def _verdict_words(found: Mapping[str, Any], reference: str) -> str:
     if found["difference"] is None:
         return "the reference"
+    if found["verdict"] == _SAME:
+        return f"Recall@20 {number(found['value'])}, the same as {reference}"
+    if found["verdict"] == _TOO_FEW:
+        return (
+            f"Recall@20 {number(found['value'])}, {signed(found['difference'])} to {reference}, but too few users to say "
+            "whether that is chance"
+        )
     ends = found["difference_ci95"]
     within = (
         f"{signed(found['difference'])}, 95% interval {_ends(ends, sign=True)}" if ends else signed(found["difference"])
@@ -344,18 +409,28 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
             "Paper mode reproduces the official protocol with its flaws: masked items without a completion keep their true "
             "vectors, hyper-parameters are chosen on the test part, and the mask differs from process to process.",
         )
+    compared = [group for group in results["groups"] if group["metrics"]]
+    alone = [group for group in compared if _has_one_seed(group)]
+    if alone:
+        where = "" if len(alone) == len(compared) else f" in {_listed([_title(group) for group in alone])}"
+        told_.append(
+            f"There is one seed{where}: how a recommender happens to start moves its result, and no interval or p-value "
+            "knows by how much. Repeat with more seeds before believing a difference."
+        )
+    if not compared:
+        told_ += [f"{_title(group)}: {sentence}" for group in results["groups"] for sentence in _left_out(group)]
     told_ += results.get("cautions", [])
     seen = set()
     for group in results["groups"]:
         what = _MODALITIES[group["missing"]]
         for method, why in group["failures"].items():
-            told_.append(f"{method_label(method, what=what)}, {group['recommender']}: {why}")
+            told_.append(f"{method_label(method, what=what)}, {_title(group)}: {why}")
         for method, coverage in group["coverage"].items():
             for modality, one in coverage.items():
                 if one["covered"] < one["masked"] and method != "zeros":
                     reasons = "; ".join(f"{count:,} {reason}" for reason, count in one["reasons"].items())
                     text = (
-                        f"{method_label(method, what=what)} at {group['rate']:.0%}: {one['covered']:,} of {one['masked']:,} "
+                        f"{method_label(method, what=what)} at {rate_label(group['rate'])}: {one['covered']:,} of {one['masked']:,} "
                         f"missing {_MODALITIES[modality]} filled, the others stay zero ({reasons})."
                     )
                     told_ += [] if text in seen else [text]
@@ -388,6 +463,10 @@ def _coverage(coverage: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _categories(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else plural(len(names), "category")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _capital(text: str) -> str:

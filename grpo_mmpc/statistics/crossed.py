@@ -115,6 +115,7 @@ def estimate(
     weights: Floats,
     *,
     num_items: int,
+    degrees_of_items: float | None = None,
     pooled: SeedVariance | None = None,
     confidence: float = 0.95,
 ) -> Estimate:
@@ -125,12 +126,16 @@ def estimate(
         replicates: The same on resampled items, ``[R, S]``.
         weights: See ``seed_weights``, ``[R, S]``.
         num_items: N.
+        degrees_of_items: Of the items' variance, where strata of very different sizes weigh alike: ``replicates`` then
+            are taken to have that variance without bias. None means N - 1, and corrects it for all items together.
         pooled: The least that is believed of the seeds' variance; None believes these values alone.
         confidence: Of the interval.
     """
     num_seeds = len(values)
     value = float(values.mean())
-    of_items = float(replicates.mean(axis=1).var()) * num_items / max(1, num_items - 1)
+    of_items = float(replicates.mean(axis=1).var())
+    if degrees_of_items is None:
+        of_items, degrees_of_items = of_items * num_items / max(1, num_items - 1), num_items - 1
     of_seeds = float(values.var(ddof=1)) / num_seeds if num_seeds > 1 else 0.0
     degrees_of_seeds = num_seeds - 1
     if pooled is not None and pooled.variance > of_seeds:
@@ -150,7 +155,7 @@ def estimate(
         # Every item and seed says the same: nothing to be unsure about, except that chance might give N equal signs.
         p = 1.0 if abs(value) < math.sqrt(_NEGLIGIBLE) else min(1.0, 2 * 0.5**num_items)
         return replace(found, interval=Interval(value, value), p=p)
-    degrees = variance**2 / (of_items**2 / (num_items - 1) + (of_seeds**2 / degrees_of_seeds if of_seeds else 0.0))
+    degrees = variance**2 / (of_items**2 / degrees_of_items + (of_seeds**2 / degrees_of_seeds if of_seeds else 0.0))
     # heavy: imported on use
     from scipy.stats import t as student  # type: ignore[import-untyped]
 

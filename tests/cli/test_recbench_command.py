@@ -41,6 +41,25 @@ def test_two_completed_catalogues_of_one_name_must_be_named(catalogue, tmp_path,
     assert "two catalogues are called done; name them: --completed NAME=DIR" in capsys.readouterr().err
 
 
+def test_options_of_the_other_engine_are_refused(catalogue, tmp_path, capsys):
+    assert run(catalogue, tmp_path, "--gpus-per-cell", "1") == 2
+    assert "--gpus-per-cell and --ray-address are for --engine ray" in capsys.readouterr().err
+    assert run(catalogue, tmp_path, "--engine", "ray", "training.device=cuda") == 2
+    assert "on Ray --gpus-per-cell decides" in capsys.readouterr().err
+
+
+def test_brands_cannot_cluster_a_catalogue_without_brands(catalogue, tmp_path, capsys):
+    path = catalogue / "items.jsonl"
+    path.write_text(path.read_text().replace('"brand"', '"maker"'))
+    assert run(catalogue, tmp_path, "clustered_by=brand") == 2
+    assert "no item of the catalogue has a brand among its attributes" in capsys.readouterr().err
+
+
+def test_an_encoder_without_a_model_takes_the_published_one_and_a_misspelt_key_is_named(catalogue, tmp_path, capsys):
+    assert run(catalogue, tmp_path, "encoders.text.modell=nano:minilm") == 2
+    assert "did you mean 'model'?" in capsys.readouterr().err
+
+
 def test_the_original_catalogue_is_refused_as_a_completion(catalogue, tmp_path, capsys):
     assert run(catalogue, tmp_path, "--completed", f"mine={catalogue}") == 2
     assert "original" in capsys.readouterr().err
@@ -66,7 +85,8 @@ def test_users_with_one_interaction_leave_the_others_alone(catalogue, tmp_path, 
     path.write_text(path.read_text() + json.dumps(extra) + "\n" + json.dumps(unknown) + "\n")
     assert run(catalogue, tmp_path) == 0
     said = capsys.readouterr().out
-    assert "left out 1 of items that the catalogue does not have and 0 broken ones" in said
+    assert "interactions.jsonl: 98 rows, 1 of items that the catalogue does not have, 0 broken" in said
+    assert "1 users or items with too few" in said
     assert "Bags: 12 users, 32 items" in said
     counts = json.loads((tmp_path / "out" / "results.json").read_text())["categories"]["Bags"]["interactions"]
     assert (counts["unknown_items"], counts["below_core"]) == (1, 1)

@@ -1,17 +1,22 @@
 """The recommendation benchmark of a policy: who completes, what is measured again, what a reader is told."""
 
 import json
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation import recommendation
 from grpo_mmpc.evaluation.recommendation import PolicyBenchmark
 from grpo_mmpc.recbench.engines import run_local
 from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.rendering.nano import NanoRenderer
+from tests.evaluation.test_ranks import World
 from tests.recbench.catalogues import settings_for, small_catalogue
 
 ensure_importable()
@@ -56,7 +61,8 @@ def benchmark_of(catalogue, folder, *overrides, said=None, **options):
         catalogue=catalogue,
         evaluations=folder,
         max_tokens={},
-        load_renderer=options.pop("load_renderer", lambda: (None, "")),
+        load_renderer=options.pop("load_renderer", lambda: None),
+        renderer=options.pop("renderer", None),
         trained_on=frozenset({"Bags-00", "Bags-01"}),
         about={"command": "test", "catalogue": "small"},
         say=lines.append,
@@ -90,7 +96,7 @@ def test_what_was_run_is_not_run_again_unless_policy_or_settings_change(catalogu
     for _ in range(2):
         benchmark.run(lambda: nullcontext(policy), name="base", policy="p")
     assert policy.asked == 32
-    assert said[-1] == "base: the recommendation benchmark was already run with these settings"
+    assert said[-3] == "base: the recommendation benchmark was already run with these settings"
     benchmark.run(lambda: nullcontext(policy), name="base", policy="another")
     assert policy.asked == 64
     changed = replace(benchmark, settings=settings_for("fills=[zeros,completed]", "seeds=[5]"))
@@ -118,7 +124,7 @@ def test_a_trained_policy_is_reported_with_the_items_that_it_was_trained_on(cata
 
 
 def test_missing_images_are_rendered_from_prompts(catalogue, tmp_path):
-    benchmark = benchmark_of(catalogue, tmp_path, "missing=[image]", load_renderer=lambda: (NanoRenderer(), "nano"))
+    benchmark = benchmark_of(catalogue, tmp_path, "missing=[image]", load_renderer=NanoRenderer, renderer="nano")
     benchmark.run(lambda: nullcontext(Policy()), name="base", policy="p")
     coverage = methods(tmp_path, "base")["completed:base"]["image"]
     assert (coverage["masked"], coverage["covered"]) == (32, 32)
@@ -129,3 +135,115 @@ def test_without_a_renderer_missing_images_stay_missing_with_the_reason(catalogu
     benchmark_of(catalogue, tmp_path, "missing=[image]").run(lambda: nullcontext(Policy()), name="base", policy="p")
     coverage = methods(tmp_path, "base")["completed:base"]["image"]
     assert coverage["reasons"] == {"no renderer: evaluation.renderer is not set": 32}
+
+
+def test_another_renderer_makes_missing_images_anew_and_missing_titles_not(catalogue, tmp_path):
+    said: list[str] = []
+    for overrides, again in (((), False), (("missing=[image]",), True)):
+        folder = tmp_path / str(again)
+        for renderer in ("one", "another"):
+            benchmark = benchmark_of(
+                catalogue, folder, *overrides, said=said, load_renderer=NanoRenderer, renderer=renderer
+            )
+            benchmark.run(lambda: nullcontext(Policy()), name="base", policy="p")
+        assert any("already run" in line for line in said) != again
+        said.clear()
+
+
+def test_a_benchmark_in_which_recommenders_failed_is_not_finished(catalogue, tmp_path):
+    benchmark, said = benchmark_of(catalogue, tmp_path), []
+    benchmark.run(lambda: nullcontext(Policy()), name="base", policy="p")
+    path = tmp_path / "base" / "recbench" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"failures": 1}))
+    policy = Policy()
+    replace(benchmark, say=said.append).run(lambda: nullcontext(policy), name="base", policy="p")
+    assert not any("already run" in line for line in said)
+    assert policy.asked == 0  # completions are kept
+    assert json.loads(path.read_text())["failures"] == 0
+
+
+def test_the_result_is_told_with_its_verdict_and_place(catalogue, tmp_path):
+    said: list[str] = []
+    benchmark = benchmark_of(catalogue, tmp_path, "fills=[zeros,no_missing,completed]", said=said)
+    benchmark.run(lambda: nullcontext(Policy()), name="base", policy="p")
+    methods = read_results(tmp_path / "base" / "recbench")["groups"][0]["metrics"]["recall@20"]["methods"]
+    completed, zeros, ceiling = (methods[name] for name in ("completed:base", "zeros", "no_missing"))
+    assert said[-2] == (
+        f"base, vbpr, 100% of titles missing: Recall@20 {completed['value']:.4f} with its completions, "
+        f"{zeros['value']:.4f} with zeros, {ceiling['value']:.4f} with true values; completions against zeros: "
+        f"{completed['verdict']}"
+    )
+    assert said[-1] == f"recommendation benchmark of base: {tmp_path / 'base' / 'recbench' / 'results.json'}"
+
+
+def test_pictures_of_an_earlier_policy_are_found_from_another_working_directory(catalogue, tmp_path, monkeypatch):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run.mkdir()
+    elsewhere.mkdir()
+    options = {"load_renderer": NanoRenderer, "renderer": "nano"}
+    monkeypatch.chdir(run)
+    first = benchmark_of(catalogue, Path("evaluations"), "missing=[image]", **options)
+    first.run(lambda: nullcontext(Policy()), name="base", policy="p")
+    lines = (run / "evaluations" / "base" / "recbench" / "answers.jsonl").read_text().splitlines()[1:]
+    assert all(json.loads(line)["value"].startswith("images/") for line in lines)
+    monkeypatch.chdir(elsewhere)
+    second = replace(first, evaluations=run / "evaluations")
+    second.run(lambda: nullcontext(Policy()), name="final", policy="q")
+    assert methods(run / "evaluations", "final")["completed:base"]["image"]["covered"] == 32
+
+
+def test_what_loses_title_and_image_at_once_is_asked_of_nobody(catalogue, tmp_path):
+    policy, said = Policy(), []
+    benchmark_of(catalogue, tmp_path, "missing=[both]", said=said).run(
+        lambda: nullcontext(policy), name="base", policy="p"
+    )
+    assert policy.asked == 0
+    assert "cannot be completed from anything" in said[-1]
+
+
+def test_all_ranks_complete_the_rows_that_the_main_process_drew(catalogue, tmp_path, monkeypatch):
+    """Masks of paper mode differ from process to process; ranks that complete different rows would wait forever."""
+    drawn = {0: [0, 1, 2], 1: [3, 4, 5, 6, 7]}
+    ranks_of_thread: dict[int, int] = {}
+
+    def widest(settings, data):
+        mask = np.zeros(len(data.item_ids), dtype=bool)
+        mask[drawn[ranks_of_thread[threading.get_ident()]]] = True
+        return {"text": mask}
+
+    monkeypatch.setattr(recommendation, "widest_masks", widest)
+    shown: dict[int, list[str]] = {}
+
+    class Recording(Policy):
+        def __init__(self, rank):
+            super().__init__()
+            self._rank = rank
+
+        def generate(self, rows, sampling):
+            shown.setdefault(self._rank, []).extend(row.item_id for row in rows)
+            return super().generate(rows, sampling)
+
+    def work(rank, ranks):
+        ranks_of_thread[threading.get_ident()] = rank
+        benchmark = benchmark_of(catalogue, tmp_path, "rates=[0.2]", ranks=ranks)
+        monkeypatch.setattr(PolicyBenchmark, "_measure", lambda *_, **__: None)
+        monkeypatch.setattr(PolicyBenchmark, "_tell", lambda *_: None)
+        benchmark.run(lambda: nullcontext(Recording(rank)), name="base", policy="p")
+
+    assert World().run(work) == [None, None]
+    assert len(shown[0]) == 3
+    assert shown[0] == shown[1]
+
+
+def test_completions_that_cannot_be_read_fail_on_every_rank(catalogue, tmp_path, monkeypatch):
+    def broken(path):
+        raise OSError("disk gone")
+
+    monkeypatch.setattr(recommendation, "CompletionLog", broken)
+
+    def work(rank, ranks):
+        benchmark_of(catalogue, tmp_path, ranks=ranks).run(lambda: nullcontext(Policy()), name="base", policy="p")
+
+    main, other = World().run(work)
+    assert isinstance(main, OSError)
+    assert isinstance(other, EvaluationError) and "disk gone" in str(other)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LEAVES = {"types", "errors", "assets", "console", "cpu_compat", "cluster", "files", "manifest"}
+LEAVES = {"types", "errors", "assets", "console", "cpu_compat", "cluster", "files", "manifest", "processes"}
 RECORDS = LEAVES | {"config", "tasks", "catalogue", "metrics", "statistics"}
 SCORING = RECORDS | {"scoring"}
 MIDDLE = SCORING | {"recbench", "policy", "prompts", "reward_mix", "rollout", "rendering", "nano"}
@@ -16,13 +16,14 @@ ALLOWED = {
     "assets": {"errors"},
     "console": set(),
     "files": set(),
+    "processes": set(),
     "cluster": {"errors"},
     "cpu_compat": set(),
     "cpu_site": {"cpu_compat"},
     "manifest": {"files"},
     "config": {"types", "errors"},
     "tasks": {"types", "errors"},
-    "catalogue": {"types", "errors"},
+    "catalogue": {"types", "errors", "files"},
     "metrics": {"types", "errors"},
     "statistics": set(),
     "recbench": SCORING,

@@ -1,12 +1,14 @@
 """Three users and four items: small enough for dense formulas, and under two numberings."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from grpo_mmpc.recbench.recommenders.recommender import Recommender
-from grpo_mmpc.recbench.records import Pairs, Split
+from grpo_mmpc.recbench.records import ItemFeatures, Pairs, Split
 
 USERS, POSITIVES, NEGATIVES = torch.tensor([0, 1, 0, 2]), torch.tensor([0, 1, 1, 2]), torch.tensor([3, 0, 3, 0])
 
@@ -62,3 +64,20 @@ def assert_equivariant(source: Recommender, target: Recommender) -> None:
         )
     ]
     torch.testing.assert_close(losses[0], losses[1])
+
+
+def masked_features(features: ItemFeatures, *, share: float) -> ItemFeatures:
+    """The features with zero rows for the first items, as many as the share is."""
+    assert features.text is not None and features.image is not None
+    is_kept = (np.arange(4) >= 4 * share)[:, None]
+    return ItemFeatures(text=features.text * is_kept, image=features.image * is_kept)
+
+
+def gradient_norm(build: Callable[..., Recommender], features: ItemFeatures) -> float:
+    """Length of the gradient of all parameters at the start of training."""
+    recommender = build(
+        small_split(), features, generator=torch.Generator().manual_seed(0), device="cpu", embedding_dim=5
+    )
+    recommender.loss(USERS, POSITIVES, NEGATIVES, torch.Generator().manual_seed(0)).backward()
+    gradients = [parameter.grad for parameter in recommender.parameters() if parameter.grad is not None]
+    return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())

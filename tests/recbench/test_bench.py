@@ -10,11 +10,10 @@ import pytest
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.bench import run_benchmark
-from grpo_mmpc.recbench.benchmark_data import masks, read_benchmark_data, true_features
+from grpo_mmpc.recbench.benchmark_data import masks, read_benchmark_data
 from grpo_mmpc.recbench.cells import load_split, read_cell, save_features, save_split
-from grpo_mmpc.recbench.completions import completions_of_catalogues, encoded_completion
+from grpo_mmpc.recbench.completions import encoded_completion
 from grpo_mmpc.recbench.engines import run_local, run_ray
-from grpo_mmpc.recbench.filled_features import Filling
 from grpo_mmpc.recbench.results import read_results
 from tests.recbench.catalogues import settings_for, small_catalogue
 
@@ -156,81 +155,20 @@ def test_a_category_with_three_items_is_left_out_with_the_reason(tmp_path):
     assert any(line.startswith("left out Tiny:") for line in said)
 
 
-class TestCompletions:
-    def completion(self, settings, data, values):
-        ordered = [values.get(item_id) for item_id in data.item_ids]
-        exact = np.array([v is not None and v == t for v, t in zip(ordered, data.titles, strict=True)])
-        lacking = [None if v else "malformed completion" for v in ordered]
-        return encoded_completion(
-            settings, "x", texts=ordered, images=None, lacking={"text": lacking}, exact={"text": exact}
-        )
+def test_where_title_and_image_are_missing_completions_are_left_out_and_that_is_said(catalogue, tmp_path):
+    settings = settings_for("missing=[text,both]", "fills=[zeros,completed]", "seeds=[0]")
 
-    def filled(self, catalogue, tmp_path, values, *overrides):
-        settings = settings_for(*overrides)
-        data = read_benchmark_data(settings, catalogue, say=quiet)
-        truth = true_features(settings, data, say=quiet, progress=None)
-        filling = Filling(settings, data, truth, work=tmp_path)
-        found = filling.filled(
-            "completed", missing="text", rate=1.0, seed=0, completion=self.completion(settings, data, values)
-        )
-        category = data.categories[0]
-        rows = np.load(tmp_path / "features" / found.files[category.name]["text"])
-        return data, truth["text"][category.rows], rows, found.coverage["text"]
+    def complete(data):
+        titles = [f"some {item_id}" for item_id in data.item_ids]
+        return [encoded_completion(settings, "x", texts=titles, images=None, lacking={})]
 
-    def test_items_without_a_completion_are_zero_and_counted(self, catalogue, tmp_path):
-        data, truth, rows, coverage = self.filled(catalogue, tmp_path, {"Bags-00": "a red bag"})
-        assert (coverage.masked, coverage.covered) == (64, 1)
-        assert coverage.reasons == {"malformed completion": 63}
-        place = data.categories[0].split.item_ids.index("Bags-00")
-        assert np.linalg.norm(rows[place]) == pytest.approx(1.0, abs=1e-5)
-        assert not np.delete(rows, place, axis=0).any()
-        assert np.abs(rows[place] - truth[place]).max() > 0.01
-
-    def test_in_paper_mode_they_keep_the_truth_which_is_the_flaw_and_is_counted(self, catalogue, tmp_path):
-        data, truth, rows, coverage = self.filled(
-            catalogue, tmp_path, {"Bags-00": "a red bag"}, "mode=paper", "seeds=[999]"
-        )
-        place = data.categories[0].split.item_ids.index("Bags-00")
-        np.testing.assert_array_equal(np.delete(rows, place, axis=0), np.delete(truth, place, axis=0))
-        assert coverage.reasons["kept its true vector (paper mode)"] == 63
-
-    def test_a_completion_that_is_the_title_letter_for_letter_is_no_leak(self, catalogue, tmp_path):
-        _, _, _, coverage = self.filled(catalogue, tmp_path, {"Bags-00": "red bags number 0"})
-        assert coverage.covered == 1
-
-    def test_a_true_vector_that_no_completion_explains_stops_the_benchmark(self, catalogue, tmp_path):
-        settings = settings_for()
-        data = read_benchmark_data(settings, catalogue, say=quiet)
-        truth = true_features(settings, data, say=quiet, progress=None)
-        leaking = self.completion(settings, data, {"Bags-00": "a red bag"})
-        leaking.vectors["text"][:] = truth["text"]
-        with pytest.raises(RecBenchError, match="still have their true vector"):
-            Filling(settings, data, truth, work=tmp_path).filled(
-                "completed", missing="text", rate=1.0, seed=0, completion=leaking
-            )
-
-    def test_a_completed_catalogue_is_measured_beside_the_fills(self, catalogue, tmp_path):
-        completed = tmp_path / "completed"
-        (completed / "images").mkdir(parents=True)
-        lines = [
-            json.dumps({"item_id": i, "category": "Bags", "title": f"some {i}", "image": None})
-            for i in catalogue.items["item_id"]
-            if i != "Mugs-00"
-        ]
-        (completed / "items.jsonl").write_text("\n".join(lines))
-        settings = settings_for("fills=[zeros,completed]")
-        outcome = benchmark(
-            settings,
-            catalogue,
-            tmp_path / "out",
-            complete=partial(completions_of_catalogues, settings, {"mine": completed}, say=quiet),
-        )
-        coverage = outcome.groups[0].coverage["completed:mine"]["text"]
-        assert coverage == {
-            "masked": 64,
-            "covered": 63,
-            "reasons": {"it is not in the completed catalogue": 1},
-        }
+    said: list[str] = []
+    outcome = benchmark(settings, catalogue, tmp_path, complete=complete, say=said.append)
+    assert [(group.missing, sorted(group.coverage)) for group in outcome.groups] == [
+        ("text", ["completed:x", "zeros"]),
+        ("both", ["zeros"]),
+    ]
+    assert any(line.startswith("missing both: completions are left out") for line in said)
 
 
 def test_a_rate_takes_the_same_items_from_every_modality_and_more_at_higher_rates(catalogue):

@@ -17,6 +17,8 @@ from tests.recbench.small_models import (
     USERS,
     assert_equivariant,
     dense_graph,
+    gradient_norm,
+    masked_features,
     small_split,
 )
 from tests.recbench.worlds import paired_interval, taste_recalls
@@ -67,8 +69,10 @@ def dense_loss(
         for name, values in given(features).items():
             shown = linear(parameters, f"modalities.{name}.projection", values[i])
             loss = loss + cl_weight * (distance(predict(shown), items[i]) + distance(predict(shown), shown))
-        losses.append(loss + reg * ((users[u] ** 2).sum() + (items[i] ** 2).sum()))
-    return torch.stack(losses).mean()
+        losses.append(loss)
+    # 3 users and 4 items, seen through the 4 pairs of the batch.
+    lengths = (3 / 4 * (users[USERS] ** 2).sum()).sqrt() + (4 / 4 * (items[POSITIVES] ** 2).sum()).sqrt()
+    return torch.stack(losses).mean() + reg * lengths / 4
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -94,6 +98,38 @@ def test_scores_and_loss_follow_renumbered_items() -> None:
     generator = torch.Generator().manual_seed(0)
     renumbered = build(small_split(ORDER), features, generator=generator, device="cpu", embedding_dim=5, dropout=0.0)
     assert_equivariant(model(dropout=0.0), renumbered)
+
+
+def test_the_regulariser_estimates_the_unsquared_norms_of_the_whole_tables() -> None:
+    """What the published values of ``reg`` belong to. A batch of every user and every item once estimates nothing."""
+    users, positives = torch.tensor([0, 1, 2] * 4), torch.tensor([0, 1, 2, 3] * 3)
+    recommender = model(dropout=0.0)
+    losses = []
+    for recommender.reg in (0.0, 1.0):
+        losses.append(recommender.loss(users, positives, NEGATIVES, torch.Generator()))
+    final = recommender._final(None, num_users=3)
+    torch.testing.assert_close(losses[1] - losses[0], (final[:3].norm() + final[3:].norm()) / 4)
+
+
+def test_an_item_whose_features_are_zero_has_no_part_in_the_losses_on_features() -> None:
+    """They are means over the others: the loss is that of the batch without it, but for the losses on IDs."""
+    masked = masked_features(FEATURES, share=0.25)  # item 0, of the first pair
+
+    def on_features(features: ItemFeatures, pairs: slice) -> Tensor:
+        recommender, losses = model(features, dropout=0.0, reg=0.0), []
+        for recommender.cl_weight in (0.0, 1.0):
+            losses.append(recommender.loss(USERS[pairs], POSITIVES[pairs], NEGATIVES[pairs], torch.Generator()))
+        return losses[1] - losses[0]
+
+    torch.testing.assert_close(on_features(masked, slice(None)), on_features(FEATURES, slice(1, None)))
+    assert on_features(masked_features(FEATURES, share=1.0), slice(None)) == 0
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_items_without_features_give_gradients_of_ordinary_size(share: float) -> None:
+    """A zero row must not be projected to zero, where the derivative of a direction is without bound."""
+    full, masked = gradient_norm(build, FEATURES), gradient_norm(build, masked_features(FEATURES, share=share))
+    assert 0 < masked < 10 * full
 
 
 @pytest.mark.parametrize("layers", [1, 2])

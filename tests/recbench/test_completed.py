@@ -134,27 +134,34 @@ def test_what_the_complete_command_writes_is_read(
     assert [path is not None for path in pictures.values] == [False, False, True, False, False]
 
 
-@pytest.mark.parametrize(("num_equal", "is_refused"), [(0, False), (1, False), (2, True), (3, True)])
+@pytest.mark.parametrize(("num_equal", "looks_original"), [(0, False), (1, False), (2, True), (3, True)])
 def test_an_unmarked_catalogue_with_more_than_half_of_the_true_titles_looks_like_the_original(
-    tmp_path: Path, num_equal: int, is_refused: bool
+    tmp_path: Path, num_equal: int, looks_original: bool
 ) -> None:
     titles = [*TITLES[1 : 1 + num_equal], *["something"] * (3 - num_equal)]
     folder = catalogue(
         tmp_path / "theirs", [{"item_id": i, "title": title} for i, title in zip(IDS[1:], titles, strict=True)]
     )
-    if is_refused:
-        with pytest.raises(
-            RecBenchError, match=rf"{num_equal} of 3 titles are the true ones: it looks like the original"
-        ):
-            read(folder)
-    else:
-        assert read(folder).equals_truth.sum() == num_equal
+    found = read(folder)
+    assert found.looks_original == (f"{num_equal} of 3 titles are the true ones" if looks_original else None)
+    # What is unchanged is no completion, and of what looks like the original nothing is.
+    assert found.counts()["completed"] == (0 if looks_original else 3 - num_equal)
+    assert found.counts()["equal_to_the_truth"] == 0
+
+
+def test_a_title_that_was_never_taken_away_is_no_completion(tmp_path: Path) -> None:
+    folder = catalogue(
+        tmp_path / "theirs",
+        [{"item_id": i, "title": t} for i, t in [("b", "blue bag"), ("c", "a hat"), ("d", "a pen")]],
+    )
+    found = read(folder)
+    assert found.values == (None, None, "a hat", "a pen")
+    assert found.lacking[1] == "unchanged; mark it in the column completed if it is a completion"
 
 
 def test_titles_that_are_not_there_do_not_hide_the_original(tmp_path: Path) -> None:
     folder = catalogue(tmp_path / "theirs", [{"item_id": "b", "title": "blue bag"}, {"item_id": "c"}, {"item_id": "d"}])
-    with pytest.raises(RecBenchError, match="1 of 1 titles are the true ones"):
-        read(folder)
+    assert read(folder).looks_original == "1 of 1 titles are the true ones"
 
 
 def test_images_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Path) -> None:
@@ -168,17 +175,15 @@ def test_images_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Pat
     assert not found.equals_truth.any()
 
 
-def test_original_image_files_are_refused_by_their_bytes(tmp_path: Path) -> None:
+def test_original_image_files_are_known_by_their_bytes(tmp_path: Path) -> None:
     truth = truth_images(tmp_path)
-    with pytest.raises(
-        RecBenchError, match="3 of 3 image files are, byte for byte, the true ones: it looks like the orig"
-    ):
-        completed_images(tmp_path / "original", item_ids=IDS, missing=MISSING, truth=truth)
+    found = completed_images(tmp_path / "original", item_ids=IDS, missing=MISSING, truth=truth)
+    assert found.looks_original == "3 of 3 image files are, byte for byte, the true ones"
     copied = catalogue(tmp_path / "theirs", [{"item_id": i} for i in IDS])
     assert truth[1] is not None
     (copied / "images" / "b.png").write_bytes(truth[1].read_bytes())
     found = completed_images(copied, item_ids=IDS, missing=MISSING, truth=truth)
-    assert found.equals_truth.tolist() == [False, True, False, False]
+    assert [path is not None for path in found.values] == [False, False, True, True]
 
 
 def test_a_broken_picture_costs_an_item_its_picture_not_its_title(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from grpo_mmpc.recbench.judgement import judge, with_verdicts
+from grpo_mmpc.recbench.common_cells import common_cells
+from grpo_mmpc.recbench.judgement import MIN_USERS, judge, with_verdicts
+from grpo_mmpc.statistics.crossed import pooled_variance
 
 USERS = 60
 
@@ -22,15 +24,15 @@ def runs_of(levels: dict[str, float], *, seeds=(0, 1, 2), categories=("a", "b"),
 
 
 def judged(runs, **options):
-    settings = {"metric": "recall@20", "reference": "zeros", "ceiling": "no_missing", "resamples": 500}
-    return judge(runs, **(settings | options))
+    settings = {"metric": "recall@20", "references": ["zeros"], "ceiling": "no_missing", "resamples": 500}
+    return judge(runs, common=common_cells(runs, min_users=MIN_USERS), **(settings | options))
 
 
 def test_a_level_is_the_mean_over_categories_of_the_mean_over_users_and_seeds():
-    scores = {"zeros": {0: {"a": np.array([0.0, 1.0]), "b": np.array([1.0, 1.0, 1.0, 1.0])}}}
-    found = judged(scores)
+    a, b = [0.0, 1.0] * 3, [1.0] * 12
+    found = judged({"zeros": {0: {"a": np.array(a), "b": np.array(b)}}})
     assert found.of("zeros").level.value == pytest.approx((0.5 + 1.0) / 2)
-    assert found.num_users == 6
+    assert found.num_users == 18
 
 
 def test_recovery_is_the_share_of_the_way_from_the_reference_to_the_ceiling():
@@ -73,16 +75,171 @@ def test_p_values_are_corrected_for_all_groups_together():
     assert twice.of("other").p_holm == pytest.approx(min(1.0, 2 * once.of("other").p_holm))
 
 
-def test_a_fill_without_all_cells_is_left_out_and_named():
-    runs = runs_of({"zeros": 0.2, "half": 0.3})
-    del runs["half"][1]["b"]
-    found = judged(runs)
-    assert [one.fill for one in found.fills] == ["zeros"]
-    assert found.left_out == {"half": "no result for 1 cells, b with seed 1 among them"}
+class TestSmallCategories:
+    """Categories weigh alike, so what is known of the mean is limited by the one with the fewest users."""
+
+    def test_a_category_of_six_users_beside_a_large_one_gives_no_more_false_findings_than_promised(self):
+        # With degrees of freedom counted over all 306 users, and no correction within the category, it is 13 of 100.
+        generator, false, repeats = np.random.default_rng(3), 0, 400
+        for _ in range(repeats):
+            sizes = {"large": 300, "small": 6}
+            runs = {
+                fill: {0: {name: generator.normal(size=size) for name, size in sizes.items()}}
+                for fill in ("zeros", "other")
+            }
+            false += judged(runs, resamples=150).of("other").difference.p <= 0.05
+        # 400 draws: the standard error of 5 % is 1.1 %.
+        assert false / repeats <= 0.08
+
+    def test_degrees_of_freedom_are_those_of_a_sum_of_variances(self):
+        # Variance of the mean, by category: sample variance over users, by C^2 = 4.
+        users = {"a": np.array([0.0, 1.0] * 3), "b": np.array([0.0, 1.0] * 10)}
+        luck = {name: values.var(ddof=1) / len(values) / 4 for name, values in users.items()}
+        found = judged({"zeros": {0: users}}, resamples=4000).of("zeros").level
+        expected = (luck["a"] + luck["b"]) ** 2 / (luck["a"] ** 2 / 5 + luck["b"] ** 2 / 19)
+        assert found.se_items == pytest.approx((luck["a"] + luck["b"]) ** 0.5, rel=0.05)
+        assert found.degrees == pytest.approx(expected, rel=0.1)
+        assert 5 < expected < 12
+
+    def test_where_all_categories_are_small_there_is_a_level_but_nothing_is_tested(self):
+        runs = {
+            fill: {0: {name: np.full(5, level) + np.arange(5) for name in "abc"}}
+            for fill, level in (("zeros", 0.0), ("other", 9.0))
+        }
+        [found] = with_verdicts([judged(runs)])
+        assert found.of("other").difference.value == pytest.approx(9.0)
+        assert (found.of("other").difference.interval, found.of("other").verdict) == (None, "too few users")
 
 
-def test_without_the_reference_nothing_is_compared():
-    assert judged(runs_of({"mean": 0.2})) is None
+class TestRecovery:
+    def test_it_is_given_only_where_the_ceiling_is_called_better_after_correction(self):
+        # The ceiling's own interval excludes 0; among 201 comparisons its corrected p-value says no evidence.
+        runs = runs_of({"zeros": 0.2, "completed:x": 0.21, "no_missing": 0.23}, noise=0.05)
+        one = judged(runs)
+        gap = one.of("no_missing").difference
+        assert gap.interval.low > 0 and one.of("completed:x").recovery is not None
+        nothing = [judged(runs_of({"zeros": 0.2, **{f"m{i}": 0.2 for i in range(20)}})) for _ in range(10)]
+        [alone] = with_verdicts([one])
+        together = with_verdicts([one, *nothing])[0]
+        assert alone.of("no_missing").verdict == "better" and alone.of("completed:x").recovery is not None
+        assert together.of("no_missing").verdict == "no evidence" and together.of("completed:x").recovery is None
+
+    def test_luck_of_seeds_is_at_least_what_all_fills_together_tell(self):
+        # Seeds move zeros, fill and ceiling by nothing, but two other fills by +-0.1 either way.
+        users = np.random.default_rng(0).normal(size=50)
+        shifts = {"m1": [0.1, 0.0, -0.1], "m2": [-0.1, 0.0, 0.1]}
+        levels = {"zeros": 0.0, "x": 0.6, "no_missing": 1.0, "m1": 0.0, "m2": 0.0}
+        runs = {
+            fill: {seed: {"a": users + level + shifts.get(fill, [0, 0, 0])[seed]} for seed in range(3)}
+            for fill, level in levels.items()
+        }
+        found = judged(runs)
+        means = np.array([[runs[one.fill][seed]["a"].mean() for seed in range(3)] for one in found.fills])
+        pooled = pooled_variance(means, num_seeds=3, of_difference=True).variance
+        # r = 0.6, c - z = 1: as much as a difference, times 1 - 0.6 + 0.36.
+        assert found.of("x").recovery.value == pytest.approx(0.6)
+        assert found.of("x").recovery.se_seeds == pytest.approx((pooled * 0.76) ** 0.5)
+        assert found.of("x").difference.se_seeds == pytest.approx(pooled**0.5)
+
+
+class TestTheSameCellsUnderTwoNames:
+    def runs(self):
+        runs = runs_of({"zeros": 0.2, "no_missing": 0.4, "other": 0.25})
+        return runs | {"mean": runs["zeros"], "again": runs["other"]}
+
+    def test_the_reference_under_another_name_is_the_same_and_not_tested(self):
+        cells = {"zeros": 1, "mean": 1, "no_missing": 2, "other": 3, "again": 3}
+        [found] = with_verdicts([judged(self.runs(), cells=cells)])
+        mean = found.of("mean")
+        assert (mean.same_as, mean.difference.value, mean.difference.p, mean.verdict) == ("zeros", 0.0, None, "same")
+        assert (mean.p_holm, mean.recovery) == (None, None)
+
+    def test_names_of_one_fill_are_tested_once(self):
+        cells = {"zeros": 1, "mean": 1, "no_missing": 2, "other": 3, "again": 3}
+        [found] = with_verdicts([judged(self.runs(), cells=cells)])
+        again, other = found.of("again"), found.of("other")
+        assert again.same_as == "other" and again.p_holm == other.p_holm and again.verdict == other.verdict
+        # Two were tested, so the larger p-value is as it was, and the smaller twice that.
+        p = sorted(found.of(name).difference.p for name in ("other", "no_missing"))
+        holm = sorted(found.of(name).p_holm for name in ("other", "no_missing"))
+        assert holm == pytest.approx([min(2 * p[0], 1.0), max(2 * p[0], p[1])])
+
+    def test_neither_further_names_nor_floors_make_seeds_look_calmer(self):
+        once = {name: self.runs()[name] for name in ("zeros", "no_missing", "other")}
+        floor = {seed: {name: np.zeros(USERS) for name in "ab"} for seed in (0, 1, 2)}
+        cells = {"zeros": 1, "mean": 1, "no_missing": 2, "other": 3, "again": 3, "most_popular": 4}
+        more = judged(self.runs() | {"most_popular": floor}, cells=cells, untrained=["most_popular"])
+        for fill in ("other", "no_missing"):
+            assert more.of(fill).difference.se_seeds == pytest.approx(judged(once).of(fill).difference.se_seeds)
+            assert more.of(fill).level.se_seeds == pytest.approx(judged(once).of(fill).level.se_seeds)
+        # A floor is the same under every seed: its own level has no luck of seeds.
+        assert more.of("most_popular").level.se_seeds == pytest.approx(0.0)
+
+
+class TestWhatIsComparedWhenCellsAreMissing:
+    def common(self, runs):
+        return common_cells(runs, min_users=MIN_USERS)
+
+    def test_a_fill_without_all_cells_is_left_out_and_named(self):
+        runs = runs_of({"zeros": 0.2, "mean": 0.2, "half": 0.3})
+        del runs["half"][1]["b"]
+        assert [one.fill for one in judged(runs).fills] == ["zeros", "mean"]
+        assert self.common(runs).left_out == {"half": "no result for b with seed 1"}
+        del runs["half"][2]
+        assert self.common(runs).left_out == {"half": "no result for 3 of 6 cells, b with seed 1 among them"}
+
+    def test_a_category_that_one_fill_alone_has_is_dropped_not_the_others(self):
+        runs = runs_of({"zeros": 0.2, "mean": 0.2, "most_popular": 0.1})
+        for fill in ("zeros", "mean"):
+            for seed in (0, 1, 2):
+                del runs[fill][seed]["b"]
+        found = self.common(runs)
+        assert found.methods == ["zeros", "mean", "most_popular"] and found.categories == ["a"]
+        assert (found.left_out, found.dropped) == ({}, {"b": "too many methods have no result for it"})
+
+    def test_without_the_first_reference_the_next_that_is_left_takes_its_place(self):
+        runs = runs_of({"zeros": 0.2, "mean": 0.2, "id_only": 0.1})
+        del runs["zeros"][0]["a"]
+        assert judged(runs, references=["zeros", "id_only"]).reference == "id_only"
+        assert judged(runs, references=["zeros"]).reference == "mean"
+        assert self.common(runs).left_out == {"zeros": "no result for a with seed 0"}
+
+    def test_a_hole_that_most_have_costs_the_category_or_seed_with_the_larger_share_of_holes(self):
+        runs = runs_of({"zeros": 0.2, "mean": 0.2}, categories=("a", "b", "c", "d"))
+        for fill in runs:
+            del runs[fill][1]["b"]
+        found = self.common(runs)  # one of three seeds of b, one of four categories of seed 1
+        assert (found.seeds, found.categories) == ([0, 1, 2], ["a", "c", "d"])
+        for fill in runs:
+            del runs[fill][1]["c"], runs[fill][1]["d"]
+        found = self.common(runs)
+        assert (found.seeds, found.categories) == ([0, 2], ["a", "b", "c", "d"])
+        assert list(found.dropped) == ["seed 1"]
+
+    def test_when_every_fill_lacks_another_seed_what_any_lacks_is_dropped(self):
+        runs = runs_of({"zeros": 0.2, "mean": 0.2, "id_only": 0.2}, seeds=(0, 1, 2, 3))
+        for seed, fill in enumerate(runs):
+            del runs[fill][seed]
+        found = self.common(runs)
+        assert found.methods == ["zeros", "mean", "id_only"] and found.seeds == [3]
+
+    def test_a_fill_without_any_result_has_no_say(self):
+        runs = runs_of({"zeros": 0.2}) | {"mean": {}, "id_only": {}}
+        found = self.common(runs)
+        assert found.methods == ["zeros"]
+        assert found.left_out == dict.fromkeys(["mean", "id_only"], "no cell of it has a result")
+
+    def test_where_nothing_is_shared_nothing_is_compared_and_every_fill_is_left_out(self):
+        runs = runs_of({"zeros": 0.2, "mean": 0.2}, seeds=(0, 1))
+        del runs["zeros"][0], runs["mean"][1]
+        assert set(self.common(runs).left_out) == {"zeros", "mean"}
+        assert judged(runs) is None
+
+    def test_a_category_with_fewer_than_six_users_is_dropped_with_the_reason(self):
+        scores = {"large": np.arange(30.0), "five": np.arange(5.0), "six": np.arange(6.0)}
+        found = self.common({"zeros": {0: scores}})
+        assert found.categories == ["large", "six"]
+        assert found.dropped == {"five": "5 test users, an interval needs 6"}
 
 
 def test_users_are_resampled_within_their_category():

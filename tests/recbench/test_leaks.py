@@ -48,7 +48,7 @@ def test_long_lists_of_items_are_cut() -> None:
         check_no_truth(filled_with(TRUTH.copy()), truth=TRUTH)
 
 
-def test_a_completion_that_is_exactly_the_true_text_is_allowed() -> None:
+def test_items_with_a_completion_of_their_own_may_have_the_true_vector_and_no_others() -> None:
     values = np.where(MISSING[:, None], 0.0, TRUTH).astype(np.float32)
     values[4] = TRUTH[4]
     check_no_truth(filled_with(values), truth=TRUTH, allowed=np.arange(10) == 4)

@@ -22,6 +22,7 @@ from torchmetrics.functional.retrieval import (
 )
 
 from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench import ranking
 from grpo_mmpc.recbench.ranking import FullSort, user_scores
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings
 from grpo_mmpc.recbench.records import Pairs
@@ -77,6 +78,41 @@ class TestFullSort:
         # A pair of training that is also a test pair is masked, as the toolbox masks it.
         full_sort = FullSort(targets=pairs((0, 0)), seen=[pairs((0, 0))], num_users=1, num_items=80, seed=0)
         assert full_sort.ranks(scoring([[1.0] + [0.0] * 79])).tolist() == [51]
+
+    @pytest.mark.parametrize("chunk_items", [1, 2, 1024])
+    def test_a_pair_that_is_held_out_twice_takes_one_place_and_counts_as_two_targets(self, chunk_items):
+        # Paper mode keeps repeated pairs. As the toolbox has it, one hit of two targets: recall 1/2, precision 1/5, MAP (1/1)/2,
+        # NDCG 1 / (1 + 1/log2 3). User 1 has item 2 on place 2, with a target between its repeats.
+        full_sort = FullSort(
+            targets=Pairs(users=np.array([0, 0, 1, 1, 1]), items=np.array([3, 3, 2, 1, 2])),
+            seen=[],
+            num_users=2,
+            num_items=6,
+            seed=0,
+            chunk_items=chunk_items,
+        )
+        ranks = full_sort.ranks(scoring([[0.1, 0.2, 0.3, 0.9, 0.0, 0.4], [0.1, 0.5, 0.8, 0.9, 0.0, 0.4]]))
+        assert ranks.tolist() == [1, 51, 2, 3, 51]
+        scores = user_scores(ranks, target_users=np.array([0, 0, 1, 1, 1]), cutoffs=(5,))
+        assert {name: round(float(value[0]), 4) for name, value in scores.items()} == {
+            "recall@5": 0.5,
+            "precision@5": 0.2,
+            "map@5": 0.5,
+            "ndcg@5": 0.6131,
+        }
+
+    def test_lengths_of_embeddings_are_looked_at_without_a_copy_of_the_tables(self):
+        full_sort = FullSort(targets=pairs((0, 1)), seen=[], num_users=1, num_items=20_000, seed=0)
+        embeddings = Embeddings(users=torch.ones(1, 64), items=torch.ones(20_000, 64))
+        with torch.profiler.profile(profile_memory=True) as profile:
+            ranking._check_embeddings(embeddings, shape=full_sort._shape)
+        assert max(event.cpu_memory_usage for event in profile.events()) < 20_000 * 64 * 4
+
+    @pytest.mark.parametrize(("user", "item"), [(1e-25, 1e25), (1e25, 1e-25)])
+    def test_long_and_short_embeddings_whose_scores_are_finite_are_ranked(self, user, item):
+        full_sort = FullSort(targets=pairs((0, 1)), seen=[], num_users=1, num_items=2, seed=0)
+        items = torch.tensor([[2 * item], [item]])
+        assert full_sort.ranks(Embeddings(users=torch.full((1, 1), user), items=items)).tolist() == [2]
 
     def test_users_are_those_with_targets(self):
         full_sort = FullSort(targets=pairs((4, 0), (1, 0), (4, 1)), seen=[], num_users=6, num_items=2, seed=0)
@@ -143,9 +179,13 @@ class TestFullSort:
         embeddings = Embeddings(torch.tensor(users).float(), torch.tensor(items).float())
         scores = (embeddings.users.double() @ embeddings.items.double().T).numpy()
         scores[seen[0].users, seen[0].items] = -np.inf
-        above = [int((scores[u] > scores[u, i]).sum()) for u, i in zip(targets.users, targets.items, strict=True)]
+        own = scores[targets.users, targets.items, None]
+        # Scores nearer to each other than fp32 tells apart may come in either order.
+        first = 1 + (scores[targets.users] > own + 1e-5).sum(axis=1)
+        last = (scores[targets.users] > own - 1e-5).sum(axis=1)  # the target itself among them
         ranks = full_sort.ranks(embeddings)
-        assert ranks.tolist() == [min(count + 1, 51) for count in above]
+        assert (np.minimum(first, 51) <= ranks.numpy()).all() and (ranks.numpy() <= np.minimum(last, 51)).all()
+        assert (first == last).mean() > 0.95
         assert 0.01 < (ranks <= 50).float().mean() < 0.5
 
     @pytest.mark.parametrize(("num_users", "num_items"), [(1, 300), (3, 300), (40, 300), (1, 5), (40, 5)])
@@ -223,6 +263,13 @@ class TestUserScores:
     def test_a_rank_beyond_all_scores_zero_in_everything(self):
         scores = user_scores(torch.tensor([51]), target_users=np.array([0]))
         assert len(scores) == 16 and all(value.tolist() == [0.0] for value in scores.values())
+
+    def test_a_cutoff_beyond_the_ranks_that_are_told_apart_is_refused(self):
+        # 51 is anything beyond 50: at a cutoff of 100 it would be a hit.
+        with pytest.raises(ValueError, match="cutoff 100 is beyond max_rank 50"):
+            user_scores(torch.tensor([51]), target_users=np.array([0]), cutoffs=(20, 100))
+        scores = user_scores(torch.tensor([60]), target_users=np.array([0]), cutoffs=(100,), max_rank=100)
+        assert scores["recall@100"].tolist() == [1.0]
 
     @pytest.mark.parametrize("seed", range(20))
     def test_scores_are_those_of_scikit_learn_and_torchmetrics_with_ties_broken_alike(self, seed):

@@ -29,11 +29,12 @@ def test_all_recommenders_of_the_benchmark_are_there():
     [
         ("vbpr", 7, {}),
         ("bm3", 8, {"cl_weight": 2.0}),
+        ("mmgcn", 6, {"layers": 3}),
         ("freedom", 8, {"knn": 10, "item_layers": 1, "user_item_layers": 2, "image_weight": 0.1}),
         ("most_popular", 1, {}),
     ],
 )
-def test_grids_are_the_published_ones(name, points, holds):
+def test_grids_have_the_published_values(name, points, holds):
     combinations = RECOMMENDERS[name].combinations()
     assert len(combinations) == points
     assert all(holds.items() <= point.items() for point in combinations)

@@ -1,4 +1,4 @@
-"""Negative items: never taken in training, all others equally likely, the same for the same seed."""
+"""Negative items: taken by others in training and not by the user, equally likely, the same for the same seed."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from grpo_mmpc.recbench.records import Pairs
 from grpo_mmpc.recbench.sampling import NegativeSampler
 
 TAKEN = {0: [0, 1, 2, 7], 1: [9], 2: [], 3: [1, 3, 5, 7, 9], 4: [0, 2, 3, 4, 5, 6, 7, 8, 9]}
+"""Each of the ten items was taken by somebody."""
 
 
 def generator(seed: int) -> torch.Generator:
@@ -23,7 +24,7 @@ def train() -> Pairs:
 
 @pytest.fixture
 def sampler() -> NegativeSampler:
-    return NegativeSampler(train(), num_users=5, num_items=10)
+    return NegativeSampler(train(), num_users=5)
 
 
 @pytest.mark.parametrize("user", TAKEN)
@@ -57,7 +58,7 @@ def test_users_of_a_batch_may_come_in_any_order_and_repeatedly(sampler):
 def test_no_draw_is_a_training_pair_in_a_large_split():
     rng = np.random.default_rng(0)
     rows = np.unique(np.stack([rng.integers(0, 300, 40_000), rng.integers(0, 200, 40_000)], axis=1), axis=0)
-    sampler = NegativeSampler(Pairs(users=rows[:, 0], items=rows[:, 1]), num_users=300, num_items=200)
+    sampler = NegativeSampler(Pairs(users=rows[:, 0], items=rows[:, 1]), num_users=300)
     users = torch.from_numpy(rng.integers(0, 300, 100_000))
     keys = (users * 200 + sampler.sample(users, generator(1))).numpy()
     assert not np.isin(keys, rows[:, 0] * 200 + rows[:, 1]).any()
@@ -71,12 +72,21 @@ def test_the_same_seed_draws_the_same_items_and_another_seed_others(sampler):
 
 
 def test_a_pair_that_comes_twice_counts_once():
-    doubled = Pairs(users=np.array([0, 0, 0]), items=np.array([1, 1, 0]))
-    items = NegativeSampler(doubled, num_users=1, num_items=3).sample(torch.zeros(50, dtype=torch.int64), generator(0))
+    doubled = Pairs(users=np.array([0, 0, 0, 1]), items=np.array([1, 1, 0, 2]))
+    items = NegativeSampler(doubled, num_users=2).sample(torch.zeros(50, dtype=torch.int64), generator(0))
     assert set(items.tolist()) == {2}
 
 
-def test_a_user_that_took_every_item_is_an_error_that_names_the_user():
+def test_items_that_nobody_took_in_training_are_not_drawn():
+    # Items 0, 2, 4 and 6 of eight were taken; user 0 took 2, so 0, 4 and 6 are left, each a third of 6,000 draws.
+    sampler = NegativeSampler(Pairs(users=np.array([0, 1, 1, 1]), items=np.array([2, 0, 4, 6])), num_users=3)
+    counts = np.bincount(sampler.sample(torch.zeros(6000, dtype=torch.int64), generator(0)).numpy(), minlength=8)
+    assert counts[[1, 2, 3, 5, 7]].sum() == 0
+    assert np.abs(counts[[0, 4, 6]] - 2000).max() < 4 * np.sqrt(6000 * 2 / 9)
+    assert set(sampler.sample(torch.full((50,), 1), generator(0)).tolist()) == {2}
+
+
+def test_a_user_that_took_every_item_of_training_is_an_error_that_names_the_user():
     everything = Pairs(users=np.array([0, 1, 1, 1]), items=np.array([0, 0, 1, 2]))
-    with pytest.raises(RecBenchError, match=r"1 of 2 users took all 3 items in training \(first: user 1\)"):
-        NegativeSampler(everything, num_users=2, num_items=3)
+    with pytest.raises(RecBenchError, match=r"1 of 2 users took all 3 items of the training part \(first: user 1\)"):
+        NegativeSampler(everything, num_users=2)

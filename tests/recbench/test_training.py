@@ -18,15 +18,15 @@ NO_PAIRS = Pairs(users=np.empty(0, dtype=np.int64), items=np.empty(0, dtype=np.i
 
 
 def one_user(*, validation_item: int = 1, test_item: int = 2) -> Split:
-    """A user that took item 0, and is asked for item 1 and item 2 among five."""
+    """A user that took item 0, and is asked for item 1 and item 2 among five; another took those four, and is asked nothing."""
 
     def pair(item: int) -> Pairs:
         return Pairs(users=np.array([0]), items=np.array([item]))
 
     return Split(
-        user_ids=("u",),
+        user_ids=("u", "v"),
         item_ids=tuple("abcde"),
-        train=pair(0),
+        train=Pairs(users=np.array([0, 1, 1, 1, 1]), items=np.arange(5)),
         validation=pair(validation_item),
         test=pair(test_item),
     )
@@ -56,7 +56,7 @@ class Scripted(Recommender):
         items = torch.empty(5, 2)
         items[order, 0] = torch.arange(5.0, 0.0, -1.0)
         items[:, 1] = self.epoch  # to tell epochs apart; users do not look at it
-        return Embeddings(users=torch.tensor([[1.0, 0.0]]), items=items)
+        return Embeddings(users=torch.tensor([[1.0, 0.0]] * 2), items=items)
 
 
 def fitted(model: Recommender, split: Split | None = None, *, monitor_part="validation", **settings):
@@ -98,6 +98,35 @@ class TestEarlyStopping:
         places = [1, 3, 4]
         assert fitted(Scripted(places, item=2), monitor_part="test", max_epochs=3).best_epoch == 1
         assert fitted(Scripted(places, item=2), max_epochs=3).best_epoch == 2
+
+    def test_an_evaluation_computes_the_embeddings_once_whether_or_not_it_is_the_best(self):
+        class Counting(Scripted):
+            asked = 0
+
+            def embeddings(self) -> Embeddings:
+                self.asked += 1
+                return super().embeddings()
+
+        model = Counting([4, 3, 3, 1])
+        assert fitted(model, max_epochs=4).best_epoch == 4
+        assert model.asked == 4
+
+    def test_a_monitor_may_look_further_than_fifty(self):
+        # Item 1 is at place 60 of 99 unseen ones.
+        class Far(Scripted):
+            def embeddings(self) -> Embeddings:
+                items = torch.arange(100.0, 0.0, -1.0)
+                items[1] = items[60] - 0.5
+                return Embeddings(users=torch.ones(2, 1), items=items[:, None])
+
+        split = one_user()
+        split = Split(
+            user_ids=split.user_ids,
+            item_ids=tuple(map(str, range(100))),
+            **{part: getattr(split, part) for part in ("train", "validation", "test")},
+        )
+        assert fitted(Far([1]), split, monitor="recall@60", max_epochs=1).validation == 1.0
+        assert fitted(Far([1]), split, monitor="recall@59", max_epochs=1).validation == 0.0
 
     def test_progress_hears_of_every_evaluation(self):
         heard: list[tuple[int, float]] = []
@@ -192,14 +221,14 @@ class TestBadInput:
     )
     def test_an_empty_part_is_an_error_that_names_it(self, part, message):
         parts = {name: getattr(one_user(), name) for name in ("train", "validation", "test")} | {part: NO_PAIRS}
-        split = Split(user_ids=("u",), item_ids=tuple("abcde"), **parts)
+        split = Split(user_ids=("u", "v"), item_ids=tuple("abcde"), **parts)
         with pytest.raises(RecBenchError, match=rf"the {'training' if part == 'train' else part} part .*{message}"):
             fitted(Scripted([1]), split)
 
     def test_a_user_that_took_every_item_is_an_error(self):
         everything = Pairs(users=np.zeros(5, dtype=np.int64), items=np.arange(5))
         split = Split(
-            user_ids=("u",),
+            user_ids=("u", "v"),
             item_ids=tuple("abcde"),
             train=everything,
             validation=one_user().validation,

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from grpo_mmpc.report.labels import NO_VALUE
 from grpo_mmpc.report.rate_lines import Line, rate_lines
 from grpo_mmpc.report.recommendation import Spot, told, view, write_page
 from grpo_mmpc.statistics.verdicts import Interval
@@ -17,6 +18,7 @@ def method(value, *, difference=None, verdict="", recovery=None):
         "ci95": [value - 0.01, value + 0.01],
         "by_seed": {"0": value},
         "by_category": {"A": {"value": value - 0.1, "ci95": None}, "B": {"value": value + 0.1, "ci95": None}},
+        "same_as": None,
         "difference": difference,
         "difference_ci95": None if difference is None else [difference - 0.01, difference + 0.01],
         "p_holm": None if difference is None else 0.004,
@@ -34,13 +36,15 @@ def results(**changes):
         "id_only": method(0.1, difference=-0.1, verdict="worse"),
     }
     shared = {"reference": "zeros", "ceiling": "no_missing", "seeds": [0, 1], "categories": ["A", "B"], "users": 50}
-    metric = {**shared, "left_out": {}, "methods": methods}
+    metric = {**shared, "methods": methods}
     group = {
         "recommender": "vbpr",
         "missing": "text",
         "rate": 1.0,
         "levels": {},
         "coverage": {"completed:mine": {"text": {"masked": 10, "covered": 8, "reasons": {"malformed completion": 2}}}},
+        "left_out": {},
+        "dropped": {},
         "failures": {},
         "parameters": {},
         "metrics": {"recall@20": metric, "ndcg@20": metric},
@@ -172,3 +176,127 @@ def test_the_terminal_shows_table_sentences_and_cautions(colour):
     assert "completed by mine" in text and "50% (30% to 70%)" in text and "80%" in text
     assert "note: completed by mine at 100%: 8 of 10" in text
     assert ("\x1b[" in text) is colour
+
+
+def changed(change):
+    """Results after a change of the only group and of its lead metric."""
+    found = copy.deepcopy(results())
+    [group] = found["groups"]
+    change(group, group["metrics"]["recall@20"])
+    return found
+
+
+def test_with_too_few_users_nothing_is_said_of_whether_titles_help():
+    def change(group, lead):
+        for name in ("no_missing", "completed:mine", "id_only"):
+            lead["methods"][name] |= {"verdict": "too few users", "difference_ci95": None, "p_holm": None}
+            lead["methods"][name] |= {"recovery": None, "recovery_ci95": None}
+
+    [group] = view(changed(change)).groups
+    assert group.sentences[:2] == [
+        "Completed by mine: Recall@20 0.300, +0.100 to zeros, but too few users to say whether that is chance.",
+        "The true titles: Recall@20 0.400, +0.200 to zeros, but too few users to say whether that is chance; whether titles "
+        "themselves help cannot be told, and recovery is not given.",
+    ]
+    line = next(line for line in group.lines if line.is_completion)
+    # The column of verdicts in a terminal is eleven wide.
+    assert (line.verdict, line.glyph) == ("few users", NO_VALUE)
+
+
+def test_a_group_of_completions_and_ceiling_alone_has_no_strongest_way_without_a_policy():
+    def change(group, lead):
+        for name in ("zeros", "id_only"):
+            del lead["methods"][name]
+        lead["reference"] = "no_missing"
+        lead["methods"]["no_missing"] |= {"difference": None, "difference_ci95": None, "verdict": ""}
+
+    [group] = view(changed(change)).groups
+    assert len(group.sentences) == 1 and group.sentences[0].startswith("Completed by mine: ")
+
+
+def test_every_group_names_its_own_reference(tmp_path):
+    found = changed(lambda group, lead: None)
+    other = copy.deepcopy(found["groups"][0]) | {"recommender": "bm3"}
+    for metric in other["metrics"].values():
+        metric["reference"] = "id_only"
+    found["groups"].append(other)
+    shown = view(found)
+    assert [group.reference for group in shown.groups] == ["zeros", "no features at all"]
+    assert shown.reference == "the reference"
+    page = write_page(found, tmp_path / "report.html").read_text()
+    assert re.findall(r"Difference to ([^<]+)<", page) == ["zeros", "no features at all"]
+
+
+def test_the_reference_under_another_name_is_said_to_be_the_same():
+    def change(group, lead):
+        same = method(0.2, difference=0.0, verdict="same") | {
+            "same_as": "zeros",
+            "difference_ci95": None,
+            "p_holm": None,
+        }
+        lead["methods"] |= {"mean": same, "completed:empty": copy.deepcopy(same)}
+
+    [group] = view(changed(change)).groups
+    assert "Completed by empty: Recall@20 0.200, the same as zeros." in group.sentences
+    assert (
+        "“mean” and “completed by empty” are the same as “zeros” here: recommenders are told exactly the same."
+        in group.sentences
+    )
+    assert next(line for line in group.lines if line.label == "mean").glyph == "="
+
+
+def test_one_seed_is_a_caution_and_intervals_are_not_said_to_be_over_seeds(tmp_path):
+    def change(group, lead):
+        for metric in group["metrics"].values():
+            metric["seeds"] = [0]
+
+    found = changed(change)
+    shown = view(found)
+    assert shown.cautions[0].startswith("There is one seed: how a recommender happens to start moves its result")
+    assert "95% intervals over users;" in write_page(found, tmp_path / "report.html").read_text()
+    assert not any("one seed" in caution for caution in view(results()).cautions)
+    assert view(results()).over == "users and seeds"
+
+
+def test_methods_categories_and_seeds_that_are_left_out_are_named():
+    def change(group, lead):
+        group["left_out"] = {"mean": "no result for A with seed 0"}
+        group["dropped"] = {"Tiny": "5 test users, an interval needs 6"}
+
+    [group] = view(changed(change)).groups
+    assert group.sentences[-2:] == [
+        "Mean is left out: no result for A with seed 0.",
+        "Tiny is left out: 5 test users, an interval needs 6.",
+    ]
+
+
+def test_that_no_recommender_finished_is_said_only_where_none_did(tmp_path):
+    def change(group, lead):
+        group["metrics"] = {}
+        group["left_out"] = {"zeros": "no result for A with seed 0"}
+
+    some = changed(change) | {"failures": 5}
+    page = write_page(some, tmp_path / "report.html").read_text()
+    assert "No recommender finished" not in page and "There is nothing to compare: recommenders finished" in page
+    assert "VBPR, 100% of titles missing: Zeros is left out: no result for A with seed 0." in view(some).cautions
+    assert "There is nothing to compare" in "\n".join(told(some, colour=False))
+    assert view(some | {"failures": 12}).nothing == "No recommender finished: there is nothing to compare."
+
+
+def test_recommenders_without_features_are_a_group_without_a_rate():
+    def change(group, lead):
+        group |= {"recommender": "", "missing": "", "rate": 0.0, "coverage": {}}
+
+    assert view(changed(change)).groups[0].title == "Recommenders without features"
+
+
+def test_rates_that_differ_have_names_that_differ():
+    titles = [view(changed(lambda group, lead, r=r: group.update(rate=r))).groups[0].title for r in (0.07, 0.12, 0.125)]
+    assert titles == [f"VBPR, {rate} of titles missing" for rate in ("7%", "12%", "12.5%")]
+
+
+def test_rates_close_together_do_not_lie_over_each_other_on_the_axis():
+    points = [(rate, Spot(value=0.2, interval=None)) for rate in (0.12, 0.125, 0.5, 1.0)]
+    svg = str(rate_lines([Line(label="m", kind="fill", points=points)], label="x"))
+    assert re.findall(r">([\d.]+%)<", svg) == ["12%", "50%", "100%"]
+    assert svg.count("<circle") == 4

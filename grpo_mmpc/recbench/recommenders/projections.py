@@ -1,5 +1,7 @@
 """Features of items, brought to the length of embeddings."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,8 @@ class ProjectedFeatures(nn.Module):
     """One modality of the items, brought to the length of embeddings: ``h_m = e_m W_m + b_m``."""
 
     features: Tensor
+    is_known: Tensor
+    """``[I]``, whether anything is known of an item here; an all-zero row that is not trained says nothing."""
 
     def __init__(
         self,
@@ -23,10 +27,13 @@ class ProjectedFeatures(nn.Module):
     ) -> None:
         super().__init__()
         values = torch.from_numpy(features).to(device)
+        is_known = torch.from_numpy(features.any(axis=1)).to(device)
         if trainable_features:
             self.features = nn.Parameter(values.clone())
+            is_known = torch.ones_like(is_known)  # a zero row is a start like any other
         else:
             self.register_buffer("features", values, persistent=False)
+        self.register_buffer("is_known", is_known, persistent=False)
         self._memory: Tensor | None = None
         self.projection = linear(features.shape[1], dim, generator=generator, device=device)
 
@@ -44,11 +51,16 @@ class ProjectedFeatures(nn.Module):
 
 
 def linear(num_in: int, num_out: int, *, generator: torch.Generator, device: str, bias: bool = True) -> nn.Linear:
-    """A linear layer, weights Xavier-normal and bias zero, drawn from the generator and from nothing else."""
+    """A linear layer drawn from the generator and from nothing else: weights Xavier-normal, bias uniform as PyTorch draws it.
+
+    A bias of zero would map the zero row of an item without features to zero. There the gradient of a vector's direction is
+    without bound, and one batch of such items sends every parameter astray.
+    """
     layer = nn.Linear(num_in, num_out, bias=bias, device="meta").to_empty(device=generator.device)
     nn.init.xavier_normal_(layer.weight, generator=generator)
     if bias:
-        nn.init.zeros_(layer.bias)
+        bound = 1 / math.sqrt(num_in)
+        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
     return layer.to(device)
 
 

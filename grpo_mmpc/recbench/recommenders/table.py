@@ -63,7 +63,9 @@ def _built_by(module: str, function: str) -> "Callable[..., Recommender]":
 
 _L2 = (2.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 
-# Grids of the published run scripts (of the papers for those they do not run); what a grid does not name is under defaults.
+# Values that the published run scripts try (the papers, for those they do not run); what a grid does not name is under defaults.
+# A value need not weigh what it weighs there: regularisers of vbpr are squared lengths over the batch size here, as in the paper,
+# and unsquared norms of the batch's matrices over it in the MMRec toolbox. That of bm3 is the toolbox's.
 _SPECS = (
     RecommenderSpec(
         name="vbpr",
@@ -96,7 +98,7 @@ _SPECS = (
         name="mmgcn",
         build=_built_by("mmgcn", "build"),
         grid={"reg": (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
-        defaults={"layers": 2, "reg": 1e-3},
+        defaults={"layers": 3, "reg": 1e-3},
         uses_features=True,
         is_trained=True,
     ),

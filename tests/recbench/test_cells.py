@@ -1,0 +1,142 @@
+"""Cells: what their key depends on, what is left of one that fails, what damaged files lead to."""
+
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench import training
+from grpo_mmpc.recbench.cells import Cell, Training, finished, read_cell, run_cell, save_features, save_split
+from tests.recbench.worlds import taste_world
+
+
+@pytest.fixture
+def cell(tmp_path):
+    split, features = taste_world(0, num_users=40, num_items=60, interactions_per_user=5)
+    return Cell(
+        category="A",
+        recommender="vbpr",
+        split=save_split(tmp_path, split),
+        text=save_features(tmp_path, features.text),
+        image=None,
+        seed=0,
+        mode="corrected",
+        grid=({"reg": 0.01}, {"reg": 0.1}),
+        training=Training(max_epochs=2, patience=1, batch_size=64, learning_rate=1e-2),
+    )
+
+
+def test_every_part_of_a_cell_is_in_its_key(cell):
+    others = {
+        "category": "B",
+        "recommender": "bpr",
+        "split": "other.npz",
+        "text": None,
+        "image": "other.npy",
+        "seed": 1,
+        "mode": "paper",
+        "grid": ({"reg": 0.5},),
+        "training": replace(cell.training, patience=2),
+    }
+    assert set(others) == set(cell.__dataclass_fields__)
+    keys = {replace(cell, **{name: value}).key for name, value in others.items()}
+    assert len(keys | {cell.key}) == len(others) + 1
+
+
+def test_the_best_grid_point_on_validation_is_tested_in_corrected_mode(cell, tmp_path):
+    run_cell(tmp_path, cell)
+    said, scores = read_cell(tmp_path, cell.key)
+    best = max(said["tried"], key=lambda one: one["validation"])
+    assert said["parameters"] == best["parameters"]
+    assert said["means"]["recall@20"] == pytest.approx(np.mean(scores["recall@20"]), abs=1e-6)
+    assert len(scores["user_id"]) == said["users"] == 40
+
+
+def test_in_paper_mode_the_test_part_chooses_which_is_the_flaw(cell, tmp_path):
+    paper = replace(cell, mode="paper")
+    run_cell(tmp_path, paper)
+    said, _ = read_cell(tmp_path, paper.key)
+    assert said["test"] == max(one["test"] for one in said["tried"])
+
+
+def test_a_grid_point_that_diverges_is_recorded_and_the_others_decide(cell, tmp_path, monkeypatch):
+    fit = training.fit
+
+    def failing(model, split, **options):
+        if not failing.called:
+            failing.called = True
+            raise RecBenchError("the loss is nan in epoch 1")
+        return fit(model, split, **options)
+
+    failing.called = False
+    monkeypatch.setattr(training, "fit", failing)
+    run_cell(tmp_path, cell)
+    said, _ = read_cell(tmp_path, cell.key)
+    assert said["tried"][0] == {"parameters": {"reg": 0.01}, "failed": "the loss is nan in epoch 1"}
+    assert said["parameters"] == {"reg": 0.1}
+
+
+def test_where_every_grid_point_diverges_the_cell_fails_with_the_reasons(cell, tmp_path, monkeypatch):
+    def failing(*arguments, **options):
+        raise RecBenchError("the loss is nan in epoch 1")
+
+    monkeypatch.setattr(training, "fit", failing)
+    with pytest.raises(RecBenchError, match=r"\{'reg': 0.01\}: the loss is nan in epoch 1; \{'reg': 0.1\}"):
+        run_cell(tmp_path, cell)
+    assert not finished(tmp_path, cell.key)
+
+
+def test_a_damaged_input_names_the_file_to_remove(cell, tmp_path):
+    path = tmp_path / "features" / cell.text
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecBenchError, match=rf"{cell.text}: cannot be read .*; remove it and run again"):
+        run_cell(tmp_path, cell)
+
+
+@pytest.mark.parametrize("damage", ["half a JSON", "no Parquet"])
+def test_a_damaged_result_counts_as_not_there(cell, tmp_path, damage):
+    run_cell(tmp_path, cell)
+    path = tmp_path / "cells" / f"{cell.key}.json"
+    assert finished(tmp_path, cell.key)
+    if damage == "half a JSON":
+        path.write_text(path.read_text()[:50])
+    else:
+        path.with_suffix(".parquet").unlink()
+    assert not finished(tmp_path, cell.key)
+
+
+def test_only_the_columns_asked_for_are_read(cell, tmp_path):
+    run_cell(tmp_path, cell)
+    assert list(read_cell(tmp_path, cell.key, columns=["ndcg@20"])[1]) == ["ndcg@20"]
+
+
+def test_many_writers_of_the_same_features_leave_one_whole_file(tmp_path):
+    values = np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
+    names, errors = [], []
+
+    def save():
+        try:
+            names.append(save_features(tmp_path, values))
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=save) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(set(names)) == 1
+    np.testing.assert_array_equal(np.load(tmp_path / "features" / names[0]), values)
+    assert [path.name for path in (tmp_path / "features").iterdir()] == [names[0]]
+
+
+def test_what_a_cell_says_is_json_that_a_person_can_read(cell, tmp_path):
+    run_cell(tmp_path, cell)
+    said = json.loads((tmp_path / "cells" / f"{cell.key}.json").read_text())
+    assert said["cell"]["recommender"] == "vbpr"
+    assert said["device"] == "cpu"
+    assert set(said["means"]) == {f"{m}@{k}" for m in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50)}

@@ -1,0 +1,172 @@
+"""Which cells are planned, what is read of them, and what the files say of methods that are left out."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench import results as results_module
+from grpo_mmpc.recbench.cells import Cell, Training
+from grpo_mmpc.recbench.filled_features import FilledFeatures
+from grpo_mmpc.recbench.plan import Group, Method, plan
+from grpo_mmpc.recbench.results import METRICS, SHOWN, collect, write_results
+from tests.recbench.catalogues import settings_for
+
+USERS = 12
+TRAINING = Training(max_epochs=1, patience=1, batch_size=1, learning_rate=0.1)
+
+
+def cell_of(text, *, seed, category="A", recommender="vbpr"):
+    return Cell(
+        category=category,
+        recommender=recommender,
+        split="s",
+        text=text,
+        image=None,
+        seed=seed,
+        mode="corrected",
+        grid=({},),
+        training=TRAINING,
+    )
+
+
+def method_of(name, text, *, seeds=(0, 1), categories=("A", "B")):
+    cells = {seed: {category: cell_of(text, seed=seed, category=category) for category in categories} for seed in seeds}
+    return Method(name=name, cells=cells, coverage={})
+
+
+def finish(folder, cell, *, level):
+    """A result as a training leaves it."""
+    (folder / "cells").mkdir(exist_ok=True)
+    scores = {metric: level + np.linspace(-0.1, 0.1, USERS, dtype=np.float32) for metric in METRICS}
+    columns = {"user_id": [str(user) for user in range(USERS)], **scores}
+    pq.write_table(pa.table(columns), folder / "cells" / f"{cell.key}.parquet")
+    said = {"parameters": {"reg": 0.1}, "tried": [{}] * 9, "means": dict.fromkeys(METRICS, level)}
+    (folder / "cells" / f"{cell.key}.json").write_text(json.dumps(said))
+
+
+def group_of(*methods, **changes):
+    return Group(**({"recommender": "vbpr", "missing": "text", "rate": 1.0, "methods": list(methods)} | changes))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+def test_of_a_cell_only_the_metrics_that_are_compared_are_read(folder, monkeypatch):
+    method = method_of("zeros", "z")
+    for cell in method.every_cell:
+        finish(folder, cell, level=0.2)
+    asked = []
+    original = results_module.read_cell
+
+    def reading(folder, key, *, columns=None):
+        said, scores = original(folder, key, columns=columns)
+        asked.append(set(scores))
+        return said, scores
+
+    monkeypatch.setattr(results_module, "read_cell", reading)
+    [found] = collect(folder, [group_of(method)], {}, resamples=100)
+    assert asked == [set(SHOWN)] * 4
+    assert found.levels["zeros"]["map@5"] == pytest.approx(0.2)
+    assert found.parameters == {"zeros": [{"reg": 0.1, "cells": 4}]}
+
+
+def test_a_method_that_is_left_out_has_no_values_in_the_files_and_the_others_are_compared(folder):
+    methods = [method_of("zeros", "z"), method_of("mean", "m"), method_of("id_only", "i")]
+    first = methods[0].cells[0]["A"]
+    for method, level in zip(methods, (0.9, 0.2, 0.1), strict=True):
+        for cell in method.every_cell:
+            if cell.key != first.key:
+                finish(folder, cell, level=level)
+    [found] = collect(folder, [group_of(*methods)], {first.key: "diverged"}, resamples=100)
+    assert found.left_out == {"zeros": "no result for A with seed 0"}
+    assert found.comparisons["recall@20"].reference == "id_only"
+    assert found.levels["zeros"] == {}
+    _, table = write_results(folder, [found], about={})
+    rows = [row for row in csv.DictReader(table.open()) if row["metric"] == "recall@20"]
+    assert [(row["method"], row["value"]) for row in rows] == [("zeros", ""), ("mean", "0.2"), ("id_only", "0.1")]
+    assert json.loads((folder / "results.json").read_text())["groups"][0]["left_out"] == found.left_out
+
+
+def test_levels_are_means_over_what_is_compared(folder):
+    """The category that one method alone has would make it better or worse by its category alone."""
+    methods = [method_of("zeros", "z"), method_of("mean", "m"), method_of("id_only", "i")]
+    for method in methods:
+        for cell in method.every_cell:
+            if cell.category == "A" or method.name == "id_only":
+                finish(folder, cell, level=0.2 if cell.category == "A" else 0.8)
+    [found] = collect(folder, [group_of(*methods)], {}, resamples=100)
+    assert list(found.dropped) == ["B"] and not found.left_out
+    assert found.levels["id_only"]["recall@20"] == pytest.approx(0.2)
+    assert found.comparisons["recall@20"].of("id_only").level.value == pytest.approx(0.2)
+
+
+def test_where_nothing_can_be_compared_every_method_is_named_with_the_reason(folder):
+    methods = [method_of("zeros", "z"), method_of("mean", "m")]
+    finish(folder, methods[0].cells[0]["A"], level=0.2)
+    finish(folder, methods[1].cells[1]["B"], level=0.2)
+    [found] = collect(folder, [group_of(*methods)], {}, resamples=100)
+    assert not found.comparisons and set(found.left_out) == {"zeros", "mean"}
+
+
+def test_methods_of_the_same_cells_are_known_by_their_keys(folder):
+    methods = [method_of("zeros", "z"), method_of("mean", "z"), method_of("id_only", "i")]
+    for method in methods:
+        for cell in method.every_cell:
+            finish(folder, cell, level=0.2)
+    [found] = collect(folder, [group_of(*methods)], {}, resamples=100)
+    said = {one.fill: (one.same_as, one.verdict) for one in found.comparisons["recall@20"].fills}
+    # id_only has the same scores, but was trained by itself.
+    assert said == {"zeros": (None, ""), "mean": ("zeros", "same"), "id_only": (None, "no evidence")}
+
+
+class Told:
+    """Stands for ``Filling``: what was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def whole(self, *, without=()):
+        text = None if without else "truth.npy"
+        return FilledFeatures(files={"A": {"text": text, "image": None}})
+
+    def filled(self, fill, **asked):
+        self.asked.append(fill)
+        return FilledFeatures(files={"A": {"text": f"{fill}.npy", "image": None}})
+
+
+def planned(filling, *overrides, completions=()):
+    settings = settings_for(*overrides)
+    return plan(settings, SimpleNamespace(), filling, completions, splits={"A": "s"}, show=lambda done, total: None)
+
+
+def test_recommenders_without_features_are_one_group_whatever_the_rates_and_nothing_is_filled():
+    filling = Told()
+    [group] = planned(filling, "recommenders=[bpr,most_popular]", "rates=[0.2,0.5]", "missing=[text,both]")
+    assert (group.recommender, group.missing, group.rate) == ("", "", 0.0)
+    assert [method.name for method in group.methods] == ["bpr", "most_popular"]
+    assert not filling.asked
+
+
+@pytest.mark.parametrize("recommenders", ["[vbpr]", "[vbpr,most_popular]"])
+def test_completed_alone_without_a_completed_catalogue_stops_before_anything_is_filled(recommenders):
+    filling = Told()
+    with pytest.raises(
+        RecBenchError, match=r"nothing to compare vbpr on: fills is \[completed\].*give one with --completed"
+    ):
+        planned(filling, f"recommenders={recommenders}", "fills=[completed]")
+    assert not filling.asked
+
+
+def test_a_recommender_that_needs_features_stops_when_no_fill_gives_it_any():
+    with pytest.raises(RecBenchError, match=r"nothing to compare mmgcn on.*fills is \[id_only\]"):
+        planned(Told(), "recommenders=[vbpr,mmgcn]", "fills=[id_only]")
+    [group] = planned(Told(), "recommenders=[mmgcn]", "fills=[id_only,zeros]")
+    assert [method.name for method in group.methods] == ["zeros"]
