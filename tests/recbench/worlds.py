@@ -45,6 +45,33 @@ def taste_world(
     return split, ItemFeatures(text=_seen(kinds, dim, rng), image=_seen(kinds, 2 * dim, rng))
 
 
+def popularity_world(seed: int, num_users: int = 1000, num_items: int = 400) -> tuple[Split, ItemFeatures]:
+    """Users that take items close to a taste and popular, each of them often enough that IDs alone learn both.
+
+    Features are as long as an encoder's, and show what an item is but not how popular. Each user has twelve interactions in
+    training, one in validation and one in the test.
+    """
+    rng = np.random.default_rng(seed)
+    kinds, tastes = _directions(rng, num_items, 16), _directions(rng, num_users, 16)
+    liking = 8 * tastes @ kinds.T + rng.normal(scale=0.7, size=num_items)
+    # The largest after Gumbel noise are a draw by softmax, without replacement.
+    taken = rng.permuted(np.argsort(-(liking + rng.gumbel(size=liking.shape)), axis=1)[:, :14], axis=1)
+    users = np.arange(num_users)
+    split = Split(
+        user_ids=tuple(f"user-{i}" for i in users),
+        item_ids=tuple(f"item-{i}" for i in range(num_items)),
+        train=Pairs(users=np.repeat(users, 12), items=taken[:, :12].reshape(-1)),
+        validation=Pairs(users=users, items=taken[:, 12]),
+        test=Pairs(users=users, items=taken[:, 13]),
+    )
+
+    def seen(dim: int) -> np.ndarray:
+        vectors = kinds @ _directions(rng, 16, dim) + 0.7 * _directions(rng, num_items, dim)
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    return split, ItemFeatures(text=seen(384), image=seen(768))
+
+
 def shuffled_over_items(features: ItemFeatures, seed: int) -> ItemFeatures:
     """The same vectors on other items, in both modalities alike: features that explain nothing."""
     assert features.text is not None and features.image is not None
@@ -53,12 +80,12 @@ def shuffled_over_items(features: ItemFeatures, seed: int) -> ItemFeatures:
 
 
 def taste_recalls(
-    name: str, *, interactions_per_user: int, max_epochs: int, learning_rate: float
+    name: str, *, interactions_per_user: int, max_epochs: int, learning_rate: float, **hyperparameters: float
 ) -> dict[str, np.ndarray]:
     """Test Recall@50 of 800 users in a world whose features explain tastes: of a recommender told them, told shuffled ones,
     and of those that are told none."""
     told = {
-        label: recalls_of(name, label, interactions_per_user, max_epochs, learning_rate)
+        label: recalls_of(name, label, interactions_per_user, max_epochs, learning_rate, **hyperparameters)
         for label in ("told", "shuffled")
     }
     floors = ("lightgcn", "bpr", "most_popular", "random")
@@ -66,12 +93,16 @@ def taste_recalls(
 
 
 @cache  # floors are the same for every recommender
-def recalls_of(name: str, told: str, interactions_per_user: int, max_epochs: int, learning_rate: float) -> np.ndarray:
+def recalls_of(
+    name: str, told: str, interactions_per_user: int, max_epochs: int, learning_rate: float, **hyperparameters: float
+) -> np.ndarray:
     """Test Recall@50 of each user; ``told`` is ``told`` or ``shuffled``."""
     split, features = taste_world(0, num_users=800, interactions_per_user=interactions_per_user)
     features = features if told == "told" else shuffled_over_items(features, 1)
     generator = torch.Generator().manual_seed(0)
-    built = RECOMMENDERS[name].build(split, features, generator=generator, device="cpu", embedding_dim=32)
+    built = RECOMMENDERS[name].build(
+        split, features, generator=generator, device="cpu", embedding_dim=32, **hyperparameters
+    )
     settings = TrainingSettings(
         max_epochs=max_epochs, patience=4, batch_size=512, learning_rate=learning_rate, evaluate_every=5
     )
