@@ -4,11 +4,9 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -23,12 +21,10 @@ from grpo_mmpc.report.figures import Point, axis, curve, scale_of, track
 from grpo_mmpc.report.gallery import answer_text, plain_text
 from grpo_mmpc.report.labels import NO_VALUE, duration, metric_label, number, p_value, signed, task_label, words
 from grpo_mmpc.report.run_files import finite
+from grpo_mmpc.report.templates import style, template
 from grpo_mmpc.report.thumbnails import thumbnails
 from grpo_mmpc.statistics.crossed import Estimate
 from grpo_mmpc.statistics.verdicts import BETTER, WORSE
-
-if TYPE_CHECKING:
-    import jinja2
 
 _IMAGE_BUDGET = 1_500_000
 _GLYPHS = {BETTER: "▲", WORSE: "▼", "no evidence": "·", "": "="}
@@ -85,11 +81,8 @@ def render(content: Content) -> str:
     pictures += [a.rendered for item in items for a in item.answers.values() if a.rendered is not None]
     panels = [_panel(row, comparison.reference) for row in comparison.rows if row.n_scored]
     start = f"{content.spec.launcher} -m grpo_mmpc" if content.spec.launcher else "grpo-mmpc"
-    return _template().render(
-        style="\n".join(
-            resources.files(package).joinpath(name).read_text(encoding="utf-8")
-            for package, name in (("grpo_mmpc.report", "style.css"), ("grpo_mmpc.ablation", "ablation.css"))
-        ),
+    return template("ablation", "ablation.html").render(
+        style=style("report/style.css", "ablation/ablation.css"),
         spec=content.spec,
         comparison=comparison,
         reference="the model before training" if comparison.reference == BASE else comparison.reference,
@@ -118,21 +111,6 @@ def render(content: Content) -> str:
         ablation_text=to_yaml(content.spec),
         resamples=RESAMPLES,
     )
-
-
-@cache
-def _template() -> "jinja2.Template":
-    import jinja2  # heavy: imported on use
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("grpo_mmpc", "ablation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "words": words}
-    return environment.get_template("ablation.html")
 
 
 def _panel(row: MetricRow, reference: str) -> PanelView:

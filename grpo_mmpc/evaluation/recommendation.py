@@ -26,7 +26,7 @@ from grpo_mmpc.recbench.completions import encoded_completion
 from grpo_mmpc.recbench.engines import run_local
 from grpo_mmpc.recbench.filled_features import COMPLETED, Completion
 from grpo_mmpc.recbench.plan import NO_MISSING
-from grpo_mmpc.recbench.records import Modality
+from grpo_mmpc.recbench.records import MODALITY_WORDS, Modality
 from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from grpo_mmpc.tasks import TASKS
@@ -42,7 +42,6 @@ WORK = "recbench-work"
 ANSWERS = "answers.jsonl"
 LEAD = "recall@20"
 """The metric of headlines."""
-WORDS = {"text": "titles", "image": "images", "both": "titles and images"}
 _TASKS: dict[Modality, str] = {"text": "image_to_text", "image": "text_to_image"}
 
 
@@ -297,7 +296,7 @@ def headlines(results: Mapping[str, Any], *, name: str) -> list[str]:
             continue
         reference = group["metrics"][LEAD]["reference"]
         lines.append(
-            f"{name}, {group['recommender']}, {group['rate']:.0%} of {WORDS[group['missing']]} missing: Recall@20 "
+            f"{name}, {group['recommender']}, {group['rate']:.0%} of {MODALITY_WORDS[group['missing']]} missing: Recall@20 "
             f"{', '.join(shown)}; completions against {reference}: {methods[f'{COMPLETED}{name}']['verdict'] or 'the same'}"
         )
     return lines

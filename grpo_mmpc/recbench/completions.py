@@ -13,10 +13,9 @@ from grpo_mmpc.recbench.benchmark_data import BenchmarkData, widest_masks
 from grpo_mmpc.recbench.completed import MARK, Completions, completed_images, completed_titles
 from grpo_mmpc.recbench.features import image_features, rows_without_vector, text_features
 from grpo_mmpc.recbench.filled_features import Completion
-from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality
+from grpo_mmpc.recbench.records import MODALITIES, MODALITY_WORDS, Flags, Floats, Modality
 
 UNREADABLE = "its image cannot be read"
-_WORDS = {"text": "titles", "image": "images"}
 
 
 def completions_of_catalogues(
@@ -93,7 +92,7 @@ def _truth(data: BenchmarkData, modality: Modality) -> Sequence[str | Path | Non
 def _told(read: Completions[Any], modality: Modality, *, num_missing: int) -> str:
     """What a completed catalogue holds of one modality, on one line."""
     counts = read.counts()
-    parts = [f"{counts['completed']:,} of {num_missing:,} missing {_WORDS[modality]} completed"]
+    parts = [f"{counts['completed']:,} of {num_missing:,} missing {MODALITY_WORDS[modality]} completed"]
     parts += [f"{count:,} not, because {reason}" for reason, count in counts["lacking"].items()]
     if counts["equal_to_the_truth"]:
         parts.append(f"{counts['equal_to_the_truth']:,} exactly as they were")

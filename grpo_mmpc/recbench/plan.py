@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grpo_mmpc.config import RecBenchSection
+from grpo_mmpc.config.recbench import MissingModality
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData
 from grpo_mmpc.recbench.cells import Cell, Training
@@ -114,7 +115,7 @@ def plan(
             methods = [
                 Method(
                     name=fill,
-                    cells=cells(name, lambda seed, of=by_seed: of[seed]),  # type: ignore[misc]
+                    cells=cells(name, by_seed.__getitem__),
                     coverage=by_seed[settings.seeds[0]].coverage,
                 )
                 for fill, by_seed in found.items()
@@ -140,9 +141,9 @@ def fill_names(settings: RecBenchSection, completions: Sequence[Completion]) -> 
 
 
 def _features(
-    filling: Filling, fill: str, completions: Sequence[Completion], *, missing: str, rate: float, seed: int
+    filling: Filling, fill: str, completions: Sequence[Completion], *, missing: MissingModality, rate: float, seed: int
 ) -> FilledFeatures:
-    taken: tuple[Modality, ...] = MODALITIES if missing == "both" else (missing,)  # type: ignore[assignment]
+    taken: tuple[Modality, ...] = MODALITIES if missing == "both" else (missing,)
     if fill == NO_MISSING:
         return filling.whole()
     if fill == ID_ONLY:
@@ -151,8 +152,8 @@ def _features(
         return filling.whole(without=taken)
     if fill.startswith(COMPLETED):
         completion = next(one for one in completions if f"{COMPLETED}{one.name}" == fill)
-        return filling.filled("completed", missing=missing, rate=rate, seed=seed, completion=completion)  # type: ignore[arg-type]
-    return filling.filled(fill, missing=missing, rate=rate, seed=seed)  # type: ignore[arg-type]
+        return filling.filled("completed", missing=missing, rate=rate, seed=seed, completion=completion)
+    return filling.filled(fill, missing=missing, rate=rate, seed=seed)
 
 
 def _tells_nothing(features: FilledFeatures) -> bool:

@@ -15,6 +15,8 @@ Flags = NDArray[np.bool_]
 
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, ...] = ("text", "image")
+MODALITY_WORDS = {"text": "titles", "image": "images", "both": "titles and images"}
+"""How they are called for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,8 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.files import write_whole
@@ -14,13 +12,11 @@ from grpo_mmpc.report import gallery, recommendation
 from grpo_mmpc.report.controls import ControlsView, controls_view
 from grpo_mmpc.report.curves import curve_groups
 from grpo_mmpc.report.headline import Headline, headline
-from grpo_mmpc.report.labels import date, duration, logged_name, metric_label, number, plural, signed, task_label, words
+from grpo_mmpc.report.labels import date, duration, logged_name, metric_label, plural, task_label, words
 from grpo_mmpc.report.run_files import RunFiles, finite, read_run, section
+from grpo_mmpc.report.templates import style, template
 from grpo_mmpc.report.thumbnails import thumbnails
 from grpo_mmpc.report.views import PanelView, TableView, attribute_panel, category_panels, key_numbers
-
-if TYPE_CHECKING:
-    import jinja2
 
 _IMAGE_BUDGET = 1_800_000
 """Bytes of all thumbnails together; with it the page stays under 3 MB."""
@@ -80,11 +76,8 @@ def render(run: RunFiles) -> str:
     notes = list(run.notes)
     tasks = _tasks(run, notes)
     paths = [path for task in tasks for group in task.groups for item in group.items for path in _pictures(item)]
-    return _template().render(
-        style="\n".join(
-            resources.files("grpo_mmpc.report").joinpath(name).read_text(encoding="utf-8")
-            for name in ("style.css", "recommendation.css")
-        ),
+    return template("report", "page.html").render(
+        style=style("report/style.css", "report/recommendation.css"),
         title=_name(run),
         subtitle=_subtitle(run),
         facts=_facts(run),
@@ -100,21 +93,6 @@ def render(run: RunFiles) -> str:
         provenance=_provenance(run.manifest),
         notes=notes,
     )
-
-
-@cache
-def _template() -> "jinja2.Template":
-    import jinja2  # heavy: imported on use
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("grpo_mmpc", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "signed": signed, "words": words}
-    return environment.get_template("page.html")
 
 
 def _tasks(run: RunFiles, notes: list[str]) -> list[TaskView]:

@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
 from grpo_mmpc.files import write_whole
+from grpo_mmpc.recbench.records import MODALITY_WORDS
 from grpo_mmpc.report.figures import axis, scale_of, track
 from grpo_mmpc.report.labels import NO_VALUE, date, duration, number, p_value, plural, signed
 from grpo_mmpc.report.rate_lines import Line, rate_label, rate_lines
+from grpo_mmpc.report.templates import style, template
 from grpo_mmpc.statistics.verdicts import BETTER, WORSE, Interval
-
-if TYPE_CHECKING:
-    import jinja2
 
 LEAD = "recall@20"
 """The metric of headlines and pictures."""
@@ -45,7 +42,7 @@ _RECOMMENDERS = {
     "mmgcn": "MMGCN",
     "": "Recommenders without features",
 }
-_MODALITIES = {"text": "titles", "image": "images", "both": "titles and images", "": "features"}
+_MODALITIES = {**MODALITY_WORDS, "": "features"}
 _TOO_FEW, _SAME = "too few users", "same"
 _GLYPHS = {BETTER: "▲", WORSE: "▼", "no evidence": "·", "": "=", _SAME: "="}
 _VERDICTS = {"": "reference", _TOO_FEW: "few users"}
@@ -165,9 +162,8 @@ def _is_widest(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) ->
 
 def write_page(results: Mapping[str, Any], path: Path) -> Path:
     """Write the benchmark's own page; returns its path."""
-    style = resources.files("grpo_mmpc.report")
-    page = _template().render(
-        style="\n".join(style.joinpath(name).read_text("utf-8") for name in ("style.css", "recommendation.css")),
+    page = template("report", "recommendation.html").render(
+        style=style("report/style.css", "report/recommendation.css"),
         shown=view(results),
         results=results,
         started=date(str(results.get("finished", ""))),
@@ -197,20 +193,6 @@ def told(results: Mapping[str, Any], *, colour: bool) -> list[str]:
             lines.append(f"\x1b[{code}m{row}\x1b[0m" if colour and code else row)
         lines += ["", *(f"  {sentence}" for sentence in group.sentences)]
     return [*lines, "", *(f"note: {caution}" for caution in shown.cautions)] if shown.cautions else lines
-
-
-@cache
-def _template() -> "jinja2.Template":
-    import jinja2  # heavy: imported on use
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("grpo_mmpc", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("recommendation.html")
 
 
 def _group(group: Mapping[str, Any]) -> GroupView:
