@@ -93,6 +93,8 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
         evaluation.run_controls(lambda: nullcontext(opened()), name=name, policy=policy)
         evaluation.run_recbench(lambda: nullcontext(opened()), name=name, policy=policy)
     say(f"written to {folder}")
+    if out is None and config.evaluation.recbench is not None:
+        say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")
     other = "OTHER_DIR" if checkpoint is None else "BASE_DIR"
     say(f"next: grpo-mmpc compare {' '.join([str(folder), other] if checkpoint is None else [other, str(folder)])}")
     return 0

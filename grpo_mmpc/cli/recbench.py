@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.config import RecBenchSection, load_as
     from grpo_mmpc.console import printer, progress_line, quiet_when_redirected
     from grpo_mmpc.cpu_compat import ensure_importable
-    from grpo_mmpc.manifest import command_line, environment, now
+    from grpo_mmpc.manifest import command_line, environment
     from grpo_mmpc.nano.cache import catalogue_folder
     from grpo_mmpc.recbench.bench import run_benchmark
     from grpo_mmpc.recbench.benchmark_data import read_benchmark_data
@@ -93,7 +93,6 @@ def run(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         about={
             "command": command_line(),
-            "finished": now(),
             "catalogue": arguments.catalogue,
             "completed": {name: str(path) for name, path in named.items()},
             **environment(),

@@ -294,10 +294,11 @@ def headlines(results: Mapping[str, Any], *, name: str) -> list[str]:
             if why := group["failures"].get(f"{COMPLETED}{name}"):
                 lines.append(f"{name}, {group['recommender']}: no result, {why}")
             continue
-        reference = group["metrics"][LEAD]["reference"]
+        reference, found = group["metrics"][LEAD]["reference"], methods[f"{COMPLETED}{name}"]["verdict"]
         lines.append(
-            f"{name}, {group['recommender']}, {group['rate']:.0%} of {MODALITY_WORDS[group['missing']]} missing: Recall@20 "
-            f"{', '.join(shown)}; completions against {reference}: {methods[f'{COMPLETED}{name}']['verdict'] or 'the same'}"
+            f"{name}, {group['recommender']}, {100 * group['rate']:g}% of {MODALITY_WORDS[group['missing']]} missing: Recall@20 "
+            + ", ".join(shown)
+            + (f"; completions against {reference}: {found}" if found else "")
         )
     return lines
 

@@ -9,6 +9,7 @@ from typing import Any
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.console import Progress, Say
+from grpo_mmpc.manifest import now
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData, true_features
 from grpo_mmpc.recbench.cells import VERSION, Cell, finished, save_split
 from grpo_mmpc.recbench.engines import Failures, Shown
@@ -99,6 +100,7 @@ def run_benchmark(
             "excluded_categories": data.excluded,
             "cells": len(cells),
             "failures": len(failures),
+            "finished": now(),
             "seconds": round(time.monotonic() - started, 1),
         },
     )

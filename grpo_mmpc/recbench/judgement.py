@@ -45,11 +45,14 @@ class Judged:
     """To the reference; None for the reference itself."""
     same_as: str | None
     """Another fill that consists of the same cells: nothing was trained twice, and nothing is tested twice."""
+    question: Hashable
+    """What the difference is of: equal where another group compares the same cells, as at every rate do those without gaps."""
     p_holm: float | None
     verdict: str
     """Empty for the reference itself."""
     recovery: Estimate | None
-    """(this - reference) / (ceiling - reference): None unless the ceiling is better than the reference beyond doubt."""
+    """(this - reference) / (ceiling - reference): None unless the ceiling is better than the reference beyond doubt, and for
+    what fills no gaps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,8 @@ def judge(
     references: Sequence[str],
     ceiling: str | None,
     resamples: int,
-    cells: Mapping[str, Hashable] | None = None,
+    cells: Mapping[str, Hashable],
+    ways_to_fill: Collection[str],
     untrained: Collection[str] = (),
 ) -> Comparison | None:
     """Compare fills on one metric.
@@ -90,6 +94,7 @@ def judge(
         ceiling: What recovery is measured towards; None measures none.
         resamples: Of the bootstrap over users.
         cells: What each fill was trained as. Fills with the same are one fill under several names.
+        ways_to_fill: Those that put something in place of what is missing: recovery is theirs alone.
         untrained: Fills without luck of training: they say nothing of how much that of others varies.
 
     Returns:
@@ -100,7 +105,7 @@ def judge(
     reference = next((name for name in references if name in common.methods), common.methods[0])
     fills = [reference, *(fill for fill in common.methods if fill != reference)]
     originals: dict[Hashable, str] = {}
-    same_as = {fill: originals.setdefault((cells or {}).get(fill, fill), fill) for fill in fills}
+    same_as = {fill: originals.setdefault(cells[fill], fill) for fill in fills}
     by_category = {
         name: _category(runs, fills, name, common.seeds, same_as=same_as, untrained=untrained, resamples=resamples)
         for name in common.categories
@@ -120,10 +125,14 @@ def judge(
                 level=table.level(fill),
                 difference=None if is_reference else table.difference(fill, reference),
                 same_as=None if same_as[fill] == fill else same_as[fill],
+                question=(metric, cells[fill], cells[reference], tuple(common.seeds), tuple(common.categories)),
                 p_holm=None,
                 verdict="" if is_reference else UNSCORED,
                 recovery=table.recovery(fill, reference, ceiling)
-                if ceiling is not None and has_gap and same_as[fill] not in (reference, same_as[ceiling])
+                if ceiling is not None
+                and has_gap
+                and fill in ways_to_fill
+                and same_as[fill] not in (reference, same_as[ceiling])
                 else None,
             )
         )
@@ -141,30 +150,30 @@ def judge(
 def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Correct the p-values of everything that is shown together, by Holm's method, and say what follows.
 
+    A question that several groups ask counts once, with the largest of their p-values: these may differ a little, because
+    the luck of seeds is judged by everything in a group.
     Recovery is kept only where the ceiling is then called better: its own interval, uncorrected, promises less.
     """
-    tested = [
-        (i, judged.fill, judged.difference.p)
-        for i, comparison in enumerate(comparisons)
-        for judged in comparison.fills
-        if judged.difference is not None and judged.difference.p is not None and judged.same_as is None
-    ]
-    corrected = {(i, fill): p for (i, fill, _), p in zip(tested, holm([p for *_, p in tested]), strict=True)}
+    tested: dict[Hashable, float] = {}
+    for judged in (judged for comparison in comparisons for judged in comparison.fills):
+        if judged.difference is not None and judged.difference.p is not None:
+            tested[judged.question] = max(judged.difference.p, tested.get(judged.question, 0.0))
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
 
-    def decided(i: int, reference: str, judged: Judged) -> Judged:
+    def decided(reference: str, judged: Judged) -> Judged:
         if judged.difference is None:
             return judged
         if judged.same_as == reference:
             return replace(judged, verdict=SAME)
-        p = corrected.get((i, judged.same_as or judged.fill))
+        p = None if judged.difference.p is None else corrected[judged.question]
         word = verdict(
             judged.difference.value, judged.difference.interval, p, higher_is_better=True, confidence=CONFIDENCE
         )
         return replace(judged, p_holm=p, verdict=TOO_FEW_USERS if p is None else word)
 
     found = []
-    for i, comparison in enumerate(comparisons):
-        fills = [decided(i, comparison.reference, judged) for judged in comparison.fills]
+    for comparison in comparisons:
+        fills = [decided(comparison.reference, judged) for judged in comparison.fills]
         if not any(judged.fill == comparison.ceiling and judged.verdict == BETTER for judged in fills):
             fills = [replace(judged, recovery=None) for judged in fills]
         found.append(replace(comparison, fills=fills))

@@ -49,6 +49,8 @@ class GroupResult:
     """By method: why cells of it have no result."""
     parameters: dict[str, list[dict[str, Any]]]
     """By method: grid points that were chosen, with how often."""
+    devices: list[str]
+    """Kinds of devices that cells ran on: a cell is found again whatever device it ran on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class _Read:
     """By metric of ``SHOWN``, ``[V]``."""
     means: dict[str, float]
     parameters: dict[str, Any]
+    device: str
+    """``cpu``, ``cuda``: which of several does not matter."""
 
 
 def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], *, resamples: int) -> list[GroupResult]:
@@ -75,7 +79,12 @@ def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], 
         for cell in group.cells:
             if cell.key not in read and finished(folder, cell.key):
                 said, scores = read_cell(folder, cell.key, columns=SHOWN)
-                read[cell.key] = _Read(scores=scores, means=said["means"], parameters=said["parameters"])
+                read[cell.key] = _Read(
+                    scores=scores,
+                    means=said["means"],
+                    parameters=said["parameters"],
+                    device=said["device"].partition(":")[0],
+                )
     results = [_group(group, read, failures, resamples=resamples) for group in groups]
     # One family: everything that a reader sees together.
     places = [(i, metric) for i, result in enumerate(results) for metric in result.comparisons]
@@ -98,6 +107,7 @@ def _group(group: Group, read: Mapping[str, _Read], failures: Mapping[str, str],
             ceiling=NO_MISSING,
             resamples=resamples,
             cells={method.name: tuple(sorted(cell.key for cell in method.every_cell)) for method in group.methods},
+            ways_to_fill={method.name for method in group.methods if method.coverage},
             untrained={method.name for method in group.methods if not _is_trained(method)},
         )
         if found is not None:
@@ -116,6 +126,7 @@ def _group(group: Group, read: Mapping[str, _Read], failures: Mapping[str, str],
         },
         failures=_failures(group.methods, failures),
         parameters={method.name: _parameters(method, read) for method in group.methods},
+        devices=sorted({read[cell.key].device for cell in group.cells if cell.key in read}),
     )
 
 
@@ -208,6 +219,7 @@ def _as_dict(result: GroupResult) -> dict[str, Any]:
         "dropped": result.dropped,
         "failures": result.failures,
         "parameters": result.parameters,
+        "devices": result.devices,
         "metrics": {
             metric: {
                 "reference": comparison.reference,

@@ -9,8 +9,11 @@ from markupsafe import Markup
 from grpo_mmpc.report.figures import Estimated, Scale, scale_for
 from grpo_mmpc.report.labels import number
 
-_WIDTH, _HEIGHT = 720, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 210, 14, 46
+_PLOT, _HEIGHT = 458, 380
+"""Width between the axes, height of everything."""
+_LEFT, _TOP, _BOTTOM = 52, 14, 46
+_CHARACTER = 7.8
+"""Width of one in a name."""
 _LABEL = 17
 """Least vertical distance of two labels."""
 _TICK = 46
@@ -66,8 +69,9 @@ def rate_lines(lines: Sequence[Line], *, label: str) -> Markup:
                 Markup('<circle class="{}" cx="{}" cy="{}" r="4"/>').format(line.kind, x, _y(found.value, vertical))
             )
     parts += _labels(lines, horizontal, vertical)
-    return Markup('<svg class="rates" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        _WIDTH, _HEIGHT, label, Markup("").join(parts)
+    width = _LEFT + _PLOT + 22 + _CHARACTER * max(24, *(len(line.label) for line in lines))
+    return Markup('<svg class="rates" viewBox="0 0 {:.0f} {}" role="img" aria-label="{}">{}</svg>').format(
+        width, _HEIGHT, label, Markup("").join(parts)
     )
 
 
@@ -99,9 +103,7 @@ def _axes(horizontal: Scale, vertical: Scale) -> Markup:
     parts = []
     for tick in vertical.ticks:
         y = _y(tick, vertical)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(_LEFT, _WIDTH - _RIGHT, y, y)
-        )
+        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(_LEFT, _LEFT + _PLOT, y, y))
         parts.append(_tick(str(_LEFT - 8), f"{float(y) + 4:.1f}", number(tick, digits=vertical.digits), anchor="end"))
     end = -float(_TICK)
     for tick in horizontal.ticks:
@@ -110,7 +112,7 @@ def _axes(horizontal: Scale, vertical: Scale) -> Markup:
         if float(x) - end >= _TICK:
             parts.append(_tick(x, str(_HEIGHT - _BOTTOM + 18), rate_label(tick), anchor="middle"))
             end = float(x)
-    middle = str((_LEFT + _WIDTH - _RIGHT) / 2)
+    middle = str(_LEFT + _PLOT / 2)
     parts.append(_tick(middle, str(_HEIGHT - 8), "missing", anchor="middle"))
     return Markup("").join(parts)
 
@@ -120,7 +122,7 @@ def _tick(x: str, y: str, text: str, *, anchor: str) -> Markup:
 
 
 def _x(value: float, scale: Scale) -> str:
-    return f"{_LEFT + (_WIDTH - _LEFT - _RIGHT) * scale.share(value):.1f}"
+    return f"{_LEFT + _PLOT * scale.share(value):.1f}"
 
 
 def _y(value: float, scale: Scale) -> str:

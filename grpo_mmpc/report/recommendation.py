@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from grpo_mmpc.files import write_whole
+from grpo_mmpc.recbench.filled_features import COMPLETED
 from grpo_mmpc.recbench.records import MODALITY_WORDS
 from grpo_mmpc.report.figures import axis, scale_of, track
 from grpo_mmpc.report.labels import NO_VALUE, date, duration, number, p_value, plural, signed
@@ -47,7 +48,6 @@ _TOO_FEW, _SAME = "too few users", "same"
 _GLYPHS = {BETTER: "▲", WORSE: "▼", "no evidence": "·", "": "=", _SAME: "="}
 _VERDICTS = {"": "reference", _TOO_FEW: "few users"}
 """In a column, where they must be short."""
-_COMPLETED = "completed:"
 _HEADLINES = 4
 
 
@@ -166,7 +166,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> Path:
         style=style("report/style.css", "report/recommendation.css"),
         shown=view(results),
         results=results,
-        started=date(str(results.get("finished", ""))),
+        finished=date(str(results.get("finished", ""))),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page)
@@ -213,7 +213,7 @@ def _group(group: Mapping[str, Any]) -> GroupView:
             LineView(
                 label=method_label(name, what=what),
                 is_reference=is_reference,
-                is_completion=name.startswith(_COMPLETED),
+                is_completion=name.startswith(COMPLETED),
                 level=number(found["value"]),
                 second=number(second[name]["value"]) if name in second else NO_VALUE,
                 change="reference" if is_reference else signed(found["difference"]),
@@ -256,8 +256,8 @@ def _title(group: Mapping[str, Any]) -> str:
 
 def method_label(name: str, *, what: str) -> str:
     """``zeros``, ``completed by qwen``."""
-    if name.startswith(_COMPLETED):
-        return f"completed by {name.removeprefix(_COMPLETED)}"
+    if name.startswith(COMPLETED):
+        return f"completed by {name.removeprefix(COMPLETED)}"
     return _LABELS.get(name, name).format(what=what)
 
 
@@ -268,14 +268,9 @@ def _sentences(group: Mapping[str, Any]) -> list[str]:
     reference = method_label(lead["reference"], what=what)
     sentences = []
     for name, found in sorted(methods.items(), key=lambda one: -one[1]["value"]):
-        if not name.startswith(_COMPLETED):
-            continue
-        sentence = f"{_capital(method_label(name, what=what))}: {_verdict_words(found, reference)}"
-        if found["recovery"] is not None:
-            ends = found["recovery_ci95"]
-            within = f" (95% interval {ends[0]:.0%} to {ends[1]:.0%})" if ends else ""
-            sentence += f"; it recovers {found['recovery']:.0%}{within} of what {reference} lose to the true {what}"
-        sentences.append(f"{sentence}.")
+        if name.startswith(COMPLETED):
+            words = _verdict_words(found, reference) + _gain_words(found, lead["reference"], what=what)
+            sentences.append(f"{_capital(method_label(name, what=what))}: {words}.")
     ceiling = methods.get("no_missing")
     if ceiling is not None and lead["reference"] != "no_missing":
         words = f"The true {what}: {_verdict_words(ceiling, reference)}"
@@ -285,7 +280,7 @@ def _sentences(group: Mapping[str, Any]) -> list[str]:
             words += f"; where {what} themselves do not help, no completion of them can be shown to, and recovery is not given"
         sentences.append(f"{words}.")
     best = max(
-        (name for name in methods if not name.startswith(_COMPLETED) and name != "no_missing"),
+        (name for name in methods if not name.startswith(COMPLETED) and name != "no_missing"),
         key=lambda n: methods[n]["value"],
         default=None,
     )
@@ -336,6 +331,20 @@ def _verdict_words(found: Mapping[str, Any], reference: str) -> str:
     return f"Recall@20 {number(found['value'])}, {head} ({within}, corrected p {p_value(found['p_holm'])})"
 
 
+def _gain_words(found: Mapping[str, Any], reference: str, *, what: str) -> str:
+    """What completions win back. A share below zero is not called one."""
+    if found["verdict"] == WORSE:
+        return "; it loses to leaving the gaps as zeros" if reference == "zeros" else ""
+    if found["recovery"] is None:
+        return ""
+    lost = f"of what {method_label(reference, what=what)} lose to the true {what}"
+    if found["recovery"] <= 0:
+        return f"; nothing shows that it recovers any {lost}"
+    ends = found["recovery_ci95"]
+    within = f" (95% interval {_percent(ends[0])} to {_percent(ends[1])})" if ends else ""
+    return f"; it recovers {_percent(found['recovery'])}{within} {lost}"
+
+
 def _pictures(groups: Sequence[Mapping[str, Any]]) -> list[PictureView]:
     """For every recommender and modality with several rates."""
     by_subject: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -356,7 +365,7 @@ def _pictures(groups: Sequence[Mapping[str, Any]]) -> list[PictureView]:
         lines = [
             Line(
                 label=method_label(method, what=what),
-                kind="completion" if method.startswith(_COMPLETED) else "ceiling" if method == "no_missing" else "fill",
+                kind="completion" if method.startswith(COMPLETED) else "ceiling" if method == "no_missing" else "fill",
                 points=values,
             )
             for method, values in points.items()
@@ -379,7 +388,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Training interactions", f"{sum(one['split']['train'] for one in categories):,}"),
         ("Recommenders trained", f"{results['cells']:,}"),
     ]
-    return [*counts, ("Time", duration(results["seconds"]))]
+    return [*counts, ("Time of the last run", duration(results["seconds"]))]
 
 
 def _cautions(results: Mapping[str, Any]) -> list[str]:
@@ -401,19 +410,24 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
         )
     if not compared:
         told_ += [f"{_title(group)}: {sentence}" for group in results["groups"] for sentence in _left_out(group)]
+    devices = sorted({device for group in results["groups"] for device in group.get("devices", [])})
+    if len(devices) > 1:
+        told_.append(
+            f"Recommenders ran on {_listed(devices)}: what the same one finds on each differs a little, as if by chance."
+        )
     told_ += results.get("cautions", [])
     seen = set()
     for group in results["groups"]:
         what = _MODALITIES[group["missing"]]
         for method, why in group["failures"].items():
-            told_.append(f"{method_label(method, what=what)}, {_title(group)}: {why}")
+            told_.append(f"{_capital(method_label(method, what=what))}, {_title(group)}: {why}")
         for method, coverage in group["coverage"].items():
             for modality, one in coverage.items():
                 if one["covered"] < one["masked"] and method != "zeros":
-                    reasons = "; ".join(f"{count:,} {reason}" for reason, count in one["reasons"].items())
+                    reasons = "; ".join(f"{count:,}: {reason}" for reason, count in one["reasons"].items())
                     text = (
-                        f"{method_label(method, what=what)} at {rate_label(group['rate'])}: {one['covered']:,} of {one['masked']:,} "
-                        f"missing {_MODALITIES[modality]} filled, the others stay zero ({reasons})."
+                        f"{_capital(method_label(method, what=what))} at {rate_label(group['rate'])}: {one['covered']:,} of "
+                        f"{one['masked']:,} missing {_MODALITIES[modality]} filled, the others not ({reasons})."
                     )
                     told_ += [] if text in seen else [text]
                     seen.add(text)
@@ -435,7 +449,11 @@ def _share(found: Mapping[str, Any]) -> str:
     if found["recovery"] is None:
         return ""
     ends = found["recovery_ci95"]
-    return f"{found['recovery']:.0%}" + (f" ({ends[0]:.0%} to {ends[1]:.0%})" if ends else "")
+    return _percent(found["recovery"]) + (f" ({_percent(ends[0])} to {_percent(ends[1])})" if ends else "")
+
+
+def _percent(share: float) -> str:
+    return f"{number(round(100 * share), digits=0)}%"
 
 
 def _coverage(coverage: Mapping[str, Mapping[str, Any]]) -> str:

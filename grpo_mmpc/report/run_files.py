@@ -12,6 +12,7 @@ import yaml
 from grpo_mmpc.errors import EvaluationError, RecBenchError
 from grpo_mmpc.evaluation.checkpoints import checkpoint_order, latest_checkpoint
 from grpo_mmpc.evaluation.comparison import reported_checkpoint
+from grpo_mmpc.recbench.filled_features import COMPLETED
 from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.report.cells import Comparison, read_comparison
 from grpo_mmpc.report.labels import plural
@@ -33,7 +34,7 @@ class RunFiles:
     summaries: Mapping[str, Mapping[str, Any]]
     """``summary.json`` by checkpoint, base first."""
     recommendation: Mapping[str, Any] | None
-    """``results.json`` of the recommendation benchmark of the final policy, or of the base model where only that has one."""
+    """``results.json`` of the recommendation benchmark that compares most policies."""
     notes: list[str]
     """What is missing or could not be read, as sentences."""
 
@@ -81,14 +82,21 @@ def read_run(folder: Path) -> RunFiles:
 
 
 def _recommendation(folder: Path, notes: list[str]) -> Mapping[str, Any] | None:
-    for name in ("final", "base"):
-        path = folder / "evaluations" / name / "recbench"
-        if (path / "results.json").is_file():
-            try:
-                return read_results(path)
-            except RecBenchError as error:
-                notes.append(f"The recommendation benchmark is left out: {error}.")
-    return None
+    """A policy is measured beside those that were measured before it: the last one's results hold all of them."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted((folder / "evaluations").glob("*/recbench/results.json")):
+        try:
+            found[path.parent.parent.name] = read_results(path.parent)
+        except RecBenchError as error:
+            notes.append(f"A recommendation benchmark is left out: {error}.")
+
+    def order(name: str) -> tuple[int, tuple[int, int, str]]:
+        policies = {
+            method for group in found[name]["groups"] for method in group["coverage"] if method.startswith(COMPLETED)
+        }
+        return len(policies), checkpoint_order(name)
+
+    return found[max(found, key=order)] if found else None
 
 
 def _reported(folder: Path, suite: str, notes: list[str]) -> str | None:

@@ -5,10 +5,14 @@ import threading
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
+from grpo_mmpc import evaluate
+from grpo_mmpc.cli.recipe import load_recipe
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation import recommendation
@@ -174,6 +178,26 @@ def test_the_result_is_told_with_its_verdict_and_place(catalogue, tmp_path):
         f"{completed['verdict']}"
     )
     assert said[-1] == f"recommendation benchmark of base: {tmp_path / 'base' / 'recbench' / 'results.json'}"
+
+
+def test_completions_that_others_are_compared_with_get_no_verdict_and_rates_keep_their_digits():
+    methods = {"completed:base": {"value": 0.25, "verdict": ""}}
+    metrics = {"recall@20": {"reference": "completed:base", "methods": methods}}
+    group = {"recommender": "vbpr", "missing": "text", "rate": 0.125, "failures": {}, "metrics": metrics}
+    assert recommendation.headlines({"groups": [group]}, name="base") == [
+        "base, vbpr, 12.5% of titles missing: Recall@20 0.2500 with its completions"
+    ]
+
+
+@pytest.mark.parametrize("into_run", [True, False])
+def test_evaluating_into_a_run_names_the_command_that_shows_the_benchmark(monkeypatch, capsys, tmp_path, into_run):
+    monkeypatch.setattr(evaluate, "RunData", lambda config: None)
+    monkeypatch.setattr(evaluate, "build_suite", lambda config, data: SimpleNamespace(name="cqbench"))
+    monkeypatch.setattr(evaluate, "policy_identity", lambda config, *, adapter: "p")
+    monkeypatch.setattr(evaluate, "Evaluating", MagicMock())
+    config = load_recipe(["recipes/nano.yaml", "recipes/recbench/nano_in_training.yaml", f"run_dir={tmp_path}"])
+    evaluate.run_evaluation(config, checkpoint=None, out=None if into_run else tmp_path / "out")
+    assert (f"grpo-mmpc report {tmp_path} shows the recommendation benchmark" in capsys.readouterr().out) is into_run
 
 
 def test_pictures_of_an_earlier_policy_are_found_from_another_working_directory(catalogue, tmp_path, monkeypatch):

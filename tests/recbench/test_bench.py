@@ -9,6 +9,7 @@ import pytest
 
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.manifest import now
 from grpo_mmpc.recbench.bench import run_benchmark
 from grpo_mmpc.recbench.benchmark_data import masks, read_benchmark_data
 from grpo_mmpc.recbench.cells import load_split, read_cell, save_features, save_split
@@ -37,7 +38,7 @@ def benchmark(settings, catalogue, folder: Path, *, run_cells=here, complete=lam
         run_cells=run_cells,
         work=folder,
         out=folder,
-        about={"command": "test", "catalogue": "small", "finished": ""},
+        about={"command": "test", "catalogue": "small"},
         say=say,
     )
 
@@ -45,6 +46,12 @@ def benchmark(settings, catalogue, folder: Path, *, run_cells=here, complete=lam
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
     return small_catalogue(tmp_path_factory.mktemp("small") / "catalogue")
+
+
+def test_results_say_when_the_benchmark_finished(catalogue, tmp_path):
+    before = now()
+    benchmark(settings_for("fills=[zeros]"), catalogue, tmp_path)
+    assert before <= read_results(tmp_path)["finished"] <= now()
 
 
 def test_every_fill_recommender_category_and_seed_is_one_cell_and_what_is_equal_is_trained_once(catalogue, tmp_path):

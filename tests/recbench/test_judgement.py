@@ -24,7 +24,9 @@ def runs_of(levels: dict[str, float], *, seeds=(0, 1, 2), categories=("a", "b"),
 
 
 def judged(runs, **options):
+    """Every fill fills gaps and was trained by itself, unless options say otherwise."""
     settings = {"metric": "recall@20", "references": ["zeros"], "ceiling": "no_missing", "resamples": 500}
+    settings |= {"cells": {fill: object() for fill in runs}, "ways_to_fill": runs}
     return judge(runs, common=common_cells(runs, min_users=MIN_USERS), **(settings | options))
 
 
@@ -75,6 +77,43 @@ def test_p_values_are_corrected_for_all_groups_together():
     assert twice.of("other").p_holm == pytest.approx(min(1.0, 2 * once.of("other").p_holm))
 
 
+class TestAQuestionThatSeveralGroupsAsk:
+    """Without zeros the reference may be what no rate changes, and the ceiling then is compared with it at every rate."""
+
+    def at_rates(self, *, noises, **options):
+        shared = runs_of({"id_only": 0.2, "no_missing": 0.205}, noise=0.02)
+        cells = {"id_only": 1, "no_missing": 2}
+        found = []
+        for rate, noise in enumerate(noises):
+            runs = shared | runs_of({"mean": 0.2}, noise=noise)
+            found.append(judged(runs, references=["id_only"], cells=cells | {"mean": (rate, 3)}, **options))
+        return found
+
+    def test_it_counts_once_in_the_correction(self):
+        first, second = with_verdicts(self.at_rates(noises=(0.05, 0.05)))
+        p = {name: first.of(name).difference.p for name in ("no_missing", "mean")}
+        assert p["no_missing"] < p["mean"]
+        # The ceiling once, the mean at two rates: three questions, not four.
+        assert first.of("no_missing").p_holm == pytest.approx(3 * p["no_missing"])
+        assert second.of("no_missing").p_holm == first.of("no_missing").p_holm
+
+    def test_its_largest_p_value_counts(self):
+        groups = self.at_rates(noises=(0.02, 0.4))  # a restless third fill makes seeds look restless
+        p = [found.of("no_missing").difference.p for found in groups]
+        assert p[0] != p[1]
+        assert with_verdicts(groups)[0].of("no_missing").p_holm >= min(1.0, max(p))
+
+    def test_another_metric_other_seeds_or_categories_are_another_question(self):
+        runs = runs_of({"zeros": 0.2, "other": 0.205}, noise=0.02)
+        cells = {"zeros": 1, "other": 2}
+        fewer = runs_of({"zeros": 0.2, "other": 0.205}, noise=0.02, seeds=(0, 1))
+        groups = [judged(runs, cells=cells), judged(runs, cells=cells, metric="ndcg@20"), judged(fewer, cells=cells)]
+        groups += [
+            judged({fill: {s: {"a": by["a"]} for s, by in of.items()} for fill, of in runs.items()}, cells=cells)
+        ]
+        assert len({found.of("other").question for found in groups}) == 4
+
+
 class TestSmallCategories:
     """Categories weigh alike, so what is known of the mean is limited by the one with the fewest users."""
 
@@ -123,6 +162,11 @@ class TestRecovery:
         together = with_verdicts([one, *nothing])[0]
         assert alone.of("no_missing").verdict == "better" and alone.of("completed:x").recovery is not None
         assert together.of("no_missing").verdict == "no evidence" and together.of("completed:x").recovery is None
+
+    def test_it_is_of_ways_to_fill_gaps_alone(self):
+        runs = runs_of({"zeros": 0.2, "mean": 0.3, "id_only": 0.3, "most_popular": 0.1, "no_missing": 0.4})
+        found = judged(runs, ways_to_fill={"zeros", "mean"})
+        assert [one.fill for one in found.fills if one.recovery is not None] == ["mean"]
 
     def test_luck_of_seeds_is_at_least_what_all_fills_together_tell(self):
         # Seeds move zeros, fill and ceiling by nothing, but two other fills by +-0.1 either way.

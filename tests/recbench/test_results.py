@@ -12,7 +12,7 @@ import pytest
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench import results as results_module
 from grpo_mmpc.recbench.cells import Cell, Training
-from grpo_mmpc.recbench.filled_features import FilledFeatures
+from grpo_mmpc.recbench.filled_features import Coverage, FilledFeatures
 from grpo_mmpc.recbench.plan import Group, Method, plan
 from grpo_mmpc.recbench.results import METRICS, SHOWN, collect, write_results
 from tests.recbench.catalogues import settings_for
@@ -35,18 +35,18 @@ def cell_of(text, *, seed, category="A", recommender="vbpr"):
     )
 
 
-def method_of(name, text, *, seeds=(0, 1), categories=("A", "B")):
+def method_of(name, text, *, seeds=(0, 1), categories=("A", "B"), coverage=None):
     cells = {seed: {category: cell_of(text, seed=seed, category=category) for category in categories} for seed in seeds}
-    return Method(name=name, cells=cells, coverage={})
+    return Method(name=name, cells=cells, coverage=coverage or {})
 
 
-def finish(folder, cell, *, level):
+def finish(folder, cell, *, level, device="cpu"):
     """A result as a training leaves it."""
     (folder / "cells").mkdir(exist_ok=True)
     scores = {metric: level + np.linspace(-0.1, 0.1, USERS, dtype=np.float32) for metric in METRICS}
     columns = {"user_id": [str(user) for user in range(USERS)], **scores}
     pq.write_table(pa.table(columns), folder / "cells" / f"{cell.key}.parquet")
-    said = {"parameters": {"reg": 0.1}, "tried": [{}] * 9, "means": dict.fromkeys(METRICS, level)}
+    said = {"parameters": {"reg": 0.1}, "tried": [{}] * 9, "means": dict.fromkeys(METRICS, level), "device": device}
     (folder / "cells" / f"{cell.key}.json").write_text(json.dumps(said))
 
 
@@ -125,6 +125,40 @@ def test_methods_of_the_same_cells_are_known_by_their_keys(folder):
     said = {one.fill: (one.same_as, one.verdict) for one in found.comparisons["recall@20"].fills}
     # id_only has the same scores, but was trained by itself.
     assert said == {"zeros": (None, ""), "mean": ("zeros", "same"), "id_only": (None, "no evidence")}
+
+
+def test_recovery_is_given_of_what_fills_gaps_and_of_nothing_else(folder):
+    filled = {"text": Coverage(masked=9, covered=9, reasons={})}
+    methods = [method_of("zeros", "z", coverage=filled), method_of("mean", "m", coverage=filled)]
+    methods += [method_of(name, name) for name in ("no_missing", "id_only", "drop_modality", "most_popular")]
+    for method, level in zip(methods, (0.2, 0.3, 0.4, 0.1, 0.3, 0.1), strict=True):
+        for cell in method.every_cell:
+            finish(folder, cell, level=level)
+    [found] = collect(folder, [group_of(*methods)], {}, resamples=100)
+    judged = {one.fill: one for one in found.comparisons["recall@20"].fills}
+    assert judged["no_missing"].verdict == "better"
+    assert [name for name, one in judged.items() if one.recovery is not None] == ["mean"]
+
+
+def test_what_no_rate_changes_is_tested_once_for_all_rates(folder):
+    methods = [method_of("id_only", "i"), method_of("no_missing", "t")]
+    for method, gain in zip(methods, (0.0, 0.01), strict=True):
+        for cell in method.every_cell:
+            finish(folder, cell, level=0.2 + gain * (5 + cell.seed))
+    [alone] = collect(folder, [group_of(*methods)], {}, resamples=100)
+    both = collect(folder, [group_of(*methods, rate=rate) for rate in (0.5, 1.0)], {}, resamples=100)
+    expected = alone.comparisons["recall@20"].of("no_missing").p_holm
+    assert 0 < expected < 0.5
+    assert [found.comparisons["recall@20"].of("no_missing").p_holm for found in both] == [expected, expected]
+
+
+def test_results_say_on_what_kinds_of_devices_their_cells_ran(folder):
+    method = method_of("zeros", "z")
+    for cell, device in zip(method.every_cell, ("cuda:0", "cpu", "cuda:1", "cpu"), strict=True):
+        finish(folder, cell, level=0.2, device=device)
+    found = collect(folder, [group_of(method)], {}, resamples=100)
+    write_results(folder, found, about={})
+    assert json.loads((folder / "results.json").read_text())["groups"][0]["devices"] == ["cpu", "cuda"]
 
 
 class Told:

@@ -2,11 +2,13 @@
 
 import copy
 import itertools
+import json
 import re
 
 import pytest
 
-from grpo_mmpc.report.labels import NO_VALUE
+from grpo_mmpc.report import build_report
+from grpo_mmpc.report.labels import MINUS, NO_VALUE
 from grpo_mmpc.report.rate_lines import Line, rate_lines
 from grpo_mmpc.report.recommendation import Spot, told, view, write_page
 from grpo_mmpc.statistics.verdicts import Interval
@@ -75,6 +77,48 @@ def test_completions_come_first_with_verdict_interval_and_recovery():
     )
 
 
+def completion_at(*, difference, verdict, recovery, reference="zeros"):
+    """What the first sentence says of a completion."""
+
+    def change(group, lead):
+        lead["reference"] = reference
+        lead["methods"]["completed:mine"] = method(
+            0.2 + difference, difference=difference, verdict=verdict, recovery=recovery
+        )
+
+    return view(changed(change)).groups[0]
+
+
+@pytest.mark.parametrize("recovery", [-0.25, None])
+def test_completions_worse_than_zeros_lose_to_leaving_the_gaps_and_recover_nothing(recovery):
+    group = completion_at(difference=-0.05, verdict="worse", recovery=recovery)
+    assert group.sentences[0] == (
+        f"Completed by mine: Recall@20 0.150, worse than zeros ({MINUS}0.050, 95% interval {MINUS}0.060 to "
+        f"{MINUS}0.040, corrected p 0.004); it loses to leaving the gaps as zeros."
+    )
+
+
+def test_a_share_below_zero_is_never_said_to_be_recovered():
+    group = completion_at(difference=-0.01, verdict="no evidence", recovery=-0.05)
+    assert group.sentences[0].endswith("; nothing shows that it recovers any of what zeros lose to the true titles.")
+    # The column holds the number itself, with its interval.
+    line = next(line for line in group.lines if line.is_completion)
+    assert line.recovery == f"{MINUS}5% ({MINUS}25% to 15%)"
+
+
+def test_only_zeros_are_called_gaps_that_are_left_as_zeros():
+    group = completion_at(difference=-0.05, verdict="worse", recovery=-0.25, reference="id_only")
+    assert "worse than no features at all (" in group.sentences[0] and group.sentences[0].endswith("p 0.004).")
+
+
+def test_cells_of_several_kinds_of_devices_are_a_caution():
+    assert not any("ran on" in caution for caution in view(changed(lambda group, lead: None)).cautions)
+    one = changed(lambda group, lead: group.update(devices=["cpu"]))
+    assert not any("ran on" in caution for caution in view(one).cautions)
+    several = changed(lambda group, lead: group.update(devices=["cpu", "cuda"]))
+    assert any(caution.startswith("Recommenders ran on cpu and cuda: ") for caution in view(several).cautions)
+
+
 def test_where_true_titles_do_not_help_the_reader_is_told_that_nothing_can_follow():
     found = copy.deepcopy(results())
     methods = found["groups"][0]["metrics"]["recall@20"]["methods"]
@@ -100,8 +144,12 @@ def test_what_was_not_filled_and_what_was_left_out_are_cautions():
     cautions = view(results(excluded_categories={"Tiny": "too small"})).cautions
     assert cautions == [
         "Tiny is left out: too small",
-        "completed by mine at 100%: 8 of 10 missing titles filled, the others stay zero (2 malformed completion).",
+        "Completed by mine at 100%: 8 of 10 missing titles filled, the others not (2: malformed completion).",
     ]
+
+
+def test_the_time_is_that_of_the_last_run_which_may_have_found_cells_of_earlier_ones():
+    assert view(results()).facts[-1] == ("Time of the last run", "1 min 1 s")
 
 
 def test_paper_mode_is_announced_before_anything_else():
@@ -120,6 +168,42 @@ def test_the_page_holds_every_name_escaped_and_nothing_from_elsewhere(tmp_path):
     assert "&lt;b&gt;shop&lt;/b&gt;" in page and "<b>shop</b>" not in page
     assert "completed by &lt;i&gt;x&lt;/i&gt;" in page and "<i>x</i>" not in page
     assert not re.search(r'(src|href)="?http', page) and "<script" not in page
+
+
+@pytest.mark.parametrize(
+    ("measured", "shown"),
+    [
+        (["base"], "base"),
+        (["base", "checkpoint-20", "checkpoint-100"], "checkpoint-100"),
+        (["base", "final"], "final"),
+        (["base", "final", "checkpoint-20"], "checkpoint-20"),
+    ],
+)
+def test_a_run_report_shows_the_benchmark_of_most_policies_even_without_a_comparison(tmp_path, measured, shown):
+    """Each is measured beside those before it."""
+    for count, name in enumerate(measured, start=1):
+        found = results(cautions=[f"This is {name}."])
+        coverage = {"text": {"masked": 10, "covered": 10, "reasons": {}}}
+        found["groups"][0]["coverage"] = {f"completed:{one}": coverage for one in measured[:count]} | {
+            "zeros": coverage
+        }
+        write_results_of(tmp_path, name, found)
+    page = build_report(tmp_path).read_text()
+    assert re.findall(r"This is ([\w-]+)\.", page) == [shown]
+
+
+def test_of_checkpoints_measured_with_other_settings_the_last_is_shown(tmp_path):
+    for name in ("base", "checkpoint-20", "final"):
+        write_results_of(tmp_path, name, results(cautions=[f"This is {name}."]))
+    (tmp_path / "evaluations" / "checkpoint-20" / "recbench" / "results.json").write_text("{")
+    page = build_report(tmp_path).read_text()
+    assert "This is final." in page and "A recommendation benchmark is left out" in page
+
+
+def write_results_of(run, name, found):
+    folder = run / "evaluations" / name / "recbench"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(found))
 
 
 def test_several_rates_make_a_picture_with_a_line_for_every_method():
@@ -162,6 +246,17 @@ def test_names_at_the_ends_of_lines_do_not_lie_over_each_other():
     assert heights[-1] <= 380
 
 
+def test_the_picture_is_as_wide_as_the_longest_name_needs():
+    def width(label):
+        point = Spot(value=0.2, interval=None)
+        svg = str(rate_lines([Line(label=label, kind="fill", points=[(0.5, point), (1.0, point)])], label="x"))
+        start = float(re.findall(r'class="name fill" x="([\d.]+)"', svg)[0])
+        return float(re.findall(r'viewBox="0 0 (\d+)', svg)[0]) - start
+
+    assert width("zeros") == pytest.approx(width("mean"))
+    assert width("completed by " + "x" * 60) > 73 * 7
+
+
 def test_intervals_of_completions_are_drawn_inside_the_picture():
     point = Spot(value=0.2, interval=Interval(0.0, 0.9))
     svg = str(rate_lines([Line(label="m", kind="completion", points=[(0.5, point), (1.0, point)])], label="x"))
@@ -174,7 +269,7 @@ def test_intervals_of_completions_are_drawn_inside_the_picture():
 def test_the_terminal_shows_table_sentences_and_cautions(colour):
     text = "\n".join(told(results(), colour=colour))
     assert "completed by mine" in text and "50% (30% to 70%)" in text and "80%" in text
-    assert "note: completed by mine at 100%: 8 of 10" in text
+    assert "note: Completed by mine at 100%: 8 of 10" in text
     assert ("\x1b[" in text) is colour
 
 
