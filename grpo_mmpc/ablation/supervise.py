@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -42,7 +43,9 @@ def main(arguments: list[str]) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=[int(lock)],
-            preexec_fn=die_with_parent,  # nothing else runs in this process that a fork could harm
+            preexec_fn=partial(
+                die_with_parent, os.getpid()
+            ),  # nothing else runs in this process that a fork could harm
         )
         told = False
         while child.poll() is None:

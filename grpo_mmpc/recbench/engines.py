@@ -46,7 +46,9 @@ def run_local(
         given.put(devices[number % len(devices)])
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     failures: Failures = {}
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(given, threads)) as pool:
+    with ProcessPoolExecutor(
+        count, mp_context=context, initializer=_start, initargs=(given, threads, os.getpid())
+    ) as pool:
         try:
             waiting: dict[Future[str | None], Cell] = {pool.submit(_attempt, folder, cell): cell for cell in cells}
             for done, future in enumerate(as_completed(waiting), start=1):
@@ -131,14 +133,14 @@ _own_device = "cpu"
 """Of a worker process, given to it when it starts."""
 
 
-def _start(given: Any, threads: int) -> None:
-    """In a worker: take a device, leave Ctrl-C to the main process."""
+def _start(given: Any, threads: int, parent: int) -> None:
+    """In a worker: end with the main process, leave Ctrl-C to it, take a device."""
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch  # heavy: imported on use
 
     global _own_device
     _own_device = given.get()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
     torch.set_num_threads(threads)
 
 
