@@ -1,5 +1,7 @@
 """VBPR: the paper's formula, its gradient, and what features are worth where they explain tastes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -101,13 +103,14 @@ def test_a_score_by_hand():
     assert float(users @ items.T) == pytest.approx(0.5 + 6 + 8 + 0.2)
 
 
-def test_features_in_a_narrow_cone_are_told_apart_to_fp32():
+@pytest.mark.parametrize("num_users", [300, 1500], ids=["users come often", "users come once or twice"])
+def test_features_in_a_narrow_cone_are_told_apart_to_fp32(num_users):
     # Encoders crowd vectors together: here two items differ by 2 % of their length, of which bfloat16 (0.4 %) would lose a part.
-    # 600 triples: several blocks, and one that is not full.
+    # 1200 triples: several blocks, one of them not full, and users whose triples are in two.
     rng = np.random.default_rng(0)
-    split, _ = taste_world(0)
+    split = replace(small_split(), user_ids=tuple(map(str, range(num_users))), item_ids=tuple(map(str, range(900))))
     text = (1 + 0.02 * rng.normal(size=(900, 384))).astype(np.float32)
-    triples = [torch.from_numpy(rng.integers(0, high, 600)) for high in (300, 900, 900)]
+    triples = [torch.from_numpy(rng.integers(0, high, 1200)) for high in (num_users, 900, 900)]
     model = build(split, ItemFeatures(text=text), generator=torch.Generator().manual_seed(0), device="cpu")
     model.loss(*triples, torch.Generator()).backward()
     assert model.projection is not None and model.projection.grad is not None
@@ -116,11 +119,11 @@ def test_features_in_a_narrow_cone_are_told_apart_to_fp32():
     shown = torch.from_numpy(text).double()
     shown = (shown[positives] - shown[negatives]) @ exact["projection"].T
     ids = exact["items"][positives] - exact["items"][negatives]
-    user = torch.cat([exact["users"][users], torch.ones(600, 1)], dim=1)
+    user = torch.cat([exact["users"][users], torch.ones(1200, 1)], dim=1)
     margin = (user * torch.cat([ids[:, :64], shown[:, :64], ids[:, 64:] + shown[:, 64:]], dim=1)).sum(dim=1)
     squares = exact["users"][users].square().sum() + exact["projection"].square().sum()
     squares = squares + exact["items"][positives].square().sum() + exact["items"][negatives].square().sum()
-    (-torch.log(torch.sigmoid(margin)).mean() + 0.01 * squares / 600).backward()
+    (-torch.log(torch.sigmoid(margin)).mean() + 0.01 * squares / 1200).backward()
     for name, values in model.named_parameters():
         wanted = exact[name].grad
         assert values.grad is not None and wanted is not None
