@@ -24,7 +24,7 @@ from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.recommenders.recommender import Embeddings
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same cell would be scored differently."""
 
 SPLITS, FEATURES, CELLS = "splits", "features", "cells"
@@ -32,6 +32,9 @@ SPLITS, FEATURES, CELLS = "splits", "features", "cells"
 
 MONITOR = "recall@20"
 """Chooses the epoch and the grid point."""
+
+_PAPER_OPTIONS: Mapping[str, Mapping[str, Any]] = {"freedom": {"zero_rows": "nearest"}}
+"""By recommender, what reproduces the flaws of its official code in paper mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +59,8 @@ class Cell:
     image: str | None
     seed: int
     mode: str
-    """``corrected`` or ``paper``: in paper mode the grid point is chosen on the test part, and validation items are ranked
-    in the test."""
+    """``corrected`` or ``paper``: in paper mode the grid point is chosen on the test part, validation items are ranked
+    in the test, and items without features are everybody's neighbours in item graphs."""
     grid: tuple[Mapping[str, Any], ...]
     """Arguments of the recommender, one mapping for each point."""
     training: Training
@@ -131,6 +134,7 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
     started = time.monotonic()
     split, features = _inputs(folder, cell.split, cell.text, cell.image)
     spec = RECOMMENDERS[cell.recommender]
+    flaws = _PAPER_OPTIONS.get(cell.recommender, {}) if cell.mode == "paper" else {}
     seen = [split.train] if cell.mode == "paper" else [split.train, split.validation]
     tested = FullSort(
         targets=split.test, seen=seen, num_users=split.num_users, num_items=split.num_items, seed=cell.seed
@@ -144,7 +148,7 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
     best: tuple[float, dict[str, Any], Mapping[str, Any]] | None = None
     for point in cell.grid:
         generator = torch.Generator(device="cpu").manual_seed(cell.seed)
-        model = spec.build(split, features, generator=generator, device=device, **point)
+        model = spec.build(split, features, generator=generator, device=device, **point, **flaws)
         try:
             fitted = fit(model, split, settings=settings, seed=cell.seed, device=device)
         except RecBenchError as error:

@@ -6,7 +6,7 @@ mistaken for it.
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sparse  # type: ignore[import-untyped]
@@ -18,6 +18,9 @@ from grpo_mmpc.recbench.records import Floats, Ints, Pairs
 
 _BLOCK_CELLS = 4_000_000
 """Similarities held at once (16 MB), so that 100,000 items need no square matrix."""
+
+ZeroRows = Literal["ignored", "nearest"]
+"""What items without features (all-zero rows) are in a neighbour graph; ``nearest`` is a flaw, for paper mode alone."""
 
 
 class SparseGraph:
@@ -144,7 +147,7 @@ def drop_edges(interactions: sparse.csr_matrix, *, dropout: float, generator: to
     return sparse.csr_matrix((edges.data[kept], (edges.row[kept], edges.col[kept])), shape=interactions.shape)
 
 
-def neighbour_matrix(features: Floats, *, knn: int, device: str) -> sparse.csr_matrix:
+def neighbour_matrix(features: Floats, *, knn: int, device: str, zero_rows: ZeroRows = "ignored") -> sparse.csr_matrix:
     """Item-item graph of the ``knn`` most similar items, ``D^-1/2 S D^-1/2`` with D the number of an item's neighbours.
 
     Similar is by cosine. An item is its own first neighbour: it is the most similar of all, and the paper ranks all items.
@@ -152,10 +155,16 @@ def neighbour_matrix(features: Floats, *, knn: int, device: str) -> sparse.csr_m
     to anyone, so those take turns in being picked; else a fill that repeats one vector would make its first few items
     everybody's neighbours.
 
+    The official code divides by norms of zero, and NaN ranks above every similarity: with ``zero_rows="nearest"`` items
+    without features are everybody's first neighbours, and what room they leave goes to the most similar items. Their
+    own similarities are all NaN, so their neighbours are the first ``knn`` items. PyTorch leaves open which of several
+    NaNs come first; here it is the lowest positions.
+
     Args:
         features: ``[I, D]``, finite.
         knn: At least 1; fewer neighbours where fewer items have features.
         device: Where similarities are computed.
+        zero_rows: ``ignored``, or ``nearest`` as in the official code.
 
     Returns:
         ``[I, I]``, not symmetric: an item need not be among the neighbours of its neighbours.
@@ -172,13 +181,26 @@ def neighbour_matrix(features: Floats, *, knn: int, device: str) -> sparse.csr_m
         row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
         raise RecBenchError(f"features of item {row} are not finite: fill missing ones before a graph is built of them")
     num_items = len(features)
-    known = np.flatnonzero(features.any(axis=1))
-    if len(known) == 0:
-        return sparse.csr_matrix((num_items, num_items), dtype=np.float32)
-    rows, columns = _neighbours(_to_unit_length(features[known]), knn=knn, device=device)
-    counts = np.bincount(rows, minlength=len(known)).astype(np.float32)
+    is_known = features.any(axis=1)
+    known, unknown = np.flatnonzero(is_known), np.flatnonzero(~is_known)
+    if zero_rows == "ignored":
+        rows, columns = _edges(features, known, knn=knn, device=device)
+    else:
+        first, anyone = unknown[:knn], np.arange(min(knn, num_items))
+        rows, columns = _edges(features, known, knn=knn - len(first), device=device)
+        rows = np.concatenate([np.repeat(known, len(first)), rows, np.repeat(unknown, len(anyone))])
+        columns = np.concatenate([np.tile(first, len(known)), columns, np.tile(anyone, len(unknown))])
+    counts = np.bincount(rows, minlength=num_items).astype(np.float32)
     values = 1.0 / np.sqrt(counts[rows] * counts[columns])
-    return sparse.csr_matrix((values, (known[rows], known[columns])), shape=(num_items, num_items))
+    return sparse.csr_matrix((values, (rows, columns)), shape=(num_items, num_items))
+
+
+def _edges(features: Floats, known: Ints, *, knn: int, device: str) -> tuple[Ints, Ints]:
+    """Items that have features, and the ``knn`` of them that are most similar to each."""
+    if knn == 0 or len(known) == 0:
+        return known[:0], known[:0]
+    rows, columns = _neighbours(_to_unit_length(features[known]), knn=knn, device=device)
+    return known[rows], known[columns]
 
 
 def _to_unit_length(vectors: Floats) -> Floats:

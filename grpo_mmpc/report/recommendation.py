@@ -398,7 +398,8 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
         told_.insert(
             0,
             "Paper mode reproduces the official protocol with its flaws: masked items without a completion keep their true "
-            "vectors, hyper-parameters are chosen on the test part, and the mask differs from process to process.",
+            "vectors, hyper-parameters are chosen on the test part, the mask differs from process to process, and in FREEDOM's "
+            "graph the same few items without features are everybody's neighbours.",
         )
     compared = [group for group in results["groups"] if group["metrics"]]
     alone = [group for group in compared if _has_one_seed(group)]

@@ -62,6 +62,30 @@ def test_in_paper_mode_the_test_part_chooses_which_is_the_flaw(cell, tmp_path):
     assert said["test"] == max(one["test"] for one in said["tried"])
 
 
+@pytest.mark.parametrize("mode", ["paper", "corrected"])
+def test_in_paper_mode_freedom_trains_on_a_graph_in_which_items_without_features_are_nearest_which_is_the_flaw(
+    cell, tmp_path, monkeypatch, mode
+):
+    _, features = taste_world(0, num_users=40, num_items=60, interactions_per_user=5)
+    features.text[[5, 9]] = 0.0
+    freedom = replace(
+        cell, recommender="freedom", text=save_features(tmp_path, features.text), mode=mode, grid=({"knn": 2},)
+    )
+    fit, graphs = training.fit, []
+
+    def watched(model, split, **options):
+        graphs.append(model.item_graph.matrix.toarray())
+        return fit(model, split, **options)
+
+    monkeypatch.setattr(training, "fit", watched)
+    run_cell(tmp_path, freedom)
+    said, _ = read_cell(tmp_path, freedom.key)
+    assert np.isfinite(said["test"])  # a loss that is not finite fails the cell
+    others = np.delete(graphs[0], [5, 9], axis=0)
+    assert (others[:, [5, 9]] > 0).all() == (mode == "paper")
+    assert np.delete(others, [5, 9], axis=1).any() == (mode == "corrected")
+
+
 def test_a_grid_point_that_diverges_is_recorded_and_the_others_decide(cell, tmp_path, monkeypatch):
     fit = training.fit
 

@@ -133,6 +133,20 @@ def test_an_item_without_text_keeps_its_image_neighbours_and_is_nobodys_text_nei
     np.testing.assert_allclose(found[:, 2], image[:, 2], rtol=1e-6)
 
 
+def test_in_paper_mode_an_item_without_text_is_everybodys_text_neighbour_and_images_stay_as_they_are() -> None:
+    assert FEATURES.text is not None and FEATURES.image is not None
+    text = FEATURES.text.copy()
+    text[2] = 0.0
+    generator = torch.Generator().manual_seed(0)
+    features = ItemFeatures(text=text, image=FEATURES.image)
+    flawed = build(small_split(), features, generator=generator, device="cpu", knn=2, zero_rows="nearest")
+    assert flawed.item_graph is not None
+    # Each has item 2 and itself, which is the most similar to itself; item 2 has the first two items.
+    of_text = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1]]) / 2
+    expected = 0.9 * of_text + 0.1 * dense_neighbours(FEATURES.image, knn=2).numpy()
+    np.testing.assert_allclose(flawed.item_graph.matrix.toarray(), expected, rtol=1e-6)
+
+
 def test_edges_are_drawn_anew_for_every_epoch_by_the_generator_alone() -> None:
     def drawn(seed: int) -> list[list[tuple[int, int]]]:
         recommender, generator = model(dropout=0.5), torch.Generator().manual_seed(seed)

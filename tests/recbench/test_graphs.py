@@ -133,6 +133,71 @@ def test_items_without_features_have_no_neighbours_and_are_nobodys() -> None:
     assert set(flawed.topk(2, dim=1).indices[0].tolist()) == {1, 3}
 
 
+# Items 1 and 3 have no features; cosines 0-2 = 0.8, 0-4 = 0, 0-5 = 0.6, 2-4 = 0.6, 2-5 = 0.96, 4-5 = 0.8.
+HOLES = floats([[1, 0], [0, 0], [0.8, 0.6], [0, 0], [0, 2], [0.6, 0.8]])
+
+
+def test_in_paper_mode_items_without_features_are_everybodys_only_neighbours_which_is_the_flaw() -> None:
+    """Their own neighbours are the first items, whatever those are; in corrected mode they are nobody's."""
+    flawed = neighbour_matrix(HOLES, knn=2, device="cpu", zero_rows="nearest")
+    assert neighbours(flawed) == [{1, 3}, {0, 1}, {1, 3}, {0, 1}, {1, 3}, {1, 3}]
+    np.testing.assert_allclose(flawed.data, 0.5)  # two neighbours each: 1 / sqrt(2 * 2)
+    lowest = neighbour_matrix(HOLES, knn=1, device="cpu", zero_rows="nearest")
+    assert neighbours(lowest) == [{1}, {0}, {1}, {0}, {1}, {1}]
+    corrected = neighbour_matrix(HOLES, knn=2, device="cpu")
+    assert neighbours(corrected) == [{0, 2}, set(), {2, 5}, set(), {4, 5}, {2, 5}]
+
+
+def test_in_paper_mode_the_most_similar_items_share_what_room_those_without_features_leave() -> None:
+    matrix = neighbour_matrix(HOLES, knn=4, device="cpu", zero_rows="nearest")
+    first = {0, 1, 2, 3}
+    assert neighbours(matrix) == [{1, 3, 0, 2}, first, {1, 3, 2, 5}, first, {1, 3, 4, 5}, {1, 3, 5, 2}]
+    np.testing.assert_allclose(matrix.data, 0.25)
+    everyone = neighbour_matrix(HOLES, knn=9, device="cpu", zero_rows="nearest")
+    np.testing.assert_allclose(everyone.toarray(), np.full((6, 6), 1 / 6), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("num_zeros", "knn"), [(3, 5), (5, 5), (20, 5), (39, 3), (39, 1)])
+def test_in_paper_mode_items_with_features_have_the_neighbours_that_a_division_by_zero_gives(
+    num_zeros: int, knn: int
+) -> None:
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(40, 8)).astype(np.float32)
+    zeros = set(generator.choice(40, size=num_zeros, replace=False).tolist())
+    features[list(zeros)] = 0.0
+    vectors = torch.from_numpy(features)
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    literal = [set(row) for row in (vectors @ vectors.T).topk(knn, dim=1).indices.tolist()]
+    found = neighbours(neighbour_matrix(features, knn=knn, device="cpu", zero_rows="nearest"))
+    for item in set(range(40)) - zeros:
+        assert len(found[item]) == knn
+        if num_zeros <= knn:
+            assert found[item] == literal[item]
+        else:  # which of the NaNs come first is open
+            assert literal[item] <= zeros
+            assert found[item] <= zeros
+
+
+def test_both_modes_make_the_same_graph_where_every_item_has_features() -> None:
+    features = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    features[::3] = features.mean(axis=0)
+    corrected = neighbour_matrix(features, knn=4, device="cpu")
+    flawed = neighbour_matrix(features, knn=4, device="cpu", zero_rows="nearest")
+    assert flawed.dtype == corrected.dtype
+    np.testing.assert_array_equal(flawed.toarray(), corrected.toarray())
+    features[7] = 0.0
+    corrected = neighbour_matrix(features, knn=4, device="cpu")
+    flawed = neighbour_matrix(features, knn=4, device="cpu", zero_rows="nearest")
+    assert [item for item, row in enumerate(neighbours(flawed)) if 7 not in row] == [7]
+    assert not any(7 in row for row in neighbours(corrected))
+
+
+def test_in_paper_mode_no_features_at_all_make_the_first_items_everybodys_neighbours() -> None:
+    matrix = neighbour_matrix(np.zeros((4, 3), dtype=np.float32), knn=2, device="cpu", zero_rows="nearest")
+    assert neighbours(matrix) == [{0, 1}] * 4
+    np.testing.assert_allclose(matrix.data, 0.5)
+
+
 def test_the_rows_of_items_with_features_do_not_depend_on_those_without() -> None:
     generator = np.random.default_rng(0)
     known = generator.normal(size=(40, 8)).astype(np.float32)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from grpo_mmpc.recbench.graphs import (
     SparseGraph,
+    ZeroRows,
     distinct,
     drop_edges,
     interaction_matrix,
@@ -38,6 +39,7 @@ def build(
     user_item_layers: int = 2,
     image_weight: float = 0.1,
     trainable_features: bool = False,
+    zero_rows: ZeroRows = "ignored",
 ) -> "Freedom":
     """A FREEDOM of the training part. Published grid: ``dropout`` {0.8, 0.9} x ``reg`` {0, 1e-5, 1e-4, 1e-3}.
 
@@ -56,6 +58,7 @@ def build(
         image_weight: Of the image graph; the text graph gets the rest.
         trainable_features: Lets training change the features that are projected, as the published toolbox does; the graph stays
             frozen either way. In the paper they are input.
+        zero_rows: What items without a modality are in its graph; see ``neighbour_matrix``.
     """
     return Freedom(
         split,
@@ -70,6 +73,7 @@ def build(
         user_item_layers=user_item_layers,
         image_weight=image_weight,
         trainable_features=trainable_features,
+        zero_rows=zero_rows,
     )
 
 
@@ -91,6 +95,7 @@ class Freedom(Recommender):
         user_item_layers: int,
         image_weight: float,
         trainable_features: bool,
+        zero_rows: ZeroRows,
     ) -> None:
         super().__init__()
         self.num_users, self.num_items = split.num_users, split.num_items
@@ -99,7 +104,7 @@ class Freedom(Recommender):
         self.taken = interaction_matrix(split.train, num_users=self.num_users, num_items=self.num_items)
         self.graph = symmetric_graph(self.taken, device=device)
         self.thinned = self.graph
-        self.item_graph = item_graph(features, knn=knn, image_weight=image_weight, device=device)
+        self.item_graph = item_graph(features, knn=knn, image_weight=image_weight, device=device, zero_rows=zero_rows)
         self.nodes = node_table(
             num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
         )
@@ -155,13 +160,16 @@ class Freedom(Recommender):
         return graph.propagate(vectors) if rows is None else graph.propagate_to(rows, vectors)
 
 
-def item_graph(features: ItemFeatures, *, knn: int, image_weight: float, device: str) -> SparseGraph | None:
+def item_graph(
+    features: ItemFeatures, *, knn: int, image_weight: float, device: str, zero_rows: ZeroRows
+) -> SparseGraph | None:
     """Weighted sum of the modalities' neighbour graphs ``[I, I]``; None without any modality.
 
-    An item that lacks a modality has no neighbours in that one's graph, and keeps those of the other.
+    An item that lacks a modality has no neighbours in that one's graph, and keeps those of the other; with
+    ``zero_rows="nearest"`` it is everybody's neighbour there.
     """
     parts = [
-        weight * neighbour_matrix(values, knn=knn, device=device)
+        weight * neighbour_matrix(values, knn=knn, device=device, zero_rows=zero_rows)
         for values, weight in (
             (features.text, 1.0 if features.image is None else 1.0 - image_weight),
             (features.image, 1.0 if features.text is None else image_weight),
