@@ -43,9 +43,8 @@ def main(arguments: list[str]) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=[int(lock)],
-            preexec_fn=partial(
-                die_with_parent, os.getpid()
-            ),  # nothing else runs in this process that a fork could harm
+            # nothing else runs in this process that a fork could harm
+            preexec_fn=partial(die_with_parent, os.getpid()),
         )
         told = False
         while child.poll() is None:
