@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.recbench.benchmark_data import read_benchmark_data
     from grpo_mmpc.recbench.completions import completions_of_catalogues
     from grpo_mmpc.recbench.results import read_results
-    from grpo_mmpc.report.recommendation import told, write_page
+    from grpo_mmpc.report.recommendation.page import write_page
+    from grpo_mmpc.report.recommendation.terminal import terminal_lines
 
     files = [word for word in arguments.recipe if is_file(word)]
     settings = load_as(RecBenchSection, files, [word for word in arguments.recipe if not is_file(word)])
@@ -101,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress=progress_line(),
     )
     results = read_results(arguments.out)
-    print("\n".join(told(results, colour=sys.stdout.isatty())))
+    print("\n".join(terminal_lines(results, colour=sys.stdout.isatty())))
     page = write_page(results, arguments.out / "report.html")
     print(f"\nwritten to {arguments.out}: results.json, results.csv\nreport: {page.resolve()}")
     if not named and "completed" in settings.fills:

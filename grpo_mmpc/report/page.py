@@ -8,11 +8,13 @@ from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.files import write_whole
-from grpo_mmpc.report import gallery, recommendation
+from grpo_mmpc.report import gallery
 from grpo_mmpc.report.controls import ControlsView, controls_view
 from grpo_mmpc.report.curves import curve_groups
 from grpo_mmpc.report.headline import Headline, headline
 from grpo_mmpc.report.labels import date, duration, logged_name, metric_label, plural, task_label, words
+from grpo_mmpc.report.recommendation.page import STYLES
+from grpo_mmpc.report.recommendation.views import recommendation_view
 from grpo_mmpc.report.run_files import RunFiles, finite, read_run, section
 from grpo_mmpc.report.templates import style, template
 from grpo_mmpc.report.thumbnails import thumbnails
@@ -77,12 +79,12 @@ def render(run: RunFiles) -> str:
     tasks = _tasks(run, notes)
     paths = [path for task in tasks for group in task.groups for item in group.items for path in _pictures(item)]
     return template("report", "page.html").render(
-        style=style("report/style.css", "report/recommendation.css"),
+        style=style(*STYLES),
         title=_name(run),
         subtitle=_subtitle(run),
         facts=_facts(run),
         comparison=run.comparison,
-        recommendation=recommendation.view(run.recommendation) if run.recommendation else None,
+        recommendation=recommendation_view(run.recommendation) if run.recommendation else None,
         tasks=tasks,
         curve_groups=curve_groups(run),
         images=thumbnails(paths, budget=_IMAGE_BUDGET),
