@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,7 +19,7 @@ import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.files import replace_atomically, write_whole
-from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split
+from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split, TrainingSettings
 
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.recommenders.recommender import Embeddings
@@ -38,16 +38,6 @@ _PAPER_OPTIONS: Mapping[str, Mapping[str, Any]] = {"freedom": {"zero_rows": "nea
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """How a cell is trained; see ``RecommenderTrainingSection``."""
-
-    max_epochs: int
-    patience: int
-    batch_size: int
-    learning_rate: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """What one training needs; paths are names inside the work folder."""
 
@@ -63,7 +53,7 @@ class Cell:
     in the test, and items without features are everybody's neighbours in item graphs."""
     grid: tuple[Mapping[str, Any], ...]
     """Arguments of the recommender, one mapping for each point."""
-    training: Training
+    training: TrainingSettings
 
     @property
     def key(self) -> str:
@@ -129,7 +119,7 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
 
     from grpo_mmpc.recbench.ranking import FullSort, user_scores
     from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
-    from grpo_mmpc.recbench.training import TrainingSettings, fit
+    from grpo_mmpc.recbench.training import fit
 
     started = time.monotonic()
     split, features = _inputs(folder, cell.split, cell.text, cell.image)
@@ -143,14 +133,13 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
     def test(embeddings: "Embeddings") -> Mapping[str, Any]:
         return user_scores(tested.ranks(embeddings), target_users=split.test.users)
 
-    settings = TrainingSettings(**{f.name: getattr(cell.training, f.name) for f in fields(Training)}, monitor=MONITOR)
     tried: list[dict[str, Any]] = []
     best: tuple[float, dict[str, Any], Mapping[str, Any]] | None = None
     for point in cell.grid:
         generator = torch.Generator(device="cpu").manual_seed(cell.seed)
         model = spec.build(split, features, generator=generator, device=device, **point, **flaws)
         try:
-            fitted = fit(model, split, settings=settings, seed=cell.seed, device=device)
+            fitted = fit(model, split, settings=cell.training, monitor=MONITOR, seed=cell.seed, device=device)
         except RecBenchError as error:
             # One point of a grid may diverge where another does not.
             tried.append({"parameters": dict(point), "failed": str(error)})

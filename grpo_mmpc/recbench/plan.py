@@ -7,10 +7,10 @@ from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.config.recbench import MissingModality
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData
-from grpo_mmpc.recbench.cells import Cell, Training
+from grpo_mmpc.recbench.cells import Cell
 from grpo_mmpc.recbench.filled_features import COMPLETED, Completion, Coverage, FilledFeatures, Filling
 from grpo_mmpc.recbench.recommenders.table import recommender
-from grpo_mmpc.recbench.records import MODALITIES, Modality
+from grpo_mmpc.recbench.records import MODALITIES, Modality, TrainingSettings
 
 RANDOM_FILLS = ("random_paper", "random_matched")
 NO_MISSING, DROP_MODALITY, ID_ONLY = "no_missing", "drop_modality", "id_only"
@@ -165,16 +165,18 @@ def _cell(
     settings: RecBenchSection, name: str, category: str, split: str, files: Mapping[Modality, str | None], *, seed: int
 ) -> Cell:
     spec, section = recommender(name), settings.training
+    if spec.without_features is not None and not any(files.values()):
+        spec = recommender(spec.without_features)
     return Cell(
         category=category,
-        recommender=name,
+        recommender=spec.name,
         split=split,
         text=files["text"],
         image=files["image"],
         seed=seed,
         mode=settings.mode,
         grid=tuple(spec.combinations()) if section.grid == "published" else (dict(spec.defaults),),
-        training=Training(
+        training=TrainingSettings(
             max_epochs=section.max_epochs,
             patience=section.patience,
             batch_size=section.batch_size,

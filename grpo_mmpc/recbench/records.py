@@ -64,3 +64,20 @@ class ItemFeatures:
     """``[I, D_text]``, finite."""
     image: Floats | None = None
     """``[I, D_image]``, finite."""
+
+    @property
+    def given(self) -> dict[Modality, Floats]:
+        """The modalities that are not left out, text first."""
+        both: dict[Modality, Floats | None] = {"text": self.text, "image": self.image}
+        return {modality: values for modality, values in both.items() if values is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """How a recommender is trained; see ``RecommenderTrainingSection``."""
+
+    max_epochs: int
+    patience: int
+    """Evaluations without a better score after which training stops; there is one after every epoch."""
+    batch_size: int
+    learning_rate: float

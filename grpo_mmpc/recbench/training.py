@@ -2,35 +2,16 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.ranking import FullSort, user_scores
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
-from grpo_mmpc.recbench.records import Split
+from grpo_mmpc.recbench.records import Split, TrainingSettings
 from grpo_mmpc.recbench.sampling import NegativeSampler
-
-Progress = Callable[[int, float], None]
-"""Called with the number of epochs done and the monitored score."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSettings:
-    """How long and how fast; the defaults are the official protocol's."""
-
-    max_epochs: int = 1000
-    patience: int = 20
-    """Evaluations without a better score after which training stops."""
-    batch_size: int = 2048
-    learning_rate: float = 1e-3
-    monitor: str = "recall@20"
-    """Mean over users of this metric of ``user_scores`` chooses the epoch."""
-    evaluate_every: int = 1
-    """Epochs from one evaluation to the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +26,6 @@ class Fitted:
     """The monitored score of the best epoch."""
     epochs: int
     """How many were run."""
-    history: list[float] = field(default_factory=list)
-    """The monitored score of every evaluation."""
 
 
 def fit(
@@ -54,35 +33,32 @@ def fit(
     split: Split,
     *,
     settings: TrainingSettings,
+    monitor: str,
     seed: int,
     device: str,
-    progress: Progress | None = None,
-    monitor_part: Literal["validation", "test"] = "validation",
 ) -> Fitted:
-    """Train with Adam on shuffled mini-batches of the training pairs, one negative for each.
+    """Train with Adam on shuffled mini-batches of the training pairs, one negative for each; evaluate after every epoch.
 
     The same seed gives the same embeddings on the same machine: on a CPU bit for bit, on a GPU as far as it has deterministic
     kernels for what a recommender does (PyTorch warns of those it has not). A recommender without parameters is only evaluated.
 
     Args:
         recommender: On ``device``; left as it is after the last epoch.
-        split: Its training part is learned.
+        split: Its training part is learned, its validation part chooses the epoch.
         settings: How long and how fast.
+        monitor: Metric of ``user_scores`` whose mean over users chooses the epoch: ``recall@20``.
         seed: Of shuffling, negatives, dropout and the order of ties.
         device: ``cpu`` or ``cuda``.
-        progress: Hears of every evaluation.
-        monitor_part: The part that chooses the epoch. ``test`` is a flaw that paper mode may want.
 
     Raises:
         RecBenchError: There is nothing to train on or to monitor, or the training left the finite numbers.
     """
-    cutoff = _cutoff(settings.monitor)
-    targets = split.validation if monitor_part == "validation" else split.test
+    cutoff, targets = _cutoff(monitor), split.validation
     if not len(split.train):
         raise RecBenchError("the training part of the split has no interaction; the filters left nothing to learn from")
     if not len(targets):
         raise RecBenchError(
-            f"the {monitor_part} part of the split has no interaction, so no epoch can be chosen; users need at least three "
+            "the validation part of the split has no interaction, so no epoch can be chosen; users need at least three "
             "interactions for one in each part"
         )
     full_sort = FullSort(
@@ -102,12 +78,12 @@ def fit(
         except RecBenchError as error:
             raise RecBenchError(f"epoch {epoch}: {error}") from error
         scores = user_scores(ranks, target_users=targets.users, cutoffs=(cutoff,), max_rank=cutoff)
-        return float(scores[settings.monitor].mean()), embeddings
+        return float(scores[monitor].mean()), embeddings
 
     parameters = [parameter for parameter in recommender.parameters() if parameter.requires_grad]
     if not parameters:
         value, embeddings = evaluate(0)
-        return Fitted(embeddings=_kept(embeddings), best_epoch=0, validation=value, epochs=0, history=[value])
+        return Fitted(embeddings=_kept(embeddings), best_epoch=0, validation=value, epochs=0)
     generator = torch.Generator(device=device).manual_seed(seed)
     users = torch.from_numpy(split.train.users).to(device)
     items = torch.from_numpy(split.train.items).to(device)
@@ -115,7 +91,6 @@ def fit(
     # One pass over the parameters instead of one for each operation of the update; the same arithmetic.
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
     best: Embeddings | None = None
-    history: list[float] = []
     best_epoch, best_value, since_best, epoch = 0, -math.inf, 0, 0
     with _deterministic(device):
         for epoch in range(1, settings.max_epochs + 1):
@@ -127,12 +102,7 @@ def fit(
                     f"epoch {epoch}: the training loss is {loss}; look for NaN or very large numbers in the features, or lower "
                     f"the learning rate ({settings.learning_rate})"
                 )
-            if epoch % settings.evaluate_every and epoch != settings.max_epochs:
-                continue
             value, embeddings = evaluate(epoch)
-            history.append(value)
-            if progress is not None:
-                progress(epoch, value)
             if best is None or value > best_value:
                 best, best_epoch, best_value, since_best = _kept(embeddings), epoch, value, 0
             else:
@@ -143,7 +113,7 @@ def fit(
         raise RecBenchError(
             f"max_epochs is {settings.max_epochs}; it must be at least 1 for a recommender that is trained"
         )
-    return Fitted(embeddings=best, best_epoch=best_epoch, validation=best_value, epochs=epoch, history=history)
+    return Fitted(embeddings=best, best_epoch=best_epoch, validation=best_value, epochs=epoch)
 
 
 def run_epoch(

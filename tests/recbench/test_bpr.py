@@ -6,20 +6,14 @@ import torch
 from grpo_mmpc.recbench.ranking import FullSort, user_scores
 from grpo_mmpc.recbench.recommenders.bpr import build
 from grpo_mmpc.recbench.records import Pairs, Split
-from grpo_mmpc.recbench.training import TrainingSettings, fit
-from tests.recbench.worlds import paired_interval, shuffled_over_items, taste_world
+from tests.recbench.worlds import paired_interval, shuffled_over_items, taste_world, trained
 
 
 def test_features_are_not_looked_at():
     split, features = taste_world(0, num_users=20, num_items=40, interactions_per_user=5)
-    settings = TrainingSettings(max_epochs=3)
     fitted = [
-        fit(
-            build(split, told, generator=torch.Generator().manual_seed(0), device="cpu"),
-            split,
-            settings=settings,
-            seed=0,
-            device="cpu",
+        trained(
+            build(split, told, generator=torch.Generator().manual_seed(0), device="cpu"), split, max_epochs=3
         ).embeddings
         for told in (features, shuffled_over_items(features, seed=1))
     ]
@@ -54,13 +48,12 @@ def test_groups_of_users_that_take_the_same_items_are_learned_from_ids():
     )
     full_sort = FullSort(targets=split.test, seen=[split.train], num_users=40, num_items=60, seed=0)
     model = build(split, None, generator=torch.Generator().manual_seed(0), device="cpu")
-    settings = TrainingSettings(max_epochs=60, batch_size=64, learning_rate=0.01)
 
     def recall(embeddings) -> np.ndarray:
         return user_scores(full_sort.ranks(embeddings), target_users=split.test.users)["recall@20"]
 
     before = recall(model.embeddings())
-    after = recall(fit(model, split, settings=settings, seed=0, device="cpu").embeddings)
+    after = recall(trained(model, split, max_epochs=60, batch_size=64, learning_rate=0.01).embeddings)
     # All 20 unseen items of the own group come first: recall@20 is 1 for a perfect model, 0.4 by chance.
     assert after.mean() > 0.85
     assert paired_interval(after, before)[0] > 0.2

@@ -9,7 +9,8 @@ import pytest
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench import training
-from grpo_mmpc.recbench.cells import Cell, Training, finished, read_cell, run_cell, save_features, save_split
+from grpo_mmpc.recbench.cells import Cell, finished, read_cell, run_cell, save_features, save_split
+from grpo_mmpc.recbench.records import TrainingSettings
 from tests.recbench.worlds import taste_world
 
 
@@ -25,7 +26,7 @@ def cell(tmp_path):
         seed=0,
         mode="corrected",
         grid=({"reg": 0.01}, {"reg": 0.1}),
-        training=Training(max_epochs=2, patience=1, batch_size=64, learning_rate=1e-2),
+        training=TrainingSettings(max_epochs=2, patience=1, batch_size=64, learning_rate=1e-2),
     )
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.recbench import engines
-from grpo_mmpc.recbench.cells import Cell, Training, finished, save_features, save_split
+from grpo_mmpc.recbench.cells import Cell, finished, save_features, save_split
 from grpo_mmpc.recbench.engines import run_local
+from grpo_mmpc.recbench.records import TrainingSettings
 from tests.recbench.worlds import taste_world
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def cells_of(folder: Path, *, count: int, max_epochs: int = 2) -> list[Cell]:
             seed=seed,
             mode="corrected",
             grid=({"reg": 0.01},),
-            training=Training(max_epochs=max_epochs, patience=max_epochs, batch_size=64, learning_rate=1e-2),
+            training=TrainingSettings(max_epochs=max_epochs, patience=max_epochs, batch_size=64, learning_rate=1e-2),
         )
         for seed in range(count)
     ]

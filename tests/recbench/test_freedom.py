@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grpo_mmpc.recbench.recommenders.freedom import Freedom, build
+from grpo_mmpc.recbench.recommenders.freedom import Freedom
 from grpo_mmpc.recbench.records import Floats, ItemFeatures
 from tests.recbench.small_models import (
     NEGATIVES,
@@ -34,7 +34,7 @@ VARIANTS = {
 
 def model(features: ItemFeatures = FEATURES, *, seed: int = 0, **options: float) -> Freedom:
     generator = torch.Generator().manual_seed(seed)
-    return build(small_split(), features, generator=generator, device="cpu", embedding_dim=5, **{"knn": 2, **options})
+    return Freedom(small_split(), features, generator=generator, device="cpu", embedding_dim=5, **{"knn": 2, **options})
 
 
 def dense_neighbours(features: Floats, *, knn: int) -> Tensor:
@@ -97,7 +97,7 @@ def test_scores_and_loss_follow_renumbered_items() -> None:
     assert FEATURES.text is not None and FEATURES.image is not None
     features = ItemFeatures(text=FEATURES.text[ORDER], image=FEATURES.image[ORDER])
     generator = torch.Generator().manual_seed(0)
-    renumbered = build(small_split(ORDER), features, generator=generator, device="cpu", embedding_dim=5, knn=2)
+    renumbered = Freedom(small_split(ORDER), features, generator=generator, device="cpu", embedding_dim=5, knn=2)
     assert_equivariant(model(), renumbered)
 
 
@@ -139,7 +139,7 @@ def test_in_paper_mode_an_item_without_text_is_everybodys_text_neighbour_and_ima
     text[2] = 0.0
     generator = torch.Generator().manual_seed(0)
     features = ItemFeatures(text=text, image=FEATURES.image)
-    flawed = build(small_split(), features, generator=generator, device="cpu", knn=2, zero_rows="nearest")
+    flawed = Freedom(small_split(), features, generator=generator, device="cpu", knn=2, zero_rows="nearest")
     assert flawed.item_graph is not None
     # Each has item 2 and itself, which is the most similar to itself; item 2 has the first two items.
     of_text = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1]]) / 2

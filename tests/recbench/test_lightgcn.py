@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from grpo_mmpc.recbench.recommenders.lightgcn import LightGCN, build
+from grpo_mmpc.recbench.recommenders.lightgcn import LightGCN
 from grpo_mmpc.recbench.records import ItemFeatures
 from tests.recbench.small_models import (
     NEGATIVES,
@@ -19,7 +19,7 @@ from tests.recbench.small_models import (
 
 def model(seed: int = 0, **options: float) -> LightGCN:
     generator = torch.Generator().manual_seed(seed)
-    return build(small_split(), ItemFeatures(), generator=generator, device="cpu", embedding_dim=5, **options)
+    return LightGCN(small_split(), ItemFeatures(), generator=generator, device="cpu", embedding_dim=5, **options)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -50,7 +50,7 @@ def test_loss_and_gradient_are_those_of_the_dense_formula(layers: int) -> None:
 
 def test_scores_and_loss_follow_renumbered_items() -> None:
     generator = torch.Generator().manual_seed(0)
-    renumbered = build(small_split(ORDER), ItemFeatures(), generator=generator, device="cpu", embedding_dim=5)
+    renumbered = LightGCN(small_split(ORDER), ItemFeatures(), generator=generator, device="cpu", embedding_dim=5)
     assert_equivariant(model(), renumbered)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.recommenders.mmgcn import MMGCN, build
+from grpo_mmpc.recbench.recommenders.mmgcn import MMGCN
 from grpo_mmpc.recbench.records import ItemFeatures
 from tests.recbench.small_models import (
     NEGATIVES,
@@ -32,7 +32,7 @@ VARIANTS = {"both": FEATURES, "text": ItemFeatures(text=FEATURES.text), "image":
 
 def model(features: ItemFeatures = FEATURES, *, seed: int = 0, **options: float) -> MMGCN:
     generator = torch.Generator().manual_seed(seed)
-    return build(small_split(), features, generator=generator, device="cpu", embedding_dim=5, **options)
+    return MMGCN(small_split(), features, generator=generator, device="cpu", embedding_dim=5, **options)
 
 
 def dense_final(parameters: dict[str, Tensor], features: ItemFeatures, *, layers: int) -> Tensor:
@@ -85,7 +85,7 @@ def test_scores_and_loss_follow_renumbered_items() -> None:
     assert FEATURES.text is not None and FEATURES.image is not None
     features = ItemFeatures(text=FEATURES.text[ORDER], image=FEATURES.image[ORDER])
     generator = torch.Generator().manual_seed(0)
-    renumbered = build(small_split(ORDER), features, generator=generator, device="cpu", embedding_dim=5)
+    renumbered = MMGCN(small_split(ORDER), features, generator=generator, device="cpu", embedding_dim=5)
     assert_equivariant(model(), renumbered)
 
 
@@ -111,7 +111,7 @@ def test_no_modality_is_an_error_that_names_the_alternatives() -> None:
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_items_without_features_give_gradients_of_ordinary_size(share: float) -> None:
     """A zero row must not be projected to zero, where the derivative of a direction is without bound."""
-    full, masked = gradient_norm(build, FEATURES), gradient_norm(build, masked_features(FEATURES, share=share))
+    full, masked = gradient_norm(MMGCN, FEATURES), gradient_norm(MMGCN, masked_features(FEATURES, share=share))
     assert 0 < masked < 10 * full
 
 

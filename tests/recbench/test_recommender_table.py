@@ -1,9 +1,7 @@
 """The recommenders by name, their grids and their defaults."""
 
-import inspect
 import subprocess
 import sys
-from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
@@ -12,10 +10,8 @@ import torch
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.ranking import FullSort
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS, recommender
-from grpo_mmpc.recbench.training import TrainingSettings, fit
-from tests.recbench.worlds import shuffled_over_items, taste_world
-
-MODULES = {"most_popular": ("floors", "build_most_popular"), "random": ("floors", "build_random")}
+from grpo_mmpc.recbench.records import ItemFeatures
+from tests.recbench.worlds import shuffled_over_items, taste_world, trained
 
 
 def test_all_recommenders_of_the_benchmark_are_there():
@@ -42,15 +38,12 @@ def test_grids_have_the_published_values(name, points, holds):
 
 
 @pytest.mark.parametrize("name", RECOMMENDERS)
-def test_every_hyper_parameter_is_one_that_the_recommender_takes(name):
-    module, function = MODULES.get(name, (name, "build"))
-    parameters = inspect.signature(
-        getattr(import_module(f"grpo_mmpc.recbench.recommenders.{module}"), function)
-    ).parameters
+def test_every_point_of_a_grid_is_one_that_the_recommender_takes(name):
+    split, features = taste_world(2, num_users=8, num_items=40)
     spec = RECOMMENDERS[name]
-    assert {*spec.grid, *spec.defaults} <= {*parameters}
     assert {*spec.grid} <= {*spec.defaults}
-    assert {"split", "features", "generator", "device", "embedding_dim"} <= {*parameters}
+    for point in spec.combinations():
+        spec.build(split, features, generator=torch.Generator(), device="cpu", embedding_dim=4, **point)
 
 
 @pytest.mark.parametrize("name", RECOMMENDERS)
@@ -60,12 +53,25 @@ def test_every_recommender_is_trained_and_ranks_the_same_twice(name):
     for told in (features, features, shuffled_over_items(features, seed=1)):
         generator = torch.Generator().manual_seed(0)
         model = spec.build(split, told, generator=generator, device="cpu", **spec.defaults)
-        fitted = fit(model, split, settings=TrainingSettings(max_epochs=3), seed=0, device="cpu")
+        fitted = trained(model, split, max_epochs=3)
         full_sort = FullSort(targets=split.test, seen=[split.train], num_users=40, num_items=120, seed=0, max_rank=120)
         ranks.append(full_sort.ranks(fitted.embeddings).tolist())
         assert (fitted.epochs > 0) == spec.is_trained
     assert ranks[0] == ranks[1]
     assert (ranks[0] != ranks[2]) == spec.uses_features
+
+
+@pytest.mark.parametrize("name", [name for name, spec in RECOMMENDERS.items() if spec.without_features])
+def test_a_recommender_that_is_another_one_without_features_has_its_grid_and_learns_the_same_bits(name):
+    split, _ = taste_world(2, num_users=40, num_items=120)
+    alone, other = RECOMMENDERS[name], RECOMMENDERS[RECOMMENDERS[name].without_features]
+    assert (alone.grid, alone.defaults) == (other.grid, other.defaults)
+    found = []
+    for spec in (alone, other):
+        generator = torch.Generator().manual_seed(0)
+        model = spec.build(split, ItemFeatures(), generator=generator, device="cpu", **spec.defaults)
+        found.append(trained(model, split, max_epochs=3).embeddings)
+    assert found[0].users.equal(found[1].users) and found[0].items.equal(found[1].items)
 
 
 def test_an_unknown_name_is_met_with_the_nearest_one_and_all_there_are():

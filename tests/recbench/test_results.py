@@ -11,14 +11,15 @@ import pytest
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench import results as results_module
-from grpo_mmpc.recbench.cells import Cell, Training
+from grpo_mmpc.recbench.cells import Cell
 from grpo_mmpc.recbench.filled_features import Coverage, FilledFeatures
 from grpo_mmpc.recbench.plan import Group, Method, plan
+from grpo_mmpc.recbench.records import TrainingSettings
 from grpo_mmpc.recbench.results import METRICS, SHOWN, collect, write_results
 from tests.recbench.catalogues import settings_for
 
 USERS = 12
-TRAINING = Training(max_epochs=1, patience=1, batch_size=1, learning_rate=0.1)
+TRAINING = TrainingSettings(max_epochs=1, patience=1, batch_size=1, learning_rate=0.1)
 
 
 def cell_of(text, *, seed, category="A", recommender="vbpr"):
@@ -187,6 +188,22 @@ def test_recommenders_without_features_are_one_group_whatever_the_rates_and_noth
     assert (group.recommender, group.missing, group.rate) == ("", "", 0.0)
     assert [method.name for method in group.methods] == ["bpr", "most_popular"]
     assert not filling.asked
+
+
+def test_vbpr_told_nothing_is_bpr_which_is_trained_and_tested_once(folder):
+    [group] = planned(Told(), "recommenders=[vbpr,bpr]", "fills=[zeros,id_only]", "seeds=[0,1]")
+    cells = {cell.key: cell for cell in group.cells}
+    assert [(cell.recommender, cell.text, cell.seed) for cell in cells.values()] == [
+        *(("vbpr", "zeros.npy", seed) for seed in (0, 1)),
+        *(("bpr", None, seed) for seed in (0, 1)),
+    ]
+    for cell in cells.values():
+        finish(folder, cell, level=0.2 if cell.text else 0.1 + 0.01 * cell.seed)
+    [found] = collect(folder, [group], {}, resamples=100)
+    judged = {one.fill: one for one in found.comparisons["recall@20"].fills}
+    assert {name: one.same_as for name, one in judged.items()} == {"zeros": None, "id_only": None, "bpr": "id_only"}
+    # Two metrics are corrected for, not two metrics of two methods.
+    assert judged["bpr"].p_holm == judged["id_only"].p_holm == 2 * judged["id_only"].difference.p
 
 
 @pytest.mark.parametrize("recommenders", ["[vbpr]", "[vbpr,most_popular]"])

@@ -10,10 +10,9 @@ from torch import Tensor
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.ranking import FullSort, user_scores
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
-from grpo_mmpc.recbench.recommenders.vbpr import VBPR, build
+from grpo_mmpc.recbench.recommenders.vbpr import VBPR
 from grpo_mmpc.recbench.records import ItemFeatures, Pairs, Split
-from grpo_mmpc.recbench.training import TrainingSettings, fit
-from tests.recbench.worlds import paired_interval, shuffled_over_items, taste_world
+from tests.recbench.worlds import paired_interval, shuffled_over_items, taste_world, trained
 
 NUM_USERS, NUM_ITEMS, DIM, REG = 3, 4, 2, 0.3
 USERS, POSITIVES, NEGATIVES = torch.tensor([0, 2, 0]), torch.tensor([1, 3, 2]), torch.tensor([0, 1, 0])
@@ -29,7 +28,7 @@ def small_split() -> Split:
 def small_model(features: ItemFeatures) -> VBPR:
     """Three users, four items, K = 2, and biases that are not zero as they are at first."""
     generator = torch.Generator().manual_seed(0)
-    model = build(small_split(), features, generator=generator, device="cpu", embedding_dim=DIM, reg=REG)
+    model = VBPR(small_split(), features, generator=generator, device="cpu", embedding_dim=DIM, reg=REG)
     with torch.no_grad():
         model.items[:, -1] = torch.tensor([0.1, -0.2, 0.3, 0.4])
         if model.projection is not None:
@@ -93,7 +92,7 @@ def test_a_score_by_hand():
     none = Pairs(users=np.empty(0, dtype=np.int64), items=np.empty(0, dtype=np.int64))
     split = Split(user_ids=("u",), item_ids=("i",), train=none, validation=none, test=none)
     features = ItemFeatures(text=np.array([[2]], dtype=np.float32), image=np.array([[4]], dtype=np.float32))
-    model = build(split, features, generator=torch.Generator(), device="cpu", embedding_dim=1)
+    model = VBPR(split, features, generator=torch.Generator(), device="cpu", embedding_dim=1)
     with torch.no_grad():
         model.users.copy_(torch.tensor([[2.0, 4.0]]))
         model.items.copy_(torch.tensor([[3.0, 0.5]]))
@@ -111,7 +110,7 @@ def test_features_in_a_narrow_cone_are_told_apart_to_fp32(num_users):
     split = replace(small_split(), user_ids=tuple(map(str, range(num_users))), item_ids=tuple(map(str, range(900))))
     text = (1 + 0.02 * rng.normal(size=(900, 384))).astype(np.float32)
     triples = [torch.from_numpy(rng.integers(0, high, 1200)) for high in (num_users, 900, 900)]
-    model = build(split, ItemFeatures(text=text), generator=torch.Generator().manual_seed(0), device="cpu")
+    model = VBPR(split, ItemFeatures(text=text), generator=torch.Generator().manual_seed(0), device="cpu")
     model.loss(*triples, torch.Generator()).backward()
     assert model.projection is not None and model.projection.grad is not None
     exact = {name: values.detach().double().requires_grad_() for name, values in model.named_parameters()}
@@ -171,14 +170,13 @@ def recalls() -> dict[str, np.ndarray]:
     split, features = taste_world(0)
     seen = [split.train, split.validation]
     full_sort = FullSort(targets=split.test, seen=seen, num_users=split.num_users, num_items=split.num_items, seed=0)
-    settings = TrainingSettings(max_epochs=50, batch_size=256, learning_rate=0.01)
     told = {"vbpr": features, "vbpr, shuffled features": shuffled_over_items(features, seed=1)}
     scores = {}
     for name in ("vbpr", "vbpr, shuffled features", "bpr", "most_popular", "random"):
         spec = RECOMMENDERS[name.partition(",")[0]]
         generator = torch.Generator().manual_seed(0)
         model = spec.build(split, told.get(name, features), generator=generator, device="cpu")
-        fitted = fit(model, split, settings=settings, seed=0, device="cpu")
+        fitted = trained(model, split, max_epochs=50, batch_size=256, learning_rate=0.01)
         found = user_scores(full_sort.ranks(fitted.embeddings), target_users=split.test.users)
         scores[name] = found["recall@50"]
     return scores

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from grpo_mmpc.recbench.ranking import FullSort, user_scores
+from grpo_mmpc.recbench.recommenders.recommender import Recommender
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
-from grpo_mmpc.recbench.records import ItemFeatures, Pairs, Split
-from grpo_mmpc.recbench.training import TrainingSettings, fit
+from grpo_mmpc.recbench.records import ItemFeatures, Pairs, Split, TrainingSettings
+from grpo_mmpc.recbench.training import Fitted, fit
 
 
 def taste_world(
@@ -79,6 +80,15 @@ def shuffled_over_items(features: ItemFeatures, seed: int) -> ItemFeatures:
     return ItemFeatures(text=features.text[order], image=features.image[order])
 
 
+def trained(
+    recommender: Recommender, split: Split, *, seed: int = 0, monitor: str = "recall@20", **changes: float
+) -> Fitted:
+    """As the published protocol trains, but for the changes to its settings."""
+    published = {"max_epochs": 1000, "patience": 20, "batch_size": 2048, "learning_rate": 1e-3}
+    settings = TrainingSettings(**published | changes)
+    return fit(recommender, split, settings=settings, monitor=monitor, seed=seed, device="cpu")
+
+
 def taste_recalls(
     name: str, *, interactions_per_user: int, max_epochs: int, learning_rate: float, **hyperparameters: float
 ) -> dict[str, np.ndarray]:
@@ -103,10 +113,7 @@ def recalls_of(
     built = RECOMMENDERS[name].build(
         split, features, generator=generator, device="cpu", embedding_dim=32, **hyperparameters
     )
-    settings = TrainingSettings(
-        max_epochs=max_epochs, patience=4, batch_size=512, learning_rate=learning_rate, evaluate_every=5
-    )
-    fitted = fit(built, split, settings=settings, seed=0, device="cpu")
+    fitted = trained(built, split, max_epochs=max_epochs, batch_size=512, learning_rate=learning_rate)
     seen = [split.train, split.validation]
     full_sort = FullSort(targets=split.test, seen=seen, num_users=split.num_users, num_items=split.num_items, seed=0)
     return user_scores(full_sort.ranks(fitted.embeddings), target_users=split.test.users)["recall@50"]

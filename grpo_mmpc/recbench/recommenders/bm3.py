@@ -13,48 +13,6 @@ from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 
-def build(
-    split: Split,
-    features: ItemFeatures,
-    *,
-    generator: torch.Generator,
-    device: str,
-    embedding_dim: int = 64,
-    layers: int = 1,
-    dropout: float = 0.5,
-    reg: float = 0.1,
-    cl_weight: float = 2.0,
-    trainable_features: bool = False,
-) -> "BM3":
-    """A BM3 of the training part. Published grid: ``layers`` {1, 2} x ``dropout`` {0.3, 0.5} x ``reg`` {0.1, 0.01}.
-
-    Args:
-        split: Its training part makes the graph.
-        features: A modality that is None has no part in the model; without any, the losses on IDs remain.
-        generator: Of the initial parameters.
-        device: Where the model lives.
-        embedding_dim: D.
-        layers: Propagations on the user-item graph.
-        dropout: Share of a target's numbers that are zeroed.
-        reg: Weight of the norms of the tables of users and items, over the number of items, as the published toolbox has them.
-        cl_weight: Weight of the losses on features; the paper's formula has 1, its published settings 2.
-        trainable_features: Lets training change the features themselves, as the published toolbox does. In the paper they are
-            input. When they are trained, an item whose features are missing gets some after all.
-    """
-    return BM3(
-        split,
-        features,
-        generator=generator,
-        device=device,
-        embedding_dim=embedding_dim,
-        layers=layers,
-        dropout=dropout,
-        reg=reg,
-        cl_weight=cl_weight,
-        trainable_features=trainable_features,
-    )
-
-
 class BM3(Recommender):
     """Learns without negatives: each view of a pair predicts the other, a dropped-out and detached one.
 
@@ -74,13 +32,26 @@ class BM3(Recommender):
         *,
         generator: torch.Generator,
         device: str,
-        embedding_dim: int,
-        layers: int,
-        dropout: float,
-        reg: float,
-        cl_weight: float,
-        trainable_features: bool,
+        embedding_dim: int = 64,
+        layers: int = 1,
+        dropout: float = 0.5,
+        reg: float = 0.1,
+        cl_weight: float = 2.0,
     ) -> None:
+        """Draw the parameters. Published grid: ``layers`` {1, 2} x ``dropout`` {0.3, 0.5} x ``reg`` {0.1, 0.01}.
+
+        Args:
+            split: Its training part makes the graph.
+            features: A modality that is None has no part in the model; without any, the losses on IDs remain. They are input, as
+                in the paper; the published toolbox trains them, which gives an item whose features are missing some after all.
+            generator: Of the initial parameters.
+            device: Where the model lives.
+            embedding_dim: D.
+            layers: Propagations on the user-item graph.
+            dropout: Share of a target's numbers that are zeroed.
+            reg: Weight of the norms of the tables of users and items, over the number of items, as the published toolbox has them.
+            cl_weight: Weight of the losses on features; the paper's formula has 1, its published settings 2.
+        """
         super().__init__()
         self.num_users, self.num_items = split.num_users, split.num_items
         self.layers, self.dropout, self.reg, self.cl_weight = layers, dropout, reg, cl_weight
@@ -94,13 +65,7 @@ class BM3(Recommender):
             num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
         )
         self.predictor = linear(embedding_dim, embedding_dim, generator=generator, device=device)
-        self.modalities = projected_modalities(
-            features,
-            dim=embedding_dim,
-            generator=generator,
-            device=device,
-            trainable_features=trainable_features,
-        )
+        self.modalities = projected_modalities(features, dim=embedding_dim, generator=generator, device=device)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
         """Graph reconstruction + ``cl_weight`` (inter-modality alignment + intra-modality masking) + ``reg`` lengths.

@@ -25,58 +25,6 @@ from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 
-def build(
-    split: Split,
-    features: ItemFeatures,
-    *,
-    generator: torch.Generator,
-    device: str,
-    embedding_dim: int = 64,
-    dropout: float = 0.8,
-    reg: float = 1e-3,
-    knn: int = 10,
-    item_layers: int = 1,
-    user_item_layers: int = 2,
-    image_weight: float = 0.1,
-    trainable_features: bool = False,
-    zero_rows: ZeroRows = "ignored",
-) -> "Freedom":
-    """A FREEDOM of the training part. Published grid: ``dropout`` {0.8, 0.9} x ``reg`` {0, 1e-5, 1e-4, 1e-3}.
-
-    Args:
-        split: Its training part makes the user-item graph.
-        features: Make the item-item graph. The weight of a modality that is None goes to the other one; without any
-            modality a LightGCN with dropped edges remains.
-        generator: Of the initial parameters.
-        device: Where the model lives.
-        embedding_dim: D.
-        dropout: Share of user-item edges left out of an epoch.
-        reg: Weight of the ranking losses on features.
-        knn: Neighbours of an item, itself among them.
-        item_layers: Propagations on the item-item graph.
-        user_item_layers: Propagations on the user-item graph.
-        image_weight: Of the image graph; the text graph gets the rest.
-        trainable_features: Lets training change the features that are projected, as the published toolbox does; the graph stays
-            frozen either way. In the paper they are input.
-        zero_rows: What items without a modality are in its graph; see ``neighbour_matrix``.
-    """
-    return Freedom(
-        split,
-        features,
-        generator=generator,
-        device=device,
-        embedding_dim=embedding_dim,
-        dropout=dropout,
-        reg=reg,
-        knn=knn,
-        item_layers=item_layers,
-        user_item_layers=user_item_layers,
-        image_weight=image_weight,
-        trainable_features=trainable_features,
-        zero_rows=zero_rows,
-    )
-
-
 class Freedom(Recommender):
     """Embeddings averaged over a thinned user-item graph, and over a frozen graph of items that look alike."""
 
@@ -87,16 +35,33 @@ class Freedom(Recommender):
         *,
         generator: torch.Generator,
         device: str,
-        embedding_dim: int,
-        dropout: float,
-        reg: float,
-        knn: int,
-        item_layers: int,
-        user_item_layers: int,
-        image_weight: float,
-        trainable_features: bool,
-        zero_rows: ZeroRows,
+        embedding_dim: int = 64,
+        dropout: float = 0.8,
+        reg: float = 1e-3,
+        knn: int = 10,
+        item_layers: int = 1,
+        user_item_layers: int = 2,
+        image_weight: float = 0.1,
+        zero_rows: ZeroRows = "ignored",
     ) -> None:
+        """Make the graphs and draw the parameters. Published grid: ``dropout`` {0.8, 0.9} x ``reg`` {0, 1e-5, 1e-4, 1e-3}.
+
+        Args:
+            split: Its training part makes the user-item graph.
+            features: Make the item-item graph. The weight of a modality that is None goes to the other one; without any
+                modality a LightGCN with dropped edges remains. They are input, as in the paper; the published toolbox trains
+                those that are projected.
+            generator: Of the initial parameters.
+            device: Where the model lives.
+            embedding_dim: D.
+            dropout: Share of user-item edges left out of an epoch.
+            reg: Weight of the ranking losses on features.
+            knn: Neighbours of an item, itself among them.
+            item_layers: Propagations on the item-item graph.
+            user_item_layers: Propagations on the user-item graph.
+            image_weight: Of the image graph; the text graph gets the rest.
+            zero_rows: What items without a modality are in its graph; see ``neighbour_matrix``.
+        """
         super().__init__()
         self.num_users, self.num_items = split.num_users, split.num_items
         self.dropout, self.reg, self.device = dropout, reg, device
@@ -108,13 +73,7 @@ class Freedom(Recommender):
         self.nodes = node_table(
             num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
         )
-        self.modalities = projected_modalities(
-            features,
-            dim=embedding_dim,
-            generator=generator,
-            device=device,
-            trainable_features=trainable_features,
-        )
+        self.modalities = projected_modalities(features, dim=embedding_dim, generator=generator, device=device)
 
     def start_epoch(self, generator: torch.Generator) -> None:
         """Draws the user-item edges of the epoch and normalises what is left anew."""

@@ -9,30 +9,25 @@ from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 
-def build(
-    split: Split,
-    features: ItemFeatures,
-    *,
-    generator: torch.Generator,
-    device: str,
-    embedding_dim: int = 64,
-    layers: int = 3,
-    reg: float = 1e-4,
-) -> "LightGCN":
-    """A LightGCN of the training part; features are not looked at.
+class LightGCN(Recommender):
+    """Embeddings of users and items, averaged over neighbours up to ``layers`` steps away; knows no features.
 
     The paper searches ``layers`` in {1, 2, 3, 4} and ``reg`` in {1e-6, 1e-5, ..., 1e-2}; three layers and 1e-4 serve it in most
     cases (its section 4.1).
     """
-    return LightGCN(split, generator=generator, device=device, embedding_dim=embedding_dim, layers=layers, reg=reg)
-
-
-class LightGCN(Recommender):
-    """Embeddings of users and items, averaged over neighbours up to ``layers`` steps away; knows no features."""
 
     def __init__(
-        self, split: Split, *, generator: torch.Generator, device: str, embedding_dim: int, layers: int, reg: float
+        self,
+        split: Split,
+        features: ItemFeatures,
+        *,
+        generator: torch.Generator,
+        device: str,
+        embedding_dim: int = 64,
+        layers: int = 3,
+        reg: float = 1e-4,
     ) -> None:
+        """Make the graph of the training part and draw the parameters; features are not looked at."""
         super().__init__()
         self.num_users, self.num_items = split.num_users, split.num_items
         self.layers, self.reg = layers, reg

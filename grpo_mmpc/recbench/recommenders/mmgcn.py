@@ -16,44 +16,6 @@ from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
 from grpo_mmpc.recbench.records import Floats, ItemFeatures, Split
 
 
-def build(
-    split: Split,
-    features: ItemFeatures,
-    *,
-    generator: torch.Generator,
-    device: str,
-    embedding_dim: int = 64,
-    layers: int = 3,
-    reg: float = 1e-3,
-) -> "MMGCN":
-    """An MMGCN of the training part.
-
-    The MMRec toolbox tries ``reg`` {0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1}. Its settings say two layers, and its code runs three whatever
-    they say.
-
-    Args:
-        split: Its training part makes the graph.
-        features: A modality that is None has no part in the model.
-        generator: Of the initial parameters.
-        device: Where the model lives.
-        embedding_dim: D, of every layer.
-        layers: Propagations.
-        reg: Weight of the squares of the batch's trained vectors.
-
-    Raises:
-        RecBenchError: Neither modality is given.
-    """
-    given = {"text": features.text, "image": features.image}
-    modalities = {name: values for name, values in given.items() if values is not None}
-    if not modalities:
-        raise RecBenchError(
-            "MMGCN needs the items' text or image features and has neither: use lightgcn or bpr for identities alone"
-        )
-    return MMGCN(
-        split, modalities, generator=generator, device=device, embedding_dim=embedding_dim, layers=layers, reg=reg
-    )
-
-
 class MMGCN(Recommender):
     """One graph network per modality, tied together by the embeddings of users and items, and averaged.
 
@@ -61,20 +23,41 @@ class MMGCN(Recommender):
     (they are not registered as parameters there). Its two free choices are the element-wise combination and the mean over neighbours,
     the variants that the authors' code runs by default. Each modality is projected to D numbers; that code keeps 256 for images
     and the features' own length for text, at several times the cost.
+
+    The MMRec toolbox tries ``reg`` {0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1}. Its settings say two layers, and its code runs three whatever
+    they say.
     """
 
     def __init__(
         self,
         split: Split,
-        modalities: dict[str, Floats],
+        features: ItemFeatures,
         *,
         generator: torch.Generator,
         device: str,
-        embedding_dim: int,
-        layers: int,
-        reg: float,
+        embedding_dim: int = 64,
+        layers: int = 3,
+        reg: float = 1e-3,
     ) -> None:
+        """Make the graph and draw the parameters.
+
+        Args:
+            split: Its training part makes the graph.
+            features: A modality that is None has no part in the model.
+            generator: Of the initial parameters.
+            device: Where the model lives.
+            embedding_dim: D, of every layer.
+            layers: Propagations.
+            reg: Weight of the squares of the batch's trained vectors.
+
+        Raises:
+            RecBenchError: Neither modality is given, or no layer.
+        """
         super().__init__()
+        if not features.given:
+            raise RecBenchError(
+                "MMGCN needs the items' text or image features and has neither: use lightgcn or bpr for identities alone"
+            )
         if layers < 1:
             raise RecBenchError(f"layers is {layers}, and MMGCN needs at least 1")
         self.num_users, self.num_items, self.reg = split.num_users, split.num_items, reg
@@ -93,7 +76,7 @@ class MMGCN(Recommender):
                     generator=generator,
                     device=device,
                 )
-                for name, values in modalities.items()
+                for name, values in features.given.items()
             }
         )
 

@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from grpo_mmpc.recbench.graphs import take
 from grpo_mmpc.recbench.records import Floats, ItemFeatures
 
 
@@ -14,33 +13,18 @@ class ProjectedFeatures(nn.Module):
 
     features: Tensor
     is_known: Tensor
-    """``[I]``, whether anything is known of an item here; an all-zero row that is not trained says nothing."""
+    """``[I]``, whether anything is known of an item here; an all-zero row says nothing."""
 
-    def __init__(
-        self,
-        features: Floats,
-        *,
-        dim: int,
-        generator: torch.Generator,
-        device: str,
-        trainable_features: bool,
-    ) -> None:
+    def __init__(self, features: Floats, *, dim: int, generator: torch.Generator, device: str) -> None:
         super().__init__()
-        values = torch.from_numpy(features).to(device)
-        is_known = torch.from_numpy(features.any(axis=1)).to(device)
-        if trainable_features:
-            self.features = nn.Parameter(values.clone())
-            is_known = torch.ones_like(is_known)  # a zero row is a start like any other
-        else:
-            self.register_buffer("features", values, persistent=False)
-        self.register_buffer("is_known", is_known, persistent=False)
+        self.register_buffer("features", torch.from_numpy(features).to(device), persistent=False)
+        self.register_buffer("is_known", torch.from_numpy(features.any(axis=1)).to(device), persistent=False)
         self._memory: Tensor | None = None
         self.projection = linear(features.shape[1], dim, generator=generator, device=device)
 
     def forward(self, items: Tensor) -> Tensor:
         """Of the items asked for alone, ``[N, D]``; differentiate it before asking for others."""
-        rows = take(self.features, items) if self.features.requires_grad else self._picked(items)
-        projected: Tensor = self.projection(rows)
+        projected: Tensor = self.projection(self._picked(items))
         return projected
 
     def _picked(self, items: Tensor) -> Tensor:
@@ -64,26 +48,11 @@ def linear(num_in: int, num_out: int, *, generator: torch.Generator, device: str
     return layer.to(device)
 
 
-def projected_modalities(
-    features: ItemFeatures,
-    *,
-    dim: int,
-    generator: torch.Generator,
-    device: str,
-    trainable_features: bool,
-) -> nn.ModuleDict:
+def projected_modalities(features: ItemFeatures, *, dim: int, generator: torch.Generator, device: str) -> nn.ModuleDict:
     """The modalities there are, by name."""
-    given = {"text": features.text, "image": features.image}
     return nn.ModuleDict(
         {
-            name: ProjectedFeatures(
-                values,
-                dim=dim,
-                generator=generator,
-                device=device,
-                trainable_features=trainable_features,
-            )
-            for name, values in given.items()
-            if values is not None
+            name: ProjectedFeatures(values, dim=dim, generator=generator, device=device)
+            for name, values in features.given.items()
         }
     )

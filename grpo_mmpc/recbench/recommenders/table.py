@@ -30,6 +30,8 @@ class RecommenderSpec:
     uses_features: bool
     is_trained: bool
     """False for floors, which have nothing to learn."""
+    without_features: str | None = None
+    """The recommender that it is where it is told nothing of the items, the same to the bit: it is trained once, under that name."""
 
     def combinations(self) -> list[dict[str, Any]]:
         """Every point of the grid, with the defaults that it leaves alone."""
@@ -51,9 +53,9 @@ def recommender(name: str) -> RecommenderSpec:
     return RECOMMENDERS[name]
 
 
-def _built_by(module: str, function: str) -> "Callable[..., Recommender]":
+def _built_by(module: str, name: str) -> "Callable[..., Recommender]":
     def build(*arguments: Any, **options: Any) -> "Recommender":
-        made: Recommender = getattr(import_module(f"grpo_mmpc.recbench.recommenders.{module}"), function)(
+        made: Recommender = getattr(import_module(f"grpo_mmpc.recbench.recommenders.{module}"), name)(
             *arguments, **options
         )
         return made
@@ -69,15 +71,16 @@ _L2 = (2.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 _SPECS = (
     RecommenderSpec(
         name="vbpr",
-        build=_built_by("vbpr", "build"),
+        build=_built_by("vbpr", "VBPR"),
         grid={"reg": _L2},
         defaults={"reg": 0.01},
         uses_features=True,
         is_trained=True,
+        without_features="bpr",
     ),
     RecommenderSpec(
         name="bm3",
-        build=_built_by("bm3", "build"),
+        build=_built_by("bm3", "BM3"),
         grid={"layers": (1, 2), "dropout": (0.3, 0.5), "reg": (0.1, 0.01)},
         defaults={"layers": 1, "dropout": 0.5, "reg": 0.1, "cl_weight": 2.0},
         uses_features=True,
@@ -85,7 +88,7 @@ _SPECS = (
     ),
     RecommenderSpec(
         name="freedom",
-        build=_built_by("freedom", "build"),
+        build=_built_by("freedom", "Freedom"),
         grid={"dropout": (0.8, 0.9), "reg": (0.0, 1e-5, 1e-4, 1e-3)},
         defaults={
             **{"dropout": 0.8, "reg": 1e-3},
@@ -96,7 +99,7 @@ _SPECS = (
     ),
     RecommenderSpec(
         name="mmgcn",
-        build=_built_by("mmgcn", "build"),
+        build=_built_by("mmgcn", "MMGCN"),
         grid={"reg": (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
         defaults={"layers": 3, "reg": 1e-3},
         uses_features=True,
@@ -104,7 +107,7 @@ _SPECS = (
     ),
     RecommenderSpec(
         name="lightgcn",
-        build=_built_by("lightgcn", "build"),
+        build=_built_by("lightgcn", "LightGCN"),
         grid={"layers": (1, 2, 3), "reg": (1e-2, 1e-3, 1e-4)},
         defaults={"layers": 3, "reg": 1e-4},
         uses_features=False,

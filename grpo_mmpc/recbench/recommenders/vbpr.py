@@ -10,38 +10,10 @@ from torch.nn import functional
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
-from grpo_mmpc.recbench.records import MODALITIES, ItemFeatures, Split
+from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 _BLOCK_TRIPLES = 512
 """Triples whose features are in the cache at once (2 MB of text and image)."""
-
-
-def build(
-    split: Split,
-    features: ItemFeatures,
-    *,
-    generator: torch.Generator,
-    device: str,
-    embedding_dim: int = 64,
-    reg: float = 0.01,
-) -> "VBPR":
-    """A VBPR of the training part.
-
-    The values of ``reg`` in the published scripts are {2, 1, 0.1, 0.01, 1e-3, 1e-4, 1e-5}. They are tried here too, but they do
-    not weigh the same: the paper and we take squared lengths, the MMRec toolbox the unsquared norms of the batch's matrices over B.
-
-    Args:
-        split: How many users and items there are.
-        features: A modality that is None has no part in the model; without any, it is BPR with an item bias.
-        generator: Of the initial parameters.
-        device: Where the model lives.
-        embedding_dim: K, and as many again for the features.
-        reg: Weight of the squared lengths of the batch's vectors, over its size.
-
-    Raises:
-        RecBenchError: Features are not finite, or of another number of items than the split.
-    """
-    return VBPR(split, features, generator=generator, device=device, embedding_dim=embedding_dim, reg=reg)
 
 
 class VBPR(Recommender):
@@ -49,6 +21,9 @@ class VBPR(Recommender):
 
     ``f_i`` are the item's text and image features side by side, as they come, which is how the MMRec toolbox joins them. An item
     without features (a zero row) is left with its ID.
+
+    The values of ``reg`` in the published scripts are {2, 1, 0.1, 0.01, 1e-3, 1e-4, 1e-5}. They are tried here too, but they do
+    not weigh the same: the paper and we take squared lengths, the MMRec toolbox the unsquared norms of the batch's matrices over B.
     """
 
     features: Tensor | None
@@ -61,9 +36,22 @@ class VBPR(Recommender):
         *,
         generator: torch.Generator,
         device: str,
-        embedding_dim: int,
-        reg: float,
+        embedding_dim: int = 64,
+        reg: float = 0.01,
     ) -> None:
+        """Draw the parameters.
+
+        Args:
+            split: How many users and items there are.
+            features: A modality that is None has no part in the model; without any, it is BPR with an item bias.
+            generator: Of the initial parameters.
+            device: Where the model lives.
+            embedding_dim: K, and as many again for the features.
+            reg: Weight of the squared lengths of the batch's vectors, over its size.
+
+        Raises:
+            RecBenchError: Features are not finite, or of another number of items than the split.
+        """
         super().__init__()
         joined = _joined(features, num_items=split.num_items)
         self.register_buffer("features", joined if joined is None else joined.to(device), persistent=False)
@@ -206,8 +194,7 @@ def _add_pulls(of_projection: Tensor, theta: Tensor, apart: Tensor, pull: Tensor
 
 def _joined(features: ItemFeatures, *, num_items: int) -> Tensor | None:
     """``[I, F]``, text before image; None without any."""
-    given = {name: getattr(features, name) for name in MODALITIES if getattr(features, name) is not None}
-    for name, values in given.items():
+    for name, values in features.given.items():
         if len(values) != num_items:
             raise RecBenchError(f"{len(values)} {name} features for {num_items} items of the split")
         broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -216,7 +203,7 @@ def _joined(features: ItemFeatures, *, num_items: int) -> Tensor | None:
                 f"{name} features of {len(broken)} of {num_items} items are not finite (first: item {broken[0]}); fill what is "
                 "missing before a recommender is built, with zeros at the least"
             )
-    return torch.from_numpy(np.concatenate(list(given.values()), axis=1)) if given else None
+    return torch.from_numpy(np.concatenate(list(features.given.values()), axis=1)) if features.given else None
 
 
 def _square(vectors: Tensor) -> Tensor:
