@@ -12,7 +12,7 @@ from grpo_mmpc.rollout.vllm_arguments import engine_arguments
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.serve import LocalServer
     from grpo_mmpc.rollout.vllm_local import LocalVLLM
-    from grpo_mmpc.rollout.vllm_server import ServerVLLM
+    from grpo_mmpc.rollout.vllm_servers import ServerVLLM
 
 
 def start_engine(
@@ -80,7 +80,8 @@ def _in_process(config: RunConfig, processor: Any, suppressed: Sequence[int]) ->
 
 
 def _connect(config: RunConfig, suppressed: Sequence[int], *, max_tokens: int, is_main_process: bool) -> "ServerVLLM":
-    from grpo_mmpc.rollout.vllm_server import ServerVLLM, expected_engine
+    from grpo_mmpc.rollout.vllm_expected import expected_engine
+    from grpo_mmpc.rollout.vllm_servers import ServerVLLM
 
     server = None
     urls = list(config.rollout.servers)

@@ -42,25 +42,9 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         """Write one line; the final summary that Transformers logs is not a step and is left out."""
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
-        record = {"step": state.global_step, **logs, **throughput(logs, args)}
+        record = {"step": state.global_step, **logs}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, default=float) + "\n")
-
-
-def throughput(logs: dict[str, Any], args: Any) -> dict[str, float]:
-    """Rates of a whole step.
-
-    ``tokens_per_second``: completion tokens of all ranks. ``reward_time/wait_share``: share of the step in which the trainer
-    waited for rewards.
-    """
-    length, seconds = logs.get("completions/mean_length"), logs.get("step_time")
-    if not length or not seconds:
-        return {}
-    batches = args.gradient_accumulation_steps / args.steps_per_generation  # generation batches' worth of one step
-    return {
-        "tokens_per_second": length * args.generation_batch_size * batches / seconds,
-        "reward_time/wait_share": logs.get("reward_time/wait", 0.0) * batches / args.num_iterations / seconds,
-    }
 
 
 class RewardState(TrainerCallback):  # type: ignore[misc]
@@ -119,20 +103,20 @@ class ProgressLine(TrainerCallback):  # type: ignore[misc]
         if not sys.stdout.isatty() and not is_last and now - self._printed_at < self._every_seconds:
             return
         self._printed_at = now
-        line = self.line(logs, args, state, elapsed=now - self._started_at)
+        line = self.line(logs, state, elapsed=now - self._started_at)
         if sys.stdout.isatty():
             print(f"\r\x1b[2K{line}", end="\n" if is_last else "", flush=True)  # noqa: T201
         else:
             print(line, flush=True)  # noqa: T201
 
-    def line(self, logs: dict[str, Any], args: Any, state: Any, *, elapsed: float) -> str:
+    def line(self, logs: dict[str, Any], state: Any, *, elapsed: float) -> str:
         """The text of one progress line."""
         done = state.global_step - self._first_step
         left = elapsed / done * (state.max_steps - state.global_step) if done else 0.0
         parts = [f"step {state.global_step}/{state.max_steps}", f"reward {_shown(logs['reward'])}"]
         parts += [f"{name} {_shown(logs.get(f'rewards/{name}/mean'))}" for name in self._reward_names]
         parts.append(f"dead {logs.get('dead_group_share', 0.0):.0%}")
-        speed = throughput(logs, args).get("tokens_per_second")
+        speed = logs.get("tokens_per_second")
         if speed:
             parts.append(f"{speed:.0f} tok/s")
         parts.append(f"left {int(left) // 60}:{int(left) % 60:02d}")

@@ -18,6 +18,7 @@ from grpo_mmpc.rollout.vllm_rollouts import VLLMRollouts
 from grpo_mmpc.training.alarm import HackingAlarm
 from grpo_mmpc.training.dead_groups import drop_rows, groups_to_draw_again, replace_rows
 from grpo_mmpc.training.finished import finished_completions
+from grpo_mmpc.training.rates import rates
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.sampler import TaskBatchSampler
 
@@ -95,6 +96,12 @@ class RecordingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._mix.restore(state["transforms"])
         for task, history in state["alarms"].items():
             self._alarm(task).restore(history)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the rates of the logged steps to what TRL logs."""
+        if self.model.training:
+            logs.update(rates(self._metrics["train"], completions_per_batch=self.args.generation_batch_size))
+        super().log(logs, start_time)
 
     def _generate(self, prompts: list[Any]) -> Any:
         if self.use_vllm:

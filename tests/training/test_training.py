@@ -381,6 +381,18 @@ def test_a_schedule_changes_the_weight_that_advantages_are_computed_with(make_co
     assert all(0 <= line["reward_time/wait_share"] < 1 for line in logged)
 
 
+def test_steps_that_reuse_rollouts_draw_no_tokens_and_wait_for_no_reward(make_config):
+    config = make_config(
+        rewards=mix(digest=1.0), trainer={"max_steps": 2, "num_iterations": 2, "max_completion_length": 8}
+    )
+    session_for(config).train(before=None, after_save=None, resume=False)
+    drew, reused = [json.loads(line) for line in (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()]
+    tokens = 8 * drew["completions/mean_length"]
+    assert drew["tokens_per_second"] == pytest.approx(tokens / drew["step_time"])
+    assert drew["reward_time/wait_share"] == pytest.approx(drew["reward_time/wait"] / drew["step_time"])
+    assert (reused["tokens_per_second"], reused["reward_time/wait_share"]) == (0.0, 0.0)
+
+
 def test_a_resumed_run_continues_running_z_scores(make_config, tmp_path):
     specs = mix(digest=1.0)["mix"]
     specs[0]["transform"] = "z_score"

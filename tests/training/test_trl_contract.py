@@ -39,6 +39,7 @@ def test_grpo_config_has_the_fields_that_are_set_or_read():
         ("_get_train_sampler", ["self", "dataset"]),
         ("_log_completion_extra", ["self", "column", "values"]),
         ("_generate", ["self", "prompts"]),
+        ("log", ["self", "logs", "start_time"]),
     ],
 )
 def test_overridden_and_called_methods_keep_their_signature(method, parameters):
@@ -69,6 +70,13 @@ def test_the_trainer_keeps_what_schedules_and_redraws_set_and_read():
     ):
         assert f"self.{name}" in source
     assert '"num_items_in_batch": num_items_in_batch' in source
+
+
+def test_metrics_hold_a_time_for_each_step_and_a_mean_length_for_each_batch_of_rollouts_until_they_are_logged():
+    for name, method in (("step_time", "training_step"), ("completions/mean_length", "_generate")):
+        source = inspect.getsource(getattr(GRPOTrainer, method))
+        assert re.search(rf'self\._metrics\[(mode|"train")\]\["{name}"\]\.append\(', source)
+    assert "self._metrics[mode].clear()" in inspect.getsource(GRPOTrainer.log)
 
 
 @pytest.mark.parametrize("event", ["on_train_begin", "on_step_end", "on_log", "on_save"])

