@@ -148,10 +148,12 @@ class Evaluating:
     def run_controls(self, engine: Callable[[], AbstractContextManager["Engine"]], *, name: str, policy: str) -> None:
         """Run the recipe's controls beside a policy. A collective.
 
-        Those that ask the policy are named after it too. A control that cannot be had is reported and left out.
+        Those that ask the policy are named after it too; a checkpoint that is the final policy of its run has them there. A
+        control that cannot be had is reported and left out.
         """
         # heavy: imported on use
         from grpo_mmpc.evaluation.controls import CONTROLS, changed_rows
+        from grpo_mmpc.evaluation.runner import finished
 
         # First those that all ranks take part in.
         for control_name in sorted(self._config.evaluation.controls, key=lambda n: not CONTROLS[n].asks_policy):
@@ -162,6 +164,16 @@ class Evaluating:
             title = f"control-{control_name}" + (f"-{name}" if control.asks_policy else "")
             folder = self._evaluations / title / self.suite.name
             if control.asks_policy:
+                final = f"control-{control_name}-final"
+                same = partial(
+                    finished,
+                    self._evaluations / final / self.suite.name,
+                    replace(self.suite, rows=tuple(rows)),
+                    policy=f"{policy} {final}",
+                )
+                if title != final and self._ranks.on_main(same):
+                    self._say(f"{title}: already evaluated as {final}")
+                    continue
                 shown = changed_rows(control_name, rows, folder=folder / "shown")
                 suite = replace(self.suite, rows=tuple(shown))
                 self._run_suite(suite, engine, self._scorers, folder=folder, name=title, policy=f"{policy} {title}")

@@ -76,7 +76,7 @@ class _Replaying:
 
     def __init__(self, old: RunConfig, new: RunConfig, columns: RewardColumns) -> None:
         self._old, self._new, self._columns = old, new, columns
-        self._old_mix = _mix(old)  # only for its transforms and weights: its rewards are as recorded
+        self._old_mix = RewardMix.of_recorded(old.rewards.mix)
         self._new_mix = _mix(new)
         self._shared = shared_rewards(old.rewards.mix, new.rewards.mix)
         self._groups: list[GroupPair] = []
@@ -94,7 +94,6 @@ class _Replaying:
         self._new_mix.fit(titles)
 
     def close(self) -> None:
-        self._old_mix.close()
         self._new_mix.close()
 
     def take(self, batch: RolloutBatch, writer: RolloutWriter) -> None:

@@ -13,7 +13,10 @@ UNRELATED = "other_category"
 _DIGITS = 7
 """Scores that agree to this many are equal: the cosine of a text with itself is 1 up to the last bit."""
 FOOLED_BELOW = 0.6
-"""A kind whose AUC is lower fools a reward: it can hardly tell, or prefers the wrong answer."""
+"""A kind fools a reward if the true answer wins less often than this against the wrong one to the same prompt: GRPO compares
+within a prompt, and there the reward can hardly tell, or prefers the wrong answer."""
+_SCALE_FROM = 0.6
+"""Least AUC of true against unrelated titles that makes their means the ends of a scale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,11 @@ class Separation:
     earned: float | None
     """Where the kind's mean lies between that of titles of another category (0) and of gold (1); None if the
     reward hardly tells those two apart."""
+
+    @property
+    def fools(self) -> bool:
+        """Whether a policy has little or no reason to prefer the true answer."""
+        return self.wins is not None and self.wins < FOOLED_BELOW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +113,7 @@ def task_result(candidates: Sequence[Candidate], scores: Sequence[float | None])
     means = {kind: fmean(found.values()) if found else None for kind, found in by_kind.items()}
     # Without a clear difference between true and unrelated titles the scale would be that of noise.
     told = auc(list(gold.values()), list(by_kind[UNRELATED].values()))
-    has_scale = told is not None and told >= FOOLED_BELOW
+    has_scale = told is not None and told >= _SCALE_FROM
     kinds = {}
     for kind, found in by_kind.items():
         pairs = [(gold[item], score) for item, score in found.items() if item in gold]

@@ -34,7 +34,7 @@ def told(preview: Preview, *, colour: bool) -> Iterator[str]:
         if not scored or not kinds:
             continue
         yield f"{task}: the true answer against wrong ones, {preview.items} items of {preview.catalogue}"
-        yield from _table("AUC", task, scored, width, lambda found: _auc(found, colour=colour))
+        yield from _table("wins", task, scored, width, lambda found: _wins(found, colour=colour))
         yield ""
         graded = [
             reward for reward in scored if any(one.earned is not None for one in reward.tasks[task].kinds.values())
@@ -43,8 +43,9 @@ def told(preview: Preview, *, colour: bool) -> Iterator[str]:
             yield from _table("earned", task, graded, width, lambda found: _number(found.earned))
             yield ""
     yield from _wrapped(
-        "AUC: how often a true answer scores above a wrong one, over all pairs of items, ties half. 1 = always, 0.5 = cannot "
-        f"tell, below = prefers the wrong one; ! marks less than {FOOLED_BELOW:g}: this kind of answer fools the reward."
+        "wins: how often the true answer scores above the wrong one to the same prompt, ties half: what GRPO compares. 1 = "
+        f"always, 0.5 = cannot tell, below = prefers the wrong one; ! marks less than {FOOLED_BELOW:g}: this kind of answer "
+        "fools the reward. The files hold the AUC too, over answers to different prompts."
     )
     yield from _wrapped(
         "earned: what a wrong answer still gets on average, on a scale from 0 (a title of another category) to 1 (the true "
@@ -70,15 +71,14 @@ def _table(
         yield f"{reward.name:<{width}} {weight}" + " ".join(cell(found[kind]) for kind in SHORT).rstrip()
 
 
-def _auc(found: Separation, *, colour: bool) -> str:
-    if found.auc is None:
+def _wins(found: Separation, *, colour: bool) -> str:
+    if found.wins is None:
         return _number(None)
-    fooled = found.auc < FOOLED_BELOW
     # Rounded down: 1.00 is said of a reward without a single exception only.
-    text = f"{rounded_down(found.auc):>8.2f}{'!' if fooled else ' '}"
-    if not colour or FOOLED_BELOW <= found.auc < 0.95:
+    text = f"{rounded_down(found.wins):>8.2f}{'!' if found.fools else ' '}"
+    if not colour or FOOLED_BELOW <= found.wins < 0.95:
         return text
-    return f"{_RED if fooled else _GREEN}{text}{_PLAIN}"
+    return f"{_RED if found.fools else _GREEN}{text}{_PLAIN}"
 
 
 def _number(value: float | None) -> str:

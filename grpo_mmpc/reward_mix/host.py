@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -104,11 +104,11 @@ class RewardHost:
         futures: dict[str, Future[Any] | RewardError] = {}
         for name, columns in batches.items():
             worker = self._workers[name]
-            # Rewards that are still preparing are waited for; one that hung in an earlier batch is not asked again.
+            # Each gets lists of its own, which it may empty. Rewards that are still preparing are waited for; one that hung in an earlier batch is not asked again.
             if worker.hung:
                 futures[name] = RewardError("is still busy with an earlier batch")
             else:
-                futures[name] = worker.submit("score", columns)
+                futures[name] = worker.submit("score", {key: list(column) for key, column in columns.items()})
         found: dict[str, Scores] = {}
         for name, columns in batches.items():
             expected = len(columns["completions"])
@@ -152,7 +152,7 @@ class RewardHost:
             return nothing, expected, error
         try:
             return checked_scores(scores, expected=expected)
-        except (RewardError, TypeError, ValueError) as error:
+        except (RewardError, TypeError, ValueError, OverflowError) as error:
             return nothing, expected, error
 
     def _fail(self, name: str, problem: Exception, count: int) -> None:
@@ -208,7 +208,8 @@ def checked_scores(scores: Any, *, expected: int) -> tuple[list[float | None], i
     Raises:
         RewardError: Not a sequence of ``expected`` numbers.
     """
-    if isinstance(scores, str | bytes) or not isinstance(scores, Iterable):
+    # Of a mapping the keys would be taken for scores; a set has no order.
+    if isinstance(scores, str | bytes | Mapping | Set) or not isinstance(scores, Iterable):
         raise RewardError(f"returned {type(scores).__name__}, expected a list of {expected} numbers or None")
     scores = list(scores)
     if len(scores) != expected:

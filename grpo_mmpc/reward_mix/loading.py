@@ -4,10 +4,12 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 
@@ -135,16 +137,23 @@ def build_reward(spec: RewardSpec) -> LoadedReward:
         fn = factory(**spec.kwargs)
     except (TypeError, ValueError, GrpoMmpcError) as error:
         raise RewardError(f"reward {spec.name!r} refuses its kwargs {spec.kwargs}: {error}") from error
+    except Exception as error:  # a user's factory may fail in any way
+        raise RewardError(f"reward {spec.name!r}: its factory failed: {type(error).__name__}: {error}") from error
     if not callable(fn):
         raise RewardError(f"reward {spec.name!r}: the factory returned {type(fn).__name__}, expected a function")
-    can_score = tuple(getattr(fn, "tasks", tuple(TASKS)))
+    can_score = getattr(fn, "tasks", tuple(TASKS))
+    if isinstance(can_score, str) or not set(can_score) <= set(TASKS):
+        raise RewardError(f"reward {spec.name!r}: tasks is {can_score!r}, expected a tuple out of {', '.join(TASKS)}")
+    worst_score = getattr(fn, "worst_score", 0.0)
+    if not isinstance(worst_score, Real) or not math.isfinite(worst_score):
+        raise RewardError(f"reward {spec.name!r}: worst_score is {worst_score!r}, expected a finite number")
     tasks = tuple(task for task in (spec.tasks or can_score) if task in can_score)
     return LoadedReward(
         name=reward_key(spec),
         weight=spec.weight,
         fn=fn,
         tasks=tasks,
-        worst_score=float(getattr(fn, "worst_score", 0.0)),
+        worst_score=float(worst_score),
         spec=spec,
     )
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from grpo_mmpc.config import RewardSpec
+from grpo_mmpc.errors import RewardError
 from grpo_mmpc.reward_mix.host import RewardHost, Scores
-from grpo_mmpc.reward_mix.loading import LoadedReward, build_reward
+from grpo_mmpc.reward_mix.loading import LoadedReward, build_reward, reward_key
 from grpo_mmpc.reward_mix.transforms import Transformer, weight_at
 from grpo_mmpc.tasks import TASKS
 
@@ -85,6 +86,30 @@ class RewardMix:
             RewardError: A factory cannot be found or refuses its kwargs.
         """
         return cls([build_reward(spec) for spec in specs], **options)
+
+    @classmethod
+    def of_recorded(cls, specs: Sequence[RewardSpec]) -> "RewardMix":
+        """For values that are known already: transforms, weights and names of a mix whose rewards are not even built.
+
+        They may be gone since, or need encoders that are not here. ``score`` fails; ``values_of`` and ``weights_at`` work.
+        """
+
+        def absent(**columns: Any) -> list[float | None]:
+            raise RewardError("a recorded reward scores nothing")
+
+        return cls(
+            [
+                LoadedReward(
+                    name=reward_key(spec),
+                    weight=spec.weight,
+                    fn=absent,
+                    tasks=tuple(spec.tasks or TASKS),
+                    worst_score=0.0,
+                    spec=spec,
+                )
+                for spec in specs
+            ]
+        )
 
     @property
     def weights(self) -> list[float]:

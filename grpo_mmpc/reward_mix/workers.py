@@ -1,5 +1,6 @@
 """Where a reward runs: in a thread of this process, or in a process of its own."""
 
+import atexit
 import multiprocessing
 import os
 import queue
@@ -7,14 +8,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future, wait
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import RewardError
+
+_ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 def call(fn: Callable[..., Any], action: str, payload: Any) -> Any:
@@ -150,6 +154,7 @@ class IsolatedWorker:
     def close(self) -> None:
         """Kill the process."""
         if self._process is not None:
+            atexit.unregister(self._process.kill)
             self._process.kill()
             self._process.join()
 
@@ -162,12 +167,22 @@ class IsolatedWorker:
         return self._ask(action, payload)
 
     def _start(self) -> None:
+        self.close()
         context = multiprocessing.get_context("spawn")  # a fork would copy CUDA contexts and locks
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve, args=(self._spec.model_dump(), theirs, os.getpid(), cuda_device()), daemon=True
         )
-        self._process.start()
+        # It inherits the mask, so that no signal ends it before it has said what it does about them; the tracker is started
+        # first, because starting it clears the mask.
+        resource_tracker.ensure_running()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # Before multiprocessing's own: that one asks by SIGTERM, and waits forever.
+        atexit.register(self._process.kill)
         theirs.close()
         self._resident = 0
 
@@ -186,7 +201,13 @@ class IsolatedWorker:
 
 def _serve(spec: dict[str, Any], connection: Connection, parent: int, device: int | None) -> None:
     """The isolated process: answers actions until its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides what it means
+    # Ctrl-C, timeout, Slurm and containers reach all processes; the parent decides what it means, and may need a reward for
+    # the step that it finishes before it saves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(
+        signal.SIGTERM, lambda *_: None
+    )  # not ignored: what a reward starts would inherit that, and never end
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     from grpo_mmpc.reward_mix.loading import build_reward  # here, so that the parent's copy is not imported in a cycle
 
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -206,7 +227,9 @@ def _serve(spec: dict[str, Any], connection: Connection, parent: int, device: in
             if fn is None:
                 raise RewardError(broken)
             result = call(fn, action, payload)
-            answer = (list(result) if action == "score" and result is not None else None, None)
+            # A list of a mapping or a set would hide from the parent that it is none, which it refuses.
+            as_it_is = result is None or isinstance(result, str | bytes | Mapping | Set)
+            answer = ((result if as_it_is else list(result)) if action == "score" else None, None)
         except Exception as error:  # told to the parent, which knows the policy
             answer = (None, f"{type(error).__name__}: {error}")
         try:

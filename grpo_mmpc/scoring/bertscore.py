@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
-from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, scoring, shared
+from grpo_mmpc.scoring.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, scoring, shared
 from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
 from grpo_mmpc.scoring.texts import TextEncodings
 
@@ -219,21 +219,46 @@ class BertScoreEncoder:
 
 
 def _load(folder: str, num_layers: int) -> tuple[Any, Any]:
-    from bert_score.utils import get_model, get_tokenizer  # heavy: imported on use
-    from transformers import AutoConfig
+    from bert_score.utils import get_tokenizer  # heavy: imported on use
+    from transformers import AutoModel
 
-    config = AutoConfig.from_pretrained(folder)
-    if "t5" in folder and "t5" not in config.model_type:
-        # bert-score goes by the name: it would build a T5 with random weights from this folder.
-        raise ScoringError(f"BERTScore: bert-score takes any path with 't5' in it for a T5 model; rename {folder}")
-    try:
-        model = get_model(folder, num_layers)
-    except AssertionError as error:
-        raise ScoringError(f"BERTScore: num_layers={num_layers} is too many for {folder}: {error}") from error
+    model = first_layers(AutoModel.from_pretrained(folder, dtype=LOADED_AS), num_layers)
     tokenizer = get_tokenizer(folder)
     if tokenizer.model_max_length > 1_000_000:  # some tokenizers state no limit; the models have one all the same
-        tokenizer.model_max_length = min(getattr(config, "max_position_embeddings", None) or 512, 512)
+        tokenizer.model_max_length = min(getattr(model.config, "max_position_embeddings", None) or 512, 512)
     return model, tokenizer
+
+
+def first_layers(model: Any, num_layers: int) -> Any:
+    """The encoder of a model up to a layer, as ``bert_score.utils.get_model`` cuts it.
+
+    That function also loads the model, in the precision of its files: see ``LOADED_AS``.
+
+    Raises:
+        ScoringError: It has fewer layers, or they are not where they were looked for.
+    """
+    if hasattr(model, "decoder") and hasattr(model, "encoder"):  # BART, T5
+        model = model.encoder
+    inner = getattr(model, "encoder", None) or getattr(model, "transformer", None) or model
+    if hasattr(model, "n_layers"):  # XLM counts its layers as it runs
+        owner, name = model, "n_layers"
+    elif hasattr(inner, "albert_layer_groups"):  # ALBERT runs the same layer again
+        owner, name = inner.config, "num_hidden_layers"
+    else:
+        owner, name = inner, next((name for name in ("layer", "layers", "block") if hasattr(inner, name)), "")
+    if not name:
+        raise ScoringError(
+            f"BERTScore: {type(model).__name__} keeps its layers where bert-score does not look for them; "
+            "use an encoder such as roberta-large"
+        )
+    layers = getattr(owner, name)
+    total = layers if isinstance(layers, int) else len(layers)
+    if num_layers > total:
+        raise ScoringError(
+            f"BERTScore: num_layers={num_layers} is too many for {type(model).__name__}, which has {total}"
+        )
+    setattr(owner, name, num_layers if isinstance(layers, int) else layers[:num_layers])
+    return model
 
 
 def read_baseline(*, model: str, num_layers: int) -> list[float] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.metrics.image import ImageSource
 from grpo_mmpc.scoring.images import ImageEncodings, unit_cosine, unit_rows
-from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.scoring.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
 from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
 from grpo_mmpc.scoring.texts import TextEncodings
 
@@ -145,7 +145,7 @@ def _load(folder: str) -> tuple[Any, Any, Any]:
 
     # The Pillow processor, because scores must not depend on whether torchvision happens to be installed.
     return (
-        CLIPModel.from_pretrained(folder),
+        CLIPModel.from_pretrained(folder, dtype=LOADED_AS),
         AutoTokenizer.from_pretrained(folder),
         CLIPImageProcessorPil.from_pretrained(folder),
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.metrics.image import ImageSource, letterbox
 from grpo_mmpc.scoring.images import ImageEncodings, unit_rows
-from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.scoring.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
 from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
 
 if TYPE_CHECKING:
@@ -82,4 +82,4 @@ def _load(model: str) -> tuple[Any, Any]:
     from transformers import BitImageProcessorPil, Dinov2Model  # heavy: imported on use
 
     # The Pillow processor, because scores must not depend on whether torchvision happens to be installed.
-    return Dinov2Model.from_pretrained(model), BitImageProcessorPil.from_pretrained(model)
+    return Dinov2Model.from_pretrained(model, dtype=LOADED_AS), BitImageProcessorPil.from_pretrained(model)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DTYPES = ("float32", "bfloat16", "float16")
+LOADED_AS = "float32"
+"""``dtype`` of every ``from_pretrained``; ``frozen`` converts afterwards. Without it Transformers takes the precision of the
+files, and makes that torch's default for all threads while it loads: a trainer that generates in another one would get half
+precision tensors. Widening is exact, so values are those of the files."""
 _FSDP_SWITCH = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 
 

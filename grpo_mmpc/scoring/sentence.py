@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.errors import ScoringError
-from grpo_mmpc.scoring.loading import frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.scoring.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
 from grpo_mmpc.scoring.store import EncodingStore, encoder_identity, encoding_store
 from grpo_mmpc.scoring.texts import TextEncodings
 
@@ -107,7 +107,7 @@ def _load(folder: str) -> tuple[Any, Any, int]:
     pooling = _side_file(folder, "1_Pooling/config.json")
     if pooling and not pooling.get("pooling_mode_mean_tokens", pooling.get("pooling_mode") == "mean"):
         raise ScoringError(f"sentence encoder: {folder} does not pool by the mean of its tokens; use a model that does")
-    model = AutoModel.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=LOADED_AS)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     limits = (
         _side_file(folder, "sentence_bert_config.json").get("max_seq_length"),

@@ -1,5 +1,6 @@
 """Controls: what answers without a policy, and a policy without its picture."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from grpo_mmpc import evaluate
 from grpo_mmpc.catalogue import load_catalogue
-from grpo_mmpc.config import EvaluationSection
+from grpo_mmpc.config import EvaluationSection, RunConfig
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluate import Evaluating, RunData
 from grpo_mmpc.evaluation.controls import CONTROLS, another_row, changed_rows, known_answers
 from grpo_mmpc.evaluation.runner import Scorers
 from grpo_mmpc.prompts import prompt_rows
@@ -127,3 +130,58 @@ def test_a_control_without_its_encoder_says_what_is_missing_and_why(name, scorer
     scorers = Scorers(missing={scorer: "switched off in the recipe"})
     with pytest.raises(EvaluationError, match=f"control {name} needs {scorer}: switched off in the recipe"):
         known_answers(name, [row("1", "north")], pool=list, scorers=scorers)
+
+
+class Policy:
+    """Always says the same, and counts how often it is asked."""
+
+    rows_at_once = 100
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def generate(self, rows, sampling) -> list[str]:
+        self.asked += len(rows)
+        return [TASKS[r.task].answer("red bag") for r in rows]
+
+
+@pytest.fixture
+def controls_of(small_catalogue, tmp_path, monkeypatch):
+    """A function that runs two controls on a policy, and says what it was asked and what was said."""
+    monkeypatch.setattr(evaluate, "load_scorers", lambda config: Scorers())
+
+    def run(name: str, policy: str, **changes) -> tuple[int, list[str]]:
+        settings = {"controls": ["blank_image", "other_title"], "max_items": 3, **changes}
+        config = RunConfig.model_validate(
+            {
+                "run_dir": str(tmp_path),
+                "model": {"name_or_path": "nano:qwen2_5_vl"},
+                "adapter": {"r": 2},
+                "data": {"catalogue": str(small_catalogue), "held_out": 0.2},
+                "rewards": {"mix": [{"name": "bleu", "weight": 1.0}]},
+                "evaluation": settings,
+            }
+        )
+        data, engine = RunData(config), Policy()
+        said: list[str] = []
+        evaluation = Evaluating(config, data, evaluate.build_suite(config, data), evaluations=tmp_path)
+        monkeypatch.setattr(evaluation, "_say", said.append)
+        evaluation.run_controls(lambda: nullcontext(engine), name=name, policy=policy)
+        return engine.asked, [line for line in said if "already" in line]
+
+    return run
+
+
+def test_controls_of_the_final_policy_are_not_measured_again_under_the_name_of_its_checkpoint(controls_of, tmp_path):
+    assert controls_of("final", "the weights") == (3, [])
+    again = ["control-blank_image-checkpoint-80: already evaluated as control-blank_image-final"]
+    assert controls_of("checkpoint-80", "the weights") == (0, again)
+    assert not (tmp_path / "control-blank_image-checkpoint-80").exists()
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes"), [("other weights", {}), ("the weights", {"max_tokens": {"image_to_text": 7}})]
+)
+def test_controls_of_another_policy_or_with_other_settings_are_measured(controls_of, policy, changes):
+    controls_of("final", "the weights")
+    assert controls_of("checkpoint-80", policy, **changes) == (3, [])

@@ -217,6 +217,20 @@ def test_files_are_taken_in_the_order_of_steps_and_batches(tmp_path):
     assert [file.name for file in rollout_files(tmp_path)] == names
 
 
+def test_rewards_of_the_old_mix_are_not_built_to_score_another(run, mix, tmp_path, capsys):
+    """The file of a reward may be gone, or its encoder: what it said was recorded."""
+    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    for spec in config["rewards"]["mix"]:
+        spec["name"] = spec["name"].replace(str(OWN), str(tmp_path / "gone.py"))
+    (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    assert main(["rescore", str(run), "--mix", mix(same_for_all=0.1, json_format=1.0)]) == 0
+    said = capsys.readouterr().out
+    assert "own rewards recomputed equal: yes (json_format)" in said
+    assert "own advantages recomputed equal: yes" in said
+    assert {"old_reward/letters", "reward/same_for_all"} <= set(rows_of(run / "rescored/other")[0])
+    assert "no such file" in error([str(run)], capsys)  # the whole mix again cannot do without it
+
+
 def error(words: list[str], capsys) -> str:
     assert main(["rescore", *words]) == 2
     return capsys.readouterr().err

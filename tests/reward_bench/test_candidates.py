@@ -7,7 +7,8 @@ import pytest
 
 from grpo_mmpc.reward_bench.candidates import KINDS, TitlePool, candidates, shuffled
 from grpo_mmpc.reward_bench.measures import auc, win_rate
-from grpo_mmpc.reward_bench.results import task_result
+from grpo_mmpc.reward_bench.results import Preview, RewardResult, task_result
+from grpo_mmpc.reward_bench.text import SHORT, told
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
 
@@ -143,3 +144,39 @@ def test_what_a_wrong_answer_earns_lies_between_an_unrelated_title_and_the_true_
     assert found["truncated"].earned == pytest.approx((0.5 - 0.1) / (0.9 - 0.1))
     assert found["empty"].earned == pytest.approx(-0.125)
     assert all(kind.earned is None for kind in task_result(ones, [1.0] * len(ones)).kinds.values())
+
+
+def told_of(gold: list[float], truncated: list[float]) -> str:
+    """The row of halved titles' wins and marks in the terminal's table."""
+    rows = [row(item=str(i)) for i in range(len(gold))]
+    ones = candidates(rows, TitlePool(TITLES), seed=0)
+    values = {"gold": gold, "truncated": truncated}
+    scores = [values.get(one.kind, [-1.0] * len(gold))[int(one.item_id)] for one in ones]
+    reward = RewardResult(
+        name="mine",
+        weight=None,
+        tasks={"image_to_text": task_result(ones, scores)},
+        value_range=None,
+        timing=None,
+        deterministic=None,
+    )
+    shown = Preview(
+        catalogue="c", items=len(gold), seed=0, command="", rewards=[reward], examples={"image_to_text": {"gold": "g"}}
+    )
+    lines = list(told(shown, colour=False))
+    table = next(i for i, line in enumerate(lines) if line.startswith("wins "))
+    return lines[table + 1].split()[1 + list(SHORT).index("truncated")]
+
+
+def test_a_mark_means_that_the_true_answer_loses_within_prompts_as_grpo_compares():
+    # Every prompt's true answer wins by a hair. Over all pairs only 21 of 36 are won (AUC 0.58): prompts differ more.
+    gold = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    halves = [value - 0.5 for value in gold]
+    assert auc(gold, halves) == pytest.approx(21 / 36)
+    assert told_of(gold, halves) == "1.00"
+    # Two of three prompts are lost, though 6 of 9 pairs are won (AUC 0.67).
+    gold, halves = [5.0, 3.0, 10.0], [6.0, 4.0, 0.0]
+    assert auc(gold, halves) == pytest.approx(6 / 9)
+    assert told_of(gold, halves) == "0.33!"
+    # Three of five are enough.
+    assert told_of([1.0] * 5, [0.0, 0.0, 0.0, 2.0, 2.0]) == "0.60"

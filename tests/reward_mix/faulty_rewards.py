@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import subprocess
 import sys
 import time
 
@@ -85,3 +86,47 @@ def slow_to_prepare(*, seconds: float = 60.0):
 
     score.prepare = lambda **columns: time.sleep(seconds)
     return score
+
+
+def with_helper():
+    """Exit status of a helper that it starts and ends."""
+
+    def score(*, predictions, **columns):
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(20)"])
+        helper.terminate()
+        return [float(helper.wait(timeout=30))] * len(predictions)
+
+    return score
+
+
+def returning(*, what: str):
+    """The right numbers in the wrong shape, or numbers that are none."""
+
+    def score(*, predictions, **columns):
+        if what == "dict":
+            return dict.fromkeys(range(len(predictions)), 1.0)
+        return set(range(len(predictions))) if what == "set" else [10**400] * len(predictions)
+
+    return score
+
+
+def emptying():
+    def score(*, predictions, completions, **columns):
+        scores = [float(len(predictions.pop())) for _ in completions]
+        completions.clear()
+        return scores[::-1]
+
+    return score
+
+
+def declaring(**attributes):
+    def score(*, predictions, **columns):
+        return [1.0] * len(predictions)
+
+    for name, value in attributes.items():
+        setattr(score, name, float(value) if value == "nan" else value)
+    return score
+
+
+def failing_factory():
+    raise RuntimeError("no GPU here")

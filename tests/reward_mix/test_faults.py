@@ -4,6 +4,8 @@ import dataclasses
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -184,14 +186,50 @@ def test_a_process_that_is_killed_while_it_prepares_does_not_begin_what_was_queu
     assert time.monotonic() - start < 15
 
 
-def test_ctrl_c_does_not_reach_the_process_of_an_isolated_reward(mixes):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_do_not_reach_the_process_of_an_isolated_reward(mixes, number):
+    """The trainer finishes its step before it saves, and needs the reward for that."""
     mix = mixes("hanging", isolated=True, kwargs={"seconds": 2.0})
     mix.score(**batch("kettle"))
     process = mix._host._workers["hanging"]._process
-    timer = threading.Timer(0.5, os.kill, (process.pid, signal.SIGINT))
+    timer = threading.Timer(0.5, os.kill, (process.pid, number))
     timer.start()
     assert mix.score(**batch("hang")).raw["hanging"] == [1.0]
     assert process.is_alive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_does_not_end_the_process_of_an_isolated_reward_while_it_starts(mixes, number):
+    mix = mixes("dying", isolated=True)
+    worker = mix._host._workers["dying"]
+    found = {}
+    scoring = threading.Thread(target=lambda: found.update(mix.score(**batch("kettle")).raw))
+    scoring.start()
+    while worker._process is None or worker._process.pid is None:
+        time.sleep(0.001)
+    os.kill(worker._process.pid, number)
+    scoring.join()
+    assert found["dying"] == [1.0]
+
+
+def test_what_an_isolated_reward_starts_can_be_ended_as_usual(mixes):
+    assert mixes("with_helper", isolated=True).score(**batch("kettle")).raw["with_helper"] == [-signal.SIGTERM]
+
+
+def test_a_program_that_forgets_to_close_its_mix_ends_all_the_same(tmp_path):
+    script = tmp_path / "forgetful.py"
+    script.write_text(
+        "import sys\n"
+        "from grpo_mmpc.config import RewardSpec\n"
+        "from grpo_mmpc.reward_mix import RewardMix\n"
+        "if __name__ == '__main__':\n"
+        f"    sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "    from test_faults import batch\n"
+        f"    spec = RewardSpec(name={f'{FAULTY}:dying'!r}, weight=1.0, isolated=True)\n"
+        "    print(RewardMix.from_specs([spec]).score(**batch('kettle')).raw)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("{'dying': [1.0]}\n", 0), done.stderr
 
 
 def test_pictures_in_prompts_do_not_travel_to_a_process():
@@ -202,3 +240,41 @@ def test_pictures_in_prompts_do_not_travel_to_a_process():
         "tasks": ["t"],
     }
     assert "image" in prompts[0][0]["content"][0]
+
+
+@ISOLATED
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("dict", "returned dict, expected a list of 2 numbers or None"),
+        ("set", "returned set, expected a list of 2 numbers or None"),
+        ("huge", "int too large to convert to float"),
+    ],
+)
+def test_what_only_looks_like_scores_is_unscored(mixes, isolated, what, said, caplog):
+    mix = mixes("returning", isolated=isolated, kwargs={"what": what})
+    assert mix.score(**batch("kettle", "pan")).raw == {"returning": [None, None], "json_format": [1.0, 1.0]}
+    assert said in caplog.text
+
+
+def test_a_reward_may_empty_the_lists_that_it_gets(mixes):
+    assert mixes("emptying", on_error="raise").score(**batch("kettle", "pan")).raw["emptying"] == [6.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"tasks": "image_to_text"}, "tasks is 'image_to_text', expected a tuple out of image_to_text, text_to_image"),
+        ({"tasks": ["image2text"]}, r"tasks is \['image2text'\], expected a tuple"),
+        ({"worst_score": "bad"}, "worst_score is 'bad', expected a finite number"),
+        ({"worst_score": "nan"}, "worst_score is nan, expected a finite number"),
+    ],
+)
+def test_a_declaration_that_makes_no_sense_is_refused_before_the_run(mixes, declared, said):
+    with pytest.raises(RewardError, match=f"declaring': {said}"):
+        mixes("declaring", kwargs=declared)
+
+
+def test_a_factory_that_fails_is_named(mixes):
+    with pytest.raises(RewardError, match="failing_factory': its factory failed: RuntimeError: no GPU here"):
+        mixes("failing_factory")

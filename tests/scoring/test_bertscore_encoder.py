@@ -8,7 +8,14 @@ import pytest
 from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
-from grpo_mmpc.scoring.bertscore import KNOWN_LAYERS, BertScoreEncoder, bertscore_encoder, pick_layers, read_baseline
+from grpo_mmpc.scoring.bertscore import (
+    KNOWN_LAYERS,
+    BertScoreEncoder,
+    bertscore_encoder,
+    first_layers,
+    pick_layers,
+    read_baseline,
+)
 
 PAIRS = [
     ("Acme Cotton Tote Bag, Red", "Acme Cotton Tote Bag, Striped Blue, Large, Pack of 2"),
@@ -217,11 +224,54 @@ def test_an_absent_model_is_named_with_what_to_do(tmp_path: Path) -> None:
         BertScoreEncoder(model=str(tmp_path), num_layers=2)
 
 
-def test_a_folder_that_bert_score_would_mistake_for_a_t5_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "at5models"
+def test_a_folder_is_no_t5_because_of_its_name(tmp_path: Path, encoder: BertScoreEncoder) -> None:
+    folder = tmp_path / "at5models"  # bert-score would load a T5 with random weights
     folder.symlink_to(resolve_model("nano:minilm"), target_is_directory=True)
-    with pytest.raises(ScoringError, match="rename"):
-        BertScoreEncoder(model=str(folder), num_layers=2)
+    pair = {"predictions": ["red bag"], "references": ["blue bag"]}
+    assert BertScoreEncoder(model=str(folder), num_layers=6).score(**pair) == encoder.score(**pair)
+
+
+SMALL = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 8}
+ENCODERS = {
+    "bert": SMALL,
+    "roberta": SMALL | {"max_position_embeddings": 40},
+    "deberta-v2": SMALL,
+    "albert": SMALL | {"embedding_size": 8},
+    "distilbert": {"vocab_size": 50, "dim": 8, "hidden_dim": 8, "n_layers": 3, "n_heads": 2},
+    "xlnet": {"vocab_size": 50, "d_model": 8, "n_layer": 3, "n_head": 2, "d_inner": 8},
+    "xlm": {"vocab_size": 50, "emb_dim": 8, "n_layers": 3, "n_heads": 2, "n_langs": 1},
+    "bart": {
+        **{"vocab_size": 50, "d_model": 8, "encoder_layers": 3, "decoder_layers": 1, "encoder_ffn_dim": 8},
+        **{"decoder_ffn_dim": 8, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
+    },
+    "t5": {"vocab_size": 50, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 3, "num_heads": 2},
+}
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_layers_are_cut_where_bert_score_cuts_them(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from bert_score.utils import get_model
+    from transformers import AutoConfig, AutoModel
+
+    monkeypatch.chdir(tmp_path)  # "t5" in an absolute path is what bert-score takes for a T5
+    folder = family
+    AutoModel.from_config(AutoConfig.for_model(family, **ENCODERS[family])).save_pretrained(folder)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    for num_layers in (1, 2, 3):
+        with torch.no_grad():
+            ours, theirs = (
+                model.eval()(ids, attention_mask=torch.ones_like(ids))[0]
+                for model in (
+                    first_layers(AutoModel.from_pretrained(folder), num_layers),
+                    get_model(folder, num_layers),
+                )
+            )
+        assert torch.equal(ours, theirs)
+    with pytest.raises(ScoringError, match=r"num_layers=4 is too many for \w+, which has 3"):
+        first_layers(AutoModel.from_pretrained(folder), 4)
 
 
 def test_uneven_lists_are_refused(encoder: BertScoreEncoder) -> None:

@@ -1,12 +1,22 @@
 """Encoders load complete and unsharded while the trainer shards its own model (EasyR1#213, verl#1056, ms-swift#4580)."""
 
 import os
+import shutil
 import weakref
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
+from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import ScoringError
+from grpo_mmpc.scoring.bertscore import BertScoreEncoder
+from grpo_mmpc.scoring.clip import ClipEncoder
+from grpo_mmpc.scoring.dinov2 import DinoEncoder
 from grpo_mmpc.scoring.loading import frozen, pick_device, whole_weights
 from grpo_mmpc.scoring.sentence import SentenceEncoder
 
@@ -86,3 +96,62 @@ def test_an_impossible_device_is_refused() -> None:
     assert pick_device("cpu") == "cpu"
     with pytest.raises(ScoringError, match="not a torch device"):
         pick_device("gpu0")
+
+
+def _half_minilm(folder: Path) -> str:
+    from transformers import AutoModel, AutoTokenizer
+
+    model = resolve_model("nano:minilm")
+    AutoModel.from_pretrained(model, dtype="float16").save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return str(folder)
+
+
+def _half_clip(folder: Path) -> str:
+    from transformers import CLIPModel
+
+    model = shutil.copytree(resolve_model("nano:clip"), folder)
+    CLIPModel.from_pretrained(model, dtype="float16").save_pretrained(model)
+    return str(model)
+
+
+def _half_dino(folder: Path) -> str:
+    from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+
+    config = Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    Dinov2Model(config).half().save_pretrained(folder)
+    BitImageProcessorPil().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("encoder", "saved"),
+    [
+        (SentenceEncoder, _half_minilm),
+        (partial(BertScoreEncoder, num_layers=2), _half_minilm),
+        (ClipEncoder, _half_clip),
+        (DinoEncoder, _half_dino),
+    ],
+    ids=["sentence", "bertscore", "clip", "dinov2"],
+)
+def test_what_other_threads_build_while_an_encoder_loads_keeps_its_precision(
+    encoder: Callable[..., Any],
+    saved: Callable[[Path], str],
+    dtype: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    folder = saved(tmp_path / "half")
+    defaults = []
+    monkeypatch.setattr(torch, "set_default_dtype", defaults.append)
+    loaded = encoder(model=folder, dtype=dtype)._model
+    assert set(defaults) <= {torch.float32}
+    stored = load_file(f"{folder}/model.safetensors")
+    weights = loaded.state_dict()
+    assert weights.keys() & stored.keys()
+    for name in weights.keys() & stored.keys():
+        assert weights[name].dtype in (getattr(torch, dtype), torch.int64)
+        assert torch.equal(weights[name], stored[name].to(weights[name].dtype))
