@@ -29,7 +29,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.cpu_compat import ensure_importable
+# Python puts a script's folder first on the path, where benchmarks/rewards.py would hide the package of rewards.
+sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+from grpo_mmpc.cpu_compat import ensure_importable  # noqa: E402
 
 ensure_importable()  # before anything imports transformers' models
 
@@ -66,6 +69,26 @@ KWARGS = {
     "clip_similarity": {"model": "nano:clip", "floor": -1.0},
 }
 TOLERANCE = 1e-4
+RECIPES = {"qwen2_5_vl": "qwen2_5_vl_3b", "gemma3": "gemma3_4b"}
+"""Model type -> the recipe of a real-size step."""
+IMAGES = {
+    # 256 image tokens for every picture: a photo of 448 x 448 pixels, and what Gemma-3 makes of any.
+    "qwen2_5_vl": {"min_pixels": 200704, "max_pixels": 200704},
+    "gemma3": {"size": {"height": 896, "width": 896}, "image_seq_length": 256},
+}
+SPECIAL_TOKENS = {
+    "qwen2_5_vl": {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    },
+    "gemma3": {
+        "image_token_index": "<image_soft_token>",
+        "boi_token_index": "<start_of_image>",
+        "eoi_token_index": "<end_of_image>",
+    },
+}
 
 
 # ---- the plain script ------------------------------------------------------------------------------------------------
@@ -367,13 +390,31 @@ def compare(*, repeats: int, steps: int, batch: int | None) -> dict[str, Any]:
     return {"results": results, "figures": figures, "checks": checks}
 
 
+def random_model(fields: dict[str, Any], processor: Any, *, dtype: torch.dtype, device: str) -> Any:
+    """A model of a real configuration with random weights, whose special tokens are those of the processor.
+
+    Args:
+        fields: Of the model's ``config.json``.
+        processor: With a smaller vocabulary than the model's.
+        dtype: Of the weights.
+        device: Where they are drawn; nothing as large is made elsewhere first.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.for_model(**fields)
+    for token, text in SPECIAL_TOKENS[fields["model_type"]].items():
+        setattr(config, token, processor.tokenizer.convert_tokens_to_ids(text))
+    with torch.device(device):
+        return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="sdpa")
+
+
 def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
     """Time, tokens and memory of our step on a randomly initialised model of a real configuration.
 
     The tokenizer is the nano one, so nearly every sampled token lies outside it and completions run to their limit: the
     longest, and always the same, amount of work. Every completion is malformed, so encoders are not part of this time.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText, PrinterCallback
+    from transformers import PrinterCallback
 
     from grpo_mmpc.training.recorder import RolloutRecorder
     from grpo_mmpc.training.trainer import RecordingGRPOTrainer
@@ -385,33 +426,27 @@ def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         config = load_recipe(
             [
-                str(ROOT / "recipes/qwen2_5_vl_3b.yaml"),
+                str(ROOT / f"recipes/{RECIPES[fields['model_type']]}.yaml"),
                 "data.catalogue=nano:catalogue",
                 f"run_dir={scratch}",
                 "rewards.mix=[{name: bleu, weight: 0.9}, {name: json_format, weight: 0.1}]",
                 f"trainer.max_steps={1 + steps}",
                 "trainer.save_strategy='no'",
                 "trainer.report_to=none",
-                # 256 image tokens for every picture, as a photo of 448 x 448 pixels has.
-                "model.name_or_path=nano:qwen2_5_vl",
-                "model.processor_kwargs={min_pixels: 200704, max_pixels: 200704}",
+                "rollout.backend=transformers",
+                f"model.name_or_path=nano:{fields['model_type']}",
+                f"model.processor_kwargs={json.dumps(IMAGES[fields['model_type']])}",
                 *([] if on_gpu else ["trainer.use_cpu=true", "trainer.bf16=false"]),
             ]
         )
         data = RunData(config)
         processor = load_processor(config.model)
         set_seed(config.seed)
-        with torch.device("cuda" if on_gpu else "cpu"):
-            model = AutoModelForImageTextToText.from_config(
-                AutoConfig.for_model(**fields), dtype=dtype, attn_implementation="sdpa"
-            )
-        tokenizer = processor.tokenizer
-        for key in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
-            text = getattr(processor, key.removesuffix("_id"), None) or f"<|{key.removesuffix('_token_id')}|>"
-            setattr(model.config, key, tokenizer.convert_tokens_to_ids(text))
+        model = random_model(fields, processor, dtype=dtype, device="cuda" if on_gpu else "cpu")
+        mix = RewardMix.from_specs(config.rewards.mix)
         trainer = RecordingGRPOTrainer(
             model=model,
-            reward_funcs=RewardMix.from_specs(config.rewards.mix).functions,
+            reward_funcs=mix.functions,
             args=grpo_arguments(config),
             train_dataset=training_dataset(
                 data.catalogue,
@@ -423,6 +458,7 @@ def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
             processing_class=processor,
             peft_config=lora_arguments(config),
             recorder=RolloutRecorder(Path(scratch) / "rollouts"),
+            mix=mix,
         )
         trainer.remove_callback(PrinterCallback)
         clock = StepClock()
