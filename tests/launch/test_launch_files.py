@@ -1,7 +1,9 @@
 """Launch files: Accelerate reads them, knows every option in them, and their commands run what they say."""
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,12 @@ from accelerate import DistributedType
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
+from grpo_mmpc.cli.recipe import load_recipe
+from grpo_mmpc.rollout.serve import shell_command
+
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "launch" / "accelerate").glob("*.yaml"))
+SLURM = sorted((ROOT / "launch" / "slurm").iterdir())
 DISTRIBUTED = {
     "single_gpu": (DistributedType.NO, 1),
     "ddp": (DistributedType.MULTI_GPU, 8),
@@ -24,6 +30,7 @@ DISTRIBUTED = {
 }
 
 each = pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+each_slurm = pytest.mark.parametrize("file", SLURM, ids=lambda path: path.stem)
 
 
 def commands(file: Path) -> list[list[str]]:
@@ -85,6 +92,70 @@ def test_the_command_of_the_header_starts_this_file_on_an_existing_recipe(file):
         assert all("=" in override for override in overrides)
 
 
+@each_slurm
+def test_a_slurm_script_parses_and_its_command_submits_it_with_an_existing_recipe(file):
+    subprocess.run(["bash", "-n", file], check=True)
+    found = re.findall(r"^#   sbatch (.*)$", file.read_text("utf-8"), re.MULTILINE)
+    assert found
+    for command in found:
+        script, recipe, *_ = shlex.split(command)
+        assert script == str(file.relative_to(ROOT))
+        assert (ROOT / recipe).is_file()
+
+
+@each_slurm
+def test_a_slurm_script_asks_for_cores_and_hands_them_to_srun(file):
+    """Slurm gives a task one core unless asked, and srun has not read sbatch's --cpus-per-task since Slurm 22.05."""
+    text = file.read_text("utf-8")
+    assert re.search(r"^#SBATCH --cpus-per-task=\d+$", text, re.MULTILINE)
+    assert re.search(r'^export SRUN_CPUS_PER_TASK="\$SLURM_CPUS_PER_TASK"', text, re.MULTILINE)
+
+
+def run_with_servers(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``train_with_servers.sbatch`` on two nodes of the imagination: ``srun`` prints what it would start."""
+    (folder / "command").write_text(shell_command(load_recipe(arguments), host="127.0.0.1", port=8000))
+    stubs = {
+        "srun": 'printf "%s\\n" "$*"',
+        "scontrol": 'printf "train\\nrollout\\n"',
+        "grpo-mmpc": f"cat {folder}/command",  # what serve --print prints, without its imports
+    }
+    for name, body in stubs.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    slurm = {"SLURM_CPUS_PER_TASK": "64", "SLURM_JOB_NODELIST": "rollout,train"}
+    environment = os.environ | slurm | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    script = ["bash", "launch/slurm/train_with_servers.sbatch", *arguments]
+    return subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "servers"),
+    [
+        ("qwen2_5_vl_7b", {8000 + gpu: f"{gpu}" for gpu in range(8)}),
+        ("qwen2_5_vl_32b", {8000: "0,1,2,3", 8004: "4,5,6,7"}),  # tensor_parallel_size: 4
+    ],
+)
+def test_the_rollout_node_is_divided_into_servers_by_the_recipes_tensor_parallel_size(recipe, servers, tmp_path):
+    done = run_with_servers(tmp_path, f"recipes/{recipe}.yaml", "data.catalogue=nano:catalogue")
+    assert done.returncode == 0, done.stderr
+    started = done.stdout.splitlines()
+    serving = [line for line in started if " grpo-mmpc serve " in line]
+    gpus = {int(line.rpartition("--port ")[2]): re.search(r"CUDA_VISIBLE_DEVICES=(\S+)", line)[1] for line in serving}
+    assert (gpus, len(serving)) == (servers, len(servers))
+    assert all("--nodelist=rollout " in line and "gpu_memory_utilization=0.9 " in line for line in serving)
+    (training,) = set(started) - set(serving)
+    assert "--nodelist=train " in training
+    assert "gpu_memory_utilization" not in training
+    addresses = ", ".join(f"http://rollout:{port}" for port in servers)
+    assert training.endswith(f"rollout.mode=server rollout.servers=[{addresses}]")
+
+
+def test_a_server_larger_than_the_rollout_node_is_refused_before_anything_starts(tmp_path):
+    done = run_with_servers(tmp_path, "recipes/qwen2_5_vl_72b.yaml", "rollout.engine.tensor_parallel_size=16")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "tensor_parallel_size is 16, the rollout node has 8 GPUs" in done.stderr
+
+
 @pytest.mark.parametrize("folder", ["launch/accelerate", "recipes", "recipes/mixes"])
 def test_the_readme_of_a_folder_names_every_file_in_it(folder):
     text = (ROOT / folder.partition("/")[0] / "README.md").read_text("utf-8")
@@ -95,6 +166,6 @@ def test_the_readme_of_a_folder_names_every_file_in_it(folder):
 @pytest.mark.parametrize("page", ["README.md", "launch/README.md", "recipes/README.md", "docs/gpus.md"])
 def test_files_that_a_page_names_in_commands_exist(page):
     text = (ROOT / page).read_text("utf-8")
-    named = set(re.findall(r"\b(?:launch|recipes)/[\w/]+\.(?:yaml|md|py)\b", text))
+    named = set(re.findall(r"\b(?:launch|recipes)/[\w/]+\.(?:yaml|md|py|slurm|sbatch)\b", text))
     assert named
     assert {name for name in named if not (ROOT / name).exists()} <= set()

@@ -267,6 +267,54 @@ def test_a_model_that_no_gpu_holds_is_never_gathered_for_rollouts(recipe):
         assert all(launch_file(c)["deepspeed_config"]["zero_stage"] == 3 for c in commands(recipe))
 
 
+@each_gpu
+def test_a_header_speaks_of_gathered_weights_only_where_rollouts_are_transformers(recipe):
+    """The engine of ``rollout.backend: vllm`` holds weights of its own, and nothing reads ds3_gather_for_generation."""
+    config, text = load_recipe([str(recipe)]), header(recipe)
+    assert config.rollout.backend == "vllm"
+    shared = config.rollout.engine.get("tensor_parallel_size", 1) > 1
+    assert ("share each rollout engine (tensor_parallel_size)" in text) == shared
+    for words in ("ds3_gather_for_generation", "fetches", "puts the weights together"):
+        before, found, _ = text.partition(words)
+        assert not found or "With rollout.backend=transformers" in before
+
+
+@each_gpu
+def test_the_kind_of_gradient_checkpointing_is_left_to_trl_and_transformers(recipe):
+    """TRL forces the reentrant kind under PEFT and ZeRO-3, with a warning if a recipe says otherwise."""
+    trainer = load_recipe([str(recipe)]).trainer
+    assert trainer["gradient_checkpointing"] is True
+    assert "gradient_checkpointing_kwargs" not in trainer
+
+
+def test_transformers_checkpoints_without_reentrance_by_default():
+    """What recipes lean on: the reentrant kind fails under DDP with unused parameters."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from grpo_mmpc.assets import resolve_model
+
+    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(resolve_model("nano:qwen2_5_vl")))
+    model.gradient_checkpointing_enable()
+    functions = [m._gradient_checkpointing_func for m in model.modules() if hasattr(m, "_gradient_checkpointing_func")]
+    assert functions
+    assert all(function.keywords == {"use_reentrant": False} for function in functions)
+
+
+def test_the_page_on_rollouts_states_the_size_of_the_adapters():
+    adapters, shares = {}, []
+    for recipe in GPU_RECIPES:
+        model, _ = on_the_meta_device(recipe.stem)
+        rank = load_recipe([str(recipe)]).adapter["r"]
+        linears = [model.get_submodule(name) for name in adapter_linears(recipe, model)]
+        adapters[recipe.stem] = sum(rank * (x.in_features + x.out_features) for x in linears)  # lora_A and lora_B
+        shares.append(adapters[recipe.stem] / sum(parameter.numel() for parameter in model.parameters()))
+    page = (ROOT / "docs/rollouts.md").read_text("utf-8")
+    for stem in ("qwen2_5_vl_7b", "qwen2_5_vl_72b"):
+        assert f"{adapters[stem] * 4 / 1e6:,.0f} MB" in page  # float32: 4 bytes each
+    smallest, largest = min(shares), 2 * max(shares)  # adapters in bfloat16 like the base model, and in float32
+    assert f"{smallest:.1%} to {largest:.0%} of the base".replace("% to", " to").replace("%", " %") in page
+
+
 @pytest.mark.parametrize("recipe", [path for path in GPU_RECIPES if path.stem.startswith("qwen")], ids=lambda p: p.stem)
 @pytest.mark.parametrize(("size", "tokens"), [((3000, 2000), (450, 512)), ((60, 40), (64, 80))])
 def test_the_pixel_limits_of_a_recipe_bound_the_image_tokens(recipe, size, tokens):
