@@ -97,6 +97,7 @@ def run_benchmark(
                 category.name: {"interactions": asdict(category.counts), "split": asdict(category.statistics)}
                 for category in data.categories
             },
+            "users": len({user for category in data.categories for user in category.split.user_ids}),
             "excluded_categories": data.excluded,
             "cells": len(cells),
             "failures": len(failures),

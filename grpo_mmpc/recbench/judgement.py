@@ -1,26 +1,25 @@
 """Fills against each other: levels, differences to a reference, relative recovery, over users and seeds that were drawn at random.
 
 Every seed's recommender ranks for every user, and all fills see the same users and seeds: a crossed design, see
-``grpo_mmpc.statistics.crossed``. Categories count alike, however few users they have: users are resampled within each, and
-the mean is over categories. So a small category has as much say in the variance as in the mean, and its few users limit
-what is known of it: degrees of freedom are those of a sum of variances (Satterthwaite 1946), not the number of users.
+``grpo_mmpc.statistics.crossed``. Categories count alike, however few users they have: the mean is over categories, and users
+move the mean of each. So a small category has as much say in the variance as in the mean, and its few users limit what is
+known of it: degrees of freedom are those of a sum of variances (Satterthwaite 1946), not the number of users.
+
+What is drawn at random are people. One who buys in several categories is drawn once, with all that they add to the mean of
+categories: as another person in each, they would make intervals too narrow by up to the root of the number of categories.
 """
 
 import zlib
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from grpo_mmpc.recbench.common_cells import CommonCells, Runs
-from grpo_mmpc.statistics.crossed import (
-    Estimate,
-    SeedVariance,
-    estimate,
-    pooled_variance,
-    replicate_values,
-    seed_weights,
-)
+from grpo_mmpc.recbench.records import Ints
+from grpo_mmpc.statistics.bootstrap import bootstrap_sums
+from grpo_mmpc.statistics.crossed import Estimate, SeedVariance, estimate, pooled_variance, seed_weights
 from grpo_mmpc.statistics.verdicts import BETTER, UNSCORED, Floats, holm, min_items, verdict
 
 CONFIDENCE = 0.95
@@ -56,6 +55,21 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgainstFirst:
+    """A completion against the one that was named first: did the second policy do better than the first?"""
+
+    fill: str
+    difference: Estimate
+    question: Hashable
+    """As of ``Judged``: where the first completion is the reference, one question is not tested twice."""
+    p_holm: float | None
+    verdict: str
+
+
+_Tested = TypeVar("_Tested", Judged, AgainstFirst)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """All fills of one group (recommender, missing modality, rate) on one metric."""
 
@@ -63,9 +77,14 @@ class Comparison:
     reference: str
     ceiling: str | None
     fills: list[Judged]
+    first_completion: str | None
+    """None without completions."""
+    against_first: list[AgainstFirst]
+    """The other completions, as they were named."""
     seeds: list[int]
     categories: list[str]
     num_users: int
+    """One who is in several categories counts once."""
 
     def of(self, fill: str) -> Judged | None:
         """One fill's entry."""
@@ -76,12 +95,14 @@ def judge(
     runs: Runs,
     *,
     common: CommonCells,
+    users: Mapping[str, Ints],
     metric: str,
     references: Sequence[str],
     ceiling: str | None,
     resamples: int,
     cells: Mapping[str, Hashable],
     ways_to_fill: Collection[str],
+    completions: Collection[str] = (),
     untrained: Collection[str] = (),
 ) -> Comparison | None:
     """Compare fills on one metric.
@@ -89,12 +110,14 @@ def judge(
     Args:
         runs: By fill and seed, scores of each user by category; users in the same order in all of them.
         common: What they are compared on, see ``common_cells``.
+        users: By category, who they are ``[V]``: the same number in every category that somebody is in.
         metric: Its name.
         references: What fills are compared with: the first of these that is there, else the first fill.
         ceiling: What recovery is measured towards; None measures none.
         resamples: Of the bootstrap over users.
         cells: What each fill was trained as. Fills with the same are one fill under several names.
         ways_to_fill: Those that put something in place of what is missing: recovery is theirs alone.
+        completions: Fills that are compared with each other: those after the first of them, in the order of ``runs``, with it.
         untrained: Fills without luck of training: they say nothing of how much that of others varies.
 
     Returns:
@@ -106,11 +129,16 @@ def judge(
     fills = [reference, *(fill for fill in common.methods if fill != reference)]
     originals: dict[Hashable, str] = {}
     same_as = {fill: originals.setdefault(cells[fill], fill) for fill in fills}
-    by_category = {
-        name: _category(runs, fills, name, common.seeds, same_as=same_as, untrained=untrained, resamples=resamples)
-        for name in common.categories
-    }
-    table = _mean_of(list(by_category.values()))
+
+    def table_of(categories: Sequence[str]) -> _Table:
+        scores = {name: _scores(runs, fills, name, common.seeds) for name in categories}
+        return _table(scores, users, fills=fills, same_as=same_as, untrained=untrained, resamples=resamples)
+
+    def question(fill: str, other: str) -> Hashable:
+        return (metric, cells[fill], cells[other], tuple(common.seeds), tuple(common.categories))
+
+    by_category = {name: table_of([name]) for name in common.categories}
+    table = table_of(common.categories) if len(by_category) > 1 else by_category[common.categories[0]]
     ceiling = ceiling if ceiling in fills else None
     gap = table.difference(ceiling, reference) if ceiling is not None and ceiling != reference else None
     has_gap = gap is not None and gap.interval is not None and gap.interval.low > 0
@@ -125,9 +153,9 @@ def judge(
                 level=table.level(fill),
                 difference=None if is_reference else table.difference(fill, reference),
                 same_as=None if same_as[fill] == fill else same_as[fill],
-                question=(metric, cells[fill], cells[reference], tuple(common.seeds), tuple(common.categories)),
+                question=question(fill, reference),
                 p_holm=None,
-                verdict="" if is_reference else UNSCORED,
+                verdict="" if is_reference else SAME if same_as[fill] == reference else UNSCORED,
                 recovery=table.recovery(fill, reference, ceiling)
                 if ceiling is not None
                 and has_gap
@@ -136,14 +164,26 @@ def judge(
                 else None,
             )
         )
+    completed = [name for name in common.methods if name in completions]
     return Comparison(
         metric=metric,
         reference=reference,
         ceiling=ceiling,
         fills=judged,
+        first_completion=completed[0] if completed else None,
+        against_first=[
+            AgainstFirst(
+                fill=fill,
+                difference=table.difference(fill, completed[0]),
+                question=question(fill, completed[0]),
+                p_holm=None,
+                verdict=SAME if same_as[fill] == same_as[completed[0]] else UNSCORED,
+            )
+            for fill in completed[1:]
+        ],
         seeds=common.seeds,
         categories=common.categories,
-        num_users=sum(table.counts),
+        num_users=table.num_users,
     )
 
 
@@ -155,28 +195,28 @@ def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
     Recovery is kept only where the ceiling is then called better: its own interval, uncorrected, promises less.
     """
     tested: dict[Hashable, float] = {}
-    for judged in (judged for comparison in comparisons for judged in comparison.fills):
-        if judged.difference is not None and judged.difference.p is not None:
-            tested[judged.question] = max(judged.difference.p, tested.get(judged.question, 0.0))
+    asked: list[Judged | AgainstFirst] = []
+    for comparison in comparisons:
+        asked += [*comparison.fills, *comparison.against_first]
+    for one in asked:
+        if one.difference is not None and one.difference.p is not None:
+            tested[one.question] = max(one.difference.p, tested.get(one.question, 0.0))
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
 
-    def decided(reference: str, judged: Judged) -> Judged:
-        if judged.difference is None:
-            return judged
-        if judged.same_as == reference:
-            return replace(judged, verdict=SAME)
-        p = None if judged.difference.p is None else corrected[judged.question]
-        word = verdict(
-            judged.difference.value, judged.difference.interval, p, higher_is_better=True, confidence=CONFIDENCE
-        )
-        return replace(judged, p_holm=p, verdict=TOO_FEW_USERS if p is None else word)
+    def decided(one: _Tested) -> _Tested:
+        if one.difference is None or one.verdict == SAME:
+            return one
+        p = None if one.difference.p is None else corrected[one.question]
+        word = verdict(one.difference.value, one.difference.interval, p, higher_is_better=True, confidence=CONFIDENCE)
+        return replace(one, p_holm=p, verdict=TOO_FEW_USERS if p is None else word)
 
     found = []
     for comparison in comparisons:
-        fills = [decided(comparison.reference, judged) for judged in comparison.fills]
+        fills = [decided(judged) for judged in comparison.fills]
         if not any(judged.fill == comparison.ceiling and judged.verdict == BETTER for judged in fills):
             fills = [replace(judged, recovery=None) for judged in fills]
-        found.append(replace(comparison, fills=fills))
+        against = [decided(one) for one in comparison.against_first]
+        found.append(replace(comparison, fills=fills, against_first=against))
     return found
 
 
@@ -189,9 +229,12 @@ class _Table:
     draws: Floats
     """On resampled users, ``[R, M, S]``, spread as far as the mean of a sample is: without the bootstrap's shortfall."""
     covariances: Floats
-    """Of the fills' means over seeds, for the luck of each category's users, ``[C, M, M]``."""
-    counts: list[int]
-    """Users of each category."""
+    """Of the fills' means over seeds, for the luck of users who are in the same categories, ``[G, M, M]``."""
+    group_sizes: list[int]
+    """How many users are in the same categories, ``[G]``."""
+    num_users: int
+    fewest_users: int
+    """Of a category."""
     fills: list[str]
     same_as: Mapping[str, str]
     untrained: Collection[str]
@@ -227,15 +270,15 @@ class _Table:
     def _estimate(self, weights: Floats, *, shift: float = 0.0) -> Estimate:
         values = shift + weights @ self.levels  # [S]
         draws = shift + np.einsum("m,rms->rs", weights, self.draws)
-        luck = np.einsum("m,cmn,n->c", weights, self.covariances, weights)
-        below = sum(one**2 / (count - 1) for one, count in zip(luck, self.counts, strict=True) if count > 1)
+        luck = np.einsum("m,gmn,n->g", weights, self.covariances, weights)
+        below = sum(one**2 / max(1, count - 1) for one, count in zip(luck, self.group_sizes, strict=True))
         return estimate(
             values,
             draws,
             seed_weights(num_seeds=len(values), resamples=len(draws), seed=[1]),
             # One category with too few users leaves the mean of all without an interval.
-            num_items=sum(self.counts) if min(self.counts) >= MIN_USERS else min(self.counts),
-            degrees_of_items=float(luck.sum() ** 2 / below) if below > 0 else float(max(1, sum(self.counts) - 1)),
+            num_items=self.num_users if self.fewest_users >= MIN_USERS else self.fewest_users,
+            degrees_of_items=float(luck.sum() ** 2 / below) if below > 0 else float(max(1, self.num_users - 1)),
             pooled=self._pooled(weights),
             confidence=CONFIDENCE,
         )
@@ -255,47 +298,48 @@ class _Table:
         return replace(found, variance=found.variance * factor)
 
 
-def _category(
-    runs: Runs,
-    fills: Sequence[str],
-    name: str,
-    seeds: Sequence[int],
+def _scores(runs: Runs, fills: Sequence[str], category: str, seeds: Sequence[int]) -> Floats:
+    """``[V, M, S]``."""
+    found = np.array([[runs[fill][seed][category] for seed in seeds] for fill in fills], dtype=np.float64)
+    return np.moveaxis(found, -1, 0)
+
+
+def _table(
+    scores: Mapping[str, Floats],
+    users: Mapping[str, Ints],
     *,
+    fills: Sequence[str],
     same_as: Mapping[str, str],
     untrained: Collection[str],
     resamples: int,
 ) -> _Table:
-    scores = np.stack([runs[fill][seed][name] for fill in fills for seed in seeds]).astype(np.float64)  # [M*S, V]
-    count, shape = scores.shape[1], (len(fills), len(seeds))
-    draws = replicate_values(
-        scores[:, :, None],
-        aggregate=lambda sums, number: sums[..., 0] / number,
-        resamples=resamples,
-        seed=[zlib.crc32(name.encode())],
-    ).reshape(resamples, *shape)
-    levels = scores.mean(axis=1).reshape(shape)
-    over_seeds = scores.reshape(*shape, count).mean(axis=1)
-    residuals = over_seeds - over_seeds.mean(axis=1, keepdims=True)  # [M, V]
+    """Fills over categories that count alike, from the scores in each, ``[V, M, S]``."""
+    people, rows = np.unique(np.concatenate([users[name] for name in scores]), return_inverse=True)
+    _, *shape = next(iter(scores.values())).shape
+    # How far each person moves the mean of categories, from all categories that they are in: [U, M, S]. Around the
+    # category's own mean, so that how many of its users a resample holds does not matter.
+    moves, is_in = np.zeros((len(people), *shape)), np.zeros((len(people), len(scores)), dtype=np.bool_)
+    sizes = [len(found) for found in scores.values()]
+    places = np.split(rows, np.cumsum(sizes)[:-1])
+    for column, (place, found, size) in enumerate(zip(places, scores.values(), sizes, strict=True)):
+        # A variance that is resampled from n users is short by (n - 1) / n: n users count as the root of n (n - 1).
+        moves[place] += (found - found.mean(axis=0)) / (len(scores) * np.sqrt(size * max(1, size - 1)))
+        is_in[place, column] = True
+    levels = np.mean([found.mean(axis=0) for found in scores.values()], axis=0)
+    draws = bootstrap_sums(
+        moves.reshape(len(people), -1), resamples=resamples, seed=[zlib.crc32("\n".join(scores).encode())]
+    )
+    # Those who are in the same categories have luck of the same variance.
+    _, group, group_sizes = np.unique(is_in, axis=0, return_inverse=True, return_counts=True)
+    over_seeds = moves.mean(axis=2)[np.argsort(group.ravel(), kind="stable")]  # [U, M]
     return _Table(
         levels=levels,
-        # A variance that is resampled from n users is short by (n - 1) / n.
-        draws=levels + (draws - levels) * np.sqrt(count / max(1, count - 1)),
-        covariances=(residuals @ residuals.T / (max(1, count - 1) * count))[None],
-        counts=[count],
+        draws=levels + draws.reshape(resamples, *shape),
+        covariances=np.stack([part.T @ part for part in np.split(over_seeds, np.cumsum(group_sizes)[:-1])]),
+        group_sizes=group_sizes.tolist(),
+        num_users=len(people),
+        fewest_users=min(sizes),
         fills=list(fills),
         same_as=same_as,
         untrained=untrained,
-    )
-
-
-def _mean_of(tables: Sequence[_Table]) -> _Table:
-    draws = np.zeros_like(tables[0].draws)
-    for table in tables:
-        draws += table.draws / len(tables)
-    return replace(
-        tables[0],
-        levels=np.mean([table.levels for table in tables], axis=0),
-        draws=draws,
-        covariances=np.concatenate([table.covariances for table in tables]) / len(tables) ** 2,
-        counts=[count for table in tables for count in table.counts],
     )

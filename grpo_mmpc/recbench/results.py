@@ -14,10 +14,11 @@ from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.files import write_whole
 from grpo_mmpc.recbench.cells import finished, read_cell
 from grpo_mmpc.recbench.common_cells import CommonCells, common_cells
-from grpo_mmpc.recbench.judgement import MIN_USERS, Comparison, Judged, judge, with_verdicts
+from grpo_mmpc.recbench.filled_features import COMPLETED
+from grpo_mmpc.recbench.judgement import MIN_USERS, AgainstFirst, Comparison, Judged, judge, with_verdicts
 from grpo_mmpc.recbench.plan import NO_MISSING, Group, Method
 from grpo_mmpc.recbench.recommenders.table import recommender
-from grpo_mmpc.recbench.records import Floats
+from grpo_mmpc.recbench.records import Floats, Ints
 from grpo_mmpc.statistics.crossed import Estimate
 
 METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50))
@@ -75,17 +76,24 @@ def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], 
         resamples: Of the bootstrap over users.
     """
     read: dict[str, _Read] = {}
+    users: dict[str, Ints] = {}
+    numbers: dict[str, int] = {}
     for group in groups:
         for cell in group.cells:
             if cell.key not in read and finished(folder, cell.key):
-                said, scores = read_cell(folder, cell.key, columns=SHOWN)
+                # All cells of a category have its users, in the same order: their names are read once.
+                is_first = cell.category not in users
+                said, scores = read_cell(folder, cell.key, columns=(*SHOWN, "user_id") if is_first else SHOWN)
+                if is_first:
+                    names = scores.pop("user_id")
+                    users[cell.category] = np.array([numbers.setdefault(name, len(numbers)) for name in names])
                 read[cell.key] = _Read(
                     scores=scores,
                     means=said["means"],
                     parameters=said["parameters"],
                     device=said["device"].partition(":")[0],
                 )
-    results = [_group(group, read, failures, resamples=resamples) for group in groups]
+    results = [_group(group, read, users, failures, resamples=resamples) for group in groups]
     # One family: everything that a reader sees together.
     places = [(i, metric) for i, result in enumerate(results) for metric in result.comparisons]
     judged = with_verdicts([results[i].comparisons[metric] for i, metric in places])
@@ -94,7 +102,14 @@ def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], 
     return results
 
 
-def _group(group: Group, read: Mapping[str, _Read], failures: Mapping[str, str], *, resamples: int) -> GroupResult:
+def _group(
+    group: Group,
+    read: Mapping[str, _Read],
+    users: Mapping[str, Ints],
+    failures: Mapping[str, str],
+    *,
+    resamples: int,
+) -> GroupResult:
     runs = {metric: {method.name: _scores(method, read, metric) for method in group.methods} for metric in SHOWN}
     common = common_cells(runs[SHOWN[0]], min_users=MIN_USERS)
     comparisons = {}
@@ -102,12 +117,14 @@ def _group(group: Group, read: Mapping[str, _Read], failures: Mapping[str, str],
         found = judge(
             runs[metric],
             common=common,
+            users=users,
             metric=metric,
             references=_REFERENCES,
             ceiling=NO_MISSING,
             resamples=resamples,
             cells={method.name: tuple(sorted(cell.key for cell in method.every_cell)) for method in group.methods},
             ways_to_fill={method.name for method in group.methods if method.coverage},
+            completions={method.name for method in group.methods if method.name.startswith(COMPLETED)},
             untrained={method.name for method in group.methods if not _is_trained(method)},
         )
         if found is not None:
@@ -228,6 +245,8 @@ def _as_dict(result: GroupResult) -> dict[str, Any]:
                 "categories": comparison.categories,
                 "users": comparison.num_users,
                 "methods": {judged.fill: _judged(judged) for judged in comparison.fills},
+                "first_completion": comparison.first_completion,
+                "against_first_completion": {one.fill: _tested(one) for one in comparison.against_first},
             }
             for metric, comparison in result.comparisons.items()
         },
@@ -242,13 +261,19 @@ def _judged(judged: Judged) -> dict[str, Any]:
         "by_category": {
             name: {"value": found.value, "ci95": _ends(found)} for name, found in judged.by_category.items()
         },
-        "difference": None if judged.difference is None else judged.difference.value,
-        "difference_ci95": _ends(judged.difference),
+        **_tested(judged),
         "same_as": judged.same_as,
-        "p_holm": judged.p_holm,
-        "verdict": judged.verdict,
         "recovery": None if judged.recovery is None else judged.recovery.value,
         "recovery_ci95": _ends(judged.recovery),
+    }
+
+
+def _tested(one: Judged | AgainstFirst) -> dict[str, Any]:
+    return {
+        "difference": None if one.difference is None else one.difference.value,
+        "difference_ci95": _ends(one.difference),
+        "p_holm": one.p_holm,
+        "verdict": one.verdict,
     }
 
 
@@ -259,6 +284,7 @@ def _ends(found: Estimate | None) -> list[float] | None:
 _COLUMNS = (
     *("recommender", "missing", "rate", "method", "metric", "value", "low", "high", "difference", "difference_low"),
     *("difference_high", "p_holm", "verdict", "recovery", "recovery_low", "recovery_high", "masked", "covered"),
+    *("first_completion", "to_first", "to_first_low", "to_first_high", "to_first_p_holm", "to_first_verdict"),
 )
 
 
@@ -273,7 +299,8 @@ def _csv(results: Sequence[GroupResult]) -> str:
             counts = [sum(one["masked"] for one in coverage), sum(one["covered"] for one in coverage)]
             for metric in METRICS:
                 value = levels.get(metric)
-                judged = result.comparisons[metric].of(method) if metric in result.comparisons else None
+                comparison = result.comparisons.get(metric)
+                judged = comparison.of(method) if comparison is not None else None
                 found = _judged(judged) if judged is not None else {}
                 row = [
                     *(found.get("ci95") or (None, None)),
@@ -285,7 +312,18 @@ def _csv(results: Sequence[GroupResult]) -> str:
                     *(found.get("recovery_ci95") or (None, None)),
                 ]
                 cells = [result.recommender, result.missing, f"{result.rate:g}", method, metric, value, *row, *counts]
+                cells += _against_first(comparison, method)
                 writer.writerow(
                     "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells
                 )
     return text.getvalue()
+
+
+def _against_first(comparison: Comparison | None, method: str) -> list[Any]:
+    """Cells of a row that say how a completion compares with the first; empty for everything else."""
+    against = () if comparison is None else comparison.against_first
+    for found in (_tested(one) for one in against if one.fill == method):
+        low, high = found["difference_ci95"] or (None, None)
+        first = None if comparison is None else comparison.first_completion
+        return [first, found["difference"], low, high, found["p_holm"], found["verdict"]]
+    return [None] * 6

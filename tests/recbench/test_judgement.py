@@ -23,10 +23,16 @@ def runs_of(levels: dict[str, float], *, seeds=(0, 1, 2), categories=("a", "b"),
     }
 
 
+def strangers(runs):
+    """Another user in every row of every category."""
+    sizes = {name: len(values) for of in runs.values() for scores in of.values() for name, values in scores.items()}
+    return {name: 10_000 * place + np.arange(size) for place, (name, size) in enumerate(sizes.items())}
+
+
 def judged(runs, **options):
-    """Every fill fills gaps and was trained by itself, unless options say otherwise."""
+    """Every fill fills gaps and was trained by itself, and nobody is in two categories, unless options say otherwise."""
     settings = {"metric": "recall@20", "references": ["zeros"], "ceiling": "no_missing", "resamples": 500}
-    settings |= {"cells": {fill: object() for fill in runs}, "ways_to_fill": runs}
+    settings |= {"cells": {fill: object() for fill in runs}, "ways_to_fill": runs, "users": strangers(runs)}
     return judge(runs, common=common_cells(runs, min_users=MIN_USERS), **(settings | options))
 
 
@@ -148,6 +154,133 @@ class TestSmallCategories:
         [found] = with_verdicts([judged(runs)])
         assert found.of("other").difference.value == pytest.approx(9.0)
         assert (found.of("other").difference.interval, found.of("other").verdict) == (None, "too few users")
+
+
+class TestUsersOfSeveralCategories:
+    """People are drawn at random, and a person who is in several categories is one draw."""
+
+    def difference(self, *, liking, users, size=50, seed=0):
+        generator = np.random.default_rng(seed)
+        alike = generator.normal(size=(2, size))
+        runs = {
+            fill: {0: {name: alike[row] if liking == "the same" else generator.normal(size=size) for name in "abcd"}}
+            for row, fill in enumerate(("zeros", "other"))
+        }
+        everywhere = dict.fromkeys("abcd", np.arange(size))
+        settings = {"users": everywhere} if users == "the same" else {}
+        alone = judged({fill: {0: {"a": by[0]["a"]}} for fill, by in runs.items()}, resamples=4000)
+        return alone.of("other").difference, judged(runs, resamples=4000, **settings)
+
+    def test_the_same_users_with_the_same_liking_tell_no_more_than_one_category(self):
+        alone, found = self.difference(liking="the same", users="the same")
+        one = found.of("other").difference
+        assert one.se_items == pytest.approx(alone.se_items, rel=0.05)
+        assert one.degrees == pytest.approx(49)  # 50 people, not 200
+        assert one.interval.high - one.interval.low == pytest.approx(alone.interval.high - alone.interval.low, rel=0.1)
+        assert found.num_users == 50
+
+    def test_other_users_in_each_category_tell_the_root_of_their_number_more(self):
+        alone, found = self.difference(liking="the same", users="others")
+        assert found.of("other").difference.se_items == pytest.approx(alone.se_items / 4**0.5, rel=0.05)
+        assert found.of("other").difference.degrees == pytest.approx(4 * 49, rel=0.05)
+        assert found.num_users == 200
+
+    def test_liking_that_differs_by_category_averages_out_within_a_user(self):
+        _, found = self.difference(liking="others", users="the same", size=400)
+        _, strangers_ = self.difference(liking="others", users="others", size=400)
+        ratio = found.of("other").difference.se_items / strangers_.of("other").difference.se_items
+        assert ratio == pytest.approx(1, rel=0.1)
+
+    def test_half_of_the_users_in_common(self):
+        # Two categories of n users, half in both, alike there: variance (2 n + 2 n / 2) / (2 n)^2 = 3 / (4 n), where
+        # strangers have 1 / (2 n): 1.5 times as much.
+        liking, count = np.random.default_rng(0).normal(size=600), 400
+        users = {"a": np.arange(400), "b": np.arange(200, 600)}
+        runs = {"zeros": {0: {name: liking[rows] for name, rows in users.items()}}}
+        found = judged(runs, users=users, resamples=4000)
+        own = [liking[rows].std(ddof=1) for rows in users.values()]
+        assert found.of("zeros").level.se_items == pytest.approx((0.75 / count) ** 0.5 * np.mean(own), rel=0.06)
+        assert found.num_users == 600
+
+    def test_nine_categories_of_the_same_users_give_no_more_false_findings_than_promised(self):
+        # Counted as other users in each it is 46 of 100.
+        false, repeats = 0, 300
+        for repeat in range(repeats):
+            generator = np.random.default_rng([7, repeat])
+            alike = generator.normal(size=(2, 40))
+            runs = {
+                fill: {0: {name: alike[row] + generator.normal(scale=0.1, size=40) for name in "abcdefghi"}}
+                for row, fill in enumerate(("zeros", "other"))
+            }
+            users = dict.fromkeys("abcdefghi", np.arange(40))
+            false += judged(runs, users=users, resamples=150).of("other").difference.p <= 0.05
+        # 300 draws: the standard error of 5 % is 1.3 %.
+        assert false / repeats <= 0.09
+
+
+COMPLETIONS = ("completed:base", "completed:late", "completed:early")
+LEVELS = {"zeros": 0.2, "completed:base": 0.3, "completed:late": 0.35, "completed:early": 0.3, "no_missing": 0.4}
+
+
+class TestCompletionsAgainstEachOther:
+    def found(self, levels=LEVELS, **options):
+        options = {"completions": COMPLETIONS} | options
+        return with_verdicts([judged(runs_of(levels), **options)])[0]
+
+    def test_each_later_one_is_compared_with_the_first_as_they_were_named(self):
+        found = self.found()
+        assert found.first_completion == "completed:base"
+        assert [(one.fill, one.verdict) for one in found.against_first] == [
+            ("completed:late", "better"),
+            ("completed:early", "no evidence"),
+        ]
+        gain = found.of("completed:late").level.value - found.of("completed:base").level.value
+        assert found.against_first[0].difference.value == pytest.approx(gain)
+
+    def test_the_difference_is_what_it_would_be_with_the_first_as_the_reference(self):
+        other = judged(runs_of(LEVELS), references=["completed:base"]).of("completed:late").difference
+        one = self.found().against_first[0].difference
+        assert (one.value, one.p, one.degrees) == pytest.approx((other.value, other.p, other.degrees))
+        assert tuple(one.interval) == pytest.approx(tuple(other.interval))
+
+    def test_they_are_corrected_with_everything_else(self):
+        # Four differences to zeros and two between completions, of which this is the largest p-value but for rounding.
+        without, found = self.found(completions=()), self.found()
+        p = [one.difference.p for one in (*found.fills, *found.against_first) if one.difference is not None]
+        assert len(p) == 6
+        assert found.against_first[1].p_holm == pytest.approx(max(p))
+        smallest = min((one for one in found.fills if one.difference is not None), key=lambda one: one.difference.p)
+        assert smallest.p_holm == pytest.approx(6 * smallest.difference.p)
+        assert without.of(smallest.fill).p_holm == pytest.approx(4 * smallest.difference.p)
+
+    def test_with_the_first_as_the_reference_the_question_is_tested_once(self):
+        levels = {name: LEVELS[name] for name in COMPLETIONS}
+        found = self.found(levels)
+        assert found.reference == "completed:base"
+        for one in found.against_first:
+            assert (one.p_holm, one.verdict) == (found.of(one.fill).p_holm, found.of(one.fill).verdict)
+        assert max(one.p_holm / one.difference.p for one in found.against_first) == pytest.approx(2)
+
+    def test_completions_of_the_same_cells_are_the_same_and_not_tested(self):
+        cells = {name: name for name in LEVELS} | {"completed:early": "completed:base"}
+        runs = runs_of(LEVELS)
+        runs["completed:early"] = runs["completed:base"]
+        [found] = with_verdicts([judged(runs, cells=cells, completions=COMPLETIONS)])
+        late, early = found.against_first
+        assert (early.difference.value, early.p_holm, early.verdict) == (0.0, None, "same")
+        assert late.verdict == "better"
+
+    def test_the_first_that_has_results_takes_the_place_of_one_that_is_left_out(self):
+        runs = runs_of(LEVELS)
+        del runs["completed:base"][0]["a"]
+        found = judged(runs, completions=COMPLETIONS)
+        assert found.first_completion == "completed:late"
+        assert [one.fill for one in found.against_first] == ["completed:early"]
+
+    @pytest.mark.parametrize(("count", "first"), [(0, None), (1, "completed:base")])
+    def test_one_alone_or_none_has_nothing_to_be_compared_with(self, count, first):
+        found = self.found(completions=COMPLETIONS[:count])
+        assert (found.first_completion, found.against_first) == (first, [])
 
 
 class TestRecovery:
@@ -286,7 +419,7 @@ class TestWhatIsComparedWhenCellsAreMissing:
         assert found.dropped == {"five": "5 test users, an interval needs 6"}
 
 
-def test_users_are_resampled_within_their_category():
+def test_users_move_the_mean_of_their_category_alone():
     """All users of a category agree: no luck of users is left, however different the categories are."""
     scores = {
         fill: {seed: {"a": np.full(USERS, level), "b": np.full(USERS, level + 5)} for seed in (0, 1)}

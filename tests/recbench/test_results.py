@@ -74,7 +74,8 @@ def test_of_a_cell_only_the_metrics_that_are_compared_are_read(folder, monkeypat
 
     monkeypatch.setattr(results_module, "read_cell", reading)
     [found] = collect(folder, [group_of(method)], {}, resamples=100)
-    assert asked == [set(SHOWN)] * 4
+    # Who the users of a category are is the same in all its cells, and read once.
+    assert asked == [{*SHOWN, "user_id"}] * 2 + [set(SHOWN)] * 2
     assert found.levels["zeros"]["map@5"] == pytest.approx(0.2)
     assert found.parameters == {"zeros": [{"reg": 0.1, "cells": 4}]}
 
@@ -160,6 +161,38 @@ def test_results_say_on_what_kinds_of_devices_their_cells_ran(folder):
     found = collect(folder, [group_of(method)], {}, resamples=100)
     write_results(folder, found, about={})
     assert json.loads((folder / "results.json").read_text())["groups"][0]["devices"] == ["cpu", "cuda"]
+
+
+def finished_completions(folder):
+    """Zeros, and two completions, the second better."""
+    methods = [method_of("zeros", "z"), method_of("completed:b", "b"), method_of("completed:a", "a")]
+    for method, level in zip(methods, (0.1, 0.2, 0.4), strict=True):
+        for cell in method.every_cell:
+            finish(folder, cell, level=level + 0.01 * cell.seed)
+    return methods
+
+
+def test_completions_are_compared_with_the_one_that_was_named_first(folder):
+    found = collect(folder, [group_of(*finished_completions(folder))], {}, resamples=100)
+    write_results(folder, found, about={})
+    [group] = json.loads((folder / "results.json").read_text())["groups"]
+    for metric in SHOWN:
+        written = group["metrics"][metric]
+        assert written["first_completion"] == "completed:b"
+        [(name, one)] = written["against_first_completion"].items()
+        assert (name, one["difference"], one["verdict"]) == ("completed:a", pytest.approx(0.2), "better")
+        assert one.keys() == {"difference", "difference_ci95", "p_holm", "verdict"}
+    rows = {row["method"]: row for row in csv.DictReader((folder / "results.csv").open()) if row["metric"] == SHOWN[0]}
+    assert [rows["completed:a"][name] for name in ("first_completion", "to_first", "to_first_verdict")] == [
+        *("completed:b", "0.2", "better"),
+    ]
+    assert rows["completed:b"]["first_completion"] == rows["zeros"]["to_first"] == ""
+
+
+def test_users_of_several_categories_are_told_by_their_names(folder):
+    # In every cell of A and B the same twelve, as ``finish`` writes them.
+    [found] = collect(folder, [group_of(*finished_completions(folder))], {}, resamples=100)
+    assert found.comparisons["recall@20"].num_users == USERS
 
 
 class Told:

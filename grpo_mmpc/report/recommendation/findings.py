@@ -7,7 +7,7 @@ from grpo_mmpc.recbench.filled_features import COMPLETED
 from grpo_mmpc.recbench.judgement import SAME, TOO_FEW_USERS
 from grpo_mmpc.recbench.plan import NO_MISSING
 from grpo_mmpc.report.labels import number, p_value, signed
-from grpo_mmpc.report.recommendation.groups import LEAD
+from grpo_mmpc.report.recommendation.groups import LEAD, against_first
 from grpo_mmpc.report.recommendation.labels import (
     MISSING,
     capital,
@@ -21,13 +21,14 @@ from grpo_mmpc.statistics.verdicts import BETTER, WORSE
 
 
 def findings(group: Mapping[str, Any]) -> list[str]:
-    """First of completions, the best of them first, then of the ceiling, of other ways, of what is left out.
+    """First of completions against each other, then of each, the best first, of the ceiling, of other ways, of what is left out.
 
     Args:
         group: Of ``results.json``, with something to compare.
     """
     lead, what = group["metrics"][LEAD], MISSING[group["missing"]]
     return [
+        *_between_completions(group, what=what),
         *_completions(lead, what=what),
         *_ceiling(lead, what=what),
         *_strongest_without_policy(lead["methods"], what=what),
@@ -41,6 +42,29 @@ def left_out(group: Mapping[str, Any]) -> list[str]:
     what = MISSING[group["missing"]]
     reasons = {method_label(name, what=what): why for name, why in group["left_out"].items()} | group["dropped"]
     return [f"{capital(name)} is left out: {why}." for name, why in reasons.items()]
+
+
+def _between_completions(group: Mapping[str, Any], *, what: str) -> list[str]:
+    """Whether the second policy is worth more than the first; where the first is the reference, what follows says so."""
+    lead = group["metrics"][LEAD]
+    first = lead.get("first_completion")
+    if first == lead["reference"]:
+        return []
+    return [
+        f"{capital(method_label(name, what=what))} against {method_label(first, what=what)}: {_between(found)}."
+        for name, found in against_first(group).items()
+    ]
+
+
+def _between(found: Mapping[str, Any]) -> str:
+    if found["verdict"] == SAME:
+        return "the same, recommenders are told exactly the same"
+    change = f"Recall@20 {signed(found['difference'])}"
+    if found["verdict"] == TOO_FEW_USERS:
+        return f"{change}, but too few users to say whether that is chance"
+    within = ends_label(found["difference_ci95"], write=signed)
+    said = found["verdict"] if found["verdict"] in (BETTER, WORSE) else "no evidence of a difference"
+    return f"{change} (95% interval {within}, corrected p {p_value(found['p_holm'])}), {said}"
 
 
 def _completions(lead: Mapping[str, Any], *, what: str) -> list[str]:

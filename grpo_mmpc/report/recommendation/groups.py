@@ -33,6 +33,12 @@ def _spot(value: float, ends: Sequence[float] | None) -> Spot:
     return Spot(value=value, interval=Interval(*ends) if ends else None)
 
 
+def against_first(group: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Completions after the first, each with how it compares with that one; a file of an earlier version has none."""
+    found: Mapping[str, Mapping[str, Any]] = group["metrics"][LEAD].get("against_first_completion", {})
+    return found
+
+
 def compared(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Groups in which methods share a seed and a category."""
     return [group for group in results["groups"] if group["metrics"]]

@@ -12,7 +12,16 @@ from grpo_mmpc.report.figures import Scale, axis, scale_of, track
 from grpo_mmpc.report.labels import NO_VALUE, duration, number, p_value, plural, signed
 from grpo_mmpc.report.recommendation.cautions import cautions
 from grpo_mmpc.report.recommendation.findings import findings
-from grpo_mmpc.report.recommendation.groups import LEAD, SECOND, change, compared, has_one_seed, level, subject
+from grpo_mmpc.report.recommendation.groups import (
+    LEAD,
+    SECOND,
+    against_first,
+    change,
+    compared,
+    has_one_seed,
+    level,
+    subject,
+)
 from grpo_mmpc.report.recommendation.labels import (
     MISSING,
     ends_label,
@@ -125,7 +134,9 @@ def _group(group: Mapping[str, Any]) -> GroupView:
     level_scale = scale_of([level(found) for found in methods.values()])
     change_scale = scale_of([change(found) for found in methods.values()], include=[0.0])
     lines = [_line(group, name, level_scale=level_scale, change_scale=change_scale) for name in order]
-    tones = {line.tone for line in lines if line.is_completion} & {BETTER, WORSE}
+    # Of what the first sentence says.
+    between = {found["verdict"] for found in against_first(group).values()}
+    tones = (between or {line.tone for line in lines if line.is_completion}) & {BETTER, WORSE}
     return GroupView(
         title=group_title(group),
         reference=method_label(lead["reference"], what=what),
@@ -182,7 +193,8 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     splits = [one["split"] for one in results["categories"].values()]
     return [
         ("Categories", str(len(splits))),
-        ("Users", f"{sum(split['users'] for split in splits):,}"),
+        # One who is in several categories is one; a file of an earlier version does not know.
+        ("Users", f"{results.get('users', sum(split['users'] for split in splits)):,}"),
         ("Items", f"{sum(split['items'] for split in splits):,}"),
         ("Training interactions", f"{sum(split['train'] for split in splits):,}"),
         ("Recommenders trained", f"{results['cells']:,}"),

@@ -27,7 +27,8 @@ def results(**changes):
         "id_only": method(0.1, difference=-0.1, verdict="worse"),
     }
     shared = {"reference": "zeros", "ceiling": "no_missing", "seeds": [0, 1], "categories": ["A", "B"], "users": 50}
-    metric = {**shared, "methods": methods}
+    between = {"first_completion": "completed:mine", "against_first_completion": {}}
+    metric = {**shared, "methods": methods, **between}
     group = {
         "recommender": "vbpr",
         "missing": "text",
@@ -54,6 +55,7 @@ def results(**changes):
         "command": "grpo-mmpc recbench",
         "finished": "2026-01-02T03:04:05+00:00",
         "categories": {"A": {"split": split}, "B": {"split": split}},
+        "users": 45,
         "excluded_categories": {},
         "cells": 12,
         "failures": 0,
@@ -68,6 +70,16 @@ def changed(change):
     found = results()
     [group] = found["groups"]
     change(group, group["metrics"]["recall@20"])
+    return found
+
+
+def with_second(*, difference=0.02, verdict="better", **changes):
+    """Results with a second completion, ``theirs``, compared with the first."""
+    found = with_methods({"completed:theirs": method(0.3 + difference, difference=0.1 + difference, verdict="better")})
+    compared = method(0.0, difference=difference, verdict=verdict)
+    one = {name: compared[name] for name in ("difference", "difference_ci95", "p_holm", "verdict")} | changes
+    for metric in found["groups"][0]["metrics"].values():
+        metric["against_first_completion"] = {"completed:theirs": dict(one)}
     return found
 
 

@@ -2,10 +2,10 @@
 
 import json
 
-from grpo_mmpc.recbench.judgement import Comparison, Judged
+from grpo_mmpc.recbench.judgement import AgainstFirst, Comparison, Judged
 from grpo_mmpc.recbench.results import SHOWN, GroupResult, write_results
 from grpo_mmpc.statistics.crossed import Estimate
-from tests.report.recommendation.fake_results import results
+from tests.report.recommendation.fake_results import results, with_second
 
 
 def test_groups_metrics_and_methods_have_the_keys_that_are_written(tmp_path):
@@ -24,7 +24,17 @@ def test_groups_metrics_and_methods_have_the_keys_that_are_written(tmp_path):
     )
     comparisons = {
         metric: Comparison(
-            metric=metric, reference="zeros", ceiling=None, fills=[judged], seeds=[0], categories=["A"], num_users=9
+            metric=metric,
+            reference="zeros",
+            ceiling=None,
+            fills=[judged],
+            first_completion="completed:a",
+            against_first=[
+                AgainstFirst(fill="completed:b", difference=level, question=(), p_holm=1.0, verdict="no evidence")
+            ],
+            seeds=[0],
+            categories=["A"],
+            num_users=9,
         )
         for metric in SHOWN
     }
@@ -42,3 +52,6 @@ def test_groups_metrics_and_methods_have_the_keys_that_are_written(tmp_path):
         assert (
             fake["metrics"][metric]["methods"]["zeros"].keys() == written["metrics"][metric]["methods"]["zeros"].keys()
         )
+        [second] = with_second()["groups"][0]["metrics"][metric]["against_first_completion"].values()
+        [written_second] = written["metrics"][metric]["against_first_completion"].values()
+        assert second.keys() == written_second.keys()

@@ -6,7 +6,7 @@ import pytest
 
 from grpo_mmpc.report.labels import MINUS
 from grpo_mmpc.report.recommendation.findings import findings
-from tests.report.recommendation.fake_results import changed, method
+from tests.report.recommendation.fake_results import changed, method, with_second
 
 
 def findings_after(change):
@@ -92,6 +92,47 @@ def test_with_too_few_users_nothing_is_said_of_whether_titles_help():
         "The true titles: Recall@20 0.400, +0.200 to “zeros”, but too few users to say whether that is chance; whether titles "
         "themselves help cannot be told, and recovery is not given.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (with_second(), "Recall@20 +0.020 (95% interval +0.010 to +0.030, corrected p 0.004), better."),
+        (
+            with_second(difference=-0.02, verdict="worse"),
+            f"Recall@20 {MINUS}0.020 (95% interval {MINUS}0.030 to {MINUS}0.010, corrected p 0.004), worse.",
+        ),
+        (
+            with_second(verdict="no evidence", difference_ci95=[-0.01, 0.05], p_holm=0.3),
+            f"Recall@20 +0.020 (95% interval {MINUS}0.010 to +0.050, corrected p 0.300), no evidence of a difference.",
+        ),
+        (
+            with_second(verdict="too few users", difference_ci95=None, p_holm=None),
+            "Recall@20 +0.020, but too few users to say whether that is chance.",
+        ),
+        (
+            with_second(difference=0.0, verdict="same", difference_ci95=None, p_holm=None),
+            "the same, recommenders are told exactly the same.",
+        ),
+    ],
+)
+def test_that_one_completion_is_worth_more_than_the_first_is_said_before_anything_else(found, said):
+    first, second, *_ = findings(found["groups"][0])
+    assert first == f"Completed by theirs against completed by mine: {said}"
+    assert second.startswith(("Completed by theirs: Recall@20", "Completed by mine: Recall@20"))
+
+
+def test_with_the_first_completion_as_the_reference_nothing_is_said_twice():
+    [group] = with_second()["groups"]
+    group["metrics"]["recall@20"]["reference"] = "completed:mine"
+    assert not any(" against " in sentence for sentence in findings(group))
+
+
+def test_results_of_an_earlier_version_are_read():
+    [group] = with_second()["groups"]
+    for name in ("first_completion", "against_first_completion"):
+        del group["metrics"]["recall@20"][name]
+    assert findings(group)[0].startswith("Completed by theirs: ")
 
 
 def test_the_strongest_way_without_a_policy_is_named_unless_there_is_none():

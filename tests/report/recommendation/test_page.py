@@ -7,7 +7,7 @@ import pytest
 
 from grpo_mmpc.report import build_report
 from grpo_mmpc.report.recommendation.page import write_page
-from tests.report.recommendation.fake_results import changed, method, results, with_methods
+from tests.report.recommendation.fake_results import changed, method, results, with_methods, with_second
 
 
 def test_the_page_holds_every_name_escaped_and_nothing_from_elsewhere(tmp_path):
@@ -22,6 +22,12 @@ def test_the_page_names_the_reference_and_what_intervals_are_over(tmp_path):
     page = write_page(results(), tmp_path / "report.html").read_text()
     assert "95% intervals over users and seeds; ▲ better and ▼ worse than “zeros”" in page
     assert re.findall(r"Difference to ([^<]+)<", page) == ["zeros"]
+
+
+def test_the_page_opens_with_how_completions_compare(tmp_path):
+    page = write_page(with_second(), tmp_path / "report.html").read_text()
+    first = re.findall(r'<p class="sentence">([^<]+)<', page)[0]
+    assert first.startswith("Completed by theirs against completed by mine: Recall@20 +0.020 (")
 
 
 def test_numbers_in_a_key_are_those_at_the_ends_of_lines(tmp_path):

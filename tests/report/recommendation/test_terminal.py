@@ -3,7 +3,7 @@
 import pytest
 
 from grpo_mmpc.report.recommendation.terminal import terminal_lines
-from tests.report.recommendation.fake_results import changed, results
+from tests.report.recommendation.fake_results import changed, results, with_second
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -25,3 +25,8 @@ def test_columns_stand_under_their_heads():
 def test_where_there_is_nothing_to_compare_it_says_so():
     nothing = changed(lambda group, lead: group.update(metrics={}))
     assert terminal_lines(nothing, colour=False)[1].startswith("There is nothing to compare: ")
+
+
+def test_how_completions_compare_is_the_first_sentence_below_the_table():
+    sentences = [line for line in terminal_lines(with_second(), colour=False) if line.startswith("  Completed by")]
+    assert sentences[0].startswith("  Completed by theirs against completed by mine: Recall@20 +0.020 (")

@@ -6,7 +6,7 @@ import pytest
 
 from grpo_mmpc.report.labels import MINUS, NO_VALUE
 from grpo_mmpc.report.recommendation.views import recommendation_view
-from tests.report.recommendation.fake_results import changed, method, results, with_methods
+from tests.report.recommendation.fake_results import changed, method, results, with_methods, with_second
 
 
 def lines_of(found):
@@ -112,10 +112,24 @@ def test_that_no_recommender_finished_is_said_only_where_none_did():
     assert none == "No recommender finished: there is nothing to compare."
 
 
+@pytest.mark.parametrize(("verdict", "tone"), [("better", "better"), ("worse", "worse"), ("no evidence", "unclear")])
+def test_a_headline_has_the_colour_of_its_first_sentence(verdict, tone):
+    """Both completions are better than zeros; that the second is better than the first is another matter."""
+    [group] = recommendation_view(with_second(verdict=verdict)).headlines
+    assert group.sentences[0].startswith("Completed by theirs against completed by mine: ")
+    assert group.tone == tone
+
+
+def test_users_of_a_file_of_an_earlier_version_are_added_up():
+    found = results()
+    del found["users"]
+    assert ("Users", "50") in recommendation_view(found).facts
+
+
 def test_facts_add_up_categories_and_the_time_is_of_the_last_run_which_may_have_found_earlier_cells():
     assert recommendation_view(results()).facts == [
         ("Categories", "2"),
-        ("Users", "50"),
+        ("Users", "45"),
         ("Items", "80"),
         ("Training interactions", "600"),
         ("Recommenders trained", "12"),
