@@ -4,8 +4,8 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from grpo_mmpc.ablation.attempt import log_tail
@@ -39,7 +39,7 @@ class Cost:
     training_s: float | None
     """Sum over steps; None without logged steps."""
     tokens_per_s: float | None
-    """Median over steps of completion tokens by seconds of the whole step."""
+    """Completion tokens by ``training_s``; steps that reuse rollouts take time and draw none."""
     reward_s: float | None
     """Sum over steps of the time that the trainer waited for rewards; None without logged steps."""
 
@@ -127,14 +127,26 @@ def _result(run: PlannedRun, job: Job) -> RunResult:
 
 
 def _cost(steps: Sequence[Mapping[str, Any]], attempts: Sequence[Mapping[str, Any]]) -> Cost:
-    times = [float(row["step_time"]) for row in steps if row.get("step_time") is not None]
-    speeds = [float(row["tokens_per_second"]) for row in steps if row.get("tokens_per_second")]
-    waits = [float(row["reward_time/wait"]) for row in steps if row.get("reward_time/wait") is not None]
+    logged = [0, *(int(row["step"]) for row in steps)]
+    # Of each row the seconds of all steps since the last one, where ``step_time`` is their mean.
+    spans = [
+        (row, (step - before) * float(row["step_time"]))
+        for row, (before, step) in zip(steps, pairwise(logged), strict=True)
+        if row.get("step_time") is not None
+    ]
+    training_s = sum(seconds for _, seconds in spans)
+
+    def total(rate: str) -> float | None:
+        """Sum over steps of what is logged per second; None where it was not logged."""
+        found = [float(row[rate]) * seconds for row, seconds in spans if row.get(rate) is not None]
+        return sum(found) if found else None
+
+    tokens = total("tokens_per_second")
     return Cost(
         wall_s=sum(float(row["seconds"]) for row in attempts) if attempts else None,
-        training_s=sum(times) if times else None,
-        tokens_per_s=median(speeds) if speeds else None,
-        reward_s=sum(waits) if waits else None,
+        training_s=training_s if spans else None,
+        tokens_per_s=None if tokens is None or not training_s else tokens / training_s,
+        reward_s=total("reward_time/wait_share"),
     )
 
 

@@ -30,4 +30,17 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_recipe(arguments.recipe)
     from grpo_mmpc.evaluate import run_evaluation
 
-    return run_evaluation(config, checkpoint=arguments.checkpoint, out=arguments.out)
+    code = run_evaluation(config, checkpoint=arguments.checkpoint, out=arguments.out)
+    if arguments.out is not None and config.evaluation.recbench is not None:
+        # `grpo-mmpc report` shows the benchmark of a run; a folder outside of one has no other page.
+        name = "base" if arguments.base else arguments.checkpoint.name
+        _write_recommendation_page(arguments.out / "controls" / name / "recbench")
+    return code
+
+
+def _write_recommendation_page(folder: Path) -> None:
+    from grpo_mmpc.recbench.results import read_results
+    from grpo_mmpc.report.recommendation.page import write_page
+
+    if (folder / "results.json").is_file():  # a benchmark that cannot be run leaves none
+        print(f"recommendation report: {write_page(read_results(folder), folder / 'report.html')}")

@@ -1,5 +1,6 @@
 """Differences on groups of items, resampled: all items of a task, one category, and the mean over categories."""
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Difference:
     every_flip: Floats | None = None
     """The same under all flips, where there are few items."""
     effect_size: float | None = None
+    largest: float = math.inf
+    """The metric allows no larger difference."""
 
     @property
     def delta(self) -> float:
@@ -56,7 +59,10 @@ class Difference:
         return self.after - self.before
 
     def interval(self, *, confidence: float) -> Interval | None:
-        """Bootstrap interval: studentised where there is one, else percentiles; None for too few items."""
+        """Bootstrap interval: studentised where there is one, else percentiles; None for too few items.
+
+        It ends where differences of the metric do: where few items changed, a studentised one would reach further.
+        """
         if self.num_scored < min_items(confidence):
             return None
         found = None
@@ -68,7 +74,9 @@ class Difference:
                 variance=self.variance,
                 confidence=confidence,
             )
-        return found or expanded_percentile_interval(self.replicates, confidence=confidence, num_items=self.num_scored)
+        if found is None:
+            found = expanded_percentile_interval(self.replicates, confidence=confidence, num_items=self.num_scored)
+        return found and Interval(low=max(found.low, -self.largest), high=min(found.high, self.largest))
 
     def p_value(self) -> float:
         """Two-sided p-value of the paired permutation test."""
@@ -134,6 +142,7 @@ def added(first: Difference | None, second: Difference) -> Difference:
         variance=None if first.variance is None or second.variance is None else first.variance + second.variance,
         variances=None if first.variances is None or second.variances is None else first.variances + second.variances,
         flipped=first.flipped + second.flipped,
+        largest=first.largest + second.largest,
     )
 
 
@@ -147,6 +156,7 @@ def divided(total: Difference, count: int) -> Difference:
         variance=None if total.variance is None else total.variance / count**2,
         variances=None if total.variances is None else total.variances / count**2,
         flipped=total.flipped / count,
+        largest=total.largest / count,
     )
 
 
@@ -227,6 +237,7 @@ def _difference(
         flipped=swapped(flips),
         every_flip=swapped(every_flip(_differences(measure, in_group) / 2)) if few else None,
         effect_size=effect_size(_differences(measure, in_group)[:, 0]) if measure.is_mean else None,
+        largest=measure.largest,
     )
 
 

@@ -31,6 +31,8 @@ class Measure:
     aggregate: Aggregate
     is_mean: bool
     """The value is the mean of one score per item (S = 1), not a function of the whole corpus."""
+    largest: float = math.inf
+    """No difference of two values is larger than this."""
 
     def values(self, sums: Floats, scored: Floats) -> Floats:
         """Values ``[...]`` from column sums ``[..., S]`` and counts ``[...]``; NaN where nothing was scored."""
@@ -52,15 +54,29 @@ class SetMetric:
 
 
 def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
-    """Every metric of the task that both sides hold, in the order of the metric table."""
+    """Every metric of the task that both sides hold, in the order of the metric table.
+
+    Metrics whose scores depend on the answers to other items (KID) are unscored when items were left out, as those of whole
+    sets are: the mean of the scores that remain is not the metric of the items that remain.
+    """
     measures = []
     for name, before in scores.before.scores.items():
         if name in scores.after.scores:
             after = scores.after.scores[name]
             metric = _of_table(name, mode=scores.mode)
             if metric is None or (task in metric.tasks and metric.of_set is None):
+                if metric is not None and metric.depends_on_other_answers and not scores.is_whole:
+                    before = after = np.full(len(before), math.nan)
                 measures.append(
-                    _measure(name, metric, before=before[:, None], after=after[:, None], aggregate=_mean, is_mean=True)
+                    _measure(
+                        name,
+                        metric,
+                        mode=scores.mode,
+                        before=before[:, None],
+                        after=after[:, None],
+                        aggregate=_mean,
+                        is_mean=True,
+                    )
                 )
     for name, before in scores.before.statistics.items():
         if name in scores.after.statistics:
@@ -74,7 +90,17 @@ def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
             aggregate = _corpus_aggregate(name, metric)
             # All tasks share one table of samples: a task's rows have (empty) columns for metrics of the other tasks.
             if metric is not None and task in metric.tasks:
-                measures.append(_measure(name, metric, before=before, after=after, aggregate=aggregate, is_mean=False))
+                measures.append(
+                    _measure(
+                        name,
+                        metric,
+                        mode=scores.mode,
+                        before=before,
+                        after=after,
+                        aggregate=aggregate,
+                        is_mean=False,
+                    )
+                )
     return sorted(measures, key=lambda measure: table_position(measure.name, mode=scores.mode))
 
 
@@ -84,10 +110,9 @@ def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
     They are unscored when items were left out: the values then belong to different sets.
     """
     before, after = scores.before.summary, scores.after.summary
-    same_items = not scores.before_only and not scores.after_only and not scores.held_back
 
     def values(*path: str) -> tuple[float, float]:
-        return (_mean_in(before, path), _mean_in(after, path)) if same_items else (math.nan, math.nan)
+        return (_mean_in(before, path), _mean_in(after, path)) if scores.is_whole else (math.nan, math.nan)
 
     metrics = []
     for name in _section(before, "metrics"):
@@ -116,7 +141,14 @@ def _mean(sums: Floats, scored: Floats) -> Floats:
 
 
 def _measure(
-    name: str, metric: "Metric | None", *, before: Floats, after: Floats, aggregate: Aggregate, is_mean: bool
+    name: str,
+    metric: "Metric | None",
+    *,
+    mode: str,
+    before: Floats,
+    after: Floats,
+    aggregate: Aggregate,
+    is_mean: bool,
 ) -> Measure:
     scored: NDArray[np.bool_] = np.logical_and(np.isfinite(before).all(axis=1), np.isfinite(after).all(axis=1))
     return Measure(
@@ -127,7 +159,13 @@ def _measure(
         scored=scored,
         aggregate=aggregate,
         is_mean=is_mean,
+        largest=_largest_difference(metric, mode=mode),
     )
+
+
+def _largest_difference(metric: "Metric | None", *, mode: str) -> float:
+    # Paper mode cuts no values: its BERTScore and LPIPS may leave the range that the table names.
+    return math.inf if metric is None or mode == "paper" else abs(metric.best - metric.worst)
 
 
 def _table(mode: str) -> "Mapping[str, Metric]":

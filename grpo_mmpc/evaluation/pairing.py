@@ -66,6 +66,11 @@ class PairedScores:
     """Items that both hold and that were left out on purpose."""
 
     @property
+    def is_whole(self) -> bool:
+        """Whether these are all items of both evaluations."""
+        return not (self.before_only or self.after_only or self.held_back)
+
+    @property
     def metrics_of_one_side(self) -> set[str]:
         """Metrics that only one of the evaluations holds; left out."""
         before, after = ({*side.scores, *side.statistics} for side in (self.before, self.after))

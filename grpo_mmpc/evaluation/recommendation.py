@@ -124,7 +124,8 @@ class PolicyBenchmark:
         self.ranks.on_main(measure)
 
     def _tell(self, folder: Path, name: str) -> None:
-        for line in headlines(read_results(folder), name=name):
+        results = read_results(folder)
+        for line in [*headlines(results, name=name), *(f"{name}: {caution}" for caution in results["cautions"])]:
             self.say(line)
         self.say(f"recommendation benchmark of {name}: {folder / 'results.json'}")
 
@@ -151,7 +152,9 @@ class PolicyBenchmark:
             for path in sorted(self.evaluations.glob(f"*/{SUITE}/{ANSWERS}"))
             if path.parent != folder and _key_of(path) == key
         }
+        # The model before training first: later completions are compared with the first.
         named = {**{other: _read_answers(path) for other, path in others.items()}, name: answers}
+        named = dict(sorted(named.items(), key=lambda one: one[0] != "base"))
         device = self.settings.training.device or "cpu"  # GPUs belong to the policy
         run_benchmark(
             self.settings,
@@ -294,11 +297,15 @@ def headlines(results: Mapping[str, Any], *, name: str) -> list[str]:
             if why := group["failures"].get(f"{COMPLETED}{name}"):
                 lines.append(f"{name}, {group['recommender']}: no result, {why}")
             continue
-        reference, found = group["metrics"][LEAD]["reference"], methods[f"{COMPLETED}{name}"]["verdict"]
+        lead, method = group["metrics"][LEAD], f"{COMPLETED}{name}"
+        compared = {lead["reference"]: methods[method]["verdict"]}
+        if method in lead["against_first_completion"]:
+            first = lead["first_completion"].removeprefix(COMPLETED)
+            compared |= {f"those of {first}": lead["against_first_completion"][method]["verdict"]}
         lines.append(
             f"{name}, {group['recommender']}, {100 * group['rate']:g}% of {MODALITY_WORDS[group['missing']]} missing: Recall@20 "
             + ", ".join(shown)
-            + (f"; completions against {reference}: {found}" if found else "")
+            + "".join(f"; completions against {other}: {found}" for other, found in compared.items() if found)
         )
     return lines
 

@@ -86,6 +86,8 @@ class Metric:
     """Corpus-level metrics only: values [...] from statistics summed over the scored items, [..., S].
 
     The mean of ``score`` is not the metric's value then."""
+    depends_on_other_answers: bool = False
+    """The score of an item depends on the answers to the others: scores mean nothing once some items are left out."""
     of_set: Callable[[MetricInputs], float] | None = None
     """Only metrics of a set of items that have no value per item (their ``score`` is NaN everywhere): the value of all
     items given. NaN = the set cannot be scored."""
@@ -322,6 +324,7 @@ _METRICS = (
         tasks=(TEXT_TO_IMAGE,),
         description="kernel Inception distance within the category, unbiased; a failed render counts as a white picture",
         score=image_sets.kid,
+        depends_on_other_answers=True,
         higher_is_better=False,
         worst=math.inf,
         best=0.0,

@@ -65,7 +65,7 @@ def main() -> int:
         table = pa.table({"prompt_id": [f"{config['seed']}-{step}-{i}" for i in range(3)]})
         pq.write_table(table, run / "rollouts" / f"step-{step:06d}.parquet")
         with (run / "metrics.jsonl").open("a") as metrics:
-            row = {"step": step, "reward": 0.1 * step, "step_time": STEP_S, "tokens_per_second": 100.0}
+            row = {"step": step, "reward": 0.1 * step, "step_time": 0.5, "tokens_per_second": 100.0}
             metrics.write(json.dumps(row) + "\n")
         folder = checkpoints / f"checkpoint-{step}"
         folder.mkdir(parents=True)

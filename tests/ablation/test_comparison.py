@@ -53,6 +53,32 @@ def test_means_differences_marks_and_verdicts(finished):
     ]
 
 
+def test_costs_count_every_step_whether_it_draws_rollouts_reuses_them_or_is_logged_with_others(finished):
+    _, runs, jobs, _ = finished()
+    rows = [
+        # Draws 4 s x 100 = 400 tokens and waits 4 s x 0.25 = 1 s.
+        {"step": 1, "step_time": 4.0, "tokens_per_second": 100.0, "reward_time/wait_share": 0.25},
+        # Reuses them.
+        {"step": 2, "step_time": 1.0, "tokens_per_second": 0.0, "reward_time/wait_share": 0.0},
+        # Three steps of 2 s on average, of which two drew: 6 s x 50 = 300 tokens, 6 s x 0.5 = 3 s of waiting.
+        {"step": 5, "step_time": 2.0, "tokens_per_second": 50.0, "reward_time/wait_share": 0.5},
+    ]
+    job = next(job for job in jobs if job.name == runs[0].name)
+    (job.folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    [cost] = [run.cost for run in collect(runs, jobs).runs if run.folder == job.folder]
+    assert cost.training_s == pytest.approx(11.0)  # 4 + 1 + 3 x 2
+    assert cost.tokens_per_s == pytest.approx(700 / 11)
+    assert cost.reward_s == pytest.approx(4.0)
+
+
+def test_a_run_without_logged_steps_has_no_costs_of_steps(finished):
+    _, runs, jobs, _ = finished()
+    job = next(job for job in jobs if job.name == runs[0].name)
+    (job.folder / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
+    [cost] = [run.cost for run in collect(runs, jobs).runs if run.folder == job.folder]
+    assert (cost.training_s, cost.tokens_per_s, cost.reward_s) == (None, None, None)
+
+
 def test_the_model_before_training_can_be_the_reference(finished):
     _, runs, jobs, _ = finished(reference="base")
     comparison = compare(

@@ -1,5 +1,6 @@
 """The command line as a stranger meets it: what it says, and what it returns."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from grpo_mmpc.cli import build_parser, main, parse_arguments
+from tests.report.recommendation.fake_results import results
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +112,43 @@ def test_a_model_that_is_not_there_is_explained_without_a_traceback(tmp_path, ca
     said = capsys.readouterr().err
     assert "nobody/nothing" in said
     assert "give a local folder or an embedded model" in said
+
+
+@pytest.mark.parametrize(
+    ("policy", "recbench", "shown"),
+    [
+        (["--base"], True, "base"),
+        (["--checkpoint", "run/checkpoints/checkpoint-5"], True, "checkpoint-5"),
+        (["--base"], False, None),
+    ],
+)
+def test_a_recommendation_benchmark_outside_of_a_run_gets_its_own_page(
+    tmp_path, monkeypatch, capsys, policy, recbench, shown
+):
+    def evaluated(config, *, checkpoint, out):
+        folder = out / "controls" / ("base" if checkpoint is None else checkpoint.name) / "recbench"
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps(results(cautions=["Read this first."])))
+        return 0
+
+    monkeypatch.setattr("grpo_mmpc.evaluate.run_evaluation", evaluated)
+    recipes = [str(ROOT / "recipes/nano.yaml"), *[str(ROOT / "recipes/recbench/nano_in_training.yaml")] * recbench]
+    assert main(["evaluate", *recipes, *policy, "--out", str(tmp_path / "out")]) == 0
+    pages = list((tmp_path / "out").rglob("report.html"))
+    said = capsys.readouterr().out
+    if shown is None:
+        assert (pages, said) == ([], "")
+        return
+    assert pages == [tmp_path / "out" / "controls" / shown / "recbench" / "report.html"]
+    assert "Read this first." in pages[0].read_text("utf-8")
+    assert f"recommendation report: {pages[0]}" in said
+
+
+def test_a_benchmark_that_could_not_be_run_has_no_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("grpo_mmpc.evaluate.run_evaluation", lambda config, *, checkpoint, out: 0)
+    recipes = [str(ROOT / "recipes/nano.yaml"), str(ROOT / "recipes/recbench/nano_in_training.yaml")]
+    assert main(["evaluate", *recipes, "--base", "--out", str(tmp_path / "out")]) == 0
+    assert "report" not in capsys.readouterr().out
 
 
 def test_every_installed_reward_is_listed_with_its_summary_and_arguments(capsys):

@@ -297,6 +297,66 @@ def test_values_of_different_sets_are_not_compared(tmp_path: Path, monkeypatch: 
     assert compare(first, second)["metrics"]["distance"]["verdict"] == "unscored"
 
 
+@pytest.mark.parametrize("left_out", ["nothing", "unpaired", "held back"])
+def test_kid_is_the_one_of_the_compared_items_or_unscored(tmp_path: Path, left_out: str) -> None:
+    # Values per item depend on the answers to all items of the category: eight of nine do not average to a KID.
+    count = 9 if left_out == "unpaired" else 8
+    options: Any = {"task": "text_to_image"}
+    scores = {name: np.linspace(0.1, 0.9, 8) for name in ("kid", "mse")}
+    first = write_evaluation(tmp_path / "a", scores=scores, **options)
+    more = {name: np.linspace(0.0, 0.5, count) for name in scores}
+    second = write_evaluation(tmp_path / "b", scores=more, **options)
+    held_back = (lambda item_id: item_id == "item-0") if left_out == "held back" else None
+    [content] = compare_with(first, [second], reward_names=[{}], resamples=200, held_back=held_back)
+    task = content["tasks"]["text_to_image"]
+    for cells in (task["metrics"], task["macro"], task["categories"]["Toys"]):
+        assert (cells["kid"]["verdict"] == "unscored") == (left_out != "nothing")
+        assert (cells["kid"]["before"] is None) == (left_out != "nothing")
+        assert cells["mse"]["before"] is not None
+    assert task["metrics"]["kid"]["n_scored"] == (8 if left_out == "nothing" else 0)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "largest"),
+    [
+        ("image_to_text", "token_f1", 1.0),  # from 0 to 1
+        ("image_to_text", "attribute_recall_color", 1.0),
+        ("image_to_text", "embedding_cosine", 2.0),  # from -1 to 1
+        ("text_to_image", "kid", None),
+    ],
+)
+def test_intervals_end_where_differences_of_the_metric_do(
+    tmp_path: Path, task: str, name: str, largest: float | None
+) -> None:
+    # Per category seven small changes and one of 1. A resample without that one has a tiny spread, so that the mean of
+    # 0.126 lies dozens of its standard errors away: by itself the studentised interval reaches beyond 2.
+    options: Any = {"task": task, "categories": ["A"] * 8 + ["B"] * 8}
+    changes = [0.001 * number for number in range(7)] + [1.0]
+    first = write_evaluation(tmp_path / "a", scores={name: [0.0] * 16}, **options)
+    second = write_evaluation(tmp_path / "b", scores={name: changes * 2}, **options)
+    found = [
+        compare_with(*pair, reward_names=[{}])[0]["tasks"][task] for pair in ((first, [second]), (second, [first]))
+    ]
+    for task_cells, sign in zip(found, (1, -1), strict=True):
+        for cells in (task_cells["metrics"], task_cells["macro"], task_cells["categories"]["A"]):
+            far = max(sign * end for end in cells[name]["ci95"])
+            assert far == largest if largest else far > 2.0
+        far = max(sign * end for end in task_cells["categories"]["A"][name]["ci95_corrected"])
+        assert far == largest if largest else far > 2.0
+
+
+def test_paper_mode_cuts_no_intervals_because_it_cuts_no_values(tmp_path: Path) -> None:
+    changes = [0.001 * number for number in range(7)] + [1.0]
+    folders = [
+        write_evaluation(tmp_path / str(side), scores={"jaccard": values})
+        for side, values in ((0, [0.0] * 8), (1, changes))
+    ]
+    for folder in folders:
+        path = folder / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"mode": "paper"}))
+    assert compare(*folders)["metrics"]["jaccard"]["ci95"][1] > 1.0
+
+
 def test_modes_are_not_compared_with_each_other(tmp_path: Path) -> None:
     first, second = (write_evaluation(tmp_path / name, scores={"bleu": [0.1] * 8}) for name in ("a", "b"))
     for folder, mode in ((first, "corrected"), (second, "paper")):

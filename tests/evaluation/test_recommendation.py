@@ -119,12 +119,18 @@ def test_a_later_policy_is_measured_beside_the_base_on_cells_that_are_there(cata
 
 
 def test_a_trained_policy_is_reported_with_the_items_that_it_was_trained_on(catalogue, tmp_path):
-    benchmark = benchmark_of(catalogue, tmp_path)
+    said: list[str] = []
+    benchmark = benchmark_of(catalogue, tmp_path, said=said)
     for name in ("base", "final"):
         benchmark.run(lambda: nullcontext(Policy()), name=name, policy=name)
     assert read_results(tmp_path / "base" / "recbench")["cautions"] == []
+    assert not any("took part in this policy's training" in line for line in said[:-3])
     [caution] = read_results(tmp_path / "final" / "recbench")["cautions"]
     assert caution.startswith("2 of the 32 items took part in this policy's training")
+    verdict, told, place = said[-3:]
+    assert verdict.startswith("final, vbpr, 100% of titles missing")
+    assert told == f"final: {caution}"
+    assert place.startswith("recommendation benchmark of final:")
 
 
 def test_missing_images_are_rendered_from_prompts(catalogue, tmp_path):
@@ -182,10 +188,27 @@ def test_the_result_is_told_with_its_verdict_and_place(catalogue, tmp_path):
 
 def test_completions_that_others_are_compared_with_get_no_verdict_and_rates_keep_their_digits():
     methods = {"completed:base": {"value": 0.25, "verdict": ""}}
-    metrics = {"recall@20": {"reference": "completed:base", "methods": methods}}
-    group = {"recommender": "vbpr", "missing": "text", "rate": 0.125, "failures": {}, "metrics": metrics}
+    lead = {"reference": "completed:base", "methods": methods, "against_first_completion": {}}
+    group = {"recommender": "vbpr", "missing": "text", "rate": 0.125, "failures": {}, "metrics": {"recall@20": lead}}
     assert recommendation.headlines({"groups": [group]}, name="base") == [
         "base, vbpr, 12.5% of titles missing: Recall@20 0.2500 with its completions"
+    ]
+
+
+def test_a_trained_policy_is_told_against_zeros_and_against_the_model_before_training():
+    lead = {
+        "reference": "zeros",
+        "methods": {
+            "zeros": {"value": 0.125, "verdict": ""},
+            "completed:final": {"value": 0.25, "verdict": "better"},
+        },
+        "first_completion": "completed:base",
+        "against_first_completion": {"completed:final": {"verdict": "no evidence"}},
+    }
+    group = {"recommender": "vbpr", "missing": "text", "rate": 1.0, "failures": {}, "metrics": {"recall@20": lead}}
+    assert recommendation.headlines({"groups": [group]}, name="final") == [
+        "final, vbpr, 100% of titles missing: Recall@20 0.2500 with its completions, 0.1250 with zeros; completions against "
+        "zeros: better; completions against those of base: no evidence"
     ]
 
 
