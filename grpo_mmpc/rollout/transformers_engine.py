@@ -1,6 +1,6 @@
 """Completions by ``generate`` of Transformers, from a live policy (any Accelerate wrapping) or a loaded one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +36,7 @@ class TransformersEngine:
         batch_size: int,
         accelerator: "Accelerator | None" = None,
         gather_deepspeed3_params: bool = True,
+        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep references; nothing is copied or moved.
 
@@ -45,12 +46,14 @@ class TransformersEngine:
             batch_size: Prompts per ``generate`` call and rank.
             accelerator: The trainer's accelerator; None for a model on one device.
             gather_deepspeed3_params: TRL's ``ds3_gather_for_generation``.
+            gradient_checkpointing_kwargs: The trainer's; checkpointing is off while rows are generated and on again after.
         """
         self._model = model
         self._processor = processor
         self._batch_size = batch_size
         self._accelerator = accelerator
         self._gather_deepspeed3_params = gather_deepspeed3_params
+        self._gradient_checkpointing_kwargs = gradient_checkpointing_kwargs
 
     @property
     def rows_at_once(self) -> int:
@@ -94,7 +97,10 @@ class TransformersEngine:
         from trl.models.utils import unwrap_model_for_generation
 
         with unwrap_model_for_generation(
-            self._model, self._accelerator, gather_deepspeed3_params=self._gather_deepspeed3_params
+            self._model,
+            self._accelerator,
+            gather_deepspeed3_params=self._gather_deepspeed3_params,
+            gradient_checkpointing_kwargs=self._gradient_checkpointing_kwargs,
         ) as model:
             yield model
 

@@ -75,6 +75,16 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
                 "is not passed to vLLM: it changes the distribution that is sampled from and not the policy's "
                 "probabilities, so that importance-sampling correction would be wrong; remove it",
             )
+    mode = trainer.get("vllm_importance_sampling_mode", "sequence_mask")
+    if (
+        trainer.get("loss_type") == "vespo"
+        and trainer.get("vllm_importance_sampling_correction", True)
+        and mode not in ("token_truncate", "token_mask")
+    ):
+        yield (
+            "trainer.vllm_importance_sampling_mode",
+            f"is {mode!r}; loss_type vespo needs token_truncate or token_mask, as TRL does",
+        )
     if adapter.get("target_modules") in (None, "all-linear"):
         yield (
             "adapter.target_modules",

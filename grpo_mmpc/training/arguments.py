@@ -59,6 +59,12 @@ def lora_arguments(config: RunConfig) -> "LoraConfig":
     return LoraConfig(**{"task_type": "CAUSAL_LM", **config.adapter})
 
 
+def updates_per_rollout(arguments: "GRPOConfig") -> int:
+    """Optimiser steps that one generation batch serves."""
+    batches = int(arguments.steps_per_generation) * int(arguments.num_iterations)
+    return max(1, batches // int(arguments.gradient_accumulation_steps))
+
+
 def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Problems of the ``trainer`` and ``adapter`` sections as (dotted key, message): unknown names, wrong values.
 

@@ -129,26 +129,40 @@ def _shown(value: float | None) -> str:
 
 
 class ParityCheck(TrainerCallback):  # type: ignore[misc]
-    """Checks that the rollout engine is the policy: before the first step, and after the first one that changed it.
+    """Checks that the rollout engine is the policy: before the first step, then until an update was seen to reach it.
 
-    ``check`` raises to stop the run; it returns whether the adapter had changed anything yet (the learning rate of a
-    first step may be 0, then the next step is checked).
+    ``check`` raises to stop the run; it returns whether the engine could be told from the base model. While the updates are too
+    small for that (a warm-up in half precision), it is asked again after steps 1, 2, 4, 8 and so on.
     """
 
     def __init__(self, check: Callable[[int], bool]) -> None:
         self._check = check
         self._done = False
+        self._pause = 1
+        self._next = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Check the engine as it starts, or as it continues after a resumption."""
+        self._next = state.global_step + 1
         with preserved_random_state():
             self._check(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Check once that an update reached the engine."""
+        """Check that an update reached the engine, until it is seen once."""
+        if self._done or state.global_step < self._next:
+            return
+        with preserved_random_state():
+            self._done = self._check(state.global_step)
+        self._next = state.global_step + self._pause
+        self._pause *= 2
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Say so if no update was large enough to be seen."""
         if not self._done:
-            with preserved_random_state():
-                self._done = self._check(state.global_step)
+            logger.warning(
+                "parity: no update of this training was seen to reach the rollout engine, because none was larger than "
+                "rounding; see parity.jsonl, and compare the learning rate with its schedule"
+            )
 
 
 class EvaluationHook(TrainerCallback):  # type: ignore[misc]

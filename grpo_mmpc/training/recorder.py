@@ -64,6 +64,12 @@ class RolloutRecorder:
         pq.write_table(pa.table(table), path)
         return path
 
+    def drop_after(self, step: int) -> None:
+        """Delete what was recorded after a step: a run that continues from it records those steps again."""
+        for path in self._folder.glob("step-*.parquet"):
+            if int(path.stem.split("-")[1]) > step:
+                path.unlink()
+
 
 @cache
 def _file_hash(path: str | None) -> str | None:

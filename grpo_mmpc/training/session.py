@@ -23,7 +23,7 @@ from grpo_mmpc.rollout.transformers_engine import TransformersEngine
 from grpo_mmpc.rollout.vllm_arguments import refuse_unserved_targets, sampling_warning, suppressed_token_ids
 from grpo_mmpc.rollout.vllm_loading import start_engine
 from grpo_mmpc.rollout.vllm_rollouts import VLLMEngine, VLLMRollouts
-from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
+from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments, updates_per_rollout
 from grpo_mmpc.training.callbacks import (
     Evaluate,
     EvaluationHook,
@@ -85,6 +85,7 @@ class TrainingSession:
         self.mix.fit([title for title in catalogue.items.select(train_indices)["title"] if title])
         model = load_policy(config.model)
         _show_special_tokens(model, self.processor.tokenizer)
+        self._recorder = RolloutRecorder(run_dir / "rollouts")
         try:
             self.trainer = RecordingGRPOTrainer(
                 model=model,
@@ -93,12 +94,14 @@ class TrainingSession:
                 train_dataset=dataset,
                 processing_class=self.processor,
                 peft_config=lora_arguments(config),
-                recorder=RolloutRecorder(run_dir / "rollouts"),
+                recorder=self._recorder,
                 mix=self.mix,
                 dead_group_policy=config.rewards.dead_groups,
             )
         except ValueError as error:
             raise TrainingError(f"the trainer refuses this recipe: {error}") from error
+        if self.trainer.is_fsdp_enabled:
+            wrap_blocks_that_exist(self.trainer.model, self.trainer.accelerator.state.fsdp_plugin)
         self._rollouts = self._start_rollouts() if config.rollout.backend == "vllm" else None
         self._parity_rows = (
             choose_rows(prompt_rows(catalogue, train_indices, config.tasks), config.rollout.parity.rows)
@@ -153,7 +156,7 @@ class TrainingSession:
         return rollouts
 
     def _check_parity(self, step: int) -> bool:
-        """Compare engine and policy; returns whether the adapter had changed anything."""
+        """Compare engine and policy; returns whether every rank's engine was told from the base model."""
         assert self._rollouts is not None
         self.trainer.sync_rollouts()
         accelerator, settings = self.trainer.accelerator, self._config.rollout.parity
@@ -178,14 +181,15 @@ class TrainingSession:
                 file.write(json.dumps(report.as_dict()) + "\n")
             print(  # noqa: T201
                 f"parity at step {step}: {report.tokens} tokens of {report.rows} prompts, log-probabilities of engine "
-                f"and policy differ by {report.mean_difference:.1e} on average, {report.max_difference:.1e} at most",
+                f"and policy differ by {report.mean_difference:.1e} on average, {report.max_difference:.1e} at most"
+                + ("" if identity or report.tells_policy_from_base else "; the update is too small to be seen yet"),
                 flush=True,
             )
         anyone = self._any_rank(bool(report.problems))  # first, so that no rank waits for one that has stopped
         report.raise_on_problems()
         if anyone:
             raise RolloutError(f"another rank found that its engine is not the policy (step {step}); see its message")
-        return not identity
+        return not self._any_rank(not report.tells_policy_from_base)
 
     @property
     def parameters(self) -> int:
@@ -208,9 +212,7 @@ class TrainingSession:
         self.hook.before, self.hook.after_save = before, after_save
         checkpoint = self._newest_checkpoint() if resume else None
         if checkpoint is not None:
-            self._refuse_finished(Path(checkpoint))
-            is_main = self.trainer.accelerator.is_main_process
-            self.trainer.restore_reward_state(self.from_main(RewardState.read(Path(checkpoint)) if is_main else {}))
+            self._continue_from(Path(checkpoint))
         with self._stop.handling_signals():
             self.trainer.train(resume_from_checkpoint=checkpoint)
         state = self.trainer.state
@@ -241,6 +243,7 @@ class TrainingSession:
                 batch_size=self._config.evaluation.batch_size,
                 accelerator=self.trainer.accelerator,
                 gather_deepspeed3_params=self.trainer.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=self.trainer.args.gradient_checkpointing_kwargs,
             )
 
     def from_main(self, value: T) -> T:
@@ -273,14 +276,28 @@ class TrainingSession:
             raise TrainingError(f"nothing to resume: no checkpoint in {folder}; start again with --overwrite")
         return str(newest)
 
-    def _refuse_finished(self, checkpoint: Path) -> None:
-        """Transformers would train one step beyond the last."""
+    def _continue_from(self, checkpoint: Path) -> None:
+        """Bring back what Transformers does not, and take away what will be done again."""
+        arguments, is_main = self.trainer.args, self.trainer.accelerator.is_main_process
         done = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"]
-        if 0 < self.trainer.args.max_steps <= done:
+        if 0 < arguments.max_steps <= done:  # Transformers would train one step beyond the last
             run_dir = self._config.run_dir
             raise TrainingError(
-                f"nothing to resume: step {done} of {self.trainer.args.max_steps} is done; next: grpo-mmpc report {run_dir} "
+                f"nothing to resume: step {done} of {arguments.max_steps} is done; next: grpo-mmpc report {run_dir} "
                 f"(an evaluation that is missing: grpo-mmpc evaluate {run_dir}/config.yaml --checkpoint {checkpoint})"
+            )
+        self.trainer.restore_reward_state(self.from_main(RewardState.read(checkpoint) if is_main else {}))
+        if not is_main:
+            return
+        self._recorder.drop_after(done)
+        steps = updates_per_rollout(arguments)
+        if done % steps:
+            logger.warning(
+                "step %d lies between two rollouts (one serves %d steps, and TRL keeps none in a checkpoint): this run draws "
+                "anew and goes on as another one would; checkpoints of every %dth step continue exactly",
+                done,
+                steps,
+                steps,
             )
 
     def _any_rank(self, flag: bool) -> bool:
@@ -311,6 +328,20 @@ def _check_batches_fill(arguments: Any, *, num_items: int) -> None:
             f"(generation_batch_size {arguments.generation_batch_size} / num_generations {arguments.num_generations}); "
             "add items, or lower trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps"
         )
+
+
+def wrap_blocks_that_exist(model: Any, plugin: Any) -> None:
+    """Tell Accelerate's FSDP which of the architecture's blocks this model has.
+
+    It takes the architecture's whole list and stops at one that is missing: Gemma-3 names blocks of SigLIP's text tower.
+
+    Args:
+        model: The policy.
+        plugin: Accelerate's ``FullyShardedDataParallelPlugin``; left alone if a launch file names blocks.
+    """
+    if plugin.transformer_cls_names_to_wrap is None:
+        there = {type(module).__name__ for module in model.modules()}
+        plugin.transformer_cls_names_to_wrap = sorted(there & set(model._no_split_modules))
 
 
 def _gather_lists(items: list[Any]) -> list[Any]:

@@ -73,7 +73,34 @@ def test_a_stale_engine_is_caught_also_where_the_tolerance_is_too_wide_to_see_it
     """In half precision a small update hides below the tolerance; which model is closer does not."""
     report = check(bench, adapter=None, mean_tolerance=1e3)
     assert report.problems
-    assert "at least as well as with the policy" in report.problems[0]
+    assert "agrees better with the base model than with the policy" in report.problems[0]
+
+
+@pytest.mark.parametrize(("size", "is_seen"), [(1e-5, False), (1.0, True)])
+def test_an_update_below_rounding_is_neither_refused_nor_taken_for_seen(
+    bench: Bench, size: float, is_seen: bool
+) -> None:
+    """A policy in bfloat16, and an engine that does and one that does not have its adapter."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in bench.model.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(size)
+    bench.engine.load(named(bench, "scaled"))
+    forward = bench.model.forward
+    bench.model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(forward)
+    try:
+        arrived = check(bench, adapter="scaled", dtype="bfloat16", mean_tolerance=1e3)
+        stale = check(bench, adapter=None, dtype="bfloat16", mean_tolerance=1e3)
+    finally:
+        bench.model.forward = forward
+        bench.engine.unload("scaled")
+        randomise(bench.model, seed=1)
+    assert arrived.problems == []
+    assert arrived.tells_policy_from_base == is_seen
+    assert bool(stale.problems) == is_seen
+    assert not stale.tells_policy_from_base
 
 
 def test_a_swapped_adapter_is_caught(bench: Bench) -> None:

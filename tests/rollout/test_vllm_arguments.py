@@ -101,3 +101,17 @@ def test_image_video_and_padding_tokens_are_suppressed_but_not_one_that_ends_a_c
     for pad, expected in ((4, [4, 5, 6, 7]), (3, [5, 6, 7]), (2, [5, 6, 7])):
         processor = SimpleNamespace(tokenizer=Tokens(eos_token_id=2, pad_token_id=pad))
         assert suppressed_token_ids(processor, config) == expected
+
+
+@pytest.mark.parametrize(
+    ("trainer", "refused"),
+    [
+        ({"loss_type": "vespo"}, True),
+        ({"loss_type": "vespo", "vllm_importance_sampling_mode": "sequence_truncate"}, True),
+        ({"loss_type": "vespo", "vllm_importance_sampling_mode": "token_mask"}, False),
+        ({"loss_type": "vespo", "vllm_importance_sampling_correction": False}, False),
+        ({"loss_type": "dapo"}, False),
+    ],
+)
+def test_vespo_takes_weights_of_tokens_only_as_in_trl(trainer, refused):
+    assert ("trainer.vllm_importance_sampling_mode" in found(trainer=trainer)) == refused

@@ -197,6 +197,64 @@ def test_evaluating_before_and_between_steps_does_not_change_training(make_confi
     assert found == {"base", "checkpoint-2", "checkpoint-4", "final"}
 
 
+def test_a_run_resumed_from_an_earlier_checkpoint_records_its_own_rollouts_only(make_config, tmp_path):
+    """One rollout serves two steps: step 3 of the first run belongs to it, and a resumption at step 1 draws at step 2."""
+    config = make_config(
+        rewards=mix(digest=1.0),
+        trainer={**SAVING, "num_iterations": 2, "save_steps": 1, "max_steps": 4},
+        evaluation=QUIET,
+    )
+    assert run_training(config) == 0
+    assert sorted({row["step"] for row in rollouts(config)}) == [1, 3]
+    for step in (2, 3, 4):
+        shutil.rmtree(Path(config.run_dir) / f"checkpoints/checkpoint-{step}")
+    assert run_training(config, resume=True) == 0
+    assert sorted({row["step"] for row in rollouts(config)}) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(("done", "warned"), [(1, True), (2, False)])
+def test_a_resumption_between_two_rollouts_says_that_it_draws_anew(make_config, caplog, done, warned):
+    config = make_config(trainer={**SAVING, "num_iterations": 2, "save_steps": 1, "max_steps": done}, evaluation=QUIET)
+    session = session_for(config)
+    session.train(before=None, after_save=None, resume=False)
+    longer = config.model_copy(update={"trainer": {**config.trainer, "max_steps": 3}})
+    with caplog.at_level("WARNING"):
+        session_for(longer).train(before=None, after_save=None, resume=True)
+    assert ("lies between two rollouts" in caplog.text) == warned
+
+
+@BOTH
+def test_fsdp_wraps_the_blocks_that_the_model_has(make_config, architecture):
+    """Gemma-3 lists blocks of a text tower of SigLIP, which it does not have."""
+    from accelerate import FullyShardedDataParallelPlugin
+
+    from grpo_mmpc.training.session import wrap_blocks_that_exist
+
+    model = session_for(make_config(architecture)).trainer.model
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+    wrap_blocks_that_exist(model, plugin)
+    plugin.set_auto_wrap_policy(model)
+    decoder = {"qwen2_5_vl": "Qwen2_5_VLDecoderLayer", "gemma3": "Gemma3DecoderLayer"}[architecture]
+    assert decoder in plugin.transformer_cls_names_to_wrap
+
+
+def test_an_evaluation_leaves_gradient_checkpointing_as_it_is(make_config):
+    from grpo_mmpc.prompts import prompt_rows
+    from grpo_mmpc.types import SamplingConfig
+
+    config = make_config(
+        trainer={"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    )
+    session, data = session_for(config), RunData(config)
+    session.trainer.model.gradient_checkpointing_enable({"use_reentrant": True})
+    layer = session.trainer.model.base_model.model.model.language_model.layers[0]
+    before = layer._gradient_checkpointing_func.keywords
+    with session.engine(base=False) as engine:
+        rows = prompt_rows(data.catalogue, data.train[:2], ["image_to_text"])
+        engine.generate(rows, SamplingConfig(max_tokens=3, temperature=0.0))
+    assert layer._gradient_checkpointing_func.keywords == before == {"use_reentrant": True}
+
+
 def test_ctrl_c_saves_after_the_step_and_resume_finishes_the_same_run(
     make_config, tmp_path, uninterrupted, monkeypatch, capsys
 ):

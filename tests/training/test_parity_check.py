@@ -1,0 +1,45 @@
+"""When the engine is compared with the policy: until an update was seen to reach it."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from grpo_mmpc.training.callbacks import ParityCheck
+
+
+def run(*, seen_from: int, start: int = 0, steps: int = 40) -> tuple[list[int], ParityCheck]:
+    """Steps at which a run asks, where updates are large enough to be seen from a step on."""
+    asked: list[int] = []
+
+    def check(step: int) -> bool:
+        asked.append(step)
+        return step >= seen_from
+
+    callback = ParityCheck(check)
+    callback.on_train_begin(None, SimpleNamespace(global_step=start), None)
+    for step in range(start + 1, start + steps + 1):
+        callback.on_step_end(None, SimpleNamespace(global_step=step), None)
+    return asked, callback
+
+
+def test_an_update_that_is_seen_at_once_is_checked_once() -> None:
+    assert run(seen_from=1)[0] == [0, 1]
+
+
+def test_updates_too_small_to_be_seen_are_checked_again_at_doubling_pauses() -> None:
+    assert run(seen_from=10)[0] == [0, 1, 2, 4, 8, 16]
+
+
+def test_a_resumed_run_is_checked_at_its_start_and_after_its_first_update() -> None:
+    assert run(seen_from=1, start=100)[0] == [100, 101]
+
+
+@pytest.mark.parametrize(("seen_from", "warnings"), [(1, 0), (1000, 1)])
+def test_a_training_whose_updates_were_never_seen_says_so(caplog, seen_from: int, warnings: int) -> None:
+    _, callback = run(seen_from=seen_from)
+    with caplog.at_level(logging.WARNING):
+        callback.on_train_end(None, SimpleNamespace(global_step=40), None)
+    assert len([r for r in caplog.records if "was seen to reach the rollout engine" in r.message]) == warnings
