@@ -11,15 +11,16 @@ from grpo_mmpc.rollout.groups import Adapter
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_orig_mod.")
 
 
-def read_adapter(model: Any, *, name: str, dtype: Any = None) -> Adapter:
+def read_adapter(model: Any, *, name: str, dtype: str | None = None) -> Adapter:
     """Read the active LoRA of a policy. A collective under ZeRO-3 and FSDP: every rank calls it and gets the same bytes.
 
     Args:
         model: The ``PeftModel``, unwrapped from DDP or DeepSpeed; its parameters may be sharded.
         name: Name of the result.
-        dtype: Cast the tensors to this torch dtype; None keeps them.
+        dtype: Name of the torch dtype to cast the tensors to; None keeps them.
     """
     # heavy: imported on use
+    import torch
     from peft.utils import get_peft_model_state_dict
     from safetensors.torch import save
 
@@ -27,7 +28,8 @@ def read_adapter(model: Any, *, name: str, dtype: Any = None) -> Adapter:
     if not parameters:
         raise RolloutError("the policy has no LoRA parameters to send to vLLM")
     with _whole(list(parameters.values())):
-        state = {_plain(key): _full(parameter, dtype) for key, parameter in parameters.items()}
+        cast_to = None if dtype is None else getattr(torch, dtype)
+        state = {_plain(key): _full(parameter, cast_to) for key, parameter in parameters.items()}
     tensors = get_peft_model_state_dict(
         model, state_dict=state, adapter_name=model.active_adapter, save_embedding_layers=False
     )

@@ -54,6 +54,11 @@ class GroupOutput:
 class GroupEngine(Protocol):
     """A vLLM, in this process or behind HTTP."""
 
+    @property
+    def lora_dtype(self) -> str:
+        """The torch dtype to which it casts adapters, by name: one that comes in it is smaller and loses nothing."""
+        ...
+
     def load(self, adapter: Adapter) -> None:
         """Make an adapter available under its name."""
         ...

@@ -89,7 +89,10 @@ class Server:
         """Upload an adapter unless it is there, and load it."""
         if upload.name in self._model_names():
             return
-        path = self._call("PUT", f"{ADAPTERS_ROUTE}/{upload.name}", content=upload.body).json()["path"]
+        stored = self._call("PUT", f"{ADAPTERS_ROUTE}/{upload.name}", content=upload.body, accept=(507,))
+        if stored.status_code == 507:  # waiting makes no room
+            raise RolloutError(f"rollout server {self.url}: {_reason(stored)}")
+        path = stored.json()["path"]
         try:
             response = self._call(
                 "POST",
@@ -180,7 +183,7 @@ class Server:
             response = self._http.request(method, self.url + path, json=json, content=content, **options)
         except httpx.TransportError as error:
             raise UnavailableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
-        if response.status_code >= 500:
+        if response.status_code >= 500 and response.status_code not in accept:
             raise UnavailableError(f"{method} {path} answered {response.status_code}: {_reason(response)}")
         if response.status_code == 401:
             raise RolloutError(f"rollout server {self.url} wants an API key; set VLLM_API_KEY as on the server")

@@ -80,9 +80,13 @@ def _in_process(config: RunConfig, processor: Any, suppressed: Sequence[int]) ->
 
 
 def _connect(config: RunConfig, suppressed: Sequence[int], *, max_tokens: int, is_main_process: bool) -> "ServerVLLM":
+    # heavy: imported on use
+    from torch import distributed
+
     from grpo_mmpc.rollout.vllm_expected import expected_engine
     from grpo_mmpc.rollout.vllm_servers import ServerVLLM
 
+    ranks = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
     server = None
     urls = list(config.rollout.servers)
     if not urls:
@@ -92,6 +96,8 @@ def _connect(config: RunConfig, suppressed: Sequence[int], *, max_tokens: int, i
             urls,
             expected=expected_engine(config, context_tokens=max_tokens + 1),
             timeout=config.rollout.server_timeout,
+            rank=distributed.get_rank() if ranks > 1 else 0,
+            from_main=_from_main if ranks > 1 else None,
             suppressed_token_ids=suppressed,
             on_close=None if server is None else server.close,
         )
@@ -99,6 +105,16 @@ def _connect(config: RunConfig, suppressed: Sequence[int], *, max_tokens: int, i
         if server is not None:
             server.close()
         raise
+
+
+def _from_main(text: str) -> str:
+    """The main process's text on every rank."""
+    # heavy: imported on use
+    from torch import distributed
+
+    texts = [text]
+    distributed.broadcast_object_list(texts, src=0)
+    return texts[0]
 
 
 def _own_server(config: RunConfig, is_main_process: bool) -> "tuple[LocalServer | None, list[str]]":

@@ -13,6 +13,7 @@ from grpo_mmpc.cpu_compat import for_children
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.groups import Adapter, Completion, GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm_cpu import switch_on
+from grpo_mmpc.rollout.vllm_plugin import adapter_places, write_adapter
 from grpo_mmpc.types import SamplingConfig
 
 SUPPORTED = "0.31"
@@ -51,11 +52,13 @@ class LocalVLLM:
         self._sleeps = sleep
         self._adapters: dict[str, Any] = {}
         self._next_id = 1
-        memory = Path("/dev/shm")
-        self._folder = Path(tempfile.mkdtemp(prefix="grpo_mmpc-", dir=memory if os.access(memory, os.W_OK) else None))
         self._tensor_parallel = int(arguments.get("tensor_parallel_size", 1))
         self._group = _tensor_parallel_group(self._tensor_parallel)
         self._llm = _start(arguments, sleep=sleep)
+        # After a start that may fail: nothing would remove them. In memory, and elsewhere for adapters that find no room there.
+        self._folder, *self._others = (
+            Path(tempfile.mkdtemp(prefix="grpo_mmpc-", dir=place)) for place in adapter_places()
+        )
         self._asleep = False
         self._fall_asleep()
 
@@ -73,14 +76,24 @@ class LocalVLLM:
         asks = self._llm.llm_engine.model_config.is_mm_prefix_lm
         return "bidirectional" if asks and not current_platform.is_cpu() else "causal"
 
+    @property
+    def lora_dtype(self) -> str:
+        """See ``GroupEngine.lora_dtype``."""
+        return str(self._llm.llm_engine.vllm_config.lora_config.lora_dtype).removeprefix("torch.")
+
     def load(self, adapter: Adapter) -> None:
-        """See ``GroupEngine.load``; the files live in memory-backed storage until ``unload``."""
+        """See ``GroupEngine.load``; the files live in memory-backed storage, if it has room, until ``unload``.
+
+        Raises:
+            RolloutError: vLLM refuses the adapter, or there is no room for its files.
+        """
         from vllm.lora.request import LoRARequest
 
-        folder = self._folder / adapter.name
-        folder.mkdir()
-        (folder / "adapter_config.json").write_bytes(adapter.config)
-        (folder / "adapter_model.safetensors").write_bytes(adapter.weights)
+        places = [self._folder, *self._others]
+        try:
+            folder = write_adapter(places, adapter.name, config=adapter.config, weights=adapter.weights)
+        except OSError as error:
+            raise RolloutError(f"the adapter cannot be handed to vLLM: {error.strerror or error}") from error
         request = LoRARequest(adapter.name, self._next_id, str(folder))
         self._next_id += 1
         self._wake_up()
@@ -95,7 +108,7 @@ class LocalVLLM:
         """See ``GroupEngine.unload``."""
         request = self._adapters.pop(name)
         self._llm.llm_engine.remove_lora(request.lora_int_id)
-        shutil.rmtree(self._folder / name)
+        shutil.rmtree(request.lora_path)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None
@@ -125,7 +138,8 @@ class LocalVLLM:
 
     def close(self) -> None:
         """Shut the engine down and remove its adapters."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in (self._folder, *self._others):
+            shutil.rmtree(folder, ignore_errors=True)
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()

@@ -10,6 +10,7 @@ there, so that trainer and server share no file system. vLLM loads the plugin on
 
 import asyncio
 import atexit
+import errno
 import fcntl
 import hashlib
 import json
@@ -18,6 +19,8 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,52 +127,94 @@ def engine_facts(vllm_config: Any, args: Any) -> dict[str, Any]:
         "enable_lora": lora is not None,
         "max_lora_rank": lora.max_lora_rank if lora is not None else 0,
         "max_loras": lora.max_loras if lora is not None else 0,
+        "lora_dtype": str(lora.lora_dtype).removeprefix("torch.") if lora is not None else None,
         "runtime_lora_updating": bool(envs.VLLM_ALLOW_RUNTIME_LORA_UPDATING),
     }
+
+
+def adapter_places() -> list[Path]:
+    """Where adapters may be written, the best first: memory, if there is any to write to, and the temporary folder."""
+    memory = Path("/dev/shm")
+    return [*([memory] if os.access(memory, os.W_OK) else []), Path(tempfile.gettempdir())]
+
+
+def write_adapter(places: Sequence[Path], name: str, *, config: bytes, weights: bytes) -> Path:
+    """Write an adapter into a new folder of the first place that has room for it: containers have 64 MB of /dev/shm.
+
+    Raises:
+        OSError: No place has; says how much each has, how much was needed, and what to do.
+    """
+    num_bytes = len(config) + len(weights)
+    problems = []
+    for place in places:
+        free = shutil.disk_usage(place).free
+        if free < num_bytes:
+            problems.append(f"{place} has {free / 1e6:.1f} MB free")
+            continue
+        folder = place / name
+        folder.mkdir(mode=0o700)
+        try:
+            (folder / "adapter_config.json").write_bytes(config)
+            (folder / "adapter_model.safetensors").write_bytes(weights)
+        except OSError as error:  # others write there too
+            shutil.rmtree(folder, ignore_errors=True)
+            problems.append(f"{place}: {error.strerror or error}")
+        else:
+            return folder
+    raise OSError(
+        errno.ENOSPC,
+        f"no room for an adapter of {num_bytes / 1e6:.1f} MB ({'; '.join(problems)}); free some, enlarge /dev/shm "
+        "(docker run --shm-size=8g), or let TMPDIR name a folder with more room",
+    )
 
 
 class AdapterStore:
     """Uploaded adapters as folders that only this user can read, gone with the process."""
 
-    def __init__(self, parent: Path | None = None) -> None:
-        """Make the folder, after removing those that killed servers left behind.
+    def __init__(self, places: Sequence[Path] | None = None) -> None:
+        """Make a folder in every place, after removing those that killed servers left behind.
 
         Args:
-            parent: Where; None is /dev/shm if writable, else the temporary folder.
+            places: Where, the best first; None is ``adapter_places()``.
         """
-        memory = Path("/dev/shm")
-        parent = parent or (memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir()))
-        for left in parent.glob(f"{_FOLDER_PREFIX}*"):
-            _remove_unless_held(left)
-        self.folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))  # mode 0700
-        # Held as long as the process lives, also across process namespaces that share /dev/shm, unlike a process id.
-        self._lock = _lock_of(self.folder)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.folders: list[Path] = []
+        self._locks: list[int] = []
+        self._naming = threading.Lock()
+        for place in places or adapter_places():
+            for left in place.glob(f"{_FOLDER_PREFIX}*"):
+                _remove_unless_held(left)
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=place))  # mode 0700
+            # Held as long as the process lives, also across process namespaces that share /dev/shm, unlike a process id.
+            lock = _lock_of(folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.folders.append(folder)
+            self._locks.append(lock)
         atexit.register(self.close)
 
     def names(self) -> list[str]:
         """Stored adapters, the oldest upload first."""
-        folders = [path for path in self.folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+        paths = [path for folder in self.folders for path in folder.iterdir()]
+        folders = [path for path in paths if path.is_dir() and _NAME.fullmatch(path.name)]
         return [path.name for path in sorted(folders, key=lambda path: path.stat().st_mtime_ns)]
 
     def put(self, name: str, *, config: bytes, weights: bytes) -> Path:
-        """Write an adapter; nobody sees it half written.
+        """Write an adapter unless it is there; the name stands for the content. Nobody sees it half written.
 
         Raises:
             ValueError: The name is not a plain file name.
+            OSError: There is no room for it.
         """
-        target = self._path(name)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.folder))
-        (draft / "adapter_config.json").write_bytes(config)
-        (draft / "adapter_model.safetensors").write_bytes(weights)
-        self.remove(name)
-        try:
-            draft.rename(target)
-        except OSError:  # another upload of the same name came first; the name stands for the content
-            shutil.rmtree(draft)
-            if not target.is_dir():
-                raise
-        return target
+        _check_name(name)
+        there = self._find(name)
+        if there is not None:
+            return there
+        draft = write_adapter(self.folders, f".draft-{secrets.token_hex(8)}", config=config, weights=weights)
+        with self._naming:
+            there = self._find(name)  # another upload of the same name came first
+            if there is None:
+                return draft.rename(draft.parent / name)
+        shutil.rmtree(draft)
+        return there
 
     def remove(self, name: str) -> bool:
         """Delete an adapter; whether there was one.
@@ -177,21 +222,19 @@ class AdapterStore:
         Raises:
             ValueError: The name is not a plain file name.
         """
-        target = self._path(name)
-        there = target.is_dir()
-        shutil.rmtree(target, ignore_errors=True)
-        return there
+        _check_name(name)
+        there = self._find(name)
+        if there is not None:
+            shutil.rmtree(there, ignore_errors=True)
+        return there is not None
 
     def close(self) -> None:
         """Delete everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise ValueError(
-                f"{name!r} is not an adapter name: up to 128 letters, digits, '.', '_', '-', the first not '.'"
-            )
-        return self.folder / name
+    def _find(self, name: str) -> Path | None:
+        return next((folder / name for folder in self.folders if (folder / name).is_dir()), None)
 
 
 class AdapterUpload:
@@ -229,7 +272,7 @@ class AdapterUpload:
         except ValueError as error:
             return _error(400, str(error))
         except OSError as error:
-            return _error(507, f"the server cannot store the adapter: {error}")
+            return _error(507, f"the server cannot store the adapter: {error.strerror or error}")
         for stale in self._store.names()[:-MAX_ADAPTERS]:
             await self._forget(stale)
         return _json(200, {"path": str(path)})
@@ -295,6 +338,13 @@ def _weight_files(folder: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         return [folder / name for name in names]
     return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not an adapter name: up to 128 letters, digits, '.', '_', '-', the first not '.'"
+        )
 
 
 def _lock_of(folder: Path) -> int:

@@ -53,7 +53,7 @@ class VLLMRollouts:
         """Send the live adapter under a new name and forget the one before."""
         self._syncs += 1
         previous, name = self.adapter, f"policy-{self._syncs}"
-        self.engine.load(read_adapter(self._model, name=name))
+        self.engine.load(read_adapter(self._model, name=name, dtype=self.engine.lora_dtype))
         self.adapter = name
         if previous is not None:
             self.engine.unload(previous)

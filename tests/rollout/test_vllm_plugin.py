@@ -1,6 +1,7 @@
 """The plugin of a vLLM server that takes adapters over HTTP: its store, its routes, and the identity of base models."""
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,19 +19,19 @@ import pytest
 
 from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.rollout import vllm_plugin
-from grpo_mmpc.rollout.vllm_plugin import AdapterStore, AdapterUpload, model_identity, pack, unpack
+from grpo_mmpc.rollout.vllm_plugin import AdapterStore, AdapterUpload, model_identity, pack, unpack, write_adapter
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "a b", "a\n", "ä", "a" * 129])
 def test_names_that_are_not_plain_files_are_refused(tmp_path, name):
-    store = AdapterStore(tmp_path)
+    store = AdapterStore([tmp_path])
     with pytest.raises(ValueError, match="is not an adapter name"):
         store.put(name, config=b"{}", weights=b"w")
     assert store.names() == []
 
 
 def test_stored_adapters_are_private_and_gone_after_close(tmp_path):
-    store = AdapterStore(tmp_path)
+    store = AdapterStore([tmp_path])
     path = store.put("a-1.x_Y", config=b"{}", weights=b"w")
     assert {file.name: file.read_bytes() for file in path.iterdir()} == {
         "adapter_config.json": b"{}",
@@ -45,14 +47,78 @@ def test_a_killed_servers_folder_is_removed_by_the_next_server_and_a_living_ones
     code = f"""
         import os, pathlib, signal
         from grpo_mmpc.rollout.vllm_plugin import AdapterStore
-        AdapterStore(pathlib.Path({str(tmp_path)!r})).put("old", config=b"{{}}", weights=b"w")
+        AdapterStore([pathlib.Path({str(tmp_path)!r})]).put("old", config=b"{{}}", weights=b"w")
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    alive = AdapterStore(tmp_path)
+    alive = AdapterStore([tmp_path])
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert len(list(tmp_path.iterdir())) == 2
-    another = AdapterStore(tmp_path)
-    assert set(tmp_path.iterdir()) == {alive.folder, another.folder}
+    another = AdapterStore([tmp_path])
+    assert set(tmp_path.iterdir()) == {*alive.folders, *another.folders}
+
+
+@pytest.fixture
+def memory_and_disk(tmp_path, monkeypatch) -> tuple[Path, Path]:
+    """Two places for adapters, of which the first has room for 100 bytes, as a container's /dev/shm has for 64 MB."""
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    memory.mkdir()
+    disk.mkdir()
+
+    def usage(path: Path) -> Any:
+        used = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+        return SimpleNamespace(free=(100 if memory in (path, *Path(path).parents) else 1000) - used)
+
+    monkeypatch.setattr(vllm_plugin.shutil, "disk_usage", usage)
+    return memory, disk
+
+
+def test_an_adapter_that_memory_has_no_room_for_is_written_to_disk(memory_and_disk):
+    memory, disk = memory_and_disk
+    store = AdapterStore([memory, disk])
+    paths = [store.put(name, config=b"{}", weights=b"w" * 58) for name in ("first", "second")]  # 60 bytes each
+    assert [path.parents[1] for path in paths] == [memory, disk]
+    assert store.names() == ["first", "second"]
+    assert store.remove("second") and not paths[1].exists()
+    assert store.remove("first") and store.names() == []
+    store.close()
+    assert [*memory.iterdir(), *disk.iterdir()] == []
+
+
+def test_an_adapter_that_fits_nowhere_is_refused_with_what_was_needed_where_and_what_to_do(memory_and_disk):
+    memory, disk = memory_and_disk
+    message = (
+        rf"no room for an adapter of 2\.0 MB \({memory} has 0\.0 MB free; {disk} has 0\.0 MB free\); .*shm.*TMPDIR"
+    )
+    with pytest.raises(OSError, match=message):
+        write_adapter([memory, disk], "a", config=b"{}", weights=b"w" * 2_000_000)
+    assert [*memory.iterdir(), *disk.iterdir()] == []
+
+
+def test_a_place_that_fills_up_meanwhile_is_left_clean_and_the_next_one_used(memory_and_disk, monkeypatch):
+    memory, disk = memory_and_disk
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if memory in path.parents and path.suffix == ".safetensors":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert write_adapter([memory, disk], "a", config=b"{}", weights=b"w") == disk / "a"
+    assert list(memory.iterdir()) == []
+    with pytest.raises(OSError, match=rf"{memory}: No space left on device"):
+        write_adapter([memory], "b", config=b"{}", weights=b"w")
+
+
+def test_uploads_of_one_name_at_a_time_leave_one_adapter_where_all_were_told(memory_and_disk):
+    """Ranks that restore a server together: the first fills memory, the others must not move the adapter to disk."""
+    memory, disk = memory_and_disk
+    store = AdapterStore([memory, disk])
+    with ThreadPoolExecutor(8) as pool:
+        paths = set(pool.map(lambda _: store.put("a", config=b"{}", weights=b"w" * 58), range(8)))
+    (path,) = paths
+    assert (path / "adapter_model.safetensors").read_bytes() == b"w" * 58
+    assert [folder for place in store.folders for folder in place.iterdir() if folder.is_dir()] == [path]
 
 
 def test_an_upload_survives_packing_and_half_of_one_is_refused():
@@ -119,6 +185,14 @@ def test_uploads_are_refused_by_size_by_name_and_by_content(plugin_client, monke
     assert client.put("/grpo_mmpc/adapters/b", content=good).status_code == 413
     assert client.delete("/grpo_mmpc/adapters/a").status_code == 200
     assert client.delete("/grpo_mmpc/adapters/a").status_code == 404
+
+
+def test_an_upload_that_the_server_has_no_room_for_is_answered_with_why(plugin_client, monkeypatch, tmp_path):
+    client, _ = plugin_client()
+    monkeypatch.setattr(vllm_plugin.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    answer = client.put("/grpo_mmpc/adapters/a", content=pack(config=b"{}", weights=b"w"))
+    assert answer.status_code == 507
+    assert f"no room for an adapter of 0.0 MB ({tmp_path}" in answer.json()["error"]["message"]
 
 
 def test_a_server_with_an_api_key_asks_for_it_on_every_route(plugin_client):

@@ -2,12 +2,16 @@
 
 import base64
 import io
+import json
 import logging
 import subprocess
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +19,11 @@ from PIL import Image
 
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.groups import Adapter, Prompt
-from grpo_mmpc.rollout.vllm_expected import ExpectedEngine
+from grpo_mmpc.rollout.vllm_expected import ExpectedEngine, expected_engine
 from grpo_mmpc.rollout.vllm_servers import ServerVLLM
 from grpo_mmpc.types import SamplingConfig
 from tests.rollout.fake_vllm_server import FakeVLLM
+from tests.rollout.vllm_policies import vllm_config
 
 EXPECTED = ExpectedEngine(
     model="base", model_identity="aaaa", lora_rank=8, processor_kwargs={"max_pixels": 7056}, context_tokens=100
@@ -65,6 +70,38 @@ def test_results_stand_in_the_order_of_the_prompts_and_servers_take_turns(fakes)
     engine = connect(*fakes, max_concurrent=8)
     assert tokens(engine, 40) == due(40)
     assert [len(fake.chats) for fake in fakes] == [20, 20]
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "num_prompts", "num_servers"), [(8, 2, 8), (8, 1, 4), (4, 3, 5), (3, 1, 4), (1, 5, 2), (2, 256, 3)]
+)
+def test_ranks_in_lockstep_load_the_servers_evenly(num_ranks, num_prompts, num_servers):
+    """For instance 8 ranks with 2 prompts each on 8 servers: every server gets 2 of the 16."""
+    fakes = [FakeVLLM() for _ in range(num_servers)]
+    try:
+        engines = [connect(*fakes, rank=rank, max_concurrent=8) for rank in range(num_ranks)]
+        for prompts in (num_prompts, 1, num_prompts):
+            before = [len(fake.chats) for fake in fakes]
+            for engine in engines:
+                assert tokens(engine, prompts) == due(prompts)
+            got = [len(fake.chats) - start for fake, start in zip(fakes, before, strict=True)]
+            assert sum(got) == num_ranks * prompts
+            assert max(got) - min(got) <= 1
+    finally:
+        for fake in fakes:
+            fake.stop()
+
+
+def test_the_prompts_of_a_server_that_is_away_are_shared_by_all_others():
+    fakes = [FakeVLLM() for _ in range(4)]
+    try:
+        engine = connect(*fakes, max_concurrent=1)
+        fakes[0].stop()
+        assert tokens(engine, 31) == due(31)  # the first tries the server that is away
+        assert sorted(len(fake.chats) for fake in fakes[1:]) == [10, 10, 11]
+    finally:
+        for fake in fakes[1:]:
+            fake.stop()
 
 
 def test_a_group_is_one_request_that_leaves_no_parameter_to_a_default(fakes):
@@ -158,6 +195,135 @@ def test_an_adapter_that_is_already_there_is_not_sent_again(fakes):
     for _rank in range(2):
         connect(fakes[0]).load(ADAPTER)
     assert len(fakes[0].uploads) == 1
+
+
+class Together:
+    """Ranks as threads, and the collective that gives all of them the text of rank 0."""
+
+    def __init__(self, num_ranks: int) -> None:
+        self._barrier = threading.Barrier(num_ranks)
+        self._text = ""
+        self._pool = ThreadPoolExecutor(num_ranks)
+        self.num_ranks = num_ranks
+
+    def from_main(self, rank: int, text: str) -> str:
+        if rank == 0:
+            self._text = text
+        self._barrier.wait(10)
+        text = self._text
+        self._barrier.wait(10)
+        return text
+
+    def connect(self, *servers: FakeVLLM, **options: Any) -> list[ServerVLLM]:
+        return [
+            connect(*servers, rank=rank, from_main=partial(self.from_main, rank), **options)
+            for rank in range(self.num_ranks)
+        ]
+
+    def each(self, do: Callable[[ServerVLLM], Any], engines: list[ServerVLLM]) -> list[Any]:
+        """What ``do`` returned or raised, rank by rank."""
+        futures = [self._pool.submit(do, engine) for engine in engines]
+        return [future.exception(20) or future.result() for future in futures]
+
+
+def test_an_adapter_of_eight_ranks_travels_once_to_every_server(fakes):
+    ranks = Together(8)
+    engines = ranks.connect(*fakes)
+    assert ranks.each(lambda engine: engine.load(ADAPTER), engines) == [None] * 8
+    assert [len(fake.uploads) for fake in fakes] == [1, 1]
+    assert ranks.each(lambda engine: tokens(engine, 2, adapter="policy-1"), engines) == [due(2)] * 8
+    ranks.each(lambda engine: engine.unload("policy-1"), engines)
+    assert [(fake.files, fake.loaded) for fake in fakes] == [({}, [])] * 2
+
+
+def test_a_rank_that_sent_nothing_can_give_a_restarted_server_its_adapter_back(fakes):
+    ranks = Together(2)
+    engines = ranks.connect(fakes[0])
+    ranks.each(lambda engine: engine.load(ADAPTER), engines)
+    fakes[0].restart()
+    assert tokens(engines[1], 4, adapter="policy-1") == due(4)
+    (name,) = fakes[0].loaded
+    assert fakes[0].files[name] == (ADAPTER.config, ADAPTER.weights)
+
+
+def test_an_adapter_that_the_main_rank_cannot_load_is_an_error_on_every_rank(fakes):
+    fakes[1].refuses_adapters = "target modules ['visual'] not supported"
+    ranks = Together(3)
+    engines = ranks.connect(*fakes)
+    errors = ranks.each(lambda engine: engine.load(ADAPTER), engines)
+    assert [type(error) for error in errors] == [RolloutError] * 3
+    assert all("target modules ['visual'] not supported" in str(error) for error in errors)
+    assert ["the main process could not" in str(error) for error in errors] == [False, True, True]
+    fakes[1].refuses_adapters = ""
+    assert ranks.each(lambda engine: engine.load(ADAPTER), engines) == [None] * 3  # nothing is left of the failure
+
+
+def test_a_bug_on_the_main_rank_stops_the_other_ranks_too(fakes, monkeypatch):
+    ranks = Together(2)
+    engines = ranks.connect(fakes[0])
+    monkeypatch.setattr(engines[0], "_send", lambda upload: 1 / 0)
+    errors = ranks.each(lambda engine: engine.load(ADAPTER), engines)
+    assert [type(error) for error in errors] == [ZeroDivisionError, RolloutError]
+
+
+def test_processes_that_train_together_send_an_adapter_once_and_share_the_servers(fakes, tmp_path):
+    """Over gloo, with the engine that a recipe asks for; there is no room for a second adapter, and both processes say so."""
+    config = vllm_config("qwen2_5_vl", tmp_path)
+    expected = expected_engine(config, context_tokens=6)
+    for fake in fakes:
+        fake.facts.update(model_identity=expected.model_identity, mm_processor_kwargs={})
+        fake.room = 1
+    code = """
+        import sys
+        from torch import distributed
+        from grpo_mmpc.config import RunConfig
+        from grpo_mmpc.errors import RolloutError
+        from grpo_mmpc.rollout.groups import Adapter
+        from grpo_mmpc.rollout.vllm_loading import start_engine
+        from tests.rollout.test_vllm_servers import ADAPTER, due, tokens
+        rank, rendezvous, recipe = sys.argv[1:]
+        distributed.init_process_group("gloo", init_method=rendezvous, rank=int(rank), world_size=2)
+        engine = start_engine(RunConfig.model_validate_json(recipe), None, suppressed=[], max_tokens=5)
+        engine.load(ADAPTER)
+        assert tokens(engine, 1, adapter="policy-1") == due(1)
+        distributed.barrier()
+        try:
+            engine.load(Adapter(name="policy-2", config=b"{}", weights=b"more"))
+        except RolloutError as error:
+            print(error)
+        distributed.barrier()
+        distributed.destroy_process_group()
+    """
+    recipe = json.loads(config.model_dump_json())
+    recipe["rollout"].update(mode="server", servers=[fake.url for fake in fakes], server_timeout=30)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), str(rank), f"file://{tmp_path}/met", json.dumps(recipe)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [[name[:8] for name in fake.uploads] for fake in fakes] == [["policy-1", "policy-2"]] * 2
+    assert [len(fake.chats) for fake in fakes] == [1, 1]
+    assert all("cannot store the adapter: no room" in output for output in outputs)
+    assert ["the main process could not load the adapter" in output for output in outputs] == [False, True]
+
+
+def test_a_server_without_room_is_an_error_at_once_and_not_an_outage(fakes):
+    fakes[0].room = 0
+    with pytest.raises(RolloutError, match=rf"{fakes[0].url}: the server cannot store the adapter: no room"):
+        connect(fakes[0], timeout=30).load(ADAPTER)
+    assert len(fakes[0].uploads) == 1
+
+
+@pytest.mark.parametrize(("dtypes", "sent"), [(("bfloat16",) * 2, "bfloat16"), (("bfloat16", "float16"), "float32")])
+def test_adapters_are_sent_in_the_type_in_which_every_server_keeps_them(fakes, dtypes, sent):
+    for fake, dtype in zip(fakes, dtypes, strict=True):
+        fake.facts["lora_dtype"] = dtype
+    assert connect(*fakes).lora_dtype == sent
 
 
 def test_closing_takes_the_runs_adapters_along(fakes):
