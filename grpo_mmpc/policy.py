@@ -1,5 +1,7 @@
 """Loading a policy and its processor: base model, or base model with an adapter on top."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,20 @@ def load_policy(section: ModelSection, *, adapter: Path | None = None) -> Any:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(adapter))
+
+
+@contextmanager
+def adapter_off(model: Any) -> Iterator[None]:
+    """Run a block on the base model of a ``PeftModel``.
+
+    PEFT's own context also tells adapters that they are not trained. FSDP2 reads at the first forward pass what is trained, and
+    if that is an evaluation of the base model, the first backward pass fails.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with model.disable_adapter():
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        yield
 
 
 def _set_image_attention(processor: Any, attention: str) -> None:

@@ -79,11 +79,12 @@ def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         task, _, name = chosen.partition(".")
         metric = known.get(name)
         evaluated = section.get("tasks") or raw.get("tasks") or ["image_to_text"]
-        if task not in TASKS or (known and (metric is None or task not in metric.tasks or metric.of_set is not None)):
+        is_of_one_item = metric is not None and metric.of_set is None and not metric.depends_on_other_answers
+        if task not in TASKS or (known and (metric is None or task not in metric.tasks or not is_of_one_item)):
             example = "image_to_text.bertscore_f1"
             yield (
                 "evaluation.best.metric",
-                f"expected TASK.METRIC with a value per item such as {example}, found {chosen!r}",
+                f"expected TASK.METRIC whose value for an item depends on no other item, such as {example}; found {chosen!r}",
             )
         elif isinstance(evaluated, list) and task not in evaluated:
             yield "evaluation.best.metric", f"{task} is not evaluated, only {', '.join(map(str, evaluated))}"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.policy import adapter_off
 from grpo_mmpc.rollout.groups import GroupEngine, GroupOutput
 from grpo_mmpc.rollout.transformers_engine import conversation
 from grpo_mmpc.rollout.vllm_rollouts import check_prompt_ids, derived_seed, prompt_of
@@ -252,7 +253,7 @@ def _without_adapter(model: Any, base: bool) -> Any:
     from contextlib import nullcontext
 
     inner = getattr(model, "module", model)  # DDP and DeepSpeed wrap the PeftModel
-    return inner.disable_adapter() if base else nullcontext()
+    return adapter_off(inner) if base else nullcontext()
 
 
 def _inputs(processor: Any, row: PromptRow) -> dict[str, Any]:

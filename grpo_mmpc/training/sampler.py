@@ -1,4 +1,4 @@
-"""The order of prompts: TRL's grouped order, with one task per generation batch and an exact resume."""
+"""The order of prompts: TRL's grouped order, with one task per generation batch, and the same after a resumption."""
 
 import random
 from collections import defaultdict

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError, TrainingError
-from grpo_mmpc.policy import load_policy, load_processor
+from grpo_mmpc.policy import adapter_off, load_policy, load_processor
 from grpo_mmpc.prompts import prompt_rows
 from grpo_mmpc.reward_mix import RewardMix
 from grpo_mmpc.rollout import Engine
@@ -236,7 +236,7 @@ class TrainingSession:
             )
             return
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        with model.disable_adapter() if base else nullcontext():
+        with adapter_off(model) if base else nullcontext():
             yield TransformersEngine(
                 self.trainer.model_wrapped,
                 self.processor,

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from grpo_mmpc.cli.recipe import check_evaluation
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.best import choose_best, decides, read_best, write_best
 
@@ -87,3 +88,21 @@ def test_without_a_choice_there_is_none_and_a_broken_one_is_said(tmp_path):
     (tmp_path / "best.json").write_text("{")
     with pytest.raises(EvaluationError, match="remove it to report the last checkpoint"):
         read_best(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "refused"),
+    [
+        ("text_to_image.fid", True),  # of a set
+        (
+            "text_to_image.kid",
+            True,
+        ),  # an item's value depends on the others: the items that choose would move those that judge
+        ("text_to_image.title", True),
+        ("text_to_image.ssim", False),
+        ("image_to_text.bleu", False),
+    ],
+)
+def test_what_chooses_a_checkpoint_has_a_value_for_an_item_that_depends_on_no_other(metric, refused):
+    raw = {"evaluation": {"best": {"metric": metric}, "tasks": ["image_to_text", "text_to_image"]}}
+    assert ("evaluation.best.metric" in dict(check_evaluation(raw))) == refused
