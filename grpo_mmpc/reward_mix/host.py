@@ -104,7 +104,8 @@ class RewardHost:
         futures: dict[str, Future[Any] | RewardError] = {}
         for name, columns in batches.items():
             worker = self._workers[name]
-            # Each gets lists of its own, which it may empty. Rewards that are still preparing are waited for; one that hung in an earlier batch is not asked again.
+            # Each gets lists of its own, which it may empty. Rewards that are still preparing are waited for; one that hung in
+            # an earlier batch is not asked again.
             if worker.hung:
                 futures[name] = RewardError("is still busy with an earlier batch")
             else:

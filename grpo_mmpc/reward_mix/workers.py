@@ -202,11 +202,10 @@ class IsolatedWorker:
 def _serve(spec: dict[str, Any], connection: Connection, parent: int, device: int | None) -> None:
     """The isolated process: answers actions until its parent is gone."""
     # Ctrl-C, timeout, Slurm and containers reach all processes; the parent decides what it means, and may need a reward for
-    # the step that it finishes before it saves.
+    # the step that it finishes before it saves. SIGTERM is heard and not ignored: what a reward starts would inherit that, and
+    # never end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(
-        signal.SIGTERM, lambda *_: None
-    )  # not ignored: what a reward starts would inherit that, and never end
+    signal.signal(signal.SIGTERM, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     from grpo_mmpc.reward_mix.loading import build_reward  # here, so that the parent's copy is not imported in a cycle
 
