@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.config import RewardSpec, RunConfig, load_config, nearest
@@ -27,7 +26,8 @@ def load_recipe(arguments: Sequence[str]) -> RunConfig:
 
 def is_file(argument: str) -> bool:
     """Whether an argument names a recipe: no override, or a file whose path holds a ``=``, as runs of a grid do."""
-    return "=" not in argument or Path(argument).is_file()
+    # Path.is_file raises where an override, such as a whole mix, is longer than a file's name may be.
+    return "=" not in argument or os.path.isfile(argument)  # noqa: PTH113
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from grpo_mmpc.cli import build_parser, main, parse_arguments
+from grpo_mmpc.cli.recipe import is_file, load_recipe
 from tests.report.recommendation.fake_results import results
 
 ROOT = Path(__file__).parents[2]
@@ -186,3 +187,24 @@ def test_links_and_pictures_of_the_readme_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def test_an_override_may_be_longer_than_a_file_name():
+    specs = [
+        {"name": name, "weight": 0.125}
+        for name in ("bleu", "rouge_l", "chrf", "token_f1", "jaccard", "length_band", "english_only")
+    ]
+    override = f"rewards.mix={json.dumps(specs)}"
+    assert len(override) > 255
+    assert [spec.name for spec in load_recipe(["recipes/nano.yaml", override]).rewards.mix] == [
+        s["name"] for s in specs
+    ]
+
+
+def test_a_file_is_told_from_an_override_also_where_its_path_holds_an_equals_sign(tmp_path):
+    path = tmp_path / "seed=1" / "config.yaml"
+    assert not is_file(str(path))
+    path.parent.mkdir()
+    path.write_text("seed: 1")
+    assert is_file(str(path))
+    assert is_file("recipes/nano.yaml")
