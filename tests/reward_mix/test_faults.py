@@ -1,7 +1,6 @@
 """Rewards that hang, die, leak or throw dice: the run goes on or stops as configured, and the log says which reward."""
 
 import dataclasses
-import gc
 import os
 import signal
 import subprocess
@@ -114,12 +113,12 @@ def test_a_reward_that_exits_in_a_thread_does_not_take_the_thread_with_it(mixes,
 
 
 def test_a_leak_is_reported_with_the_name_of_the_reward(mixes, caplog):
-    gc.collect()  # what earlier tests left would be freed meanwhile, and hide it
     mix = mixes("leaking")
     for titles in (["kettle"], ["leak"]):
         mix.score(**batch(*titles))
-    [message] = [r.message for r in caplog.records if "memory" in r.message]
-    assert message.startswith("reward 'leaking': memory has grown by more than 512 MB while it ran")
+    # json_format, which runs beside it, may be named too: threads share their memory, and the message says so.
+    [message] = [r.message for r in caplog.records if r.message.startswith("reward 'leaking'")]
+    assert "memory has grown by more than 512 MB while it ran, perhaps by a reward that ran beside it" in message
 
 
 def test_the_process_of_a_leaking_reward_is_ended_and_started_again(mixes, caplog):
