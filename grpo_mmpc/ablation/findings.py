@@ -6,7 +6,7 @@ from grpo_mmpc.ablation.comparison import AblationComparison, MetricRow, MixCell
 from grpo_mmpc.ablation.pareto import Pareto
 from grpo_mmpc.ablation.results import Results
 from grpo_mmpc.ablation.spec import BASE
-from grpo_mmpc.report.labels import metric_label, plural, signed
+from grpo_mmpc.report.labels import listed, metric_label, plural, signed
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, WORSE
 
 FEW_SEEDS = 5
@@ -73,7 +73,7 @@ def _lead(comparison: AblationComparison) -> str:
     ]
     lost = [f"{mix} ({_labels(worse)})" for mix, (better, worse) in wins.items() if worse and not better]
     parts = [
-        f"{word} {_listed(names)}"
+        f"{word} {listed(names)}"
         for word, names in (("better, and not found worse in these:", clean), ("both:", mixed), ("only worse:", lost))
         if names
     ]
@@ -94,7 +94,7 @@ def _of_mix(comparison: AblationComparison, mix: str) -> list[str]:
             if cell.verdict == word and cell.difference
         ]
         if named:
-            claims.append(f"{word} in {_listed(named)}")
+            claims.append(f"{word} in {listed(named)}")
     open_ = sum(cell.verdict == NO_EVIDENCE for _, cell in cells)
     rest = f"no evidence in {open_} of {plural(len(cells), 'metric')}" if open_ else ""
     if not claims and not rest:
@@ -104,7 +104,7 @@ def _of_mix(comparison: AblationComparison, mix: str) -> list[str]:
 
 def _front(front: Pareto) -> str:
     plane = f"{metric_label(front.x.metric)} and {metric_label(front.y.metric)}"
-    told = f"Best in {plane} together, by means (the front of the picture): {_listed(front.front)}."
+    told = f"Best in {plane} together, by means (the front of the picture): {listed(front.front)}."
     if len(front.front) == len(front.points) > 1:
         told += " No mix is ahead of another in both."
     return told
@@ -157,7 +157,7 @@ def _on_data_order(results: Results) -> list[str]:
 
 
 def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {_listed([str(seed) for seed in sorted(seeds)])}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {listed([str(seed) for seed in sorted(seeds)])}"
 
 
 def _on_seeds(seeds: int, shared: Mapping[str, int]) -> str:
@@ -173,7 +173,7 @@ def _on_seeds(seeds: int, shared: Mapping[str, int]) -> str:
     fewest = min(shared.values(), default=seeds)
     if fewest < seeds:
         named = [mix for mix, number in shared.items() if number == fewest]
-        told += f" The comparison of {_listed(named)} rests on {plural(fewest, 'seed')}."
+        told += f" The comparison of {listed(named)} rests on {plural(fewest, 'seed')}."
     if fewest < FEW_SEEDS:
         told += (
             " So few can show differences that are large beside that spread; they cannot show small ones, nor that a mix fails "
@@ -196,7 +196,3 @@ def _name(row: MetricRow, cell: MixCell) -> str:
 
 def _labels(rows: Sequence[MetricRow]) -> str:
     return ", ".join(metric_label(row.metric) for row in rows)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from grpo_mmpc.report.cells import Cell, TaskComparison
-from grpo_mmpc.report.labels import plural, words
+from grpo_mmpc.report.labels import listed, plural, words
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
 
 _NAMES_SHOWN = 6
@@ -27,7 +27,7 @@ def findings(task: TaskComparison) -> list[str]:
 
 def _supported(metrics: Mapping[str, Cell]) -> str:
     better, worse = _with_verdict(metrics, BETTER), _with_verdict(metrics, WORSE)
-    claims = [f"{word} in {_listed(names)}" for word, names in (("better", better), ("worse", worse)) if names]
+    claims = [f"{word} in {listed(names)}" for word, names in (("better", better), ("worse", worse)) if names]
     if not claims:
         tested = bool(_with_verdict(metrics, NO_EVIDENCE))
         return "Supported: nothing." + (" No metric differs by more than chance explains." if tested else "")
@@ -38,7 +38,7 @@ def _not_supported(task: TaskComparison) -> list[str]:
     unclear = _with_verdict(task.metrics, NO_EVIDENCE)
     if not unclear:
         return []
-    told = [f"Not supported: a difference in {_listed(unclear)}: no evidence of one, which is not evidence of none."]
+    told = [f"Not supported: a difference in {listed(unclear)}: no evidence of one, which is not evidence of none."]
     alone = [
         name
         for name, cell in task.metrics.items()
@@ -47,7 +47,7 @@ def _not_supported(task: TaskComparison) -> list[str]:
     if alone:
         family = plural(task.families.get("metrics", len(task.metrics)), "comparison")
         verb = "excludes 0 on its own, but that does" if len(alone) == 1 else "exclude 0 on their own, but that does"
-        told.append(f"The interval of {_listed(alone)} {verb} not survive correction for {family}.")
+        told.append(f"The interval of {listed(alone)} {verb} not survive correction for {family}.")
     return told
 
 
@@ -57,7 +57,7 @@ def _no_verdict(metrics: Mapping[str, Cell]) -> list[str]:
         TOO_FEW: "too few items",
         UNSCORED: "not scored",
     }
-    told = [f"{_listed(names)} ({why})" for kind, why in reasons.items() if (names := _with_verdict(metrics, kind))]
+    told = [f"{listed(names)} ({why})" for kind, why in reasons.items() if (names := _with_verdict(metrics, kind))]
     return [f"Cannot be told: {'; '.join(told)}."] if told else []
 
 
@@ -85,7 +85,7 @@ def _over_categories(task: TaskComparison) -> str:
         if name in task.macro and task.macro[name].verdict != cell.verdict
     ]
     what = f"As unweighted means over {plural(len(task.categories), 'category')}"
-    return f"{what}, the verdict differs for {_listed(other)}." if other else f"{what}, all verdicts are the same."
+    return f"{what}, the verdict differs for {listed(other)}." if other else f"{what}, all verdicts are the same."
 
 
 def _in_categories(task: TaskComparison) -> str:
@@ -103,11 +103,6 @@ def _with_verdict(metrics: Mapping[str, Cell], verdict: str) -> list[str]:
 
 def _starred(name: str, cell: Cell) -> str:
     return f"{name}*" if cell.was_reward else name
-
-
-def _listed(names: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _tally(cells: Iterable[Cell]) -> str:

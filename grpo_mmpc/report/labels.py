@@ -1,5 +1,6 @@
 """How names and numbers are written for people."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 MINUS, NO_VALUE = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -86,6 +87,11 @@ def plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def duration(seconds: float) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from grpo_mmpc.report.labels import listed
 from grpo_mmpc.report.recommendation.findings import left_out
 from grpo_mmpc.report.recommendation.groups import compared, has_one_seed
-from grpo_mmpc.report.recommendation.labels import MISSING, capital, group_title, listed, method_label, rate_label
+from grpo_mmpc.report.recommendation.labels import MISSING, capital, group_title, method_label, rate_label
 
 _PAPER_MODE = (
     "Paper mode reproduces the official protocol with its flaws: masked items without a completion keep their true "

@@ -6,13 +6,12 @@ from typing import Any
 from grpo_mmpc.recbench.filled_features import COMPLETED
 from grpo_mmpc.recbench.judgement import SAME, TOO_FEW_USERS
 from grpo_mmpc.recbench.plan import NO_MISSING
-from grpo_mmpc.report.labels import number, p_value, signed
+from grpo_mmpc.report.labels import listed, number, p_value, signed
 from grpo_mmpc.report.recommendation.groups import LEAD, against_first
 from grpo_mmpc.report.recommendation.labels import (
     MISSING,
     capital,
     ends_label,
-    listed,
     method_label,
     quoted,
     recovery_label,

@@ -84,11 +84,6 @@ def recovery_label(found: Mapping[str, Any], *, interval: str = "") -> str:
     return percent(found["recovery"]) + (f" ({interval}{ends_label(ends, write=percent)})" if ends else "")
 
 
-def listed(names: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def capital(text: str) -> str:
     """The first letter large, the others as they are."""
     return text[:1].upper() + text[1:]
