@@ -120,11 +120,10 @@ def _from_main(text: str) -> str:
 def _own_server(config: RunConfig, is_main_process: bool) -> "tuple[LocalServer | None, list[str]]":
     """Start a server on the main process's machine and tell every rank where it is."""
     from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
 
     from grpo_mmpc.rollout.serve import LocalServer
 
-    server, answer = None, [""]
+    server, answer = None, ""
     if is_main_process:
         try:
             server = LocalServer(
@@ -133,11 +132,11 @@ def _own_server(config: RunConfig, is_main_process: bool) -> "tuple[LocalServer 
                 timeout=config.rollout.server_timeout,
                 say=lambda text: print(text, flush=True),  # noqa: T201
             )
-            answer = [server.url]
+            answer = server.url
         except RolloutError as error:
-            answer = [str(error)]
+            answer = str(error)
     if PartialState().num_processes > 1:
-        broadcast_object_list(answer)
-    if not answer[0].startswith("http"):
-        raise RolloutError(answer[0])
-    return server, answer
+        answer = _from_main(answer)
+    if not answer.startswith("http"):
+        raise RolloutError(answer)
+    return server, [answer]
