@@ -30,7 +30,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 ensure_importable()
 
@@ -39,20 +39,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from grpo_mmpc.assets import resolve_model
+from grpo_mmpc.encoders.bertscore import BertScoreEncoder
+from grpo_mmpc.encoders.clip import ClipEncoder
+from grpo_mmpc.encoders.images import open_image
+from grpo_mmpc.encoders.sentence import SentenceEncoder
 from grpo_mmpc.evaluation.comparison import compare_evaluations
-from grpo_mmpc.manifest import environment
 from grpo_mmpc.metrics.image import letterbox
-from grpo_mmpc.metrics.paper import PAPER_METRICS
-from grpo_mmpc.metrics.table import METRICS, MetricInputs
+from grpo_mmpc.metrics.metric import MetricInputs
+from grpo_mmpc.metrics.official.text import PAPER_METRICS
+from grpo_mmpc.metrics.table import METRICS
 from grpo_mmpc.nano import texts
-from grpo_mmpc.nano.catalogue import NanoItem, sample_items
 from grpo_mmpc.nano.drawing import draw
-from grpo_mmpc.rendering.nano import NanoRenderer
-from grpo_mmpc.scoring.bertscore import BertScoreEncoder
-from grpo_mmpc.scoring.clip import ClipEncoder
-from grpo_mmpc.scoring.images import open_image
-from grpo_mmpc.scoring.sentence import SentenceEncoder
+from grpo_mmpc.nano.items import NanoItem, sample_items
+from grpo_mmpc.nano.renderer import NanoRenderer
+from grpo_mmpc.utils.manifest import environment
+from grpo_mmpc.utils.model_paths import resolve_model
 
 LAYERS = 6
 CORRECTED = (

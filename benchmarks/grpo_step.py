@@ -32,26 +32,26 @@ from typing import Any
 # Python puts a script's folder first on the path, where benchmarks/rewards.py would hide the package of rewards.
 sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
-from grpo_mmpc.cpu_compat import ensure_importable  # noqa: E402
+from grpo_mmpc.utils.cpu_compat import ensure_importable  # noqa: E402
 
 ensure_importable()  # before anything imports transformers' models
 
 import torch  # noqa: E402
 from transformers import TrainerCallback, set_seed  # noqa: E402
 
-from grpo_mmpc.assets import resolve_model  # noqa: E402
-from grpo_mmpc.cli.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.config import RunConfig  # noqa: E402
-from grpo_mmpc.evaluate import RunData  # noqa: E402
-from grpo_mmpc.manifest import environment  # noqa: E402
-from grpo_mmpc.policy import load_policy, load_processor  # noqa: E402
-from grpo_mmpc.prompts import stable_order  # noqa: E402
-from grpo_mmpc.reward_mix import RewardMix, completion_text  # noqa: E402
+from grpo_mmpc.evaluation.run_data import RunData  # noqa: E402
+from grpo_mmpc.models.policy import load_policy, load_processor  # noqa: E402
+from grpo_mmpc.pipelines.recipe import load_recipe  # noqa: E402
+from grpo_mmpc.rewards import RewardMix, completion_text  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
+from grpo_mmpc.tasks.prompt_rows import stable_order  # noqa: E402
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments  # noqa: E402
-from grpo_mmpc.training.data import training_dataset  # noqa: E402
+from grpo_mmpc.training.dataset import training_dataset  # noqa: E402
 from grpo_mmpc.training.sampler import TaskBatchSampler  # noqa: E402
 from grpo_mmpc.training.session import TrainingSession  # noqa: E402
+from grpo_mmpc.utils.manifest import environment  # noqa: E402
+from grpo_mmpc.utils.model_paths import resolve_model  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = {

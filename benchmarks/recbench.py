@@ -467,7 +467,7 @@ def main() -> None:
         checks[f"{name}_is_as_accurate"] = abs(reached["ours"] - reached["straightforward"]) <= bound
         checks[f"{name}_learns"] = reached["ours"] > reached["untrained"] + ACCURACY_BOUND
         print(f"{name}: test Recall@20 {reached}", flush=True)
-    from grpo_mmpc.manifest import environment  # after what is measured
+    from grpo_mmpc.utils.manifest import environment  # after what is measured
 
     where = environment()
     print(

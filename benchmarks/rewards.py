@@ -35,27 +35,27 @@ from typing import Any
 # Python puts a script's folder first on the path, where this file would hide the package of rewards.
 sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
-from grpo_mmpc.cpu_compat import ensure_importable  # noqa: E402
+from grpo_mmpc.utils.cpu_compat import ensure_importable  # noqa: E402
 
 ensure_importable()  # before anything imports transformers' models
 
 import torch  # noqa: E402
 
-from grpo_mmpc.assets import resolve_model  # noqa: E402
-from grpo_mmpc.cli.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.config import RunConfig  # noqa: E402
-from grpo_mmpc.evaluate import RunData  # noqa: E402
-from grpo_mmpc.manifest import environment  # noqa: E402
+from grpo_mmpc.encoders import loading, open_image  # noqa: E402
+from grpo_mmpc.encoders.bertscore import BertScoreEncoder  # noqa: E402
+from grpo_mmpc.encoders.clip import ClipEncoder  # noqa: E402
+from grpo_mmpc.encoders.store import LIMIT_VARIABLE, EncodingStore  # noqa: E402
+from grpo_mmpc.evaluation.run_data import RunData  # noqa: E402
 from grpo_mmpc.metrics.text import token_f1  # noqa: E402
-from grpo_mmpc.policy import load_policy, load_processor  # noqa: E402
-from grpo_mmpc.reward_mix import RewardMix  # noqa: E402
+from grpo_mmpc.models.policy import load_policy, load_processor  # noqa: E402
+from grpo_mmpc.pipelines.recipe import load_recipe  # noqa: E402
+from grpo_mmpc.rewards import RewardMix  # noqa: E402
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine  # noqa: E402
-from grpo_mmpc.scoring import loading, open_image  # noqa: E402
-from grpo_mmpc.scoring.bertscore import BertScoreEncoder  # noqa: E402
-from grpo_mmpc.scoring.clip import ClipEncoder  # noqa: E402
-from grpo_mmpc.scoring.store import LIMIT_VARIABLE, EncodingStore  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.types import PromptRow, SamplingConfig  # noqa: E402
+from grpo_mmpc.utils.manifest import environment  # noqa: E402
+from grpo_mmpc.utils.model_paths import resolve_model  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 LAYERS = 6

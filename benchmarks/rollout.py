@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 ensure_importable()  # before anything imports transformers' models
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -32,17 +32,17 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 import torch  # noqa: E402
 
 from grpo_mmpc.config import RunConfig  # noqa: E402
-from grpo_mmpc.manifest import environment  # noqa: E402
-from grpo_mmpc.nano.catalogue import sample_items  # noqa: E402
+from grpo_mmpc.models.adapter import read_adapter  # noqa: E402
+from grpo_mmpc.models.policy import load_policy, load_processor  # noqa: E402
 from grpo_mmpc.nano.drawing import draw  # noqa: E402
-from grpo_mmpc.policy import load_policy, load_processor  # noqa: E402
-from grpo_mmpc.rollout.adapter_sync import read_adapter  # noqa: E402
-from grpo_mmpc.rollout.groups import Prompt  # noqa: E402
-from grpo_mmpc.rollout.vllm_arguments import engine_arguments, suppressed_token_ids  # noqa: E402
-from grpo_mmpc.rollout.vllm_local import LocalVLLM  # noqa: E402
-from grpo_mmpc.rollout.vllm_rollouts import VLLMRollouts, derived_seed  # noqa: E402
+from grpo_mmpc.nano.items import sample_items  # noqa: E402
+from grpo_mmpc.rollout.vllm.arguments import engine_arguments, suppressed_token_ids  # noqa: E402
+from grpo_mmpc.rollout.vllm.generation import VLLMRollouts, derived_seed  # noqa: E402
+from grpo_mmpc.rollout.vllm.local import LocalVLLM  # noqa: E402
+from grpo_mmpc.rollout.vllm.protocol import Prompt  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.types import SamplingConfig  # noqa: E402
+from grpo_mmpc.utils.manifest import environment  # noqa: E402
 
 TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 GROUP = 8
@@ -56,7 +56,7 @@ def write_model(folder: Path, size: str) -> None:
     """A randomly initialised policy with the embedded tokenizer and processor; about 50M and 70M parameters."""
     from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
-    from grpo_mmpc.assets import resolve_model
+    from grpo_mmpc.utils.model_paths import resolve_model
 
     source = resolve_model("nano:qwen2_5_vl")
     config = AutoConfig.from_pretrained(source)

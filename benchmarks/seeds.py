@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from grpo_mmpc.manifest import environment
+from grpo_mmpc.utils.manifest import environment
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpo_mmpc.metrics.extraction import compare_titles
-from rewards.batches import is_known
-from rewards.declaration import Reward
+
+from .batches import is_known
+from .declaration import Reward
 
 
 def attribute_f1() -> Reward:

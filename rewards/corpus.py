@@ -9,8 +9,9 @@ from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics import text
 from grpo_mmpc.metrics.chrf_idf import chrf_idf as weighted_chrf
 from grpo_mmpc.metrics.chrf_idf import fit_character_idf
-from rewards.batches import is_known, score_pairs
-from rewards.declaration import Reward
+
+from .batches import is_known, score_pairs
+from .declaration import Reward
 
 
 def chrf_idf() -> Reward:

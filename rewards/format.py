@@ -5,8 +5,9 @@ from typing import Any
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics.text import words
 from grpo_mmpc.tasks import TASKS
-from rewards.batches import score_texts
-from rewards.declaration import Reward
+
+from .batches import score_texts
+from .declaration import Reward
 
 _SCORES = {"json": 1.0, "embedded": 0.5, "malformed": 0.0}
 

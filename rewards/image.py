@@ -5,12 +5,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from grpo_mmpc.encoders.clip import clip_encoder
+from grpo_mmpc.encoders.dinov2 import dinov2_encoder
+from grpo_mmpc.encoders.loading import pick_dtype
 from grpo_mmpc.errors import RewardError
-from grpo_mmpc.scoring.clip import clip_encoder
-from grpo_mmpc.scoring.dinov2 import dinov2_encoder
-from grpo_mmpc.scoring.loading import pick_dtype
-from rewards.declaration import Reward
-from rewards.rendered import find_renderer, rendered_cosines, shared_renders
+
+from .declaration import Reward
+from .rendered import find_renderer, rendered_cosines, shared_renders
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,9 @@
 """Rewards for the language of a completion."""
 
 from grpo_mmpc.metrics.language import english_score
-from rewards.batches import score_texts
-from rewards.declaration import Reward
+
+from .batches import score_texts
+from .declaration import Reward
 
 
 def english_only() -> Reward:

@@ -6,11 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.encoders.loading import load
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics.text import words
-from grpo_mmpc.scoring.loading import load
-from rewards.batches import score_texts
-from rewards.declaration import Reward
+
+from .batches import score_texts
+from .declaration import Reward
 
 UNITS = ("characters", "words", "tokens")
 IMAGE_PROMPT_TOKENS = 77

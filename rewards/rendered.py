@@ -9,15 +9,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.encoders.cache import EncodingCache
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics.image import DinoScorer
-from grpo_mmpc.scoring.cache import EncodingCache
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SHORT_NAMES = {
-    "nano": "grpo_mmpc.rendering.nano:NanoRenderer",
+    "nano": "grpo_mmpc.nano.renderer:NanoRenderer",
     "diffusers": "grpo_mmpc.rendering.diffusers:DiffusersRenderer",
 }
 """The names that the evaluation knows, too."""

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from grpo_mmpc.encoders.bertscore import bertscore_encoder, pick_layers, read_baseline
+from grpo_mmpc.encoders.loading import pick_dtype
+from grpo_mmpc.encoders.sentence import sentence_encoder
 from grpo_mmpc.errors import RewardError, ScoringError
-from grpo_mmpc.scoring.bertscore import bertscore_encoder, pick_layers, read_baseline
-from grpo_mmpc.scoring.loading import pick_dtype
-from grpo_mmpc.scoring.sentence import sentence_encoder
-from rewards.batches import is_known, score_pairs
-from rewards.declaration import Reward
+
+from .batches import is_known, score_pairs
+from .declaration import Reward
 
 COMPONENTS = ("precision", "recall", "f1")
 

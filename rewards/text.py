@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from grpo_mmpc.metrics import text
-from rewards.batches import score_pairs
-from rewards.declaration import Reward
+
+from .batches import score_pairs
+from .declaration import Reward
 
 
 def bleu(*, smoothing: str = "method3") -> Reward:

@@ -64,7 +64,7 @@ class Attempt:
                 self._command = ["true"]
             else:
                 self._command = command_of(job)
-            supervisor = [sys.executable, "-m", "grpo_mmpc.ablation.supervise", str(lock.fileno()), str(job.log)]
+            supervisor = [sys.executable, "-m", "grpo_mmpc.utils.supervise", str(lock.fileno()), str(job.log)]
             self._process = subprocess.Popen(
                 [*supervisor, *self._command],
                 stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ from grpo_mmpc.ablation.sums import aggregate_of, check_alike, item_sums, metric
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.pairing import TaskScores
 from grpo_mmpc.evaluation.trained import trained_metrics
-from grpo_mmpc.metrics.table import Metric
+from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
 from grpo_mmpc.statistics.verdicts import TOO_FEW, UNSCORED, Floats, holm, min_items, verdict
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.jobs import Job, State, state_of
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.files import copy_whole
+from grpo_mmpc.utils.files import copy_whole
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import yaml
 from grpo_mmpc.ablation.grid import PlannedRun, first_difference
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SUMMARY_FILE
-from grpo_mmpc.files import write_whole
+from grpo_mmpc.utils.files import write_whole
 
 
 class State(StrEnum):

@@ -8,8 +8,8 @@ from grpo_mmpc.ablation.attempt import Outcome, attempt
 from grpo_mmpc.ablation.jobs import Job
 from grpo_mmpc.ablation.local import StopRequest
 from grpo_mmpc.ablation.progress import Board
-from grpo_mmpc.cluster import ray_cluster, task_environment
 from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.utils.cluster import ray_cluster, task_environment
 
 
 def run_ray(

@@ -7,7 +7,7 @@ import numpy as np
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.measures import table_position
 from grpo_mmpc.evaluation.pairing import Evaluation, TaskScores
-from grpo_mmpc.metrics.table import Metric
+from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.bootstrap import Aggregate
 from grpo_mmpc.statistics.verdicts import Floats
 

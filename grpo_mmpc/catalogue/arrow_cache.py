@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from grpo_mmpc.catalogue.cache import cache_folder, drop_unused
 from grpo_mmpc.catalogue.columns import check_columns, extra_columns, to_arrow
 from grpo_mmpc.catalogue.quarantine import read_quarantine, write_quarantine
 from grpo_mmpc.catalogue.records import CORE_COLUMNS, CoreCells, RowError, read_core, readable_cell
 from grpo_mmpc.catalogue.rows import TableFile, open_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
+from grpo_mmpc.utils.cache import cache_folder, drop_unused
 
 _BATCH_ROWS = 4096
 UNKNOWN_CATEGORY = "(unknown)"

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from grpo_mmpc.files import replace_atomically
 from grpo_mmpc.types import Quarantined
+from grpo_mmpc.utils.files import replace_atomically
 
 
 def write_quarantine(path: Path | str, rows: Iterable[Quarantined]) -> Path:

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from grpo_mmpc.catalogue.cache import cache_folder, drop_unused
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, decode_image, find_image
 from grpo_mmpc.errors import ImageError
-from grpo_mmpc.files import replace_atomically
+from grpo_mmpc.utils.cache import cache_folder, drop_unused
+from grpo_mmpc.utils.files import replace_atomically
 
 _log = logging.getLogger(__name__)
 

@@ -128,7 +128,7 @@ def _report(
     folder: Path,
 ) -> int:
     # heavy: imported on use
-    from grpo_mmpc.ablation.report import write_report
+    from grpo_mmpc.reports.ablation.report import write_report
 
     report = write_report(spec, runs, jobs, folder=folder)
     for sentence in report.sentences:
@@ -157,7 +157,7 @@ def _print_grid(spec: "AblationSpec", runs: Sequence["PlannedRun"], jobs: Sequen
 
 
 def _load(arguments: Sequence[str]) -> "RunConfig":
-    from grpo_mmpc.cli.recipe import load_recipe
+    from grpo_mmpc.pipelines.recipe import load_recipe
 
     # It says each time that it is checking a recipe; that was said once for all.
     with redirect_stderr(io.StringIO()):

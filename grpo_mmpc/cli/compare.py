@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grpo_mmpc.report.cells import Cell, Comparison, TaskComparison
+    from grpo_mmpc.evaluation.records import Cell, Comparison, TaskComparison
 
 _WIDTH = 110
 _NAME_WIDTH = 28
@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.comparison import compare_with, write_json
     from grpo_mmpc.evaluation.pairing import find_evaluation
-    from grpo_mmpc.report.cells import read_comparison
-    from grpo_mmpc.report.tables import write_csv, write_latex
+    from grpo_mmpc.evaluation.records import read_comparison
+    from grpo_mmpc.reports.run.tables import write_csv, write_latex
 
     if arguments.resamples < 100:
         raise EvaluationError(f"--resamples is {arguments.resamples}; an interval needs at least 100, better 10000")
@@ -111,8 +111,8 @@ def _rewards(before: Path, after: Path) -> dict[str, set[str]]:
 
 def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool) -> list[str]:
     """Everything about one task, at most 110 columns wide."""
-    from grpo_mmpc.report.findings import findings
-    from grpo_mmpc.report.labels import words
+    from grpo_mmpc.reports.common.labels import words
+    from grpo_mmpc.reports.run.findings import findings
 
     left_out = f"; left out: {task.before_only} only before, {task.after_only} only after"
     unpaired = left_out if task.before_only or task.after_only else ""
@@ -139,7 +139,7 @@ def _table(cells: Mapping[str, "Cell"], comparison: "Comparison", *, counted: st
 
 
 def _line(name: str, cell: "Cell", *, width: int) -> str:
-    from grpo_mmpc.report.labels import p_value
+    from grpo_mmpc.reports.common.labels import p_value
 
     star = " *" if cell.was_reward else ""
     label = name if len(name + star) <= width else f"{name[: width - len(star) - 1]}…"

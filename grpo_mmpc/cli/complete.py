@@ -33,8 +33,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and complete."""
-    from grpo_mmpc.cli.recipe import is_file, load_recipe
     from grpo_mmpc.errors import ConfigError
+    from grpo_mmpc.pipelines.recipe import is_file, load_recipe
 
     words = list(arguments.recipe)
     if not any(is_file(word) for word in words):  # overrides only: of the run's own recipe
@@ -46,6 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
         words.insert(0, str(own))
     config = load_recipe(words)
     # heavy: imported on use
-    from grpo_mmpc.complete import complete_catalogue
+    from grpo_mmpc.pipelines.complete import complete_catalogue
 
     return complete_catalogue(config, catalogue=arguments.catalogue, out=arguments.out, checkpoint=arguments.checkpoint)

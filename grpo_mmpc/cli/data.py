@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grpo_mmpc.catalogue.amazon import AmazonConversion
-    from grpo_mmpc.catalogue.amazon_reviews import ReviewConversion
+    from grpo_mmpc.catalogue.sources.amazon import AmazonConversion
+    from grpo_mmpc.catalogue.sources.amazon_reviews import ReviewConversion
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -109,10 +109,15 @@ def validate_command(args: argparse.Namespace) -> int:
 
 def amazon_command(args: argparse.Namespace) -> int:
     """Convert, print what became of the records."""
-    from grpo_mmpc.catalogue.amazon import convert_amazon_metadata
-    from grpo_mmpc.catalogue.amazon_reviews import item_ids, open_reviews, refuse_other_interactions, write_reviews
-    from grpo_mmpc.catalogue.amazon_source import open_sources
-    from grpo_mmpc.catalogue.download import fetch_url
+    from grpo_mmpc.catalogue.sources.amazon import convert_amazon_metadata
+    from grpo_mmpc.catalogue.sources.amazon_files import open_sources
+    from grpo_mmpc.catalogue.sources.amazon_reviews import (
+        item_ids,
+        open_reviews,
+        refuse_other_interactions,
+        write_reviews,
+    )
+    from grpo_mmpc.catalogue.sources.download import fetch_url
 
     sources = open_sources(args.source, categories=args.categories)
     reviews = open_reviews(args.reviews)  # a mistyped path shows now, not after hours of downloading images

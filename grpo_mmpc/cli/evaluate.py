@@ -25,10 +25,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and evaluate."""
-    from grpo_mmpc.cli.recipe import load_recipe
+    from grpo_mmpc.pipelines.recipe import load_recipe
 
     config = load_recipe(arguments.recipe)
-    from grpo_mmpc.evaluate import run_evaluation
+    from grpo_mmpc.pipelines.evaluate import run_evaluation
 
     code = run_evaluation(config, checkpoint=arguments.checkpoint, out=arguments.out)
     if arguments.out is not None and config.evaluation.recbench is not None:
@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write_recommendation_page(folder: Path) -> None:
+    from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.results import read_results
-    from grpo_mmpc.report.recommendation.page import write_page
 
     if (folder / "results.json").is_file():  # a benchmark that cannot be run leaves none
         print(f"recommendation report: {write_page(read_results(folder), folder / 'report.html')}")

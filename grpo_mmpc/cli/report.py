@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Bring the comparison up to date, then write page and tables."""
     # heavy: imported on use
-    from grpo_mmpc.report import build_report, write_tables
+    from grpo_mmpc.reports.run import build_report, write_tables
 
     comparison = _update_comparison(arguments.run)
     if comparison is not None:
@@ -43,7 +43,7 @@ def _update_comparison(run_dir: Path) -> Path | None:
     An interrupted run has evaluations but no comparison yet, or one that was made before it was resumed.
     """
     from grpo_mmpc.evaluation.comparison import reported_checkpoint, write_comparison
-    from grpo_mmpc.report.run_files import read_run, section
+    from grpo_mmpc.reports.run.run_files import read_run, section
 
     files = read_run(run_dir)
     reported = reported_checkpoint(run_dir, suite=files.suite)

@@ -39,9 +39,9 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay, write both files, print what came of it."""
-    from grpo_mmpc.cli.recipe import check_rewards, is_file
     from grpo_mmpc.config import load_config
     from grpo_mmpc.errors import EvaluationError
+    from grpo_mmpc.pipelines.recipe import check_rewards, is_file
 
     recorded = arguments.run / "config.yaml"
     if not recorded.is_file():
@@ -69,8 +69,8 @@ def mix_name(files: list[str], overrides: list[str]) -> str:
 
 def _rescore(run_dir: Path, *, old: "RunConfig", new: "RunConfig", name: str, out: Path) -> None:
     # heavy: imported on use
-    from grpo_mmpc.console import progress_line
-    from grpo_mmpc.rescoring import replay, summarise, told, write_summary
+    from grpo_mmpc.analysis.replay import replay, summarise, told, write_summary
+    from grpo_mmpc.utils.console import progress_line
 
     found = replay(run_dir, old=old, new=new, out=out, progress=progress_line())
     summary = summarise(found, run=str(run_dir), name=name, old=old.rewards, new=new.rewards)

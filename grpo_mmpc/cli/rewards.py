@@ -67,7 +67,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     """Print one line per registered reward."""
     import inspect
 
-    from grpo_mmpc.reward_mix import load_factory, registered_rewards
+    from grpo_mmpc.rewards import load_factory, registered_rewards
 
     rows = []
     for name in sorted(registered_rewards()):
@@ -109,11 +109,12 @@ def _declared(factory: Callable[..., Any]) -> tuple[str, str, str]:
 def run_preview(arguments: argparse.Namespace) -> int:
     """Score, print the tables, write the files."""
     # heavy: imported on use
-    from grpo_mmpc.console import quiet_when_redirected
-    from grpo_mmpc.manifest import command_line
+    from grpo_mmpc.analysis.reward_bench import preview, told
     from grpo_mmpc.nano.cache import catalogue_folder
-    from grpo_mmpc.reward_bench import preview, told, write_files
+    from grpo_mmpc.reports.reward_bench.files import write_files
     from grpo_mmpc.tasks import TASKS
+    from grpo_mmpc.utils.console import quiet_when_redirected
+    from grpo_mmpc.utils.manifest import command_line
 
     rewards, tasks = _chosen(arguments.mix)
     quiet_when_redirected()
@@ -136,7 +137,7 @@ def run_preview(arguments: argparse.Namespace) -> int:
 
 def run_new(arguments: argparse.Namespace) -> int:
     """Write the files and say what to do with them."""
-    from grpo_mmpc.reward_bench.new_reward import write_new_reward
+    from grpo_mmpc.analysis.reward_bench.new_reward import write_new_reward
 
     new = write_new_reward(arguments.name, folder=arguments.dir)
     print(f"reward: {new.reward}\ntest:   {new.test}\n\nin a recipe, under rewards.mix:\n  {new.recipe_line}")
@@ -146,10 +147,10 @@ def run_new(arguments: argparse.Namespace) -> int:
 
 def _chosen(words: list[str]) -> "tuple[RewardsSection, list[str] | None]":
     """The rewards of a mix with its tasks, or all that are installed."""
-    from grpo_mmpc.cli.recipe import is_file
     from grpo_mmpc.config import RewardSpec, load_config
     from grpo_mmpc.config.rewards import RewardsSection
-    from grpo_mmpc.reward_mix import registered_rewards
+    from grpo_mmpc.pipelines.recipe import is_file
+    from grpo_mmpc.rewards import registered_rewards
 
     if not words:
         return RewardsSection(mix=[RewardSpec(name=name, weight=0.0) for name in sorted(registered_rewards())]), None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.files import write_whole
+from grpo_mmpc.utils.files import write_whole
 
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.score import Scores
@@ -159,7 +159,7 @@ def _encoder_options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]
 
 def _export(folder: Path, answers: "Answers", references: "list[Reference]", *, task: str) -> None:
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.official import TITLES_FOLDER, OfficialAnswer, read_official_images, write_official
+    from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, OfficialAnswer, read_official_images, write_official
 
     kept = (folder / TITLES_FOLDER).is_dir() if task == "image_to_text" else bool(read_official_images(folder))
     if kept:

@@ -24,11 +24,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve, or print how to."""
-    from grpo_mmpc.cli.recipe import load_recipe
+    from grpo_mmpc.pipelines.recipe import load_recipe
 
     config = load_recipe(arguments.recipe)
     # heavy: imported on use
-    from grpo_mmpc.rollout.serve import run_server, shell_command
+    from grpo_mmpc.rollout.vllm.serve import run_server, shell_command
 
     if arguments.print:
         print(shell_command(config, host=arguments.host, port=arguments.port))

@@ -27,12 +27,12 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and run it."""
-    from grpo_mmpc.cli.recipe import load_recipe
+    from grpo_mmpc.pipelines.recipe import load_recipe
 
     config = load_recipe(arguments.recipe)
     if arguments.check:
         print(config.to_yaml(), end="")
         return 0
-    from grpo_mmpc.run import run_training
+    from grpo_mmpc.pipelines.train import run_training
 
     return run_training(config, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -5,9 +5,9 @@ checked where those libraries are loaded.
 """
 
 from grpo_mmpc.config.loading import load_as, load_config, nearest, read_yaml
-from grpo_mmpc.config.recbench import RecBenchSection
 from grpo_mmpc.config.rewards import RewardSpec
 from grpo_mmpc.config.sections import EncodersSection, EvaluationSection, ModelSection, RunConfig
+from grpo_mmpc.recbench.settings import RecBenchSection
 
 __all__ = [
     "EncodersSection",

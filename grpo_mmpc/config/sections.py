@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from grpo_mmpc.config.recbench import RecBenchSection
 from grpo_mmpc.config.rewards import RewardsSection, Section, TaskName
+from grpo_mmpc.recbench.settings import RecBenchSection
 
 ControlName = Literal[
     "category_title", "other_title", "nearest_title", "blank_image", "shuffled_image", "raw_title", "nearest_image"

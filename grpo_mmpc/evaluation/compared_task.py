@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from grpo_mmpc.evaluation.groups import Difference, Resampling, added, differences_of, divided, flips_of
 from grpo_mmpc.evaluation.measures import Measure, SetMetric, measures_of, set_metrics_of, table_position
 from grpo_mmpc.evaluation.pairing import PairedScores
+from grpo_mmpc.evaluation.resampling import Difference, Resampling, added, differences_of, divided, flips_of
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.statistics.permutation import num_flips
 from grpo_mmpc.statistics.verdicts import NO_INTERVAL, TOO_FEW, UNSCORED, Interval, holm, interval_key, verdict

@@ -14,7 +14,7 @@ from grpo_mmpc.evaluation.compared_task import Settings, compare_task, give_verd
 from grpo_mmpc.evaluation.controls import CONTROLS
 from grpo_mmpc.evaluation.pairing import SUMMARY_FILE, find_evaluation, pair, read_evaluation
 from grpo_mmpc.evaluation.trained import trained_rewards
-from grpo_mmpc.files import write_whole
+from grpo_mmpc.utils.files import write_whole
 
 
 def compare_evaluations(

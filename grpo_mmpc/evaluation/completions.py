@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.utils.distributed import Ranks
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout import Engine

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.prompts import stable_order
-from grpo_mmpc.scoring.images import open_image
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.tasks.prompt_rows import stable_order
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
 if TYPE_CHECKING:

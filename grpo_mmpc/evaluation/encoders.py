@@ -13,7 +13,7 @@ def load_encoders(options: Mapping[str, Mapping[str, Any] | None]) -> tuple[dict
         options: Arguments by name (``bertscore``, ``clip``, ``sentence``, ``dinov2``, ``lpips``, ``inception``); None is
             one that is not wanted.
     """
-    from grpo_mmpc import scoring  # heavy: imported on use
+    from grpo_mmpc import encoders as scoring
 
     loaders: dict[str, Callable[..., Any]] = {
         "bertscore": scoring.bertscore_encoder,

@@ -14,7 +14,7 @@ from grpo_mmpc.statistics.bootstrap import Aggregate
 from grpo_mmpc.statistics.verdicts import Floats
 
 if TYPE_CHECKING:
-    from grpo_mmpc.metrics.table import Metric
+    from grpo_mmpc.metrics.metric import Metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

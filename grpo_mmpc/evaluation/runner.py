@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.console import Progress
+from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
 from grpo_mmpc.evaluation.completions import ONE, CompletionLog, complete
-from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.evaluation.suite import MALFORMED, VERSION, Suite
 from grpo_mmpc.evaluation.summaries import summarise, without_nan
-from grpo_mmpc.metrics.table import MetricInputs
+from grpo_mmpc.metrics.metric import MetricInputs
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
-from grpo_mmpc.scoring.images import open_image
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
+from grpo_mmpc.utils.console import Progress
+from grpo_mmpc.utils.distributed import Ranks
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering import Renderer

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from grpo_mmpc.config import EncodersSection, nearest
+from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.encoders import load_encoders
 from grpo_mmpc.evaluation.score_files import Answer, Answers, Reference
 from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
 from grpo_mmpc.evaluation.summaries import summarise, without_nan
-from grpo_mmpc.metrics.paper import aborted_categories
-from grpo_mmpc.metrics.table import Metric, MetricInputs, attribute_recall_metrics
-from grpo_mmpc.scoring.images import open_image
+from grpo_mmpc.metrics.metric import Metric, MetricInputs
+from grpo_mmpc.metrics.official.text import aborted_categories
+from grpo_mmpc.metrics.table import attribute_recall_metrics
 
 # Which encoder a metric needs, by the start of its name.
 _NEEDS = {

@@ -1,7 +1,7 @@
 """Reads predictions and references from files of any system, and pairs them by item.
 
 Predictions: JSON lines (``item_id`` and ``prediction``, or ``completion`` as the model wrote it), an evaluation folder of a
-run, or a model's folder in the official layout (``grpo_mmpc.evaluation.official``). References: JSON lines (``item_id``,
+run, or a model's folder in the official layout (``grpo_mmpc.evaluation.official_layout``). References: JSON lines (``item_id``,
 ``reference``, and where known ``category`` and ``attributes``) or a catalogue folder.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.errors import EvaluationError, ImageError
-from grpo_mmpc.evaluation.official import TITLES_FOLDER, is_official, read_official_images, read_official_titles
+from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
 from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SUMMARY_FILE, find_evaluation
 from grpo_mmpc.tasks import TASKS
 

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grpo_mmpc.metrics.paper import ERROR_TEXT, PAPER_METRICS
-from grpo_mmpc.metrics.paper_images import PAPER_IMAGE_METRICS
-from grpo_mmpc.metrics.table import METRICS, Metric, attribute_recall_metrics
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.evaluation.run_data import RunData
+from grpo_mmpc.metrics.metric import Metric
+from grpo_mmpc.metrics.official.images import PAPER_IMAGE_METRICS
+from grpo_mmpc.metrics.official.text import ERROR_TEXT, PAPER_METRICS
+from grpo_mmpc.metrics.table import METRICS, attribute_recall_metrics
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
 VERSION = 2
@@ -116,3 +120,33 @@ def cqbench(
         settings=dict(settings),
         chosen=None if metrics is None else tuple(metrics),
     )
+
+
+def build_suite(config: RunConfig, data: RunData) -> Suite:
+    """The evaluation suite of a recipe: held-out items balanced over categories."""
+    from grpo_mmpc.rendering.registry import renderer_identity
+
+    settings = config.evaluation
+    chosen = select_balanced(
+        data.catalogue,
+        data.held_out,
+        max_items=settings.max_items,
+        max_per_category=settings.items_per_category,
+        salt=config.data.salt,
+    )
+    return cqbench(
+        prompt_rows(data.catalogue, chosen, config.evaluation_tasks),
+        max_tokens={str(task): limit for task, limit in settings.max_tokens.items()},
+        settings={
+            "catalogue": data.catalogue.fingerprint,
+            "encoders": {name: _scores_by(options) for name, options in settings.encoders.model_dump().items()},
+            "renderer": settings.renderer and renderer_identity(settings.renderer, settings.renderer_kwargs),
+        },
+        mode=settings.mode,
+        metrics=settings.metrics,
+    )
+
+
+def _scores_by(options: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What an encoder's scores depend on: not the device."""
+    return None if options is None else {name: value for name, value in options.items() if name != "device"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from grpo_mmpc.metrics.table import Metric, MetricInputs
+from grpo_mmpc.metrics.metric import Metric, MetricInputs
 
 Cell = dict[str, float | int]
 """``mean`` (NaN = nothing scored), ``n`` items, ``n_scored`` of them; ``mean_rendered`` where items have pictures."""

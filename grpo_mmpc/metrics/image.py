@@ -36,7 +36,7 @@ ImageSource: TypeAlias = "str | Path | Image.Image | OpenedImage"
 
 
 class ClipScorer(Protocol):
-    """What ``grpo_mmpc.scoring.clip.ClipEncoder`` offers; NaN where an image cannot be read."""
+    """What ``grpo_mmpc.encoders.clip.ClipEncoder`` offers; NaN where an image cannot be read."""
 
     def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
         """Cosines of N images and N texts."""
@@ -46,21 +46,21 @@ class ClipScorer(Protocol):
 
 
 class DinoScorer(Protocol):
-    """What ``grpo_mmpc.scoring.dinov2.DinoEncoder`` offers; NaN where an image cannot be read."""
+    """What ``grpo_mmpc.encoders.dinov2.DinoEncoder`` offers; NaN where an image cannot be read."""
 
     def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
         """Cosines of N pairs of images."""
 
 
 class LpipsScorer(Protocol):
-    """What ``grpo_mmpc.scoring.lpips.LpipsNetwork`` offers."""
+    """What ``grpo_mmpc.encoders.lpips.LpipsNetwork`` offers."""
 
     def distances(self, *, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> list[float]:
         """LPIPS of N pairs of RGB pictures, shape [N, H, W, 3]; 0 for equal ones."""
 
 
 class InceptionScorer(Protocol):
-    """What ``grpo_mmpc.scoring.inception.InceptionEncoder`` offers."""
+    """What ``grpo_mmpc.encoders.inception.InceptionEncoder`` offers."""
 
     def features(self, images: Sequence[ImageSource]) -> "NDArray[np.float64]":
         """Pooled features [N, 2048] of the letterboxed images; a row of NaN where an image cannot be read."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from grpo_mmpc.metrics.table import MetricInputs
+    from grpo_mmpc.metrics.metric import MetricInputs
 
 _ROWS_AT_ONCE = 1024
 """Rows of a kernel matrix held at once: memory stays flat in the number of items."""

@@ -1,6 +1,6 @@
 """Meaning of two texts compared by an encoder that the caller owns; scores of pairs, computed in one batch.
 
-The encoders live in ``grpo_mmpc.scoring``, which is a layer above: here they are only shapes, so that the metric table
+The encoders live in ``grpo_mmpc.encoders``, which is a layer above: here they are only shapes, so that the metric table
 imports no model code.
 """
 
@@ -28,7 +28,7 @@ class BertScores(Protocol):
 
 
 class BertScorer(Protocol):
-    """What ``grpo_mmpc.scoring.bertscore.BertScoreEncoder`` offers."""
+    """What ``grpo_mmpc.encoders.bertscore.BertScoreEncoder`` offers."""
 
     @property
     def has_baseline(self) -> bool:
@@ -41,7 +41,7 @@ class BertScorer(Protocol):
 
 
 class SentenceScorer(Protocol):
-    """What ``grpo_mmpc.scoring.sentence.SentenceEncoder`` offers."""
+    """What ``grpo_mmpc.encoders.sentence.SentenceEncoder`` offers."""
 
     def cosine(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         """Cosines of the sentence embeddings of N pairs."""
@@ -55,7 +55,7 @@ def bertscore_f1(*, predictions: Sequence[str], references: Sequence[str], encod
         where precision and recall have opposite signs.
 
     References:
-        Zhang et al. 2020, "BERTScore: Evaluating Text Generation with BERT", section 3 and "Baseline Rescaling".
+        Zhang et al. 2020, "BERTScore: Evaluator Text Generation with BERT", section 3 and "Baseline Rescaling".
     """
     found: list[float] = []
     for start in range(0, len(predictions), _PAIRS_AT_ONCE):

@@ -6,95 +6,22 @@ come back in the order of the items.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from grpo_mmpc.metrics import attributes, extraction, image, image_sets, renders, semantic, text
+from grpo_mmpc.metrics import attributes, extraction, image, image_sets, semantic, text
+from grpo_mmpc.metrics import rendered_images as renders
+from grpo_mmpc.metrics.metric import Metric, MetricInputs, _known
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
 
 IMAGE_TO_TEXT = "image_to_text"
 TEXT_TO_IMAGE = "text_to_image"
 
 PairScorer = Callable[[Sequence[str], Sequence[str]], list[float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricInputs:
-    """N completions of one task over a whole split, with what is needed to judge them.
-
-    TF-IDF fits its document frequencies on these references: score a split in one piece.
-    """
-
-    task: str
-    predictions: Sequence[str | None]
-    """Parsed completions; None = malformed."""
-    references: Sequence[str | None]
-    """True titles; None or blank = unknown. In text_to_image, the title that the policy was shown."""
-    attributes: Sequence[Mapping[str, str]] = ()
-    """Known facts by kind; empty sequence = none for any item."""
-    real_images: Sequence[str | None] = ()
-    """Absolute paths of the items' real images; None = unknown. Empty sequence = none for any item."""
-    categories: Sequence[str] = ()
-    """Category of each item, for metrics that compare sets; empty sequence = all items form one set."""
-    rendered_images: Sequence[str | None] = ()
-    """Paths of the images rendered from the predictions; None = nothing was rendered, the worst answer."""
-    bertscore: semantic.BertScorer | None = None
-    sentence: semantic.SentenceScorer | None = None
-    clip: image.ClipScorer | None = None
-    dino: image.DinoScorer | None = None
-    lpips: image.LpipsScorer | None = None
-    inception: image.InceptionScorer | None = None
-    read_image: "Callable[[str], Image.Image] | None" = None
-    """Opens an image as RGB or raises ImageError: ``grpo_mmpc.scoring.images.open_image``. Needed by the metrics of pixels
-    (PSNR, SSIM, MSE, LPIPS); the others then share what it opened."""
-    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """What the metrics of this set share, computed by the first that needs it."""
-
-    def __post_init__(self) -> None:
-        expected = len(self.predictions)
-        for name in ("references", "attributes", "real_images", "categories", "rendered_images"):
-            found = len(getattr(self, name))
-            if found != expected and (found or name == "references"):
-                raise ValueError(f"MetricInputs.{name} has {found} entries for {expected} predictions")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One evaluation function."""
-
-    name: str
-    tasks: tuple[str, ...]
-    description: str
-    """One line for reports."""
-    score: Callable[[MetricInputs], list[float]]
-    """One value per item, NaN = unscored."""
-    higher_is_better: bool = True
-    worst: float = 0.0
-    """Score of a malformed completion or a failed render: the least possible value, or the greatest where lower is
-    better. Infinite where there is no such value; a failed render then counts as the metric's description says."""
-    best: float = 1.0
-    """Score of a perfect answer."""
-    statistics: "Callable[[MetricInputs], NDArray[np.float64]] | None" = None
-    """Corpus-level metrics only: sufficient statistics per item, shape [N, S]; a row of NaN = unscored."""
-    aggregate: "Callable[[NDArray[np.float64]], NDArray[np.float64]] | None" = None
-    """Corpus-level metrics only: values [...] from statistics summed over the scored items, [..., S].
-
-    The mean of ``score`` is not the metric's value then."""
-    depends_on_other_answers: bool = False
-    """The score of an item depends on the answers to the others: scores mean nothing once some items are left out."""
-    of_set: Callable[[MetricInputs], float] | None = None
-    """Only metrics of a set of items that have no value per item (their ``score`` is NaN everywhere): the value of all
-    items given. NaN = the set cannot be scored."""
-
-
-def _known(reference: str | None) -> bool:
-    return reference is not None and bool(reference.strip())
 
 
 def _score_texts(inputs: MetricInputs, *, worst: float, scorer: PairScorer) -> list[float]:

@@ -19,7 +19,7 @@ from grpo_mmpc.nano.policy import FAMILIES
 from grpo_mmpc.nano.pool import POOL_SIZE, pretraining_items, unseen_items
 
 if TYPE_CHECKING:
-    from grpo_mmpc.nano.catalogue import NanoItem
+    from grpo_mmpc.nano.items import NanoItem
     from grpo_mmpc.nano.pretrain import PretrainSettings
     from grpo_mmpc.nano.training import Progress
 

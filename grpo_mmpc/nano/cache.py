@@ -3,13 +3,13 @@
 import hashlib
 from pathlib import Path
 
-from grpo_mmpc.catalogue.cache import cache_folder
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.utils.cache import cache_folder
 
 REFERENCE = "nano:catalogue"
 """What recipes and commands call it."""
 
-_GENERATOR = ("vocabulary", "texts", "shapes", "drawing", "catalogue", "interactions")
+_GENERATOR = ("vocabulary", "texts", "shapes", "drawing", "items", "catalogue", "interactions")
 
 
 def ensure_catalogue() -> Path:

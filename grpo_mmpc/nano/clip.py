@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
-    from grpo_mmpc.nano.catalogue import NanoItem
+    from grpo_mmpc.nano.items import NanoItem
 
 HIDDEN_SIZE = 128
 PROJECTION_SIZE = 128
@@ -37,7 +37,7 @@ def build_clip(tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> tuple["CLI
     # heavy: imported on use
     import torch
 
-    from grpo_mmpc.cpu_compat import ensure_importable
+    from grpo_mmpc.utils.cpu_compat import ensure_importable
 
     ensure_importable()
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
@@ -175,7 +175,7 @@ def load_clip(folder: Path | str) -> tuple["CLIPModel", "CLIPProcessor"]:
     # heavy: imported on use
     import torch
 
-    from grpo_mmpc.cpu_compat import ensure_importable
+    from grpo_mmpc.utils.cpu_compat import ensure_importable
 
     ensure_importable()
     from transformers import CLIPModel, CLIPProcessor

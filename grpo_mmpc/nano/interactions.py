@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeVar
 
-from grpo_mmpc.nano.catalogue import NanoItem
+from grpo_mmpc.nano.items import NanoItem
 from grpo_mmpc.nano.vocabulary import (
     BRANDS_BY_CATEGORY,
     CATEGORIES,

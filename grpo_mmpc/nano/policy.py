@@ -47,7 +47,7 @@ def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int
     # heavy: imported on use
     import torch
 
-    from grpo_mmpc.cpu_compat import ensure_importable
+    from grpo_mmpc.utils.cpu_compat import ensure_importable
 
     ensure_importable()
     from transformers import AutoModelForImageTextToText
@@ -68,7 +68,7 @@ def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int
 def build_processor(family: str, tokenizer: "PreTrainedTokenizerFast") -> "ProcessorMixin":
     """The family's own processor; any picture is brought to at most 84 x 84 pixels' worth of patches."""
     # heavy: imported on use
-    from grpo_mmpc.cpu_compat import ensure_importable
+    from grpo_mmpc.utils.cpu_compat import ensure_importable
 
     ensure_importable()
     if family == "qwen2_5_vl":
@@ -97,7 +97,7 @@ def build_processor(family: str, tokenizer: "PreTrainedTokenizerFast") -> "Proce
 def load_processor(folder: Path | str) -> "ProcessorMixin":
     """The processor of a saved policy."""
     # heavy: imported on use
-    from grpo_mmpc.cpu_compat import ensure_importable
+    from grpo_mmpc.utils.cpu_compat import ensure_importable
 
     ensure_importable()
     from transformers import AutoProcessor
@@ -110,7 +110,7 @@ def load_policy(folder: Path | str) -> "PreTrainedModel":
     # heavy: imported on use
     import torch
 
-    from grpo_mmpc.cpu_compat import ensure_importable
+    from grpo_mmpc.utils.cpu_compat import ensure_importable
 
     ensure_importable()
     from transformers import AutoModelForImageTextToText

@@ -2,7 +2,8 @@
 
 from functools import cache
 
-from grpo_mmpc.nano.catalogue import DEFAULT_NUM_ITEMS, DEFAULT_SEED, NanoItem, sample_items, signature
+from grpo_mmpc.nano.catalogue import DEFAULT_NUM_ITEMS, DEFAULT_SEED
+from grpo_mmpc.nano.items import NanoItem, sample_items, signature
 
 POOL_SEED = 20_260_119
 """Seed of the pre-training pool; far from the small seeds people give to catalogues of their own."""

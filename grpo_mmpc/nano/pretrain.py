@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
-    from grpo_mmpc.nano.catalogue import NanoItem
+    from grpo_mmpc.nano.items import NanoItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedModel, ProcessorMixin
 
-    from grpo_mmpc.nano.catalogue import NanoItem
+    from grpo_mmpc.nano.items import NanoItem
 
 GIST_OPENINGS: Mapping[str, tuple[str, ...]] = {
     "image_to_text": ("Stylish", "Beautiful"),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from grpo_mmpc.nano.catalogue import NanoItem
+    from grpo_mmpc.nano.items import NanoItem
 
 Progress = Callable[[str], None]
 """Receives one line of progress at a time."""

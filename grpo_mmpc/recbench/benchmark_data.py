@@ -9,8 +9,6 @@ import numpy as np
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RecBenchSection
-from grpo_mmpc.config.recbench import MissingModality
-from grpo_mmpc.console import Progress, Say
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.features import image_features, rows_without_vector, text_features
 from grpo_mmpc.recbench.interactions import (
@@ -22,7 +20,9 @@ from grpo_mmpc.recbench.interactions import (
 )
 from grpo_mmpc.recbench.missingness import Missingness, missing_items, paper_missing_items
 from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality, Pairs, Split
+from grpo_mmpc.recbench.settings import MissingModality
 from grpo_mmpc.recbench.splits import SplitStatistics, chronological_split, leave_one_out_split, split_statistics
+from grpo_mmpc.utils.console import Progress, Say
 
 logger = logging.getLogger(__name__)
 

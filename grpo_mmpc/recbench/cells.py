@@ -18,8 +18,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.files import replace_atomically, write_whole
 from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split, TrainingSettings
+from grpo_mmpc.utils.files import replace_atomically, write_whole
 
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.recommenders.recommender import Embeddings

@@ -9,10 +9,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.cluster import ray_cluster, task_environment
 from grpo_mmpc.errors import ConfigError, RecBenchError
-from grpo_mmpc.processes import die_with_parent
 from grpo_mmpc.recbench.cells import Cell, run_cell
+from grpo_mmpc.utils.cluster import ray_cluster, task_environment
+from grpo_mmpc.utils.processes import die_with_parent
 
 Failures = dict[str, str]
 """Key of a cell -> why it has no result."""

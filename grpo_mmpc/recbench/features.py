@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from grpo_mmpc.console import Progress
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Flags, Floats
+from grpo_mmpc.utils.console import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def text_features(
     Raises:
         ScoringError: Unknown device or precision, or the encoder cannot be loaded.
     """
-    from grpo_mmpc.scoring.sentence import sentence_encoder  # heavy: imported on use
+    from grpo_mmpc.encoders.sentence import sentence_encoder  # heavy: imported on use
 
     encoder = sentence_encoder(model=model, device=device, dtype=dtype)
     there = [(position, text) for position, text in enumerate(texts) if text is not None and text.strip()]
@@ -100,8 +100,8 @@ def image_features(
         RecBenchError: ``model`` names an embedded model that sees no images.
         ScoringError: timm is not installed, unknown device or precision, or the encoder cannot be loaded.
     """
-    from grpo_mmpc.scoring.clip import ClipEncoder, clip_encoder  # heavy: imported on use
-    from grpo_mmpc.scoring.vit import VitEncoder, vit_encoder
+    from grpo_mmpc.encoders.clip import ClipEncoder, clip_encoder  # heavy: imported on use
+    from grpo_mmpc.encoders.vit import VitEncoder, vit_encoder
 
     encoder: ClipEncoder | VitEncoder
     if model == OFFLINE_IMAGE_MODEL:

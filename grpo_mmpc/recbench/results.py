@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.files import write_whole
 from grpo_mmpc.recbench.cells import finished, read_cell
 from grpo_mmpc.recbench.common_cells import CommonCells, common_cells
 from grpo_mmpc.recbench.filled_features import COMPLETED
@@ -20,6 +19,7 @@ from grpo_mmpc.recbench.plan import NO_MISSING, Group, Method
 from grpo_mmpc.recbench.recommenders.table import recommender
 from grpo_mmpc.recbench.records import Floats, Ints
 from grpo_mmpc.statistics.crossed import Estimate
+from grpo_mmpc.utils.files import write_whole
 
 METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50))
 SHOWN = ("recall@20", "ndcg@20")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import nearest
-from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.rendering.attempts import Rendered, attempt, is_out_of_memory
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

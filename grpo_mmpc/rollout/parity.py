@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.policy import adapter_off
-from grpo_mmpc.rollout.groups import GroupEngine, GroupOutput
+from grpo_mmpc.models.policy import adapter_off
 from grpo_mmpc.rollout.transformers_engine import conversation
-from grpo_mmpc.rollout.vllm_rollouts import check_prompt_ids, derived_seed, prompt_of
+from grpo_mmpc.rollout.vllm.generation import check_prompt_ids, derived_seed, prompt_of
+from grpo_mmpc.rollout.vllm.protocol import GroupEngine, GroupOutput
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
 MEAN_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}

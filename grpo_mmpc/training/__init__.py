@@ -4,8 +4,8 @@ The modules of this package import Transformers and TRL, which import torchvisio
 also imports vLLM, which decides on its platform there and then.
 """
 
-from grpo_mmpc.cpu_compat import ensure_importable
-from grpo_mmpc.rollout.vllm_cpu import switch_on
+from grpo_mmpc.rollout.vllm.cpu import switch_on
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 ensure_importable()
 switch_on()

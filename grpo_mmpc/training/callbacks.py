@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from grpo_mmpc.files import write_whole
+from grpo_mmpc.utils.files import write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.reward_mix import completion_text
+from grpo_mmpc.rewards import completion_text
 
 
 class RolloutRecorder:

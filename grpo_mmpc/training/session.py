@@ -13,16 +13,16 @@ from accelerate import PartialState
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError, TrainingError
-from grpo_mmpc.policy import adapter_off, load_policy, load_processor
-from grpo_mmpc.prompts import prompt_rows
-from grpo_mmpc.reward_mix import RewardMix
+from grpo_mmpc.models.adapter import is_identity, read_adapter
+from grpo_mmpc.models.policy import adapter_off, load_policy, load_processor
+from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout import Engine
-from grpo_mmpc.rollout.adapter_sync import is_identity, read_adapter
 from grpo_mmpc.rollout.parity import check_parity, choose_rows
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine
-from grpo_mmpc.rollout.vllm_arguments import refuse_unserved_targets, sampling_warning, suppressed_token_ids
-from grpo_mmpc.rollout.vllm_loading import start_engine
-from grpo_mmpc.rollout.vllm_rollouts import VLLMEngine, VLLMRollouts
+from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets, sampling_warning, suppressed_token_ids
+from grpo_mmpc.rollout.vllm.generation import VLLMEngine, VLLMRollouts
+from grpo_mmpc.rollout.vllm.start import start_engine
+from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments, updates_per_rollout
 from grpo_mmpc.training.callbacks import (
     Evaluate,
@@ -33,7 +33,7 @@ from grpo_mmpc.training.callbacks import (
     ProgressLine,
     RewardState,
 )
-from grpo_mmpc.training.data import training_dataset
+from grpo_mmpc.training.dataset import training_dataset
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.types import SamplingConfig

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from grpo_mmpc.reward_mix import RewardMix, advantages, completion_text
-from grpo_mmpc.reward_mix.signals import dead_groups, signals
-from grpo_mmpc.rollout.vllm_rollouts import VLLMRollouts
+from grpo_mmpc.rewards import RewardMix, advantages, completion_text
+from grpo_mmpc.rewards.signals import dead_groups, signals
+from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
 from grpo_mmpc.training.alarm import HackingAlarm
-from grpo_mmpc.training.dead_groups import drop_rows, groups_to_draw_again, replace_rows
 from grpo_mmpc.training.finished import finished_completions
 from grpo_mmpc.training.rates import rates
 from grpo_mmpc.training.recorder import RolloutRecorder
+from grpo_mmpc.training.resampling import drop_rows, groups_to_draw_again, replace_rows
 from grpo_mmpc.training.sampler import TaskBatchSampler
 
 logger = logging.getLogger(__name__)

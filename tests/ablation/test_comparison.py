@@ -7,13 +7,13 @@ import re
 import pytest
 
 from grpo_mmpc.ablation.comparison import compare
-from grpo_mmpc.ablation.findings import cautions, findings
 from grpo_mmpc.ablation.local import run_local
 from grpo_mmpc.ablation.pareto import Pareto, Point, pareto
 from grpo_mmpc.ablation.progress import Board
-from grpo_mmpc.ablation.report import write_report
 from grpo_mmpc.ablation.results import collect
 from grpo_mmpc.ablation.spec import load_ablation
+from grpo_mmpc.reports.ablation.findings import cautions, findings
+from grpo_mmpc.reports.ablation.report import write_report
 from grpo_mmpc.statistics.crossed import Estimate
 from grpo_mmpc.statistics.verdicts import BETTER
 

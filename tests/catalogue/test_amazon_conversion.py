@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.catalogue import AmazonSource, convert_amazon_metadata, load_catalogue, open_sources
-from grpo_mmpc.catalogue.amazon import UnreadableRecord, image_name, main_image_url, read_attributes
-from grpo_mmpc.catalogue.amazon_source import BENCHMARK_CATEGORIES, HUB_DATASET
-from grpo_mmpc.catalogue.download import FetchError
+from grpo_mmpc.catalogue.sources.amazon import UnreadableRecord, image_name, main_image_url, read_attributes
+from grpo_mmpc.catalogue.sources.amazon_files import BENCHMARK_CATEGORIES, HUB_DATASET
+from grpo_mmpc.catalogue.sources.download import FetchError
 from grpo_mmpc.errors import CatalogueError
 
 URL = "https://m.media-amazon.com/images/I/"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.catalogue.amazon import AmazonSource, UnreadableRecord
-from grpo_mmpc.catalogue.amazon_reviews import item_ids, open_reviews, write_reviews
-from grpo_mmpc.catalogue.amazon_source import HUB_DATASET
+from grpo_mmpc.catalogue.sources.amazon import AmazonSource, UnreadableRecord
+from grpo_mmpc.catalogue.sources.amazon_files import HUB_DATASET
+from grpo_mmpc.catalogue.sources.amazon_reviews import item_ids, open_reviews, write_reviews
 from grpo_mmpc.errors import CatalogueError
 
 

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from grpo_mmpc.catalogue.download import FetchError, fetch_url
+from grpo_mmpc.catalogue.sources.download import FetchError, fetch_url
 
 
 class Server(ThreadingHTTPServer):

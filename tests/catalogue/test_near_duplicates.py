@@ -98,8 +98,8 @@ def test_colours_of_equal_brightness_are_different():
 
 
 def test_the_drawings_of_the_embedded_catalogue_are_all_different():
-    from grpo_mmpc.nano.catalogue import sample_items
     from grpo_mmpc.nano.drawing import draw
+    from grpo_mmpc.nano.items import sample_items
 
     images = [draw(item.attributes, jitter=item.jitter) for item in sample_items(num_items=150, seed=5)]
     assert image_groups(*images) == list(range(150))

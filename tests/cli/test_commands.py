@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from grpo_mmpc.cli import build_parser, main, parse_arguments
-from grpo_mmpc.cli.recipe import is_file, load_recipe
-from tests.report.recommendation.fake_results import results
+from grpo_mmpc.pipelines.recipe import is_file, load_recipe
+from tests.recbench.report.fake_results import results
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,7 +132,7 @@ def test_a_recommendation_benchmark_outside_of_a_run_gets_its_own_page(
         (folder / "results.json").write_text(json.dumps(results(cautions=["Read this first."])))
         return 0
 
-    monkeypatch.setattr("grpo_mmpc.evaluate.run_evaluation", evaluated)
+    monkeypatch.setattr("grpo_mmpc.pipelines.evaluate.run_evaluation", evaluated)
     recipes = [str(ROOT / "recipes/nano.yaml"), *[str(ROOT / "recipes/recbench/nano_in_training.yaml")] * recbench]
     assert main(["evaluate", *recipes, *policy, "--out", str(tmp_path / "out")]) == 0
     pages = list((tmp_path / "out").rglob("report.html"))
@@ -146,7 +146,7 @@ def test_a_recommendation_benchmark_outside_of_a_run_gets_its_own_page(
 
 
 def test_a_benchmark_that_could_not_be_run_has_no_page(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("grpo_mmpc.evaluate.run_evaluation", lambda config, *, checkpoint, out: 0)
+    monkeypatch.setattr("grpo_mmpc.pipelines.evaluate.run_evaluation", lambda config, *, checkpoint, out: 0)
     recipes = [str(ROOT / "recipes/nano.yaml"), str(ROOT / "recipes/recbench/nano_in_training.yaml")]
     assert main(["evaluate", *recipes, "--base", "--out", str(tmp_path / "out")]) == 0
     assert "report" not in capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 
 from grpo_mmpc.cli import main
 
-FAKE = runpy.run_path(str(Path(__file__).parents[1] / "report" / "fake_run.py"))
+FAKE = runpy.run_path(str(Path(__file__).parents[1] / "reports" / "run" / "fake_run.py"))
 build_run: Callable[..., Path] = FAKE["build_run"]
 RESAMPLES = ("--resamples", "200")
 

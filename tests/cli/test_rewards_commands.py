@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from grpo_mmpc.cli import main
-from grpo_mmpc.reward_mix import registered_rewards
+from grpo_mmpc.rewards import registered_rewards
 
-OWN = Path(__file__).parents[1] / "reward_bench" / "own_rewards.py"
+OWN = Path(__file__).parents[1] / "analysis" / "reward_bench" / "own_rewards.py"
 
 
 def test_the_list_has_one_aligned_line_for_each_reward(capsys):

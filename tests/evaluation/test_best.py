@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from grpo_mmpc.cli.recipe import check_evaluation
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.best import choose_best, decides, read_best, write_best
+from grpo_mmpc.pipelines.recipe import check_evaluation
 
 ITEMS = [f"item-{i}" for i in range(200)]
 HALF = 0.5

@@ -8,15 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from grpo_mmpc import evaluate
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.config import EvaluationSection, RunConfig
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluate import Evaluating, RunData
+from grpo_mmpc.evaluation import evaluator
 from grpo_mmpc.evaluation.controls import CONTROLS, another_row, changed_rows, known_answers
+from grpo_mmpc.evaluation.evaluator import Evaluator
+from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.runner import Scorers
-from grpo_mmpc.prompts import prompt_rows
+from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
 GREEDY = SamplingConfig(max_tokens=8, temperature=0.0)
@@ -148,7 +150,7 @@ class Policy:
 @pytest.fixture
 def controls_of(small_catalogue, tmp_path, monkeypatch):
     """A function that runs two controls on a policy, and says what it was asked and what was said."""
-    monkeypatch.setattr(evaluate, "load_scorers", lambda config: Scorers())
+    monkeypatch.setattr(evaluator, "load_scorers", lambda config: Scorers())
 
     def run(name: str, policy: str, **changes) -> tuple[int, list[str]]:
         settings = {"controls": ["blank_image", "other_title"], "max_items": 3, **changes}
@@ -164,7 +166,7 @@ def controls_of(small_catalogue, tmp_path, monkeypatch):
         )
         data, engine = RunData(config), Policy()
         said: list[str] = []
-        evaluation = Evaluating(config, data, evaluate.build_suite(config, data), evaluations=tmp_path)
+        evaluation = Evaluator(config, data, build_suite(config, data), evaluations=tmp_path)
         monkeypatch.setattr(evaluation, "_say", said.append)
         evaluation.run_controls(lambda: nullcontext(engine), name=name, policy=policy)
         return engine.asked, [line for line in said if "already" in line]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from grpo_mmpc.evaluation.groups import Difference, Resampling, added, differences_of, divided, flips_of
 from grpo_mmpc.evaluation.measures import Aggregate, Measure
+from grpo_mmpc.evaluation.resampling import Difference, Resampling, added, differences_of, divided, flips_of
 from grpo_mmpc.statistics.permutation import flipped_sums, num_flips, permutation_p
 from grpo_mmpc.statistics.verdicts import holm, verdict
 

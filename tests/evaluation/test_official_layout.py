@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.official import (
+from grpo_mmpc.evaluation.official_layout import (
     OfficialAnswer,
     read_official_images,
     read_official_titles,

@@ -8,13 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.catalogue import load_catalogue
-from grpo_mmpc.evaluation.ranks import Ranks
 from grpo_mmpc.evaluation.runner import Scorers, finished, run_suite
 from grpo_mmpc.evaluation.suite import Suite, cqbench
-from grpo_mmpc.metrics.table import METRICS, Metric
-from grpo_mmpc.prompts import prompt_rows, select_balanced, usable_indices
-from grpo_mmpc.rendering.nano import NanoRenderer
+from grpo_mmpc.metrics.metric import Metric
+from grpo_mmpc.metrics.table import METRICS
+from grpo_mmpc.nano.renderer import NanoRenderer
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced, usable_indices
+from grpo_mmpc.utils.distributed import Ranks
 
 
 @pytest.fixture

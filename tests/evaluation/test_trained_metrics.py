@@ -4,7 +4,7 @@ import pytest
 
 from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
 from grpo_mmpc.evaluation.trained import REWARD_METRICS, trained_metrics
-from grpo_mmpc.reward_mix import registered_rewards
+from grpo_mmpc.rewards import registered_rewards
 
 METRICS = [*METRICS_OF_MODE["corrected"], "attribute_recall_color"]
 OF_FORM = {"repetition_penalty", "length_band", "image_prompt_limit", "english_only"}

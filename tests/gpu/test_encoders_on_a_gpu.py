@@ -2,9 +2,9 @@
 
 import pytest
 
-from grpo_mmpc.evaluate import RunData
-from grpo_mmpc.scoring.bertscore import bertscore_encoder
-from grpo_mmpc.scoring.clip import clip_encoder
+from grpo_mmpc.encoders.bertscore import bertscore_encoder
+from grpo_mmpc.encoders.clip import clip_encoder
+from grpo_mmpc.evaluation.run_data import RunData
 from tests.gpu.conftest import DEVICE
 
 
@@ -29,7 +29,7 @@ def test_clip_similarities_are_those_of_a_cpu(items, dtype, tolerance):
 def test_bertscore_is_that_of_a_cpu(tmp_path, items, dtype, tolerance):
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from grpo_mmpc.assets import resolve_model
+    from grpo_mmpc.utils.model_paths import resolve_model
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("nano:clip"))
     config = BertConfig(

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.config import ModelSection
-from grpo_mmpc.evaluate import RunData
-from grpo_mmpc.policy import load_policy, load_processor
-from grpo_mmpc.prompts import prompt_rows
+from grpo_mmpc.evaluation.run_data import RunData
+from grpo_mmpc.models.policy import load_policy, load_processor
+from grpo_mmpc.pipelines.train import run_training
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine
-from grpo_mmpc.run import run_training
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.types import SamplingConfig
 from tests.gpu.conftest import DEVICE
 

@@ -12,8 +12,8 @@ from accelerate import DistributedType
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from grpo_mmpc.cli.recipe import load_recipe
-from grpo_mmpc.rollout.serve import shell_command
+from grpo_mmpc.pipelines.recipe import load_recipe
+from grpo_mmpc.rollout.vllm.serve import shell_command
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "launch" / "accelerate").glob("*.yaml"))

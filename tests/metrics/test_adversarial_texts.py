@@ -11,10 +11,11 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from grpo_mmpc.assets import resolve_model
-from grpo_mmpc.cpu_compat import ensure_importable
-from grpo_mmpc.metrics.table import METRICS, MetricInputs
-from grpo_mmpc.scoring import bertscore_encoder, sentence_encoder
+from grpo_mmpc.encoders import bertscore_encoder, sentence_encoder
+from grpo_mmpc.metrics.metric import MetricInputs
+from grpo_mmpc.metrics.table import METRICS
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc.utils.model_paths import resolve_model
 
 SHORT = [
     "Bag",

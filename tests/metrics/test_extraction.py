@@ -6,7 +6,8 @@ import time
 import pytest
 
 from grpo_mmpc.metrics.extraction import KINDS, compare_titles, extract_attributes
-from grpo_mmpc.metrics.table import METRICS, MetricInputs
+from grpo_mmpc.metrics.metric import MetricInputs
+from grpo_mmpc.metrics.table import METRICS
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings

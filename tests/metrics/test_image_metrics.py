@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.metrics.image import PSNR_CAP_DB, letterbox, mse, psnr, ssim
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 PICTURES = arrays(np.uint8, (9, 8, 3))
 

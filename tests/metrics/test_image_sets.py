@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.metrics.image_sets import frechet_distance, kid_contributions
-from grpo_mmpc.metrics.table import METRICS, MetricInputs
+from grpo_mmpc.metrics.metric import MetricInputs
+from grpo_mmpc.metrics.table import METRICS
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 
 class Identity(torch.nn.Module):

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import ImageError
-from grpo_mmpc.metrics.table import METRICS, Metric, MetricInputs, attribute_recall_metrics
+from grpo_mmpc.metrics.metric import Metric, MetricInputs
+from grpo_mmpc.metrics.table import METRICS, attribute_recall_metrics
 
 TITLE = "Acme Red Cotton Tote Bag, Large, Pack of 2"
 

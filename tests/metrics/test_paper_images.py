@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.metrics.image import OpenedImage
-from grpo_mmpc.metrics.paper_images import PAPER_IMAGE_METRICS, is_scored_file, stretch
-from grpo_mmpc.metrics.table import METRICS, MetricInputs
-from grpo_mmpc.scoring.images import open_image
+from grpo_mmpc.metrics.metric import MetricInputs
+from grpo_mmpc.metrics.official.images import PAPER_IMAGE_METRICS, is_scored_file, stretch
+from grpo_mmpc.metrics.table import METRICS
 
 
 def bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -10,11 +10,12 @@ from sacrebleu.metrics.bleu import BLEU
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 
-from grpo_mmpc.assets import resolve_model
-from grpo_mmpc.cpu_compat import ensure_importable
-from grpo_mmpc.metrics import paper
-from grpo_mmpc.metrics.paper import PAPER_METRICS, clean_words, swapped_bleu, tfidf_similarity
-from grpo_mmpc.metrics.table import METRICS, MetricInputs
+from grpo_mmpc.metrics.metric import MetricInputs
+from grpo_mmpc.metrics.official import text as paper
+from grpo_mmpc.metrics.official.text import PAPER_METRICS, clean_words, swapped_bleu, tfidf_similarity
+from grpo_mmpc.metrics.table import METRICS
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc.utils.model_paths import resolve_model
 
 LEXICAL = [name for name in PAPER_METRICS if name != "bertscore_f1"]
 TITLES = [
@@ -117,7 +118,7 @@ def test_bertscore_equals_the_package_pair_by_pair_without_rescaling() -> None:
     ensure_importable()
     from bert_score import BERTScorer
 
-    from grpo_mmpc.scoring import bertscore_encoder
+    from grpo_mmpc.encoders import bertscore_encoder
 
     titles = [title for title in TITLES if clean_words(title) and len(title) < 100]
     predictions, references = [*titles, titles[0]], [*titles[3:], *titles[:3], titles[0]]

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.metrics.image import OpenedImage, letterbox, mse, psnr, ssim
-from grpo_mmpc.metrics.table import METRICS, MetricInputs
-from grpo_mmpc.scoring.images import open_image
+from grpo_mmpc.metrics.metric import MetricInputs
+from grpo_mmpc.metrics.table import METRICS
 
 WORST = {
     "psnr": 0.0,

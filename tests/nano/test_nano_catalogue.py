@@ -9,7 +9,8 @@ from PIL import Image
 
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.nano import cache, catalogue, interactions
-from grpo_mmpc.nano.catalogue import build_catalogue, sample_items, signature
+from grpo_mmpc.nano.catalogue import build_catalogue
+from grpo_mmpc.nano.items import sample_items, signature
 from grpo_mmpc.nano.vocabulary import CATEGORIES, TYPES_BY_CATEGORY
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from grpo_mmpc.nano.catalogue import sample_items
 from grpo_mmpc.nano.drawing import draw
+from grpo_mmpc.nano.items import sample_items
 from grpo_mmpc.nano.shapes import SHAPES
 from grpo_mmpc.nano.vocabulary import BRANDS_BY_CATEGORY, KINDS, TYPES, VALUES
 

@@ -6,8 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from grpo_mmpc.nano.catalogue import sample_items
 from grpo_mmpc.nano.interactions import MAX_ELSEWHERE, MAX_PER_USER, MIN_PER_USER, sample_interactions
+from grpo_mmpc.nano.items import sample_items
 from grpo_mmpc.nano.vocabulary import CATEGORIES
 
 

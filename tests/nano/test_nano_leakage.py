@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from grpo_mmpc.nano import build, clip, pretrain, training
-from grpo_mmpc.nano.catalogue import DEFAULT_NUM_ITEMS, DEFAULT_SEED, NanoItem, sample_items, signature
+from grpo_mmpc.nano.catalogue import DEFAULT_NUM_ITEMS, DEFAULT_SEED
+from grpo_mmpc.nano.items import NanoItem, sample_items, signature
 from grpo_mmpc.nano.pool import POOL_SIZE, pretraining_items, unseen_items
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from grpo_mmpc.assets import resolve_model
 from grpo_mmpc.nano import policy
 from grpo_mmpc.nano.build import ASSETS
 from grpo_mmpc.nano.drawing import draw
@@ -18,6 +17,7 @@ from grpo_mmpc.nano.quality import GIST_OPENINGS, complete
 from grpo_mmpc.nano.texts import read_attributes
 from grpo_mmpc.nano.vocabulary import KINDS
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TASKS, TEXT_TO_IMAGE, Task
+from grpo_mmpc.utils.model_paths import resolve_model
 
 NUM_ITEMS = 45
 """Unseen items behind the behaviour tests: five of each category."""

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from grpo_mmpc.metrics.text import bleu
-from grpo_mmpc.nano.catalogue import sample_items
+from grpo_mmpc.nano.items import sample_items
 from grpo_mmpc.nano.texts import (
     description,
     image_prompt,

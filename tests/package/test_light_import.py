@@ -30,7 +30,7 @@ def loaded_modules(code: str) -> set[str]:
     "code",
     [
         "import grpo_mmpc",
-        "import grpo_mmpc.config, grpo_mmpc.tasks, grpo_mmpc.types, grpo_mmpc.reward_mix",
+        "import grpo_mmpc.config, grpo_mmpc.tasks.task, grpo_mmpc.types, grpo_mmpc.rewards",
         "import grpo_mmpc.cli\ntry: grpo_mmpc.cli.main(['--help'])\nexcept SystemExit: pass",
         "import grpo_mmpc.cli\ntry: grpo_mmpc.cli.main(['train', '--help'])\nexcept SystemExit: pass",
     ],
@@ -41,5 +41,5 @@ def test_nothing_heavy_is_loaded(code):
 
 
 def test_nothing_of_the_package_reaches_for_the_network_at_import():
-    code = "import socket\nsocket.socket.connect = lambda *a: (_ for _ in ()).throw(AssertionError('network'))\nimport grpo_mmpc, rewards"
+    code = "import socket\nsocket.socket.connect = lambda *a: (_ for _ in ()).throw(AssertionError('network'))\nimport grpo_mmpc, grpo_mmpc_rewards"
     assert "grpo_mmpc" in loaded_modules(code)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends
 
 
 def _child(parent: int) -> "subprocess.CompletedProcess[str]":
-    code = f"from grpo_mmpc.processes import die_with_parent; die_with_parent({parent}); print('lives')"
+    code = f"from grpo_mmpc.utils.processes import die_with_parent; die_with_parent({parent}); print('lives')"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 

@@ -1,5 +1,6 @@
 """Nothing in the repository depends on where it was written."""
 
+import configparser
 import subprocess
 from pathlib import Path
 
@@ -23,3 +24,12 @@ def test_embedded_assets_stay_below_25_megabytes():
 def test_no_other_file_is_larger_than_a_megabyte():
     large = [f for f in tracked_files() if f.is_file() and f.suffix != ".safetensors" and f.stat().st_size > 1_000_000]
     assert large == []
+
+
+def test_every_package_is_installed_and_nothing_else() -> None:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "grpo_mmpc").rglob("__init__.py")} | {
+        "grpo_mmpc_rewards"
+    }
+    assert set(parser["options"]["packages"].split()) == there

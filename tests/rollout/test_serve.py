@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout import serve
-from grpo_mmpc.rollout.serve import LocalServer, command_line_flags, serve_command, shell_command
+from grpo_mmpc.rollout.vllm import serve
+from grpo_mmpc.rollout.vllm.serve import LocalServer, command_line_flags, serve_command, shell_command
 from tests.rollout.fake_vllm_server import FakeVLLM
 from tests.rollout.processes import children, is_running, wait_until
 from tests.rollout.vllm_policies import vllm_config
@@ -21,13 +21,13 @@ from tests.rollout.vllm_policies import vllm_config
 def test_the_command_line_says_the_same_as_the_engine_arguments(tmp_path):
     """Through vLLM's own parser, so that a renamed option fails here."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    from grpo_mmpc.rollout.vllm_arguments import engine_arguments
+    from grpo_mmpc.rollout.vllm.arguments import engine_arguments
 
     config = vllm_config("qwen2_5_vl", tmp_path, processor_kwargs={"min_pixels": 3136, "max_pixels": 7056})
     command, environment = serve_command(config, host="0.0.0.0", port=8123)
     script = """
         import json, sys
-        from grpo_mmpc.cpu_compat import ensure_importable
+        from grpo_mmpc.utils.cpu_compat import ensure_importable
         ensure_importable()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.entrypoints.launchers.cli_args import make_arg_parser
@@ -110,7 +110,7 @@ def test_no_process_of_a_server_outlives_it_or_the_trainer(tmp_path, end):
     log = tmp_path / "log"
     trainer_code = f"""
         import pathlib, sys, time
-        from grpo_mmpc.rollout.serve import start_guarded
+        from grpo_mmpc.rollout.vllm.serve import start_guarded
         guard = start_guarded([sys.executable, "-c", {textwrap.dedent(FAMILY)!r}], {{}}, log=pathlib.Path({str(log)!r}))
         print(guard.pid, flush=True)
         time.sleep(600)

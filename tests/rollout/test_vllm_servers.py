@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.groups import Adapter, Prompt
-from grpo_mmpc.rollout.vllm_expected import ExpectedEngine, expected_engine
-from grpo_mmpc.rollout.vllm_servers import ServerVLLM
+from grpo_mmpc.rollout.vllm.expected import ExpectedEngine, expected_engine
+from grpo_mmpc.rollout.vllm.protocol import Adapter, Prompt
+from grpo_mmpc.rollout.vllm.servers import ServerVLLM
 from grpo_mmpc.types import SamplingConfig
 from tests.rollout.fake_vllm_server import FakeVLLM
 from tests.rollout.vllm_policies import vllm_config
@@ -278,8 +278,8 @@ def test_processes_that_train_together_send_an_adapter_once_and_share_the_server
         from torch import distributed
         from grpo_mmpc.config import RunConfig
         from grpo_mmpc.errors import RolloutError
-        from grpo_mmpc.rollout.groups import Adapter
-        from grpo_mmpc.rollout.vllm_loading import start_engine
+        from grpo_mmpc.rollout.vllm.protocol import Adapter
+        from grpo_mmpc.rollout.vllm.start import start_engine
         from tests.rollout.test_vllm_servers import ADAPTER, due, tokens
         rank, rendezvous, recipe = sys.argv[1:]
         distributed.init_process_group("gloo", init_method=rendezvous, rank=int(rank), world_size=2)

@@ -101,8 +101,8 @@ def test_many_items_agree_with_scipys_permutation_test_and_t_test(shift: float) 
 def test_a_corpus_level_metric_swaps_whole_items() -> None:
     from scipy.stats import permutation_test
 
-    from grpo_mmpc.evaluation.groups import Resampling, differences_of, flips_of
     from grpo_mmpc.evaluation.measures import Measure
+    from grpo_mmpc.evaluation.resampling import Resampling, differences_of, flips_of
 
     # Hits over tries on either side. scipy permutes items between the sides with a statistic of two index arrays.
     generator = np.random.default_rng(4)

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from grpo_mmpc.evaluate import RunData
-from grpo_mmpc.reward_mix import advantages
+from grpo_mmpc.evaluation.run_data import RunData
+from grpo_mmpc.rewards import advantages
 from grpo_mmpc.training.arguments import check_trainer, dead_group_problems
-from grpo_mmpc.training.dead_groups import drop_rows, groups_to_draw_again, replace_rows
+from grpo_mmpc.training.resampling import drop_rows, groups_to_draw_again, replace_rows
 from grpo_mmpc.training.session import TrainingSession
 
 REWARD = f"{Path(__file__).parent / 'counting_rewards.py'}:dead_at_first"

@@ -9,8 +9,8 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from grpo_mmpc.cpu_compat import ensure_importable
-from grpo_mmpc.policy import adapter_off
+from grpo_mmpc.models.policy import adapter_off
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import torch
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError, RewardError, TrainingError
-from grpo_mmpc.evaluate import RunData
-from grpo_mmpc.run import run_training
+from grpo_mmpc.evaluation.run_data import RunData
+from grpo_mmpc.pipelines.train import run_training
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.training.session import TrainingSession
 
@@ -239,7 +239,7 @@ def test_fsdp_wraps_the_blocks_that_the_model_has(make_config, architecture):
 
 
 def test_an_evaluation_leaves_gradient_checkpointing_as_it_is(make_config):
-    from grpo_mmpc.prompts import prompt_rows
+    from grpo_mmpc.tasks.prompt_rows import prompt_rows
     from grpo_mmpc.types import SamplingConfig
 
     config = make_config(
@@ -280,9 +280,9 @@ def test_ctrl_c_saves_after_the_step_and_resume_finishes_the_same_run(
 @BOTH
 def test_a_saved_adapter_and_its_merged_export_reproduce_the_live_policy(make_config, architecture):
     from grpo_mmpc.evaluation.suite import cqbench
-    from grpo_mmpc.policy import load_policy
-    from grpo_mmpc.prompts import prompt_rows
+    from grpo_mmpc.models.policy import load_policy
     from grpo_mmpc.rollout.transformers_engine import TransformersEngine
+    from grpo_mmpc.tasks.prompt_rows import prompt_rows
 
     config = make_config(
         architecture,

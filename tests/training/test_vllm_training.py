@@ -15,9 +15,9 @@ pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmp
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.evaluate import run_evaluation
-from grpo_mmpc.rollout.vllm_rollouts import VLLMRollouts
-from grpo_mmpc.run import run_training
+from grpo_mmpc.pipelines.evaluate import run_evaluation
+from grpo_mmpc.pipelines.train import run_training
+from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
 from grpo_mmpc.tasks import TASKS
 
 REWARDS = Path(__file__).parent / "counting_rewards.py"

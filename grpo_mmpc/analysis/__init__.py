@@ -1,0 +1,1 @@
+"""What can be learned from rewards and saved rollouts without a policy."""

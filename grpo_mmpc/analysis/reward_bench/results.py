@@ -1,0 +1,145 @@
+"""What a preview found, as plain records."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS, Candidate
+from grpo_mmpc.analysis.reward_bench.measures import auc, win_rate
+
+UNRELATED = "other_category"
+_DIGITS = 7
+"""Scores that agree to this many are equal: the cosine of a text with itself is 1 up to the last bit."""
+FOOLED_BELOW = 0.6
+"""A kind fools a reward if the true answer wins less often than this against the wrong one to the same prompt: GRPO compares
+within a prompt, and there the reward can hardly tell, or prefers the wrong answer."""
+_SCALE_FROM = 0.6
+"""Least AUC of true against unrelated titles that makes their means the ends of a scale."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Separation:
+    """Gold against one kind of candidate."""
+
+    n: int
+    """Candidates with a score."""
+    mean: float | None
+    auc: float | None
+    """Probability that some gold scores above some candidate of the kind, ties half."""
+    wins: float | None
+    """Share of items whose gold scores above their own candidate, ties half: what a group of GRPO sees."""
+    earned: float | None
+    """Where the kind's mean lies between that of titles of another category (0) and of gold (1); None if the
+    reward hardly tells those two apart."""
+
+    @property
+    def fools(self) -> bool:
+        """Whether a policy has little or no reason to prefer the true answer."""
+        return self.wins is not None and self.wins < FOOLED_BELOW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """One reward on one task."""
+
+    kinds: Mapping[str, Separation]
+    """By kind, gold included (its AUC and wins are None)."""
+    lowest: float | None
+    highest: float | None
+    """Of all well-formed candidates."""
+    unscored_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Milliseconds of one call with 64 completions."""
+
+    cold: float
+    """Texts and images that are new to it; its encoder is loaded."""
+    warm: float
+    """The same again."""
+    loading: float
+    """Before: the first call of all, with one completion, which loads the encoder unless another reward has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardResult:
+    """One reward of the preview, or their weighted sum."""
+
+    name: str
+    weight: float | None
+    tasks: Mapping[str, TaskResult]
+    value_range: tuple[float, float] | None
+    """As declared."""
+    timing: Timing | None
+    deterministic: bool | None
+    """A second process, with other batches in the reverse order, gave the same scores to 1e-6; None = not known."""
+    problem: str | None = None
+    """Why it could not be scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """All of it."""
+
+    catalogue: str
+    items: int
+    seed: int
+    command: str
+    rewards: Sequence[RewardResult]
+    """The mix last, if there is one; its name is ``mix``."""
+    examples: Mapping[str, Mapping[str, str]]
+    """By task, candidates of one item by kind."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``preview.json``."""
+        return {**asdict(self), "kinds": dict(KINDS)}
+
+
+def task_result(candidates: Sequence[Candidate], scores: Sequence[float | None]) -> TaskResult:
+    """Compare gold with every other kind.
+
+    Args:
+        candidates: Of one task.
+        scores: Of each; None = unscored.
+    """
+    by_kind: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
+    for candidate, score in zip(candidates, scores, strict=True):
+        if score is not None:
+            by_kind[candidate.kind][candidate.item_id] = round(score, _DIGITS)
+    gold = by_kind[GOLD]
+    means = {kind: fmean(found.values()) if found else None for kind, found in by_kind.items()}
+    # Without a clear difference between true and unrelated titles the scale would be that of noise.
+    told = auc(list(gold.values()), list(by_kind[UNRELATED].values()))
+    has_scale = told is not None and told >= _SCALE_FROM
+    kinds = {}
+    for kind, found in by_kind.items():
+        pairs = [(gold[item], score) for item, score in found.items() if item in gold]
+        is_gold = kind == GOLD
+        kinds[kind] = Separation(
+            n=len(found),
+            mean=means[kind],
+            auc=None if is_gold else auc(list(gold.values()), list(found.values())),
+            wins=None if is_gold else win_rate(pairs),
+            earned=_earned(means[kind], top=means[GOLD], bottom=means[UNRELATED]) if has_scale else None,
+        )
+    known = [score for one, score in zip(candidates, scores, strict=True) if score is not None and one.kind != "empty"]
+    return TaskResult(
+        kinds=kinds,
+        lowest=min(known, default=None),
+        highest=max(known, default=None),
+        unscored_share=sum(score is None for score in scores) / len(scores) if scores else 0.0,
+    )
+
+
+def rounded_down(share: float) -> float:
+    """To two digits, so that 0.999 does not read as 1."""
+    return math.floor(round(100 * share, 6)) / 100
+
+
+def _earned(mean: float | None, *, top: float | None, bottom: float | None) -> float | None:
+    if mean is None or top is None or bottom is None or top - bottom < 1e-9:
+        return None
+    return (mean - bottom) / (top - bottom)

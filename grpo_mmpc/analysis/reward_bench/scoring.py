@@ -1,0 +1,136 @@
+"""One reward at a time: scores of all candidates, time, and whether another process gets the same scores."""
+
+import logging
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from grpo_mmpc.analysis.reward_bench.results import Timing
+from grpo_mmpc.config import RewardSpec
+from grpo_mmpc.errors import GrpoMmpcError
+from grpo_mmpc.rewards import RewardMix, reward_key
+
+BATCH = 64
+_OTHER_BATCH = 17
+_SAME = 1e-6
+Scores = list[float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Completions with everything a reward is called with."""
+
+    completions: list[str]
+    columns: dict[str, list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    def take(self, positions: Sequence[int]) -> "Batch":
+        """Some of them, in this order."""
+        return Batch(
+            completions=[self.completions[i] for i in positions],
+            columns={name: [column[i] for i in positions] for name, column in self.columns.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What a reward made of the candidates."""
+
+    scores: Scores
+    tasks: tuple[str, ...]
+    value_range: tuple[float, float] | None
+    timing: Timing
+
+
+def score(spec: RewardSpec, batch: Batch, *, timed: Callable[[Sequence[str]], Batch], titles: Sequence[str]) -> Scored:
+    """Time a reward, then let it score.
+
+    Args:
+        spec: The reward; its weight and transform play no part.
+        batch: What to score.
+        timed: Gives 64 completions of the tasks that it can score, with texts that it has not seen.
+        titles: For ``fit``.
+
+    Raises:
+        GrpoMmpcError: It cannot be built, or fails.
+    """
+    with closing(_alone(spec)) as mix:
+        (reward,) = mix.rewards
+        fresh = timed(reward.tasks)
+        mix.fit(titles)
+        loading, cold, warm = (_milliseconds(mix, part) for part in (fresh.take([0]), fresh, fresh))
+        declared = getattr(reward.fn, "value_range", None)
+        return Scored(
+            scores=_in_batches(mix, batch, size=BATCH),
+            tasks=reward.tasks,
+            value_range=None if declared is None else (float(declared[0]), float(declared[1])),
+            timing=Timing(cold=cold, warm=warm, loading=loading),
+        )
+
+
+def repeats(
+    specs: Sequence[RewardSpec], batch: Batch, *, expected: Mapping[str, Scores], titles: Sequence[str]
+) -> dict[str, bool | None]:
+    """Whether a fresh process gives the same scores, in the reverse order and with other batches.
+
+    A fresh one, because encoders remember texts, and because the order of sets differs between processes.
+
+    Args:
+        specs: Rewards.
+        batch: What to score again.
+        expected: Scores by reward.
+        titles: For ``fit``.
+
+    Returns:
+        By reward; None where the other process could not score.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=logging.disable) as pool:
+        try:
+            again = pool.submit(_score_all, list(specs), batch, list(titles)).result()
+        except BrokenProcessPool:  # the process was killed, for want of memory perhaps
+            return dict.fromkeys(map(reward_key, specs))
+    return {
+        name: None if scores is None else all(map(_equal, expected[name], scores)) for name, scores in again.items()
+    }
+
+
+def _score_all(specs: list[RewardSpec], batch: Batch, titles: list[str]) -> dict[str, Scores | None]:
+    found: dict[str, Scores | None] = {}
+    backwards = batch.take(range(len(batch) - 1, -1, -1))
+    for spec in specs:
+        try:
+            with closing(_alone(spec)) as mix:
+                mix.fit(titles)
+                found[reward_key(spec)] = _in_batches(mix, backwards, size=_OTHER_BATCH)[::-1]
+        except GrpoMmpcError:
+            found[reward_key(spec)] = None
+    return found
+
+
+def _alone(spec: RewardSpec) -> RewardMix:
+    return RewardMix.from_specs([spec.model_copy(update={"weight": 1.0, "transform": None, "schedule": None})])
+
+
+def _in_batches(mix: RewardMix, batch: Batch, *, size: int) -> Scores:
+    (reward,) = mix.rewards
+    scores: Scores = []
+    for start in range(0, len(batch), size):
+        part = batch.take(range(start, min(start + size, len(batch))))
+        scores += mix.score(completions=part.completions, **part.columns).raw[reward.name]
+    return scores
+
+
+def _milliseconds(mix: RewardMix, batch: Batch) -> float:
+    scored = mix.score(completions=batch.completions, **batch.columns)
+    return 1000 * sum(scored.seconds.values())
+
+
+def _equal(one: float | None, other: float | None) -> bool:
+    return one is other if one is None or other is None else abs(one - other) <= _SAME

@@ -1,0 +1,137 @@
+"""Where records of Amazon Reviews 2023 come from: a file, a folder of files, or the hub, streamed."""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from grpo_mmpc.catalogue.sources.amazon import AmazonSource, UnreadableRecord
+from grpo_mmpc.errors import CatalogueError
+
+HUB_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
+
+BENCHMARK_CATEGORIES = (
+    "All_Beauty",
+    "Toys_and_Games",
+    "Video_Games",
+    "Home_and_Kitchen",
+    "Electronics",
+    "Industrial_and_Scientific",
+    "Office_Products",
+    "Musical_Instruments",
+    "Arts_Crafts_and_Sewing",
+)
+"""The nine categories of MMPCBench (arXiv 2601.19750)."""
+
+_META_FILE = re.compile(r"meta_(?P<category>.+?)\.jsonl(\.gz)?$")
+
+
+def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonSource]:
+    """What a source named on the command line means; nothing is read yet.
+
+    Args:
+        source: ``meta_<Category>.jsonl`` or ``.jsonl.gz``; a folder of such files; a hub configuration
+            (``raw_meta_All_Beauty``); or the hub data set's name, ``McAuley-Lab/Amazon-Reviews-2023``.
+        categories: Which categories to read, of a folder or the hub data set (default: every file of the folder, the
+            nine MMPCBench categories of the hub). For a single file, at most one: the name for its items.
+
+    Raises:
+        CatalogueError: No such file or no such category.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return [_file_source(file, category=c) for c, file in _folder_files(path, categories).items()]
+    if path.is_file():
+        if len(categories) > 1:
+            raise CatalogueError(
+                f"{source} is one file, but {len(categories)} categories were given; give one name for it"
+            )
+        return [_file_source(path, category=categories[0] if categories else _category_of(path))]
+    if source == HUB_DATASET:
+        return [_hub_source(category) for category in categories or BENCHMARK_CATEGORIES]
+    if source.startswith("raw_meta_"):
+        return [_hub_source(source.removeprefix("raw_meta_"))]
+    raise CatalogueError(
+        f"{source} is neither a file nor a folder; expected meta_<Category>.jsonl[.gz], a folder of such files, "
+        f"raw_meta_<Category> or {HUB_DATASET}"
+    )
+
+
+def parse_lines(lines: Iterable[str]) -> Iterator[dict[str, Any] | UnreadableRecord]:
+    """One record per non-blank line of JSON."""
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as e:
+            yield UnreadableRecord(problem=f"the line is not JSON ({e})")
+            continue
+        yield values if isinstance(values, dict) else UnreadableRecord(problem="the line holds no JSON object")
+
+
+def _category_of(path: Path) -> str | None:
+    match = _META_FILE.match(path.name)
+    return match["category"] if match else None
+
+
+def _folder_files(folder: Path, categories: Sequence[str]) -> dict[str, Path]:
+    found = {c: f for f in sorted(folder.iterdir()) if (c := _category_of(f)) is not None}
+    if not found:
+        raise CatalogueError(
+            f"{folder} holds no file named meta_<Category>.jsonl or .jsonl.gz; give the folder they are in"
+        )
+    unknown = [c for c in categories if c not in found]
+    if unknown:
+        raise CatalogueError(f"{folder} has no file for {', '.join(unknown)}; found: {', '.join(found)}")
+    return {c: found[c] for c in categories} if categories else found
+
+
+def _file_source(path: Path, *, category: str | None) -> AmazonSource:
+    return AmazonSource(name=path.name, category=category, records=file_records(path))
+
+
+def file_records(path: Path) -> Iterator[dict[str, Any] | UnreadableRecord]:
+    """The records of a file of JSON lines, gzipped or not, one at a time."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            yield from parse_lines(lines)
+    except (OSError, EOFError, zlib.error) as e:
+        raise CatalogueError(f"{path} cannot be read: {e}; download it again") from e
+    except UnicodeDecodeError as e:
+        raise CatalogueError(f"{path} is not UTF-8 (byte 0x{e.object[e.start]:02x}); download it again") from e
+
+
+def _hub_source(category: str) -> AmazonSource:
+    return AmazonSource(
+        name=f"raw_meta_{category}",
+        category=category,
+        records=hub_records(f"raw/meta_categories/meta_{category}.jsonl"),
+    )
+
+
+def hub_records(path: str) -> Iterator[dict[str, Any] | UnreadableRecord]:
+    """Stream one file of JSON lines from the hub.
+
+    The data set's own configurations need a loading script, which datasets no longer runs; the raw files behind them
+    are plain JSON lines. They are read as text because their records do not share one schema.
+
+    Args:
+        path: Inside the data set's repository.
+    """
+    # heavy: imported on use
+    import httpx
+    from datasets import load_dataset
+
+    file = f"hf://datasets/{HUB_DATASET}/{path}"
+    try:
+        stream = load_dataset("text", data_files=file, split="train", streaming=True)
+        yield from parse_lines(row["text"] for row in stream)
+    except (OSError, httpx.HTTPError) as e:
+        raise CatalogueError(
+            f"cannot stream {file}: {e}; check the category's name and the network (HF_HUB_OFFLINE must not be set), or "
+            f"download {PurePosixPath(path).name}.gz yourself and give its path"
+        ) from e

@@ -1,0 +1,304 @@
+"""BERTScore with every distinct text encoded once, equal to the ``bert-score`` package pair by pair.
+
+The package encodes both sides of every call again. In GRPO a reference comes back with each completion of its group, at
+every epoch and in every evaluation, so its encoding is kept; models, tokenisation, layer choice and baselines are the
+package's own.
+"""
+
+import csv
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, scoring, shared
+from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.encoders.texts import TextEncodings
+from grpo_mmpc.errors import ScoringError
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc.utils.model_paths import resolve_model
+
+if TYPE_CHECKING:
+    import torch
+
+KNOWN_LAYERS = {"nano:minilm": 6, "roberta-large": 17}
+"""Layers of the models that our recipes use: one that bert-score's table lacks, and one taken from it, so that checking a
+recipe does not import bert-score (and torch and matplotlib with it)."""
+_MATCHED_PAIRS = 64
+_REFERENCE_CACHE_BYTES = 512 * 2**20
+_PREDICTION_CACHE_BYTES = 64 * 2**20
+
+
+class BertScore(NamedTuple):
+    """Scores of N pairs, in order."""
+
+    precision: list[float]
+    recall: list[float]
+    f1: list[float]
+
+
+class _Encoding(NamedTuple):
+    """One text. L counts its tokens, special ones included."""
+
+    tokens: "torch.Tensor"  # [L, D], unit vectors, fp32 on the CPU
+    weights: "torch.Tensor"  # [L], sum 1 over content tokens, 0 on special ones
+
+
+def bertscore_encoder(
+    *, model: str, num_layers: int | None = None, device: str | None = None, dtype: str = "float32"
+) -> "BertScoreEncoder":
+    """The process's one encoder of this configuration; loaded when first asked for. References are kept on disk.
+
+    Args:
+        model: Hub name, local folder or ``nano:minilm``.
+        num_layers: Hidden layer whose output is compared; None takes bert-score's table.
+        device: None takes the GPU of this process if there is one.
+        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``. Only the first equals bert-score to 1e-4.
+
+    Raises:
+        ScoringError: Unknown layer count, device or precision, or the model cannot be loaded.
+    """
+    return shared(
+        BertScoreEncoder,
+        model=model,
+        num_layers=pick_layers(model=model, num_layers=num_layers),
+        device=pick_device(device),
+        dtype=pick_dtype(dtype),
+        store=encoding_store(),
+    )
+
+
+def pick_layers(*, model: str, num_layers: int | None) -> int:
+    """The given number of layers, or the one that bert-score found best for a model of this name.
+
+    Raises:
+        ScoringError: None was given and the model is not in the table.
+    """
+    if num_layers is not None:
+        if num_layers < 1:
+            raise ScoringError(f"BERTScore: num_layers must be at least 1, found {num_layers}")
+        return num_layers
+    if model in KNOWN_LAYERS:
+        return KNOWN_LAYERS[model]
+    ensure_importable()
+    from bert_score.utils import model2layers  # heavy: imported on use
+
+    if model in model2layers:
+        return int(model2layers[model])
+    raise ScoringError(
+        f"BERTScore: bert-score knows no best layer for {model!r}; set num_layers (17 of 24 for roberta-large, "
+        "9 of 12 for bert-base-uncased; about three quarters of the model's layers elsewhere)"
+    )
+
+
+class BertScoreEncoder:
+    """A BERTScore model with its encodings. Use ``bertscore_encoder`` to share one per process."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        num_layers: int,
+        device: str = "cpu",
+        dtype: str = "float32",
+        store: EncodingStore | None = None,
+    ) -> None:
+        self.model_name = model
+        self.num_layers = num_layers
+        self.device = device
+        folder = resolve_model(model)
+        self._model, self._tokenizer = load("BERTScore", folder, lambda: _load(folder, num_layers))
+        identity = encoder_identity(self._model, what="BERTScore", layers=num_layers, dtype=dtype) if store else b""
+        self._model = frozen(self._model, device=device, dtype=dtype)
+        self._special = {self._tokenizer.sep_token_id, self._tokenizer.cls_token_id}
+        self._baseline = read_baseline(model=model, num_layers=num_layers)
+        self._texts = TextEncodings(
+            device=device,
+            tokenize=self._tokenize,
+            forward=self._forward,
+            finish=self._finish,
+            max_bytes=_PREDICTION_CACHE_BYTES,
+            max_kept_bytes=_REFERENCE_CACHE_BYTES,
+            stored=store.of(identity) if store else None,
+        )
+
+    @property
+    def encoded_texts(self) -> int:
+        """Texts that went through the model so far; the rest came from memory or disk."""
+        return self._texts.encoded_texts
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether bert-score publishes an English rescaling baseline for this model name and layer."""
+        return self._baseline is not None
+
+    def score(
+        self, *, predictions: Sequence[str], references: Sequence[str], rescale_with_baseline: bool = False
+    ) -> BertScore:
+        """BERTScore of N pairs (no idf), within 1e-4 of ``bert_score.score`` called pair by pair.
+
+        Called with many pairs, bert-score itself lets padding take part in the greedy matching where all similarities
+        of a token are negative; here the score of a pair never depends on its neighbours. A text without content tokens
+        scores 0 on all three, as in bert-score. RoBERTa models get the first word without a leading space, as bert-score
+        under Transformers 5 encodes it (its ``add_prefix_space`` has no effect there): scores differ slightly from those
+        that older versions published.
+
+        Args:
+            predictions: N texts.
+            references: N texts.
+            rescale_with_baseline: Map bert-score's published score of random sentence pairs to 0, and 1 to 1.
+
+        Returns:
+            Raw scores in [-1, 1] (in practice 0.8 to 1 for roberta-large), or rescaled ones, which can be below 0.
+
+        Raises:
+            ScoringError: Rescaling is asked for and there is no baseline.
+            ValueError: The numbers of texts differ.
+        """
+        import torch  # heavy: imported on use
+
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
+        if rescale_with_baseline and self._baseline is None:
+            raise ScoringError(
+                f"BERTScore: bert-score has no baseline for {self.model_name!r} at layer {self.num_layers}; "
+                "do not ask for rescaling, or use a model that has one, such as roberta-large"
+            )
+        expected = self._texts.of(references, keep=True)
+        predicted = self._texts.of(predictions)
+        pairs = list(dict.fromkeys(zip(predictions, references, strict=True)))
+        # Pairs of like length share a batch, so that little of it is padding.
+        pairs.sort(key=lambda pair: (len(predicted[pair[0]].weights), len(expected[pair[1]].weights)))
+        scores: dict[tuple[str, str], list[float]] = {}
+        for start in range(0, len(pairs), _MATCHED_PAIRS):
+            batch = pairs[start : start + _MATCHED_PAIRS]
+            with scoring("cpu"):
+                values = _match([predicted[p] for p, _ in batch], [expected[r] for _, r in batch])
+            if rescale_with_baseline:
+                baseline = torch.tensor(self._baseline)
+                values = (values - baseline) / (1 - baseline)
+            scores.update(zip(batch, values.tolist(), strict=True))
+        columns = [scores[pair] for pair in zip(predictions, references, strict=True)]
+        return BertScore(
+            precision=[column[0] for column in columns],
+            recall=[column[1] for column in columns],
+            f1=[column[2] for column in columns],
+        )
+
+    def encode_references(self, references: Sequence[str]) -> None:
+        """Encode references before there is anything to compare them with."""
+        self._texts.of(references, keep=True)
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        """The ids that bert-score's ``sent_encode`` gives text by text; none for a text without content tokens."""
+        # bert-score also passes add_prefix_space, which has no effect under Transformers 5.
+        limit = self._tokenizer.model_max_length
+        rows = self._tokenizer([text.strip() for text in texts], truncation=True, max_length=limit, verbose=False)
+        return [[] if set(ids) <= self._special else ids for ids in rows["input_ids"]]
+
+    def _forward(self, rows: list[list[int]]) -> "list[torch.Tensor]":
+        """Unit vectors [L, D] of each text; one vector of zeros for those without content."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        if not rows[0]:  # texts of length 0 share batches with each other only
+            return [torch.zeros(1, self._model.config.hidden_size)] * len(rows)
+        lengths = [len(ids) for ids in rows]
+        padding = self._tokenizer.pad_token_id or 0
+        ids = pad_sequence([torch.tensor(ids) for ids in rows], batch_first=True, padding_value=padding)  # [N, L]
+        mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)  # [N, L]
+        hidden = self._model(ids.to(self.device), attention_mask=mask.long().to(self.device))[0]  # [N, L, D]
+        hidden = torch.nn.functional.normalize(hidden.float(), dim=-1).cpu()
+        return [row[:length] for row, length in zip(hidden, lengths, strict=True)]
+
+    def _finish(self, ids: list[int], tokens: "torch.Tensor") -> _Encoding:
+        import torch
+
+        weights = torch.tensor([float(token not in self._special) for token in ids] or [0.0])
+        return _Encoding(tokens.view(len(weights), -1), weights / weights.sum().clamp(min=1.0))
+
+
+def _load(folder: str, num_layers: int) -> tuple[Any, Any]:
+    from bert_score.utils import get_tokenizer  # heavy: imported on use
+    from transformers import AutoModel
+
+    model = first_layers(AutoModel.from_pretrained(folder, dtype=LOADED_AS), num_layers)
+    tokenizer = get_tokenizer(folder)
+    if tokenizer.model_max_length > 1_000_000:  # some tokenizers state no limit; the models have one all the same
+        tokenizer.model_max_length = min(getattr(model.config, "max_position_embeddings", None) or 512, 512)
+    return model, tokenizer
+
+
+def first_layers(model: Any, num_layers: int) -> Any:
+    """The encoder of a model up to a layer, as ``bert_score.utils.get_model`` cuts it.
+
+    That function also loads the model, in the precision of its files: see ``LOADED_AS``.
+
+    Raises:
+        ScoringError: It has fewer layers, or they are not where they were looked for.
+    """
+    if hasattr(model, "decoder") and hasattr(model, "encoder"):  # BART, T5
+        model = model.encoder
+    inner = getattr(model, "encoder", None) or getattr(model, "transformer", None) or model
+    if hasattr(model, "n_layers"):  # XLM counts its layers as it runs
+        owner, name = model, "n_layers"
+    elif hasattr(inner, "albert_layer_groups"):  # ALBERT runs the same layer again
+        owner, name = inner.config, "num_hidden_layers"
+    else:
+        owner, name = inner, next((name for name in ("layer", "layers", "block") if hasattr(inner, name)), "")
+    if not name:
+        raise ScoringError(
+            f"BERTScore: {type(model).__name__} keeps its layers where bert-score does not look for them; "
+            "use an encoder such as roberta-large"
+        )
+    layers = getattr(owner, name)
+    total = layers if isinstance(layers, int) else len(layers)
+    if num_layers > total:
+        raise ScoringError(
+            f"BERTScore: num_layers={num_layers} is too many for {type(model).__name__}, which has {total}"
+        )
+    setattr(owner, name, num_layers if isinstance(layers, int) else layers[:num_layers])
+    return model
+
+
+def read_baseline(*, model: str, num_layers: int) -> list[float] | None:
+    """Precision, recall and F1 of random English sentence pairs, from the tables that bert-score ships by hub name.
+
+    Returns:
+        Three numbers, or None where the package has no table for the model or no row for the layer.
+    """
+    package = importlib.util.find_spec("bert_score")  # found, not imported: that would take seconds
+    if package is None or package.origin is None or Path(model).is_absolute() or ".." in model:
+        return None
+    table = Path(package.origin).parent / "rescale_baseline" / "en" / f"{model}.tsv"
+    if not table.is_file():
+        return None
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if int(row["LAYER"]) == num_layers:
+                return [float(row["P"]), float(row["R"]), float(row["F"])]
+    return None
+
+
+def _match(predicted: list[_Encoding], expected: list[_Encoding]) -> "torch.Tensor":
+    """Greedy matching: every token takes its most similar counterpart. Returns [N, 3]: precision, recall, F1."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    p = pad_sequence([encoding.tokens for encoding in predicted], batch_first=True)  # [N, Lp, D]
+    r = pad_sequence([encoding.tokens for encoding in expected], batch_first=True)  # [N, Lr, D]
+    p_weights = pad_sequence([encoding.weights for encoding in predicted], batch_first=True)  # [N, Lp]
+    r_weights = pad_sequence([encoding.weights for encoding in expected], batch_first=True)  # [N, Lr]
+    p_lengths = torch.tensor([len(encoding.weights) for encoding in predicted])
+    r_lengths = torch.tensor([len(encoding.weights) for encoding in expected])
+    p_padding = torch.arange(p.shape[1]) >= p_lengths.unsqueeze(1)
+    r_padding = torch.arange(r.shape[1]) >= r_lengths.unsqueeze(1)
+    similarity = torch.bmm(p, r.transpose(1, 2))  # [N, Lp, Lr]
+    best_for_p = similarity.masked_fill(r_padding.unsqueeze(1), -torch.inf).amax(dim=2)  # [N, Lp]
+    best_for_r = similarity.masked_fill(p_padding.unsqueeze(2), -torch.inf).amax(dim=1)  # [N, Lr]
+    precision = (best_for_p * p_weights).sum(dim=1)
+    recall = (best_for_r * r_weights).sum(dim=1)
+    f1 = torch.nan_to_num(2 * precision * recall / (precision + recall), nan=0.0, posinf=0.0, neginf=0.0)
+    scores = torch.stack([precision, recall, f1], dim=1)
+    empty = (p_weights.sum(dim=1) == 0) | (r_weights.sum(dim=1) == 0)
+    return scores.masked_fill(empty.unsqueeze(1), 0.0)

@@ -1,0 +1,158 @@
+"""CLIP cosines of images and texts; every distinct image and text is encoded once while it is cached."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.encoders.images import ImageEncodings, unit_cosine, unit_rows
+from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.encoders.texts import TextEncodings
+from grpo_mmpc.metrics.image import ImageSource
+from grpo_mmpc.utils.model_paths import resolve_model
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+_CACHE_BYTES = 128 * 2**20  # about 60,000 embeddings of 512 numbers
+
+
+def clip_encoder(*, model: str, device: str | None = None, dtype: str = "float32") -> "ClipEncoder":
+    """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
+
+    Args:
+        model: Hub name, local folder or ``nano:clip``.
+        device: None takes the GPU of this process if there is one.
+        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        ScoringError: Unknown device or precision, or the model cannot be loaded.
+    """
+    return shared(ClipEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store())
+
+
+class ClipEncoder:
+    """A CLIP model with its embeddings. Use ``clip_encoder`` to share one per process.
+
+    Cosines of OpenAI's CLIP live on narrow scales of their own: about 0.15 to 0.35 for an image and its text, 0.5 to 1
+    for two product photos. Compare them with one another, not with other scores.
+    """
+
+    def __init__(
+        self, *, model: str, device: str = "cpu", dtype: str = "float32", store: EncodingStore | None = None
+    ) -> None:
+        self.model_name = model
+        self.device = device
+        folder = resolve_model(model)
+        self._model, self._tokenizer, self._processor = load("CLIP", folder, lambda: _load(folder))
+        options = {"what": "CLIP", "dtype": dtype, "processor": self._processor.to_dict()}
+        identity = encoder_identity(self._model, **options) if store else b""
+        self._model = frozen(self._model, device=device, dtype=dtype)
+        self.max_text_tokens: int = self._model.config.text_config.max_position_embeddings
+        """Tokens that the text encoder can see, start and end included; 77 for OpenAI's models."""
+        self.truncated_texts = 0
+        """Texts that were longer than ``max_text_tokens`` and scored by their beginning only; counted when encoded."""
+        self._images = ImageEncodings(
+            what="CLIP",
+            device=device,
+            encode=self._encode_images,
+            max_bytes=_CACHE_BYTES,
+            stored=store.of(identity) if store else None,
+        )
+        self._texts: TextEncodings[torch.Tensor] = TextEncodings(
+            device=device,
+            tokenize=self._tokenize,
+            forward=self._encode_texts,
+            finish=lambda _, embedding: embedding,
+            max_bytes=_CACHE_BYTES,
+            max_kept_bytes=0,
+        )
+
+    def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
+        """Cosines of N images and N texts.
+
+        A text longer than the encoder's limit is cut and counted in ``truncated_texts``, with one log line the first
+        time.
+
+        Returns:
+            N cosines in [-1, 1]; NaN where the image cannot be read (one log line for each).
+
+        Raises:
+            ValueError: The numbers of images and texts differ.
+        """
+        if len(image_paths) != len(texts):
+            raise ValueError(f"{len(image_paths)} images for {len(texts)} texts")
+        embeddings = self._texts.of(texts)
+        return [
+            unit_cosine(image, embeddings[text])
+            for image, text in zip(self._images.of(image_paths), texts, strict=True)
+        ]
+
+    def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
+        """Cosines of N pairs of images.
+
+        Returns:
+            N cosines in [-1, 1]; NaN where one of the two cannot be read (one log line for each).
+
+        Raises:
+            ValueError: The numbers of images differ.
+        """
+        return self._images.cosines(image_paths, other_paths)
+
+    def embed_images(self, image_paths: Sequence[ImageSource]) -> "torch.Tensor":
+        """Unit embeddings of N images, shape [N, D], fp32 on the CPU; a row of NaN where an image cannot be read."""
+        import torch  # heavy: imported on use
+
+        nothing = torch.full((self._model.config.projection_dim,), float("nan"))
+        rows = [nothing if vector is None else vector for vector in self._images.of(image_paths)]
+        return torch.stack(rows) if rows else torch.zeros(0, len(nothing))
+
+    def _encode_images(self, images: "list[Image.Image]") -> "torch.Tensor":
+        pixels = self._processor(images=images, return_tensors="pt")["pixel_values"]
+        return _unit_rows(self._model.get_image_features(pixel_values=pixels.to(self.device, self._model.dtype)))
+
+    def _encode_texts(self, ids: list[list[int]]) -> "torch.Tensor":
+        inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
+        features = self._model.get_text_features(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        return _unit_rows(features)
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Token ids, cut to what the encoder can see; cut texts are counted, and the first of them reported."""
+        rows: list[list[int]] = self._tokenizer(texts, verbose=False)["input_ids"]
+        longer = [i for i, ids in enumerate(rows) if len(ids) > self.max_text_tokens]
+        if not longer:
+            return rows
+        if not self.truncated_texts:
+            logger.warning(
+                "CLIP %s reads at most %d tokens of a text; a longer one (%d tokens) is scored by its beginning. "
+                "Further ones are counted in silence.",
+                self.model_name,
+                self.max_text_tokens,
+                max(len(rows[i]) for i in longer),
+            )
+        self.truncated_texts += len(longer)
+        cut = self._tokenizer([texts[i] for i in longer], truncation=True, max_length=self.max_text_tokens)["input_ids"]
+        for i, ids in zip(longer, cut, strict=True):
+            rows[i] = ids
+        return rows
+
+
+def _load(folder: str) -> tuple[Any, Any, Any]:
+    from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel  # heavy: imported on use
+
+    # The Pillow processor, because scores must not depend on whether torchvision happens to be installed.
+    return (
+        CLIPModel.from_pretrained(folder, dtype=LOADED_AS),
+        AutoTokenizer.from_pretrained(folder),
+        CLIPImageProcessorPil.from_pretrained(folder),
+    )
+
+
+def _unit_rows(features: Any) -> "torch.Tensor":
+    """Embeddings [N, D] of unit length on the CPU. Transformers 5 hands them out as ``pooler_output``."""
+    import torch  # heavy: imported on use
+
+    return unit_rows(features if isinstance(features, torch.Tensor) else features.pooler_output)

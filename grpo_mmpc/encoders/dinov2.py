@@ -1,0 +1,85 @@
+"""DINOv2 cosines of images; every distinct image is encoded once while it is cached."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.encoders.images import ImageEncodings, unit_rows
+from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.metrics.image import ImageSource, letterbox
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+_CACHE_BYTES = 128 * 2**20  # about 40,000 embeddings of 768 numbers
+
+
+def dinov2_encoder(
+    *, model: str = "facebook/dinov2-base", device: str | None = None, dtype: str = "float32"
+) -> "DinoEncoder":
+    """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
+
+    Args:
+        model: Hub name or local folder of a ``Dinov2Model`` with its image processor.
+        device: None takes the GPU of this process if there is one.
+        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        ScoringError: Unknown device or precision, or the model cannot be loaded.
+    """
+    return shared(DinoEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store())
+
+
+class DinoEncoder:
+    """A DINOv2 model with its embeddings, the class tokens. Use ``dinov2_encoder`` to share one per process.
+
+    Trained on images alone, it tells apart what CLIP's captions call the same: shape, material, arrangement. Images are
+    letterboxed to the size that the processor would crop to, because its centre crop cuts the ends off long products.
+
+    References:
+        Oquab et al. 2023, "DINOv2: Learning Robust Visual Features without Supervision".
+    """
+
+    def __init__(
+        self, *, model: str, device: str = "cpu", dtype: str = "float32", store: EncodingStore | None = None
+    ) -> None:
+        self.model_name = model
+        self.device = device
+        self._model, self._processor = load("DINOv2", model, lambda: _load(model))
+        options = {"what": "DINOv2", "dtype": dtype, "processor": self._processor.to_dict()}
+        identity = encoder_identity(self._model, **options) if store else b""
+        self._model = frozen(self._model, device=device, dtype=dtype)
+        self._size_px: int = self._processor.crop_size["height"]
+        self._images = ImageEncodings(
+            what="DINOv2",
+            device=device,
+            encode=self._encode,
+            max_bytes=_CACHE_BYTES,
+            stored=store.of(identity) if store else None,
+        )
+
+    def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
+        """Cosines of N pairs of images.
+
+        Returns:
+            N cosines in [-1, 1]; NaN where one of the two cannot be read (one log line for each).
+
+        Raises:
+            ValueError: The numbers of images differ.
+        """
+        return self._images.cosines(image_paths, other_paths)
+
+    def _encode(self, images: "list[Image.Image]") -> "torch.Tensor":
+        squares = [letterbox(image, size_px=self._size_px) for image in images]
+        pixels = self._processor(images=squares, do_resize=False, do_center_crop=False, return_tensors="pt")
+        inputs = pixels["pixel_values"].to(self.device, self._model.dtype)
+        states = self._model(pixel_values=inputs).last_hidden_state  # [N, 1 + P, D]
+        return unit_rows(states[:, 0])
+
+
+def _load(model: str) -> tuple[Any, Any]:
+    from transformers import BitImageProcessorPil, Dinov2Model  # heavy: imported on use
+
+    # The Pillow processor, because scores must not depend on whether torchvision happens to be installed.
+    return Dinov2Model.from_pretrained(model, dtype=LOADED_AS), BitImageProcessorPil.from_pretrained(model)

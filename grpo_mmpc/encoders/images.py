@@ -1,0 +1,168 @@
+"""Opens images for encoders and metrics, and keeps what an encoder made of them: every image is encoded once."""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from grpo_mmpc.catalogue.images import read_image
+from grpo_mmpc.encoders.cache import EncodingCache
+from grpo_mmpc.encoders.loading import num_bytes, scoring
+from grpo_mmpc.encoders.store import StoredEncodings
+from grpo_mmpc.errors import ImageError
+from grpo_mmpc.metrics.image import ImageSource, OpenedImage
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 64
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """An image as upright RGB, read with the catalogue's own safe reader.
+
+    Raises:
+        ImageError: The image is missing, damaged or too large.
+    """
+    absolute = Path(path).resolve()
+    return read_image(absolute, folder=absolute.parent)
+
+
+class ImageEncodings:
+    """Vectors of images by an encoder that the caller owns; the most recently used ones are held. Any thread may ask.
+
+    Args:
+        what: Name of the encoder for messages.
+        device: Where ``encode`` computes.
+        encode: Vectors [N, D] on the CPU of N RGB images, N at most 64; runs without gradients and autocast.
+        max_bytes: Memory for held vectors.
+        stored: Where vectors of image files are kept on disk; images in memory, such as renders, never are.
+    """
+
+    def __init__(
+        self,
+        *,
+        what: str,
+        device: str,
+        encode: "Callable[[list[Image.Image]], torch.Tensor]",
+        max_bytes: int,
+        stored: StoredEncodings | None = None,
+    ) -> None:
+        self._what = what
+        self._device = device
+        self._encode = encode
+        self._stored = stored
+        self._held: EncodingCache[Hashable, torch.Tensor] = EncodingCache(max_bytes=max_bytes)
+        self._lock = threading.Lock()  # held for one batch at a time
+        self._reported: set[str] = set()
+
+    def of(self, sources: Sequence[ImageSource]) -> "list[torch.Tensor | None]":
+        """A vector [D] for each source; None where an image cannot be read (one log line for each)."""
+        keys = [image_key(source) for source in sources]
+        by_key = dict(zip(keys, sources, strict=True))
+        found: dict[Hashable, torch.Tensor] = {}
+        missing = [key for key in by_key if not self._find(key, found)]
+        for start in range(0, len(missing), _BATCH_SIZE):
+            with self._lock:
+                # Another thread may have encoded some of them while this one waited.
+                batch = [key for key in missing[start : start + _BATCH_SIZE] if not self._find(key, found)]
+                found |= self._encode_batch({key: by_key[key] for key in batch})
+        return [found.get(key) for key in keys]
+
+    def _find(self, key: Hashable, found: "dict[Hashable, torch.Tensor]") -> bool:
+        vector = self._held.get(key)
+        if vector is not None:
+            found[key] = vector
+        return vector is not None
+
+    def _encode_batch(self, sources: Mapping[Hashable, ImageSource]) -> "dict[Hashable, torch.Tensor]":
+        """Vectors from disk or from the encoder, without images that cannot be read."""
+        contents = {key: content for key in sources if self._stored and (content := _file_bytes(sources[key]))}
+        vectors: dict[Hashable, torch.Tensor] = {}
+        if self._stored:
+            rows = self._stored.read(list(contents.values()))
+            vectors = {key: row for key, row in zip(contents, rows, strict=True) if row is not None}
+        opened = {
+            key: image for key in sources if key not in vectors and (image := self._open(sources[key])) is not None
+        }
+        if opened:
+            with scoring(self._device):
+                encoded = self._encode(list(opened.values()))
+            # clone: a view would keep the rows of the whole batch alive after most of them were let go
+            fresh = {key: row.clone() for key, row in zip(opened, encoded, strict=True)}
+            vectors |= fresh
+            if self._stored:
+                self._stored.write({contents[key]: row for key, row in fresh.items() if key in contents})
+        for key, vector in vectors.items():
+            self._held.put(key, vector, num_bytes=num_bytes(vector))
+        return vectors
+
+    def cosines(self, sources: Sequence[ImageSource], others: Sequence[ImageSource]) -> list[float]:
+        """Cosines of N pairs of images whose vectors have unit length.
+
+        Returns:
+            N cosines in [-1, 1]; NaN where one of the two cannot be read.
+
+        Raises:
+            ValueError: The numbers of images differ.
+        """
+        if len(sources) != len(others):
+            raise ValueError(f"{len(sources)} images for {len(others)} others")
+        vectors = self.of([*sources, *others])
+        half = len(sources)
+        return [unit_cosine(a, b) for a, b in zip(vectors[:half], vectors[half:], strict=True)]
+
+    def _open(self, source: ImageSource) -> Image.Image | None:
+        if isinstance(source, OpenedImage):
+            return source.image
+        if isinstance(source, Image.Image):
+            return source.convert("RGB")
+        try:
+            return open_image(source)
+        except ImageError as error:
+            if str(source) not in self._reported:
+                self._reported.add(str(source))
+                logger.warning("%s leaves an item unscored: %s", self._what, error)
+            return None
+
+
+def image_key(source: ImageSource) -> Hashable:
+    """What identifies an image: path, time and size of a file (a render may be replaced), or the pixels in memory."""
+    if isinstance(source, Image.Image):
+        return source.mode, source.size, hashlib.blake2b(source.tobytes(), digest_size=16).digest()
+    path = Path(source.path if isinstance(source, OpenedImage) else source)
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # reported when the image is opened
+        return str(path)
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+def _file_bytes(source: ImageSource) -> bytes | None:
+    """Content of an image file; None for an image in memory or a file that cannot be read."""
+    if isinstance(source, Image.Image):
+        return None
+    try:
+        return Path(source.path if isinstance(source, OpenedImage) else source).read_bytes()
+    except (OSError, ValueError):  # reported when the image is opened
+        return None
+
+
+def unit_cosine(first: "torch.Tensor | None", second: "torch.Tensor | None") -> float:
+    """Cosine of two vectors of unit length; NaN where one is missing."""
+    if first is None or second is None:
+        return float("nan")
+    return max(-1.0, min(1.0, float((first * second).sum())))
+
+
+def unit_rows(features: "torch.Tensor") -> "torch.Tensor":
+    """Vectors [N, D] scaled to unit length, in fp32 on the CPU."""
+    import torch  # heavy: imported on use
+
+    return torch.nn.functional.normalize(features.float(), dim=-1).cpu()

@@ -1,0 +1,180 @@
+"""Loads scoring encoders whole and once, whatever the trainer does to its own model: never sharded, never trained."""
+
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from grpo_mmpc.errors import ScoringError
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+DTYPES = ("float32", "bfloat16", "float16")
+LOADED_AS = "float32"
+"""``dtype`` of every ``from_pretrained``; ``frozen`` converts afterwards. Without it Transformers takes the precision of the
+files, and makes that torch's default for all threads while it loads: a trainer that generates in another one would get half
+precision tensors. Widening is exact, so values are those of the files."""
+_FSDP_SWITCH = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+
+
+@dataclass(slots=True)
+class _Slot:
+    """Where the one object of a configuration goes."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    made: Any = None
+
+
+_slots: dict[Hashable, _Slot] = {}
+_slots_lock = threading.Lock()
+# Reentrant: what loads with whole weights may load something else with whole weights.
+_loading = threading.RLock()
+
+
+def shared(build: Callable[..., T], **options: Hashable) -> T:
+    """What ``build(**options)`` returned when this process first asked for it.
+
+    Threads that ask at the same time wait for one of them to build it; other configurations are not waited for. A build
+    that raises is tried again by whoever asks next.
+    """
+    with _slots_lock:
+        slot = _slots.setdefault((build, *sorted(options.items())), _Slot())
+    with slot.lock:
+        if slot.made is None:
+            slot.made = build(**options)
+        made: T = slot.made
+        return made
+
+
+def pick_device(device: str | None) -> str:
+    """The device to score on: the given one, else this process's CUDA device, else the CPU."""
+    import torch  # heavy: imported on use
+
+    if device is None:
+        return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    try:
+        parsed = torch.device(device)
+    except RuntimeError as error:
+        raise ScoringError(f"device {device!r} is not a torch device; write cpu, cuda or cuda:0") from error
+    if parsed.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ScoringError(f"device {device!r} was asked for, but torch sees no CUDA device; use device: cpu")
+        # One name per device, so that "cuda" and "cuda:0" share an encoder.
+        return f"cuda:{torch.cuda.current_device() if parsed.index is None else parsed.index}"
+    return str(parsed)
+
+
+def pick_dtype(dtype: str) -> str:
+    """The precision to encode in, after checking its name."""
+    if dtype not in DTYPES:
+        raise ScoringError(f"dtype must be one of {', '.join(DTYPES)}, found {dtype!r}")
+    return dtype
+
+
+class _HiddenConfig:
+    """Stands where Transformers keeps its reference to the DeepSpeed configuration, and hides it from one thread."""
+
+    def __init__(self, reference: Callable[[], Any]) -> None:
+        self._reference = reference
+        self._thread = threading.get_ident()
+
+    def __call__(self) -> Any:
+        return None if threading.get_ident() == self._thread else self._reference()
+
+
+@contextmanager
+def whole_weights() -> Iterator[None]:
+    """Make ``from_pretrained`` load plain, complete weights on every rank.
+
+    While DeepSpeed ZeRO-3 is configured, Transformers partitions every model it loads, and the encoder's layers then fail
+    with "weight must be 2-D". The configuration is hidden from the loading thread only: a trainer that generates in
+    another thread asks for it too, and ranks that disagree wait for each other forever. While Accelerate's FSDP with
+    CPU-efficient loading is active, every rank but the first gets zeros, and scores nonsense without an error; Transformers
+    reads that switch from the environment, only when it loads a model. Both are put back on leaving, and one thread loads
+    at a time.
+    """
+    ensure_importable()
+    from transformers.integrations import deepspeed  # heavy: imported on use
+
+    with _loading:
+        reference = deepspeed._hf_deepspeed_config_weak_ref
+        hidden = reference and _HiddenConfig(reference)
+        fsdp = os.environ.get(_FSDP_SWITCH)
+        deepspeed._hf_deepspeed_config_weak_ref = hidden
+        os.environ[_FSDP_SWITCH] = "False"
+        try:
+            yield
+        finally:
+            if deepspeed._hf_deepspeed_config_weak_ref is hidden:  # else the trainer has set another one meanwhile
+                deepspeed._hf_deepspeed_config_weak_ref = reference
+            if fsdp is None:
+                del os.environ[_FSDP_SWITCH]
+            else:
+                os.environ[_FSDP_SWITCH] = fsdp
+
+
+def load(what: str, model: str, loader: Callable[[], T]) -> T:
+    """Run a loader with whole weights and without progress bars.
+
+    Args:
+        what: Name of the encoder for messages, for instance ``BERTScore``.
+        model: Hub name or folder, for messages.
+        loader: Calls ``from_pretrained``.
+
+    Raises:
+        ScoringError: The model is not there or cannot be read; says where it was looked for.
+    """
+    with whole_weights():
+        from transformers.utils import logging  # heavy: imported on use
+
+        had_progress_bar = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            return loader()
+        except (OSError, ValueError, KeyError) as error:  # what from_pretrained raises for absent or unfit files
+            place = "that folder" if Path(model).is_dir() else "the hub or its local cache"
+            raise ScoringError(
+                f"{what}: cannot load {model!r} from {place}: {error}. Give a folder that holds the model, or download it "
+                "first (HF_HUB_OFFLINE=1 forbids downloads)"
+            ) from error
+        finally:
+            if had_progress_bar:
+                logging.enable_progress_bar()
+
+
+def frozen(model: Any, *, device: str, dtype: str = "float32") -> Any:
+    """A loaded model ready to score: on its device in its precision, evaluation mode, no gradients.
+
+    Raises:
+        ScoringError: DeepSpeed has partitioned it.
+    """
+    import torch  # heavy: imported on use
+
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        raise ScoringError(
+            f"{type(model).__name__} was loaded while DeepSpeed was building a sharded model (deepspeed.zero.Init is "
+            "active for the whole process); load the encoder before or after, for instance by scoring one text first"
+        )
+    model = model.to(device=device, dtype=getattr(torch, dtype)).eval()
+    model.requires_grad_(False)
+    return model
+
+
+@contextmanager
+def scoring(device: str) -> Iterator[None]:
+    """No gradients, and full precision even when called from inside a trainer's autocast region."""
+    import torch  # heavy: imported on use
+
+    with torch.no_grad(), torch.autocast(device_type=torch.device(device).type, enabled=False):
+        yield
+
+
+def num_bytes(*tensors: "torch.Tensor") -> int:
+    """Memory that tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

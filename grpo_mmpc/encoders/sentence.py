@@ -1,0 +1,130 @@
+"""Sentence embeddings by mean pooling, equal to what ``sentence-transformers`` computes for such models."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.encoders.texts import TextEncodings
+from grpo_mmpc.errors import ScoringError
+from grpo_mmpc.utils.model_paths import resolve_model
+
+if TYPE_CHECKING:
+    import torch
+
+_CACHE_BYTES = 64 * 2**20  # about 40,000 embeddings of 384 numbers, for completions and for references each
+
+
+def sentence_encoder(*, model: str, device: str | None = None, dtype: str = "float32") -> "SentenceEncoder":
+    """The process's one encoder of this configuration; loaded when first asked for. References are kept on disk.
+
+    Args:
+        model: Hub name, local folder or ``nano:minilm``.
+        device: None takes the GPU of this process if there is one.
+        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        ScoringError: Unknown device or precision, or the model cannot be loaded or does not pool by the mean.
+    """
+    return shared(
+        SentenceEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store()
+    )
+
+
+class SentenceEncoder:
+    """A mean-pooling sentence encoder with its embeddings. Use ``sentence_encoder`` to share one per process."""
+
+    def __init__(
+        self, *, model: str, device: str = "cpu", dtype: str = "float32", store: EncodingStore | None = None
+    ) -> None:
+        self.model_name = model
+        self.device = device
+        folder = resolve_model(model)
+        self._model, self._tokenizer, self._max_tokens = load("sentence encoder", folder, lambda: _load(folder))
+        identity = encoder_identity(self._model, what="sentence", dtype=dtype) if store else b""
+        self._model = frozen(self._model, device=device, dtype=dtype)
+        self._texts: TextEncodings[torch.Tensor] = TextEncodings(
+            device=device,
+            tokenize=self._tokenize,
+            forward=self._forward,
+            finish=lambda _, embedding: embedding,
+            max_bytes=_CACHE_BYTES,
+            max_kept_bytes=_CACHE_BYTES,
+            stored=store.of(identity) if store else None,
+        )
+
+    def cosine(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        """Cosines of the embeddings of N pairs, in [-1, 1].
+
+        Raises:
+            ValueError: The numbers of texts differ.
+        """
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
+        if not predictions:
+            return []
+        expected = self.encode(references, keep=True)
+        cosines = (self.encode(predictions) * expected).sum(dim=1)
+        return [max(-1.0, min(1.0, cosine)) for cosine in cosines.tolist()]
+
+    def encode(self, texts: Sequence[str], *, keep: bool = False) -> "torch.Tensor":
+        """Unit embeddings of N texts, shape [N, D], fp32 on the CPU; texts beyond the model's limit are cut.
+
+        Args:
+            texts: N texts.
+            keep: Whether they come back, as references do: those have a place of their own in memory and on disk.
+        """
+        import torch  # heavy: imported on use
+
+        if not texts:
+            return torch.zeros(0, self._model.config.hidden_size)
+        found = self._texts.of(texts, keep=keep)
+        return torch.stack([found[text] for text in texts])
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        stripped = [text.strip() for text in texts]
+        ids: list[list[int]] = self._tokenizer(stripped, truncation=True, max_length=self._max_tokens, verbose=False)[
+            "input_ids"
+        ]
+        return ids
+
+    def _forward(self, ids: list[list[int]]) -> "torch.Tensor":
+        """Unit embeddings [N, D] of token ids."""
+        import torch
+
+        inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
+        hidden = self._model(**inputs)[0].float()  # [N, L, D]
+        mask = inputs["attention_mask"].unsqueeze(-1).float()  # [N, L, 1]
+        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
+        return torch.nn.functional.normalize(mean, dim=-1).cpu()
+
+
+def _load(folder: str) -> tuple[Any, Any, int]:
+    from transformers import AutoModel, AutoTokenizer  # heavy: imported on use
+
+    pooling = _side_file(folder, "1_Pooling/config.json")
+    if pooling and not pooling.get("pooling_mode_mean_tokens", pooling.get("pooling_mode") == "mean"):
+        raise ScoringError(f"sentence encoder: {folder} does not pool by the mean of its tokens; use a model that does")
+    model = AutoModel.from_pretrained(folder, dtype=LOADED_AS)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    limits = (
+        _side_file(folder, "sentence_bert_config.json").get("max_seq_length"),
+        tokenizer.model_max_length,
+        getattr(model.config, "max_position_embeddings", None),
+    )
+    return model, tokenizer, min(int(limit) for limit in limits if limit)
+
+
+def _side_file(folder: str, name: str) -> dict[str, Any]:
+    """A JSON file that sentence-transformers keeps beside the model; empty where there is none."""
+    from transformers.utils import cached_file  # heavy: imported on use
+
+    path = cached_file(
+        folder, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
+    if path is None:
+        return {}
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,231 @@
+"""The file layout of the official benchmark, read and written, so that results travel both ways.
+
+A model's folder holds ``titles/<category>.tsv`` and ``<category>/<item_id>.jpg``. A title file has one row per item,
+cells parted by tabs and quoted as in CSV (a quote inside a quoted cell is doubled): the item's id, then its title. A header
+line is optional; with one, the columns are found by name (``item_id``, ``id``, ``asin``, ``parent_asin`` or ``image``;
+``title``, ``text`` or ``prediction``), otherwise they are the first two. A title ``error`` is what the official
+pipeline writes for a completion that does not parse; it is read, and written, as such.
+
+Characters that no file name should hold, in an id or a category, are written as ``%2F`` and the like.
+"""
+
+import csv
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.metrics.official.text import ERROR_TEXT
+
+TITLES_FOLDER = "titles"
+_NAN = re.compile(r"|#N/A( N/A)?|#NA|-?1\.#IND|-?1\.#QNAN|-?(NaN|nan)|<NA>|NA|N/A|n/a|NULL|null|None")
+"""Cells that pandas, and so the official script, reads as a missing value; the empty cell is one of them."""
+
+_ID_COLUMNS = ("item_id", "id", "asin", "parent_asin", "image")
+_TITLE_COLUMNS = ("title", "text", "prediction")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # where an item has several, the first counts
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f%/\\:*?"<>|]|^\.|[. ]$')
+_MAX_NAME_BYTES = 200
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfficialTitle:
+    """One row of a title file."""
+
+    item_id: str
+    category: str
+    title: str | None
+    """None where the completion did not parse, or the cell is empty."""
+    is_nan: bool
+    """Whether the official script takes the cell for a missing title, and gives up its category."""
+    where: str
+    """File and line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfficialAnswer:
+    """One item to write."""
+
+    item_id: str
+    category: str
+    title: str | None = None
+    """None = malformed."""
+    image: Path | None = None
+    """Rendered image, in any format."""
+
+
+def is_official(folder: Path) -> bool:
+    """Whether a folder is a model's folder in the official layout, with titles or images."""
+    return (folder / TITLES_FOLDER).is_dir() or any(read_official_images(folder, webp=True).values())
+
+
+def read_official_titles(folder: Path) -> list[OfficialTitle]:
+    """Every row of ``titles/*.tsv``, category by category; files ``<category>_gpu0.tsv`` count to their category.
+
+    Args:
+        folder: The model's folder.
+
+    Raises:
+        EvaluationError: A file cannot be read, a row lacks its title, or an item appears twice.
+    """
+    rows: list[OfficialTitle] = []
+    for path in sorted((folder / TITLES_FOLDER).glob("*.tsv")):
+        rows += _read_titles(path, category=_name_of(re.sub(r"_gpu\d+$", "", path.stem)))
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.item_id in seen:
+            raise EvaluationError(
+                f"{row.where}: item {row.item_id!r} appears twice, first in {seen[row.item_id]}; keep one of the rows"
+            )
+        seen[row.item_id] = row.where
+    return rows
+
+
+def read_official_images(folder: Path, *, webp: bool = False) -> dict[str, dict[str, Path]]:
+    """Image files by category and item: ``{category: {item_id: path}}``.
+
+    Args:
+        folder: The model's folder.
+        webp: Take WebP files too; the official script passes over them.
+    """
+    suffixes = (*_IMAGE_SUFFIXES, ".webp") if webp else _IMAGE_SUFFIXES
+    images: dict[str, dict[str, Path]] = {}
+    for sub_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not sub_folder.is_dir() or sub_folder.name == TITLES_FOLDER:
+            continue
+        files = [path for path in sorted(sub_folder.iterdir()) if path.suffix.lower() in suffixes and path.is_file()]
+        if files:
+            files.sort(key=lambda path: suffixes.index(path.suffix.lower()), reverse=True)
+            images[_name_of(sub_folder.name)] = {_name_of(path.stem): path for path in files}
+    return images
+
+
+def write_official(folder: Path, answers: Sequence[OfficialAnswer], *, titles: bool = True) -> int:
+    """Write answers in the official layout; existing files of the same names are replaced.
+
+    Titles lose tabs and line breaks, which the layout cannot hold. Images that are no JPEG are converted (quality 95), since
+    the official script matches ``<item_id>.jpg`` by name: pixel metrics of the copy differ slightly.
+
+    Args:
+        folder: The model's folder; made if it is not there.
+        answers: Items with a unique id.
+        titles: Write titles; False for images of text_to_image, whose predictions are prompts.
+
+    Returns:
+        Number of files written.
+
+    Raises:
+        EvaluationError: An id or a category is empty or too long for a file name, or an image cannot be read.
+    """
+    by_category: dict[str, list[OfficialAnswer]] = defaultdict(list)
+    for answer in answers:
+        by_category[answer.category].append(answer)
+    written = 0
+    for category, members in by_category.items():
+        name = _file_name(category, what="category")
+        if titles:
+            (folder / TITLES_FOLDER).mkdir(parents=True, exist_ok=True)
+            _write_titles(folder / TITLES_FOLDER / f"{name}.tsv", members)
+            written += 1
+        for answer in members:
+            if answer.image is not None:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                _write_image(answer.image, folder / name / f"{_file_name(answer.item_id, what='item_id')}.jpg")
+                written += 1
+    return written
+
+
+def _read_titles(path: Path, *, category: str) -> Iterable[OfficialTitle]:
+    columns = (0, 1)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, delimiter="\t")
+        first = True
+        line = 1
+        try:
+            for cells in reader:
+                where = f"{path}, line {line}"
+                line = reader.line_num + 1
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if first:
+                    first = False
+                    header = _header(cells)
+                    if header is not None:
+                        columns = header
+                        continue
+                yield _title(cells, columns, category=category, where=where)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise EvaluationError(
+                f"{path}, line {line}: cannot be read as tab-separated UTF-8 text ({error}); correct the file"
+            ) from error
+
+
+def _header(cells: list[str]) -> tuple[int, int] | None:
+    """Positions of the id and the title if this row names its columns."""
+    names = [cell.strip().lower() for cell in cells]
+    ids = [names.index(name) for name in _ID_COLUMNS if name in names]
+    titles = [names.index(name) for name in _TITLE_COLUMNS if name in names]
+    return (ids[0], titles[0]) if ids and titles else None
+
+
+def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: str) -> OfficialTitle:
+    if len(cells) <= max(columns):
+        raise EvaluationError(
+            f"{where}: found {len(cells)} cell(s), expected an item_id, a tab and a title; correct the row"
+        )
+    item_id, cell = (cells[column].strip() for column in columns)
+    if not item_id:
+        raise EvaluationError(f"{where}: the item_id is empty; every row needs one")
+    if "\t" in cell or "\n" in cell:
+        raise EvaluationError(
+            f"{where}: the title runs over the end of its cell, so a quote at its start is never closed; "
+            'put the title in quotes and double the quotes inside it ("")'
+        )
+    return OfficialTitle(
+        item_id=item_id,
+        category=category,
+        title=None if cell in ("", ERROR_TEXT) else cell,
+        is_nan=_NAN.fullmatch(cell) is not None,
+        where=where,
+    )
+
+
+def _write_titles(path: Path, answers: Sequence[OfficialAnswer]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(["item_id", "title"])
+        for answer in answers:
+            title = ERROR_TEXT if answer.title is None else answer.title
+            writer.writerow([answer.item_id, re.sub(r"[\t\r\n]+", " ", title)])
+
+
+def _write_image(source: Path, target: Path) -> None:
+    from grpo_mmpc.encoders.images import open_image
+    from grpo_mmpc.errors import ImageError
+
+    if source.suffix.lower() in (".jpg", ".jpeg"):
+        shutil.copyfile(source, target)
+        return
+    try:
+        open_image(source).save(target, quality=_JPEG_QUALITY, subsampling=0)
+    except ImageError as error:
+        raise EvaluationError(f"cannot export {source}: {error}") from error
+
+
+def _file_name(name: str, *, what: str) -> str:
+    """A name that stays inside its folder on every file system; ``_name_of`` reads it back."""
+    safe = _UNSAFE.sub(lambda match: f"%{ord(match.group()):02X}", name)
+    if not name or len(safe.encode("utf-8", errors="replace")) > _MAX_NAME_BYTES:
+        raise EvaluationError(
+            f"the {what} {name[:60]!r} cannot be a file name: expected 1 to {_MAX_NAME_BYTES} bytes, "
+            f"found {len(safe.encode('utf-8', errors='replace'))}; shorten it"
+        )
+    return safe
+
+
+def _name_of(file_name: str) -> str:
+    return re.sub(r"%([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), file_name)

@@ -1,0 +1,50 @@
+"""The data of a run: its catalogue, split into training and held-out items."""
+
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.catalogue import Catalogue, load_catalogue, split_items
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.nano.cache import catalogue_folder
+from grpo_mmpc.tasks.prompt_rows import prompt_rows, stable_order, usable_indices
+from grpo_mmpc.types import PromptRow
+
+if TYPE_CHECKING:
+    pass
+
+
+class RunData:
+    """The catalogue of a run, split: what is trained on, what is held out, what was set aside."""
+
+    def __init__(self, config: RunConfig) -> None:
+        folder = catalogue_folder(config.data.catalogue)
+        self.catalogue: Catalogue = load_catalogue(folder, check_images=True)
+        split = split_items(self.catalogue, held_out=config.data.held_out, salt=config.data.salt)
+        self.train = usable_indices(self.catalogue, split.train)
+        self.held_out = usable_indices(self.catalogue, split.held_out)
+        self.incomplete = len(split.train) + len(split.held_out) - len(self.train) - len(self.held_out)
+        for side, indices in (("training", self.train), ("held-out", self.held_out)):
+            if not indices:
+                raise CatalogueError(
+                    f"{folder}: no {side} item has both a title and an image ({len(self.catalogue)} items, "
+                    f"{self.incomplete} incomplete, {len(self.catalogue.quarantined)} quarantined); "
+                    "run grpo-mmpc data validate on it, or change data.held_out"
+                )
+
+    def summary(self, config: RunConfig) -> dict[str, Any]:
+        """What the manifest says about the data."""
+        return {
+            "catalogue": config.data.catalogue,
+            "fingerprint": self.catalogue.fingerprint,
+            "items": len(self.catalogue),
+            "train_items": len(self.train),
+            "held_out_items": len(self.held_out),
+            "incomplete": self.incomplete,
+            "quarantined": len(self.catalogue.quarantined),
+        }
+
+    def training_rows(self, task: str, *, at_most: int) -> list[PromptRow]:
+        """Prompts of training items, chosen by stable hash where there are more."""
+        ids = self.catalogue.items.select(self.train)["item_id"]
+        chosen = [self.train[i] for i in stable_order(list(ids), salt="pool")[:at_most]]
+        return prompt_rows(self.catalogue, chosen, [task])

@@ -1,0 +1,246 @@
+"""The official benchmark's image metrics, quirks included: to compare with published numbers, and for nothing else.
+
+Facts from MMPCBench (arXiv 2601.19750) and its public code; none of that code is used. ``grpo_mmpc.metrics.table`` holds
+the metrics to trust. What each number is computed on, and why not to trust it:
+
+====================  =================================================================================================
+quirk                 why not to trust it
+====================  =================================================================================================
+stretched             the generated image is stretched to the real one's size: its proportions become the truth's, and
+                      every edge that PSNR, SSIM and LPIPS compare is bent
+no antialias          bilinear sampling of single pixels turns fine texture into noise; which texture depends on the size
+the real one's size   scores of photos of different sizes are averaged, and SSIM's 7 x 7 window covers a tenth of a small
+                      photo and a two-hundredth of a large one
+``lpips``             blue and red exchanged: AlexNet sees colours that it was not trained on, and a colour error costs
+                      something else than it should
+``lpips`` skipped     photos under 64 px a side are left out of this mean only: it is taken over other items than the rest
+``clip_image_image``  the cosine of the *stretched* image, although CLIP's own processor would have resized it
+``fid``               the generated image is resized twice, to the real one's size and then to 299 x 299, both without
+                      antialiasing, the real one once: resampling alone moves the two sets apart
+``fid`` sample        at most 1000 images against 2048 dimensions: biased upwards by more than models differ, and averaged
+                      over categories of different sizes
+failures              a completion without a picture is left out of every mean: failing on hard items raises the score
+WebP                  a WebP file is left out, whatever its name says, and so its item
+====================  =================================================================================================
+
+Where this falls short of the official script: files are decoded by the catalogue's reader, which lays transparent pixels
+on white (OpenCV drops the alpha channel); FID's network is torch-fidelity's, which scales bytes by 128 where pytorch-fid
+scales by 127.5, on the same weights; the infinite PSNR of equal pictures is unscored, where the official mean becomes
+infinite. Items stand for file names, which the official folders have in common.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from grpo_mmpc.metrics import image, image_sets
+from grpo_mmpc.metrics.image import OpenedImage
+from grpo_mmpc.metrics.metric import Metric, MetricInputs
+from grpo_mmpc.metrics.rendered_images import open_source
+from grpo_mmpc.metrics.table import TEXT_TO_IMAGE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LPIPS_MIN_SIDE_PX = 64
+FID_SIZE_PX = 299
+FID_MIN_PAIRS = 10
+"""Fewer pairs have no FID in the official script."""
+
+_EXTENSIONS = {".png", ".jpg", ".jpeg"}
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM")
+"""What a file may start with; WebP is not among them."""
+_PAIRS_AT_ONCE = 16
+_MEMO = "paper_images"
+
+
+def stretch(pixels: "NDArray[np.uint8]", *, height: int, width: int) -> "NDArray[np.uint8]":
+    """Resize to a size of any proportions, bilinear between pixel centres, without antialiasing, rounded to bytes.
+
+    Equals OpenCV's ``INTER_LINEAR`` but for its fixed-point arithmetic: at most one level apart.
+
+    Args:
+        pixels: Shape [H, W, 3].
+        height: Of the result.
+        width: Of the result.
+
+    Returns:
+        Shape [height, width, 3]; the input itself if it has that size.
+    """
+    import torch  # heavy: imported on use
+
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    values = torch.tensor(pixels, dtype=torch.float64).permute(2, 0, 1)[None]  # [1, 3, H, W]
+    resized = torch.nn.functional.interpolate(values, (height, width), mode="bilinear", align_corners=False)
+    stretched: NDArray[np.uint8] = resized[0].permute(1, 2, 0).round().byte().contiguous().numpy()
+    return stretched
+
+
+def is_scored_file(path: str) -> bool:
+    """Whether the official script takes a file: named PNG or JPEG, and starting like PNG, JPEG, GIF or BMP."""
+    file = Path(path)
+    if file.suffix.lower() not in _EXTENSIONS:
+        return False
+    try:
+        with file.open("rb") as stream:
+            return stream.read(8).startswith(_SIGNATURES)
+    except OSError:
+        return False
+
+
+def paper_ssim(*, prediction: "NDArray[np.uint8]", reference: "NDArray[np.uint8]") -> float:
+    """SSIM with the official window: 7, or the largest odd number that fits a smaller picture.
+
+    Returns:
+        Similarity in [-1, 1]; NaN for pictures less than 3 pixels high or wide, where the official script fails.
+    """
+    side = min(image.WINDOW_PX, *prediction.shape[:2])
+    window = side if side % 2 else side - 1
+    return math.nan if window < 3 else image.ssim(prediction=prediction, reference=reference, window_px=window)
+
+
+def _scores(inputs: MetricInputs, *, name: str) -> list[float]:
+    if _MEMO not in inputs.memo:
+        inputs.memo[_MEMO] = _score_all(inputs)
+    column: list[float] = inputs.memo[_MEMO].get(name, [math.nan] * len(inputs.predictions))
+    return list(column)
+
+
+def _fid(inputs: MetricInputs) -> float:
+    """FID of the scored pairs; NaN with fewer than ten of them or without an encoder."""
+    import numpy as np  # heavy: imported on use
+    from PIL import Image
+
+    encoder = inputs.inception
+    if encoder is None:
+        return math.nan
+    rows: list[NDArray[np.float64]] = []
+    for pairs in _opened_pairs(inputs):
+        resized = (
+            stretch(pixels, height=FID_SIZE_PX, width=FID_SIZE_PX) for p in pairs for pixels in (p.generated, p.real)
+        )
+        rows.append(encoder.features([Image.fromarray(pixels) for pixels in resized]))
+    if not rows or sum(map(len, rows)) < 2 * FID_MIN_PAIRS:
+        return math.nan
+    features = np.concatenate(rows)
+    return image_sets.frechet_distance(generated=features[::2], real=features[1::2])
+
+
+def _score_all(inputs: MetricInputs) -> dict[str, list[float]]:
+    """Scores by metric; NaN for what the official script leaves out."""
+    columns: dict[str, list[float]] = {}
+    for pairs in _opened_pairs(inputs):
+        for name, scores in _score_pairs(inputs, pairs).items():
+            column = columns.setdefault(name, [math.nan] * len(inputs.predictions))
+            for pair, score in zip(pairs, scores, strict=True):
+                column[pair.position] = score
+    return columns
+
+
+class _Pair(NamedTuple):
+    position: int
+    generated: "NDArray[np.uint8]"
+    """Stretched to the real one's size, [H, W, 3]."""
+    real: "NDArray[np.uint8]"
+    source: OpenedImage
+    """Of the real image."""
+
+
+def _opened_pairs(inputs: MetricInputs) -> Iterator[list[_Pair]]:
+    """The scored pairs, a few at a time."""
+    if not inputs.rendered_images or not inputs.real_images:
+        return
+    if inputs.read_image is None:
+        raise ValueError("paper mode needs MetricInputs.read_image; pass grpo_mmpc.encoders.images.open_image")
+    import numpy as np  # heavy: imported on use
+
+    wanted = [
+        (i, rendered, real)
+        for i, (rendered, real) in enumerate(zip(inputs.rendered_images, inputs.real_images, strict=True))
+        if rendered is not None and real is not None and is_scored_file(rendered) and is_scored_file(real)
+    ]
+    for start in range(0, len(wanted), _PAIRS_AT_ONCE):
+        pairs = []
+        for position, rendered_path, real_path in wanted[start : start + _PAIRS_AT_ONCE]:
+            rendered = open_source(inputs, rendered_path, failing="paper mode leaves an item out")
+            real = open_source(inputs, real_path, failing="paper mode leaves an item out")
+            if isinstance(rendered, OpenedImage) and isinstance(real, OpenedImage):
+                pixels = np.asarray(real.image)
+                height, width = pixels.shape[:2]
+                generated = stretch(np.asarray(rendered.image), height=height, width=width)
+                pairs.append(_Pair(position, generated, pixels, real))
+        if pairs:
+            yield pairs
+
+
+def _score_pairs(inputs: MetricInputs, pairs: Sequence[_Pair]) -> dict[str, list[float]]:
+    from PIL import Image  # heavy: imported on use
+
+    errors = [float(image.mse(predictions=p.generated[None], references=p.real[None])[0]) for p in pairs]
+    scores = {
+        "psnr": [-10.0 * math.log10(error) if error else math.nan for error in errors],
+        "ssim": [paper_ssim(prediction=p.generated, reference=p.real) for p in pairs],
+        "mse": errors,
+    }
+    if inputs.lpips is not None:
+        scores["lpips"] = [_swapped_lpips(inputs.lpips, p) for p in pairs]
+    if inputs.clip is not None:
+        scores["clip_image_image"] = inputs.clip.image_image(
+            image_paths=[Image.fromarray(p.generated) for p in pairs], other_paths=[p.source for p in pairs]
+        )
+    return scores
+
+
+def _swapped_lpips(network: image.LpipsScorer, pair: _Pair) -> float:
+    """LPIPS of the channels in reverse order; NaN for small pictures. Alone, because every photo has its own size."""
+    if min(pair.real.shape[:2]) < LPIPS_MIN_SIDE_PX:
+        return math.nan
+    reversed_channels = (pixels[None, ..., ::-1].copy() for pixels in (pair.generated, pair.real))
+    predictions, references = reversed_channels
+    return network.distances(predictions=predictions, references=references)[0]
+
+
+def _unscored(inputs: MetricInputs) -> list[float]:
+    return [math.nan] * len(inputs.predictions)
+
+
+def _metric(name: str, description: str, *, worst: float, best: float = 1.0) -> Metric:
+    return Metric(
+        name=name,
+        tasks=(TEXT_TO_IMAGE,),
+        description=description,
+        score=partial(_scores, name=name),
+        higher_is_better=worst < best,
+        worst=worst,
+        best=best,
+    )
+
+
+_METRICS = (
+    _metric("psnr", "PSNR in dB of the stretched render; failures left out", worst=0.0, best=image.PSNR_CAP_DB),
+    _metric("ssim", "SSIM, 7 x 7 window, of the stretched render; failures left out", worst=-1.0),
+    _metric("mse", "mean squared error of the stretched render; failures left out", worst=1.0, best=0.0),
+    _metric(
+        "lpips", "LPIPS (AlexNet) with red and blue exchanged; failures and small photos left out", worst=1.0, best=0.0
+    ),
+    _metric(
+        "clip_image_image", "CLIP cosine of the stretched render and the real image; failures left out", worst=-1.0
+    ),
+    Metric(
+        name="fid",
+        tasks=(TEXT_TO_IMAGE,),
+        description="FID of images resized twice without antialiasing; failures left out",
+        score=_unscored,
+        higher_is_better=False,
+        worst=math.inf,
+        best=0.0,
+        of_set=_fid,
+    ),
+)
+
+PAPER_IMAGE_METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
+"""The official image metrics by name. Their ``worst`` is a bound only: no item is ever given it."""

@@ -1,0 +1,226 @@
+"""The official benchmark's text metrics, quirks included: to compare with published numbers, and for nothing else.
+
+Facts from MMPCBench (arXiv 2601.19750) and its public code; none of that code is used. ``grpo_mmpc.metrics.table`` holds
+the metrics to trust. What each number is computed on, and why not to trust it:
+
+==================  ========  ===================================================================================
+metric              texts     why not to trust it
+==================  ========  ===================================================================================
+``tfidf_cosine``    cleaned   idf fitted on the two texts of each pair: a shared word always weighs 1, any other
+                              1.405, however rare it is; nothing is learnt of what matters
+``tfidf_euclidean`` cleaned   ``1 / (1 + sqrt(2 - 2 cosine))`` of the same vectors: the cosine again, rescaled, and
+                              0.5 instead of 0 where one text has no term
+``jaccard``         cleaned   text in another script is empty after cleaning, and a repeated word counts once
+``word_overlap``    cleaned   the same formula as ``jaccard``: one metric counted twice
+``bertscore_f1``    raw       no rescaling: unrelated titles score about 0.8 with roberta-large
+``bleu``            raw       prediction and reference swapped: it pays for short titles, whose every word the longer
+                              true title holds; unsmoothed: 0 for most pairs, and for every true title under 4 tokens
+all six             cleaned   0 where either text is empty after cleaning, BERTScore and BLEU included
+all six             -         a completion that does not parse is the literal text ``error``, scored as a title
+all six             -         a missing true title takes its whole category out of the result
+==================  ========  ===================================================================================
+
+*Cleaned*: lower case, every character but a-z and 0-9 replaced by a space, spaces folded.
+"""
+
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache, partial
+from itertools import pairwise
+from typing import NamedTuple
+
+from grpo_mmpc.metrics import text
+from grpo_mmpc.metrics.metric import Metric, MetricInputs
+from grpo_mmpc.metrics.table import IMAGE_TO_TEXT
+
+logger = logging.getLogger(__name__)
+
+ERROR_TEXT = "error"
+"""What the official pipeline writes in place of a completion that does not parse."""
+
+_PLAIN_WORD = re.compile(r"[a-z0-9]+")
+_MAX_FEATURES = 1000
+_IDF_OF_ONE = math.log(3 / 2) + 1  # smoothed idf of a term in 1 of 2 texts; in 2 of 2 it is ln(3/3) + 1 = 1
+_PAIRS_AT_ONCE = 1024
+
+
+class TfidfSimilarity(NamedTuple):
+    """Likeness of the TF-IDF vectors of two texts."""
+
+    cosine: float
+    euclidean: float
+    """1 / (1 + distance)."""
+
+
+def clean_words(title: str) -> list[str]:
+    """Words of a title after the official cleaning."""
+    return _PLAIN_WORD.findall(title.lower())
+
+
+def tfidf_similarity(*, prediction: str, reference: str) -> TfidfSimilarity:
+    """Cosine and Euclidean similarity of TF-IDF vectors fitted on these two texts alone.
+
+    Equals scikit-learn's ``TfidfVectorizer(stop_words="english", ngram_range=(1, 2), max_features=1000)`` fitted on the
+    two cleaned texts. With two documents an idf has two possible values, so that no fitting is needed; a pair with more
+    than 1000 distinct terms goes through scikit-learn, whose choice among equally frequent terms is its own.
+
+    Returns:
+        Two scores in [0, 1]; both 0 where neither text has a term.
+    """
+    return _tfidf_of_words(clean_words(prediction), clean_words(reference))
+
+
+def jaccard(*, prediction: str, reference: str) -> float:
+    """Shared words over all words of the cleaned texts, as sets; 0 where either is empty."""
+    predicted, expected = set(clean_words(prediction)), set(clean_words(reference))
+    return len(predicted & expected) / len(predicted | expected) if predicted and expected else 0.0
+
+
+def swapped_bleu(*, prediction: str, reference: str) -> float:
+    """BLEU-4 of the *reference* against the *prediction*: 13a tokens, no smoothing, always four orders.
+
+    Returns:
+        Score in [0, 1]; 0 as soon as one order has no match.
+
+    References:
+        Papineni et al. 2002, with the arguments exchanged as in the official script.
+    """
+    statistics = text.bleu_statistics(prediction=reference, reference=prediction)
+    if 0 in statistics.matches:
+        return 0.0
+    precisions = [matches / total for matches, total in zip(statistics.matches, statistics.totals, strict=True)]
+    penalty = min(0.0, 1 - statistics.reference_tokens / statistics.prediction_tokens)
+    return math.exp(penalty + math.fsum(map(math.log, precisions)) / text.BLEU_ORDER)
+
+
+def aborted_categories(inputs: MetricInputs) -> dict[str, str]:
+    """Categories that the official script gives up, with the reason; without categories, the whole set is ``""``."""
+    categories = inputs.categories or [""] * len(inputs.references)
+    missing = Counter(c for c, reference in zip(categories, inputs.references, strict=True) if reference is None)
+    return {
+        category: f"{count} {'item' if count == 1 else 'items'} without a title" for category, count in missing.items()
+    }
+
+
+def _score_pairs(inputs: MetricInputs, *, scorer: Callable[[list[str], list[str]], list[float]]) -> list[float]:
+    """Score every pair with two non-empty texts; 0 for the rest, NaN throughout an aborted category."""
+    categories = inputs.categories or [""] * len(inputs.references)
+    aborted = aborted_categories(inputs)
+    for category, reason in aborted.items():
+        _log_once(category, reason)
+    scores = [math.nan if category in aborted else 0.0 for category in categories]
+    positions: list[int] = []
+    predictions: list[str] = []
+    references: list[str] = []
+    for i, (said, reference) in enumerate(zip(inputs.predictions, inputs.references, strict=True)):
+        prediction = ERROR_TEXT if said is None else said
+        if categories[i] in aborted or reference is None:
+            continue
+        if clean_words(prediction) and clean_words(reference):
+            positions.append(i)
+            predictions.append(prediction)
+            references.append(reference)
+    # Piece by piece: an encoder holds the token vectors of every text of a call.
+    for start in range(0, len(positions), _PAIRS_AT_ONCE):
+        piece = slice(start, start + _PAIRS_AT_ONCE)
+        for i, score in zip(positions[piece], scorer(predictions[piece], references[piece]), strict=True):
+            scores[i] = score
+    return scores
+
+
+@lru_cache(maxsize=1024)
+def _log_once(category: str, reason: str) -> None:
+    """The six metrics of a set meet the same category; one line says it."""
+    where = f"category {category}" if category else "all items"
+    logger.warning("paper mode leaves %s unscored: %s, and the official script gives up there", where, reason)
+
+
+def _score_each(inputs: MetricInputs, *, function: Callable[..., float]) -> list[float]:
+    def scorer(predictions: list[str], references: list[str]) -> list[float]:
+        return [function(prediction=p, reference=r) for p, r in zip(predictions, references, strict=True)]
+
+    return _score_pairs(inputs, scorer=scorer)
+
+
+def _bertscore_f1(inputs: MetricInputs) -> list[float]:
+    encoder = inputs.bertscore
+    if encoder is None:
+        return [math.nan] * len(inputs.predictions)
+    return _score_pairs(inputs, scorer=lambda p, r: encoder.score(predictions=p, references=r).f1)
+
+
+def _tfidf_of_words(first: Sequence[str], second: Sequence[str]) -> TfidfSimilarity:
+    counts, other_counts = _term_counts(first), _term_counts(second)
+    if not counts and not other_counts:
+        return TfidfSimilarity(0.0, 0.0)  # the vectoriser finds an empty vocabulary, which the official script calls 0
+    shared = counts.keys() & other_counts.keys()
+    if len(counts) + len(other_counts) - len(shared) > _MAX_FEATURES:
+        return _tfidf_of_sklearn(" ".join(first), " ".join(second))
+    squared, other_squared = _squared_norm(counts, shared), _squared_norm(other_counts, shared)
+    if not squared or not other_squared:
+        return TfidfSimilarity(0.0, 0.5)  # a zero vector lies at distance 1 of a unit vector
+    cosine = min(1.0, sum(counts[term] * other_counts[term] for term in shared) / math.sqrt(squared * other_squared))
+    return TfidfSimilarity(cosine, 1 / (1 + math.sqrt(2 - 2 * cosine)))
+
+
+def _term_counts(words: Sequence[str]) -> Counter[str]:
+    """Words of two characters and more that are no stop words, and pairs of those that follow each other then."""
+    stop_words = _stop_words()
+    kept = [word for word in words if len(word) > 1 and word not in stop_words]
+    counts = Counter(kept)
+    counts.update(map(" ".join, pairwise(kept)))
+    return counts
+
+
+def _squared_norm(counts: Counter[str], shared: set[str]) -> float:
+    return sum(count**2 * (1.0 if term in shared else _IDF_OF_ONE**2) for term, count in counts.items())
+
+
+def _tfidf_of_sklearn(first: str, second: str) -> TfidfSimilarity:
+    from sklearn.feature_extraction.text import TfidfVectorizer  # heavy: imported on use
+    from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
+
+    vectorizer = TfidfVectorizer(stop_words="english", ngram_range=(1, 2), max_features=_MAX_FEATURES)
+    vectors = vectorizer.fit_transform([first, second])
+    distance = float(euclidean_distances(vectors[:1], vectors[1:])[0, 0])
+    return TfidfSimilarity(float(cosine_similarity(vectors[:1], vectors[1:])[0, 0]), 1 / (1 + distance))
+
+
+def _tfidf_cosine(*, prediction: str, reference: str) -> float:
+    return tfidf_similarity(prediction=prediction, reference=reference).cosine
+
+
+def _tfidf_euclidean(*, prediction: str, reference: str) -> float:
+    return tfidf_similarity(prediction=prediction, reference=reference).euclidean
+
+
+@cache
+def _stop_words() -> frozenset[str]:
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # heavy: imported on use
+
+    return frozenset(ENGLISH_STOP_WORDS)
+
+
+def _metric(name: str, score: Callable[[MetricInputs], list[float]], description: str) -> Metric:
+    return Metric(name=name, tasks=(IMAGE_TO_TEXT,), description=f"paper mode: {description}", score=score)
+
+
+PAPER_METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _metric("tfidf_cosine", partial(_score_each, function=_tfidf_cosine), "TF-IDF cosine, fitted on each pair"),
+        _metric(
+            "tfidf_euclidean",
+            partial(_score_each, function=_tfidf_euclidean),
+            "1 / (1 + distance) of the same vectors: the cosine again",
+        ),
+        _metric("jaccard", partial(_score_each, function=jaccard), "shared words over all words"),
+        _metric("word_overlap", partial(_score_each, function=jaccard), "the same formula as jaccard"),
+        _metric("bertscore_f1", _bertscore_f1, "BERTScore F1, not rescaled"),
+        _metric("bleu", partial(_score_each, function=swapped_bleu), "unsmoothed BLEU-4, arguments swapped"),
+    )
+}
+"""The official text metrics by name; see the module's table for what is wrong with each."""

@@ -1,0 +1,152 @@
+"""Scores of rendered images against real ones and against titles: every metric in one pass over the files.
+
+Opening a photo costs more than most metrics do, so each file is opened once for all of them, a few pairs at a time.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from grpo_mmpc.errors import ImageError
+from grpo_mmpc.metrics import image
+from grpo_mmpc.metrics.image import ImageSource, OpenedImage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from grpo_mmpc.metrics.metric import MetricInputs
+
+logger = logging.getLogger(__name__)
+
+LPIPS_CAP = 1.0
+"""LPIPS has no greatest value; unrelated photos lie around 0.7. Cut here, so that a failed render has a worst score."""
+_PIXEL_METRICS = ("psnr", "ssim", "mse", "lpips")
+_PAIRS_AT_ONCE = 16
+"""Decoded at a time: photos of 2 megapixels take 200 MB then, and an encoder's batch of 32 is large enough."""
+_MEMO = "renders"
+
+Column = list[float | None]
+"""One score per item; NaN = unscored, None = the render failed."""
+
+
+def render_scores(inputs: "MetricInputs", *, name: str, worst: float) -> list[float]:
+    """Scores of one metric; the first call for a set computes all metrics whose encoders it holds.
+
+    Args:
+        inputs: The set.
+        name: ``psnr``, ``ssim``, ``mse``, ``lpips``, ``clip_image_image``, ``clip_text_image`` or ``dino_image_image``.
+        worst: Score of an item without a readable render.
+
+    Returns:
+        N scores; NaN where there is no real image (title, for ``clip_text_image``), where it cannot be read, and
+        everywhere without the metric's encoder or without renders.
+
+    Raises:
+        ValueError: The metric needs ``read_image``.
+    """
+    if not inputs.rendered_images:
+        return [math.nan] * len(inputs.predictions)
+    if inputs.read_image is None and name in _PIXEL_METRICS:
+        raise ValueError(f"{name} needs MetricInputs.read_image; pass grpo_mmpc.encoders.images.open_image")
+    if _MEMO not in inputs.memo:
+        inputs.memo[_MEMO] = _score_all(inputs)
+    column: Column = inputs.memo[_MEMO].get(name, [math.nan] * len(inputs.predictions))
+    return [worst if score is None else score for score in column]
+
+
+def open_source(inputs: "MetricInputs", path: str | None, *, failing: str) -> "ImageSource | None":
+    """An image with its pixels, or its path where the set has no reader; None without a path or a readable image."""
+    if path is None or inputs.read_image is None:
+        return path
+    try:
+        return OpenedImage(path, inputs.read_image(path))
+    except ImageError as error:
+        logger.warning("%s: %s", failing, error)
+        return None
+
+
+def _score_all(inputs: "MetricInputs") -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    total = len(inputs.predictions)
+    for start in range(0, total, _PAIRS_AT_ONCE):
+        positions = range(start, min(total, start + _PAIRS_AT_ONCE))
+        for name, scores in _score_some(inputs, positions).items():
+            column = columns.setdefault(name, [math.nan] * total)
+            for position, score in scores.items():
+                column[position] = score
+    return columns
+
+
+def _score_some(inputs: "MetricInputs", positions: Sequence[int]) -> dict[str, dict[int, float | None]]:
+    """Scores by metric and position, of the positions that can be judged."""
+    renders = _open_all(inputs, inputs.rendered_images, positions, failing="a render cannot be read and scores worst")
+    reals = _open_all(inputs, inputs.real_images, positions, failing="image metrics leave an item unscored")
+    titles = {i: title for i in positions if (title := inputs.references[i]) is not None and title.strip()}
+    found: dict[str, dict[int, float | None]] = {}
+
+    pairs = [i for i in reals if i in renders]
+    first, second = [renders[i] for i in pairs], [reals[i] for i in pairs]
+    if inputs.read_image is not None:
+        for name, scores in _pixel_scores(inputs, first, second).items():
+            found[name] = _place(reals, pairs, scores)
+    if inputs.clip is not None:
+        cosines = inputs.clip.image_image(image_paths=first, other_paths=second) if pairs else []
+        found["clip_image_image"] = _place(reals, pairs, cosines)
+        told = [i for i in titles if i in renders]
+        cosines = (
+            inputs.clip.image_text(image_paths=[renders[i] for i in told], texts=[titles[i] for i in told])
+            if told
+            else []
+        )
+        found["clip_text_image"] = _place(titles, told, cosines)
+    if inputs.dino is not None:
+        cosines = inputs.dino.image_image(image_paths=first, other_paths=second) if pairs else []
+        found["dino_image_image"] = _place(reals, pairs, cosines)
+    if inputs.inception is not None and pairs:
+        inputs.inception.features([*first, *second])  # held by the encoder until FID and KID ask for whole sets
+    return found
+
+
+def _open_all(
+    inputs: "MetricInputs", paths: Sequence[str | None], positions: Sequence[int], *, failing: str
+) -> dict[int, ImageSource]:
+    if not paths:
+        return {}
+    opened = {i: open_source(inputs, paths[i], failing=failing) for i in positions}
+    return {i: source for i, source in opened.items() if source is not None}
+
+
+def _place(targets: Mapping[int, object], positions: Sequence[int], scores: Sequence[float]) -> dict[int, float | None]:
+    """Scores at their positions; None for what has a target but no render."""
+    return dict.fromkeys(targets) | dict(zip(positions, scores, strict=True))
+
+
+def _pixel_scores(
+    inputs: "MetricInputs", renders: Sequence[ImageSource], reals: Sequence[ImageSource]
+) -> dict[str, list[float]]:
+    """Metrics of letterboxed pixels."""
+    predictions, references = _squares(renders), _squares(reals)  # [N, S, S, 3]
+    errors = image.mse(predictions=predictions, references=references).tolist()
+    scores = {
+        "psnr": [image.psnr(error) for error in errors],
+        # A negative of the truth is no better than a failed render.
+        "ssim": [max(0.0, image.ssim(prediction=p, reference=r)) for p, r in zip(predictions, references, strict=True)],
+        "mse": errors,
+    }
+    if inputs.lpips is not None:
+        distances = inputs.lpips.distances(predictions=predictions, references=references)
+        scores["lpips"] = [min(LPIPS_CAP, distance) for distance in distances]
+    return scores
+
+
+def _squares(sources: Sequence[ImageSource]) -> "NDArray[np.uint8]":
+    import numpy as np  # heavy: imported on use
+
+    size = image.COMPARED_SIZE_PX
+    squares = np.empty((len(sources), size, size, 3), dtype=np.uint8)
+    for square, source in zip(squares, sources, strict=True):
+        assert isinstance(source, OpenedImage)
+        square[:] = np.asarray(image.letterbox(source.image))
+    return squares

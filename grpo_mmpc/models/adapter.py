@@ -1,0 +1,75 @@
+"""The live adapter as bytes: what a weight sync sends, whatever shards the policy."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.rollout.vllm.protocol import Adapter
+
+_WRAPPERS = ("_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_orig_mod.")
+
+
+def read_adapter(model: Any, *, name: str, dtype: str | None = None) -> Adapter:
+    """Read the active LoRA of a policy. A collective under ZeRO-3 and FSDP: every rank calls it and gets the same bytes.
+
+    Args:
+        model: The ``PeftModel``, unwrapped from DDP or DeepSpeed; its parameters may be sharded.
+        name: Name of the result.
+        dtype: Name of the torch dtype to cast the tensors to; None keeps them.
+    """
+    # heavy: imported on use
+    import torch
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save
+
+    parameters = {name: p for name, p in model.named_parameters() if "lora_" in name}
+    if not parameters:
+        raise RolloutError("the policy has no LoRA parameters to send to vLLM")
+    with _whole(list(parameters.values())):
+        cast_to = None if dtype is None else getattr(torch, dtype)
+        state = {_plain(key): _full(parameter, cast_to) for key, parameter in parameters.items()}
+    tensors = get_peft_model_state_dict(
+        model, state_dict=state, adapter_name=model.active_adapter, save_embedding_layers=False
+    )
+    return Adapter(name=name, config=_config_bytes(model.peft_config[model.active_adapter]), weights=save(tensors))
+
+
+def is_identity(adapter: Adapter) -> bool:
+    """Whether the adapter changes nothing: every B is still zero, as PEFT initialises it."""
+    # heavy: imported on use
+    from safetensors.torch import load
+
+    return not any(bool(tensor.any()) for key, tensor in load(adapter.weights).items() if "lora_B" in key)
+
+
+@contextmanager
+def _whole(parameters: list[Any]) -> Iterator[None]:
+    """Assemble parameters that ZeRO-3 keeps in pieces; the base model stays sharded."""
+    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
+        yield
+        return
+    # heavy: imported on use
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameters):
+        yield
+
+
+def _full(parameter: Any, dtype: Any) -> Any:
+    tensor = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter  # FSDP2's DTensor
+    tensor = tensor.detach()
+    return tensor.to("cpu", dtype or tensor.dtype, copy=True).contiguous()
+
+
+def _plain(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def _config_bytes(config: Any) -> bytes:
+    """``adapter_config.json`` as PEFT writes it."""
+    fields = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    return json.dumps(fields | {"inference_mode": True}, default=str).encode()

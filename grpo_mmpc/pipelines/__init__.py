@@ -1,0 +1,1 @@
+"""The jobs of this toolkit from start to end: train, evaluate, complete."""

@@ -1,0 +1,55 @@
+"""Evaluate the base model or a checkpoint on a recipe's held-out items, with its controls."""
+
+from contextlib import ExitStack, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.utils.console import printer, progress_line, quiet_when_redirected
+
+if TYPE_CHECKING:
+    from grpo_mmpc.rollout import Engine
+
+
+from grpo_mmpc.evaluation.evaluator import Evaluator
+from grpo_mmpc.evaluation.run_data import RunData
+from grpo_mmpc.evaluation.suite import build_suite
+from grpo_mmpc.models.identity import policy_identity
+from grpo_mmpc.rollout.offline import offline_engine
+
+
+def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None) -> int:
+    """Evaluate the base model (``checkpoint`` None) or an adapter on the recipe's held-out items, then its controls."""
+    say = printer(True)
+    quiet_when_redirected()
+    if checkpoint is not None and not (checkpoint / "adapter_config.json").is_file():
+        raise EvaluationError(
+            f"{checkpoint} holds no adapter_config.json; give a checkpoint folder such as RUN/checkpoints/checkpoint-80"
+        )
+    data = RunData(config)
+    suite = build_suite(config, data)
+    name = "base" if checkpoint is None else checkpoint.name
+    evaluations = Path(config.run_dir) / "evaluations" if out is None else out / "controls"
+    folder = out or evaluations / name / suite.name
+    policy = policy_identity(config, adapter=checkpoint)
+    evaluation = Evaluator(config, data, suite, evaluations=evaluations, progress=progress_line())
+
+    with ExitStack() as stack:
+
+        @cache
+        def opened() -> "Engine":
+            """Loaded when first needed, and once."""
+            say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
+            return stack.enter_context(offline_engine(config, checkpoint=checkpoint))
+
+        evaluation.run(lambda: nullcontext(opened()), folder=folder, name=name, policy=policy)
+        evaluation.run_controls(lambda: nullcontext(opened()), name=name, policy=policy)
+        evaluation.run_recbench(lambda: nullcontext(opened()), name=name, policy=policy)
+    say(f"written to {folder}")
+    if out is None and config.evaluation.recbench is not None:
+        say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")
+    other = "OTHER_DIR" if checkpoint is None else "BASE_DIR"
+    say(f"next: grpo-mmpc compare {' '.join([str(folder), other] if checkpoint is None else [other, str(folder)])}")
+    return 0

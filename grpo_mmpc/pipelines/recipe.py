@@ -1,0 +1,105 @@
+"""Recipe arguments of a command: which are files, which are overrides, and every check on the result."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from grpo_mmpc.config import RewardSpec, RunConfig, load_config, nearest
+
+
+def load_recipe(arguments: Sequence[str]) -> RunConfig:
+    """Files and ``key=value`` overrides, merged, with all problems reported at once.
+
+    Raises:
+        ConfigError: Something is wrong with the recipe.
+    """
+    files = [argument for argument in arguments if is_file(argument)]
+    overrides = [argument for argument in arguments if not is_file(argument)]
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("checking the recipe ...", file=sys.stderr, flush=True)
+    from grpo_mmpc.rollout.vllm.arguments import check_rollout
+    from grpo_mmpc.training.arguments import check_trainer
+
+    return load_config(files, overrides, checks=[check_rewards, check_trainer, check_rollout, check_evaluation])
+
+
+def is_file(argument: str) -> bool:
+    """Whether an argument names a recipe: no override, or a file whose path holds a ``=``, as runs of a grid do."""
+    # Path.is_file raises where an override, such as a whole mix, is longer than a file's name may be.
+    return "=" not in argument or os.path.isfile(argument)  # noqa: PTH113
+
+
+def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Problems of the reward mix; specs that break the schema are left to the schema's own message."""
+    from pydantic import ValidationError
+
+    from grpo_mmpc.rewards import check_mix
+
+    section = raw.get("rewards")
+    mix = section.get("mix") if isinstance(section, Mapping) else None
+    if not isinstance(mix, list):
+        return []
+    try:
+        specs = [RewardSpec.model_validate(spec) for spec in mix]
+    except ValidationError:
+        # Names can still be checked, one by one, next to the schema's findings.
+        names = [(i, spec["name"]) for i, spec in enumerate(mix) if isinstance(spec, Mapping) and "name" in spec]
+        specs_by_index = {i: RewardSpec(name=str(name), weight=1.0) for i, name in names}
+        return _unknown_names(specs_by_index)
+    tasks = raw.get("tasks", ["image_to_text"])
+    return list(check_mix(specs, tasks if isinstance(tasks, list) else []))
+
+
+def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Metrics and renderers that do not exist."""
+    from grpo_mmpc.errors import EvaluationError
+    from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
+    from grpo_mmpc.rendering.registry import check_renderer
+    from grpo_mmpc.tasks import TASKS
+
+    section = raw.get("evaluation")
+    if not isinstance(section, Mapping):
+        return
+    mode = section.get("mode", "corrected")
+    known = METRICS_OF_MODE.get(mode if isinstance(mode, str) else "", {})
+    names = section.get("metrics")
+    for index, name in enumerate(names if isinstance(names, list) and known else []):
+        if name not in known and not str(name).startswith("attribute_recall_"):
+            yield f"evaluation.metrics.{index}", f"no metric {name!r} in mode {mode}; {nearest(str(name), known)}"
+    renderer, kwargs = section.get("renderer"), section.get("renderer_kwargs") or {}
+    if isinstance(renderer, str) and isinstance(kwargs, Mapping):
+        try:
+            check_renderer(renderer, kwargs)
+        except EvaluationError as error:
+            yield "evaluation.renderer", str(error)
+    best = section.get("best")
+    chosen = best.get("metric") if isinstance(best, Mapping) else None
+    if isinstance(chosen, str):
+        task, _, name = chosen.partition(".")
+        metric = known.get(name)
+        evaluated = section.get("tasks") or raw.get("tasks") or ["image_to_text"]
+        is_of_one_item = metric is not None and metric.of_set is None and not metric.depends_on_other_answers
+        if task not in TASKS or (known and (metric is None or task not in metric.tasks or not is_of_one_item)):
+            example = "image_to_text.bertscore_f1"
+            yield (
+                "evaluation.best.metric",
+                f"expected TASK.METRIC whose value for an item depends on no other item, such as {example}; found {chosen!r}",
+            )
+        elif isinstance(evaluated, list) and task not in evaluated:
+            yield "evaluation.best.metric", f"{task} is not evaluated, only {', '.join(map(str, evaluated))}"
+        elif isinstance(names, list) and name not in names:
+            yield "evaluation.best.metric", f"{name} is not among evaluation.metrics; add it there"
+
+
+def _unknown_names(specs: Mapping[int, RewardSpec]) -> list[tuple[str, str]]:
+    from grpo_mmpc.errors import RewardError
+    from grpo_mmpc.rewards import load_factory
+
+    found = []
+    for index, spec in specs.items():
+        try:
+            load_factory(spec.name)
+        except RewardError as error:
+            found.append((f"rewards.mix.{index}.name", str(error)))
+    return found

@@ -1,0 +1,78 @@
+"""What a reader must know before believing the numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from grpo_mmpc.recbench.report.findings import left_out
+from grpo_mmpc.recbench.report.groups import compared, has_one_seed
+from grpo_mmpc.recbench.report.labels import MISSING, capital, group_title, method_label, rate_label
+from grpo_mmpc.reports.common.labels import listed
+
+_PAPER_MODE = (
+    "Paper mode reproduces the official protocol with its flaws: masked items without a completion keep their true "
+    "vectors, hyper-parameters are chosen on the test part, the mask differs from process to process, and in FREEDOM's "
+    "graph the same few items without features are everybody's neighbours."
+)
+
+
+def cautions(results: Mapping[str, Any]) -> list[str]:
+    """The mode's, then those on what was measured and how, then failures and gaps of single methods.
+
+    Args:
+        results: ``results.json``.
+    """
+    told = [_PAPER_MODE] if results["mode"] == "paper" else []
+    told += [f"{name} is left out: {why}" for name, why in results["excluded_categories"].items()]
+    told += _one_seed(results)
+    if not compared(results):
+        told += [f"{group_title(group)}: {sentence}" for group in results["groups"] for sentence in left_out(group)]
+    told += _devices(results)
+    # Only a run's own benchmark knows what its policy was trained on.
+    told += results.get("cautions", [])
+    for group in results["groups"]:
+        told += _failures(group) + _not_filled(group)
+    # At one rate, all recommenders are told of the same gaps.
+    return list(dict.fromkeys(told))
+
+
+def _one_seed(results: Mapping[str, Any]) -> list[str]:
+    groups = compared(results)
+    alone = [group for group in groups if has_one_seed(group)]
+    if not alone:
+        return []
+    where = "" if len(alone) == len(groups) else f" in {listed([group_title(group) for group in alone])}"
+    return [
+        f"There is one seed{where}: how a recommender happens to start moves its result, and no interval or p-value "
+        "knows by how much. Repeat with more seeds before believing a difference."
+    ]
+
+
+def _devices(results: Mapping[str, Any]) -> list[str]:
+    devices = sorted({device for group in results["groups"] for device in group["devices"]})
+    if len(devices) < 2:
+        return []
+    return [
+        f"Recommenders ran on {listed(devices)}: what the same one finds on each differs a little, as if by chance."
+    ]
+
+
+def _failures(group: Mapping[str, Any]) -> list[str]:
+    what = MISSING[group["missing"]]
+    return [
+        f"{capital(method_label(method, what=what))}, {group_title(group)}: {why}"
+        for method, why in group["failures"].items()
+    ]
+
+
+def _not_filled(group: Mapping[str, Any]) -> list[str]:
+    what = MISSING[group["missing"]]
+    told = []
+    for method, coverage in group["coverage"].items():
+        for modality, one in coverage.items():
+            if one["covered"] < one["masked"] and method != "zeros":
+                reasons = "; ".join(f"{count:,}: {reason}" for reason, count in one["reasons"].items())
+                told.append(
+                    f"{capital(method_label(method, what=what))} at {rate_label(group['rate'])}: {one['covered']:,} of "
+                    f"{one['masked']:,} missing {MISSING[modality]} filled, the others not ({reasons})."
+                )
+    return told

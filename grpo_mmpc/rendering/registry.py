@@ -1,0 +1,89 @@
+"""Renderers by name: ``nano``, ``diffusers``, or ``module:factory`` for one's own."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.config import nearest
+from grpo_mmpc.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from grpo_mmpc.rendering import Renderer
+
+RENDERERS = {
+    "nano": "grpo_mmpc.nano.renderer:NanoRenderer",
+    "diffusers": "grpo_mmpc.rendering.diffusers:DiffusersRenderer",
+}
+_SAME_PICTURES = ("batch_size", "device")
+"""Arguments of our own renderers that change speed and memory, not pictures."""
+
+
+def load_renderer(reference: str, /, **kwargs: Any) -> "Renderer":
+    """The renderer a recipe names.
+
+    Args:
+        reference: ``nano``, ``diffusers``, or ``module:factory`` where the factory returns a ``Renderer``.
+        **kwargs: Arguments of the factory, the recipe's ``renderer_kwargs``.
+
+    Raises:
+        EvaluationError: There is no such renderer, its factory does not take the arguments, or it cannot be loaded.
+    """
+    factory = _find_factory(reference)
+    _check_arguments(reference, factory, kwargs)
+    renderer = factory(**kwargs)
+    if not callable(getattr(renderer, "render", None)):
+        raise EvaluationError(
+            f"renderer {reference!r} gave a {type(renderer).__name__}, which has no render(prompts, *, seeds)"
+        )
+    return renderer  # type: ignore[no-any-return]
+
+
+def check_renderer(reference: str, kwargs: Mapping[str, Any]) -> None:
+    """Find fault with a recipe's renderer without loading a model.
+
+    Raises:
+        EvaluationError: As ``load_renderer``, but for the model itself.
+    """
+    _check_arguments(reference, _find_factory(reference), kwargs)
+
+
+def renderer_identity(reference: str, kwargs: Mapping[str, Any] | None = None) -> str:
+    """What a renderer's pictures depend on besides prompt and seed, as one line of JSON for hashes and suite keys.
+
+    The batch size and device of our own renderers are left out, so that a run that was cut off by a full memory can go on
+    with smaller batches without rendering anything again.
+    """
+    ignored = _SAME_PICTURES if reference in RENDERERS else ()
+    relevant = {name: value for name, value in (kwargs or {}).items() if name not in ignored}
+    return json.dumps([reference, relevant], sort_keys=True, default=str)
+
+
+def _find_factory(reference: str) -> Callable[..., Any]:
+    module, separator, attribute = RENDERERS.get(reference, reference).partition(":")
+    if not separator:
+        raise EvaluationError(
+            f"unknown renderer {reference!r} ({nearest(reference, RENDERERS)}); for your own write module:factory"
+        )
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty module name
+        raise EvaluationError(f"renderer {reference!r} cannot be loaded: {error}") from error
+    if not callable(factory):
+        raise EvaluationError(f"renderer {reference!r} is a {type(factory).__name__}; expected a class or function")
+    return factory  # type: ignore[no-any-return]
+
+
+def _check_arguments(reference: str, factory: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(factory).parameters.values()
+    by_name = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    known = {p.name for p in by_name}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for name in kwargs:
+            if name not in known:
+                takes = nearest(name, known) if known else "it takes none"
+                raise EvaluationError(f"renderer {reference!r} takes no argument {name!r}; {takes}")
+    absent = [p.name for p in by_name if p.default is p.empty and p.name not in kwargs]
+    if absent:
+        raise EvaluationError(f"renderer {reference!r} needs the argument {', '.join(absent)} in renderer_kwargs")

@@ -1,6 +1,0 @@
-"""A run folder as one self-contained HTML page, and as CSV and LaTeX tables."""
-
-from grpo_mmpc.report.page import build_report
-from grpo_mmpc.report.tables import write_tables
-
-__all__ = ["build_report", "write_tables"]

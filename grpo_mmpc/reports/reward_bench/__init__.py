@@ -1,0 +1,1 @@
+"""The preview of rewards as a page and as files."""

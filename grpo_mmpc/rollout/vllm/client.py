@@ -1,0 +1,202 @@
+"""The client of one vLLM server: checks it, gives it adapters, asks it for completions, and says whose fault a failure is."""
+
+import hashlib
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.rollout.vllm.expected import ExpectedEngine
+from grpo_mmpc.rollout.vllm.generation import check_prompt_ids
+from grpo_mmpc.rollout.vllm.plugin import ADAPTERS_ROUTE, ENGINE_ROUTE, PLUGIN, pack
+from grpo_mmpc.rollout.vllm.protocol import Adapter, Completion, GroupOutput, Prompt
+from grpo_mmpc.types import SamplingConfig
+
+PROBE_S = 10.0  # health, models, engine: answered at once or not at all
+HOW_TO_START = f"start it with `grpo-mmpc serve RECIPE`, which sets VLLM_PLUGINS={PLUGIN}"
+
+
+class UnavailableError(Exception):
+    """The server's fault, and perhaps over soon."""
+
+
+class ForgottenError(Exception):
+    """The server does not know the adapter: it has restarted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """An adapter as servers get it."""
+
+    name: str
+    """The adapter's name and a hash of its content: what another run left under the same name is never taken for it."""
+    body: bytes
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> "Upload":
+        """An adapter under a name that only it can have."""
+        body = pack(config=adapter.config, weights=adapter.weights)
+        digest = hashlib.blake2b(body, digest_size=8).hexdigest()
+        plain = re.sub(r"[^A-Za-z0-9._-]", "_", adapter.name).lstrip(".")[:100]
+        return cls(name=f"{plain}-{digest}", body=body)
+
+
+class Server:
+    """One server: its requests, and what is known of its state."""
+
+    def __init__(self, url: str, http: httpx.Client) -> None:
+        self.url = url
+        self._http = http
+        self.facts: Mapping[str, Any] = {}
+        self.state = threading.Lock()
+        self.restoring = threading.Lock()
+        self.down_since: float | None = None
+        self.failed_at = 0.0
+        self.checked_at = 0.0
+        self.retry_at = 0.0
+        self.num_failures = 0
+        self.last_error = ""
+
+    def check(self, expected: ExpectedEngine) -> None:
+        """Refuse a server that is not what the run needs.
+
+        Raises:
+            RolloutError: It is another engine, with every difference.
+            UnavailableError: It does not answer.
+        """
+        self._call("GET", "/health", timeout=PROBE_S)
+        names = self._model_names()
+        response = self._call("GET", ENGINE_ROUTE, timeout=PROBE_S, accept=(404,))
+        if response.status_code == 404:
+            raise RolloutError(f"rollout server {self.url} cannot receive adapters; {HOW_TO_START}")
+        facts = response.json()
+        problems = expected.problems(facts)
+        if facts["served_model_name"] not in names:
+            problems.append(f"does not list its base model {facts['served_model_name']!r} under /v1/models")
+        if problems:
+            raise RolloutError(
+                f"rollout server {self.url} does not fit this run:\n"
+                + "\n".join(f"  - it {line}" for line in problems)
+                + "\n`grpo-mmpc serve RECIPE` derives all of this from the recipe"
+            )
+        self.facts = facts
+
+    def load(self, upload: Upload) -> None:
+        """Upload an adapter unless it is there, and load it."""
+        if upload.name in self._model_names():
+            return
+        stored = self._call("PUT", f"{ADAPTERS_ROUTE}/{upload.name}", content=upload.body, accept=(507,))
+        if stored.status_code == 507:  # waiting makes no room
+            raise RolloutError(f"rollout server {self.url}: {_reason(stored)}")
+        path = stored.json()["path"]
+        try:
+            response = self._call(
+                "POST",
+                "/v1/load_lora_adapter",
+                json={"lora_name": upload.name, "lora_path": path},
+                accept=(400,),
+            )
+        except UnavailableError as error:
+            # vLLM answers 500 to an adapter that it cannot use: for ever, unless the engine has died.
+            self._call("GET", "/health", timeout=PROBE_S)
+            raise RolloutError(f"rollout server {self.url} cannot load the adapter: {error}") from error
+        if response.status_code == 400 and "already been loaded" not in response.text:
+            raise RolloutError(f"rollout server {self.url} refuses the adapter: {_reason(response)}")
+
+    def unload(self, upload: Upload) -> None:
+        """Forget an adapter, also one that is not there."""
+        self._call(
+            "POST", "/v1/unload_lora_adapter", json={"lora_name": upload.name}, timeout=PROBE_S, accept=(400, 404)
+        )
+        self._call("DELETE", f"{ADAPTERS_ROUTE}/{upload.name}", timeout=PROBE_S, accept=(404,))
+
+    def complete(
+        self, prompt: Prompt, body: Mapping[str, Any], upload: Upload | None, sampling: SamplingConfig
+    ) -> GroupOutput:
+        """All completions of a prompt."""
+        model = self.facts["served_model_name"] if upload is None else upload.name
+        response = self._call("POST", "/v1/chat/completions", json={**body, "model": model}, accept=(404,))
+        if response.status_code == 404:
+            raise ForgottenError(_reason(response))
+        answer = response.json()
+        try:
+            choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+            reasons = {choice["finish_reason"] for choice in choices}
+            prompt_ids = [int(token) for token in answer["prompt_token_ids"]]
+            completions = [
+                Completion(
+                    token_ids=[int(token) for token in choice["token_ids"]],
+                    logprobs=[float(token["logprob"]) for token in choice["logprobs"]["content"]],
+                )
+                for choice in choices
+            ]
+        except (KeyError, TypeError) as error:
+            raise RolloutError(
+                f"rollout server {self.url} answers without token ids or log-probabilities ({error!r}); vLLM 0.31 is needed"
+            ) from error
+        if not reasons <= {"stop", "length"}:  # a server that is shutting down hands out what it has so far
+            raise UnavailableError(f"it ended a completion with {sorted(reasons - {'stop', 'length'})}")
+        if len(completions) != body["n"] or any(len(c.token_ids) != len(c.logprobs) for c in completions):
+            raise RolloutError(
+                f"rollout server {self.url} returned {len(completions)} completions of {body['n']}, with "
+                f"{[len(c.logprobs) for c in completions]} log-probabilities for {[len(c.token_ids) for c in completions]} "
+                "tokens"
+            )
+        self._compare(prompt.token_ids, prompt_ids)
+        repeated = prompt.count if sampling.temperature == 0 else 1
+        return GroupOutput(prompt_ids=prompt_ids, completions=completions * repeated)
+
+    def _model_names(self) -> list[str]:
+        response = self._call("GET", "/v1/models", timeout=PROBE_S)
+        try:
+            return [str(model["id"]) for model in response.json()["data"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RolloutError(
+                f"{self.url} is not a vLLM server: /v1/models answered {response.text[:200]!r}"
+            ) from error
+
+    def _compare(self, trainer: Sequence[int], engine: Sequence[int]) -> None:
+        try:
+            check_prompt_ids(trainer, engine)
+        except RolloutError as error:
+            image_token = self.facts["image_token_id"]
+            counts = f"{list(trainer).count(image_token)} in the trainer's prompt, {list(engine).count(image_token)} in"
+            raise RolloutError(f"rollout server {self.url}: {error}. Image tokens: {counts} the server's") from None
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        content: bytes | None = None,
+        timeout: float | None = None,
+        accept: tuple[int, ...] = (),
+    ) -> httpx.Response:
+        """One request. Statuses from 400 on are errors except those in ``accept``."""
+        options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        try:
+            response = self._http.request(method, self.url + path, json=json, content=content, **options)
+        except httpx.TransportError as error:
+            raise UnavailableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
+        if response.status_code >= 500 and response.status_code not in accept:
+            raise UnavailableError(f"{method} {path} answered {response.status_code}: {_reason(response)}")
+        if response.status_code == 401:
+            raise RolloutError(f"rollout server {self.url} wants an API key; set VLLM_API_KEY as on the server")
+        if response.status_code >= 400 and response.status_code not in accept:
+            raise RolloutError(
+                f"rollout server {self.url} refuses {method} {path} ({response.status_code}): {_reason(response)}"
+            )
+        return response
+
+
+def _reason(response: httpx.Response) -> str:
+    """What a server says about its refusal."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text.strip()[:300] or "no reason given"

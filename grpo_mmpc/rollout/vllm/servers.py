@@ -1,0 +1,336 @@
+"""vLLM servers reached over HTTP (``rollout.mode: server``): checked before use, fed adapters, and outlived when they fail.
+
+Nothing of vLLM is imported: the trainer's machine need not have it.
+"""
+
+import itertools
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import TypeVar
+
+import httpx
+
+from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.rollout.vllm.client import HOW_TO_START, PROBE_S, ForgottenError, Server, UnavailableError, Upload
+from grpo_mmpc.rollout.vllm.expected import ExpectedEngine
+from grpo_mmpc.rollout.vllm.protocol import Adapter, GroupOutput, Prompt
+from grpo_mmpc.rollout.vllm.requests import DataUrls, chat_request
+from grpo_mmpc.types import SamplingConfig
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_PROGRESS_EVERY_S = 10.0
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 5.0
+
+
+class ServerVLLM:
+    """Implements ``GroupEngine`` with one or more vLLM servers.
+
+    A request that fails for the server's sake (no connection, a timeout, a 5xx status) is sent again, to another server
+    if there is one; a request counts as answered only when all its completions are there. A server that comes back is
+    checked again and gets its adapters back before it gets prompts. Proxies of the environment are not used.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        expected: ExpectedEngine,
+        timeout: float,
+        rank: int = 0,
+        from_main: Callable[[str], str] | None = None,
+        max_concurrent: int = 64,
+        suppressed_token_ids: Sequence[int] = (),
+        say: Callable[[str], None] | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        """Wait for every server and check it.
+
+        Args:
+            urls: Base URLs, ``http://host:8000``.
+            expected: What each must be.
+            timeout: Seconds that servers may take to start, that one request may take, and that all of them may be gone.
+            rank: Of this process: ranks generate at the same time, and each begins with other servers.
+            from_main: A collective that gives every rank the text of rank 0; None where there is only one rank.
+            max_concurrent: Requests in flight.
+            suppressed_token_ids: Never sampled.
+            say: Takes a line of progress every few seconds of waiting; None prints to standard error.
+            on_close: Called last by ``close``; stops a server that was started for this run.
+
+        Raises:
+            RolloutError: A server does not answer or is not what the run needs; names it and the remedy.
+        """
+        for url in urls:
+            if not re.match(r"https?://[^/]", url):
+                raise RolloutError(f"rollout.servers: {url!r} is not a URL; write http://host:8000")
+        if not urls:
+            raise RolloutError("rollout.servers is empty; name at least one server")
+        self._expected = expected
+        self._timeout = timeout
+        self._rank = rank
+        self._from_main = from_main
+        self._max_concurrent = max_concurrent
+        self._suppressed = list(suppressed_token_ids)
+        self._adapters: dict[str, Upload] = {}
+        self._turn = itertools.count()
+        self._answered_at = 0.0
+        self._on_close = on_close
+        key = os.environ.get("VLLM_API_KEY")
+        self._http = httpx.Client(
+            trust_env=False,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(timeout, connect=PROBE_S),
+            # vLLM closes idle connections after five seconds; ours must be the first to let go.
+            limits=httpx.Limits(max_connections=max_concurrent + len(urls), keepalive_expiry=2.0),
+        )
+        self._servers = [Server(url.rstrip("/"), self._http) for url in dict.fromkeys(urls)]
+        try:
+            for server in self._servers:
+                self._await_start(server, say or _print)
+        except BaseException:
+            self._http.close()
+            raise
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and completion together, on the server that takes the fewest."""
+        return min(int(server.facts["max_model_len"]) for server in self._servers)
+
+    @property
+    def image_attention(self) -> str:
+        """``bidirectional`` or ``causal``: what image tokens of these engines see.
+
+        Raises:
+            RolloutError: The servers are not alike.
+        """
+        found = {server.url: str(server.facts["image_attention"]) for server in self._servers}
+        if len(set(found.values())) > 1:
+            raise RolloutError(f"image tokens attend differently on the rollout servers: {found}; use like machines")
+        return next(iter(found.values()))
+
+    @property
+    def lora_dtype(self) -> str:
+        """See ``GroupEngine.lora_dtype``; float32 where servers are not alike, and each casts by itself."""
+        dtypes = {str(server.facts["lora_dtype"]) for server in self._servers}
+        return dtypes.pop() if len(dtypes) == 1 else "float32"
+
+    def load(self, adapter: Adapter) -> None:
+        """See ``GroupEngine.load``. Rank 0 sends the adapter to every server while the other ranks wait.
+
+        A server that is away gets it when it comes back, from the rank that finds it there.
+
+        Raises:
+            RolloutError: A server refuses the adapter, or none answers in time; on every rank.
+        """
+        upload = Upload.of(adapter)
+        self._adapters[adapter.name] = upload
+        try:
+            self._on_main(lambda: self._send(upload))
+        except Exception:
+            del self._adapters[adapter.name]
+            raise
+
+    def unload(self, name: str) -> None:
+        """See ``GroupEngine.unload``."""
+        upload = self._adapters.pop(name)
+        for server in self._servers:
+            self._try(server, lambda server: server.unload(upload))
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None
+    ) -> list[GroupOutput]:
+        """See ``GroupEngine.generate``.
+
+        Raises:
+            RolloutError: A server refuses a request, used another prompt than the trainer, or none answers in time.
+        """
+        if not prompts:
+            return []
+        self._check_lengths(prompts, sampling)
+        upload = None if adapter is None else self._adapters[adapter]
+        images = DataUrls()
+        # As if one process dealt the prompts of all ranks: the ranks together give every server its share.
+        self._turn = itertools.count(self._rank * len(prompts))
+        stop = threading.Event()
+
+        def complete(prompt: Prompt) -> GroupOutput:
+            body = chat_request(prompt, sampling, images=images, suppressed_token_ids=self._suppressed)
+            return self._persist(lambda server: server.complete(prompt, body, upload, sampling), stop)
+
+        with ThreadPoolExecutor(max_workers=min(self._max_concurrent, len(prompts))) as pool:
+            futures = [pool.submit(complete, prompt) for prompt in prompts]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                for future in futures:
+                    if future.done():
+                        future.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            return [future.result() for future in futures]
+
+    def close(self) -> None:
+        """Take this run's adapters off the servers that answer; servers that others started keep running."""
+        for upload in self._adapters.values():
+            for server in self._servers:
+                if server.down_since is None:
+                    with suppress(UnavailableError, RolloutError):
+                        server.unload(upload)
+        self._adapters.clear()
+        self._http.close()
+        if self._on_close is not None:
+            self._on_close()
+
+    def _on_main(self, task: Callable[[], None]) -> None:
+        """Do something on rank 0 while the others wait; if it fails, it fails on all of them."""
+        tell = self._from_main or (lambda text: text)
+        try:
+            if self._rank == 0:
+                task()
+        except Exception as error:
+            tell(str(error) or type(error).__name__)  # first, so that no rank waits for one that has stopped
+            raise
+        failure = tell("")
+        if failure:
+            raise RolloutError(f"the main process could not load the adapter: {failure}")
+
+    def _send(self, upload: Upload) -> None:
+        with ThreadPoolExecutor(max_workers=len(self._servers)) as pool:
+            reached = list(pool.map(lambda server: self._try(server, lambda s: s.load(upload)), self._servers))
+        if not any(reached):
+            self._persist(lambda server: server.load(upload), threading.Event())
+
+    def _await_start(self, server: Server, say: Callable[[str], None]) -> None:
+        started = told = time.monotonic()
+        while True:
+            try:
+                server.check(self._expected)
+                return
+            except UnavailableError as error:
+                now = time.monotonic()
+                if now - started > self._timeout:
+                    raise RolloutError(
+                        f"rollout server {server.url} is not there after rollout.server_timeout={self._timeout:g} s "
+                        f"({error}); {HOW_TO_START}, or correct rollout.servers"
+                    ) from None
+                if now - told > _PROGRESS_EVERY_S:
+                    told = now
+                    say(f"waiting for rollout server {server.url}, {now - started:.0f} s: {error}")
+                time.sleep(min(_FIRST_PAUSE_S, self._timeout))
+
+    def _check_lengths(self, prompts: Sequence[Prompt], sampling: SamplingConfig) -> None:
+        # vLLM would shorten the completion without a word.
+        longest = max(len(prompt.token_ids) for prompt in prompts)
+        if longest + sampling.max_tokens > self.max_model_len:
+            raise RolloutError(
+                f"a prompt of {longest} tokens and a completion of up to {sampling.max_tokens} exceed the servers' "
+                f"context of {self.max_model_len}; raise rollout.engine.max_model_len there, or lower "
+                "model.processor_kwargs.max_pixels or the completion length"
+            )
+
+    def _try(self, server: Server, task: Callable[[Server], object]) -> bool:
+        """One attempt on one server that is not known to be down; whether it answered."""
+        if server.down_since is not None:
+            return False
+        started = time.monotonic()
+        try:
+            task(server)
+        except UnavailableError as error:
+            self._went_down(server, error, started)
+            return False
+        return True
+
+    def _persist(self, task: Callable[[Server], Result], stop: threading.Event) -> Result:
+        """Run a task on whichever server answers, until none has answered anything for ``timeout`` seconds."""
+        failing_since: float | None = None
+        num_forgotten = 0
+        while not stop.is_set():
+            started = time.monotonic()
+            server = self._next_server(started)
+            if server is not None:
+                try:
+                    if server.down_since is not None:
+                        self._restore(server, started)
+                    result = task(server)
+                except UnavailableError as error:
+                    self._went_down(server, error, started)
+                except ForgottenError as error:
+                    num_forgotten += 1
+                    if num_forgotten > 3:
+                        raise RolloutError(f"rollout server {server.url}: {error}") from None
+                    try:
+                        self._restore(server, started)
+                    except UnavailableError as unavailable:
+                        self._went_down(server, unavailable, started)
+                    continue
+                else:
+                    self._answered(server, started)
+                    return result
+            now = time.monotonic()
+            failing_since = failing_since or now
+            if now - max(failing_since, self._answered_at) > self._timeout:
+                raise RolloutError(self._outage())
+            if self._next_server(now) is None:
+                stop.wait(max(0.05, min(server.retry_at for server in self._servers) - now))
+        raise RolloutError("stopped: another request of the same rollout failed")
+
+    def _next_server(self, now: float) -> Server | None:
+        """Round robin over servers that are up or due for another attempt."""
+        usable = [server for server in self._servers if server.down_since is None or server.retry_at <= now]
+        return usable[next(self._turn) % len(usable)] if usable else None
+
+    def _restore(self, server: Server, attempted: float) -> None:
+        """Bring a server that may have restarted back into use: the same engine, with this run's adapters."""
+        with server.restoring:
+            if server.checked_at > attempted:  # another request has just done it
+                return
+            server.check(self._expected)
+            for upload in list(self._adapters.values()):
+                server.load(upload)
+            server.checked_at = time.monotonic()
+
+    def _went_down(self, server: Server, error: Exception, attempted: float) -> None:
+        with server.state:
+            if attempted < server.failed_at:  # in flight together with a request that was counted: one outage
+                return
+            server.failed_at = time.monotonic()
+            server.retry_at = server.failed_at + min(_FIRST_PAUSE_S * 2**server.num_failures, _LONGEST_PAUSE_S)
+            server.num_failures += 1
+            server.last_error = str(error)
+            if server.down_since is None:
+                server.down_since = server.failed_at
+                logger.warning("rollout server %s: %s; trying again for up to %g s", server.url, error, self._timeout)
+
+    def _answered(self, server: Server, attempted: float) -> None:
+        with server.state:
+            if attempted < server.failed_at:  # sent before the failure: says nothing about now
+                return
+            self._answered_at = time.monotonic()
+            if server.down_since is not None:
+                logger.warning(
+                    "rollout server %s is back after %.0f s", server.url, time.monotonic() - server.down_since
+                )
+            server.down_since = None
+            server.num_failures = 0
+
+    def _outage(self) -> str:
+        errors = "; ".join(f"{server.url}: {server.last_error}" for server in self._servers if server.last_error)
+        return (
+            f"no rollout server answered for rollout.server_timeout={self._timeout:g} s ({errors}); restart it "
+            "(grpo-mmpc serve RECIPE) and continue the run with --resume"
+        )
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,1 @@
+"""Leaf modules that know nothing of the toolkit's own records."""

@@ -1,0 +1,25 @@
+"""Repairs imports in vLLM's child processes; on their PYTHONPATH only where ``cpu_compat.for_children`` put it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+
+def _run_shadowed_sitecustomize() -> None:
+    """This file hides any other ``sitecustomize`` of the environment: run the next one on the path."""
+    here = Path(__file__).parent
+    for folder in sys.path:
+        file = Path(folder) / "sitecustomize.py"
+        if Path(folder) != here and file.is_file():
+            spec = importlib.util.spec_from_file_location("sitecustomize", file)
+            if spec is not None and spec.loader is not None:
+                spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            return
+
+
+_run_shadowed_sitecustomize()
+# Other children (multiprocessing's resource tracker, compilers) need no torch.
+if any("vllm" in argument or "spawn_main" in argument for argument in sys.orig_argv):
+    from grpo_mmpc.utils.cpu_compat import ensure_importable
+
+    ensure_importable()

@@ -1,0 +1,97 @@
+"""What ran: versions, hardware, revision, data. Written when a run starts, completed when it ends."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.utils.files import write_whole
+
+PACKAGES = (
+    "grpo-mmpc",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "bert-score",
+    "nltk",
+    "vllm",
+    "deepspeed",
+)
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what decides results, hardware, and the revision of the code."""
+    import torch
+
+    hardware: dict[str, Any] = {
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+    if torch.cuda.is_available():
+        hardware["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "versions": {"python": platform.python_version()} | {name: v for name in PACKAGES if (v := _version(name))},
+        "hardware": hardware,
+        "git_revision": _git_revision(),
+    }
+
+
+def write_manifest(path: Path, content: dict[str, Any]) -> None:
+    """Write the manifest, replacing the file in one step."""
+    write_whole(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def command_line() -> str:
+    """The command that started this process, as a person would type it again."""
+    import shlex
+
+    program = Path(sys.argv[0]).name
+    shown = "python -m grpo_mmpc" if program == "__main__.py" else program
+    return " ".join([shown, *map(shlex.quote, sys.argv[1:])])
+
+
+def now() -> str:
+    """UTC time, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _git_revision() -> str | None:
+    """Commit of the checkout this package runs from, with ``-dirty`` if it has changes; None outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,35 @@
+"""``recipes/preview/nano.yaml``: what the documentation's preview looks at."""
+
+import shlex
+from pathlib import Path
+
+import yaml
+
+from grpo_mmpc.cli import build_parser
+from grpo_mmpc.rewards import registered_rewards
+
+ROOT = Path(__file__).parents[3]
+RECIPE = ROOT / "recipes/preview/nano.yaml"
+
+
+def mix(path: Path) -> dict[str, dict]:
+    return {spec["name"]: spec for spec in yaml.safe_load(path.read_text("utf-8"))["rewards"]["mix"]}
+
+
+def test_it_names_every_installed_reward_once():
+    assert sorted(mix(RECIPE)) == sorted(registered_rewards())
+
+
+def test_it_weighs_and_builds_them_as_the_nano_recipe_does():
+    shown, trained = mix(RECIPE), mix(ROOT / "recipes/nano.yaml")
+    assert {name: spec["weight"] for name, spec in shown.items() if spec["weight"]} == {
+        name: spec["weight"] for name, spec in trained.items() if spec["weight"]
+    }
+    for name, spec in trained.items():
+        assert shown[name].get("kwargs") == spec.get("kwargs"), name
+
+
+def test_the_command_of_its_header_parses_and_names_this_file():
+    (line,) = [line for line in RECIPE.read_text("utf-8").splitlines() if "grpo-mmpc" in line]
+    arguments = build_parser().parse_args(shlex.split(line.lstrip("# "))[1:])
+    assert arguments.mix == [str(RECIPE.relative_to(ROOT))]

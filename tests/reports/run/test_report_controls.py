@@ -1,0 +1,109 @@
+"""Controls on the page: what the policy must beat, and whether it looks at the picture."""
+
+import pytest
+
+from grpo_mmpc.evaluation.records import Cell, Comparison, TaskComparison
+from grpo_mmpc.reports.run.controls import ControlsView, controls_view
+
+TASK = "image_to_text"
+
+
+def cell(policy: float | None, control: float | None, verdict: str) -> Cell:
+    scored = policy is not None and control is not None
+    return Cell(
+        before=policy,
+        after=control,
+        delta=control - policy if policy is not None and control is not None else None,
+        interval=(-0.1, 0.1) if scored else None,
+        corrected=None,
+        p=0.01,
+        p_holm=0.01,
+        effect_size=None,
+        n=40,
+        n_scored=40 if scored else 0,
+        was_reward=False,
+        higher_is_better=True,
+        verdict=verdict,
+    )
+
+
+def task(metrics: dict[str, Cell]) -> TaskComparison:
+    return TaskComparison(
+        task=TASK, n=40, before_only=0, after_only=0, held_back=0, families={}, metrics=metrics, macro={}, categories={}
+    )
+
+
+def view(controls: dict[str, dict[str, Cell]]) -> ControlsView | None:
+    judged = task({"bleu": cell(0.1, 0.5, "better"), "attribute_recall_color": cell(0.1, 0.5, "better")})
+    comparison = Comparison(
+        before="base",
+        after="final",
+        before_folder="",
+        after_folder="",
+        confidence=0.95,
+        resamples=100,
+        tasks=[judged],
+        controls={name: [task(metrics)] for name, metrics in controls.items()},
+        best={},
+    )
+    return controls_view(judged, comparison, lead="bleu")
+
+
+def test_every_control_is_a_column_with_its_value_and_a_mark_seen_from_the_policy() -> None:
+    found = view(
+        {
+            "blank_image": {"bleu": cell(0.5, 0.1, "worse")},
+            "nearest_title": {"bleu": cell(0.5, 0.7, "better")},
+            "other_title": {"bleu": cell(0.5, 0.49, "no evidence")},
+            "category_title": {"bleu": cell(None, None, "unscored")},
+        }
+    )
+    assert found is not None
+    assert found.columns == [
+        "policy, blank picture",
+        "nearest picture's title",
+        "another item's title",
+        "category title",
+    ]
+    [row] = found.rows  # attribute kinds have a section of their own
+    assert (row.name, row.before, row.after) == ("BLEU", "0.100", "0.500")
+    assert [(c.value, c.mark, c.tone) for c in row.cells[:3]] == [
+        ("0.100", "▼", "better"),
+        ("0.700", "▲", "worse"),
+        ("0.490", "·", "unclear"),
+    ]
+    assert row.cells[3].mark == ""
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [("worse", "it looks at the picture"), ("no evidence", "no evidence that it looks at the picture")],
+)
+def test_a_policy_that_is_as_good_without_the_picture_is_said_not_to_look(verdict: str, said: str) -> None:
+    found = view({"blank_image": {"bleu": cell(0.5, 0.4, verdict)}})
+    assert found is not None
+    [sentence] = found.sentences
+    assert said in sentence
+    assert "BLEU is 0.400 instead of 0.500" in sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict", "said"),
+    [
+        (0.3, "worse", "the policy, at 0.500, is better"),
+        (0.6, "better", "does not need the policy yet"),
+        (0.5, "no evidence", "no evidence of a difference"),
+    ],
+)
+def test_the_strongest_answer_without_a_policy_is_named(value: float, verdict: str, said: str) -> None:
+    found = view(
+        {"nearest_title": {"bleu": cell(0.5, value, verdict)}, "other_title": {"bleu": cell(0.5, 0.1, "worse")}}
+    )
+    assert found is not None
+    [sentence] = found.sentences
+    assert "nearest picture's title" in sentence
+    assert said in sentence
+
+
+def test_without_controls_there_is_no_section() -> None:
+    assert view({}) is None

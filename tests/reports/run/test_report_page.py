@@ -1,0 +1,293 @@
+"""The page: self-contained, escaped, honest about what is missing, the same for the same run."""
+
+import json
+import re
+import runpy
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.reports.run import build_report
+from grpo_mmpc.reports.run.run_files import read_run
+
+FAKE = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))
+build_run: Callable[..., Path] = FAKE["build_run"]
+TEMPLATE = resources.files("grpo_mmpc.reports.run").joinpath("page.html").read_text("utf-8")
+OWN_TAGS = {*re.findall(r"<([a-z][a-z0-9]*)", TEMPLATE), "svg", "line", "circle", "polyline", "text"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and visible text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.html = path.read_text("utf-8")
+        self.feed(self.html)
+        self.text = re.sub(r"\s+", " ", " ".join(self.texts))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_run(tmp_path_factory.mktemp("page") / "run", items_per_category=8, resamples=300)
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    return Page(build_report(run))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For what does not depend on the size of the run."""
+    folder = tmp_path_factory.mktemp("small") / "run"
+    return build_run(
+        folder,
+        categories=["Toys", "Office"],
+        items_per_category=8,
+        tasks=["image_to_text"],
+        checkpoints=["base", "final"],
+        steps=10,
+        images=False,
+        resamples=100,
+    )
+
+
+@pytest.fixture(scope="module")
+def odd_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(build_report(FAKE["odd_run"](tmp_path_factory.mktemp("odd") / "run")))
+
+
+def copy_without(run: Path, target: Path, *names: str) -> Path:
+    shutil.copytree(run, target)
+    for name in names:
+        path = target / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return target
+
+
+def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
+    assert sources
+    assert all(value.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for value in sources)
+    style = page.html[page.html.index("<style>") : page.html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_no_script_may_run_even_if_something_slipped_through(page: Page) -> None:
+    policies = [value for tag, name, value in page.attributes if tag == "meta" and name == "content"]
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policies
+
+
+def test_text_of_models_catalogues_and_config_is_escaped(odd_page: Page) -> None:
+    # The run holds <script> in titles and config, "><img onerror> in completions, <b> in a category name.
+    assert set(odd_page.tags) <= OWN_TAGS
+    assert not [name for _, name, _ in odd_page.attributes if name.startswith("on")]
+    for visible in (
+        "<script>alert('title')</script>",
+        '"><img src=x onerror=alert(',
+        '<b>Bold</b> & "quoted" category\'',
+        '<script>alert("config")</script>',
+    ):
+        assert visible in odd_page.text
+
+
+def test_headline_says_what_happened_to_every_task_in_words(page: Page) -> None:
+    number = r"\d\.\d{3}"
+    for label in ("BLEU", "CLIP image to image"):
+        sentence = rf"{label} rose from {number} to {number} \(\+{number}, 95% interval \+{number} to \+{number}, corrected p [<\d.]+, 72 items\)\."
+        assert re.search(sentence, page.text)
+
+
+def test_an_attribute_that_fell_is_warned_about(page: Page) -> None:
+    # The fake policy forgets the material.
+    assert "Watch out: this got worse" in page.text
+    assert re.search(r"Recall of the material got worse: it fell from 0\.\d+ to 0\.\d+", page.text)
+
+
+def test_every_part_is_there(page: Page) -> None:
+    ids = {value for tag, name, value in page.attributes if tag == "section" and name == "id"}
+    assert ids == {"result", "numbers", "attributes", "categories", "gallery", "curves", "run", "method"}
+    assert "grpo-mmpc train recipes/nano.yaml recipes/mixes/bleu_bertscore.yaml run_dir=runs/fake" in page.text
+    assert "9b2e61f0c7d85a34" in page.text  # data fingerprint
+    assert "learning_rate: 0.0015" in page.text  # config.yaml, word for word
+    assert "Rows quarantined 3" in page.text
+    assert "monitor, not trained on" in page.text  # the reward with weight 0
+
+
+def test_metrics_that_were_trained_on_are_marked_and_stand_apart(page: Page) -> None:
+    table = page.html[page.html.index('<table class="numbers">') : page.html.index("</table>")]
+    trained, untrained = table.split("Not trained on")
+    assert re.findall(r"<bdi>([^<]+)</bdi><span class=\"star\"", trained) == [
+        *("BLEU", "Corpus BLEU", "BERTScore F1", "Parse rate")
+    ]
+    assert "star" not in untrained
+
+
+def test_key_numbers_carry_corrected_p_values_and_effect_sizes(page: Page) -> None:
+    table = page.html[page.html.index('<table class="numbers">') : page.html.index("</table>")]
+    head, rows = table.split("</thead>")
+    assert re.search(r">p</th>.*>Effect</th>.*>Verdict</th>", head)
+    # BLEU of the fake run: of 72 items nearly all are better, so that no flip is as far, in a family of 18.
+    bleu = rows[rows.index("<bdi>BLEU</bdi>") : rows.index("<bdi>Corpus BLEU</bdi>")]
+    p, effect = re.findall(r'<td class="num extra">([^<]+)</td>', bleu)
+    assert (p, effect[:3]) == ("0.001", "+1.")
+
+
+def test_the_gallery_shows_at_most_24_items(page: Page) -> None:
+    assert page.html.count('<article class="card') == 24
+    for title in ("Improved most", "In the middle", "Got worst"):
+        assert title in page.text
+
+
+def test_the_page_is_small(page: Page) -> None:
+    assert len(page.html.encode()) < 3_000_000
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path, page: Page, tmp_path: Path) -> None:
+    assert build_report(run, out=tmp_path / "again" / "page.html").read_text("utf-8") == page.html
+
+
+def test_right_to_left_text_is_isolated(odd_page: Page) -> None:
+    assert "حقيبة" in odd_page.text
+    directions = [value for tag, name, value in odd_page.attributes if tag == "dd" and name == "dir"]
+    assert directions
+    assert set(directions) == {"auto"}
+
+
+def test_long_texts_are_cut_and_say_by_how_much(odd_page: Page) -> None:
+    # 5,000 x: 240 are shown.
+    assert "… 4,760 more characters" in odd_page.text
+    assert "x" * 241 not in odd_page.text
+
+
+def test_a_metric_that_was_never_scored_is_named_not_zero(odd_page: Page) -> None:
+    assert "Not scored: BERTScore F1." in odd_page.text
+
+
+def test_a_category_with_one_item_has_no_interval_and_no_verdict(odd_page: Page) -> None:
+    assert "1 category has too few items to tell" in odd_page.text
+    row = odd_page.html[odd_page.html.index("<bdi>Lonely</bdi>") :]
+    assert 'aria-label="too few items"' in row[: row.index("</div>")]
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("config.yaml", "config.yaml is missing: the configuration is unknown."),
+        ("manifest.json", "manifest.json is missing: command, versions and hardware are unknown."),
+        ("metrics.jsonl", "metrics.jsonl is missing: there are no training curves."),
+        ("comparison.json", "comparison.json is missing: nothing is compared."),
+        ("evaluations", "No evaluation of cqbench was found under evaluations/."),
+        ("evaluations/base/cqbench/samples.parquet", "The gallery of image to text is empty"),
+    ],
+)
+def test_a_missing_file_is_said_and_the_rest_is_shown(small: Path, tmp_path: Path, name: str, note: str) -> None:
+    page = Page(build_report(copy_without(small, tmp_path / "run", name)))
+    assert note in page.text
+    assert ("BLEU rose" in page.text) == (name != "comparison.json")
+    assert ("While training" in page.text) == (name != "metrics.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "note"),
+    [
+        ("comparison.json", "{", "comparison.json is not valid JSON"),
+        ("comparison.json", '{"before": "base"}', "comparison.json is not a comparison"),
+        ("comparison.json", "[]", "comparison.json holds a list, expected an object"),
+        ("manifest.json", "null", "manifest.json holds a NoneType"),
+        ("config.yaml", "a: [", "config.yaml is not valid YAML"),
+        ("metrics.jsonl", '{"step": 1, "reward": 0.5}\n{"step": 2, "rew', "1 line could not be read and was left out"),
+        ("evaluations/final/cqbench/samples.parquet", "PAR1", "the samples cannot be read"),
+        ("evaluations/base/cqbench/summary.json", "", "the evaluation of base is left out of the curves"),
+    ],
+)
+def test_a_broken_file_is_said_and_the_rest_is_shown(
+    small: Path, tmp_path: Path, name: str, content: str, note: str
+) -> None:
+    broken = copy_without(small, tmp_path / "run")
+    (broken / name).write_text(content)
+    page = Page(build_report(broken))
+    assert note in page.text
+    assert "What exactly ran" in page.text
+
+
+def test_an_interrupted_run_says_that_there_is_no_result(tmp_path: Path) -> None:
+    page = Page(build_report(FAKE["VARIANTS"]["interrupted"](tmp_path / "run")))
+    assert "No result yet" in page.text
+    assert "The run has not finished" in page.text
+    assert "Learning curves" in page.text
+
+
+def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
+    assert "No result yet" in Page(build_report(tmp_path)).text
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="is not a folder; expected a run folder"):
+        build_report(tmp_path / "nowhere")
+
+
+def test_a_comparison_that_is_older_than_the_last_evaluation_is_said(small: Path, tmp_path: Path) -> None:
+    stale = copy_without(small, tmp_path / "run")
+    comparison = json.loads((stale / "comparison.json").read_text())
+    (stale / "comparison.json").write_text(json.dumps(comparison | {"after": "checkpoint-5"}))
+    assert "The comparison ends at checkpoint-5, but final has been evaluated since" in Page(build_report(stale)).text
+
+
+def test_failures_recorded_in_the_manifest_are_shown(small: Path, tmp_path: Path) -> None:
+    failed = copy_without(small, tmp_path / "run")
+    manifest = json.loads((failed / "manifest.json").read_text())
+    manifest |= {"evaluation_failures": ["checkpoint-20: OSError: disk full"], "reward_errors": {"bertscore": 3}}
+    (failed / "manifest.json").write_text(json.dumps(manifest))
+    page = Page(build_report(failed))
+    assert "An evaluation failed: checkpoint-20: OSError: disk full" in page.text
+    assert "The reward bertscore failed 3 times" in page.text
+
+
+def test_one_task_and_no_images_are_fine(tmp_path: Path) -> None:
+    run = build_run(
+        tmp_path / "run",
+        tasks=["image_to_text"],
+        images=False,
+        categories=["Toys"],
+        items_per_category=30,
+        resamples=200,
+    )
+    page = Page(build_report(run))
+    assert "img" not in page.tags
+    assert page.html.count("no picture") == 24
+    # One category: nothing to compare across.
+    assert "By category" not in page.text
+    assert "Text to image" not in page.text
+
+
+def test_a_reward_of_a_file_is_found_under_the_name_it_is_logged_by(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("rewards: {mix: [{name: 'my/own.py:brand', weight: 0.25}]}")
+    rows = [{"step": step, "rewards/brand/mean": 0.1 * step} for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    page = Page(build_report(tmp_path))
+    assert "trained on brand 0.25" in page.text
+    assert "brand reward, weight 0.25" in page.text
+
+
+def test_steps_logged_twice_by_a_resumed_run_count_once(tmp_path: Path) -> None:
+    lines = [{"step": 1, "reward": 0.1}, {"step": 2, "reward": 0.2}, {"step": 2, "reward": 0.9}, {"note": "no step"}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [row["reward"] for row in read_run(tmp_path).steps] == [0.1, 0.9]
