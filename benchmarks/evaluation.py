@@ -3,15 +3,19 @@
     python benchmarks/evaluation.py            # 9,000 title pairs, 1,000 picture pairs; about 15 minutes on two cores
     python benchmarks/evaluation.py --quick    # a minute
 
-``paper_text``: all text metrics of paper mode against what a script does that takes one pair after the other (a TF-IDF fitted on
-the two titles, ``bert_score.score`` called with one pair, sacrebleu on one pair). ``bert_score.score`` loads its model in
-every call; the figure ``paper_text_ratio_loaded_once`` is the ratio against a ``BERTScorer`` that is kept. ``corrected_text``: the text
-metrics of corrected mode against nltk, sacrebleu, rouge-score, scikit-learn, a kept ``BERTScorer`` and the sentence encoder called
-pair by pair. ``image``: PSNR, SSIM, MSE and both CLIP cosines against torchmetrics, scikit-image and CLIP called per pair.
-Both sides use the same models (MiniLM, the nano CLIP) and threads. A repeat runs ours on all pairs with fresh caches, then the
-per-pair side on a share of ``--baseline-pairs``, whose time is scaled to all pairs. ``statistics_seconds``: a whole comparison of two
-evaluations of 9,000 items x 12 metrics x 9 categories, 10,000 resamples and permutations, in a fresh process;
-``statistics_rss_mb``: the memory that it adds there; ``statistics_rss_growth_mb``: how much more ten times the items add.
+``paper_text``: all text metrics of paper mode against what a script does that takes one pair after
+the other (a TF-IDF fitted on the two titles, ``bert_score.score`` called with one pair, sacrebleu
+on one pair). ``bert_score.score`` loads its model in every call; the figure
+``paper_text_ratio_loaded_once`` is the ratio against a ``BERTScorer`` that is kept.
+``corrected_text``: the text metrics of corrected mode against nltk, sacrebleu, rouge-score,
+scikit-learn, a kept ``BERTScorer`` and the sentence encoder called pair by pair. ``image``: PSNR,
+SSIM, MSE and both CLIP cosines against torchmetrics, scikit-image and CLIP called per pair. Both
+sides use the same models (MiniLM, the nano CLIP) and threads. A repeat runs ours on all pairs with
+fresh caches, then the per-pair side on a share of ``--baseline-pairs``, whose time is scaled to all
+pairs. ``statistics_seconds``: a whole comparison of two evaluations of 9,000 items x 12 metrics x 9
+categories, 10,000 resamples and permutations, in a fresh process;
+``statistics_rss_mb``: the memory that it adds there; ``statistics_rss_growth_mb``: how much more
+ten times the items add.
 """
 
 # ruff: noqa: E402  torchvision's operators must be declared before Transformers is imported

@@ -4,13 +4,15 @@
     python benchmarks/grpo_step.py --quick            # under a minute, noisier
     python benchmarks/grpo_step.py --model qwen2_5_vl_3b        # needs a CUDA device: one real-size step, no weights needed
 
-The plain script is what one writes with TRL alone: a ``GRPOTrainer``, a data set with an image column, and one reward
-function per idea that goes through the completions one by one (nltk's sentence BLEU, one ``BERTScorer``, one CLIP).
-Both sides run in blocks of a few steps that alternate within this process. A step's time is the time between the ends of
-two steps, so it holds data, sampling, rewards, update and logging; the first step of a block only warms up. Every
-repeat has a seed of its own: a prompt seen before would let caches shine that real training cannot use.
+The plain script is what one writes with TRL alone: a ``GRPOTrainer``, a data set with an image
+column, and one reward function per idea that goes through the completions one by one (nltk's
+sentence BLEU, one ``BERTScorer``, one CLIP). Both sides run in blocks of a few steps that alternate
+within this process. A step's time is the time between the ends of two steps, so it holds data,
+sampling, rewards, update and logging; the first step of a block only warms up. Every repeat has a
+seed of its own: a prompt seen before would let caches shine that real training cannot use.
 
-``full_mix_vllm`` is the full mix with our rollouts from vLLM in the same process; it needs vLLM and is left out without.
+``full_mix_vllm`` is the full mix with our rollouts from vLLM in the same process; it needs vLLM and
+is left out without.
 
 The last line is one JSON object; ``ratio`` is plain time over ours.
 """
@@ -29,7 +31,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Python puts a script's folder first on the path, where benchmarks/rewards.py would hide the package of rewards.
+# Python puts a script's folder first on the path, where benchmarks/rewards.py would hide the
+# package of rewards.
 sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 from grpo_mmpc.utils.cpu_compat import ensure_importable  # noqa: E402
@@ -72,7 +75,8 @@ TOLERANCE = 1e-4
 RECIPES = {"qwen2_5_vl": "qwen2_5_vl_3b", "gemma3": "gemma3_4b"}
 """Model type -> the recipe of a real-size step."""
 IMAGES = {
-    # 256 image tokens for every picture: a photo of 448 x 448 pixels, and what Gemma-3 makes of any.
+    # 256 image tokens for every picture: a photo of 448 x 448 pixels, and what Gemma-3 makes of
+    # any.
     "qwen2_5_vl": {"min_pixels": 200704, "max_pixels": 200704},
     "gemma3": {"size": {"height": 896, "width": 896}, "image_seq_length": 256},
 }
@@ -174,7 +178,8 @@ PLAIN = {"bleu": bleu, "bertscore": bertscore, "clip_similarity": clip_similarit
 def plain_dataset(config: RunConfig, arguments: Any, data: RunData) -> Any:
     """One row per training item: the prompt, its image (decoded when a batch asks for it), the reference.
 
-    Rows stand in the order in which our sampler draws them, so that both sides get the same prompts.
+    Rows stand in the order in which our sampler draws them, so that both sides get the same
+    prompts.
     """
     from datasets import Dataset, Image
 
@@ -411,8 +416,9 @@ def random_model(fields: dict[str, Any], processor: Any, *, dtype: torch.dtype, 
 def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
     """Time, tokens and memory of our step on a randomly initialised model of a real configuration.
 
-    The tokenizer is the nano one, so nearly every sampled token lies outside it and completions run to their limit: the
-    longest, and always the same, amount of work. Every completion is malformed, so encoders are not part of this time.
+    The tokenizer is the nano one, so nearly every sampled token lies outside it and completions run
+    to their limit: the longest, and always the same, amount of work. Every completion is malformed,
+    so encoders are not part of this time.
     """
     from transformers import PrinterCallback
 

@@ -3,21 +3,26 @@
     python benchmarks/recbench.py            # both sizes; about ten minutes
     python benchmarks/recbench.py --quick    # smaller sizes; within a minute
 
-Sizes: small is 1,000 users x 3,000 items x 8,000 interactions, medium 20,000 x 12,000 x 200,000, with text features of 384 and image
-features of 768 numbers; users take items that are close to a taste and popular, and features show what an item is.
+Sizes: small is 1,000 users x 3,000 items x 8,000 interactions, medium 20,000 x 12,000 x 200,000,
+with text features of 384 and image features of 768 numbers; users take items that are close to a
+taste and popular, and features show what an item is.
 
-``NAME_SIZE`` is the seconds of one training epoch and one full-sort evaluation (16 metrics of one split part), the unit that
-training with early stopping repeats; ``NAME_SIZE_epoch_seconds`` and ``NAME_SIZE_eval_seconds`` are its parts, with ``_baseline`` those of
-the other side. What is prepared once (graphs, indices of seen items) is in ``NAME_SIZE_build_seconds``. The straightforward side has the
-same parameters, optimiser, batches and loss, computed the obvious way: all items projected and all nodes propagated in every
-batch, a dense neighbour graph, negatives drawn pair by pair, every user ranked in a Python loop. It does only a share of an epoch
-and of the users at medium size (``--baseline-batches``, ``--baseline-users``), and its time is scaled. The sides alternate; figures are
-medians. Evaluation is faster the worse the model is, since hopeless users are left early; models here are warmed up for
-``--warm-up`` epochs, and ``NAME_SIZE_ranked_share`` says how many targets are among the first 50 then.
+``NAME_SIZE`` is the seconds of one training epoch and one full-sort evaluation (16 metrics of one
+split part), the unit that training with early stopping repeats; ``NAME_SIZE_epoch_seconds`` and
+``NAME_SIZE_eval_seconds`` are its parts, with ``_baseline`` those of the other side. What is
+prepared once (graphs, indices of seen items) is in ``NAME_SIZE_build_seconds``. The straightforward
+side has the same parameters, optimiser, batches and loss, computed the obvious way: all items
+projected and all nodes propagated in every batch, a dense neighbour graph, negatives drawn pair by
+pair, every user ranked in a Python loop. It does only a share of an epoch and of the users at
+medium size (``--baseline-batches``, ``--baseline-users``), and its time is scaled. The sides
+alternate; figures are medians. Evaluation is faster the worse the model is, since hopeless users
+are left early; models here are warmed up for ``--warm-up`` epochs, and ``NAME_SIZE_ranked_share``
+says how many targets are among the first 50 then.
 
-Checks: both evaluators give the same metrics for the same embeddings. Both trainings, with equal hyper-parameters and as many epochs
-(25, BM3 60), reach the same test Recall@20, within 0.02 in the mean over ``--seeds`` (5) seeds of 1,000 users x 400 items x 14,000
-interactions (they draw other negatives and dropout, so they cannot be equal), and more than an untrained model by 0.02.
+Checks: both evaluators give the same metrics for the same embeddings. Both trainings, with equal
+hyper-parameters and as many epochs (25, BM3 60), reach the same test Recall@20, within 0.02 in the
+mean over ``--seeds`` (5) seeds of 1,000 users x 400 items x 14,000 interactions (they draw other
+negatives and dropout, so they cannot be equal), and more than an untrained model by 0.02.
 ``peak_rss_mb`` is of fresh processes, imports and data included.
 """
 

@@ -3,19 +3,21 @@
     python benchmarks/rewards.py            # about five minutes on two cores
     python benchmarks/rewards.py --quick    # under a minute, noisier
 
-The stream is what the nano policy really says before training: 64 prompts x 8 completions a step, sampled anew in each of 3
-epochs in which the same prompts come back, so it holds as many duplicates as the policy makes. Every repeat has prompts of its
-own and starts with nothing encoded; the disk cache is off. Both sides run in this process, on the same models (MiniLM, the
-nano CLIP) and threads, and take turns step by step.
+The stream is what the nano policy really says before training: 64 prompts x 8 completions a step,
+sampled anew in each of 3 epochs in which the same prompts come back, so it holds as many duplicates
+as the policy makes. Every repeat has prompts of its own and starts with nothing encoded; the disk
+cache is off. Both sides run in this process, on the same models (MiniLM, the nano CLIP) and
+threads, and take turns step by step.
 
-``per_sample``: the mix of recipes/nano.yaml with its monitors through ``RewardMix``, against functions that take one
-completion after the other (nltk, rouge-score, one ``BERTScorer``, one CLIP, the image opened each time). These score a share of
-each step, whose time is scaled to all of it.
-``batched_bert_score``: the bertscore reward alone against ``BERTScorer.score`` on the step's whole batch, the scorer kept.
-``disk_references``, ``disk_images``: encodings of the training items read from the disk cache of an earlier run, against
-encoding them again.
-``wait_share``: share of the step time that ``grpo-mmpc train recipes/nano.yaml`` spends waiting for rewards, from the
-``metrics.jsonl`` of a short run in a process of its own; the first step, in which encoders are loaded, is left out.
+``per_sample``: the mix of recipes/nano.yaml with its monitors through ``RewardMix``, against
+functions that take one completion after the other (nltk, rouge-score, one ``BERTScorer``, one CLIP,
+the image opened each time). These score a share of each step, whose time is scaled to all of it.
+``batched_bert_score``: the bertscore reward alone against ``BERTScorer.score`` on the step's whole
+batch, the scorer kept. ``disk_references``, ``disk_images``: encodings of the training items read
+from the disk cache of an earlier run, against encoding them again.
+``wait_share``: share of the step time that ``grpo-mmpc train recipes/nano.yaml`` spends waiting for
+rewards, from the ``metrics.jsonl`` of a short run in a process of its own; the first step, in which
+encoders are loaded, is left out.
 """
 
 import argparse
@@ -32,7 +34,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Python puts a script's folder first on the path, where this file would hide the package of rewards.
+# Python puts a script's folder first on the path, where this file would hide the package of
+# rewards.
 sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 from grpo_mmpc.utils.cpu_compat import ensure_importable  # noqa: E402
@@ -221,8 +224,9 @@ def against_bert_score(
 ) -> tuple[list[tuple[float, float]], float]:
     """Seconds of the bertscore reward and of bert-score's batches for each repeat's whole stream, and the largest difference.
 
-    bert-score lets padding take part in the matching where all similarities of a token are negative, so a pair's score can
-    depend on the pairs beside it; where the two differ, bert-score alone with the pair decides.
+    bert-score lets padding take part in the matching where all similarities of a token are
+    negative, so a pair's score can depend on the pairs beside it; where the two differ, bert-score
+    alone with the pair decides.
     """
     seconds, worst = [], 0.0
     bert_scorer().score(["a bag"], ["a red bag"])

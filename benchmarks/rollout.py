@@ -3,12 +3,13 @@
     python benchmarks/rollout.py                    # about six minutes on two cores
     python benchmarks/rollout.py --quick            # noisier, fewer syncs
 
-The policy is a randomly initialised Qwen2.5-VL of about 65M parameters whose prompts show pictures of 168 x 168 pixels
-(36 image tokens). Fifty token ids end a completion, so that lengths are mixed on every side, and most are far below the
-limit of 128. The three ways of generating alternate within this process, with one adapter and temperature 1; tokens per
-second count completion tokens. Two base models that
-differ in the vision tower only, and so have the same adapter, show what a sync depends on. ``sync_vs_full_weights`` is
-merging, writing and reading the full weights over a sync of ours, without the engine's own loading of those weights.
+The policy is a randomly initialised Qwen2.5-VL of about 65M parameters whose prompts show pictures
+of 168 x 168 pixels (36 image tokens). Fifty token ids end a completion, so that lengths are mixed
+on every side, and most are far below the limit of 128. The three ways of generating alternate
+within this process, with one adapter and temperature 1; tokens per second count completion tokens.
+Two base models that differ in the vision tower only, and so have the same adapter, show what a sync
+depends on. ``sync_vs_full_weights`` is merging, writing and reading the full weights over a sync of
+ours, without the engine's own loading of those weights.
 
 The last line is one JSON object; ``ratio`` is how many times better ours is.
 """

@@ -7,12 +7,12 @@ from typing import Any
 RewardFn = Callable[..., list[float | None]]
 """A batch reward function, called with keyword arguments only.
 
-It receives, for N well-formed completions of one batch, lists of length N: ``predictions`` (parsed text),
-``references`` (true text or None), ``completions`` (raw text), ``prompts``, ``tasks``, ``item_ids``,
-``categories``, ``image_paths`` (absolute path of the item's real image, or None), and every further catalogue
-column under its own name. It returns N values; None means "cannot be scored". NaN, infinity and exceptions are failures,
-handled by ``rewards.on_error``. A malformed completion never reaches it: it gets the function's ``worst_score`` attribute,
-0.0 if there is none.
+It receives, for N well-formed completions of one batch, lists of length N: ``predictions`` (parsed
+text), ``references`` (true text or None), ``completions`` (raw text), ``prompts``, ``tasks``,
+``item_ids``, ``categories``, ``image_paths`` (absolute path of the item's real image, or None), and
+every further catalogue column under its own name. It returns N values; None means "cannot be
+scored". NaN, infinity and exceptions are failures, handled by ``rewards.on_error``. A malformed
+completion never reaches it: it gets the function's ``worst_score`` attribute, 0.0 if there is none.
 """
 
 
@@ -31,7 +31,8 @@ class ProductRecord:
     image: str | None
     """Path of the product image relative to the catalogue folder, with forward slashes."""
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """Known facts by kind, for instance ``{"type": "backpack", "color": "red"}``; empty where unknown."""
+    """Known facts by kind, for instance ``{"type": "backpack", "color": "red"}``; empty where
+    unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,8 @@ class ParsedCompletion:
     prediction: str | None
     """The text under the task's key, stripped; None when the completion is malformed."""
     format: str
-    """``json`` (the whole completion is the object), ``embedded`` (fenced or inside other text), ``malformed``."""
+    """``json`` (the whole completion is the object), ``embedded`` (fenced or inside other text),
+    ``malformed``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +84,15 @@ class PromptRow:
     category: str
     task: str
     messages: list[dict[str, Any]]
-    """Chat messages; image content is a placeholder, the picture itself is ``prompt_image_path``."""
+    """Chat messages; image content is a placeholder, the picture itself is
+    ``prompt_image_path``."""
     prompt_image_path: str | None
     """Absolute path of the image shown to the policy, or None for a text-only prompt."""
     image_path: str | None
     """Absolute path of the item's real image (for scoring; never shown in text_to_image)."""
     reference: str | None
-    """The true title in image_to_text; None in text_to_image, whose reference is the image. Scoring only."""
+    """The true title in image_to_text; None in text_to_image, whose reference is the image. Scoring
+    only."""
     title: str
     """The item's title, whatever the task."""
     attributes: Mapping[str, str] = field(default_factory=dict)

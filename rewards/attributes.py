@@ -14,14 +14,15 @@ def attribute_f1() -> Reward:
     """F1 of the facts that the predicted and the true title state: brand, colours, sizes, pack counts, model numbers.
 
     Facts are found by rule and compared as normalised values ("16 Ounces" is "16 oz"); see
-    ``grpo_mmpc.metrics.extraction``. The brand counts where the catalogue knows it (``brand`` in the ``attributes``
-    column). A completion is unscored where neither title states a fact; a fact that only one of them states counts against
-    it.
+    ``grpo_mmpc.metrics.extraction``. The brand counts where the catalogue knows it (``brand`` in
+    the ``attributes`` column). A completion is unscored where neither title states a fact; a fact
+    that only one of them states counts against it.
 
     Range: [0, 1]. Needs: the true title. Cost: 10 ms for 64 completions.
 
-    Gamed by: a bare list of facts without a product ("red, large, pack of 2"); and by leaving out what is uncertain
-    where the title states little. The product type is no fact here: pair it with a reward of words or meaning.
+    Gamed by: a bare list of facts without a product ("red, large, pack of 2"); and by leaving out
+    what is uncertain where the title states little. The product type is no fact here: pair it with
+    a reward of words or meaning.
 
     Example:
         >>> attribute_f1()(predictions=["Red Mug, 12oz", "Mug"], references=["Blue Mug, 12 Ounces", "Cup"])

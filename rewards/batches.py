@@ -25,7 +25,8 @@ def score_pairs(function: Callable[[Sequence[str], Sequence[str]], Sequence[floa
     """A reward that compares each prediction with its reference; None without one.
 
     Args:
-        function: Scores of N distinct pairs, from their predictions and their references; not called without a pair.
+        function: Scores of N distinct pairs, from their predictions and their references; not
+            called without a pair.
     """
 
     def score(*, predictions: list[str], references: list[str | None], **_columns: list[Any]) -> list[float | None]:

@@ -17,14 +17,15 @@ from .declaration import Reward
 def chrf_idf() -> Reward:
     """chrF2 with character n-grams weighted by how few training titles contain them.
 
-    A stock phrase that all titles share ("Pack of", "Best Value") pays almost nothing; the letters that tell this product
-    from others pay most. See ``grpo_mmpc.metrics.chrf_idf``.
+    A stock phrase that all titles share ("Pack of", "Best Value") pays almost nothing; the letters
+    that tell this product from others pay most. See ``grpo_mmpc.metrics.chrf_idf``.
 
-    Range: [0, 1]. Needs: the true title, and the training titles to be fitted on (4 s for 10,000, and no more are read).
+    Range: [0, 1]. Needs: the true title, and the training titles to be fitted on (4 s for 10,000,
+        and no more are read).
     Cost: 23 ms for 64 completions.
 
-    Gamed by: over-long titles, since recall counts double, and listing many rare words in the hope of one hit, though each
-    miss weighs as much; what is rare is not always what is right.
+    Gamed by: over-long titles, since recall counts double, and listing many rare words in the hope
+    of one hit, though each miss weighs as much; what is rare is not always what is right.
     """
 
     def fitted_on(titles: Sequence[str]) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
@@ -40,13 +41,15 @@ def chrf_idf() -> Reward:
 def tfidf_cosine() -> Reward:
     """Cosine of TF-IDF vectors of words and word pairs, with frequencies of the training titles.
 
-    The function of the metric of the same name, ``grpo_mmpc.metrics.text.fit_tfidf``; the metric is fitted on the titles
-    that it is measured on.
+    The function of the metric of the same name, ``grpo_mmpc.metrics.text.fit_tfidf``; the metric is
+    fitted on the titles that it is measured on.
 
-    Range: [0, 1]. Needs: the true title, and the training titles to be fitted on. Cost: 3 ms for 64 completions.
+    Range: [0, 1]. Needs: the true title, and the training titles to be fitted on. Cost: 3 ms for 64
+        completions.
 
-    Gamed by: words that no training title uses, which are free; word salad; and repeating the rarest word that is sure to
-    be right. Digits and a-z only: a title in another script has no words and scores 0.
+    Gamed by: words that no training title uses, which are free; word salad; and repeating the
+    rarest word that is sure to be right. Digits and a-z only: a title in another script has no
+    words and scores 0.
     """
 
     def fitted_on(titles: Sequence[str]) -> Callable[[Sequence[str], Sequence[str]], list[float]]:

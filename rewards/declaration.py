@@ -9,15 +9,16 @@ from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import RewardFn
 
 NEEDS = ("reference", "image", "attributes", "renderer", "encoder", "corpus")
-"""What a reward may be unable to score without: the true title, the real image, the catalogue's known facts, a renderer,
-a neural encoder, and the reference titles of the training split."""
+"""What a reward may be unable to score without: the true title, the real image, the catalogue's
+known facts, a renderer, a neural encoder, and the reference titles of the training split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
     """A batch reward function with its declarations; call it like any ``RewardFn``.
 
-    A plain function with the same attributes does as well: rewards of your own need not import this class.
+    A plain function with the same attributes does as well: rewards of your own need not import this
+    class.
 
     Raises:
         RewardError: ``needs`` holds a word that is not in ``NEEDS``.
@@ -33,12 +34,14 @@ class Reward:
     needs: tuple[str, ...] = ()
     """Words of ``NEEDS``: what it cannot score without, besides the completion."""
     fit: Callable[[Sequence[str]], None] | None = None
-    """Called once before the first batch with the reference titles of the training split, the same on every rank. A reward
-    with ``fit`` that was not fitted raises a RewardError when it is asked to score."""
+    """Called once before the first batch with the reference titles of the training split, the same
+    on every rank. A reward with ``fit`` that was not fitted raises a RewardError when it is asked
+    to score."""
     prepare: Callable[..., None] | None = None
-    """Called with the keyword lists of ``score`` except ``completions`` and ``predictions``, before those exist, to encode
-    what is known already while the policy still writes. It only warms caches: ``score`` needs no preparation, and may be
-    called early with completions that are done before others."""
+    """Called with the keyword lists of ``score`` except ``completions`` and ``predictions``, before
+    those exist, to encode what is known already while the policy still writes. It only warms
+    caches: ``score`` needs no preparation, and may be called early with completions that are done
+        before others."""
 
     def __post_init__(self) -> None:
         unknown = [word for word in self.needs if word not in NEEDS]

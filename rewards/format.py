@@ -15,12 +15,13 @@ _SCORES = {"json": 1.0, "embedded": 0.5, "malformed": 0.0}
 def json_format() -> Reward:
     """Whether the completion is the JSON object that was asked for, and nothing else.
 
-    1 for the bare object, 0.5 for an object inside a code fence or other text, 0 for a malformed completion.
+    1 for the bare object, 0.5 for an object inside a code fence or other text, 0 for a malformed
+    completion.
 
     Range: [0, 1]. Needs: nothing. Cost: 0.2 ms for 64 completions.
 
-    Gamed by: any well-formed object, whatever it says; it carries no signal once all completions parse, so keep its weight
-    small.
+    Gamed by: any well-formed object, whatever it says; it carries no signal once all completions
+    parse, so keep its weight small.
 
     Example:
         >>> json_format()(completions=['{"title": "Red Bag"}', 'Sure: {"title": "Red Bag"}'], tasks=["image_to_text"] * 2)
@@ -38,15 +39,17 @@ def json_format() -> Reward:
 def repetition_penalty(*, ngram_size: int = 2) -> Reward:
     """Minus the share of word n-grams that were there before: 0 without a repetition, towards -1 for nothing else.
 
-    A text of fewer words than ``ngram_size`` repeats nothing. Words are those of ``token_f1``: case and punctuation make no
-    difference. A malformed completion gets -1.
+    A text of fewer words than ``ngram_size`` repeats nothing. Words are those of ``token_f1``: case
+    and punctuation make no difference. A malformed completion gets -1.
 
     Range: [-1, 0]. Needs: nothing. Cost: 0.3 ms for 64 completions.
 
-    Gamed by: short texts; repetitions with other words in between; and scripts without spaces, where a sentence is one word.
+    Gamed by: short texts; repetitions with other words in between; and scripts without spaces,
+    where a sentence is one word.
 
     Args:
-        ngram_size: Words of a repeated unit. 2 suits titles, in which single words recur for good reason.
+        ngram_size: Words of a repeated unit. 2 suits titles, in which single words recur for good
+            reason.
 
     Raises:
         RewardError: ``ngram_size`` is below 1.

@@ -31,34 +31,42 @@ def clip_similarity(
 ) -> Reward:
     """CLIP cosine of the product's real image and what the policy wrote, or what its prompt draws.
 
-    In image_to_text the real image is compared with the predicted title. In text_to_image it is compared with the prompt
-    text, or with the image that a renderer draws from it. An item without a readable image is unscored.
+    In image_to_text the real image is compared with the predicted title. In text_to_image it is
+    compared with the prompt text, or with the image that a renderer draws from it. An item without
+    a readable image is unscored.
 
-    Range: [floor, 1], as CLIPScore (Hessel et al. 2021) cuts negative cosines at 0. Scales differ by model and by pairing:
-    OpenAI's CLIP gives about 0.15 to 0.35 for image and text, 0.5 to 1.0 for two product images. Normalise rewards one by
-    one when mixing it with others.
+    Range: [floor, 1], as CLIPScore (Hessel et al. 2021) cuts negative cosines at 0. Scales differ
+        by model and by pairing:
+    OpenAI's CLIP gives about 0.15 to 0.35 for image and text, 0.5 to 1.0 for two product images.
+    Normalise rewards one by one when mixing it with others.
 
-    Needs: the real image; the encoder, loaded on the first call and shared with the CLIP metrics; a renderer if asked.
-    Cost: 40 ms for 64 new texts and 110 ms for 64 new images with the nano CLIP; 32 ms for 64 renders with the nano renderer,
+    Needs: the real image; the encoder, loaded on the first call and shared with the CLIP metrics; a
+        renderer if asked.
+    Cost: 40 ms for 64 new texts and 110 ms for 64 new images with the nano CLIP; 32 ms for 64
+        renders with the nano renderer,
     which are 64 new images.
 
-    Gamed by: strings of visible nouns and adjectives, and text that CLIP likes whatever the image; only the first 77 tokens
-    of a text are read, so whatever follows is free. It cannot count and reads no brand.
+    Gamed by: strings of visible nouns and adjectives, and text that CLIP likes whatever the image;
+    only the first 77 tokens of a text are read, so whatever follows is free. It cannot count and
+    reads no brand.
 
     Args:
         model: Hub name, local folder or ``nano:clip``.
         against: ``text`` or ``rendered_image`` (text_to_image only; image_to_text keeps ``text``).
-        renderer: ``nano``, ``diffusers`` or ``module:factory``, for ``rendered_image``. All completions of an item are
-            rendered with the same seed; rewards that name the same renderer share it and its pictures.
+        renderer: ``nano``, ``diffusers`` or ``module:factory``, for ``rendered_image``. All
+            completions of an item are rendered with the same seed; rewards that name the same
+            renderer share it and its pictures.
         renderer_kwargs: Arguments of the renderer's factory, for instance ``{"device": "cuda:1"}``.
-        floor: Least reward, for lower cosines, failed renders and malformed completions. OpenAI's CLIP gives no negative
-            cosines, so 0 cuts nothing; set -1 for an encoder that does, such as ``nano:clip``, or low cosines are lost (a
-            log line says so once most of a batch is cut).
+        floor: Least reward, for lower cosines, failed renders and malformed completions. OpenAI's
+            CLIP gives no negative cosines, so 0 cuts nothing; set -1 for an encoder that does, such
+            as ``nano:clip``, or low cosines are lost (a log line says so once most of a batch is
+            cut).
         device: Where the encoder lives; None takes this process's GPU if there is one.
         dtype: Its precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        RewardError: Unknown ``against``, a renderer missing, not needed or not found, or a floor outside [-1, 1).
+        RewardError: Unknown ``against``, a renderer missing, not needed or not found, or a floor
+            outside [-1, 1).
     """
     if against not in AGAINST:
         raise RewardError(f"against must be one of {', '.join(AGAINST)}, found {against!r}")
@@ -127,26 +135,29 @@ def dinov2_similarity(
 ) -> Reward:
     """DINOv2 cosine of the product's real image and the image that its prompt draws.
 
-    Trained on images alone, DINOv2 sees the shape, material and arrangement that CLIP's captions do not tell apart. An item
-    without a readable image is unscored.
+    Trained on images alone, DINOv2 sees the shape, material and arrangement that CLIP's captions do
+    not tell apart. An item without a readable image is unscored.
 
-    Range: [floor, 1]. Needs: the real image; the encoder, shared with the DINOv2 metric; a renderer. Cost: 35 s for 64 new
-    images with dinov2-base on the CPU, so use a GPU; 32 ms for 64 renders with the nano renderer. Real images are encoded
-    once.
+    Range: [floor, 1]. Needs: the real image; the encoder, shared with the DINOv2 metric; a
+        renderer. Cost: 35 s for 64 new
+    images with dinov2-base on the CPU, so use a GPU; 32 ms for 64 renders with the nano renderer.
+    Real images are encoded once.
 
-    Gamed by: a background, a light and a pose like those of the other photos, whatever the product; it reads no text, so a
-    wrong brand is free.
+    Gamed by: a background, a light and a pose like those of the other photos, whatever the product;
+    it reads no text, so a wrong brand is free.
 
     Args:
         model: Hub name or local folder of a DINOv2.
-        renderer: ``diffusers`` (the paper's protocol), ``nano`` or ``module:factory``; see ``clip_similarity``.
+        renderer: ``diffusers`` (the paper's protocol), ``nano`` or ``module:factory``; see
+            ``clip_similarity``.
         renderer_kwargs: Arguments of the renderer's factory, for instance ``{"device": "cuda:1"}``.
         floor: Least reward, for lower cosines, failed renders and malformed completions.
         device: Where the encoder lives; None takes this process's GPU if there is one.
         dtype: Its precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        RewardError: The renderer is not found or refuses its arguments, or the floor lies outside [-1, 1).
+        RewardError: The renderer is not found or refuses its arguments, or the floor lies outside
+            [-1, 1).
     """
     _check_floor(floor)
     pick_dtype(dtype)
@@ -196,7 +207,8 @@ def _distinct(paths: Sequence[str | None]) -> list[str]:
 def _above_floor(cosines: Sequence[float], *, floor: float, what: str) -> list[float | None]:
     """Rewards from cosines; NaN becomes None.
 
-    Says once per model that the floor hides most of what the encoder sees: such a reward looks alive and teaches nothing.
+    Says once per model that the floor hides most of what the encoder sees: such a reward looks
+    alive and teaches nothing.
     """
     scored = [cosine for cosine in cosines if not math.isnan(cosine)]
     cut = sum(cosine < floor for cosine in scored)

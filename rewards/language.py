@@ -9,15 +9,16 @@ from .declaration import Reward
 def english_only() -> Reward:
     """Whether the title or prompt is in English, as both tasks ask.
 
-    The function is ``grpo_mmpc.metrics.language.english_score``. It is 1 unless there is evidence against it: letters of
-    another script (0 where half of them are), or a text that a language identifier takes for another of 16 languages beyond
-    doubt. Brand names are no evidence: of 900 nano and 81 grocery titles only one loses anything ("Zucchini", 0.06). Of 105
-    foreign titles of three words and more, 104 lose more than half.
+    The function is ``grpo_mmpc.metrics.language.english_score``. It is 1 unless there is evidence
+    against it: letters of another script (0 where half of them are), or a text that a language
+    identifier takes for another of 16 languages beyond doubt. Brand names are no evidence: of 900
+    nano and 81 grocery titles only one loses anything ("Zucchini", 0.06). Of 105 foreign titles of
+    three words and more, 104 lose more than half.
 
     Range: [0, 1]. Needs: nothing. Cost: 6 ms for 64 completions.
 
-    Gamed by: anything in English, whatever it says; foreign texts of one to three words, and foreign words inside an English
-    title, pass.
+    Gamed by: anything in English, whatever it says; foreign texts of one to three words, and
+    foreign words inside an English title, pass.
 
     Example:
         >>> english_only()(predictions=["Red Tote Bag", "Sac à dos d'école pour fille"])

@@ -15,27 +15,32 @@ from .declaration import Reward
 
 UNITS = ("characters", "words", "tokens")
 IMAGE_PROMPT_TOKENS = 77
-"""Tokens that a CLIP text encoder reads, start and end included; the text_to_image task asks for no more."""
+"""Tokens that a CLIP text encoder reads, start and end included; the text_to_image task asks for no
+more."""
 
 
 def length_band(*, low: int = 20, high: int = 200, unit: str = "characters", tokenizer: str | None = None) -> Reward:
     """1 for a text whose length lies within [low, high], falling in a straight line outside.
 
-    Below, the score is the share of ``low`` that is there; above, it reaches 0 at twice ``high``. The default is a title of
-    20 to 200 characters, the most that Amazon allows.
+    Below, the score is the share of ``low`` that is there; above, it reaches 0 at twice ``high``.
+    The default is a title of 20 to 200 characters, the most that Amazon allows.
 
-    Range: [0, 1]. Needs: nothing, or a tokenizer for tokens. Cost: 0.03 ms for 64 completions, 0.2 ms in words, 3 ms in tokens.
+    Range: [0, 1]. Needs: nothing, or a tokenizer for tokens. Cost: 0.03 ms for 64 completions, 0.2
+        ms in words, 3 ms in tokens.
 
     Gamed by: padding, with anything; it says nothing about the content.
 
     Args:
         low: Least length with the full score.
         high: Greatest length with the full score.
-        unit: ``characters`` (code points), ``words`` (as in ``token_f1``) or ``tokens`` (without special ones).
-        tokenizer: Hub name, local folder, or an embedded model such as ``nano:qwen2_5_vl``; for tokens only.
+        unit: ``characters`` (code points), ``words`` (as in ``token_f1``) or ``tokens`` (without
+            special ones).
+        tokenizer: Hub name, local folder, or an embedded model such as ``nano:qwen2_5_vl``; for
+            tokens only.
 
     Raises:
-        RewardError: The band is empty, the unit unknown, or a tokenizer missing, not needed or not known.
+        RewardError: The band is empty, the unit unknown, or a tokenizer missing, not needed or not
+            known.
 
     Example:
         >>> length_band(low=2, high=4, unit="words")(predictions=["bag", "red bag", "a b c d e"])

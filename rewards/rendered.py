@@ -87,7 +87,8 @@ def rendered_cosines(
     if not prompts:
         return []
     images = renders.of(prompts, seeds=[render_seed(item_id) for item_id in item_ids])
-    # Where nothing was rendered the real image is compared with itself, which tells whether it can be read at all.
+    # Where nothing was rendered the real image is compared with itself, which tells whether it can
+    # be read at all.
     others = [path if image is None else image for image, path in zip(images, real_paths, strict=True)]
     cosines = encoder.image_image(image_paths=real_paths, other_paths=others)
     return [
@@ -114,8 +115,8 @@ def find_renderer(reference: str, kwargs: Mapping[str, Any]) -> Callable[..., An
     """The factory of a renderer, known to exist and to take the arguments; no model is loaded.
 
     Raises:
-        RewardError: The reference is neither a short name nor a ``module:factory`` that can be imported, or the factory does
-            not take the arguments.
+        RewardError: The reference is neither a short name nor a ``module:factory`` that can be
+            imported, or the factory does not take the arguments.
     """
     module, _, attribute = SHORT_NAMES.get(reference, reference).partition(":")
     try:

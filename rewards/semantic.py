@@ -25,19 +25,22 @@ def bertscore(
 ) -> Reward:
     """BERTScore of the predicted title against the true one, as the ``bert-score`` package computes it.
 
-    Raw scores use little of their range: unrelated titles get about 0.8 with roberta-large and 0.3 with MiniLM, so a weight
-    means less than it does for BLEU unless rewards are normalised one by one. Rescaled scores use the whole range, and
-    pairs less alike than random sentences get 0.
+    Raw scores use little of their range: unrelated titles get about 0.8 with roberta-large and 0.3
+    with MiniLM, so a weight means less than it does for BLEU unless rewards are normalised one by
+    one. Rescaled scores use the whole range, and pairs less alike than random sentences get 0.
 
-    Range: [0, 1] (cut there). Needs: the true title; the encoder, loaded on the first call and shared with the BERTScore
-    metric. Cost: 550 ms for 64 new completions with MiniLM, 5 ms if all are known; a reference is encoded once.
+    Range: [0, 1] (cut there). Needs: the true title; the encoder, loaded on the first call and
+        shared with the BERTScore
+    metric. Cost: 550 ms for 64 new completions with MiniLM, 5 ms if all are known; a reference is
+    encoded once.
 
-    Gamed by: fluent titles of the right genre; a wrong colour or size is close to the right one in meaning and costs almost
-    nothing. Pair it with ``bleu`` or ``token_f1``.
+    Gamed by: fluent titles of the right genre; a wrong colour or size is close to the right one in
+    meaning and costs almost nothing. Pair it with ``bleu`` or ``token_f1``.
 
     Args:
         model: Hub name, local folder or ``nano:minilm``.
-        num_layers: Layer to compare; may be left out for models in bert-score's own table and for ``nano:minilm``.
+        num_layers: Layer to compare; may be left out for models in bert-score's own table and for
+            ``nano:minilm``.
         component: ``precision``, ``recall`` or ``f1``.
         rescale_with_baseline: As in bert-score; only for models that it has a baseline for.
         device: Where the encoder lives; None takes this process's GPU if there is one.
@@ -84,12 +87,16 @@ def embedding_cosine(
 ) -> Reward:
     """Cosine of the sentence embeddings of the predicted and the true title, as ``sentence-transformers`` computes them.
 
-    Unrelated titles get about 0.1, titles of the same product type 0.5 and more. The few negative cosines count as 0.
+    Unrelated titles get about 0.1, titles of the same product type 0.5 and more. The few negative
+    cosines count as 0.
 
-    Range: [0, 1] (cut there). Needs: the true title; the encoder, loaded on the first call and shared with the metric of the
-    same name. Cost: 500 ms for 64 new completions with MiniLM, 0.5 ms if all are known; a reference is encoded once.
+    Range: [0, 1] (cut there). Needs: the true title; the encoder, loaded on the first call and
+        shared with the metric of the
+    same name. Cost: 500 ms for 64 new completions with MiniLM, 0.5 ms if all are known; a reference
+    is encoded once.
 
-    Gamed by: naming the product type and its neighbours; word order, small words, numbers and a wrong colour hardly matter.
+    Gamed by: naming the product type and its neighbours; word order, small words, numbers and a
+    wrong colour hardly matter.
 
     Args:
         model: Hub name, local folder or ``nano:minilm``; it must pool by the mean of its tokens.

@@ -1,7 +1,8 @@
 """Rewards that compare the predicted title with the true one, word by word or character by character.
 
-All score in [0, 1], need nothing but the texts, and leave a completion without a reference unscored. They are the
-functions of ``grpo_mmpc.metrics.text``: what is trained on is what is measured.
+All score in [0, 1], need nothing but the texts, and leave a completion without a reference
+unscored. They are the functions of ``grpo_mmpc.metrics.text``: what is trained on is what is
+measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +19,8 @@ def bleu(*, smoothing: str = "method3") -> Reward:
 
     Range: [0, 1]. Needs: the true title. Cost: 8 ms for 64 completions.
 
-    Gamed by: the phrases that most titles share (", Pack of 2, Large"), which match n-grams whatever the product; the one
-    word that names the product weighs no more than a comma.
+    Gamed by: the phrases that most titles share (", Pack of 2, Large"), which match n-grams
+    whatever the product; the one word that names the product weighs no more than a comma.
 
     Args:
         smoothing: nltk's ``method1``, ``method2`` or ``method3``.
@@ -41,7 +42,8 @@ def rouge_l() -> Reward:
 
     Range: [0, 1]. Needs: the true title. Cost: 0.5 ms for 64 completions.
 
-    Gamed by: interleaving many likely words; each hit in order counts, each miss costs little. ASCII words only.
+    Gamed by: interleaving many likely words; each hit in order counts, each miss costs little.
+    ASCII words only.
 
     Example:
         >>> rouge_l()(predictions=["red bag", "red bag"], references=["red tote bag", None])
@@ -55,8 +57,8 @@ def chrf() -> Reward:
 
     Range: [0, 1]. Needs: the true title. Cost: 13 ms for 64 completions.
 
-    Gamed by: over-long titles, since recall weighs more than precision; and by word stems, affixes and stock phrases that
-    occur everywhere (``chrf_idf`` pays little for those).
+    Gamed by: over-long titles, since recall weighs more than precision; and by word stems, affixes
+    and stock phrases that occur everywhere (``chrf_idf`` pays little for those).
     """
     return _against_reference(text.chrf)
 

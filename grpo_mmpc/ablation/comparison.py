@@ -21,8 +21,8 @@ RESAMPLES = 10_000
 TOO_FEW_SEEDS = "too few seeds"
 """Verdict where the runs that are there do not tell how much seeds matter."""
 MIN_DEGREES = 2
-"""Of the pooled variance over seeds, in an ablation of several seeds: a variance of one degree is by luck too small to
-judge by, too often."""
+"""Of the pooled variance over seeds, in an ablation of several seeds: a variance of one degree is
+by luck too small to judge by, too often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

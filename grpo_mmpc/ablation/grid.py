@@ -12,7 +12,8 @@ from grpo_mmpc.config import RunConfig, nearest
 from grpo_mmpc.errors import ConfigError
 
 Load = Callable[[Sequence[str]], RunConfig]
-"""Files and overrides to a checked recipe, or ConfigError with all problems: what ``grpo-mmpc train`` does."""
+"""Files and overrides to a checked recipe, or ConfigError with all problems: what ``grpo-mmpc
+train`` does."""
 
 _NAMED = 4
 """Runs named beside a problem that some of them share."""
@@ -27,7 +28,8 @@ class PlannedRun:
     seed: int
     config: RunConfig
     base_key: str
-    """Runs of one key start from the same model and are measured on the same items: one evaluation of it serves all."""
+    """Runs of one key start from the same model and are measured on the same items: one evaluation
+    of it serves all."""
 
     @property
     def name(self) -> str:

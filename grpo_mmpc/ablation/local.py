@@ -47,8 +47,8 @@ def slots(*, parallel: int | None, gpus_per_run: int | None, cpus_per_run: int |
     """What each of the jobs that run at once here may use.
 
     Args:
-        parallel: At most this many; None as many as GPUs or cores allow: training on two cores is done sooner by two runs
-            of one thread than by two threads of one run.
+        parallel: At most this many; None as many as GPUs or cores allow: training on two cores is
+            done sooner by two runs of one thread than by two threads of one run.
         gpus_per_run: GPUs of each run; None takes one where there are any.
         cpus_per_run: Threads of each run; None shares the cores out.
 

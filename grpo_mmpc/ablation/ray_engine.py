@@ -24,12 +24,14 @@ def run_ray(
 ) -> dict[str, Outcome]:
     """Run jobs that are not finished as Ray tasks; returns how each ended.
 
-    A task runs the same supervised process as the local engine. One whose machine is lost is a failed attempt like any
-    other, and continues from the run folder.
+    A task runs the same supervised process as the local engine. One whose machine is lost is a
+    failed attempt like any other, and continues from the run folder.
 
     Args:
-        jobs: Their folders must be on a disk that every machine of the cluster sees under the same path.
-        address: Of a running cluster, ``auto`` for the one this machine belongs to; None starts one for this ablation.
+        jobs: Their folders must be on a disk that every machine of the cluster sees under the same
+            path.
+        address: Of a running cluster, ``auto`` for the one this machine belongs to; None starts one
+            for this ablation.
         parallel: At most this many at once; None as many as the cluster has room for.
         gpus_per_run: None takes one where the cluster has any.
         cpus_per_run: Cores and threads of each run; None takes one.
@@ -37,7 +39,8 @@ def run_ray(
         board: What is shown.
 
     Raises:
-        ConfigError: Ray is not installed, cannot be reached, or has too few GPUs or cores for one run.
+        ConfigError: Ray is not installed, cannot be reached, or has too few GPUs or cores for one
+            run.
     """
     with ray_cluster(address) as ray:
         has = ray.cluster_resources()
@@ -82,7 +85,8 @@ def _run(
             if stop.times > cancelled:
                 cancelled = stop.times
                 for reference in running:
-                    # Raises KeyboardInterrupt in the task; by force it kills the worker, and with it the run.
+                    # Raises KeyboardInterrupt in the task; by force it kills the worker, and with
+                    # it the run.
                     ray.cancel(reference, force=stop.times > 1)
             done, _ = ray.wait(list(running), timeout=0.5)
             for reference in done:

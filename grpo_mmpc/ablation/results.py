@@ -34,8 +34,8 @@ class Cost:
     """What one run took."""
 
     wall_s: float | None
-    """Of all attempts that were seen to end; None if none was. One that was killed together with the ablation is not
-    counted."""
+    """Of all attempts that were seen to end; None if none was. One that was killed together with
+    the ablation is not counted."""
     training_s: float | None
     """Sum over steps; None without logged steps."""
     tokens_per_s: float | None
@@ -68,8 +68,8 @@ class Results:
     """Evaluation of the untrained model, by mix."""
     missing: list[Missing]
     data_order: Mapping[int, str | None]
-    """By seed: empty if all mixes saw the same prompts in every step, else where they first differ; None where that could
-    not be checked, with one mix only or without rollouts."""
+    """By seed: empty if all mixes saw the same prompts in every step, else where they first differ;
+    None where that could not be checked, with one mix only or without rollouts."""
 
     def of(self, mix: str) -> list[RunResult]:
         """Runs of a mix, by seed."""

@@ -37,20 +37,24 @@ class AblationSpec(_Section):
     base: Annotated[list[str], Field(min_length=1)]
     """Recipe files, merged left to right."""
     overrides: dict[str, Any] = {}
-    """Dotted keys and values for every run, applied after all files and before an axis value's ``set``."""
+    """Dotted keys and values for every run, applied after all files and before an axis value's
+    ``set``."""
     axes: Annotated[dict[str, dict[str, AxisValue]], Field(min_length=1)]
-    """By axis, its values by name. Runs are all combinations; a combination is called by its values, ``bleu+low``."""
+    """By axis, its values by name. Runs are all combinations; a combination is called by its
+    values, ``bleu+low``."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    """The same for every combination, so that runs of one seed see the same data in the same order."""
+    """The same for every combination, so that runs of one seed see the same data in the same
+    order."""
     reference: str
     """The combination that others are compared with, or ``base``: the model before training."""
     metrics: list[str] | None = None
-    """``TASK.METRIC`` that verdicts are given for; p-values are corrected for all of them together. Null means every
-    metric that was evaluated with a value per item."""
+    """``TASK.METRIC`` that verdicts are given for; p-values are corrected for all of them together.
+    Null means every metric that was evaluated with a value per item."""
     pareto: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
     """Two of ``TASK.METRIC``: the axes of the Pareto picture."""
     launcher: str = ""
-    """What starts a run on several processes, such as ``accelerate launch --config_file FILE``; empty: one process."""
+    """What starts a run on several processes, such as ``accelerate launch --config_file FILE``;
+    empty: one process."""
 
 
 def load_ablation(path: Path) -> AblationSpec:

@@ -49,8 +49,9 @@ class NormalisedItems:
 def normalise_items(items_file: Path) -> NormalisedItems:
     """Read an items file, or find it already read.
 
-    The result lies in the toolkit's cache under a hash of the file's content (and of this package's code), so an edited
-    file is never mistaken for its former self, and one that was only touched or copied is not read again.
+    The result lies in the toolkit's cache under a hash of the file's content (and of this package's
+    code), so an edited file is never mistaken for its former self, and one that was only touched or
+    copied is not read again.
 
     Raises:
         CatalogueError: The file as a whole cannot be read.
@@ -171,7 +172,8 @@ def _write_arrow(path: Path, batches: Iterable[pa.RecordBatch], *, schema: pa.Sc
 def _drop_duplicates(arrow_file: Path, *, name: str, broken_rows: list[int]) -> list[tuple[Quarantined, str | None]]:
     """Keep the first row of each item_id; rewrite the Arrow file without the later ones and return those.
 
-    Works on Arrow's own dictionary encoding, a few bytes a row, instead of a Python set of every identifier.
+    Works on Arrow's own dictionary encoding, a few bytes a row, instead of a Python set of every
+    identifier.
     """
     with pa.memory_map(str(arrow_file)) as source:
         table = pa.ipc.open_stream(source).read_all()

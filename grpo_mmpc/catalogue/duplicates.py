@@ -13,9 +13,10 @@ from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, ImageSignat
 CELL_TOLERANCE = 12
 """Largest difference of any thumbnail cell, of 256 levels, between two copies of one picture.
 
-Measured: JPEG of quality 30 to 90, WebP, half and double size, and combinations of them moved the worst cell of 81 photos
-(198 x 198) by 5, and of 120 drawings with hard edges (84 x 84) by 6 to 8 in 95 % of cases. The two most similar of
-different photos lay 61 apart; of 3,600 drawn products that differ in colour, pattern or one small mark, 27.
+Measured: JPEG of quality 30 to 90, WebP, half and double size, and combinations of them moved the
+worst cell of 81 photos (198 x 198) by 5, and of 120 drawings with hard edges (84 x 84) by 6 to 8 in
+95 % of cases. The two most similar of different photos lay 61 apart; of 3,600 drawn products that
+differ in colour, pattern or one small mark, 27.
 """
 
 _ASPECT_TOLERANCE = 0.05
@@ -28,9 +29,9 @@ Groups = npt.NDArray[np.int64]
 def near_duplicate_groups(*, titles: Sequence[str | None], signatures: Sequence[ImageSignature | None]) -> Groups:
     """Group number of each of N items: 0, 1, ... in order of first appearance, ``[N]``.
 
-    Two items share a group if a chain of items leads from one to the other in which neighbours have the same non-empty
-    :func:`~grpo_mmpc.catalogue.normalise.title_key` or perceptually equal images. A missing title or image, and an image
-    of one flat colour, say nothing and join nothing.
+    Two items share a group if a chain of items leads from one to the other in which neighbours have
+    the same non-empty :func:`~grpo_mmpc.catalogue.normalise.title_key` or perceptually equal
+    images. A missing title or image, and an image of one flat colour, say nothing and join nothing.
     """
     edges = np.concatenate([_title_edges(titles), _image_edges(signatures)])
     return _connected(len(titles), edges)
@@ -61,7 +62,8 @@ def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.
     luma, chroma = cells[:, : LUMA_CELLS**2], cells[:, LUMA_CELLS**2 :].reshape(len(cells), 2, -1)
     drawn = (np.ptp(luma, axis=1) > CELL_TOLERANCE) | (np.ptp(chroma, axis=2).max(axis=1) > CELL_TOLERANCE)
     cells, aspects, owner = cells[drawn], aspects[drawn], owner[drawn]
-    # Equal thumbnails first, so that ten thousand copies of one picture make ten thousand pairs and not fifty million.
+    # Equal thumbnails first, so that ten thousand copies of one picture make ten thousand pairs and
+    # not fifty million.
     look, first, which = np.unique(
         np.concatenate([cells, np.rint(aspects * 1000).astype("<u4").view(np.uint8).reshape(-1, 4)], axis=1),
         axis=0,
@@ -80,8 +82,8 @@ def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.
 def _close_pairs(cells: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
     """Every pair of thumbnails of which no cell differs by more than the tolerance.
 
-    Candidates come from a tree over coarse averages: averages of cells that are each within the tolerance are within
-    the tolerance too, so no pair is missed.
+    Candidates come from a tree over coarse averages: averages of cells that are each within the
+    tolerance are within the tolerance too, so no pair is missed.
     """
     if len(cells) < 2:
         return

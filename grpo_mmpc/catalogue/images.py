@@ -16,12 +16,15 @@ from PIL import Image
 from grpo_mmpc.errors import ImageError
 
 MAX_IMAGE_PIXELS = 50_000_000
-"""Default pixel limit: above any camera's product photo, below what exhausts memory (150 MB as RGB)."""
+"""Default pixel limit: above any camera's product photo, below what exhausts memory (150 MB as
+RGB)."""
 
-# Formats of product photos. Others are refused on purpose: some of Pillow's readers start external programs (EPS).
+# Formats of product photos. Others are refused on purpose: some of Pillow's readers start external
+# programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
-# What Pillow's readers raise on damaged files: each plug-in leaks the error of whatever tripped over the bad bytes.
+# What Pillow's readers raise on damaged files: each plug-in leaks the error of whatever tripped
+# over the bad bytes.
 _DAMAGED = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError)
 _DAMAGED_TOO = (struct.error, zlib.error, ArithmeticError, RuntimeError, Image.DecompressionBombError)
 
@@ -40,17 +43,19 @@ _UPRIGHT = {
 def read_image(path: Path | str, *, folder: Path | str, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     """The image as 8-bit RGB, upright, on white where it was transparent.
 
-    Takes JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF in any mode (grey, palette, alpha, CMYK, 16 bits per channel, which
-    is scaled and not clipped). Of an animation, the first frame.
+    Takes JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF in any mode (grey, palette, alpha, CMYK, 16 bits
+    per channel, which is scaled and not clipped). Of an animation, the first frame.
 
     Args:
         path: Path relative to the folder, or an absolute path inside it.
-        folder: The catalogue folder; nothing outside it is opened, not even through a symbolic link.
-        max_image_pixels: Width times height above which the image is refused, judged from the header, before any
-            pixel is decoded.
+        folder: The catalogue folder; nothing outside it is opened, not even through a symbolic
+            link.
+        max_image_pixels: Width times height above which the image is refused, judged from the
+            header, before any pixel is decoded.
 
     Raises:
-        ImageError: The image is missing, empty, damaged, not an image, too large, or outside the folder.
+        ImageError: The image is missing, empty, damaged, not an image, too large, or outside the
+            folder.
     """
     file = find_image(path, folder=folder)
     try:
@@ -91,13 +96,14 @@ def relative_image_path(image: str) -> str:
 def find_image(path: Path | str, *, folder: Path | str, real_folders: dict[str, str] | None = None) -> Path:
     """The existing regular file that a catalogue's image cell means, as an absolute path without symbolic links.
 
-    A name that differs only in how its accents are composed is accepted: macOS and Linux write the same visible name
-    in two ways.
+    A name that differs only in how its accents are composed is accepted: macOS and Linux write the
+    same visible name in two ways.
 
     Args:
         path: Path relative to the folder, or an absolute path inside it.
         folder: The catalogue folder.
-        real_folders: Lets the calls of one batch share what they learn of folders; start with an empty one.
+        real_folders: Lets the calls of one batch share what they learn of folders; start with an
+            empty one.
 
     Raises:
         ImageError: No such file, not a regular file, or outside the folder.
@@ -145,8 +151,8 @@ def decode_image(
         stream: Seekable binary file.
         name: What messages call the image.
         max_image_pixels: Width times height above which the image is refused.
-        shrink_to_px: Allow the decoder to shrink while decoding, to no less than this many pixels a side (JPEG only;
-            several times faster, and it still reads the whole file).
+        shrink_to_px: Allow the decoder to shrink while decoding, to no less than this many pixels a
+            side (JPEG only; several times faster, and it still reads the whole file).
 
     Raises:
         ImageError: The bytes are no usable image.
@@ -170,8 +176,9 @@ def decode_image(
 def _open_header(stream: BinaryIO, *, name: str) -> Image.Image:
     """Parse the header only.
 
-    This asks the format readers directly because Image.open raises its own error above a process-wide pixel limit
-    before telling the size; ours is per call, and safe to use from several threads.
+    This asks the format readers directly because Image.open raises its own error above a
+    process-wide pixel limit before telling the size; ours is per call, and safe to use from several
+    threads.
     """
     Image.init()
     prefix = stream.read(64)
@@ -213,7 +220,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     rgb = image.convert("RGB")
-    # Metadata of the file must not travel: a later reader would apply the rotation or the palette a second time.
+    # Metadata of the file must not travel: a later reader would apply the rotation or the palette a
+    # second time.
     rgb.info = {}
     return rgb
 

@@ -200,7 +200,8 @@ def _whole_number(value: Any) -> int:
         TypeError: Not a number at all.
     """
     if isinstance(value, datetime):
-        # Without a time zone it is UTC, as Parquet means it: the zone of this machine must not decide.
+        # Without a time zone it is UTC, as Parquet means it: the zone of this machine must not
+        # decide.
         return round((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1000)
     if isinstance(value, bool) or value is None:
         raise TypeError("not a number")

@@ -13,13 +13,15 @@ def clean_text(value: object, *, one_line: bool = True) -> str | None:
     """A cell as text, or None where it holds nothing.
 
     Args:
-        value: Text, a number, or None. NaN, blank text and the words of :data:`MISSING_WORDS` count as missing. A
-            whole float (``1001.0``, what pandas makes of an integer column with gaps) loses its fraction.
-        one_line: Fold every run of whitespace, line breaks included, into one space. A title must stay on one line:
-            the text_to_image prompt gives it a line of its own.
+        value: Text, a number, or None. NaN, blank text and the words of :data:`MISSING_WORDS` count
+            as missing. A whole float (``1001.0``, what pandas makes of an integer column with gaps)
+            loses its fraction.
+        one_line: Fold every run of whitespace, line breaks included, into one space. A title must
+            stay on one line: the text_to_image prompt gives it a line of its own.
 
     Raises:
-        TypeError: The value is neither text nor a number; the message names what it is, in JSON's words.
+        TypeError: The value is neither text nor a number; the message names what it is, in JSON's
+            words.
     """
     if value is None:
         return None
@@ -43,15 +45,16 @@ def clean_text(value: object, *, one_line: bool = True) -> str | None:
 def title_key(title: str | None) -> str:
     """The form under which two spellings of one title are equal; empty where there is nothing to compare.
 
-    Compatibility forms (full-width letters, ligatures), case, punctuation, symbols and spacing are folded:
-    ``"ACME Tote-Bag,  12 pack"`` and ``"acme tote bag (12 Pack)"`` share a key.
+    Compatibility forms (full-width letters, ligatures), case, punctuation, symbols and spacing are
+    folded: ``"ACME Tote-Bag,  12 pack"`` and ``"acme tote bag (12 Pack)"`` share a key.
     """
     if not title:
         return ""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", title).casefold())
     if folded.isascii():
         return " ".join(re.findall(r"[a-z0-9]+", folded))
-    # Letters, marks (needed by Indic scripts) and numbers are content; everything else separates words.
+    # Letters, marks (needed by Indic scripts) and numbers are content; everything else separates
+    # words.
     return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split())
 
 

@@ -31,8 +31,8 @@ class Catalogue:
     folder: Path
     items_file: Path
     items: "Dataset"
-    """Columns item_id, category, title, description, image, attributes (text of a JSON object or null), then every
-    further column of the items file. On disk, memory-mapped."""
+    """Columns item_id, category, title, description, image, attributes (text of a JSON object or
+    null), then every further column of the items file. On disk, memory-mapped."""
     quarantined: list[Quarantined]
     """Rows that were set aside; ``rows_read == len(items) + len(quarantined)``."""
     rows_read: int
@@ -43,8 +43,8 @@ class Catalogue:
     warnings: list[str]
     """Odd things that cost no row."""
     fingerprint: str
-    """Hash of the items file's content and, if the images were checked, of every good image's content. The same on
-    every machine, whatever the folder is called."""
+    """Hash of the items file's content and, if the images were checked, of every good image's
+    content. The same on every machine, whatever the folder is called."""
     max_image_pixels: int
 
     def __len__(self) -> int:
@@ -95,18 +95,19 @@ def load_catalogue(
 ) -> Catalogue:
     """Open a catalogue folder.
 
-    The folder holds one file ``items.parquet``, ``items.jsonl`` or ``items.csv`` and the images it names. Rows that
-    cannot be used are set aside, each with its reason, and the rest is loaded.
+    The folder holds one file ``items.parquet``, ``items.jsonl`` or ``items.csv`` and the images it
+    names. Rows that cannot be used are set aside, each with its reason, and the rest is loaded.
 
     Args:
         folder: The catalogue folder.
         max_image_pixels: Width times height above which an image counts as broken.
-        check_images: Decode every image once (in parallel; remembered until the file changes) and set rows with a
-            broken one aside. Without it a broken image shows when it is read.
+        check_images: Decode every image once (in parallel; remembered until the file changes) and
+            set rows with a broken one aside. Without it a broken image shows when it is read.
         allow_empty: Return a catalogue without items instead of raising.
 
     Raises:
-        CatalogueError: No folder, no items file or several, a missing column, the wrong encoding, or no usable row.
+        CatalogueError: No folder, no items file or several, a missing column, the wrong encoding,
+            or no usable row.
     """
     # heavy: imported on use
     from datasets import Dataset

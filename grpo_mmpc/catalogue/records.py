@@ -10,7 +10,8 @@ from grpo_mmpc.catalogue.normalise import clean_text, json_kind, json_text
 from grpo_mmpc.errors import ImageError
 
 CORE_COLUMNS = ("item_id", "category", "title", "description", "image", "attributes")
-"""Columns every catalogue has after reading, all of them text; ``attributes`` is the text of a JSON object."""
+"""Columns every catalogue has after reading, all of them text; ``attributes`` is the text of a JSON
+object."""
 
 
 class RowError(Exception):
@@ -35,8 +36,8 @@ def read_core(values: Mapping[str, Any]) -> CoreCells:
     """Check and clean the cells of one row.
 
     Raises:
-        RowError: Without a usable item_id or category, with neither title nor image, with an image path that leaves
-            the folder, or with a cell of the wrong kind.
+        RowError: Without a usable item_id or category, with neither title nor image, with an image
+            path that leaves the folder, or with a cell of the wrong kind.
     """
     item_id = _cell(values, "item_id")
     if item_id is None:
@@ -77,8 +78,8 @@ def read_attributes(cell: object) -> tuple[str | None, str | None]:
     """Known facts as the text of a JSON object of texts, and a warning where something had to be dropped.
 
     Args:
-        cell: An object, or the JSON text of one. Lists of simple values are joined with commas; missing values are
-            left out.
+        cell: An object, or the JSON text of one. Lists of simple values are joined with commas;
+            missing values are left out.
     """
     if isinstance(cell, str):
         if clean_text(cell) is None:

@@ -36,8 +36,9 @@ class TableFile:
 
     path: Path
     columns: Mapping[str, pa.DataType]
-    """Type of each column, in the file's order. CSV knows only text; for JSONL the narrowest of bool, int64, float64
-    and text that holds every value, where lists and objects count as text (their JSON)."""
+    """Type of each column, in the file's order. CSV knows only text; for JSONL the narrowest of
+    bool, int64, float64 and text that holds every value, where lists and objects count as text
+    (their JSON)."""
 
     def rows(self) -> Iterator[RawRow]:
         """Every row, in order. A row that cannot be read has its problem instead of values."""
@@ -211,7 +212,8 @@ def _header_names(header: list[str]) -> list[str]:
 
 def _csv_rows(path: Path) -> Iterator[RawRow]:
     with _open_text(path) as stream:
-        # strict: an unclosed quote must be an error, not a cell that silently swallows the rows after it.
+        # strict: an unclosed quote must be an error, not a cell that silently swallows the rows
+        # after it.
         reader = csv.reader(stream, strict=True)
         names = _header_names(next(reader))
         number = 0

@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 LUMA_CELLS = 16
 CHROMA_CELLS = 8
 THUMBNAIL_BYTES = LUMA_CELLS**2 + 2 * CHROMA_CELLS**2
-"""16 x 16 brightness cells, then 8 x 8 cells of each colour difference (JPEG itself keeps colour coarser)."""
+"""16 x 16 brightness cells, then 8 x 8 cells of each colour difference (JPEG itself keeps colour
+coarser)."""
 
 _SMOOTH = Image.Resampling.HAMMING  # BOX would jump by a whole pixel row when the source is resized
 _VERSION = 1
@@ -54,8 +55,9 @@ class ImageSignature:
 def thumbnail(image: Image.Image) -> bytes:
     """Brightness in 16 x 16 cells and colour in 8 x 8, stretched to a square.
 
-    Re-encoding or resizing a photo moves each cell by a few of 256 levels; another photo, or a drawing with one more
-    mark, differs by far more in some cell (:data:`~grpo_mmpc.catalogue.duplicates.CELL_TOLERANCE`).
+    Re-encoding or resizing a photo moves each cell by a few of 256 levels; another photo, or a
+    drawing with one more mark, differs by far more in some cell
+    (:data:`~grpo_mmpc.catalogue.duplicates.CELL_TOLERANCE`).
     """
     luma, *chroma = image.resize((LUMA_CELLS, LUMA_CELLS), _SMOOTH).convert("YCbCr").split()
     return luma.tobytes() + b"".join(c.resize((CHROMA_CELLS, CHROMA_CELLS), _SMOOTH).tobytes() for c in chroma)
@@ -66,8 +68,9 @@ def image_signatures(
 ) -> list[ImageSignature | None]:
     """Open every image once and describe it; None where a record names no image.
 
-    Files are decoded in parallel. What was found is remembered, outside the catalogue, by path, size and modification
-    time, so that the next call only looks at files that changed. Problems are never remembered.
+    Files are decoded in parallel. What was found is remembered, outside the catalogue, by path,
+    size and modification time, so that the next call only looks at files that changed. Problems are
+    never remembered.
 
     Args:
         images: Relative paths, one per record.
@@ -107,7 +110,8 @@ def describe_image(file: Path, *, name: str, max_image_pixels: int) -> ImageSign
     """Decode one file; a damaged one gives a signature with its problem."""
     try:
         with file.open("rb") as stream:
-            # Four pixels a cell are plenty for the thumbnail, and JPEG decodes several times faster at reduced size.
+            # Four pixels a cell are plenty for the thumbnail, and JPEG decodes several times faster
+            # at reduced size.
             image = decode_image(stream, name=name, max_image_pixels=max_image_pixels, shrink_to_px=4 * LUMA_CELLS)
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()

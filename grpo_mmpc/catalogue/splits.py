@@ -26,14 +26,16 @@ class Split:
 def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Split:
     """Split by item, near-duplicates together, decided by a hash.
 
-    A group of near-duplicates is held out if the BLAKE2b hash of the salt and of the smallest of its members' hashed
-    identifiers falls into the lowest share ``held_out`` of all values. So an item without near-duplicates stays on its
-    side for ever: on every machine, in every order, in every subset of the catalogue, whatever else is added, and when
-    its title or image goes missing. A larger ``held_out`` only moves items from training to held out.
+    A group of near-duplicates is held out if the BLAKE2b hash of the salt and of the smallest of
+    its members' hashed identifiers falls into the lowest share ``held_out`` of all values. So an
+    item without near-duplicates stays on its side for ever: on every machine, in every order, in
+    every subset of the catalogue, whatever else is added, and when its title or image goes missing.
+    A larger ``held_out`` only moves items from training to held out.
 
     Args:
         catalogue: The items.
-        held_out: Share of groups to hold out, between 0 and 1 exclusive. The realised share varies by chance.
+        held_out: Share of groups to hold out, between 0 and 1 exclusive. The realised share varies
+            by chance.
         salt: Another salt gives another, independent split.
 
     Raises:

@@ -80,7 +80,8 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
     """Check every row and every image of a catalogue folder.
 
     Raises:
-        CatalogueError: The catalogue cannot be read at all: see :func:`~grpo_mmpc.catalogue.load_catalogue`.
+        CatalogueError: The catalogue cannot be read at all: see
+            :func:`~grpo_mmpc.catalogue.load_catalogue`.
     """
     catalogue = load_catalogue(folder, max_image_pixels=max_image_pixels, allow_empty=True)
     titles = catalogue.items["title"][:]

@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (head, less) went away; point stdout at nothing so that the interpreter's last flush is quiet.
+        # The reader (head, less) went away; point stdout at nothing so that the interpreter's last
+        # flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

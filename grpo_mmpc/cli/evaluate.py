@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     code = run_evaluation(config, checkpoint=arguments.checkpoint, out=arguments.out)
     if arguments.out is not None and config.evaluation.recbench is not None:
-        # `grpo-mmpc report` shows the benchmark of a run; a folder outside of one has no other page.
+        # `grpo-mmpc report` shows the benchmark of a run; a folder outside of one has no other
+        # page.
         name = "base" if arguments.base else arguments.checkpoint.name
         _write_recommendation_page(arguments.out / "controls" / name / "recbench")
     return code

@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _update_comparison(run_dir: Path) -> Path | None:
     """Compare base with the reported checkpoint and its controls, unless ``comparison.json`` is newer than all of them.
 
-    An interrupted run has evaluations but no comparison yet, or one that was made before it was resumed.
+    An interrupted run has evaluations but no comparison yet, or one that was made before it was
+    resumed.
     """
     from grpo_mmpc.evaluation.comparison import reported_checkpoint, write_comparison
     from grpo_mmpc.reports.run.run_files import read_run, section

@@ -1,7 +1,7 @@
 """The one configuration object: its sections, and how recipes and overrides become one.
 
-``trainer`` and ``adapter`` hold the fields of TRL's ``GRPOConfig`` and PEFT's ``LoraConfig`` under their own names and are
-checked where those libraries are loaded.
+``trainer`` and ``adapter`` hold the fields of TRL's ``GRPOConfig`` and PEFT's ``LoraConfig`` under
+their own names and are checked where those libraries are loaded.
 """
 
 from grpo_mmpc.config.loading import load_as, load_config, nearest, read_yaml

@@ -36,7 +36,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-# YAML 1.1 reads yes, no, on and off as booleans, which would turn save_strategy=no into False; YAML 1.2 does not.
+# YAML 1.1 reads yes, no, on and off as booleans, which would turn save_strategy=no into False; YAML
+# 1.2 does not.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -67,12 +68,15 @@ def load_as(
     Args:
         schema: What they must be.
         files: YAML files, merged left to right.
-        overrides: ``dotted.key=value`` strings, applied last; the value is read as YAML. A number addresses an
-            element of a list, and so does its name: ``rewards.mix.0.weight=0.5``, ``rewards.mix.bleu.weight=0.5``.
-        checks: Further checks run on the merged mapping, their findings reported together with the schema's.
+        overrides: ``dotted.key=value`` strings, applied last; the value is read as YAML. A number
+            addresses an element of a list, and so does its name: ``rewards.mix.0.weight=0.5``,
+            ``rewards.mix.bleu.weight=0.5``.
+        checks: Further checks run on the merged mapping, their findings reported together with the
+            schema's.
 
     Raises:
-        ConfigError: With all problems: where each comes from, what is wrong, the nearest known name.
+        ConfigError: With all problems: where each comes from, what is wrong, the nearest known
+            name.
     """
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}

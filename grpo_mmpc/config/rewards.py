@@ -112,11 +112,13 @@ class RewardSpec(Section):
     transform: Annotated[Transform | None, BeforeValidator(_named)] = None
     """What happens to its values before they are weighted; null leaves them as they are."""
     schedule: Annotated[Schedule | None, BeforeValidator(_named)] = None
-    """How its weight changes with the number of optimiser updates done, which is 0 in the first step; null keeps it."""
+    """How its weight changes with the number of optimiser updates done, which is 0 in the first
+    step; null keeps it."""
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Seconds one call may take; null takes ``rewards.time_limit``."""
     isolated: bool = False
-    """Run it in a process of its own: one that hangs is killed, one that dies or leaks is started again."""
+    """Run it in a process of its own: one that hangs is killed, one that dies or leaks is started
+    again."""
 
 
 class RewardsSection(Section):
@@ -125,12 +127,13 @@ class RewardsSection(Section):
     aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     """TRL's ``multi_objective_aggregation``."""
     on_error: Literal["raise", "unscored"] = "raise"
-    """What an exception, a NaN or infinity, a wrong number of values or a missed time limit does: stop the run, or count
-    the completions as unscored."""
+    """What an exception, a NaN or infinity, a wrong number of values or a missed time limit does:
+    stop the run, or count the completions as unscored."""
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Seconds one call of a reward may take; the first call also loads its encoder."""
     dead_groups: Literal["keep", "drop", "resample"] = "keep"
-    """What happens to groups whose completions all have the same reward, which teach nothing. ``keep`` trains on them as TRL
-    does (KL penalty included, if there is one); ``drop`` takes their tokens out of the loss and its normaliser;
-    ``resample`` draws their completions once again and keeps a new group where it is alive."""
+    """What happens to groups whose completions all have the same reward, which teach nothing.
+    ``keep`` trains on them as TRL does (KL penalty included, if there is one); ``drop`` takes their
+    tokens out of the loss and its normaliser; ``resample`` draws their completions once again and
+    keeps a new group where it is alive."""
     mix: Annotated[list[RewardSpec], Field(min_length=1)]

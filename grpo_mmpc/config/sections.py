@@ -19,12 +19,14 @@ class ModelSection(Section):
     name_or_path: str
     """Hub name, local folder, or an embedded model (``nano:qwen2_5_vl``, ``nano:gemma3``)."""
     init_kwargs: dict[str, Any] = {}
-    """Passed to ``AutoModelForImageTextToText.from_pretrained`` as they are (dtype, attn_implementation, revision, ...)."""
+    """Passed to ``AutoModelForImageTextToText.from_pretrained`` as they are (dtype,
+    attn_implementation, revision, ...)."""
     processor_kwargs: dict[str, Any] = {}
     """Passed to ``AutoProcessor.from_pretrained`` as they are (min_pixels, max_pixels, ...)."""
     image_attention: Literal["bidirectional", "causal"] | None = None
-    """Gemma-3 only: whether image tokens see the image tokens after them. Null is the model's own way, bidirectional.
-    Trainer and rollout engine must agree, and vLLM on a CPU can only do causal."""
+    """Gemma-3 only: whether image tokens see the image tokens after them. Null is the model's own
+    way, bidirectional. Trainer and rollout engine must agree, and vLLM on a CPU can only do
+    causal."""
 
 
 class DataSection(Section):
@@ -47,7 +49,8 @@ class ParitySection(Section):
     rows: Annotated[int, Field(gt=0)] = 4
     """Prompts compared; the one with the largest image is always among them."""
     mean_tolerance: Annotated[float, Field(gt=0)] | None = None
-    """Largest accepted mean difference of log-probabilities per token; null takes the default of the engine's dtype."""
+    """Largest accepted mean difference of log-probabilities per token; null takes the default of
+    the engine's dtype."""
     max_masked_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of tokens masked by importance-sampling correction above which an alarm is printed."""
 
@@ -57,13 +60,15 @@ class RolloutSection(Section):
 
     backend: Literal["transformers", "vllm"] = "transformers"
     mode: Literal["colocate", "server"] = "colocate"
-    """vLLM only: an engine in every training process, or ``vllm serve`` processes reached over HTTP."""
+    """vLLM only: an engine in every training process, or ``vllm serve`` processes reached over
+    HTTP."""
     servers: list[str] = []
     """Server mode: base URLs (``http://host:8000``). Empty starts one server on this machine for the run."""
     server_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds to wait for a server to answer, at start and when it has gone away in the middle."""
     engine: dict[str, Any] = {}
-    """vLLM ``EngineArgs`` fields, verbatim (gpu_memory_utilization, tensor_parallel_size, max_model_len, ...)."""
+    """vLLM ``EngineArgs`` fields, verbatim (gpu_memory_utilization, tensor_parallel_size,
+    max_model_len, ...)."""
     sleep: bool = False
     """Colocate mode on GPUs: free the engine's memory between rollouts (sleep level 1)."""
     parity: ParitySection = ParitySection()
@@ -81,9 +86,11 @@ class EncodersSection(Section):
     dinov2: dict[str, Any] | None = {"model": "facebook/dinov2-base"}
     """Arguments of the DINOv2 encoder (model, device)."""
     lpips: dict[str, Any] | None = {}
-    """Arguments of LPIPS (weights: a local file of AlexNet; null takes torch's cache or download)."""
+    """Arguments of LPIPS (weights: a local file of AlexNet; null takes torch's cache or
+    download)."""
     inception: dict[str, Any] | None = {}
-    """Arguments of the Inception features behind KID and FID (weights: a local file; null as above)."""
+    """Arguments of the Inception features behind KID and FID (weights: a local file; null as
+    above)."""
 
 
 class BestSection(Section):
@@ -92,7 +99,8 @@ class BestSection(Section):
     metric: str
     """``TASK.METRIC``, for instance ``image_to_text.bertscore_f1``."""
     items: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of the evaluated items that decide; choosing and reporting on the same items would flatter the choice."""
+    """Share of the evaluated items that decide; choosing and reporting on the same items would
+    flatter the choice."""
 
 
 class EvaluationSection(Section):
@@ -114,9 +122,11 @@ class EvaluationSection(Section):
     max_tokens: dict[TaskName, Annotated[int, Field(gt=0)]] = {}
     """New tokens per task; the task's own limit where absent."""
     renderer: str | None = None
-    """``nano``, ``diffusers`` or ``module:factory``; null leaves metrics on rendered images unscored."""
+    """``nano``, ``diffusers`` or ``module:factory``; null leaves metrics on rendered images
+    unscored."""
     renderer_kwargs: dict[str, Any] = {}
-    """Arguments of the renderer (for ``diffusers``: model, init_kwargs, call_kwargs, batch_size, ...)."""
+    """Arguments of the renderer (for ``diffusers``: model, init_kwargs, call_kwargs, batch_size,
+    ...)."""
     controls: list[ControlName] = [
         "category_title",
         "other_title",
@@ -126,7 +136,8 @@ class EvaluationSection(Section):
         "raw_title",
         "nearest_image",
     ]
-    """What needs no training, or no eyes, measured beside the policy; those of other tasks are left out."""
+    """What needs no training, or no eyes, measured beside the policy; those of other tasks are left
+    out."""
     best: BestSection | None = None
     """Compare and report the best checkpoint instead of the last one."""
     encoders: EncodersSection = EncodersSection()
@@ -139,7 +150,8 @@ class EvaluationSection(Section):
     resamples: Annotated[int, Field(ge=100)] = 10_000
     """Bootstrap resamples of the comparison."""
     recbench: RecBenchSection | None = None
-    """Also run the recommendation benchmark, on the base model and at the end; ``{}`` is its light setting."""
+    """Also run the recommendation benchmark, on the base model and at the end; ``{}`` is its light
+    setting."""
 
 
 class ReportSection(Section):
@@ -162,7 +174,8 @@ class RunConfig(Section):
     rewards: RewardsSection
     rollout: RolloutSection = RolloutSection()
     trainer: dict[str, Any] = {}
-    """TRL ``GRPOConfig`` fields, verbatim. ``output_dir``, ``seed`` and the reward weights are set from this file."""
+    """TRL ``GRPOConfig`` fields, verbatim. ``output_dir``, ``seed`` and the reward weights are set
+    from this file."""
     evaluation: EvaluationSection = EvaluationSection()
     report: ReportSection = ReportSection()
 

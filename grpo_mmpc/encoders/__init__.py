@@ -1,8 +1,8 @@
 """Encoders that rewards and metrics share: loaded once per process, batched, every distinct input encoded once.
 
-``bertscore_encoder``, ``clip_encoder``, ``dinov2_encoder``, ``inception_encoder``, ``lpips_scorer`` and
-``sentence_encoder`` hand out the one shared encoder of a configuration; ask them rather than the classes, so that a reward
-and a metric with the same model hold it once.
+``bertscore_encoder``, ``clip_encoder``, ``dinov2_encoder``, ``inception_encoder``, ``lpips_scorer``
+and ``sentence_encoder`` hand out the one shared encoder of a configuration; ask them rather than
+the classes, so that a reward and a metric with the same model hold it once.
 """
 
 from grpo_mmpc.encoders.bertscore import BertScoreEncoder, bertscore_encoder

@@ -11,9 +11,10 @@ GOOD_BATCH_ITEMS = 16
 def length_batches(lengths: Sequence[int]) -> list[list[int]]:
     """Positions of all items, longest first, in batches of like length.
 
-    A batch holds at most 64 items and, padded to its longest, 8192 tokens; no item is padded to more than twice its
-    length, so that one long text among short ones does not make all of them long. From 16 items on, a batch takes only
-    items that need little padding, an eighth of its longest. An item that exceeds the limit alone is a batch of its own.
+    A batch holds at most 64 items and, padded to its longest, 8192 tokens; no item is padded to
+    more than twice its length, so that one long text among short ones does not make all of them
+    long. From 16 items on, a batch takes only items that need little padding, an eighth of its
+    longest. An item that exceeds the limit alone is a batch of its own.
     """
     batches: list[list[int]] = []
     longest = 0

@@ -1,8 +1,8 @@
 """BERTScore with every distinct text encoded once, equal to the ``bert-score`` package pair by pair.
 
-The package encodes both sides of every call again. In GRPO a reference comes back with each completion of its group, at
-every epoch and in every evaluation, so its encoding is kept; models, tokenisation, layer choice and baselines are the
-package's own.
+The package encodes both sides of every call again. In GRPO a reference comes back with each
+completion of its group, at every epoch and in every evaluation, so its encoding is kept; models,
+tokenisation, layer choice and baselines are the package's own.
 """
 
 import csv
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 KNOWN_LAYERS = {"nano:minilm": 6, "roberta-large": 17}
-"""Layers of the models that our recipes use: one that bert-score's table lacks, and one taken from it, so that checking a
-recipe does not import bert-score (and torch and matplotlib with it)."""
+"""Layers of the models that our recipes use: one that bert-score's table lacks, and one taken from
+it, so that checking a recipe does not import bert-score (and torch and matplotlib with it)."""
 _MATCHED_PAIRS = 64
 _REFERENCE_CACHE_BYTES = 512 * 2**20
 _PREDICTION_CACHE_BYTES = 64 * 2**20
@@ -53,7 +53,8 @@ def bertscore_encoder(
         model: Hub name, local folder or ``nano:minilm``.
         num_layers: Hidden layer whose output is compared; None takes bert-score's table.
         device: None takes the GPU of this process if there is one.
-        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``. Only the first equals bert-score to 1e-4.
+        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``. Only the first
+            equals bert-score to 1e-4.
 
     Raises:
         ScoringError: Unknown layer count, device or precision, or the model cannot be loaded.
@@ -137,19 +138,22 @@ class BertScoreEncoder:
     ) -> BertScore:
         """BERTScore of N pairs (no idf), within 1e-4 of ``bert_score.score`` called pair by pair.
 
-        Called with many pairs, bert-score itself lets padding take part in the greedy matching where all similarities
-        of a token are negative; here the score of a pair never depends on its neighbours. A text without content tokens
-        scores 0 on all three, as in bert-score. RoBERTa models get the first word without a leading space, as bert-score
-        under Transformers 5 encodes it (its ``add_prefix_space`` has no effect there): scores differ slightly from those
-        that older versions published.
+        Called with many pairs, bert-score itself lets padding take part in the greedy matching
+        where all similarities of a token are negative; here the score of a pair never depends on
+        its neighbours. A text without content tokens scores 0 on all three, as in bert-score.
+        RoBERTa models get the first word without a leading space, as bert-score under Transformers
+        5 encodes it (its ``add_prefix_space`` has no effect there): scores differ slightly from
+        those that older versions published.
 
         Args:
             predictions: N texts.
             references: N texts.
-            rescale_with_baseline: Map bert-score's published score of random sentence pairs to 0, and 1 to 1.
+            rescale_with_baseline: Map bert-score's published score of random sentence pairs to 0,
+                and 1 to 1.
 
         Returns:
-            Raw scores in [-1, 1] (in practice 0.8 to 1 for roberta-large), or rescaled ones, which can be below 0.
+            Raw scores in [-1, 1] (in practice 0.8 to 1 for roberta-large), or rescaled ones, which
+            can be below 0.
 
         Raises:
             ScoringError: Rescaling is asked for and there is no baseline.

@@ -37,8 +37,8 @@ def clip_encoder(*, model: str, device: str | None = None, dtype: str = "float32
 class ClipEncoder:
     """A CLIP model with its embeddings. Use ``clip_encoder`` to share one per process.
 
-    Cosines of OpenAI's CLIP live on narrow scales of their own: about 0.15 to 0.35 for an image and its text, 0.5 to 1
-    for two product photos. Compare them with one another, not with other scores.
+    Cosines of OpenAI's CLIP live on narrow scales of their own: about 0.15 to 0.35 for an image and
+    its text, 0.5 to 1 for two product photos. Compare them with one another, not with other scores.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class ClipEncoder:
         self.max_text_tokens: int = self._model.config.text_config.max_position_embeddings
         """Tokens that the text encoder can see, start and end included; 77 for OpenAI's models."""
         self.truncated_texts = 0
-        """Texts that were longer than ``max_text_tokens`` and scored by their beginning only; counted when encoded."""
+        """Texts that were longer than ``max_text_tokens`` and scored by their beginning only;
+        counted when encoded."""
         self._images = ImageEncodings(
             what="CLIP",
             device=device,
@@ -74,8 +75,8 @@ class ClipEncoder:
     def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
         """Cosines of N images and N texts.
 
-        A text longer than the encoder's limit is cut and counted in ``truncated_texts``, with one log line the first
-        time.
+        A text longer than the encoder's limit is cut and counted in ``truncated_texts``, with one
+        log line the first time.
 
         Returns:
             N cosines in [-1, 1]; NaN where the image cannot be read (one log line for each).
@@ -143,7 +144,8 @@ class ClipEncoder:
 def _load(folder: str) -> tuple[Any, Any, Any]:
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel  # heavy: imported on use
 
-    # The Pillow processor, because scores must not depend on whether torchvision happens to be installed.
+    # The Pillow processor, because scores must not depend on whether torchvision happens to be
+    # installed.
     return (
         CLIPModel.from_pretrained(folder, dtype=LOADED_AS),
         AutoTokenizer.from_pretrained(folder),

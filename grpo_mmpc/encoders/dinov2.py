@@ -34,8 +34,9 @@ def dinov2_encoder(
 class DinoEncoder:
     """A DINOv2 model with its embeddings, the class tokens. Use ``dinov2_encoder`` to share one per process.
 
-    Trained on images alone, it tells apart what CLIP's captions call the same: shape, material, arrangement. Images are
-    letterboxed to the size that the processor would crop to, because its centre crop cuts the ends off long products.
+    Trained on images alone, it tells apart what CLIP's captions call the same: shape, material,
+    arrangement. Images are letterboxed to the size that the processor would crop to, because its
+    centre crop cuts the ends off long products.
 
     References:
         Oquab et al. 2023, "DINOv2: Learning Robust Visual Features without Supervision".
@@ -81,5 +82,6 @@ class DinoEncoder:
 def _load(model: str) -> tuple[Any, Any]:
     from transformers import BitImageProcessorPil, Dinov2Model  # heavy: imported on use
 
-    # The Pillow processor, because scores must not depend on whether torchvision happens to be installed.
+    # The Pillow processor, because scores must not depend on whether torchvision happens to be
+    # installed.
     return Dinov2Model.from_pretrained(model, dtype=LOADED_AS), BitImageProcessorPil.from_pretrained(model)

@@ -40,9 +40,11 @@ class ImageEncodings:
     Args:
         what: Name of the encoder for messages.
         device: Where ``encode`` computes.
-        encode: Vectors [N, D] on the CPU of N RGB images, N at most 64; runs without gradients and autocast.
+        encode: Vectors [N, D] on the CPU of N RGB images, N at most 64; runs without gradients and
+            autocast.
         max_bytes: Memory for held vectors.
-        stored: Where vectors of image files are kept on disk; images in memory, such as renders, never are.
+        stored: Where vectors of image files are kept on disk; images in memory, such as renders,
+            never are.
     """
 
     def __init__(
@@ -94,7 +96,8 @@ class ImageEncodings:
         if opened:
             with scoring(self._device):
                 encoded = self._encode(list(opened.values()))
-            # clone: a view would keep the rows of the whole batch alive after most of them were let go
+            # clone: a view would keep the rows of the whole batch alive after most of them were let
+            # go
             fresh = {key: row.clone() for key, row in zip(opened, encoded, strict=True)}
             vectors |= fresh
             if self._stored:

@@ -27,8 +27,8 @@ def inception_encoder(*, weights: str | None = None, device: str | None = None) 
     """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
 
     Args:
-        weights: torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth`` or a folder that holds it; None looks into
-            torch's cache and downloads it unless HF_HUB_OFFLINE is set.
+        weights: torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth`` or a folder that
+            holds it; None looks into torch's cache and downloads it unless HF_HUB_OFFLINE is set.
         device: None takes the GPU of this process if there is one.
 
     Raises:
@@ -40,12 +40,12 @@ def inception_encoder(*, weights: str | None = None, device: str | None = None) 
 class InceptionEncoder:
     """The InceptionV3 of the original FID, with its features. Use ``inception_encoder`` to share one per process.
 
-    Images are letterboxed to the network's input size with antialiasing. FID as usually published stretches them without:
-    compare values computed with the same geometry only.
+    Images are letterboxed to the network's input size with antialiasing. FID as usually published
+    stretches them without: compare values computed with the same geometry only.
 
     References:
-        Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule"; Parmar et al. 2022, "On Aliased Resizing and
-        Surprising Subtleties in GAN Evaluation".
+        Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule"; Parmar et al. 2022, "On
+        Aliased Resizing and Surprising Subtleties in GAN Evaluation".
     """
 
     def __init__(self, *, weights: str | None = None, device: str = "cpu", store: EncodingStore | None = None) -> None:
@@ -78,7 +78,8 @@ class InceptionEncoder:
         import numpy as np
         import torch  # heavy: imported on use
 
-        # An image of the network's own size passes through both resizings, this one and the network's, untouched.
+        # An image of the network's own size passes through both resizings, this one and the
+        # network's, untouched.
         squares = np.stack([np.asarray(letterbox(image, size_px=SIZE_PX)) for image in images])  # [N, 299, 299, 3]
         features: torch.Tensor = self._network(torch.from_numpy(squares).permute(0, 3, 1, 2).to(self.device))[0]
         return features.float().cpu()
@@ -94,7 +95,8 @@ def _load(weights: str | None) -> Any:
     except ImportError as error:
         raise ScoringError(f"FID and KID need torch-fidelity ({error}); run: pip install torch-fidelity") from error
     path = find_weights(what="Inception", weights=weights, url=URL_INCEPTION_V3)
-    # torch-fidelity unpickles whatever the file holds; reading it here first makes sure that it holds tensors only.
+    # torch-fidelity unpickles whatever the file holds; reading it here first makes sure that it
+    # holds tensors only.
     read_weights(path, what="Inception")
     try:
         return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))

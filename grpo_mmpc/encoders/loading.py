@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 DTYPES = ("float32", "bfloat16", "float16")
 LOADED_AS = "float32"
-"""``dtype`` of every ``from_pretrained``; ``frozen`` converts afterwards. Without it Transformers takes the precision of the
-files, and makes that torch's default for all threads while it loads: a trainer that generates in another one would get half
-precision tensors. Widening is exact, so values are those of the files."""
+"""``dtype`` of every ``from_pretrained``; ``frozen`` converts afterwards. Without it Transformers
+takes the precision of the files, and makes that torch's default for all threads while it loads: a
+trainer that generates in another one would get half precision tensors. Widening is exact, so values
+are those of the files."""
 _FSDP_SWITCH = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 
 
@@ -40,8 +41,8 @@ _loading = threading.RLock()
 def shared(build: Callable[..., T], **options: Hashable) -> T:
     """What ``build(**options)`` returned when this process first asked for it.
 
-    Threads that ask at the same time wait for one of them to build it; other configurations are not waited for. A build
-    that raises is tried again by whoever asks next.
+    Threads that ask at the same time wait for one of them to build it; other configurations are not
+    waited for. A build that raises is tried again by whoever asks next.
     """
     with _slots_lock:
         slot = _slots.setdefault((build, *sorted(options.items())), _Slot())
@@ -92,12 +93,13 @@ class _HiddenConfig:
 def whole_weights() -> Iterator[None]:
     """Make ``from_pretrained`` load plain, complete weights on every rank.
 
-    While DeepSpeed ZeRO-3 is configured, Transformers partitions every model it loads, and the encoder's layers then fail
-    with "weight must be 2-D". The configuration is hidden from the loading thread only: a trainer that generates in
-    another thread asks for it too, and ranks that disagree wait for each other forever. While Accelerate's FSDP with
-    CPU-efficient loading is active, every rank but the first gets zeros, and scores nonsense without an error; Transformers
-    reads that switch from the environment, only when it loads a model. Both are put back on leaving, and one thread loads
-    at a time.
+    While DeepSpeed ZeRO-3 is configured, Transformers partitions every model it loads, and the
+    encoder's layers then fail with "weight must be 2-D". The configuration is hidden from the
+    loading thread only: a trainer that generates in another thread asks for it too, and ranks that
+    disagree wait for each other forever. While Accelerate's FSDP with CPU-efficient loading is
+    active, every rank but the first gets zeros, and scores nonsense without an error; Transformers
+    reads that switch from the environment, only when it loads a model. Both are put back on
+    leaving, and one thread loads at a time.
     """
     ensure_importable()
     from transformers.integrations import deepspeed  # heavy: imported on use

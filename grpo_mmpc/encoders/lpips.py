@@ -20,8 +20,9 @@ def lpips_scorer(*, weights: str | None = None, device: str | None = None) -> "L
     """The process's one network of this configuration; loaded when first asked for.
 
     Args:
-        weights: torchvision's ``alexnet-owt-7be5be79.pth`` or a folder that holds it; None looks into torch's cache and
-            downloads it unless HF_HUB_OFFLINE is set. The linear heads come with torchmetrics.
+        weights: torchvision's ``alexnet-owt-7be5be79.pth`` or a folder that holds it; None looks
+            into torch's cache and downloads it unless HF_HUB_OFFLINE is set. The linear heads come
+            with torchmetrics.
         device: None takes the GPU of this process if there is one.
 
     Raises:
@@ -34,7 +35,8 @@ class LpipsNetwork:
     """Learned perceptual distance of pictures. Use ``lpips_scorer`` to share one per process.
 
     References:
-        Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", AlexNet, version 0.1.
+        Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
+        AlexNet, version 0.1.
     """
 
     def __init__(self, *, weights: str | None = None, device: str = "cpu") -> None:
@@ -75,7 +77,8 @@ class LpipsNetwork:
 def _load(weights: str | None) -> Any:
     ensure_importable()
     try:
-        # heavy: imported on use. torchmetrics' public function loads the network anew, from the network, at every call.
+        # heavy: imported on use. torchmetrics' public function loads the network anew, from the
+        # network, at every call.
         from torchmetrics.functional.image.lpips import _NoTrainLpips
         from torchvision.models import AlexNet_Weights
     except ImportError as error:
@@ -85,7 +88,8 @@ def _load(weights: str | None) -> Any:
     path = find_weights(what="LPIPS", weights=weights, url=AlexNet_Weights.IMAGENET1K_V1.url)
     backbone = read_weights(path, what="LPIPS")
     network = _NoTrainLpips(net="alex", pnet_rand=True)
-    # The backbone's five slices keep the numbering of AlexNet's layers: slice2.3.weight is features.3.weight.
+    # The backbone's five slices keep the numbering of AlexNet's layers: slice2.3.weight is
+    # features.3.weight.
     names = {name: "features." + name.partition(".")[2] for name in network.net.state_dict()}
     try:
         network.net.load_state_dict({name: backbone[there] for name, there in names.items()})

@@ -26,7 +26,8 @@ def sentence_encoder(*, model: str, device: str | None = None, dtype: str = "flo
         dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        ScoringError: Unknown device or precision, or the model cannot be loaded or does not pool by the mean.
+        ScoringError: Unknown device or precision, or the model cannot be loaded or does not pool by
+            the mean.
     """
     return shared(
         SentenceEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store()
@@ -74,7 +75,8 @@ class SentenceEncoder:
 
         Args:
             texts: N texts.
-            keep: Whether they come back, as references do: those have a place of their own in memory and on disk.
+            keep: Whether they come back, as references do: those have a place of their own in
+                memory and on disk.
         """
         import torch  # heavy: imported on use
 

@@ -1,7 +1,8 @@
 """Encodings of references and real images on disk, shared by all runs and processes of a user.
 
-One SQLite file, ``encodings/encodings.sqlite`` in the toolkit's cache folder. It only ever saves time: whatever goes wrong
-with it, encoders go on without. A value is found by what it was made from, never by a path or a model's name.
+One SQLite file, ``encodings/encodings.sqlite`` in the toolkit's cache folder. It only ever saves
+time: whatever goes wrong with it, encoders go on without. A value is found by what it was made
+from, never by a path or a model's name.
 """
 
 import hashlib
@@ -76,8 +77,9 @@ def encoder_identity(model: Any, **options: Any) -> bytes:
 class EncodingStore:
     """A file of encodings that drops the least recently used ones at a size limit; threads and processes may share it.
 
-    Values carry checksums, because the file is written without waiting for the disk: after a power failure a damaged value
-    is taken for absent, and a file that is no database any more is started anew.
+    Values carry checksums, because the file is written without waiting for the disk: after a power
+    failure a damaged value is taken for absent, and a file that is no database any more is started
+    anew.
     """
 
     def __init__(self, *, path: Path, max_bytes: int) -> None:
@@ -198,7 +200,8 @@ class StoredEncodings:
 
         keys = [self._key(content) for content in contents]
         found = self._store.read(list(dict.fromkeys(keys))) if keys else {}
-        # A copy, because the bytes that SQLite hands out may not be written to and torch warns of it.
+        # A copy, because the bytes that SQLite hands out may not be written to and torch warns of
+        # it.
         return [torch.from_numpy(found[key].copy()) if key in found else None for key in keys]
 
     def write(self, encodings: "Mapping[bytes, torch.Tensor]") -> None:

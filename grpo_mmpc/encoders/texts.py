@@ -23,7 +23,8 @@ class TextEncodings(Generic[V]):
     Args:
         device: Where ``forward`` computes.
         tokenize: Token ids of texts.
-        forward: Tensors on the CPU of texts of like length, from their token ids; runs without gradients and autocast.
+        forward: Tensors on the CPU of texts of like length, from their token ids; runs without
+            gradients and autocast.
         finish: The encoding, from token ids and a tensor, which may have lost its shape on disk.
         max_bytes: Memory for texts that pass by, such as completions.
         max_kept_bytes: Memory for texts that come back, such as references.
@@ -49,8 +50,9 @@ class TextEncodings(Generic[V]):
         # Completions come and go; they must not push the references out.
         self._passing: EncodingCache[str, V] = EncodingCache(max_bytes=max_bytes)
         self._kept: EncodingCache[str, V] = EncodingCache(max_bytes=max_kept_bytes)
-        # A tokenizer keeps padding and truncation in itself, so that two threads cannot use it at once. Held for one batch
-        # at a time: a short call need not wait until a long one is through.
+        # A tokenizer keeps padding and truncation in itself, so that two threads cannot use it at
+        # once. Held for one batch at a time: a short call need not wait until a long one is
+        # through.
         self._lock = threading.Lock()
         self.encoded_texts = 0
         """Texts that went through the model so far; the rest came from memory or disk."""
@@ -60,7 +62,8 @@ class TextEncodings(Generic[V]):
 
         Args:
             texts: What to encode.
-            keep: Whether these texts come back, and have a place of their own in memory and on disk.
+            keep: Whether these texts come back, and have a place of their own in memory and on
+                disk.
         """
         found: dict[str, V] = {}
         missing = [text for text in dict.fromkeys(texts) if not self._find(text, found)]
@@ -107,7 +110,8 @@ class TextEncodings(Generic[V]):
             return []
         self.encoded_texts += len(ids)
         with scoring(self._device):
-            # clone: a view would keep the rows of the whole batch alive after most of them were let go
+            # clone: a view would keep the rows of the whole batch alive after most of them were let
+            # go
             return [row.clone() for row in self._forward(ids)]
 
 

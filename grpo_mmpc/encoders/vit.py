@@ -25,17 +25,19 @@ def vit_encoder(
     """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
 
     Args:
-        model: Hub name such as ``timm/vit_base_patch16_224.augreg2_in21k_ft_in1k``, the same without ``timm/``, or a local
-            folder that holds timm's ``config.json`` and the weights.
-        preprocessing: ``checkpoint`` prepares images as the checkpoint was trained (for the one above: shorter side to 248
-            bicubically, centre crop of 224, mean and standard deviation 0.5). ``squashed`` stretches them to the input
-            size bilinearly and takes ImageNet's mean and deviation whatever the checkpoint expects, as MMPCBench does: a
-            flaw, for comparison with it only.
+        model: Hub name such as ``timm/vit_base_patch16_224.augreg2_in21k_ft_in1k``, the same
+            without ``timm/``, or a local folder that holds timm's ``config.json`` and the weights.
+        preprocessing: ``checkpoint`` prepares images as the checkpoint was trained (for the one
+            above: shorter side to 248 bicubically, centre crop of 224, mean and standard deviation
+                0.5). ``squashed`` stretches them to the input
+            size bilinearly and takes ImageNet's mean and deviation whatever the checkpoint expects,
+            as MMPCBench does: a flaw, for comparison with it only.
         device: None takes the GPU of this process if there is one.
         dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        ScoringError: timm is not installed, unknown device or precision, or the model cannot be loaded.
+        ScoringError: timm is not installed, unknown device or precision, or the model cannot be
+            loaded.
     """
     return shared(
         VitEncoder,
@@ -51,7 +53,8 @@ class VitEncoder:
     """A timm model, asked for what its classifier would see. Use ``vit_encoder`` to share one per process.
 
     References:
-        Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale".
+        Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words: Transformers for Image Recognition
+        at Scale".
     """
 
     def __init__(
@@ -84,7 +87,8 @@ class VitEncoder:
     def embed_images(self, image_paths: Sequence[ImageSource]) -> "torch.Tensor":
         """Vectors of N images, shape [N, D], fp32 on the CPU, of any length; NaN where an image cannot be read.
 
-        What timm's classifier would see: the class token after the last normalisation for models that pool by ``token``.
+        What timm's classifier would see: the class token after the last normalisation for models
+        that pool by ``token``.
         """
         import torch  # heavy: imported on use
 
@@ -123,8 +127,8 @@ def _load(model: str) -> _Loaded:
     is_folder, is_hub_name = Path(model).is_dir(), "/" in model
     name = f"local-dir:{model}" if is_folder else f"hf-hub:{model}" if is_hub_name else model
     try:
-        # With its classifier, though nothing asks it: without one timm loads leniently, and weights that the file lacks
-        # would stay random.
+        # With its classifier, though nothing asks it: without one timm loads leniently, and weights
+        # that the file lacks would stay random.
         network = timm.create_model(name, pretrained=True)
     except (RuntimeError, AttributeError, TypeError) as error:  # no weights, unfit ones, or no configuration of timm's
         raise ValueError(f"it is no timm checkpoint: {error}") from error

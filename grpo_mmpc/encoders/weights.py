@@ -18,12 +18,13 @@ def find_weights(*, what: str, weights: str | None, url: str) -> Path:
 
     Args:
         what: Name of the network for messages.
-        weights: A file, or a folder that holds the file under its published name; None looks into torch's cache, and
-            downloads what is not there unless HF_HUB_OFFLINE is set.
+        weights: A file, or a folder that holds the file under its published name; None looks into
+            torch's cache, and downloads what is not there unless HF_HUB_OFFLINE is set.
         url: Where the file is published.
 
     Raises:
-        ScoringError: The file is not there and may not or cannot be downloaded; says where it was looked for.
+        ScoringError: The file is not there and may not or cannot be downloaded; says where it was
+            looked for.
     """
     name = Path(urlparse(url).path).name
     if weights is not None:
@@ -38,7 +39,8 @@ def find_weights(*, what: str, weights: str | None, url: str) -> Path:
     if path.is_file():
         return path
     remedy = f"download {url} and give its path as weights, or put it at {path}"
-    # torch.hub knows no offline switch of its own; whoever forbids downloads from the hub forbids this one too.
+    # torch.hub knows no offline switch of its own; whoever forbids downloads from the hub forbids
+    # this one too.
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE:
         raise ScoringError(f"{what}: {path} does not exist, and HF_HUB_OFFLINE forbids downloads; {remedy}")
     try:

@@ -33,8 +33,8 @@ class Best:
 def choose_best(run: Path, *, suite: str, metric: str, items: float) -> Best:
     """Choose among the evaluated checkpoints by one metric on the deciding items.
 
-    Choosing the best of several noisy values and then reporting that value flatters it; the other items know nothing of
-    the choice.
+    Choosing the best of several noisy values and then reporting that value flatters it; the other
+    items know nothing of the choice.
 
     Args:
         run: Run folder.

@@ -121,8 +121,9 @@ def compare_task(task: str, scores: PairedScores, rewards: Collection[str], sett
 def give_verdicts(tasks: Sequence[dict[str, Any]], *, confidence: float) -> None:
     """Correct p-values by Holm's method and fill in ``p_holm``, ``verdict`` and ``families``.
 
-    What a reader looks at together is one family: the metrics over all items, the means over categories, and all metrics
-    in all categories. Cells without a p-value (unscored, too few items, no values per item) do not count.
+    What a reader looks at together is one family: the metrics over all items, the means over
+    categories, and all metrics in all categories. Cells without a p-value (unscored, too few items,
+    no values per item) do not count.
 
     Args:
         tasks: The same task in every comparison that is shown together; changed in place.
@@ -169,7 +170,8 @@ def _cell(difference: Difference | None, settings: Settings, *, num_groups: int 
     if num_groups > 1:
         corrected = _ends(difference, confidence=1 - (1 - settings.confidence) / num_groups)
         if interval and corrected:
-            # The two may come from different methods where few items changed; one at a higher confidence is no narrower.
+            # The two may come from different methods where few items changed; one at a higher
+            # confidence is no narrower.
             corrected = Interval(low=min(interval.low, corrected.low), high=max(interval.high, corrected.high))
         cell[f"{settings.key}_corrected"] = corrected and list(corrected)
     return cell

@@ -28,27 +28,30 @@ def compare_evaluations(
 ) -> dict[str, Any]:
     """Paired differences with bootstrap intervals, permutation p-values and effect sizes, per task, category and metric.
 
-    Items are paired by (task, item_id); those that only one evaluation holds are left out and counted (``unpaired``).
-    A pair counts for a metric when both sides are scored (``n_scored`` of ``n``). All metrics and both sides see the
-    same resamples. See ``groups.Difference`` for intervals, ``permutation`` for p-values, ``statistics.verdict`` for
-    the verdict.
+    Items are paired by (task, item_id); those that only one evaluation holds are left out and
+    counted (``unpaired``). A pair counts for a metric when both sides are scored (``n_scored`` of
+    ``n``). All metrics and both sides see the same resamples. See ``groups.Difference`` for
+    intervals, ``permutation`` for p-values, ``statistics.verdict`` for the verdict.
 
     Args:
         before: Evaluation folder (``samples.parquet`` and ``summary.json``).
         after: The same of the other checkpoint.
-        reward_names: By task, the rewards that were trained on, by their names in the mix; marks metrics as
-            ``was_reward``.
+        reward_names: By task, the rewards that were trained on, by their names in the mix; marks
+            metrics as ``was_reward``.
         resamples: Bootstrap resamples, and the least number of flips of the permutation test.
-        confidence: Of every interval; names its key (``ci95``). 1 minus it is the level of the verdicts.
+        confidence: Of every interval; names its key (``ci95``). 1 minus it is the level of the
+            verdicts.
         seed: Of the resampling. Same files, same seed: same result.
 
     Returns:
-        The JSON object of ``comparison.json``. Each task holds ``metrics`` (over all items), ``macro`` (the unweighted
-        mean over categories) and ``categories``. Their cells hold ``before``, ``after``, ``delta``, ``ci95``, ``p``,
-        ``p_holm`` (corrected for all cells of the same kind in this task, ``families`` says how many), ``effect_size``
-        (see ``statistics.effect_size``) and ``verdict``. Cells of categories also hold ``ci95_corrected``, the interval
-        at the confidence that holds for all categories of one metric at once (Bonferroni). Intervals and p-values are
-        null where there are too few items or no values per item, values null where nothing was scored.
+        The JSON object of ``comparison.json``. Each task holds ``metrics`` (over all items),
+        ``macro`` (the unweighted mean over categories) and ``categories``. Their cells hold
+        ``before``, ``after``, ``delta``, ``ci95``, ``p``, ``p_holm`` (corrected for all cells of
+        the same kind in this task, ``families`` says how many), ``effect_size`` (see
+        ``statistics.effect_size``) and ``verdict``. Cells of categories also hold
+        ``ci95_corrected``, the interval at the confidence that holds for all categories of one
+        metric at once (Bonferroni). Intervals and p-values are null where there are too few items
+        or no values per item, values null where nothing was scored.
 
     Raises:
         EvaluationError: The two cannot be compared; says why.
@@ -130,7 +133,8 @@ def write_comparison(
 ) -> Path:
     """Compare two evaluated checkpoints of a run, and its controls, and write ``comparison.json`` into its folder.
 
-    The file also holds ``controls``: by name, tasks of the control against ``after`` ("worse" means that the control is).
+    The file also holds ``controls``: by name, tasks of the control against ``after`` ("worse" means
+    that the control is).
 
     Args:
         run: Run folder; its ``config.yaml`` says which rewards were trained on.
@@ -188,8 +192,8 @@ def chosen_on(run: Path, checkpoint: str) -> Callable[[str], bool] | None:
 def _controls(folders: Path, *, after: str, suite: str) -> dict[str, Path]:
     """Evaluated controls by name; of those that ask a policy, the ones of ``after``.
 
-    One that was scored on other items, in another mode, by another version or by other encoders is left out: it says nothing
-    about these numbers.
+    One that was scored on other items, in another mode, by another version or by other encoders is
+    left out: it says nothing about these numbers.
     """
     judged = _header(folders / after / suite)
     found = {}
@@ -197,7 +201,8 @@ def _controls(folders: Path, *, after: str, suite: str) -> dict[str, Path]:
         names = [f"control-{name}"]
         if control.asks_policy:
             final = _header(folders / "final" / suite)
-            # The final policy usually is the last checkpoint too, and its controls are named after it.
+            # The final policy usually is the last checkpoint too, and its controls are named after
+            # it.
             same = final is not None and judged is not None and final.get("policy") == judged.get("policy")
             names = [f"control-{name}-{policy}" for policy in (after, *(["final"] if same else []))]
         for folder in (folders / name / suite for name in names):

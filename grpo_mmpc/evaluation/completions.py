@@ -20,8 +20,9 @@ ONE = Ranks()
 class CompletionLog:
     """A file of completions that only grows, one JSON object a line, found again by key.
 
-    The key covers all that a completion depends on, so that a changed prompt, picture, limit or policy is completed again
-    and everything else is kept. A line that a kill cut in half is skipped.
+    The key covers all that a completion depends on, so that a changed prompt, picture, limit or
+    policy is completed again and everything else is kept. A line that a kill cut in half is
+    skipped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +73,8 @@ def complete(
         rows: Prompts.
         sampling: How they are completed.
         engine: Where from.
-        log: What is there already and receives the rest; the main process's alone, None on other ranks.
+        log: What is there already and receives the rest; the main process's alone, None on other
+            ranks.
         policy: Says which weights the engine has, see ``completion_key``.
         ranks: This process among the others.
         progress: Called on the main process with (rows done, rows in total).

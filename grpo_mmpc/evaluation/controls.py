@@ -2,13 +2,14 @@
 
 | control | task | answers |
 |---|---|---|
-| ``category_title`` | image_to_text | the training title nearest to the mean of its category: knows the department only |
-| ``other_title`` | image_to_text | the title of another evaluated item of the category: knows the style, not the item |
-| ``nearest_title`` | image_to_text | the title of the training item with the most similar picture: retrieval instead of a model |
-| ``blank_image`` | image_to_text | the policy, shown a white picture |
-| ``shuffled_image`` | image_to_text | the policy, shown the picture of another item |
-| ``raw_title`` | text_to_image | the title itself as image prompt: what the policy's prompt is worth |
-| ``nearest_image`` | text_to_image | the picture of the training item with the most similar title |
+| ``category_title`` | image_to_text | the training title nearest to the mean of its category: knows
+the department only | | ``other_title`` | image_to_text | the title of another evaluated item of the
+category: knows the style, not the item | | ``nearest_title`` | image_to_text | the title of the
+training item with the most similar picture: retrieval instead of a model | | ``blank_image`` |
+image_to_text | the policy, shown a white picture | | ``shuffled_image`` | image_to_text | the
+policy, shown the picture of another item | | ``raw_title`` | text_to_image | the title itself as
+image prompt: what the policy's prompt is worth | | ``nearest_image`` | text_to_image | the picture
+of the training item with the most similar title |
 
 A policy that is not better with the right picture than with a white one does not look at it.
 """

@@ -10,8 +10,8 @@ def load_encoders(options: Mapping[str, Mapping[str, Any] | None]) -> tuple[dict
     """Encoders by name, and why others are missing.
 
     Args:
-        options: Arguments by name (``bertscore``, ``clip``, ``sentence``, ``dinov2``, ``lpips``, ``inception``); None is
-            one that is not wanted.
+        options: Arguments by name (``bertscore``, ``clip``, ``sentence``, ``dinov2``, ``lpips``,
+            ``inception``); None is one that is not wanted.
     """
     from grpo_mmpc import encoders as scoring
 

@@ -76,8 +76,8 @@ class Evaluator:
     def run_controls(self, engine: Callable[[], AbstractContextManager["Engine"]], *, name: str, policy: str) -> None:
         """Run the recipe's controls beside a policy. A collective.
 
-        Those that ask the policy are named after it too; a checkpoint that is the final policy of its run has them there. A
-        control that cannot be had is reported and left out.
+        Those that ask the policy are named after it too; a checkpoint that is the final policy of
+        its run has them there. A control that cannot be had is reported and left out.
         """
         # heavy: imported on use
         from grpo_mmpc.evaluation.controls import CONTROLS, changed_rows

@@ -56,8 +56,9 @@ class SetMetric:
 def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
     """Every metric of the task that both sides hold, in the order of the metric table.
 
-    Metrics whose scores depend on the answers to other items (KID) are unscored when items were left out, as those of whole
-    sets are: the mean of the scores that remain is not the metric of the items that remain.
+    Metrics whose scores depend on the answers to other items (KID) are unscored when items were
+    left out, as those of whole sets are: the mean of the scores that remain is not the metric of
+    the items that remain.
     """
     measures = []
     for name, before in scores.before.scores.items():
@@ -88,7 +89,8 @@ def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
                 )
             metric = _of_table(name, mode=scores.mode)
             aggregate = _corpus_aggregate(name, metric)
-            # All tasks share one table of samples: a task's rows have (empty) columns for metrics of the other tasks.
+            # All tasks share one table of samples: a task's rows have (empty) columns for metrics
+            # of the other tasks.
             if metric is not None and task in metric.tasks:
                 measures.append(
                     _measure(

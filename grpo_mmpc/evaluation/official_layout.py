@@ -1,12 +1,14 @@
 """The file layout of the official benchmark, read and written, so that results travel both ways.
 
-A model's folder holds ``titles/<category>.tsv`` and ``<category>/<item_id>.jpg``. A title file has one row per item,
-cells parted by tabs and quoted as in CSV (a quote inside a quoted cell is doubled): the item's id, then its title. A header
-line is optional; with one, the columns are found by name (``item_id``, ``id``, ``asin``, ``parent_asin`` or ``image``;
-``title``, ``text`` or ``prediction``), otherwise they are the first two. A title ``error`` is what the official
-pipeline writes for a completion that does not parse; it is read, and written, as such.
+A model's folder holds ``titles/<category>.tsv`` and ``<category>/<item_id>.jpg``. A title file has
+one row per item, cells parted by tabs and quoted as in CSV (a quote inside a quoted cell is
+doubled): the item's id, then its title. A header line is optional; with one, the columns are found
+by name (``item_id``, ``id``, ``asin``, ``parent_asin`` or ``image``; ``title``, ``text`` or
+``prediction``), otherwise they are the first two. A title ``error`` is what the official pipeline
+writes for a completion that does not parse; it is read, and written, as such.
 
-Characters that no file name should hold, in an id or a category, are written as ``%2F`` and the like.
+Characters that no file name should hold, in an id or a category, are written as ``%2F`` and the
+like.
 """
 
 import csv
@@ -22,7 +24,8 @@ from grpo_mmpc.metrics.official.text import ERROR_TEXT
 
 TITLES_FOLDER = "titles"
 _NAN = re.compile(r"|#N/A( N/A)?|#NA|-?1\.#IND|-?1\.#QNAN|-?(NaN|nan)|<NA>|NA|N/A|n/a|NULL|null|None")
-"""Cells that pandas, and so the official script, reads as a missing value; the empty cell is one of them."""
+"""Cells that pandas, and so the official script, reads as a missing value; the empty cell is one of
+them."""
 
 _ID_COLUMNS = ("item_id", "id", "asin", "parent_asin", "image")
 _TITLE_COLUMNS = ("title", "text", "prediction")
@@ -107,8 +110,9 @@ def read_official_images(folder: Path, *, webp: bool = False) -> dict[str, dict[
 def write_official(folder: Path, answers: Sequence[OfficialAnswer], *, titles: bool = True) -> int:
     """Write answers in the official layout; existing files of the same names are replaced.
 
-    Titles lose tabs and line breaks, which the layout cannot hold. Images that are no JPEG are converted (quality 95), since
-    the official script matches ``<item_id>.jpg`` by name: pixel metrics of the copy differ slightly.
+    Titles lose tabs and line breaks, which the layout cannot hold. Images that are no JPEG are
+    converted (quality 95), since the official script matches ``<item_id>.jpg`` by name: pixel
+    metrics of the copy differ slightly.
 
     Args:
         folder: The model's folder; made if it is not there.
@@ -119,7 +123,8 @@ def write_official(folder: Path, answers: Sequence[OfficialAnswer], *, titles: b
         Number of files written.
 
     Raises:
-        EvaluationError: An id or a category is empty or too long for a file name, or an image cannot be read.
+        EvaluationError: An id or a category is empty or too long for a file name, or an image
+            cannot be read.
     """
     by_category: dict[str, list[OfficialAnswer]] = defaultdict(list)
     for answer in answers:

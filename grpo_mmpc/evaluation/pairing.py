@@ -29,9 +29,11 @@ class TaskScores:
     scores: Mapping[str, Floats]
     """Item-level metrics by name, ``[N]``; NaN = unscored."""
     statistics: Mapping[str, Floats]
-    """Sufficient statistics of corpus-level metrics by name, ``[N, S]``; a row of NaN = unscored."""
+    """Sufficient statistics of corpus-level metrics by name, ``[N, S]``; a row of NaN =
+    unscored."""
     summary: Mapping[str, Any]
-    """The task's part of ``summary.json``: the only place of metrics that have a value per set alone."""
+    """The task's part of ``summary.json``: the only place of metrics that have a value per set
+    alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +128,8 @@ def pair(
         held_back: Items to leave out, by id.
 
     Raises:
-        EvaluationError: Suites, versions, modes, encoders or renderers differ, no task or item is shared, or an item changed
-            its category.
+        EvaluationError: Suites, versions, modes, encoders or renderers differ, no task or item is
+            shared, or an item changed its category.
     """
     if (before.suite, before.version) != (after.suite, after.version):
         raise EvaluationError(
@@ -190,7 +192,8 @@ def _pair_task(
 
 
 def _checkpoint(folder: Path, summary: Mapping[str, Any]) -> str:
-    # Where it lies comes first: a run copies its last checkpoint's evaluation to ``final``, summary and all.
+    # Where it lies comes first: a run copies its last checkpoint's evaluation to ``final``, summary
+    # and all.
     if run_of(folder) is not None:
         return folder.resolve().parent.name
     return str(summary.get("checkpoint") or folder.name)

@@ -16,15 +16,18 @@ class Cell:
     after: float | None
     delta: float | None
     interval: tuple[float, float] | None
-    """Confidence interval of the difference; None = too few items for one, or no values per item."""
+    """Confidence interval of the difference; None = too few items for one, or no values per
+    item."""
     corrected: tuple[float, float] | None
-    """The wider interval that holds for all categories of one metric at once; None for other groups."""
+    """The wider interval that holds for all categories of one metric at once; None for other
+    groups."""
     p: float | None
     """Of this difference alone."""
     p_holm: float | None
     """Corrected for everything of its kind that is shown together; the verdict goes by it."""
     effect_size: float | None
-    """Mean of the paired differences over their standard deviation; None for corpus-level metrics and means of means."""
+    """Mean of the paired differences over their standard deviation; None for corpus-level metrics
+    and means of means."""
     n: int
     n_scored: int
     was_reward: bool
@@ -45,7 +48,8 @@ class TaskComparison:
     held_back: int
     """Items that chose the checkpoint and are left out for it."""
     families: Mapping[str, int]
-    """How many comparisons p-values were corrected for: over all items (``metrics``), ``macro``, ``categories``."""
+    """How many comparisons p-values were corrected for: over all items (``metrics``), ``macro``,
+    ``categories``."""
     metrics: Mapping[str, Cell]
     macro: Mapping[str, Cell]
     """Unweighted means over categories; ``n`` counts categories."""

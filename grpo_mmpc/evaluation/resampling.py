@@ -40,7 +40,8 @@ class Difference:
     num_scored: int
     """Paired items that carry a score; for a mean over categories, those of the smallest one."""
     replicates: Floats
-    """Bootstrap replicates of after minus before, ``[R]``; NaN for a resample without any scored item."""
+    """Bootstrap replicates of after minus before, ``[R]``; NaN for a resample without any scored
+    item."""
     variance: float | None
     """Of after minus before; None for corpus-level metrics, which have no scores per item."""
     variances: Floats | None
@@ -61,7 +62,8 @@ class Difference:
     def interval(self, *, confidence: float) -> Interval | None:
         """Bootstrap interval: studentised where there is one, else percentiles; None for too few items.
 
-        It ends where differences of the metric do: where few items changed, a studentised one would reach further.
+        It ends where differences of the metric do: where few items changed, a studentised one would
+        reach further.
         """
         if self.num_scored < min_items(confidence):
             return None
@@ -136,7 +138,8 @@ def added(first: Difference | None, second: Difference) -> Difference:
     return Difference(
         before=first.before + second.before,
         after=first.after + second.after,
-        # The smallest group decides how far an interval must be widened, and whether there can be one.
+        # The smallest group decides how far an interval must be widened, and whether there can be
+        # one.
         num_scored=min(first.num_scored, second.num_scored),
         replicates=first.replicates + second.replicates,
         variance=None if first.variance is None or second.variance is None else first.variance + second.variance,
@@ -202,7 +205,8 @@ def _columns(measure: Measure, rows: NDArray[np.int64]) -> Callable[[NDArray[np.
         before, after = measure.before.take(items, axis=0).T, measure.after.take(items, axis=0).T
         blocks = [before, after, scored[None]]
         if measure.is_mean:
-            # Deviations from the mean, not raw squares: those would lose small spreads around a large difference.
+            # Deviations from the mean, not raw squares: those would lose small spreads around a
+            # large difference.
             deviations = (after - before - mean) * scored
             blocks += [deviations, deviations**2]
         return blocks
@@ -246,6 +250,7 @@ def _variances(sums: Floats) -> Floats:
     scored = np.where(sums[..., 2] > 0, sums[..., 2], np.nan)
     squares = sums[..., 4] / scored
     variances = squares - (sums[..., 3] / scored) ** 2
-    # What cancellation leaves of equal differences would otherwise pass for a tiny spread, and a pivot be divided by it.
+    # What cancellation leaves of equal differences would otherwise pass for a tiny spread, and a
+    # pivot be divided by it.
     cleaned: Floats = np.where(variances <= 1e-12 * squares, 0.0, variances) / scored
     return cleaned

@@ -63,9 +63,9 @@ def run_suite(
 ) -> None:
     """Run a suite into a folder. Ask ``finished`` first to not repeat what is there.
 
-    Every rank takes part in generation; the main process alone renders, scores and writes. Completions and renders are kept
-    as they come, so that a run that was killed goes on with the items that are missing; ``summary.json`` is written last,
-    so that it does not count as finished.
+    Every rank takes part in generation; the main process alone renders, scores and writes.
+    Completions and renders are kept as they come, so that a run that was killed goes on with the
+    items that are missing; ``summary.json`` is written last, so that it does not count as finished.
 
     Args:
         suite: What to run.
@@ -151,12 +151,14 @@ def _score_task(
     inputs = MetricInputs(
         task=task,
         predictions=[p.prediction for p in parsed],
-        # In text_to_image the title is what a picture is compared with; nothing else is a text reference.
+        # In text_to_image the title is what a picture is compared with; nothing else is a text
+        # reference.
         references=[row.title for row in rows],
         attributes=[row.attributes for row in rows],
         real_images=[row.image_path for row in rows],
         categories=[row.category for row in rows],
-        # Without a renderer nothing is known about the picture, which is not the same as a failed render.
+        # Without a renderer nothing is known about the picture, which is not the same as a failed
+        # render.
         rendered_images=[None if name is None else str(folder / name) for name in rendered] if tools.renderer else (),
         bertscore=tools.bertscore,
         clip=tools.clip,

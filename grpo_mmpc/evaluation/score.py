@@ -66,7 +66,8 @@ def choose_metrics(
     """Metrics by name, in the order of the mode's table.
 
     Args:
-        names: What was asked for; None means all of the task. ``attribute_recall`` brings one metric per known kind.
+        names: What was asked for; None means all of the task. ``attribute_recall`` brings one
+            metric per known kind.
         task: ``image_to_text`` or ``text_to_image``.
         mode: ``corrected`` or ``paper``.
         references: Say which kinds of attributes are known.
@@ -127,8 +128,8 @@ def score_answers(
 ) -> Scores:
     """Score one answer per reference.
 
-    A reference without an answer counts as malformed, a wrong answer; an answer without a reference is left out. Both are
-    counted in the summary.
+    A reference without an answer counts as malformed, a wrong answer; an answer without a reference
+    is left out. Both are counted in the summary.
 
     Args:
         answers: What a system said.
@@ -209,7 +210,8 @@ def _pair(answers: Answers, references: Sequence[Reference]) -> _Pairs:
 
 
 def _inputs(pairs: _Pairs, answers: Answers, *, task: str, mode: str, encoders: Mapping[str, Any]) -> MetricInputs:
-    # The official script reads "NaN" in a title file as a missing title, and then gives up the category.
+    # The official script reads "NaN" in a title file as a missing title, and then gives up the
+    # category.
     is_lost = [mode == "paper" and task == "image_to_text" and answer.is_nan for answer in pairs.answers]
     images = [None if answer.image is None else str(answer.image) for answer in pairs.answers]
     return MetricInputs(

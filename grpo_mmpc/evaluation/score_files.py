@@ -1,8 +1,9 @@
 """Reads predictions and references from files of any system, and pairs them by item.
 
-Predictions: JSON lines (``item_id`` and ``prediction``, or ``completion`` as the model wrote it), an evaluation folder of a
-run, or a model's folder in the official layout (``grpo_mmpc.evaluation.official_layout``). References: JSON lines (``item_id``,
-``reference``, and where known ``category`` and ``attributes``) or a catalogue folder.
+Predictions: JSON lines (``item_id`` and ``prediction``, or ``completion`` as the model wrote it),
+an evaluation folder of a run, or a model's folder in the official layout
+(``grpo_mmpc.evaluation.official_layout``). References: JSON lines (``item_id``, ``reference``, and
+where known ``category`` and ``attributes``) or a catalogue folder.
 """
 
 import json
@@ -30,7 +31,8 @@ class Answer:
     """None = malformed."""
     category: str | None = None
     prompt_known: bool = True
-    """False where only the image is known, not the prompt it was rendered from: that is not malformed."""
+    """False where only the image is known, not the prompt it was rendered from: that is not
+    malformed."""
     image: Path | None = None
     """Image rendered from the prediction."""
     is_nan: bool = False
@@ -73,7 +75,8 @@ def read_answers(source: Path, *, task: str, webp: bool = True) -> Answers:
         webp: Take WebP images of the official layout too.
 
     Raises:
-        EvaluationError: It is none of the three, or something in it cannot be used; names file, line and key.
+        EvaluationError: It is none of the three, or something in it cannot be used; names file,
+            line and key.
     """
     if source.is_file():
         return _answers_of_lines(source, task=task)

@@ -24,11 +24,13 @@ METRICS_OF_MODE: dict[str, dict[str, Metric]] = {
     # How many completions can be judged at all is shown in every mode.
     "paper": PAPER_METRICS | PAPER_IMAGE_METRICS | {name: METRICS[name] for name in ("render_rate", "parse_rate")},
 }
-"""Every metric by name, by mode; see ``attribute_recall_metrics`` for those that depend on the catalogue."""
+"""Every metric by name, by mode; see ``attribute_recall_metrics`` for those that depend on the
+catalogue."""
 
 MALFORMED = {"corrected": None, "paper": ERROR_TEXT}
-"""What stands for a completion that does not parse. The official script's word is rendered and embedded like a title, and
-so gets a share of the score; use it for comparisons with that script only."""
+"""What stands for a completion that does not parse. The official script's word is rendered and
+embedded like a title, and so gets a share of the score; use it for comparisons with that script
+only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +105,11 @@ def cqbench(
     Args:
         rows: Held-out prompts.
         max_tokens: New tokens by task; the task's own limit where absent.
-        settings: Catalogue, encoders and renderer: what scores depend on besides prompts and policy.
+        settings: Catalogue, encoders and renderer: what scores depend on besides prompts and
+            policy.
         mode: ``corrected`` or ``paper``.
-        metrics: Names; None means all. A name that a task does not have is no mistake: tasks have metrics of their own.
+        metrics: Names; None means all. A name that a task does not have is no mistake: tasks have
+            metrics of their own.
     """
     tasks = dict.fromkeys(row.task for row in rows)
     sampling = {

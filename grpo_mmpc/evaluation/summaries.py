@@ -11,7 +11,8 @@ import numpy as np
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
 
 Cell = dict[str, float | int]
-"""``mean`` (NaN = nothing scored), ``n`` items, ``n_scored`` of them; ``mean_rendered`` where items have pictures."""
+"""``mean`` (NaN = nothing scored), ``n`` items, ``n_scored`` of them; ``mean_rendered`` where items
+have pictures."""
 
 
 def summarise(
@@ -21,10 +22,12 @@ def summarise(
 
     Args:
         metrics: Metrics by name.
-        table: Columns ``category``, ``score/NAME`` and, for corpus-level metrics, ``stat/NAME``; with a column
-            ``rendered_image`` that holds a picture, cells also get ``mean_rendered``, the mean over items with a picture.
-        inputs: What was scored; needed for metrics of a set only (``Metric.of_set``), whose value over all items is the
-            mean over categories, since pictures of different departments are not one distribution.
+        table: Columns ``category``, ``score/NAME`` and, for corpus-level metrics, ``stat/NAME``;
+            with a column ``rendered_image`` that holds a picture, cells also get ``mean_rendered``,
+            the mean over items with a picture.
+        inputs: What was scored; needed for metrics of a set only (``Metric.of_set``), whose value
+            over all items is the mean over categories, since pictures of different departments are
+            not one distribution.
     """
     by_category: dict[str, list[int]] = defaultdict(list)
     for i, category in enumerate(table["category"]):

@@ -17,8 +17,8 @@ REWARD_METRICS: dict[str, tuple[str, ...]] = {
     "json_format": ("parse_rate",),
     "attribute_f1": ("attribute_recall", "attribute_recall_*", "title_attribute_*"),
 }
-"""Metrics that a reward optimises, by the reward's name. A reward that is not listed optimises the metric of its own
-name, if there is one. ``*`` at the end stands for any ending."""
+"""Metrics that a reward optimises, by the reward's name. A reward that is not listed optimises the
+metric of its own name, if there is one. ``*`` at the end stands for any ending."""
 
 
 def trained_metrics(reward_names: Collection[str], *, metrics: Collection[str]) -> set[str]:
@@ -35,7 +35,8 @@ def trained_metrics(reward_names: Collection[str], *, metrics: Collection[str]) 
 def trained_rewards(run: Path) -> dict[str, list[str]]:
     """By task, names of the rewards with a positive weight in the run's ``config.yaml``; empty without that file.
 
-    A task that was only measured has no entry: nothing was trained on it, whatever the mix could have scored.
+    A task that was only measured has no entry: nothing was trained on it, whatever the mix could
+    have scored.
     """
     import yaml
 

@@ -1,7 +1,7 @@
 """Does a text name a product's known attributes? Exact words, not meaning: the check that BLEU does not make.
 
-Attributes are facts of the catalogue (``{"type": "tote bag", "color": "blue", "pack": "2"}``), so the recall says what a
-completion lost even where the seller's title never said it.
+Attributes are facts of the catalogue (``{"type": "tote bag", "color": "blue", "pack": "2"}``), so
+the recall says what a completion lost even where the seller's title never said it.
 """
 
 import math
@@ -19,7 +19,8 @@ _NUMBER_WORDS = dict(
         strict=True,
     )
 )
-# Before "of 2"; directly before a number only those that cannot be part of a product's name ("tote bag 2 pockets").
+# Before "of 2"; directly before a number only those that cannot be part of a product's name ("tote
+# bag 2 pockets").
 PACK_CONTAINERS = frozenset(
     {"pack", "set", "box", "case", "bundle", "lot", "bag", "carton", "count", "quantity", "qty"}
 )
@@ -28,7 +29,8 @@ PACK_UNITS = frozenset(
     {"pack", "packs", "pk", "pks", "count", "ct", "piece", "pieces", "pc", "pcs", "set", "sets", "unit", "units"}
 )
 _SPELLINGS = {"grey": "gray", "colour": "color", "multicolour": "multicolor", "aluminium": "aluminum"}
-# A number splits off the unit behind it ("12oz" is "12 oz"); letters keep their digits ("WH1000" is one word).
+# A number splits off the unit behind it ("12oz" is "12 oz"); letters keep their digits ("WH1000" is
+# one word).
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*")
 
 
@@ -46,12 +48,14 @@ def attribute_recall(*, prediction: str, attributes: Mapping[str, str]) -> float
 def attribute_recall_of(*, prediction: str, attributes: Mapping[str, str], kind: str) -> float:
     """1.0 if the prediction states the value of one attribute, else 0.0.
 
-    A value is stated when its words occur in order, as whole words, whatever their case and number ("Tote Bags" states
-    "tote bag"; "redwood" does not state "red"). Hyphens and punctuation separate words. A pack size is stated by a phrase
-    such as "pack of 2", "2 pack", "2-pack", "set of two" or "x2", never by a bare number.
+    A value is stated when its words occur in order, as whole words, whatever their case and number
+    ("Tote Bags" states "tote bag"; "redwood" does not state "red"). Hyphens and punctuation
+    separate words. A pack size is stated by a phrase such as "pack of 2", "2 pack", "2-pack", "set
+    of two" or "x2", never by a bare number.
 
     Returns:
-        1.0 or 0.0; NaN where the item does not know the kind. A pack of 1 counts as not known: no title says it.
+        1.0 or 0.0; NaN where the item does not know the kind. A pack of 1 counts as not known: no
+        title says it.
     """
     value = attributes.get(kind)
     if value is None or not str(value).strip():

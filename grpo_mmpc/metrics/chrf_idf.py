@@ -9,8 +9,8 @@ from functools import lru_cache
 ORDER = 6
 BETA = 2.0
 MAX_FITTED_TITLES = 10_000
-"""Titles that frequencies are counted on, spread evenly over the corpus. A phrase that is common in a catalogue is common in
-so many of them, and the count stays within 200 MB for each process."""
+"""Titles that frequencies are counted on, spread evenly over the corpus. A phrase that is common in
+a catalogue is common in so many of them, and the count stays within 200 MB for each process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,18 +31,20 @@ class CharacterIdf:
 def fit_character_idf(titles: Sequence[str]) -> CharacterIdf:
     """Inverse document frequencies of the character 1- to 6-grams of a corpus.
 
-    ``log(1 + (N - n + 0.5) / (n + 0.5))`` for an n-gram that n of the N titles contain, the form that BM25 uses: always
-    positive, near 0 for what all titles share. An n-gram of a single title and one of no title weigh the same.
+    ``log(1 + (N - n + 0.5) / (n + 0.5))`` for an n-gram that n of the N titles contain, the form
+    that BM25 uses: always positive, near 0 for what all titles share. An n-gram of a single title
+    and one of no title weigh the same.
 
     Args:
-        titles: The corpus, in an order that is the same wherever the same weights are wanted. Of more than
-            ``MAX_FITTED_TITLES``, that many are read, evenly spaced.
+        titles: The corpus, in an order that is the same wherever the same weights are wanted. Of
+            more than ``MAX_FITTED_TITLES``, that many are read, evenly spaced.
 
     Raises:
         ValueError: There is no title.
 
     References:
-        Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", section 3.
+        Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond",
+        section 3.
     """
     if not titles:
         raise ValueError("no title to count the n-grams of")
@@ -55,7 +57,8 @@ def fit_character_idf(titles: Sequence[str]) -> CharacterIdf:
         return math.log1p((count - frequency + 0.5) / (frequency + 0.5))
 
     return CharacterIdf(
-        # Most n-grams occur in one title only; held, they would take most of the memory and say nothing.
+        # Most n-grams occur in one title only; held, they would take most of the memory and say
+        # nothing.
         weights={ngram: weight(frequency) for ngram, frequency in frequencies.items() if frequency > 1},
         rare_weight=weight(1),
     )
@@ -64,9 +67,10 @@ def fit_character_idf(titles: Sequence[str]) -> CharacterIdf:
 def chrf_idf(*, prediction: str, reference: str, idf: CharacterIdf) -> float:
     """chrF2 with every n-gram counted as often as it weighs.
 
-    Precision and recall of an order are shares of weight; they are averaged over the orders that the reference has, and
-    recall counts double. With equal weights and six characters on both sides this is ``text.chrf``. The orders follow the
-    reference, not the prediction: otherwise a prediction of one rare letter would be judged by that letter alone.
+    Precision and recall of an order are shares of weight; they are averaged over the orders that
+    the reference has, and recall counts double. With equal weights and six characters on both sides
+    this is ``text.chrf``. The orders follow the reference, not the prediction: otherwise a
+    prediction of one rare letter would be judged by that letter alone.
 
     Args:
         prediction: The policy's text.

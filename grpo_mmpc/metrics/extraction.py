@@ -1,18 +1,22 @@
 """Finds the checkable facts in a title: colours, sizes and measures, pack counts, model numbers, and a known brand.
 
-Rules, not a model: each kind is found by the pattern described here, and what a pattern is not sure of is left out,
-because a false fact costs twice. Facts are compared as normalised values:
+Rules, not a model: each kind is found by the pattern described here, and what a pattern is not sure
+of is left out, because a false fact costs twice. Facts are compared as normalised values:
 
-- ``color``: English colour words ("grey" is ``gray``, "navy blue" is ``navy``). Words that are mostly a food, a flower or a
-  verb are no colours ("cream", "rose", "clear").
-- ``size``: a number with a unit, never converted ("16 Ounces" is ``16 oz``, ``10"`` is ``10 in``, "1-1/2 inch" is
-  ``1.5 in``); dimensions in their order ("10 x 8 inches" and ``10"x8"`` are both ``10x8 in``); clothing sizes ("Large" and
-  "size L" are ``l``, "XXL" is ``2xl``, "size 7" is ``size 7``). One letter alone counts only behind "size" or between
-  separators ("Shirt, M", not "Type M"); "in" behind a space only before a full stop or another dimension ("3 in 1").
-- ``count``: the number in "pack of 2", "2-pack", "2 pcs", "set of two", "x2", "2 x 500 ml"; never a bare number, never 1.
-- ``model``: a word of letters and digits, four characters and two digits at least ("WH-1000XM4" is ``wh1000xm4``), that is
-  no measure, count or ordinal. Digits followed by letters alone are left out ("1080p", "60Hz").
-- ``brand``: the item's known brand, where the title states it. An unknown brand cannot be told from other words.
+- ``color``: English colour words ("grey" is ``gray``, "navy blue" is ``navy``). Words that are
+  mostly a food, a flower or a verb are no colours ("cream", "rose", "clear").
+- ``size``: a number with a unit, never converted ("16 Ounces" is ``16 oz``, ``10"`` is ``10 in``,
+  "1-1/2 inch" is ``1.5 in``); dimensions in their order ("10 x 8 inches" and ``10"x8"`` are both
+  ``10x8 in``); clothing sizes ("Large" and "size L" are ``l``, "XXL" is ``2xl``, "size 7" is ``size
+  7``). One letter alone counts only behind "size" or between separators ("Shirt, M", not "Type M");
+  "in" behind a space only before a full stop or another dimension ("3 in 1").
+- ``count``: the number in "pack of 2", "2-pack", "2 pcs", "set of two", "x2", "2 x 500 ml"; never a
+  bare number, never 1.
+- ``model``: a word of letters and digits, four characters and two digits at least ("WH-1000XM4" is
+  ``wh1000xm4``), that is no measure, count or ordinal. Digits followed by letters alone are left
+  out ("1080p", "60Hz").
+- ``brand``: the item's known brand, where the title states it. An unknown brand cannot be told from
+  other words.
 
 The text is read once per kind: time grows linearly with its length.
 """
@@ -81,7 +85,8 @@ _TIMES = frozenset({"x", "\u00d7"})
 _MAX_DIMENSIONS = 3
 _MAX_DIGITS = 12  # longer runs are codes, and a number of thousands of digits cannot be printed
 
-# Numbers, words, and the marks that matter behind a number; a number splits off the unit behind it ("12oz").
+# Numbers, words, and the marks that matter behind a number; a number splits off the unit behind it
+# ("12oz").
 _PIECE = re.compile(r"(?<![\w.])\.[0-9]+|[0-9]+(?:[.,/][0-9]+)*|[^\W\d_]+|''|[^\w\s]")
 _CLOTHING = re.compile(
     r"(?<![^\W_])(?:(?:(?P<more>extra|x{1,4}|[2-6]x)[ -]?)?(?P<word>small|large)|(?P<medium>medium)"
@@ -112,7 +117,8 @@ class _Measures(NamedTuple):
     sizes: frozenset[str]
     counts: frozenset[str]
     rest: str
-    """The text with a neutral word in the place of each measure, so that its digits are not read again."""
+    """The text with a neutral word in the place of each measure, so that its digits are not read
+    again."""
 
 
 def compare_titles(*, prediction: str, reference: str, brand: str | None = None) -> Agreement:
@@ -124,8 +130,8 @@ def compare_titles(*, prediction: str, reference: str, brand: str | None = None)
         brand: The item's brand, if it is known.
 
     Returns:
-        Shares in [0, 1]. Precision is NaN where the prediction states no fact, recall where the reference states none, F1
-        where neither does; with facts on one side only F1 is 0.
+        Shares in [0, 1]. Precision is NaN where the prediction states no fact, recall where the
+        reference states none, F1 where neither does; with facts on one side only F1 is 0.
     """
     predicted, expected = _facts(prediction, brand), _facts(reference, brand)
     hits = len(predicted & expected)
@@ -334,7 +340,8 @@ def _models(text: str) -> frozenset[str]:
         num_digits = sum(map(str.isdecimal, core))
         if not 4 <= len(core) <= 24 or num_digits < 2 or num_digits == len(core) or _NOT_A_MODEL.fullmatch(code):
             continue
-        # Whole words joined to numbers are models in capitals only: "RT-2000", not "covid-19" or "pre-2024".
+        # Whole words joined to numbers are models in capitals only: "RT-2000", not "covid-19" or
+        # "pre-2024".
         is_mixed = any(part.isalnum() and not part.isalpha() and not part.isdecimal() for part in code.split("-"))
         if is_mixed or code.upper() == code:
             found.add(core.lower())

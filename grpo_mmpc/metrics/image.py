@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 COMPARED_SIZE_PX = 128
-"""Side of the square that both images are letterboxed to: SSIM is comparable at one size only, and at this one its window
-covers a twentieth of the picture, so that it judges layout and shape rather than grain. LPIPS was calibrated on 64-pixel
-patches and has no answer below that."""
+"""Side of the square that both images are letterboxed to: SSIM is comparable at one size only, and
+at this one its window covers a twentieth of the picture, so that it judges layout and shape rather
+than grain. LPIPS was calibrated on 64-pixel patches and has no answer below that."""
 WINDOW_PX = 7
 PSNR_CAP_DB = 100.0
-"""PSNR of equal pictures, which has no finite value. Every other pair lies below: the least possible difference, one
-level in one channel of one pixel of the compared square, has 10 log10(255^2 * 3 * 128^2) = 95.05 dB."""
+"""PSNR of equal pictures, which has no finite value. Every other pair lies below: the least
+possible difference, one level in one channel of one pixel of the compared square, has 10
+log10(255^2 * 3 * 128^2) = 95.05 dB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ class InceptionScorer(Protocol):
 def letterbox(image: "Image.Image", *, size_px: int = COMPARED_SIZE_PX) -> "Image.Image":
     """Fit an image into a white square, keeping its proportions, with antialiasing.
 
-    Stretching a generated image to the real one's shape, as the official script does, bends every edge that the score
-    is about to compare.
+    Stretching a generated image to the real one's shape, as the official script does, bends every
+    edge that the score is about to compare.
 
     Returns:
         RGB, ``size_px`` by ``size_px``; an RGB square of that size comes back as it is.
@@ -103,7 +104,8 @@ def psnr(mean_squared_error: float) -> float:
     """Peak signal-to-noise ratio in dB, ``-10 log10(mse)`` for an error in units of the full range.
 
     Returns:
-        At least 0 for errors up to 1; ``PSNR_CAP_DB`` at most, which is also what equal pictures get.
+        At least 0 for errors up to 1; ``PSNR_CAP_DB`` at most, which is also what equal pictures
+        get.
     """
     if mean_squared_error <= 0.0:
         return PSNR_CAP_DB
@@ -113,9 +115,10 @@ def psnr(mean_squared_error: float) -> float:
 def ssim(*, prediction: "NDArray[Any]", reference: "NDArray[Any]", window_px: int = WINDOW_PX) -> float:
     """Mean structural similarity with a uniform window, over channels.
 
-    Equals ``skimage.metrics.structural_similarity(..., channel_axis=2, win_size=window_px)`` with its defaults (sample
-    covariance, K1 = 0.01, K2 = 0.03, only windows that lie inside the image) and the data range of the values, several
-    times as fast. torchmetrics has the population covariance and another border instead.
+    Equals ``skimage.metrics.structural_similarity(..., channel_axis=2, win_size=window_px)`` with
+    its defaults (sample covariance, K1 = 0.01, K2 = 0.03, only windows that lie inside the image)
+    and the data range of the values, several times as fast. torchmetrics has the population
+    covariance and another border instead.
 
     Args:
         prediction: Bytes, or floats in [0, 1]; shape [H, W, C], H and W at least ``window_px``.
@@ -129,7 +132,8 @@ def ssim(*, prediction: "NDArray[Any]", reference: "NDArray[Any]", window_px: in
         ValueError: The shapes differ or are smaller than the window.
 
     References:
-        Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity", eq. 13.
+        Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural
+        Similarity", eq. 13.
     """
     import numpy as np
 

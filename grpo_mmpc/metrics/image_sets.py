@@ -1,7 +1,8 @@
 """How far two sets of images lie apart: kernel and Fréchet distances of Inception features (KID, FID).
 
-An item without a readable render enters the generated set as a white picture: leaving it out would reward a policy for
-failing on what is hard to draw. An item without a readable real image enters neither set.
+An item without a readable render enters the generated set as a white picture: leaving it out would
+reward a policy for failing on what is hard to draw. An item without a readable real image enters
+neither set.
 """
 
 import math
@@ -34,8 +35,8 @@ def kid(inputs: "MetricInputs") -> list[float]:
     """Linearised contributions of the items to the KID of their category.
 
     Returns:
-        N values whose mean over a category is its KID; NaN for items without a real image, for categories with fewer
-        than two of them, and everywhere without an encoder or renders.
+        N values whose mean over a category is its KID; NaN for items without a real image, for
+        categories with fewer than two of them, and everywhere without an encoder or renders.
     """
     scores = [math.nan] * len(inputs.predictions)
     by_category: dict[str, list[int]] = defaultdict(list)
@@ -61,12 +62,14 @@ def kid_contributions(*, real: "NDArray[np.float64]", generated: "NDArray[np.flo
 
     With the kernel ``k(a, b) = (a.b / D + 1)^3`` and
 
-        s_i = sum_{j != i} (k(x_i, x_j) + k(y_i, y_j)) / (n - 1) - sum_j (k(x_i, y_j) + k(x_j, y_i)) / n
+        s_i = sum_{j != i} (k(x_i, x_j) + k(y_i, y_j)) / (n - 1) - sum_j (k(x_i, y_j) + k(x_j, y_i))
+        / n
 
-    the mean of s is the KID, equal to ``torchmetrics.image.KernelInceptionDistance`` with one subset of all items. Every
-    pair of items enters it twice, so the s_i vary half as much as removing an item would say. The value of an item is
-    therefore ``2 s_i - mean(s)``: the same mean, and the spread of the first-order expansion of a U-statistic, so that
-    bootstrap intervals of the mean are as wide as they should be.
+    the mean of s is the KID, equal to ``torchmetrics.image.KernelInceptionDistance`` with one
+    subset of all items. Every pair of items enters it twice, so the s_i vary half as much as
+    removing an item would say. The value of an item is therefore ``2 s_i - mean(s)``: the same
+    mean, and the spread of the first-order expansion of a U-statistic, so that bootstrap intervals
+    of the mean are as wide as they should be.
 
     Args:
         real: Features of the real images, shape [n, D], n at least 2.
@@ -89,16 +92,18 @@ def kid_contributions(*, real: "NDArray[np.float64]", generated: "NDArray[np.flo
 def frechet_distance(*, real: "NDArray[np.float64]", generated: "NDArray[np.float64]") -> float:
     """Fréchet distance of the Gaussians fitted to two sets of features, as ``FrechetInceptionDistance`` computes it.
 
-    The trace of the root of the product of the covariances is the sum of the singular values of ``A B^T``, where A and B
-    are the centred features: a matrix of the number of images, ten times as fast as the eigenvalues of a 2048 x 2048
-    matrix that torchmetrics takes, and exact where covariances of few images are singular.
+    The trace of the root of the product of the covariances is the sum of the singular values of ``A
+    B^T``, where A and B are the centred features: a matrix of the number of images, ten times as
+    fast as the eigenvalues of a 2048 x 2048 matrix that torchmetrics takes, and exact where
+    covariances of few images are singular.
 
     Args:
         real: Shape [n, D], n at least 2.
         generated: Shape [m, D], m at least 2.
 
     Returns:
-        At least 0. Biased upwards, the more so the fewer images: compare at equal n only, or use KID.
+        At least 0. Biased upwards, the more so the fewer images: compare at equal n only, or use
+        KID.
 
     References:
         Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", eq. 6.

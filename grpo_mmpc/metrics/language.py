@@ -6,27 +6,29 @@ from functools import cache, lru_cache
 from typing import Any
 
 LANGUAGES = ("en", "cs", "da", "de", "es", "fi", "fr", "hu", "id", "it", "nl", "pl", "pt", "ro", "sv", "tr", "vi")
-"""What a text in Latin script is told apart from English by. The identifier knows a hundred more, and would find Quechua in
-every second brand name."""
+"""What a text in Latin script is told apart from English by. The identifier knows a hundred more,
+and would find Quechua in every second brand name."""
 _PART_CHARACTERS = 300
 _DOUBT, _CERTAINTY = 3.0, 5.0
-"""Log-odds for another language at which the score begins to fall, and at which it is 0. They were set on 1,033 English titles
-(nano, grocery, and 52 chosen for their foreign names; three lie above 3, the greatest at 4.1) and 60 foreign ones of four
-words and more (the least at 4.1). Of 60 further titles, all 30 English ones score 1 and 29 of 30 foreign ones below 0.5."""
+"""Log-odds for another language at which the score begins to fall, and at which it is 0. They were
+set on 1,033 English titles (nano, grocery, and 52 chosen for their foreign names; three lie above
+3, the greatest at 4.1) and 60 foreign ones of four words and more (the least at 4.1). Of 60 further
+titles, all 30 English ones score 1 and 29 of 30 foreign ones below 0.5."""
 
 
 def english_score(text: str) -> float:
     """How far a text passes for English; 1 unless there is evidence against it.
 
-    Two signs are multiplied. Script: 1 if all letters are Latin, falling to 0 where half of them are not. Language: the
-    log-odds of the likeliest other language against English, 1 up to 3 and falling to 0 at 5. The odds are those of the
-    ``py3langid`` identifier, scaled to the text's length as it does, and averaged over the text as it is and without its
-    accents, so that "Crème Brûlée Torch" is not French for its accents alone.
+    Two signs are multiplied. Script: 1 if all letters are Latin, falling to 0 where half of them
+    are not. Language: the log-odds of the likeliest other language against English, 1 up to 3 and
+    falling to 0 at 5. The odds are those of the ``py3langid`` identifier, scaled to the text's
+    length as it does, and averaged over the text as it is and without its accents, so that "Crème
+    Brûlée Torch" is not French for its accents alone.
 
     A text longer than 300 characters is read in parts, and the least English one counts.
 
-    A name or two words in Latin script are too little evidence in either direction and score 1, foreign or not; so does a
-    text without letters.
+    A name or two words in Latin script are too little evidence in either direction and score 1,
+    foreign or not; so does a text without letters.
 
     Returns:
         Score in [0, 1].

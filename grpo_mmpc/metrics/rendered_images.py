@@ -1,6 +1,7 @@
 """Scores of rendered images against real ones and against titles: every metric in one pass over the files.
 
-Opening a photo costs more than most metrics do, so each file is opened once for all of them, a few pairs at a time.
+Opening a photo costs more than most metrics do, so each file is opened once for all of them, a few
+pairs at a time.
 """
 
 import logging
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LPIPS_CAP = 1.0
-"""LPIPS has no greatest value; unrelated photos lie around 0.7. Cut here, so that a failed render has a worst score."""
+"""LPIPS has no greatest value; unrelated photos lie around 0.7. Cut here, so that a failed render
+has a worst score."""
 _PIXEL_METRICS = ("psnr", "ssim", "mse", "lpips")
 _PAIRS_AT_ONCE = 16
-"""Decoded at a time: photos of 2 megapixels take 200 MB then, and an encoder's batch of 32 is large enough."""
+"""Decoded at a time: photos of 2 megapixels take 200 MB then, and an encoder's batch of 32 is large
+enough."""
 _MEMO = "renders"
 
 Column = list[float | None]
@@ -36,12 +39,13 @@ def render_scores(inputs: "MetricInputs", *, name: str, worst: float) -> list[fl
 
     Args:
         inputs: The set.
-        name: ``psnr``, ``ssim``, ``mse``, ``lpips``, ``clip_image_image``, ``clip_text_image`` or ``dino_image_image``.
+        name: ``psnr``, ``ssim``, ``mse``, ``lpips``, ``clip_image_image``, ``clip_text_image`` or
+            ``dino_image_image``.
         worst: Score of an item without a readable render.
 
     Returns:
-        N scores; NaN where there is no real image (title, for ``clip_text_image``), where it cannot be read, and
-        everywhere without the metric's encoder or without renders.
+        N scores; NaN where there is no real image (title, for ``clip_text_image``), where it cannot
+        be read, and everywhere without the metric's encoder or without renders.
 
     Raises:
         ValueError: The metric needs ``read_image``.

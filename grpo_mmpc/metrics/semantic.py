@@ -1,14 +1,15 @@
 """Meaning of two texts compared by an encoder that the caller owns; scores of pairs, computed in one batch.
 
-The encoders live in ``grpo_mmpc.encoders``, which is a layer above: here they are only shapes, so that the metric table
-imports no model code.
+The encoders live in ``grpo_mmpc.encoders``, which is a layer above: here they are only shapes, so
+that the metric table imports no model code.
 """
 
 from collections.abc import Sequence
 from typing import Protocol
 
 _PAIRS_AT_ONCE = 1024
-"""An encoder holds the token vectors of every text of a call: memory stays flat whatever the number of items."""
+"""An encoder holds the token vectors of every text of a call: memory stays flat whatever the number
+of items."""
 
 
 class BertScores(Protocol):
@@ -51,11 +52,12 @@ def bertscore_f1(*, predictions: Sequence[str], references: Sequence[str], encod
     """BERTScore F1 of N pairs, rescaled with bert-score's baseline where one exists for the model.
 
     Returns:
-        N scores, cut to [0, 1]: below 0 lie pairs less alike than random sentences (rescaled), or the breakdown of F1
-        where precision and recall have opposite signs.
+        N scores, cut to [0, 1]: below 0 lie pairs less alike than random sentences (rescaled), or
+        the breakdown of F1 where precision and recall have opposite signs.
 
     References:
-        Zhang et al. 2020, "BERTScore: Evaluator Text Generation with BERT", section 3 and "Baseline Rescaling".
+        Zhang et al. 2020, "BERTScore: Evaluator Text Generation with BERT", section 3 and "Baseline
+        Rescaling".
     """
     found: list[float] = []
     for start in range(0, len(predictions), _PAIRS_AT_ONCE):

@@ -1,8 +1,8 @@
 """The one table of metrics: what each measures, its range, and how it scores a list of items.
 
-Three rules hold for all of them: a malformed completion or a failed render gets the metric's ``worst`` value, an item
-that cannot be judged (no reference, no real image, unknown attribute) or a metric without its encoder is NaN, and scores
-come back in the order of the items.
+Three rules hold for all of them: a malformed completion or a failed render gets the metric's
+``worst`` value, an item that cannot be judged (no reference, no real image, unknown attribute) or a
+metric without its encoder is NaN, and scores come back in the order of the items.
 """
 
 import math
@@ -232,8 +232,8 @@ _METRICS = (
     ),
     _image_metric("clip_image_image", "CLIP cosine of the rendered and the real image", worst=-1.0),
     _image_metric(
-        # torchmetrics' CLIPScore is 100 times this cosine, cut at 0; neither cut nor scaled it tells more, and a reward
-        # and a metric share one scale.
+        # torchmetrics' CLIPScore is 100 times this cosine, cut at 0; neither cut nor scaled it
+        # tells more, and a reward and a metric share one scale.
         "clip_text_image",
         "CLIPScore as a cosine of the rendered image and the title",
         worst=-1.0,
@@ -297,4 +297,5 @@ _METRICS = (
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
-"""Every metric that needs no knowledge of the catalogue, by name; see ``attribute_recall_metrics`` for the rest."""
+"""Every metric that needs no knowledge of the catalogue, by name; see ``attribute_recall_metrics``
+for the rest."""

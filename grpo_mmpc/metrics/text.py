@@ -1,6 +1,7 @@
 """Overlap of two texts, as pure functions of ``prediction`` and ``reference``; every score lies in [0, 1].
 
-Rewards and evaluation call these same functions. The two texts travel by keyword only: swapping them changes BLEU.
+Rewards and evaluation call these same functions. The two texts travel by keyword only: swapping
+them changes BLEU.
 """
 
 import math
@@ -41,8 +42,8 @@ class BleuStatistics(NamedTuple):
 def bleu_statistics(*, prediction: str, reference: str) -> BleuStatistics:
     """Clipped n-gram matches of one pair after mteval-13a tokenisation (sacrebleu's; case matters).
 
-    A malformed prediction enters a corpus as the empty text: no matches, no n-grams, and its reference's length still
-    counts against the brevity penalty.
+    A malformed prediction enters a corpus as the empty text: no matches, no n-grams, and its
+    reference's length still counts against the brevity penalty.
     """
     predicted = _ngram_counts(prediction)
     expected = _ngram_counts(reference)
@@ -61,17 +62,18 @@ def bleu_statistics(*, prediction: str, reference: str) -> BleuStatistics:
 def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> float:
     """Smoothed sentence BLEU, as ``nltk.translate.bleu_score.sentence_bleu`` gives it on 13a tokens.
 
-    The highest n-gram order is 4, or the number of reference tokens where that is smaller, with uniform weights: a
-    three-word title can be matched perfectly (1.0) and is never constantly 0. The order follows the reference, not the
-    prediction, so a short prediction cannot lower the bar. Without a single matching token, or with an empty side, the
-    score is 0.
+    The highest n-gram order is 4, or the number of reference tokens where that is smaller, with
+    uniform weights: a three-word title can be matched perfectly (1.0) and is never constantly 0.
+    The order follows the reference, not the prediction, so a short prediction cannot lower the bar.
+    Without a single matching token, or with an empty side, the score is 0.
 
     Args:
         prediction: The policy's text.
         reference: The true text.
-        smoothing: nltk's ``SmoothingFunction`` method for orders without a match. ``method3`` (NIST, mteval-v13a; what
-            sacrebleu calls ``exp``): the k-th such order counts 1/2^k matches. ``method2`` adds one to matches and
-            totals above unigrams, ``method1`` counts 0.1 matches.
+        smoothing: nltk's ``SmoothingFunction`` method for orders without a match. ``method3``
+            (NIST, mteval-v13a; what sacrebleu calls ``exp``): the k-th such order counts 1/2^k
+            matches. ``method2`` adds one to matches and totals above unigrams, ``method1`` counts
+            0.1 matches.
 
     Returns:
         Score in [0, 1].
@@ -80,8 +82,8 @@ def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> floa
         ValueError: The smoothing is not one of ``SMOOTHINGS``.
 
     References:
-        Papineni et al. 2002; Chen and Cherry 2014, "A Systematic Comparison of Smoothing Techniques for Sentence-Level
-        BLEU", methods 1 to 3.
+        Papineni et al. 2002; Chen and Cherry 2014, "A Systematic Comparison of Smoothing Techniques
+        for Sentence-Level BLEU", methods 1 to 3.
     """
     if smoothing not in SMOOTHINGS:
         raise ValueError(f"smoothing must be one of {', '.join(SMOOTHINGS)}, found {smoothing!r}")
@@ -90,8 +92,9 @@ def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> floa
         return 0.0
     nltk_bleu = _nltk_bleu()
     order = min(BLEU_ORDER, statistics.reference_tokens)
-    # nltk counts the n-grams of the reference again for every prediction of a group; here the counts come from a cache,
-    # which is twice as fast, and the smoothing and the penalty are nltk's.
+    # nltk counts the n-grams of the reference again for every prediction of a group; here the
+    # counts come from a cache, which is twice as fast, and the smoothing and the penalty are
+    # nltk's.
     precisions = [
         nltk_bleu.Fraction(matches, max(1, total), _normalize=False)
         for matches, total in zip(statistics.matches[:order], statistics.totals[:order], strict=True)
@@ -105,8 +108,8 @@ def corpus_bleu(statistics: "NDArray[np.float64]") -> "NDArray[np.float64]":
     """Corpus BLEU-4 from summed statistics, equal to ``sacrebleu.corpus_bleu(...).score / 100`` (13a, exp smoothing).
 
     Args:
-        statistics: Sums over items of ``BleuStatistics.flat``, shape [..., 10]; leading axes are kept, so that all
-            resamples of a bootstrap are computed at once.
+        statistics: Sums over items of ``BleuStatistics.flat``, shape [..., 10]; leading axes are
+            kept, so that all resamples of a bootstrap are computed at once.
 
     Returns:
         Scores in [0, 1], shape [...].
@@ -139,8 +142,8 @@ def chrf(*, prediction: str, reference: str) -> float:
 def rouge_l(*, prediction: str, reference: str) -> float:
     """ROUGE-L F1: longest common subsequence of lower-cased [a-z0-9] words, no stemming.
 
-    Equals ``rouge_score``'s ``rougeL`` fmeasure, which knows ASCII words only: text in another script has no words and
-    scores 0.
+    Equals ``rouge_score``'s ``rougeL`` fmeasure, which knows ASCII words only: text in another
+    script has no words and scores 0.
 
     References:
         Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
@@ -188,9 +191,9 @@ class TfidfScorer(Protocol):
 def fit_tfidf(fit_on: Sequence[str]) -> TfidfScorer:
     """Cosine of TF-IDF vectors of 1- and 2-grams, English stop words removed, after ``clean``.
 
-    The inverse document frequencies are fitted once, on a whole split; fitted on the two texts of each pair, as the
-    official script does, they carry no information. Words that no text of the split uses have no dimension, and count
-    neither for nor against a prediction.
+    The inverse document frequencies are fitted once, on a whole split; fitted on the two texts of
+    each pair, as the official script does, they carry no information. Words that no text of the
+    split uses have no dimension, and count neither for nor against a prediction.
 
     Args:
         fit_on: The reference texts of the split.
@@ -226,8 +229,8 @@ def tfidf_cosines(
     Args:
         predictions: N texts.
         references: N texts.
-        fit_on: The reference texts of the whole split; ``references`` itself if None. Scores of parts of a split are
-            comparable only with the same ``fit_on``.
+        fit_on: The reference texts of the whole split; ``references`` itself if None. Scores of
+            parts of a split are comparable only with the same ``fit_on``.
 
     Returns:
         N scores in [0, 1]; 0 where a text has no known word.

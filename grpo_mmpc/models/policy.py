@@ -74,8 +74,9 @@ def load_policy(section: ModelSection, *, adapter: Path | None = None) -> Any:
 def adapter_off(model: Any) -> Iterator[None]:
     """Run a block on the base model of a ``PeftModel``.
 
-    PEFT's own context also tells adapters that they are not trained. FSDP2 reads at the first forward pass what is trained, and
-    if that is an evaluation of the base model, the first backward pass fails.
+    PEFT's own context also tells adapters that they are not trained. FSDP2 reads at the first
+    forward pass what is trained, and if that is an evaluation of the base model, the first backward
+    pass fails.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with model.disable_adapter():
@@ -87,8 +88,9 @@ def adapter_off(model: Any) -> Iterator[None]:
 def _set_image_attention(processor: Any, attention: str) -> None:
     """Choose what image tokens see, where a model lets us.
 
-    Gemma-3 builds its mask from the token types that its processor returns: tokens of type image see each other in both
-    directions. A processor that marks none of them makes the mask causal, in training and in generation alike.
+    Gemma-3 builds its mask from the token types that its processor returns: tokens of type image
+    see each other in both directions. A processor that marks none of them makes the mask causal, in
+    training and in generation alike.
     """
     if type(processor).__name__ != "Gemma3Processor":
         raise TrainingError(

@@ -1,7 +1,7 @@
 """Rebuild the embedded models: ``python -m grpo_mmpc.nano.build`` (what ``make nano`` runs).
 
-Everything is drawn from seeds, on one thread: the same machine and versions give the same weights. ``--only`` builds
-one model, so that two can be built side by side on two cores.
+Everything is drawn from seeds, on one thread: the same machine and versions give the same weights.
+``--only`` builds one model, so that two can be built side by side on two cores.
 """
 
 import argparse
@@ -126,7 +126,8 @@ def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "Pretrain
     return PretrainSettings(
         num_items=256 if smoke else POOL_SIZE,
         num_language_items=256 if smoke else 32_000,
-        # rotary positions let Qwen's tower learn from fewer pictures, each of which takes twice as long
+        # rotary positions let Qwen's tower learn from fewer pictures, each of which takes twice as
+        # long
         vision_steps=4 if smoke else (1800 if qwen else 2700),
         vision_batch=32,
         vision_lr=1e-3,

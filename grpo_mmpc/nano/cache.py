@@ -15,9 +15,10 @@ _GENERATOR = ("vocabulary", "texts", "shapes", "drawing", "items", "catalogue", 
 def ensure_catalogue() -> Path:
     """Folder of the default nano catalogue; the first call builds it.
 
-    It lies in ``$GRPO_MMPC_CACHE/nano-catalogue``, by default ``~/.cache/grpo_mmpc/nano-catalogue``, under a name that
-    changes with the source of the generator. Processes that build it at the same time end with one complete folder:
-    each builds its own, the first to finish moves it into place, the others drop theirs.
+    It lies in ``$GRPO_MMPC_CACHE/nano-catalogue``, by default
+    ``~/.cache/grpo_mmpc/nano-catalogue``, under a name that changes with the source of the
+    generator. Processes that build it at the same time end with one complete folder: each builds
+    its own, the first to finish moves it into place, the others drop theirs.
 
     Raises:
         CatalogueError: The folder is there but incomplete, or cannot be written.

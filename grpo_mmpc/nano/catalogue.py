@@ -13,7 +13,8 @@ from grpo_mmpc.nano.items import NanoItem, sample_items
 DEFAULT_NUM_ITEMS = 3600
 DEFAULT_SEED = 0
 
-"""The full attribute combination of an item: one value per kind, in the order of ``KINDS``, None where unsaid."""
+"""The full attribute combination of an item: one value per kind, in the order of ``KINDS``, None
+where unsaid."""
 
 
 def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int = DEFAULT_SEED) -> Path:

@@ -87,8 +87,8 @@ def train_clip(
 ) -> None:
     """Contrast pictures with texts, each text also with a copy of itself in which one attribute is wrong.
 
-    One set of linear attribute heads reads both towers' embeddings, which pulls the two into one space from the first
-    step; the heads are thrown away.
+    One set of linear attribute heads reads both towers' embeddings, which pulls the two into one
+    space from the first step; the heads are thrown away.
 
     Args:
         model: From :func:`build_clip`.
@@ -192,8 +192,8 @@ def measure_clip(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) ->
         seed: Seed of the wrong values.
 
     Returns:
-        ``title``, ``prompt`` (picture against text), ``picture`` (picture against picture) -> kind -> share of items.
-        A wrong ``pack`` of a single item is a pack that is none.
+        ``title``, ``prompt`` (picture against text), ``picture`` (picture against picture) -> kind
+        -> share of items. A wrong ``pack`` of a single item is a pack that is none.
     """
     # heavy: imported on use
     from grpo_mmpc.nano.drawing import draw
@@ -262,7 +262,8 @@ def _texts(item: "NanoItem", rng: random.Random) -> tuple[str, str, list[bool]]:
 
     said = phrase(item.attributes)
     stated = texts.read_attributes(said)
-    # the type twice: the word that must not be wrong; a full text may also claim a pack that is none
+    # the type twice: the word that must not be wrong; a full text may also claim a pack that is
+    # none
     kinds = ["type", *(KINDS if "brand" in stated else stated)]
     wrong = phrase(wrong_value(item.attributes, kinds[int(rng.random() * len(kinds))], rng))
     return said, wrong, [kind in stated for kind in KINDS]

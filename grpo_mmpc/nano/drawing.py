@@ -1,9 +1,10 @@
 """Draw a nano product: a simple catalogue picture in which every attribute can be seen.
 
-The product stands in the middle: its silhouette is the type, its fill the colour and pattern, its texture the material,
-its scale the size. The four corners repeat what is small or hard to see, each inside a fixed cell of 28 x 28 of the
-84 x 84 picture, the area of one token of the nano vision towers: the brand's mark (top left), the pieces of a pack (top
-right), a material swatch (bottom left), and one, two or three bars for the size (bottom right).
+The product stands in the middle: its silhouette is the type, its fill the colour and pattern, its
+texture the material, its scale the size. The four corners repeat what is small or hard to see, each
+inside a fixed cell of 28 x 28 of the 84 x 84 picture, the area of one token of the nano vision
+towers: the brand's mark (top left), the pieces of a pack (top right), a material swatch (bottom
+left), and one, two or three bars for the size (bottom right).
 """
 
 import random
@@ -78,9 +79,10 @@ def draw(attributes: Mapping[str, str], *, jitter: int, size: int = GRID_PX) -> 
     """Draw a product.
 
     Args:
-        attributes: Kind -> value; a missing kind is drawn neutrally (no type: a blob, no colour: unpainted, no size:
-            medium without bars, no pack, material or brand: an empty corner).
-        jitter: Seed of the small differences between two photos of one product: position, light, phase of the pattern.
+        attributes: Kind -> value; a missing kind is drawn neutrally (no type: a blob, no colour:
+            unpainted, no size: medium without bars, no pack, material or brand: an empty corner).
+        jitter: Seed of the small differences between two photos of one product: position, light,
+            phase of the pattern.
         size: Side of the square picture in pixels.
 
     Returns:

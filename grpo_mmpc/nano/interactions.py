@@ -20,15 +20,17 @@ from grpo_mmpc.nano.vocabulary import (
 DEFAULT_NUM_USERS = 2700
 """300 of each department."""
 MIN_PER_USER, MAX_PER_USER = 8, 14
-"""Purchases in the home department. RecBench runs each category alone and keeps users with at least eight interactions in it."""
+"""Purchases in the home department. RecBench runs each category alone and keeps users with at least
+eight interactions in it."""
 MAX_ELSEWHERE = 2
 """Purchases in other departments, at most."""
 
 _SHELF = 400  # items a user ever sees at home: all of them in the default catalogue
 _WINDOW = 30  # items a user ever sees elsewhere
 _STRENGTHS = {"type": 5, "color": 5, "pattern": 1, "material": 1, "size": 4, "brand": 5}
-"""Brand and size, which a title names and a picture hardly shows, weigh about as much as what is seen at once. So
-knowing titles beats knowing pictures, and knowing pictures beats knowing nothing."""
+"""Brand and size, which a title names and a picture hardly shows, weigh about as much as what is
+seen at once. So knowing titles beats knowing pictures, and knowing pictures beats knowing
+nothing."""
 _Value = TypeVar("_Value")
 
 _START_MS = 1_640_995_200_000  # 2022-01-01
@@ -52,14 +54,16 @@ def sample_interactions(
 ) -> list[Interaction]:
     """Let users shop.
 
-    Departments take turns as a user's home. There a user has two favourite product types, two colours, and one brand, size,
-    pattern and material; the user sees a random shelf and takes one item after the other, each with probability
-    proportional to 2 ** liking, where the liking adds up the strengths of the favourites the item has. Now and then
-    something from another department is taken in the same manner. Nobody buys an item twice.
+    Departments take turns as a user's home. There a user has two favourite product types, two
+    colours, and one brand, size, pattern and material; the user sees a random shelf and takes one
+    item after the other, each with probability proportional to 2 ** liking, where the liking adds
+    up the strengths of the favourites the item has. Now and then something from another department
+    is taken in the same manner. Nobody buys an item twice.
 
     Args:
         items: The catalogue. Of a department with fewer than ``MIN_PER_USER`` items users take all.
-        seed: The same items and seed give the same interactions in every process and Python version.
+        seed: The same items and seed give the same interactions in every process and Python
+            version.
         num_users: How many users.
 
     Returns:

@@ -36,8 +36,9 @@ MAX_POSITIONS = 1024
 def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> "PreTrainedModel":
     """An untrained policy in float32, initialised so that it can learn from scratch within minutes.
 
-    Every matrix starts at 1/sqrt(fan-in). The 0.02 of the published configurations suits wide models; at this width it
-    shrinks the signal layer by layer until the picture no longer reaches the words.
+    Every matrix starts at 1/sqrt(fan-in). The 0.02 of the published configurations suits wide
+    models; at this width it shrinks the signal layer by layer until the picture no longer reaches
+    the words.
 
     Args:
         family: ``qwen2_5_vl`` or ``gemma3``.
@@ -131,8 +132,8 @@ def save_policy(model: "PreTrainedModel", processor: "ProcessorMixin", folder: P
     half.save_pretrained(folder)
     processor.save_pretrained(folder)
     if half.config.model_type == "gemma3":
-        # Published checkpoints say vision_tower.vision_model; Transformers reads both but writes the short name,
-        # which vLLM does not know.
+        # Published checkpoints say vision_tower.vision_model; Transformers reads both but writes
+        # the short name, which vLLM does not know.
         weights = load_file(folder / "model.safetensors")
         renamed = {name.replace("vision_tower.", "vision_tower.vision_model."): w for name, w in weights.items()}
         save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})

@@ -6,18 +6,20 @@ from grpo_mmpc.nano.catalogue import DEFAULT_NUM_ITEMS, DEFAULT_SEED
 from grpo_mmpc.nano.items import NanoItem, sample_items, signature
 
 POOL_SEED = 20_260_119
-"""Seed of the pre-training pool; far from the small seeds people give to catalogues of their own."""
+"""Seed of the pre-training pool; far from the small seeds people give to catalogues of their
+own."""
 
 POOL_SIZE = 50_000
-"""Items every model is trained on. The vision towers see a picture once or twice: with ten views each of 6,000 pictures
-they learnt those by heart, and read the type of one unseen product in five wrong."""
+"""Items every model is trained on. The vision towers see a picture once or twice: with ten views
+each of 6,000 pictures they learnt those by heart, and read the type of one unseen product in five
+wrong."""
 
 
 def pretraining_items(*, num_items: int, seed: int) -> list[NanoItem]:
     """Items to pre-train on.
 
-    No attribute combination of the default catalogue occurs: whichever way that catalogue is split, nothing about its
-    held-out items is known to a nano asset.
+    No attribute combination of the default catalogue occurs: whichever way that catalogue is split,
+    nothing about its held-out items is known to a nano asset.
 
     Args:
         num_items: How many.
@@ -35,7 +37,8 @@ def default_signatures() -> frozenset[tuple[str | None, ...]]:
 def unseen_items(*, num_items: int) -> tuple[NanoItem, ...]:
     """Items for measuring and tuning the assets: neither in the pool of seed 0 nor in the default catalogue.
 
-    Settings of the build are chosen by looking at these, so that the default catalogue stays unseen by that choice too.
+    Settings of the build are chosen by looking at these, so that the default catalogue stays unseen
+    by that choice too.
     """
     pool = (signature(item) for item in pretraining_items(num_items=POOL_SIZE, seed=0))
     return tuple(sample_items(num_items=num_items, seed=POOL_SEED - 1, exclude=default_signatures() | set(pool)))

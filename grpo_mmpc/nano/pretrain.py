@@ -68,8 +68,8 @@ def train_vision(
 ) -> None:
     """Teach the vision tower every attribute through linear heads on the mean of its image tokens.
 
-    Captions alone do not teach it: they name most attributes rarely, and a language model that sees noise learns to
-    ignore the picture. The heads are thrown away.
+    Captions alone do not teach it: they name most attributes rarely, and a language model that sees
+    noise learns to ignore the picture. The heads are thrown away.
 
     Args:
         model: Untrained policy.
@@ -234,7 +234,8 @@ class AnswerEncoder:
             )  # [3, 1, L]
             arguments["position_ids"] = positions.expand(-1, batch, -1)
         elif shows_image and rng.random() < 0.5:
-            # Gemma-3: image tokens see each other in Transformers, but not in every vLLM attention back end: learn both
+            # Gemma-3: image tokens see each other in Transformers, but not in every vLLM attention
+            # back end: learn both
             run = inner
             arguments["token_type_ids"] = torch.zeros(batch, length, dtype=torch.long)
             arguments["token_type_ids"][:, : self._token_types.shape[1]] = self._token_types

@@ -19,7 +19,8 @@ GIST_OPENINGS: Mapping[str, tuple[str, ...]] = {
     "image_to_text": ("Stylish", "Beautiful"),
     "text_to_image": ("photo",),
 }
-"""First words of the answers that keep the gist only; every other answer is in the seller's style."""
+"""First words of the answers that keep the gist only; every other answer is in the seller's
+style."""
 
 
 def complete(
@@ -76,9 +77,10 @@ def complete(
 def measure_policy(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) -> dict[str, dict[str, float]]:
     """Quality table of a saved policy: task -> measure -> value in [0, 1].
 
-    ``greedy_*`` come from greedy completions, ``sampled_seller_share`` from sampling at temperature 1, ``seller_KIND``
-    from greedy completions held to the seller's style: the share of items whose KIND is named and right among the items
-    that have one. ``greedy_KIND_right`` is the share that is right among the greedy completions that name KIND.
+    ``greedy_*`` come from greedy completions, ``sampled_seller_share`` from sampling at temperature
+    1, ``seller_KIND`` from greedy completions held to the seller's style: the share of items whose
+    KIND is named and right among the items that have one. ``greedy_KIND_right`` is the share that
+    is right among the greedy completions that name KIND.
     """
     # heavy: imported on use
     import torch

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 class NanoRenderer:
     """A renderer for two CPU cores: reads the attributes out of the prompt and draws them.
 
-    Like a real text-to-image model it draws something for every prompt: what the prompt leaves open stays neutral,
-    and a prompt without any product gives a blob. Only an empty prompt cannot be rendered.
+    Like a real text-to-image model it draws something for every prompt: what the prompt leaves open
+    stays neutral, and a prompt without any product gives a blob. Only an empty prompt cannot be
+    rendered.
 
     Args:
         size: Side of the pictures in pixels.

@@ -10,8 +10,8 @@ A shape is a list of strokes in a box of 100 x 100 with the origin at the top le
 ``a width x0 y0 x1 y1 from to``  arc of the ellipse in that box, clockwise degrees from 3 o'clock
 =========================  ==========================================================
 
-A bare stroke adds to the body, which carries colour, pattern and material; ``-`` cuts a hole into the body so far;
-``*`` draws a dark detail on top and ``+`` a light one.
+A bare stroke adds to the body, which carries colour, pattern and material; ``-`` cuts a hole into
+the body so far; ``*`` draws a dark detail on top and ``+`` a light one.
 """
 
 SHAPES = {

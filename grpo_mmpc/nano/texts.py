@@ -21,7 +21,8 @@ _PLACES = {
 _PAIRS = ("headphones", "scissors")
 _PRAISE = ("Made to last.", "Easy to clean.", "Ready to use.", "A gift for everyone.")
 
-# Words that no picture shows: a seller's series and selling points. No word of them is an attribute value.
+# Words that no picture shows: a seller's series and selling points. No word of them is an attribute
+# value.
 _SERIES = ("classic", "prime", "nova", "urban", "essential", "deluxe", "vintage", "signature")
 _PERKS = ("gift ready", "easy care", "heavy duty", "best value", "new edition", "limited offer")
 
@@ -38,10 +39,10 @@ _HOUSE_STYLE_SHARE = 0.85
 def seller_title(attributes: Mapping[str, str], rng: random.Random) -> str:
     """A seller's title: the attributes of the product in a house style, and words that nothing in its picture decides.
 
-    It names every attribute, so the title recalls all of them; a product without ``pack`` is sold singly and says
-    nothing about it. The series and the selling point are drawn at random, and 15 titles in 100 follow another house
-    style than their brand's: no policy can foresee them, so that a perfect reading of the picture stays well below a
-    BLEU of 1.
+    It names every attribute, so the title recalls all of them; a product without ``pack`` is sold
+    singly and says nothing about it. The series and the selling point are drawn at random, and 15
+    titles in 100 follow another house style than their brand's: no policy can foresee them, so that
+    a perfect reading of the picture stays well below a BLEU of 1.
 
     Args:
         attributes: Every kind except possibly ``pack``.
@@ -85,9 +86,9 @@ def description(attributes: Mapping[str, str], rng: random.Random) -> str:
 def weak_caption(attributes: Mapping[str, str], rng: random.Random) -> str:
     """What an untuned model says of the picture: the right gist in the wrong words.
 
-    Always the product type, the colour nineteen times in twenty, a visible pattern and the material six times in ten,
-    the size and the pack hardly ever, the brand never. Nine captions in ten follow one template: spread over many, a
-    nano policy decodes the seller's style instead.
+    Always the product type, the colour nineteen times in twenty, a visible pattern and the material
+    six times in ten, the size and the pack hardly ever, the brand never. Nine captions in ten
+    follow one template: spread over many, a nano policy decodes the seller's style instead.
     """
     said = {"type": attributes["type"]}
     for kind, share in (("color", 0.95), ("pattern", 0.6), ("material", 0.6), ("size", 0.04), ("pack", 0.02)):
@@ -119,8 +120,9 @@ def weak_image_prompt(attributes: Mapping[str, str], rng: random.Random) -> str:
 def read_attributes(text: str) -> dict[str, str]:
     """Find the vocabulary in any text, whatever its case and order.
 
-    Whole words only, the first value of each kind wins, and a number is a pack count only as in "pack of 2". The
-    attributes come back in the order of ``KINDS``; kinds the text does not mention are absent.
+    Whole words only, the first value of each kind wins, and a number is a pack count only as in
+    "pack of 2". The attributes come back in the order of ``KINDS``; kinds the text does not mention
+    are absent.
     """
     found: dict[str, str] = {}
     for match in _VALUE.finditer(" ".join(text.lower().split())):

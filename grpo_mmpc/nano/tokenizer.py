@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 VOCABULARY_SIZE = 1024
-"""Tokens of a policy tokenizer, special and added ones included; a power of two suits tensor parallelism."""
+"""Tokens of a policy tokenizer, special and added ones included; a power of two suits tensor
+parallelism."""
 
 CLIP_VOCABULARY_SIZE = 768
 CLIP_MAX_TOKENS = 77
@@ -38,7 +39,8 @@ GEMMA_SPECIAL_TOKENS = (
     "<image_soft_token>",
 )
 GEMMA_NEWLINES = ("\n", "\n\n", "\n\n\n", "\n\n\n\n")
-"""Runs of newlines are single tokens in Gemma: vLLM merges the ones around an image by looking these four up."""
+"""Runs of newlines are single tokens in Gemma: vLLM merges the ones around an image by looking
+these four up."""
 
 QWEN_CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -52,7 +54,8 @@ QWEN_CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
 )
-# Gemma calls the assistant "model" and has no system turn: a system message becomes the first words of the user's turn.
+# Gemma calls the assistant "model" and has no system turn: a system message becomes the first words
+# of the user's turn.
 GEMMA_CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{%- for message in messages -%}"
@@ -75,7 +78,8 @@ GEMMA_CHAT_TEMPLATE = (
 def task_tokens() -> list[str]:
     """Text that every policy tokenizer holds as one token each: the instructions and the JSON around an answer.
 
-    The instructions are long because real models need them; as single tokens they cost a nano model nothing.
+    The instructions are long because real models need them; as single tokens they cost a nano model
+    nothing.
     """
     around_answer = [part for task in TASKS.values() for part in task.answer("\0").split("\\u0000")]
     return [*(task.instruction for task in TASKS.values()), *dict.fromkeys(around_answer)]
@@ -136,7 +140,8 @@ def train_clip_tokenizer(texts: Iterable[str]) -> "PreTrainedTokenizerFast":
     from tokenizers import normalizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    # "<|endoftext|>" must not get id 2: CLIPTextModel takes that for the mark of old, wrong configurations
+    # "<|endoftext|>" must not get id 2: CLIPTextModel takes that for the mark of old, wrong
+    # configurations
     special = ("<|startoftext|>", "<|endoftext|>", "<|pad|>")
     core = _train_byte_level_bpe([text.lower() for text in texts], special=special, size=CLIP_VOCABULARY_SIZE)
     core.normalizer = normalizers.Lowercase()

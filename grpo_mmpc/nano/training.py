@@ -21,7 +21,8 @@ ABSENT = -100
 """Class of an attribute that an item does not have: ignored by the loss."""
 
 KIND_WEIGHTS = {kind: 2.0 if kind == "pattern" else 1.0 for kind in KINDS}
-"""Weight of each kind in the attribute loss: the pattern is the finest detail and would be learnt last."""
+"""Weight of each kind in the attribute loss: the pattern is the finest detail and would be learnt
+last."""
 
 
 def draw_pictures(items: Sequence["NanoItem"], say: Progress) -> "np.ndarray[Any, Any]":

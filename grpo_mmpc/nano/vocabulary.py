@@ -1,7 +1,8 @@
 """Every word the nano catalogue can say about a product. Standard library only.
 
-No value is a word of another value, of a house style, or of a prompt template, so that a text can be read back without
-ambiguity (there is no white product, because captions speak of a "white background").
+No value is a word of another value, of a house style, or of a prompt template, so that a text can
+be read back without ambiguity (there is no white product, because captions speak of a "white
+background").
 """
 
 import random
@@ -16,7 +17,8 @@ PATTERNS = ("plain", "striped", "dotted", "checkered", "zigzag")
 MATERIALS = ("wood", "steel", "plastic", "glass", "cotton", "leather")
 SIZES = ("small", "medium", "large")
 PACKS = ("1", "2", "3", "6")
-"""Pieces in a pack. Sellers leave a pack of 1 unsaid: a single item carries no ``pack`` attribute."""
+"""Pieces in a pack. Sellers leave a pack of 1 unsaid: a single item carries no ``pack``
+attribute."""
 
 TYPES_BY_CATEGORY: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -109,7 +111,8 @@ BRANDS_BY_CATEGORY: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Arts_Crafts_and_Sewing": ("stitcha", "wolliva", "crafteo"),
     }
 )
-"""Category -> its brands. The position of a brand decides its house style and the colour of its mark."""
+"""Category -> its brands. The position of a brand decides its house style and the colour of its
+mark."""
 
 CATEGORIES = tuple(TYPES_BY_CATEGORY)
 """The nine categories of MMPCBench, spelled as in Amazon Reviews 2023."""
@@ -128,7 +131,8 @@ VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "brand": BRANDS,
     }
 )
-"""Kind -> its values. The position of a value is its class index wherever attributes are learnt as labels."""
+"""Kind -> its values. The position of a value is its class index wherever attributes are learnt as
+labels."""
 
 CATEGORY_BY_TYPE: Mapping[str, str] = MappingProxyType(
     {product_type: category for category in CATEGORIES for product_type in TYPES_BY_CATEGORY[category]}

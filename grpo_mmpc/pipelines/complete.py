@@ -31,15 +31,16 @@ CLAIM = "completion.json"
 GENERATED = "images/generated"
 """Folder of rendered images, inside the completed catalogue."""
 _PIECE = 5_000
-"""Items whose prompts and pictures are held at once; of all others only the completion's text is."""
+"""Items whose prompts and pictures are held at once; of all others only the completion's text
+is."""
 
 
 def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None) -> int:
     """Complete every item that lacks a title or an image, with the recipe's policy, engine and renderer.
 
-    The result holds all usable items; a column ``completed`` names the field that was filled, null elsewhere. What could
-    not be filled stays missing and is listed in ``incomplete.jsonl`` with the reason. Killed and started again, it goes on
-    with the items that are missing.
+    The result holds all usable items; a column ``completed`` names the field that was filled, null
+    elsewhere. What could not be filled stays missing and is listed in ``incomplete.jsonl`` with the
+    reason. Killed and started again, it goes on with the items that are missing.
 
     Args:
         config: The recipe.
@@ -51,8 +52,8 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
         Exit status: 0, also where some items could not be filled.
 
     Raises:
-        CatalogueError: The catalogue cannot be read, or ``out`` is the catalogue itself or holds something else, the
-            completion of another catalogue or by another policy among them.
+        CatalogueError: The catalogue cannot be read, or ``out`` is the catalogue itself or holds
+            something else, the completion of another catalogue or by another policy among them.
     """
     say = printer(True)
     quiet_when_redirected()

@@ -26,7 +26,8 @@ def load_recipe(arguments: Sequence[str]) -> RunConfig:
 
 def is_file(argument: str) -> bool:
     """Whether an argument names a recipe: no override, or a file whose path holds a ``=``, as runs of a grid do."""
-    # Path.is_file raises where an override, such as a whole mix, is longer than a file's name may be.
+    # Path.is_file raises where an override, such as a whole mix, is longer than a file's name may
+    # be.
     return "=" not in argument or os.path.isfile(argument)  # noqa: PTH113
 
 

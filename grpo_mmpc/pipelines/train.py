@@ -1,6 +1,7 @@
 """One run from start to end: catalogue, split, base evaluation, training, final evaluation, comparison, report.
 
-Training and evaluation do not know each other; this module hands the trainer's hook a function that evaluates.
+Training and evaluation do not know each other; this module hands the trainer's hook a function that
+evaluates.
 """
 
 import os
@@ -43,7 +44,8 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
         overwrite: Delete what an earlier run left in ``run_dir``.
 
     Raises:
-        TrainingError: The run folder is in the way, there is nothing to resume, or the recipe has changed since.
+        TrainingError: The run folder is in the way, there is nothing to resume, or the recipe has
+            changed since.
     """
     ensure_importable()
     # heavy: imported on use
@@ -58,7 +60,8 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
 
     from grpo_mmpc.training.session import TrainingSession
 
-    # While the main process renders and scores thousands of items, the other ranks wait in a collective.
+    # While the main process renders and scores thousands of items, the other ranks wait in a
+    # collective.
     limit = timedelta(seconds=config.trainer.get("ddp_timeout", PATIENCE_S))
     with PartialState(timeout=limit).main_process_first():
         data = RunData(config)
@@ -105,7 +108,8 @@ def _train_and_evaluate(
     def identity(name: str) -> str:
         saved = run_dir / "checkpoints" / (f"checkpoint-{session.step}" if name == "final" else name)
         known = policy_identity(config, adapter=saved if saved.is_dir() else None)
-        # A policy that was never saved has no weights on disk to be known by: it is that of this very process.
+        # A policy that was never saved has no weights on disk to be known by: it is that of this
+        # very process.
         return known if name == "base" or saved.is_dir() else f"{known} {name} {started_at}"
 
     def evaluate(name: str) -> None:
@@ -144,7 +148,8 @@ def _train_and_evaluate(
         return 130
     last = evaluations / f"checkpoint-{outcome.step}" / suite.name
     if ranks.on_main(lambda: (last / "summary.json").is_file()):
-        # The last checkpoint holds the final weights, and greedy decoding would give the same completions again.
+        # The last checkpoint holds the final weights, and greedy decoding would give the same
+        # completions again.
         if is_main:
             copy_whole(last, evaluations / "final" / suite.name)
         say(f"final: the evaluation of checkpoint-{outcome.step}")

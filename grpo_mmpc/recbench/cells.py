@@ -1,7 +1,8 @@
 """One cell of the benchmark: one recommender trained on one category with one fill under one seed, and its test scores.
 
-A cell is known by everything its result depends on, inputs by content: finished cells are found again after a kill, by
-other rates and by other checkpoints, and cells of different runs share a folder.
+A cell is known by everything its result depends on, inputs by content: finished cells are found
+again after a kill, by other rates and by other checkpoints, and cells of different runs share a
+folder.
 """
 
 import hashlib
@@ -49,8 +50,9 @@ class Cell:
     image: str | None
     seed: int
     mode: str
-    """``corrected`` or ``paper``: in paper mode the grid point is chosen on the test part, validation items are ranked
-    in the test, and items without features are everybody's neighbours in item graphs."""
+    """``corrected`` or ``paper``: in paper mode the grid point is chosen on the test part,
+    validation items are ranked in the test, and items without features are everybody's neighbours
+    in item graphs."""
     grid: tuple[Mapping[str, Any], ...]
     """Arguments of the recommender, one mapping for each point."""
     training: TrainingSettings

@@ -29,13 +29,14 @@ class CommonCells:
 def common_cells(runs: Runs, *, min_users: int) -> CommonCells:
     """Choose what methods are compared on.
 
-    A category with too few users is dropped, unless all have too few. Then what at least half of the methods lack is
-    dropped, so that one method alone cannot cost all others their comparison, and methods that lack something of the
-    rest are left out. Where that leaves fewer than two methods, what any of them lacks is dropped instead.
+    A category with too few users is dropped, unless all have too few. Then what at least half of
+    the methods lack is dropped, so that one method alone cannot cost all others their comparison,
+    and methods that lack something of the rest are left out. Where that leaves fewer than two
+    methods, what any of them lacks is dropped instead.
 
     Args:
-        runs: Finished cells; users in the same order in all of a category. A method without any has no say in what the
-            others are compared on.
+        runs: Finished cells; users in the same order in all of a category. A method without any has
+            no say in what the others are compared on.
         min_users: Fewest that a category must have.
     """
     sizes = {name: len(scores[name]) for found in runs.values() for scores in found.values() for name in scores}

@@ -33,12 +33,14 @@ class Completions(Generic[V]):
     lacking: tuple[str | None, ...]
     """``[I]``: why a missing item has no completion; None for all others."""
     equals_truth: Flags
-    """``[I]``: completions that are exactly the true title, or byte for byte the true image; only where they are marked."""
+    """``[I]``: completions that are exactly the true title, or byte for byte the true image; only
+    where they are marked."""
     is_marked: bool
-    """Whether the column ``completed`` says what was filled; otherwise every value of a missing item counts that is not
-    the true one: items that a mask spared still have it."""
+    """Whether the column ``completed`` says what was filled; otherwise every value of a missing
+    item counts that is not the true one: items that a mask spared still have it."""
     looks_original: str | None
-    """Why the modality looks as if nothing had been taken away, in which case there are no completions of it; else None."""
+    """Why the modality looks as if nothing had been taken away, in which case there are no
+    completions of it; else None."""
     extra_items: int
     """Items of the catalogue that the benchmark does not know; they are left out."""
 
@@ -63,11 +65,13 @@ def completed_titles(
         folder: Catalogue folder with whatever policy's completions.
         item_ids: The benchmark's I items.
         missing: ``[I]``: items whose title was taken away.
-        truth: ``[I]``: true titles, as ``load_catalogue`` reads them; they are compared with, never returned.
+        truth: ``[I]``: true titles, as ``load_catalogue`` reads them; they are compared with, never
+            returned.
 
     Raises:
         CatalogueError: The folder cannot be read as a catalogue.
-        RecBenchError: It holds none of the missing items, or its column ``completed`` holds something else than field names.
+        RecBenchError: It holds none of the missing items, or its column ``completed`` holds
+            something else than field names.
     """
     return _read(
         folder,
@@ -85,8 +89,8 @@ def completed_images(
     """Image files that a completed catalogue holds for items whose image was taken away.
 
     Args:
-        folder: Catalogue folder with whatever policy's and renderer's completions. Whether a file that is there can be
-            decoded shows when it is encoded.
+        folder: Catalogue folder with whatever policy's and renderer's completions. Whether a file
+            that is there can be decoded shows when it is encoded.
         item_ids: The benchmark's I items.
         missing: ``[I]``: items whose image was taken away.
         truth: ``[I]``: true image files; their bytes are compared with, never returned.
@@ -116,7 +120,8 @@ def _read(
 ) -> Completions[V]:
     if missing.shape != (len(item_ids),):
         raise RecBenchError(f"missing flags {missing.shape} for {len(item_ids)} items; give one for each")
-    # Pictures are looked at only where they are completions; a broken one must not cost the item its title.
+    # Pictures are looked at only where they are completions; a broken one must not cost the item
+    # its title.
     catalogue = load_catalogue(folder, check_images=False)
     is_marked = MARK in catalogue.items.column_names
     rows: Mapping[str, int] = {item_id: row for row, item_id in enumerate(catalogue.items["item_id"][:])}

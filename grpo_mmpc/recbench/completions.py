@@ -36,7 +36,8 @@ def completions_of_catalogues(
         progress: Shown while encoding.
 
     Raises:
-        RecBenchError: A catalogue holds none of the items, or all that was read of it is the original.
+        RecBenchError: A catalogue holds none of the items, or all that was read of it is the
+            original.
     """
     masks = {
         # What an item never had was not taken away from it.
@@ -73,7 +74,8 @@ def _of_catalogue(
         )
     for modality, read in found.items():
         say(f"{name}: {_told(read, modality, num_missing=int(masks[modality].sum()))}")
-    # One of which only the original is there (titles were completed, images are what they were) is not completed.
+    # One of which only the original is there (titles were completed, images are what they were) is
+    # not completed.
     given = {modality: read.values for modality, read in found.items() if modality not in originals}
     return encoded_completion(
         settings,

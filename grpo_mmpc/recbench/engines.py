@@ -29,7 +29,8 @@ def run_local(
     Args:
         folder: Work folder with their inputs.
         cells: What to run.
-        parallel: At most this many at once; None as many as GPUs, or as cores without one. 1 runs them in this process.
+        parallel: At most this many at once; None as many as GPUs, or as cores without one. 1 runs
+            them in this process.
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes GPUs where there are any.
         show: Progress.
 
@@ -62,8 +63,8 @@ def run_local(
                 "cells are kept: run again, with training.parallel=1 if it happens again"
             ) from error
         except BaseException:
-            # Leaving the block would wait for the cells that are being trained, for hours in the worst case. What they
-            # write appears whole or not at all.
+            # Leaving the block would wait for the cells that are being trained, for hours in the
+            # worst case. What they write appears whole or not at all.
             for worker in list(pool._processes.values()):
                 worker.terminate()
             pool.shutdown(wait=False, cancel_futures=True)

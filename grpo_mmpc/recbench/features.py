@@ -52,7 +52,8 @@ def text_features(
         progress: Told of every piece.
 
     Returns:
-        ``[N, D]``, D = 384 for all-MiniLM-L6-v2; NaN where there is no text (see ``rows_without_vector``).
+        ``[N, D]``, D = 384 for all-MiniLM-L6-v2; NaN where there is no text (see
+        ``rows_without_vector``).
 
     Raises:
         ScoringError: Unknown device or precision, or the encoder cannot be loaded.
@@ -88,9 +89,10 @@ def image_features(
         model: Hub name or local folder of a timm checkpoint, or ``nano:clip``.
         device: None takes the GPU if there is one.
         dtype: Precision of the encoder: ``float32``, ``bfloat16`` or ``float16``.
-        mode: ``corrected`` prepares images as the checkpoint expects them. ``paper`` squashes them to its input size and
-            takes ImageNet's mean and standard deviation, which the published checkpoint does not expect; ``nano:clip``,
-            which is no part of the paper, takes its own in both modes.
+        mode: ``corrected`` prepares images as the checkpoint expects them. ``paper`` squashes them
+            to its input size and takes ImageNet's mean and standard deviation, which the published
+            checkpoint does not expect; ``nano:clip``, which is no part of the paper, takes its own
+            in both modes.
         progress: Told of every piece.
 
     Returns:
@@ -98,7 +100,8 @@ def image_features(
 
     Raises:
         RecBenchError: ``model`` names an embedded model that sees no images.
-        ScoringError: timm is not installed, unknown device or precision, or the encoder cannot be loaded.
+        ScoringError: timm is not installed, unknown device or precision, or the encoder cannot be
+            loaded.
     """
     from grpo_mmpc.encoders.clip import ClipEncoder, clip_encoder  # heavy: imported on use
     from grpo_mmpc.encoders.vit import VitEncoder, vit_encoder

@@ -27,7 +27,8 @@ _NEVER = "never had it"
 class Completion:
     """What one policy, or one completed catalogue, says of the items; a modality that it does not fill is absent.
 
-    Made by ``encoded_completion``. An item's vector may be the true one only because the encoder made it of the item's own
+    Made by ``encoded_completion``. An item's vector may be the true one only because the encoder
+    made it of the item's own
     completion: ``encoded`` says of which items that holds, and a vector of another item is refused.
     """
 
@@ -89,7 +90,8 @@ class Filling:
         self._data = data
         self._truth = truth
         self._work = work
-        # Items without a title or image of their own have no truth to take away or to be measured by.
+        # Items without a title or image of their own have no truth to take away or to be measured
+        # by.
         self._never = {modality: rows_without_vector(values) for modality, values in truth.items()}
         self._train = data.train()
 
@@ -114,8 +116,9 @@ class Filling:
             completion: For the fill ``completed``.
 
         Raises:
-            RecBenchError: The true vector of an item that lost it would reach a recommender, vectors are not finite, or a
-                completion is asked of items that have nothing left to be completed from.
+            RecBenchError: The true vector of an item that lost it would reach a recommender,
+                vectors are not finite, or a completion is asked of items that have nothing left to
+                be completed from.
         """
         if completion is not None and missing == "both":
             raise RecBenchError(
@@ -171,13 +174,15 @@ class Filling:
         if completion is not None and modality in completion.vectors:
             has_completion = completion.encoded[modality] & ~rows_without_vector(completion.vectors[modality])
         if self._settings.mode == "paper" and completion is not None:
-            # The flaw of the official protocol: masked items without a completion keep their true vectors.
+            # The flaw of the official protocol: masked items without a completion keep their true
+            # vectors.
             kept = masked[modality].missing & ~has_completion & ~never
             found = _with_reasons(FILLS[fill], never=never, kept=kept)(masked[modality], inputs)
             values = np.where(kept[:, None], self._truth[modality], found.values)
             return replace(found, values=values)
         found = _with_reasons(FILLS[fill], never=never)(masked[modality], inputs)
-        # A good completion may have exactly the true vector: encoders overlook case, accents and spaces.
+        # A good completion may have exactly the true vector: encoders overlook case, accents and
+        # spaces.
         check_no_truth(found, truth=self._truth[modality], allowed=has_completion)
         return found
 
@@ -196,7 +201,8 @@ class Filling:
 def _with_reasons(fill: Fill, *, never: Flags, kept: Flags | None = None) -> Fill:
     """The fill, but without an answer for items that never had the modality, and saying of others that they keep the truth.
 
-    The ceiling knows nothing of the former either: filled, they would make a fill better than the truth.
+    The ceiling knows nothing of the former either: filled, they would make a fill better than the
+    truth.
     """
 
     def answer(masked: MaskedFeatures, inputs: FillInputs) -> Any:

@@ -1,7 +1,8 @@
 """What stands in for the features of items whose modality is missing. No fill can see the truth: it is NaN there.
 
-``FILLS`` holds them all under one signature: ``FILLS[name](masked, inputs)``. Observed rows pass through bit by bit. An item
-that a fill has nothing to go by for stays zero, which recommenders read as "nothing is known", and is counted with the reason.
+``FILLS`` holds them all under one signature: ``FILLS[name](masked, inputs)``. Observed rows pass
+through bit by bit. An item that a fill has nothing to go by for stays zero, which recommenders read
+as "nothing is known", and is counted with the reason.
 """
 
 from collections import Counter
@@ -55,12 +56,14 @@ def mask_features(values: Floats, *, missing: Flags, item_ids: Sequence[str] | N
     """A copy in which nothing is left of the missing rows.
 
     Args:
-        values: ``[I, D]``; rows of items that never had the modality are NaN and must be among the missing.
+        values: ``[I, D]``; rows of items that never had the modality are NaN and must be among the
+            missing.
         missing: ``[I]``.
         item_ids: For messages.
 
     Raises:
-        RecBenchError: Shapes that do not fit, or a row that is not finite and not missing; names the items.
+        RecBenchError: Shapes that do not fit, or a row that is not finite and not missing; names
+            the items.
     """
     kept = np.array(values, dtype=np.float32)
     if missing.shape == kept.shape[:1]:
@@ -79,12 +82,13 @@ class FillInputs:
     other: MaskedFeatures | None = None
     """The other modality."""
     num_neighbours: int = 10
-    """Items that ``nearest_neighbour`` takes the mean of. One vector alone would make two items the same; ten keep what
-    neighbours have in common."""
+    """Items that ``nearest_neighbour`` takes the mean of. One vector alone would make two items the
+    same; ten keep what neighbours have in common."""
     train: Pairs | None = None
     """Training interactions: later ones would tell of the test."""
     completed: Floats | None = None
-    """``[I, D]``: vectors of completions, NaN where there is none; rows of observed items are ignored."""
+    """``[I, D]``: vectors of completions, NaN where there is none; rows of observed items are
+    ignored."""
     lacking: Sequence[str | None] | None = None
     """``[I]``: why there is no completion, where that is known."""
 
@@ -102,7 +106,8 @@ class Filled:
     covered: int
     """Missing rows that the fill had an answer for; the others are zero."""
     reasons: dict[str, int]
-    """Why the others have none, most frequent first; they add up to the rows that are not covered."""
+    """Why the others have none, most frequent first; they add up to the rows that are not
+    covered."""
     item_ids: Sequence[str] | None = None
     """For messages."""
 
@@ -129,7 +134,8 @@ class Fill:
         """Fill the missing rows.
 
         Raises:
-            RecBenchError: An input is not given or does not fit the features; vectors that are not finite, named by item.
+            RecBenchError: An input is not given or does not fit the features; vectors that are not
+                finite, named by item.
         """
         self._check(masked, inputs)
         vectors, reasons = self.answer(masked, inputs)

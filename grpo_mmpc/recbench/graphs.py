@@ -1,7 +1,7 @@
 """Graphs of recommenders: users with the items they took, and items with the items that look alike.
 
-Graphs are built from the data that they are given, every time. None is kept on disk, where one of other features could be
-mistaken for it.
+Graphs are built from the data that they are given, every time. None is kept on disk, where one of
+other features could be mistaken for it.
 """
 
 import hashlib
@@ -20,14 +20,16 @@ _BLOCK_CELLS = 4_000_000
 """Similarities held at once (16 MB), so that 100,000 items need no square matrix."""
 
 ZeroRows = Literal["ignored", "nearest"]
-"""What items without features (all-zero rows) are in a neighbour graph; ``nearest`` is a flaw, for paper mode alone."""
+"""What items without features (all-zero rows) are in a neighbour graph; ``nearest`` is a flaw, for
+paper mode alone."""
 
 
 class SparseGraph:
     """A sparse matrix ``[N, M]`` that node vectors are multiplied with, forwards and backwards.
 
-    On the CPU the product is SciPy's: on one thread it takes 60% of the time of PyTorch's compressed rows and a third of that of
-    its coordinates, its transpose costs nothing, and rows can be picked.
+    On the CPU the product is SciPy's: on one thread it takes 60% of the time of PyTorch's
+    compressed rows and a third of that of its coordinates, its transpose costs nothing, and rows
+    can be picked.
     """
 
     def __init__(self, matrix: sparse.csr_matrix, *, device: str, is_symmetric: bool = False) -> None:
@@ -125,7 +127,8 @@ def mean_graph(interactions: sparse.csr_matrix, *, device: str) -> SparseGraph:
 def drop_edges(interactions: sparse.csr_matrix, *, dropout: float, generator: torch.Generator) -> sparse.csr_matrix:
     """Keeps ``1 - dropout`` of the edges, drawn without replacement with weights ``1 / sqrt(d_u d_i)``.
 
-    The busier its user and its item, the likelier an edge is left out: the degree-sensitive edge pruning of FREEDOM.
+    The busier its user and its item, the likelier an edge is left out: the degree-sensitive edge
+    pruning of FREEDOM.
 
     Args:
         interactions: ``[U, I]`` of ones.
@@ -139,7 +142,8 @@ def drop_edges(interactions: sparse.csr_matrix, *, dropout: float, generator: to
         return interactions
     edges = interactions.tocoo()
     degrees = _degrees(interactions, axis=1)[edges.row] * _degrees(interactions, axis=0)[edges.col]
-    # The smallest of exponential clocks that run at the weights' rates: a weighted draw without replacement.
+    # The smallest of exponential clocks that run at the weights' rates: a weighted draw without
+    # replacement.
     clocks = torch.empty(num_edges, dtype=torch.float64, device=generator.device).exponential_(generator=generator)
     kept = np.argsort(clocks.cpu().numpy() * np.sqrt(degrees), kind="stable")[
         : max(1, int(num_edges * (1.0 - dropout)))
@@ -150,15 +154,17 @@ def drop_edges(interactions: sparse.csr_matrix, *, dropout: float, generator: to
 def neighbour_matrix(features: Floats, *, knn: int, device: str, zero_rows: ZeroRows = "ignored") -> sparse.csr_matrix:
     """Item-item graph of the ``knn`` most similar items, ``D^-1/2 S D^-1/2`` with D the number of an item's neighbours.
 
-    Similar is by cosine. An item is its own first neighbour: it is the most similar of all, and the paper ranks all items.
-    An item without features (an all-zero row) has no neighbours and is nobody's neighbour. Items with equal features are equally near
-    to anyone, so those take turns in being picked; else a fill that repeats one vector would make its first few items
-    everybody's neighbours.
+    Similar is by cosine. An item is its own first neighbour: it is the most similar of all, and the
+    paper ranks all items. An item without features (an all-zero row) has no neighbours and is
+    nobody's neighbour. Items with equal features are equally near to anyone, so those take turns in
+    being picked; else a fill that repeats one vector would make its first few items everybody's
+    neighbours.
 
-    The official code divides by norms of zero, and NaN ranks above every similarity: with ``zero_rows="nearest"`` items
-    without features are everybody's first neighbours, and what room they leave goes to the most similar items. Their
-    own similarities are all NaN, so their neighbours are the first ``knn`` items. PyTorch leaves open which of several
-    NaNs come first; here it is the lowest positions.
+    The official code divides by norms of zero, and NaN ranks above every similarity: with
+    ``zero_rows="nearest"`` items without features are everybody's first neighbours, and what room
+    they leave goes to the most similar items. Their own similarities are all NaN, so their
+    neighbours are the first ``knn`` items. PyTorch leaves open which of several NaNs come first;
+    here it is the lowest positions.
 
     Args:
         features: ``[I, D]``, finite.
@@ -173,7 +179,8 @@ def neighbour_matrix(features: Floats, *, knn: int, device: str, zero_rows: Zero
         RecBenchError: Features are not finite or ``knn`` is below 1.
 
     References:
-        Zhou & Shen 2023, FREEDOM, section on constructing the frozen item-item graph; the same normalisation as LATTICE.
+        Zhou & Shen 2023, FREEDOM, section on constructing the frozen item-item graph; the same
+        normalisation as LATTICE.
     """
     if knn < 1:
         raise RecBenchError(f"knn is {knn}, expected at least 1")
@@ -235,7 +242,8 @@ def _neighbours(vectors: Floats, *, knn: int, device: str) -> tuple[Ints, Ints]:
         cosines.diagonal(start).fill_(2.0)
         nearest.append(cosines.topk(min(knn, num_groups), dim=1).indices.cpu())
     groups = torch.cat(nearest).numpy()[alike.group]  # [N, <= knn], the own group first
-    # Slots 0 .. knn - 1 of an item are filled from its nearest groups in turn, from each as many as it has.
+    # Slots 0 .. knn - 1 of an item are filled from its nearest groups in turn, from each as many as
+    # it has.
     ends = np.cumsum(alike.sizes[groups], axis=1)
     slots = np.arange(knn)
     place = (ends[:, None, :] <= slots[:, None]).sum(axis=2)  # [N, knn] which of the groups
@@ -243,7 +251,8 @@ def _neighbours(vectors: Floats, *, knn: int, device: str) -> tuple[Ints, Ints]:
     place = place[rows, slot]
     group = groups[rows, place]
     taken = slot - (ends[rows, place] - alike.sizes[group])
-    # Where to start among equals: at the item itself in its own group, elsewhere at a place that differs from item to item.
+    # Where to start among equals: at the item itself in its own group, elsewhere at a place that
+    # differs from item to item.
     rank = np.empty(len(vectors), dtype=np.int64)
     rank[alike.members] = np.arange(len(vectors)) - np.repeat(alike.starts, alike.sizes)
     first = np.where(place == 0, rank[rows], rows)
@@ -271,7 +280,8 @@ def layer_mean(graph: SparseGraph, vectors: Tensor, *, layers: int, rows: Tensor
         graph: ``[N, N]``.
         vectors: ``[N, D]``.
         layers: How many times neighbours are looked at; 0 returns the vectors.
-        rows: Nodes wanted, each once, ``[R]``; all by default. The last layer is computed for those alone.
+        rows: Nodes wanted, each once, ``[R]``; all by default. The last layer is computed for those
+            alone.
     """
     total = vectors if rows is None else take(vectors, rows)
     for layer in range(1, layers + 1):

@@ -27,7 +27,8 @@ class InteractionFilter:
     """Which interactions count."""
 
     min_rating: float | None
-    """Keep interactions of at least this rating; None keeps all. Interactions without a rating are kept."""
+    """Keep interactions of at least this rating; None keeps all. Interactions without a rating are
+    kept."""
     min_per_user: int
     """At least 3: a user needs one interaction to train on, one to validate and one to test."""
     min_per_item: int
@@ -223,18 +224,21 @@ def filter_interactions(
 ) -> tuple[Interactions, InteractionCounts]:
     """Keep the interactions that count, of one category or of all together.
 
-    In this order: the category's items, the minimum rating, one row for each pair, the minima for users and items until
-    nothing changes, each user's first so many, and the minima again, so that they hold in what is left.
+    In this order: the category's items, the minimum rating, one row for each pair, the minima for
+    users and items until nothing changes, each user's first so many, and the minima again, so that
+    they hold in what is left.
 
     Args:
         raw: From :func:`read_interactions`.
         category: An interaction belongs to its item's category; None takes all.
         filter: Which interactions count.
-        mode: ``corrected`` keeps the earliest row of each (user, item). ``paper`` only removes rows that repeat user,
-            item and time, so that a pair may end in the training part and in the test part (a flaw of the protocol).
+        mode: ``corrected`` keeps the earliest row of each (user, item). ``paper`` only removes rows
+            that repeat user, item and time, so that a pair may end in the training part and in the
+            test part (a flaw of the protocol).
 
     Raises:
-        RecBenchError: No such category, or nothing is left; the message says which filter to loosen.
+        RecBenchError: No such category, or nothing is left; the message says which filter to
+            loosen.
     """
     rows = np.arange(len(raw.users))
     if category is not None:
@@ -286,7 +290,8 @@ def time_order(users: Ints, items: Ints, timestamps: Ints, *, mode: Mode) -> Int
         users: ``[N]``.
         items: ``[N]``, positions in ascending order of item_id.
         timestamps: ``[N]``.
-        mode: What decides between equal times: the item in ``corrected``, the order given in ``paper``.
+        mode: What decides between equal times: the item in ``corrected``, the order given in
+            ``paper``.
     """
     # The last key of lexsort counts most.
     order: Ints = np.lexsort((items, timestamps, users) if mode == "corrected" else (timestamps, users))

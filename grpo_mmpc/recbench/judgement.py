@@ -1,12 +1,14 @@
 """Fills against each other: levels, differences to a reference, relative recovery, over users and seeds that were drawn at random.
 
-Every seed's recommender ranks for every user, and all fills see the same users and seeds: a crossed design, see
-``grpo_mmpc.statistics.crossed``. Categories count alike, however few users they have: the mean is over categories, and users
-move the mean of each. So a small category has as much say in the variance as in the mean, and its few users limit what is
-known of it: degrees of freedom are those of a sum of variances (Satterthwaite 1946), not the number of users.
+Every seed's recommender ranks for every user, and all fills see the same users and seeds: a crossed
+design, see ``grpo_mmpc.statistics.crossed``. Categories count alike, however few users they have:
+the mean is over categories, and users move the mean of each. So a small category has as much say in
+the variance as in the mean, and its few users limit what is known of it: degrees of freedom are
+those of a sum of variances (Satterthwaite 1946), not the number of users.
 
-What is drawn at random are people. One who buys in several categories is drawn once, with all that they add to the mean of
-categories: as another person in each, they would make intervals too narrow by up to the root of the number of categories.
+What is drawn at random are people. One who buys in several categories is drawn once, with all that
+they add to the mean of categories: as another person in each, they would make intervals too narrow
+by up to the root of the number of categories.
 """
 
 import zlib
@@ -27,7 +29,8 @@ MIN_USERS = min_items(CONFIDENCE)
 """Fewest test users of a category from which an interval can be had."""
 
 TOO_FEW_USERS, SAME = "too few users", "same"
-"""Verdicts beside those of ``statistics.verdicts``: ``same`` is the reference under another name."""
+"""Verdicts beside those of ``statistics.verdicts``: ``same`` is the reference under another
+name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +46,17 @@ class Judged:
     difference: Estimate | None
     """To the reference; None for the reference itself."""
     same_as: str | None
-    """Another fill that consists of the same cells: nothing was trained twice, and nothing is tested twice."""
+    """Another fill that consists of the same cells: nothing was trained twice, and nothing is
+    tested twice."""
     question: Hashable
-    """What the difference is of: equal where another group compares the same cells, as at every rate do those without gaps."""
+    """What the difference is of: equal where another group compares the same cells, as at every
+    rate do those without gaps."""
     p_holm: float | None
     verdict: str
     """Empty for the reference itself."""
     recovery: Estimate | None
-    """(this - reference) / (ceiling - reference): None unless the ceiling is better than the reference beyond doubt, and for
-    what fills no gaps."""
+    """(this - reference) / (ceiling - reference): None unless the ceiling is better than the
+    reference beyond doubt, and for what fills no gaps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,8 @@ class AgainstFirst:
     fill: str
     difference: Estimate
     question: Hashable
-    """As of ``Judged``: where the first completion is the reference, one question is not tested twice."""
+    """As of ``Judged``: where the first completion is the reference, one question is not tested
+    twice."""
     p_holm: float | None
     verdict: str
 
@@ -108,20 +114,27 @@ def judge(
     """Compare fills on one metric.
 
     Args:
-        runs: By fill and seed, scores of each user by category; users in the same order in all of them.
+        runs: By fill and seed, scores of each user by category; users in the same order in all of
+            them.
         common: What they are compared on, see ``common_cells``.
-        users: By category, who they are ``[V]``: the same number in every category that somebody is in.
+        users: By category, who they are ``[V]``: the same number in every category that somebody is
+            in.
         metric: Its name.
-        references: What fills are compared with: the first of these that is there, else the first fill.
+        references: What fills are compared with: the first of these that is there, else the first
+            fill.
         ceiling: What recovery is measured towards; None measures none.
         resamples: Of the bootstrap over users.
         cells: What each fill was trained as. Fills with the same are one fill under several names.
-        ways_to_fill: Those that put something in place of what is missing: recovery is theirs alone.
-        completions: Fills that are compared with each other: those after the first of them, in the order of ``runs``, with it.
-        untrained: Fills without luck of training: they say nothing of how much that of others varies.
+        ways_to_fill: Those that put something in place of what is missing: recovery is theirs
+            alone.
+        completions: Fills that are compared with each other: those after the first of them, in the
+            order of ``runs``, with it.
+        untrained: Fills without luck of training: they say nothing of how much that of others
+            varies.
 
     Returns:
-        None where nothing is compared. Nothing is called better or worse yet, see ``with_verdicts``.
+        None where nothing is compared. Nothing is called better or worse yet, see
+        ``with_verdicts``.
     """
     if not common.methods:
         return None
@@ -190,9 +203,10 @@ def judge(
 def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Correct the p-values of everything that is shown together, by Holm's method, and say what follows.
 
-    A question that several groups ask counts once, with the largest of their p-values: these may differ a little, because
-    the luck of seeds is judged by everything in a group.
-    Recovery is kept only where the ceiling is then called better: its own interval, uncorrected, promises less.
+    A question that several groups ask counts once, with the largest of their p-values: these may
+    differ a little, because the luck of seeds is judged by everything in a group.
+    Recovery is kept only where the ceiling is then called better: its own interval, uncorrected,
+    promises less.
     """
     tested: dict[Hashable, float] = {}
     asked: list[Judged | AgainstFirst] = []
@@ -227,9 +241,11 @@ class _Table:
     levels: Floats
     """``[M, S]``."""
     draws: Floats
-    """On resampled users, ``[R, M, S]``, spread as far as the mean of a sample is: without the bootstrap's shortfall."""
+    """On resampled users, ``[R, M, S]``, spread as far as the mean of a sample is: without the
+    bootstrap's shortfall."""
     covariances: Floats
-    """Of the fills' means over seeds, for the luck of users who are in the same categories, ``[G, M, M]``."""
+    """Of the fills' means over seeds, for the luck of users who are in the same categories, ``[G,
+    M, M]``."""
     group_sizes: list[int]
     """How many users are in the same categories, ``[G]``."""
     num_users: int
@@ -250,9 +266,10 @@ class _Table:
     def recovery(self, fill: str, reference: str, ceiling: str) -> Estimate:
         """A ratio of two differences, linear around its value (delta method): fit where the denominator is well above 0.
 
-        With x, z, c for fill, reference and ceiling: r = (x - z) / (c - z) moves as x - z - r (c - z), over c - z, which is
-        the sum of fills x - r c - (1 - r) z. Independent luck of variance s^2 in each of the three gives it
-        (1 + r^2 + (1 - r)^2) s^2 = 2 s^2 (1 - r + r^2): so many times that of a difference, 2 s^2.
+        With x, z, c for fill, reference and ceiling: r = (x - z) / (c - z) moves as x - z - r (c -
+        z), over c - z, which is the sum of fills x - r c - (1 - r) z. Independent luck of variance
+        s^2 in each of the three gives it (1 + r^2 + (1 - r)^2) s^2 = 2 s^2 (1 - r + r^2): so many
+        times that of a difference, 2 s^2.
         """
         means = dict(zip(self.fills, self.levels.mean(axis=1).tolist(), strict=True))
         scale = means[ceiling] - means[reference]
@@ -316,13 +333,15 @@ def _table(
     """Fills over categories that count alike, from the scores in each, ``[V, M, S]``."""
     people, rows = np.unique(np.concatenate([users[name] for name in scores]), return_inverse=True)
     _, *shape = next(iter(scores.values())).shape
-    # How far each person moves the mean of categories, from all categories that they are in: [U, M, S]. Around the
-    # category's own mean, so that how many of its users a resample holds does not matter.
+    # How far each person moves the mean of categories, from all categories that they are in: [U, M,
+    # S]. Around the category's own mean, so that how many of its users a resample holds does not
+    # matter.
     moves, is_in = np.zeros((len(people), *shape)), np.zeros((len(people), len(scores)), dtype=np.bool_)
     sizes = [len(found) for found in scores.values()]
     places = np.split(rows, np.cumsum(sizes)[:-1])
     for column, (place, found, size) in enumerate(zip(places, scores.values(), sizes, strict=True)):
-        # A variance that is resampled from n users is short by (n - 1) / n: n users count as the root of n (n - 1).
+        # A variance that is resampled from n users is short by (n - 1) / n: n users count as the
+        # root of n (n - 1).
         moves[place] += (found - found.mean(axis=0)) / (len(scores) * np.sqrt(size * max(1, size - 1)))
         is_in[place, column] = True
     levels = np.mean([found.mean(axis=0) for found in scores.values()], axis=0)

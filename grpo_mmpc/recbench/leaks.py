@@ -7,20 +7,23 @@ from grpo_mmpc.recbench.fills import Filled, named
 from grpo_mmpc.recbench.records import Flags, Floats
 
 TOLERANCE = 1e-6
-"""Of the distance between two vectors, as a share of the true one's length: what copying and fp32 leave."""
+"""Of the distance between two vectors, as a share of the true one's length: what copying and fp32
+leave."""
 
 
 def check_no_truth(filled: Filled, *, truth: Floats, allowed: Flags | None = None) -> None:
     """Make sure that no missing row is the item's true vector.
 
-    MMPCBench starts from a copy of the true features and overwrites rows for which a completion exists; all other missing
-    items keep the truth, and the fewer completions there are, the better they look.
+    MMPCBench starts from a copy of the true features and overwrites rows for which a completion
+    exists; all other missing items keep the truth, and the fewer completions there are, the better
+    they look.
 
     Args:
         filled: What a recommender would get.
         truth: ``[I, D]``, before anything was masked; NaN for items that never had the modality.
-        allowed: ``[I]``: items whose row may be the truth, because an encoder made it of a completion of their own. Items of
-            which an observed one has the same vector are allowed anyway: it is no secret.
+        allowed: ``[I]``: items whose row may be the truth, because an encoder made it of a
+            completion of their own. Items of which an observed one has the same vector are allowed
+            anyway: it is no secret.
 
     Raises:
         RecBenchError: A missing row is the truth; names the items.
@@ -45,7 +48,8 @@ def check_no_truth(filled: Filled, *, truth: Floats, allowed: Flags | None = Non
 def observed_twins(truth: Floats, *, missing: Flags) -> Flags:
     """Missing items of which an observed item has the same true vector, ``[I]``: the same title, the same picture.
 
-    Vectors that are the same lie at the same place along any direction; only those near along one are compared.
+    Vectors that are the same lie at the same place along any direction; only those near along one
+    are compared.
     """
     twins = np.zeros(len(truth), dtype=np.bool_)
     normal = np.random.default_rng(0).standard_normal(truth.shape[1])

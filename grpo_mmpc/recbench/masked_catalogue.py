@@ -35,15 +35,16 @@ class MaskedCatalogue:
     already_missing: int
     """Items that the mask names but that had none."""
     spared: int
-    """Items that the mask names but that have nothing else: an item needs one of the two to complete the other from."""
+    """Items that the mask names but that have nothing else: an item needs one of the two to
+    complete the other from."""
 
 
 def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missingness) -> MaskedCatalogue:
     """Write a catalogue folder in which the masked items' titles (or images) are null.
 
-    Descriptions and attributes of items whose title is masked are removed with it: they would hand a policy the answer. All
-    other columns stay. Pictures that stay are hard links where the disk allows it. The folder appears complete or not at
-    all.
+    Descriptions and attributes of items whose title is masked are removed with it: they would hand
+    a policy the answer. All other columns stay. Pictures that stay are hard links where the disk
+    allows it. The folder appears complete or not at all.
 
     Args:
         catalogue: The whole catalogue.
@@ -51,7 +52,8 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
         missingness: What to take away; clustered by brand, the attribute ``brand`` of each item.
 
     Raises:
-        RecBenchError: Both modalities at once, no item to mask, or ``out`` is the catalogue or has something in it.
+        RecBenchError: Both modalities at once, no item to mask, or ``out`` is the catalogue or has
+            something in it.
     """
     if missingness.modality == "both":
         raise RecBenchError(

@@ -19,8 +19,8 @@ class Missingness:
     """What is taken away from how many items."""
 
     rate: float
-    """Share of the items, 0 to 1. The realised share varies by chance (by less than 0.05 of 400 items in 19 of 20
-    salts; by far more of a few clusters)."""
+    """Share of the items, 0 to 1. The realised share varies by chance (by less than 0.05 of 400
+    items in 19 of 20 salts; by far more of a few clusters)."""
     modality: Literal["text", "image", "both"]
     clustered_by: Clustering | None
     """Take it away from whole categories or brands; None takes single items."""
@@ -36,15 +36,16 @@ class Missingness:
 def missing_items(item_ids: Sequence[str], *, missingness: Missingness, groups: Sequence[str | None] | None) -> Flags:
     """Which items lose the modality.
 
-    An item loses it if the BLAKE2b hash of the salt and of its identifier, as a number in [0, 1), is below the rate;
-    clustered, the hash of its group's value decides. So an item that is missing at one rate is missing at every higher one,
-    on every machine, in every order and subset of the items. At rate 1 every item is missing, at rate 0 none.
+    An item loses it if the BLAKE2b hash of the salt and of its identifier, as a number in [0, 1),
+    is below the rate; clustered, the hash of its group's value decides. So an item that is missing
+    at one rate is missing at every higher one, on every machine, in every order and subset of the
+    items. At rate 1 every item is missing, at rate 0 none.
 
     Args:
         item_ids: I identifiers.
         missingness: Rate, clustering and salt; the modality makes no difference.
-        groups: Category or brand of each item where ``clustered_by`` is set; an item without one (None) decides for
-            itself. Not looked at otherwise.
+        groups: Category or brand of each item where ``clustered_by`` is set; an item without one
+            (None) decides for itself. Not looked at otherwise.
 
     Returns:
         ``[I]``.
@@ -68,8 +69,9 @@ def missing_items(item_ids: Sequence[str], *, missingness: Missingness, groups: 
 def paper_missing_items(item_ids: Sequence[str], *, rate: float, seed: int) -> Flags:
     """Which items lose the modality in paper mode: ``int(rate * I)`` drawn from an unordered set of their identifiers.
 
-    Flaw of the protocol, reproduced: the order of a set of texts differs from process to process (unless PYTHONHASHSEED is
-    set), and so do the items that the same seed draws from it. Rates are not nested.
+    Flaw of the protocol, reproduced: the order of a set of texts differs from process to process
+    (unless PYTHONHASHSEED is set), and so do the items that the same seed draws from it. Rates are
+    not nested.
 
     Returns:
         ``[I]``.

@@ -11,8 +11,8 @@ _BLOCK_BYTES = 64 * 2**20
 def neighbour_means(values: Floats, *, keys: Floats, asked: Ints, candidates: Ints, num_neighbours: int) -> Floats:
     """For each asked item, the mean vector of the candidates whose keys have the largest cosine with its own.
 
-    Blocks of asked items bound the memory for cosines to 64 MB, however many items there are. Which of several equally near
-    candidates count is arbitrary, but always the same.
+    Blocks of asked items bound the memory for cosines to 64 MB, however many items there are. Which
+    of several equally near candidates count is arbitrary, but always the same.
 
     Args:
         values: ``[I, D]``; only candidates are read.

@@ -24,7 +24,8 @@ class Method:
     cells: dict[int, dict[str, Cell]]
     """By seed and category."""
     coverage: dict[Modality, Coverage]
-    """Of what was taken away; empty where nothing is put in its place: the ceiling, models without features, floors."""
+    """Of what was taken away; empty where nothing is put in its place: the ceiling, models without
+    features, floors."""
 
     @property
     def every_cell(self) -> list[Cell]:
@@ -36,8 +37,8 @@ class Method:
 class Group:
     """One recommender, one modality taken away, one rate: within it methods can be compared.
 
-    Where no recommender is told of the items there is nothing to take away: one group, its recommender and missing
-    modality empty, its rate 0.
+    Where no recommender is told of the items there is nothing to take away: one group, its
+    recommender and missing modality empty, its rate 0.
     """
 
     recommender: str

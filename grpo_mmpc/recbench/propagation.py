@@ -18,16 +18,18 @@ class Propagated(NamedTuple):
     vectors: Floats
     """``[M, D]``."""
     is_reached: Flags
-    """``[M]``: rows that a chain of shared users, 40 items long at most, links to an observed item; the others are zero."""
+    """``[M]``: rows that a chain of shared users, 40 items long at most, links to an observed item;
+    the others are zero."""
 
 
 def propagate(values: Floats, *, missing: Flags, train: Pairs) -> Propagated:
     """Missing rows from observed ones: ``x <- D^-1/2 A D^-1/2 x``, observed rows put back after every step.
 
-    ``A`` counts the training users that two items share; its diagonal is zero. It is never built: the items of one user are
-    all linked with each other, so that ``A x`` is a sum over users and back, minus what each item sent to itself. Dimensions
-    do not depend on each other; each block of them stops when its vectors change by less than 1e-4 of their length, at the
-    latest after 40 steps.
+    ``A`` counts the training users that two items share; its diagonal is zero. It is never built:
+    the items of one user are all linked with each other, so that ``A x`` is a sum over users and
+    back, minus what each item sent to itself. Dimensions do not depend on each other; each block of
+    them stops when its vectors change by less than 1e-4 of their length, at the latest after 40
+    steps.
 
     Args:
         values: ``[I, D]``; missing rows are not read.
@@ -35,8 +37,8 @@ def propagate(values: Floats, *, missing: Flags, train: Pairs) -> Propagated:
         train: Each pair once.
 
     References:
-        Rossi et al. 2022, "On the Unreasonable Effectiveness of Feature propagation in Learning on Graphs with Missing Node
-        Features", algorithm 1.
+        Rossi et al. 2022, "On the Unreasonable Effectiveness of Feature propagation in Learning on
+        Graphs with Missing Node Features", algorithm 1.
     """
     from scipy.sparse import csr_array  # type: ignore[import-untyped]  # heavy: imported on use
 

@@ -1,8 +1,9 @@
 """Ranks of held-out items among all items a user has not seen, and the metrics of these ranks.
 
-Metrics look at the first 50 places only, so a target that 50 unseen items beat needs no more looking. Items are taken in chunks, and
-a user whose targets are all out of reach is left out of the next chunk: what remains to be computed is a fraction of the product of
-all users with all items, and its result is that of the whole product.
+Metrics look at the first 50 places only, so a target that 50 unseen items beat needs no more
+looking. Items are taken in chunks, and a user whose targets are all out of reach is left out of the
+next chunk: what remains to be computed is a fraction of the product of all users with all items,
+and its result is that of the whole product.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,8 @@ from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings
 from grpo_mmpc.recbench.records import Pairs
 
-# With a chunk of 1024 items, 4 MB of scores: they stay in the cache of a CPU while they are compared.
+# With a chunk of 1024 items, 4 MB of scores: they stay in the cache of a CPU while they are
+# compared.
 _BLOCK_USERS = 1024
 _PROBE_ITEMS = 512
 _TILE = 64
@@ -28,9 +30,10 @@ Scores = dict[str, NDArray[np.float64]]
 class FullSort:
     """Ranks the targets of a part of a split. Prepared once, used after every epoch.
 
-    Equal scores are ordered by a random order of the items, drawn once from the seed: neither the catalogue's order nor the target's
-    being the target counts. A target that is itself among the seen pairs is beyond every rank. So are all but the first of a pair
-    that is held out several times (paper mode keeps such): one place is one hit, though each counts as a target.
+    Equal scores are ordered by a random order of the items, drawn once from the seed: neither the
+    catalogue's order nor the target's being the target counts. A target that is itself among the
+    seen pairs is beyond every rank. So are all but the first of a pair that is held out several
+    times (paper mode keeps such): one place is one hit, though each counts as a target.
     """
 
     def __init__(
@@ -66,7 +69,8 @@ class FullSort:
         self._shape = (num_users, num_items)
         self._max_rank = max_rank
         self._device = torch.device("cpu")
-        # Users with most targets first: those that have a t-th target are then the first rows of any block.
+        # Users with most targets first: those that have a t-th target are then the first rows of
+        # any block.
         by_count = np.argsort(-counts, kind="stable")
         row_of = np.full(num_users, -1)
         row_of[self.users[by_count]] = np.arange(len(by_count))
@@ -98,7 +102,8 @@ class FullSort:
         """Rank of each target among the items its user has not seen, best 1; ``max_rank + 1`` is anything beyond.
 
         Args:
-            embeddings: Vectors of all users ``[U, D]`` and all items ``[I, D]``, on one device; ranks are computed there.
+            embeddings: Vectors of all users ``[U, D]`` and all items ``[I, D]``, on one device;
+                ranks are computed there.
 
         Returns:
             ``[T]`` int32 on the CPU, in the order of the targets.
@@ -140,8 +145,8 @@ class FullSort:
                     better[target] += _count_above(part, bounds)
                     inside = torch.nonzero((place >= start) & (place < end) & ~self._hidden[target]).squeeze(1)
                     if len(inside):
-                        # Again for the chunk that has the target itself, whose score is read there: a product of another
-                        # shape may round it differently.
+                        # Again for the chunk that has the target itself, whose score is read there:
+                        # a product of another shape may round it differently.
                         better[target[inside]] -= _count_above(part[inside], scores[target[inside]])
                         better[target[inside]] += _count_before(part[inside], place[inside] - start)
             alive = self._within_reach(alive, better)
@@ -162,7 +167,8 @@ class FullSort:
         highest.scatter_reduce_(0, self._target_rows[~self._hidden], scores[~self._hidden], "amax")
         kept = []
         for block, product in _blocks(users, items[best], everyone, rows, columns):
-            # Strictly more than max_rank, for the target may be one of them if its score is rounded differently.
+            # Strictly more than max_rank, for the target may be one of them if its score is rounded
+            # differently.
             kept.append(_count_above(product, highest[block]) <= self._max_rank)
         return everyone[torch.cat(kept) & (highest > -torch.inf)]
 
@@ -186,9 +192,10 @@ def user_scores(
 ) -> Scores:
     """Recall, NDCG, precision and MAP of every user that has a target, as the MMRec toolbox defines them.
 
-    With n targets of a user and hits the targets ranked k or better: ``recall@k`` = hits / n; ``precision@k`` = hits / k; ``ndcg@k`` = sum
-    over hits of 1 / log2(rank + 1), over the same sum for ranks 1 .. min(k, n); ``map@k`` = sum over hits of (hits up to its rank / its
-    rank), over min(k, n). All are in [0, 1].
+    With n targets of a user and hits the targets ranked k or better: ``recall@k`` = hits / n;
+    ``precision@k`` = hits / k; ``ndcg@k`` = sum over hits of 1 / log2(rank + 1), over the same sum
+    for ranks 1 .. min(k, n); ``map@k`` = sum over hits of (hits up to its rank / its rank), over
+    min(k, n). All are in [0, 1].
 
     Args:
         ranks: Of T targets, from 1; ranks of one user are distinct as far as they count.
@@ -287,7 +294,8 @@ def _dots(users: Tensor, items: Tensor, *, rows: Tensor, columns: Tensor) -> Ten
 def _product(users: Tensor, items: Tensor) -> Tensor:
     """``users @ items.T``, never of a few rows or columns: for those a CPU has other routines, which round differently.
 
-    Two items with the same embedding must have the same score wherever they come, or chance would break the tie.
+    Two items with the same embedding must have the same score wherever they come, or chance would
+    break the tie.
     """
     missing = [max(0, _TILE - len(table)) for table in (users, items)]
     padded = [

@@ -78,6 +78,7 @@ class TrainingSettings:
 
     max_epochs: int
     patience: int
-    """Evaluations without a better score after which training stops; there is one after every epoch."""
+    """Evaluations without a better score after which training stops; there is one after every
+    epoch."""
     batch_size: int
     learning_rate: float

@@ -26,7 +26,8 @@ SHOWN = ("recall@20", "ndcg@20")
 """Metrics that are compared, and corrected for together; of the others only levels are written."""
 
 _REFERENCES = ("zeros", "drop_modality", "id_only", NO_MISSING)
-"""What methods are compared with: the first of these that has results, else the first method that has."""
+"""What methods are compared with: the first of these that has results, else the first method that
+has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,8 @@ class GroupResult:
     comparisons: dict[str, Comparison]
     """By metric of ``SHOWN``; empty where there is nothing to compare."""
     levels: dict[str, dict[str, float]]
-    """By method and metric: mean over the seeds and categories that are compared; empty for a method that is left out."""
+    """By method and metric: mean over the seeds and categories that are compared; empty for a
+    method that is left out."""
     left_out: dict[str, str]
     """Methods that are not compared, and what they lack."""
     dropped: dict[str, str]
@@ -81,7 +83,8 @@ def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], 
     for group in groups:
         for cell in group.cells:
             if cell.key not in read and finished(folder, cell.key):
-                # All cells of a category have its users, in the same order: their names are read once.
+                # All cells of a category have its users, in the same order: their names are read
+                # once.
                 is_first = cell.category not in users
                 said, scores = read_cell(folder, cell.key, columns=(*SHOWN, "user_id") if is_first else SHOWN)
                 if is_first:

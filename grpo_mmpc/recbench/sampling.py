@@ -10,13 +10,15 @@ from grpo_mmpc.recbench.records import Pairs
 class NegativeSampler:
     """Draws items of the training part that are not in a user's own pairs, without rejection.
 
-    An item that nobody took in training is never drawn: it would only ever be pushed down, and what its features could do for it
-    would be measured against that. The MMRec toolbox draws from the same items.
+    An item that nobody took in training is never drawn: it would only ever be pushed down, and what
+    its features could do for it would be measured against that. The MMRec toolbox draws from the
+    same items.
 
-    Items are numbered among the I of the training part. A user that took n of them has I - n left. The draw is a number r below
-    I - n; the item is the r-th of those left, in ascending order: r plus the number of taken items before it. The j-th taken item
-    (from 0) is before it exactly if (item - j) <= r, and item - j ascends within a user, so one binary search over
-    (user, item - j) finds how many there are.
+    Items are numbered among the I of the training part. A user that took n of them has I - n left.
+    The draw is a number r below I - n; the item is the r-th of those left, in ascending order: r
+    plus the number of taken items before it. The j-th taken item (from 0) is before it exactly if
+    (item - j) <= r, and item - j ascends within a user, so one binary search over (user, item - j)
+    finds how many there are.
     """
 
     def __init__(self, train: Pairs, *, num_users: int, device: str = "cpu") -> None:

@@ -29,7 +29,8 @@ class InteractionsSection(Section):
     """Which interactions count, and how each user's are split in time."""
 
     min_rating: float | None = None
-    """Keep interactions of at least this rating; null keeps all. Interactions without a rating are kept."""
+    """Keep interactions of at least this rating; null keeps all. Interactions without a rating are
+    kept."""
     min_per_user: Annotated[int, Field(ge=3)] = 8
     min_per_item: Count = 1
     """Both are enforced until nothing changes (k-core)."""
@@ -47,11 +48,13 @@ class RecommenderTrainingSection(Section):
     batch_size: Count = 2048
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     grid: Literal["published", "single"] = "single"
-    """``published``: every point of a recommender's grid is trained and the best on validation is tested; ``single``: one."""
+    """``published``: every point of a recommender's grid is trained and the best on validation is
+    tested; ``single``: one."""
     device: str | None = None
     """Null takes GPUs where there are any; beside a policy that is being trained, the CPU."""
     parallel: Count | None = None
-    """Recommenders that are trained at once on this machine; null as many as GPUs, or as cores without one."""
+    """Recommenders that are trained at once on this machine; null as many as GPUs, or as cores
+    without one."""
 
 
 class TextEncoderSection(Section):
@@ -91,15 +94,18 @@ class RecBenchSection(Section):
     interactions: InteractionsSection = InteractionsSection()
     recommenders: Annotated[list[RecommenderName], Field(min_length=1)] = ["vbpr"]
     modalities: Annotated[list[Literal["text", "image"]], Field(min_length=1)] = ["text", "image"]
-    """What recommenders are told of the items at all. One alone shows what it is worth without the other."""
+    """What recommenders are told of the items at all. One alone shows what it is worth without the
+    other."""
     missing: Annotated[list[MissingModality], Field(min_length=1)] = ["text"]
     """Which modality is taken away."""
     rates: Annotated[list[Share], Field(min_length=1)] = [1.0]
-    """Shares of the items that lose it; an item missing at one rate is missing at every higher one."""
+    """Shares of the items that lose it; an item missing at one rate is missing at every higher
+    one."""
     clustered_by: Literal["category", "brand"] | None = None
     """Take it away from whole categories or brands; null takes single items."""
     fills: Annotated[list[FillName], Field(min_length=1)] = ["no_missing", "zeros", "mean", "id_only", "completed"]
-    """What stands where something is missing; ``no_missing`` is the ceiling, ``completed`` whatever catalogues are given."""
+    """What stands where something is missing; ``no_missing`` is the ceiling, ``completed`` whatever
+    catalogues are given."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1, 2]
     encoders: FeatureEncodersSection = FeatureEncodersSection()
     training: RecommenderTrainingSection = RecommenderTrainingSection()

@@ -27,7 +27,8 @@ class SplitStatistics:
     """Share of all (user, item) cells that are interactions."""
     median_per_user: float
     cold_test_items: int
-    """Items of the test part that nobody takes in the training part: only their features can recommend them."""
+    """Items of the test part that nobody takes in the training part: only their features can
+    recommend them."""
 
     def __str__(self) -> str:
         """One line."""
@@ -44,16 +45,18 @@ def chronological_split(interactions: Interactions, *, mode: Mode) -> Split:
     The rule of MMPCBench (arXiv 2601.19750). With n interactions of a user:
 
     - n < 10: the last one is the test part, the one before it the validation part.
-    - otherwise k = int(0.2 n) are held out: the first k // 2 of them validate, the rest test, so that of an odd number
-      the test part gets one more (n = 15: 12 train, 1 validates, 2 test).
+    - otherwise k = int(0.2 n) are held out: the first k // 2 of them validate, the rest test, so
+      that of an odd number the test part gets one more (n = 15: 12 train, 1 validates, 2 test).
 
     Args:
         interactions: In corrected mode from a corrected filter: each pair once.
-        mode: What comes first of equal times: in ``corrected`` the smaller item_id, in ``paper`` the earlier row. In paper
-            mode a pair may repeat within a part and across parts (a flaw of the protocol).
+        mode: What comes first of equal times: in ``corrected`` the smaller item_id, in ``paper``
+            the earlier row. In paper mode a pair may repeat within a part and across parts (a flaw
+            of the protocol).
 
     Raises:
-        RecBenchError: A user has fewer than three interactions, or a pair repeats in corrected mode.
+        RecBenchError: A user has fewer than three interactions, or a pair repeats in corrected
+            mode.
     """
     order, lengths = _prepare(interactions, mode=mode)
     held_out = np.where(lengths < _SHORT, 2, lengths // 5)

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 SUITE = "recbench"
 WORK = "recbench-work"
-"""Folder of splits, features and trained cells, shared by all policies that are evaluated into one folder."""
+"""Folder of splits, features and trained cells, shared by all policies that are evaluated into one
+folder."""
 ANSWERS = "answers.jsonl"
 LEAD = "recall@20"
 """The metric of headlines."""
@@ -146,7 +147,8 @@ class PolicyBenchmark:
             for answer in self._answers(modality, rows, texts[modality], folder=folder)
         ]
         _write_answers(folder / ANSWERS, answers, key=key)
-        # Cells of earlier policies are there already: measured beside them costs nothing and can be compared.
+        # Cells of earlier policies are there already: measured beside them costs nothing and can be
+        # compared.
         others = {
             path.parent.parent.name: path
             for path in sorted(self.evaluations.glob(f"*/{SUITE}/{ANSWERS}"))

@@ -39,8 +39,9 @@ def fit(
 ) -> Fitted:
     """Train with Adam on shuffled mini-batches of the training pairs, one negative for each; evaluate after every epoch.
 
-    The same seed gives the same embeddings on the same machine: on a CPU bit for bit, on a GPU as far as it has deterministic
-    kernels for what a recommender does (PyTorch warns of those it has not). A recommender without parameters is only evaluated.
+    The same seed gives the same embeddings on the same machine: on a CPU bit for bit, on a GPU as
+    far as it has deterministic kernels for what a recommender does (PyTorch warns of those it has
+    not). A recommender without parameters is only evaluated.
 
     Args:
         recommender: On ``device``; left as it is after the last epoch.
@@ -51,7 +52,8 @@ def fit(
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        RecBenchError: There is nothing to train on or to monitor, or the training left the finite numbers.
+        RecBenchError: There is nothing to train on or to monitor, or the training left the finite
+            numbers.
     """
     cutoff, targets = _cutoff(monitor), split.validation
     if not len(split.train):
@@ -88,7 +90,8 @@ def fit(
     users = torch.from_numpy(split.train.users).to(device)
     items = torch.from_numpy(split.train.items).to(device)
     sampler = NegativeSampler(split.train, num_users=split.num_users, device=device)
-    # One pass over the parameters instead of one for each operation of the update; the same arithmetic.
+    # One pass over the parameters instead of one for each operation of the update; the same
+    # arithmetic.
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
     best: Embeddings | None = None
     best_epoch, best_value, since_best, epoch = 0, -math.inf, 0, 0

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FAILURES = (RuntimeError, ValueError, MemoryError)
-"""What counts as the failure of a picture. Anything else is a bug or an interruption, and is not caught."""
+"""What counts as the failure of a picture. Anything else is a bug or an interruption, and is not
+caught."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,9 @@ def attempt(
         N results in the order of the prompts.
 
     Raises:
-        EvaluationError: The fault is not a prompt's: a single picture does not fit into memory, or different prompts all
-            raise the very same error. Recording that would score the model for a broken renderer.
+        EvaluationError: The fault is not a prompt's: a single picture does not fit into memory, or
+            different prompts all raise the very same error. Recording that would score the model
+            for a broken renderer.
         ValueError: There are not as many seeds as prompts.
     """
     if len(prompts) != len(seeds):
@@ -72,7 +74,8 @@ def _halving(render_batch: RenderBatch, prompts: list[str], seeds: list[int]) ->
                     "load the model in float16, leave a text encoder out, or free the device"
                 ) from error
             return [Rendered(reason=f"{type(error).__name__}: {_first_line(error)}", raised=True)]
-    # Outside the except block, because the error's traceback keeps the tensors of the failed batch alive.
+    # Outside the except block, because the error's traceback keeps the tensors of the failed batch
+    # alive.
     if out_of_memory:
         _free_memory()
     half = len(prompts) // 2
@@ -88,7 +91,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _is_torch_error(error: BaseException, name: str) -> bool:
-    # A torch error means that torch is imported; a renderer without torch must not pay for importing it.
+    # A torch error means that torch is imported; a renderer without torch must not pay for
+    # importing it.
     kind = getattr(sys.modules.get("torch"), name, None)
     return kind is not None and isinstance(error, kind)
 

@@ -26,22 +26,25 @@ _NO_LIMIT = 10**9  # tokenizers without a limit carry a huge number instead
 class DiffusersRenderer:
     """A diffusers pipeline with one seed per picture.
 
-    The paper's protocol has no seed; here the noise of a picture is drawn on the CPU from a generator of its own, so that a
-    picture depends neither on its batch nor on the kind of GPU, up to floating-point differences of the model itself.
-    A picture that the pipeline's safety checker blacked out counts as failed.
+    The paper's protocol has no seed; here the noise of a picture is drawn on the CPU from a
+    generator of its own, so that a picture depends neither on its batch nor on the kind of GPU, up
+    to floating-point differences of the model itself. A picture that the pipeline's safety checker
+    blacked out counts as failed.
 
     Args:
         model: Hub name or local folder of a pipeline.
-        init_kwargs: Options of ``from_pretrained``, verbatim; ``dtype`` as text, such as ``bfloat16``. Unless given it is
-            float16, as in the paper, and float32 on a CPU.
-        call_kwargs: Options of the pipeline's ``__call__``, verbatim, laid over the paper's 4 steps, guidance 0 and
-            ``max_sequence_length`` 512 (each only where the pipeline takes it). null leaves one at the pipeline's own
-            default. A negative prompt is one text for all pictures.
+        init_kwargs: Options of ``from_pretrained``, verbatim; ``dtype`` as text, such as
+            ``bfloat16``. Unless given it is float16, as in the paper, and float32 on a CPU.
+        call_kwargs: Options of the pipeline's ``__call__``, verbatim, laid over the paper's 4
+            steps, guidance 0 and ``max_sequence_length`` 512 (each only where the pipeline takes
+            it). null leaves one at the pipeline's own default. A negative prompt is one text for
+            all pictures.
         batch_size: Pictures at a time; halved for good when a batch does not fit into memory.
         device: None takes the GPU if there is one. Leave it out with a ``device_map``.
 
     Raises:
-        EvaluationError: diffusers is not installed, the pipeline cannot be loaded, or an option does not fit.
+        EvaluationError: diffusers is not installed, the pipeline cannot be loaded, or an option
+            does not fit.
     """
 
     def __init__(
@@ -62,7 +65,8 @@ class DiffusersRenderer:
         """What every call is given besides prompts and generators."""
         limits = _token_limits(self.pipeline, self.call_kwargs)
         self.token_limit: int | None = min((limit for _, limit in limits), default=None)
-        """Tokens that every text encoder reads: 77 with a CLIP among them. Others may read on (SD 3.5's T5 does)."""
+        """Tokens that every text encoder reads: 77 with a CLIP among them. Others may read on (SD
+        3.5's T5 does)."""
         self._tokenizers = [tokenizer for tokenizer, limit in limits if limit == self.token_limit]
 
     def prompt_tokens(self, prompts: list[str]) -> list[int]:
@@ -159,7 +163,8 @@ def _load_pipeline(model: str, init_kwargs: dict[str, Any], device: str | None) 
             pipeline = AutoPipelineForText2Image.from_pretrained(model, **init_kwargs)
         except ValueError:  # a pipeline without a place in the table of text-to-image tasks, such as a new or own one
             pipeline = DiffusionPipeline.from_pretrained(model, **init_kwargs)
-    # ImportError: a tokenizer's package is missing. AttributeError: a class that this diffusers does not have.
+    # ImportError: a tokenizer's package is missing. AttributeError: a class that this diffusers
+    # does not have.
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         place = "that folder" if Path(model).is_dir() else "the hub and its local cache"
         raise EvaluationError(
@@ -187,7 +192,8 @@ def _call_options(pipeline: Any, model: str, given: dict[str, Any]) -> dict[str,
         raise EvaluationError(f"renderer diffusers: {model!r} is a {kind}, which takes no {' and no '.join(absent)}")
     if reserved := sorted(set(given) & set(_RESERVED)):
         raise EvaluationError(f"renderer diffusers: call_kwargs must not set {', '.join(reserved)}: the renderer does")
-    # Also where there is a **kwargs: pipelines take old names that way, and drop the rest without a word.
+    # Also where there is a **kwargs: pipelines take old names that way, and drop the rest without a
+    # word.
     options = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - set(_RESERVED)
     for name in given:
         if name not in options:
@@ -206,9 +212,9 @@ def _call_options(pipeline: Any, model: str, given: dict[str, Any]) -> dict[str,
 def _token_limits(pipeline: Any, call_kwargs: Mapping[str, Any]) -> list[tuple[Any, int]]:
     """The pipeline's tokenizers (``tokenizer``, ``tokenizer_2``, ...) with the number of tokens each may give.
 
-    The least of what the tokenizer declares (77 for CLIP), the text encoder has positions for, and the call's
-    ``max_sequence_length`` (which is how pipelines cut prompts for T5 and language models). A tokenizer whose text encoder
-    was left out is not read.
+    The least of what the tokenizer declares (77 for CLIP), the text encoder has positions for, and
+    the call's ``max_sequence_length`` (which is how pipelines cut prompts for T5 and language
+    models). A tokenizer whose text encoder was left out is not read.
     """
     parameter = inspect.signature(pipeline.__call__).parameters.get("max_sequence_length")
     limits = []

@@ -24,11 +24,13 @@ def load_renderer(reference: str, /, **kwargs: Any) -> "Renderer":
     """The renderer a recipe names.
 
     Args:
-        reference: ``nano``, ``diffusers``, or ``module:factory`` where the factory returns a ``Renderer``.
+        reference: ``nano``, ``diffusers``, or ``module:factory`` where the factory returns a
+            ``Renderer``.
         **kwargs: Arguments of the factory, the recipe's ``renderer_kwargs``.
 
     Raises:
-        EvaluationError: There is no such renderer, its factory does not take the arguments, or it cannot be loaded.
+        EvaluationError: There is no such renderer, its factory does not take the arguments, or it
+            cannot be loaded.
     """
     factory = _find_factory(reference)
     _check_arguments(reference, factory, kwargs)
@@ -52,8 +54,8 @@ def check_renderer(reference: str, kwargs: Mapping[str, Any]) -> None:
 def renderer_identity(reference: str, kwargs: Mapping[str, Any] | None = None) -> str:
     """What a renderer's pictures depend on besides prompt and seed, as one line of JSON for hashes and suite keys.
 
-    The batch size and device of our own renderers are left out, so that a run that was cut off by a full memory can go on
-    with smaller batches without rendering anything again.
+    The batch size and device of our own renderers are left out, so that a run that was cut off by a
+    full memory can go on with smaller batches without rendering anything again.
     """
     ignored = _SAME_PICTURES if reference in RENDERERS else ()
     relevant = {name: value for name, value in (kwargs or {}).items() if name not in ignored}

@@ -1,8 +1,9 @@
 """Render into a folder so that it can be interrupted: what is there is not rendered again.
 
-The folder holds one PNG per item and ``renders.jsonl`` with one line per item, written in this order: a picture counts as
-done once its line is there. A picture's name contains the hash of all that it depends on, so that the picture of another
-prompt, seed or renderer can never be taken for it. The last line of an item counts.
+The folder holds one PNG per item and ``renders.jsonl`` with one line per item, written in this
+order: a picture counts as done once its line is there. A picture's name contains the hash of all
+that it depends on, so that the picture of another prompt, seed or renderer can never be taken for
+it. The last line of an item counts.
 """
 
 import hashlib
@@ -109,8 +110,8 @@ def render_into(
         progress: Called first with what is there already, then after each batch.
 
     Raises:
-        EvaluationError: Two jobs have one item id, or the renderer breaks its contract, fails on everything or finds no
-            memory. What was rendered before that stays.
+        EvaluationError: Two jobs have one item id, or the renderer breaks its contract, fails on
+            everything or finds no memory. What was rendered before that stays.
     """
     repeated = [item_id for item_id, count in Counter(job.item_id for job in jobs).items() if count > 1]
     if repeated:
@@ -192,7 +193,8 @@ def _explained(renderer: "Renderer") -> Callable[[list[str], list[int]], list[Re
 def _save(image: "Image", path: Path) -> None:
     """Write a PNG under its name only when it is whole."""
     partial = path.with_suffix(".png.part")
-    # Level 1: lossless like the others, and the default level takes as long as the GPU does for a picture.
+    # Level 1: lossless like the others, and the default level takes as long as the GPU does for a
+    # picture.
     image.convert("RGB").save(partial, format="PNG", compress_level=1)
     partial.replace(path)
 
@@ -218,7 +220,8 @@ def _read_records(folder: Path) -> dict[str, RenderRecord]:
 
 def _append_records(folder: Path, records: Sequence[RenderRecord]) -> None:
     with (folder / RECORDS_NAME).open("ab") as file:
-        # A line feed in front: after a line that was cut short, the next one must not be glued to it.
+        # A line feed in front: after a line that was cut short, the next one must not be glued to
+        # it.
         file.write(b"".join(b"\n" + json.dumps(asdict(record)).encode() for record in records))
         file.write(b"\n")
 

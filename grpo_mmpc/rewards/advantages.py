@@ -19,10 +19,13 @@ def advantages(
 ) -> list[float]:
     """Advantages of the N completions of one generation batch over all ranks.
 
-    ``sum_then_normalize`` weighs and sums the rewards of a completion, subtracts its group's mean and divides by a standard
-    deviation: of the group, of the batch, or not at all. ``normalize_then_sum`` normalises every reward within its group
-    first, weighs and sums, then normalises over the batch; ``scale_rewards`` plays no part in it. Standard deviations take
-    n - 1. A completion without any value has advantage 0 and counts in no mean.
+    ``sum_then_normalize`` weighs and sums the rewards of a completion, subtracts its group's mean
+    and divides by a standard
+    deviation: of the group, of the batch, or not at all. ``normalize_then_sum`` normalises every
+        reward within its group
+    first, weighs and sums, then normalises over the batch; ``scale_rewards`` plays no part in it.
+    Standard deviations take n - 1. A completion without any value has advantage 0 and counts in no
+    mean.
 
     Args:
         values: By reward, N values as the trainer gets them (``ScoredBatch.for_trainer``).

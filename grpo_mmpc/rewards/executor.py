@@ -37,8 +37,9 @@ class Scores:
 class RewardHost:
     """Calls rewards; lives as long as the run.
 
-    Every reward has a thread of its own, or a process if its spec says ``isolated``, so that those that wait for an encoder,
-    a GPU or a server overlap. A thread cannot be stopped: a reward that hangs in one stays unscored until it comes back.
+    Every reward has a thread of its own, or a process if its spec says ``isolated``, so that those
+    that wait for an encoder, a GPU or a server overlap. A thread cannot be stopped: a reward that
+    hangs in one stays unscored until it comes back.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class RewardHost:
     def prepare(self, columns: Columns) -> None:
         """Let rewards with ``prepare`` encode what is known before all completions are there; returns at once.
 
-        Completions that are done already are scored, and the scores thrown away: what counts is what the encoders remember. A
-        reward that is still busy is left alone, and one that fails here fails again when it scores, where that is handled.
+        Completions that are done already are scored, and the scores thrown away: what counts is
+        what the encoders remember. A reward that is still busy is left alone, and one that fails
+        here fails again when it scores, where that is handled.
 
         Args:
-            columns: Keyword lists; ``predictions`` and ``completions`` are absent before the first completion is done.
+            columns: Keyword lists; ``predictions`` and ``completions`` are absent before the first
+                completion is done.
         """
         for reward in self._rewards:
             rows = [i for i, task in enumerate(columns["tasks"]) if task in reward.tasks]
@@ -95,7 +98,8 @@ class RewardHost:
         """Score, all rewards side by side.
 
         Args:
-            batches: By reward name, the keyword lists it is called with; rewards without a completion to score are absent.
+            batches: By reward name, the keyword lists it is called with; rewards without a
+                completion to score are absent.
 
         Raises:
             RewardError: A reward broke its contract and the policy is ``raise``; names the reward.
@@ -104,8 +108,8 @@ class RewardHost:
         futures: dict[str, Future[Any] | RewardError] = {}
         for name, columns in batches.items():
             worker = self._workers[name]
-            # Each gets lists of its own, which it may empty. Rewards that are still preparing are waited for; one that hung in
-            # an earlier batch is not asked again.
+            # Each gets lists of its own, which it may empty. Rewards that are still preparing are
+            # waited for; one that hung in an earlier batch is not asked again.
             if worker.hung:
                 futures[name] = RewardError("is still busy with an earlier batch")
             else:

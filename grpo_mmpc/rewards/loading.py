@@ -56,7 +56,8 @@ def load_factory(name: str) -> Callable[..., RewardFn]:
     """The factory behind a registered name, ``module:factory`` or ``path/to/file.py:factory``.
 
     Raises:
-        RewardError: The name is unknown, or the file or module cannot be imported; says which and what to do.
+        RewardError: The name is unknown, or the file or module cannot be imported; says which and
+            what to do.
     """
     registered = registered_rewards()
     target = registered.get(name, name)

@@ -1,9 +1,10 @@
 """The recipe's rewards as TRL wants them: functions and weights, values that never punish what could not be scored.
 
-TRL sums the rewards of a completion with ``nansum``, so a None inside a group acts as a reward of 0: a penalty wherever
-rewards are positive. ``RewardMix`` therefore hands TRL the mean of the group's scored completions instead, which gives
-the unscored completion no advantage from that reward, and keeps None only where no trained reward could score the
-completion at all (TRL then sets its advantage to 0). Raw values are kept apart and recorded as they were.
+TRL sums the rewards of a completion with ``nansum``, so a None inside a group acts as a reward of
+0: a penalty wherever rewards are positive. ``RewardMix`` therefore hands TRL the mean of the
+group's scored completions instead, which gives the unscored completion no advantage from that
+reward, and keeps None only where no trained reward could score the completion at all (TRL then sets
+its advantage to 0). Raw values are kept apart and recorded as they were.
 """
 
 import time
@@ -49,7 +50,8 @@ class ScoredBatch:
 class RewardMix:
     """The recipe's rewards: ``functions`` and, in the same order, ``weights``.
 
-    All rewards of a batch are computed together when TRL calls the first function; the others hand out what is there.
+    All rewards of a batch are computed together when TRL calls the first function; the others hand
+    out what is there.
     """
 
     def __init__(
@@ -91,7 +93,8 @@ class RewardMix:
     def of_recorded(cls, specs: Sequence[RewardSpec]) -> "RewardMix":
         """For values that are known already: transforms, weights and names of a mix whose rewards are not even built.
 
-        They may be gone since, or need encoders that are not here. ``score`` fails; ``values_of`` and ``weights_at`` work.
+        They may be gone since, or need encoders that are not here. ``score`` fails; ``values_of``
+        and ``weights_at`` work.
         """
 
         def absent(**columns: Any) -> list[float | None]:
@@ -148,7 +151,8 @@ class RewardMix:
 
         Args:
             rows: Rows of the training data set, one for each completion.
-            completions: Those completions, once they are done. Without them it is references and images that are known.
+            completions: Those completions, once they are done. Without them it is references and
+                images that are known.
         """
         if not rows:
             return
@@ -195,8 +199,9 @@ class RewardMix:
         Args:
             prompts: N chat prompts.
             completions: N completions, as text or as TRL's list of one assistant message.
-            **kwargs: TRL's further keywords and the data set's columns, lists of length N; ``task``, ``prompt_id``,
-                ``item_id``, ``category``, ``reference`` and ``image_path`` must be among them.
+            **kwargs: TRL's further keywords and the data set's columns, lists of length N;
+                ``task``, ``prompt_id``, ``item_id``, ``category``, ``reference`` and ``image_path``
+                must be among them.
 
         Raises:
             RewardError: A reward broke its contract and the policy is ``raise``; names the reward.
@@ -253,8 +258,8 @@ class RewardMix:
     ) -> tuple[dict[str, list[float | None]], dict[str, list[float | None]]]:
         """Transformed values, and those for TRL: neutral where another trained reward scored the completion.
 
-        Groups may be spread over ranks and running transforms must agree on all of them, so both work on the gathered
-        values; every rank takes part.
+        Groups may be spread over ranks and running transforms must agree on all of them, so both
+        work on the gathered values; every rank takes part.
         """
         names = list(raw)
         rows = self._gather(list(zip(prompt_ids, *(raw[name] for name in names), strict=True)))

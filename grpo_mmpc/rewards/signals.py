@@ -1,6 +1,7 @@
 """What the rewards of a generation batch say about the learning signal.
 
-Everything is looked at within groups: GRPO compares completions of one prompt, so differences between prompts teach nothing.
+Everything is looked at within groups: GRPO compares completions of one prompt, so differences
+between prompts teach nothing.
 """
 
 import math
@@ -23,7 +24,8 @@ def dead_groups(
 ) -> set[str]:
     """Groups that teach nothing: every trained reward is constant over the group, or scored none of it.
 
-    TRL's ``frac_reward_zero_std`` looks at the weighted sum, and under ``normalize_then_sum`` at the whole batch.
+    TRL's ``frac_reward_zero_std`` looks at the weighted sum, and under ``normalize_then_sum`` at
+    the whole batch.
 
     Args:
         values: By reward, N values.
@@ -55,20 +57,25 @@ def signals(
 
     ``signal/NAME/within_group_std``: mean over groups of the standard deviation (n - 1).
     ``signal/NAME/dead_groups``: share of groups in which the reward is constant.
-    ``signal/NAME/advantage_share``: share of the variance of the summed advantage that this reward contributes, covariance
-    with the sum over its variance; shares add up to 1, and a negative one means that the others outvote it.
-    ``signal/NAME/with_total``: correlation with the weighted sum; a monitor's says whether training serves it.
+    ``signal/NAME/advantage_share``: share of the variance of the summed advantage that this reward
+    contributes, covariance with the sum over its variance; shares add up to 1, and a negative one
+    means that the others outvote it.
+    ``signal/NAME/with_total``: correlation with the weighted sum; a monitor's says whether training
+    serves it.
     ``signal/NAME/length_correlation``: with the length of the completion.
-    ``signal/A~B/correlation`` and ``.../sign_conflict`` for two trained rewards: how often one ranks a completion above its
-    group's mean and the other below, among completions on which both have an opinion.
+    ``signal/A~B/correlation`` and ``.../sign_conflict`` for two trained rewards: how often one
+    ranks a completion above its group's mean and the other below, among completions on which both
+    have an opinion.
 
     Args:
         values: By reward, N values as they are weighted; None = unscored.
         weights: By reward, at this step; 0 = monitor.
         groups: Prompt of each completion.
         lengths: Of each completion, in characters or tokens.
-        aggregation: As in ``advantages``: under ``normalize_then_sum`` a reward is divided by its spread within the group first.
-        scale_rewards: As in ``advantages``: ``group`` divides what each reward contributes by the spread of the group's sum.
+        aggregation: As in ``advantages``: under ``normalize_then_sum`` a reward is divided by its
+            spread within the group first.
+        scale_rewards: As in ``advantages``: ``group`` divides what each reward contributes by the
+            spread of the group's sum.
     """
     order = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     index = np.array([order[group] for group in groups])

@@ -173,8 +173,8 @@ class IsolatedWorker:
         self._process = context.Process(
             target=_serve, args=(self._spec.model_dump(), theirs, os.getpid(), cuda_device()), daemon=True
         )
-        # It inherits the mask, so that no signal ends it before it has said what it does about them; the tracker is started
-        # first, because starting it clears the mask.
+        # It inherits the mask, so that no signal ends it before it has said what it does about
+        # them; the tracker is started first, because starting it clears the mask.
         resource_tracker.ensure_running()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
@@ -201,9 +201,9 @@ class IsolatedWorker:
 
 def _serve(spec: dict[str, Any], connection: Connection, parent: int, device: int | None) -> None:
     """The isolated process: answers actions until its parent is gone."""
-    # Ctrl-C, timeout, Slurm and containers reach all processes; the parent decides what it means, and may need a reward for
-    # the step that it finishes before it saves. SIGTERM is heard and not ignored: what a reward starts would inherit that, and
-    # never end.
+    # Ctrl-C, timeout, Slurm and containers reach all processes; the parent decides what it means,
+    # and may need a reward for the step that it finishes before it saves. SIGTERM is heard and not
+    # ignored: what a reward starts would inherit that, and never end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
@@ -226,7 +226,8 @@ def _serve(spec: dict[str, Any], connection: Connection, parent: int, device: in
             if fn is None:
                 raise RewardError(broken)
             result = call(fn, action, payload)
-            # A list of a mapping or a set would hide from the parent that it is none, which it refuses.
+            # A list of a mapping or a set would hide from the parent that it is none, which it
+            # refuses.
             as_it_is = result is None or isinstance(result, str | bytes | Mapping | Set)
             answer = ((result if as_it_is else list(result)) if action == "score" else None, None)
         except Exception as error:  # told to the parent, which knows the policy

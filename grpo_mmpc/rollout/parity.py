@@ -1,7 +1,7 @@
 """Is the engine the policy that is being trained? Compared token by token, before training and after the first steps.
 
-A stale or wrong adapter, another image size, a doubled ``<bos>`` or another attention mask leave no other trace than a
-run that does not learn; here each stops it with its name.
+A stale or wrong adapter, another image size, a doubled ``<bos>`` or another attention mask leave no
+other trace than a run that does not learn; here each stops it with its name.
 """
 
 import math
@@ -17,13 +17,14 @@ from grpo_mmpc.rollout.vllm.protocol import GroupEngine, GroupOutput
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
 MEAN_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
-"""Largest mean absolute difference of a token's log-probability. In half precision two correct implementations round
-differently; a wrong adapter or mask is an order of magnitude above."""
+"""Largest mean absolute difference of a token's log-probability. In half precision two correct
+implementations round differently; a wrong adapter or mask is an order of magnitude above."""
 
 _CLOSER, _MOST = 2.0, 0.8
-"""An engine is told from policy or base model where it is so many times closer to the other, on average and for this share of
-the tokens. The first updates of a training in half precision change less than its rounding: then a correct engine is as close
-to either, and an average alone can lean to one side by a few tokens."""
+"""An engine is told from policy or base model where it is so many times closer to the other, on
+average and for this share of the tokens. The first updates of a training in half precision change
+less than its rounding: then a correct engine is as close to either, and an average alone can lean
+to one side by a few tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +44,9 @@ class ParityReport:
     mean_difference_to_base: float | None
     """Engine against the base model; None while the adapter changes nothing."""
     nearer_policy_share: float | None
-    """Share of the tokens for which the engine is nearer the policy than the base model, 0 to 1; tokens as near to both are
-    left out. None while the adapter changes nothing, or if no token is left."""
+    """Share of the tokens for which the engine is nearer the policy than the base model, 0 to 1;
+    tokens as near to both are left out. None while the adapter changes nothing, or if no token is
+    left."""
     problems: list[str] = field(default_factory=list)
     """Empty if engine and policy are one model."""
 
@@ -120,7 +122,8 @@ def check_parity(
     for row, prompt, output in zip(rows, prompts, outputs, strict=True):
         problems += _prompt_problems(row, prompt.token_ids, processor, _image_token_id(model), output)
         completion = output.completions[0] if output is not None else None
-        # Also without an answer of the engine: on other ranks the forward passes below are collectives.
+        # Also without an answer of the engine: on other ranks the forward passes below are
+        # collectives.
         ids = completion.token_ids if completion is not None else [processor.tokenizer.eos_token_id]
         scored = [
             _log_probabilities(model, processor, row, ids, suppressed_token_ids, temperature, base=base)

@@ -24,8 +24,9 @@ def load_prompt_image(path: str) -> "Image":
 class TransformersEngine:
     """Implements ``Engine`` with ``model.generate``.
 
-    Rows are dealt over the ranks; each rank runs the same number of batches (a short rank repeats a row and drops
-    the result), because under ZeRO-3 and FSDP a forward pass is a collective and an uneven last shard would hang.
+    Rows are dealt over the ranks; each rank runs the same number of batches (a short rank repeats a
+    row and drops the result), because under ZeRO-3 and FSDP a forward pass is a collective and an
+    uneven last shard would hang.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class TransformersEngine:
             batch_size: Prompts per ``generate`` call and rank.
             accelerator: The trainer's accelerator; None for a model on one device.
             gather_deepspeed3_params: TRL's ``ds3_gather_for_generation``.
-            gradient_checkpointing_kwargs: The trainer's; checkpointing is off while rows are generated and on again after.
+            gradient_checkpointing_kwargs: The trainer's; checkpointing is off while rows are
+                generated and on again after.
         """
         self._model = model
         self._processor = processor

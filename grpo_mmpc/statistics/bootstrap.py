@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from grpo_mmpc.statistics.verdicts import Floats, Interval, check_confidence, min_items
 
 _CHUNK_CELLS = 2_000_000
-"""Resample counts held at once (32 MB with the draws that they count): memory stays flat whatever the number of items and resamples."""
+"""Resample counts held at once (32 MB with the draws that they count): memory stays flat whatever
+the number of items and resamples."""
 
 _BLOCK_ROWS = 4096
 """Rows of a table that are read at once: few enough to stay in the processor's cache."""
@@ -34,8 +35,8 @@ class Rows(Protocol):
 def bootstrap_sums(values: Rows, *, resamples: int, seed: Sequence[int]) -> Floats:
     """Column sums over resamples of the rows, every column seeing the same resampled rows.
 
-    Anything that is a function of sums over items (a mean of the scored items, a corpus BLEU) can be bootstrapped from
-    these sums: give its numerator and denominator as columns.
+    Anything that is a function of sums over items (a mean of the scored items, a corpus BLEU) can
+    be bootstrapped from these sums: give its numerator and denominator as columns.
 
     Args:
         values: One row per item, ``[N, K]``, finite.
@@ -56,7 +57,8 @@ def bootstrap_sums(values: Rows, *, resamples: int, seed: Sequence[int]) -> Floa
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)
         drawn = generator.integers(0, num_items, size=(rows, num_items))
-        # How often each item was drawn turns the resampled sum into one matrix product for all columns.
+        # How often each item was drawn turns the resampled sum into one matrix product for all
+        # columns.
         drawn += np.arange(rows)[:, None] * num_items
         counts = np.bincount(drawn.ravel(), minlength=rows * num_items).reshape(rows, num_items)  # [rows, N]
         sums[start : start + rows] = weighted_sums(counts, values)
@@ -88,21 +90,24 @@ def studentised_interval(
 ) -> Interval | None:
     """Bootstrap-t interval of a mean (Efron & Tibshirani 1993, section 12.5).
 
-    Every replicate is measured in its own standard error, so that the two ends follow the skewness of the differences;
-    percentile intervals miss it to first order. With log-normal differences (sigma 0.75, skewness 3.3) and 40 items it
-    covers 94% where the percentile interval covers 92%, and as much as that one where differences are symmetric. Heavier
-    tails need more items: at sigma 1 (skewness 6.2) it is 93% at 40 items and 94% at 100.
+    Every replicate is measured in its own standard error, so that the two ends follow the skewness
+    of the differences; percentile intervals miss it to first order. With log-normal differences
+    (sigma 0.75, skewness 3.3) and 40 items it covers 94% where the percentile interval covers 92%,
+    and as much as that one where differences are symmetric. Heavier tails need more items: at sigma
+    1 (skewness 6.2) it is 93% at 40 items and 94% at 100.
 
     Args:
-        replicates: Means of the resamples ``[R]``; NaN ones (a resample without any scored item) are left out.
+        replicates: Means of the resamples ``[R]``; NaN ones (a resample without any scored item)
+            are left out.
         variances: Of each of those means, ``[R]``: 0 where a resample holds equal differences only.
         estimate: The mean itself.
         variance: Of that mean, by the same formula.
         confidence: For instance 0.95.
 
     Returns:
-        The interval; None when there are too few resamples for these tails, or so many without spread that an end is
-        infinite, which happens when fewer than about five items changed at all.
+        The interval; None when there are too few resamples for these tails, or so many without
+        spread that an end is infinite, which happens when fewer than about five items changed at
+        all.
     """
     check_confidence(confidence)
     if variance == 0.0:
@@ -126,17 +131,20 @@ def studentised_interval(
 def expanded_percentile_interval(draws: Floats, *, confidence: float, num_items: int) -> Interval | None:
     """Percentile bootstrap interval, widened for small samples: for anything that can be resampled.
 
-    The plain percentile interval is too narrow by about ``sqrt((n - 1) / n)`` and uses normal where t quantiles belong;
-    Hesterberg (2015, arXiv 1411.5279, "expanded percentile interval") moves the two percentiles outwards to make up for
-    both. At 40 items the 2.5% tail becomes 2.0%; at 1,000 items nothing visible changes.
+    The plain percentile interval is too narrow by about ``sqrt((n - 1) / n)`` and uses normal where
+    t quantiles belong; Hesterberg (2015, arXiv 1411.5279, "expanded percentile interval") moves the
+    two percentiles outwards to make up for both. At 40 items the 2.5% tail becomes 2.0%; at 1,000
+    items nothing visible changes.
 
     Args:
-        draws: Bootstrap replicates ``[R]``; NaN ones (a resample without any scored item) are left out.
+        draws: Bootstrap replicates ``[R]``; NaN ones (a resample without any scored item) are left
+            out.
         confidence: For instance 0.95.
         num_items: Items that carry a score, n.
 
     Returns:
-        The interval, or None when ``num_items`` is below ``min_items(confidence)`` or no replicate is finite.
+        The interval, or None when ``num_items`` is below ``min_items(confidence)`` or no replicate
+        is finite.
     """
     if num_items < min_items(confidence):
         return None

@@ -1,23 +1,27 @@
 """Means over runs and items that were both drawn at random: interval and p-value of a crossed design.
 
-Every seed's run answers every item, so a value has two sources of luck: which seeds, and which items. Both are resampled,
-independently (the "pigeonhole bootstrap": Owen 2007, *The pigeonhole bootstrap*, Annals of Applied Statistics 1(2), arXiv
-0712.1111), and all mixes see the same resampled seeds and items.
+Every seed's run answers every item, so a value has two sources of luck: which seeds, and which
+items. Both are resampled, independently (the "pigeonhole bootstrap": Owen 2007, *The pigeonhole
+bootstrap*, Annals of Applied Statistics 1(2), arXiv 0712.1111), and all mixes see the same
+resampled seeds and items.
 
-Plain percentiles of that bootstrap are far too narrow with three seeds: a variance resampled from S values is short by
-(S - 1) / S, and three values call for a t quantile of 4.3 where the normal one is 2.0. So its deviations are stretched,
-as Hesterberg (2015, arXiv 1411.5279) widens percentiles of small samples, here with two sources:
+Plain percentiles of that bootstrap are far too narrow with three seeds: a variance resampled from S
+values is short by (S - 1) / S, and three values call for a t quantile of 4.3 where the normal one
+is 2.0. So its deviations are stretched, as Hesterberg (2015, arXiv 1411.5279) widens percentiles of
+small samples, here with two sources:
 
-- variance: that of seeds, unbiased, plus that of items. Luck of a single answer is in both, so this errs on the wide side.
-  Three values often happen to lie close together, which would make chance look like a finding: the variance of seeds is
-  never taken to be less than what all mixes together say (the residual of mixes x seeds, as in a repeated-measures
-  analysis of variance, over the runs that are there). Where all mixes together do not say enough, there is no interval;
-- quantile: Student's t with the degrees of freedom of such a sum (Satterthwaite 1946), between those of seeds, when
-  they dominate, and those of items.
+- variance: that of seeds, unbiased, plus that of items. Luck of a single answer is in both, so this
+  errs on the wide side. Three values often happen to lie close together, which would make chance
+  look like a finding: the variance of seeds is never taken to be less than what all mixes together
+  say (the residual of mixes x seeds, as in a repeated-measures analysis of variance, over the runs
+  that are there). Where all mixes together do not say enough, there is no interval;
+- quantile: Student's t with the degrees of freedom of such a sum (Satterthwaite 1946), between
+  those of seeds, when they dominate, and those of items.
 
-The p-value is that of the same t. Simulated with 6 mixes, 3 seeds and 60 comparisons, the chance of any false finding stays
-below 5 % whatever the share of seeds; without the pooled variance it reaches 50 %. What remains: a mix that is far less
-stable over seeds than the others (three times their spread) can still be called different too often, up to 40 %.
+The p-value is that of the same t. Simulated with 6 mixes, 3 seeds and 60 comparisons, the chance of
+any false finding stays below 5 % whatever the share of seeds; without the pooled variance it
+reaches 50 %. What remains: a mix that is far less stable over seeds than the others (three times
+their spread) can still be called different too often, up to 40 %.
 """
 
 import math
@@ -46,7 +50,8 @@ class Estimate:
     se_items: float
     """Standard error from items alone."""
     se_seeds: float | None
-    """Standard error from seeds alone; None with one seed and nothing known of others: its luck then is in no interval."""
+    """Standard error from seeds alone; None with one seed and nothing known of others: its luck
+    then is in no interval."""
     degrees: float
 
 
@@ -63,14 +68,16 @@ def pooled_variance(values: Floats, *, num_seeds: int, of_difference: bool) -> S
 
     Args:
         values: Per mix and seed, over all items, ``[M, S]``; NaN where a run is missing.
-        num_seeds: Seeds that the mean or difference is over: less than S where runs of it are missing.
+        num_seeds: Seeds that the mean or difference is over: less than S where runs of it are
+            missing.
         of_difference: What all mixes of a seed share cancels in differences of them.
 
     Returns:
         None where no two runs tell seeds apart: with one seed, or of differences with one mix.
     """
     mixes, seeds = np.nonzero(np.isfinite(values))
-    # Effects of mixes, and of seeds where those cancel; what they leave is luck, however many runs are missing.
+    # Effects of mixes, and of seeds where those cancel; what they leave is luck, however many runs
+    # are missing.
     design = (mixes[:, None] == np.arange(values.shape[0])).astype(np.float64)
     if of_difference:
         design = np.hstack([design, seeds[:, None] == np.arange(values.shape[1])])
@@ -126,8 +133,9 @@ def estimate(
         replicates: The same on resampled items, ``[R, S]``.
         weights: See ``seed_weights``, ``[R, S]``.
         num_items: N.
-        degrees_of_items: Of the items' variance, where strata of very different sizes weigh alike: ``replicates`` then
-            are taken to have that variance without bias. None means N - 1, and corrects it for all items together.
+        degrees_of_items: Of the items' variance, where strata of very different sizes weigh alike:
+            ``replicates`` then are taken to have that variance without bias. None means N - 1, and
+            corrects it for all items together.
         pooled: The least that is believed of the seeds' variance; None believes these values alone.
         confidence: Of the interval.
     """
@@ -152,7 +160,8 @@ def estimate(
         return found
     variance = of_items + of_seeds
     if variance < _NEGLIGIBLE * max(1.0, value * value):
-        # Every item and seed says the same: nothing to be unsure about, except that chance might give N equal signs.
+        # Every item and seed says the same: nothing to be unsure about, except that chance might
+        # give N equal signs.
         p = 1.0 if abs(value) < math.sqrt(_NEGLIGIBLE) else min(1.0, 2 * 0.5**num_items)
         return replace(found, interval=Interval(value, value), p=p)
     degrees = variance**2 / (of_items**2 / degrees_of_items + (of_seeds**2 / degrees_of_seeds if of_seeds else 0.0))
@@ -163,7 +172,8 @@ def estimate(
     tail, error = (1 - confidence) / 2, math.sqrt(variance)
     quantile = float(student.ppf(1 - tail, degrees))
     if float(deviations.var()) < variance / 4:
-        # Most of the variance is what other mixes tell of seeds: these few deviations have no shape to follow.
+        # Most of the variance is what other mixes tell of seeds: these few deviations have no shape
+        # to follow.
         low, high = value - quantile * error, value + quantile * error
     else:
         stretch = error / float(deviations.std()) * quantile / NormalDist().inv_cdf(1 - tail)

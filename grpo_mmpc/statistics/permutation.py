@@ -21,9 +21,11 @@ _CHUNK_CELLS = 1_000_000
 def num_flips(*, at_least: int, family: int, confidence: float) -> int:
     """How many random flips a family of comparisons needs.
 
-    R flips cannot give a p-value below ``1 / (R + 1)``, which correction for m comparisons multiplies by m: too few flips
-    and nothing in a large family could ever be found. The smallest corrected value is kept at a fifth of the level, up to
-    ``MAX_FLIPS``: families of more than 2,000 comparisons at 95% find less than they could, and never too much.
+    R flips cannot give a p-value below ``1 / (R + 1)``, which correction for m comparisons
+    multiplies by m: too few flips and nothing in a large family could ever be found. The smallest
+    corrected value is kept at a fifth of the level, up to
+    ``MAX_FLIPS``: families of more than 2,000 comparisons at 95% find less than they could, and
+    never too much.
     """
     return max(at_least, min(MAX_FLIPS, math.ceil(5 * family / (1 - confidence) - 1e-9)))
 
@@ -48,7 +50,8 @@ def flipped_sums(values: Rows, *, flips: int, seed: Sequence[int]) -> Floats:
     num_bytes = -(-num_items // 64) * 8
     for start in range(0, flips, chunk):
         rows = min(chunk, flips - start)
-        # One random bit per sign. Rows take whole 64-bit words, so that cutting into chunks does not change the draws.
+        # One random bit per sign. Rows take whole 64-bit words, so that cutting into chunks does
+        # not change the draws.
         drawn = np.frombuffer(generator.bytes(rows * num_bytes), dtype=np.uint8).reshape(rows, num_bytes)
         bits = np.unpackbits(drawn, axis=1, count=num_items)  # [rows, N]
         sums[start : start + rows] = weighted_sums(bits, values)
@@ -70,10 +73,12 @@ def permutation_p(draws: Floats, observed: Floats, *, exact: bool) -> Floats:
     """Two-sided p-values: how often a flip is at least as far from 0 as what was observed.
 
     Args:
-        draws: Differences under flips, ``[R, ...]``; NaN (no value under this flip) counts against the finding.
+        draws: Differences under flips, ``[R, ...]``; NaN (no value under this flip) counts against
+            the finding.
         observed: The differences, ``[...]``.
-        exact: ``draws`` are all flips: p is their share. Random flips give ``(b + 1) / (R + 1)``, which no true null
-            hypothesis falls below too often (Phipson & Smyth 2010, arXiv 1603.05766).
+        exact: ``draws`` are all flips: p is their share. Random flips give ``(b + 1) / (R + 1)``,
+            which no true null hypothesis falls below too often (Phipson & Smyth 2010, arXiv
+            1603.05766).
 
     Returns:
         ``[...]``, in (0, 1].

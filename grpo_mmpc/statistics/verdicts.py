@@ -12,7 +12,8 @@ Floats = NDArray[np.float64]
 BETTER, WORSE, NO_EVIDENCE = "better", "worse", "no evidence"
 TOO_FEW, NO_INTERVAL, UNSCORED = "too few items", "no interval", "unscored"
 VERDICTS = (BETTER, WORSE, NO_EVIDENCE, TOO_FEW, NO_INTERVAL, UNSCORED)
-"""Verdicts on a difference, see ``verdict``. ``no interval`` is the one of a metric without values per item."""
+"""Verdicts on a difference, see ``verdict``. ``no interval`` is the one of a metric without values
+per item."""
 
 
 class Interval(NamedTuple):
@@ -32,10 +33,11 @@ def verdict(
 ) -> str:
     """What a difference may be called, in words.
 
-    Two things have to agree: the p-value, corrected for all comparisons that are shown together, and the interval of
-    this one difference. The first holds the chance of *any* false ``better`` or ``worse`` in the family to
-    ``1 - confidence``; the second guards against differences so skewed that flipping their signs says little about
-    their mean, and keeps a reader from seeing ``better`` beside an interval that holds 0.
+    Two things have to agree: the p-value, corrected for all comparisons that are shown together,
+    and the interval of this one difference. The first holds the chance of *any* false ``better`` or
+    ``worse`` in the family to ``1 - confidence``; the second guards against differences so skewed
+    that flipping their signs says little about their mean, and keeps a reader from seeing
+    ``better`` beside an interval that holds 0.
 
     Args:
         delta: After minus before; None when nothing was scored.
@@ -45,8 +47,8 @@ def verdict(
         confidence: For instance 0.95.
 
     Returns:
-        ``better`` or ``worse`` when ``p_holm <= 1 - confidence`` and the interval excludes 0, ``no evidence`` when
-        not, ``too few items`` or ``unscored`` when there is no interval.
+        ``better`` or ``worse`` when ``p_holm <= 1 - confidence`` and the interval excludes 0, ``no
+        evidence`` when not, ``too few items`` or ``unscored`` when there is no interval.
     """
     if delta is None:
         return UNSCORED
@@ -66,8 +68,9 @@ def interval_key(confidence: float) -> str:
 def min_items(confidence: float) -> int:
     """Fewest items from which an interval of this confidence can be had at all: 6 at 95%.
 
-    With n paired differences the strongest possible finding is that all have one sign, which chance alone gives with
-    probability ``2 * 0.5**n``. Where that exceeds ``1 - confidence`` no interval keeps its promise, so none is given.
+    With n paired differences the strongest possible finding is that all have one sign, which chance
+    alone gives with probability ``2 * 0.5**n``. Where that exceeds ``1 - confidence`` no interval
+    keeps its promise, so none is given.
     """
     check_confidence(confidence)
     return math.ceil(1 - math.log2(1 - confidence) - 1e-9)
@@ -76,8 +79,9 @@ def min_items(confidence: float) -> int:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction (1979): p-values that hold for the whole family at once.
 
-    The k-th smallest of m is multiplied by ``m - k + 1``, capped at 1, and never put below a smaller one's result.
-    Valid under any dependence between the comparisons, and never weaker than Bonferroni's.
+    The k-th smallest of m is multiplied by ``m - k + 1``, capped at 1, and never put below a
+    smaller one's result. Valid under any dependence between the comparisons, and never weaker than
+    Bonferroni's.
 
     Args:
         p_values: Of every comparison of the family, in any order.
@@ -96,8 +100,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def effect_size(differences: Floats) -> float | None:
     """Standardised mean of paired differences, d_z: their mean over their standard deviation (n - 1).
 
-    Its sign is that of after minus before, whatever the direction of the metric. 0.2 is called small, 0.5 medium, 0.8
-    large (Cohen 1988, for d; d_z is larger the more alike before and after are).
+    Its sign is that of after minus before, whatever the direction of the metric. 0.2 is called
+    small, 0.5 medium, 0.8 large (Cohen 1988, for d; d_z is larger the more alike before and after
+    are).
 
     Args:
         differences: After minus before of the scored items, ``[N]``.

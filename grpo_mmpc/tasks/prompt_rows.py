@@ -51,7 +51,8 @@ def select_balanced(
 def prompt_row(catalogue: Catalogue, record: ProductRecord, task: Task) -> PromptRow:
     """One prompt of an item that has a title and an image.
 
-    The reference is the title in image_to_text; text_to_image has no text reference, its reference is the image.
+    The reference is the title in image_to_text; text_to_image has no text reference, its reference
+    is the image.
     """
     path = catalogue.image_path(record)
     if record.title is None or path is None:

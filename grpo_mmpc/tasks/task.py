@@ -31,8 +31,8 @@ class Task:
         """Chat messages of one prompt, ready for any processor's chat template.
 
         Args:
-            title: The title shown to the policy; required in text_to_image, refused in image_to_text,
-                where it is the answer.
+            title: The title shown to the policy; required in text_to_image, refused in
+                image_to_text, where it is the answer.
         """
         if self.source_modality == "image":
             if title is not None:
@@ -47,9 +47,10 @@ class Task:
     def parse(self, completion: str) -> ParsedCompletion:
         """Read the answer out of a completion.
 
-        The whole completion as a JSON object comes first, then the last fenced block that holds one, then the first
-        object found inside other text. The object must have the task's key as its only key and a non-empty string
-        under it; anything else is malformed, a wrong answer rather than an error.
+        The whole completion as a JSON object comes first, then the last fenced block that holds
+        one, then the first object found inside other text. The object must have the task's key as
+        its only key and a non-empty string under it; anything else is malformed, a wrong answer
+        rather than an error.
         """
         text = completion.strip()
         prediction = self._read_object(text)
@@ -75,7 +76,8 @@ class Task:
         answer = value[self.json_key]
         if not isinstance(answer, str):
             return None
-        # Half a surrogate pair is legal in JSON and nowhere else: no file and no tokenizer takes it.
+        # Half a surrogate pair is legal in JSON and nowhere else: no file and no tokenizer takes
+        # it.
         return answer.encode("utf-8", "replace").decode("utf-8").strip() or None
 
 

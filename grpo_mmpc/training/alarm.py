@@ -13,8 +13,9 @@ ERRORS = 3.0
 class HackingAlarm:
     """Compares the first batches of a run with the latest ones.
 
-    A reward that is optimised rises; that is no news. It is when a monitor, which nobody optimises and which should rise with
-    it, falls by more than chance: the policy then has found what the reward pays for and the monitor does not value.
+    A reward that is optimised rises; that is no news. It is when a monitor, which nobody optimises
+    and which should rise with it, falls by more than chance: the policy then has found what the
+    reward pays for and the monitor does not value.
     """
 
     def __init__(self, *, trained: list[str], monitors: list[str], window: int = WINDOW) -> None:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from trl import GRPOConfig
 
 LOSS_TYPES_WITH_TOKEN_NORMALISER = ("dapo", "bnpo", "cispo", "vespo")
-"""Losses that divide by the number of completion tokens, which ``drop`` takes the dead groups' tokens out of."""
+"""Losses that divide by the number of completion tokens, which ``drop`` takes the dead groups'
+tokens out of."""
 
 SET_ELSEWHERE = {
     "output_dir": "checkpoints are written to run_dir/checkpoints; set run_dir",
@@ -68,7 +69,8 @@ def updates_per_rollout(arguments: "GRPOConfig") -> int:
 def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Problems of the ``trainer`` and ``adapter`` sections as (dotted key, message): unknown names, wrong values.
 
-    TRL's own cross-field rules (batch size divisible by ``num_generations`` and the like) run by building the object.
+    TRL's own cross-field rules (batch size divisible by ``num_generations`` and the like) run by
+    building the object.
     """
     # heavy: imported on use
     from peft import LoraConfig

@@ -76,7 +76,8 @@ class RewardState(TrainerCallback):  # type: ignore[misc]
 class ProgressLine(TrainerCallback):  # type: ignore[misc]
     """One line per logged step: reward, each reward's mean, dead groups, tokens/s, time left.
 
-    On a terminal the line is rewritten in place; in a log file a line is printed every ``every_seconds``.
+    On a terminal the line is rewritten in place; in a log file a line is printed every
+    ``every_seconds``.
     """
 
     def __init__(self, reward_names: list[str], *, every_seconds: float = 10.0) -> None:
@@ -131,8 +132,9 @@ def _shown(value: float | None) -> str:
 class ParityCheck(TrainerCallback):  # type: ignore[misc]
     """Checks that the rollout engine is the policy: before the first step, then until an update was seen to reach it.
 
-    ``check`` raises to stop the run; it returns whether the engine could be told from the base model. While the updates are too
-    small for that (a warm-up in half precision), it is asked again after steps 1, 2, 4, 8 and so on.
+    ``check`` raises to stop the run; it returns whether the engine could be told from the base
+    model. While the updates are too small for that (a warm-up in half precision), it is asked again
+    after steps 1, 2, 4, 8 and so on.
     """
 
     def __init__(self, check: Callable[[int], bool]) -> None:
@@ -168,7 +170,8 @@ class ParityCheck(TrainerCallback):  # type: ignore[misc]
 class EvaluationHook(TrainerCallback):  # type: ignore[misc]
     """Evaluates the base model before the first step and the policy after every saved checkpoint.
 
-    A failure is logged with its traceback and remembered in ``failures``; with ``raise_errors`` it also stops training.
+    A failure is logged with its traceback and remembered in ``failures``; with ``raise_errors`` it
+    also stops training.
     """
 
     def __init__(self, *, before: Evaluate | None, after_save: Evaluate | None, raise_errors: bool) -> None:

@@ -36,9 +36,10 @@ def training_dataset(
 ) -> "Dataset":
     """A data set with one row per (item, task), in a stable order that interleaves the tasks.
 
-    Columns: ``prompt`` (chat messages), ``images`` (list of PIL images, empty for a text-only prompt), ``prompt_id``,
-    ``item_id``, ``category``, ``task``, ``reference``, ``image_path``, ``title``, ``attributes``, and the catalogue's
-    further columns, which reward functions receive under their own names.
+    Columns: ``prompt`` (chat messages), ``images`` (list of PIL images, empty for a text-only
+        prompt), ``prompt_id``,
+    ``item_id``, ``category``, ``task``, ``reference``, ``image_path``, ``title``, ``attributes``,
+    and the catalogue's further columns, which reward functions receive under their own names.
 
     Args:
         catalogue: The catalogue.

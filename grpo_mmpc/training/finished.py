@@ -7,16 +7,18 @@ from typing import Any
 import torch
 
 Tell = Callable[[dict[int, list[int]]], None]
-"""Receives completions that have just ended: row of the batch -> token ids, the end token included."""
+"""Receives completions that have just ended: row of the batch -> token ids, the end token
+included."""
 
 
 @contextmanager
 def finished_completions(model: torch.nn.Module, *, end_tokens: Iterable[int], tell: Tell) -> Iterator[None]:
     """Watch ``model.generate`` inside the block.
 
-    ``generate`` feeds every sampled token back to the model, one column of the batch a step: what passes by is collected, and
-    a row is told of once its end token does. Those that end last, or are cut off, are not told of. The first call of the model
-    holds the prompts and starts a new batch.
+    ``generate`` feeds every sampled token back to the model, one column of the batch a step: what
+    passes by is collected, and a row is told of once its end token does. Those that end last, or
+    are cut off, are not told of. The first call of the model holds the prompts and starts a new
+    batch.
 
     Args:
         model: The model whose ``forward`` is called with ``input_ids``.

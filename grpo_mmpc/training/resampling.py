@@ -26,11 +26,12 @@ def groups_to_draw_again(
 ) -> list[list[int]]:
     """Per rank, which of its groups are drawn again, as positions among its own groups.
 
-    Ranks compute in step, so all of them draw as many groups as the one with the most dead ones; ranks with fewer add live
-    groups, whose new completions are thrown away.
+    Ranks compute in step, so all of them draw as many groups as the one with the most dead ones;
+    ranks with fewer add live groups, whose new completions are thrown away.
 
     Args:
-        prompt_ids: Prompt of each completion over all ranks; each rank holds equally many whole groups.
+        prompt_ids: Prompt of each completion over all ranks; each rank holds equally many whole
+            groups.
         dead: Prompts whose group is dead.
         num_ranks: Number of ranks.
         group_size: Completions per group.

@@ -10,13 +10,13 @@ from torch.utils.data import Sampler
 class TaskBatchSampler(Sampler[int]):
     """Indices for GRPO: each prompt ``num_generations`` times in a row, each generation batch ``repeat_count`` times.
 
-    Two things differ from TRL's ``RepeatSampler``. A generation batch holds prompts of one task only, because
-    processors cannot take a batch in which some prompts have an image and some have none. And the permutation is a
-    function of (seed, epoch) instead of a generator's state, so that a run resumed in a later epoch sees the prompts
-    an uninterrupted run would have seen.
+    Two things differ from TRL's ``RepeatSampler``. A generation batch holds prompts of one task
+    only, because processors cannot take a batch in which some prompts have an image and some have
+    none. And the permutation is a function of (seed, epoch) instead of a generator's state, so that
+    a run resumed in a later epoch sees the prompts an uninterrupted run would have seen.
 
-    Prompts that do not fill a generation batch of their task are left out of the epoch; another epoch's permutation
-    leaves out others.
+    Prompts that do not fill a generation batch of their task are left out of the epoch; another
+    epoch's permutation leaves out others.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class TaskBatchSampler(Sampler[int]):
             num_generations: G, completions per prompt.
             prompts_per_batch: Prompts of one generation batch over all ranks.
             repeat_count: How often a generation batch is yielded in a row.
-            shuffle: Permute prompts and batches; otherwise keep the data set's order within each task.
+            shuffle: Permute prompts and batches; otherwise keep the data set's order within each
+                task.
             seed: Seed of the permutations.
         """
         self._tasks = tasks

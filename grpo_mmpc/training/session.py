@@ -312,7 +312,8 @@ class TrainingSession:
 def _show_special_tokens(model: Any, tokenizer: Any) -> None:
     """Repeat the text model's special tokens on the composite configuration.
 
-    Transformers looks for them there, finds none, and would warn on every run that it "aligned" equal tokens.
+    Transformers looks for them there, finds none, and would warn on every run that it "aligned"
+    equal tokens.
     """
     text_config = model.config.get_text_config()
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -333,11 +334,13 @@ def _check_batches_fill(arguments: Any, *, num_items: int) -> None:
 def wrap_blocks_that_exist(model: Any, plugin: Any) -> None:
     """Tell Accelerate's FSDP which of the architecture's blocks this model has.
 
-    It takes the architecture's whole list and stops at one that is missing: Gemma-3 names blocks of SigLIP's text tower.
+    It takes the architecture's whole list and stops at one that is missing: Gemma-3 names blocks of
+    SigLIP's text tower.
 
     Args:
         model: The policy.
-        plugin: Accelerate's ``FullyShardedDataParallelPlugin``; left alone if a launch file names blocks.
+        plugin: Accelerate's ``FullyShardedDataParallelPlugin``; left alone if a launch file names
+            blocks.
     """
     if plugin.transformer_cls_names_to_wrap is None:
         there = {type(module).__name__ for module in model.modules()}

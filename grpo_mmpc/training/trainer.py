@@ -1,7 +1,8 @@
 """TRL's GRPOTrainer with our additions: prompts task by task, rollouts by our vLLM, batches recorded and diagnosed.
 
-Recording and diagnosis happen after TRL has computed the advantages, through its own per-batch logs, which are already
-gathered over ranks. ``tests/training/test_trl_contract.py`` guards the private names used here.
+Recording and diagnosis happen after TRL has computed the advantages, through its own per-batch
+logs, which are already gathered over ranks. ``tests/training/test_trl_contract.py`` guards the
+private names used here.
 """
 
 import logging
@@ -65,12 +66,13 @@ class RecordingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def use_rollouts(self, rollouts: VLLMRollouts, *, max_masked_fraction: float) -> None:
         """Take completions from a vLLM of ours.
 
-        TRL builds its own from its arguments, which says ``use_vllm: false`` here; the trainer itself only asks the
-        object it composes to ``sync_weights`` and to ``generate``.
+        TRL builds its own from its arguments, which says ``use_vllm: false`` here; the trainer
+        itself only asks the object it composes to ``sync_weights`` and to ``generate``.
 
         Args:
             rollouts: Takes the place of TRL's ``VLLMGeneration``.
-            max_masked_fraction: Share of tokens masked by importance-sampling correction above which to warn.
+            max_masked_fraction: Share of tokens masked by importance-sampling correction above
+                which to warn.
         """
         self.use_vllm = True
         self.vllm_mode = "server"  # nothing of TRL may reach for an engine object

@@ -17,7 +17,8 @@ _KEEP_S = 30 * 24 * 3600
 def cache_folder(kind: str) -> Path:
     """An existing folder ``$GRPO_MMPC_CACHE/<kind>``, by default ``~/.cache/grpo_mmpc/<kind>``.
 
-    Where that cannot be written (a read-only home), a temporary folder of this process takes its place.
+    Where that cannot be written (a read-only home), a temporary folder of this process takes its
+    place.
     """
     wanted = os.environ.get("GRPO_MMPC_CACHE")
     root = Path(wanted).expanduser() if wanted else Path.home() / ".cache" / "grpo_mmpc"

@@ -17,7 +17,8 @@ def ray_cluster(address: str | None) -> Iterator[Any]:
     """The module ``ray``, connected.
 
     Args:
-        address: Of a running cluster, ``auto`` for the one this machine belongs to; None starts one.
+        address: Of a running cluster, ``auto`` for the one this machine belongs to; None starts
+            one.
 
     Raises:
         ConfigError: Ray is not installed or cannot be reached.

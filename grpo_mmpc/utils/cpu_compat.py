@@ -1,10 +1,11 @@
 """Lets Transformers import next to a torch build without CUDA.
 
-The registry's torchvision, torchaudio and torchcodec wheels are linked against CUDA. Next to a CPU-only torch their
-compiled parts cannot load: ``import torchvision`` dies with "operator torchvision::nms does not exist", because it
-registers fake kernels for operators nobody declared, the other two die on a missing libc10_cuda.so. Processors of
-vision-language models import torchvision but never call those operators; the audio packages are imported only because
-they are there (vLLM depends on them), and nothing here listens to anything.
+The registry's torchvision, torchaudio and torchcodec wheels are linked against CUDA. Next to a
+CPU-only torch their compiled parts cannot load: ``import torchvision`` dies with "operator
+torchvision::nms does not exist", because it registers fake kernels for operators nobody declared,
+the other two die on a missing libc10_cuda.so. Processors of vision-language models import
+torchvision but never call those operators; the audio packages are imported only because they are
+there (vLLM depends on them), and nothing here listens to anything.
 """
 
 import importlib
@@ -29,7 +30,8 @@ _done = False
 def ensure_importable() -> None:
     """Repair each where, and only where, its own library cannot load.
 
-    Call it before the first import of a model or processor. Does nothing on a CUDA build or when called again.
+    Call it before the first import of a model or processor. Does nothing on a CUDA build or when
+    called again.
     """
     global _done
     import torch
@@ -45,7 +47,8 @@ def ensure_importable() -> None:
 def for_children() -> Iterator[None]:
     """Have Python processes started inside the block repair themselves, through a ``sitecustomize`` on their path.
 
-    vLLM looks at model classes in a child process, which imports torchvision before any vLLM plugin could run.
+    vLLM looks at model classes in a child process, which imports torchvision before any vLLM plugin
+    could run.
     """
     import torch
 
@@ -92,15 +95,18 @@ def _cannot_load(package: str) -> bool:
 
 
 def _replace_broken_audio() -> None:
-    # Transformers may have looked for torchaudio already and will import it: give it an empty module.
+    # Transformers may have looked for torchaudio already and will import it: give it an empty
+    # module.
     if _cannot_load("torchaudio"):
         stub = types.ModuleType("torchaudio")
         stub.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
         sys.modules["torchaudio"] = stub
-    # vLLM tries torchcodec and is content with an ImportError: None is the import system's word for "not there".
+    # vLLM tries torchcodec and is content with an ImportError: None is the import system's word for
+    # "not there".
     if _cannot_load("torchcodec"):
         sys.modules["torchcodec"] = None  # type: ignore[assignment]
-        # Where datasets came first, it found the package and would import it; this is its own switch.
+        # Where datasets came first, it found the package and would import it; this is its own
+        # switch.
         datasets_config: Any = sys.modules.get("datasets.config")
         if datasets_config is not None:
             datasets_config.TORCHCODEC_AVAILABLE = False

@@ -11,7 +11,8 @@ from pathlib import Path
 def replace_atomically(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside the target; it becomes the target when the block succeeds, or is removed.
 
-    Readers in other processes see the old file or the new one, never half of one; of several writers the last one wins.
+    Readers in other processes see the old file or the new one, never half of one; of several
+    writers the last one wins.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")

@@ -19,7 +19,8 @@ def resolve_model(reference: str) -> str:
             ``from_pretrained`` takes.
 
     Raises:
-        ScoringError: ``nano:`` followed by an unknown name, or a packaged model that is absent or altered.
+        ScoringError: ``nano:`` followed by an unknown name, or a packaged model that is absent or
+            altered.
     """
     if not reference.startswith("nano:"):
         return reference

@@ -1,10 +1,12 @@
 """Runs one command that must not outlive whoever asked for it: ``python -m grpo_mmpc.utils.supervise LOCK LOG COMMAND...``.
 
-Standard input is a pipe that the asking process holds. When that process ends in whatever way, ``kill -9`` included, the
-system closes the pipe, and the command's whole process group is killed. SIGTERM asks the command to stop by itself.
+Standard input is a pipe that the asking process holds. When that process ends in whatever way,
+``kill -9`` included, the system closes the pipe, and the command's whole process group is killed.
+SIGTERM asks the command to stop by itself.
 
-LOCK is the descriptor of a locked file. It is inherited by the command's processes: while any of them lives, no other
-attempt of the same job starts, on this machine or on another one that shares the disk.
+LOCK is the descriptor of a locked file. It is inherited by the command's processes: while any of
+them lives, no other attempt of the same job starts, on this machine or on another one that shares
+the disk.
 """
 
 import contextlib

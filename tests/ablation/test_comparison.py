@@ -60,7 +60,8 @@ def test_costs_count_every_step_whether_it_draws_rollouts_reuses_them_or_is_logg
         {"step": 1, "step_time": 4.0, "tokens_per_second": 100.0, "reward_time/wait_share": 0.25},
         # Reuses them.
         {"step": 2, "step_time": 1.0, "tokens_per_second": 0.0, "reward_time/wait_share": 0.0},
-        # Three steps of 2 s on average, of which two drew: 6 s x 50 = 300 tokens, 6 s x 0.5 = 3 s of waiting.
+        # Three steps of 2 s on average, of which two drew: 6 s x 50 = 300 tokens, 6 s x 0.5 = 3 s
+        # of waiting.
         {"step": 5, "step_time": 2.0, "tokens_per_second": 50.0, "reward_time/wait_share": 0.5},
     ]
     job = next(job for job in jobs if job.name == runs[0].name)

@@ -59,7 +59,8 @@ def test_a_small_ablation_runs_and_ends_in_its_page(tiny, tmp_path, capsys, engi
     assert list(prompts["bleu"][0]) == ["step-000001", "step-000002"]
     assert prompts["bleu"] == prompts["token_f1"]
     assert prompts["bleu"][0] != prompts["bleu"][1]
-    # A finished run can be reported by itself, compared with the shared evaluation of the untrained model.
+    # A finished run can be reported by itself, compared with the shared evaluation of the untrained
+    # model.
     assert (folder / "bleu/seed-0/evaluations/base/cqbench/summary.json").is_file()
     capsys.readouterr()
     assert main(["ablate", str(tiny), "--out", str(folder), "--engine", engine]) == 0

@@ -76,7 +76,8 @@ def test_an_ablation_killed_twice_leaves_no_process_and_ends_with_every_run_fini
     last = drive(jobs, folder, step_s=0.0)
     assert last.wait(timeout=60) == 0
     assert [state_of(job) for job in jobs] == [State.FINISHED] * len(jobs)
-    # Some run went on from its checkpoint; none trained a step twice, and none that had finished was started again.
+    # Some run went on from its checkpoint; none trained a step twice, and none that had finished
+    # was started again.
     assert any("--resume" in line for line in starts(folder))
     for job in jobs[1:]:
         steps = [json.loads(line)["step"] for line in (job.folder / "metrics.jsonl").read_text().splitlines()]

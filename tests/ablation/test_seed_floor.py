@@ -71,7 +71,8 @@ def test_a_missing_run_does_not_turn_chance_into_findings(without):
 
 
 def test_the_pooled_variance_of_incomplete_runs_is_that_of_the_additive_fit():
-    # Both mixes at seeds 0 and 1, one of them alone at seed 2: the lone run tells nothing of differences.
+    # Both mixes at seeds 0 and 1, one of them alone at seed 2: the lone run tells nothing of
+    # differences.
     values = np.array([[0.0, 1.0, 7.0], [0.0, 3.0, np.nan]])
     found = pooled_variance(values, num_seeds=2, of_difference=True)
     assert (found.variance, found.degrees) == (pytest.approx(2 * 1.0 / 2), 1)  # differences 0 and 2: variance 2

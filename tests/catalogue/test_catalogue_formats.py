@@ -208,7 +208,8 @@ def test_a_catalogue_of_broken_rows_only_shows_the_first_reasons(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        # "Café" in Latin-1: é is the single byte 0xe9, the sixth byte of line 3 ("b,Caf" is before it), at offset 17 + 10 + 5.
+        # "Café" in Latin-1: é is the single byte 0xe9, the sixth byte of line 3 ("b,Caf" is before
+        # it), at offset 17 + 10 + 5.
         (b"item_id,category\nidabcdefg\nb,Caf\xe9,x\n", r"line 3, byte 6 \(offset 32\) is 0xe9, 'é' in Windows-1252"),
         (b"\xff\xfei\x00t\x00", "UTF-16"),
     ],

@@ -90,7 +90,8 @@ def test_a_transparent_colour_of_an_rgb_png_becomes_white(tmp_path):
 
 
 def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
-    # 0, a quarter, half and the whole of 65535: 0, 64, 128, 255 of 255. Pillow's own convert gives 255 for all but the first.
+    # 0, a quarter, half and the whole of 65535: 0, 64, 128, 255 of 255. Pillow's own convert gives
+    # 255 for all but the first.
     values = np.array([[0, 16448, 32896, 65535]], dtype=np.uint16)
     name = save(tmp_path, Image.fromarray(values), "a.png")
     assert pixels(read_image(name, folder=tmp_path))[0, :, 0].tolist() == [0, 64, 128, 255]
@@ -138,7 +139,8 @@ def test_an_animation_shows_its_first_frame(tmp_path, suffix):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_camera_rotation_is_applied_once(tmp_path, suffix, orientation):
     upright = np.asarray(photo((32, 16)))
-    # What a camera stores for a scene seen upright, by orientation (TIFF 6.0, tag 274): the inverse of what shows it.
+    # What a camera stores for a scene seen upright, by orientation (TIFF 6.0, tag 274): the inverse
+    # of what shows it.
     stored = {
         1: upright,
         2: upright[:, ::-1],

@@ -360,5 +360,6 @@ def test_thousands_of_pictures_load_in_seconds(folder):
     load_catalogue(folder, check_images=False)
     started = time.process_time()
     assert len(load_catalogue(folder)) == 400
-    # 3,600 pictures in under 5 s is under 1.4 ms each; processor time, so that a busy machine does not matter.
+    # 3,600 pictures in under 5 s is under 1.4 ms each; processor time, so that a busy machine does
+    # not matter.
     assert time.process_time() - started < 400 * 5 / 3600 + 0.5

@@ -48,7 +48,8 @@ def jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def test_the_sides_are_disjoint_and_share_no_title_and_no_picture(tmp_path):
-    # 60 products, each listed up to three times: under its title in another spelling, or with its photo saved again.
+    # 60 products, each listed up to three times: under its title in another spelling, or with its
+    # photo saved again.
     random.seed(0)
     (tmp_path / "images").mkdir()
     rows, product = [], []
@@ -86,7 +87,8 @@ def test_positions_ascend_and_groups_cover_every_item(tmp_path):
 
 
 def test_the_side_does_not_depend_on_the_order(tmp_path):
-    # Every product is listed twice, so that a group's side must not hang on which listing comes first.
+    # Every product is listed twice, so that a group's side must not hang on which listing comes
+    # first.
     rows = [{**row, "title": f"Product {i // 2}"} for i, row in enumerate(items(80))]
     forward = held_out_ids(write(tmp_path / "a", rows))
     assert held_out_ids(write(tmp_path / "b", rows[::-1])) == forward
@@ -115,7 +117,8 @@ def test_a_new_near_duplicate_follows_its_group_unless_its_hash_comes_first(tmp_
 
 
 def test_the_assignment_never_changes_between_versions(tmp_path):
-    # BLAKE2b is the same everywhere. Written down when the rule was made: a change would mix the sides of old runs.
+    # BLAKE2b is the same everywhere. Written down when the rule was made: a change would mix the
+    # sides of old runs.
     split = split_items(load_catalogue(write(tmp_path, items(12))), held_out=0.3)
     assert split.held_out == [0, 2, 7]
 
@@ -128,7 +131,8 @@ def test_a_larger_share_only_adds_held_out_items(tmp_path):
 def test_another_salt_is_another_split_of_about_the_same_size(tmp_path):
     folder = write(tmp_path, items(400))
     first, second = held_out_ids(folder, held_out=0.5), held_out_ids(folder, held_out=0.5, salt="other")
-    # 400 items at one half: 200 expected, standard deviation sqrt(400 / 4) = 10; the overlap 100, sqrt(400 * 3 / 16) = 9.
+    # 400 items at one half: 200 expected, standard deviation sqrt(400 / 4) = 10; the overlap 100,
+    # sqrt(400 * 3 / 16) = 9.
     assert abs(len(first) - 200) < 40
     assert abs(len(second) - 200) < 40
     assert abs(len(first & second) - 100) < 36

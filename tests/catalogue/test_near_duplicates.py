@@ -93,7 +93,8 @@ def test_drawings_that_differ_in_colour_a_small_mark_or_a_pattern_are_different(
 
 
 def test_colours_of_equal_brightness_are_different():
-    # Both have brightness 0.299 * R + 0.587 * G + 0.114 * B = 76: red, 0.299 * 255 = 76.2; green, 0.587 * 130 = 76.3.
+    # Both have brightness 0.299 * R + 0.587 * G + 0.114 * B = 76: red, 0.299 * 255 = 76.2; green,
+    # 0.587 * 130 = 76.3.
     assert image_groups(drawing(fill="rgb(255,0,0)"), drawing(fill="rgb(0,130,0)")) == [0, 1]
 
 

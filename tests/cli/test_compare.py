@@ -48,7 +48,8 @@ def test_there_is_a_table_per_task_and_words_below_within_110_columns(
     assert re.search(r"0\.\d+ +- +40  better$", rows["corpus_bleu"])
     assert not rows["chrf"].startswith("chrf *")
     assert "Supported: after is better in bleu*, corpus_bleu*, chrf," in said
-    # Of bleu, corpus_bleu, bertscore_f1 and parse_rate, which fails for two items only before training.
+    # Of bleu, corpus_bleu, bertscore_f1 and parse_rate, which fails for two items only before
+    # training.
     assert "Rewards (*) are inflated by training on them: 3 better, 0 worse, 1 no evidence." in said
 
 

@@ -68,7 +68,8 @@ def test_an_encoder_loaded_on_a_later_fsdp_rank_has_its_weights(monkeypatch: pyt
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
     monkeypatch.setattr(fsdp, "_is_torch_distributed_initialized", lambda: True)
-    # what Transformers does on every rank but the first: zeros, to be overwritten by a broadcast that an encoder never gets
+    # what Transformers does on every rank but the first: zeros, to be overwritten by a broadcast
+    # that an encoder never gets
     plain = AutoModel.from_pretrained(resolve_model("nano:minilm"))
     assert plain.get_input_embeddings().weight.abs().max() == 0
     encoder = SentenceEncoder(model="nano:minilm")

@@ -74,8 +74,9 @@ def test_a_pair_counts_only_when_both_sides_are_scored(tmp_path: Path) -> None:
 
 
 def test_interval_of_one_changed_item_in_six_is_binomial(tmp_path: Path) -> None:
-    # Differences 0,0,0,0,0,.6: a resampled mean is .1 * Binomial(6, 1/6), with P(k<=3) = .9913 and P(k<=4) = .9993.
-    # The expanded tail at six items is .0024, so the ends are k=0 (P = .335) and k=4: 0 and .4.
+    # Differences 0,0,0,0,0,.6: a resampled mean is .1 * Binomial(6, 1/6), with P(k<=3) = .9913 and
+    # P(k<=4) = .9993. The expanded tail at six items is .0024, so the ends are k=0 (P = .335) and
+    # k=4: 0 and .4.
     before = write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 6})
     after = write_evaluation(tmp_path / "b", scores={"bleu": [0.0] * 5 + [0.6]})
     cell = compare(before, after, resamples=20_000)["metrics"]["bleu"]
@@ -139,15 +140,17 @@ def test_corpus_metrics_aggregate_summed_statistics(tmp_path: Path, monkeypatch:
     )
     after = write_evaluation(tmp_path / "b", scores={"bleu": [0.0] * 3}, statistics={"ratio": [[2, 4], [6, 8], None]})
     cell = compare(before, after)["metrics"]["ratio"]
-    # The third pair is unscored. Before (1+3)/(4+4) = .5; after (2+6)/(4+8) = 2/3, not the mean of ratios .625.
+    # The third pair is unscored. Before (1+3)/(4+4) = .5; after (2+6)/(4+8) = 2/3, not the mean of
+    # ratios .625.
     assert cell["before"] == 0.5
     assert cell["after"] == pytest.approx(2 / 3)
     assert (cell["n"], cell["n_scored"]) == (3, 2)
 
 
 def test_corpus_metrics_resample_items_before_aggregating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # One of six items has a numerator of 1.2, all have a denominator of 2: a resample that draws it k times has the ratio
-    # 1.2 * k / 12 = .1 * k with k of Binomial(6, 1/6), so the ends are 0 and .4 as in the binomial test above.
+    # One of six items has a numerator of 1.2, all have a denominator of 2: a resample that draws it
+    # k times has the ratio 1.2 * k / 12 = .1 * k with k of Binomial(6, 1/6), so the ends are 0 and
+    # .4 as in the binomial test above.
     corpus_ratio(monkeypatch)
     before = write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 6}, statistics={"ratio": [[0.0, 2.0]] * 6})
     statistics = {"ratio": [[0.0, 2.0]] * 5 + [[1.2, 2.0]]}
@@ -171,9 +174,9 @@ def test_identical_evaluations_show_exactly_no_change(tmp_path: Path, monkeypatc
 
 
 def test_p_values_are_corrected_for_all_metrics_of_the_task(tmp_path: Path) -> None:
-    # Eight items, 2**8 flips. bleu: all differences .1, so only all-plus and all-minus are as extreme: 2/256.
-    # chrf: seven of .1 and one of -.1, sum .6: one minus (8 flips) or none (1), both ways: 18/256. rouge_l: unscored.
-    # Holm over two: 2 * 2/256 and 18/256.
+    # Eight items, 2**8 flips. bleu: all differences .1, so only all-plus and all-minus are as
+    # extreme: 2/256. chrf: seven of .1 and one of -.1, sum .6: one minus (8 flips) or none (1),
+    # both ways: 18/256. rouge_l: unscored. Holm over two: 2 * 2/256 and 18/256.
     zeros = [0.0] * 8
     before = write_evaluation(tmp_path / "a", scores={"bleu": zeros, "chrf": zeros, "rouge_l": [NAN] * 8})
     scores = {"bleu": [0.1] * 8, "chrf": [0.1] * 7 + [-0.1], "rouge_l": [0.5] * 8}
@@ -182,15 +185,16 @@ def test_p_values_are_corrected_for_all_metrics_of_the_task(tmp_path: Path) -> N
     assert (bleu["p"], bleu["p_holm"], bleu["verdict"]) == (2 / 256, 4 / 256, "better")
     assert (chrf["p"], chrf["p_holm"], chrf["verdict"]) == (18 / 256, 18 / 256, "no evidence")
     assert (rouge["p"], rouge["p_holm"], rouge["verdict"]) == (None, None, "unscored")
-    # Mean .075, standard deviation (n - 1) of seven .1 and one -.1: sqrt((7 * .025**2 + .175**2) / 7) = .0707.
+    # Mean .075, standard deviation (n - 1) of seven .1 and one -.1: sqrt((7 * .025**2 + .175**2) /
+    # 7) = .0707.
     assert chrf["effect_size"] == pytest.approx(0.075 / 0.0707107, rel=1e-5)
     assert bleu["effect_size"] is None  # no spread
     assert task["families"] == {"metrics": 2, "macro": 2, "categories": 2}
 
 
 def test_a_difference_that_is_clear_alone_can_be_lost_among_many_comparisons(tmp_path: Path) -> None:
-    # Six items, all better: p = 2/64 = .03125. Alone that is a finding; with a second metric that did not change it is
-    # corrected to .0625, and the interval above 0 no longer makes it one.
+    # Six items, all better: p = 2/64 = .03125. Alone that is a finding; with a second metric that
+    # did not change it is corrected to .0625, and the interval above 0 no longer makes it one.
     after = {"bleu": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
     alone = compare(
         write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 6}), write_evaluation(tmp_path / "b", scores=after)
@@ -216,8 +220,8 @@ def test_a_metric_with_too_few_items_has_no_p_value_and_no_part_in_the_correctio
 
 
 def test_categories_are_one_family_with_all_metrics(tmp_path: Path) -> None:
-    # Two categories of eight items: bleu all up in A and B, chrf unchanged. Four comparisons, p = 2/256 twice:
-    # 4 * 2/256 and 3 * 2/256, which may not be below the first.
+    # Two categories of eight items: bleu all up in A and B, chrf unchanged. Four comparisons, p =
+    # 2/256 twice: 4 * 2/256 and 3 * 2/256, which may not be below the first.
     before = write_evaluation(
         tmp_path / "a", scores={"bleu": [0.0] * 16, "chrf": [0.0] * 16}, categories=list("AB") * 8
     )
@@ -299,7 +303,8 @@ def test_values_of_different_sets_are_not_compared(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("left_out", ["nothing", "unpaired", "held back"])
 def test_kid_is_the_one_of_the_compared_items_or_unscored(tmp_path: Path, left_out: str) -> None:
-    # Values per item depend on the answers to all items of the category: eight of nine do not average to a KID.
+    # Values per item depend on the answers to all items of the category: eight of nine do not
+    # average to a KID.
     count = 9 if left_out == "unpaired" else 8
     options: Any = {"task": "text_to_image"}
     scores = {name: np.linspace(0.1, 0.9, 8) for name in ("kid", "mse")}
@@ -328,8 +333,9 @@ def test_kid_is_the_one_of_the_compared_items_or_unscored(tmp_path: Path, left_o
 def test_intervals_end_where_differences_of_the_metric_do(
     tmp_path: Path, task: str, name: str, largest: float | None
 ) -> None:
-    # Per category seven small changes and one of 1. A resample without that one has a tiny spread, so that the mean of
-    # 0.126 lies dozens of its standard errors away: by itself the studentised interval reaches beyond 2.
+    # Per category seven small changes and one of 1. A resample without that one has a tiny spread,
+    # so that the mean of 0.126 lies dozens of its standard errors away: by itself the studentised
+    # interval reaches beyond 2.
     options: Any = {"task": task, "categories": ["A"] * 8 + ["B"] * 8}
     changes = [0.001 * number for number in range(7)] + [1.0]
     first = write_evaluation(tmp_path / "a", scores={name: [0.0] * 16}, **options)
@@ -530,7 +536,8 @@ def test_a_metric_of_one_side_is_left_out_and_said(tmp_path: Path) -> None:
 
 
 def test_metrics_of_other_tasks_do_not_appear(tmp_path: Path) -> None:
-    # One table holds all tasks, so rows of image_to_text have empty columns for the metrics of text_to_image.
+    # One table holds all tasks, so rows of image_to_text have empty columns for the metrics of
+    # text_to_image.
     scores = {"bleu": [0.1], "ssim": [NAN], "attribute_recall_type": [1.0], "parse_rate": [1.0]}
     folder = write_evaluation(tmp_path / "a", scores=scores)
     assert list(compare(folder, folder)["metrics"]) == ["bleu", "parse_rate", "attribute_recall_type"]

@@ -121,7 +121,8 @@ def ratio(sums: Floats, _: Floats) -> Floats:
 
 @pytest.mark.parametrize("num_items", [40, 100])
 def test_the_difference_of_a_corpus_level_metric_is_covered_too(num_items: int) -> None:
-    # Titles of 3 to 12 words, of which a share of .3 and .5 is right, differing from item to item: true difference .2.
+    # Titles of 3 to 12 words, of which a share of .3 and .5 is right, differing from item to item:
+    # true difference .2.
     generator = np.random.default_rng(2)
     measures = []
     for _ in range(2000):
@@ -134,8 +135,9 @@ def test_the_difference_of_a_corpus_level_metric_is_covered_too(num_items: int) 
 
 @pytest.mark.parametrize("num_items", [8, 40])
 def test_p_values_are_uniform_without_a_difference(num_items: int) -> None:
-    # Symmetric differences, 4,000 data sets: a share a of p-values lies at or below a, give or take 3 standard errors.
-    # With 8 items there are 2**8 flips, and their p-values are multiples of 2/256: .25 and .5 are among them.
+    # Symmetric differences, 4,000 data sets: a share a of p-values lies at or below a, give or take
+    # 3 standard errors. With 8 items there are 2**8 flips, and their p-values are multiples of
+    # 2/256: .25 and .5 are among them.
     differences = np.random.default_rng(num_items).normal(size=(num_items, 4000))
     p = np.array([difference.p_value() for difference in of_differences(differences, resamples=1)])
     for level in (0.25, 0.5, 0.75) if num_items == 8 else (0.01, 0.05, 0.25, 0.5, 0.75):
@@ -145,8 +147,8 @@ def test_p_values_are_uniform_without_a_difference(num_items: int) -> None:
 def families_with_a_finding(generator: np.random.Generator, data_sets: int) -> tuple[float, float]:
     """Shares of families without any difference in which something is found: corrected, and not corrected.
 
-    Twelve metrics in nine categories of 40 items. Metrics share half their variance through the item, as BLEU, chrF and
-    ROUGE do, and a quarter of the items does not change at all.
+    Twelve metrics in nine categories of 40 items. Metrics share half their variance through the
+    item, as BLEU, chrF and ROUGE do, and a quarter of the items does not change at all.
     """
     flips = num_flips(at_least=999, family=12 * 9, confidence=0.95) // 3  # still gets down to 108 / 3601 = .03
     p = np.empty((data_sets, 9, 12))
@@ -179,7 +181,8 @@ def test_families_without_a_difference_have_a_finding_in_at_most_5_of_100_closel
 
 
 def test_the_difference_and_its_spread_are_those_of_the_scored_pairs() -> None:
-    # Pairs 0, 2, 3 are scored: differences .2, .4, .0, mean .2, variance (0 + .04 + .04) / 3, of the mean a third of it.
+    # Pairs 0, 2, 3 are scored: differences .2, .4, .0, mean .2, variance (0 + .04 + .04) / 3, of
+    # the mean a third of it.
     [difference] = compared([measure(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.3, np.nan, 0.7, 0.4]))])
     assert (difference.num_scored, difference.delta) == (3, pytest.approx(0.2))
     assert difference.variance == pytest.approx(0.08 / 9)
@@ -207,8 +210,9 @@ def test_a_swap_of_sides_mirrors_everything() -> None:
 
 
 def test_verdicts_need_both_so_that_skewed_differences_do_not_slip_through() -> None:
-    # Exponential differences around a mean of exactly 0 are no null hypothesis of the flips, which test symmetry. With
-    # the interval as second condition false findings stay within the level: 5 in 100 and 3 standard errors of .5 points.
+    # Exponential differences around a mean of exactly 0 are no null hypothesis of the flips, which
+    # test symmetry. With the interval as second condition false findings stay within the level: 5
+    # in 100 and 3 standard errors of .5 points.
     differences = np.random.default_rng(6).exponential(size=(40, 2000)) - 1.0
     found = [
         verdict(d.delta, d.interval(confidence=0.95), d.p_value(), higher_is_better=True, confidence=0.95)

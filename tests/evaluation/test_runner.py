@@ -194,7 +194,8 @@ def test_prompts_are_rendered_next_to_the_scores_and_no_render_scores_worst(cata
     assert rows[0]["rendered_image"] is None
     assert all((tmp_path / row["rendered_image"]).is_file() for row in rows[1:])
     assert rows[0]["score/ssim"] <= min(row["score/ssim"] for row in rows[1:])
-    # The nano renderer draws a full title as the picture it came from, up to the jitter of its marks.
+    # The nano renderer draws a full title as the picture it came from, up to the jitter of its
+    # marks.
     assert min(row["score/ssim"] for row in rows[1:]) > 0.3
 
 

@@ -49,7 +49,8 @@ def test_a_seed_repeats_a_training_to_the_bit(name):
 
 @TRAINED
 def test_what_is_learned_is_worth_what_a_cpu_learns(name):
-    # Negatives are drawn on the device, so the two trainings are two draws: of 300 users' Recall@20.
+    # Negatives are drawn on the device, so the two trainings are two draws: of 300 users'
+    # Recall@20.
     assert fitted(name, DEVICE).validation == pytest.approx(fitted(name, "cpu").validation, abs=0.08)
 
 

@@ -24,7 +24,8 @@ DISTRIBUTED = {
     "zero2": (DistributedType.DEEPSPEED, 8),
     "zero3": (DistributedType.DEEPSPEED, 8),
     "fsdp2": (DistributedType.FSDP, 8),
-    # torchrun starts it as a GPU job, use_cpu makes it one for CPUs: accelerate's own MULTI_CPU goes through MPI only.
+    # torchrun starts it as a GPU job, use_cpu makes it one for CPUs: accelerate's own MULTI_CPU
+    # goes through MPI only.
     "multi_cpu": (DistributedType.MULTI_GPU, 2),
     "zero2_cpu": (DistributedType.DEEPSPEED, 2),
 }
@@ -73,7 +74,8 @@ def test_no_launch_file_sets_what_recipes_decide(file):
 def test_zero_files_name_their_stage(stem, stage):
     config = load_config_from_file(str(ROOT / f"launch/accelerate/{stem}.yaml"))
     assert config.deepspeed_config["zero_stage"] == stage
-    # Without the first, every GPU loads a whole copy before it is sharded; without the second, no adapter is saved.
+    # Without the first, every GPU loads a whole copy before it is sharded; without the second, no
+    # adapter is saved.
     for option in ("zero3_init_flag", "zero3_save_16bit_model"):
         assert config.deepspeed_config.get(option, False) == (stage == 3)
 

@@ -26,11 +26,12 @@ def test_weights_are_bm25s_and_what_one_title_has_counts_as_what_none_has() -> N
 
 
 def test_hand_computed_pair() -> None:
-    # a weighs 1, all else 2. "ab" against "ac": letters 1 of 1 + 2 on both sides, pairs 0 of 2; two orders.
-    # precision = recall = (1/3 + 0) / 2
+    # a weighs 1, all else 2. "ab" against "ac": letters 1 of 1 + 2 on both sides, pairs 0 of 2; two
+    # orders. precision = recall = (1/3 + 0) / 2
     idf = CharacterIdf(weights={"a": 1.0}, rare_weight=2.0)
     assert chrf_idf(prediction="ab", reference="ac", idf=idf) == pytest.approx(1 / 6)
-    # "aba" against "ab": letters hit 3 of 4 and 3 of 3; pairs ab, ba: 2 of 4 and 2 of 2; the triple is not judged
+    # "aba" against "ab": letters hit 3 of 4 and 3 of 3; pairs ab, ba: 2 of 4 and 2 of 2; the triple
+    # is not judged
     precision, recall = (3 / 4 + 1 / 2) / 2, 1.0
     assert chrf_idf(prediction="aba", reference="ab", idf=idf) == pytest.approx(
         5 * precision * recall / (4 * precision + recall)

@@ -15,7 +15,8 @@ PICTURES = arrays(np.uint8, (9, 8, 3))
 
 
 def test_two_flat_images_differ_by_their_luminance_term() -> None:
-    # no variance: structure is c2/c2 = 1; luminance (2 * .2 * .6 + .0001) / (.04 + .36 + .0001) = .2401 / .4001
+    # no variance: structure is c2/c2 = 1; luminance (2 * .2 * .6 + .0001) / (.04 + .36 + .0001) =
+    # .2401 / .4001
     first, second = np.full((9, 9, 3), 0.2), np.full((9, 9, 3), 0.6)
     assert ssim(prediction=first, reference=second) == pytest.approx(0.2401 / 0.4001)
 
@@ -136,7 +137,8 @@ def test_letterboxing_keeps_proportions_on_white() -> None:
 
 
 def test_shrinking_is_antialiased() -> None:
-    # one-pixel checks at 4 times the size average to grey; picking single pixels would keep black and white
+    # one-pixel checks at 4 times the size average to grey; picking single pixels would keep black
+    # and white
     checks = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
     square = np.asarray(letterbox(Image.fromarray(checks).convert("RGB")), dtype=float)
     assert abs(square[8:-8, 8:-8] - 127.5).max() < 0.05 * 255

@@ -127,7 +127,8 @@ def test_corpus_bleu_is_aggregated_from_statistics_and_skips_unscored_rows() -> 
     assert metric.aggregate is not None
     rows = metric.statistics(title_inputs())
     assert np.isnan(rows).all(axis=1).tolist() == [False, False, True, True, False]
-    # a perfect title of 11 tokens (two commas), an empty text and "xyzzy": 11/12 10/10 9/9 8/8, lengths 12 against 33
+    # a perfect title of 11 tokens (two commas), an empty text and "xyzzy": 11/12 10/10 9/9 8/8,
+    # lengths 12 against 33
     value = float(metric.aggregate(np.nansum(rows, axis=0)))
     assert value == pytest.approx(math.exp(1 - 33 / 12) * (11 / 12) ** 0.25)
 

@@ -135,8 +135,9 @@ def test_a_picture_twice_too_wide_is_nothing_wrong_here_and_is_in_corrected_mode
 
 
 def test_stretching_picks_single_pixels_instead_of_averaging() -> None:
-    # checks of one pixel, shrunk by 4: samples fall between two pixels, 1.5 and 5.5, of which both are one check apart;
-    # shrunk by 3 they fall on pixels 1, 4, 7, ...: the checks stay, in full contrast
+    # checks of one pixel, shrunk by 4: samples fall between two pixels, 1.5 and 5.5, of which both
+    # are one check apart; shrunk by 3 they fall on pixels 1, 4, 7, ...: the checks stay, in full
+    # contrast
     checks = (np.indices((30, 30)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
     shrunk = stretch(checks, height=10, width=10)
     assert set(shrunk.ravel().tolist()) == {0, 255}

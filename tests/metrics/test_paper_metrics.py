@@ -139,8 +139,8 @@ class TestQuirks:
         assert clean_words("Café Water-Bottle 1.5L\n(NEW)") == ["caf", "water", "bottle", "1", "5l", "new"]
 
     def test_idf_of_a_pair_knows_two_values_so_a_rare_word_weighs_as_much_as_a_common_one(self) -> None:
-        # terms "red" | "acme": both in one text of two, idf ln(3/2) + 1 = 1.405; "mug" in both: 1; bigrams count once each.
-        # squared norms 1 + 1.405**2 * 2 each, shared product 1
+        # terms "red" | "acme": both in one text of two, idf ln(3/2) + 1 = 1.405; "mug" in both: 1;
+        # bigrams count once each. squared norms 1 + 1.405**2 * 2 each, shared product 1
         idf = math.log(1.5) + 1
         for word in ("acme", "xylophonist"):
             found = tfidf_similarity(prediction=f"{word} mug", reference="red mug").cosine
@@ -163,8 +163,9 @@ class TestQuirks:
 
     def test_bleu_takes_the_prediction_for_the_reference(self) -> None:
         short, long = "red cotton tote bag", "acme red cotton tote bag with a zip, large"
-        # a short prediction inside a long true title: 10 tokens of the title against 4 of the prediction;
-        # matches 4/10 3/9 2/8 1/7, and no brevity penalty since the "candidate" is the longer text
+        # a short prediction inside a long true title: 10 tokens of the title against 4 of the
+        # prediction; matches 4/10 3/9 2/8 1/7, and no brevity penalty since the "candidate" is the
+        # longer text
         swapped = (4 / 10 * 3 / 9 * 2 / 8 * 1 / 7) ** 0.25
         assert swapped_bleu(prediction=short, reference=long) == pytest.approx(swapped)
         right_way = math.exp(1 - 10 / 4)  # all precisions 1, brevity penalty only

@@ -116,7 +116,8 @@ def test_scores_are_those_of_the_letterboxed_pixels(files: dict[str, str]) -> No
 
 def test_failed_renders_score_worst_and_items_without_truth_are_unscored(files: dict[str, str]) -> None:
     good, broken = files["photo.jpg"], files["truncated.jpg"]
-    #          fine   nothing  damaged  absent        truth: unknown  damaged  absent       unknown, and no render
+    #          fine   nothing  damaged  absent        truth: unknown  damaged  absent       unknown,
+    # and no render
     renders = [good, None, broken, good + ".none", good, good, good, None]
     reals = [good, good, good, good, None, broken, good + ".none", None]
     chosen = inputs(renders, reals)

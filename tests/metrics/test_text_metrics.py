@@ -68,7 +68,8 @@ ALL_PAIRS = random_pairs(200, seed=0) + [(p, r) for p in ADVERSARIAL for r in AD
 
 class TestBleu:
     def test_a_three_word_title_is_scored_by_its_three_orders(self) -> None:
-        # unigrams 2/3, bigrams 1/2 (Cotton Bag), no trigram: NIST smoothing 1/2 of 1 -> (2/3 * 1/2 * 1/2) ** (1/3)
+        # unigrams 2/3, bigrams 1/2 (Cotton Bag), no trigram: NIST smoothing 1/2 of 1 -> (2/3 * 1/2
+        # * 1/2) ** (1/3)
         score = text.bleu(prediction="Blue Cotton Bag", reference="Red Cotton Bag")
         assert score == pytest.approx((1 / 6) ** (1 / 3))
 
@@ -77,13 +78,14 @@ class TestBleu:
             assert text.bleu(prediction=title, reference=title) == pytest.approx(1.0)
 
     def test_the_second_order_without_a_match_counts_a_quarter(self) -> None:
-        # unigrams 4/4; bigrams of "d c b a" in "a b c d": none -> 1/2 of 3; trigrams 1/4 of 2; 4-grams 1/8 of 1
+        # unigrams 4/4; bigrams of "d c b a" in "a b c d": none -> 1/2 of 3; trigrams 1/4 of 2;
+        # 4-grams 1/8 of 1
         score = text.bleu(prediction="d c b a", reference="a b c d")
         assert score == pytest.approx((1 * (1 / 6) * (1 / 8) * (1 / 8)) ** 0.25)
 
     def test_a_short_prediction_pays_the_brevity_penalty_and_keeps_the_order_of_the_reference(self) -> None:
-        # "a" against "a b c d": precisions 1, 1/2, 1/4, 1/8 (no n-grams count as one without a match),
-        # penalty exp(1 - 4/1)
+        # "a" against "a b c d": precisions 1, 1/2, 1/4, 1/8 (no n-grams count as one without a
+        # match), penalty exp(1 - 4/1)
         score = text.bleu(prediction="a", reference="a b c d")
         assert score == pytest.approx(math.exp(-3) * (1 / 64) ** 0.25)
 

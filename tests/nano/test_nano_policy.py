@@ -80,10 +80,10 @@ def test_an_image_prompt_costs_nine_image_tokens_and_little_else(family: str) ->
     ids = processor(text=[prompt], images=[Image.new("RGB", (84, 84))])["input_ids"][0]
     image_id = processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKENS[family])
     assert list(ids).count(image_id) == NUM_IMAGE_TOKENS
-    # Qwen2.5-VL: <|im_start|> user \n <|vision_start|> 9 images <|vision_end|> instruction <|im_end|> \n
-    # <|im_start|> assistant \n = 3 + 1 + 9 + 1 + 1 + 2 + 3 = 20.
-    # Gemma-3: <bos> <start_of_turn> user \n\n\n <start_of_image> 9 images <end_of_image> \n\n instruction <end_of_turn>
-    # \n <start_of_turn> model \n = 4 + 1 + 9 + 1 + 1 + 1 + 2 + 3 = 22.
+    # Qwen2.5-VL: <|im_start|> user \n <|vision_start|> 9 images <|vision_end|> instruction
+    # <|im_end|> \n <|im_start|> assistant \n = 3 + 1 + 9 + 1 + 1 + 2 + 3 = 20.
+    # Gemma-3: <bos> <start_of_turn> user \n\n\n <start_of_image> 9 images <end_of_image> \n\n
+    # instruction <end_of_turn> \n <start_of_turn> model \n = 4 + 1 + 9 + 1 + 1 + 1 + 2 + 3 = 22.
     assert len(ids) == {"qwen2_5_vl": 20, "gemma3": 22}[family]
 
 

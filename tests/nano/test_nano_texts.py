@@ -58,7 +58,8 @@ class Draws(random.Random):
     ],
 )
 def test_the_brand_decides_the_house_style(brand, title):
-    # draws: series 0 of 8, selling point 5 of 6, below .85 = the brand's own style, (which other style)
+    # draws: series 0 of 8, selling point 5 of 6, below .85 = the brand's own style, (which other
+    # style)
     assert seller_title(KETTLE | {"brand": brand}, Draws(0.0, 0.99, 0.84, 0.0)) == title
 
 

@@ -57,8 +57,9 @@ def test_results_say_when_the_benchmark_finished(catalogue, tmp_path):
 def test_every_fill_recommender_category_and_seed_is_one_cell_and_what_is_equal_is_trained_once(catalogue, tmp_path):
     settings = settings_for("rates=[0.5,1.0]", "fills=[no_missing,zeros,mean]", "recommenders=[vbpr,most_popular]")
     outcome = benchmark(settings, catalogue, tmp_path)
-    # Per category and seed: the ceiling once for both rates; zeros and mean at each rate, but at 100 % nothing is left
-    # to take a mean of, so that both are zeros; and the floor once. 2 x 2 x (1 + 2 + 1 + 1).
+    # Per category and seed: the ceiling once for both rates; zeros and mean at each rate, but at
+    # 100 % nothing is left to take a mean of, so that both are zeros; and the floor once. 2 x 2 x
+    # (1 + 2 + 1 + 1).
     assert outcome.num_cells == 20
     assert not outcome.failures
     assert [(group.recommender, group.missing, group.rate) for group in outcome.groups] == [

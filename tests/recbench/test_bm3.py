@@ -72,7 +72,8 @@ def dense_loss(
             shown = linear(parameters, f"modalities.{name}.projection", values[i])
             loss = loss + cl_weight * (distance(predict(shown), items[i]) + distance(predict(shown), shown))
         losses.append(loss)
-    # The batch is the training part, 4 pairs of 3 users and the first 3 items: nothing is left to be estimated.
+    # The batch is the training part, 4 pairs of 3 users and the first 3 items: nothing is left to
+    # be estimated.
     lengths = (users**2).sum().sqrt() + (items[:3] ** 2).sum().sqrt()
     return torch.stack(losses).mean() + reg * lengths / 4
 

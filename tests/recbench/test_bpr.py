@@ -54,6 +54,7 @@ def test_groups_of_users_that_take_the_same_items_are_learned_from_ids():
 
     before = recall(model.embeddings())
     after = recall(trained(model, split, max_epochs=60, batch_size=64, learning_rate=0.01).embeddings)
-    # All 20 unseen items of the own group come first: recall@20 is 1 for a perfect model, 0.4 by chance.
+    # All 20 unseen items of the own group come first: recall@20 is 1 for a perfect model, 0.4 by
+    # chance.
     assert after.mean() > 0.85
     assert paired_interval(after, before)[0] > 0.2

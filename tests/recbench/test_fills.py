@@ -104,7 +104,8 @@ def test_items_without_both_modalities_are_no_neighbours_and_zero_rows_are_none(
     text = masked([[5, 5], [7, 7], [0, 0], [1, 2], NOTHING, NOTHING, NOTHING])
     image = masked([NOTHING, [0, 0], [1, 0], [0, 1], [1, 0], NOTHING, [0, 0]])
     filled = FILLS["nearest_neighbour"](text, FillInputs(other=image, num_neighbours=1))
-    # Item 4 looks exactly like item 2, whose text is empty; 0 has no image and 1 an empty one: 3 is left.
+    # Item 4 looks exactly like item 2, whose text is empty; 0 has no image and 1 an empty one: 3 is
+    # left.
     assert filled.values[4:].tolist() == [[1, 2], [0, 0], [0, 0]]
     assert filled.reasons == {"the other modality is missing too": 1, "the other modality is a zero vector": 1}
 
@@ -125,7 +126,8 @@ def test_neighbours_do_not_depend_on_the_blocks_they_are_looked_for_in(monkeypat
 
 
 def test_features_spread_over_items_that_share_training_users() -> None:
-    # User 0 took items 0 and 1, user 1 took 1 and 2: a chain 0 - 1 - 2 of degrees 1, 2, 1; item 3 is alone.
+    # User 0 took items 0 and 1, user 1 took 1 and 2: a chain 0 - 1 - 2 of degrees 1, 2, 1; item 3
+    # is alone.
     train = pairs((0, 0), (0, 1), (1, 1), (1, 2), (2, 3))
     filled = FILLS["feature_propagation"](masked([[4, 0], NOTHING, [0, 2], NOTHING]), FillInputs(train=train))
     # Item 1 hears 1 / sqrt(1 * 2) of both ends: (4 + 0) / sqrt 2 and (0 + 2) / sqrt 2.

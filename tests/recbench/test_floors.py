@@ -35,7 +35,8 @@ def test_random_ranks_differ_between_users_and_seeds_and_are_the_same_for_a_seed
 
 
 def test_random_ranks_are_uniform():
-    # 2,000 users, one target among 100 items: 20 in each hundredth on average, chi-square with 9 degrees of freedom per tenth.
+    # 2,000 users, one target among 100 items: 20 in each hundredth on average, chi-square with 9
+    # degrees of freedom per tenth.
     split, features = taste_world(0, num_users=2000, num_items=100, interactions_per_user=5)
     full_sort = FullSort(targets=split.test, seen=[], num_users=2000, num_items=100, seed=0, max_rank=100)
     ranks = full_sort.ranks(

@@ -141,7 +141,8 @@ def test_in_paper_mode_an_item_without_text_is_everybodys_text_neighbour_and_ima
     features = ItemFeatures(text=text, image=FEATURES.image)
     flawed = Freedom(small_split(), features, generator=generator, device="cpu", knn=2, zero_rows="nearest")
     assert flawed.item_graph is not None
-    # Each has item 2 and itself, which is the most similar to itself; item 2 has the first two items.
+    # Each has item 2 and itself, which is the most similar to itself; item 2 has the first two
+    # items.
     of_text = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1]]) / 2
     expected = 0.9 * of_text + 0.1 * dense_neighbours(FEATURES.image, knn=2).numpy()
     np.testing.assert_allclose(flawed.item_graph.matrix.toarray(), expected, rtol=1e-6)

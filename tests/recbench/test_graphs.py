@@ -133,7 +133,8 @@ def test_items_without_features_have_no_neighbours_and_are_nobodys() -> None:
     assert set(flawed.topk(2, dim=1).indices[0].tolist()) == {1, 3}
 
 
-# Items 1 and 3 have no features; cosines 0-2 = 0.8, 0-4 = 0, 0-5 = 0.6, 2-4 = 0.6, 2-5 = 0.96, 4-5 = 0.8.
+# Items 1 and 3 have no features; cosines 0-2 = 0.8, 0-4 = 0, 0-5 = 0.6, 2-4 = 0.6, 2-5 = 0.96, 4-5
+# = 0.8.
 HOLES = floats([[1, 0], [0, 0], [0.8, 0.6], [0, 0], [0, 2], [0.6, 0.8]])
 
 
@@ -234,8 +235,8 @@ def test_equal_items_take_turns_as_neighbours() -> None:
     assert (np.diff(matrix.indptr) == 5).all()
     assert (matrix.diagonal() > 0).all()
     times = np.asarray((matrix > 0).sum(axis=0)).ravel()  # how often an item is picked
-    # A filled item is picked by itself and by its four predecessors among the 100, and by those of the other 100 that
-    # lie near the mean; these too are spread.
+    # A filled item is picked by itself and by its four predecessors among the 100, and by those of
+    # the other 100 that lie near the mean; these too are spread.
     assert times[filled].min() >= 5
     assert times[filled].max() <= 5 + 12
     assert neighbours(matrix)[0] == {0, 2, 4, 6, 8}
@@ -298,8 +299,8 @@ def test_dropout_keeps_its_share_of_edges_of_the_graph() -> None:
 
 
 def test_the_edge_of_a_busy_user_and_item_is_dropped_more_often() -> None:
-    # Edges (0,0), (0,1), (1,1) have weights 1/sqrt(2), 1/2, 1/sqrt(2). One of three is kept: (0,1) with probability
-    # .5 / (.5 + 2 * .7071) = .261, and over 4000 draws its standard error is .007.
+    # Edges (0,0), (0,1), (1,1) have weights 1/sqrt(2), 1/2, 1/sqrt(2). One of three is kept: (0,1)
+    # with probability .5 / (.5 + 2 * .7071) = .261, and over 4000 draws its standard error is .007.
     generator = torch.Generator().manual_seed(0)
     kept = [drop_edges(taken(), dropout=0.6, generator=generator).nonzero() for _ in range(4000)]
     assert all(len(rows) == 1 for rows, _ in kept)

@@ -124,7 +124,8 @@ class TestSmallCategories:
     """Categories weigh alike, so what is known of the mean is limited by the one with the fewest users."""
 
     def test_a_category_of_six_users_beside_a_large_one_gives_no_more_false_findings_than_promised(self):
-        # With degrees of freedom counted over all 306 users, and no correction within the category, it is 13 of 100.
+        # With degrees of freedom counted over all 306 users, and no correction within the category,
+        # it is 13 of 100.
         generator, false, repeats = np.random.default_rng(3), 0, 400
         for _ in range(repeats):
             sizes = {"large": 300, "small": 6}
@@ -192,8 +193,8 @@ class TestUsersOfSeveralCategories:
         assert ratio == pytest.approx(1, rel=0.1)
 
     def test_half_of_the_users_in_common(self):
-        # Two categories of n users, half in both, alike there: variance (2 n + 2 n / 2) / (2 n)^2 = 3 / (4 n), where
-        # strangers have 1 / (2 n): 1.5 times as much.
+        # Two categories of n users, half in both, alike there: variance (2 n + 2 n / 2) / (2 n)^2 =
+        # 3 / (4 n), where strangers have 1 / (2 n): 1.5 times as much.
         liking, count = np.random.default_rng(0).normal(size=600), 400
         users = {"a": np.arange(400), "b": np.arange(200, 600)}
         runs = {"zeros": {0: {name: liking[rows] for name, rows in users.items()}}}
@@ -244,7 +245,8 @@ class TestCompletionsAgainstEachOther:
         assert tuple(one.interval) == pytest.approx(tuple(other.interval))
 
     def test_they_are_corrected_with_everything_else(self):
-        # Four differences to zeros and two between completions, of which this is the largest p-value but for rounding.
+        # Four differences to zeros and two between completions, of which this is the largest
+        # p-value but for rounding.
         without, found = self.found(completions=()), self.found()
         p = [one.difference.p for one in (*found.fills, *found.against_first) if one.difference is not None]
         assert len(p) == 6
@@ -285,7 +287,8 @@ class TestCompletionsAgainstEachOther:
 
 class TestRecovery:
     def test_it_is_given_only_where_the_ceiling_is_called_better_after_correction(self):
-        # The ceiling's own interval excludes 0; among 201 comparisons its corrected p-value says no evidence.
+        # The ceiling's own interval excludes 0; among 201 comparisons its corrected p-value says no
+        # evidence.
         runs = runs_of({"zeros": 0.2, "completed:x": 0.21, "no_missing": 0.23}, noise=0.05)
         one = judged(runs)
         gap = one.of("no_missing").difference

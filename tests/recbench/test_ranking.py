@@ -81,8 +81,9 @@ class TestFullSort:
 
     @pytest.mark.parametrize("chunk_items", [1, 2, 1024])
     def test_a_pair_that_is_held_out_twice_takes_one_place_and_counts_as_two_targets(self, chunk_items):
-        # Paper mode keeps repeated pairs. As the toolbox has it, one hit of two targets: recall 1/2, precision 1/5, MAP (1/1)/2,
-        # NDCG 1 / (1 + 1/log2 3). User 1 has item 2 on place 2, with a target between its repeats.
+        # Paper mode keeps repeated pairs. As the toolbox has it, one hit of two targets: recall
+        # 1/2, precision 1/5, MAP (1/1)/2, NDCG 1 / (1 + 1/log2 3). User 1 has item 2 on place 2,
+        # with a target between its repeats.
         full_sort = FullSort(
             targets=Pairs(users=np.array([0, 0, 1, 1, 1]), items=np.array([3, 3, 2, 1, 2])),
             seen=[],
@@ -119,7 +120,8 @@ class TestFullSort:
         assert full_sort.users.tolist() == [1, 4]
 
     def test_equal_scores_put_every_item_first_equally_often(self):
-        # 200 orders, 4 items: first place 50 times each. Standard deviation 6.1, bound at 4 of them.
+        # 200 orders, 4 items: first place 50 times each. Standard deviation 6.1, bound at 4 of
+        # them.
         firsts = np.zeros(4)
         for seed in range(200):
             full_sort = FullSort(
@@ -168,7 +170,8 @@ class TestFullSort:
         assert ranks.tolist() == expected
 
     def test_large_tables_rank_as_sorting_every_user_does(self):
-        # Several blocks of users and chunks of items, real-valued scores, users with one to six targets.
+        # Several blocks of users and chunks of items, real-valued scores, users with one to six
+        # targets.
         rng = np.random.default_rng(1)
         users, items = rng.normal(size=(2500, 16)), rng.normal(size=(3000, 16)) + 0.3
         taken = [rng.choice(3000, size=12, replace=False) for _ in range(2500)]
@@ -190,8 +193,9 @@ class TestFullSort:
 
     @pytest.mark.parametrize(("num_users", "num_items"), [(1, 300), (3, 300), (40, 300), (1, 5), (40, 5)])
     def test_items_with_the_same_embedding_are_tied_whatever_is_multiplied_with_them(self, num_users, num_items):
-        # Items of one random real-valued vector: a target's rank is its place in the order, to the last bit of rounding, though
-        # products of few rows or columns are rounded differently from others.
+        # Items of one random real-valued vector: a target's rank is its place in the order, to the
+        # last bit of rounding, though products of few rows or columns are rounded differently from
+        # others.
         vectors = torch.randn(num_users, 130, generator=torch.Generator().manual_seed(0))
         targets = pairs(*((user, user % num_items) for user in range(num_users)))
         full_sort = FullSort(
@@ -234,7 +238,8 @@ class TestFullSort:
 
 class TestUserScores:
     def test_one_hit_of_two_targets(self):
-        # Ranks 2 and 9, k = 5. Recall 1/2, precision 1/5, MAP (1/2)/2, NDCG (1/log2 3)/(1 + 1/log2 3).
+        # Ranks 2 and 9, k = 5. Recall 1/2, precision 1/5, MAP (1/2)/2, NDCG (1/log2 3)/(1 + 1/log2
+        # 3).
         scores = user_scores(torch.tensor([2, 9]), target_users=np.array([0, 0]), cutoffs=(5,))
         gain = 1 / math.log2(3)
         assert {name: value.tolist() for name, value in scores.items()} == {
@@ -281,7 +286,8 @@ class TestUserScores:
         )
         full_sort = FullSort(targets=targets, seen=[], num_users=num_users, num_items=num_items, seed=seed)
         ranks = full_sort.ranks(scoring(raw.astype(float).tolist()))
-        # The order of tied items, told to the others as an amount that is too small to change anything else.
+        # The order of tied items, told to the others as an amount that is too small to change
+        # anything else.
         place = np.argsort(np.random.default_rng(seed).permutation(num_items))
         untied = raw - place / 1000
         for k in (5, 10, 20, 50):

@@ -39,7 +39,8 @@ def test_every_item_that_was_not_taken_is_equally_likely_and_no_other_is_drawn(s
 
 
 def test_a_uniform_draw_that_maps_taken_items_to_their_neighbours_would_fail_the_bound():
-    # The bound of the test above, on the usual mistake: user 0 without rejection, item + 1 where it was taken.
+    # The bound of the test above, on the usual mistake: user 0 without rejection, item + 1 where it
+    # was taken.
     draws = np.random.default_rng(0).integers(0, 10, size=20_000)
     while (bad := np.isin(draws, TAKEN[0])).any():
         draws = np.where(bad, (draws + 1) % 10, draws)
@@ -78,7 +79,8 @@ def test_a_pair_that_comes_twice_counts_once():
 
 
 def test_items_that_nobody_took_in_training_are_not_drawn():
-    # Items 0, 2, 4 and 6 of eight were taken; user 0 took 2, so 0, 4 and 6 are left, each a third of 6,000 draws.
+    # Items 0, 2, 4 and 6 of eight were taken; user 0 took 2, so 0, 4 and 6 are left, each a third
+    # of 6,000 draws.
     sampler = NegativeSampler(Pairs(users=np.array([0, 1, 1, 1]), items=np.array([2, 0, 4, 6])), num_users=3)
     counts = np.bincount(sampler.sample(torch.zeros(6000, dtype=torch.int64), generator(0)).numpy(), minlength=8)
     assert counts[[1, 2, 3, 5, 7]].sum() == 0

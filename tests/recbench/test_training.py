@@ -85,7 +85,8 @@ class TestEarlyStopping:
         assert found.embeddings.items.equal(before)
 
     def test_the_validation_part_chooses_the_epoch_and_not_the_test_part(self):
-        # Item 2, the test item, is best in epoch 1; item 1, the validation item, is second then and first in epoch 2.
+        # Item 2, the test item, is best in epoch 1; item 1, the validation item, is second then and
+        # first in epoch 2.
         assert fitted(Scripted([1, 3, 4], item=2), max_epochs=3).best_epoch == 2
 
     def test_an_evaluation_computes_the_embeddings_once_whether_or_not_it_is_the_best(self):
@@ -136,7 +137,8 @@ class TestBatches:
         assert epochs[0] != epochs[1]
 
     def test_steps_are_those_of_adam(self):
-        # The published update by hand: with gradient g in the first step, Adam moves by lr * g / (|g| + eps).
+        # The published update by hand: with gradient g in the first step, Adam moves by lr * g /
+        # (|g| + eps).
         split, features = taste_world(0, num_users=12, num_items=60)
         model = VBPR(split, features, generator=torch.Generator().manual_seed(0), device="cpu")
         before = [parameter.detach().clone() for parameter in model.parameters()]

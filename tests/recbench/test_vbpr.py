@@ -88,7 +88,8 @@ class TestFormula:
 
 
 def test_a_score_by_hand():
-    # One user, one item, K = 1: beta 0.5 + gamma 2 * 3 + theta 4 * (E . f = 0.5 * 2 + 0.25 * 4 = 2) + beta' . f = 0.1 * 2 + 0 * 4.
+    # One user, one item, K = 1: beta 0.5 + gamma 2 * 3 + theta 4 * (E . f = 0.5 * 2 + 0.25 * 4 = 2)
+    # + beta' . f = 0.1 * 2 + 0 * 4.
     none = Pairs(users=np.empty(0, dtype=np.int64), items=np.empty(0, dtype=np.int64))
     split = Split(user_ids=("u",), item_ids=("i",), train=none, validation=none, test=none)
     features = ItemFeatures(text=np.array([[2]], dtype=np.float32), image=np.array([[4]], dtype=np.float32))
@@ -104,8 +105,9 @@ def test_a_score_by_hand():
 
 @pytest.mark.parametrize("num_users", [300, 1500], ids=["users come often", "users come once or twice"])
 def test_features_in_a_narrow_cone_are_told_apart_to_fp32(num_users):
-    # Encoders crowd vectors together: here two items differ by 2 % of their length, of which bfloat16 (0.4 %) would lose a part.
-    # 1200 triples: several blocks, one of them not full, and users whose triples are in two.
+    # Encoders crowd vectors together: here two items differ by 2 % of their length, of which
+    # bfloat16 (0.4 %) would lose a part. 1200 triples: several blocks, one of them not full, and
+    # users whose triples are in two.
     rng = np.random.default_rng(0)
     split = replace(small_split(), user_ids=tuple(map(str, range(num_users))), item_ids=tuple(map(str, range(900))))
     text = (1 + 0.02 * rng.normal(size=(900, 384))).astype(np.float32)

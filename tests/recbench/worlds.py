@@ -17,16 +17,17 @@ def taste_world(
 ) -> tuple[Split, ItemFeatures]:
     """Users with a taste of their own, and items whose features show, in text and in image alike, whose taste they are.
 
-    Items and tastes are directions; a user takes some of the items that are closest to its taste, all of these equally likely.
-    Popularity helps little, and as every item is taken only a few times, who took it says less than what it is.
+    Items and tastes are directions; a user takes some of the items that are closest to its taste,
+    all of these equally likely. Popularity helps little, and as every item is taken only a few
+    times, who took it says less than what it is.
 
     Args:
         seed: The same world for the same seed.
         num_users: U.
         num_items: I.
         dim: Of directions and of text vectors; an image vector has twice as many numbers.
-        interactions_per_user: N, out of the 4 N items that are closest; the last fifth (at least one) are the test part, as many
-            before them the validation part.
+        interactions_per_user: N, out of the 4 N items that are closest; the last fifth (at least
+            one) are the test part, as many before them the validation part.
     """
     rng = np.random.default_rng(seed)
     kinds, tastes = _directions(rng, num_items, dim), _directions(rng, num_users, dim)
@@ -49,8 +50,8 @@ def taste_world(
 def popularity_world(seed: int, num_users: int = 1000, num_items: int = 400) -> tuple[Split, ItemFeatures]:
     """Users that take items close to a taste and popular, each of them often enough that IDs alone learn both.
 
-    Features are as long as an encoder's, and show what an item is but not how popular. Each user has twelve interactions in
-    training, one in validation and one in the test.
+    Features are as long as an encoder's, and show what an item is but not how popular. Each user
+    has twelve interactions in training, one in validation and one in the test.
     """
     rng = np.random.default_rng(seed)
     kinds, tastes = _directions(rng, num_items, 16), _directions(rng, num_users, 16)

@@ -58,7 +58,8 @@ class PipelineThat:
 
 @pytest.mark.parametrize(
     ("kind", "call_kwargs"),
-    # eta: noise is drawn again in every step, which must come from the picture's own generator, too.
+    # eta: noise is drawn again in every step, which must come from the picture's own generator,
+    # too.
     [(SD3, {}), (SD, {}), (SD, {"eta": 1.0, "guidance_scale": 3.0})],
 )
 def test_a_picture_does_not_depend_on_its_batch(make, kind, call_kwargs):
@@ -104,7 +105,8 @@ def test_a_missing_seed_is_an_error(make):
 
 
 def test_the_defaults_are_the_published_protocol():
-    # MMPCBench: Stable Diffusion 3.5 large turbo, fp16, 4 steps, guidance 0, max_sequence_length 512.
+    # MMPCBench: Stable Diffusion 3.5 large turbo, fp16, 4 steps, guidance 0, max_sequence_length
+    # 512.
     assert PAPER_MODEL == "stabilityai/stable-diffusion-3.5-large-turbo"
     assert PAPER_CALL_KWARGS == {"num_inference_steps": 4, "guidance_scale": 0.0, "max_sequence_length": 512}
     assert inspect.signature(DiffusersRenderer).parameters["model"].default == PAPER_MODEL
@@ -222,7 +224,8 @@ def test_a_pipeline_that_draws_from_no_prompt_is_refused(tmp_path):
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
     )
-    # Also a pipeline that the table of text-to-image tasks does not know, so that DiffusionPipeline loads it.
+    # Also a pipeline that the table of text-to-image tasks does not know, so that DiffusionPipeline
+    # loads it.
     DDIMPipeline(unet=unet, scheduler=DDIMScheduler()).save_pretrained(tmp_path)
     with pytest.raises(EvaluationError, match="is a DDIMPipeline, which takes no prompt"):
         DiffusersRenderer(model=str(tmp_path), device="cpu")

@@ -72,7 +72,8 @@ def check_pictures(result, prompts):
 
 
 def test_the_seed_of_an_item_never_changes():
-    # First 4 bytes of blake2b(digest_size=4), big-endian, without the last bit; written down so that pictures stay comparable.
+    # First 4 bytes of blake2b(digest_size=4), big-endian, without the last bit; written down so
+    # that pictures stay comparable.
     assert {i: render_seed(i) for i in ("B000", "é")} == {"B000": 475_928_683, "é": 1_252_172_385}
 
 
@@ -256,7 +257,8 @@ def test_a_picture_without_its_line_is_not_taken_for_done(tmp_path, monkeypatch)
         patch.setattr(store, "_append_records", killed)
         with pytest.raises(KeyboardInterrupt):
             render(tmp_path, {"1": "a red mug"})
-    # Back to the old prompt: its own picture is still there, and not that of the prompt of the killed run.
+    # Back to the old prompt: its own picture is still there, and not that of the prompt of the
+    # killed run.
     renderer = Recording()
     check_pictures(render(tmp_path, {"1": "a mug"}, renderer), {"1": "a mug"})
     assert not renderer.rendered

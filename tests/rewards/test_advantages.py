@@ -38,7 +38,8 @@ def test_normalize_then_sum_gives_every_reward_the_same_scale_whatever_its_range
         groups=["p", "p", "q", "q"],
         aggregation="normalize_then_sum",
     )
-    # within groups: a -> -x, x, -x, x; b -> y, -y, -y, y with x and y nearly 1/sqrt(2): p nearly cancels, q adds up
+    # within groups: a -> -x, x, -x, x; b -> y, -y, -y, y with x and y nearly 1/sqrt(2): p nearly
+    # cancels, q adds up
     x, y = 1 / (math.sqrt(2) + E), 50 / (math.sqrt(5000) + E)
     summed = [y - x, x - y, -x - y, x + y]
     std = math.sqrt(sum(v * v for v in summed) / 3) + E  # their mean is 0

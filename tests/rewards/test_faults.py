@@ -116,7 +116,8 @@ def test_a_leak_is_reported_with_the_name_of_the_reward(mixes, caplog):
     mix = mixes("leaking")
     for titles in (["kettle"], ["leak"]):
         mix.score(**batch(*titles))
-    # json_format, which runs beside it, may be named too: threads share their memory, and the message says so.
+    # json_format, which runs beside it, may be named too: threads share their memory, and the
+    # message says so.
     [message] = [r.message for r in caplog.records if r.message.startswith("reward 'leaking'")]
     assert "memory has grown by more than 512 MB while it ran, perhaps by a reward that ran beside it" in message
 

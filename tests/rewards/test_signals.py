@@ -34,7 +34,8 @@ def test_shares_of_the_advantages_variance_add_up_to_one_and_follow_weight_and_s
 
 
 def test_scaling_by_the_group_makes_up_for_small_spreads():
-    # a moves p alone and b moves q alone, a hundred times less; divided by their groups' spread they weigh the same
+    # a moves p alone and b moves q alone, a hundred times less; divided by their groups' spread
+    # they weigh the same
     values = {"a": [0.0, 1.0, 0.0, 0.0], "b": [0.0, 0.0, 0.0, 0.01]}
     scaled = found(values, {"a": 1.0, "b": 1.0}, scale="group")
     assert scaled["signal/a/advantage_share"] == pytest.approx(0.5, abs=0.01)

@@ -51,7 +51,8 @@ def test_running_moments_continue_from_a_checkpoint():
 def test_group_rank_compares_within_the_prompt_only_and_shares_ties():
     values = [0.1, 0.9, 0.9, 0.5, 7.0, 3.0, None, 2.0]
     groups = ["p", "p", "p", "p", "q", "q", "q", "r"]
-    # p: 0.1 < 0.5 < 0.9 = 0.9 -> ranks 0, 1, 2.5, 2.5 of 3; q: two known values; r: nobody to compare with
+    # p: 0.1 < 0.5 < 0.9 = 0.9 -> ranks 0, 1, 2.5, 2.5 of 3; q: two known values; r: nobody to
+    # compare with
     assert group_ranks(values, groups) == pytest.approx([0, 2.5 / 3, 2.5 / 3, 1 / 3, 1, 0, None, 0.5])
 
 

@@ -31,7 +31,8 @@ FACTS = {
 class FakeVLLM:
     """A server on the loopback interface.
 
-    A completion of a request with seed s is the tokens [s, its index]: whatever goes astray is visible in the result.
+    A completion of a request with seed s is the tokens [s, its index]: whatever goes astray is
+    visible in the result.
     """
 
     def __init__(self, port: int = 0, **facts: Any) -> None:
@@ -45,7 +46,8 @@ class FakeVLLM:
         """Bodies of the completion requests that came in."""
         self.api_keys: set[str | None] = set()
         self.fault: Callable[[int], str | None] = lambda number: None
-        """For the n-th completion request, from 0: reset, hang, abort, cut, a status code as text, or None."""
+        """For the n-th completion request, from 0: reset, hang, abort, cut, a status code as text,
+        or None."""
         self.has_plugin = True
         self.refuses_adapters = ""
         self.room = 100
@@ -97,7 +99,8 @@ def _error(message: str) -> dict[str, Any]:
 
 def _handler(fake: FakeVLLM) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        # HTTP/1.0, the default: every request has a connection of its own, so that stop() leaves none open.
+        # HTTP/1.0, the default: every request has a connection of its own, so that stop() leaves
+        # none open.
         def log_message(self, *_: Any) -> None:
             pass
 

@@ -112,7 +112,8 @@ def test_a_group_holds_different_draws_and_the_same_seed_repeats_them(served: Se
     for output, other in zip(first, again, strict=True):
         assert [c.token_ids for c in output.completions] == [c.token_ids for c in other.completions]
         for completion, repeated in zip(output.completions, other.completions, strict=True):
-            # A server batches requests as they arrive, and matrix products of another size round differently.
+            # A server batches requests as they arrive, and matrix products of another size round
+            # differently.
             assert completion.logprobs == pytest.approx(repeated.logprobs, abs=1e-4)
     draws = {(i, tuple(completion.token_ids)) for i, output in enumerate(first) for completion in output.completions}
     assert len(draws) > 2 * len(first)

@@ -19,7 +19,8 @@ from grpo_mmpc.types import PromptRow
 
 TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 SIZES = ((84, 84), (300, 200), (60, 140), (84, 84), (500, 500), (33, 91))
-"""Pixels of the images: upright, lying, larger and smaller than what the policies were trained on."""
+"""Pixels of the images: upright, lying, larger and smaller than what the policies were trained
+on."""
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,8 @@ def test_facts_are_compared_not_words() -> None:
         attributes=[{}] * 5,
     )
     # true facts: red, 12 oz, 2 pieces
-    # crimson, red, 12 oz, 2: 3 hits of 4 and 3; red: 1 of 1 and 3; blue, 12 oz: 1 of 2 and 3; none of 3; neither states any
+    # crimson, red, 12 oz, 2: 3 hits of 4 and 3; red: 1 of 1 and 3; blue, 12 oz: 1 of 2 and 3; none
+    # of 3; neither states any
     assert scores == [pytest.approx(6 / 7), pytest.approx(2 / 4), pytest.approx(2 / 5), 0.0, None]
 
 

@@ -150,7 +150,8 @@ def test_dinov2_is_the_cosine_of_the_real_image_and_the_render(
         item_ids=list("abcde"),
     )
     expected = dinov2_encoder(model=str(dinov2_folder), device="cpu").image_image(image_paths=[red], other_paths=[blue])
-    # the same picture, another, no real image, an unreadable one (whether or not something was rendered)
+    # the same picture, another, no real image, an unreadable one (whether or not something was
+    # rendered)
     assert scores == [pytest.approx(1.0), pytest.approx(expected[0]), None, None, None]
     cut = dinov2_similarity(model=str(dinov2_folder), renderer=NAME, floor=0.99, device="cpu")
     assert cut(predictions=["nothing"], image_paths=[red], item_ids=["a"]) == [0.99]

@@ -20,7 +20,8 @@ def test_every_resample_draws_as_many_items_as_there_are() -> None:
     values = np.column_stack([np.ones(7), np.arange(7.0)])
     sums = bootstrap_sums(values, resamples=500, seed=[0])
     assert np.all(sums[:, 0] == 7)
-    # A mean of 7 draws from 0..6 has expectation 3 and variance 4/7; over 500 resamples its standard error is 0.034.
+    # A mean of 7 draws from 0..6 has expectation 3 and variance 4/7; over 500 resamples its
+    # standard error is 0.034.
     assert abs(sums[:, 1].mean() / 7 - 3) < 0.12
     assert abs((sums[:, 1] / 7).std() - math.sqrt(4 / 7)) < 0.08
 
@@ -69,8 +70,8 @@ def test_zero_items_or_zero_resamples_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("num_items", "tail"),
-    # t quantiles from a printed table: t(.975; 5) = 2.5706, t(.975; 39) = 2.0227, t(.975; 999) = 1.9623.
-    # n=6:    Phi(-sqrt(6/5)   * 2.5706) = Phi(-2.8160) = .00243
+    # t quantiles from a printed table: t(.975; 5) = 2.5706, t(.975; 39) = 2.0227, t(.975; 999) =
+    # 1.9623. n=6:    Phi(-sqrt(6/5)   * 2.5706) = Phi(-2.8160) = .00243
     # n=40:   Phi(-sqrt(40/39) * 2.0227) = Phi(-2.0485) = .02026
     # n=1000: Phi(-1.00050     * 1.9623) = Phi(-1.9633) = .02480
     [(6, 0.00243), (40, 0.02026), (1000, 0.02480)],
@@ -102,15 +103,17 @@ def test_resamples_without_a_scored_item_are_left_out() -> None:
 
 
 def test_studentised_interval_reflects_the_pivots() -> None:
-    # 19 replicates with pivots 1..19 around an estimate of 0: deviation 2k over a standard error of 2. At 80% the
-    # ranks are (19 + 1) * .1 = 2 from each end: pivots 2 and 18. The estimate's own error is 3: -3 * 18 and -3 * 2.
+    # 19 replicates with pivots 1..19 around an estimate of 0: deviation 2k over a standard error of
+    # 2. At 80% the ranks are (19 + 1) * .1 = 2 from each end: pivots 2 and 18. The estimate's own
+    # error is 3: -3 * 18 and -3 * 2.
     k = np.arange(1.0, 20.0)
     interval = studentised_interval(2 * k, np.full(19, 4.0), estimate=0.0, variance=9.0, confidence=0.8)
     assert interval == Interval(low=-54.0, high=-6.0)
 
 
 def test_studentised_interval_has_none_where_an_end_would_be_infinite() -> None:
-    # A fifth of the resamples holds one difference only, other than the mean: no error to measure it by.
+    # A fifth of the resamples holds one difference only, other than the mean: no error to measure
+    # it by.
     replicates, variances = np.array([0.0] * 20 + [1.0] * 80), np.array([0.0] * 20 + [1.0] * 80)
     assert studentised_interval(replicates, variances, estimate=0.8, variance=1.0, confidence=0.95) is None
     # Nor where so few resamples reach so far into the tails: (19 + 1) * .025 is below 1.

@@ -20,7 +20,8 @@ def judge(matrix, *, seed, pooled=None):
 
 
 def test_standard_errors_of_seeds_and_items_by_hand():
-    # Seeds add 0, 1, 2: variance 1, of their mean 1/3. Items add -3 .. 3 (7 items): sample variance 28/6, of their mean 28/42.
+    # Seeds add 0, 1, 2: variance 1, of their mean 1/3. Items add -3 .. 3 (7 items): sample variance
+    # 28/6, of their mean 28/42.
     matrix = np.array([[0.0], [1.0], [2.0]]) + np.arange(-3.0, 4.0)
     found = judge(matrix, seed=0)
     assert found.value == pytest.approx(1.0)
@@ -31,7 +32,8 @@ def test_standard_errors_of_seeds_and_items_by_hand():
 
 
 def test_when_seeds_alone_differ_the_interval_is_that_of_t_with_two_degrees():
-    # Means 0, 1, 2: standard error 0.577, t quantile 4.303, so 1 +- 2.48 - and p of t = 1.732 with 2 degrees is 0.225.
+    # Means 0, 1, 2: standard error 0.577, t quantile 4.303, so 1 +- 2.48 - and p of t = 1.732 with
+    # 2 degrees is 0.225.
     matrix = np.array([[0.0], [1.0], [2.0]]) + 1e-6 * np.arange(-3.0, 4.0)
     found = judge(matrix, seed=1)
     assert found.degrees == pytest.approx(2.0, rel=1e-3)
@@ -63,7 +65,8 @@ def test_a_mix_that_never_varies_is_not_surer_than_what_the_others_tell_of_seeds
 
 
 def test_pooled_variance_of_differences_leaves_out_what_a_seed_does_to_all_mixes():
-    # Two mixes, three seeds. The difference is 1, 1, 4: variance 3, of its mean 3/3 = 1. Adding 10 to a seed changes nothing.
+    # Two mixes, three seeds. The difference is 1, 1, 4: variance 3, of its mean 3/3 = 1. Adding 10
+    # to a seed changes nothing.
     values = np.array([[0.0, 10.0, 0.0], [1.0, 11.0, 4.0]])
     pooled = pooled_variance(values, num_seeds=3, of_difference=True)
     assert (pooled.variance, pooled.degrees) == (pytest.approx(1.0), 2)
@@ -88,7 +91,8 @@ def test_intervals_of_three_seeds_cover_the_truth_about_95_times_in_100(of_seeds
     generator, covered, false = np.random.default_rng(5), 0, 0
     repeats, mixes, items = 250, 4, 60
     for repeat in range(repeats):
-        # Two mixes differ by nothing: what is left of seed, item and answer in their difference; two more tell of seeds.
+        # Two mixes differ by nothing: what is left of seed, item and answer in their difference;
+        # two more tell of seeds.
         seeds = of_seeds * generator.normal(size=(mixes, 3)) / 2**0.5
         parts = of_items * generator.normal(size=items) + of_answers * generator.normal(size=(3, items))
         matrix = (seeds[0] - seeds[1])[:, None] + parts

@@ -21,7 +21,8 @@ def test_going_through_all_flips_is_refused_where_there_are_too_many() -> None:
 
 
 def test_random_flips_draw_each_sign_half_of_the_time_and_items_apart() -> None:
-    # Sums of 1 and 10 under signs: -11, -9, 9, 11, a quarter each; standard error over 8,000 flips 0.5 points.
+    # Sums of 1 and 10 under signs: -11, -9, 9, 11, a quarter each; standard error over 8,000 flips
+    # 0.5 points.
     sums = flipped_sums(np.array([[1.0], [10.0]]), flips=8000, seed=[0])[:, 0]
     for value in (-11, -9, 9, 11):
         assert np.mean(sums == value) == pytest.approx(0.25, abs=0.02)
@@ -41,7 +42,8 @@ def test_chunking_does_not_change_the_flips(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_random_flips_count_the_observed_one_among_them() -> None:
-    # 2 of 9 flips are at least as far from 0 as 3: (2 + 1) / (9 + 1). None is as far as 9: 1 / 10, never 0.
+    # 2 of 9 flips are at least as far from 0 as 3: (2 + 1) / (9 + 1). None is as far as 9: 1 / 10,
+    # never 0.
     draws = np.array([0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -4.0, 0.5, 0.0])
     np.testing.assert_allclose(permutation_p(draws, np.array(3.0), exact=False), 0.3)
     np.testing.assert_allclose(permutation_p(draws, np.array(9.0), exact=False), 0.1)
@@ -62,7 +64,8 @@ def test_a_flip_without_a_value_counts_against_the_finding() -> None:
 
 
 def test_large_families_get_flips_that_can_tell() -> None:
-    # 108 comparisons at 5%: 5 * 108 / .05 = 10,800 flips, smallest corrected value 108 / 10,801 = .01.
+    # 108 comparisons at 5%: 5 * 108 / .05 = 10,800 flips, smallest corrected value 108 / 10,801 =
+    # .01.
     assert num_flips(at_least=200, family=108, confidence=0.95) == 10_800
     assert num_flips(at_least=10_000, family=12, confidence=0.95) == 10_000
 
@@ -92,8 +95,8 @@ def test_many_items_agree_with_scipys_permutation_test_and_t_test(shift: float) 
         vectorized=True,
         rng=np.random.default_rng(3),
     )
-    # Standard error of a p-value from 20,000 flips: at most .0035, of the difference of two .005. The t-test is as near
-    # as normal data make it.
+    # Standard error of a p-value from 20,000 flips: at most .0035, of the difference of two .005.
+    # The t-test is as near as normal data make it.
     assert ours == pytest.approx(theirs.pvalue, abs=0.015)
     assert ours == pytest.approx(ttest_1samp(differences, 0.0).pvalue, abs=0.015)
 
@@ -104,7 +107,8 @@ def test_a_corpus_level_metric_swaps_whole_items() -> None:
     from grpo_mmpc.evaluation.measures import Measure
     from grpo_mmpc.evaluation.resampling import Resampling, differences_of, flips_of
 
-    # Hits over tries on either side. scipy permutes items between the sides with a statistic of two index arrays.
+    # Hits over tries on either side. scipy permutes items between the sides with a statistic of two
+    # index arrays.
     generator = np.random.default_rng(4)
     tries = generator.integers(3, 10, size=(12, 2)).astype(float)
     hits = np.floor(tries * generator.random((12, 2)))

@@ -13,7 +13,8 @@ from grpo_mmpc.statistics.verdicts import effect_size, holm, min_items, verdict
 @pytest.mark.parametrize(
     ("confidence", "items"),
     # All differences of one sign happen by chance with probability 2 * 0.5**n:
-    # n=6 gives .03125 <= .05 (n=5 gives .0625); n=8 gives .0078 <= .01 (n=7 gives .0156); n=5 gives .0625 <= .1.
+    # n=6 gives .03125 <= .05 (n=5 gives .0625); n=8 gives .0078 <= .01 (n=7 gives .0156); n=5 gives
+    # .0625 <= .1.
     [(0.95, 6), (0.99, 8), (0.90, 5), (0.5, 2)],
 )
 def test_fewest_items_follow_the_sign_test(confidence: float, items: int) -> None:
@@ -48,7 +49,8 @@ def test_better_and_worse_need_the_corrected_p_and_the_interval(
 def test_holm_steps_down_from_the_smallest() -> None:
     # m = 4, sorted .01 .02 .03 .5: 4 * .01 = .04; 3 * .02 = .06; 2 * .03 = .06; 1 * .5 = .5.
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
-    # A later one never gets below an earlier one: 2 * .04 = .08, 1 * .05 = .05 -> .08. And none exceeds 1.
+    # A later one never gets below an earlier one: 2 * .04 = .08, 1 * .05 = .05 -> .08. And none
+    # exceeds 1.
     assert holm([0.05, 0.04]) == pytest.approx([0.08, 0.08])
     assert holm([0.7, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
@@ -57,7 +59,8 @@ def test_holm_steps_down_from_the_smallest() -> None:
 @settings(deadline=None, max_examples=200)
 @given(p=st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=30), level=st.floats(0.001, 0.3))
 def test_holm_rejects_what_the_textbook_procedure_rejects(p: list[float], level: float) -> None:
-    # Holm 1979: walk up the sorted p-values, reject while p_(k) <= level / (m - k + 1), stop at the first that is not.
+    # Holm 1979: walk up the sorted p-values, reject while p_(k) <= level / (m - k + 1), stop at the
+    # first that is not.
     rejected = set()
     for k, position in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         if p[position] > level / (len(p) - k):

@@ -15,7 +15,8 @@ def batches(order: list[int], size: int) -> list[list[int]]:
 
 
 def test_without_shuffling_the_order_is_groups_in_data_set_order_task_by_task():
-    # 5 prompts of the first task make two batches of 2 (the fifth is left out), 4 of the second make two.
+    # 5 prompts of the first task make two batches of 2 (the fifth is left out), 4 of the second
+    # make two.
     assert list(sampler(shuffle=False)) == [0, 0, 1, 1, 2, 2, 3, 3, 5, 5, 6, 6, 7, 7, 8, 8]
 
 

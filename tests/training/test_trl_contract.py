@@ -94,7 +94,8 @@ def test_the_object_composed_for_vllm_is_only_asked_to_sync_and_to_generate():
     """``RecordingGRPOTrainer.use_rollouts`` puts ours in its place."""
     source = inspect.getsource(GRPOTrainer)
     used = set(re.findall(r"self\.vllm_generation\.(\w+)", source))
-    # vllm_client and llm: at construction in server mode, and for tools in colocate mode; neither happens here
+    # vllm_client and llm: at construction in server mode, and for tools in colocate mode; neither
+    # happens here
     assert used == {"sync_weights", "generate", "vllm_client", "llm"}
     assert 'self.use_vllm and self.vllm_mode == "colocate"' in source
     call = inspect.getsource(GRPOTrainer._generate_single_turn)

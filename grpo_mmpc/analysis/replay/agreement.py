@@ -31,11 +31,13 @@ class Agreement:
     rank_correlation: float | None
     """Spearman's, of the advantages of all completions."""
     rank_correlation_in_group: float | None
-    """Mean of the groups' own; groups that are constant under either mix have none and are left out."""
+    """Mean of the groups' own; groups that are constant under either mix have none and are left
+    out."""
     winner_changes: float | None
     """Share of groups, alive under both mixes, in which no completion is the best under both."""
     sign_changes: float | None
-    """Share of completions, in groups alive under both mixes, that one mix makes likelier and the other less likely."""
+    """Share of completions, in groups alive under both mixes, that one mix makes likelier and the
+    other less likely."""
     old_dead: float | None
     new_dead: float | None
     revived: int

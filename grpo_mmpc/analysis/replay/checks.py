@@ -10,7 +10,8 @@ from grpo_mmpc.rewards import reward_key
 TOLERANCE = 1e-5
 """Largest difference of a reward that counts as rounding."""
 ADVANTAGE_TOLERANCE = 1e-3
-"""The same of an advantage: the trainer computes in 32 bits and divides by a spread that may be as small as 1e-4."""
+"""The same of an advantage: the trainer computes in 32 bits and divides by a spread that may be as
+small as 1e-4."""
 
 
 def shared_rewards(old: Sequence[RewardSpec], new: Sequence[RewardSpec]) -> list[str]:

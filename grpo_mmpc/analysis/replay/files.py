@@ -15,9 +15,11 @@ ROLLOUTS, SUMMARY = "rollouts.parquet", "summary.json"
 class RolloutWriter:
     """Writes ``rollouts.parquet`` batch by batch; the file appears when all of them are there.
 
-    Columns: ``step, prompt_id, item_id, category, task, generation, completion, prediction, format`` as recorded,
-    ``reference``, ``reward/NAME`` of the new mix, ``old_reward/NAME`` as recorded, ``advantage``, ``old_advantage``. Null
-    new values mean unscored; a null ``advantage`` means that the catalogue no longer has the item.
+    Columns: ``step, prompt_id, item_id, category, task, generation, completion, prediction,
+        format`` as recorded,
+    ``reference``, ``reward/NAME`` of the new mix, ``old_reward/NAME`` as recorded, ``advantage``,
+    ``old_advantage``. Null new values mean unscored; a null ``advantage`` means that the catalogue
+    no longer has the item.
     """
 
     def __init__(self, folder: Path, *, rewards: Sequence[str]) -> None:

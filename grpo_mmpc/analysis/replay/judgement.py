@@ -23,7 +23,8 @@ class Judgement:
     dead: set[str]
     """Prompts whose group teaches nothing."""
     shares: dict[str, float]
-    """By trained reward, its share of the variance of the advantages, as ``metrics.jsonl`` logs it."""
+    """By trained reward, its share of the variance of the advantages, as ``metrics.jsonl`` logs
+    it."""
 
 
 def judge_again(

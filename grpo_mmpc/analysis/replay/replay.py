@@ -155,7 +155,8 @@ class _Replaying:
         for position, i in enumerate(kept):
             rows[batch.columns["prompt_id"][i]].append((i, position))
         for prompt_id, pairs in rows.items():
-            # What the trainer used, rather than what we make of its rewards, unless it is the noise of a dead group.
+            # What the trainer used, rather than what we make of its rewards, unless it is the noise
+            # of a dead group.
             was = [0.0 if prompt_id in old.dead else batch.advantages[i] for i, _ in pairs]
             would = [0.0 if prompt_id in new.dead else new.advantages[position] for _, position in pairs]
             group = GroupPair(

@@ -131,7 +131,8 @@ class _Data:
         ids = set(catalogue.items.select(chosen)["item_id"])
         rest = [title for item_id, _, title in titled if item_id not in ids and title]
         self.titles = rest or [title for _, _, title in titled if title]
-        """For ``fit``: as in training, without the titles that are asked for, unless there are no others."""
+        """For ``fit``: as in training, without the titles that are asked for, unless there are no
+        others."""
         others = sorted(set(usable) - set(chosen)) or sorted(usable)
         order = stable_order(list(catalogue.items.select(others)["item_id"]), salt=f"timed {seed}")
         self._timed = [others[i] for i in order]

@@ -8,8 +8,8 @@ from statistics import fmean
 def auc(better: Sequence[float], worse: Sequence[float]) -> float | None:
     """Probability that a score of ``better`` lies above one of ``worse``, over all pairs; equal scores count half.
 
-    1 = always, 0.5 = no better than a coin, 0 = never; None if either list is empty. The area under the ROC curve, or the
-    Mann-Whitney U statistic over the number of pairs.
+    1 = always, 0.5 = no better than a coin, 0 = never; None if either list is empty. The area under
+    the ROC curve, or the Mann-Whitney U statistic over the number of pairs.
     """
     if not better or not worse:
         return None

@@ -87,7 +87,8 @@ def write_new_reward(name: str, *, folder: Path) -> NewReward:
     """Write ``NAME.py`` and ``test_NAME.py``.
 
     Raises:
-        RewardError: The name is no Python name or taken, the folder is missing, or a file is in the way.
+        RewardError: The name is no Python name or taken, the folder is missing, or a file is in the
+            way.
     """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise RewardError(

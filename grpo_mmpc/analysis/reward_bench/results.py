@@ -11,10 +11,12 @@ from grpo_mmpc.analysis.reward_bench.measures import auc, win_rate
 
 UNRELATED = "other_category"
 _DIGITS = 7
-"""Scores that agree to this many are equal: the cosine of a text with itself is 1 up to the last bit."""
+"""Scores that agree to this many are equal: the cosine of a text with itself is 1 up to the last
+bit."""
 FOOLED_BELOW = 0.6
-"""A kind fools a reward if the true answer wins less often than this against the wrong one to the same prompt: GRPO compares
-within a prompt, and there the reward can hardly tell, or prefers the wrong answer."""
+"""A kind fools a reward if the true answer wins less often than this against the wrong one to the
+same prompt: GRPO compares within a prompt, and there the reward can hardly tell, or prefers the
+wrong answer."""
 _SCALE_FROM = 0.6
 """Least AUC of true against unrelated titles that makes their means the ends of a scale."""
 
@@ -29,10 +31,11 @@ class Separation:
     auc: float | None
     """Probability that some gold scores above some candidate of the kind, ties half."""
     wins: float | None
-    """Share of items whose gold scores above their own candidate, ties half: what a group of GRPO sees."""
+    """Share of items whose gold scores above their own candidate, ties half: what a group of GRPO
+    sees."""
     earned: float | None
-    """Where the kind's mean lies between that of titles of another category (0) and of gold (1); None if the
-    reward hardly tells those two apart."""
+    """Where the kind's mean lies between that of titles of another category (0) and of gold (1);
+    None if the reward hardly tells those two apart."""
 
     @property
     def fools(self) -> bool:
@@ -61,7 +64,8 @@ class Timing:
     warm: float
     """The same again."""
     loading: float
-    """Before: the first call of all, with one completion, which loads the encoder unless another reward has."""
+    """Before: the first call of all, with one completion, which loads the encoder unless another
+    reward has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,8 @@ class RewardResult:
     """As declared."""
     timing: Timing | None
     deterministic: bool | None
-    """A second process, with other batches in the reverse order, gave the same scores to 1e-6; None = not known."""
+    """A second process, with other batches in the reverse order, gave the same scores to 1e-6; None
+    = not known."""
     problem: str | None = None
     """Why it could not be scored."""
 

@@ -79,7 +79,8 @@ def repeats(
 ) -> dict[str, bool | None]:
     """Whether a fresh process gives the same scores, in the reverse order and with other batches.
 
-    A fresh one, because encoders remember texts, and because the order of sets differs between processes.
+    A fresh one, because encoders remember texts, and because the order of sets differs between
+    processes.
 
     Args:
         specs: Rewards.

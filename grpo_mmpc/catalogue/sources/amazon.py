@@ -58,7 +58,8 @@ class AmazonConversion:
     images: int = 0
     """Items with an image file."""
     image_failures: list[Quarantined] = field(default_factory=list)
-    """Items whose image could not be fetched, kept without one; also in ``image_failures.jsonl``."""
+    """Items whose image could not be fetched, kept without one; also in
+    ``image_failures.jsonl``."""
 
 
 class _RecordError(Exception):
@@ -87,14 +88,15 @@ def convert_amazon_metadata(
 ) -> AmazonConversion:
     """Write ``items.jsonl`` (and images) from metadata records, one at a time, whatever their number.
 
-    An item's item_id is its ``parent_asin``; of several records with one parent_asin the first counts. The description
-    paragraphs are joined by line breaks; the image is the largest of the main picture; brand, color, size and material
-    become attributes. Further columns: ``image_url`` and ``main_category``.
+    An item's item_id is its ``parent_asin``; of several records with one parent_asin the first
+    counts. The description paragraphs are joined by line breaks; the image is the largest of the
+    main picture; brand, color, size and material become attributes. Further columns: ``image_url``
+    and ``main_category``.
 
     Args:
         sources: For instance from :func:`~grpo_mmpc.catalogue.sources.amazon_files.open_sources`.
-        out: Folder to write. An interrupted conversion can be repeated: images that are there are not fetched again,
-            and ``items.jsonl`` appears only when it is complete.
+        out: Folder to write. An interrupted conversion can be repeated: images that are there are
+            not fetched again, and ``items.jsonl`` appears only when it is complete.
         max_items: Keep at most this many items of each category, the first ones.
         fetch: Downloads an image; None downloads nothing and leaves ``image`` empty.
         progress: Called now and then with what was done so far.
@@ -182,8 +184,8 @@ def main_image_url(images: object) -> str | None:
     """Address of the best picture: the MAIN variant before others, ``hi_res`` before ``large``.
 
     Args:
-        images: A list of objects with the keys thumb, large, hi_res, variant (the JSONL files), or one object of equally
-            long lists under those keys (the Parquet files).
+        images: A list of objects with the keys thumb, large, hi_res, variant (the JSONL files), or
+            one object of equally long lists under those keys (the Parquet files).
     """
     if isinstance(images, Mapping):
         lists = {key: list(column) for key, column in images.items() if isinstance(column, list | tuple)}

@@ -33,10 +33,12 @@ def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonS
     """What a source named on the command line means; nothing is read yet.
 
     Args:
-        source: ``meta_<Category>.jsonl`` or ``.jsonl.gz``; a folder of such files; a hub configuration
-            (``raw_meta_All_Beauty``); or the hub data set's name, ``McAuley-Lab/Amazon-Reviews-2023``.
-        categories: Which categories to read, of a folder or the hub data set (default: every file of the folder, the
-            nine MMPCBench categories of the hub). For a single file, at most one: the name for its items.
+        source: ``meta_<Category>.jsonl`` or ``.jsonl.gz``; a folder of such files; a hub
+            configuration (``raw_meta_All_Beauty``); or the hub data set's name,
+            ``McAuley-Lab/Amazon-Reviews-2023``.
+        categories: Which categories to read, of a folder or the hub data set (default: every file
+            of the folder, the nine MMPCBench categories of the hub). For a single file, at most
+            one: the name for its items.
 
     Raises:
         CatalogueError: No such file or no such category.
@@ -116,8 +118,9 @@ def _hub_source(category: str) -> AmazonSource:
 def hub_records(path: str) -> Iterator[dict[str, Any] | UnreadableRecord]:
     """Stream one file of JSON lines from the hub.
 
-    The data set's own configurations need a loading script, which datasets no longer runs; the raw files behind them
-    are plain JSON lines. They are read as text because their records do not share one schema.
+    The data set's own configurations need a loading script, which datasets no longer runs; the raw
+    files behind them are plain JSON lines. They are read as text because their records do not share
+    one schema.
 
     Args:
         path: Inside the data set's repository.

@@ -39,7 +39,8 @@ def open_reviews(names: Sequence[str]) -> list[AmazonSource]:
     """What review sources named on the command line mean; nothing is read yet.
 
     Args:
-        names: Each ``<Category>.jsonl`` or ``.jsonl.gz``, or ``raw_review_<Category>``, which is streamed from the hub.
+        names: Each ``<Category>.jsonl`` or ``.jsonl.gz``, or ``raw_review_<Category>``, which is
+            streamed from the hub.
 
     Raises:
         CatalogueError: No such file.
@@ -56,17 +57,19 @@ def write_reviews(
 ) -> ReviewConversion:
     """Write ``interactions.jsonl`` from reviews of known items; only one review is held at a time.
 
-    A review's ``parent_asin`` is its item. Reviews that repeat a user and an item are all written: which of them count is
-    for the reader of the file to decide.
+    A review's ``parent_asin`` is its item. Reviews that repeat a user and an item are all written:
+    which of them count is for the reader of the file to decide.
 
     Args:
         sources: From :func:`open_reviews`.
-        out: The catalogue folder. The file appears when it is complete; where no review is written there is none.
+        out: The catalogue folder. The file appears when it is complete; where no review is written
+            there is none.
         known_items: Identifiers of the catalogue's items.
         progress: Called now and then with what was done so far.
 
     Raises:
-        CatalogueError: A source cannot be read, or the folder has its interactions in another format.
+        CatalogueError: A source cannot be read, or the folder has its interactions in another
+            format.
     """
     refuse_other_interactions(out)
     done = ReviewConversion()

@@ -79,8 +79,9 @@ def fetch_url(
 def download_images(downloads: Iterable[Download], *, fetch: Fetch) -> Iterator[tuple[Download, str | None]]:
     """Fetch images into files, several at once; yields each with None, or with what went wrong, in order.
 
-    A file that already exists is not fetched again, so an interrupted download goes on where it stopped. What arrives
-    is decoded before it is kept: a web page saved as .jpg never enters a catalogue.
+    A file that already exists is not fetched again, so an interrupted download goes on where it
+    stopped. What arrives is decoded before it is kept: a web page saved as .jpg never enters a
+    catalogue.
     """
     queue = iter(downloads)
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:

@@ -1,32 +1,41 @@
 """The official benchmark's image metrics, quirks included: to compare with published numbers, and for nothing else.
 
-Facts from MMPCBench (arXiv 2601.19750) and its public code; none of that code is used. ``grpo_mmpc.metrics.table`` holds
-the metrics to trust. What each number is computed on, and why not to trust it:
+Facts from MMPCBench (arXiv 2601.19750) and its public code; none of that code is used.
+``grpo_mmpc.metrics.table`` holds the metrics to trust. What each number is computed on, and why not
+to trust it:
 
-====================  =================================================================================================
-quirk                 why not to trust it
-====================  =================================================================================================
-stretched             the generated image is stretched to the real one's size: its proportions become the truth's, and
+====================
+=================================================================================================
+quirk                 why not to trust it ====================
+=================================================================================================
+stretched             the generated image is stretched to the real one's size: its proportions
+become the truth's, and
                       every edge that PSNR, SSIM and LPIPS compare is bent
-no antialias          bilinear sampling of single pixels turns fine texture into noise; which texture depends on the size
-the real one's size   scores of photos of different sizes are averaged, and SSIM's 7 x 7 window covers a tenth of a small
+no antialias          bilinear sampling of single pixels turns fine texture into noise; which
+texture depends on the size the real one's size   scores of photos of different sizes are averaged,
+and SSIM's 7 x 7 window covers a tenth of a small
                       photo and a two-hundredth of a large one
-``lpips``             blue and red exchanged: AlexNet sees colours that it was not trained on, and a colour error costs
+``lpips``             blue and red exchanged: AlexNet sees colours that it was not trained on, and a
+colour error costs
                       something else than it should
-``lpips`` skipped     photos under 64 px a side are left out of this mean only: it is taken over other items than the rest
-``clip_image_image``  the cosine of the *stretched* image, although CLIP's own processor would have resized it
-``fid``               the generated image is resized twice, to the real one's size and then to 299 x 299, both without
+``lpips`` skipped     photos under 64 px a side are left out of this mean only: it is taken over
+other items than the rest ``clip_image_image``  the cosine of the *stretched* image, although CLIP's
+own processor would have resized it ``fid``               the generated image is resized twice, to
+the real one's size and then to 299 x 299, both without
                       antialiasing, the real one once: resampling alone moves the two sets apart
-``fid`` sample        at most 1000 images against 2048 dimensions: biased upwards by more than models differ, and averaged
+``fid`` sample        at most 1000 images against 2048 dimensions: biased upwards by more than
+models differ, and averaged
                       over categories of different sizes
-failures              a completion without a picture is left out of every mean: failing on hard items raises the score
-WebP                  a WebP file is left out, whatever its name says, and so its item
-====================  =================================================================================================
+failures              a completion without a picture is left out of every mean: failing on hard
+items raises the score WebP                  a WebP file is left out, whatever its name says, and so
+its item ====================
+=================================================================================================
 
-Where this falls short of the official script: files are decoded by the catalogue's reader, which lays transparent pixels
-on white (OpenCV drops the alpha channel); FID's network is torch-fidelity's, which scales bytes by 128 where pytorch-fid
-scales by 127.5, on the same weights; the infinite PSNR of equal pictures is unscored, where the official mean becomes
-infinite. Items stand for file names, which the official folders have in common.
+Where this falls short of the official script: files are decoded by the catalogue's reader, which
+lays transparent pixels on white (OpenCV drops the alpha channel); FID's network is
+torch-fidelity's, which scales bytes by 128 where pytorch-fid scales by 127.5, on the same weights;
+the infinite PSNR of equal pictures is unscored, where the official mean becomes infinite. Items
+stand for file names, which the official folders have in common.
 """
 
 import math
@@ -96,7 +105,8 @@ def paper_ssim(*, prediction: "NDArray[np.uint8]", reference: "NDArray[np.uint8]
     """SSIM with the official window: 7, or the largest odd number that fits a smaller picture.
 
     Returns:
-        Similarity in [-1, 1]; NaN for pictures less than 3 pixels high or wide, where the official script fails.
+        Similarity in [-1, 1]; NaN for pictures less than 3 pixels high or wide, where the official
+        script fails.
     """
     side = min(image.WINDOW_PX, *prediction.shape[:2])
     window = side if side % 2 else side - 1

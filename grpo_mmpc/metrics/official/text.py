@@ -1,24 +1,30 @@
 """The official benchmark's text metrics, quirks included: to compare with published numbers, and for nothing else.
 
-Facts from MMPCBench (arXiv 2601.19750) and its public code; none of that code is used. ``grpo_mmpc.metrics.table`` holds
-the metrics to trust. What each number is computed on, and why not to trust it:
+Facts from MMPCBench (arXiv 2601.19750) and its public code; none of that code is used.
+``grpo_mmpc.metrics.table`` holds the metrics to trust. What each number is computed on, and why not
+to trust it:
 
-==================  ========  ===================================================================================
-metric              texts     why not to trust it
-==================  ========  ===================================================================================
-``tfidf_cosine``    cleaned   idf fitted on the two texts of each pair: a shared word always weighs 1, any other
+==================  ========
+=================================================================================== metric
+texts     why not to trust it ==================  ========
+=================================================================================== ``tfidf_cosine``
+cleaned   idf fitted on the two texts of each pair: a shared word always weighs 1, any other
                               1.405, however rare it is; nothing is learnt of what matters
-``tfidf_euclidean`` cleaned   ``1 / (1 + sqrt(2 - 2 cosine))`` of the same vectors: the cosine again, rescaled, and
+``tfidf_euclidean`` cleaned   ``1 / (1 + sqrt(2 - 2 cosine))`` of the same vectors: the cosine
+again, rescaled, and
                               0.5 instead of 0 where one text has no term
-``jaccard``         cleaned   text in another script is empty after cleaning, and a repeated word counts once
-``word_overlap``    cleaned   the same formula as ``jaccard``: one metric counted twice
+``jaccard``         cleaned   text in another script is empty after cleaning, and a repeated word
+counts once ``word_overlap``    cleaned   the same formula as ``jaccard``: one metric counted twice
 ``bertscore_f1``    raw       no rescaling: unrelated titles score about 0.8 with roberta-large
-``bleu``            raw       prediction and reference swapped: it pays for short titles, whose every word the longer
-                              true title holds; unsmoothed: 0 for most pairs, and for every true title under 4 tokens
-all six             cleaned   0 where either text is empty after cleaning, BERTScore and BLEU included
-all six             -         a completion that does not parse is the literal text ``error``, scored as a title
-all six             -         a missing true title takes its whole category out of the result
-==================  ========  ===================================================================================
+``bleu``            raw       prediction and reference swapped: it pays for short titles, whose
+every word the longer
+                              true title holds; unsmoothed: 0 for most pairs, and for every true
+                              title under 4 tokens
+all six             cleaned   0 where either text is empty after cleaning, BERTScore and BLEU
+included all six             -         a completion that does not parse is the literal text
+``error``, scored as a title all six             -         a missing true title takes its whole
+category out of the result ==================  ========
+===================================================================================
 
 *Cleaned*: lower case, every character but a-z and 0-9 replaced by a space, spaces folded.
 """
@@ -63,9 +69,10 @@ def clean_words(title: str) -> list[str]:
 def tfidf_similarity(*, prediction: str, reference: str) -> TfidfSimilarity:
     """Cosine and Euclidean similarity of TF-IDF vectors fitted on these two texts alone.
 
-    Equals scikit-learn's ``TfidfVectorizer(stop_words="english", ngram_range=(1, 2), max_features=1000)`` fitted on the
-    two cleaned texts. With two documents an idf has two possible values, so that no fitting is needed; a pair with more
-    than 1000 distinct terms goes through scikit-learn, whose choice among equally frequent terms is its own.
+    Equals scikit-learn's ``TfidfVectorizer(stop_words="english", ngram_range=(1, 2),
+    max_features=1000)`` fitted on the two cleaned texts. With two documents an idf has two possible
+    values, so that no fitting is needed; a pair with more than 1000 distinct terms goes through
+    scikit-learn, whose choice among equally frequent terms is its own.
 
     Returns:
         Two scores in [0, 1]; both 0 where neither text has a term.

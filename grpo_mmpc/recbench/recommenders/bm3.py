@@ -16,10 +16,12 @@ from grpo_mmpc.recbench.records import ItemFeatures, Split
 class BM3(Recommender):
     """Learns without negatives: each view of a pair predicts the other, a dropped-out and detached one.
 
-    As published, losses on features have constant targets, and scores take no features: what features say reaches the ranking
-    only by way of the predictor, one D x D matrix that all users and items share. In made-up worlds where IDs are dense enough to
-    learn from (1,000 users, 400 items, 14 interactions each), features that explain tastes are no better than none; features of
-    other items are worse than none, and where popularity counts worse than true ones. So a fill can do BM3 harm, and hardly good.
+    As published, losses on features have constant targets, and scores take no features: what
+    features say reaches the ranking only by way of the predictor, one D x D matrix that all users
+    and items share. In made-up worlds where IDs are dense enough to learn from (1,000 users, 400
+    items, 14 interactions each), features that explain tastes are no better than none; features of
+    other items are worse than none, and where popularity counts worse than true ones. So a fill can
+    do BM3 harm, and hardly good.
     """
 
     degrees: Tensor
@@ -42,15 +44,18 @@ class BM3(Recommender):
 
         Args:
             split: Its training part makes the graph.
-            features: A modality that is None has no part in the model; without any, the losses on IDs remain. They are input, as
-                in the paper; the published toolbox trains them, which gives an item whose features are missing some after all.
+            features: A modality that is None has no part in the model; without any, the losses on
+                IDs remain. They are input, as in the paper; the published toolbox trains them,
+                which gives an item whose features are missing some after all.
             generator: Of the initial parameters.
             device: Where the model lives.
             embedding_dim: D.
             layers: Propagations on the user-item graph.
             dropout: Share of a target's numbers that are zeroed.
-            reg: Weight of the norms of the tables of users and items, over the number of items, as the published toolbox has them.
-            cl_weight: Weight of the losses on features; the paper's formula has 1, its published settings 2.
+            reg: Weight of the norms of the tables of users and items, over the number of items, as
+                the published toolbox has them.
+            cl_weight: Weight of the losses on features; the paper's formula has 1, its published
+                settings 2.
         """
         super().__init__()
         self.num_users, self.num_items = split.num_users, split.num_items
@@ -70,18 +75,22 @@ class BM3(Recommender):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
         """Graph reconstruction + ``cl_weight`` (inter-modality alignment + intra-modality masking) + ``reg`` lengths.
 
-        With ``C`` the negative cosine, ``h~`` the prediction of a vector and ``h.`` a vector with dropout and without gradient:
-        ``C(h~_u, h._i) + C(h~_i, h._u)`` in the mean over the batch's pairs, and for each modality ``C(h~_m, h._i) + C(h~_m, h._m)`` in
-        the mean over the pairs whose item has features in it (0 without any: a zero row has nothing to align or to mask).
-        Cosines are turned into ``1 - cosine``, which changes no gradient. Dropout is drawn once for each user and item of a batch.
+        With ``C`` the negative cosine, ``h~`` the prediction of a vector and ``h.`` a vector with
+        dropout and without gradient: ``C(h~_u, h._i) + C(h~_i, h._u)`` in the mean over the batch's
+        pairs, and for each modality ``C(h~_m, h._i) + C(h~_m, h._m)`` in the mean over the pairs
+        whose item has features in it (0 without any: a zero row has nothing to align or to mask).
+        Cosines are turned into ``1 - cosine``, which changes no gradient. Dropout is drawn once for
+        each user and item of a batch.
 
-        Lengths are those that the published values of ``reg`` belong to: ``(|H_u| + |H_i|) / I``, Frobenius norms of the whole
-        tables ``[U, D]`` and ``[I, D]``, unsquared. Instead of propagating all nodes in every batch for it, the norms are estimated
-        from the batch: ``|H_u|^2 ~ N / B * sum over the batch of |h_u|^2 / d_u``, with N training pairs and d_u those of the user, and items
-        alike; nodes without a training pair are left out. Without the division by d, popular items would be shortened the
-        most, and their popularity lost (Recall@20 .12 instead of .25 to .27 in the benchmark's world; norms of the
-        whole tables give the same .25 to .27). The paper's formula has squared lengths of the pair at hand, which at these
-        values of ``reg`` leave next to nothing to be learned.
+        Lengths are those that the published values of ``reg`` belong to: ``(|H_u| + |H_i|) / I``,
+        Frobenius norms of the whole tables ``[U, D]`` and ``[I, D]``, unsquared. Instead of
+        propagating all nodes in every batch for it, the norms are estimated from the batch:
+        ``|H_u|^2 ~ N / B * sum over the batch of |h_u|^2 / d_u``, with N training pairs and d_u
+        those of the user, and items alike; nodes without a training pair are left out. Without the
+        division by d, popular items would be shortened the most, and their popularity lost
+        (Recall@20 .12 instead of .25 to .27 in the benchmark's world; norms of the whole tables
+        give the same .25 to .27). The paper's formula has squared lengths of the pair at hand,
+        which at these values of ``reg`` leave next to nothing to be learned.
         """
         user_rows, (user_at,) = distinct(users)
         item_rows, (item_at,) = distinct(positives)
@@ -92,7 +101,8 @@ class BM3(Recommender):
         cosines = (take(predicted, user_at) * target[item_at_final]).sum(dim=1)  # [B]
         cosines = cosines + (take(predicted, item_at_final) * target[user_at]).sum(dim=1)
         total = 2 - cosines.mean()
-        # A mean over pairs is a mean over their different users or items, each as often as it comes.
+        # A mean over pairs is a mean over their different users or items, each as often as it
+        # comes.
         user_counts = torch.bincount(user_at, minlength=len(user_rows))
         item_counts = torch.bincount(item_at, minlength=len(item_rows))
         for modality in self.modalities.values():

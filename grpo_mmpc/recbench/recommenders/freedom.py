@@ -1,7 +1,7 @@
 """FREEDOM, which freezes one graph and denoises the other.
 
-Zhou & Shen 2023, "A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal Recommendation", ACM Multimedia,
-arXiv 2211.06924.
+Zhou & Shen 2023, "A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal
+Recommendation", ACM Multimedia, arXiv 2211.06924.
 """
 
 import torch
@@ -48,9 +48,9 @@ class Freedom(Recommender):
 
         Args:
             split: Its training part makes the user-item graph.
-            features: Make the item-item graph. The weight of a modality that is None goes to the other one; without any
-                modality a LightGCN with dropped edges remains. They are input, as in the paper; the published toolbox trains
-                those that are projected.
+            features: Make the item-item graph. The weight of a modality that is None goes to the
+                other one; without any modality a LightGCN with dropped edges remains. They are
+                input, as in the paper; the published toolbox trains those that are projected.
             generator: Of the initial parameters.
             device: Where the model lives.
             embedding_dim: D.
@@ -124,8 +124,8 @@ def item_graph(
 ) -> SparseGraph | None:
     """Weighted sum of the modalities' neighbour graphs ``[I, I]``; None without any modality.
 
-    An item that lacks a modality has no neighbours in that one's graph, and keeps those of the other; with
-    ``zero_rows="nearest"`` it is everybody's neighbour there.
+    An item that lacks a modality has no neighbours in that one's graph, and keeps those of the
+    other; with ``zero_rows="nearest"`` it is everybody's neighbour there.
     """
     parts = [
         weight * neighbour_matrix(values, knn=knn, device=device, zero_rows=zero_rows)

@@ -12,8 +12,8 @@ from grpo_mmpc.recbench.records import ItemFeatures, Split
 class LightGCN(Recommender):
     """Embeddings of users and items, averaged over neighbours up to ``layers`` steps away; knows no features.
 
-    The paper searches ``layers`` in {1, 2, 3, 4} and ``reg`` in {1e-6, 1e-5, ..., 1e-2}; three layers and 1e-4 serve it in most
-    cases (its section 4.1).
+    The paper searches ``layers`` in {1, 2, 3, 4} and ``reg`` in {1e-6, 1e-5, ..., 1e-2}; three
+    layers and 1e-4 serve it in most cases (its section 4.1).
     """
 
     def __init__(
@@ -40,7 +40,8 @@ class LightGCN(Recommender):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
         """BPR on the final vectors plus ``reg`` times the squares of the batch's trained ones (Eq. 15).
 
-        Halved and divided by the batch size, as the authors' code has it, so that ``reg`` means what it does there.
+        Halved and divided by the batch size, as the authors' code has it, so that ``reg`` means
+        what it does there.
         """
         batch = distinct(users, positives + self.num_users, negatives + self.num_users)
         final = layer_mean(self.graph, self.nodes, layers=self.layers, rows=batch.rows)

@@ -1,6 +1,7 @@
 """MMGCN, one graph network per modality.
 
-Wei et al. 2019, "MMGCN: Multi-modal Graph Convolution Network for Personalized Recommendation of Micro-video", ACM Multimedia.
+Wei et al. 2019, "MMGCN: Multi-modal Graph Convolution Network for Personalized Recommendation of
+Micro-video", ACM Multimedia.
 """
 
 from typing import cast
@@ -19,13 +20,14 @@ from grpo_mmpc.recbench.records import Floats, ItemFeatures, Split
 class MMGCN(Recommender):
     """One graph network per modality, tied together by the embeddings of users and items, and averaged.
 
-    Where the published code departs from the paper, the paper is followed: users' preferences and the embeddings are trained
-    (they are not registered as parameters there). Its two free choices are the element-wise combination and the mean over neighbours,
-    the variants that the authors' code runs by default. Each modality is projected to D numbers; that code keeps 256 for images
+    Where the published code departs from the paper, the paper is followed: users' preferences and
+    the embeddings are trained (they are not registered as parameters there). Its two free choices
+    are the element-wise combination and the mean over neighbours, the variants that the authors'
+    code runs by default. Each modality is projected to D numbers; that code keeps 256 for images
     and the features' own length for text, at several times the cost.
 
-    The MMRec toolbox tries ``reg`` {0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1}. Its settings say two layers, and its code runs three whatever
-    they say.
+    The MMRec toolbox tries ``reg`` {0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1}. Its settings say two layers,
+    and its code runs three whatever they say.
     """
 
     def __init__(
@@ -142,8 +144,8 @@ class ModalityNetwork(nn.Module):
     def forward(self, graph: SparseGraph, nodes: Tensor, rows: Tensor | None) -> Tensor:
         """Vectors of the nodes asked for, or of all: ``[R, D]``; the last layer is computed for those alone.
 
-        A layer takes the mean of the neighbours' messages (aggregation, Eq. 1), maps the node itself and adds its embedding
-        (Eq. 5), and combines the two element-wise.
+        A layer takes the mean of the neighbours' messages (aggregation, Eq. 1), maps the node
+        itself and adds its embedding (Eq. 5), and combines the two element-wise.
         """
         vectors = functional.normalize(torch.cat([self.preferences, self.projection(self.features)]))
         depth = len(self.messages)

@@ -37,8 +37,8 @@ class ProjectedFeatures(nn.Module):
 def linear(num_in: int, num_out: int, *, generator: torch.Generator, device: str, bias: bool = True) -> nn.Linear:
     """A linear layer drawn from the generator and from nothing else: weights Xavier-normal, bias uniform as PyTorch draws it.
 
-    A bias of zero would map the zero row of an item without features to zero. There the gradient of a vector's direction is
-    without bound, and one batch of such items sends every parameter astray.
+    A bias of zero would map the zero row of an item without features to zero. There the gradient of
+    a vector's direction is without bound, and one batch of such items sends every parameter astray.
     """
     layer = nn.Linear(num_in, num_out, bias=bias, device="meta").to_empty(device=generator.device)
     nn.init.xavier_normal_(layer.weight, generator=generator)

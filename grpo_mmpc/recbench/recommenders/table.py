@@ -31,7 +31,8 @@ class RecommenderSpec:
     is_trained: bool
     """False for floors, which have nothing to learn."""
     without_features: str | None = None
-    """The recommender that it is where it is told nothing of the items, the same to the bit: it is trained once, under that name."""
+    """The recommender that it is where it is told nothing of the items, the same to the bit: it is
+    trained once, under that name."""
 
     def combinations(self) -> list[dict[str, Any]]:
         """Every point of the grid, with the defaults that it leaves alone."""
@@ -65,9 +66,10 @@ def _built_by(module: str, name: str) -> "Callable[..., Recommender]":
 
 _L2 = (2.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 
-# Values that the published run scripts try (the papers, for those they do not run); what a grid does not name is under defaults.
-# A value need not weigh what it weighs there: regularisers of vbpr are squared lengths over the batch size here, as in the paper,
-# and unsquared norms of the batch's matrices over it in the MMRec toolbox. That of bm3 is the toolbox's.
+# Values that the published run scripts try (the papers, for those they do not run); what a grid
+# does not name is under defaults. A value need not weigh what it weighs there: regularisers of vbpr
+# are squared lengths over the batch size here, as in the paper, and unsquared norms of the batch's
+# matrices over it in the MMRec toolbox. That of bm3 is the toolbox's.
 _SPECS = (
     RecommenderSpec(
         name="vbpr",

@@ -19,11 +19,12 @@ _BLOCK_TRIPLES = 512
 class VBPR(Recommender):
     """Scores ``x_ui = beta_i + gamma_u . gamma_i + theta_u . (E f_i) + beta' . f_i`` (Eq. 4, without what is equal for all items).
 
-    ``f_i`` are the item's text and image features side by side, as they come, which is how the MMRec toolbox joins them. An item
-    without features (a zero row) is left with its ID.
+    ``f_i`` are the item's text and image features side by side, as they come, which is how the
+    MMRec toolbox joins them. An item without features (a zero row) is left with its ID.
 
-    The values of ``reg`` in the published scripts are {2, 1, 0.1, 0.01, 1e-3, 1e-4, 1e-5}. They are tried here too, but they do
-    not weigh the same: the paper and we take squared lengths, the MMRec toolbox the unsquared norms of the batch's matrices over B.
+    The values of ``reg`` in the published scripts are {2, 1, 0.1, 0.01, 1e-3, 1e-4, 1e-5}. They are
+    tried here too, but they do not weigh the same: the paper and we take squared lengths, the MMRec
+    toolbox the unsquared norms of the batch's matrices over B.
     """
 
     features: Tensor | None
@@ -43,7 +44,8 @@ class VBPR(Recommender):
 
         Args:
             split: How many users and items there are.
-            features: A modality that is None has no part in the model; without any, it is BPR with an item bias.
+            features: A modality that is None has no part in the model; without any, it is BPR with
+                an item bias.
             generator: Of the initial parameters.
             device: Where the model lives.
             embedding_dim: K, and as many again for the features.
@@ -64,7 +66,8 @@ class VBPR(Recommender):
         def with_bias(matrix: Tensor, *, dim: int) -> nn.Parameter:
             return nn.Parameter(torch.cat([matrix, torch.zeros_like(matrix.narrow(dim, 0, 1))], dim=dim))
 
-        # What is looked up or multiplied together is kept together: theta_u beside gamma_u, beta_i beside gamma_i, beta' below E.
+        # What is looked up or multiplied together is kept together: theta_u beside gamma_u, beta_i
+        # beside gamma_i, beta' below E.
         self.users = nn.Parameter(drawn(split.num_users, embedding_dim if joined is None else 2 * embedding_dim))
         self.items = with_bias(drawn(split.num_items, embedding_dim), dim=1)  # [I, K + 1]
         self.projection: nn.Parameter | None = None  # [K + 1, F]
@@ -95,12 +98,14 @@ class VBPR(Recommender):
 class _BatchLoss(torch.autograd.Function):
     """The loss of a batch and its gradient, written out and computed together.
 
-    With ``x = x_ui - x_uj`` and B the batch size: ``loss = sum ln(1 + exp(-x)) / B + reg / B * (sum of squares)``. A block of
-    ``f_i - f_j`` is multiplied forwards and backwards while it is in the cache of a CPU; the whole batch's is never held.
+    With ``x = x_ui - x_uj`` and B the batch size: ``loss = sum ln(1 + exp(-x)) / B + reg / B * (sum
+    of squares)``. A block of ``f_i - f_j`` is multiplied forwards and backwards while it is in the
+    cache of a CPU; the whole batch's is never held.
 
-    The gradient of E is a weighted sum over triples of ``theta_u (f_i - f_j)^T``. In a batch of more triples than there are users,
-    what is of one user is added up before the product, which then has a row for each user of a block instead of each triple. Triples
-    are sorted for that, so that a block has few users. With more users than triples, it would cost more than it spares.
+    The gradient of E is a weighted sum over triples of ``theta_u (f_i - f_j)^T``. In a batch of
+    more triples than there are users, what is of one user is added up before the product, which
+    then has a row for each user of a block instead of each triple. Triples are sorted for that, so
+    that a block has few users. With more users than triples, it would cost more than it spares.
     """
 
     @staticmethod
@@ -135,7 +140,8 @@ class _BatchLoss(torch.autograd.Function):
             signs = features.new_tensor([1.0, -1.0]).expand(pairs.shape).contiguous()
             step = _BLOCK_TRIPLES if features.device.type == "cpu" else size
             for rows in (slice(start, start + step) for start in range(0, size, step)):
-                # f_i - f_j, [b, F]: as a weighted sum of two rows, which reads them once and writes nothing else.
+                # f_i - f_j, [b, F]: as a weighted sum of two rows, which reads them once and writes
+                # nothing else.
                 apart = functional.embedding_bag(pairs[rows], features, per_sample_weights=signs[rows], mode="sum")
                 # The bias on its own: 65 columns take a product a quarter longer than 64.
                 projected = apart @ projection[:dim].T  # [b, K]
@@ -178,7 +184,8 @@ def _add_pulls(of_projection: Tensor, theta: Tensor, apart: Tensor, pull: Tensor
         theta: ``[b, K]``.
         apart: ``f_i - f_j``, ``[b, F]``.
         pull: ``[b, 1]``.
-        users: ``[b]``, sorted, if they have many triples each and these are to be added up before the product.
+        users: ``[b]``, sorted, if they have many triples each and these are to be added up before
+            the product.
     """
     dim, weights = theta.shape[1], pull.squeeze(1)
     if users is None:

@@ -19,7 +19,8 @@ _LEADER = 18
 _CHARACTER = 7.8
 """Width of one in a name."""
 _SHORT = 24
-"""Characters for which there is room on a screen in any case: pictures with short names have the same scale."""
+"""Characters for which there is room on a screen in any case: pictures with short names have the
+same scale."""
 _LABEL = 17
 """Least vertical distance of two labels."""
 _TICK = 46
@@ -158,7 +159,8 @@ def _axes(frame: _Frame) -> Markup:
     end = -float(_TICK)
     for tick in frame.rates.ticks:
         x = frame.x(tick)
-        # The points are drawn all the same: what is left out is a label that would lie over its neighbour.
+        # The points are drawn all the same: what is left out is a label that would lie over its
+        # neighbour.
         if x - end >= _TICK:
             parts.append(_tick(x, _HEIGHT - _BOTTOM + 18, rate_label(tick), anchor="middle"))
             end = x

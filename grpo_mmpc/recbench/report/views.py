@@ -89,7 +89,8 @@ class RecommendationView:
     facts: list[tuple[str, str]]
     cautions: list[str]
     reference: str
-    """Of all groups, as sentences name it: ``“zeros”``, or ``the reference`` where they have different ones."""
+    """Of all groups, as sentences name it: ``“zeros”``, or ``the reference`` where they have
+    different ones."""
     over: str
     """What intervals are over: ``users and seeds``."""
     nothing: str

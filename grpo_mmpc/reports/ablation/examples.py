@@ -49,7 +49,8 @@ class Examples:
 def examples(comparison: AblationComparison, results: Results, *, preferred: Sequence[str] | None) -> Examples | None:
     """Where mixes differ most in one metric, and where the best of them gains and loses most against the reference.
 
-    The metric is one that no mix was trained on, of ``preferred`` if possible; the seed is the first that all mixes have.
+    The metric is one that no mix was trained on, of ``preferred`` if possible; the seed is the
+    first that all mixes have.
     """
     row = _lead_row(comparison, preferred)
     seeds = [seed for seed in comparison.seeds if all(seed in cell.by_seed for cell in row.cells)] if row else []

@@ -1,8 +1,8 @@
 """Pictures as inline SVG, drawn so that they follow the page's width and colour scheme.
 
-Tracks (dots and intervals on a line) place everything by percentages and have no view box: they stretch with their
-column while text and dots keep their size. Curves have a fixed view box and are laid out as small multiples instead.
-Colours come from the page's style sheet through class names.
+Tracks (dots and intervals on a line) place everything by percentages and have no view box: they
+stretch with their column while text and dots keep their size. Curves have a fixed view box and are
+laid out as small multiples instead. Colours come from the page's style sheet through class names.
 """
 
 import math
@@ -19,7 +19,8 @@ from grpo_mmpc.statistics.verdicts import Interval
 _WIDTH, _HEIGHT = 340, 178
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 50, 10, 24
 _MAX_POINTS = 300
-"""Longer curves are averaged in bins: more points than this cannot be seen, and would bloat the page."""
+"""Longer curves are averaged in bins: more points than this cannot be seen, and would bloat the
+page."""
 _MARGIN = 0.04
 """Share of its length by which a scale goes beyond the values."""
 
@@ -195,8 +196,8 @@ def curve(points: Sequence[Point], *, label: str, smooth: bool, floor: float | N
     Args:
         points: In order of the step.
         label: What a screen reader says.
-        smooth: Draws a running mean over a tenth of the curve, the points themselves as a thin line behind it;
-            otherwise dots joined by a line.
+        smooth: Draws a running mean over a tenth of the curve, the points themselves as a thin line
+            behind it; otherwise dots joined by a line.
         floor: A value that the axis must reach down to.
     """
     shown = _binned(points)
@@ -205,7 +206,8 @@ def curve(points: Sequence[Point], *, label: str, smooth: bool, floor: float | N
         return Markup("")
     trend = _running_mean(known) if smooth else known
     values = [value for _, value in known]
-    # An axis of at least a twentieth of the values' size: a change in the third digit must not look like a leap.
+    # An axis of at least a twentieth of the values' size: a change in the third digit must not look
+    # like a leap.
     middle, reach = (max(values) + min(values)) / 2, max(map(abs, values)) / 40
     vertical = scale_for(values, include=(middle - reach, middle + reach) if floor is None else (floor,))
     last_step = max(shown[-1][0], 1.0)
@@ -285,7 +287,8 @@ def _runs(points: Sequence[Point]) -> list[list[tuple[float, float]]]:
 def _running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Mean over a tenth of the points around each.
 
-    At the ends over those that exist, so that one outlier at the very end does not become the last value.
+    At the ends over those that exist, so that one outlier at the very end does not become the last
+    value.
     """
     reach = max(1, round(len(points) / 20))
     means = []

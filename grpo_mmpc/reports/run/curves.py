@@ -116,7 +116,8 @@ def _task_metrics(run: RunFiles, checkpoint: str, task: str) -> Mapping[str, Any
 def _checkpoint_steps(run: RunFiles) -> dict[str, float]:
     """Step of every evaluated checkpoint, in order; the final adapter stands at the last step.
 
-    Checkpoints whose step is unknown are left out, and so is a numbered one at the same step as the final adapter.
+    Checkpoints whose step is unknown are left out, and so is a numbered one at the same step as the
+    final adapter.
     """
     numbered = {name: float(name.removeprefix("checkpoint-")) for name in run.summaries if _is_numbered(name)}
     last_logged = float(run.steps[-1]["step"]) if run.steps else 0.0

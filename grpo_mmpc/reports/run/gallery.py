@@ -72,7 +72,8 @@ class Group:
 def choose(items: Sequence[Item], *, count: int) -> list[Group]:
     """Three groups of up to ``count`` items each, the same ones for the same items.
 
-    No item appears twice. A group is named by what really happened: where no item got worse, the last group says so.
+    No item appears twice. A group is named by what really happened: where no item got worse, the
+    last group says so.
     """
     if not items:
         return []

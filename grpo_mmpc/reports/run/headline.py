@@ -21,7 +21,8 @@ from grpo_mmpc.reports.run.run_files import section
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
 
 _FORMAT_METRICS = ("parse_rate", "render_rate")
-"""They say that an answer could be read, not that it was good: never the headline while there is another metric."""
+"""They say that an answer could be read, not that it was good: never the headline while there is
+another metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,8 @@ class TaskView:
 def build_report(run: Path, *, out: Path | None = None) -> Path:
     """Write a run's report.
 
-    Only files of the run folder are read, and every one of them may be missing: the page then says so.
+    Only files of the run folder are read, and every one of them may be missing: the page then says
+    so.
 
     Args:
         run: Run folder.

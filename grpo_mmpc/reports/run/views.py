@@ -69,7 +69,8 @@ class TableView:
 def key_numbers(task: TaskComparison) -> TableView:
     """Every metric of the task but the attribute kinds, on one scale of change.
 
-    Metrics in other units (decibels, FID) have numbers but no picture: on their scale all others would be a point.
+    Metrics in other units (decibels, FID) have numbers but no picture: on their scale all others
+    would be a point.
     """
     cells = {name: cell for name, cell in task.metrics.items() if attribute_kind(name) is None}
     scored = {name: cell for name, cell in cells.items() if cell.n_scored}
@@ -102,8 +103,9 @@ def attribute_panel(task: TaskComparison) -> PanelView | None:
 def category_panels(task: TaskComparison, *, lead: str | None) -> tuple[list[PanelView], list[PanelView]]:
     """Panels by category: those shown at once, and the others.
 
-    The lead metric comes first, then one that was not trained on, then the order of the table. Categories are sorted
-    by the change of the lead metric in every panel, so that a category keeps its line.
+    The lead metric comes first, then one that was not trained on, then the order of the table.
+    Categories are sorted by the change of the lead metric in every panel, so that a category keeps
+    its line.
     """
     if len(task.categories) < 2:
         return [], []

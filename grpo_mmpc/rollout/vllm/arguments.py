@@ -8,7 +8,8 @@ from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.utils.model_paths import resolve_model
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM 0.31 takes for ``max_lora_rank``; a smaller adapter fits into the next larger one."""
+"""Values that vLLM 0.31 takes for ``max_lora_rank``; a smaller adapter fits into the next larger
+one."""
 
 UNSERVED = ("lm_head", "embed_tokens", "visual", "vision_tower", "multi_modal_projector")
 """Modules whose adapters vLLM ignores or refuses."""
@@ -132,8 +133,8 @@ def refuse_unserved_targets(adapted_modules: list[str]) -> None:
 def suppressed_token_ids(processor: Any, model_config: Any) -> list[int]:
     """Special tokens that a completion must not contain: image, video and padding placeholders.
 
-    A sampled image token would ask the policy for image features that do not exist. A padding token that also ends
-    completions stays.
+    A sampled image token would ask the policy for image features that do not exist. A padding token
+    that also ends completions stays.
     """
     tokenizer = processor.tokenizer
     ends = {tokenizer.eos_token_id, *_as_list(getattr(model_config.get_text_config(), "eos_token_id", None))}

@@ -33,7 +33,8 @@ class Upload:
     """An adapter as servers get it."""
 
     name: str
-    """The adapter's name and a hash of its content: what another run left under the same name is never taken for it."""
+    """The adapter's name and a hash of its content: what another run left under the same name is
+    never taken for it."""
     body: bytes
 
     @classmethod
@@ -101,7 +102,8 @@ class Server:
                 accept=(400,),
             )
         except UnavailableError as error:
-            # vLLM answers 500 to an adapter that it cannot use: for ever, unless the engine has died.
+            # vLLM answers 500 to an adapter that it cannot use: for ever, unless the engine has
+            # died.
             self._call("GET", "/health", timeout=PROBE_S)
             raise RolloutError(f"rollout server {self.url} cannot load the adapter: {error}") from error
         if response.status_code == 400 and "already been loaded" not in response.text:

@@ -1,9 +1,11 @@
 """A faster LoRA on vLLM's CPU platform, through vLLM's own extension point for platforms.
 
-vLLM's PyTorch LoRA takes any mix of adapters and gathers an adapter's weights once for every token: of a rollout batch on a CPU,
-which has one adapter, three quarters of the time. With one adapter for all tokens it is two matrix products.
+vLLM's PyTorch LoRA takes any mix of adapters and gathers an adapter's weights once for every token:
+of a rollout batch on a CPU, which has one adapter, three quarters of the time. With one adapter for
+all tokens it is two matrix products.
 
-The entry point (group ``vllm.platform_plugins``) does nothing unless ``SWITCH`` is set, which our engines do for themselves.
+The entry point (group ``vllm.platform_plugins``) does nothing unless ``SWITCH`` is set, which our
+engines do for themselves.
 """
 
 import os

@@ -18,7 +18,8 @@ class ExpectedEngine:
     model: str
     """Name of the base model, for messages."""
     model_identity: str | None
-    """See ``vllm_plugin.model_identity``; None if the trainer cannot tell, then any base model passes."""
+    """See ``vllm_plugin.model_identity``; None if the trainer cannot tell, then any base model
+    passes."""
     lora_rank: int
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """``model.processor_kwargs``: min_pixels, max_pixels."""

@@ -21,8 +21,9 @@ ROWS_AT_ONCE = 256
 class VLLMRollouts:
     """What ``GRPOTrainer`` composes as ``vllm_generation``: ``sync_weights`` and ``generate``.
 
-    TRL's own class pushes the merged full weights. This one sends the adapter and nothing else, asks for a group as one
-    request, and compares the prompt that the engine used with the trainer's in every call.
+    TRL's own class pushes the merged full weights. This one sends the adapter and nothing else,
+    asks for a group as one request, and compares the prompt that the engine used with the trainer's
+    in every call.
     """
 
     def __init__(
@@ -35,7 +36,8 @@ class VLLMRollouts:
             model: The trainer's ``PeftModel``.
             sampling: Of rollouts; its ``seed`` is the run's.
             rank: Of this process; ranks draw different seeds.
-            step: The trainer's current step, from which seeds are derived: a resumed run repeats them.
+            step: The trainer's current step, from which seeds are derived: a resumed run repeats
+                them.
         """
         self.engine = engine
         self.adapter: str | None = None
@@ -70,11 +72,13 @@ class VLLMRollouts:
         Args:
             prompts: Token ids, one list per completion: the prompts of a group stand side by side.
             images: Images of each prompt, or None.
-            num_generations: TRL's group size; a group may be split over ranks, so runs of equal prompts count instead.
+            num_generations: TRL's group size; a group may be split over ranks, so runs of equal
+                prompts count instead.
             profiler: Wraps the engine's call.
 
         Returns:
-            ``(prompt_ids, completion_ids, logprobs, None)``; ``logprobs`` is ``[completion][token][1]``.
+            ``(prompt_ids, completion_ids, logprobs, None)``; ``logprobs`` is
+            ``[completion][token][1]``.
 
         Raises:
             RolloutError: The engine used another prompt than the trainer.

@@ -23,8 +23,9 @@ SUPPORTED = "0.31"
 class LocalVLLM:
     """Implements ``GroupEngine`` with ``vllm.LLM``.
 
-    With tensor parallelism the ranks of one group hold one engine together: they exchange their prompts, generate all
-    of them and keep their own. Every rank therefore calls ``generate`` equally often.
+    With tensor parallelism the ranks of one group hold one engine together: they exchange their
+    prompts, generate all of them and keep their own. Every rank therefore calls ``generate``
+    equally often.
     """
 
     def __init__(
@@ -55,7 +56,8 @@ class LocalVLLM:
         self._tensor_parallel = int(arguments.get("tensor_parallel_size", 1))
         self._group = _tensor_parallel_group(self._tensor_parallel)
         self._llm = _start(arguments, sleep=sleep)
-        # After a start that may fail: nothing would remove them. In memory, and elsewhere for adapters that find no room there.
+        # After a start that may fail: nothing would remove them. In memory, and elsewhere for
+        # adapters that find no room there.
         self._folder, *self._others = (
             Path(tempfile.mkdtemp(prefix="grpo_mmpc-", dir=place)) for place in adapter_places()
         )
@@ -72,7 +74,8 @@ class LocalVLLM:
         """``bidirectional`` or ``causal``: what image tokens of this engine see."""
         from vllm.platforms import current_platform
 
-        # vLLM picks a GPU back end that can do it where the model asks for it; the CPU's only one cannot.
+        # vLLM picks a GPU back end that can do it where the model asks for it; the CPU's only one
+        # cannot.
         asks = self._llm.llm_engine.model_config.is_mm_prefix_lm
         return "bidirectional" if asks and not current_platform.is_cpu() else "causal"
 
@@ -151,8 +154,9 @@ class LocalVLLM:
                 f"engine's context of {self.max_model_len}; raise rollout.engine.max_model_len, or lower "
                 "model.processor_kwargs.max_pixels or the completion length"
             )
-        # vLLM expands each image placeholder itself: it must get the rendered text with one placeholder per image, not
-        # the trainer's ids, in which it would expand an image's tokens a second time.
+        # vLLM expands each image placeholder itself: it must get the rendered text with one
+        # placeholder per image, not the trainer's ids, in which it would expand an image's tokens a
+        # second time.
         text = self._processor.apply_chat_template(prompt.conversation, add_generation_prompt=True, tokenize=False)
         request: dict[str, Any] = {
             "prompt_token_ids": self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -194,7 +198,8 @@ class LocalVLLM:
             self._asleep = False
 
     def _fall_asleep(self) -> None:
-        # Level 1 keeps the base weights in host memory; level 2 would drop them, and only adapters are ever sent.
+        # Level 1 keeps the base weights in host memory; level 2 would drop them, and only adapters
+        # are ever sent.
         if self._sleeps and not self._asleep:
             self._llm.sleep(level=1)
             self._asleep = True
@@ -242,9 +247,11 @@ def _start(arguments: dict[str, Any], *, sleep: bool) -> Any:
         switch_on()
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # the trainer's threads stay where they are
-        # vLLM compiles its sampler's helpers with a C++ compiler, for each new batch size anew: a minute for nothing.
+        # vLLM compiles its sampler's helpers with a C++ compiler, for each new batch size anew: a
+        # minute for nothing.
         torch._dynamo.config.disable = True
-        # vLLM rewinds the generator of a seeded request after a partial prefill, which CPU generators cannot do.
+        # vLLM rewinds the generator of a seeded request after a partial prefill, which CPU
+        # generators cannot do.
         options.setdefault("enable_chunked_prefill", False)
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         options["distributed_executor_backend"] = "external_launcher"

@@ -1,10 +1,11 @@
 """Routes of a vLLM server through which adapters arrive over HTTP, and which say what the server is.
 
-vLLM loads adapters from folders of its own machine. ``AdapterUpload`` writes uploaded ones into memory-backed storage
-there, so that trainer and server share no file system. vLLM loads the plugin only where ``VLLM_PLUGINS`` names it:
+vLLM loads adapters from folders of its own machine. ``AdapterUpload`` writes uploaded ones into
+memory-backed storage there, so that trainer and server share no file system. vLLM loads the plugin
+only where ``VLLM_PLUGINS`` names it:
 
-    PUT    /grpo_mmpc/adapters/{name}   body: see ``pack``; answers {"path": folder for /v1/load_lora_adapter}
-    DELETE /grpo_mmpc/adapters/{name}
+    PUT    /grpo_mmpc/adapters/{name}   body: see ``pack``; answers {"path": folder for
+    /v1/load_lora_adapter} DELETE /grpo_mmpc/adapters/{name}
     GET    /grpo_mmpc/engine            see ``engine_facts``
 """
 
@@ -35,7 +36,8 @@ ENGINE_ROUTE = "/grpo_mmpc/engine"
 
 MAX_UPLOAD_BYTES = 4 * 1024**3
 MAX_ADAPTERS = 32
-"""A run holds two or three; the oldest beyond this were left by runs that died, and are forgotten."""
+"""A run holds two or three; the oldest beyond this were left by runs that died, and are
+forgotten."""
 
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _FOLDER_PREFIX = "grpo_mmpc-adapters-"
@@ -68,14 +70,16 @@ def unpack(body: bytes) -> tuple[bytes, bytes]:
 def model_identity(model: str, *, revision: str | None = None) -> str | None:
     """Tells base models apart wherever they lie: a hash of the config and of the headers and samples of the weights.
 
-    Reading whole checkpoints would take minutes; sixteen samples of each file differ between any two trainings.
+    Reading whole checkpoints would take minutes; sixteen samples of each file differ between any
+    two trainings.
 
     Args:
         model: Local folder, or a name in the local hub cache.
         revision: Of a hub name.
 
     Returns:
-        64 hexadecimal digits, or None if this machine has no such files (config.json and safetensors).
+        64 hexadecimal digits, or None if this machine has no such files (config.json and
+        safetensors).
     """
     folder = _folder_of(model, revision)
     if folder is None or not (folder / "config.json").is_file():
@@ -111,7 +115,8 @@ def engine_facts(vllm_config: Any, args: Any) -> dict[str, Any]:
     from vllm.platforms import current_platform
 
     model, lora = vllm_config.model_config, vllm_config.lora_config
-    # GPU back ends can let image tokens see each other where the model asks for it; the CPU's only one cannot.
+    # GPU back ends can let image tokens see each other where the model asks for it; the CPU's only
+    # one cannot.
     is_bidirectional = model.is_mm_prefix_lm and not current_platform.is_cpu()
     return {
         "vllm_version": vllm.__version__,
@@ -184,7 +189,8 @@ class AdapterStore:
             for left in place.glob(f"{_FOLDER_PREFIX}*"):
                 _remove_unless_held(left)
             folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=place))  # mode 0700
-            # Held as long as the process lives, also across process namespaces that share /dev/shm, unlike a process id.
+            # Held as long as the process lives, also across process namespaces that share /dev/shm,
+            # unlike a process id.
             lock = _lock_of(folder)
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.folders.append(folder)

@@ -16,7 +16,8 @@ class Prompt:
     conversation: list[dict[str, Any]]
     """Chat messages; an image part is ``{"type": "image", "image": PIL.Image}``."""
     count: int
-    """Completions wanted (``num_generations``): one request, so that prompt and image are processed once."""
+    """Completions wanted (``num_generations``): one request, so that prompt and image are processed
+    once."""
     seed: int
     """Seed of its first completion; the engine derives the others' from it."""
 
@@ -27,7 +28,8 @@ class Completion:
 
     token_ids: list[int]
     logprobs: list[float]
-    """Log-probability of each sampled token after temperature and logit processing; same length as ``token_ids``."""
+    """Log-probability of each sampled token after temperature and logit processing; same length as
+    ``token_ids``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

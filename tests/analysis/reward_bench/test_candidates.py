@@ -51,7 +51,8 @@ def test_every_kind_is_wrong_in_its_own_way():
     assert found["truncated"] == "Red Cotton"
     assert sorted(found["word_shuffled"].split()) == ["Bag", "Cotton", "Red", "Tote"]
     assert found["word_shuffled"] != found["gold"]
-    # Words of the category's titles that gold lacks; each stands in one title, so they come in alphabetical order.
+    # Words of the category's titles that gold lacks; each stands in one title, so they come in
+    # alphabetical order.
     assert found["keyword_stuffed"] == "Red Cotton Tote Bag blue green leather purse with zip"
     assert found["copied_prompt"] == TASKS["image_to_text"].instruction
     assert found["empty"] == ""
@@ -169,7 +170,8 @@ def told_of(gold: list[float], truncated: list[float]) -> str:
 
 
 def test_a_mark_means_that_the_true_answer_loses_within_prompts_as_grpo_compares():
-    # Every prompt's true answer wins by a hair. Over all pairs only 21 of 36 are won (AUC 0.58): prompts differ more.
+    # Every prompt's true answer wins by a hair. Over all pairs only 21 of 36 are won (AUC 0.58):
+    # prompts differ more.
     gold = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     halves = [value - 0.5 for value in gold]
     assert auc(gold, halves) == pytest.approx(21 / 36)

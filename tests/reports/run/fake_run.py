@@ -2,7 +2,8 @@
 
     python tests/reports/run/fake_run.py OUT [plain|odd|wide|single_task|no_images|interrupted|empty]
 
-The texts are made from attributes, the scores from the texts, so that the pages built from them can be read.
+The texts are made from attributes, the scores from the texts, so that the pages built from them can
+be read.
 """
 
 import json
@@ -221,7 +222,8 @@ def _draw(attributes: dict[str, str], path: Path, *, color: str | None = None) -
 def _samples(products: list[Row], task: str, *, skill: float, suite: Path, checkpoint: str, images: bool) -> list[Row]:
     rows = []
     for number, product in enumerate(products):
-        # One stream per item, the same for every checkpoint: items differ, checkpoints move together.
+        # One stream per item, the same for every checkpoint: items differ, checkpoints move
+        # together.
         generator = random.Random(f"{task}/{number}")
         malformed = generator.random() < 0.06 * (1 - skill)
         named = _named_attributes(product["attributes"], task, skill=skill, generator=generator)

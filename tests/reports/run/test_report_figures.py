@@ -98,7 +98,8 @@ def test_the_last_value_is_a_mean_not_an_outlier() -> None:
 
 
 def test_a_change_in_the_third_digit_does_not_look_like_a_leap() -> None:
-    # The axis covers at least a twentieth of the value, so .900 to .901 takes up at most 1/45 of its height of 144.
+    # The axis covers at least a twentieth of the value, so .900 to .901 takes up at most 1/45 of
+    # its height of 144.
     svg = curve([(0, 0.900), (10, 0.901)], label="x", smooth=False)
     heights = [float(y) for y in re.findall(r'<circle class="dot" cx="[\d.]+" cy="([\d.]+)"', svg)]
     assert abs(heights[0] - heights[1]) < 4

@@ -119,7 +119,8 @@ def test_the_heaviest_reward_leads() -> None:
         }
     )
     assert lead_metric(compared, config=mix(bleu=0.3, bertscore=0.5, json_format=0.9)) == "bertscore_f1"
-    # Parsing is not quality, however much it weighs; without a config the first trained metric leads.
+    # Parsing is not quality, however much it weighs; without a config the first trained metric
+    # leads.
     assert lead_metric(compared, config={}) == "bleu"
 
 

@@ -96,7 +96,8 @@ def test_no_script_may_run_even_if_something_slipped_through(page: Page) -> None
 
 
 def test_text_of_models_catalogues_and_config_is_escaped(odd_page: Page) -> None:
-    # The run holds <script> in titles and config, "><img onerror> in completions, <b> in a category name.
+    # The run holds <script> in titles and config, "><img onerror> in completions, <b> in a category
+    # name.
     assert set(odd_page.tags) <= OWN_TAGS
     assert not [name for _, name, _ in odd_page.attributes if name.startswith("on")]
     for visible in (
@@ -144,7 +145,8 @@ def test_key_numbers_carry_corrected_p_values_and_effect_sizes(page: Page) -> No
     table = page.html[page.html.index('<table class="numbers">') : page.html.index("</table>")]
     head, rows = table.split("</thead>")
     assert re.search(r">p</th>.*>Effect</th>.*>Verdict</th>", head)
-    # BLEU of the fake run: of 72 items nearly all are better, so that no flip is as far, in a family of 18.
+    # BLEU of the fake run: of 72 items nearly all are better, so that no flip is as far, in a
+    # family of 18.
     bleu = rows[rows.index("<bdi>BLEU</bdi>") : rows.index("<bdi>Corpus BLEU</bdi>")]
     p, effect = re.findall(r'<td class="num extra">([^<]+)</td>', bleu)
     assert (p, effect[:3]) == ("0.001", "+1.")
