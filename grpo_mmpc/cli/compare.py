@@ -1,7 +1,6 @@
 """``grpo-mmpc compare``: paired differences of evaluations, and what they do and do not support."""
 
 import argparse
-import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.records import Cell, Comparison, TaskComparison
 
-_WIDTH = 110
 _NAME_WIDTH = 28
 
 
@@ -111,6 +109,7 @@ def _rewards(before: Path, after: Path) -> dict[str, set[str]]:
 
 def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool) -> list[str]:
     """Everything about one task, at most 110 columns wide."""
+    from grpo_mmpc.reports.common.findings import terminal_lines
     from grpo_mmpc.reports.common.labels import words
     from grpo_mmpc.reports.run.findings import findings
 
@@ -125,10 +124,7 @@ def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool
         for category, cells in task.categories.items():
             items = max((cell.n for cell in cells.values()), default=0)
             lines += ["", f"{task.task}, {words(category)}: {items} items", *_table(cells, comparison)]
-    lines.append("")
-    for sentence in findings(task):
-        lines += textwrap.wrap(sentence, _WIDTH, subsequent_indent="  ", break_long_words=False)
-    return lines
+    return [*lines, "", *terminal_lines(findings(task))]
 
 
 def _table(cells: Mapping[str, "Cell"], comparison: "Comparison", *, counted: str = "items") -> list[str]:

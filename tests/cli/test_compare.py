@@ -47,10 +47,10 @@ def test_there_is_a_table_per_task_and_words_below_within_110_columns(
     # One value of the whole corpus: no effect size, but an interval and a p-value.
     assert re.search(r"0\.\d+ +- +40  better$", rows["corpus_bleu"])
     assert not rows["chrf"].startswith("chrf *")
-    assert "Supported: after is better in bleu*, corpus_bleu*, chrf," in said
+    assert "▲ After is better in bleu*, corpus_bleu*, chrf," in said
     # Of bleu, corpus_bleu, bertscore_f1 and parse_rate, which fails for two items only before
     # training.
-    assert "Rewards (*) are inflated by training on them: 3 better, 0 worse, 1 no evidence." in said
+    assert "! Rewards (*) are inflated by training on them: 3 better, 0 worse, 1 no evidence." in said
 
 
 def test_what_got_worse_is_said_in_table_and_words(evaluations: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,8 +59,7 @@ def test_what_got_worse_is_said_in_table_and_words(evaluations: Path, capsys: py
     said = capsys.readouterr().out
     assert re.search(r"^bleu \* .* worse$", said, re.M)
     # The fake policy forgets the material while it trains.
-    supported = next(text for text in said.split("\n") if text.startswith("Supported: "))
-    assert supported.startswith("Supported: after is better in attribute_recall_material and worse in bleu*,")
+    assert "▲ After is better in attribute_recall_material.\n▼ After is worse in bleu*," in said
 
 
 def test_an_evaluation_compared_with_itself_supports_nothing(
@@ -68,8 +67,8 @@ def test_an_evaluation_compared_with_itself_supports_nothing(
 ) -> None:
     compare(evaluations / "base", evaluations / "base")
     said = capsys.readouterr().out
-    assert said.count("Supported: nothing. No metric differs by more than chance explains.") == 2
-    assert "no evidence of one, which is not evidence of none." in " ".join(said.split())
+    assert "After is" not in said
+    assert " ".join(said.split()).count("· No evidence of a difference in") == 2
     # The base model was trained on nothing.
     assert "*" not in said
 

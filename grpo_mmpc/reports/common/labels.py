@@ -64,9 +64,11 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def number(value: float | None, *, digits: int = 3) -> str:
-    """``0.310``; a dash where there is no value."""
-    return NO_VALUE if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+def number(value: float | None, *, digits: int = 3, grouped: bool = False) -> str:
+    """``0.310``; a dash where there is no value; ``grouped`` writes ``1,200``."""
+    if value is None:
+        return NO_VALUE
+    return (f"{value:,.{digits}f}" if grouped else f"{value:.{digits}f}").replace("-", MINUS)
 
 
 def signed(value: float | None, *, digits: int = 3) -> str:

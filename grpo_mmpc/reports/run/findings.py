@@ -1,116 +1,127 @@
-"""What a comparison supports and what it does not, in sentences."""
+"""The sentences that the comparison of two evaluations supports, for a run's page and for ``grpo-mmpc compare``."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
+from grpo_mmpc.reports.common.difference import tally, tone
+from grpo_mmpc.reports.common.findings import Finding, caution
 from grpo_mmpc.reports.common.labels import listed, plural, words
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
 
 _NAMES_SHOWN = 6
-"""Of findings in single categories, which can be hundreds."""
+"""Single categories that are named; there can be hundreds."""
+_WHY_NO_VERDICT = {
+    NO_INTERVAL: "one value for all items, so no interval",
+    TOO_FEW: "too few items",
+    UNSCORED: "not scored",
+}
 
 
-def findings(task: TaskComparison) -> list[str]:
-    """What can be said about one task: what is supported, what is not, what cannot be told, and how far to trust it.
+def findings(task: TaskComparison, *, label: Callable[[str], str] = str) -> list[Finding]:
+    """Say of one task what is better, what is worse, what shows no evidence, and how far to trust it.
 
-    Every metric is named once among the first three; ``*`` marks those that were rewards.
+    Every metric is named once among the claims; ``*`` marks those that were rewards.
+
+    Args:
+        task: One task, before against after.
+        label: How a metric is written.
     """
-    told = [_supported(task.metrics)]
-    told += _not_supported(task)
-    told += _no_verdict(task.metrics)
-    told += _rewards(task.metrics)
-    if len(task.categories) > 1:
-        told += [_over_categories(task), _in_categories(task)]
-    return told
+    return [
+        *_claims(task.metrics, label),
+        *no_evidence(task, label=label),
+        *no_verdict(task.metrics, label=label),
+        *rewards_caution(task.metrics),
+        *categories_findings(task, label=label),
+    ]
 
 
-def _supported(metrics: Mapping[str, Cell]) -> str:
-    better, worse = _with_verdict(metrics, BETTER), _with_verdict(metrics, WORSE)
-    claims = [f"{word} in {listed(names)}" for word, names in (("better", better), ("worse", worse)) if names]
-    if not claims:
-        tested = bool(_with_verdict(metrics, NO_EVIDENCE))
-        return "Supported: nothing." + (" No metric differs by more than chance explains." if tested else "")
-    return f"Supported: after is {' and '.join(claims)}."
+def _claims(metrics: Mapping[str, Cell], label: Callable[[str], str]) -> list[Finding]:
+    return [
+        Finding(text=f"After is {verdict} in {listed(names)}.", tone=tone(verdict))
+        for verdict in (BETTER, WORSE)
+        if (names := _with_verdict(metrics, verdict, label))
+    ]
 
 
-def _not_supported(task: TaskComparison) -> list[str]:
-    unclear = _with_verdict(task.metrics, NO_EVIDENCE)
+def no_evidence(task: TaskComparison, *, label: Callable[[str], str]) -> list[Finding]:
+    """Name metrics without evidence of a difference, and those among them whose own interval excludes 0."""
+    unclear = _with_verdict(task.metrics, NO_EVIDENCE, label)
     if not unclear:
         return []
-    told = [f"Not supported: a difference in {listed(unclear)}: no evidence of one, which is not evidence of none."]
+    text = f"No evidence of a difference in {listed(unclear)} (this does not show that there is none)."
     alone = [
-        name
+        _starred(name, cell, label)
         for name, cell in task.metrics.items()
         if cell.verdict == NO_EVIDENCE and cell.interval and not cell.interval[0] <= 0 <= cell.interval[1]
     ]
     if alone:
         family = plural(task.families.get("metrics", len(task.metrics)), "comparison")
         verb = "excludes 0 on its own, but that does" if len(alone) == 1 else "exclude 0 on their own, but that does"
-        told.append(f"The interval of {listed(alone)} {verb} not survive correction for {family}.")
-    return told
+        text += f" The interval of {listed(alone)} {verb} not survive correction for {family}."
+    return [Finding(text=text, kind="not supported")]
 
 
-def _no_verdict(metrics: Mapping[str, Cell]) -> list[str]:
-    reasons = {
-        NO_INTERVAL: "one value for all items, so no interval",
-        TOO_FEW: "too few items",
-        UNSCORED: "not scored",
-    }
-    told = [f"{listed(names)} ({why})" for kind, why in reasons.items() if (names := _with_verdict(metrics, kind))]
-    return [f"Cannot be told: {'; '.join(told)}."] if told else []
+def no_verdict(metrics: Mapping[str, Cell], *, label: Callable[[str], str]) -> list[Finding]:
+    """Name metrics that cannot be judged, with the reason."""
+    reasons = [
+        f"{listed(names)} ({why})"
+        for verdict, why in _WHY_NO_VERDICT.items()
+        if (names := _with_verdict(metrics, verdict, label))
+    ]
+    return [Finding(text=f"No verdict on {'; '.join(reasons)}.", kind="no verdict")] if reasons else []
 
 
-def _rewards(metrics: Mapping[str, Cell]) -> list[str]:
-    """Training on a metric inflates it: say what the others show."""
+def rewards_caution(metrics: Mapping[str, Cell]) -> list[Finding]:
+    """Say what metrics show that were not trained on: training on a metric inflates it."""
     scored = [cell for cell in metrics.values() if cell.n_scored]
     trained = [cell for cell in scored if cell.was_reward]
     others = [cell for cell in scored if not cell.was_reward]
     if not trained:
         return []
-    told = f"Rewards (*) are inflated by training on them: {_tally(trained)}."
+    text = f"Rewards (*) are inflated by training on them: {_tally(trained)}."
     if not others:
-        return [f"{told} Every metric was one, so there is none to judge by."]
+        return [caution(f"{text} Every metric was trained on, so there is none to judge by.")]
     were = "was" if len(others) == 1 else "were"
-    told = f"{told} Judge by the {plural(len(others), 'metric')} that {were} none: {_tally(others)}."
+    text += f" Judge by the {plural(len(others), 'metric')} that {were} not trained on: {_tally(others)}."
     if any(cell.verdict == BETTER for cell in trained) and not any(cell.verdict == BETTER for cell in others):
-        told += " Only what was rewarded got better."
-    return [told]
+        text += " Only what was rewarded got better."
+    return [caution(text)]
 
 
-def _over_categories(task: TaskComparison) -> str:
+def categories_findings(task: TaskComparison, *, label: Callable[[str], str]) -> list[Finding]:
+    """Compare verdicts over items with those over categories, and count those within single categories."""
+    if len(task.categories) < 2:
+        return []
     other = [
-        f"{_starred(name, cell)} ({task.macro[name].verdict})"
+        f"{_starred(name, cell, label)} ({task.macro[name].verdict})"
         for name, cell in task.metrics.items()
         if name in task.macro and task.macro[name].verdict != cell.verdict
     ]
-    what = f"As unweighted means over {plural(len(task.categories), 'category')}"
-    return f"{what}, the verdict differs for {listed(other)}." if other else f"{what}, all verdicts are the same."
+    said = f"the verdict differs for {listed(other)}" if other else "all verdicts are the same"
+    return [
+        Finding(text=f"As unweighted means over {plural(len(task.categories), 'category')}, {said}."),
+        _in_categories(task, label),
+    ]
 
 
-def _in_categories(task: TaskComparison) -> str:
+def _in_categories(task: TaskComparison, label: Callable[[str], str]) -> Finding:
     cells = [(category, name, cell) for category, row in task.categories.items() for name, cell in row.items()]
     family = plural(task.families.get("categories", len(cells)), "comparison")
-    told = f"Within single categories, corrected for {family}: {_tally(cell for _, _, cell in cells if cell.n_scored)}"
-    worse = [f"{_starred(name, cell)} in {words(category)}" for category, name, cell in cells if cell.verdict == WORSE]
+    text = f"Within single categories, corrected for {family}: {_tally(cell for _, _, cell in cells if cell.n_scored)}."
+    worse = [
+        f"{_starred(name, cell, label)} in {words(category)}" for category, name, cell in cells if cell.verdict == WORSE
+    ]
     more = f" and {len(worse) - _NAMES_SHOWN} more" if len(worse) > _NAMES_SHOWN else ""
-    return f"{told}. Worse: {', '.join(worse[:_NAMES_SHOWN])}{more}." if worse else f"{told}."
+    return Finding(text=f"{text} Worse: {', '.join(worse[:_NAMES_SHOWN])}{more}." if worse else text)
 
 
-def _with_verdict(metrics: Mapping[str, Cell], verdict: str) -> list[str]:
-    return [_starred(name, cell) for name, cell in metrics.items() if cell.verdict == verdict]
+def _with_verdict(metrics: Mapping[str, Cell], verdict: str, label: Callable[[str], str]) -> list[str]:
+    return [_starred(name, cell, label) for name, cell in metrics.items() if cell.verdict == verdict]
 
 
-def _starred(name: str, cell: Cell) -> str:
-    return f"{name}*" if cell.was_reward else name
+def _starred(name: str, cell: Cell, label: Callable[[str], str]) -> str:
+    return f"{label(name)}*" if cell.was_reward else label(name)
 
 
 def _tally(cells: Iterable[Cell]) -> str:
-    """``7 better, 1 worse, 2 no evidence``."""
-    counts = Counter(cell.verdict for cell in cells)
-    always = (BETTER, WORSE)
-    return ", ".join(
-        f"{counts[verdict]} {verdict}"
-        for verdict in (BETTER, WORSE, NO_EVIDENCE, NO_INTERVAL, TOO_FEW)
-        if counts[verdict] or verdict in always
-    )
+    return tally(cell.verdict for cell in cells)

@@ -1,8 +1,13 @@
-"""Sentences of ``compare``: every metric under what the data say of it, and nothing claimed beyond."""
+"""Sentences of a comparison: every metric under what the data say of it, and nothing claimed beyond."""
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
+from grpo_mmpc.reports.common.findings import Finding, texts
+from grpo_mmpc.reports.common.labels import metric_label
 from grpo_mmpc.reports.run.findings import findings
 
 GAP = {"better": (0.1, 0.3), "worse": (-0.3, -0.1), "no evidence": (-0.1, 0.2)}
@@ -27,12 +32,13 @@ def cell(verdict: str, *, was_reward: bool = False, interval: tuple[float, float
     )
 
 
-def told(
+def said(
     metrics: dict[str, Cell],
     *,
     macro: dict[str, Cell] | None = None,
     categories: dict[str, dict[str, Cell]] | None = None,
-) -> list[str]:
+    label: Callable[[str], str] = str,
+) -> list[Finding]:
     return findings(
         TaskComparison(
             task="image_to_text",
@@ -44,8 +50,13 @@ def told(
             metrics=metrics,
             macro=macro or {},
             categories=categories or {},
-        )
+        ),
+        label=label,
     )
+
+
+def told(metrics: dict[str, Cell], **groups: Any) -> list[str]:
+    return texts(said(metrics, **groups))
 
 
 def test_better_and_worse_are_supported_and_no_evidence_is_not() -> None:
@@ -53,25 +64,31 @@ def test_better_and_worse_are_supported_and_no_evidence_is_not() -> None:
         **{"bleu": cell("better"), "chrf": cell("better"), "rouge_l": cell("better")},
         **{"jaccard": cell("worse"), "token_f1": cell("no evidence")},
     }
-    assert told(metrics) == [
-        "Supported: after is better in bleu, chrf and rouge_l and worse in jaccard.",
-        "Not supported: a difference in token_f1: no evidence of one, which is not evidence of none.",
+    assert [(finding.kind, finding.tone, finding.text) for finding in said(metrics)] == [
+        ("supported", "better", "After is better in bleu, chrf and rouge_l."),
+        ("supported", "worse", "After is worse in jaccard."),
+        (
+            "not supported",
+            "unclear",
+            "No evidence of a difference in token_f1 (this does not show that there is none).",
+        ),
     ]
 
 
-def test_only_worse_is_said_as_plainly() -> None:
-    assert told({"bleu": cell("worse")}) == ["Supported: after is worse in bleu."]
+def test_without_a_verdict_nothing_is_claimed() -> None:
+    assert told({"bleu": cell("no evidence"), "chrf": cell("no evidence")}) == [
+        "No evidence of a difference in bleu and chrf (this does not show that there is none)."
+    ]
 
 
-def test_nothing_found_supports_nothing() -> None:
-    first, second = told({"bleu": cell("no evidence"), "chrf": cell("no evidence")})
-    assert first == "Supported: nothing. No metric differs by more than chance explains."
-    assert second.startswith("Not supported: a difference in bleu and chrf:")
+def test_metrics_are_named_as_the_reader_knows_them() -> None:
+    finding = said({"bertscore_f1": cell("worse", was_reward=True)}, label=metric_label)[0]
+    assert finding.text == "After is worse in BERTScore F1*."
 
 
 def test_an_interval_that_excludes_zero_without_a_verdict_is_explained() -> None:
     metrics = {"bleu": cell("no evidence", interval=(0.01, 0.2)), "chrf": cell("no evidence")}
-    assert told(metrics)[-1] == (
+    assert told(metrics)[-1].endswith(
         "The interval of bleu excludes 0 on its own, but that does not survive correction for 2 comparisons."
     )
 
@@ -82,23 +99,23 @@ def test_what_cannot_be_told_says_why() -> None:
         **{"lpips": cell("unscored"), "kid": cell("unscored")},
     }
     assert told(metrics)[-1] == (
-        "Cannot be told: fid (one value for all items, so no interval); ssim (too few items); lpips and kid (not scored)."
+        "No verdict on fid (one value for all items, so no interval); ssim (too few items); lpips and kid (not scored)."
     )
 
 
 def test_rewards_are_starred_and_the_others_are_to_be_judged_by() -> None:
     metrics = {"bleu": cell("better", was_reward=True), "chrf": cell("worse"), "ssim": cell("no evidence")}
     sentences = told(metrics)
-    assert sentences[0] == "Supported: after is better in bleu* and worse in chrf."
+    assert sentences[:2] == ["After is better in bleu*.", "After is worse in chrf."]
     assert sentences[-1] == (
-        "Rewards (*) are inflated by training on them: 1 better, 0 worse. Judge by the 2 metrics that were none: "
+        "Rewards (*) are inflated by training on them: 1 better, 0 worse. Judge by the 2 metrics that were not trained on: "
         "0 better, 1 worse, 1 no evidence. Only what was rewarded got better."
     )
 
 
 def test_a_gain_beyond_the_rewards_is_not_called_theirs_alone() -> None:
     sentence = told({"bleu": cell("better", was_reward=True), "chrf": cell("better")})[-1]
-    assert sentence.endswith("Judge by the 1 metric that was none: 1 better, 0 worse.")
+    assert sentence.endswith("Judge by the 1 metric that was not trained on: 1 better, 0 worse.")
 
 
 def test_with_rewards_only_there_is_nothing_to_judge_by() -> None:

@@ -1,0 +1,64 @@
+"""The sentences that a result supports: each is made once and rendered by pages and terminals alike."""
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from grpo_mmpc.reports.common.difference import Tone, glyph
+
+Kind = Literal["supported", "not supported", "no verdict", "caution"]
+_COLUMNS = 110
+_COLOURS = {"better": "32", "worse": "31"}
+_MARKS = {"supported": "=", "not supported": "·", "no verdict": "?", "caution": "!"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One sentence about a result."""
+
+    text: str
+    """A whole sentence, which can be read without the others."""
+    kind: Kind = "supported"
+    """What it says of the data: that they support a claim, that they do not, that they cannot tell, or how far to
+    trust the others."""
+    tone: Tone = "unclear"
+    """``better`` and ``worse`` for claims of that direction."""
+
+    @property
+    def mark(self) -> str:
+        """One character for kind and tone, the same on pages and terminals."""
+        return _MARKS[self.kind] if self.tone == "unclear" else glyph(self.tone)
+
+
+def caution(text: str) -> Finding:
+    """Return a sentence that says how far to trust the others."""
+    return Finding(text=text, kind="caution")
+
+
+def texts(findings: Iterable[Finding]) -> list[str]:
+    """Return the sentences alone, as they are written into JSON files."""
+    return [finding.text for finding in findings]
+
+
+def terminal_lines(findings: Iterable[Finding], *, colour: bool = False, width: int = _COLUMNS) -> list[str]:
+    """Render findings for a terminal: a mark, then the sentence, wrapped with a hanging indent.
+
+    Args:
+        findings: In the order in which they are read.
+        colour: Write better and worse ones in ANSI colours.
+        width: Columns.
+    """
+    lines: list[str] = []
+    for finding in findings:
+        wrapped = textwrap.wrap(
+            finding.text,
+            width,
+            initial_indent=f"{finding.mark} ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        code = _COLOURS.get(finding.tone) if colour else None
+        lines += [f"\x1b[{code}m{line}\x1b[0m" for line in wrapped] if code else wrapped
+    return lines
