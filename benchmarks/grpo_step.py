@@ -48,11 +48,11 @@ from grpo_mmpc.models.policy import load_policy, load_processor  # noqa: E402
 from grpo_mmpc.pipelines.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.rewards import RewardMix, completion_text  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
-from grpo_mmpc.tasks.prompt_rows import stable_order  # noqa: E402
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments  # noqa: E402
 from grpo_mmpc.training.dataset import training_dataset  # noqa: E402
 from grpo_mmpc.training.sampler import TaskBatchSampler  # noqa: E402
 from grpo_mmpc.training.session import TrainingSession  # noqa: E402
+from grpo_mmpc.utils.hashing import stable_order  # noqa: E402
 from grpo_mmpc.utils.manifest import environment  # noqa: E402
 from grpo_mmpc.utils.model_paths import resolve_model  # noqa: E402
 

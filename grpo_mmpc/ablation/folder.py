@@ -10,7 +10,7 @@ from pathlib import Path
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.jobs import Job, State, state_of
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.utils.files import copy_whole
+from grpo_mmpc.utils.files import copy_folder
 
 
 @contextmanager
@@ -45,4 +45,4 @@ def share_base(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> None:
         job, base = by_name[run.name], by_name[f"base-{keys.index(run.base_key)}"]
         target = job.folder / "evaluations" / "base" / job.suite
         if state_of(job) == state_of(base) == State.FINISHED and not target.exists():
-            copy_whole(base.final, target)
+            copy_folder(base.final, target)

@@ -15,7 +15,7 @@ import yaml
 from grpo_mmpc.ablation.grid import PlannedRun, first_difference
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SUMMARY_FILE
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_text
 
 
 class State(StrEnum):
@@ -135,7 +135,7 @@ def write_configs(runs: Sequence[PlannedRun], jobs: Sequence[Job], *, overwrite:
     for job, text in zip(jobs, texts, strict=True):
         if _text_of(job.config) != text:  # a run that still lives may be reading it
             job.config.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(job.config, text)
+            write_text(job.config, text)
 
 
 def check_recipes(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> None:

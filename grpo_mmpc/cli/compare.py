@@ -43,10 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, print tables and findings per task, write the files that are asked for."""
     # heavy: imported on use
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.comparison import compare_with, write_json
+    from grpo_mmpc.evaluation.comparison import compare_with
     from grpo_mmpc.evaluation.pairing import find_evaluation
     from grpo_mmpc.evaluation.records import read_comparison
     from grpo_mmpc.reports.run.tables import write_csv, write_latex
+    from grpo_mmpc.utils.files import write_json
 
     if arguments.resamples < 100:
         raise EvaluationError(f"--resamples is {arguments.resamples}; an interval needs at least 100, better 10000")

@@ -14,7 +14,7 @@ from grpo_mmpc.evaluation.compared_task import Settings, compare_task, give_verd
 from grpo_mmpc.evaluation.controls import CONTROLS
 from grpo_mmpc.evaluation.pairing import SUMMARY_FILE, find_evaluation, pair, read_evaluation
 from grpo_mmpc.evaluation.trained import trained_rewards
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_json
 
 
 def compare_evaluations(
@@ -229,8 +229,3 @@ def _comparable(control: Mapping[str, Any], judged: Mapping[str, Any]) -> bool:
         for name in cells["metrics"]
         if name in judged["tasks"].get(task, {}).get("metrics", {})
     )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON so that a reader never sees half a file."""
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.types import PromptRow, SamplingConfig
-from grpo_mmpc.utils.distributed import Ranks
+from grpo_mmpc.utils.distributed import ONE, Ranks
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout import Engine
 
 FILE = "completions.jsonl"
-ONE = Ranks()
 
 
 class CompletionLog:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.tasks.prompt_rows import stable_order
 from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.utils.hashing import stable_order
 
 if TYPE_CHECKING:
     import torch

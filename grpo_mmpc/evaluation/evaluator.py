@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.completions import ONE
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress, printer
-from grpo_mmpc.utils.distributed import Ranks
+from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.manifest import command_line
 
 if TYPE_CHECKING:

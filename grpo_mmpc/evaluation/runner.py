@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
-from grpo_mmpc.evaluation.completions import ONE, CompletionLog, complete
+from grpo_mmpc.evaluation.completions import CompletionLog, complete
 from grpo_mmpc.evaluation.suite import MALFORMED, VERSION, Suite
-from grpo_mmpc.evaluation.summaries import summarise, without_nan
+from grpo_mmpc.evaluation.summaries import summarise
 from grpo_mmpc.metrics.metric import MetricInputs
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress
-from grpo_mmpc.utils.distributed import Ranks
+from grpo_mmpc.utils.distributed import ONE, Ranks
+from grpo_mmpc.utils.files import without_nan
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering import Renderer

@@ -11,10 +11,11 @@ from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.encoders import load_encoders
 from grpo_mmpc.evaluation.score_files import Answer, Answers, Reference
 from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
-from grpo_mmpc.evaluation.summaries import summarise, without_nan
+from grpo_mmpc.evaluation.summaries import summarise
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
 from grpo_mmpc.metrics.official.text import aborted_categories
 from grpo_mmpc.metrics.table import attribute_recall_metrics
+from grpo_mmpc.utils.files import without_nan
 
 # Which encoder a metric needs, by the start of its name.
 _NEEDS = {

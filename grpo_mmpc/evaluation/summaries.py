@@ -51,15 +51,6 @@ def summarise(
     return {"metrics": total, "macro": macro, "categories": categories}
 
 
-def without_nan(value: Any) -> Any:
-    """NaN and infinity as null: JSON has neither."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _cell(
     name: str,
     metric: Metric,

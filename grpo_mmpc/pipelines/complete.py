@@ -14,13 +14,13 @@ from grpo_mmpc.catalogue import Catalogue, load_catalogue, write_quarantine
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
-from grpo_mmpc.evaluation.summaries import without_nan
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from grpo_mmpc.rollout.offline import offline_engine
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.types import ProductRecord, PromptRow, SamplingConfig
 from grpo_mmpc.utils.console import printer, progress_line, quiet_when_redirected
+from grpo_mmpc.utils.files import without_nan
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering import Renderer

@@ -24,8 +24,8 @@ from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.utils.console import printer, progress_line, quiet_when_redirected
 from grpo_mmpc.utils.cpu_compat import ensure_importable
-from grpo_mmpc.utils.distributed import Ranks
-from grpo_mmpc.utils.files import copy_whole
+from grpo_mmpc.utils.distributed import launched_ranks
+from grpo_mmpc.utils.files import copy_folder
 from grpo_mmpc.utils.manifest import command_line, environment, now, write_manifest
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _train_and_evaluate(
 ) -> int:
     """The run itself: evaluation before, training with evaluations, final evaluation, comparison, report."""
     run_dir, say = Path(config.run_dir), printer(is_main)
-    ranks = Ranks(is_main=is_main, from_main=session.from_main)
+    ranks = launched_ranks()
     evaluations = run_dir / "evaluations"
     evaluation = Evaluator(
         config,
@@ -151,7 +151,7 @@ def _train_and_evaluate(
         # The last checkpoint holds the final weights, and greedy decoding would give the same
         # completions again.
         if is_main:
-            copy_whole(last, evaluations / "final" / suite.name)
+            copy_folder(last, evaluations / "final" / suite.name)
         say(f"final: the evaluation of checkpoint-{outcome.step}")
     else:
         session.hook.run(evaluate, "final")

@@ -20,7 +20,7 @@ import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split, TrainingSettings
-from grpo_mmpc.utils.files import replace_atomically, write_whole
+from grpo_mmpc.utils.files import replace_atomically, write_text
 
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.recommenders.recommender import Embeddings
@@ -239,7 +239,7 @@ def _write(
         **about,
     }
     # Last: a cell is finished when this file is there.
-    write_whole(folder / f"{cell.key}.json", json.dumps(said, indent=1) + "\n")
+    write_text(folder / f"{cell.key}.json", json.dumps(said, indent=1) + "\n")
 
 
 def _save(folder: Path, name: str, suffix: str, write: Callable[[BinaryIO], None]) -> str:

@@ -19,7 +19,7 @@ from grpo_mmpc.recbench.plan import NO_MISSING, Group, Method
 from grpo_mmpc.recbench.recommenders.table import recommender
 from grpo_mmpc.recbench.records import Floats, Ints
 from grpo_mmpc.statistics.crossed import Estimate
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_text
 
 METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50))
 SHOWN = ("recall@20", "ndcg@20")
@@ -208,7 +208,7 @@ def write_results(folder: Path, results: Sequence[GroupResult], *, about: Mappin
         "results.csv": _csv(results),
     }
     for name, text in written.items():
-        write_whole(folder / name, text)
+        write_text(folder / name, text)
     return [folder / name for name in written]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RecBenchSection
-from grpo_mmpc.evaluation.completions import FILE, ONE, CompletionLog, complete
+from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.recbench.bench import run_benchmark
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData, read_benchmark_data, widest_masks
 from grpo_mmpc.recbench.cells import VERSION
@@ -29,8 +29,8 @@ from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_row
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.console import Progress, Say
-from grpo_mmpc.utils.distributed import Ranks
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.distributed import ONE, Ranks
+from grpo_mmpc.utils.files import write_text
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering import Renderer
@@ -322,7 +322,7 @@ def _write_answers(path: Path, answers: Sequence[Answer], *, key: str) -> None:
         said = {"item_id": one.item_id, "modality": one.modality, "value": value, "reason": one.reason}
         lines.append(json.dumps(said, ensure_ascii=False))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _key_of(path: Path) -> str | None:

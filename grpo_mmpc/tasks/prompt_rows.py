@@ -1,12 +1,12 @@
 """Prompt rows: what the policy is shown for an item, and everything needed to score its answer."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.types import ProductRecord, PromptRow
+from grpo_mmpc.utils.hashing import stable_order
 
 
 def usable_indices(catalogue: Catalogue, indices: Iterable[int]) -> list[int]:
@@ -20,12 +20,6 @@ def usable_indices(catalogue: Catalogue, indices: Iterable[int]) -> list[int]:
         titles, images = table.column("title").is_valid(), table.column("image").is_valid()
         complete += [title and image for title, image in zip(titles.to_pylist(), images.to_pylist(), strict=True)]
     return [i for i in indices if complete[i]]
-
-
-def stable_order(item_ids: Sequence[str], *, salt: str) -> list[int]:
-    """Positions ordered by a hash of the id: a shuffle that is the same on every machine and for every subset."""
-    keys = [hashlib.blake2b(f"{salt}\0{item_id}".encode(), digest_size=8).digest() for item_id in item_ids]
-    return sorted(range(len(item_ids)), key=keys.__getitem__)
 
 
 def select_balanced(

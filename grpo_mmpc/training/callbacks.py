@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class RewardState(TrainerCallback):  # type: ignore[misc]
         """Write the file."""
         if state.is_world_process_zero:
             path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE
-            write_whole(path, json.dumps(self._state()))
+            write_text(path, json.dumps(self._state()))
 
     @classmethod
     def read(cls, checkpoint: Path) -> dict[str, Any]:

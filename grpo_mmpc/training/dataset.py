@@ -7,7 +7,8 @@ from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.rewards import TRL_KEYWORDS
 from grpo_mmpc.rollout.transformers_engine import load_prompt_image
 from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.tasks.prompt_rows import prompt_row, stable_order
+from grpo_mmpc.tasks.prompt_rows import prompt_row
+from grpo_mmpc.utils.hashing import stable_order
 
 if TYPE_CHECKING:
     from datasets import Dataset

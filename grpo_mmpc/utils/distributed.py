@@ -1,10 +1,10 @@
-"""Several processes evaluating together: the main one alone reads and writes, and none waits for one that failed."""
+"""The processes of one launch: what each of them is, and the only broadcast and gather between them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.errors import EvaluationError, GrpoMmpcError
 
 T = TypeVar("T")
 
@@ -15,29 +15,76 @@ def _itself(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """This process among the others; one process on its own by default."""
+    """This process among the others; one process on its own by default.
 
-    is_main: bool = True
-    """Whether this process reads, scores and writes."""
-    from_main: Callable[[Any], Any] = _itself
-    """The main process's value on every rank. A collective."""
+    All methods are collectives: every rank calls them, equally often and in the same order.
+    """
 
-    def on_main(self, work: Callable[[], T]) -> T:
-        """Do something on the main process and have its result everywhere. A collective.
+    rank: int = 0
+    count: int = 1
+    broadcast: Callable[[Any], Any] = _itself
+    """Gives every rank the object of rank 0."""
+    concatenate: Callable[[list[Any]], list[Any]] = _itself
+    """Gives every rank the lists of all, one after another."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that alone reads, scores, prints and writes."""
+        return self.rank == 0
+
+    def from_main(self, value: T) -> T:
+        """Return the main process's value: other machines may not see its files, and ranks that disagree hang."""
+        return self.broadcast(value)  # type: ignore[no-any-return]
+
+    def gather(self, items: list[T]) -> list[T]:
+        """Return the items of all ranks, in the order of the ranks."""
+        return self.concatenate(items)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set on any rank."""
+        return flag if self.count == 1 else any(self.concatenate([flag]))
+
+    def on_main(self, work: Callable[[], T], *, error: type[GrpoMmpcError] = EvaluationError) -> T:
+        """Do something on the main process and return its result on every rank.
+
+        Args:
+            work: Called on the main process alone.
+            error: Raised by the other ranks when it fails.
 
         Raises:
-            Exception: What ``work`` raised, on the main process.
-            EvaluationError: On the other ranks then, so that none of them waits for the main one.
+            Exception: The one that ``work`` raised, on the main process.
+            GrpoMmpcError: On the other ranks then, so that none of them waits for the main one.
         """
         result, failure = None, None
         if self.is_main:
             try:
                 result = work()
-            except Exception as error:  # whatever it is, the other ranks must hear of it
-                failure = error
+            except Exception as raised:  # whatever it is, the other ranks must hear of it
+                failure = raised
         answer, message = self.from_main((result, None if failure is None else f"{type(failure).__name__}: {failure}"))
         if failure is not None:
             raise failure
         if message is not None:
-            raise EvaluationError(f"the main process failed: {message}")
-        return answer  # type: ignore[no-any-return]
+            raise error(f"the main process failed: {message}")
+        return answer  # type: ignore[return-value]
+
+
+ONE = Ranks()
+"""A process on its own."""
+
+
+def launched_ranks() -> Ranks:
+    """Return the ranks that a launcher started (``accelerate launch``, Slurm), or one process on its own."""
+    # heavy: imported on use
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list, gather_object
+
+    state = PartialState()
+    if state.num_processes == 1:
+        return ONE
+    return Ranks(
+        rank=state.process_index,
+        count=state.num_processes,
+        broadcast=lambda value: broadcast_object_list([value])[0],
+        concatenate=lambda items: list(gather_object(items)),
+    )

@@ -1,10 +1,17 @@
-"""Files and folders that a reader finds whole or not at all, whenever the writer is killed."""
+"""Files and folders that a reader finds whole or not at all, whenever the writer is killed; JSON and JSON lines."""
 
+import json
+import math
+import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
+
+Default = Callable[[Any], Any]
+"""What turns a value that JSON does not know into one that it does, as ``json.dumps`` takes it."""
 
 
 @contextmanager
@@ -15,7 +22,7 @@ def replace_atomically(target: Path) -> Iterator[Path]:
     writers the last one wins.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    temporary = _beside(target)
     try:
         yield temporary
         temporary.replace(target)
@@ -23,16 +30,154 @@ def replace_atomically(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file as UTF-8, replacing what is there in one step."""
-    with replace_atomically(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+@contextmanager
+def build_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside the target; it becomes the target when the block succeeds, or is removed.
+
+    Raises:
+        OSError: The target has come to hold something; another process may have been faster.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def copy_whole(source: Path, target: Path) -> None:
+def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder, replacing what is there."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    temporary = _beside(target)
+    try:
+        shutil.copytree(source, temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8, replacing what is there in one step."""
+    with replace_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def to_json(content: Any, *, indent: int | None = None, default: Default | None = None) -> str:
+    """Return JSON that any reader takes: letters as they are, and no NaN.
+
+    Raises:
+        ValueError: A number is NaN or infinite; see ``without_nan``.
+    """
+    return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False, default=default)
+
+
+def without_nan(value: Any) -> Any:
+    """Return JSON content with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 1, default: Default | None = None) -> None:
+    """Write a JSON file, replacing what is there in one step.
+
+    Raises:
+        ValueError: A number is NaN or infinite; see ``without_nan``.
+    """
+    write_text(path, to_json(content, indent=indent, default=default) + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, default: Default | None = None) -> None:
+    """Write a file of one JSON object per line as the rows come; it appears when all are there.
+
+    Raises:
+        ValueError: A number is NaN or infinite; see ``without_nan``.
+    """
+    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(f"{to_json(row, default=default)}\n" for row in rows)
+
+
+def append_json_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, default: Default | None = None) -> None:
+    """Append one JSON object per line; they have left this process when this returns.
+
+    After a line that a kill has cut short a new one is begun, so that only that one is lost.
+
+    Raises:
+        ValueError: A number is NaN or infinite; see ``without_nan``.
+    """
+    lines = "".join(f"{to_json(row, default=default)}\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                lines = "\n" + lines
+        file.write(lines.encode("utf-8"))
+
+
+class JsonLine(NamedTuple):
+    """A line of a file of JSON lines that is not blank."""
+
+    number: int
+    """Counted from 1, blank lines included."""
+    values: dict[str, Any] | None
+    """None where it holds no object."""
+    problem: str
+    """Why it holds none, and what to do; empty if it does."""
+
+
+def json_lines(lines: Iterable[bytes | str], *, allow_nan: bool = True) -> Iterator[JsonLine]:
+    """Read lines as JSON objects, those that are none with the reason.
+
+    Args:
+        lines: Of an open file; of bytes, where one that is not UTF-8 is to be a problem of its own.
+        allow_nan: Take NaN and Infinity, which only Python writes, for numbers.
+    """
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield JsonLine(number, *_read_line(line, allow_nan=allow_nan))
+
+
+def read_json_lines(path: Path, *, skip_broken: bool = False) -> list[dict[str, Any]]:
+    """Return all objects of a file of JSON lines.
+
+    Args:
+        path: The file.
+        skip_broken: Leave out lines that hold no object, as a killed writer leaves one behind.
+
+    Raises:
+        ValueError: A line holds no object; says which and why.
+    """
+    rows = []
+    with path.open("rb") as file:
+        for line in json_lines(file):
+            if line.values is not None:
+                rows.append(line.values)
+            elif not skip_broken:
+                raise ValueError(f"{path}, line {line.number}: {line.problem}")
+    return rows
+
+
+def _read_line(line: bytes | str, *, allow_nan: bool) -> tuple[dict[str, Any] | None, str]:
+    try:
+        text = line.decode("utf-8-sig") if isinstance(line, bytes) else line
+        values = json.loads(text, parse_constant=None if allow_nan else _refuse_constant)
+    except UnicodeDecodeError as error:
+        return None, f"not UTF-8 ({error.reason}); save the file as UTF-8"
+    except json.JSONDecodeError as error:
+        return None, f"not JSON ({error.msg}, column {error.colno}); write one object per line"
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits; nested too deep
+        return None, f"it cannot be read as JSON ({error}); correct it"
+    return (values, "") if isinstance(values, dict) else (None, "it holds no JSON object; write one object per line")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON, write null where a value is missing")
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")

@@ -1,6 +1,5 @@
 """What ran: versions, hardware, revision, data. Written when a run starts, completed when it ends."""
 
-import json
 import os
 import platform
 import subprocess
@@ -10,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_json
 
 PACKAGES = (
     "grpo-mmpc",
@@ -48,7 +47,7 @@ def environment() -> dict[str, Any]:
 
 def write_manifest(path: Path, content: dict[str, Any]) -> None:
     """Write the manifest, replacing the file in one step."""
-    write_whole(path, json.dumps(content, indent=2, default=str) + "\n")
+    write_json(path, content, indent=2, default=str)
 
 
 def command_line() -> str:

@@ -210,7 +210,7 @@ def test_another_rank_generates_and_writes_nothing(catalogue, tmp_path):
         policy="base",
         scorers=lambda: pytest.fail("only the main process scores"),
         # The main process has the first completion already.
-        ranks=Ranks(is_main=False, from_main=lambda value: ([1, 2], None)),
+        ranks=Ranks(rank=1, count=2, broadcast=lambda value: ([1, 2], None)),
     )
     assert engine.asked == [row.prompt_id for row in suite.rows[1:]]
     assert not (tmp_path / "out").exists()

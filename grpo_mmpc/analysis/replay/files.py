@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from grpo_mmpc.analysis.replay.rollouts import RolloutBatch
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_text
 
 ROLLOUTS, SUMMARY = "rollouts.parquet", "summary.json"
 
@@ -77,5 +77,5 @@ class RolloutWriter:
 def write_summary(folder: Path, content: Mapping[str, Any]) -> Path:
     """Write ``summary.json``, replacing the file in one step."""
     path = folder / SUMMARY
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return path

@@ -16,7 +16,8 @@ from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.errors import CatalogueError, GrpoMmpcError, RewardError
 from grpo_mmpc.rewards import RewardMix, advantages, reward_key
 from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced, stable_order, usable_indices
+from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced, usable_indices
+from grpo_mmpc.utils.hashing import stable_order
 
 MIX = "mix"
 _REPEATED_ITEMS = 30

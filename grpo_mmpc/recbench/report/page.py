@@ -7,7 +7,7 @@ from typing import Any
 from grpo_mmpc.recbench.report.views import recommendation_view
 from grpo_mmpc.reports.common.labels import date
 from grpo_mmpc.reports.common.templates import style, template
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_text
 
 STYLES = ("reports/common/style.css", "recbench/report/recommendation.css")
 """Of every page that shows the benchmark."""
@@ -22,5 +22,5 @@ def write_page(results: Mapping[str, Any], path: Path) -> Path:
         finished=date(results["finished"]),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page)
+    write_text(path, page)
     return path

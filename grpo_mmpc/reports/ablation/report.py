@@ -14,10 +14,9 @@ from grpo_mmpc.ablation.jobs import Job
 from grpo_mmpc.ablation.pareto import pareto
 from grpo_mmpc.ablation.results import Cost, collect
 from grpo_mmpc.ablation.spec import AblationSpec, combinations
-from grpo_mmpc.evaluation.comparison import write_json
 from grpo_mmpc.reports.ablation.findings import cautions, findings
 from grpo_mmpc.reports.ablation.page import Content
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_json, write_text
 from grpo_mmpc.utils.manifest import command_line, now
 
 COLUMNS = (
@@ -77,7 +76,7 @@ def write_report(spec: AblationSpec, runs: Sequence[PlannedRun], jobs: Sequence[
         cautions=cautions(comparison, results),
     )
     page, data, table = (folder / f"ablation.{kind}" for kind in ("html", "json", "csv"))
-    write_whole(page, render(content))
+    write_text(page, render(content))
     write_json(data, as_json(content))
     _write_csv(table, comparison)
     return Report(sentences=content.sentences, paths=[page, data, table], missing={job.name for job in results.missing})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grpo_mmpc.analysis.reward_bench.results import Preview
 from grpo_mmpc.reports.reward_bench.page import page
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_text
 
 _COLUMNS = ("task", "reward", "kind", "n", "mean", "auc", "wins", "earned")
 
@@ -23,7 +23,7 @@ def write_files(preview: Preview, folder: Path) -> list[Path]:
     paths = []
     for name, text in content.items():
         path = folder / name
-        write_whole(path, text)
+        write_text(path, text)
         paths.append(path)
     return paths
 

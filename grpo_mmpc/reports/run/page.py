@@ -18,7 +18,7 @@ from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.headline import Headline, headline
 from grpo_mmpc.reports.run.run_files import RunFiles, finite, read_run, section
 from grpo_mmpc.reports.run.views import PanelView, TableView, attribute_panel, category_panels, key_numbers
-from grpo_mmpc.utils.files import write_whole
+from grpo_mmpc.utils.files import write_text
 
 _IMAGE_BUDGET = 1_800_000
 """Bytes of all thumbnails together; with it the page stays under 3 MB."""
@@ -70,7 +70,7 @@ def build_report(run: Path, *, out: Path | None = None) -> Path:
     html = render(read_run(run))
     path = out or run / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, html)
+    write_text(path, html)
     return path
 
 

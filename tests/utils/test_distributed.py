@@ -2,11 +2,12 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from grpo_mmpc.catalogue import load_catalogue
-from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.errors import EvaluationError, RolloutError
 from grpo_mmpc.evaluation.completions import CompletionLog, complete
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.types import SamplingConfig
@@ -20,18 +21,22 @@ class World:
 
     def __init__(self) -> None:
         self._barrier = threading.Barrier(2, timeout=10)
-        self._value: object = None
+        self._values: list[Any] = [None, None]
 
     def ranks(self, rank: int) -> Ranks:
-        def from_main(value: object) -> object:
-            if rank == 0:
-                self._value = value
-            self._barrier.wait()
-            shared = self._value
-            self._barrier.wait()
-            return shared
+        return Ranks(
+            rank=rank,
+            count=2,
+            broadcast=lambda value: self._exchange(rank, value)[0],
+            concatenate=lambda items: [item for list_ in self._exchange(rank, items) for item in list_],
+        )
 
-        return Ranks(is_main=rank == 0, from_main=from_main)
+    def _exchange(self, rank: int, value: Any) -> list[Any]:
+        self._values[rank] = value
+        self._barrier.wait()
+        values = list(self._values)
+        self._barrier.wait()
+        return values
 
     def run(self, work) -> list[object]:
         """What each rank's work returned or raised."""
@@ -57,11 +62,26 @@ def test_the_main_process_has_the_result_and_shares_it():
 
 def test_a_failure_of_the_main_process_is_raised_on_every_rank():
     def fails(rank: int, ranks: Ranks) -> None:
-        ranks.on_main(lambda: 1 / 0)
+        ranks.on_main(lambda: 1 / 0, error=RolloutError)
 
     first, second = World().run(fails)
     assert isinstance(first, ZeroDivisionError)
-    assert isinstance(second, EvaluationError) and "ZeroDivisionError" in str(second)
+    assert isinstance(second, RolloutError) and "ZeroDivisionError" in str(second)
+
+
+def test_items_are_gathered_in_the_order_of_the_ranks():
+    assert World().run(lambda rank, ranks: ranks.gather([rank, str(rank)])) == [[0, "0", 1, "1"]] * 2
+
+
+@pytest.mark.parametrize(("flags", "expected"), [((False, False), False), ((False, True), True), ((True, True), True)])
+def test_a_flag_of_any_rank_is_seen_by_all(flags, expected):
+    assert World().run(lambda rank, ranks: ranks.any(flags[rank])) == [expected] * 2
+
+
+def test_one_process_asks_nobody():
+    alone = Ranks()
+    assert alone.is_main and alone.on_main(lambda: 1) == alone.from_main(1) == 1
+    assert alone.gather([1, 2]) == [1, 2] and alone.any(True) and not alone.any(False)
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, None])

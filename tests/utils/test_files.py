@@ -1,0 +1,96 @@
+"""Files that are whole or absent, and JSON lines that survive a kill."""
+
+import json
+import math
+
+import pytest
+
+from grpo_mmpc.utils.files import (
+    append_json_lines,
+    build_folder,
+    copy_folder,
+    json_lines,
+    read_json_lines,
+    replace_atomically,
+    without_nan,
+    write_json,
+    write_json_lines,
+)
+
+
+def test_a_file_appears_when_it_is_whole_and_a_failed_writer_leaves_the_old_one(tmp_path):
+    target = tmp_path / "new" / "file"
+    with replace_atomically(target) as temporary:
+        temporary.write_text("old")
+        assert not target.exists()
+    with pytest.raises(OSError, match="disk full"), replace_atomically(target) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+    assert target.read_text() == "old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_appears_when_it_is_whole_and_never_over_another(tmp_path):
+    target = tmp_path / "folder"
+    with build_folder(target) as temporary:
+        (temporary / "file").touch()
+        assert not target.exists()
+    with pytest.raises(OSError, match="not empty"), build_folder(target) as temporary:
+        (temporary / "other").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "file"]
+
+
+def test_a_copied_folder_replaces_what_was_there(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder, name in ((source, "new"), (target, "old")):
+        folder.mkdir()
+        (folder / name).touch()
+    copy_folder(source, target)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+
+
+def test_json_has_no_nan(tmp_path):
+    content = {"a": [1.5, math.nan], "b": (math.inf, "é")}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file.json", content)
+    assert not list(tmp_path.iterdir())
+    write_json(tmp_path / "file.json", without_nan(content))
+    assert (tmp_path / "file.json").read_text("utf-8") == (
+        '{\n "a": [\n  1.5,\n  null\n ],\n "b": [\n  null,\n  "é"\n ]\n}\n'
+    )
+
+
+def test_lines_are_divided_at_line_feeds_alone(tmp_path):
+    rows = [{"text": "one\u2028\x85\r\n\x1ctwo"}, {"text": ""}]
+    write_json_lines(tmp_path / "rows.jsonl", rows)
+    append_json_lines(tmp_path / "rows.jsonl", rows)
+    assert read_json_lines(tmp_path / "rows.jsonl") == rows * 2
+
+
+def test_a_line_cut_short_costs_nothing_but_itself(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_json_lines(path, [{"n": 1}])
+    with path.open("ab") as file:
+        file.write('{"text": "é'.encode()[:-1])  # in the middle of a letter
+    append_json_lines(path, [{"n": 2}, {"n": 3}])
+    assert read_json_lines(path, skip_broken=True) == [{"n": 1}, {"n": 2}, {"n": 3}]
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 2: not UTF-8 .*; save the file as UTF-8"):
+        read_json_lines(path)
+
+
+def test_every_kind_of_broken_line_says_what_is_wrong_with_it():
+    lines = ['{"a": 1}', "", "{", "[1]", "null", f'{{"a": {"9" * 5000}}}', '{"a": NaN}']
+    read = list(json_lines(lines, allow_nan=False))
+    assert [line.number for line in read] == [1, 3, 4, 5, 6, 7]
+    assert read[0].values == {"a": 1} and not read[0].problem
+    assert [line.values for line in read[1:]] == [None] * 5
+    assert "column 2" in read[1].problem
+    assert "no JSON object" in read[2].problem and "no JSON object" in read[3].problem
+    assert "digits" in read[4].problem
+    assert "NaN is not JSON" in read[5].problem
+    assert json.dumps(list(json_lines(lines))[-1].values) == '{"a": NaN}'
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line():
+    assert next(json_lines([b'\xef\xbb\xbf{"a": 1}'])).values == {"a": 1}
