@@ -70,9 +70,9 @@ def mix_name(files: list[str], overrides: list[str]) -> str:
 def _rescore(run_dir: Path, *, old: "RunConfig", new: "RunConfig", name: str, out: Path) -> None:
     # heavy: imported on use
     from grpo_mmpc.analysis.replay import replay, summarise, told, write_summary
-    from grpo_mmpc.utils.console import progress_line
+    from grpo_mmpc.utils.console import Progress
 
-    found = replay(run_dir, old=old, new=new, out=out, progress=progress_line())
+    found = replay(run_dir, old=old, new=new, out=out, progress=Progress())
     summary = summarise(found, run=str(run_dir), name=name, old=old.rewards, new=new.rewards)
     write_summary(out, summary.as_dict())
     print("\n".join(told(summary)))

@@ -19,7 +19,7 @@ from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from grpo_mmpc.rollout.offline import offline_engine
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.types import ProductRecord, PromptRow, SamplingConfig
-from grpo_mmpc.utils.console import printer, progress_line, quiet_when_redirected
+from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 from grpo_mmpc.utils.files import without_nan
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class _Filling:
             self._renderer, self._renderer_identity = _renderer(config, config.evaluation.renderer)
         self._policy = policy_identity(config, adapter=checkpoint)
         self._log = CompletionLog(out / FILE)
-        self._show = progress_line()
+        self._show = Progress()
 
     def run(self, engine: "Engine | None") -> None:
         """Write ``items.jsonl``, the images and ``incomplete.jsonl``; without an engine nothing is missing."""

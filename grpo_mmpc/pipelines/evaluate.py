@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.utils.console import printer, progress_line, quiet_when_redirected
+from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout import Engine
@@ -34,7 +34,7 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
     evaluations = Path(config.run_dir) / "evaluations" if out is None else out / "controls"
     folder = out or evaluations / name / suite.name
     policy = policy_identity(config, adapter=checkpoint)
-    evaluation = Evaluator(config, data, suite, evaluations=evaluations, progress=progress_line())
+    evaluation = Evaluator(config, data, suite, evaluations=evaluations, progress=Progress())
 
     with ExitStack() as stack:
 

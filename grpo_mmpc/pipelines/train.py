@@ -22,7 +22,7 @@ from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.identity import policy_identity
-from grpo_mmpc.utils.console import printer, progress_line, quiet_when_redirected
+from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.distributed import launched_ranks
 from grpo_mmpc.utils.files import copy_folder
@@ -98,7 +98,7 @@ def _train_and_evaluate(
         data,
         build_suite(config, data),
         evaluations=evaluations,
-        progress=progress_line() if is_main else None,
+        progress=Progress() if is_main else None,
         ranks=ranks,
     )
     suite = evaluation.suite

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.report.terminal import terminal_lines
     from grpo_mmpc.recbench.results import read_results
-    from grpo_mmpc.utils.console import printer, progress_line, quiet_when_redirected
+    from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
     from grpo_mmpc.utils.cpu_compat import ensure_importable
     from grpo_mmpc.utils.manifest import command_line, environment
 
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         settings,
         catalogue,
         read_benchmark_data(settings, catalogue, say=say),
-        complete=partial(completions_of_catalogues, settings, named, say=say, progress=progress_line()),
+        complete=partial(completions_of_catalogues, settings, named, say=say, progress=Progress()),
         run_cells=engine,
         work=arguments.out,
         out=arguments.out,
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
             **environment(),
         },
         say=say,
-        progress=progress_line(),
+        progress=Progress(),
     )
     results = read_results(arguments.out)
     print("\n".join(terminal_lines(results, colour=sys.stdout.isatty())))

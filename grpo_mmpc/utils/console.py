@@ -1,43 +1,21 @@
-"""What commands print while they work: lines on the main process, progress with the time left."""
+"""What commands show while they work: lines from the main process, and one progress display for everything slow."""
 
+import atexit
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
 
 Say = Callable[[str], None]
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, how many are done, how many there are)."""
-
-
-def progress_line(*, every_seconds: float = 10.0) -> Progress:
-    """Progress on a terminal's current line; in a log file one line every ``every_seconds``."""
-    started: dict[str, tuple[float, int, int]] = {}
-    printed = time.monotonic()
-
-    def show(what: str, done: int, total: int) -> None:
-        nonlocal printed
-        now = time.monotonic()
-        began, first, last = started.get(what, (now, done, done))
-        if done <= last:  # the same work again: the next checkpoint, the next piece
-            began, first = now, done
-        started[what] = (began, first, done)
-        text = f"{what}: {done}/{total}"
-        rate = (done - first) / (now - began) if now > began else 0.0
-        if rate > 0:
-            left = int((total - done) / rate)
-            text += f", {rate:.1f}/s, {left // 60}:{left % 60:02d} left"
-        if sys.stdout.isatty():
-            print(f"\r\x1b[2K{text}", end="\r" if done == total else "", flush=True)  # noqa: T201
-        elif now - printed >= every_seconds:
-            printed = now
-            print(text, flush=True)  # noqa: T201
-
-    return show
+_REDRAW_S = 0.1
 
 
 def printer(is_main: bool) -> Say:
-    """Prints on the main process only."""
+    """Return a function that prints lines on the main process only."""
 
     def say(text: str) -> None:
         if is_main:
@@ -52,3 +30,132 @@ def quiet_when_redirected() -> None:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+
+
+class Progress:
+    """How far a piece of work is; call it with every advance, and with another ``what`` for the next piece.
+
+    On a terminal it is a bar below everything that is printed, gone when the work is done; in a log
+    file a line every ten seconds, none for work that is done sooner. Both on standard error. As a
+    context manager it is also gone when the work fails.
+    """
+
+    def __init__(self, *, every_seconds: float = 10.0) -> None:
+        self._every_seconds = every_seconds
+        self._lock = threading.RLock()
+        self._work: _Work | None = None
+        self._log_ends: threading.Event | None = None
+        self._bar: Any = None
+        self._task: Any = None
+        self._drawn = 0.0
+
+    def __call__(self, what: str, done: float, total: float | None = None, *, detail: str = "") -> None:
+        """Show an advance.
+
+        Args:
+            what: The piece of work, such as ``generating``.
+            done: Items, steps or seconds done.
+            total: Of how many; None where nobody knows.
+            detail: Shown behind the numbers.
+        """
+        with self._lock:
+            work = self._work
+            if work is None or work.what != what or done < work.done:
+                self.close()
+                work = self._work = _Work(what=what, began=time.monotonic(), first=done)
+            work.done, work.total, work.detail = done, total, detail
+            if total is not None and done >= total:
+                self.close()
+            elif sys.stderr.isatty():
+                self._draw(work)
+            elif self._log_ends is None:
+                self._log_ends = threading.Event()
+                threading.Thread(target=self._log, args=(self._log_ends,), daemon=True).start()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar; the next call starts anew."""
+        with self._lock:
+            self._work = None
+            if self._log_ends is not None:
+                self._log_ends.set()
+                self._log_ends = None
+            if self._bar is not None:
+                atexit.unregister(self.close)
+                self._bar.stop()
+                self._bar = None
+
+    def _draw(self, work: "_Work") -> None:
+        now = time.monotonic()
+        if self._bar is None:
+            self._bar, self._drawn = _bar(), 0.0
+            self._task = self._bar.add_task("", status="")
+            self._bar.start()
+            atexit.register(self.close)  # a bar hides the cursor
+        if now - self._drawn >= _REDRAW_S:
+            self._drawn = now
+            status = {"description": work.what, "status": work.status(now)}
+            self._bar.update(self._task, total=work.total, completed=work.done, refresh=True, **status)
+
+    def _log(self, ends: threading.Event) -> None:
+        while not ends.wait(self._every_seconds):
+            with self._lock:
+                if self._work is not None and not ends.is_set():
+                    print(f"{self._work.what}: {self._work.status(time.monotonic())}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    what: str
+    began: float
+    first: float
+    """Done before it began, which says nothing about its speed."""
+    done: float = 0.0
+    total: float | None = None
+    detail: str = ""
+
+    def status(self, now: float) -> str:
+        """``12/40, 3.1/s, 0:09 left``, with the detail."""
+        done, seconds = f"{int(self.done):,}", now - self.began
+        rate = (self.done - self.first) / seconds if seconds > 0 else 0.0
+        parts = [done if self.total is None else f"{done}/{int(self.total):,}"] if self.done or self.total else []
+        if self.detail:
+            parts.append(self.detail)
+        if rate > 0:
+            parts.append(f"{rate:.1f}/s")
+        if rate > 0 and self.total is not None:
+            parts.append(f"{clock((self.total - self.done) / rate)} left")
+        else:
+            parts.append(f"{seconds:.0f} s")
+        return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as minutes and seconds, ``4:05``."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _bar() -> Any:
+    # heavy: imported on use
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+    from rich.table import Column
+
+    one_line = Column(no_wrap=True, overflow="ellipsis")
+    return Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[status]}", markup=False, table_column=one_line),
+        console=Console(stderr=True, soft_wrap=True, highlight=False),
+        transient=True,
+        auto_refresh=False,  # a thread that draws could hold a lock when this process is forked
+        redirect_stdout=sys.stdout.isatty(),  # printed lines go above the bar, or else where they belong
+    )

@@ -1,0 +1,85 @@
+"""Progress: a bar that leaves no trace on a terminal, a line now and then in a log file."""
+
+import os
+import pty
+import re
+import sys
+import time
+
+from grpo_mmpc.utils.console import Progress
+
+SLOW_WORK = """
+import sys, time
+from grpo_mmpc.utils.console import Progress
+with Progress() as progress:
+    for done in range(5):
+        progress("generating", done, 5, detail="reward [red]0.3")
+        if done == 2:
+            print("written to " + "x" * 100)
+            print("a warning", file=sys.stderr)
+        time.sleep(0.15)
+    progress("reading", 7)
+print("end")
+"""
+
+
+def test_in_a_log_file_slow_work_says_how_far_it_is_and_that_it_still_goes_on(capsys):
+    with Progress(every_seconds=0.1) as progress:
+        progress("generating", 10, 40)
+        time.sleep(0.05)
+        progress("generating", 1012, 4000, detail="reward 0.3")
+        time.sleep(0.2)
+    out, err = capsys.readouterr()
+    assert not out
+    first, *others = err.splitlines()
+    assert re.fullmatch(r"generating: 1,012/4,000, reward 0\.3, \d+\.\d/s, 0:\d\d left", first)
+    assert others  # of the same state: nothing came in between
+
+
+def test_what_was_done_before_does_not_count_as_speed(capsys):
+    with Progress(every_seconds=0.1) as progress:
+        progress("resumed", 100, 200)
+        time.sleep(0.15)
+    assert capsys.readouterr().err == "resumed: 100/200, 0 s\n"
+
+
+def test_work_that_ends_soon_or_has_ended_prints_nothing(capsys):
+    progress = Progress(every_seconds=0.1)
+    for done in range(4):
+        progress("quick", done, 3)
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+def test_on_a_terminal_the_bar_is_seen_and_only_what_was_printed_stays():
+    written: list[bytes] = []
+
+    def keep(descriptor: int) -> bytes:
+        written.append(os.read(descriptor, 1024))
+        return b"."  # the test's own output is no terminal
+
+    pty.spawn([sys.executable, "-c", SLOW_WORK], keep)
+    text = b"".join(written).decode()
+    assert re.search(r"generating .*3/5, reward \[red\]0\.3, [\d.]+/s, 0:\d\d left", text)
+    assert "reading" in text
+    assert screen(text) == ["written to " + "x" * 100, "a warning", "end"]
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+
+
+def screen(text: str) -> list[str]:
+    """The lines that a terminal shows in the end."""
+    lines, row, column = [""], 0, 0
+    for code, argument, letter in re.findall(r"(\x1b\[([?0-9;]*)[a-zA-Z])|(.|\n|\r)", text):
+        if code.endswith("A"):
+            row -= int(argument or 1)
+        elif code.endswith("K"):
+            lines[row] = "" if argument == "2" else lines[row][:column]
+        elif letter == "\r":
+            column = 0
+        elif letter == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif letter:
+            lines[row] = lines[row][:column].ljust(column) + letter + lines[row][column + 1 :]
+            column += 1
+    return [line for line in lines if line.strip()]
