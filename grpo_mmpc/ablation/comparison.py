@@ -14,12 +14,10 @@ from grpo_mmpc.evaluation.pairing import TaskScores
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
-from grpo_mmpc.statistics.verdicts import TOO_FEW, UNSCORED, Floats, holm, min_items, verdict
+from grpo_mmpc.statistics.verdicts import TOO_FEW, TOO_FEW_SEEDS, UNSCORED, Evidence, Floats, decide, min_items
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-TOO_FEW_SEEDS = "too few seeds"
-"""Verdict where the runs that are there do not tell how much seeds matter."""
 MIN_DEGREES = 2
 """Of the pooled variance over seeds, in an ablation of several seeds: a variance of one degree is
 by luck too small to judge by, too often."""
@@ -233,32 +231,31 @@ class _Matrix:
 
 
 def _with_verdicts(comparison: AblationComparison) -> AblationComparison:
-    """Correct the p-values of the whole matrix together, by Holm's method, and say what follows."""
-    tested = [
-        (row.name, cell.mix, cell.difference.p)
-        for row in comparison.rows
-        for cell in row.cells
-        if cell.difference is not None and cell.difference.p is not None
-    ]
-    corrected = {(name, mix): p for (name, mix, _), p in zip(tested, holm([p for _, _, p in tested]), strict=True)}
-
-    def judged(row: MetricRow, cell: MixCell) -> MixCell:
-        if not cell.verdict or (cell.difference is None and cell.verdict == TOO_FEW_SEEDS):
-            return cell
-        found, p_holm = cell.difference, corrected.get((row.name, cell.mix))
-        word = verdict(
-            None if found is None else found.value,
-            None if found is None else found.interval,
-            p_holm,
-            higher_is_better=row.higher_is_better,
+    """Give the verdicts of the whole matrix, corrected together."""
+    decisions = iter(
+        decide(
+            [_evidence(row, cell.difference) for row in comparison.rows for cell in row.cells if cell.difference],
             confidence=CONFIDENCE,
         )
-        if word == TOO_FEW and row.n_scored >= min_items(CONFIDENCE):
-            word = TOO_FEW_SEEDS
-        return replace(cell, p_holm=p_holm, verdict=word)
+    )
+    rows = [
+        replace(
+            row, cells=[replace(cell, **next(decisions)._asdict()) if cell.difference else cell for cell in row.cells]
+        )
+        for row in comparison.rows
+    ]
+    family = sum(cell.p_holm is not None for row in rows for cell in row.cells)
+    return replace(comparison, rows=rows, family=family)
 
-    rows = [replace(row, cells=[judged(row, cell) for cell in row.cells]) for row in comparison.rows]
-    return replace(comparison, rows=rows, family=len(tested))
+
+def _evidence(row: MetricRow, difference: Estimate) -> Evidence:
+    return Evidence(
+        delta=difference.value,
+        interval=difference.interval,
+        p=difference.p,
+        higher_is_better=row.higher_is_better,
+        without_p=TOO_FEW if row.n_scored < min_items(CONFIDENCE) else TOO_FEW_SEEDS,
+    )
 
 
 def _unscored(mix: str, *, was_reward: bool, is_reference: bool) -> MixCell:

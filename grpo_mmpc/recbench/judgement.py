@@ -22,15 +22,11 @@ from grpo_mmpc.recbench.common_cells import CommonCells, Runs
 from grpo_mmpc.recbench.records import Ints
 from grpo_mmpc.statistics.bootstrap import bootstrap_sums
 from grpo_mmpc.statistics.crossed import Estimate, SeedVariance, estimate, pooled_variance, seed_weights
-from grpo_mmpc.statistics.verdicts import BETTER, UNSCORED, Floats, holm, min_items, verdict
+from grpo_mmpc.statistics.verdicts import BETTER, SAME, TOO_FEW_USERS, UNSCORED, Evidence, Floats, decide, min_items
 
 CONFIDENCE = 0.95
 MIN_USERS = min_items(CONFIDENCE)
 """Fewest test users of a category from which an interval can be had."""
-
-TOO_FEW_USERS, SAME = "too few users", "same"
-"""Verdicts beside those of ``statistics.verdicts``: ``same`` is the reference under another
-name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,21 +204,13 @@ def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
     Recovery is kept only where the ceiling is then called better: its own interval, uncorrected,
     promises less.
     """
-    tested: dict[Hashable, float] = {}
     asked: list[Judged | AgainstFirst] = []
     for comparison in comparisons:
-        asked += [*comparison.fills, *comparison.against_first]
-    for one in asked:
-        if one.difference is not None and one.difference.p is not None:
-            tested[one.question] = max(one.difference.p, tested.get(one.question, 0.0))
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+        asked += [one for one in (*comparison.fills, *comparison.against_first) if _is_open(one)]
+    decisions = iter(decide([_evidence(one) for one in asked], confidence=CONFIDENCE))
 
     def decided(one: _Tested) -> _Tested:
-        if one.difference is None or one.verdict == SAME:
-            return one
-        p = None if one.difference.p is None else corrected[one.question]
-        word = verdict(one.difference.value, one.difference.interval, p, higher_is_better=True, confidence=CONFIDENCE)
-        return replace(one, p_holm=p, verdict=TOO_FEW_USERS if p is None else word)
+        return replace(one, **next(decisions)._asdict()) if _is_open(one) else one
 
     found = []
     for comparison in comparisons:
@@ -232,6 +220,21 @@ def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
         against = [decided(one) for one in comparison.against_first]
         found.append(replace(comparison, fills=fills, against_first=against))
     return found
+
+
+def _is_open(one: Judged | AgainstFirst) -> bool:
+    return one.difference is not None and one.verdict != SAME
+
+
+def _evidence(one: Judged | AgainstFirst) -> Evidence:
+    assert one.difference is not None
+    return Evidence(
+        delta=one.difference.value,
+        interval=one.difference.interval,
+        p=one.difference.p,
+        without_p=TOO_FEW_USERS,
+        question=one.question,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

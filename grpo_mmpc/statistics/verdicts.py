@@ -1,7 +1,8 @@
-"""What a difference may be called: the fewest items, correction for many comparisons, effect size, verdict."""
+"""Verdicts on differences: the fewest items, correction for many comparisons, effect size, the words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,11 @@ Floats = NDArray[np.float64]
 BETTER, WORSE, NO_EVIDENCE = "better", "worse", "no evidence"
 TOO_FEW, NO_INTERVAL, UNSCORED = "too few items", "no interval", "unscored"
 VERDICTS = (BETTER, WORSE, NO_EVIDENCE, TOO_FEW, NO_INTERVAL, UNSCORED)
-"""Verdicts on a difference, see ``verdict``. ``no interval`` is the one of a metric without values
+"""Verdicts of a comparison, see ``verdict``. ``no interval`` is the one of a metric without values
 per item."""
+TOO_FEW_SEEDS, TOO_FEW_USERS, SAME = "too few seeds", "too few users", "same"
+"""Further ones, of ablations and of the recommendation benchmark; ``same`` is the reference under
+another name."""
 
 
 class Interval(NamedTuple):
@@ -21,6 +25,59 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A difference and the evidence on it, before any correction."""
+
+    delta: float | None
+    """None when nothing was scored."""
+    interval: Interval | None
+    p: float | None
+    higher_is_better: bool = True
+    without_p: str = TOO_FEW
+    """The verdict where there is no p-value."""
+    question: Hashable = None
+    """Differences that answer the same question count once, with the largest of their p-values;
+    None is a question of its own."""
+
+
+class Decision(NamedTuple):
+    """A verdict and the corrected p-value that it goes by, None where there is no p-value."""
+
+    p_holm: float | None
+    verdict: str
+
+
+def decide(family: Sequence[Evidence], *, confidence: float) -> list[Decision]:
+    """Correct the p-values of everything that is shown together by Holm's method, and give the verdicts.
+
+    Args:
+        family: All differences of the family, in any order. Those without a p-value do not count in
+            the correction.
+        confidence: 1 minus it is the chance of any false ``better`` or ``worse`` in the family.
+
+    Returns:
+        One decision per difference, in the same order.
+    """
+    questions = [position if one.question is None else one.question for position, one in enumerate(family)]
+    p_values: dict[Hashable, float] = {}
+    for question, one in zip(questions, family, strict=True):
+        if one.p is not None:
+            p_values[question] = max(one.p, p_values.get(question, 0.0))
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+
+    def decision(question: Hashable, one: Evidence) -> Decision:
+        p_holm = None if one.p is None else corrected[question]
+        if one.delta is not None and (one.interval is None or p_holm is None):
+            return Decision(p_holm, one.without_p)
+        return Decision(
+            p_holm,
+            verdict(one.delta, one.interval, p_holm, higher_is_better=one.higher_is_better, confidence=confidence),
+        )
+
+    return [decision(question, one) for question, one in zip(questions, family, strict=True)]
 
 
 def verdict(
@@ -31,7 +88,7 @@ def verdict(
     higher_is_better: bool,
     confidence: float,
 ) -> str:
-    """What a difference may be called, in words.
+    """Return the word for a difference.
 
     Two things have to agree: the p-value, corrected for all comparisons that are shown together,
     and the interval of this one difference. The first holds the chance of *any* false ``better`` or
@@ -61,12 +118,12 @@ def verdict(
 
 
 def interval_key(confidence: float) -> str:
-    """Key of an interval in a cell of ``comparison.json``: ``ci95`` at 0.95."""
+    """Return the key of an interval in a cell of ``comparison.json``: ``ci95`` at 0.95."""
     return f"ci{100 * confidence:g}"
 
 
 def min_items(confidence: float) -> int:
-    """Fewest items from which an interval of this confidence can be had at all: 6 at 95%.
+    """Return the fewest items from which there can be an interval of this confidence: 6 at 95%.
 
     With n paired differences the strongest possible finding is that all have one sign, which chance
     alone gives with probability ``2 * 0.5**n``. Where that exceeds ``1 - confidence`` no interval
@@ -77,7 +134,7 @@ def min_items(confidence: float) -> int:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): p-values that hold for the whole family at once.
+    """Correct p-values for a whole family at once, by Holm's step-down method (1979).
 
     The k-th smallest of m is multiplied by ``m - k + 1``, capped at 1, and never put below a
     smaller one's result. Valid under any dependence between the comparisons, and never weaker than
@@ -98,7 +155,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def effect_size(differences: Floats) -> float | None:
-    """Standardised mean of paired differences, d_z: their mean over their standard deviation (n - 1).
+    """Return the standardised mean of paired differences, d_z: their mean over their standard deviation (n - 1).
 
     Its sign is that of after minus before, whatever the direction of the metric. 0.2 is called
     small, 0.5 medium, 0.8 large (Cohen 1988, for d; d_z is larger the more alike before and after
@@ -119,6 +176,6 @@ def effect_size(differences: Floats) -> float | None:
 
 
 def check_confidence(confidence: float) -> None:
-    """Refuse what is not a share, such as 95."""
+    """Refuse a confidence that is not a share, such as 95."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a share between 0 and 1, such as 0.95")

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grpo_mmpc.ablation.comparison import TOO_FEW_SEEDS, compare
+from grpo_mmpc.ablation.comparison import compare
 from grpo_mmpc.ablation.results import Cost, Results, RunResult
 from grpo_mmpc.evaluation.pairing import Evaluation, TaskScores
 from grpo_mmpc.reports.ablation.findings import cautions, findings
 from grpo_mmpc.statistics.crossed import pooled_variance
-from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, WORSE
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, TOO_FEW_SEEDS, WORSE
 
 METRICS = ("bleu", "chrf", "rouge_l", "token_f1", "jaccard", "tfidf_cosine", "bertscore_f1", "attribute_recall")
 ITEMS = 40

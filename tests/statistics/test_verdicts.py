@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_mmpc.statistics.verdicts import effect_size, holm, min_items, verdict
+from grpo_mmpc.statistics.verdicts import Evidence, Interval, decide, effect_size, holm, min_items, verdict
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,38 @@ def test_better_and_worse_need_the_corrected_p_and_the_interval(
     delta: float | None, interval: tuple[float, float] | None, p_holm: float | None, upward: bool, word: str
 ) -> None:
     assert verdict(delta, interval, p_holm, higher_is_better=upward, confidence=0.95) == word
+
+
+def evidence(p: float | None, **changes: object) -> Evidence:
+    fields: dict[str, object] = {"delta": 0.1, "interval": Interval(low=0.05, high=0.15), "p": p}
+    return Evidence(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_a_family_is_corrected_together_and_keeps_its_order() -> None:
+    # Two p-values count: 2 * .02 = .04, then max(.04, 1 * .04) = .04. Those without one do not.
+    family = [
+        evidence(0.04, higher_is_better=False),
+        evidence(None, interval=None, without_p="too few seeds"),
+        evidence(0.02),
+        evidence(None, delta=None, interval=None, without_p="too few seeds"),
+    ]
+    assert decide(family, confidence=0.95) == [
+        (0.04, "worse"),
+        (None, "too few seeds"),
+        (0.04, "better"),
+        (None, "unscored"),
+    ]
+    # A third one makes it 3 * .02 = .06, 2 * .04 = .08 and .9: nothing is found any more.
+    found = decide([*family, evidence(0.9)], confidence=0.95)
+    assert [one.verdict for one in found] == ["no evidence", "too few seeds", "no evidence", "unscored", "no evidence"]
+    assert [one.p_holm for one in found] == [pytest.approx(0.08), None, pytest.approx(0.06), None, 0.9]
+
+
+def test_one_question_that_is_asked_twice_is_tested_once_by_its_largest_p_value() -> None:
+    # Two questions, .03 (the larger of .01 and .03) and .02: 2 * .02 = .04, 1 * .03 -> .04.
+    family = [evidence(0.01, question="x"), evidence(0.02), evidence(0.03, question="x")]
+    assert [one.p_holm for one in decide(family, confidence=0.95)] == pytest.approx([0.04] * 3)
+    assert decide([], confidence=0.95) == []
 
 
 def test_holm_steps_down_from_the_smallest() -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpo_mmpc.recbench.filled_features import COMPLETED
-from grpo_mmpc.recbench.judgement import SAME, TOO_FEW_USERS
 from grpo_mmpc.recbench.plan import NO_MISSING
 from grpo_mmpc.recbench.report.groups import LEAD, against_first
 from grpo_mmpc.recbench.report.labels import (
@@ -16,7 +15,7 @@ from grpo_mmpc.recbench.report.labels import (
     recovery_label,
 )
 from grpo_mmpc.reports.common.labels import listed, number, p_value, signed
-from grpo_mmpc.statistics.verdicts import BETTER, WORSE
+from grpo_mmpc.statistics.verdicts import BETTER, SAME, TOO_FEW_USERS, WORSE
 
 
 def findings(group: Mapping[str, Any]) -> list[str]:

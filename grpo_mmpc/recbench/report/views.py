@@ -7,7 +7,6 @@ from typing import Any
 from markupsafe import Markup
 
 from grpo_mmpc.recbench.filled_features import COMPLETED
-from grpo_mmpc.recbench.judgement import SAME, TOO_FEW_USERS
 from grpo_mmpc.recbench.report.cautions import cautions
 from grpo_mmpc.recbench.report.findings import findings
 from grpo_mmpc.recbench.report.groups import (
@@ -31,7 +30,7 @@ from grpo_mmpc.recbench.report.labels import (
 from grpo_mmpc.recbench.report.pictures import PictureView, pictures
 from grpo_mmpc.reports.common.figures import Scale, axis, scale_of, track
 from grpo_mmpc.reports.common.labels import NO_VALUE, duration, number, p_value, plural, signed
-from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, WORSE
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, SAME, TOO_FEW_USERS, WORSE
 
 _REFERENCE = ""
 """The verdict on the reference."""
