@@ -140,7 +140,7 @@ def _where(runs: Sequence[str], total: int) -> str:
 def _metric_problems(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
     """Metrics that the file names and that no run, or not every run, evaluates."""
     # heavy: imported on use
-    from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
+    from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE
 
     problems = []
     named = [("metrics", name) for name in spec.metrics or ()] + [("pareto", name) for name in spec.pareto or ()]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.measures import table_position
+from grpo_mmpc.evaluation.metric_tables import find_metric, table_position
 from grpo_mmpc.evaluation.pairing import Evaluation, TaskScores
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.bootstrap import Aggregate
@@ -27,16 +27,9 @@ def item_sums(tables: Sequence[TaskScores], name: str) -> tuple[Floats, int]:
 
 def metrics_of(table: TaskScores, task: str, *, mode: str) -> dict[str, Metric]:
     """Metrics of a task that have a value per item, in the order of the metric table."""
-    # heavy: imported on use
-    from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
-
-    known = METRICS_OF_MODE[mode]
-    found = {}
-    for name in dict.fromkeys([*table.scores, *table.statistics]):
-        whole = [other for other in known if name == other or name.startswith(f"{other}_")]
-        metric = known[max(whole, key=len)] if whole else None
-        if metric is not None and task in metric.tasks and metric.of_set is None:
-            found[name] = metric
+    names = dict.fromkeys([*table.scores, *table.statistics])
+    known = {name: metric for name in names if (metric := find_metric(name, mode=mode)) is not None}
+    found = {name: metric for name, metric in known.items() if task in metric.tasks and metric.of_set is None}
     return dict(sorted(found.items(), key=lambda item: table_position(item[0], mode=mode)))
 
 

@@ -45,9 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.comparison import compare_with
     from grpo_mmpc.evaluation.pairing import find_evaluation
-    from grpo_mmpc.evaluation.records import read_comparison
+    from grpo_mmpc.evaluation.records import write_comparisons
     from grpo_mmpc.reports.run.tables import write_csv, write_latex
-    from grpo_mmpc.utils.files import write_json
 
     if arguments.resamples < 100:
         raise EvaluationError(f"--resamples is {arguments.resamples}; an interval needs at least 100, better 10000")
@@ -58,18 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
     before = find_evaluation(arguments.before)
     others = [find_evaluation(path) for path in (arguments.after, *arguments.others)]
     rewards = [_rewards(before, other) for other in others]
-    contents = compare_with(
+    comparisons = compare_with(
         before, others, reward_names=rewards, resamples=arguments.resamples, held_back=_held_back([before, *others])
     )
-    comparisons = [read_comparison(content) for content in contents]
     for comparison in comparisons:
         print(f"before: {comparison.before_folder}\nafter:  {comparison.after_folder}")
         for task in comparison.tasks:
             print("\n" + "\n".join(_told(task, comparison, by_category=arguments.by_category)) + "\n")
 
     if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, contents[0] if len(contents) == 1 else {"comparisons": contents})
+        write_comparisons(arguments.out, comparisons)
     if arguments.csv is not None:
         write_csv(arguments.csv, comparisons)
     if arguments.latex is not None:

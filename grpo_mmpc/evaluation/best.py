@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +11,10 @@ import numpy as np
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.checkpoints import checkpoint_order
 from grpo_mmpc.evaluation.pairing import SUMMARY_FILE, TaskScores, read_evaluation
+from grpo_mmpc.evaluation.records import Best
 from grpo_mmpc.metrics.table import METRICS
 
 FILE = "best.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Best:
-    """The choice, as ``best.json`` holds it."""
-
-    checkpoint: str
-    metric: str
-    """``TASK.METRIC``."""
-    values: dict[str, float]
-    """Of every candidate, on the deciding items."""
-    num_items: int
-    items: float
-    """Share of the evaluated items that decide, see ``decides``."""
 
 
 def choose_best(run: Path, *, suite: str, metric: str, items: float) -> Best:

@@ -1,28 +1,26 @@
 """One task of a comparison: its cells over all items, over categories and per category, and their verdicts."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from grpo_mmpc.evaluation.measures import Measure, SetMetric, measures_of, set_metrics_of, table_position
+from grpo_mmpc.evaluation.measures import Measure, SetMetric, measures_of, set_metrics_of
+from grpo_mmpc.evaluation.metric_tables import table_position
 from grpo_mmpc.evaluation.pairing import PairedScores
+from grpo_mmpc.evaluation.records import Cell, TaskComparison
 from grpo_mmpc.evaluation.resampling import Difference, Resampling, added, differences_of, divided, flips_of
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.statistics.permutation import num_flips
-from grpo_mmpc.statistics.verdicts import NO_INTERVAL, TOO_FEW, UNSCORED, Interval, holm, interval_key, verdict
+from grpo_mmpc.statistics.verdicts import NO_INTERVAL, TOO_FEW, UNSCORED, Evidence, Interval, decide
 
 _DIGITS = 10
 """Kept decimals: far below any meaningful difference, above the noise of summation order."""
 
-Cell = dict[str, Any]
-"""One metric on one group of items, as ``comparison.json`` holds it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Of a whole comparison."""
+    """The settings of a whole comparison."""
 
     resamples: int
     confidence: float
@@ -32,30 +30,33 @@ class Settings:
     by_category: bool
     """Whether categories are shown, and belong to what p-values are corrected for."""
 
-    @property
-    def key(self) -> str:
-        """Key of an interval in a cell."""
-        return interval_key(self.confidence)
 
-
-def compare_task(task: str, scores: PairedScores, rewards: Collection[str], settings: Settings) -> dict[str, Any]:
-    """One task without verdicts, which take all comparisons together: ``give_verdicts`` adds them.
+def compare_task(task: str, scores: PairedScores, rewards: Collection[str], settings: Settings) -> TaskComparison:
+    """Compare one task, without verdicts: these take all comparisons together, see ``with_verdicts``.
 
     Args:
         task: Its name.
         scores: Paired items.
         rewards: Names of the rewards that were trained on in this task.
         settings: Of the comparison.
-
-    Returns:
-        The task's object in ``comparison.json``.
     """
     measures, set_metrics = measures_of(scores, task=task), set_metrics_of(scores, task=task)
+    metrics: list[Measure | SetMetric] = [*measures, *set_metrics]
+    metrics.sort(key=lambda metric: table_position(metric.name, mode=scores.mode))
+    rewarded = trained_metrics(rewards, metrics=[metric.name for metric in metrics])
     categories = np.array(scores.categories, dtype=object)
     names = sorted(set(scores.categories))
     family = len(measures) * (len(names) if settings.by_category else 1) * settings.num_comparisons
     flips = num_flips(at_least=settings.resamples, family=family, confidence=settings.confidence)
     resampling = Resampling(resamples=settings.resamples, flips=flips, seed=settings.seed)
+
+    def in_order(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+        return {
+            metric.name: replace(
+                cells[metric.name], was_reward=metric.name in rewarded, higher_is_better=metric.higher_is_better
+            )
+            for metric in metrics
+        }
 
     # Categories pass one by one and leave only sums behind.
     groups: dict[str, dict[str, Cell]] = {}
@@ -67,131 +68,149 @@ def compare_task(task: str, scores: PairedScores, rewards: Collection[str], sett
         drawn = flips_of(rows, measures, resampling, stream=f"{task}/{name}")
         all_flips += drawn
         differences = differences_of(rows, measures, resampling, stream=f"{task}/{name}", flips=drawn)
-        groups[name] = {}
+        cells = {metric.name: _set_cell(metric.categories[name], n=len(rows)) for metric in set_metrics}
         for measure, difference in zip(measures, differences, strict=True):
-            cell = _cell(difference, settings, num_groups=len(names))
-            groups[name][measure.name] = cell | {"n": len(rows), "n_scored": difference.num_scored}
+            cells[measure.name] = _cell(difference, settings, n=len(rows), num_groups=len(names))
             if difference.num_scored:
                 sums[measure.name] = added(sums.get(measure.name), difference)
                 counts[measure.name] += 1
-        for metric in set_metrics:
-            cell = _set_cell(metric.categories[name], settings)
-            groups[name][metric.name] = cell | {"n": len(rows), "n_scored": len(rows) * (cell["delta"] is not None)}
+        groups[name] = in_order(cells)
 
     rows = np.arange(len(categories))
-    overall = {
-        measure.name: _cell(difference, settings) | {"n": len(rows), "n_scored": difference.num_scored}
-        for measure, difference in zip(
-            measures, differences_of(rows, measures, resampling, stream=task, flips=all_flips), strict=True
-        )
-    }
+    overall = {metric.name: _set_cell(metric.overall, n=len(rows)) for metric in set_metrics}
+    for measure, difference in zip(
+        measures, differences_of(rows, measures, resampling, stream=task, flips=all_flips), strict=True
+    ):
+        overall[measure.name] = _cell(difference, settings, n=len(rows))
     macro = {
-        name: _cell(divided(sums[name], count) if count else None, settings) | {"categories": count}
-        for name, count in counts.items()
+        metric.name: _set_cell(metric.overall, n=len(names) * bool(np.isfinite(metric.overall).all()))
+        for metric in set_metrics
     }
-    for metric in set_metrics:
-        cell = _set_cell(metric.overall, settings)
-        is_scored = cell["delta"] is not None
-        overall[metric.name] = cell | {"n": len(rows), "n_scored": len(rows) * is_scored}
-        macro[metric.name] = cell | {"categories": len(names) * is_scored}
+    for name, count in counts.items():
+        cell = _cell(divided(sums[name], count) if count else None, settings, n=count)
+        macro[name] = replace(cell, n_scored=count)
 
-    metrics: list[Measure | SetMetric] = [*measures, *set_metrics]
-    metrics.sort(key=lambda metric: table_position(metric.name, mode=scores.mode))
-    rewarded = trained_metrics(rewards, metrics=[metric.name for metric in metrics])
-
-    def in_order(cells: Mapping[str, Cell]) -> dict[str, Cell]:
-        return {
-            metric.name: cells[metric.name]
-            | {"was_reward": metric.name in rewarded, "higher_is_better": metric.higher_is_better}
-            for metric in metrics
-        }
-
-    return {
-        "n": len(scores.categories),
-        "unpaired": {"before_only": scores.before_only, "after_only": scores.after_only},
-        "held_back": scores.held_back,
-        "unpaired_metrics": sorted(scores.metrics_of_one_side),
-        "flips": flips,
-        "metrics": in_order(overall),
-        "macro": in_order(macro),
-        "categories": {name: in_order(cells) for name, cells in groups.items()} if settings.by_category else {},
-    }
+    return TaskComparison(
+        task=task,
+        n=len(scores.categories),
+        before_only=scores.before_only,
+        after_only=scores.after_only,
+        held_back=scores.held_back,
+        unpaired_metrics=tuple(sorted(scores.metrics_of_one_side)),
+        flips=flips,
+        families={},
+        metrics=in_order(overall),
+        macro=in_order(macro),
+        categories=groups if settings.by_category else {},
+    )
 
 
-def give_verdicts(tasks: Sequence[dict[str, Any]], *, confidence: float) -> None:
-    """Correct p-values by Holm's method and fill in ``p_holm``, ``verdict`` and ``families``.
+def with_verdicts(tasks: Sequence[TaskComparison], *, confidence: float) -> list[TaskComparison]:
+    """Return the same task of several comparisons with corrected p-values, verdicts and sizes of families.
 
-    What a reader looks at together is one family: the metrics over all items, the means over
+    Whatever a reader looks at together is one family: the metrics over all items, the means over
     categories, and all metrics in all categories. Cells without a p-value (unscored, too few items,
-    no values per item) do not count.
+    no values per item) keep their verdict.
 
     Args:
-        tasks: The same task in every comparison that is shown together; changed in place.
+        tasks: The same task in every comparison that is shown together.
         confidence: 1 minus it is the chance of any false finding in a family.
     """
-    kinds: dict[str, list[Cell]] = {
-        "metrics": [cell for task in tasks for cell in task["metrics"].values()],
-        "macro": [cell for task in tasks for cell in task["macro"].values()],
-        "categories": [cell for task in tasks for cells in task["categories"].values() for cell in cells.values()],
+
+    def decided(family: list[Mapping[str, Cell]]) -> list[dict[str, Cell]]:
+        decisions = iter(
+            decide([_evidence(cell) for cells in family for cell in cells.values()], confidence=confidence)
+        )
+        return [{name: _with_decision(cell, *next(decisions)) for name, cell in cells.items()} for cells in family]
+
+    metrics = decided([task.metrics for task in tasks])
+    macro = decided([task.macro for task in tasks])
+    categories = decided([cells for task in tasks for cells in task.categories.values()])
+    families = {
+        kind: sum(cell.p is not None for cells in family for cell in cells.values())
+        for kind, family in (("metrics", metrics), ("macro", macro), ("categories", categories))
     }
-    families = {}
-    for kind, cells in kinds.items():
-        tested = [cell for cell in cells if cell["p"] is not None]
-        families[kind] = len(tested)
-        for cell, p_holm in zip(tested, holm([cell["p"] for cell in tested]), strict=True):
-            cell["p_holm"] = _rounded(p_holm)
-            cell["verdict"] = verdict(
-                cell["delta"],
-                cell[interval_key(confidence)],
-                p_holm,
-                higher_is_better=cell["higher_is_better"],
-                confidence=confidence,
-            )
-    for task in tasks:
-        task["families"] = families
+    in_order = iter(categories)
+    return [
+        replace(
+            task,
+            metrics=metrics[position],
+            macro=macro[position],
+            categories={name: next(in_order) for name in task.categories},
+            families=families,
+        )
+        for position, task in enumerate(tasks)
+    ]
 
 
-def _cell(difference: Difference | None, settings: Settings, *, num_groups: int = 1) -> Cell:
-    """A cell without its counts; ``num_groups`` above 1 adds the interval corrected for so many groups."""
+def _evidence(cell: Cell) -> Evidence:
+    return Evidence(
+        delta=cell.delta,
+        interval=cell.interval,
+        p=cell.p,
+        higher_is_better=cell.higher_is_better,
+        without_p=cell.verdict,
+    )
+
+
+def _with_decision(cell: Cell, p_holm: float | None, verdict: str) -> Cell:
+    return replace(cell, p_holm=None if p_holm is None else _rounded(p_holm), verdict=verdict)
+
+
+_EMPTY = Cell(
+    **dict.fromkeys(("before", "after", "delta", "interval", "corrected", "p", "p_holm", "effect_size")),
+    n=0,
+    n_scored=0,
+    was_reward=False,
+    higher_is_better=True,
+    verdict=UNSCORED,
+)
+
+
+def _cell(difference: Difference | None, settings: Settings, *, n: int, num_groups: int = 1) -> Cell:
+    """Return the cell of a difference; ``num_groups`` above 1 adds the interval corrected for so many groups."""
     if difference is None or not difference.num_scored:
-        cell = _empty_cell(settings, word=UNSCORED)
-        return cell | ({f"{settings.key}_corrected": None} if num_groups > 1 else {})
-    interval = _ends(difference, confidence=settings.confidence)
-    cell = {
-        "before": _rounded(difference.before),
-        "after": _rounded(difference.after),
-        "delta": _rounded(difference.delta),
-        settings.key: interval and list(interval),
-        "p": _rounded(difference.p_value()) if interval else None,
-        "p_holm": None,
-        "effect_size": None if difference.effect_size is None else _rounded(difference.effect_size),
-        "verdict": TOO_FEW,
-    }
+        return replace(_EMPTY, n=n)
+    interval = _interval(difference, confidence=settings.confidence)
+    corrected = None
     if num_groups > 1:
-        corrected = _ends(difference, confidence=1 - (1 - settings.confidence) / num_groups)
-        if interval and corrected:
-            # The two may come from different methods where few items changed; one at a higher
-            # confidence is no narrower.
-            corrected = Interval(low=min(interval.low, corrected.low), high=max(interval.high, corrected.high))
-        cell[f"{settings.key}_corrected"] = corrected and list(corrected)
-    return cell
+        corrected = _interval(difference, confidence=1 - (1 - settings.confidence) / num_groups)
+    if interval and corrected:
+        # The two may come from different methods where few items changed; one at a higher
+        # confidence is no narrower.
+        corrected = Interval(low=min(interval.low, corrected.low), high=max(interval.high, corrected.high))
+    return replace(
+        _EMPTY,
+        before=_rounded(difference.before),
+        after=_rounded(difference.after),
+        delta=_rounded(difference.delta),
+        interval=interval,
+        corrected=corrected,
+        p=_rounded(difference.p_value()) if interval else None,
+        effect_size=None if difference.effect_size is None else _rounded(difference.effect_size),
+        n=n,
+        n_scored=difference.num_scored,
+        verdict=TOO_FEW,
+    )
 
 
-def _set_cell(values: tuple[float, float], settings: Settings) -> Cell:
-    """A cell of a metric that has one value per set, without its counts: nothing to resample, so no verdict either."""
+def _set_cell(values: tuple[float, float], *, n: int) -> Cell:
+    """Return the cell of a metric that has one value per set: nothing to resample, so no verdict either."""
     if not np.isfinite(values).all():
-        return _empty_cell(settings, word=UNSCORED)
+        return replace(_EMPTY, n=n)
     before, after = values
-    sides = {"before": _rounded(before), "after": _rounded(after), "delta": _rounded(after - before)}
-    return _empty_cell(settings, word=NO_INTERVAL) | sides
+    return replace(
+        _EMPTY,
+        before=_rounded(before),
+        after=_rounded(after),
+        delta=_rounded(after - before),
+        n=n,
+        n_scored=n,
+        verdict=NO_INTERVAL,
+    )
 
 
-def _empty_cell(settings: Settings, *, word: str) -> Cell:
-    keys = ("before", "after", "delta", settings.key, "p", "p_holm", "effect_size")
-    return dict.fromkeys(keys) | {"verdict": word}
-
-
-def _ends(difference: Difference, *, confidence: float) -> Interval | None:
+def _interval(difference: Difference, *, confidence: float) -> Interval | None:
     interval = difference.interval(confidence=confidence)
     # Rounded before the verdict: an end of 1e-17 is 0, not evidence.
     return interval and Interval(low=_rounded(interval.low), high=_rounded(interval.high))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.best import decides, read_best
 from grpo_mmpc.evaluation.checkpoints import latest_checkpoint
-from grpo_mmpc.evaluation.compared_task import Settings, compare_task, give_verdicts
+from grpo_mmpc.evaluation.compared_task import Settings, compare_task, with_verdicts
 from grpo_mmpc.evaluation.controls import CONTROLS
 from grpo_mmpc.evaluation.pairing import SUMMARY_FILE, find_evaluation, pair, read_evaluation
+from grpo_mmpc.evaluation.records import Comparison, write_comparisons
 from grpo_mmpc.evaluation.trained import trained_rewards
-from grpo_mmpc.utils.files import write_json
 
 
 def compare_evaluations(
@@ -25,8 +25,8 @@ def compare_evaluations(
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Paired differences with bootstrap intervals, permutation p-values and effect sizes, per task, category and metric.
+) -> Comparison:
+    """Compute paired differences with bootstrap intervals, permutation p-values and effect sizes, per task, category and metric.
 
     Items are paired by (task, item_id); those that only one evaluation holds are left out and
     counted (``unpaired``). A pair counts for a metric when both sides are scored (``n_scored`` of
@@ -72,7 +72,7 @@ def compare_with(
     seed: int = 0,
     held_back: Callable[[str], bool] | None = None,
     by_category: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[Comparison]:
     """Compare several evaluations with one: as ``compare_evaluations``, but corrected for all of them together.
 
     Args:
@@ -86,40 +86,41 @@ def compare_with(
         by_category: Also give categories, and correct for them.
     """
     first = read_evaluation(find_evaluation(before))
-    contents: list[dict[str, Any]] = []
+    evaluations, tasks = [], []
+    settings = Settings(
+        resamples=resamples, confidence=confidence, seed=seed, num_comparisons=len(others), by_category=by_category
+    )
     for other, rewards in zip(others, reward_names, strict=True):
         second = read_evaluation(find_evaluation(other))
-        settings = Settings(
+        paired = pair(before=first, after=second, held_back=held_back)
+        evaluations.append(second)
+        tasks.append(
+            {task: compare_task(task, scores, rewards.get(task, ()), settings) for task, scores in paired.items()}
+        )
+    for task in dict.fromkeys(task for compared in tasks for task in compared):
+        sharing = [compared for compared in tasks if task in compared]
+        decided = with_verdicts([compared[task] for compared in sharing], confidence=confidence)
+        for compared, one in zip(sharing, decided, strict=True):
+            compared[task] = one
+    return [
+        Comparison(
+            before=first.checkpoint,
+            after=second.checkpoint,
+            before_folder=str(first.folder),
+            after_folder=str(second.folder),
+            suite=first.suite,
+            version=first.version,
+            mode=first.mode,
             resamples=resamples,
             confidence=confidence,
             seed=seed,
-            num_comparisons=len(others),
-            by_category=by_category,
+            rewards={task: sorted(names) for task, names in rewards.items()},
+            tasks=list(compared.values()),
+            controls={},
+            best=None,
         )
-        tasks = {
-            task: compare_task(task, scores, rewards.get(task, ()), settings)
-            for task, scores in pair(before=first, after=second, held_back=held_back).items()
-        }
-        contents.append(
-            {
-                "before": first.checkpoint,
-                "after": second.checkpoint,
-                "before_folder": str(first.folder),
-                "after_folder": str(second.folder),
-                "suite": first.suite,
-                "version": first.version,
-                "mode": first.mode,
-                "resamples": resamples,
-                "confidence": confidence,
-                "seed": seed,
-                "rewards": {task: sorted(names) for task, names in rewards.items()},
-                "tasks": tasks,
-            }
-        )
-    for task in dict.fromkeys(task for content in contents for task in content["tasks"]):
-        compared = [content["tasks"][task] for content in contents if task in content["tasks"]]
-        give_verdicts(compared, confidence=confidence)
-    return contents
+        for second, rewards, compared in zip(evaluations, reward_names, tasks, strict=True)
+    ]
 
 
 def write_comparison(
@@ -166,12 +167,13 @@ def write_comparison(
         by_category=False,
         **options,
     )
-    result["controls"] = {name: control["tasks"] for name, control in zip(controls, compared, strict=True)}
-    best = read_best(run)
-    if best is not None and held_back is not None:
-        result["best"] = asdict(best)
+    result = replace(
+        result,
+        controls={name: control.tasks for name, control in zip(controls, compared, strict=True)},
+        best=read_best(run) if held_back is not None else None,
+    )
     path = run / "comparison.json"
-    write_json(path, result)
+    write_comparisons(path, [result])
     return path
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.metric_tables import find_metric, table_position
 from grpo_mmpc.evaluation.pairing import PairedScores
 from grpo_mmpc.statistics.bootstrap import Aggregate
 from grpo_mmpc.statistics.verdicts import Floats
@@ -64,7 +65,7 @@ def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
     for name, before in scores.before.scores.items():
         if name in scores.after.scores:
             after = scores.after.scores[name]
-            metric = _of_table(name, mode=scores.mode)
+            metric = find_metric(name, mode=scores.mode)
             if metric is None or (task in metric.tasks and metric.of_set is None):
                 if metric is not None and metric.depends_on_other_answers and not scores.is_whole:
                     before = after = np.full(len(before), math.nan)
@@ -87,7 +88,7 @@ def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
                     f"{name}: {before.shape[1]} statistics per item before, {after.shape[1]} after; "
                     "evaluate both with the same version"
                 )
-            metric = _of_table(name, mode=scores.mode)
+            metric = find_metric(name, mode=scores.mode)
             aggregate = _corpus_aggregate(name, metric)
             # All tasks share one table of samples: a task's rows have (empty) columns for metrics
             # of the other tasks.
@@ -118,7 +119,7 @@ def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
 
     metrics = []
     for name in _section(before, "metrics"):
-        metric = _of_table(name, mode=scores.mode)
+        metric = find_metric(name, mode=scores.mode)
         if name in _section(after, "metrics") and metric is not None and metric.of_set and task in metric.tasks:
             metrics.append(
                 SetMetric(
@@ -129,12 +130,6 @@ def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
                 )
             )
     return sorted(metrics, key=lambda metric: table_position(metric.name, mode=scores.mode))
-
-
-def table_position(name: str, *, mode: str) -> int:
-    """Position in the metric table; metrics it does not list (per attribute kind) keep their order after the others."""
-    table = _table(mode)
-    return list(table).index(name) if name in table else len(table)
 
 
 def _mean(sums: Floats, scored: Floats) -> Floats:
@@ -168,24 +163,6 @@ def _measure(
 def _largest_difference(metric: "Metric | None", *, mode: str) -> float:
     # Paper mode cuts no values: its BERTScore and LPIPS may leave the range that the table names.
     return math.inf if metric is None or mode == "paper" else abs(metric.best - metric.worst)
-
-
-def _table(mode: str) -> "Mapping[str, Metric]":
-    from grpo_mmpc.evaluation.suite import METRICS_OF_MODE  # heavy: imported on use
-
-    if mode not in METRICS_OF_MODE:
-        raise EvaluationError(
-            f"the evaluations were scored in mode {mode!r}, which this version does not know "
-            f"({', '.join(METRICS_OF_MODE)}); compare with the version that evaluated"
-        )
-    return METRICS_OF_MODE[mode]
-
-
-def _of_table(name: str, *, mode: str) -> "Metric | None":
-    """The metric of this name, or the one it is a part of (``attribute_recall`` of ``attribute_recall_color``)."""
-    table = _table(mode)
-    whole = [known for known in table if name == known or name.startswith(f"{known}_")]
-    return table[max(whole, key=len)] if whole else None
 
 
 def _corpus_aggregate(name: str, metric: "Metric | None") -> Aggregate:

@@ -9,12 +9,11 @@ from grpo_mmpc.config import EncodersSection, nearest
 from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.encoders import load_encoders
+from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE, metrics_of
 from grpo_mmpc.evaluation.score_files import Answer, Answers, Reference
-from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
 from grpo_mmpc.evaluation.summaries import summarise
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
 from grpo_mmpc.metrics.official.text import aborted_categories
-from grpo_mmpc.metrics.table import attribute_recall_metrics
 from grpo_mmpc.utils.files import without_nan
 
 # Which encoder a metric needs, by the start of its name.
@@ -77,9 +76,8 @@ def choose_metrics(
     Raises:
         EvaluationError: A name is unknown, or belongs to another task or mode.
     """
-    table = {name: metric for name, metric in METRICS_OF_MODE[mode].items() if task in metric.tasks}
-    if "attribute_recall" in table:
-        table |= attribute_recall_metrics(dict.fromkeys(kind for r in references for kind in r.attributes))
+    kinds = [kind for reference in references for kind in reference.attributes]
+    table = metrics_of(task, mode=mode, attribute_kinds=kinds)
     if names is None:
         return {name: metric for name, metric in table.items() if answers.has_prompts or name != "parse_rate"}
     for name in names:
@@ -91,12 +89,7 @@ def choose_metrics(
             known = "; ".join(f"{' and '.join(tasks)} in {other_mode} mode" for other_mode, tasks in others.items())
             problem = f"metric {name!r} is for {known}, not for {task} in {mode} mode; change --task or --mode"
         raise EvaluationError(problem)
-    wanted = set(names)
-    return {
-        name: metric
-        for name, metric in table.items()
-        if name in wanted or (name.startswith("attribute_recall_") and "attribute_recall" in wanted)
-    }
+    return metrics_of(task, mode=mode, attribute_kinds=kinds, chosen=set(names))
 
 
 def encoders_for(

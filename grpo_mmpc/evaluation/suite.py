@@ -2,30 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.evaluation.metric_tables import metrics_of
 from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.metrics.metric import Metric
-from grpo_mmpc.metrics.official.images import PAPER_IMAGE_METRICS
-from grpo_mmpc.metrics.official.text import ERROR_TEXT, PAPER_METRICS
-from grpo_mmpc.metrics.table import METRICS, attribute_recall_metrics
+from grpo_mmpc.metrics.official.text import ERROR_TEXT
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
 VERSION = 2
 """Raised whenever the same completions would be scored differently."""
-
-METRICS_OF_MODE: dict[str, dict[str, Metric]] = {
-    "corrected": METRICS,
-    # How many completions can be judged at all is shown in every mode.
-    "paper": PAPER_METRICS | PAPER_IMAGE_METRICS | {name: METRICS[name] for name in ("render_rate", "parse_rate")},
-}
-"""Every metric by name, by mode; see ``attribute_recall_metrics`` for those that depend on the
-catalogue."""
 
 MALFORMED = {"corrected": None, "paper": ERROR_TEXT}
 """What stands for a completion that does not parse. The official script's word is rendered and
@@ -73,23 +64,9 @@ class Suite:
         return [row for row in self.rows if row.task == task]
 
     def metrics(self, task: str) -> dict[str, Metric]:
-        """Metrics of one task; attribute recall for the kinds that its items know, in order of appearance."""
-        found = {name: metric for name, metric in METRICS_OF_MODE[self.mode].items() if task in metric.tasks}
-        if "attribute_recall" in found:
-            found |= attribute_recall_metrics(attribute_kinds(self.rows_of(task)))
-        if self.chosen is None:
-            return found
-        return {
-            name: metric
-            for name, metric in found.items()
-            # attribute_recall stands for its kinds too
-            if name in self.chosen or (name.startswith("attribute_recall_") and "attribute_recall" in self.chosen)
-        }
-
-
-def attribute_kinds(rows: Iterable[PromptRow]) -> list[str]:
-    """Attribute kinds that occur in the rows, in order of first appearance."""
-    return list(dict.fromkeys(kind for row in rows for kind in row.attributes))
+        """Return the metrics of one task; attribute recall for the kinds that its items know, in order of appearance."""
+        kinds = [kind for row in self.rows_of(task) for kind in row.attributes]
+        return metrics_of(task, mode=self.mode, attribute_kinds=kinds, chosen=self.chosen)
 
 
 def cqbench(

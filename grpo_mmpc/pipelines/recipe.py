@@ -55,7 +55,7 @@ def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Metrics and renderers that do not exist."""
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
+    from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE
     from grpo_mmpc.rendering.registry import check_renderer
     from grpo_mmpc.tasks import TASKS
 

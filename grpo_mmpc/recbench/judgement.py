@@ -206,8 +206,8 @@ def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """
     asked: list[Judged | AgainstFirst] = []
     for comparison in comparisons:
-        asked += [one for one in (*comparison.fills, *comparison.against_first) if _is_open(one)]
-    decisions = iter(decide([_evidence(one) for one in asked], confidence=CONFIDENCE))
+        asked += [*comparison.fills, *comparison.against_first]
+    decisions = iter(decide([_evidence(one) for one in asked if _is_open(one)], confidence=CONFIDENCE))
 
     def decided(one: _Tested) -> _Tested:
         return replace(one, **next(decisions)._asdict()) if _is_open(one) else one

@@ -50,7 +50,7 @@ def write_evaluation(
 
 def compare(before: Path, after: Path, **options: Any) -> Any:
     settings: dict[str, Any] = {"reward_names": {}, "resamples": 4000} | options
-    return compare_evaluations(before, after, **settings)["tasks"]["image_to_text"]
+    return compare_evaluations(before, after, **settings).to_json()["tasks"]["image_to_text"]
 
 
 def test_items_pair_by_identifier_not_by_row(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_several_comparisons_with_one_evaluation_are_corrected_together(tmp_path
     others = [
         write_evaluation(tmp_path / name, scores={"bleu": [0.1] * 8}, checkpoint=name) for name in ("b", "c", "d")
     ]
-    contents = compare_with(before, others, reward_names=[{}] * 3, resamples=200)
+    contents = [one.to_json() for one in compare_with(before, others, reward_names=[{}] * 3, resamples=200)]
     assert [content["after"] for content in contents] == ["b", "c", "d"]
     for content in contents:
         cell = content["tasks"]["image_to_text"]["metrics"]["bleu"]
@@ -313,7 +313,7 @@ def test_kid_is_the_one_of_the_compared_items_or_unscored(tmp_path: Path, left_o
     second = write_evaluation(tmp_path / "b", scores=more, **options)
     held_back = (lambda item_id: item_id == "item-0") if left_out == "held back" else None
     [content] = compare_with(first, [second], reward_names=[{}], resamples=200, held_back=held_back)
-    task = content["tasks"]["text_to_image"]
+    task = content.to_json()["tasks"]["text_to_image"]
     for cells in (task["metrics"], task["macro"], task["categories"]["Toys"]):
         assert (cells["kid"]["verdict"] == "unscored") == (left_out != "nothing")
         assert (cells["kid"]["before"] is None) == (left_out != "nothing")
@@ -341,7 +341,8 @@ def test_intervals_end_where_differences_of_the_metric_do(
     first = write_evaluation(tmp_path / "a", scores={name: [0.0] * 16}, **options)
     second = write_evaluation(tmp_path / "b", scores={name: changes * 2}, **options)
     found = [
-        compare_with(*pair, reward_names=[{}])[0]["tasks"][task] for pair in ((first, [second]), (second, [first]))
+        compare_with(*pair, reward_names=[{}])[0].to_json()["tasks"][task]
+        for pair in ((first, [second]), (second, [first]))
     ]
     for task_cells, sign in zip(found, (1, -1), strict=True):
         for cells in (task_cells["metrics"], task_cells["macro"], task_cells["categories"]["A"]):
@@ -392,14 +393,14 @@ def test_category_intervals_are_also_given_corrected_for_their_number(tmp_path: 
     categories = [name for name in ("A", "B", "C", "D", "E") for _ in range(20)]
     before = write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 100}, categories=categories)
     after = write_evaluation(tmp_path / "b", scores={"bleu": generator.normal(size=100)}, categories=categories)
-    result = compare_evaluations(before, after, reward_names={}, resamples=4000)
-    for cell in result["tasks"]["image_to_text"]["categories"].values():
+    categories_at_95 = compare(before, after)["categories"]
+    for cell in categories_at_95.values():
         (low, high), (wide_low, wide_high) = cell["bleu"]["ci95"], cell["bleu"]["ci95_corrected"]
         assert wide_low < low < high < wide_high
     # Five comparisons: the corrected interval is the 99% one.
-    at_99 = compare_evaluations(before, after, reward_names={}, resamples=4000, confidence=0.99)
-    for name, cell in result["tasks"]["image_to_text"]["categories"].items():
-        expected = at_99["tasks"]["image_to_text"]["categories"][name]["bleu"]["ci99"]
+    at_99 = compare(before, after, confidence=0.99)["categories"]
+    for name, cell in categories_at_95.items():
+        expected = at_99[name]["bleu"]["ci99"]
         assert cell["bleu"]["ci95_corrected"] == pytest.approx(expected)
 
 
@@ -543,8 +544,8 @@ def test_metrics_of_other_tasks_do_not_appear(tmp_path: Path) -> None:
     assert list(compare(folder, folder)["metrics"]) == ["bleu", "parse_rate", "attribute_recall_type"]
     scores = {"bleu": [NAN], "ssim": [0.5], "attribute_recall_type": [NAN], "parse_rate": [1.0]}
     folder = write_evaluation(tmp_path / "b", scores=scores, task="text_to_image")
-    result = compare_evaluations(folder, folder, reward_names={}, resamples=10)
-    assert set(result["tasks"]["text_to_image"]["metrics"]) == {"ssim", "parse_rate"}
+    [result] = compare_evaluations(folder, folder, reward_names={}, resamples=10).tasks
+    assert set(result.metrics) == {"ssim", "parse_rate"}
 
 
 def test_metrics_come_in_the_order_of_the_table_then_attribute_kinds(tmp_path: Path) -> None:

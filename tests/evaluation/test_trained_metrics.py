@@ -2,7 +2,7 @@
 
 import pytest
 
-from grpo_mmpc.evaluation.suite import METRICS_OF_MODE
+from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE
 from grpo_mmpc.evaluation.trained import REWARD_METRICS, trained_metrics
 from grpo_mmpc.rewards import registered_rewards
 

@@ -180,9 +180,7 @@ def _subtitle(run: RunFiles) -> list[str]:
         parts.append(f"{run.comparison.before} against {run.comparison.after}")
         best = run.comparison.best
         if best:
-            parts.append(
-                f"{run.comparison.after} chosen by {best.get('metric')} on {best.get('num_items')} other items"
-            )
+            parts.append(f"{run.comparison.after} chosen by {best.metric} on {best.num_items} other items")
     started = run.manifest.get("started")
     if started:
         parts.append(date(str(started)))

@@ -12,7 +12,7 @@ import yaml
 from grpo_mmpc.errors import EvaluationError, RecBenchError
 from grpo_mmpc.evaluation.checkpoints import checkpoint_order, latest_checkpoint
 from grpo_mmpc.evaluation.comparison import reported_checkpoint
-from grpo_mmpc.evaluation.records import Comparison, read_comparison
+from grpo_mmpc.evaluation.records import Comparison
 from grpo_mmpc.recbench.filled_features import COMPLETED
 from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.reports.common.labels import plural
@@ -160,7 +160,7 @@ def _comparison(content: Mapping[str, Any], notes: list[str]) -> Comparison | No
     if not content:
         return None
     try:
-        return read_comparison(content)
+        return Comparison.from_json(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         notes.append(f"comparison.json is not a comparison ({type(error).__name__}: {error}); nothing is compared.")
         return None

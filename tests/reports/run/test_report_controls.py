@@ -44,7 +44,7 @@ def view(controls: dict[str, dict[str, Cell]]) -> ControlsView | None:
         resamples=100,
         tasks=[judged],
         controls={name: [task(metrics)] for name, metrics in controls.items()},
-        best={},
+        best=None,
     )
     return controls_view(judged, comparison, lead="bleu")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from grpo_mmpc.evaluation.records import Cell, Comparison, TaskComparison, read_comparison
+from grpo_mmpc.evaluation.records import Cell, Comparison, TaskComparison
 from grpo_mmpc.reports.run.headline import Headline, change_sentence, headline, lead_metric
 from grpo_mmpc.statistics.verdicts import verdict
 
@@ -30,7 +30,7 @@ def cell(
     raw |= {"verdict": "no interval" if no_interval else word}
     content: dict[str, Any] = {"before": "base", "after": "final", "resamples": 1000}
     content["tasks"] = {"image_to_text": {"metrics": {"x": raw}, "categories": {}}}
-    return read_comparison(content).tasks[0].metrics["x"]
+    return Comparison.from_json(content).tasks[0].metrics["x"]
 
 
 def task(metrics: dict[str, Cell], categories: dict[str, dict[str, Cell]] | None = None) -> TaskComparison:
@@ -57,7 +57,7 @@ def words_of(compared: TaskComparison, config: dict[str, Any] | None = None) -> 
         resamples=1000,
         tasks=[compared],
         controls={},
-        best={},
+        best=None,
     )
     return headline(compared, comparison=comparison, config=config or {})
 

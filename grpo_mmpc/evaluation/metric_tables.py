@@ -1,0 +1,64 @@
+"""The metrics of each scoring mode by name, and the choice of those that a task is scored by."""
+
+from collections.abc import Collection, Iterable
+
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.metrics.metric import Metric
+from grpo_mmpc.metrics.official.images import PAPER_IMAGE_METRICS
+from grpo_mmpc.metrics.official.text import PAPER_METRICS
+from grpo_mmpc.metrics.table import METRICS, attribute_recall_metrics
+
+METRICS_OF_MODE: dict[str, dict[str, Metric]] = {
+    "corrected": METRICS,
+    # How many completions can be judged at all is shown in every mode.
+    "paper": PAPER_METRICS | PAPER_IMAGE_METRICS | {name: METRICS[name] for name in ("render_rate", "parse_rate")},
+}
+"""Every metric by name, by mode; see ``attribute_recall_metrics`` for those that depend on the
+catalogue."""
+
+
+def metrics_of(
+    task: str, *, mode: str, attribute_kinds: Iterable[str], chosen: Collection[str] | None = None
+) -> dict[str, Metric]:
+    """Return the metrics of a task by name, in the order of the table; recall of attribute kinds comes last.
+
+    Args:
+        task: ``image_to_text`` or ``text_to_image``.
+        mode: ``corrected`` or ``paper``.
+        attribute_kinds: Kinds of attributes that the items know: each has a recall of its own.
+        chosen: Names of the metrics wanted, where ``attribute_recall`` stands for its kinds too;
+            None means all.
+    """
+    metrics = {name: metric for name, metric in METRICS_OF_MODE[mode].items() if task in metric.tasks}
+    if "attribute_recall" in metrics:
+        metrics |= attribute_recall_metrics(dict.fromkeys(attribute_kinds))
+    if chosen is None:
+        return metrics
+    kinds = "attribute_recall_" if "attribute_recall" in chosen else None
+    return {name: metric for name, metric in metrics.items() if name in chosen or (kinds and name.startswith(kinds))}
+
+
+def find_metric(name: str, *, mode: str) -> Metric | None:
+    """Return the metric of this name, or the one it is a part of (``attribute_recall`` of ``attribute_recall_color``).
+
+    Raises:
+        EvaluationError: The mode is unknown to this version.
+    """
+    table = _table(mode)
+    whole = [known for known in table if name == known or name.startswith(f"{known}_")]
+    return table[max(whole, key=len)] if whole else None
+
+
+def table_position(name: str, *, mode: str) -> int:
+    """Return a metric's position in the table; those it does not list (per attribute kind) come after the others."""
+    table = _table(mode)
+    return list(table).index(name) if name in table else len(table)
+
+
+def _table(mode: str) -> dict[str, Metric]:
+    if mode not in METRICS_OF_MODE:
+        raise EvaluationError(
+            f"the evaluations were scored in mode {mode!r}, which this version does not know "
+            f"({', '.join(METRICS_OF_MODE)}); compare with the version that evaluated"
+        )
+    return METRICS_OF_MODE[mode]
