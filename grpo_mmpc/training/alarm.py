@@ -1,4 +1,4 @@
-"""The reward-hacking alarm: what is trained on rises while what is only watched falls."""
+"""The reward-hacking alarm: a trained reward rises while a monitor falls."""
 
 import math
 from collections.abc import Mapping
@@ -7,15 +7,15 @@ from statistics import fmean, variance
 WINDOW = 10
 """Generation batches whose means are compared: the first ones of the run with the latest."""
 ERRORS = 3.0
-"""By how many standard errors a mean must have moved."""
+"""Standard errors by which a mean must have moved."""
 
 
 class HackingAlarm:
     """Compares the first batches of a run with the latest ones.
 
     A reward that is optimised rises; that is no news. It is when a monitor, which nobody optimises
-    and which should rise with it, falls by more than chance: the policy then has found what the
-    reward pays for and the monitor does not value.
+    and which should rise with it, falls by more than chance: the policy then exploits something
+    that the reward pays for and the monitor does not value.
     """
 
     def __init__(self, *, trained: list[str], monitors: list[str], window: int = WINDOW) -> None:
@@ -26,7 +26,7 @@ class HackingAlarm:
         self._ringing: set[str] = set()
 
     def update(self, means: Mapping[str, float]) -> list[str]:
-        """Take in the means of a generation batch; returns a message for each monitor that newly gives alarm.
+        """Take in the means of a generation batch; returns a message for each monitor that starts to give alarm.
 
         Args:
             means: By reward, mean raw value of the batch; rewards that scored nothing are absent.
@@ -39,7 +39,7 @@ class HackingAlarm:
         return [self._message(name, max(self._trained, key=self._moved)) for name in sorted(self._ringing - before)]
 
     def state(self) -> dict[str, list[float]]:
-        """What a checkpoint keeps."""
+        """Return the history, for a checkpoint."""
         return {name: list(history) for name, history in self._history.items()}
 
     def restore(self, state: Mapping[str, list[float]]) -> None:
@@ -49,7 +49,7 @@ class HackingAlarm:
 
     @property
     def ringing(self) -> set[str]:
-        """Monitors that give alarm now."""
+        """The monitors that give alarm now."""
         return set(self._ringing)
 
     def _falling(self) -> set[str]:
@@ -61,7 +61,7 @@ class HackingAlarm:
         return history[: self._window], history[-self._window :]
 
     def _moved(self, name: str) -> float:
-        """Standard errors by which the mean has moved; 0 while the two windows overlap."""
+        """Return the standard errors by which the mean has moved; 0 while the two windows overlap."""
         if len(self._history[name]) < 2 * self._window:
             return 0.0
         first, last = self._ends(name)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig, nearest
 from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from trl import GRPOConfig
 
 LOSS_TYPES_WITH_TOKEN_NORMALISER = ("dapo", "bnpo", "cispo", "vespo")
-"""Losses that divide by the number of completion tokens, which ``drop`` takes the dead groups'
-tokens out of."""
+"""Losses that divide by the number of completion tokens, out of which ``drop`` takes those of
+zero-variance groups."""
 
 SET_ELSEWHERE = {
     "output_dir": "checkpoints are written to run_dir/checkpoints; set run_dir",
@@ -28,11 +29,12 @@ SET_ELSEWHERE = {
 
 
 def grpo_arguments(config: RunConfig) -> "GRPOConfig":
-    """TRL's ``GRPOConfig`` of a run: the recipe's ``trainer`` section plus what other sections decide.
+    """Build TRL's ``GRPOConfig``: the recipe's ``trainer`` section plus what other sections decide.
 
     Raises:
         TrainingError: TRL refuses the values, for instance bf16 where no GPU is visible.
     """
+    ensure_importable()
     # heavy: imported on use
     from trl import GRPOConfig
 
@@ -53,7 +55,8 @@ def grpo_arguments(config: RunConfig) -> "GRPOConfig":
 
 
 def lora_arguments(config: RunConfig) -> "LoraConfig":
-    """PEFT's ``LoraConfig`` of a run."""
+    """Build PEFT's ``LoraConfig`` of a run."""
+    ensure_importable()
     # heavy: imported on use
     from peft import LoraConfig
 
@@ -61,17 +64,18 @@ def lora_arguments(config: RunConfig) -> "LoraConfig":
 
 
 def updates_per_rollout(arguments: "GRPOConfig") -> int:
-    """Optimiser steps that one generation batch serves."""
+    """Count the optimiser steps that one generation batch serves."""
     batches = int(arguments.steps_per_generation) * int(arguments.num_iterations)
     return max(1, batches // int(arguments.gradient_accumulation_steps))
 
 
 def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Problems of the ``trainer`` and ``adapter`` sections as (dotted key, message): unknown names, wrong values.
+    """Yield problems of the ``trainer`` and ``adapter`` sections as (dotted key, message).
 
-    TRL's own cross-field rules (batch size divisible by ``num_generations`` and the like) run by
-    building the object.
+    Names are compared with the installed libraries; TRL's own cross-field rules (batch size
+    divisible by ``num_generations`` and the like) run by building the object.
     """
+    ensure_importable()
     # heavy: imported on use
     from peft import LoraConfig
     from trl import GRPOConfig
@@ -91,7 +95,7 @@ def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             except (ValueError, TypeError, ImportError, RuntimeError) as error:
                 yield "trainer", f"TRL refuses these values: {' '.join(str(error).split())}"
             else:
-                yield from dead_group_problems(raw, built)
+                yield from zero_variance_problems(raw, built)
     adapter = raw.get("adapter") or {}
     if isinstance(adapter, Mapping):
         unknown = yield from _unknown_fields("adapter", adapter, LoraConfig)
@@ -102,8 +106,8 @@ def check_trainer(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
                 yield "adapter", f"PEFT refuses these values: {' '.join(str(error).split())}"
 
 
-def dead_group_problems(raw: Mapping[str, Any], built: "GRPOConfig") -> Iterable[tuple[str, str]]:
-    """Policies for dead groups that this trainer cannot follow."""
+def zero_variance_problems(raw: Mapping[str, Any], built: "GRPOConfig") -> Iterable[tuple[str, str]]:
+    """Yield what keeps this trainer from following ``rewards.dead_groups``."""
     rewards = raw.get("rewards")
     policy = rewards.get("dead_groups") if isinstance(rewards, Mapping) else None
     if policy == "drop" and built.loss_type not in LOSS_TYPES_WITH_TOKEN_NORMALISER:
@@ -128,7 +132,7 @@ def _has_accelerator() -> bool:
 
 
 def _wrong_types(section: str, options: Mapping[str, Any], target: Any) -> Iterable[tuple[str, str]]:
-    """Switches that are not switches and numbers that are not numbers: TRL itself notices only when it uses them."""
+    """Yield switches that are not switches and numbers that are not numbers: TRL notices only on use."""
     for field in dataclasses.fields(target):
         value, default = options.get(field.name), field.default
         if value is None or "str" in str(field.type):

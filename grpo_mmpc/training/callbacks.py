@@ -1,8 +1,6 @@
-"""Trainer callbacks: metrics file, progress line, evaluation hook, graceful interruption."""
+"""Trainer callbacks that write and print, and the one that stops: metrics file, reward state, progress line, Ctrl-C."""
 
 import json
-import logging
-import random
 import signal
 import sys
 import time
@@ -11,14 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
+from grpo_mmpc.training.checkpoint import checkpoint_folder, write_reward_state
+from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from grpo_mmpc.utils.distributed import Ranks
 from grpo_mmpc.utils.files import write_text
-
-logger = logging.getLogger(__name__)
-
-Evaluate = Callable[[str], None]
-"""Evaluates the policy as it is now under a checkpoint name (``base``, ``checkpoint-20``)."""
 
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]
@@ -31,10 +25,9 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         """Drop steps after the one that training resumes from: they will be logged again."""
         if not state.is_world_process_zero or not self._path.exists():
             return
-        kept = [
-            line for line in self._path.read_text("utf-8").splitlines() if json.loads(line)["step"] <= state.global_step
-        ]
-        self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        lines = self._path.read_text("utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+        write_text(self._path, "".join(f"{line}\n" for line in kept))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
@@ -43,38 +36,24 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
         record = {"step": state.global_step, **logs}
-        with self._path.open("a", encoding="utf-8") as file:
+        with self._path.open("a", encoding="utf-8") as file:  # not to_json: TRL logs NaN for a reward without a score
             file.write(json.dumps(record, default=float) + "\n")
 
 
-class RewardState(TrainerCallback):  # type: ignore[misc]
-    """Keeps what rewards remember (running means, the alarm's history) in ``reward_state.json`` of every checkpoint."""
-
-    FILE = "reward_state.json"
+class RewardStateWriter(TrainerCallback):  # type: ignore[misc]
+    """Completes every checkpoint with what rewards remember, see ``checkpoint.py``."""
 
     def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
         self._state = state
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write the file."""
+        """Write the file, after Transformers has written its own."""
         if state.is_world_process_zero:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE
-            write_text(path, json.dumps(self._state()))
-
-    @classmethod
-    def read(cls, checkpoint: Path) -> dict[str, Any]:
-        """The state of a checkpoint; that of a new run, with a warning, where it holds none."""
-        try:
-            return dict(json.loads((checkpoint / cls.FILE).read_text("utf-8")))
-        except FileNotFoundError:
-            logger.warning(
-                "%s holds no %s: running z-scores and the reward-hacking alarm start anew", checkpoint, cls.FILE
-            )
-            return {"transforms": {}, "alarms": {}}
+            write_reward_state(checkpoint_folder(Path(args.output_dir), state.global_step), self._state())
 
 
 class ProgressLine(TrainerCallback):  # type: ignore[misc]
-    """One line per logged step: reward, each reward's mean, dead groups, tokens/s, time left.
+    """One line per logged step: reward, each reward's mean, share of zero-variance groups, tokens/s, time left.
 
     On a terminal the line is rewritten in place; in a log file a line is printed every
     ``every_seconds``.
@@ -111,12 +90,12 @@ class ProgressLine(TrainerCallback):  # type: ignore[misc]
             print(line, flush=True)  # noqa: T201
 
     def line(self, logs: dict[str, Any], state: Any, *, elapsed: float) -> str:
-        """The text of one progress line."""
+        """Return the text of one progress line."""
         done = state.global_step - self._first_step
         left = elapsed / done * (state.max_steps - state.global_step) if done else 0.0
         parts = [f"step {state.global_step}/{state.max_steps}", f"reward {_shown(logs['reward'])}"]
         parts += [f"{name} {_shown(logs.get(f'rewards/{name}/mean'))}" for name in self._reward_names]
-        parts.append(f"dead {logs.get('dead_group_share', 0.0):.0%}")
+        parts.append(f"zero-variance {logs.get('dead_group_share', 0.0):.0%}")
         speed = logs.get("tokens_per_second")
         if speed:
             parts.append(f"{speed:.0f} tok/s")
@@ -125,101 +104,8 @@ class ProgressLine(TrainerCallback):  # type: ignore[misc]
 
 
 def _shown(value: float | None) -> str:
-    """Three decimals, or a dash where no completion could be scored."""
+    """Return three decimals, or a dash where no completion could be scored."""
     return "-" if value is None else f"{value:.3f}"
-
-
-class ParityCheck(TrainerCallback):  # type: ignore[misc]
-    """Checks that the rollout engine is the policy: before the first step, then until an update was seen to reach it.
-
-    ``check`` raises to stop the run; it returns whether the engine could be told from the base
-    model. While the updates are too small for that (a warm-up in half precision), it is asked again
-    after steps 1, 2, 4, 8 and so on.
-    """
-
-    def __init__(self, check: Callable[[int], bool]) -> None:
-        self._check = check
-        self._done = False
-        self._pause = 1
-        self._next = 0
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Check the engine as it starts, or as it continues after a resumption."""
-        self._next = state.global_step + 1
-        with preserved_random_state():
-            self._check(state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Check that an update reached the engine, until it is seen once."""
-        if self._done or state.global_step < self._next:
-            return
-        with preserved_random_state():
-            self._done = self._check(state.global_step)
-        self._next = state.global_step + self._pause
-        self._pause *= 2
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Say so if no update was large enough to be seen."""
-        if not self._done:
-            logger.warning(
-                "parity: no update of this training was seen to reach the rollout engine, because none was larger than "
-                "rounding; see parity.jsonl, and compare the learning rate with its schedule"
-            )
-
-
-class EvaluationHook(TrainerCallback):  # type: ignore[misc]
-    """Evaluates the base model before the first step and the policy after every saved checkpoint.
-
-    A failure is logged with its traceback and remembered in ``failures``; with ``raise_errors`` it
-    also stops training.
-    """
-
-    def __init__(self, *, before: Evaluate | None, after_save: Evaluate | None, raise_errors: bool) -> None:
-        self.before = before
-        self.after_save = after_save
-        self._raise_errors = raise_errors
-        self.failures: list[str] = []
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Evaluate the base model."""
-        if self.before is not None:
-            self.run(self.before, "base")
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Evaluate the policy that was just saved, unless it was saved because the run was interrupted."""
-        interrupted = control.should_training_stop and state.global_step < state.max_steps
-        if self.after_save is not None and not interrupted:
-            self.run(self.after_save, f"checkpoint-{state.global_step}")
-
-    def run(self, evaluate: Evaluate, checkpoint: str) -> None:
-        """Evaluate, restoring the random state of Python, NumPy and torch afterwards."""
-        try:
-            with preserved_random_state():
-                evaluate(checkpoint)
-        except Exception as error:  # any failure of an evaluation is reported; only the recipe decides that it is fatal
-            self.failures.append(f"{checkpoint}: {type(error).__name__}: {error}")
-            logger.exception("EVALUATION FAILED for %s; training goes on with evaluation.on_error=warn", checkpoint)
-            if self._raise_errors:
-                raise
-
-
-@contextmanager
-def preserved_random_state() -> Iterator[None]:
-    """Run a block without moving the random number generators that training draws from."""
-    import numpy as np
-    import torch
-
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    torch_state = torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
 
 
 class GracefulStop(TrainerCallback):  # type: ignore[misc]
@@ -228,13 +114,8 @@ class GracefulStop(TrainerCallback):  # type: ignore[misc]
     Ranks agree on stopping after every step, since the signal may reach them in different steps.
     """
 
-    def __init__(self, any_rank: Callable[[bool], bool]) -> None:
-        """Remember how to ask all ranks.
-
-        Args:
-            any_rank: True on every rank if it is called with True on any.
-        """
-        self._any_rank = any_rank
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
         self._requested = False
         self.stopped = False
 
@@ -258,7 +139,7 @@ class GracefulStop(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask the trainer to save and stop if any rank was asked to."""
-        if self._any_rank(self._requested):
+        if self._ranks.any(self._requested):
             self.stopped = state.global_step < state.max_steps
             control.should_save = True
             control.should_training_stop = True

@@ -1,4 +1,4 @@
-"""The training data set: an index of (item, task), turned into TRL's columns on the fly so that nothing is copied."""
+"""The training data set: an index of (item, task) that becomes TRL's columns when read, so that nothing is copied."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,12 +35,12 @@ def training_dataset(
     max_items: int | None,
     salt: str,
 ) -> "Dataset":
-    """A data set with one row per (item, task), in a stable order that interleaves the tasks.
+    """Build a data set with one row per (item, task), in a stable order that interleaves the tasks.
 
     Columns: ``prompt`` (chat messages), ``images`` (list of PIL images, empty for a text-only
-        prompt), ``prompt_id``,
-    ``item_id``, ``category``, ``task``, ``reference``, ``image_path``, ``title``, ``attributes``,
-    and the catalogue's further columns, which reward functions receive under their own names.
+    prompt), ``prompt_id``, ``item_id``, ``category``, ``task``, ``reference``, ``image_path``,
+    ``title``, ``attributes``, and the catalogue's further columns, which reward functions receive
+    under their own names.
 
     Args:
         catalogue: The catalogue.

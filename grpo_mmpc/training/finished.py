@@ -1,4 +1,4 @@
-"""Notices completions that are done while the rest of their batch is still being generated."""
+"""Completions that are finished, seen while the rest of their batch is still being generated."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -6,24 +6,22 @@ from typing import Any
 
 import torch
 
-Tell = Callable[[dict[int, list[int]]], None]
-"""Receives completions that have just ended: row of the batch -> token ids, the end token
-included."""
+Receive = Callable[[dict[int, list[int]]], None]
+"""Takes completions that have just ended: row of the batch -> token ids, the end token included."""
 
 
 @contextmanager
-def finished_completions(model: torch.nn.Module, *, end_tokens: Iterable[int], tell: Tell) -> Iterator[None]:
-    """Watch ``model.generate`` inside the block.
+def finished_completions(model: torch.nn.Module, *, end_tokens: Iterable[int], receive: Receive) -> Iterator[None]:
+    """Watch ``model.generate`` inside the block and hand over completions as they end.
 
-    ``generate`` feeds every sampled token back to the model, one column of the batch a step: what
-    passes by is collected, and a row is told of once its end token does. Those that end last, or
-    are cut off, are not told of. The first call of the model holds the prompts and starts a new
-    batch.
+    ``generate`` feeds every sampled token back to the model, one column of the batch a step. A row
+    is handed over once its end token has passed; those that end last, or are cut off, are not. The
+    first call of the model holds the prompts and starts a new batch.
 
     Args:
         model: The model whose ``forward`` is called with ``input_ids``.
         end_tokens: Token ids that end a completion.
-        tell: Must return soon, for generation waits for it.
+        receive: Must return soon, for generation waits for it.
     """
     ends = set(end_tokens)
     columns: list[list[int]] = []
@@ -42,7 +40,7 @@ def finished_completions(model: torch.nn.Module, *, end_tokens: Iterable[int], t
         fresh = [row for row, token in enumerate(column) if token in ends and row not in ended]
         if fresh:
             ended.update(fresh)
-            tell({row: [earlier[row] for earlier in columns] for row in fresh})
+            receive({row: [earlier[row] for earlier in columns] for row in fresh})
 
     handle = model.register_forward_pre_hook(watch, with_kwargs=True)
     try:

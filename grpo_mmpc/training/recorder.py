@@ -1,12 +1,13 @@
 """Rollouts on disk: one Parquet file per optimiser step, readable without this toolkit."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.rewards import completion_text
+from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.hashing import file_digest
 
 
 class RolloutRecorder:
@@ -58,14 +59,14 @@ class RolloutRecorder:
             "advantage": pa.array(advantages, pa.float64()),
             "image_hash": pa.array([_file_hash(path) for path in columns["image_path"]], pa.string()),
         }
-        self._folder.mkdir(parents=True, exist_ok=True)
         suffix = "" if self._batch == 1 else f"-{self._batch}"
         path = self._folder / f"step-{step:06d}{suffix}.parquet"
-        pq.write_table(pa.table(table), path)
+        with replace_atomically(path) as partial:
+            pq.write_table(pa.table(table), partial)
         return path
 
     def drop_after(self, step: int) -> None:
-        """Delete what was recorded after a step: a run that continues from it records those steps again."""
+        """Delete rollouts recorded after a step: a run that continues from it records those steps again."""
         for path in self._folder.glob("step-*.parquet"):
             if int(path.stem.split("-")[1]) > step:
                 path.unlink()
@@ -73,4 +74,4 @@ class RolloutRecorder:
 
 @cache
 def _file_hash(path: str | None) -> str | None:
-    return None if path is None else hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    return None if path is None else file_digest(Path(path))

@@ -1,49 +1,118 @@
-"""What happens to groups that teach nothing: taken out of the loss, or drawn again."""
+"""Zero-variance groups: taken out of the loss, or sampled once more and replaced."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-_BY_COMPLETION_TOKEN = (
-    "completion_mask",
-    "old_per_token_logps",
-    "sampling_per_token_logps",
-    "importance_sampling_ratio",
-    "ref_per_token_logps",
-)
-_TYPES = ("token_type_ids", "mm_token_type_ids")
+from grpo_mmpc.rewards import advantages
+from grpo_mmpc.training.trl_seams import COMPLETION_TENSORS, TYPE_TENSORS, GatheredBatch, SeamedGRPOTrainer
+
+Score = Callable[[list[dict[str, Any]]], tuple[dict[str, Any], GatheredBatch]]
+"""Samples and scores rows of this rank: the batch as the loss takes it, and as TRL logged it."""
 
 
 def drop_rows(output: dict[str, Any], rows: Sequence[int]) -> None:
-    """Mask every token of some completions, in place; the caller renews ``num_items_in_batch``."""
+    """Mask every token of some completions, in place; the caller renews the count of tokens."""
     output["completion_mask"] = output["completion_mask"].clone()
     output["completion_mask"][list(rows)] = 0
 
 
-def groups_to_draw_again(
-    prompt_ids: Sequence[str], dead: set[str], *, num_ranks: int, group_size: int
-) -> list[list[int]]:
-    """Per rank, which of its groups are drawn again, as positions among its own groups.
+class ZeroVarianceResampler:
+    """Samples zero-variance groups once more; those that have a variance then take the old ones' place."""
 
-    Ranks compute in step, so all of them draw as many groups as the one with the most dead ones;
-    ranks with fewer add live groups, whose new completions are thrown away.
+    def __init__(
+        self, trainer: SeamedGRPOTrainer, *, score: Score, zero_variance: Callable[[GatheredBatch], set[str]]
+    ) -> None:
+        """Keep references.
+
+        Args:
+            trainer: The trainer, for its ranks, settings and logs.
+            score: Samples and scores rows. A collective.
+            zero_variance: Names the prompts of a batch whose group has no variance.
+        """
+        self._trainer = trainer
+        self._score = score
+        self._zero_variance = zero_variance
+
+    def replace(
+        self,
+        inputs: Sequence[dict[str, Any]],
+        output: Mapping[str, Any],
+        batch: GatheredBatch,
+        flat: set[str],
+        weights: Mapping[str, float],
+    ) -> dict[str, Any]:
+        """Return the batch with replaced groups; ``batch`` is changed in place. A collective.
+
+        Args:
+            inputs: The rows of this rank.
+            output: Their batch as the loss takes it.
+            batch: The batch over all ranks.
+            flat: Prompts of its zero-variance groups.
+            weights: Of the rewards at this step.
+        """
+        trainer, size = self._trainer, self._trainer.num_generations
+        ranks, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
+        chosen = groups_to_sample_again(batch.prompt_ids, flat, num_ranks=ranks, group_size=size)
+        with trainer.unlogged():  # the step's own means and prompts stay those of its first samples
+            again, fresh = self._score([inputs[group * size + i] for group in chosen[rank] for i in range(size)])
+        replaced = flat - self._zero_variance(fresh)
+        own_rows: dict[int, int] = {}
+        for at_rank, groups in enumerate(chosen):
+            for position, group in enumerate(groups):
+                for i in range(size):
+                    old = at_rank * len(inputs) + group * size + i
+                    new = (at_rank * len(groups) + position) * size + i
+                    if batch.prompt_ids[old] in replaced:
+                        batch.put(old, fresh, new)
+                        if at_rank == rank:
+                            own_rows[group * size + i] = position * size + i
+        trainer.note("resampled_share", len(replaced) / len(flat))
+        merged = replace_rows(output, again, own_rows, pad=trainer.processing_class.tokenizer.pad_token_id)
+        self._renew_advantages(merged, batch, weights, own=slice(rank * len(inputs), (rank + 1) * len(inputs)))
+        trainer.count_tokens(merged)
+        trainer.show_batch(batch)
+        return merged
+
+    def _renew_advantages(
+        self, output: dict[str, Any], batch: GatheredBatch, weights: Mapping[str, float], *, own: slice
+    ) -> None:
+        """Compute all advantages again: where the whole batch is normalised, every group's depend on the new ones."""
+        batch.logs["advantages"] = advantages(
+            {name: [None if v != v else v for v in values] for name, values in batch.for_trainer.items()},
+            weights,
+            groups=batch.prompt_ids,
+            aggregation=self._trainer.multi_objective_aggregation,
+            scale_rewards=self._trainer.scale_rewards,
+        )
+        before: torch.Tensor = output["advantages"]
+        output["advantages"] = torch.tensor(batch.logs["advantages"][own], dtype=before.dtype, device=before.device)
+
+
+def groups_to_sample_again(
+    prompt_ids: Sequence[str], flat: set[str], *, num_ranks: int, group_size: int
+) -> list[list[int]]:
+    """Choose the groups of each rank that are sampled again, as positions among its own groups.
+
+    Ranks compute in step, so all of them sample as many groups as the one with the most
+    zero-variance groups; ranks with fewer add others, whose new completions are thrown away.
 
     Args:
         prompt_ids: Prompt of each completion over all ranks; each rank holds equally many whole
             groups.
-        dead: Prompts whose group is dead.
+        flat: Prompts of zero-variance groups.
         num_ranks: Number of ranks.
         group_size: Completions per group.
     """
     leaders = list(prompt_ids[::group_size])
     share = len(leaders) // num_ranks
     of_rank = [leaders[rank * share : (rank + 1) * share] for rank in range(num_ranks)]
-    most = max(sum(prompt in dead for prompt in prompts) for prompts in of_rank)
+    most = max(sum(prompt in flat for prompt in prompts) for prompts in of_rank)
     chosen = []
     for prompts in of_rank:
-        first = [i for i, prompt in enumerate(prompts) if prompt in dead]
-        rest = [i for i, prompt in enumerate(prompts) if prompt not in dead]
+        first = [i for i, prompt in enumerate(prompts) if prompt in flat]
+        rest = [i for i, prompt in enumerate(prompts) if prompt not in flat]
         chosen.append((first + rest)[:most])
     return chosen
 
@@ -51,17 +120,17 @@ def groups_to_draw_again(
 def replace_rows(
     output: Mapping[str, Any], fresh: Mapping[str, Any], rows: Mapping[int, int], *, pad: int
 ) -> dict[str, Any]:
-    """A batch in which some completions are replaced by those of another batch for the same prompts.
+    """Return a batch in which some completions are replaced by those of another batch for the same prompts.
 
     Args:
-        output: TRL's batch of one rank: ``completion_ids`` and all that goes with them, ``[B, T]``.
-        fresh: Another one, ``[b, t]``.
+        output: TRL's batch of one rank: ``completion_ids`` and all that goes with them, ``[B, L]``.
+        fresh: Another one, ``[b, l]``.
         rows: Row of ``output`` -> row of ``fresh`` that takes its place. Prompts and images stay.
         pad: Token id of padding.
     """
     merged = dict(output)
     width = max(output["completion_ids"].shape[1], fresh["completion_ids"].shape[1])
-    for name, padding in [("completion_ids", pad), *((name, 0) for name in _BY_COMPLETION_TOKEN)]:
+    for name, padding in [("completion_ids", pad), *((name, 0) for name in COMPLETION_TENSORS)]:
         if name in output:
             # Ratios of sequence-level importance sampling have one column, whatever the length.
             target_width = 1 if output[name].shape[1] == fresh[name].shape[1] == 1 else width
@@ -70,12 +139,12 @@ def replace_rows(
             for row, other in rows.items():
                 merged[name][row] = source[other]
     grown = width - output["completion_ids"].shape[1]
-    for name in _TYPES:
-        if name in output:  # 0 for everything but the prompt's image tokens
+    for name in TYPE_TENSORS:
+        if name in output:
             merged[name] = _widened(output[name], output[name].shape[1] + grown, 0)
     return merged
 
 
 def _widened(values: torch.Tensor, width: int, padding: int) -> torch.Tensor:
-    """A copy ``[B, width]``, padded on the right."""
+    """Return a copy ``[B, width]``, padded on the right."""
     return torch.nn.functional.pad(values, (0, width - values.shape[1]), value=padding).clone()

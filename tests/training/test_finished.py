@@ -20,32 +20,32 @@ class Scripted(torch.nn.Module):
             self(input_ids=torch.tensor(column)[:, None])
 
 
-def told(model, *batches):
+def handed_over(model, *batches):
     seen = []
-    with finished_completions(model, end_tokens=[END], tell=seen.append):
+    with finished_completions(model, end_tokens=[END], receive=seen.append):
         for batch in batches:
             model.generate(*batch)
     return seen
 
 
-def test_a_completion_is_told_of_once_with_its_own_tokens_when_its_end_token_passes():
+def test_a_completion_is_handed_over_once_with_its_own_tokens_when_its_end_token_passes():
     prompt = [[9, 9], [9, 9], [9, 9]]
     columns = [[5, 6, 7], [END, 6, 7], [PAD, 6, END], [PAD, END, PAD]]
-    assert told(Scripted(), (prompt, *columns)) == [{0: [5, END]}, {2: [7, 7, END]}, {1: [6, 6, 6, END]}]
+    assert handed_over(Scripted(), (prompt, *columns)) == [{0: [5, END]}, {2: [7, 7, END]}, {1: [6, 6, 6, END]}]
 
 
-def test_several_that_end_together_are_told_of_together():
-    assert told(Scripted(), ([[9, 9], [9, 9]], [5, 6], [END, END])) == [{0: [5, END], 1: [6, END]}]
+def test_several_that_end_together_are_handed_over_together():
+    assert handed_over(Scripted(), ([[9, 9], [9, 9]], [5, 6], [END, END])) == [{0: [5, END], 1: [6, END]}]
 
 
 def test_a_new_batch_starts_anew():
     batch = ([[9, 9]], [5], [END])
-    assert told(Scripted(), batch, batch) == [{0: [5, END]}, {0: [5, END]}]
+    assert handed_over(Scripted(), batch, batch) == [{0: [5, END]}, {0: [5, END]}]
 
 
 def test_nothing_is_watched_after_the_block_not_even_after_an_error():
     model, seen = Scripted(), []
-    with pytest.raises(RuntimeError), finished_completions(model, end_tokens=[END], tell=seen.append):
+    with pytest.raises(RuntimeError), finished_completions(model, end_tokens=[END], receive=seen.append):
         raise RuntimeError
     model.generate([[9, 9]], [END])
     assert seen == []
@@ -53,7 +53,7 @@ def test_nothing_is_watched_after_the_block_not_even_after_an_error():
 
 
 @pytest.mark.parametrize("architecture", ["qwen2_5_vl", "gemma3"])
-def test_what_generate_returns_is_what_was_told(architecture):
+def test_what_generate_returns_is_what_was_handed_over(architecture):
     from PIL import Image
 
     from grpo_mmpc.nano.policy import load_policy, load_processor
@@ -69,7 +69,7 @@ def test_what_generate_returns_is_what_was_told(architecture):
     end = model.generation_config.eos_token_id
     seen: dict[int, list[int]] = {}
     torch.manual_seed(0)
-    with finished_completions(model, end_tokens=[end], tell=seen.update):
+    with finished_completions(model, end_tokens=[end], receive=seen.update):
         output = model.generate(**inputs, max_new_tokens=48, do_sample=True)
     completions = output[:, inputs["input_ids"].shape[1] :].tolist()
     assert seen, "nothing ended before the longest completion"

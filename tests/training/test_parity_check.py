@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from grpo_mmpc.training.callbacks import ParityCheck
+from grpo_mmpc.training.parity_check import ParityCheck
 
 
 def run(*, seen_from: int, start: int = 0, steps: int = 40) -> tuple[list[int], ParityCheck]:
@@ -42,4 +42,7 @@ def test_a_training_whose_updates_were_never_seen_says_so(caplog, seen_from: int
     _, callback = run(seen_from=seen_from)
     with caplog.at_level(logging.WARNING):
         callback.on_train_end(None, SimpleNamespace(global_step=40), None)
-    assert len([r for r in caplog.records if "was seen to reach the rollout engine" in r.message]) == warnings
+    assert (
+        len([r for r in caplog.records if "could not verify that LoRA updates reach the rollout engine" in r.message])
+        == warnings
+    )

@@ -228,11 +228,11 @@ def test_fsdp_wraps_the_blocks_that_the_model_has(make_config, architecture):
     """Gemma-3 lists blocks of a text tower of SigLIP, which it does not have."""
     from accelerate import FullyShardedDataParallelPlugin
 
-    from grpo_mmpc.training.session import wrap_blocks_that_exist
+    from grpo_mmpc.training.trl_seams import wrap_own_blocks
 
     model = session_for(make_config(architecture)).trainer.model
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
-    wrap_blocks_that_exist(model, plugin)
+    wrap_own_blocks(model, plugin)
     plugin.set_auto_wrap_policy(model)
     decoder = {"qwen2_5_vl": "Qwen2_5_VLDecoderLayer", "gemma3": "Gemma3DecoderLayer"}[architecture]
     assert decoder in plugin.transformer_cls_names_to_wrap

@@ -9,8 +9,8 @@ import torch
 
 from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.rewards import advantages
-from grpo_mmpc.training.arguments import check_trainer, dead_group_problems
-from grpo_mmpc.training.resampling import drop_rows, groups_to_draw_again, replace_rows
+from grpo_mmpc.training.arguments import check_trainer, zero_variance_problems
+from grpo_mmpc.training.resampling import drop_rows, groups_to_sample_again, replace_rows
 from grpo_mmpc.training.session import TrainingSession
 
 REWARD = f"{Path(__file__).parent / 'counting_rewards.py'}:dead_at_first"
@@ -18,9 +18,9 @@ REWARD = f"{Path(__file__).parent / 'counting_rewards.py'}:dead_at_first"
 
 def test_ranks_draw_equally_many_groups_dead_ones_first():
     prompts = [p for p in "abcdef" for _ in range(2)]  # rank 0: a, b, c; rank 1: d, e, f
-    assert groups_to_draw_again(prompts, {"c"}, num_ranks=2, group_size=2) == [[2], [0]]
-    assert groups_to_draw_again(prompts, {"a", "c", "e"}, num_ranks=2, group_size=2) == [[0, 2], [1, 0]]
-    assert groups_to_draw_again(prompts, {"b"}, num_ranks=1, group_size=2) == [[1]]
+    assert groups_to_sample_again(prompts, {"c"}, num_ranks=2, group_size=2) == [[2], [0]]
+    assert groups_to_sample_again(prompts, {"a", "c", "e"}, num_ranks=2, group_size=2) == [[0, 2], [1, 0]]
+    assert groups_to_sample_again(prompts, {"b"}, num_ranks=1, group_size=2) == [[1]]
 
 
 def test_replaced_rows_take_everything_of_the_new_completion_and_widen_the_batch():
@@ -77,13 +77,13 @@ def run(request, make_config):
         data = RunData(config)
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
         session = TrainingSession(config, catalogue=data.catalogue, train_indices=data.train)
-        batches, original = [], session.trainer._generate_and_score_completions
+        batches, original = [], session.trainer.generate_and_score
 
         def spy(inputs):
             batches.append(original(inputs))
             return batches[-1]
 
-        session.trainer._generate_and_score_completions = spy
+        session.trainer.generate_and_score = spy
         session.train(before=None, after_save=None, resume=False)
         files = sorted((Path(config.run_dir) / "rollouts").glob("*.parquet"))
         return session, batches, [pq.read_table(file).to_pylist() for file in files]
@@ -156,6 +156,6 @@ def test_dropping_is_refused_for_a_loss_without_a_token_normaliser():
 def test_resampling_is_refused_where_groups_are_split_over_processes():
     # Two processes with 6 completions each hold three groups of 4, one of them split.
     split = SimpleNamespace(loss_type="dapo", per_device_train_batch_size=6, steps_per_generation=1, num_generations=4)
-    [(key, message)] = dead_group_problems({"rewards": {"dead_groups": "resample"}}, split)
+    [(key, message)] = zero_variance_problems({"rewards": {"dead_groups": "resample"}}, split)
     assert key == "rewards.dead_groups"
     assert "(6) must be a multiple of num_generations (4)" in message

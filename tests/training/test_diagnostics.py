@@ -2,7 +2,7 @@
 
 import pytest
 
-from grpo_mmpc.training.rates import rates
+from grpo_mmpc.training.diagnostics import rates
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""A checkpoint: what it holds, when it is whole, and which one a run continues from.
+
+``RUN/checkpoints/checkpoint-N`` holds the run as it was after N optimiser steps:
+
+- ``adapter_model.safetensors``, ``adapter_config.json``: the policy, written by PEFT. These two
+  suffice for ``evaluate``, ``complete`` and ``serve``.
+- ``optimizer.pt``, ``scheduler.pt``, ``rng_state*.pth`` (one a rank), ``training_args.bin``: the
+  rest of the update, written by Transformers; DeepSpeed and FSDP keep optimizer states in folders of
+  their own.
+- ``trainer_state.json``: N, and everything logged so far.
+- ``reward_state.json``: what rewards remember, written last by this toolkit: running means and
+  spreads of the ``z_score`` transform (``transforms``), histories of the reward-hacking alarm
+  (``alarms``).
+
+Rollouts that serve several steps are in no checkpoint.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.utils.files import write_json
+
+REWARD_STATE = "reward_state.json"
+
+
+def checkpoint_folder(checkpoints: Path, step: int) -> Path:
+    """Return the folder of the checkpoint after ``step`` optimiser steps."""
+    return checkpoints / f"checkpoint-{step}"
+
+
+def steps_of(checkpoint: Path) -> int | None:
+    """Read how many steps a checkpoint stands for; None if it is not whole.
+
+    Saving ends with ``trainer_state.json`` and ``reward_state.json``, in this order: a checkpoint
+    without one of them was cut short.
+
+    Raises:
+        OSError: It cannot be read, which says nothing about it.
+    """
+    try:
+        steps = int(json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"])
+        read_reward_state(checkpoint)
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        return None
+    return steps
+
+
+def newest_checkpoint(checkpoints: Path) -> Path | None:
+    """Return the last checkpoint that is whole, None if there is none.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    steps = {path: steps_of(path) for path in checkpoints.glob("checkpoint-*")}
+    whole = {path: count for path, count in steps.items() if count is not None}
+    return max(whole, key=whole.__getitem__, default=None)
+
+
+def write_reward_state(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Complete a checkpoint with what rewards remember."""
+    write_json(checkpoint / REWARD_STATE, state, indent=None)
+
+
+def read_reward_state(checkpoint: Path) -> dict[str, Any]:
+    """Read what ``write_reward_state`` wrote.
+
+    Raises:
+        FileNotFoundError: The checkpoint was cut short.
+        ValueError: The file is broken.
+    """
+    return dict(json.loads((checkpoint / REWARD_STATE).read_text("utf-8")))

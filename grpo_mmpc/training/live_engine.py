@@ -1,0 +1,97 @@
+"""The engine on the policy in training: its own ``generate``, or a vLLM that receives its adapter."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.models.policy import adapter_off
+from grpo_mmpc.rollout import Engine
+from grpo_mmpc.rollout.transformers_engine import TransformersEngine
+from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets, sampling_warning, suppressed_token_ids
+from grpo_mmpc.rollout.vllm.generation import VLLMEngine, VLLMRollouts
+from grpo_mmpc.rollout.vllm.start import start_engine
+from grpo_mmpc.training.trainer import RecordingGRPOTrainer
+from grpo_mmpc.types import SamplingConfig
+
+logger = logging.getLogger(__name__)
+
+
+class LiveEngine:
+    """Serves the rollouts of training and the evaluations between its steps, from one place."""
+
+    def __init__(self, config: RunConfig, trainer: RecordingGRPOTrainer, processor: Any) -> None:
+        """Start vLLM if the recipe asks for it, and have the trainer take its rollouts from there. A collective.
+
+        Raises:
+            RolloutError: It cannot start, or cannot serve the recipe's adapter.
+        """
+        self._config = config
+        self._trainer = trainer
+        self._processor = processor
+        self.suppressed_token_ids: list[int] = []
+        """Tokens that vLLM never samples."""
+        self.rollouts = self._start_vllm() if config.rollout.backend == "vllm" else None
+        """The trainer's rollouts from vLLM; None where the policy generates by itself."""
+
+    def _start_vllm(self) -> VLLMRollouts:
+        trainer, arguments = self._trainer, self._trainer.args
+        is_main_process = trainer.accelerator.is_main_process
+        warning = sampling_warning(self._config.trainer)
+        if warning is not None and is_main_process:
+            logger.warning(warning)
+        refuse_unserved_targets([name for name, module in trainer.model.named_modules() if hasattr(module, "lora_A")])
+        self.suppressed_token_ids = suppressed_token_ids(self._processor, trainer.model.config)
+        engine = start_engine(
+            self._config,
+            self._processor,
+            suppressed=self.suppressed_token_ids,
+            max_tokens=arguments.max_completion_length,
+            is_main_process=is_main_process,
+        )
+        trainer.accelerator.wait_for_everyone()
+        rollouts = VLLMRollouts(
+            engine,
+            trainer.model,
+            SamplingConfig(
+                max_tokens=arguments.max_completion_length,
+                temperature=arguments.temperature,
+                top_p=arguments.top_p,
+                top_k=arguments.top_k,
+                seed=self._config.seed,
+            ),
+            rank=trainer.accelerator.process_index,
+            step=lambda: trainer.state.global_step,
+        )
+        trainer.use_rollouts(rollouts, max_masked_fraction=self._config.rollout.parity.max_masked_fraction)
+        return rollouts
+
+    @contextmanager
+    def open(self, *, base: bool) -> Iterator[Engine]:
+        """Yield an engine on the policy as it is now, or with ``base`` on the model without its adapter."""
+        trainer = self._trainer
+        if self.rollouts is not None:
+            trainer.sync_rollouts()
+            yield VLLMEngine(
+                self.rollouts.engine,
+                self._processor,
+                adapter=None if base else self.rollouts.adapter,
+                accelerator=trainer.accelerator,
+            )
+            return
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        with adapter_off(model) if base else nullcontext():
+            yield TransformersEngine(
+                trainer.model_wrapped,
+                self._processor,
+                batch_size=self._config.evaluation.batch_size,
+                accelerator=trainer.accelerator,
+                gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+            )
+
+    def close(self) -> None:
+        """Stop vLLM, so that no process stays behind."""
+        if self.rollouts is not None:
+            self.rollouts.engine.close()

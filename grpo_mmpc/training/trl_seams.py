@@ -1,0 +1,202 @@
+"""Every private or undocumented name of TRL's trainer that this toolkit leans on, each under a public one.
+
+Read in TRL 1.16.0. No other module of this package touches a name of TRL or Transformers that
+starts with an underscore, so a new TRL is this file's work. ``docs/upstream.md`` lists the names,
+why each is needed, and the test that fails when it moves (``tests/training/test_trl_seams.py``).
+
+Transformers' trainer and TRL are imported from here: both import torchvision, which must be
+importable by then, and TRL imports vLLM, which decides on its platform there and then.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from grpo_mmpc.rollout.vllm.cpu import switch_on
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+
+ensure_importable()
+switch_on()
+
+from transformers import (  # noqa: E402
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl import GRPOTrainer  # noqa: E402
+
+__all__ = [
+    "GatheredBatch",
+    "PrinterCallback",
+    "SeamedGRPOTrainer",
+    "TrainerCallback",
+    "TrainerControl",
+    "TrainerState",
+    "TrainingArguments",
+    "full_size",
+    "wrap_own_blocks",
+]
+
+TOKEN_COUNT = "num_items_in_batch"
+"""Key of a batch: completion tokens of all ranks, by which token-normalised losses divide."""
+COMPLETION_TENSORS = (
+    "completion_mask",
+    "old_per_token_logps",
+    "sampling_per_token_logps",
+    "importance_sampling_ratio",
+    "ref_per_token_logps",
+)
+"""Keys of a batch besides ``completion_ids``: tensors ``[B, L]`` over the completion's tokens."""
+TYPE_TENSORS = ("token_type_ids", "mm_token_type_ids")
+"""Keys of a batch: tensors ``[B, prompt + L]``, 0 for everything but the prompt's image tokens."""
+
+
+@dataclass(slots=True)
+class GatheredBatch:
+    """One generation batch over all ranks, from TRL's logs."""
+
+    logs: dict[str, list[Any]]
+    """``completion``, ``advantages`` and every extra column, N each."""
+    for_trainer: dict[str, list[float]]
+    """By reward, N values as TRL got them; NaN = unscored."""
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """The prompt of each completion: completions of one prompt are a group."""
+        return self.logs["prompt_id"]
+
+    def values(self, prefix: str) -> dict[str, list[float | None]]:
+        """Columns ``raw/NAME`` or ``transformed/NAME`` by reward name."""
+        return {name: self.logs[f"{prefix}/{name}"] for name in self.for_trainer}
+
+    def put(self, position: int, other: "GatheredBatch", source: int) -> None:
+        """Replace one completion by one of another batch."""
+        for name, column in self.logs.items():
+            column[position] = other.logs[name][source]
+        for name, values in self.for_trainer.items():
+            values[position] = other.for_trainer[name][source]
+
+
+class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer with public names for what is private in it.
+
+    TRL calls the private name of ``generate_and_score``, ``generate_completions`` and
+    ``train_sampler``; a subclass extends the public one.
+    """
+
+    def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Sample and score one generation batch of this rank; returns it as the loss takes it.
+
+        TRL has no public hook between the advantages and the loss.
+        """
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        return output
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        return self.generate_and_score(inputs)
+
+    def generate_completions(self, prompts: list[Any]) -> Any:
+        """Sample completions of this rank's prompts, before any is scored."""
+        return super()._generate(prompts)
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        return self.generate_completions(prompts)
+
+    def train_sampler(self, dataset: Any) -> Any:
+        """Return the order of prompts; TRL has no option for it."""
+        return super()._get_train_sampler(dataset)
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return self.train_sampler(self.train_dataset if dataset is None else dataset)
+
+    def log_column(self, name: str, values: Sequence[Any]) -> None:
+        """Add a column to the batch that is scored next, as reward functions do by ``log_extra``."""
+        self._log_completion_extra(name, list(values))
+
+    def last_batch(self, count: int) -> GatheredBatch:
+        """Read the ``count`` completions that were scored last; TRL has gathered them over ranks for its own logs."""
+        columns = {
+            "completion": self._logs["completion"],
+            "advantages": self._logs["advantages"],
+            **self._logs["extra"],
+        }
+        return GatheredBatch(
+            logs={name: list(values)[-count:] for name, values in columns.items()},
+            for_trainer={name: list(self._logs["rewards"][name])[-count:] for name in self.reward_func_names},
+        )
+
+    def show_batch(self, batch: GatheredBatch) -> None:
+        """Have TRL print and store this batch instead of the one it scored last."""
+        for name in ("completion", "advantages"):
+            self._logs[name] = deque(batch.logs[name], maxlen=self._logs[name].maxlen)
+        for kind, columns in (("extra", batch.logs), ("rewards", batch.for_trainer)):
+            for name in self._logs[kind]:
+                self._logs[kind][name] = deque(columns[name], maxlen=self._logs[kind][name].maxlen)
+
+    @property
+    def step_metrics(self) -> dict[str, list[float]]:
+        """Metrics since the last log, before TRL averages them."""
+        metrics: dict[str, list[float]] = self._metrics["train" if self.model.training else "eval"]
+        return metrics
+
+    def note(self, name: str, value: float) -> None:
+        """Log a metric that is the same on all ranks."""
+        self.step_metrics[name].append(value)
+
+    @contextmanager
+    def unlogged(self) -> Iterator[None]:
+        """Score a batch inside the block without a trace in the step's metrics and the prompts that TRL shows."""
+        metrics = self.step_metrics
+        counts = {name: len(values) for name, values in metrics.items()}
+        prompts = {name: self._logs[name].copy() for name in ("prompt", "images")}
+        yield
+        for name in list(metrics):
+            del metrics[name][counts.get(name, 0) :]
+            if name not in counts:
+                del metrics[name]
+        self._logs |= prompts
+
+    def count_tokens(self, output: dict[str, Any]) -> None:
+        """Renew a batch's number of completion tokens after its mask has changed."""
+        output[TOKEN_COUNT] = self.accelerator.gather(output["completion_mask"].sum()).sum()
+
+    def take_completions_from(self, rollouts: Any) -> None:
+        """Put an object with ``sync_weights`` and ``generate`` in the place of TRL's ``VLLMGeneration``.
+
+        TRL builds its own from its arguments, which say ``use_vllm: false`` here.
+        """
+        self.use_vllm = True
+        self.vllm_mode = "server"  # nothing of TRL may reach for an engine object
+        self.vllm_generation = rollouts
+        self._last_loaded_step = -1
+
+    def sync_rollouts(self) -> None:
+        """Send the live adapter unless the engine has it, as TRL does before the next rollouts."""
+        if self.state.global_step != self._last_loaded_step:
+            self.vllm_generation.sync_weights()
+            self._last_loaded_step = self.state.global_step
+
+
+def wrap_own_blocks(model: Any, plugin: Any) -> None:
+    """Tell Accelerate's FSDP which of the architecture's blocks this model has.
+
+    It takes the architecture's whole list and stops at one that is missing: Gemma-3 names blocks of
+    SigLIP's text tower.
+
+    Args:
+        model: The policy.
+        plugin: Accelerate's ``FullyShardedDataParallelPlugin``; left alone if a launch file names
+            blocks.
+    """
+    if plugin.transformer_cls_names_to_wrap is None:
+        there = {type(module).__name__ for module in model.modules()}
+        plugin.transformer_cls_names_to_wrap = sorted(there & set(model._no_split_modules))
+
+
+def full_size(parameter: Any) -> int:
+    """Count a parameter's elements, also where DeepSpeed's ZeRO-3 keeps only a shard of it."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
