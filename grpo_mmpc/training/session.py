@@ -50,8 +50,8 @@ class TrainingSession:
             RolloutError: The engine cannot start.
         """
         self._config = config
-        self.ranks = launched_ranks()
         arguments = grpo_arguments(config)  # before the model: ZeRO-3 must know that it will shard it
+        self.ranks = launched_ranks()
         dataset = training_dataset(
             catalogue,
             train_indices,
