@@ -30,6 +30,7 @@ from transformers import (  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
 
 __all__ = [
+    "GRPOTrainer",
     "GatheredBatch",
     "PrinterCallback",
     "SeamedGRPOTrainer",
