@@ -1,22 +1,19 @@
 """One attempt at a job: a supervised process, and what is written down about it."""
 
 import fcntl
-import json
 import os
 import platform
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grpo_mmpc.ablation.jobs import Job, State, command_of, state_of
+from grpo_mmpc.utils.files import append_json_lines
+from grpo_mmpc.utils.processes import Child, log_tail
 
 GRACE_S = 120.0
 """How long a run may take to finish its step and save when it is asked to stop."""
-_TAIL_LINES = 12
-_TAIL_BYTES = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +43,9 @@ class Attempt:
         self.job = job
         self._environment = environment
         self._started = time.monotonic()
-        self._asked = 0.0
+        self._is_asked = False
         self._command: list[str] = []
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._start()
 
     def _start(self) -> None:
@@ -64,54 +61,44 @@ class Attempt:
                 self._command = ["true"]
             else:
                 self._command = command_of(job)
-            supervisor = [sys.executable, "-m", "grpo_mmpc.utils.supervise", str(lock.fileno()), str(job.log)]
-            self._process = subprocess.Popen(
-                [*supervisor, *self._command],
-                stdin=subprocess.PIPE,
-                cwd=job.working_directory,
-                env=os.environ | self._environment,
-                pass_fds=[lock.fileno()],  # the lock stays held as long as any process has it
-                start_new_session=True,  # Ctrl-C reaches us alone, and we decide
+            self._child = Child(
+                self._command,
+                log=job.log,
+                environment=os.environ | self._environment,
+                grace_s=GRACE_S,
+                working_directory=job.working_directory,
+                inherited=[lock.fileno()],  # the lock stays held as long as any process has it
             )
 
     def stop(self) -> None:
-        """Ask it to save and end."""
-        if self._asked:
-            return
-        if self._process is None:
-            self._asked = time.monotonic()
-        elif self._process.poll() is None:
-            self._asked = time.monotonic()
-            self._process.send_signal(signal.SIGTERM)
+        """Ask it to save and end; one that takes too long is killed."""
+        if not self._is_asked and self._child is not None:
+            self._child.stop()
+        self._is_asked = True
 
     def kill(self) -> None:
         """End it at once."""
-        self._asked = self._asked or time.monotonic()
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        self._is_asked = True
+        if self._child is not None:
+            self._child.kill()
 
     def poll(self) -> Outcome | None:
-        """How it ended; None while it runs. One that was asked to stop and takes too long is killed."""
-        if self._process is None and self._asked:
+        """Return how it ended; None while it runs."""
+        if self._child is None and self._is_asked:
             return Outcome(name=self.job.name, finished=False, stopped=True, status=128 + signal.SIGTERM, tail="")
-        if self._process is None:
+        if self._child is None:
             self._start()
-        if self._process is None:
-            return None
-        status = self._process.poll()
+        status = None if self._child is None else self._child.poll()
         if status is None:
-            if self._asked and time.monotonic() - self._asked > GRACE_S:
-                self.kill()
             return None
-        self.kill()
         finished = state_of(self.job) == State.FINISHED
         self._record(status, finished=finished)
         return Outcome(
             name=self.job.name,
             finished=finished,
-            stopped=bool(self._asked) and not finished and status in (130, 128 + signal.SIGTERM, 128 + signal.SIGKILL),
+            stopped=self._is_asked and not finished and status in (130, 128 + signal.SIGTERM, 128 + signal.SIGKILL),
             status=status,
-            tail="" if finished else log_tail(self.job),
+            tail="" if finished else log_tail(self.job.log),
         )
 
     def _record(self, status: int, *, finished: bool) -> None:
@@ -122,8 +109,7 @@ class Attempt:
             "host": platform.node(),
             "command": self._command,
         }
-        with self.job.attempts.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_json_lines(self.job.attempts, [line])
 
 
 def attempt(job: Job, *, environment: Mapping[str, str]) -> Outcome:
@@ -140,15 +126,3 @@ def attempt(job: Job, *, environment: Mapping[str, str]) -> Outcome:
             time.sleep(0.2)
         raise
     return outcome
-
-
-def log_tail(job: Job) -> str:
-    """The last lines that a job's processes printed."""
-    try:
-        with job.log.open("rb") as file:
-            file.seek(max(0, job.log.stat().st_size - _TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-    lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    return "\n".join(lines[-_TAIL_LINES:])

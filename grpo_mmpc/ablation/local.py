@@ -1,46 +1,21 @@
 """``--engine local``: jobs as processes of this machine, so many at a time, each with its share of cores or GPUs."""
 
 import os
-import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping, Sequence
 
 from grpo_mmpc.ablation.attempt import Attempt, Outcome
 from grpo_mmpc.ablation.jobs import Job
 from grpo_mmpc.ablation.progress import Board
 from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.utils.processes import StopRequest
 
 Slot = Mapping[str, str]
 """What one job may use, as environment variables."""
 
-
-class StopRequest:
-    """Ctrl-C or SIGTERM: once to let every run save and end, Ctrl-C again to kill them."""
-
-    def __init__(self) -> None:
-        self.times = 0
-
-    @contextmanager
-    def listening(self) -> Iterator["StopRequest"]:
-        """Take both signals over for the duration of a block."""
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in previous:
-            signal.signal(number, self._on_signal)
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self.times:
-            print("\nstopping: every run finishes its step and saves; press Ctrl-C again to kill them", flush=True)  # noqa: T201
-        if not self.times or number == signal.SIGINT:
-            self.times += 1
+STOPPING = "stopping: every run finishes its step and saves; press Ctrl-C again to kill them"
 
 
 def slots(*, parallel: int | None, gpus_per_run: int | None, cpus_per_run: int | None) -> list[Slot]:
@@ -78,7 +53,7 @@ def run_local(jobs: Sequence[Job], *, given: Sequence[Slot], retries: int, board
     running: dict[int, Attempt] = {}
     tries: dict[str, int] = {}
     outcomes: dict[str, Outcome] = {}
-    with StopRequest().listening() as stop:
+    with StopRequest(STOPPING).listening() as stop:
         try:
             while running or (waiting and not stop.times):
                 while free and waiting and not stop.times:

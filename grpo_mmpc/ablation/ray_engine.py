@@ -6,10 +6,11 @@ from typing import Any
 
 from grpo_mmpc.ablation.attempt import Outcome, attempt
 from grpo_mmpc.ablation.jobs import Job
-from grpo_mmpc.ablation.local import StopRequest
+from grpo_mmpc.ablation.local import STOPPING
 from grpo_mmpc.ablation.progress import Board
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.cluster import ray_cluster, task_environment
+from grpo_mmpc.utils.processes import StopRequest
 
 
 def run_ray(
@@ -75,7 +76,7 @@ def _run(
     running: dict[Any, Job] = {}
     tries: dict[str, int] = {}
     outcomes: dict[str, Outcome] = {}
-    with StopRequest().listening() as stop:
+    with StopRequest(STOPPING).listening() as stop:
         cancelled = 0
         while running or (waiting and not stop.times):
             while waiting and len(running) < parallel and not stop.times:

@@ -1,6 +1,5 @@
 """What the runs of an ablation left on disk: evaluations, costs, and whether all mixes saw the same data."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.ablation.attempt import log_tail
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.jobs import Job, State, state_of
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.pairing import Evaluation, read_evaluation
 from grpo_mmpc.evaluation.trained import trained_rewards
+from grpo_mmpc.utils.files import read_json_lines
+from grpo_mmpc.utils.processes import log_tail
 
 UNREADABLE = "unreadable"
 
@@ -81,7 +81,7 @@ def collect(planned: Sequence[PlannedRun], jobs: Sequence[Job]) -> Results:
     by_name = {job.name: job for job in jobs}
     keys = list(dict.fromkeys(run.base_key for run in planned))
     missing = [
-        Missing(name=job.name, state=state, tail=log_tail(job))
+        Missing(name=job.name, state=state, tail=log_tail(job.log))
         for job in jobs
         if (state := state_of(job)) != State.FINISHED
     ]
@@ -170,18 +170,5 @@ def _data_order(runs: Sequence[RunResult]) -> dict[int, str | None]:
     return found
 
 
-def _json_lines(path: Path) -> list[Mapping[str, Any]]:
-    """Objects of a file of lines; a line that a kill cut in half is left out."""
-    rows: list[Mapping[str, Any]] = []
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+def _json_lines(path: Path) -> Sequence[Mapping[str, Any]]:
+    return read_json_lines(path, skip_broken=True) if path.is_file() else []

@@ -1,24 +1,144 @@
-"""Children that end with their parent, whenever it ends."""
+"""Children that end with their parent, whenever it ends, and signals that ask to stop."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+from grpo_mmpc.utils.processes import Child, StopRequest, log_tail
+
+FAMILY = """
+import signal, subprocess, sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+def on_signal(*_):
+    (folder / "asked").touch()
+    if "stubborn" not in sys.argv:
+        sys.exit(7)
+signal.signal(signal.SIGTERM, on_signal)
+worker = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+                           f"open({str(folder / 'worker_ready')!r}, 'w').close(); time.sleep(60)"])
+(folder / "worker").write_text(str(worker.pid))
+while not (folder / "worker_ready").exists():
+    time.sleep(0.01)
+print("ready", flush=True)
+(folder / "ready").touch()
+if "ends" in sys.argv:
+    sys.exit(3)
+time.sleep(60)
+"""
+"""A command whose worker outlives it unless it is killed."""
 
 
-def _child(parent: int) -> "subprocess.CompletedProcess[str]":
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def start(folder: Path, *options: str, grace_s: float = 20.0, orphan_grace_s: float = 0.0) -> Child:
+    return Child(
+        [sys.executable, "-c", FAMILY, str(folder), *options],
+        log=folder / "log",
+        environment=os.environ,
+        grace_s=grace_s,
+        orphan_grace_s=orphan_grace_s,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+@pytest.mark.parametrize("parent_lives", [True, False])
+def test_a_child_dies_with_the_parent_that_started_it_and_not_before(parent_lives) -> None:
+    parent = os.getpid() if parent_lives else os.getppid()  # the other is anybody but the one that started it
     code = f"from grpo_mmpc.utils.processes import die_with_parent; die_with_parent({parent}); print('lives')"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stdout) == ((0, "lives\n") if parent_lives else (-signal.SIGKILL, ""))
 
 
-def test_a_child_whose_parent_ended_before_it_asked_ends_too() -> None:
-    child = _child(parent=os.getppid())  # anybody but the one that started it
-    assert child.returncode == -signal.SIGKILL and not child.stdout
+@pytest.mark.parametrize(("code", "status"), [("import sys; sys.exit(3)", 3), ("import os; os.abort()", 134)])
+def test_the_exit_status_is_that_of_the_command(code, status) -> None:
+    child = Child([sys.executable, "-c", code], log=None, environment=os.environ, grace_s=1)
+    assert child.wait() == child.poll() == status
 
 
-def test_a_child_lives_while_its_parent_does() -> None:
-    assert _child(parent=os.getpid()).stdout == "lives\n"
+def test_a_command_that_ends_leaves_no_worker_behind(tmp_path) -> None:
+    child = start(tmp_path, "ends")
+    wait_for(lambda: (tmp_path / "ready").exists())
+    child.kill()  # else ten seconds pass before a worker that does not listen is killed
+    assert child.wait() == 3
+    assert not is_running(int((tmp_path / "worker").read_text()))
+    assert log_tail(tmp_path / "log", lines=1) == "ready"
+
+
+def test_a_command_that_is_asked_to_stop_ends_by_itself(tmp_path) -> None:
+    child = start(tmp_path)
+    wait_for(lambda: (tmp_path / "ready").exists())
+    child.stop()
+    wait_for(lambda: (tmp_path / "asked").exists())
+    child.kill()
+    assert child.wait() == 7
+
+
+def test_one_that_does_not_listen_is_killed(tmp_path) -> None:
+    child = start(tmp_path, "stubborn", grace_s=0.3)
+    wait_for(lambda: (tmp_path / "ready").exists())
+    child.stop()
+    wait_for(lambda: (tmp_path / "asked").exists())
+    assert child.wait() == 128 + signal.SIGKILL
+    assert not is_running(int((tmp_path / "worker").read_text()))
+
+
+@pytest.mark.parametrize("orphan_grace_s", [0.0, 1.0])
+def test_nothing_survives_the_process_that_asked_for_it(tmp_path, orphan_grace_s) -> None:
+    code = (
+        "import os, pickle, sys, time; from pathlib import Path; from grpo_mmpc.utils.processes import Child\n"
+        f"child = Child(*pickle.loads({pickle.dumps(([sys.executable, '-c', FAMILY, str(tmp_path)],))!r}), log=None,"
+        f" environment=os.environ, grace_s=20, orphan_grace_s={orphan_grace_s})\n"
+        "print(child._supervisor.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: (tmp_path / "ready").exists())
+    assert parent.stdout is not None
+    family = [int(parent.stdout.readline()), int((tmp_path / "worker").read_text())]
+    assert all(map(is_running, family))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not any(map(is_running, family)), seconds=10)
+    assert not orphan_grace_s or (tmp_path / "asked").exists()
+
+
+def test_the_tail_of_a_log_leaves_out_blank_lines_and_what_was_overwritten(tmp_path) -> None:
+    (tmp_path / "log").write_bytes(b"first\n10%\r20%\n\n  \nlast \xff\n")
+    assert log_tail(tmp_path / "log", lines=3) == "10%\n20%\nlast �"
+    assert log_tail(tmp_path / "none") == ""
+
+
+def test_the_first_signal_asks_and_another_ctrl_c_insists(capsys) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest("stopping").listening() as stop:
+        for number, times in ((signal.SIGTERM, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2)):
+            os.kill(os.getpid(), number)
+            assert stop.times == times
+    assert capsys.readouterr().out == "\nstopping\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_another_ctrl_c_can_interrupt_at_once(capsys) -> None:
+    with StopRequest("stopping", raises=True).listening() as stop, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.times == 1
+        os.kill(os.getpid(), signal.SIGINT)
