@@ -54,7 +54,7 @@ class RunResult:
     evaluation: Evaluation
     rewards: Mapping[str, Sequence[str]]
     """By task, rewards with a positive weight."""
-    steps: list[Mapping[str, Any]]
+    steps: Sequence[Mapping[str, Any]]
     """Rows of ``metrics.jsonl``."""
     cost: Cost
 
