@@ -11,8 +11,8 @@ from grpo_mmpc.errors import GrpoMmpcError
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
+    from grpo_mmpc import recbench
     from grpo_mmpc.cli import ablate, compare, complete, data, evaluate, report, rescore, rewards, score, serve, train
-    from grpo_mmpc.recbench import command as recbench
 
     parser = argparse.ArgumentParser(
         prog="grpo-mmpc",

@@ -33,8 +33,9 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and complete."""
+    from grpo_mmpc.config import is_file
     from grpo_mmpc.errors import ConfigError
-    from grpo_mmpc.pipelines.recipe import is_file, load_recipe
+    from grpo_mmpc.pipelines.recipe import load_recipe
 
     words = list(arguments.recipe)
     if not any(is_file(word) for word in words):  # overrides only: of the run's own recipe

@@ -150,8 +150,7 @@ def mask_command(args: argparse.Namespace) -> int:
     """Write the catalogue with gaps."""
     from grpo_mmpc.catalogue import load_catalogue
     from grpo_mmpc.nano.cache import catalogue_folder
-    from grpo_mmpc.recbench.masked_catalogue import write_masked_catalogue
-    from grpo_mmpc.recbench.missingness import Missingness
+    from grpo_mmpc.recbench import Missingness, write_masked_catalogue
 
     missingness = Missingness(rate=args.rate, modality=args.missing, clustered_by=args.clustered_by, salt=args.salt)
     done = write_masked_catalogue(load_catalogue(catalogue_folder(args.catalogue)), args.out, missingness)

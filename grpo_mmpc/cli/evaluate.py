@@ -40,8 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write_recommendation_page(folder: Path) -> None:
-    from grpo_mmpc.recbench.report.page import write_page
-    from grpo_mmpc.recbench.results import read_results
+    from grpo_mmpc.recbench import read_results, write_page
 
     if (folder / "results.json").is_file():  # a benchmark that cannot be run leaves none
         print(f"recommendation report: {write_page(read_results(folder), folder / 'report.html')}")

@@ -39,9 +39,9 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay, write both files, print what came of it."""
-    from grpo_mmpc.config import load_config
+    from grpo_mmpc.config import is_file, load_config
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.pipelines.recipe import check_rewards, is_file
+    from grpo_mmpc.pipelines.recipe import check_rewards
 
     recorded = arguments.run / "config.yaml"
     if not recorded.is_file():

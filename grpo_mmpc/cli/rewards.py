@@ -147,9 +147,8 @@ def run_new(arguments: argparse.Namespace) -> int:
 
 def _chosen(words: list[str]) -> "tuple[RewardsSection, list[str] | None]":
     """The rewards of a mix with its tasks, or all that are installed."""
-    from grpo_mmpc.config import RewardSpec, load_config
+    from grpo_mmpc.config import RewardSpec, is_file, load_config
     from grpo_mmpc.config.rewards import RewardsSection
-    from grpo_mmpc.pipelines.recipe import is_file
     from grpo_mmpc.rewards import registered_rewards
 
     if not words:

@@ -4,20 +4,20 @@
 their own names and are checked where those libraries are loaded.
 """
 
-from grpo_mmpc.config.loading import load_as, load_config, nearest, read_yaml
+from grpo_mmpc.config.loading import is_file, load_as, load_config, nearest, read_yaml, schema_problems
 from grpo_mmpc.config.rewards import RewardSpec
 from grpo_mmpc.config.sections import EncodersSection, EvaluationSection, ModelSection, RunConfig
-from grpo_mmpc.recbench.settings import RecBenchSection
 
 __all__ = [
     "EncodersSection",
     "EvaluationSection",
     "ModelSection",
-    "RecBenchSection",
     "RewardSpec",
     "RunConfig",
+    "is_file",
     "load_as",
     "load_config",
     "nearest",
     "read_yaml",
+    "schema_problems",
 ]

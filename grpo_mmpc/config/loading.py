@@ -4,6 +4,7 @@ Files merge left to right, mappings key by key, everything else replaced.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -92,18 +93,40 @@ def load_as(
         except ConfigError as error:
             problems += error.problems
 
-    config = None
-    found: list[tuple[str, str]] = []
-    try:
-        config = schema.model_validate(merged)
-    except ValidationError as error:
-        found += [_explain(detail, schema) for detail in error.errors()]
+    found = list(schema_problems(merged, schema))
+    config = None if found else schema.model_validate(merged)
     for check in checks:
         found += check(merged)
     problems += [f"{_origin(key, origins)}{key}: {message}" for key, message in found]
     if problems or config is None:
         raise ConfigError(list(dict.fromkeys(problems)))
     return config
+
+
+def schema_problems(content: Any, schema: type[BaseModel], *, key: str = "") -> Iterable[tuple[str, str]]:
+    """Explain everything that a schema refuses of some content, with the nearest known names.
+
+    Args:
+        content: A mapping as read from YAML.
+        schema: What it must be.
+        key: Where in the configuration it stands; empty for the whole of it.
+
+    Returns:
+        (dotted key, what is wrong and what to do); nothing where the schema accepts it.
+    """
+    try:
+        schema.model_validate(content)
+    except ValidationError as error:
+        for detail in error.errors():
+            inner, message = _explain(detail, schema)
+            yield ".".join(part for part in (key, inner) if part), message
+
+
+def is_file(argument: str) -> bool:
+    """Return whether an argument names a recipe: no override, or a path that holds a ``=``, as runs of a grid do."""
+    # Path.is_file raises where an override, such as a whole mix, is longer than a file's name may
+    # be.
+    return "=" not in argument or os.path.isfile(argument)  # noqa: PTH113
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ import yaml
 from pydantic import Field
 
 from grpo_mmpc.config.rewards import RewardsSection, Section, TaskName
-from grpo_mmpc.recbench.settings import RecBenchSection
 
 ControlName = Literal[
     "category_title", "other_title", "nearest_title", "blank_image", "shuffled_image", "raw_title", "nearest_image"
@@ -149,9 +148,9 @@ class EvaluationSection(Section):
     """A failing evaluation is always loud; ``raise`` also stops training."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
     """Bootstrap resamples of the comparison."""
-    recbench: RecBenchSection | None = None
-    """Also run the recommendation benchmark, on the base model and at the end; ``{}`` is its light
-    setting."""
+    recbench: dict[str, Any] | None = None
+    """Also run the recommendation benchmark, on the base model and at the end: fields of
+    ``RecBenchSection``; ``{}`` is its light setting."""
 
 
 class ReportSection(Section):

@@ -14,7 +14,6 @@ from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.distributed import ONE, Ranks
-from grpo_mmpc.utils.manifest import command_line
 
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.runner import Scorers
@@ -51,13 +50,13 @@ class Evaluator:
             ranks: This process among the others.
         """
         self.suite = suite
-        self._config = config
-        self._data = data
-        self._evaluations = evaluations
-        self._progress = progress
-        self._ranks = ranks
+        self.config = config
+        self.data = data
+        self.evaluations = evaluations
+        self.progress = progress
+        self.ranks = ranks
         self._scorers: Callable[[], Scorers] = cache(lambda: load_scorers(config))
-        self._say = printer(ranks.is_main)
+        self.say = printer(ranks.is_main)
 
     def run(
         self, engine: Callable[[], AbstractContextManager["Engine"]], *, folder: Path, name: str, policy: str
@@ -83,57 +82,33 @@ class Evaluator:
         from grpo_mmpc.evaluation.runner import finished
 
         # First those that all ranks take part in.
-        for control_name in sorted(self._config.evaluation.controls, key=lambda n: not CONTROLS[n].asks_policy):
+        for control_name in sorted(self.config.evaluation.controls, key=lambda n: not CONTROLS[n].asks_policy):
             control = CONTROLS[control_name]
             rows = self.suite.rows_of(control.task)
             if not rows:
                 continue
             title = f"control-{control_name}" + (f"-{name}" if control.asks_policy else "")
-            folder = self._evaluations / title / self.suite.name
+            folder = self.evaluations / title / self.suite.name
             if control.asks_policy:
                 final = f"control-{control_name}-final"
                 same = partial(
                     finished,
-                    self._evaluations / final / self.suite.name,
+                    self.evaluations / final / self.suite.name,
                     replace(self.suite, rows=tuple(rows)),
                     policy=f"{policy} {final}",
                 )
-                if title != final and self._ranks.on_main(same):
-                    self._say(f"{title}: already evaluated as {final}")
+                if title != final and self.ranks.on_main(same):
+                    self.say(f"{title}: already evaluated as {final}")
                     continue
                 shown = changed_rows(control_name, rows, folder=folder / "shown")
                 suite = replace(self.suite, rows=tuple(shown))
                 self._run_suite(suite, engine, self._scorers, folder=folder, name=title, policy=f"{policy} {title}")
                 continue
-            self._ranks.on_main(partial(self._run_alone, control_name, rows, folder=folder))
+            self.ranks.on_main(partial(self._run_alone, control_name, rows, folder=folder))
 
-    def run_recbench(self, engine: Callable[[], AbstractContextManager["Engine"]], *, name: str, policy: str) -> None:
-        """Run the recommendation benchmark on a policy, if the recipe asks for it. A collective."""
-        config = self._config
-        if config.evaluation.recbench is None:
-            return
-        # heavy: imported on use
-        from grpo_mmpc.recbench.suite import PolicyBenchmark
-        from grpo_mmpc.rendering.registry import renderer_identity
-
-        def renderer() -> "Renderer | None":
-            return self._scorers().renderer
-
-        named, arguments = config.evaluation.renderer, config.evaluation.renderer_kwargs
-        train_ids = self._data.catalogue.items.select(self._data.train)["item_id"]
-        PolicyBenchmark(
-            settings=config.evaluation.recbench,
-            catalogue=self._data.catalogue,
-            evaluations=self._evaluations,
-            max_tokens={str(task): limit for task, limit in config.evaluation.max_tokens.items()},
-            load_renderer=renderer,
-            renderer=None if named is None else renderer_identity(named, arguments),
-            trained_on=frozenset(train_ids),
-            about={"command": command_line(), "catalogue": config.data.catalogue},
-            say=self._say,
-            progress=self._progress,
-            ranks=self._ranks,
-        ).run(engine, name=name, policy=policy)
+    def renderer(self) -> "Renderer | None":
+        """Return the renderer of the recipe, loaded at its first use; None where it names none."""
+        return self._scorers().renderer
 
     def _run_alone(self, name: str, rows: Sequence[PromptRow], *, folder: Path) -> None:
         """A control that asks no policy, on the main process."""
@@ -142,7 +117,7 @@ class Evaluator:
         from grpo_mmpc.evaluation.runner import finished
 
         def pool() -> list[PromptRow]:
-            return self._data.training_rows(CONTROLS[name].task, at_most=MAX_POOL)
+            return self.data.training_rows(CONTROLS[name].task, at_most=MAX_POOL)
 
         suite = replace(self.suite, rows=tuple(rows))
         # Retrieved answers depend on encoders and catalogue too: the suite's key holds both.
@@ -152,7 +127,7 @@ class Evaluator:
         try:
             answers, scorers = known_answers(name, rows, pool=pool, scorers=self._scorers())
         except EvaluationError as error:
-            self._say(f"left out: {error}")
+            self.say(f"left out: {error}")
             return
         self._run_suite(
             suite,
@@ -179,9 +154,9 @@ class Evaluator:
         # heavy: imported on use
         from grpo_mmpc.evaluation.runner import finished, run_suite
 
-        ranks = ranks or self._ranks
+        ranks = ranks or self.ranks
         if ranks.on_main(lambda: finished(folder, suite, policy=policy)):
-            self._say(f"{name}: already evaluated with these items and settings")
+            self.say(f"{name}: already evaluated with these items and settings")
             return
         began = time.monotonic()
         with engine() as opened:
@@ -193,10 +168,10 @@ class Evaluator:
                 policy=policy,
                 scorers=scorers,
                 ranks=ranks,
-                progress=self._progress,
+                progress=self.progress,
             )
         if ranks.is_main:
-            self._say(f"evaluated {name} in {time.monotonic() - began:.0f} s: {headline(folder)}")
+            self.say(f"evaluated {name} in {time.monotonic() - began:.0f} s: {headline(folder)}")
 
 
 def headline(folder: Path) -> str:

@@ -17,6 +17,7 @@ from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.identity import policy_identity
+from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rollout.offline import offline_engine
 
 
@@ -46,7 +47,7 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
 
         evaluation.run(lambda: nullcontext(opened()), folder=folder, name=name, policy=policy)
         evaluation.run_controls(lambda: nullcontext(opened()), name=name, policy=policy)
-        evaluation.run_recbench(lambda: nullcontext(opened()), name=name, policy=policy)
+        benchmark_policy(evaluation, lambda: nullcontext(opened()), name=name, policy=policy)
     say(f"written to {folder}")
     if out is None and config.evaluation.recbench is not None:
         say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from grpo_mmpc.config import RewardSpec, RunConfig, load_config, nearest
+from grpo_mmpc.config import RewardSpec, RunConfig, is_file, load_config, nearest
 
 
 def load_recipe(arguments: Sequence[str]) -> RunConfig:
@@ -18,17 +18,12 @@ def load_recipe(arguments: Sequence[str]) -> RunConfig:
     overrides = [argument for argument in arguments if not is_file(argument)]
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print("checking the recipe ...", file=sys.stderr, flush=True)
+    from grpo_mmpc.recbench import check_section
     from grpo_mmpc.rollout.vllm.arguments import check_rollout
     from grpo_mmpc.training.arguments import check_trainer
 
-    return load_config(files, overrides, checks=[check_rewards, check_trainer, check_rollout, check_evaluation])
-
-
-def is_file(argument: str) -> bool:
-    """Whether an argument names a recipe: no override, or a file whose path holds a ``=``, as runs of a grid do."""
-    # Path.is_file raises where an override, such as a whole mix, is longer than a file's name may
-    # be.
-    return "=" not in argument or os.path.isfile(argument)  # noqa: PTH113
+    checks = [check_rewards, check_trainer, check_rollout, check_evaluation, check_section]
+    return load_config(files, overrides, checks=checks)
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

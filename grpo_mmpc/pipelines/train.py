@@ -22,6 +22,7 @@ from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.identity import policy_identity
+from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.distributed import launched_ranks
@@ -119,7 +120,7 @@ def _train_and_evaluate(
             evaluate_recommendation(name)
 
     def evaluate_recommendation(name: str) -> None:
-        evaluation.run_recbench(lambda: session.engine(base=name == "base"), name=name, policy=identity(name))
+        benchmark_policy(evaluation, lambda: session.engine(base=name == "base"), name=name, policy=identity(name))
 
     def evaluate_controls(name: str) -> None:
         evaluation.run_controls(lambda: session.engine(base=False), name=name, policy=identity(name))

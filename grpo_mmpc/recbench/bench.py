@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue
-from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData, true_features
 from grpo_mmpc.recbench.cells import VERSION, Cell, finished, save_split
 from grpo_mmpc.recbench.engines import Failures, Shown
 from grpo_mmpc.recbench.filled_features import Completion, Filling
 from grpo_mmpc.recbench.plan import plan
 from grpo_mmpc.recbench.results import GroupResult, collect, write_results
+from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.manifest import now
 

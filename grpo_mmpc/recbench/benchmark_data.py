@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from grpo_mmpc.catalogue import Catalogue
-from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.features import image_features, rows_without_vector, text_features
 from grpo_mmpc.recbench.interactions import (
@@ -20,7 +19,7 @@ from grpo_mmpc.recbench.interactions import (
 )
 from grpo_mmpc.recbench.missingness import Missingness, missing_items, paper_missing_items
 from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality, Pairs, Split
-from grpo_mmpc.recbench.settings import MissingModality
+from grpo_mmpc.recbench.settings import MissingModality, RecBenchSection
 from grpo_mmpc.recbench.splits import SplitStatistics, chronological_split, leave_one_out_split, split_statistics
 from grpo_mmpc.utils.console import Progress, Say
 

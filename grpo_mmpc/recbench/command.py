@@ -62,15 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Run, print the findings, write results and page."""
     # heavy: imported on use
     from grpo_mmpc.catalogue import load_catalogue
-    from grpo_mmpc.config import RecBenchSection, load_as
+    from grpo_mmpc.config import is_file, load_as
     from grpo_mmpc.nano.cache import catalogue_folder
-    from grpo_mmpc.pipelines.recipe import is_file
     from grpo_mmpc.recbench.bench import run_benchmark
     from grpo_mmpc.recbench.benchmark_data import read_benchmark_data
     from grpo_mmpc.recbench.completions import completions_of_catalogues
     from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.report.terminal import terminal_lines
     from grpo_mmpc.recbench.results import read_results
+    from grpo_mmpc.recbench.settings import RecBenchSection
     from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
     from grpo_mmpc.utils.cpu_compat import ensure_importable
     from grpo_mmpc.utils.manifest import command_line, environment

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData, widest_masks
 from grpo_mmpc.recbench.completed import MARK, Completions, completed_images, completed_titles
 from grpo_mmpc.recbench.features import image_features, rows_without_vector, text_features
 from grpo_mmpc.recbench.filled_features import Completion
 from grpo_mmpc.recbench.records import MODALITIES, MODALITY_WORDS, Flags, Floats, Modality
+from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.utils.console import Progress, Say
 
 UNREADABLE = "its image cannot be read"

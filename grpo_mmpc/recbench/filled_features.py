@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData, masks
 from grpo_mmpc.recbench.cells import save_features
@@ -15,7 +14,7 @@ from grpo_mmpc.recbench.features import rows_without_vector
 from grpo_mmpc.recbench.fills import FILLS, Fill, Filled, FillInputs, MaskedFeatures, mask_features, named
 from grpo_mmpc.recbench.leaks import check_no_truth
 from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality
-from grpo_mmpc.recbench.settings import MissingModality
+from grpo_mmpc.recbench.settings import MissingModality, RecBenchSection
 
 COMPLETED = "completed:"
 """Before the name of a completion, as a fill."""

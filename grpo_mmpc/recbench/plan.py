@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData
 from grpo_mmpc.recbench.cells import Cell
 from grpo_mmpc.recbench.filled_features import COMPLETED, Completion, Coverage, FilledFeatures, Filling
 from grpo_mmpc.recbench.recommenders.table import recommender
 from grpo_mmpc.recbench.records import MODALITIES, Modality, TrainingSettings
-from grpo_mmpc.recbench.settings import MissingModality
+from grpo_mmpc.recbench.settings import MissingModality, RecBenchSection
 
 RANDOM_FILLS = ("random_paper", "random_matched")
 NO_MISSING, DROP_MODALITY, ID_ONLY = "no_missing", "drop_modality", "id_only"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.evaluation.checkpoints import checkpoint_order
 from grpo_mmpc.recbench.cells import finished, read_cell
 from grpo_mmpc.recbench.common_cells import CommonCells, common_cells
 from grpo_mmpc.recbench.filled_features import COMPLETED
@@ -226,6 +227,29 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "groups" not in content:
         raise RecBenchError(f"{path} holds no results of the recommendation benchmark")
     return content
+
+
+def results_of_run(run: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """Read the results of a run's last benchmark, and say which files cannot be read.
+
+    A policy is measured beside those that were measured before it, so that one file holds all of
+    them.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    problems = []
+    for path in sorted((run / "evaluations").glob("*/recbench/results.json")):
+        try:
+            results[path.parent.parent.name] = read_results(path.parent)
+        except RecBenchError as error:
+            problems.append(str(error))
+
+    def order(name: str) -> tuple[int, tuple[int, int, str]]:
+        policies = {
+            method for group in results[name]["groups"] for method in group["coverage"] if method.startswith(COMPLETED)
+        }
+        return len(policies), checkpoint_order(name)
+
+    return (results[max(results, key=order)] if results else None), problems
 
 
 def _as_dict(result: GroupResult) -> dict[str, Any]:

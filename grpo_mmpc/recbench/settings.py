@@ -1,9 +1,11 @@
 """Settings of the recommendation benchmark."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from grpo_mmpc.config import schema_problems
 from grpo_mmpc.config.rewards import Section
 
 RecommenderName = Literal["vbpr", "bm3", "freedom", "mmgcn", "lightgcn", "bpr", "most_popular", "random"]
@@ -127,3 +129,10 @@ class RecBenchSection(Section):
                     "changes nothing; add it to modalities"
                 )
         return self
+
+
+def check_section(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Explain what is wrong with ``evaluation.recbench`` of a recipe, as (dotted key, message)."""
+    evaluation = raw.get("evaluation")
+    section = evaluation.get("recbench") if isinstance(evaluation, Mapping) else None
+    return schema_problems(section, RecBenchSection, key="evaluation.recbench") if isinstance(section, Mapping) else ()

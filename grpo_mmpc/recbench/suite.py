@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grpo_mmpc.catalogue import Catalogue
-from grpo_mmpc.config import RecBenchSection
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
+from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.recbench.bench import run_benchmark
 from grpo_mmpc.recbench.benchmark_data import BenchmarkData, read_benchmark_data, widest_masks
 from grpo_mmpc.recbench.cells import VERSION
@@ -24,6 +24,8 @@ from grpo_mmpc.recbench.filled_features import COMPLETED, Completion
 from grpo_mmpc.recbench.plan import NO_MISSING
 from grpo_mmpc.recbench.records import MODALITY_WORDS, Modality
 from grpo_mmpc.recbench.results import read_results
+from grpo_mmpc.recbench.settings import RecBenchSection
+from grpo_mmpc.rendering.registry import renderer_identity
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_row
@@ -31,6 +33,7 @@ from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.manifest import command_line
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering import Renderer
@@ -266,6 +269,36 @@ class PolicyBenchmark:
             self.renderer if "image" in self.settings.missing else None,
         ]
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def benchmark_policy(
+    evaluator: Evaluator, engine: "Callable[[], AbstractContextManager[Engine]]", *, name: str, policy: str
+) -> None:
+    """Run the recommendation benchmark on a policy, if the recipe asks for it. A collective.
+
+    Args:
+        evaluator: Of the recipe; results are written beside its evaluations.
+        engine: Opens the policy.
+        name: Of the checkpoint.
+        policy: See ``policy_identity``.
+    """
+    recipe = evaluator.config.evaluation
+    if recipe.recbench is None:
+        return
+    catalogue = evaluator.data.catalogue
+    PolicyBenchmark(
+        settings=RecBenchSection.model_validate(recipe.recbench),
+        catalogue=catalogue,
+        evaluations=evaluator.evaluations,
+        max_tokens={str(task): limit for task, limit in recipe.max_tokens.items()},
+        load_renderer=evaluator.renderer,
+        renderer=None if recipe.renderer is None else renderer_identity(recipe.renderer, recipe.renderer_kwargs),
+        trained_on=frozenset(catalogue.items.select(evaluator.data.train)["item_id"]),
+        about={"command": command_line(), "catalogue": evaluator.config.data.catalogue},
+        say=evaluator.say,
+        progress=evaluator.progress,
+        ranks=evaluator.ranks,
+    ).run(engine, name=name, policy=policy)
 
 
 def _finished(folder: Path, *, key: str, policy: str) -> bool:

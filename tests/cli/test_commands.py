@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from grpo_mmpc.cli import build_parser, main, parse_arguments
-from grpo_mmpc.pipelines.recipe import is_file, load_recipe
+from grpo_mmpc.config import is_file
+from grpo_mmpc.pipelines.recipe import load_recipe
 from tests.recbench.report.fake_results import results
 
 ROOT = Path(__file__).parents[2]

@@ -167,7 +167,7 @@ def controls_of(small_catalogue, tmp_path, monkeypatch):
         data, engine = RunData(config), Policy()
         said: list[str] = []
         evaluation = Evaluator(config, data, build_suite(config, data), evaluations=tmp_path)
-        monkeypatch.setattr(evaluation, "_say", said.append)
+        monkeypatch.setattr(evaluation, "say", said.append)
         evaluation.run_controls(lambda: nullcontext(engine), name=name, policy=policy)
         return engine.asked, [line for line in said if "already" in line]
 

@@ -25,11 +25,7 @@ APART = {("training", "evaluation"), ("evaluation", "training"), ("models", "ren
 """Rooms of one level that must not know each other."""
 SHIPPED_REWARDS_MAY_IMPORT = {"types", "errors", "utils", "tasks", "metrics", "encoders", "catalogue", "rendering"}
 UP: set[tuple[str, str]] = {
-    ("grpo_mmpc.config", "recbench"),
-    ("grpo_mmpc.config.sections", "recbench"),
-    ("grpo_mmpc.evaluation.evaluator", "recbench"),
     ("grpo_mmpc.models.adapter", "rollout"),
-    ("grpo_mmpc.recbench.command", "pipelines"),
 }
 """(file, room): imports that still go up."""
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
-from grpo_mmpc.config import RecBenchSection, load_as
+from grpo_mmpc.config import load_as
+from grpo_mmpc.recbench.settings import RecBenchSection
 
 COLORS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 30), "black": (20, 20, 20)}
 OFFLINE = (

@@ -218,6 +218,7 @@ def test_evaluating_into_a_run_names_the_command_that_shows_the_benchmark(monkey
     monkeypatch.setattr(evaluate, "build_suite", lambda config, data: SimpleNamespace(name="cqbench"))
     monkeypatch.setattr(evaluate, "policy_identity", lambda config, *, adapter: "p")
     monkeypatch.setattr(evaluate, "Evaluator", MagicMock())
+    monkeypatch.setattr(evaluate, "benchmark_policy", lambda evaluator, engine, *, name, policy: None)
     config = load_recipe(["recipes/nano.yaml", "recipes/recbench/nano_in_training.yaml", f"run_dir={tmp_path}"])
     evaluate.run_evaluation(config, checkpoint=None, out=None if into_run else tmp_path / "out")
     assert (f"grpo-mmpc report {tmp_path} shows the recommendation benchmark" in capsys.readouterr().out) is into_run

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.config import RecBenchSection, load_as, load_config
+from grpo_mmpc.config import is_file, load_as, load_config
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.pipelines.recipe import is_file
+from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.recbench.fills import FILLS, RESERVED_NAMES
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
+from grpo_mmpc.recbench.settings import RecBenchSection, check_section
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "recipes" / "recbench"
@@ -32,10 +33,10 @@ def test_settings_parse_and_name_their_command(name):
 
 def test_the_overlay_adds_the_light_setting_to_a_run(monkeypatch):
     monkeypatch.chdir(ROOT)
-    config = load_config(["recipes/nano.yaml", f"recipes/recbench/{OVERLAY}.yaml"])
+    config = load_config(["recipes/nano.yaml", f"recipes/recbench/{OVERLAY}.yaml"], checks=[check_section])
     found = config.evaluation.recbench
     assert found is not None
-    assert found == load_as(RecBenchSection, ["recipes/recbench/nano.yaml"])
+    assert RecBenchSection.model_validate(found) == load_as(RecBenchSection, ["recipes/recbench/nano.yaml"])
 
 
 def test_the_default_is_one_trained_recommender_one_rate_and_few_seeds():
@@ -86,3 +87,28 @@ def test_settings_that_make_no_sense_are_refused(override, message):
 def test_taking_away_what_recommenders_are_not_told_is_refused():
     with pytest.raises(ConfigError, match="recommenders are told of 'text' only"):
         load_as(RecBenchSection, [], ["modalities=[text]", "missing=[image]"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "evaluation.recbench.recommenders=[vbpl]",
+            "command line: evaluation.recbench.recommenders.0: input should be 'vbpr'",
+        ),
+        (
+            "evaluation.recbench.fils=[zeros]",
+            "command line: evaluation.recbench.fils: unknown key; did you mean 'fills'?",
+        ),
+        (
+            "evaluation.recbench.encoders.text.modell=x",
+            "evaluation.recbench.encoders.text.modell: unknown key; did you mean",
+        ),
+        ("evaluation.recbench.seeds=[1,1]", "evaluation.recbench: value error, seeds names a value twice"),
+        ("evaluation.recbench=3", "evaluation.recbench: input should be a valid dictionary, found 3"),
+    ],
+)
+def test_a_mistake_in_the_section_of_a_recipe_is_refused_before_a_model_loads(monkeypatch, override, message):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_recipe(["recipes/nano.yaml", override])

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.recbench.report.page import STYLES
-from grpo_mmpc.recbench.report.views import recommendation_view
+from grpo_mmpc.recbench import STYLES, recommendation_view
 from grpo_mmpc.reports.common.labels import date, duration, logged_name, metric_label, plural, task_label, words
 from grpo_mmpc.reports.common.templates import style, template
 from grpo_mmpc.reports.common.thumbnails import thumbnails

@@ -9,12 +9,11 @@ from typing import Any
 
 import yaml
 
-from grpo_mmpc.errors import EvaluationError, RecBenchError
+from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.checkpoints import checkpoint_order, latest_checkpoint
 from grpo_mmpc.evaluation.comparison import reported_checkpoint
 from grpo_mmpc.evaluation.records import Comparison
-from grpo_mmpc.recbench.filled_features import COMPLETED
-from grpo_mmpc.recbench.results import read_results
+from grpo_mmpc.recbench import results_of_run
 from grpo_mmpc.reports.common.labels import plural
 
 
@@ -82,21 +81,9 @@ def read_run(folder: Path) -> RunFiles:
 
 
 def _recommendation(folder: Path, notes: list[str]) -> Mapping[str, Any] | None:
-    """A policy is measured beside those that were measured before it: the last one's results hold all of them."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for path in sorted((folder / "evaluations").glob("*/recbench/results.json")):
-        try:
-            found[path.parent.parent.name] = read_results(path.parent)
-        except RecBenchError as error:
-            notes.append(f"A recommendation benchmark is left out: {error}.")
-
-    def order(name: str) -> tuple[int, tuple[int, int, str]]:
-        policies = {
-            method for group in found[name]["groups"] for method in group["coverage"] if method.startswith(COMPLETED)
-        }
-        return len(policies), checkpoint_order(name)
-
-    return found[max(found, key=order)] if found else None
+    results, problems = results_of_run(folder)
+    notes += [f"A recommendation benchmark is left out: {problem}." for problem in problems]
+    return results
 
 
 def _reported(folder: Path, suite: str, notes: list[str]) -> str | None:
