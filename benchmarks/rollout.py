@@ -107,7 +107,7 @@ def adapted(config: RunConfig) -> Any:
     """The policy with a random adapter."""
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(load_policy(config.model), LoraConfig(task_type="CAUSAL_LM", **config.adapter))
+    model = get_peft_model(load_policy(config.model), LoraConfig(task_type="CAUSAL_LM", **config.adapter.options()))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -20,19 +20,21 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
     group.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in run_dir")
     parser.add_argument(
-        "--check", action="store_true", help="only check the recipe: print the resolved config and stop"
+        "--check",
+        action="store_true",
+        help="only check the recipe: print every value with the file that set it, and stop",
     )
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and run it."""
-    from grpo_mmpc.pipelines.recipe import load_recipe
+    from grpo_mmpc.pipelines.recipe import described_recipe, load_recipe
 
-    config = load_recipe(arguments.recipe)
     if arguments.check:
-        print(config.to_yaml(), end="")
+        print(described_recipe(arguments.recipe), end="")
         return 0
+    config = load_recipe(arguments.recipe)
     from grpo_mmpc.pipelines.train import run_training
 
     return run_training(config, resume=arguments.resume, overwrite=arguments.overwrite)

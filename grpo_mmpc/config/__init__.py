@@ -4,9 +4,11 @@
 their own names and are checked where those libraries are loaded.
 """
 
-from grpo_mmpc.config.loading import is_file, load_as, load_config, nearest, read_yaml, schema_problems
+from grpo_mmpc.config.loading import is_file, load_as, load_config
+from grpo_mmpc.config.problems import nearest, schema_problems
 from grpo_mmpc.config.rewards import RewardSpec
 from grpo_mmpc.config.sections import EncodersSection, EvaluationSection, ModelSection, RunConfig
+from grpo_mmpc.config.yaml_files import read_yaml
 
 __all__ = [
     "EncodersSection",

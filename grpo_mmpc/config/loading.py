@@ -1,63 +1,45 @@
-"""How YAML files and ``key=value`` overrides become one ``RunConfig``, or another section.
+"""Recipes with their bases, further files and ``key=value`` overrides, merged into one configuration.
 
-Files merge left to right, mappings key by key, everything else replaced.
+Files merge left to right, each after the files that its key ``base`` names; mappings key by key,
+everything else replaced.
 """
 
-import difflib
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from grpo_mmpc.config.problems import origin_of, schema_problems
 from grpo_mmpc.config.sections import RunConfig
+from grpo_mmpc.config.yaml_files import parse_yaml, read_yaml
 from grpo_mmpc.errors import ConfigError
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
 Check = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
-"""A further check on the merged raw mapping: yields (dotted key, what is wrong and what to do)."""
+"""A further check on the merged mapping: yields (dotted key, what is wrong and what to do)."""
+
+COMMAND_LINE = "command line"
+"""The origin of values that overrides set."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``1e-5`` is a number, ``no`` and ``on`` are words, and a repeated key is an error."""
+@dataclass(slots=True)
+class Layers:
+    """Files and overrides, merged but not yet validated."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    "while reading a mapping", node.start_mark, f"the key {key!r} appears twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-# YAML 1.1 reads yes, no, on and off as booleans, which would turn save_strategy=no into False; YAML
-# 1.2 does not.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-# YAML 1.1 reads 1e-5 as a string for want of a dot, which would reach the optimizer as text.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+    merged: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    """By dotted key, the file that set its value, or ``COMMAND_LINE``."""
+    problems: list[str] = field(default_factory=list)
 
 
 def load_config(
     files: Sequence[Path | str], overrides: Sequence[str] = (), *, checks: Sequence[Check] = ()
 ) -> RunConfig:
-    """A run's configuration; see ``load_as``."""
+    """Load a run's configuration; see ``load_as``."""
     return load_as(RunConfig, files, overrides, checks=checks)
 
 
@@ -67,98 +49,85 @@ def load_as(
     """Merge files and overrides, validate, and report every problem at once.
 
     Args:
-        schema: What they must be.
+        schema: The model they must satisfy.
         files: YAML files, merged left to right.
         overrides: ``dotted.key=value`` strings, applied last; the value is read as YAML. A number
             addresses an element of a list, and so does its name: ``rewards.mix.0.weight=0.5``,
             ``rewards.mix.bleu.weight=0.5``.
-        checks: Further checks run on the merged mapping, their findings reported together with the
+        checks: Further checks run on the merged mapping, their problems reported together with the
             schema's.
 
     Raises:
         ConfigError: With all problems: where each comes from, what is wrong, the nearest known
             name.
     """
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    problems: list[str] = []
+    return validate(schema, merge_layers(files, overrides), checks=checks)
+
+
+def merge_layers(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> Layers:
+    """Read and merge files, each after its bases, then apply overrides; problems are collected, not raised."""
+    layers = Layers()
     for file in files:
         try:
-            _merge(merged, read_yaml(Path(file)), origins, source=str(file))
+            _merge_file(layers, Path(file), ())
         except ConfigError as error:
-            problems += error.problems
+            layers.problems += error.problems
     for override in overrides:
         try:
-            _apply_override(merged, override, origins)
+            _apply_override(layers.merged, override, layers.origins)
         except ConfigError as error:
-            problems += error.problems
+            layers.problems += error.problems
+    return layers
 
-    found = list(schema_problems(merged, schema))
-    config = None if found else schema.model_validate(merged)
+
+def validate(schema: type[Schema], layers: Layers, *, checks: Sequence[Check] = ()) -> Schema:
+    """Validate merged layers against a schema and further checks.
+
+    Raises:
+        ConfigError: With all problems, those of reading included.
+    """
+    problems = list(schema_problems(layers.merged, schema))
+    config = None if problems else schema.model_validate(layers.merged)
     for check in checks:
-        found += check(merged)
-    problems += [f"{_origin(key, origins)}{key}: {message}" for key, message in found]
-    if problems or config is None:
-        raise ConfigError(list(dict.fromkeys(problems)))
+        problems += check(layers.merged)
+    told = list(layers.problems)
+    for key, message in problems:
+        origin = origin_of(key, layers.origins)
+        told.append(f"{origin}: {key}: {message}" if origin else f"{key}: {message}")
+    if told or config is None:
+        raise ConfigError(list(dict.fromkeys(told)))
     return config
 
 
-def schema_problems(content: Any, schema: type[BaseModel], *, key: str = "") -> Iterable[tuple[str, str]]:
-    """Explain everything that a schema refuses of some content, with the nearest known names.
-
-    Args:
-        content: A mapping as read from YAML.
-        schema: What it must be.
-        key: Where in the configuration it stands; empty for the whole of it.
-
-    Returns:
-        (dotted key, what is wrong and what to do); nothing where the schema accepts it.
-    """
-    try:
-        schema.model_validate(content)
-    except ValidationError as error:
-        for detail in error.errors():
-            inner, message = _explain(detail, schema)
-            yield ".".join(part for part in (key, inner) if part), message
-
-
 def is_file(argument: str) -> bool:
-    """Return whether an argument names a recipe: no override, or a path that holds a ``=``, as runs of a grid do."""
+    """Return whether an argument is a file: no override, or a path that holds a ``=``, as runs of a grid do."""
     # Path.is_file raises where an override, such as a whole mix, is longer than a file's name may
     # be.
     return "=" not in argument or os.path.isfile(argument)  # noqa: PTH113
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the closest known name, else the list of known names."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+def _merge_file(layers: Layers, path: Path, including: tuple[Path, ...]) -> None:
+    """Merge the bases of a file, then the file itself.
 
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, read as recipes are.
-
-    Raises:
-        ConfigError: No such file, no UTF-8, no valid YAML, or no mapping.
+    Args:
+        layers: Receives the values.
+        path: The file.
+        including: The files whose bases led here, outermost first.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError([f"{path}: no such file (working directory {Path.cwd()})"]) from None
-    except IsADirectoryError:
-        raise ConfigError([f"{path}: is a folder; a recipe is a YAML file"]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8"]) from error
-    try:
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError([f"{path}: expected a mapping of sections, found {type(content).__name__}"])
-    return content
+    if path.resolve() in [file.resolve() for file in including]:
+        chain = " -> ".join(str(file) for file in (*including, path))
+        raise ConfigError([f"{including[-1]}: base: goes in a circle: {chain}; take one of them out"])
+    content = read_yaml(path)
+    bases = content.pop("base", [])
+    names = bases if isinstance(bases, list) else [bases]
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ConfigError([f"{path}: base: expected a file or a list of files, found {bases!r}"])
+        base = path.parent / name
+        if not base.is_file():
+            raise ConfigError([f"{path}: base: no file {name!r} beside it ({base}); paths are relative to the recipe"])
+        _merge_file(layers, base, (*including, path))
+    _merge(layers.merged, content, layers.origins, source=str(path))
 
 
 def _merge(
@@ -172,8 +141,15 @@ def _merge(
                 target[key] = {}
             _merge(target[key], value, origins, source=source, prefix=f"{dotted}.")
         else:
+            _forget_below(dotted, origins)
             target[key] = value
             origins[dotted] = source
+
+
+def _forget_below(dotted: str, origins: dict[str, str]) -> None:
+    """Drop the origins of what stood under a key that is replaced as a whole."""
+    for key in [key for key in origins if key.startswith(f"{dotted}.")]:
+        del origins[key]
 
 
 def _apply_override(merged: dict[str, Any], override: str, origins: dict[str, str]) -> None:
@@ -182,10 +158,9 @@ def _apply_override(merged: dict[str, Any], override: str, origins: dict[str, st
         raise ConfigError(
             [f"{override!r}: neither a recipe file nor an override; overrides look like trainer.max_steps=500"]
         )
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{override!r}: the value is not valid YAML: {' '.join(str(error).split())}"]) from error
+    if key == "base":
+        raise ConfigError([f"{override!r}: base belongs into a file; on the command line name the file itself"])
+    value = parse_yaml(text, source=f"the value of {override!r}")
     *parents, last = key.split(".")
     node: Any = merged
     path: list[str] = []
@@ -208,11 +183,16 @@ def _apply_override(merged: dict[str, Any], override: str, origins: dict[str, st
     else:
         node[last] = value
         path.append(last)
-    origins[".".join(path)] = "command line"
+    dotted = ".".join(path)
+    _forget_below(dotted, origins)
+    origins[dotted] = COMMAND_LINE
 
 
 def _index(part: str, items: list[Any], override: str) -> int:
-    """Position in a list, given as a number or as the ``name`` of one of its mappings (a factory's own name will do)."""
+    """Return a position in a list, given as a number or as the ``name`` of one of its mappings.
+
+    A factory's own name will do: ``brand_match`` for ``my_rewards.py:brand_match``.
+    """
     if part.isdigit() and int(part) < len(items):
         return int(part)
     names = [str(item["name"]).rpartition(":")[2] for item in items if isinstance(item, dict) and "name" in item]
@@ -220,53 +200,3 @@ def _index(part: str, items: list[Any], override: str) -> int:
         return names.index(part)
     known = f" or a name ({', '.join(names)})" if names else ""
     raise ConfigError([f"{override!r}: {part!r} addresses a list of {len(items)}; use 0 to {len(items) - 1}{known}"])
-
-
-def _explain(detail: Any, schema: type[BaseModel]) -> tuple[str, str]:
-    """One pydantic finding as (dotted key, message)."""
-    path, section = _follow([str(part) for part in detail["loc"]], schema)
-    key = ".".join(path)
-    if detail["type"] == "extra_forbidden":
-        return key, f"unknown key; {nearest(path[-1], section.model_fields)}"
-    if detail["type"] == "missing":
-        return key, "is required and missing"
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    return key, f"{message}, found {detail['input']!r}"
-
-
-def _follow(location: Sequence[str], schema: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
-    """Where pydantic found something, as people write it, and the section that holds its last key."""
-    path: list[str] = []
-    section = schema
-    kinds: dict[str, type[BaseModel]] = {}
-    for part in location:
-        if part in kinds:  # pydantic's own: which of several sections was meant
-            section, kinds = kinds[part], {}
-            continue
-        path.append(part)
-        if part in section.model_fields and part != location[-1]:
-            options = list(_sections_in(section.model_fields[part].annotation))
-            kinds = {kind: option for option in options for kind in _kinds_of(option)}
-            section = options[0] if options else section
-    return path, section
-
-
-def _kinds_of(section: type[BaseModel]) -> tuple[str, ...]:
-    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
-
-
-def _sections_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _sections_in(argument)
-
-
-def _origin(key: str, origins: Mapping[str, str]) -> str:
-    """``file: `` of the deepest part of the key whose origin is known."""
-    parts = key.split(".")
-    for end in range(len(parts), 0, -1):
-        source = origins.get(".".join(parts[:end]))
-        if source is not None:
-            return f"{source}: "
-    return ""

@@ -2,16 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from grpo_mmpc.config.section import Section
 
 TaskName = Literal["image_to_text", "text_to_image"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """Strict and closed: no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class _Bounded(Section):

@@ -3,9 +3,10 @@
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from grpo_mmpc.config.rewards import RewardsSection, Section, TaskName
+from grpo_mmpc.config.rewards import RewardsSection, TaskName
+from grpo_mmpc.config.section import PassThroughSection, Section
 
 ControlName = Literal[
     "category_title", "other_title", "nearest_title", "blank_image", "shuffled_image", "raw_title", "nearest_image"
@@ -26,6 +27,18 @@ class ModelSection(Section):
     """Gemma-3 only: whether image tokens see the image tokens after them. Null is the model's own
     way, bidirectional. Trainer and rollout engine must agree, and vLLM on a CPU can only do
     causal."""
+
+
+class AdapterSection(PassThroughSection):
+    """PEFT ``LoraConfig`` fields under their own names; those below are the ones that recipes set."""
+
+    r: Annotated[int, Field(gt=0)] = 8
+    """Rank of the update."""
+    lora_alpha: Annotated[int | float, Field(gt=0)] = 8
+    """The update is scaled by ``lora_alpha / r``."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: str | list[str] | None = None
+    """A pattern over module names, a list of names, or ``all-linear``."""
 
 
 class DataSection(Section):
@@ -54,6 +67,21 @@ class ParitySection(Section):
     """Share of tokens masked by importance-sampling correction above which an alarm is printed."""
 
 
+class EngineSection(PassThroughSection):
+    """vLLM ``EngineArgs`` fields under their own names; those below are the ones that recipes set."""
+
+    max_model_len: Annotated[int, Field(gt=0)] | None = None
+    """Tokens of prompt, image and completion together; null takes the model's own limit."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of a GPU's memory that weights and KV cache may take."""
+    tensor_parallel_size: Annotated[int, Field(gt=0)] | None = None
+    """GPUs that share one engine."""
+    max_num_batched_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Tokens of one forward pass; one image has to fit."""
+    enforce_eager: bool | None = None
+    """Run without CUDA graphs."""
+
+
 class RolloutSection(Section):
     """Where completions come from."""
 
@@ -65,31 +93,76 @@ class RolloutSection(Section):
     """Server mode: base URLs (``http://host:8000``). Empty starts one server on this machine for the run."""
     server_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds to wait for a server to answer, at start and when it has gone away in the middle."""
-    engine: dict[str, Any] = {}
-    """vLLM ``EngineArgs`` fields, verbatim (gpu_memory_utilization, tensor_parallel_size,
-    max_model_len, ...)."""
+    engine: EngineSection = EngineSection()
     sleep: bool = False
     """Colocate mode on GPUs: free the engine's memory between rollouts (sleep level 1)."""
     parity: ParitySection = ParitySection()
 
 
+class EncoderOptions(PassThroughSection):
+    """Arguments of one encoder; what is left out is the encoder's own default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    device: str | None = None
+    """Null takes the GPU of the process if there is one."""
+
+
+class _Encoder(EncoderOptions):
+    """A model that turns texts or images into vectors."""
+
+    always = ("model",)
+
+    model: str
+    """Hub name, local folder, or an embedded model (``nano:minilm``, ``nano:clip``)."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model."""
+
+
+class BertScoreSection(_Encoder):
+    """The BERTScore encoder; only ``float32`` equals the bert-score package to 1e-4."""
+
+    model: str = "roberta-large"
+    num_layers: Annotated[int, Field(gt=0)] | None = None
+    """Hidden layer whose output is compared; null takes bert-score's table."""
+
+
+class ClipSection(_Encoder):
+    """The CLIP model behind image-image and text-image similarity."""
+
+    model: str = "openai/clip-vit-base-patch32"
+
+
+class SentenceSection(_Encoder):
+    """The sentence encoder behind embedding cosines."""
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+class Dinov2Section(_Encoder):
+    """The DINOv2 model behind image-image similarity."""
+
+    model: str = "facebook/dinov2-base"
+
+
+class WeightsFile(EncoderOptions):
+    """A network whose weights are one file."""
+
+    weights: str | None = None
+    """A local file, or a folder that holds it; null takes torch's cache or downloads it."""
+
+
 class EncodersSection(Section):
     """Models that evaluation metrics need; null leaves the metric unscored."""
 
-    bertscore: dict[str, Any] | None = {"model": "roberta-large"}
-    """Arguments of the BERTScore encoder (model, num_layers, device)."""
-    clip: dict[str, Any] | None = {"model": "openai/clip-vit-base-patch32"}
-    """Arguments of the CLIP encoder (model, device)."""
-    sentence: dict[str, Any] | None = {"model": "sentence-transformers/all-MiniLM-L6-v2"}
-    """Arguments of the sentence encoder (model, device)."""
-    dinov2: dict[str, Any] | None = {"model": "facebook/dinov2-base"}
-    """Arguments of the DINOv2 encoder (model, device)."""
-    lpips: dict[str, Any] | None = {}
-    """Arguments of LPIPS (weights: a local file of AlexNet; null takes torch's cache or
-    download)."""
-    inception: dict[str, Any] | None = {}
-    """Arguments of the Inception features behind KID and FID (weights: a local file; null as
-    above)."""
+    bertscore: BertScoreSection | None = BertScoreSection()
+    clip: ClipSection | None = ClipSection()
+    sentence: SentenceSection | None = SentenceSection()
+    dinov2: Dinov2Section | None = Dinov2Section()
+    lpips: WeightsFile | None = WeightsFile()
+    """AlexNet behind LPIPS."""
+    inception: WeightsFile | None = WeightsFile()
+    """The Inception network behind KID and FID."""
 
 
 class BestSection(Section):
@@ -166,8 +239,7 @@ class RunConfig(Section):
     """Folder that receives everything the run writes."""
     seed: Annotated[int, Field(ge=0)] = 0
     model: ModelSection
-    adapter: dict[str, Any]
-    """PEFT ``LoraConfig`` fields, verbatim."""
+    adapter: AdapterSection
     data: DataSection
     tasks: Annotated[list[TaskName], Field(min_length=1)] = ["image_to_text"]
     rewards: RewardsSection

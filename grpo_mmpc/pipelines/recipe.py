@@ -1,33 +1,53 @@
-"""Recipe arguments of a command: which are files, which are overrides, and every check on the result."""
+"""Recipes as commands take them: files and overrides, and every check that runs before a model loads."""
 
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from grpo_mmpc.config import RewardSpec, RunConfig, is_file, load_config, nearest
+from grpo_mmpc.config import RewardSpec, RunConfig, is_file, nearest
+from grpo_mmpc.config.loading import Check, Layers, merge_layers, validate
+from grpo_mmpc.config.origins import with_origins
 
 
 def load_recipe(arguments: Sequence[str]) -> RunConfig:
-    """Files and ``key=value`` overrides, merged, with all problems reported at once.
+    """Load files and ``key=value`` overrides, merged, with all problems reported at once.
 
     Raises:
         ConfigError: Something is wrong with the recipe.
     """
-    files = [argument for argument in arguments if is_file(argument)]
-    overrides = [argument for argument in arguments if not is_file(argument)]
+    return validate(RunConfig, _layers(arguments), checks=_checks())
+
+
+def described_recipe(arguments: Sequence[str]) -> str:
+    """Return the checked recipe as YAML in which every value says where it was set.
+
+    Raises:
+        ConfigError: Something is wrong with the recipe.
+    """
+    layers = _layers(arguments)
+    config = validate(RunConfig, layers, checks=_checks())
+    return with_origins(config.to_yaml(), given=layers.merged, origins=layers.origins)
+
+
+def _layers(arguments: Sequence[str]) -> Layers:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print("checking the recipe ...", file=sys.stderr, flush=True)
+    files = [argument for argument in arguments if is_file(argument)]
+    return merge_layers(files, [argument for argument in arguments if not is_file(argument)])
+
+
+def _checks() -> list[Check]:
+    # heavy: imported on use
     from grpo_mmpc.recbench import check_section
     from grpo_mmpc.rollout.vllm.arguments import check_rollout
     from grpo_mmpc.training.arguments import check_trainer
 
-    checks = [check_rewards, check_trainer, check_rollout, check_evaluation, check_section]
-    return load_config(files, overrides, checks=checks)
+    return [check_rewards, check_trainer, check_rollout, check_evaluation, check_section]
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Problems of the reward mix; specs that break the schema are left to the schema's own message."""
+    """Yield problems of the reward mix; specs that break the schema are left to the schema's message."""
     from pydantic import ValidationError
 
     from grpo_mmpc.rewards import check_mix
@@ -48,7 +68,7 @@ def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Metrics and renderers that do not exist."""
+    """Yield metrics and renderers that do not exist, and a ``best`` that cannot be chosen by."""
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE
     from grpo_mmpc.rendering.registry import check_renderer

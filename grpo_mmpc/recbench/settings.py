@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from grpo_mmpc.config import schema_problems
-from grpo_mmpc.config.rewards import Section
+from grpo_mmpc.config.section import Section
 
 RecommenderName = Literal["vbpr", "bm3", "freedom", "mmgcn", "lightgcn", "bpr", "most_popular", "random"]
 FillName = Literal[

@@ -1,4 +1,4 @@
-"""The completion tasks: what is shown, what is withheld, the prompt text, the parser, and prompt rows."""
+"""The completion tasks: prompt texts, parser of answers, prompt rows."""
 
 from grpo_mmpc.tasks.task import IMAGE_TO_TEXT, TASKS, TEXT_TO_IMAGE, Task
 

@@ -60,7 +60,7 @@ def lora_arguments(config: RunConfig) -> "LoraConfig":
     # heavy: imported on use
     from peft import LoraConfig
 
-    return LoraConfig(**{"task_type": "CAUSAL_LM", **config.adapter})
+    return LoraConfig(**{"task_type": "CAUSAL_LM", **config.adapter.options()})
 
 
 def updates_per_rollout(arguments: "GRPOConfig") -> int:

@@ -272,7 +272,7 @@ def test_a_header_speaks_of_gathered_weights_only_where_rollouts_are_transformer
     """The engine of ``rollout.backend: vllm`` holds weights of its own, and nothing reads ds3_gather_for_generation."""
     config, text = load_recipe([str(recipe)]), header(recipe)
     assert config.rollout.backend == "vllm"
-    shared = config.rollout.engine.get("tensor_parallel_size", 1) > 1
+    shared = (config.rollout.engine.tensor_parallel_size or 1) > 1
     assert ("share each rollout engine (tensor_parallel_size)" in text) == shared
     for words in ("ds3_gather_for_generation", "fetches", "puts the weights together"):
         before, found, _ = text.partition(words)
@@ -304,7 +304,7 @@ def test_the_page_on_rollouts_states_the_size_of_the_adapters():
     adapters, shares = {}, []
     for recipe in GPU_RECIPES:
         model, _ = on_the_meta_device(recipe.stem)
-        rank = load_recipe([str(recipe)]).adapter["r"]
+        rank = load_recipe([str(recipe)]).adapter.r
         linears = [model.get_submodule(name) for name in adapter_linears(recipe, model)]
         adapters[recipe.stem] = sum(rank * (x.in_features + x.out_features) for x in linears)  # lora_A and lora_B
         shares.append(adapters[recipe.stem] / sum(parameter.numel() for parameter in model.parameters()))

@@ -1,9 +1,13 @@
 """vLLM's ``EngineArgs`` from a recipe, the same for an engine in this process and for a server."""
 
+import ast
+import importlib.util
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config import RunConfig, nearest
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -35,7 +39,7 @@ def engine_arguments(config: RunConfig) -> dict[str, Any]:
     """
     import torch
 
-    rank = int(config.adapter.get("r", 8))
+    rank = config.adapter.r
     fitting = [size for size in LORA_RANKS if size >= rank]
     if not fitting:
         raise RolloutError(f"adapter.r={rank} is larger than vLLM's largest LoRA rank, {LORA_RANKS[-1]}; lower it")
@@ -56,7 +60,7 @@ def engine_arguments(config: RunConfig) -> dict[str, Any]:
             arguments[name] = config.model.init_kwargs[name]
     if config.model.processor_kwargs:
         arguments["mm_processor_kwargs"] = config.model.processor_kwargs
-    return arguments | config.rollout.engine
+    return arguments | config.rollout.engine.options()
 
 
 def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -64,9 +68,14 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     rollout, adapter, trainer = (_mapping(raw.get(name)) for name in ("rollout", "adapter", "trainer"))
     if rollout.get("backend") != "vllm":
         return
+    known = engine_fields()
     for name in _mapping(rollout.get("engine")):
         if name in DERIVED:
             yield f"rollout.engine.{name}", f"is not set here: {DERIVED[name]}"
+        elif known and name not in known:
+            close = nearest(name, known)
+            hint = close if close.startswith("did you mean") else "it is not a field of vLLM's EngineArgs"
+            yield f"rollout.engine.{name}", f"unknown key; {hint}"
     for name in trainer:
         if name == "use_vllm" or (name.startswith("vllm_") and not name.startswith("vllm_importance_sampling")):
             yield f"trainer.{name}", "is not used: rollouts are set in the section rollout"
@@ -96,6 +105,29 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name, served in (("modules_to_save", None), ("use_dora", False), ("bias", "none")):
         if adapter.get(name, served) not in (served, None):
             yield f"adapter.{name}", f"{adapter[name]!r} is not served by vLLM; remove it"
+
+
+@cache
+def engine_fields() -> frozenset[str]:
+    """Return the fields of the installed vLLM's ``EngineArgs``; empty where vLLM is not installed.
+
+    They are read from the source: importing vLLM takes ten seconds, and a recipe is checked in one.
+    """
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or not spec.submodule_search_locations:
+        return frozenset()
+    source = Path(spec.submodule_search_locations[0]) / "engine" / "arg_utils.py"
+    if not source.is_file():
+        return frozenset()
+    classes = [node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
+    fields = [
+        statement.target.id
+        for node in classes
+        if node.name == "EngineArgs"
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    ]
+    return frozenset(fields)
 
 
 def sampling_warning(trainer: Mapping[str, Any]) -> str | None:

@@ -74,7 +74,7 @@ def expected_engine(config: RunConfig, *, context_tokens: int) -> ExpectedEngine
     return ExpectedEngine(
         model=config.model.name_or_path,
         model_identity=model_identity(resolve_model(config.model.name_or_path), revision=revision),
-        lora_rank=int(config.adapter.get("r", 8)),
+        lora_rank=config.adapter.r,
         processor_kwargs=engine_arguments(config).get("mm_processor_kwargs", {}),
         context_tokens=context_tokens,
     )

@@ -165,7 +165,7 @@ class LocalServer:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         # The trainer is on the same devices and wants memory too, which vLLM would take.
-        engine = {"gpu_memory_utilization": 0.3} | config.rollout.engine
+        engine = {"gpu_memory_utilization": 0.3} | config.rollout.engine.options()
         rollout = config.rollout.model_copy(update={"engine": engine})
         command, environment = serve_command(
             config.model_copy(update={"rollout": rollout}), host="127.0.0.1", port=port

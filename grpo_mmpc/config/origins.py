@@ -1,0 +1,57 @@
+"""A resolved configuration as YAML in which every value says where it was set."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from grpo_mmpc.config.problems import origin_of
+
+DEFAULT = "default"
+"""The origin of a value that neither file nor override sets."""
+
+
+def with_origins(text: str, *, given: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """Append the origin of each value as a comment; the YAML means the same.
+
+    Args:
+        text: A YAML mapping in block style, one value a line.
+        given: The merged mapping before defaults were filled in.
+        origins: By dotted key, the file or command line that set it.
+    """
+    lines = text.splitlines()
+    notes = {
+        line: next((origin for key in keys if _is_given(key, given) and (origin := origin_of(key, origins))), DEFAULT)
+        for line, keys in _values_by_line(yaml.compose(text)).items()
+    }
+    width = max((len(lines[line]) for line in notes), default=0)
+    width = min(width, 72)
+    for line, origin in notes.items():
+        lines[line] = f"{lines[line]:<{width}}  # {origin}"
+    return "\n".join(lines) + "\n"
+
+
+def _is_given(key: str, given: Any) -> bool:
+    for part in key.split("."):
+        if isinstance(given, list):
+            given = {str(index): value for index, value in enumerate(given)}
+        if not isinstance(given, Mapping) or part not in given:
+            return False
+        given = given[part]
+    return True
+
+
+def _values_by_line(node: yaml.Node, path: str = "") -> dict[int, list[str]]:
+    """Return, for each line on which a value ends, the dotted keys of the values there."""
+    children: list[tuple[str, yaml.Node]] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [(str(key.value), value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(str(index), value) for index, value in enumerate(node.value)]
+    if not children:
+        return {node.end_mark.line - (1 if node.end_mark.column == 0 else 0): [path]}
+    found: dict[int, list[str]] = {}
+    for name, child in children:
+        for line, keys in _values_by_line(child, f"{path}.{name}" if path else name).items():
+            found.setdefault(line, []).extend(keys)
+    return found

@@ -1,0 +1,83 @@
+"""Problems of a configuration in words: pydantic's errors as dotted keys, with the nearest known name."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` for the closest known name, else the list of known names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def schema_problems(content: Any, schema: type[BaseModel], *, key: str = "") -> Iterable[tuple[str, str]]:
+    """Explain everything that a schema refuses of some content, with the nearest known names.
+
+    Args:
+        content: A mapping as read from YAML.
+        schema: The model it must satisfy.
+        key: Dotted key of the content in the configuration; empty for the whole of it.
+
+    Returns:
+        (dotted key, what is wrong and what to do); nothing where the schema accepts it.
+    """
+    try:
+        schema.model_validate(content)
+    except ValidationError as error:
+        for detail in error.errors():
+            inner, message = _explain(detail, schema)
+            yield ".".join(part for part in (key, inner) if part), message
+
+
+def origin_of(key: str, origins: Mapping[str, str]) -> str | None:
+    """Return where a dotted key was set, by the deepest part of it that is known; None if nowhere."""
+    parts = key.split(".")
+    for end in range(len(parts), 0, -1):
+        source = origins.get(".".join(parts[:end]))
+        if source is not None:
+            return source
+    return None
+
+
+def _explain(detail: Any, schema: type[BaseModel]) -> tuple[str, str]:
+    """Turn one error of pydantic into (dotted key, message)."""
+    path, section = _follow([str(part) for part in detail["loc"]], schema)
+    key = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        return key, f"unknown key; {nearest(path[-1], section.model_fields)}"
+    if detail["type"] == "missing":
+        return key, "is required and missing"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return key, f"{message}, found {detail['input']!r}"
+
+
+def _follow(location: Sequence[str], schema: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """Return a location as people write it, and the section that holds its last key."""
+    path: list[str] = []
+    section = schema
+    kinds: dict[str, type[BaseModel]] = {}
+    for part in location:
+        if part in kinds:  # pydantic's own: which of several sections was meant
+            section, kinds = kinds[part], {}
+            continue
+        path.append(part)
+        if part in section.model_fields and part != location[-1]:
+            options = list(_sections_in(section.model_fields[part].annotation))
+            kinds = {kind: option for option in options for kind in _kinds_of(option)}
+            section = options[0] if options else section
+    return path, section
+
+
+def _kinds_of(section: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
+
+
+def _sections_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _sections_in(argument)

@@ -1,0 +1,75 @@
+"""YAML as recipes are written: YAML 1.2's words and numbers, and no key twice."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grpo_mmpc.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which ``1e-5`` is a number, ``no`` and ``on`` are words, and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    "while reading a mapping", node.start_mark, f"the key {key!r} appears twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1 reads yes, no, on and off as booleans, which would turn save_strategy=no into False; YAML
+# 1.2 does not.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+# YAML 1.1 reads 1e-5 as a string for want of a dot, which would reach the optimizer as text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the mapping in a YAML file.
+
+    Raises:
+        ConfigError: No such file, no UTF-8, no valid YAML, or no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: no such file (working directory {Path.cwd()})"]) from None
+    except IsADirectoryError:
+        raise ConfigError([f"{path}: is a folder; a recipe is a YAML file"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8"]) from error
+    content = parse_yaml(text, source=str(path))
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError([f"{path}: expected a mapping of sections, found {type(content).__name__}"])
+    return content
+
+
+def parse_yaml(text: str, *, source: str) -> Any:
+    """Parse YAML text; ``source`` says in errors where it stands.
+
+    Raises:
+        ConfigError: The text is no valid YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{source}: not valid YAML: {' '.join(str(error).split())}"]) from error
