@@ -124,11 +124,18 @@ def test_a_nano_mix_is_the_mix_of_the_same_name_with_embedded_encoders(mix):
 
 
 def test_the_nano_recipes_differ_in_the_policy_and_the_run_folder_only():
-    qwen, gemma = raw(Path("recipes/nano.yaml")), raw(Path("recipes/nano_gemma3.yaml"))
+    qwen, gemma = (load_recipe([f"recipes/{name}.yaml"]).model_dump() for name in ("nano", "nano_gemma3"))
     assert gemma.pop("run_dir") == "runs/nano_gemma3"
     assert gemma["model"].pop("name_or_path") == "nano:gemma3"
     del qwen["run_dir"], qwen["model"]["name_or_path"]
     assert qwen == gemma
+
+
+@each_gpu
+def test_a_gpu_recipe_is_a_few_lines_on_a_base(recipe):
+    lines = [line for line in (ROOT / recipe).read_text("utf-8").splitlines() if line and not line.startswith("#")]
+    assert len(lines) <= 11
+    assert lines[0].startswith("base: ")
 
 
 def test_the_nano_recipes_need_no_hub():
@@ -213,7 +220,7 @@ def adapter_linears(recipe: Path, model) -> set[str]:
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
 
-    config = LoraConfig(**load_recipe([str(recipe)]).adapter)
+    config = LoraConfig(**load_recipe([str(recipe)]).adapter.options())
     return {name for name, _ in model.named_modules() if check_target_module_exists(config, name)}
 
 
@@ -244,7 +251,7 @@ def test_peft_puts_its_adapters_on_every_matched_layer_and_nowhere_else():
     recipe = Path("recipes/gemma3_4b.yaml")
     model, _ = on_the_meta_device("gemma3_4b")
     expected = adapter_linears(recipe, model)
-    inject_adapter_in_model(LoraConfig(**load_recipe([str(recipe)]).adapter), model, low_cpu_mem_usage=True)
+    inject_adapter_in_model(LoraConfig(**load_recipe([str(recipe)]).adapter.options()), model, low_cpu_mem_usage=True)
     on_the_meta_device.cache_clear()  # the cached model has adapters now
     with_adapter = {name.partition(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
     assert with_adapter == expected

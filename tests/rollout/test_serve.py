@@ -196,7 +196,7 @@ def test_serving_in_the_foreground_ends_with_all_its_processes(tmp_path, number)
         import sys
         from pathlib import Path
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background inherits "ignore"
-        from grpo_mmpc.rollout import serve
+        from grpo_mmpc.rollout.vllm import serve
         from tests.rollout.vllm_policies import vllm_config
         serve.serve_command = lambda *_, **__: ([sys.executable, "-c", {textwrap.dedent(FAMILY)!r}], {{}})
         serve.run_server(vllm_config("qwen2_5_vl", Path({str(tmp_path)!r})), host="127.0.0.1", port=0)

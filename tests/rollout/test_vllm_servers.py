@@ -409,7 +409,7 @@ def test_the_api_key_is_sent_when_there_is_one(fakes, monkeypatch):
 
 
 def test_the_trainers_machine_needs_no_vllm():
-    code = "import sys; sys.modules['vllm'] = None; from grpo_mmpc.rollout import vllm_servers; print('fine')"
+    code = "import sys; sys.modules['vllm'] = None; from grpo_mmpc.rollout.vllm import servers; print('fine')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "fine\n"
 
