@@ -141,13 +141,12 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", refe
 
 
 def _encoder_options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    from grpo_mmpc.config import EncodersSection
+    from grpo_mmpc.config.sections import BertScoreSection
 
     options: dict[str, dict[str, Any]] = {}
     if arguments.bertscore_model or arguments.bertscore_layers is not None:
-        default = EncodersSection().bertscore or {}
         options["bertscore"] = {
-            "model": arguments.bertscore_model or default["model"],
+            "model": arguments.bertscore_model or BertScoreSection().model,
             "num_layers": arguments.bertscore_layers,
         }
     if arguments.sentence_model:

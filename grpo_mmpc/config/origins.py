@@ -41,13 +41,15 @@ def _is_given(key: str, given: Any) -> bool:
     return True
 
 
-def _values_by_line(node: yaml.Node, path: str = "") -> dict[int, list[str]]:
+def _values_by_line(node: yaml.Node | None, path: str = "") -> dict[int, list[str]]:
     """Return, for each line on which a value ends, the dotted keys of the values there."""
     children: list[tuple[str, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):
         children = [(str(key.value), value) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
         children = [(str(index), value) for index, value in enumerate(node.value)]
+    if node is None:
+        return {}
     if not children:
         return {node.end_mark.line - (1 if node.end_mark.column == 0 else 0): [path]}
     found: dict[int, list[str]] = {}
