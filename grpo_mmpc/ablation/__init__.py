@@ -1,5 +1,5 @@
 """Ablations: a grid of mixes and seeds, run, compared and put on one page.
 
 ``spec`` reads the file, ``grid`` makes the runs and checks them, ``attempt`` runs one of them,
-``local`` and ``ray_engine`` run many, ``results`` and ``comparison`` read what came out.
+``runner`` all of them, ``results`` and ``comparison`` read what came out.
 """

@@ -112,11 +112,11 @@ class Attempt:
         append_json_lines(self.job.attempts, [line])
 
 
-def attempt(job: Job, *, environment: Mapping[str, str]) -> Outcome:
-    """Run a job to the end of one attempt; interrupted, it asks the job to save and end before it passes that on."""
+def attempt(job: Job) -> Outcome:
+    """Run a job to the end of one attempt; interrupted, ask the job to save and end before passing that on."""
     if state_of(job) == State.FINISHED:
         return Outcome(name=job.name, finished=True, stopped=False, status=0, tail="")
-    running = Attempt(job, environment=environment)
+    running = Attempt(job, environment={})
     try:
         while (outcome := running.poll()) is None:
             time.sleep(0.2)

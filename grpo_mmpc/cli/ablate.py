@@ -89,8 +89,7 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
     """Run what is not finished; returns whether it was stopped before all of it had ended by itself."""
     # heavy: imported on use
     from grpo_mmpc.ablation.jobs import State, state_of
-    from grpo_mmpc.ablation.local import run_local, slots
-    from grpo_mmpc.ablation.progress import Board
+    from grpo_mmpc.ablation.runner import run_local, run_ray, slots
 
     states = {job.name: state_of(job) for job in jobs}
     to_do = [job for job in jobs if states[job.name] != State.FINISHED]
@@ -98,10 +97,8 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
     print(f"{len(jobs) - len(to_do)} of {len(jobs)} jobs are finished, {continued} will be continued", flush=True)
     if not to_do:
         return False
-    board = Board(to_do, already=len(jobs) - len(to_do))
+    already = len(jobs) - len(to_do)
     if arguments.engine == "ray":
-        from grpo_mmpc.ablation.ray_engine import run_ray
-
         outcomes = run_ray(
             to_do,
             address=arguments.ray_address,
@@ -109,13 +106,13 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
             gpus_per_run=arguments.gpus_per_run,
             cpus_per_run=arguments.cpus_per_run,
             retries=arguments.retries,
-            board=board,
+            already=already,
         )
     else:
         given = slots(
             parallel=arguments.parallel, gpus_per_run=arguments.gpus_per_run, cpus_per_run=arguments.cpus_per_run
         )
-        outcomes = run_local(to_do, given=given, retries=arguments.retries, board=board)
+        outcomes = run_local(to_do, given=given, retries=arguments.retries, already=already)
     return any(outcome.stopped for outcome in outcomes.values()) or len(outcomes) < len(to_do)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from grpo_mmpc.errors import ConfigError, RecBenchError
 from grpo_mmpc.recbench.cells import Cell, run_cell
-from grpo_mmpc.utils.cluster import ray_cluster, task_environment
+from grpo_mmpc.utils.jobs import ray_cluster, task_environment
 from grpo_mmpc.utils.processes import die_with_parent
 
 Failures = dict[str, str]

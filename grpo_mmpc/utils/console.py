@@ -128,7 +128,7 @@ class _Work:
         parts = [done if self.total is None else f"{done}/{int(self.total):,}"] if self.done or self.total else []
         if self.detail:
             parts.append(self.detail)
-        if rate > 0:
+        if rate >= 0.1:
             parts.append(f"{rate:.1f}/s")
         if rate > 0 and self.total is not None:
             parts.append(f"{clock((self.total - self.done) / rate)} left")

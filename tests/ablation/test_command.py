@@ -39,7 +39,7 @@ def test_the_status_is_130_whenever_it_was_stopped(command, monkeypatch, ends, s
     def ended(jobs, **_):
         return {job.name: outcome(job, **how) for job, how in zip(jobs, ends, strict=False)}
 
-    monkeypatch.setattr("grpo_mmpc.ablation.local.run_local", ended)
+    monkeypatch.setattr("grpo_mmpc.ablation.runner.run_local", ended)
     assert command() == status
 
 

@@ -7,10 +7,9 @@ import re
 import pytest
 
 from grpo_mmpc.ablation.comparison import compare
-from grpo_mmpc.ablation.local import run_local
 from grpo_mmpc.ablation.pareto import Pareto, Point, pareto
-from grpo_mmpc.ablation.progress import Board
 from grpo_mmpc.ablation.results import collect
+from grpo_mmpc.ablation.runner import run_local
 from grpo_mmpc.ablation.spec import load_ablation
 from grpo_mmpc.reports.ablation.findings import cautions, findings
 from grpo_mmpc.reports.ablation.report import write_report
@@ -25,7 +24,7 @@ def finished(planned, monkeypatch, tmp_path):
 
     def run(**changes):
         folder, runs, jobs = planned(pareto=["image_to_text.bleu", "image_to_text.rouge_l"], seeds=[0, 1, 2], **changes)
-        run_local(jobs[1:], given=[{}, {}], retries=0, board=Board(jobs[1:], already=1))
+        run_local(jobs[1:], given=[{}, {}], retries=0)
         return folder, runs, jobs, load_ablation(tmp_path / "fake.yaml")
 
     return run
@@ -128,7 +127,7 @@ def test_a_page_is_built_from_what_is_there_and_says_what_is_missing(planned, tm
     jobs[1].log.parent.mkdir(parents=True, exist_ok=True)
     jobs[1].log.write_text("CUDA out of <memory>\n")
     (folder / "token_f1" / "fail").touch()
-    run_local(jobs[1:], given=[{}], retries=0, board=Board(jobs, already=0))
+    run_local(jobs[1:], given=[{}], retries=0)
     report = write_report(spec, runs, jobs, folder=folder)
     assert report.missing == {"token_f1/seed-0", "token_f1/seed-1"}
     page = report.paths[0].read_text("utf-8")

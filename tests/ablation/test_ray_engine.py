@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.ablation.jobs import State, state_of
-from grpo_mmpc.ablation.progress import Board
-from grpo_mmpc.ablation.ray_engine import run_ray
+from grpo_mmpc.ablation.runner import run_ray
 from grpo_mmpc.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def on_ray(jobs, **options):
     options = {"address": None, "parallel": 2, "gpus_per_run": 0, "cpus_per_run": 1, "retries": 1} | options
-    return run_ray(jobs, board=Board(jobs, already=0), **options)
+    return run_ray(jobs, **options)
 
 
 @pytest.fixture

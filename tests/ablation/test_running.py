@@ -19,9 +19,8 @@ import pytest
 from grpo_mmpc.ablation.attempt import Attempt
 from grpo_mmpc.ablation.folder import only_one, share_base
 from grpo_mmpc.ablation.jobs import State, check_recipes, command_of, jobs_of, state_of, write_configs
-from grpo_mmpc.ablation.local import run_local, slots
-from grpo_mmpc.ablation.progress import Board
 from grpo_mmpc.ablation.results import collect, prompts_by_step
+from grpo_mmpc.ablation.runner import run_local, slots
 from grpo_mmpc.errors import ConfigError
 
 HERE = Path(__file__).parent
@@ -58,7 +57,7 @@ def drive(jobs, folder: Path, *, step_s: float) -> subprocess.Popen:
 
 
 def run_all(jobs, *, retries: int = 0):
-    return run_local(jobs, given=[{}, {}], retries=retries, board=Board(jobs, already=0))
+    return run_local(jobs, given=[{}, {}], retries=retries)
 
 
 def test_an_ablation_killed_twice_leaves_no_process_and_ends_with_every_run_finished(planned):

@@ -1,0 +1,215 @@
+"""Runs many jobs: as processes of this machine, each with its share of cores or GPUs, or as tasks of a Ray cluster."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grpo_mmpc.ablation.attempt import Attempt, Outcome, attempt
+from grpo_mmpc.ablation.jobs import Job, steps_done
+from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.utils.console import Progress, printer
+from grpo_mmpc.utils.jobs import Lost, RayTask, Running, ray_cluster, ray_tasks, run_queue
+from grpo_mmpc.utils.processes import StopRequest
+
+Slot = Mapping[str, str]
+"""What one job may use, as environment variables."""
+
+_NAMES_SHOWN = 4
+_SHOW_EVERY_S = 1.0
+
+
+def slots(*, parallel: int | None, gpus_per_run: int | None, cpus_per_run: int | None) -> list[Slot]:
+    """Return what each of the jobs that run at once on this machine may use.
+
+    Args:
+        parallel: At most this many; None as many as GPUs or cores allow: training on two cores is
+            done sooner by two runs of one thread than by two threads of one run.
+        gpus_per_run: GPUs of each run; None takes one where there are any.
+        cpus_per_run: Threads of each run; None shares the cores out.
+
+    Raises:
+        ConfigError: There are fewer GPUs than one run needs.
+    """
+    gpus, cores = _gpus(), len(os.sched_getaffinity(0))
+    gpus_per_run = (1 if gpus else 0) if gpus_per_run is None else gpus_per_run
+    if gpus_per_run > len(gpus):
+        raise ConfigError([f"--gpus-per-run is {gpus_per_run}, but this machine has {len(gpus)} GPUs to give"])
+    at_most = len(gpus) // gpus_per_run if gpus_per_run else cores // (cpus_per_run or 1)
+    count = max(1, at_most if parallel is None else parallel)
+    if gpus_per_run and count > at_most:
+        raise ConfigError([f"--parallel {count} runs of {gpus_per_run} GPUs need more than the {len(gpus)} there are"])
+    threads = str(cpus_per_run or max(1, cores // count))
+    environments: list[Slot] = []
+    for number in range(count):
+        own = gpus[number * gpus_per_run : (number + 1) * gpus_per_run]
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(own)} if gpus else {}
+        environments.append({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | visible)
+    return environments
+
+
+def run_local(jobs: Sequence[Job], *, given: Sequence[Slot], retries: int, already: int = 0) -> dict[str, Outcome]:
+    """Run jobs that are not finished as processes of this machine; return how each ended.
+
+    Args:
+        jobs: What is left to do.
+        given: See ``slots``.
+        retries: Further attempts of a job that failed.
+        already: Jobs that were finished before, for the progress.
+
+    Returns:
+        Outcomes by name; jobs that were stopped before they began are left out.
+    """
+    board = _Board(jobs, already=already)
+    return _run(jobs, lambda job, slot: Attempt(job, environment=slot), given, retries=retries, board=board)
+
+
+def run_ray(
+    jobs: Sequence[Job],
+    *,
+    address: str | None,
+    parallel: int | None,
+    gpus_per_run: int | None,
+    cpus_per_run: int | None,
+    retries: int,
+    already: int = 0,
+) -> dict[str, Outcome]:
+    """Run jobs that are not finished as Ray tasks; return how each ended, as ``run_local`` does.
+
+    A task runs the same supervised process as ``run_local``. One whose machine is lost is a failed
+    attempt like any other, and continues from the run folder.
+
+    Args:
+        jobs: Their folders must be on a disk that every machine of the cluster sees under the same
+            path.
+        address: See ``ray_cluster``.
+        parallel: At most this many at once; None as many as the cluster has room for.
+        gpus_per_run: None takes one where the cluster has any.
+        cpus_per_run: Cores and threads of each run; None takes one.
+        retries: Further attempts of a job that failed, or whose machine was lost.
+        already: Jobs that were finished before, for the progress.
+
+    Raises:
+        ConfigError: Ray is not installed, cannot be reached, or has too few GPUs or cores for one
+            run.
+    """
+    with ray_cluster(address) as ray:
+        gpus = (1 if ray.cluster_resources().get("GPU") else 0) if gpus_per_run is None else gpus_per_run
+        needs = {"CPU": cpus_per_run or 1, "GPU": gpus}
+        submit = ray_tasks(ray, attempt, cpus=needs["CPU"], gpus=gpus, what="run")
+
+        def room() -> int:
+            has = ray.cluster_resources()
+            return min(int(has.get(name, 0) // needed) for name, needed in needs.items() if needed)
+
+        return _run(
+            jobs,
+            lambda job, _: _Task(job=job, task=submit(job)),
+            [None] * (parallel or len(jobs)),
+            retries=retries,
+            board=_Board(jobs, already=already, room=room),
+        )
+
+
+def _run(
+    jobs: Sequence[Job],
+    start: Callable[[Job, Any], Running[Outcome]],
+    given: Sequence[Any],
+    *,
+    retries: int,
+    board: "_Board",
+) -> dict[str, Outcome]:
+    message = "stopping: every run finishes its step and saves; press Ctrl-C again to kill them"
+    with StopRequest(message).listening() as stop, board.progress:
+        ended = run_queue(
+            jobs,
+            start,
+            slots=given,
+            retries=retries,
+            failed=lambda outcome: not (outcome.finished or outcome.stopped),
+            ended=board.ended,
+            show=board.show,
+            stop=stop,
+        )
+    return {job.name: outcome for job, outcome in ended}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """An attempt on another machine."""
+
+    job: Job
+    task: RayTask
+
+    def poll(self) -> Outcome | None:
+        result: Outcome | Lost | None = self.task.poll()
+        if isinstance(result, Lost):
+            tail = str(result.error)
+            return Outcome(name=self.job.name, finished=False, stopped=result.stopped, status=1, tail=tail)
+        return result
+
+    def stop(self) -> None:
+        self.task.stop()
+
+    def kill(self) -> None:
+        self.task.kill()
+
+
+class _Board:
+    """Says how every job ended, and shows how far all of them are."""
+
+    def __init__(self, jobs: Sequence[Job], *, already: int, room: Callable[[], int] | None = None) -> None:
+        self.progress = Progress()
+        self._total = len(jobs)
+        self._already = already
+        self._room = room
+        self._ended = 0
+        self._failed = 0
+        self._shown = 0.0
+        self._say = printer(True)
+
+    def ended(self, job: Job, outcome: Outcome, again: bool) -> None:
+        """Say how a job ended."""
+        if outcome.finished:
+            self._ended += 1
+            self._say(f"finished {outcome.name}")
+        elif outcome.stopped:
+            self._say(f"stopped {outcome.name}; it can be continued")
+        elif again:
+            self._say(f"{outcome.name} failed (status {outcome.status}), trying again")
+        else:
+            self._failed += 1
+            tail = "\n".join(f"    {line}" for line in outcome.tail.splitlines())
+            self._say(f"{outcome.name} FAILED (status {outcome.status}):\n{tail}")
+
+    def show(self, running: Sequence[Job]) -> None:
+        """Show ``runs: 5/16, 2 running (bleu/seed-0 12/30, clip/seed-0 9/30), 0 failed, 9 waiting``."""
+        now = time.monotonic()
+        if now - self._shown < _SHOW_EVERY_S:  # steps are counted in files
+            return
+        self._shown = now
+        if self._room is not None:  # Ray starts tasks in order; those that find no room are waiting there
+            running = running[: self._room()]
+        steps = {job.name: (steps_done(job), job.max_steps) for job in running}
+        names = [f"{name} {done}/{of}" if of > 0 else name for name, (done, of) in steps.items()]
+        parts = [f"{len(running)} running", f"{self._failed} failed"]
+        if names:
+            more = ", …" if len(names) > _NAMES_SHOWN else ""
+            parts[0] += f" ({', '.join(names[:_NAMES_SHOWN])}{more})"
+        parts.append(f"{self._total - self._ended - self._failed - len(running)} waiting")
+        begun = sum(min(0.99, done / of) for done, of in steps.values() if of > 0)
+        self.progress("runs", self._already + self._ended + begun, self._already + self._total, detail=", ".join(parts))
+
+
+def _gpus() -> list[str]:
+    """Names of this machine's GPUs as CUDA_VISIBLE_DEVICES takes them, without loading torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name and name != "-1"]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
