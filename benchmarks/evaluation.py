@@ -320,7 +320,7 @@ def write_evaluations(folder: Path, *, num_items: int, num_metrics: int = 12, nu
 def comparison_cost(folder: Path) -> tuple[float, float]:
     """Seconds of a whole comparison, and the memory in MB that it adds to this process."""
     start, before = time.perf_counter(), _peak_mb()
-    compare_evaluations(folder / "before", folder / "after", reward_names={}, resamples=10_000)
+    compare_evaluations(folder / "before", [folder / "after"], resamples=10_000)
     return time.perf_counter() - start, _peak_mb() - before
 
 

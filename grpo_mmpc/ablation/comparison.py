@@ -10,7 +10,7 @@ from grpo_mmpc.ablation.results import Results, RunResult
 from grpo_mmpc.ablation.spec import BASE
 from grpo_mmpc.ablation.sums import aggregate_of, check_alike, item_sums, metrics_of
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.pairing import TaskScores
+from grpo_mmpc.evaluation.evaluation_folder import TaskScores
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights

@@ -14,7 +14,7 @@ import yaml
 
 from grpo_mmpc.ablation.grid import PlannedRun, first_difference
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SUMMARY_FILE
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE
 from grpo_mmpc.utils.files import write_text
 
 

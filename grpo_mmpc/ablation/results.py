@@ -10,8 +10,8 @@ from typing import Any
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.jobs import Job, State, state_of
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.pairing import Evaluation, read_evaluation
-from grpo_mmpc.evaluation.trained import trained_rewards
+from grpo_mmpc.evaluation.evaluation_folder import Evaluation, read_evaluation
+from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.utils.files import read_json_lines
 from grpo_mmpc.utils.processes import log_tail
 
@@ -109,20 +109,20 @@ def prompts_by_step(run_dir: Path) -> dict[str, list[str]]:
     """Prompt ids of every rollout file, in the order in which they were sampled."""
     import pyarrow.parquet as pq  # heavy: imported on use
 
-    files = sorted((run_dir / "rollouts").glob("step-*.parquet"))
+    files = RunFolder(run_dir).rollout_files
     return {file.stem: pq.read_table(file, columns=["prompt_id"])["prompt_id"].to_pylist() for file in files}
 
 
 def _result(run: PlannedRun, job: Job) -> RunResult:
-    steps = _json_lines(job.folder / "metrics.jsonl")
+    folder = RunFolder(job.folder)
     return RunResult(
         mix=run.mix,
         seed=run.seed,
         folder=job.folder,
         evaluation=read_evaluation(job.final),
-        rewards=trained_rewards(job.folder),
-        steps=steps,
-        cost=_cost(steps, _json_lines(job.attempts)),
+        rewards=folder.trained_rewards(),
+        steps=folder.steps,
+        cost=_cost(folder.steps, read_json_lines(job.attempts, skip_broken=True) if job.attempts.is_file() else []),
     )
 
 
@@ -168,7 +168,3 @@ def _data_order(runs: Sequence[RunResult]) -> dict[int, str | None]:
         ]
         found[seed] = differing[0] if differing else ""
     return found
-
-
-def _json_lines(path: Path) -> Sequence[Mapping[str, Any]]:
-    return read_json_lines(path, skip_broken=True) if path.is_file() else []

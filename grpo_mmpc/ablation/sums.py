@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.evaluation_folder import Evaluation, TaskScores
 from grpo_mmpc.evaluation.metric_tables import find_metric, table_position
-from grpo_mmpc.evaluation.pairing import Evaluation, TaskScores
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.bootstrap import Aggregate
 from grpo_mmpc.statistics.verdicts import Floats

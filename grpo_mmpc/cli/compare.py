@@ -1,8 +1,7 @@
 """``grpo-mmpc compare``: paired differences of evaluations, and what they do and do not support."""
 
 import argparse
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, print tables and findings per task, write the files that are asked for."""
     # heavy: imported on use
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.comparison import compare_with
-    from grpo_mmpc.evaluation.pairing import find_evaluation
+    from grpo_mmpc.evaluation.comparison import compare_evaluations
     from grpo_mmpc.evaluation.records import write_comparisons
     from grpo_mmpc.reports.run.tables import write_csv, write_latex
 
@@ -54,11 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         path = getattr(arguments, option)
         if path is not None and path.is_dir():
             raise EvaluationError(f"--{option} {path} is a folder; name a file to write, such as {path / 'comparison'}")
-    before = find_evaluation(arguments.before)
-    others = [find_evaluation(path) for path in (arguments.after, *arguments.others)]
-    rewards = [_rewards(before, other) for other in others]
-    comparisons = compare_with(
-        before, others, reward_names=rewards, resamples=arguments.resamples, held_back=_held_back([before, *others])
+    comparisons = compare_evaluations(
+        arguments.before, [arguments.after, *arguments.others], resamples=arguments.resamples
     )
     for comparison in comparisons:
         print(f"before: {comparison.before_folder}\nafter:  {comparison.after_folder}")
@@ -77,32 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.by_category:
         print("by category: add --by-category, or --csv FILE")
     return 0
-
-
-def _held_back(evaluations: Sequence[Path]) -> Callable[[str], bool] | None:
-    """Items on which one of the evaluated checkpoints was chosen as the best of its run."""
-    # heavy: imported on use
-    from grpo_mmpc.evaluation.checkpoints import run_of
-    from grpo_mmpc.evaluation.comparison import chosen_on
-
-    runs = [(run_of(evaluation), evaluation.resolve().parent.name) for evaluation in evaluations]
-    chosen = [found for run, name in runs if run is not None and (found := chosen_on(run, name)) is not None]
-    return (lambda item_id: any(found(item_id) for found in chosen)) if chosen else None
-
-
-def _rewards(before: Path, after: Path) -> dict[str, set[str]]:
-    """By task, rewards that either side was trained on; the base model and controls were trained on none."""
-    # heavy: imported on use
-    from grpo_mmpc.evaluation.checkpoints import run_of
-    from grpo_mmpc.evaluation.trained import trained_rewards
-
-    rewards: dict[str, set[str]] = defaultdict(set)
-    for evaluation in (before, after):
-        run_dir, name = run_of(evaluation), evaluation.resolve().parent.name
-        if run_dir is not None and name != "base" and not name.startswith("control-"):
-            for task, names in trained_rewards(run_dir).items():
-                rewards[task] |= set(names)
-    return rewards
 
 
 def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool) -> list[str]:

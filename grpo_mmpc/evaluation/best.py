@@ -1,7 +1,5 @@
-"""Which checkpoint of a run is the best one, chosen on items that the comparison then leaves out."""
+"""The choice of the best checkpoint of a run, on items that the comparison then leaves out."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.checkpoints import checkpoint_order
-from grpo_mmpc.evaluation.pairing import SUMMARY_FILE, TaskScores, read_evaluation
+from grpo_mmpc.evaluation.evaluation_folder import TaskScores, read_evaluation
 from grpo_mmpc.evaluation.records import Best
+from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order
 from grpo_mmpc.metrics.table import METRICS
-
-FILE = "best.json"
+from grpo_mmpc.utils.files import write_json
+from grpo_mmpc.utils.hashing import in_share
 
 
 def choose_best(run: Path, *, suite: str, metric: str, items: float) -> Best:
@@ -35,7 +33,7 @@ def choose_best(run: Path, *, suite: str, metric: str, items: float) -> Best:
     task, _, name = metric.partition(".")
     values: dict[str, float] = {}
     num_items = 0
-    for folder in _candidates(run, suite):
+    for folder in _candidates(RunFolder(run, suite=suite)):
         scores = read_evaluation(folder).tasks.get(task)
         if scores is None:
             continue
@@ -52,52 +50,30 @@ def choose_best(run: Path, *, suite: str, metric: str, items: float) -> Best:
 
 
 def decides(item_id: str, *, items: float) -> bool:
-    """Whether an item is one of the share that chooses: by hash, the same in every run."""
-    digest = hashlib.blake2b(f"best\0{item_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < items * 2**64
+    """Return whether an item is one of the share that chooses: by hash, the same in every run."""
+    return in_share(f"best\0{item_id}", share=items)
 
 
 def write_best(run: Path, best: Best) -> None:
     """Write ``best.json`` and link ``checkpoints/best`` to the checkpoint, if that was saved."""
-    (run / FILE).write_text(json.dumps(asdict(best), indent=1) + "\n", encoding="utf-8")
+    write_json(run / "best.json", asdict(best))
     link, saved = run / "checkpoints" / "best", run / "checkpoints" / best.checkpoint
     link.unlink(missing_ok=True)
     if saved.is_dir():
         link.symlink_to(saved.name)
 
 
-def read_best(run: Path) -> Best | None:
-    """What ``write_best`` wrote; None where nothing was chosen.
-
-    Raises:
-        EvaluationError: The file is broken.
-    """
-    try:
-        return Best(**json.loads((run / FILE).read_text("utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise EvaluationError(
-            f"{run / FILE} cannot be read ({error}); remove it to report the last checkpoint"
-        ) from error
-
-
-def _candidates(run: Path, suite: str) -> list[Path]:
-    """Evaluated checkpoints in order; the final policy too, unless it is one of them."""
-    folders = [path.parent for path in (run / "evaluations").glob(f"*/{suite}/{SUMMARY_FILE}")]
-    folders = [folder for folder in folders if checkpoint_order(folder.parent.name)[0] >= 2]
-    policies = {folder: _policy(folder) for folder in folders}
-    numbered = {policies[folder] for folder in folders if folder.parent.name != "final"}
-    kept = [f for f in folders if f.parent.name != "final" or policies[f] not in numbered]
-    return sorted(kept, key=lambda folder: checkpoint_order(folder.parent.name))
-
-
-def _policy(folder: Path) -> object:
-    return json.loads((folder / SUMMARY_FILE).read_text("utf-8")).get("policy")
+def _candidates(run: RunFolder) -> list[Path]:
+    """Return the evaluated checkpoints in order; the final policy too, unless it is one of them."""
+    folders = {name: folder for name, folder in run.evaluations.items() if checkpoint_order(name)[0] >= 2}
+    policies = {name: run.summary(name).get("policy") for name in folders}
+    if policies.get("final") in [policies[name] for name in folders if name != "final"]:
+        del folders["final"]
+    return list(folders.values())
 
 
 def _value(scores: TaskScores, name: str, rows: Sequence[int]) -> float:
-    """A metric's value on some items; NaN where it is not there or not scored."""
+    """Return a metric's value on some items; NaN where it is not there or not scored."""
     if name in scores.scores:
         chosen = scores.scores[name][list(rows)]
         return float(np.nanmean(chosen)) if np.isfinite(chosen).any() else float("nan")

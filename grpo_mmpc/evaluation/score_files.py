@@ -14,8 +14,8 @@ from typing import Any
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.errors import EvaluationError, ImageError
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, find_evaluation
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
-from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SUMMARY_FILE, find_evaluation
 from grpo_mmpc.tasks import TASKS
 
 UNCATEGORISED = "uncategorised"

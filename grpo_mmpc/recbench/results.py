@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.evaluation.checkpoints import checkpoint_order
+from grpo_mmpc.evaluation.run_folder import checkpoint_order
 from grpo_mmpc.recbench.cells import finished, read_cell
 from grpo_mmpc.recbench.common_cells import CommonCells, common_cells
 from grpo_mmpc.recbench.filled_features import COMPLETED

@@ -7,7 +7,7 @@ import pytest
 
 from grpo_mmpc.ablation.comparison import compare
 from grpo_mmpc.ablation.results import Cost, Results, RunResult
-from grpo_mmpc.evaluation.pairing import Evaluation, TaskScores
+from grpo_mmpc.evaluation.evaluation_folder import Evaluation, TaskScores
 from grpo_mmpc.reports.ablation.findings import cautions, findings
 from grpo_mmpc.statistics.crossed import pooled_variance
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, TOO_FEW_SEEDS, WORSE

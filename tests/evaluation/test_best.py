@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.best import choose_best, decides, read_best, write_best
+from grpo_mmpc.evaluation.best import choose_best, decides, write_best
+from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.pipelines.recipe import check_evaluation
 
 ITEMS = [f"item-{i}" for i in range(200)]
@@ -73,7 +74,7 @@ def test_the_choice_is_written_and_its_checkpoint_linked(tmp_path):
     best = best_of(tmp_path)
     for _ in range(2):  # a second report of the same run
         write_best(tmp_path, best)
-    assert read_best(tmp_path) == best
+    assert RunFolder(tmp_path).best == best
     assert (tmp_path / "checkpoints" / "best").resolve() == tmp_path / "checkpoints" / "checkpoint-10"
 
 
@@ -84,10 +85,10 @@ def test_a_metric_that_no_checkpoint_has_is_an_error_with_its_name(tmp_path):
 
 
 def test_without_a_choice_there_is_none_and_a_broken_one_is_said(tmp_path):
-    assert read_best(tmp_path) is None
+    assert RunFolder(tmp_path).best is None
     (tmp_path / "best.json").write_text("{")
     with pytest.raises(EvaluationError, match="remove it to report the last checkpoint"):
-        read_best(tmp_path)
+        _ = RunFolder(tmp_path).best
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.checkpoints import checkpoint_order, latest_checkpoint
-from grpo_mmpc.evaluation.comparison import compare_evaluations, compare_with, write_comparison
+from grpo_mmpc.evaluation.comparison import compare_evaluations, write_comparison
+from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.table import METRICS
 
@@ -49,8 +49,8 @@ def write_evaluation(
 
 
 def compare(before: Path, after: Path, **options: Any) -> Any:
-    settings: dict[str, Any] = {"reward_names": {}, "resamples": 4000} | options
-    return compare_evaluations(before, after, **settings).to_json()["tasks"]["image_to_text"]
+    [comparison] = compare_evaluations(before, [after], **({"resamples": 4000} | options))
+    return comparison.to_json()["tasks"]["image_to_text"]
 
 
 def test_items_pair_by_identifier_not_by_row(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_several_comparisons_with_one_evaluation_are_corrected_together(tmp_path
     others = [
         write_evaluation(tmp_path / name, scores={"bleu": [0.1] * 8}, checkpoint=name) for name in ("b", "c", "d")
     ]
-    contents = [one.to_json() for one in compare_with(before, others, reward_names=[{}] * 3, resamples=200)]
+    contents = [one.to_json() for one in compare_evaluations(before, others, resamples=200)]
     assert [content["after"] for content in contents] == ["b", "c", "d"]
     for content in contents:
         cell = content["tasks"]["image_to_text"]["metrics"]["bleu"]
@@ -312,7 +312,7 @@ def test_kid_is_the_one_of_the_compared_items_or_unscored(tmp_path: Path, left_o
     more = {name: np.linspace(0.0, 0.5, count) for name in scores}
     second = write_evaluation(tmp_path / "b", scores=more, **options)
     held_back = (lambda item_id: item_id == "item-0") if left_out == "held back" else None
-    [content] = compare_with(first, [second], reward_names=[{}], resamples=200, held_back=held_back)
+    [content] = compare_evaluations(first, [second], resamples=200, held_back=held_back)
     task = content.to_json()["tasks"]["text_to_image"]
     for cells in (task["metrics"], task["macro"], task["categories"]["Toys"]):
         assert (cells["kid"]["verdict"] == "unscored") == (left_out != "nothing")
@@ -340,10 +340,7 @@ def test_intervals_end_where_differences_of_the_metric_do(
     changes = [0.001 * number for number in range(7)] + [1.0]
     first = write_evaluation(tmp_path / "a", scores={name: [0.0] * 16}, **options)
     second = write_evaluation(tmp_path / "b", scores={name: changes * 2}, **options)
-    found = [
-        compare_with(*pair, reward_names=[{}])[0].to_json()["tasks"][task]
-        for pair in ((first, [second]), (second, [first]))
-    ]
+    found = [compare_evaluations(*pair)[0].to_json()["tasks"][task] for pair in ((first, [second]), (second, [first]))]
     for task_cells, sign in zip(found, (1, -1), strict=True):
         for cells in (task_cells["metrics"], task_cells["macro"], task_cells["categories"]["A"]):
             far = max(sign * end for end in cells[name]["ci95"])
@@ -544,8 +541,8 @@ def test_metrics_of_other_tasks_do_not_appear(tmp_path: Path) -> None:
     assert list(compare(folder, folder)["metrics"]) == ["bleu", "parse_rate", "attribute_recall_type"]
     scores = {"bleu": [NAN], "ssim": [0.5], "attribute_recall_type": [NAN], "parse_rate": [1.0]}
     folder = write_evaluation(tmp_path / "b", scores=scores, task="text_to_image")
-    [result] = compare_evaluations(folder, folder, reward_names={}, resamples=10).tasks
-    assert set(result.metrics) == {"ssim", "parse_rate"}
+    [result] = compare_evaluations(folder, [folder], resamples=10)
+    assert set(result.tasks[0].metrics) == {"ssim", "parse_rate"}
 
 
 def test_metrics_come_in_the_order_of_the_table_then_attribute_kinds(tmp_path: Path) -> None:
@@ -567,7 +564,7 @@ def test_a_run_compares_base_with_its_latest_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "tasks: [image_to_text]\nrewards:\n  mix:\n  - {name: bleu, weight: 0.5}\n  - {name: chrf, weight: 0.0}\n"
     )
-    assert latest_checkpoint(tmp_path) == "checkpoint-100"
+    assert RunFolder(tmp_path).latest == "checkpoint-100"
     content = json.loads(write_comparison(tmp_path, resamples=200).read_text())
     metrics = content["tasks"]["image_to_text"]["metrics"]
     assert (content["before"], content["after"], content["rewards"]) == (
@@ -590,13 +587,11 @@ def test_an_unreadable_config_is_not_mistaken_for_no_rewards(tmp_path: Path) -> 
     for name in ("base", "final"):
         write_evaluation(tmp_path / "evaluations" / name / "cqbench", scores={"bleu": [0.1]})
     (tmp_path / "config.yaml").write_text("rewards: [")
-    with pytest.raises(EvaluationError, match="cannot read which rewards were trained on"):
+    with pytest.raises(EvaluationError, match="restore it: it says what was trained on"):
         write_comparison(tmp_path)
 
 
 def test_metrics_of_a_task_that_was_only_measured_are_not_marked_as_trained_on(tmp_path: Path) -> None:
-    from grpo_mmpc.evaluation.trained import trained_rewards
-
     (tmp_path / "config.yaml").write_text(
         "tasks: [image_to_text, text_to_image]\n"
         "rewards:\n"
@@ -604,8 +599,11 @@ def test_metrics_of_a_task_that_was_only_measured_are_not_marked_as_trained_on(t
         "  - {name: bleu, weight: 0.5}\n"
         "  - {name: clip_similarity, weight: 0.5, tasks: [text_to_image]}\n"
     )
-    assert trained_rewards(tmp_path) == {"image_to_text": ["bleu"], "text_to_image": ["bleu", "clip_similarity"]}
+    assert RunFolder(tmp_path).trained_rewards() == {
+        "image_to_text": ["bleu"],
+        "text_to_image": ["bleu", "clip_similarity"],
+    }
     (tmp_path / "config.yaml").write_text(
         "tasks: [image_to_text]\nrewards: {mix: [{name: clip_similarity, weight: 1}]}\n"
     )
-    assert trained_rewards(tmp_path) == {"image_to_text": ["clip_similarity"]}
+    assert RunFolder(tmp_path).trained_rewards() == {"image_to_text": ["clip_similarity"]}

@@ -105,7 +105,7 @@ def test_other_encoders_are_not_compared(tmp_path):
     first = evaluate(tmp_path, "base", 0.1)
     second = evaluate(tmp_path, "final", 0.5, settings=SETTINGS | {"encoders": {"clip": {"model": "other"}}})
     with pytest.raises(EvaluationError, match="scored with encoders"):
-        compare_evaluations(first, second, reward_names={})
+        compare_evaluations(first, [second])
 
 
 def test_a_report_renews_a_comparison_that_is_older_than_an_evaluation(tmp_path, capsys):

@@ -1,13 +1,12 @@
 """Replays the saved rollouts of a run under another reward mix: same completions, new rewards, new advantages."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from grpo_mmpc.analysis.replay.agreement import GroupPair, winners
 from grpo_mmpc.analysis.replay.checks import SelfCheck, shared_rewards
@@ -19,6 +18,7 @@ from grpo_mmpc.analysis.replay.rollouts import RolloutBatch, read_batches, rollo
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.evaluation.run_data import RunData
+from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.utils.console import Progress
 
@@ -68,7 +68,8 @@ def replay(run: Path, *, old: RunConfig, new: RunConfig, out: Path, progress: Pr
             progress("batches scored", done, len(files))
             replaying.take(batch, writer)
         progress("batches scored", len(files), len(files))
-        return replaying.outcome(catalogue_changed=_recorded_fingerprint(run) not in (None, data.catalogue.fingerprint))
+        recorded = RunFolder(run, notes=[]).catalogue_fingerprint
+        return replaying.outcome(catalogue_changed=recorded not in (None, data.catalogue.fingerprint))
 
 
 class _Replaying:
@@ -205,13 +206,3 @@ def _means(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
     told = [batch for batch in shares if batch]
     names = dict.fromkeys(name for batch in told for name in batch)
     return {name: fmean(batch.get(name, 0.0) for batch in told) for name in names}
-
-
-def _recorded_fingerprint(run: Path) -> Any:
-    """The catalogue's fingerprint in the run's manifest; None if there is none."""
-    try:
-        manifest = json.loads((run / "manifest.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    data = manifest.get("data") if isinstance(manifest, dict) else None
-    return data.get("fingerprint") if isinstance(data, dict) else None

@@ -1,16 +1,15 @@
 """Reads the rollouts that a run has saved, generation batch by generation batch, in the order they were made."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.run_folder import RunFolder
 
 COLUMNS = ("prompt_id", "item_id", "category", "task", "generation", "completion", "prediction", "format")
 _REWARD = "reward/"
-_NAME = re.compile(r"step-(\d+)(?:-(\d+))?\.parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +44,13 @@ def rollout_files(run: Path) -> list[Path]:
     """
     if not (run / "config.yaml").is_file():
         raise EvaluationError(f"{run} holds no config.yaml; expected a run folder as `grpo-mmpc train` writes it")
-    folder = run / "rollouts"
-    named = {path: match for path in folder.glob("*.parquet") if (match := _NAME.fullmatch(path.name))}
-    if not named:
+    files = RunFolder(run).rollout_files
+    if not files:
         raise EvaluationError(
-            f"{folder} holds no step-*.parquet: the run has not finished its first step, or its rollouts were deleted; "
-            "there is nothing to score again"
+            f"{run / 'rollouts'} holds no step-*.parquet: the run has not finished its first step, or its rollouts were "
+            "deleted; there is nothing to score again"
         )
-    return sorted(named, key=lambda path: (int(named[path][1]), int(named[path][2] or 1)))
+    return files
 
 
 def read_batches(files: list[Path]) -> Iterator[RolloutBatch]:

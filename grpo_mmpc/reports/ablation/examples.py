@@ -9,7 +9,7 @@ from typing import Any
 from grpo_mmpc.ablation.comparison import AblationComparison, MetricRow
 from grpo_mmpc.ablation.results import Results
 from grpo_mmpc.ablation.spec import BASE
-from grpo_mmpc.evaluation.pairing import SAMPLES_FILE, SCORE_PREFIX
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SCORE_PREFIX
 from grpo_mmpc.reports.common.labels import metric_label
 from grpo_mmpc.reports.run.gallery import Answer
 

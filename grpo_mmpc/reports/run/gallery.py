@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from grpo_mmpc.evaluation.pairing import SCORE_PREFIX
+from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX
 from grpo_mmpc.reports.common.labels import clamp
 
 MAX_ITEMS = 24

@@ -1,0 +1,181 @@
+"""The folder of one evaluation, ``RUN/evaluations/CHECKPOINT/SUITE``, and the reader of its scores."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.statistics.verdicts import Floats
+
+SAMPLES_FILE = "samples.parquet"
+SUMMARY_FILE = "summary.json"
+SCORE_PREFIX = "score/"
+STATISTICS_PREFIX = "stat/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScores:
+    """Every score of one task in one evaluation."""
+
+    item_ids: list[str]
+    """N identifiers, unique."""
+    categories: list[str]
+    scores: Mapping[str, Floats]
+    """Item-level metrics by name, ``[N]``; NaN = unscored."""
+    statistics: Mapping[str, Floats]
+    """Sufficient statistics of corpus-level metrics by name, ``[N, S]``; a row of NaN =
+    unscored."""
+    summary: Mapping[str, Any]
+    """The task's part of ``summary.json``: the only place of metrics that have a value per set
+    alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One evaluated checkpoint."""
+
+    folder: Path
+    suite: str
+    version: str
+    mode: str
+    """``corrected`` or ``paper``."""
+    settings: Mapping[str, Any]
+    """Encoders and renderer; empty where they were not recorded."""
+    checkpoint: str
+    tasks: Mapping[str, TaskScores]
+
+
+def find_evaluation(path: Path) -> Path:
+    """The folder that holds ``samples.parquet``: ``path`` itself or its only sub-folder that does.
+
+    Raises:
+        EvaluationError: There is none, or more than one.
+    """
+    if (path / SAMPLES_FILE).is_file():
+        return path
+    found = sorted(file.parent for file in path.glob(f"*/{SAMPLES_FILE}")) if path.is_dir() else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(folder.name for folder in found)
+        raise EvaluationError(f"{path} holds {len(found)} evaluations ({names}); name one, for instance {found[0]}")
+    raise EvaluationError(
+        f"{path} holds no evaluation: expected {SAMPLES_FILE} and {SUMMARY_FILE} there, "
+        "as in RUN/evaluations/CHECKPOINT/SUITE; `grpo-mmpc evaluate` writes them"
+    )
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read ``summary.json`` and the scores of ``samples.parquet``.
+
+    Raises:
+        EvaluationError: A file is missing or unreadable, or an item appears twice in a task.
+    """
+    summary = read_summary(folder)
+    return Evaluation(
+        folder=folder,
+        suite=str(summary["suite"]),
+        version=str(summary["version"]),
+        mode=str(summary.get("mode", "corrected")),
+        settings=summary.get("settings") or {},
+        checkpoint=_checkpoint(folder, summary),
+        tasks=_read_scores(folder / SAMPLES_FILE, summary.get("tasks") or {}),
+    )
+
+
+def run_of(evaluation: Path) -> Path | None:
+    """Return RUN of ``RUN/evaluations/CHECKPOINT/SUITE``; None for an evaluation that lies elsewhere."""
+    evaluations = evaluation.resolve().parent.parent
+    return evaluations.parent if evaluations.name == "evaluations" else None
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Read ``summary.json``.
+
+    Raises:
+        EvaluationError: It is missing, or no summary.
+    """
+    path = folder / SUMMARY_FILE
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EvaluationError(f"{path} is missing; was the evaluation interrupted? Run it again") from None
+    except ValueError as error:
+        raise EvaluationError(f"{path} is not valid JSON ({error}); run the evaluation again") from error
+    if not isinstance(summary, dict) or not {"suite", "version"} <= set(summary):
+        raise EvaluationError(f"{path} must be an object with the keys suite and version; run the evaluation again")
+    return summary
+
+
+def _checkpoint(folder: Path, summary: Mapping[str, Any]) -> str:
+    # Where it lies comes first: a run copies its last checkpoint's evaluation to ``final``, summary
+    # and all.
+    if run_of(folder) is not None:
+        return folder.resolve().parent.name
+    return str(summary.get("checkpoint") or folder.name)
+
+
+def _read_scores(path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScores]:
+    import pyarrow as pa  # heavy: imported on use
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            scores = _scores_by_task(file, path, summaries)
+    except FileNotFoundError:
+        raise EvaluationError(f"{path} is missing; was the evaluation interrupted? Run it again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise EvaluationError(f"{path} cannot be read ({error}); run the evaluation again") from error
+    pa.default_memory_pool().release_unused()
+    return scores
+
+
+def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScores]:
+    """One column at a time: the whole table would take as much memory again as the scores."""
+
+    def column(name: str) -> Any:
+        return file.read(columns=[name], use_threads=False).column(name)
+
+    all_tasks = np.array(column("task").to_pylist(), dtype=object)
+    scores = {}
+    for task in dict.fromkeys(all_tasks):
+        rows = np.flatnonzero(all_tasks == task)
+        item_ids = [str(value) for value in column("item_id").take(rows).to_pylist()]
+        if len(set(item_ids)) < len(item_ids):
+            twice = next(item_id for position, item_id in enumerate(item_ids) if item_id in item_ids[:position])
+            raise EvaluationError(f"{path}: item {twice!r} appears more than once in {task}; items must be unique")
+        corpus_level = {
+            name.removeprefix(STATISTICS_PREFIX): _statistics(column(name).take(rows))
+            for name in file.schema_arrow.names
+            if name.startswith(STATISTICS_PREFIX)
+        }
+        # A metric with sufficient statistics is left to those.
+        item_level = {
+            metric: column(name).take(rows).to_numpy().astype(np.float64)  # null becomes NaN
+            for name in file.schema_arrow.names
+            if name.startswith(SCORE_PREFIX) and (metric := name.removeprefix(SCORE_PREFIX)) not in corpus_level
+        }
+        scores[str(task)] = TaskScores(
+            item_ids=item_ids,
+            categories=[sys.intern(str(value)) for value in column("category").take(rows).to_pylist()],
+            scores=item_level,
+            statistics={metric: values for metric, values in corpus_level.items() if values is not None},
+            summary=summaries.get(str(task)) or {},
+        )
+    return scores
+
+
+def _statistics(lists: Any) -> Floats | None:
+    """``[N, S]``, a row of NaN = unscored; None where all are."""
+    scored = lists.is_valid().to_numpy()
+    if not scored.any():
+        return None
+    values = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    statistics = np.full((len(scored), len(values) // np.count_nonzero(scored)), np.nan)
+    statistics[scored] = values.reshape(-1, statistics.shape[1])
+    return statistics

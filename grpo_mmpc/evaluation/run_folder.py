@@ -1,0 +1,261 @@
+"""The reader of a run folder: every file may be missing or broken, and nothing in it is executed."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of
+from grpo_mmpc.evaluation.records import Best, Comparison
+from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.utils.files import json_lines
+
+_ROLLOUTS = re.compile(r"step-(\d+)(?:-(\d+))?\.parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixEntry:
+    """One reward of a run's mix, as ``config.yaml`` names it."""
+
+    name: str
+    weight: float
+    """0 = measured, never trained on."""
+    tasks: tuple[str, ...] | None
+    """None = all that it can score."""
+
+
+class RunFolder:
+    """A run folder as data. Files are read when they are first asked for.
+
+    A missing file counts as empty and a broken one is an error, unless ``notes`` is given: then both
+    are said there in a sentence, and reading goes on without the file.
+    """
+
+    def __init__(self, path: Path, *, suite: str | None = None, notes: list[str] | None = None) -> None:
+        """Read nothing yet.
+
+        Args:
+            path: ``RUN``.
+            suite: Suite of the evaluations; None takes that of ``comparison.json``, else
+                ``cqbench``.
+            notes: Receives what is missing or broken.
+        """
+        self.path = path
+        self._suite = suite
+        self._notes = notes
+
+    @classmethod
+    def of_evaluation(cls, evaluation: Path) -> "RunFolder | None":
+        """Return the run of ``RUN/evaluations/CHECKPOINT/SUITE``; None for an evaluation that lies elsewhere."""
+        run = run_of(evaluation)
+        return None if run is None else cls(run, suite=evaluation.resolve().name)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether this is the folder of a run, rather than one that happens to hold a ``config.yaml``."""
+        known = {"run_dir", "model", "rewards"}
+        return (self.path / "manifest.json").is_file() or known <= set(RunFolder(self.path, notes=[]).config)
+
+    @cached_property
+    def config_text(self) -> str | None:
+        """``config.yaml`` word for word."""
+        return self._text(self.path / "config.yaml", lacking="the configuration is unknown")
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """``config.yaml`` as plain values."""
+        try:
+            content = yaml.safe_load(self.config_text or "")
+        except yaml.YAMLError as error:
+            self._report(
+                f"config.yaml is not valid YAML ({' '.join(str(error).split())}); restore it: it says what was trained on."
+            )
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def mix(self) -> list[MixEntry]:
+        """The reward mix; empty without ``config.yaml``."""
+        try:
+            specs = self.config["rewards"]["mix"] if self.config else []
+            return [
+                MixEntry(
+                    name=str(spec["name"]),
+                    weight=float(spec.get("weight", 1.0)),
+                    tasks=None if spec.get("tasks") is None else tuple(spec["tasks"]),
+                )
+                for spec in specs
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._report(
+                f"config.yaml: cannot read which rewards were trained on ({type(error).__name__}: {error}); "
+                "expected rewards.mix, a list of name and weight, as every run writes it."
+            )
+            return []
+
+    def trained_rewards(self) -> dict[str, list[str]]:
+        """Return, by task, the names of the rewards with a positive weight.
+
+        A task that was only measured has no entry: nothing was trained on it, whatever the mix could
+        have scored.
+        """
+        trained = [reward for reward in self.mix if reward.weight > 0]
+        tasks = self.config.get("tasks", list(TASKS)) if self.config else []
+        return {task: [r.name for r in trained if r.tasks is None or task in r.tasks] for task in tasks}
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """``manifest.json``."""
+        return self._object(self.path / "manifest.json", lacking="command, versions and hardware are unknown")
+
+    @property
+    def catalogue_fingerprint(self) -> Any:
+        """Fingerprint of the catalogue that the run was made with; None where it is not recorded."""
+        data = self.manifest.get("data")
+        return data.get("fingerprint") if isinstance(data, Mapping) else None
+
+    @cached_property
+    def steps(self) -> list[Mapping[str, Any]]:
+        """Rows of ``metrics.jsonl`` in order of their step; of a step that was logged again, the later row."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("rb") as file:
+                lines = list(json_lines(file))
+        except OSError as error:
+            self._absent(path, error, lacking="there are no training curves")
+            return []
+        steps = {
+            step: line.values
+            for line in lines
+            if line.values and (step := _finite(line.values.get("step"))) is not None
+        }
+        broken = sum(line.values is None for line in lines)
+        if broken and self._notes is not None:  # a kill cuts the last line short: no error
+            were = "line could not be read and was" if broken == 1 else "lines could not be read and were"
+            self._notes.append(f"metrics.jsonl: {broken} {were} left out.")
+        return [steps[step] for step in sorted(steps)]
+
+    @cached_property
+    def suite(self) -> str:
+        """The suite that checkpoints were evaluated on."""
+        return self._suite or str(self._comparison_json.get("suite", "cqbench"))
+
+    @cached_property
+    def evaluations(self) -> dict[str, Path]:
+        """Folders of finished evaluations by checkpoint: base, ``checkpoint-N`` by N, final; controls before them."""
+        paths = self.path.glob(f"evaluations/*/{self.suite}/{SUMMARY_FILE}")
+        folders = {path.parent.parent.name: path.parent for path in paths}
+        if not folders and self._notes is not None:
+            self._notes.append(f"No evaluation of {self.suite} was found under evaluations/.")
+        return {name: folders[name] for name in sorted(folders, key=checkpoint_order)}
+
+    @cached_property
+    def summaries(self) -> dict[str, Mapping[str, Any]]:
+        """Summaries of the evaluations that can be read, in their order."""
+        return {name: summary for name in self.evaluations if (summary := self.summary(name))}
+
+    def summary(self, checkpoint: str) -> Mapping[str, Any]:
+        """Return ``summary.json`` of a checkpoint's evaluation, empty where there is none."""
+        if checkpoint not in self.evaluations:
+            return {}
+        lacking = f"the evaluation of {checkpoint} is left out of the curves"
+        return self._object(self.evaluations[checkpoint] / SUMMARY_FILE, lacking=lacking)
+
+    def samples(self, checkpoint: str) -> Path:
+        """Return the path of a checkpoint's samples."""
+        return self.path / "evaluations" / checkpoint / self.suite / SAMPLES_FILE
+
+    @property
+    def latest(self) -> str | None:
+        """The last evaluated checkpoint: final, else the highest ``checkpoint-N``, else base; None without any."""
+        return next(reversed(self.evaluations), None)
+
+    @cached_property
+    def best(self) -> Best | None:
+        """The best checkpoint, as ``best.json`` holds it; None where none was chosen."""
+        try:
+            return Best(**json.loads((self.path / "best.json").read_text("utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            self._report(f"best.json cannot be read ({error}); remove it to report the last checkpoint.")
+            return None
+
+    @property
+    def reported(self) -> str | None:
+        """The checkpoint that a run is judged by: the best one where one was chosen, else the latest evaluated one."""
+        return self.best.checkpoint if self.best is not None else self.latest
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """``comparison.json``; None where there is none."""
+        if not self._comparison_json:
+            return None
+        try:
+            return Comparison.from_json(self._comparison_json)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._report(f"comparison.json is not a comparison ({type(error).__name__}: {error}); nothing is compared.")
+            return None
+
+    @cached_property
+    def _comparison_json(self) -> Mapping[str, Any]:
+        return self._object(self.path / "comparison.json", lacking="nothing is compared")
+
+    @cached_property
+    def rollout_files(self) -> list[Path]:
+        """Recorded rollouts in the order of their steps and, within a step, of their generation batches."""
+        paths = (self.path / "rollouts").glob("*.parquet")
+        named = {path: match for path in paths if (match := _ROLLOUTS.fullmatch(path.name))}
+        return sorted(named, key=lambda path: (int(named[path][1]), int(named[path][2] or 1)))
+
+    def _text(self, path: Path, *, lacking: str) -> str | None:
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            self._absent(path, error, lacking=lacking)
+            return None
+
+    def _object(self, path: Path, *, lacking: str) -> Mapping[str, Any]:
+        text = self._text(path, lacking=lacking)
+        try:
+            content = {} if text is None else json.loads(text)
+        except ValueError as error:
+            self._report(f"{path.name} is not valid JSON ({error}): {lacking}.")
+            return {}
+        if not isinstance(content, dict):
+            self._report(f"{path.name} holds a {type(content).__name__}, expected an object: {lacking}.")
+            return {}
+        return content
+
+    def _absent(self, path: Path, error: Exception, *, lacking: str) -> None:
+        if not isinstance(error, FileNotFoundError):
+            self._report(f"{path.name} cannot be read ({error}): {lacking}.")
+        elif self._notes is not None:
+            self._notes.append(f"{path.name} is missing: {lacking}.")
+
+    def _report(self, sentence: str) -> None:
+        """Note what is broken, or raise it where nobody takes notes."""
+        if self._notes is None:
+            raise EvaluationError(f"{self.path}: {sentence.rstrip('.')}")
+        self._notes.append(sentence)
+
+
+def checkpoint_order(name: str) -> tuple[int, int, str]:
+    """Return the sort key of a checkpoint's name: base, checkpoint-N by N, final; any other first of all, by name."""
+    number = re.fullmatch(r"checkpoint-(\d+)", name)
+    if number:
+        return (2, int(number[1]), name)
+    return ({"base": 1, "final": 3}.get(name, 0), 0, name)
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
