@@ -1,4 +1,4 @@
-"""Normalises an items file once into an Arrow file that is memory-mapped from then on."""
+"""Normalise an items file once into an Arrow file that is memory-mapped from then on."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from grpo_mmpc.catalogue.columns import check_columns, extra_columns, to_arrow
+from grpo_mmpc.catalogue.normalise import readable_text
 from grpo_mmpc.catalogue.quarantine import read_quarantine, write_quarantine
-from grpo_mmpc.catalogue.records import CORE_COLUMNS, CoreCells, RowError, read_core, readable_cell
-from grpo_mmpc.catalogue.rows import TableFile, open_table
+from grpo_mmpc.catalogue.records import CORE_COLUMNS, read_core
+from grpo_mmpc.catalogue.rows import RowError
+from grpo_mmpc.catalogue.tables import TableFile, open_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
 from grpo_mmpc.utils.cache import cache_folder, drop_unused
@@ -31,7 +34,7 @@ UNKNOWN_CATEGORY = "(unknown)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalisedItems:
-    """An items file after reading."""
+    """The result of reading an items file."""
 
     arrow_file: Path
     digest: str
@@ -47,7 +50,7 @@ class NormalisedItems:
 
 
 def normalise_items(items_file: Path) -> NormalisedItems:
-    """Read an items file, or find it already read.
+    """Read an items file, or take the result of an earlier reading.
 
     The result lies in the toolkit's cache under a hash of the file's content (and of this package's
     code), so an edited file is never mistaken for its former self, and one that was only touched or
@@ -82,13 +85,13 @@ def normalise_items(items_file: Path) -> NormalisedItems:
 
 
 def file_digest(path: Path) -> str:
-    """Hash of a file's content, 32 hexadecimal digits."""
+    """Return the hash of a file's content, 32 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _publish(table: TableFile, *, warnings: list[str], entry: Path) -> None:
-    """Build the entry beside its place and move it there whole; another process may win the race."""
+    """Build the cache entry beside its place and move it there whole; another process may be first."""
     building = entry.with_name(f".{entry.name}.{uuid.uuid4().hex}.partial")
     building.mkdir()
     try:
@@ -104,34 +107,30 @@ def _publish(table: TableFile, *, warnings: list[str], entry: Path) -> None:
 
 def _build(table: TableFile, *, warnings: list[str], folder: Path) -> None:
     name = table.path.name
-    rejected: list[tuple[Quarantined, str | None]] = []
+    set_aside: list[tuple[Quarantined, str | None]] = []  # with the category
     odd: list[str] = list(warnings)
     rows_read = 0
 
-    def accepted() -> Iterator[tuple[CoreCells, Mapping[str, Any]]]:
+    def accepted() -> Iterator[Mapping[str, Any]]:
         nonlocal rows_read
         for raw in table.rows():
             rows_read += 1
             try:
-                if raw.problem is not None:
-                    raise RowError(raw.problem)
-                core = read_core(raw.values)
+                core = read_core(raw.cells())
             except RowError as e:
-                item_id = readable_cell(raw.values, "item_id")
-                broken = Quarantined(file=name, row=raw.row, item_id=item_id, reason=str(e))
-                rejected.append((broken, readable_cell(raw.values, "category")))
+                set_aside.append((raw.set_aside(e, file=name), readable_text(raw.values.get("category"))))
                 continue
             if core.warning is not None:
-                odd.append(f"{name} row {raw.row} ({core.item_id}): {core.warning}")
-            yield core, raw.values
+                odd.append(f"{name} row {raw.row} ({core.cells['item_id']}): {core.warning}")
+            yield {**raw.values, **core.cells}
 
-    extras = extra_columns(table.columns)
-    schema = pa.schema([(c, pa.string()) for c in CORE_COLUMNS] + list(extras.items()))
+    columns = {**dict.fromkeys(CORE_COLUMNS, pa.string()), **extra_columns(table.columns)}
+    schema = pa.schema(list(columns.items()))
     arrow_file = folder / "items.arrow"
-    _write_arrow(arrow_file, _batches(accepted(), extras=extras, schema=schema), schema=schema)
-    duplicates = _drop_duplicates(arrow_file, name=name, broken_rows=[q.row for q, _ in rejected])
-    set_aside = sorted(rejected + duplicates, key=lambda pair: pair[0].row)
-    write_quarantine(folder / "quarantine.jsonl", (q for q, _ in set_aside))
+    _write_arrow(arrow_file, _batches(accepted(), schema=schema), schema=schema)
+    duplicates = _drop_duplicates(arrow_file, name=name, broken_rows=[broken.row for broken, _ in set_aside])
+    set_aside = sorted(set_aside + duplicates, key=lambda pair: pair[0].row)
+    write_quarantine(folder / "quarantine.jsonl", (broken for broken, _ in set_aside))
     meta = {
         "rows_read": rows_read,
         "broken_by_category": Counter(category or UNKNOWN_CATEGORY for _, category in set_aside),
@@ -141,26 +140,10 @@ def _build(table: TableFile, *, warnings: list[str], folder: Path) -> None:
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
 
-def _batches(
-    rows: Iterable[tuple[CoreCells, Mapping[str, Any]]], *, extras: Mapping[str, pa.DataType], schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-
-    def flush() -> pa.RecordBatch:
-        arrays = [to_arrow(columns[field.name], field.type) for field in schema]
-        for values in columns.values():
-            values.clear()
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    for core, values in rows:
-        for name in CORE_COLUMNS:
-            columns[name].append(getattr(core, name))
-        for name in extras:
-            columns[name].append(values.get(name))
-        if len(columns["item_id"]) == _BATCH_ROWS:
-            yield flush()
-    if columns["item_id"]:
-        yield flush()
+def _batches(rows: Iterator[Mapping[str, Any]], *, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    while batch := list(islice(rows, _BATCH_ROWS)):
+        arrays = [to_arrow([row.get(column.name) for row in batch], column.type) for column in schema]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _write_arrow(path: Path, batches: Iterable[pa.RecordBatch], *, schema: pa.Schema) -> None:
@@ -170,7 +153,7 @@ def _write_arrow(path: Path, batches: Iterable[pa.RecordBatch], *, schema: pa.Sc
 
 
 def _drop_duplicates(arrow_file: Path, *, name: str, broken_rows: list[int]) -> list[tuple[Quarantined, str | None]]:
-    """Keep the first row of each item_id; rewrite the Arrow file without the later ones and return those.
+    """Rewrite the Arrow file with the first row of each item_id; return the later ones.
 
     Works on Arrow's own dictionary encoding, a few bytes a row, instead of a Python set of every
     identifier.
@@ -203,7 +186,7 @@ def _drop_duplicates(arrow_file: Path, *, name: str, broken_rows: list[int]) -> 
 
 
 def data_rows(num_items: int, *, broken_rows: Iterable[int]) -> npt.NDArray[np.int64]:
-    """Data row of each kept item, given the rows that were set aside.
+    """Return the data row of each kept item, given the rows that were set aside.
 
     With rows 2 and 3 broken, items 0, 1, 2 came from rows 1, 4, 5.
     """
@@ -214,7 +197,7 @@ def data_rows(num_items: int, *, broken_rows: Iterable[int]) -> npt.NDArray[np.i
 
 
 def _code_digest() -> str:
-    """Hash of this package's source: changed reading rules make a new cache entry without anybody thinking of it."""
+    """Return the hash of this package's source, so that changed reading rules make a new cache entry."""
     digest = hashlib.blake2b(digest_size=6)
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())

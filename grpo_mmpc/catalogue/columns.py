@@ -1,7 +1,7 @@
-"""Which columns an items file must have, and what Arrow type each further column keeps."""
+"""Check an items file's columns and choose the Arrow type that each further column keeps."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ altogether."""
 
 
 def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:
-    """Make sure that an items file has the columns a catalogue needs; return warnings.
+    """Refuse an items file without the columns a catalogue needs; return warnings.
 
     Raises:
-        CatalogueError: Names what is missing, what is there, and the nearest match.
+        CatalogueError: Names the missing columns, the present ones and the nearest match.
     """
     missing = [name for name in REQUIRED_COLUMNS if name not in columns]
     if missing:
@@ -29,7 +29,7 @@ def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:
         if pa.types.is_struct(columns[name]) or pa.types.is_binary(columns[name]):
             raise CatalogueError(
                 f"{file}: column {name} holds {columns[name]}, expected text; an image is given as a path relative to "
-                "the catalogue folder, such as images/{item_id}.jpg: write the pictures into files"
+                "the catalogue folder, such as images/{item_id}.jpg: write the images into files"
             )
     if "description" not in columns:
         return [f"{file.name} has no column description: every description counts as missing"]
@@ -37,12 +37,12 @@ def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:
 
 
 def extra_columns(columns: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
-    """Columns beyond the core ones with the type they are kept in; types that datasets cannot hold become JSON text."""
+    """Return the kept type of each column beyond the core ones; what datasets cannot hold becomes JSON text."""
     return {name: _kept_type(kind) for name, kind in columns.items() if name not in CORE_COLUMNS}
 
 
 def to_arrow(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """One batch of a column in its kept type."""
+    """Convert one batch of a column to its kept type."""
     if pa.types.is_string(kind):
         return pa.array([v if v is None else writable(v if isinstance(v, str) else json_text(v)) for v in values], kind)
     if pa.types.is_floating(kind):  # JSON writes some numbers of a float column without a fraction
@@ -63,8 +63,7 @@ def _kept_type(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_null(kind) else kind
 
 
-def _missing_message(file: Path, missing: list[str], found: Iterable[str]) -> str:
-    names = list(found)
+def _missing_message(file: Path, missing: list[str], names: list[str]) -> str:
     lower = {name.casefold(): name for name in names}
     hints = []
     for name in missing:

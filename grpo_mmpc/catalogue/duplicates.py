@@ -1,4 +1,4 @@
-"""Groups items that are one product to the eye or the ear: same normalised title, or perceptually equal image."""
+"""Group near-duplicate items: equal normalised title or similar image."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, ImageSignature, thumbnails
 
 CELL_TOLERANCE = 12
-"""Largest difference of any thumbnail cell, of 256 levels, between two copies of one picture.
+"""Largest difference of any thumbnail cell, of 256 levels, between two copies of one image.
 
 Measured: JPEG of quality 30 to 90, WebP, half and double size, and combinations of them moved the
 worst cell of 81 photos (198 x 198) by 5, and of 120 drawings with hard edges (84 x 84) by 6 to 8 in
@@ -27,7 +27,7 @@ Groups = npt.NDArray[np.int64]
 
 
 def near_duplicate_groups(*, titles: Sequence[str | None], signatures: Sequence[ImageSignature | None]) -> Groups:
-    """Group number of each of N items: 0, 1, ... in order of first appearance, ``[N]``.
+    """Number the groups of N items 0, 1, ... in order of first appearance, ``[N]``.
 
     Two items share a group if a chain of items leads from one to the other in which neighbours have
     the same non-empty :func:`~grpo_mmpc.catalogue.normalise.title_key` or perceptually equal
@@ -38,7 +38,7 @@ def near_duplicate_groups(*, titles: Sequence[str | None], signatures: Sequence[
 
 
 def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
-    """Pairs ``[E, 2]`` that link every item to the first with the same title key."""
+    """Link every item to the first with the same title key; pairs ``[E, 2]``."""
     # 64-bit hashes instead of the keys: 8 bytes an item, whatever the length of its title.
     indices: list[int] = []
     hashes: list[int] = []
@@ -51,7 +51,7 @@ def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
 
 
 def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.int64]:
-    """Pairs ``[E, 2]`` of items with perceptually equal images."""
+    """Link items with perceptually equal images; pairs ``[E, 2]``."""
     good = [(i, s) for i, s in enumerate(signatures) if s is not None and s.problem is None]
     if not good:
         return np.empty((0, 2), dtype=np.int64)
@@ -60,9 +60,9 @@ def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.
     owner = np.array([i for i, _ in good], dtype=np.int64)
     # A placeholder of one colour is no evidence that two products are the same.
     luma, chroma = cells[:, : LUMA_CELLS**2], cells[:, LUMA_CELLS**2 :].reshape(len(cells), 2, -1)
-    drawn = (np.ptp(luma, axis=1) > CELL_TOLERANCE) | (np.ptp(chroma, axis=2).max(axis=1) > CELL_TOLERANCE)
-    cells, aspects, owner = cells[drawn], aspects[drawn], owner[drawn]
-    # Equal thumbnails first, so that ten thousand copies of one picture make ten thousand pairs and
+    varied = (np.ptp(luma, axis=1) > CELL_TOLERANCE) | (np.ptp(chroma, axis=2).max(axis=1) > CELL_TOLERANCE)
+    cells, aspects, owner = cells[varied], aspects[varied], owner[varied]
+    # Equal thumbnails first, so that ten thousand copies of one image make ten thousand pairs and
     # not fifty million.
     look, first, which = np.unique(
         np.concatenate([cells, np.rint(aspects * 1000).astype("<u4").view(np.uint8).reshape(-1, 4)], axis=1),
@@ -80,7 +80,7 @@ def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.
 
 
 def _close_pairs(cells: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """Every pair of thumbnails of which no cell differs by more than the tolerance.
+    """Yield every pair of thumbnails of which no cell differs by more than the tolerance.
 
     Candidates come from a tree over coarse averages: averages of cells that are each within the
     tolerance are within the tolerance too, so no pair is missed.
@@ -103,7 +103,7 @@ def _close_pairs(cells: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
 
 
 def _coarse(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Averages over 4 x 4 blocks of brightness and 2 x 2 of each colour difference, ``[N, 24]``."""
+    """Average 4 x 4 blocks of brightness and 2 x 2 of each colour difference, ``[N, 24]``."""
     block = LUMA_CELLS // _COARSE
     luma = (
         cells[:, : LUMA_CELLS**2].reshape(-1, _COARSE, block, _COARSE, block).mean(axis=(2, 4)).reshape(len(cells), -1)
@@ -115,7 +115,7 @@ def _coarse(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 
 def _edges_of_equal(owner: npt.NDArray[np.int64], value: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Pairs that link every owner to the first owner with the same value."""
+    """Link every owner to the first owner with the same value."""
     if not len(owner):
         return np.empty((0, 2), dtype=np.int64)
     _, first, which = np.unique(value, return_index=True, return_inverse=True)
@@ -125,26 +125,20 @@ def _edges_of_equal(owner: npt.NDArray[np.int64], value: npt.NDArray[np.uint64])
 
 
 def _connected(num_items: int, edges: npt.NDArray[np.int64]) -> Groups:
-    """Connected components by union-find; the root of a component is its smallest member."""
-    parent = list(range(num_items))
+    """Number the connected components in order of their first member."""
+    # heavy: imported on use
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for a, b in edges.tolist():
-        low, high = sorted((root(a), root(b)))
-        parent[high] = low
-    roots = np.array([root(i) for i in range(num_items)], dtype=np.int64)
-    _, groups = np.unique(roots, return_inverse=True)
-    numbered: Groups = groups.reshape(-1).astype(np.int64)
+    links = coo_array((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(num_items, num_items))
+    _, labels = connected_components(links, directed=False)
+    _, first, component = np.unique(labels, return_index=True, return_inverse=True)
+    numbered: Groups = np.argsort(np.argsort(first))[component.reshape(-1)].astype(np.int64)
     return numbered
 
 
 def largest_groups(groups: Groups, *, limit: int) -> list[list[int]]:
-    """Item positions of the largest groups of at least two, largest first."""
+    """Return the item positions of the largest groups of at least two, largest first."""
     sizes = np.bincount(groups)
     order = np.argsort(-sizes, kind="stable")
     return [np.flatnonzero(groups == g).tolist() for g in islice(order, limit) if sizes[g] > 1]

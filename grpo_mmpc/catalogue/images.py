@@ -1,6 +1,5 @@
-"""Reads product images safely: any common format in, plain RGB out, no file outside the catalogue folder."""
+"""Read product images safely: any common format in, plain RGB out, no file outside the catalogue folder."""
 
-import io
 import os
 import stat
 import struct
@@ -41,7 +40,7 @@ _UPRIGHT = {
 
 
 def read_image(path: Path | str, *, folder: Path | str, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """The image as 8-bit RGB, upright, on white where it was transparent.
+    """Read an image as 8-bit RGB, upright, on white where it was transparent.
 
     Takes JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF in any mode (grey, palette, alpha, CMYK, 16 bits
     per channel, which is scaled and not clipped). Of an animation, the first frame.
@@ -66,7 +65,7 @@ def read_image(path: Path | str, *, folder: Path | str, max_image_pixels: int = 
 
 
 def relative_image_path(image: str) -> str:
-    """A catalogue's image cell as a relative path with forward slashes, judged by its text alone.
+    """Return a catalogue's image cell as a relative path with forward slashes, judged by its text alone.
 
     Raises:
         ImageError: The path is absolute, a web address, or climbs out of the folder.
@@ -94,7 +93,7 @@ def relative_image_path(image: str) -> str:
 
 
 def find_image(path: Path | str, *, folder: Path | str, real_folders: dict[str, str] | None = None) -> Path:
-    """The existing regular file that a catalogue's image cell means, as an absolute path without symbolic links.
+    """Return the existing regular file that an image cell means, absolute and without symbolic links.
 
     A name that differs only in how its accents are composed is accepted: macOS and Linux write the
     same visible name in two ways.
@@ -132,7 +131,7 @@ def _real(folder: str, known: dict[str, str]) -> str:
 
 
 def _resolve(wanted: str, known: dict[str, str]) -> str:
-    """Real path of a file, whether it exists or not; only the last part is looked up where its folder is known."""
+    """Resolve a path whether the file exists or not; in a known folder only the last part is looked up."""
     parent, _, name = wanted.rpartition("/")
     file = f"{_real(parent or '/', known)}/{name}"
     try:
@@ -197,9 +196,9 @@ def _open_header(stream: BinaryIO, *, name: str) -> Image.Image:
             stream.seek(0)
             return factory(stream, name)
     text = prefix.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<")):
-        found = "a drawing in SVG" if b"<svg" in text else "a web page (a failed download, most likely)"
-        raise ImageError(f"image {name} is {found}, not a photo; download it again or save it as PNG or JPEG")
+    if text.startswith(b"<"):
+        kind = "a drawing in SVG" if b"<svg" in text else "a web page (a failed download, most likely)"
+        raise ImageError(f"image {name} is {kind}, not a photo; download it again or save it as PNG or JPEG")
     raise ImageError(f"image {name} is not an image: it starts with {prefix[:8]!r}; save it as {', '.join(_FORMATS)}")
 
 
@@ -240,7 +239,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _names(folder: str, mtime_ns: int) -> dict[str, str]:
-    """File names of a folder by their composed form; the modification time keeps the cache honest."""
+    """List a folder's file names by their composed form; the modification time is part of the cache key."""
     return {unicodedata.normalize("NFC", entry.name): entry.name for entry in Path(folder).iterdir()}
 
 
@@ -267,8 +266,3 @@ def _nearest_name(wanted: Path) -> str:
 
 def _short(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def image_from_bytes(data: bytes, *, name: str, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """:func:`decode_image` for bytes in memory, such as a download."""
-    return decode_image(io.BytesIO(data), name=name, max_image_pixels=max_image_pixels)

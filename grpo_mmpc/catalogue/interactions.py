@@ -1,4 +1,4 @@
-"""Reads the optional interactions file: every row checked by one rule, whoever asks."""
+"""Read the optional interactions file; every row is checked by one rule."""
 
 import math
 from collections import Counter
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.normalise import clean_text
-from grpo_mmpc.catalogue.records import readable_cell
-from grpo_mmpc.catalogue.rows import TableFile, find_table, open_table
+from grpo_mmpc.catalogue.rows import RowError
+from grpo_mmpc.catalogue.tables import TableFile, find_table, open_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
 
@@ -32,17 +32,13 @@ class Interaction(NamedTuple):
 
     @property
     def looks_like_seconds(self) -> bool:
-        """Whether the timestamp would be a date before 1980, as seconds taken for milliseconds are."""
+        """True if the timestamp is a date before 1980, as seconds taken for milliseconds are."""
         return 0 < self.timestamp < _EARLIEST_MS
-
-
-class InteractionError(Exception):
-    """This row cannot be used; the message says what was found and what was expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InteractionsSummary:
-    """What an interactions file holds."""
+    """Counts of an interactions file."""
 
     file: str
     rows_read: int
@@ -59,7 +55,7 @@ class InteractionsSummary:
 
 
 def open_interactions(folder: Path) -> TableFile | None:
-    """Find ``interactions.{parquet,jsonl,csv}`` and check its columns; None where there is no such file.
+    """Open ``interactions.{parquet,jsonl,csv}`` and check its columns; None where there is no such file.
 
     Raises:
         CatalogueError: Several files, an unreadable one, or a missing column.
@@ -77,37 +73,32 @@ def open_interactions(folder: Path) -> TableFile | None:
 
 
 def checked_rows(table: TableFile) -> Iterator[Interaction | Quarantined]:
-    """Every row of an interactions file in order, or why it cannot be used."""
+    """Read every row of an interactions file in order; one that cannot be used comes with its reason."""
     for raw in table.rows():
-        problem = raw.problem
-        if problem is None:
-            try:
-                yield read_interaction(raw.values)
-                continue
-            except InteractionError as e:
-                problem = str(e)
-        item_id = readable_cell(raw.values, "item_id")
-        yield Quarantined(file=table.path.name, row=raw.row, item_id=item_id, reason=problem)
+        try:
+            yield read_interaction(raw.cells())
+        except RowError as e:
+            yield raw.set_aside(e, file=table.path.name)
 
 
 def read_interaction(values: Mapping[str, Any]) -> Interaction:
     """Check and clean the cells of one row.
 
     Raises:
-        InteractionError: No user, item or whole-number timestamp, or a rating that is no number.
+        RowError: No user, item or whole-number timestamp, or a rating that is no number.
     """
     user_id, item_id = _name(values, "user_id"), _name(values, "item_id")
     try:
         timestamp = _whole_number(values.get("timestamp"))
     except (TypeError, ValueError, OverflowError) as e:
-        raise InteractionError(
+        raise RowError(
             f"timestamp is {values.get('timestamp')!r}, expected milliseconds since 1970 as a whole number"
         ) from e
     return Interaction(user_id, item_id, timestamp, _rating(values.get("rating")))
 
 
 def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> InteractionsSummary | None:
-    """Read ``interactions.{parquet,jsonl,csv}`` once; None where there is no such file.
+    """Count ``interactions.{parquet,jsonl,csv}`` in one pass; None where there is no such file.
 
     Args:
         folder: The catalogue folder.
@@ -153,7 +144,7 @@ def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> Int
 
 
 def file_warnings(*, rows_read: int, in_seconds: int) -> list[str]:
-    """Odd things about an interactions file that cost no row.
+    """List odd things about an interactions file that cost no row.
 
     Args:
         rows_read: Rows of the file.
@@ -173,14 +164,14 @@ def _name(values: Mapping[str, Any], column: str) -> str:
     try:
         text = clean_text(values.get(column))
     except TypeError as e:
-        raise InteractionError(f"{column} holds {e}") from e
+        raise RowError(f"{column} holds {e}") from e
     if text is None:
-        raise InteractionError(f"{column} is missing; remove the row or name the {column.removesuffix('_id')}")
+        raise RowError(f"{column} is missing; remove the row or name the {column.removesuffix('_id')}")
     return text
 
 
 def _rating(value: Any) -> float | None:
-    """The rating; None where there is none: empty, or NaN, which is how pandas leaves a cell of numbers empty."""
+    """Return the rating; None for an empty cell or NaN, which pandas writes into empty number cells."""
     if value is None or value == "":
         return None
     try:
@@ -188,12 +179,12 @@ def _rating(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         rating = math.inf
     if math.isinf(rating):
-        raise InteractionError(f"rating is {value!r}, expected a number or nothing")
+        raise RowError(f"rating is {value!r}, expected a number or nothing")
     return None if math.isnan(rating) else rating
 
 
 def _whole_number(value: Any) -> int:
-    """Milliseconds as an int, from a number, its text, or a Parquet timestamp.
+    """Return milliseconds as an int, from a number, its text, or a Parquet timestamp.
 
     Raises:
         ValueError: Not a whole number, or beyond 64 bits.

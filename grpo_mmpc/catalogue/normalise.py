@@ -1,4 +1,4 @@
-"""Text as catalogues spell it, turned into text as the rest of the toolkit expects it."""
+"""Turn text as catalogues spell it into text as the rest of the toolkit expects it."""
 
 import json
 import math
@@ -10,7 +10,7 @@ MISSING_WORDS = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", 
 
 
 def clean_text(value: object, *, one_line: bool = True) -> str | None:
-    """A cell as text, or None where it holds nothing.
+    """Return a cell as text, or None where it holds nothing.
 
     Args:
         value: Text, a number, or None. NaN, blank text and the words of :data:`MISSING_WORDS` count
@@ -42,8 +42,16 @@ def clean_text(value: object, *, one_line: bool = True) -> str | None:
     return None if not text or text in MISSING_WORDS else text
 
 
+def readable_text(value: object) -> str | None:
+    """Return a cell as text; None where it holds nothing, or something that is no text."""
+    try:
+        return clean_text(value)
+    except TypeError:
+        return None
+
+
 def title_key(title: str | None) -> str:
-    """The form under which two spellings of one title are equal; empty where there is nothing to compare.
+    """Return the form under which two spellings of one title are equal; empty without content.
 
     Compatibility forms (full-width letters, ligatures), case, punctuation, symbols and spacing are
     folded: ``"ACME Tote-Bag,  12 pack"`` and ``"acme tote bag (12 Pack)"`` share a key.
@@ -59,7 +67,7 @@ def title_key(title: str | None) -> str:
 
 
 def json_kind(value: object) -> str:
-    """What a value is, in JSON's words: ``a list``, ``an object``, ``true`` ..."""
+    """Name a value's kind in JSON's words: ``a list``, ``an object``, ``true`` ..."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
@@ -72,12 +80,12 @@ def json_kind(value: object) -> str:
 
 
 def json_text(value: object) -> str:
-    """Compact JSON text of a value that Arrow has no one type for; values JSON does not know become their text."""
+    """Return compact JSON text of a value; parts that JSON does not know become their text."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def writable(text: str) -> str:
-    """The text with every half of a surrogate pair replaced: JSON can escape it, no file can hold it."""
+    """Replace every lone half of a surrogate pair: JSON can escape it, no file can hold it."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Rows that were set aside: kept in a file with the reason, never lost."""
+"""Write and read the rows that were set aside, each with its reason."""
 
 import json
 from collections.abc import Iterable
@@ -22,6 +22,6 @@ def write_quarantine(path: Path | str, rows: Iterable[Quarantined]) -> Path:
 
 
 def read_quarantine(path: Path | str) -> list[Quarantined]:
-    """The rows of a file that :func:`write_quarantine` wrote."""
+    """Read a file that :func:`write_quarantine` wrote."""
     with Path(path).open(encoding="utf-8") as lines:
         return [Quarantined(**json.loads(line)) for line in lines]

@@ -1,4 +1,4 @@
-"""Opens a catalogue folder: good items memory-mapped, broken rows set aside with reasons."""
+"""Open a catalogue folder: good items memory-mapped, broken rows set aside with reasons."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue.arrow_cache import NormalisedItems, data_rows, normalise_items
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, find_image
-from grpo_mmpc.catalogue.rows import SUFFIXES, find_table
 from grpo_mmpc.catalogue.signatures import ImageSignature, image_signatures
+from grpo_mmpc.catalogue.tables import SUFFIXES, find_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import ProductRecord, Quarantined
 
@@ -51,16 +51,16 @@ class Catalogue:
         return len(self.items)
 
     def record(self, index: int) -> ProductRecord:
-        """The item at a position of ``items``."""
+        """Return the item at a position of ``items``."""
         return to_record(self.items[index])
 
     def records(self) -> Iterator[ProductRecord]:
-        """Every item in order, read in batches."""
+        """Read every item in order, in batches."""
         for batch in self.items.iter(batch_size=_BATCH_ROWS):
             yield from (to_record(dict(zip(batch, cells, strict=True))) for cells in zip(*batch.values(), strict=True))
 
     def image_path(self, record: ProductRecord) -> Path | None:
-        """Absolute path of an item's image; None where the item has none.
+        """Return the absolute path of an item's image; None where the item has none.
 
         Raises:
             ImageError: The file vanished or lies outside the folder.
@@ -68,13 +68,13 @@ class Catalogue:
         return None if record.image is None else find_image(record.image, folder=self.folder)
 
     def signatures(self) -> list[ImageSignature | None]:
-        """What is known of each item's image, in the order of ``items``; cheap once the images were checked."""
+        """Describe each item's image, in the order of ``items``; cheap once the images were checked."""
         images: Sequence[str | None] = self.items["image"][:]
         return image_signatures(images, folder=self.folder, max_image_pixels=self.max_image_pixels)
 
 
 def to_record(row: Mapping[str, Any]) -> ProductRecord:
-    """A row of ``Catalogue.items`` as a product record."""
+    """Convert a row of ``Catalogue.items`` to a product record."""
     attributes = row["attributes"]
     return ProductRecord(
         item_id=row["item_id"],
@@ -148,13 +148,13 @@ def _items_file(root: Path) -> Path:
         raise CatalogueError(f"catalogue folder {root} does not exist (looked from {Path.cwd()}); correct the path")
     if not root.is_dir():
         raise CatalogueError(f"{root} is a file; give the folder that holds it, with the images it names")
-    found = find_table(root, "items")
-    if found is None:
+    items_file = find_table(root, "items")
+    if items_file is None:
         names = sorted(p.name for p in root.iterdir() if p.is_file())
         near = [n for n in names if n.lower().startswith("items.")] or names
         seen = f"found: {', '.join(near[:8])}" if near else "the folder holds no file"
         raise CatalogueError(f"{root} has no items{', items'.join(SUFFIXES)}; {seen}; write the items into one of them")
-    return found
+    return items_file
 
 
 def _without_broken_images(
@@ -179,7 +179,7 @@ def _without_broken_images(
 def _with_images(digest: str, signatures: Sequence[ImageSignature | None]) -> str:
     fingerprint = hashlib.blake2b(digest.encode(), digest_size=16)
     for signature in signatures:
-        # Row by row, so that exchanging two pictures changes the fingerprint.
+        # Row by row, so that exchanging two images changes the fingerprint.
         fingerprint.update(b"-" if signature is None else signature.digest or b"!")
     return fingerprint.hexdigest()
 

@@ -1,12 +1,12 @@
-"""Turns a raw row into catalogue columns, or into the reason why it is set aside."""
+"""Turn a raw row into catalogue columns, or into the reason why it is set aside."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.images import relative_image_path
 from grpo_mmpc.catalogue.normalise import clean_text, json_kind, json_text
+from grpo_mmpc.catalogue.rows import RowError
 from grpo_mmpc.errors import ImageError
 
 CORE_COLUMNS = ("item_id", "category", "title", "description", "image", "attributes")
@@ -14,25 +14,16 @@ CORE_COLUMNS = ("item_id", "category", "title", "description", "image", "attribu
 object."""
 
 
-class RowError(Exception):
-    """This row cannot be used; the message becomes the reason in the quarantine."""
+class CoreRow(NamedTuple):
+    """The core cells of one item."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoreCells:
-    """The columns of :data:`CORE_COLUMNS` for one item."""
-
-    item_id: str
-    category: str
-    title: str | None
-    description: str | None
-    image: str | None
-    attributes: str | None
+    cells: dict[str, str | None]
+    """By the names of :data:`CORE_COLUMNS`."""
     warning: str | None
-    """Something that was dropped although the row is kept."""
+    """What was dropped although the row is kept."""
 
 
-def read_core(values: Mapping[str, Any]) -> CoreCells:
+def read_core(values: Mapping[str, Any]) -> CoreRow:
     """Check and clean the cells of one row.
 
     Raises:
@@ -55,27 +46,12 @@ def read_core(values: Mapping[str, Any]) -> CoreCells:
     if title is None and image is None:
         raise RowError("neither title nor image; one of them is needed to complete the other")
     attributes, warning = read_attributes(values.get("attributes"))
-    return CoreCells(
-        item_id=item_id,
-        category=category,
-        title=title,
-        description=_description(values),
-        image=image,
-        attributes=attributes,
-        warning=warning,
-    )
-
-
-def readable_cell(values: Mapping[str, Any], column: str) -> str | None:
-    """A cell of a row that is being set aside, as far as it can be read."""
-    try:
-        return clean_text(values.get(column))
-    except TypeError:
-        return None
+    columns = (item_id, category, title, _description(values), image, attributes)
+    return CoreRow(dict(zip(CORE_COLUMNS, columns, strict=True)), warning)
 
 
 def read_attributes(cell: object) -> tuple[str | None, str | None]:
-    """Known facts as the text of a JSON object of texts, and a warning where something had to be dropped.
+    """Read known facts as the text of a JSON object of texts, with a warning for what was dropped.
 
     Args:
         cell: An object, or the JSON text of one. Lists of simple values are joined with commas;
@@ -118,7 +94,7 @@ def _cell(values: Mapping[str, Any], column: str, *, one_line: bool = True) -> s
 
 
 def _description(values: Mapping[str, Any]) -> str | None:
-    """Description text; a list of paragraphs, common in product dumps, is joined by line breaks."""
+    """Return the description; a list of paragraphs, common in product dumps, is joined by line breaks."""
     cell = values.get("description")
     paragraphs = cell if isinstance(cell, list) else [cell]
     try:

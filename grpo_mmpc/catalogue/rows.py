@@ -1,21 +1,16 @@
-"""Streams the raw rows of one table file (Parquet, JSONL or CSV), broken ones included, without holding them all."""
+"""One raw row of a file, readable or not, and the rows of JSON lines."""
 
-import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from grpo_mmpc.catalogue.normalise import json_kind, readable_text
+from grpo_mmpc.types import Quarantined
 
-from grpo_mmpc.catalogue.normalise import json_kind
-from grpo_mmpc.errors import CatalogueError
 
-SUFFIXES = (".parquet", ".jsonl", ".csv")
-
-_READ_ROWS = 4096
+class RowError(Exception):
+    """A row cannot be used; the message becomes the reason in the quarantine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,228 +24,40 @@ class RawRow:
     problem: str | None = None
     """Why the row could not be read."""
 
+    def cells(self) -> Mapping[str, Any]:
+        """Return the cells.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableFile:
-    """A table file and what its columns are."""
+        Raises:
+            RowError: The row could not be read.
+        """
+        if self.problem is not None:
+            raise RowError(self.problem)
+        return self.values
 
-    path: Path
-    columns: Mapping[str, pa.DataType]
-    """Type of each column, in the file's order. CSV knows only text; for JSONL the narrowest of
-    bool, int64, float64 and text that holds every value, where lists and objects count as text
-    (their JSON)."""
-
-    def rows(self) -> Iterator[RawRow]:
-        """Every row, in order. A row that cannot be read has its problem instead of values."""
-        if self.path.suffix == ".parquet":
-            return _parquet_rows(self.path)
-        return _jsonl_rows(self.path) if self.path.suffix == ".jsonl" else _csv_rows(self.path)
+    def set_aside(self, reason: object, *, file: str, id_column: str = "item_id") -> Quarantined:
+        """Return the row's entry in the quarantine, with its identifier as far as it can be read."""
+        item_id = readable_text(self.values.get(id_column))
+        return Quarantined(file=file, row=self.row, item_id=item_id, reason=str(reason))
 
 
-def find_table(folder: Path, stem: str) -> Path | None:
-    """The one file ``stem.parquet``, ``stem.jsonl`` or ``stem.csv`` of a folder, or None.
-
-    Raises:
-        CatalogueError: There are several: which one is meant cannot be known.
-    """
-    found = [folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
-    if len(found) > 1:
-        names = " and ".join(f.name for f in found)
-        raise CatalogueError(f"{folder} holds {names}; keep exactly one of them")
-    return found[0] if found else None
-
-
-def open_table(path: Path) -> TableFile:
-    """Check that a file can be read as a table and learn its columns.
-
-    Raises:
-        CatalogueError: Empty file, wrong encoding, no header, or not the format its name says.
-    """
-    if path.stat().st_size == 0:
-        raise CatalogueError(f"{path} is empty (0 bytes); write it again")
-    if path.suffix == ".parquet":
-        return TableFile(path=path, columns=_parquet_columns(path))
-    check_utf8(path)
-    columns = _jsonl_columns(path) if path.suffix == ".jsonl" else _csv_columns(path)
-    return TableFile(path=path, columns=columns)
-
-
-def check_utf8(path: Path) -> None:
-    """Make sure that a text file is UTF-8 (a byte order mark is fine).
-
-    Raises:
-        CatalogueError: Names the line, the byte and what it would be in the usual other encodings.
-    """
-    with path.open("rb") as stream:
-        if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise CatalogueError(f'{path} is UTF-16 ("Unicode text" in Excel); save it as UTF-8')
-        stream.seek(0)
-        offset = 0
-        for number, line in enumerate(stream, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as e:
-                byte = line[e.start]
-                guess = line[e.start : e.start + 1].decode("cp1252", errors="replace")
-                raise CatalogueError(
-                    f"{path} is not UTF-8: line {number}, byte {e.start + 1} (offset {offset + e.start}) is 0x{byte:02x}, "
-                    f"{guess!r} in Windows-1252 or Latin-1; save it as UTF-8, for instance with: "
-                    f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8{path.suffix}"
-                ) from e
-            offset += len(line)
-
-
-def _open_text(path: Path) -> TextIO:
-    return path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None)
-
-
-# --- Parquet
-
-
-def _open_parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as e:
-        raise CatalogueError(f"{path} cannot be read as Parquet: {e}; write it again") from e
-
-
-def _parquet_columns(path: Path) -> dict[str, pa.DataType]:
-    with _open_parquet(path) as file:
-        schema = file.schema_arrow
-        _check_unique(path, schema.names)
-        return dict(zip(schema.names, schema.types, strict=True))
-
-
-def _parquet_rows(path: Path) -> Iterator[RawRow]:
+def json_rows(lines: Iterable[str]) -> Iterator[RawRow]:
+    """Read JSON lines, one object each; blank lines are skipped, other lines become rows with a problem."""
     number = 0
-    with _open_parquet(path) as file:
+    for line_number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        number += 1
         try:
-            for batch in file.iter_batches(batch_size=_READ_ROWS):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield RawRow(row=number, values=values)
-        except (pa.ArrowException, OSError) as e:
-            raise CatalogueError(f"{path} is damaged after row {number}: {e}; write it again") from e
-
-
-# --- JSON lines
-
-
-def _jsonl_rows(path: Path) -> Iterator[RawRow]:
-    number = 0
-    with _open_text(path) as lines:
-        for line_number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            number += 1
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as e:
-                problem = f"line {line_number} is not JSON ({e.msg}, column {e.colno}); write one object per line"
-                yield RawRow(row=number, problem=problem)
-                continue
-            except (RecursionError, ValueError) as e:  # nested too deep; an integer of thousands of digits
-                yield RawRow(row=number, problem=f"line {line_number} cannot be read as JSON ({e}); correct it")
-                continue
-            if isinstance(values, dict):
-                yield RawRow(row=number, values=values)
-            else:
-                kind = "null" if values is None else json_kind(values)
-                yield RawRow(row=number, problem=f"line {line_number} holds {kind}, expected one object per line")
-
-
-def _jsonl_columns(path: Path) -> dict[str, pa.DataType]:
-    kinds: dict[str, set[type]] = {}
-    any_object = False
-    for raw in _jsonl_rows(path):
-        any_object |= raw.problem is None
-        for name, value in raw.values.items():
-            kind = type(value) if isinstance(value, bool | float) or _fits_int64(value) else str
-            kinds.setdefault(name, set()).update(() if value is None else (kind,))
-    if not any_object:
-        with _open_text(path) as lines:
-            start = lines.read(200).lstrip()
-        hint = "it looks like one JSON array; " if start.startswith("[") else ""
-        raise CatalogueError(f"{path} has no line that holds a JSON object; {hint}write one object per line")
-    return {name: _narrowest(found) for name, found in kinds.items()}
-
-
-def _fits_int64(value: object) -> bool:
-    return isinstance(value, int) and -(2**63) <= value < 2**63
-
-
-def _narrowest(kinds: set[type]) -> pa.DataType:
-    if kinds == {bool}:
-        return pa.bool_()
-    if kinds == {int}:
-        return pa.int64()
-    return pa.float64() if kinds and kinds <= {int, float} else pa.string()
-
-
-# --- CSV
-
-
-def _csv_columns(path: Path) -> dict[str, pa.DataType]:
-    with _open_text(path) as stream:
-        try:
-            header = next(csv.reader(stream, strict=True), [])
-        except csv.Error as e:
-            raise CatalogueError(
-                f"{path}: the header cannot be read as CSV ({e}); save it as comma-separated UTF-8"
-            ) from e
-    names = _header_names(header)
-    if not names:
-        raise CatalogueError(f"{path} has no header line; the first line must name the columns")
-    _check_unique(path, names)
-    return dict.fromkeys(names, pa.string())
-
-
-def _header_names(header: list[str]) -> list[str]:
-    # Pandas writes its index under an empty name.
-    return [name.strip() or f"unnamed_{position}" for position, name in enumerate(header, start=1)]
-
-
-def _csv_rows(path: Path) -> Iterator[RawRow]:
-    with _open_text(path) as stream:
-        # strict: an unclosed quote must be an error, not a cell that silently swallows the rows
-        # after it.
-        reader = csv.reader(stream, strict=True)
-        names = _header_names(next(reader))
-        number = 0
-        while True:
-            first_line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as e:
-                number += 1
-                lines = _line_range(first_line, reader.line_num)
-                yield RawRow(
-                    row=number,
-                    problem=f"{lines} cannot be read as CSV ({e}); a quote inside a quoted cell must be doubled, and closed",
-                )
-                continue
-            if not cells:
-                continue
-            number += 1
-            if len(cells) != len(names):
-                lines = _line_range(first_line, reader.line_num)
-                yield RawRow(
-                    row=number,
-                    values={},
-                    problem=f"{lines} has {len(cells)} cells, the header names {len(names)}; "
-                    "put quotes around a cell that contains a comma",
-                )
-                continue
-            yield RawRow(row=number, values={name: cell or None for name, cell in zip(names, cells, strict=True)})
-
-
-def _line_range(first: int, last: int) -> str:
-    return f"line {first}" if last <= first else f"lines {first} to {last}"
-
-
-def _check_unique(path: Path, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise CatalogueError(f"{path} names the column {', '.join(twice)} more than once; rename or remove one")
+            values = json.loads(line)
+        except json.JSONDecodeError as e:
+            problem = f"line {line_number} is not JSON ({e.msg}, column {e.colno}); write one object per line"
+            yield RawRow(row=number, problem=problem)
+            continue
+        except (RecursionError, ValueError) as e:  # nested too deep; an integer of thousands of digits
+            yield RawRow(row=number, problem=f"line {line_number} cannot be read as JSON ({e}); correct it")
+            continue
+        if isinstance(values, dict):
+            yield RawRow(row=number, values=values)
+        else:
+            kind = "null" if values is None else json_kind(values)
+            yield RawRow(row=number, problem=f"line {line_number} holds {kind}, expected one object per line")

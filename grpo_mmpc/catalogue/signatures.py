@@ -1,17 +1,16 @@
-"""What each image file is: readable or not, its content, and a thumbnail that re-encoding hardly changes."""
+"""Describe image files: readable or not, content hash, and a thumbnail that re-encoding hardly changes."""
 
 import hashlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +35,17 @@ _SMOOTH = Image.Resampling.HAMMING  # BOX would jump by a whole pixel row when t
 _VERSION = 1
 _MAX_THREADS = 8
 _CHUNK = 256
+_STORED = ("digest", "aspect", "thumbnail")
+_SCHEMA = pa.schema(
+    {
+        "path": pa.string(),
+        "size": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "digest": pa.binary(),
+        "aspect": pa.float64(),
+        "thumbnail": pa.binary(),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +62,12 @@ class ImageSignature:
     """:data:`THUMBNAIL_BYTES` cell values in 0..255, see :func:`thumbnail`."""
 
 
+_Remembered = tuple[tuple[int, int], ImageSignature]
+"""Size and modification time of a file, and its description."""
+
+
 def thumbnail(image: Image.Image) -> bytes:
-    """Brightness in 16 x 16 cells and colour in 8 x 8, stretched to a square.
+    """Reduce an image to 16 x 16 cells of brightness and 8 x 8 of colour, stretched to a square.
 
     Re-encoding or resizing a photo moves each cell by a few of 256 levels; another photo, or a
     drawing with one more mark, differs by far more in some cell
@@ -68,9 +82,9 @@ def image_signatures(
 ) -> list[ImageSignature | None]:
     """Open every image once and describe it; None where a record names no image.
 
-    Files are decoded in parallel. What was found is remembered, outside the catalogue, by path,
-    size and modification time, so that the next call only looks at files that changed. Problems are
-    never remembered.
+    Files are decoded in parallel. Results are remembered, outside the catalogue, by path, size and
+    modification time, so that the next call only looks at files that changed. Problems are never
+    remembered.
 
     Args:
         images: Relative paths, one per record.
@@ -82,7 +96,7 @@ def image_signatures(
         return [None] * len(images)
     store = cache_folder("images") / f"{_folder_key(folder, max_image_pixels)}.parquet"
     known = _read_store(store)
-    found: dict[str, ImageSignature] = {}
+    described: dict[str, ImageSignature] = {}
     stamps: dict[str, tuple[int, int]] = {}
     work: list[tuple[str, Path]] = []
     real_folders: dict[str, str] = {}
@@ -91,19 +105,19 @@ def image_signatures(
             file = find_image(image, folder=folder, real_folders=real_folders)
             stat = file.stat()
         except (ImageError, OSError) as e:
-            found[image] = ImageSignature(problem=str(e))
+            described[image] = ImageSignature(problem=str(e))
             continue
         stamps[image] = (stat.st_size, stat.st_mtime_ns)
         remembered = known.get(image)
         if remembered is not None and remembered[0] == stamps[image]:
-            found[image] = remembered[1]
+            described[image] = remembered[1]
         else:
             work.append((image, file))
     for image, signature in _describe_all(work, max_image_pixels=max_image_pixels):
-        found[image] = signature
+        described[image] = signature
     if work:
-        _write_store(store, {i: (stamps[i], found[i]) for i in wanted if i in stamps and found[i].problem is None})
-    return [None if image is None else found[image] for image in images]
+        _write_store(store, {i: (stamps[i], described[i]) for i in stamps if described[i].problem is None})
+    return [None if image is None else described[image] for image in images]
 
 
 def describe_image(file: Path, *, name: str, max_image_pixels: int) -> ImageSignature:
@@ -171,46 +185,38 @@ def _folder_key(folder: Path, max_image_pixels: int) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def _read_store(store: Path) -> dict[str, tuple[tuple[int, int], ImageSignature]]:
+def _read_store(store: Path) -> dict[str, _Remembered]:
     if not store.exists():
         return {}
     try:
-        table = pq.read_table(store)
+        rows = pq.read_table(store).to_pylist()
         with suppress(OSError):  # a cache shared with another user
             os.utime(store)  # in use: drop_unused must not take it
-        return dict(_store_rows(table.to_pydict()))
+        return {
+            row["path"]: (
+                (row["size"], row["mtime_ns"]),
+                ImageSignature(problem=None, **{name: row[name] for name in _STORED}),
+            )
+            for row in rows
+        }
     except (OSError, pa.ArrowInvalid, KeyError) as e:
         _log.warning("ignoring the damaged image cache %s (%s); it will be rebuilt", store, e)
         return {}
 
 
-def _store_rows(columns: dict[str, list[Any]]) -> Iterator[tuple[str, tuple[tuple[int, int], ImageSignature]]]:
-    names = ("path", "size", "mtime_ns", "digest", "aspect", "thumbnail")
-    for path, size, mtime_ns, digest, aspect, cells in zip(*(columns[n] for n in names), strict=True):
-        signature = ImageSignature(problem=None, digest=digest, aspect=aspect, thumbnail=cells)
-        yield path, ((size, mtime_ns), signature)
-
-
-def _write_store(store: Path, rows: dict[str, tuple[tuple[int, int], ImageSignature]]) -> None:
-    signatures = [signature for _, signature in rows.values()]
-    table = pa.table(
-        {
-            "path": list(rows),
-            "size": [stamp[0] for stamp, _ in rows.values()],
-            "mtime_ns": [stamp[1] for stamp, _ in rows.values()],
-            "digest": [s.digest for s in signatures],
-            "aspect": [s.aspect for s in signatures],
-            "thumbnail": [s.thumbnail for s in signatures],
-        }
-    )
+def _write_store(store: Path, images: Mapping[str, _Remembered]) -> None:
+    rows = [
+        {"path": path, "size": size, "mtime_ns": mtime_ns, **{name: getattr(signature, name) for name in _STORED}}
+        for path, ((size, mtime_ns), signature) in images.items()
+    ]
     try:
         drop_unused(store.parent)
         with replace_atomically(store) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), temporary, compression="zstd")
     except OSError as e:
         _log.warning("cannot write the image cache %s (%s); images will be checked again next time", store, e)
 
 
 def thumbnails(signatures: Sequence[ImageSignature]) -> npt.NDArray[np.uint8]:
-    """Thumbnails of N good images as one array ``[N, THUMBNAIL_BYTES]`` of uint8."""
+    """Stack the thumbnails of N good images, ``[N, THUMBNAIL_BYTES]`` of uint8."""
     return np.frombuffer(b"".join(s.thumbnail for s in signatures), dtype=np.uint8).reshape(-1, THUMBNAIL_BYTES)

@@ -1,4 +1,4 @@
-"""Divides items into training and held-out ones so that no near-duplicate of a held-out item is trained on."""
+"""Split items so that no near-duplicate of a held-out item is trained on."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Everything worth knowing about a catalogue folder before training on it."""
+"""Check a catalogue folder before training on it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ class DuplicateGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
-    """What `grpo-mmpc data validate` found."""
+    """The result of `grpo-mmpc data validate`."""
 
     folder: str
     items_file: str
@@ -65,14 +65,14 @@ class ValidationReport:
 
     @property
     def is_broken(self) -> bool:
-        """Whether any row of any file cannot be used."""
+        """True if any row of any file cannot be used."""
         interactions = self.interactions
         return bool(
             self.quarantined or not self.items or (interactions and (interactions.broken or interactions.unknown_items))
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The whole report as plain values, every broken row included."""
+        """Return the whole report as plain values, every broken row included."""
         return {**asdict(self), "is_broken": self.is_broken}
 
 
@@ -165,7 +165,7 @@ def _group_warnings(sizes: list[int], *, num_items: int) -> list[str]:
     largest = max(sizes, default=0)
     if num_items >= 20 and largest > num_items / 10:
         return [
-            f"{largest} of {num_items} items are near-duplicates of each other (one title or one placeholder picture?): "
+            f"{largest} of {num_items} items are near-duplicates of each other (one title or one placeholder image?): "
             "they all go to the same side of a split"
         ]
     return []

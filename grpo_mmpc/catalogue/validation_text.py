@@ -1,7 +1,7 @@
-"""Prints a validation report for a person at an 80-column terminal."""
+"""Print a validation report for a person at an 80-column terminal."""
 
+import io
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from grpo_mmpc.catalogue.interactions import InteractionsSummary
@@ -12,11 +12,10 @@ WIDTH = 80
 SHOWN_ROWS = 20
 _SHOWN_CATEGORIES = 40
 _SHOWN_WARNINGS = 20
-_HEADS = ("items", "no title", "no descr.", "no image", "broken")
 
 
 def format_report(report: ValidationReport) -> str:
-    """The report as plain text, no line longer than :data:`WIDTH` columns, without the final line break."""
+    """Return the report as plain text, no line longer than :data:`WIDTH` columns."""
     return "\n".join(_lines(report))
 
 
@@ -26,9 +25,8 @@ def _lines(report: ValidationReport) -> Iterator[str]:
     yield from _category_table(report.categories)
     yield ""
     if report.duplicate_ids:
-        yield from _wrap(
-            f"Repeated item_id: {_count(report.duplicate_ids, 'row')} set aside, the first of each is kept."
-        )
+        rows = _count(report.duplicate_ids, "row")
+        yield from _wrap(f"Repeated item_id: {rows} set aside, the first of each is kept.")
     yield from _near_duplicates(report)
     if report.interactions is not None:
         yield ""
@@ -40,31 +38,30 @@ def _lines(report: ValidationReport) -> Iterator[str]:
     if report.warnings:
         yield ""
         yield "Warnings:"
-        for warning in report.warnings[:_SHOWN_WARNINGS]:
-            yield from _wrap(warning, first="  - ", rest="    ")
+        yield from _bullets(report.warnings[:_SHOWN_WARNINGS])
         yield from _more(len(report.warnings) - _SHOWN_WARNINGS)
     yield ""
     yield from _wrap(_verdict(report))
 
 
-def _category_table(categories: Sequence[CategoryCounts]) -> Iterator[str]:
-    cells = [
-        (c.category, (c.items, c.missing_title, c.missing_description, c.missing_image, c.broken)) for c in categories
-    ]
-    totals = tuple(sum(numbers[i] for _, numbers in cells) for i in range(len(_HEADS)))
-    widths = [max(len(head), len(f"{total:,}")) for head, total in zip(_HEADS, totals, strict=True)]
-    name_width = WIDTH - sum(widths) - 2 * len(widths)
-    longest = max((_columns(name) for name, _ in cells), default=0)
-    name_width = max(len("category"), min(name_width, longest))
+def _category_table(categories: Sequence[CategoryCounts]) -> list[str]:
+    # heavy: imported on use
+    from rich.console import Console
+    from rich.table import Table
 
-    def line(name: str, numbers: Iterable[str]) -> str:
-        return _fit(name, name_width) + "".join(f"  {n:>{w}}" for n, w in zip(numbers, widths, strict=True))
-
-    yield line("category", _HEADS)
-    for name, numbers in cells[:_SHOWN_CATEGORIES]:
-        yield line(name, (f"{n:,}" for n in numbers))
-    yield from _more(len(cells) - _SHOWN_CATEGORIES)
-    yield line("total", (f"{n:,}" for n in totals))
+    rows = [(c.items, c.missing_title, c.missing_description, c.missing_image, c.broken) for c in categories]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("category", no_wrap=True, overflow="ellipsis")
+    for head in ("items", "no title", "no descr.", "no image", "broken"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for category, numbers in list(zip(categories, rows, strict=True))[:_SHOWN_CATEGORIES]:
+        table.add_row(_printable(category.category), *(f"{number:,}" for number in numbers))
+    for line in _more(len(rows) - _SHOWN_CATEGORIES):
+        table.add_row(line)
+    table.add_row("total", *(f"{sum(column):,}" for column in zip(*rows, strict=True)))
+    text = io.StringIO()
+    Console(file=text, width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None).print(table)
+    return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
 def _near_duplicates(report: ValidationReport) -> Iterator[str]:
@@ -77,34 +74,32 @@ def _near_duplicates(report: ValidationReport) -> Iterator[str]:
     )
     for group in report.largest_groups:
         ids = ", ".join(group.item_ids) + (" ..." if group.items > len(group.item_ids) else "")
-        title = f": {_fit(group.title, 40).rstrip()}" if group.title else ""
-        yield from _wrap(f"{_count(group.items, 'item')} ({ids}){title}", first="  - ", rest="    ")
+        title = f": {_shorten(group.title, 40)}" if group.title else ""
+        yield from _bullets([f"{_count(group.items, 'item')} ({ids}){title}"])
 
 
-def _interactions(found: InteractionsSummary) -> Iterator[str]:
+def _interactions(summary: InteractionsSummary) -> Iterator[str]:
     yield from _wrap(
-        f"Interactions ({found.file}): {_count(found.rows_read, 'row')}, {_count(found.users, 'user')}, "
-        f"{_count(found.items, 'item')}, {found.repeated:,} repeated (user, item) pairs."
+        f"Interactions ({summary.file}): {_count(summary.rows_read, 'row')}, {_count(summary.users, 'user')}, "
+        f"{_count(summary.items, 'item')}, {summary.repeated:,} repeated (user, item) pairs."
     )
-    if found.unknown_items:
-        rows = sum(found.unknown_items.values())
-        examples = ", ".join(list(found.unknown_items)[:5]) + (" ..." if len(found.unknown_items) > 5 else "")
-        yield from _wrap(
-            f"{_count(rows, 'row')} with an item_id that no usable item has ({len(found.unknown_items):,} different): {examples}",
-            first="  - ",
-            rest="    ",
+    unknown = summary.unknown_items
+    if unknown:
+        examples = ", ".join(list(unknown)[:5]) + (" ..." if len(unknown) > 5 else "")
+        rows = _count(sum(unknown.values()), "row")
+        yield from _bullets(
+            [f"{rows} with an item_id that no usable item has ({len(unknown):,} different): {examples}"]
         )
-    for warning in found.warnings:
-        yield from _wrap(warning, first="  - ", rest="    ")
-    if found.broken:
-        yield f"{_count(len(found.broken), 'broken row')} of {found.file}:"
-        yield from _broken_rows(found.broken)
+    yield from _bullets(summary.warnings)
+    if summary.broken:
+        yield f"{_count(len(summary.broken), 'broken row')} of {summary.file}:"
+        yield from _broken_rows(summary.broken)
 
 
 def _broken_rows(rows: Sequence[Quarantined]) -> Iterator[str]:
     for row in rows[:SHOWN_ROWS]:
-        item = f" ({_fit(row.item_id, 30).rstrip()})" if row.item_id else ""
-        yield from _wrap(f"{row.file} row {row.row}{item}: {row.reason}", first="  - ", rest="    ")
+        item = f" ({_shorten(row.item_id, 30)})" if row.item_id else ""
+        yield from _bullets([f"{row.file} row {row.row}{item}: {row.reason}"])
     yield from _more(len(rows) - SHOWN_ROWS)
 
 
@@ -124,22 +119,26 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def _bullets(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield from _wrap(text, first="  - ", rest="    ")
+
+
 def _wrap(text: str, *, first: str = "", rest: str = "  ") -> list[str]:
-    # Control characters of hostile rows must not reach the terminal.
-    safe = "".join(c if c.isprintable() else " " for c in text)
-    return textwrap.wrap(safe, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False) or [first]
+    lines = textwrap.wrap(_printable(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return lines or [first]
 
 
-def _columns(text: str) -> int:
-    """Terminal columns a text takes; East Asian wide characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+def _printable(text: str) -> str:
+    """Replace control characters: those of hostile rows must not reach the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _fit(text: str, width: int) -> str:
-    """Cut or pad a text to exactly this many terminal columns."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    if _columns(text) > width:
-        while text and _columns(text) > width - 3:
-            text = text[:-1]
-        text += "..."
-    return text + " " * (width - _columns(text))
+def _shorten(text: str, width: int) -> str:
+    """Cut a text to this many terminal columns; East Asian wide characters take two."""
+    # heavy: imported on use
+    from rich.text import Text
+
+    cut = Text(_printable(text))
+    cut.truncate(width, overflow="ellipsis")
+    return cut.plain.rstrip()

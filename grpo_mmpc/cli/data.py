@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grpo_mmpc.catalogue.sources.amazon import AmazonConversion
+    from grpo_mmpc.catalogue.sources.amazon_items import AmazonConversion
     from grpo_mmpc.catalogue.sources.amazon_reviews import ReviewConversion
 
 
@@ -109,14 +109,9 @@ def validate_command(args: argparse.Namespace) -> int:
 
 def amazon_command(args: argparse.Namespace) -> int:
     """Convert, print what became of the records."""
-    from grpo_mmpc.catalogue.sources.amazon import convert_amazon_metadata
-    from grpo_mmpc.catalogue.sources.amazon_files import open_sources
-    from grpo_mmpc.catalogue.sources.amazon_reviews import (
-        item_ids,
-        open_reviews,
-        refuse_other_interactions,
-        write_reviews,
-    )
+    from grpo_mmpc.catalogue.sources.amazon_items import convert_amazon_metadata
+    from grpo_mmpc.catalogue.sources.amazon_records import open_reviews, open_sources
+    from grpo_mmpc.catalogue.sources.amazon_reviews import item_ids, refuse_other_interactions, write_reviews
     from grpo_mmpc.catalogue.sources.download import fetch_url
 
     sources = open_sources(args.source, categories=args.categories)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue
-from grpo_mmpc.catalogue.rows import find_table
+from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.missingness import Missingness, missing_items
 from grpo_mmpc.recbench.records import Flags

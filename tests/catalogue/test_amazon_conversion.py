@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from grpo_mmpc.catalogue import AmazonSource, convert_amazon_metadata, load_catalogue, open_sources
-from grpo_mmpc.catalogue.sources.amazon import UnreadableRecord, image_name, main_image_url, read_attributes
-from grpo_mmpc.catalogue.sources.amazon_files import BENCHMARK_CATEGORIES, HUB_DATASET
+from grpo_mmpc.catalogue import load_catalogue
+from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.catalogue.sources.amazon_items import (
+    convert_amazon_metadata,
+    image_name,
+    main_image_url,
+    read_attributes,
+)
+from grpo_mmpc.catalogue.sources.amazon_records import BENCHMARK_CATEGORIES, HUB_DATASET, AmazonSource, open_sources
 from grpo_mmpc.catalogue.sources.download import FetchError
 from grpo_mmpc.errors import CatalogueError
 
@@ -46,7 +52,12 @@ def record(asin: str, **changes) -> dict:
 
 
 def source(*records, name: str = "meta_All_Beauty.jsonl", category: str | None = "All_Beauty") -> AmazonSource:
-    return AmazonSource(name=name, category=category, records=records)
+    """Records of one file; a text stands for a line that cannot be read, with that problem."""
+    rows = [
+        RawRow(row=row, problem=values) if isinstance(values, str) else RawRow(row=row, values=values)
+        for row, values in enumerate(records, start=1)
+    ]
+    return AmazonSource(name=name, category=category, records=rows)
 
 
 def rows(folder: Path) -> list[dict]:
@@ -136,7 +147,7 @@ def test_a_record_that_cannot_become_an_item_is_written_down(tmp_path):
                 record(None),
                 record("B2", title=" ", images=[]),
                 record("B1", title="Again"),
-                UnreadableRecord(problem="the line is not JSON (x)"),
+                "line 5 is not JSON",
                 record("B3", title=None),
             )
         ],
@@ -147,7 +158,7 @@ def test_a_record_that_cannot_become_an_item_is_written_down(tmp_path):
         (2, None, "parent_asin is missing: the item cannot be named"),
         (3, "B2", "neither title nor image"),
         (4, "B1", "parent_asin B1 was already read from meta_All_Beauty.jsonl row 1"),
-        (5, None, "the line is not JSON (x)"),
+        (5, None, "line 5 is not JSON"),
     ]
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 4
     assert done.records_read == 6 == sum(done.items.values()) + len(done.skipped)
@@ -159,7 +170,7 @@ def test_no_record_is_read_beyond_the_wanted_number_of_items(tmp_path):
     def endless(category):
         for i in range(1_000_000):
             read.append(i)
-            yield record(f"{category}-{i}", parent_asin=None if i == 0 else f"{category}-{i}")
+            yield RawRow(row=i + 1, values=record(f"{category}-{i}", parent_asin=None if i == 0 else f"{category}-{i}"))
 
     sources = [AmazonSource(name=c, category=c, records=endless(c)) for c in ("A", "B")]
     done = convert_amazon_metadata(sources, out=tmp_path, max_items=3)
@@ -244,9 +255,9 @@ def test_a_file_names_its_category_and_broken_lines_stand_where_they_were(tmp_pa
     (found,) = open_sources(str(path))
     assert (found.name, found.category) == (path.name, "Video_Games")
     first, second, third = found.records
-    assert first == record("B1")
-    assert isinstance(second, UnreadableRecord) and second.problem.startswith("the line is not JSON")
-    assert third == UnreadableRecord(problem="the line holds no JSON object")
+    assert first == RawRow(row=1, values=record("B1"))
+    assert second.row == 2 and second.problem.startswith("line 2 is not JSON")
+    assert third == RawRow(row=3, problem="line 4 holds a list, expected one object per line")
 
 
 def test_a_file_of_another_name_takes_the_category_given(tmp_path):
@@ -291,8 +302,8 @@ def test_the_hub_is_streamed_line_by_line(monkeypatch):
     (found,) = open_sources("raw_meta_All_Beauty")
     assert calls == []
     first, second = found.records
-    assert first["parent_asin"] == "B1"
-    assert isinstance(second, UnreadableRecord)
+    assert first.values["parent_asin"] == "B1"
+    assert second.problem.startswith("line 2 is not JSON")
     file = f"hf://datasets/{HUB_DATASET}/raw/meta_categories/meta_All_Beauty.jsonl"
     assert calls == [(("text",), {"data_files": file, "split": "train", "streaming": True})]
 

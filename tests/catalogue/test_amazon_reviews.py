@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.catalogue.sources.amazon import AmazonSource, UnreadableRecord
-from grpo_mmpc.catalogue.sources.amazon_files import HUB_DATASET
-from grpo_mmpc.catalogue.sources.amazon_reviews import item_ids, open_reviews, write_reviews
+from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.catalogue.sources.amazon_records import HUB_DATASET, AmazonSource, open_reviews
+from grpo_mmpc.catalogue.sources.amazon_reviews import item_ids, write_reviews
 from grpo_mmpc.errors import CatalogueError
 
 
@@ -30,8 +30,13 @@ def review(user: str | None = "AE1", item: str | None = "B1", **changes) -> dict
     }
 
 
-def source(*records, name: str = "All_Beauty.jsonl") -> AmazonSource:
-    return AmazonSource(name=name, category=None, records=records)
+def source(*reviews: dict | str, name: str = "All_Beauty.jsonl") -> AmazonSource:
+    """Reviews of one file; a text stands for a line that cannot be read, with that problem."""
+    rows = [
+        RawRow(row=row, problem=values) if isinstance(values, str) else RawRow(row=row, values=values)
+        for row, values in enumerate(reviews, start=1)
+    ]
+    return AmazonSource(name=name, category=None, records=rows)
 
 
 def rows(folder: Path) -> list[dict]:
@@ -46,9 +51,7 @@ def test_a_review_becomes_an_interaction_with_its_parent_product(tmp_path):
 def test_what_is_dropped_is_counted(tmp_path):
     done = write_reviews(
         [
-            source(
-                review(), review(item="B9"), review(item=None), review(user=None), UnreadableRecord(problem="not JSON")
-            ),
+            source(review(), review(item="B9"), review(item=None), review(user=None), "not JSON"),
             source(
                 review(timestamp="soon"), review(rating="great"), review(user="AE2", rating=None), name="more.jsonl"
             ),
@@ -80,7 +83,7 @@ def test_repeated_reviews_are_all_written(tmp_path):
 def test_memory_does_not_grow_with_the_number_of_reviews(tmp_path):
     def many():
         for n in range(50_000):
-            yield review(user=f"AE{n}", text="x" * 100)
+            yield RawRow(row=n + 1, values=review(user=f"AE{n}", text="x" * 100))
 
     tracemalloc.start()
     try:
@@ -94,7 +97,7 @@ def test_memory_does_not_grow_with_the_number_of_reviews(tmp_path):
 
 def test_an_interrupted_conversion_leaves_the_earlier_interactions(tmp_path):
     def broken():
-        yield review()
+        yield RawRow(row=1, values=review())
         raise KeyboardInterrupt
 
     (tmp_path / "interactions.jsonl").write_text("earlier\n")
@@ -129,8 +132,8 @@ def test_a_file_is_read_gzipped_or_not(tmp_path, name):
     path.write_bytes(gzip.compress(lines.encode()) if name.endswith("gz") else lines.encode())
     (found,) = open_reviews([str(path)])
     first, second = found.records
-    assert (found.name, first) == (name, review())
-    assert isinstance(second, UnreadableRecord)
+    assert (found.name, first.values) == (name, review())
+    assert second.problem.startswith("line 2 is not JSON")
 
 
 def test_the_hub_is_streamed_line_by_line(monkeypatch):
@@ -145,7 +148,7 @@ def test_the_hub_is_streamed_line_by_line(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     (found,) = open_reviews(["raw_review_Video_Games"])
     assert calls == []
-    assert list(found.records) == [review()]
+    assert [record.values for record in found.records] == [review()]
     file = f"hf://datasets/{HUB_DATASET}/raw/review_categories/Video_Games.jsonl"
     assert calls == [(("text",), {"data_files": file, "split": "train", "streaming": True})]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.catalogue import read_image
-from grpo_mmpc.catalogue.images import image_from_bytes, relative_image_path
+from grpo_mmpc.catalogue.images import decode_image, relative_image_path
 from grpo_mmpc.errors import ImageError
 
 RED = (255, 0, 0)
@@ -228,7 +228,7 @@ def test_flipped_bytes_never_raise_anything_but_an_image_error():
             for position in generator.integers(0, len(whole), 8):
                 damaged[position] = generator.integers(0, 256)
             try:
-                image = image_from_bytes(bytes(damaged), name="x", max_image_pixels=10_000)
+                image = decode_image(io.BytesIO(damaged), name="x", max_image_pixels=10_000)
             except ImageError:
                 continue
             assert image.mode == "RGB"

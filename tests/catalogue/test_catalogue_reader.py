@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from grpo_mmpc.catalogue import load_catalogue, read_quarantine, write_quarantine
+from grpo_mmpc.catalogue import load_catalogue, write_quarantine
 from grpo_mmpc.catalogue.arrow_cache import data_rows
+from grpo_mmpc.catalogue.quarantine import read_quarantine
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import ProductRecord, Quarantined
 

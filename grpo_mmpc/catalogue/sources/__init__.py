@@ -1,1 +1,1 @@
-"""Where catalogues come from: Amazon Reviews 2023, and pictures from the web."""
+"""Sources of catalogues: Amazon Reviews 2023, and images from the web."""

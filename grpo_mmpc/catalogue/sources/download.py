@@ -1,18 +1,20 @@
-"""Fetches product images from the web, politely: time limit, size limit, a few retries, nothing but HTTP."""
+"""Fetch product images from the web, politely: time limit, size limit, a few retries, nothing but HTTP."""
 
-import http.client
+import io
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from grpo_mmpc.catalogue.images import image_from_bytes
+from grpo_mmpc.catalogue.images import decode_image
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.utils.files import replace_atomically
+
+if TYPE_CHECKING:
+    import httpx
 
 Fetch = Callable[[str], bytes]
 """Returns the bytes behind an address, or raises FetchError."""
@@ -38,7 +40,7 @@ class Download(NamedTuple):
 def fetch_url(
     url: str, *, timeout_s: float = 20.0, attempts: int = 3, max_bytes: int = 20_000_000, wait_s: float = 1.0
 ) -> bytes:
-    """The bytes behind an http(s) address.
+    """Return the bytes behind an http(s) address.
 
     Args:
         url: The address. Other schemes are refused: ``file:`` would read this machine's disk.
@@ -50,37 +52,52 @@ def fetch_url(
     Raises:
         FetchError: The address cannot be fetched.
     """
+    # heavy: imported on use
+    import httpx
+
     if url.partition(":")[0].lower() not in ("http", "https"):
         raise FetchError(f"{url[:80]} is no http(s) address")
     for attempt in range(1, attempts + 1):
         try:
-            request = urllib.request.Request(url, headers=_HEADERS)
-            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-                data: bytes = answer.read(max_bytes + 1)
-                promised = int(answer.headers.get("Content-Length") or 0)
-                if len(data) < min(promised, max_bytes):
-                    raise ConnectionError(f"the connection broke after {len(data):,} of {promised:,} bytes")
-        except urllib.error.HTTPError as e:
-            problem, passing = f"HTTP status {e.code}", e.code in _TRANSIENT
-        except (OSError, http.client.HTTPException) as e:  # no route, time-out, broken connection
-            problem, passing = str(e) or type(e).__name__, not isinstance(e, http.client.InvalidURL)
-        except ValueError as e:  # a malformed address
-            problem, passing = str(e), False
-        else:
-            if len(data) > max_bytes:
-                raise FetchError(f"{url}: more than {max_bytes:,} bytes")
-            return data
-        if attempt == attempts or not passing:
+            with _client().stream("GET", url, timeout=timeout_s) as answer:
+                answer.raise_for_status()
+                return _body(answer, max_bytes=max_bytes)
+        except httpx.HTTPStatusError as e:
+            problem, may_pass = f"HTTP status {e.response.status_code}", e.response.status_code in _TRANSIENT
+        except httpx.UnsupportedProtocol as e:  # no host
+            problem, may_pass = str(e), False
+        except httpx.TransportError as e:  # no route, time-out, broken connection
+            problem, may_pass = str(e) or type(e).__name__, True
+        except (httpx.InvalidURL, httpx.HTTPError, ValueError) as e:  # a malformed address; redirects in a circle
+            problem, may_pass = str(e), False
+        if attempt == attempts or not may_pass:
             break
         time.sleep(wait_s * 2 ** (attempt - 1))
     raise FetchError(f"{url}: {problem} (tried {attempt} times)" if attempt > 1 else f"{url}: {problem}")
 
 
+@cache
+def _client() -> "httpx.Client":
+    """Share one client: its connections are kept open between images, and any thread may use it."""
+    import httpx
+
+    return httpx.Client(headers=_HEADERS, follow_redirects=True)
+
+
+def _body(answer: "httpx.Response", *, max_bytes: int) -> bytes:
+    data = bytearray()
+    for piece in answer.iter_bytes():
+        data += piece
+        if len(data) > max_bytes:
+            raise FetchError(f"{answer.request.url}: more than {max_bytes:,} bytes")
+    return bytes(data)
+
+
 def download_images(downloads: Iterable[Download], *, fetch: Fetch) -> Iterator[tuple[Download, str | None]]:
-    """Fetch images into files, several at once; yields each with None, or with what went wrong, in order.
+    """Fetch images into files, several at once; yield each with None or with its problem, in order.
 
     A file that already exists is not fetched again, so an interrupted download goes on where it
-    stopped. What arrives is decoded before it is kept: a web page saved as .jpg never enters a
+    stopped. Each answer is decoded before it is kept: a web page saved as .jpg never enters a
     catalogue.
     """
     queue = iter(downloads)
@@ -95,7 +112,7 @@ def _download(download: Download, *, fetch: Fetch) -> str | None:
         return None
     try:
         data = fetch(download.url)
-        image_from_bytes(data, name=download.url)
+        decode_image(io.BytesIO(data), name=download.url)
     except (FetchError, ImageError) as e:
         return str(e)
     with replace_atomically(download.file) as temporary:

@@ -1,14 +1,13 @@
-"""Where records of Amazon Reviews 2023 come from: a file, a folder of files, or the hub, streamed."""
+"""Open records of Amazon Reviews 2023 (items or reviews): a file, a folder of files, or the hub, streamed."""
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from grpo_mmpc.catalogue.sources.amazon import AmazonSource, UnreadableRecord
+from grpo_mmpc.catalogue.rows import RawRow, json_rows
 from grpo_mmpc.errors import CatalogueError
 
 HUB_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
@@ -29,8 +28,20 @@ BENCHMARK_CATEGORIES = (
 _META_FILE = re.compile(r"meta_(?P<category>.+?)\.jsonl(\.gz)?$")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmazonSource:
+    """Records of one file or hub configuration: item metadata, or reviews."""
+
+    name: str
+    """For messages."""
+    category: str | None
+    """Category of its items; None takes each metadata record's ``main_category``."""
+    records: Iterable[RawRow]
+    """Read once, and only as far as needed."""
+
+
 def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonSource]:
-    """What a source named on the command line means; nothing is read yet.
+    """Open the item metadata that a name on the command line means; nothing is read yet.
 
     Args:
         source: ``meta_<Category>.jsonl`` or ``.jsonl.gz``; a folder of such files; a hub
@@ -53,26 +64,37 @@ def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonS
             )
         return [_file_source(path, category=categories[0] if categories else _category_of(path))]
     if source == HUB_DATASET:
-        return [_hub_source(category) for category in categories or BENCHMARK_CATEGORIES]
+        return [_hub_source("meta", category) for category in categories or BENCHMARK_CATEGORIES]
     if source.startswith("raw_meta_"):
-        return [_hub_source(source.removeprefix("raw_meta_"))]
+        return [_hub_source("meta", source.removeprefix("raw_meta_"))]
     raise CatalogueError(
         f"{source} is neither a file nor a folder; expected meta_<Category>.jsonl[.gz], a folder of such files, "
         f"raw_meta_<Category> or {HUB_DATASET}"
     )
 
 
-def parse_lines(lines: Iterable[str]) -> Iterator[dict[str, Any] | UnreadableRecord]:
-    """One record per non-blank line of JSON."""
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as e:
-            yield UnreadableRecord(problem=f"the line is not JSON ({e})")
-            continue
-        yield values if isinstance(values, dict) else UnreadableRecord(problem="the line holds no JSON object")
+def open_reviews(names: Sequence[str]) -> list[AmazonSource]:
+    """Open the reviews that names on the command line mean; nothing is read yet.
+
+    Args:
+        names: Each ``<Category>.jsonl`` or ``.jsonl.gz``, or ``raw_review_<Category>``, which is
+            streamed from the hub.
+
+    Raises:
+        CatalogueError: No such file.
+    """
+    sources = []
+    for name in names:
+        if Path(name).is_file():
+            sources.append(_file_source(Path(name), category=None))
+        elif re.fullmatch(r"raw_review_\w+", name):
+            sources.append(_hub_source("review", name.removeprefix("raw_review_")))
+        else:
+            raise CatalogueError(
+                f"{name} is no file of reviews; expected <Category>.jsonl[.gz], or raw_review_<Category> to stream it "
+                "from the hub"
+            )
+    return sources
 
 
 def _category_of(path: Path) -> str | None:
@@ -81,49 +103,44 @@ def _category_of(path: Path) -> str | None:
 
 
 def _folder_files(folder: Path, categories: Sequence[str]) -> dict[str, Path]:
-    found = {c: f for f in sorted(folder.iterdir()) if (c := _category_of(f)) is not None}
-    if not found:
+    files = {c: f for f in sorted(folder.iterdir()) if (c := _category_of(f)) is not None}
+    if not files:
         raise CatalogueError(
             f"{folder} holds no file named meta_<Category>.jsonl or .jsonl.gz; give the folder they are in"
         )
-    unknown = [c for c in categories if c not in found]
+    unknown = [c for c in categories if c not in files]
     if unknown:
-        raise CatalogueError(f"{folder} has no file for {', '.join(unknown)}; found: {', '.join(found)}")
-    return {c: found[c] for c in categories} if categories else found
+        raise CatalogueError(f"{folder} has no file for {', '.join(unknown)}; found: {', '.join(files)}")
+    return {c: files[c] for c in categories} if categories else files
 
 
 def _file_source(path: Path, *, category: str | None) -> AmazonSource:
-    return AmazonSource(name=path.name, category=category, records=file_records(path))
+    return AmazonSource(name=path.name, category=category, records=_file_records(path))
 
 
-def file_records(path: Path) -> Iterator[dict[str, Any] | UnreadableRecord]:
-    """The records of a file of JSON lines, gzipped or not, one at a time."""
+def _file_records(path: Path) -> Iterator[RawRow]:
+    """Read a file of JSON lines, gzipped or not, one record at a time."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            yield from parse_lines(lines)
+            yield from json_rows(lines)
     except (OSError, EOFError, zlib.error) as e:
         raise CatalogueError(f"{path} cannot be read: {e}; download it again") from e
     except UnicodeDecodeError as e:
         raise CatalogueError(f"{path} is not UTF-8 (byte 0x{e.object[e.start]:02x}); download it again") from e
 
 
-def _hub_source(category: str) -> AmazonSource:
-    return AmazonSource(
-        name=f"raw_meta_{category}",
-        category=category,
-        records=hub_records(f"raw/meta_categories/meta_{category}.jsonl"),
-    )
+def _hub_source(kind: str, category: str) -> AmazonSource:
+    folder, prefix = ("meta_categories", "meta_") if kind == "meta" else ("review_categories", "")
+    records = _hub_records(f"raw/{folder}/{prefix}{category}.jsonl")
+    return AmazonSource(name=f"raw_{kind}_{category}", category=category, records=records)
 
 
-def hub_records(path: str) -> Iterator[dict[str, Any] | UnreadableRecord]:
-    """Stream one file of JSON lines from the hub.
+def _hub_records(path: str) -> Iterator[RawRow]:
+    """Stream one file of JSON lines from the hub, given its path inside the data set's repository.
 
     The data set's own configurations need a loading script, which datasets no longer runs; the raw
     files behind them are plain JSON lines. They are read as text because their records do not share
     one schema.
-
-    Args:
-        path: Inside the data set's repository.
     """
     # heavy: imported on use
     import httpx
@@ -132,7 +149,7 @@ def hub_records(path: str) -> Iterator[dict[str, Any] | UnreadableRecord]:
     file = f"hf://datasets/{HUB_DATASET}/{path}"
     try:
         stream = load_dataset("text", data_files=file, split="train", streaming=True)
-        yield from parse_lines(row["text"] for row in stream)
+        yield from json_rows(row["text"] for row in stream)
     except (OSError, httpx.HTTPError) as e:
         raise CatalogueError(
             f"cannot stream {file}: {e}; check the category's name and the network (HF_HUB_OFFLINE must not be set), or "
