@@ -1,10 +1,7 @@
 """Normalise an items file once into an Arrow file that is memory-mapped from then on."""
 
-import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -26,6 +23,8 @@ from grpo_mmpc.catalogue.tables import TableFile, open_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
 from grpo_mmpc.utils.cache import cache_folder, drop_unused
+from grpo_mmpc.utils.files import build_folder, write_json
+from grpo_mmpc.utils.hashing import file_digest, hex_digest
 
 _BATCH_ROWS = 4096
 UNKNOWN_CATEGORY = "(unknown)"
@@ -84,25 +83,14 @@ def normalise_items(items_file: Path) -> NormalisedItems:
     )
 
 
-def file_digest(path: Path) -> str:
-    """Return the hash of a file's content, 32 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
 def _publish(table: TableFile, *, warnings: list[str], entry: Path) -> None:
-    """Build the cache entry beside its place and move it there whole; another process may be first."""
-    building = entry.with_name(f".{entry.name}.{uuid.uuid4().hex}.partial")
-    building.mkdir()
+    """Write the cache entry; another process may be first."""
     try:
-        _build(table, warnings=warnings, folder=building)
-        try:
-            building.rename(entry)
-        except OSError:
-            if not (entry / "meta.json").exists():
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        with build_folder(entry) as folder:
+            _build(table, warnings=warnings, folder=folder)
+    except OSError:
+        if not (entry / "meta.json").exists():
+            raise
 
 
 def _build(table: TableFile, *, warnings: list[str], folder: Path) -> None:
@@ -137,7 +125,7 @@ def _build(table: TableFile, *, warnings: list[str], folder: Path) -> None:
         "duplicate_ids": len(duplicates),
         "warnings": odd,
     }
-    (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / "meta.json", meta)
 
 
 def _batches(rows: Iterator[Mapping[str, Any]], *, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -198,7 +186,4 @@ def data_rows(num_items: int, *, broken_rows: Iterable[int]) -> npt.NDArray[np.i
 
 def _code_digest() -> str:
     """Return the hash of this package's source, so that changed reading rules make a new cache entry."""
-    digest = hashlib.blake2b(digest_size=6)
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return hex_digest(*(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))), size=6)

@@ -1,6 +1,5 @@
 """Group near-duplicate items: equal normalised title or similar image."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -9,6 +8,7 @@ import numpy.typing as npt
 
 from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, ImageSignature, thumbnails
+from grpo_mmpc.utils.hashing import number
 
 CELL_TOLERANCE = 12
 """Largest difference of any thumbnail cell, of 256 levels, between two copies of one image.
@@ -46,7 +46,7 @@ def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
         key = title_key(title)
         if key:
             indices.append(index)
-            hashes.append(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()))
+            hashes.append(number(key))
     return _edges_of_equal(np.array(indices, dtype=np.int64), np.array(hashes, dtype=np.uint64))
 
 

@@ -1,6 +1,5 @@
 """Open a catalogue folder: good items memory-mapped, broken rows set aside with reasons."""
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -15,6 +14,7 @@ from grpo_mmpc.catalogue.signatures import ImageSignature, image_signatures
 from grpo_mmpc.catalogue.tables import SUFFIXES, find_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import ProductRecord, Quarantined
+from grpo_mmpc.utils.hashing import digest_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -177,11 +177,9 @@ def _without_broken_images(
 
 
 def _with_images(digest: str, signatures: Sequence[ImageSignature | None]) -> str:
-    fingerprint = hashlib.blake2b(digest.encode(), digest_size=16)
-    for signature in signatures:
-        # Row by row, so that exchanging two images changes the fingerprint.
-        fingerprint.update(b"-" if signature is None else signature.digest or b"!")
-    return fingerprint.hexdigest()
+    # Row by row, so that exchanging two images changes the fingerprint.
+    images = (b"-" if signature is None else signature.digest or b"!" for signature in signatures)
+    return digest_of((digest, *images)).hex()
 
 
 def _no_items_message(catalogue: Catalogue) -> str:

@@ -1,12 +1,12 @@
 """One raw row of a file, readable or not, and the rows of JSON lines."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from grpo_mmpc.catalogue.normalise import json_kind, readable_text
+from grpo_mmpc.catalogue.normalise import readable_text
 from grpo_mmpc.types import Quarantined
+from grpo_mmpc.utils.files import json_lines
 
 
 class RowError(Exception):
@@ -42,22 +42,8 @@ class RawRow:
 
 def json_rows(lines: Iterable[str]) -> Iterator[RawRow]:
     """Read JSON lines, one object each; blank lines are skipped, other lines become rows with a problem."""
-    number = 0
-    for line_number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        number += 1
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as e:
-            problem = f"line {line_number} is not JSON ({e.msg}, column {e.colno}); write one object per line"
-            yield RawRow(row=number, problem=problem)
-            continue
-        except (RecursionError, ValueError) as e:  # nested too deep; an integer of thousands of digits
-            yield RawRow(row=number, problem=f"line {line_number} cannot be read as JSON ({e}); correct it")
-            continue
-        if isinstance(values, dict):
-            yield RawRow(row=number, values=values)
+    for row, line in enumerate(json_lines(lines), start=1):
+        if line.values is None:
+            yield RawRow(row=row, problem=f"line {line.number}: {line.problem}")
         else:
-            kind = "null" if values is None else json_kind(values)
-            yield RawRow(row=number, problem=f"line {line_number} holds {kind}, expected one object per line")
+            yield RawRow(row=row, values=line.values)

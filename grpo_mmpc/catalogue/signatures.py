@@ -1,6 +1,5 @@
 """Describe image files: readable or not, content hash, and a thumbnail that re-encoding hardly changes."""
 
-import hashlib
 import logging
 import os
 import sys
@@ -22,6 +21,7 @@ from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, decode_image, find_imag
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.utils.cache import cache_folder, drop_unused
 from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.hashing import file_digest, hex_digest
 
 _log = logging.getLogger(__name__)
 
@@ -127,8 +127,7 @@ def describe_image(file: Path, *, name: str, max_image_pixels: int) -> ImageSign
             # Four pixels a cell are plenty for the thumbnail, and JPEG decodes several times faster
             # at reduced size.
             image = decode_image(stream, name=name, max_image_pixels=max_image_pixels, shrink_to_px=4 * LUMA_CELLS)
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
+        digest = bytes.fromhex(file_digest(file))
     except ImageError as e:
         return ImageSignature(problem=str(e))
     except OSError as e:
@@ -181,8 +180,7 @@ class _ProgressLine:
 
 
 def _folder_key(folder: Path, max_image_pixels: int) -> str:
-    text = f"{_VERSION}\0{folder.resolve()}\0{max_image_pixels}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return hex_digest(f"{_VERSION}\0{folder.resolve()}\0{max_image_pixels}")
 
 
 def _read_store(store: Path) -> dict[str, _Remembered]:

@@ -1,6 +1,5 @@
 """Split items so that no near-duplicate of a held-out item is trained on."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from grpo_mmpc.catalogue.duplicates import near_duplicate_groups
 from grpo_mmpc.catalogue.reader import Catalogue
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.utils.hashing import in_share, number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,10 @@ def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Spl
         raise CatalogueError(f"held_out is {held_out}, expected a share between 0 and 1 such as 0.1")
     groups = near_duplicate_groups(titles=catalogue.items["title"][:], signatures=catalogue.signatures())
     num_groups = int(groups.max()) + 1 if len(groups) else 0
-    hashes = np.array([_hash(item_id) for item_id in catalogue.items["item_id"][:]], dtype=np.uint64)
+    hashes = np.array([number(item_id) for item_id in catalogue.items["item_id"][:]], dtype=np.uint64)
     lowest = np.full(num_groups, np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(lowest, groups, hashes)
-    limit = int(held_out * 2**64)
-    is_held_out = np.array([_hash(f"{salt}\0{int(h)}") < limit for h in lowest], dtype=bool)
+    is_held_out = np.array([in_share(f"{salt}\0{int(h)}", share=held_out) for h in lowest], dtype=bool)
     item_held_out = is_held_out[groups] if num_groups else np.empty(0, dtype=bool)
     split = Split(
         train=np.flatnonzero(~item_held_out).tolist(),
@@ -61,10 +60,6 @@ def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Spl
     if not split.train or not split.held_out:
         raise CatalogueError(_empty_side_message(catalogue, split, held_out=held_out))
     return split
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest())
 
 
 def _empty_side_message(catalogue: Catalogue, split: Split, *, held_out: float) -> str:

@@ -147,7 +147,7 @@ def test_a_record_that_cannot_become_an_item_is_written_down(tmp_path):
                 record(None),
                 record("B2", title=" ", images=[]),
                 record("B1", title="Again"),
-                "line 5 is not JSON",
+                "line 5: not JSON",
                 record("B3", title=None),
             )
         ],
@@ -158,7 +158,7 @@ def test_a_record_that_cannot_become_an_item_is_written_down(tmp_path):
         (2, None, "parent_asin is missing: the item cannot be named"),
         (3, "B2", "neither title nor image"),
         (4, "B1", "parent_asin B1 was already read from meta_All_Beauty.jsonl row 1"),
-        (5, None, "line 5 is not JSON"),
+        (5, None, "line 5: not JSON"),
     ]
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 4
     assert done.records_read == 6 == sum(done.items.values()) + len(done.skipped)
@@ -256,8 +256,8 @@ def test_a_file_names_its_category_and_broken_lines_stand_where_they_were(tmp_pa
     assert (found.name, found.category) == (path.name, "Video_Games")
     first, second, third = found.records
     assert first == RawRow(row=1, values=record("B1"))
-    assert second.row == 2 and second.problem.startswith("line 2 is not JSON")
-    assert third == RawRow(row=3, problem="line 4 holds a list, expected one object per line")
+    assert second.row == 2 and second.problem.startswith("line 2: not JSON")
+    assert third == RawRow(row=3, problem="line 4: it holds no JSON object; write one object per line")
 
 
 def test_a_file_of_another_name_takes_the_category_given(tmp_path):
@@ -303,7 +303,7 @@ def test_the_hub_is_streamed_line_by_line(monkeypatch):
     assert calls == []
     first, second = found.records
     assert first.values["parent_asin"] == "B1"
-    assert second.problem.startswith("line 2 is not JSON")
+    assert second.problem.startswith("line 2: not JSON")
     file = f"hf://datasets/{HUB_DATASET}/raw/meta_categories/meta_All_Beauty.jsonl"
     assert calls == [(("text",), {"data_files": file, "split": "train", "streaming": True})]
 

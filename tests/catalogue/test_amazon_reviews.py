@@ -133,7 +133,7 @@ def test_a_file_is_read_gzipped_or_not(tmp_path, name):
     (found,) = open_reviews([str(path)])
     first, second = found.records
     assert (found.name, first.values) == (name, review())
-    assert second.problem.startswith("line 2 is not JSON")
+    assert second.problem.startswith("line 2: not JSON")
 
 
 def test_the_hub_is_streamed_line_by_line(monkeypatch):

@@ -238,7 +238,7 @@ def test_a_file_that_is_no_parquet_is_refused(folder):
 def test_pictures_inside_parquet_are_refused_with_the_way_out(folder):
     rows = [{**ITEMS[0], "image": {"bytes": b"x", "path": "a.png"}}]
     pq.write_table(pa.Table.from_pylist(rows), folder / "items.parquet")
-    with pytest.raises(CatalogueError, match=r"column image holds struct.*write the pictures into files"):
+    with pytest.raises(CatalogueError, match=r"column image holds struct.*write the images into files"):
         load_catalogue(folder)
 
 
@@ -300,10 +300,10 @@ def test_a_line_that_is_not_json_is_set_aside_with_its_line(folder):
     write_lines(folder, line(item_id="a"), "", '{"item_id": "b", ', "[1]", "null", line(item_id="c"), "[" * 100_000)
     found = reasons(folder)
     assert found.keys() == {2, 3, 4, 6}
-    assert found[2].startswith("line 3 is not JSON (")
-    assert found[3] == "line 4 holds a list, expected one object per line"
-    assert found[4] == "line 5 holds null, expected one object per line"
-    assert found[6].startswith("line 7 ")
+    assert found[2].startswith("line 3: not JSON (")
+    assert found[3] == "line 4: it holds no JSON object; write one object per line"
+    assert found[4] == "line 5: it holds no JSON object; write one object per line"
+    assert found[6].startswith("line 7: it cannot be read as JSON (")
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,8 @@ def test_a_quarantine_file_holds_every_row(tmp_path):
         Quarantined(file="items.csv", row=3, item_id="é", reason="broken"),
         Quarantined(file="items.csv", row=4, item_id=None, reason="also broken"),
     ]
-    path = write_quarantine(tmp_path / "run" / "quarantine.jsonl", rows)
+    path = tmp_path / "run" / "quarantine.jsonl"
+    write_quarantine(path, rows)
     assert json.loads(path.read_text("utf-8").splitlines()[0]) == {
         "file": "items.csv",
         "row": 3,

@@ -100,5 +100,5 @@ def test_a_malformed_address_is_a_fetch_error_at_once(url, monkeypatch):
 def test_a_connection_that_breaks_in_the_middle_is_tried_again(server):
     server.answers = [(200, b"half of it"), (200, b"picture")]
     server.promise = 20
-    with pytest.raises(FetchError, match=r"received 7 bytes, expected 20 \(tried 2 times\)"):
+    with pytest.raises(FetchError, match=r"received 7 bytes, expected 20\) \(tried 2 times\)"):
         fetch_url(address(server), attempts=2, wait_s=0.0)

@@ -14,7 +14,7 @@ from grpo_mmpc.catalogue.rows import RawRow, RowError
 from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource
 from grpo_mmpc.catalogue.sources.download import Download, Fetch, download_images
 from grpo_mmpc.types import Quarantined
-from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.files import write_json_lines
 
 _BATCH = 256
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
@@ -80,15 +80,17 @@ def convert_amazon_metadata(
     (folder / "images").mkdir(parents=True, exist_ok=True)
     done = AmazonConversion(folder=folder)
     queue = _items(sources, done=done, max_items=max_items)
-    with replace_atomically(folder / "items.jsonl") as temporary, temporary.open("w", encoding="utf-8") as lines:
+
+    def rows() -> Iterator[dict[str, Any]]:
         while batch := list(islice(queue, _BATCH)):
             if fetch is not None:
                 done.image_failures.extend(_fetch_images(batch, folder=folder, fetch=fetch))
-            for item in batch:
-                done.images += item.cells["image"] is not None
-                lines.write(json.dumps(item.cells, ensure_ascii=False) + "\n")
+            done.images += sum(item.cells["image"] is not None for item in batch)
+            yield from (item.cells for item in batch)
             if progress is not None:
                 progress(done)
+
+    write_json_lines(folder / "items.jsonl", rows())
     write_quarantine(folder / "skipped.jsonl", done.skipped)
     if fetch is not None:
         write_quarantine(folder / "image_failures.jsonl", done.image_failures)

@@ -1,7 +1,6 @@
 """Convert reviews of Amazon Reviews 2023 into the interactions file of a catalogue, one review at a time."""
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
-from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.files import json_lines, write_json_lines
 
 INTERACTIONS = "interactions.jsonl"
 _EXAMPLES = 5
@@ -59,7 +58,8 @@ def write_reviews(
     refuse_other_interactions(out)
     done = ReviewConversion()
     known = known_items if isinstance(known_items, set | frozenset | dict) else set(known_items)
-    with replace_atomically(out / INTERACTIONS) as temporary, temporary.open("w", encoding="utf-8") as lines:
+
+    def rows() -> Iterator[dict[str, Any]]:
         for source in sources:
             for record in source.records:
                 done.read += 1
@@ -76,7 +76,9 @@ def write_reviews(
                     done.other_items += 1
                     continue
                 done.written += 1
-                lines.write(json.dumps(interaction._asdict(), ensure_ascii=False) + "\n")
+                yield interaction._asdict()
+
+    write_json_lines(out / INTERACTIONS, rows())
     if not done.written:
         (out / INTERACTIONS).unlink()  # no interactions: an empty file would be a broken one
     if progress is not None:
@@ -87,7 +89,7 @@ def write_reviews(
 def item_ids(folder: Path) -> set[str]:
     """Read the identifiers of the items in the ``items.jsonl`` that a conversion wrote."""
     with (folder / "items.jsonl").open(encoding="utf-8") as lines:
-        return {json.loads(line)["item_id"] for line in lines}
+        return {line.values["item_id"] for line in json_lines(lines) if line.values is not None}
 
 
 def refuse_other_interactions(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Fetch product images from the web, politely: time limit, size limit, a few retries, nothing but HTTP."""
 
 import io
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ Fetch = Callable[[str], bytes]
 _THREADS = 8
 _CHUNK = 256
 _HEADERS = {"User-Agent": "grpo-mmpc (research; product image download)"}
+_HOST = re.compile(r"[\w.:-]+")
 # Worth another try; every other status will be the same next time.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -55,20 +57,22 @@ def fetch_url(
     # heavy: imported on use
     import httpx
 
-    if url.partition(":")[0].lower() not in ("http", "https"):
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as e:
+        raise FetchError(f"{url[:80]} is no http(s) address: {e}") from e
+    if address.scheme not in ("http", "https") or not _HOST.fullmatch(address.raw_host.decode("ascii")):
         raise FetchError(f"{url[:80]} is no http(s) address")
     for attempt in range(1, attempts + 1):
         try:
-            with _client().stream("GET", url, timeout=timeout_s) as answer:
+            with _client().stream("GET", address, timeout=timeout_s) as answer:
                 answer.raise_for_status()
                 return _body(answer, max_bytes=max_bytes)
         except httpx.HTTPStatusError as e:
             problem, may_pass = f"HTTP status {e.response.status_code}", e.response.status_code in _TRANSIENT
-        except httpx.UnsupportedProtocol as e:  # no host
-            problem, may_pass = str(e), False
         except httpx.TransportError as e:  # no route, time-out, broken connection
-            problem, may_pass = str(e) or type(e).__name__, True
-        except (httpx.InvalidURL, httpx.HTTPError, ValueError) as e:  # a malformed address; redirects in a circle
+            problem, may_pass = str(e) or type(e).__name__, not isinstance(e, httpx.UnsupportedProtocol)
+        except (httpx.InvalidURL, httpx.HTTPError) as e:  # redirects to nowhere or in a circle, a damaged answer
             problem, may_pass = str(e), False
         if attempt == attempts or not may_pass:
             break
