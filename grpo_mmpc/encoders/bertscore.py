@@ -1,4 +1,4 @@
-"""BERTScore with every distinct text encoded once, equal to the ``bert-score`` package pair by pair.
+"""BERTScore with every distinct text encoded once, equal to the ``bert-score`` package.
 
 The package encodes both sides of every call again. In GRPO a reference comes back with each
 completion of its group, at every epoch and in every evaluation, so its encoding is kept; models,
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, scoring, shared
-from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.utils.cpu_compat import ensure_importable
@@ -47,17 +47,13 @@ class _Encoding(NamedTuple):
 def bertscore_encoder(
     *, model: str, num_layers: int | None = None, device: str | None = None, dtype: str = "float32"
 ) -> "BertScoreEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for. References are kept on disk.
+    """Return the process's one BERTScore encoder of this configuration; see ``grpo_mmpc.encoders``.
 
     Args:
         model: Hub name, local folder or ``nano:minilm``.
         num_layers: Hidden layer whose output is compared; None takes bert-score's table.
         device: None takes the GPU of this process if there is one.
-        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``. Only the first
-            equals bert-score to 1e-4.
-
-    Raises:
-        ScoringError: Unknown layer count, device or precision, or the model cannot be loaded.
+        dtype: Precision of the model. Only ``float32`` equals bert-score to 1e-4.
     """
     return shared(
         BertScoreEncoder,
@@ -70,7 +66,7 @@ def bertscore_encoder(
 
 
 def pick_layers(*, model: str, num_layers: int | None) -> int:
-    """The given number of layers, or the one that bert-score found best for a model of this name.
+    """Return the given number of layers, or bert-score's best one for a model of this name.
 
     Raises:
         ScoringError: None was given and the model is not in the table.
@@ -109,7 +105,7 @@ class BertScoreEncoder:
         self.device = device
         folder = resolve_model(model)
         self._model, self._tokenizer = load("BERTScore", folder, lambda: _load(folder, num_layers))
-        identity = encoder_identity(self._model, what="BERTScore", layers=num_layers, dtype=dtype) if store else b""
+        stored = stored_encodings(store, self._model, what="BERTScore", layers=num_layers, dtype=dtype)
         self._model = frozen(self._model, device=device, dtype=dtype)
         self._special = {self._tokenizer.sep_token_id, self._tokenizer.cls_token_id}
         self._baseline = read_baseline(model=model, num_layers=num_layers)
@@ -120,7 +116,7 @@ class BertScoreEncoder:
             finish=self._finish,
             max_bytes=_PREDICTION_CACHE_BYTES,
             max_kept_bytes=_REFERENCE_CACHE_BYTES,
-            stored=store.of(identity) if store else None,
+            stored=stored,
         )
 
     @property
@@ -130,13 +126,13 @@ class BertScoreEncoder:
 
     @property
     def has_baseline(self) -> bool:
-        """Whether bert-score publishes an English rescaling baseline for this model name and layer."""
+        """True if bert-score has an English rescaling baseline for this model and layer."""
         return self._baseline is not None
 
     def score(
         self, *, predictions: Sequence[str], references: Sequence[str], rescale_with_baseline: bool = False
     ) -> BertScore:
-        """BERTScore of N pairs (no idf), within 1e-4 of ``bert_score.score`` called pair by pair.
+        """Return the BERTScore of N pairs (no idf), within 1e-4 of the package, pair by pair.
 
         Called with many pairs, bert-score itself lets padding take part in the greedy matching
         where all similarities of a token are negative; here the score of a pair never depends on
@@ -194,14 +190,14 @@ class BertScoreEncoder:
         self._texts.of(references, keep=True)
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        """The ids that bert-score's ``sent_encode`` gives text by text; none for a text without content tokens."""
+        """Return the ids of bert-score's ``sent_encode``; none for a text without content."""
         # bert-score also passes add_prefix_space, which has no effect under Transformers 5.
         limit = self._tokenizer.model_max_length
         rows = self._tokenizer([text.strip() for text in texts], truncation=True, max_length=limit, verbose=False)
         return [[] if set(ids) <= self._special else ids for ids in rows["input_ids"]]
 
     def _forward(self, rows: list[list[int]]) -> "list[torch.Tensor]":
-        """Unit vectors [L, D] of each text; one vector of zeros for those without content."""
+        """Return unit vectors [L, D] of each text; one of zeros for a text without content."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
@@ -234,7 +230,7 @@ def _load(folder: str, num_layers: int) -> tuple[Any, Any]:
 
 
 def first_layers(model: Any, num_layers: int) -> Any:
-    """The encoder of a model up to a layer, as ``bert_score.utils.get_model`` cuts it.
+    """Cut the encoder of a model after a layer, as ``bert_score.utils.get_model`` does.
 
     That function also loads the model, in the precision of its files: see ``LOADED_AS``.
 
@@ -266,7 +262,7 @@ def first_layers(model: Any, num_layers: int) -> Any:
 
 
 def read_baseline(*, model: str, num_layers: int) -> list[float] | None:
-    """Precision, recall and F1 of random English sentence pairs, from the tables that bert-score ships by hub name.
+    """Read precision, recall and F1 of random English sentence pairs from the tables of bert-score.
 
     Returns:
         Three numbers, or None where the package has no table for the model or no row for the layer.
@@ -285,7 +281,7 @@ def read_baseline(*, model: str, num_layers: int) -> list[float] | None:
 
 
 def _match(predicted: list[_Encoding], expected: list[_Encoding]) -> "torch.Tensor":
-    """Greedy matching: every token takes its most similar counterpart. Returns [N, 3]: precision, recall, F1."""
+    """Match tokens with their most similar counterparts: precision, recall and F1, [N, 3]."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 

@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 
 class EncodingCache(Generic[K, V]):
-    """Keeps the most recently used encodings up to a number of bytes; any number of threads may use it.
+    """The most recently used encodings up to a number of bytes; any number of threads may use it.
 
     Titles differ in length by two orders of magnitude, so a bound on entries would bound nothing.
     """
@@ -28,7 +28,7 @@ class EncodingCache(Generic[K, V]):
         return key in self._entries
 
     def get(self, key: K) -> V | None:
-        """The encoding, now the most recently used one; None if it is not held."""
+        """Return an encoding, which becomes the most recently used one; None if it is not held."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -37,7 +37,7 @@ class EncodingCache(Generic[K, V]):
             return entry[0]
 
     def put(self, key: K, value: V, *, num_bytes: int) -> None:
-        """Hold an encoding, and let go of the oldest ones until all fit. One that is too large alone is not held."""
+        """Hold an encoding, drop the oldest until all fit; one too large alone is not held."""
         with self._lock:
             _, replaced = self._entries.pop(key, (None, 0))
             self.num_bytes -= replaced

@@ -1,4 +1,4 @@
-"""CLIP cosines of images and texts; every distinct image and text is encoded once while it is cached."""
+"""CLIP cosines of images and texts."""
 
 import logging
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.encoders.images import ImageEncodings, unit_cosine, unit_rows
 from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
-from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
 from grpo_mmpc.metrics.image import ImageSource
 from grpo_mmpc.utils.model_paths import resolve_model
@@ -21,16 +21,7 @@ _CACHE_BYTES = 128 * 2**20  # about 60,000 embeddings of 512 numbers
 
 
 def clip_encoder(*, model: str, device: str | None = None, dtype: str = "float32") -> "ClipEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
-
-    Args:
-        model: Hub name, local folder or ``nano:clip``.
-        device: None takes the GPU of this process if there is one.
-        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
-
-    Raises:
-        ScoringError: Unknown device or precision, or the model cannot be loaded.
-    """
+    """Return the process's one CLIP encoder of this configuration; see ``grpo_mmpc.encoders``."""
     return shared(ClipEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store())
 
 
@@ -49,7 +40,7 @@ class ClipEncoder:
         folder = resolve_model(model)
         self._model, self._tokenizer, self._processor = load("CLIP", folder, lambda: _load(folder))
         options = {"what": "CLIP", "dtype": dtype, "processor": self._processor.to_dict()}
-        identity = encoder_identity(self._model, **options) if store else b""
+        stored = stored_encodings(store, self._model, **options)
         self._model = frozen(self._model, device=device, dtype=dtype)
         self.max_text_tokens: int = self._model.config.text_config.max_position_embeddings
         """Tokens that the text encoder can see, start and end included; 77 for OpenAI's models."""
@@ -61,7 +52,7 @@ class ClipEncoder:
             device=device,
             encode=self._encode_images,
             max_bytes=_CACHE_BYTES,
-            stored=store.of(identity) if store else None,
+            stored=stored,
         )
         self._texts: TextEncodings[torch.Tensor] = TextEncodings(
             device=device,
@@ -73,7 +64,7 @@ class ClipEncoder:
         )
 
     def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
-        """Cosines of N images and N texts.
+        """Return the cosines of N images and N texts.
 
         A text longer than the encoder's limit is cut and counted in ``truncated_texts``, with one
         log line the first time.
@@ -93,7 +84,7 @@ class ClipEncoder:
         ]
 
     def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
-        """Cosines of N pairs of images.
+        """Return the cosines of N pairs of images.
 
         Returns:
             N cosines in [-1, 1]; NaN where one of the two cannot be read (one log line for each).
@@ -104,12 +95,8 @@ class ClipEncoder:
         return self._images.cosines(image_paths, other_paths)
 
     def embed_images(self, image_paths: Sequence[ImageSource]) -> "torch.Tensor":
-        """Unit embeddings of N images, shape [N, D], fp32 on the CPU; a row of NaN where an image cannot be read."""
-        import torch  # heavy: imported on use
-
-        nothing = torch.full((self._model.config.projection_dim,), float("nan"))
-        rows = [nothing if vector is None else vector for vector in self._images.of(image_paths)]
-        return torch.stack(rows) if rows else torch.zeros(0, len(nothing))
+        """Return unit embeddings [N, D] of images, fp32 on the CPU; NaN for unreadable ones."""
+        return self._images.matrix(image_paths, width=self._model.config.projection_dim)
 
     def _encode_images(self, images: "list[Image.Image]") -> "torch.Tensor":
         pixels = self._processor(images=images, return_tensors="pt")["pixel_values"]
@@ -121,7 +108,7 @@ class ClipEncoder:
         return _unit_rows(features)
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        """Token ids, cut to what the encoder can see; cut texts are counted, and the first of them reported."""
+        """Return token ids cut to the encoder's limit; cut texts are counted, the first is logged."""
         rows: list[list[int]] = self._tokenizer(texts, verbose=False)["input_ids"]
         longer = [i for i, ids in enumerate(rows) if len(ids) > self.max_text_tokens]
         if not longer:
@@ -129,7 +116,7 @@ class ClipEncoder:
         if not self.truncated_texts:
             logger.warning(
                 "CLIP %s reads at most %d tokens of a text; a longer one (%d tokens) is scored by its beginning. "
-                "Further ones are counted in silence.",
+                "Further ones are counted silently.",
                 self.model_name,
                 self.max_text_tokens,
                 max(len(rows[i]) for i in longer),
@@ -154,7 +141,7 @@ def _load(folder: str) -> tuple[Any, Any, Any]:
 
 
 def _unit_rows(features: Any) -> "torch.Tensor":
-    """Embeddings [N, D] of unit length on the CPU. Transformers 5 hands them out as ``pooler_output``."""
+    """Scale embeddings [N, D], ``pooler_output`` in Transformers 5, to unit length."""
     import torch  # heavy: imported on use
 
     return unit_rows(features if isinstance(features, torch.Tensor) else features.pooler_output)

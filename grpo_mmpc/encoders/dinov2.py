@@ -1,11 +1,11 @@
-"""DINOv2 cosines of images; every distinct image is encoded once while it is cached."""
+"""DINOv2 cosines of images."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.encoders.images import ImageEncodings, unit_rows
 from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
-from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.metrics.image import ImageSource, letterbox
 
 if TYPE_CHECKING:
@@ -18,21 +18,12 @@ _CACHE_BYTES = 128 * 2**20  # about 40,000 embeddings of 768 numbers
 def dinov2_encoder(
     *, model: str = "facebook/dinov2-base", device: str | None = None, dtype: str = "float32"
 ) -> "DinoEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
-
-    Args:
-        model: Hub name or local folder of a ``Dinov2Model`` with its image processor.
-        device: None takes the GPU of this process if there is one.
-        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
-
-    Raises:
-        ScoringError: Unknown device or precision, or the model cannot be loaded.
-    """
+    """Return the process's one DINOv2 encoder of this configuration; see ``grpo_mmpc.encoders``."""
     return shared(DinoEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store())
 
 
 class DinoEncoder:
-    """A DINOv2 model with its embeddings, the class tokens. Use ``dinov2_encoder`` to share one per process.
+    """A DINOv2 model and cached class tokens. Use ``dinov2_encoder`` to share one per process.
 
     Trained on images alone, it tells apart what CLIP's captions call the same: shape, material,
     arrangement. Images are letterboxed to the size that the processor would crop to, because its
@@ -49,7 +40,7 @@ class DinoEncoder:
         self.device = device
         self._model, self._processor = load("DINOv2", model, lambda: _load(model))
         options = {"what": "DINOv2", "dtype": dtype, "processor": self._processor.to_dict()}
-        identity = encoder_identity(self._model, **options) if store else b""
+        stored = stored_encodings(store, self._model, **options)
         self._model = frozen(self._model, device=device, dtype=dtype)
         self._size_px: int = self._processor.crop_size["height"]
         self._images = ImageEncodings(
@@ -57,11 +48,11 @@ class DinoEncoder:
             device=device,
             encode=self._encode,
             max_bytes=_CACHE_BYTES,
-            stored=store.of(identity) if store else None,
+            stored=stored,
         )
 
     def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
-        """Cosines of N pairs of images.
+        """Return the cosines of N pairs of images.
 
         Returns:
             N cosines in [-1, 1]; NaN where one of the two cannot be read (one log line for each).

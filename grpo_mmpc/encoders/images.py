@@ -1,6 +1,5 @@
-"""Opens images for encoders and metrics, and keeps what an encoder made of them: every image is encoded once."""
+"""Open images for encoders and metrics, and cache their vectors: each is encoded once."""
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -15,6 +14,7 @@ from grpo_mmpc.encoders.loading import num_bytes, scoring
 from grpo_mmpc.encoders.store import StoredEncodings
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.metrics.image import ImageSource, OpenedImage
+from grpo_mmpc.utils.hashing import digest
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ _BATCH_SIZE = 64
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """An image as upright RGB, read with the catalogue's own safe reader.
+    """Read an image as upright RGB with the catalogue's own safe reader.
 
     Raises:
         ImageError: The image is missing, damaged or too large.
@@ -35,7 +35,7 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 class ImageEncodings:
-    """Vectors of images by an encoder that the caller owns; the most recently used ones are held. Any thread may ask.
+    """The most recently used image vectors of an encoder that the caller owns; thread-safe.
 
     Args:
         what: Name of the encoder for messages.
@@ -65,26 +65,34 @@ class ImageEncodings:
         self._reported: set[str] = set()
 
     def of(self, sources: Sequence[ImageSource]) -> "list[torch.Tensor | None]":
-        """A vector [D] for each source; None where an image cannot be read (one log line for each)."""
+        """Return a vector [D] for each source; None for unreadable ones (one log line each)."""
         keys = [image_key(source) for source in sources]
         by_key = dict(zip(keys, sources, strict=True))
-        found: dict[Hashable, torch.Tensor] = {}
-        missing = [key for key in by_key if not self._find(key, found)]
+        vectors: dict[Hashable, torch.Tensor] = {}
+        missing = [key for key in by_key if not self._find(key, vectors)]
         for start in range(0, len(missing), _BATCH_SIZE):
             with self._lock:
                 # Another thread may have encoded some of them while this one waited.
-                batch = [key for key in missing[start : start + _BATCH_SIZE] if not self._find(key, found)]
-                found |= self._encode_batch({key: by_key[key] for key in batch})
-        return [found.get(key) for key in keys]
+                batch = [key for key in missing[start : start + _BATCH_SIZE] if not self._find(key, vectors)]
+                vectors |= self._encode_batch({key: by_key[key] for key in batch})
+        return [vectors.get(key) for key in keys]
 
-    def _find(self, key: Hashable, found: "dict[Hashable, torch.Tensor]") -> bool:
+    def matrix(self, sources: Sequence[ImageSource], *, width: int) -> "torch.Tensor":
+        """Return the vectors of N images, [N, width]; a row of NaN where one cannot be read."""
+        import torch  # heavy: imported on use
+
+        unread = torch.full((width,), float("nan"))
+        rows = [unread if vector is None else vector for vector in self.of(sources)]
+        return torch.stack(rows) if rows else torch.zeros(0, width)
+
+    def _find(self, key: Hashable, vectors: "dict[Hashable, torch.Tensor]") -> bool:
         vector = self._held.get(key)
         if vector is not None:
-            found[key] = vector
+            vectors[key] = vector
         return vector is not None
 
     def _encode_batch(self, sources: Mapping[Hashable, ImageSource]) -> "dict[Hashable, torch.Tensor]":
-        """Vectors from disk or from the encoder, without images that cannot be read."""
+        """Return vectors from disk or from the encoder, without images that cannot be read."""
         contents = {key: content for key in sources if self._stored and (content := _file_bytes(sources[key]))}
         vectors: dict[Hashable, torch.Tensor] = {}
         if self._stored:
@@ -107,7 +115,7 @@ class ImageEncodings:
         return vectors
 
     def cosines(self, sources: Sequence[ImageSource], others: Sequence[ImageSource]) -> list[float]:
-        """Cosines of N pairs of images whose vectors have unit length.
+        """Return the cosines of N pairs of images whose vectors have unit length.
 
         Returns:
             N cosines in [-1, 1]; NaN where one of the two cannot be read.
@@ -136,9 +144,9 @@ class ImageEncodings:
 
 
 def image_key(source: ImageSource) -> Hashable:
-    """What identifies an image: path, time and size of a file (a render may be replaced), or the pixels in memory."""
+    """Identify an image: path, time and size of a file, or the pixels in memory."""
     if isinstance(source, Image.Image):
-        return source.mode, source.size, hashlib.blake2b(source.tobytes(), digest_size=16).digest()
+        return source.mode, source.size, digest(source.tobytes())
     path = Path(source.path if isinstance(source, OpenedImage) else source)
     try:
         status = path.stat()
@@ -148,7 +156,7 @@ def image_key(source: ImageSource) -> Hashable:
 
 
 def _file_bytes(source: ImageSource) -> bytes | None:
-    """Content of an image file; None for an image in memory or a file that cannot be read."""
+    """Return the content of an image file; None for images in memory and unreadable files."""
     if isinstance(source, Image.Image):
         return None
     try:
@@ -158,14 +166,14 @@ def _file_bytes(source: ImageSource) -> bytes | None:
 
 
 def unit_cosine(first: "torch.Tensor | None", second: "torch.Tensor | None") -> float:
-    """Cosine of two vectors of unit length; NaN where one is missing."""
+    """Return the cosine of two vectors of unit length; NaN where one is missing."""
     if first is None or second is None:
         return float("nan")
     return max(-1.0, min(1.0, float((first * second).sum())))
 
 
 def unit_rows(features: "torch.Tensor") -> "torch.Tensor":
-    """Vectors [N, D] scaled to unit length, in fp32 on the CPU."""
+    """Scale vectors [N, D] to unit length, in fp32 on the CPU."""
     import torch  # heavy: imported on use
 
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu()

@@ -1,11 +1,11 @@
-"""Features of torch-fidelity's InceptionV3, the network of FID and KID; every distinct image is encoded once while cached."""
+"""Features of torch-fidelity's InceptionV3, the network of FID and KID."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.encoders.images import ImageEncodings
 from grpo_mmpc.encoders.loading import frozen, pick_device, shared
-from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.weights import find_weights, read_weights
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.metrics.image import ImageSource, letterbox
@@ -24,21 +24,18 @@ _CACHE_BYTES = 256 * 2**20  # about 32,000 images: the real and the rendered one
 
 
 def inception_encoder(*, weights: str | None = None, device: str | None = None) -> "InceptionEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
+    """Return the process's one encoder of this configuration; see ``grpo_mmpc.encoders``.
 
     Args:
         weights: torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth`` or a folder that
             holds it; None looks into torch's cache and downloads it unless HF_HUB_OFFLINE is set.
         device: None takes the GPU of this process if there is one.
-
-    Raises:
-        ScoringError: The weights are absent or unfit.
     """
     return shared(InceptionEncoder, weights=weights, device=pick_device(device), store=encoding_store())
 
 
 class InceptionEncoder:
-    """The InceptionV3 of the original FID, with its features. Use ``inception_encoder`` to share one per process.
+    """The InceptionV3 of the original FID. Use ``inception_encoder`` to share one per process.
 
     Images are letterboxed to the network's input size with antialiasing. FID as usually published
     stretches them without: compare values computed with the same geometry only.
@@ -51,28 +48,18 @@ class InceptionEncoder:
     def __init__(self, *, weights: str | None = None, device: str = "cpu", store: EncodingStore | None = None) -> None:
         self.device = device
         self._network = frozen(_load(weights), device=device)
-        identity = encoder_identity(self._network, what="Inception", size_px=SIZE_PX) if store else b""
         self._images = ImageEncodings(
             what="Inception",
             device=device,
             encode=self._encode,
             max_bytes=_CACHE_BYTES,
-            stored=store.of(identity) if store else None,
+            stored=stored_encodings(store, self._network, what="Inception", size_px=SIZE_PX),
         )
 
     def features(self, images: Sequence[ImageSource]) -> "NDArray[np.float64]":
-        """Pooled features of N images.
-
-        Returns:
-            Shape [N, 2048]; a row of NaN where an image cannot be read (one log line for each).
-        """
-        import numpy as np  # heavy: imported on use
-
-        rows = np.full((len(images), NUM_FEATURES), np.nan)
-        for row, vector in zip(rows, self._images.of(images), strict=True):
-            if vector is not None:
-                row[:] = vector.numpy()
-        return rows
+        """Return the pooled features [N, 2048] of N images; NaN where one cannot be read."""
+        features: NDArray[np.float64] = self._images.matrix(images, width=NUM_FEATURES).double().numpy()
+        return features
 
     def _encode(self, images: "list[Image.Image]") -> "torch.Tensor":
         import numpy as np

@@ -1,4 +1,4 @@
-"""Loads scoring encoders whole and once, whatever the trainer does to its own model: never sharded, never trained."""
+"""Load scoring encoders once per process, unsharded whatever the trainer does to its own model."""
 
 import os
 import threading
@@ -26,7 +26,7 @@ _FSDP_SWITCH = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 
 @dataclass(slots=True)
 class _Slot:
-    """Where the one object of a configuration goes."""
+    """A place for the one object of a configuration."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     made: Any = None
@@ -39,7 +39,7 @@ _loading = threading.RLock()
 
 
 def shared(build: Callable[..., T], **options: Hashable) -> T:
-    """What ``build(**options)`` returned when this process first asked for it.
+    """Return the result of this process's first ``build(**options)``.
 
     Threads that ask at the same time wait for one of them to build it; other configurations are not
     waited for. A build that raises is tried again by whoever asks next.
@@ -54,7 +54,7 @@ def shared(build: Callable[..., T], **options: Hashable) -> T:
 
 
 def pick_device(device: str | None) -> str:
-    """The device to score on: the given one, else this process's CUDA device, else the CPU."""
+    """Return the device to score on: the given one, else this process's GPU, else the CPU."""
     import torch  # heavy: imported on use
 
     if device is None:
@@ -72,14 +72,14 @@ def pick_device(device: str | None) -> str:
 
 
 def pick_dtype(dtype: str) -> str:
-    """The precision to encode in, after checking its name."""
+    """Check the name of a precision and return it."""
     if dtype not in DTYPES:
         raise ScoringError(f"dtype must be one of {', '.join(DTYPES)}, found {dtype!r}")
     return dtype
 
 
 class _HiddenConfig:
-    """Stands where Transformers keeps its reference to the DeepSpeed configuration, and hides it from one thread."""
+    """A stand-in for Transformers' DeepSpeed configuration that hides it from one thread."""
 
     def __init__(self, reference: Callable[[], Any]) -> None:
         self._reference = reference
@@ -142,8 +142,8 @@ def load(what: str, model: str, loader: Callable[[], T]) -> T:
         except (OSError, ValueError, KeyError) as error:  # what from_pretrained raises for absent or unfit files
             place = "that folder" if Path(model).is_dir() else "the hub or its local cache"
             raise ScoringError(
-                f"{what}: cannot load {model!r} from {place}: {error}. Give a folder that holds the model, or download it "
-                "first (HF_HUB_OFFLINE=1 forbids downloads)"
+                f"{what}: cannot load {model!r} from {place}: {error}. Give a folder that holds the model, or "
+                "download it first (HF_HUB_OFFLINE=1 forbids downloads)"
             ) from error
         finally:
             if had_progress_bar:
@@ -151,7 +151,7 @@ def load(what: str, model: str, loader: Callable[[], T]) -> T:
 
 
 def frozen(model: Any, *, device: str, dtype: str = "float32") -> Any:
-    """A loaded model ready to score: on its device in its precision, evaluation mode, no gradients.
+    """Make a loaded model ready to score: device, precision, evaluation mode, no gradients.
 
     Raises:
         ScoringError: DeepSpeed has partitioned it.
@@ -170,7 +170,7 @@ def frozen(model: Any, *, device: str, dtype: str = "float32") -> Any:
 
 @contextmanager
 def scoring(device: str) -> Iterator[None]:
-    """No gradients, and full precision even when called from inside a trainer's autocast region."""
+    """Switch off gradients, and autocast where called from inside a trainer's autocast region."""
     import torch  # heavy: imported on use
 
     with torch.no_grad(), torch.autocast(device_type=torch.device(device).type, enabled=False):
@@ -178,5 +178,5 @@ def scoring(device: str) -> Iterator[None]:
 
 
 def num_bytes(*tensors: "torch.Tensor") -> int:
-    """Memory that tensors take."""
+    """Return the memory that tensors take."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

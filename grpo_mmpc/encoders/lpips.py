@@ -17,22 +17,19 @@ _BATCH_SIZE = 32
 
 
 def lpips_scorer(*, weights: str | None = None, device: str | None = None) -> "LpipsNetwork":
-    """The process's one network of this configuration; loaded when first asked for.
+    """Return the process's one network of this configuration; see ``grpo_mmpc.encoders``.
 
     Args:
         weights: torchvision's ``alexnet-owt-7be5be79.pth`` or a folder that holds it; None looks
             into torch's cache and downloads it unless HF_HUB_OFFLINE is set. The linear heads come
             with torchmetrics.
         device: None takes the GPU of this process if there is one.
-
-    Raises:
-        ScoringError: The weights are absent or unfit.
     """
     return shared(LpipsNetwork, weights=weights, device=pick_device(device))
 
 
 class LpipsNetwork:
-    """Learned perceptual distance of pictures. Use ``lpips_scorer`` to share one per process.
+    """Learned perceptual distance of images. Use ``lpips_scorer`` to share one per process.
 
     References:
         Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
@@ -44,14 +41,14 @@ class LpipsNetwork:
         self._network = frozen(_load(weights), device=device)
 
     def distances(self, *, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> list[float]:
-        """LPIPS of N pairs, as ``torchmetrics.functional.image.learned_perceptual_image_patch_similarity`` gives it.
+        """Return the LPIPS of N pairs, equal to that of ``torchmetrics.functional.image``.
 
         Args:
-            predictions: RGB pictures, shape [N, H, W, 3], H and W at least 32.
+            predictions: RGB images, shape [N, H, W, 3], H and W at least 32.
             references: The same shape.
 
         Returns:
-            N distances, 0 for equal pictures, about 0.7 for unrelated ones; not bounded by 1.
+            N distances, 0 for equal images, about 0.7 for unrelated ones; not bounded by 1.
 
         Raises:
             ValueError: The shapes differ or are too small for the network.
@@ -63,15 +60,15 @@ class LpipsNetwork:
                 f"LPIPS needs two equal shapes [N, H, W, 3] of at least {MIN_SIDE_PX} px a side, "
                 f"found {predictions.shape} and {references.shape}"
             )
-        found: list[float] = []
+        distances: list[float] = []
         for start in range(0, len(predictions), _BATCH_SIZE):
             first, second = (
                 torch.from_numpy(values[start : start + _BATCH_SIZE]).to(self.device).permute(0, 3, 1, 2) / 127.5 - 1.0
                 for values in (predictions, references)
             )  # [N, 3, H, W] in [-1, 1]
             with scoring(self.device):
-                found += self._network(first, second).flatten().tolist()
-        return found
+                distances += self._network(first, second).flatten().tolist()
+        return distances
 
 
 def _load(weights: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Sentence embeddings by mean pooling, equal to what ``sentence-transformers`` computes for such models."""
+"""Sentence embeddings by mean pooling, equal to those of ``sentence-transformers``."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
-from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.utils.model_paths import resolve_model
@@ -18,16 +18,10 @@ _CACHE_BYTES = 64 * 2**20  # about 40,000 embeddings of 384 numbers, for complet
 
 
 def sentence_encoder(*, model: str, device: str | None = None, dtype: str = "float32") -> "SentenceEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for. References are kept on disk.
-
-    Args:
-        model: Hub name, local folder or ``nano:minilm``.
-        device: None takes the GPU of this process if there is one.
-        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
+    """Return the process's one encoder of this configuration; see ``grpo_mmpc.encoders``.
 
     Raises:
-        ScoringError: Unknown device or precision, or the model cannot be loaded or does not pool by
-            the mean.
+        ScoringError: Also if the model does not pool by the mean.
     """
     return shared(
         SentenceEncoder, model=model, device=pick_device(device), dtype=pick_dtype(dtype), store=encoding_store()
@@ -35,7 +29,7 @@ def sentence_encoder(*, model: str, device: str | None = None, dtype: str = "flo
 
 
 class SentenceEncoder:
-    """A mean-pooling sentence encoder with its embeddings. Use ``sentence_encoder`` to share one per process."""
+    """A mean-pooling sentence encoder. Use ``sentence_encoder`` to share one per process."""
 
     def __init__(
         self, *, model: str, device: str = "cpu", dtype: str = "float32", store: EncodingStore | None = None
@@ -44,7 +38,7 @@ class SentenceEncoder:
         self.device = device
         folder = resolve_model(model)
         self._model, self._tokenizer, self._max_tokens = load("sentence encoder", folder, lambda: _load(folder))
-        identity = encoder_identity(self._model, what="sentence", dtype=dtype) if store else b""
+        stored = stored_encodings(store, self._model, what="sentence", dtype=dtype)
         self._model = frozen(self._model, device=device, dtype=dtype)
         self._texts: TextEncodings[torch.Tensor] = TextEncodings(
             device=device,
@@ -53,11 +47,11 @@ class SentenceEncoder:
             finish=lambda _, embedding: embedding,
             max_bytes=_CACHE_BYTES,
             max_kept_bytes=_CACHE_BYTES,
-            stored=store.of(identity) if store else None,
+            stored=stored,
         )
 
     def cosine(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        """Cosines of the embeddings of N pairs, in [-1, 1].
+        """Return the cosines of the embeddings of N pairs, in [-1, 1].
 
         Raises:
             ValueError: The numbers of texts differ.
@@ -71,7 +65,7 @@ class SentenceEncoder:
         return [max(-1.0, min(1.0, cosine)) for cosine in cosines.tolist()]
 
     def encode(self, texts: Sequence[str], *, keep: bool = False) -> "torch.Tensor":
-        """Unit embeddings of N texts, shape [N, D], fp32 on the CPU; texts beyond the model's limit are cut.
+        """Return unit embeddings [N, D] of N texts, fp32 on the CPU; long texts are cut.
 
         Args:
             texts: N texts.
@@ -82,18 +76,17 @@ class SentenceEncoder:
 
         if not texts:
             return torch.zeros(0, self._model.config.hidden_size)
-        found = self._texts.of(texts, keep=keep)
-        return torch.stack([found[text] for text in texts])
+        embeddings = self._texts.of(texts, keep=keep)
+        return torch.stack([embeddings[text] for text in texts])
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         stripped = [text.strip() for text in texts]
-        ids: list[list[int]] = self._tokenizer(stripped, truncation=True, max_length=self._max_tokens, verbose=False)[
-            "input_ids"
-        ]
+        rows = self._tokenizer(stripped, truncation=True, max_length=self._max_tokens, verbose=False)
+        ids: list[list[int]] = rows["input_ids"]
         return ids
 
     def _forward(self, ids: list[list[int]]) -> "torch.Tensor":
-        """Unit embeddings [N, D] of token ids."""
+        """Return unit embeddings [N, D] of token ids."""
         import torch
 
         inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
@@ -120,7 +113,7 @@ def _load(folder: str) -> tuple[Any, Any, int]:
 
 
 def _side_file(folder: str, name: str) -> dict[str, Any]:
-    """A JSON file that sentence-transformers keeps beside the model; empty where there is none."""
+    """Read a JSON file of sentence-transformers beside the model; empty if there is none."""
     from transformers.utils import cached_file  # heavy: imported on use
 
     path = cached_file(

@@ -5,7 +5,6 @@ time: whatever goes wrong with it, encoders go on without. A value is found by w
 from, never by a path or a model's name.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ import numpy as np
 from grpo_mmpc.encoders.loading import shared
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.utils.cache import cache_folder
+from grpo_mmpc.utils.hashing import digest, digest_of
 
 if TYPE_CHECKING:
     import torch
@@ -40,17 +40,17 @@ _WAIT_S = 10.0
 
 
 def encoding_store() -> "EncodingStore | None":
-    """The store of this user; None if ``GRPO_MMPC_ENCODINGS_GB=0`` switches it off.
+    """Return the store of this user; None if ``GRPO_MMPC_ENCODINGS_GB=0`` switches it off.
 
     Raises:
         ScoringError: The variable is not a number.
     """
-    said = os.environ.get(LIMIT_VARIABLE, "")
+    value = os.environ.get(LIMIT_VARIABLE, "")
     try:
-        limit = float(said) if said else _DEFAULT_GB
+        limit = float(value) if value else _DEFAULT_GB
     except ValueError as error:
         raise ScoringError(
-            f"{LIMIT_VARIABLE}={said!r} is not a number of gigabytes; 0 keeps nothing on disk"
+            f"{LIMIT_VARIABLE}={value!r} is not a number of gigabytes; 0 keeps nothing on disk"
         ) from error
     if limit <= 0:
         return None
@@ -59,23 +59,29 @@ def encoding_store() -> "EncodingStore | None":
 
 
 def encoder_identity(model: Any, **options: Any) -> bytes:
-    """What the encodings of a loaded model depend on: its weights, ``options`` and the versions of what computes them.
+    """Hash what the encodings of a model depend on: weights, options and library versions.
 
     About a second for each GB of weights.
     """
     import torch  # heavy: imported on use
 
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    versions = {package: version(package) for package in ("torch", "transformers", "pillow")}
-    digest.update(json.dumps({**options, "versions": versions}, sort_keys=True).encode())
-    return digest.digest()
+    def parts() -> "Iterator[str | memoryview]":
+        for name, tensor in sorted(model.state_dict().items()):
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+            yield memoryview(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        versions = {package: version(package) for package in ("torch", "transformers", "pillow")}
+        yield json.dumps({**options, "versions": versions}, sort_keys=True)
+
+    return digest_of(parts())
+
+
+def stored_encodings(store: "EncodingStore | None", model: Any, **options: Any) -> "StoredEncodings | None":
+    """Return the part of a store that belongs to a loaded model; see ``encoder_identity``."""
+    return None if store is None else store.of(encoder_identity(model, **options))
 
 
 class EncodingStore:
-    """A file of encodings that drops the least recently used ones at a size limit; threads and processes may share it.
+    """A file of encodings with a size limit, shared by threads and processes.
 
     Values carry checksums, because the file is written without waiting for the disk: after a power
     failure a damaged value is taken for absent, and a file that is no database any more is started
@@ -90,12 +96,12 @@ class EncodingStore:
         self._given_up = False
 
     def of(self, identity: bytes) -> "StoredEncodings":
-        """The part of the store that belongs to one encoder."""
+        """Return the part of the store that belongs to one encoder."""
         return StoredEncodings(self, identity)
 
     def read(self, keys: Sequence[bytes]) -> "dict[bytes, Row]":
-        """Encodings that are there, by key, each a flat vector."""
-        found: dict[bytes, Row] = {}
+        """Return the encodings that are there, by key, each a flat vector."""
+        values: dict[bytes, Row] = {}
 
         def run(connection: sqlite3.Connection) -> None:
             today = int(time.time() // _DAY_S)
@@ -108,17 +114,17 @@ class EncodingStore:
                 )
                 for key, value, checksum, used_day in rows:
                     if zlib.crc32(value) == checksum:
-                        found[key] = np.frombuffer(value, dtype=np.float32)
+                        values[key] = np.frombuffer(value, dtype=np.float32)
                         if used_day != today:
                             unused.append(key)
             with connection:
                 connection.executemany("UPDATE encodings SET used_day = ? WHERE key = ?", [(today, k) for k in unused])
 
         self._attempt(run)
-        return found
+        return values
 
     def write(self, values: "Mapping[bytes, Row]") -> None:
-        """Keep encodings, and let go of the least recently used ones if the file has grown beyond its limit."""
+        """Keep encodings; drop the least recently used ones if the file exceeds its limit."""
         today = int(time.time() // _DAY_S)
         blobs = ((key, np.ascontiguousarray(value, dtype=np.float32).tobytes()) for key, value in values.items())
 
@@ -188,21 +194,21 @@ class EncodingStore:
 
 
 class StoredEncodings:
-    """Encodings of one encoder, by the content that was encoded: token ids, or the bytes of an image file."""
+    """Encodings of one encoder by their content: token ids, or the bytes of an image file."""
 
     def __init__(self, store: EncodingStore, identity: bytes) -> None:
         self._store = store
         self._identity = identity
 
     def read(self, contents: Sequence[bytes]) -> "list[torch.Tensor | None]":
-        """A flat fp32 vector for each content; None for those that are not there."""
+        """Return a flat fp32 vector for each content; None for those that are not there."""
         import torch  # heavy: imported on use
 
         keys = [self._key(content) for content in contents]
-        found = self._store.read(list(dict.fromkeys(keys))) if keys else {}
+        values = self._store.read(list(dict.fromkeys(keys))) if keys else {}
         # A copy, because the bytes that SQLite hands out may not be written to and torch warns of
         # it.
-        return [torch.from_numpy(found[key].copy()) if key in found else None for key in keys]
+        return [torch.from_numpy(values[key].copy()) if key in values else None for key in keys]
 
     def write(self, encodings: "Mapping[bytes, torch.Tensor]") -> None:
         """Keep encodings by content."""
@@ -210,4 +216,4 @@ class StoredEncodings:
             self._store.write({self._key(content): row.flatten().numpy() for content, row in encodings.items()})
 
     def _key(self, content: bytes) -> bytes:
-        return hashlib.blake2b(content, digest_size=16, key=self._identity).digest()
+        return digest(self._identity, content)

@@ -1,4 +1,4 @@
-"""Keeps what an encoder made of texts: every distinct text is encoded once while it is held, in batches of like length."""
+"""Cache the encodings of texts: each is encoded once while held, in batches of like length."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from grpo_mmpc.encoders.batching import length_batches
 from grpo_mmpc.encoders.cache import EncodingCache
 from grpo_mmpc.encoders.loading import num_bytes, scoring
 from grpo_mmpc.encoders.store import StoredEncodings
 
 if TYPE_CHECKING:
     import torch
+
+MAX_BATCH_ITEMS = 64
+MAX_BATCH_TOKENS = 8192
+GOOD_BATCH_ITEMS = 16
+"""From here on a larger batch saves little, while padding costs as much as text."""
 
 V = TypeVar("V")
 
@@ -58,17 +62,17 @@ class TextEncodings(Generic[V]):
         """Texts that went through the model so far; the rest came from memory or disk."""
 
     def of(self, texts: Sequence[str], *, keep: bool = False) -> dict[str, V]:
-        """Encodings by text.
+        """Return the encodings by text.
 
         Args:
             texts: What to encode.
             keep: Whether these texts come back, and have a place of their own in memory and on
                 disk.
         """
-        found: dict[str, V] = {}
-        missing = [text for text in dict.fromkeys(texts) if not self._find(text, found)]
+        encodings: dict[str, V] = {}
+        missing = [text for text in dict.fromkeys(texts) if not self._find(text, encodings)]
         if not missing:
-            return found
+            return encodings
         with self._lock:
             ids = dict(zip(missing, self._tokenize(missing), strict=True))
         stored = self._stored if keep else None
@@ -77,33 +81,33 @@ class TextEncodings(Generic[V]):
             rows = stored.read([_content(ids[text]) for text in missing])
             for text, row in zip(missing, rows, strict=True):
                 if row is not None:
-                    self._hold(text, ids[text], row, held, found)
-            missing = [text for text in missing if text not in found]
+                    self._hold(text, ids[text], row, held, encodings)
+            missing = [text for text in missing if text not in encodings]
         fresh: dict[bytes, torch.Tensor] = {}
         for positions in length_batches([len(ids[text]) for text in missing]):
             with self._lock:
                 # Another thread may have encoded some of them while this one waited.
-                batch = [missing[i] for i in positions if not self._find(missing[i], found)]
+                batch = [missing[i] for i in positions if not self._find(missing[i], encodings)]
                 # Held before the lock is let go: the thread that waits for it looks there first.
                 for text, row in zip(batch, self._encode([ids[text] for text in batch]), strict=True):
-                    self._hold(text, ids[text], row, held, found)
+                    self._hold(text, ids[text], row, held, encodings)
                     fresh[_content(ids[text])] = row
         if stored is not None:
             stored.write(fresh)
-        return found
+        return encodings
 
-    def _find(self, text: str, found: dict[str, V]) -> bool:
+    def _find(self, text: str, encodings: dict[str, V]) -> bool:
         encoding = self._kept.get(text)
         encoding = self._passing.get(text) if encoding is None else encoding
         if encoding is not None:
-            found[text] = encoding
+            encodings[text] = encoding
         return encoding is not None
 
     def _hold(
-        self, text: str, ids: list[int], row: "torch.Tensor", held: EncodingCache[str, V], found: dict[str, V]
+        self, text: str, ids: list[int], row: "torch.Tensor", held: EncodingCache[str, V], encodings: dict[str, V]
     ) -> None:
-        found[text] = self._finish(ids, row)
-        held.put(text, found[text], num_bytes=num_bytes(row))
+        encodings[text] = self._finish(ids, row)
+        held.put(text, encodings[text], num_bytes=num_bytes(row))
 
     def _encode(self, ids: list[list[int]]) -> "list[torch.Tensor]":
         if not ids:
@@ -117,3 +121,25 @@ class TextEncodings(Generic[V]):
 
 def _content(ids: list[int]) -> bytes:
     return np.asarray(ids, dtype=np.int32).tobytes()
+
+
+def length_batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Return the positions of all items, longest first, in batches of like length.
+
+    A batch holds at most 64 items and, padded to its longest, 8192 tokens; no item is padded to
+    more than twice its length, so that one long text among short ones does not make all of them
+    long. From 16 items on, a batch takes only items that need little padding, an eighth of its
+    longest. An item that exceeds the limit alone is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for position in sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True):
+        batch = batches[-1] if batches else []
+        full = len(batch) == MAX_BATCH_ITEMS or (len(batch) + 1) * longest > MAX_BATCH_TOKENS
+        shortest = longest * 7 / 8 if len(batch) >= GOOD_BATCH_ITEMS else longest / 2
+        if not batch or full or lengths[position] < shortest:
+            batches.append([position])
+            longest = lengths[position]
+        else:
+            batch.append(position)
+    return batches

@@ -1,4 +1,4 @@
-"""Class tokens of vision transformers of the timm library, as features of recommenders; every image is encoded once."""
+"""Class tokens of vision transformers of the timm library, as features of recommenders."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from grpo_mmpc.encoders.images import ImageEncodings
 from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, shared
-from grpo_mmpc.encoders.store import EncodingStore, encoder_identity, encoding_store
+from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.metrics.image import ImageSource
 
@@ -22,22 +22,21 @@ _CACHE_BYTES = 128 * 2**20  # about 40,000 vectors of 768 numbers
 def vit_encoder(
     *, model: str, preprocessing: Preprocessing = "checkpoint", device: str | None = None, dtype: str = "float32"
 ) -> "VitEncoder":
-    """The process's one encoder of this configuration; loaded when first asked for. Image files are kept on disk.
+    """Return the process's one ViT of this configuration; see ``grpo_mmpc.encoders``.
 
     Args:
         model: Hub name such as ``timm/vit_base_patch16_224.augreg2_in21k_ft_in1k``, the same
             without ``timm/``, or a local folder that holds timm's ``config.json`` and the weights.
         preprocessing: ``checkpoint`` prepares images as the checkpoint was trained (for the one
             above: shorter side to 248 bicubically, centre crop of 224, mean and standard deviation
-                0.5). ``squashed`` stretches them to the input
-            size bilinearly and takes ImageNet's mean and deviation whatever the checkpoint expects,
-            as MMPCBench does: a flaw, for comparison with it only.
+            0.5). ``squashed`` stretches them to the input size bilinearly and takes ImageNet's mean
+            and deviation whatever the checkpoint expects, as MMPCBench does: a flaw, for comparison
+            with it only.
         device: None takes the GPU of this process if there is one.
-        dtype: Precision of the model: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: Precision of the model.
 
     Raises:
-        ScoringError: timm is not installed, unknown device or precision, or the model cannot be
-            loaded.
+        ScoringError: Also if timm is not installed.
     """
     return shared(
         VitEncoder,
@@ -50,7 +49,7 @@ def vit_encoder(
 
 
 class VitEncoder:
-    """A timm model, asked for what its classifier would see. Use ``vit_encoder`` to share one per process.
+    """A timm model without its classifier. Use ``vit_encoder`` to share one per process.
 
     References:
         Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words: Transformers for Image Recognition
@@ -73,7 +72,7 @@ class VitEncoder:
         """Length of a vector; 768 for ViT-B."""
         self._prepare = loaded.prepare if preprocessing == "checkpoint" else _squash(loaded.input_size)
         options = {"what": "ViT", "dtype": dtype, "preprocessing": preprocessing, "expected": loaded.expected}
-        identity = encoder_identity(loaded.model, **options, timm=loaded.timm_version) if store else b""
+        stored = stored_encodings(store, loaded.model, **options, timm=loaded.timm_version)
         self._model = frozen(loaded.model, device=device, dtype=dtype)
         self._dtype = next(self._model.parameters()).dtype
         self._images = ImageEncodings(
@@ -81,20 +80,16 @@ class VitEncoder:
             device=device,
             encode=self._encode,
             max_bytes=_CACHE_BYTES,
-            stored=store.of(identity) if store else None,
+            stored=stored,
         )
 
     def embed_images(self, image_paths: Sequence[ImageSource]) -> "torch.Tensor":
-        """Vectors of N images, shape [N, D], fp32 on the CPU, of any length; NaN where an image cannot be read.
+        """Return vectors [N, D] of N images, fp32 on the CPU; NaN where one cannot be read.
 
-        What timm's classifier would see: the class token after the last normalisation for models
-        that pool by ``token``.
+        They are the inputs of timm's classifier: the class token after the last normalisation for
+        models that pool by ``token``.
         """
-        import torch  # heavy: imported on use
-
-        nothing = torch.full((self.num_features,), float("nan"))
-        rows = [nothing if vector is None else vector for vector in self._images.of(image_paths)]
-        return torch.stack(rows) if rows else torch.zeros(0, self.num_features)
+        return self._images.matrix(image_paths, width=self.num_features)
 
     def _encode(self, images: "list[Image.Image]") -> "torch.Tensor":
         import torch  # heavy: imported on use
@@ -111,7 +106,7 @@ class _Loaded(NamedTuple):
     input_size: tuple[int, int]
     """Height and width."""
     expected: dict[str, Any]
-    """What that preprocessing is made of, for the identity of the encodings."""
+    """Settings of that preprocessing, for the identity of the encodings."""
     timm_version: str
 
 
@@ -121,8 +116,8 @@ def _load(model: str) -> _Loaded:
         from timm.data import create_transform, resolve_model_data_config
     except ImportError as error:
         raise ScoringError(
-            f"ViT: {model!r} needs the package timm ({error}); run: pip install 'grpo-mmpc[timm]', or take the embedded "
-            "encoder nano:clip"
+            f"ViT: {model!r} needs the package timm ({error}); run: pip install 'grpo-mmpc[timm]', or take the "
+            "embedded encoder nano:clip"
         ) from error
     is_folder, is_hub_name = Path(model).is_dir(), "/" in model
     name = f"local-dir:{model}" if is_folder else f"hf-hub:{model}" if is_hub_name else model
@@ -143,7 +138,7 @@ def _load(model: str) -> _Loaded:
 
 
 def _squash(size: tuple[int, int]) -> "Callable[[Image.Image], torch.Tensor]":
-    """MMPCBench's preprocessing: stretched to the input size, ImageNet's mean and standard deviation."""
+    """Return MMPCBench's preprocessing: stretched to size, ImageNet's mean and deviation."""
 
     def prepare(image: "Image.Image") -> "torch.Tensor":
         import numpy as np

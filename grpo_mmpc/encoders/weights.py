@@ -1,4 +1,4 @@
-"""Finds and reads single files of weights that are not on the hub: in the config's place, else in torch's cache."""
+"""Find and read files of weights that are not on the hub: at a path, else in torch's cache."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ _TRUE = {"1", "on", "yes", "true"}
 
 
 def find_weights(*, what: str, weights: str | None, url: str) -> Path:
-    """The file of a network's weights.
+    """Return the file of a network's weights.
 
     Args:
         what: Name of the network for messages.
@@ -55,7 +55,7 @@ def find_weights(*, what: str, weights: str | None, url: str) -> Path:
 
 
 def read_weights(path: Path, *, what: str) -> "dict[str, torch.Tensor]":
-    """The tensors of a file of weights, by name, on the CPU; nothing that the file contains is executed.
+    """Return the tensors of a file of weights by name, on the CPU; nothing in the file is executed.
 
     Raises:
         ScoringError: The file holds no tensors by name.

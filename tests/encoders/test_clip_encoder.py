@@ -154,7 +154,7 @@ def test_texts_beyond_the_limit_are_cut_counted_and_reported_once(
     assert encoder.truncated_texts == 2
     assert [record.message for record in caplog.records if "tokens" in record.message] == [
         f"CLIP {encoder.model_name} reads at most 12 tokens of a text; a longer one (14 tokens) is scored by its "
-        "beginning. Further ones are counted in silence."
+        "beginning. Further ones are counted silently."
     ]
 
 

@@ -1,6 +1,6 @@
 """Batches of like length."""
 
-from grpo_mmpc.encoders.batching import length_batches
+from grpo_mmpc.encoders.texts import length_batches
 
 
 def test_every_item_is_in_one_batch_longest_first() -> None:
