@@ -1,4 +1,4 @@
-"""Does a text name a product's known attributes? Exact words, not meaning: the check that BLEU does not make.
+"""Check whether a text names a product's known attributes, by exact words rather than by meaning.
 
 Attributes are facts of the catalogue (``{"type": "tote bag", "color": "blue", "pack": "2"}``), so
 the recall says what a completion lost even where the seller's title never said it.
@@ -21,11 +21,11 @@ _NUMBER_WORDS = dict(
 )
 # Before "of 2"; directly before a number only those that cannot be part of a product's name ("tote
 # bag 2 pockets").
-PACK_CONTAINERS = frozenset(
+_PACK_CONTAINERS = frozenset(
     {"pack", "set", "box", "case", "bundle", "lot", "bag", "carton", "count", "quantity", "qty"}
 )
-PACK_COUNTERS = frozenset({"pack", "quantity", "qty"})
-PACK_UNITS = frozenset(
+_PACK_COUNTERS = frozenset({"pack", "quantity", "qty"})
+_PACK_UNITS = frozenset(
     {"pack", "packs", "pk", "pks", "count", "ct", "piece", "pieces", "pc", "pcs", "set", "sets", "unit", "units"}
 )
 _SPELLINGS = {"grey": "gray", "colour": "color", "multicolour": "multicolor", "aluminium": "aluminum"}
@@ -35,7 +35,7 @@ _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*")
 
 
 def attribute_recall(*, prediction: str, attributes: Mapping[str, str]) -> float:
-    """Share of the known attributes whose value the prediction states.
+    """Return the share of the known attributes whose value the prediction states.
 
     Returns:
         A share in [0, 1]; NaN where no attribute is known.
@@ -46,7 +46,7 @@ def attribute_recall(*, prediction: str, attributes: Mapping[str, str]) -> float
 
 
 def attribute_recall_of(*, prediction: str, attributes: Mapping[str, str], kind: str) -> float:
-    """1.0 if the prediction states the value of one attribute, else 0.0.
+    """Return 1.0 if the prediction states the value of one attribute, else 0.0.
 
     A value is stated when its words occur in order, as whole words, whatever their case and number
     ("Tote Bags" states "tote bag"; "redwood" does not state "red"). Hyphens and punctuation
@@ -64,7 +64,7 @@ def attribute_recall_of(*, prediction: str, attributes: Mapping[str, str], kind:
     if kind.casefold() in PACK_KINDS:
         count = next((token for token in expected if token.isdecimal()), None)
         if count is not None:
-            return math.nan if int(count) == 1 else float(_states_pack(attribute_words(prediction), count))
+            return math.nan if int(count) == 1 else float(count in stated_counts(attribute_words(prediction)))
     if not expected:  # only punctuation: nothing that a text could state
         return math.nan
     return float(_states_value(attribute_words(prediction), expected))
@@ -72,9 +72,9 @@ def attribute_recall_of(*, prediction: str, attributes: Mapping[str, str], kind:
 
 @lru_cache(maxsize=4096)
 def attribute_words(text: str) -> tuple[str, ...]:
-    """Words of a text as attributes are compared: case folded, units split off numbers, number words as digits."""
-    found = _TOKEN.findall(text.casefold())
-    return tuple(_NUMBER_WORDS.get(token, _SPELLINGS.get(token, token)) for token in found)
+    """Split a text into words: case folded, units split off numbers, number words as digits."""
+    tokens = _TOKEN.findall(text.casefold())
+    return tuple(_NUMBER_WORDS.get(token, _SPELLINGS.get(token, token)) for token in tokens)
 
 
 def _states_value(tokens: tuple[str, ...], expected: tuple[str, ...]) -> bool:
@@ -84,21 +84,19 @@ def _states_value(tokens: tuple[str, ...], expected: tuple[str, ...]) -> bool:
     )
 
 
-def _states_pack(tokens: tuple[str, ...], count: str) -> bool:
-    """Whether a number of pieces is stated: ``pack of 2``, ``pack 2``, ``2 pack``, ``2 pcs``, ``x2``."""
-    for position, token in enumerate(tokens):
-        if token == f"x{count}":
-            return True
-        if token != count:
+def stated_counts(words: tuple[str, ...]) -> frozenset[str]:
+    """Return the numbers of pieces stated: ``pack of 2``, ``pack 2``, ``2 pcs``, ``x2``."""
+    counts = set()
+    for position, word in enumerate(words):
+        if word.startswith("x") and word[1:].isdecimal():
+            counts.add(word[1:])
+        if not word.isdecimal():
             continue
-        before = tokens[max(0, position - 2) : position]
-        if before[-1:] == ("of",) and before[0].removesuffix("s") in PACK_CONTAINERS:
-            return True
-        if before and before[-1] in PACK_COUNTERS:
-            return True
-        if position + 1 < len(tokens) and tokens[position + 1] in PACK_UNITS:
-            return True
-    return False
+        before, after = words[max(0, position - 2) : position], words[position + 1 : position + 2]
+        is_of = before[-1:] == ("of",) and before[0].removesuffix("s") in _PACK_CONTAINERS
+        if is_of or _PACK_COUNTERS.intersection(before[-1:]) or _PACK_UNITS.intersection(after):
+            counts.add(word)
+    return frozenset(counts)
 
 
 def _same_word(first: str, second: str) -> bool:
@@ -107,7 +105,7 @@ def _same_word(first: str, second: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _plurals(word: str) -> frozenset[str]:
-    """Regular English plurals of a word; none of codes, sizes and numbers."""
+    """Return regular English plurals of a word; none of codes, sizes and numbers."""
     if len(word) < 3 or not word.isalpha():
         return frozenset()
     if word.endswith(("s", "x", "z", "ch", "sh")):

@@ -1,4 +1,4 @@
-"""chrF whose character n-grams weigh as much as they say: what every title of a corpus contains weighs almost nothing."""
+"""chrF with character n-grams weighted by inverse document frequency in a corpus of titles."""
 
 import math
 from collections import Counter
@@ -20,16 +20,16 @@ class CharacterIdf:
     weights: Mapping[str, float]
     """By n-gram, for those of at least two titles."""
     rare_weight: float
-    """Of every other n-gram."""
+    """The weight of every other n-gram."""
 
     def total(self, counts: Mapping[str, int]) -> float:
-        """Weight of all n-grams together, each as often as it is counted."""
+        """Sum the weights of all n-grams, each as often as it is counted."""
         weight_of, rare_weight = self.weights.get, self.rare_weight
         return math.fsum([count * weight_of(ngram, rare_weight) for ngram, count in counts.items()])
 
 
 def fit_character_idf(titles: Sequence[str]) -> CharacterIdf:
-    """Inverse document frequencies of the character 1- to 6-grams of a corpus.
+    """Fit inverse document frequencies of the character 1- to 6-grams of a corpus.
 
     ``log(1 + (N - n + 0.5) / (n + 0.5))`` for an n-gram that n of the N titles contain, the form
     that BM25 uses: always positive, near 0 for what all titles share. An n-gram of a single title
@@ -65,7 +65,7 @@ def fit_character_idf(titles: Sequence[str]) -> CharacterIdf:
 
 
 def chrf_idf(*, prediction: str, reference: str, idf: CharacterIdf) -> float:
-    """chrF2 with every n-gram counted as often as it weighs.
+    """Return chrF2 with every n-gram counted as often as it weighs.
 
     Precision and recall of an order are shares of weight; they are averaged over the orders that
     the reference has, and recall counts double. With equal weights and six characters on both sides
@@ -99,7 +99,7 @@ def chrf_idf(*, prediction: str, reference: str, idf: CharacterIdf) -> float:
 
 @lru_cache(maxsize=256)
 def _ngrams(text: str) -> tuple[Counter[str], ...]:
-    """Counts of character n-grams without white space, by order; cached because a group shares its reference."""
+    """Count character n-grams by order, without white space; cached for shared references."""
     characters = "".join(text.split())
     return tuple(
         Counter(characters[start : start + order] for start in range(len(characters) - order + 1))

@@ -1,4 +1,4 @@
-"""Likeness of two images: pure functions, and the shapes of the encoders that compare what they show."""
+"""Similarity of two images as pure functions, and the protocols of the image encoders."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 COMPARED_SIZE_PX = 128
 """Side of the square that both images are letterboxed to: SSIM is comparable at one size only, and
-at this one its window covers a twentieth of the picture, so that it judges layout and shape rather
+at this one its window covers a twentieth of the image, so that it judges layout and shape rather
 than grain. LPIPS was calibrated on 64-pixel patches and has no answer below that."""
 WINDOW_PX = 7
 PSNR_CAP_DB = 100.0
-"""PSNR of equal pictures, which has no finite value. Every other pair lies below: the least
+"""PSNR of equal images, which has no finite value. Every other pair lies below: the least
 possible difference, one level in one channel of one pixel of the compared square, has 10
 log10(255^2 * 3 * 128^2) = 95.05 dB."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedImage:
-    """An image file with its decoded pixels: several encoders share one decoding, and still know the file by its path."""
+    """An image file with its decoded pixels, so that encoders share one decoding."""
 
     path: str
     image: "Image.Image"
@@ -37,34 +37,34 @@ ImageSource: TypeAlias = "str | Path | Image.Image | OpenedImage"
 
 
 class ClipScorer(Protocol):
-    """What ``grpo_mmpc.encoders.clip.ClipEncoder`` offers; NaN where an image cannot be read."""
+    """The methods of ``ClipEncoder`` that metrics call; NaN where an image cannot be read."""
 
     def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
-        """Cosines of N images and N texts."""
+        """Return the cosines of N images and N texts."""
 
     def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
-        """Cosines of N pairs of images."""
+        """Return the cosines of N pairs of images."""
 
 
 class DinoScorer(Protocol):
-    """What ``grpo_mmpc.encoders.dinov2.DinoEncoder`` offers; NaN where an image cannot be read."""
+    """The method of ``DinoEncoder`` that metrics call; NaN where an image cannot be read."""
 
     def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
-        """Cosines of N pairs of images."""
+        """Return the cosines of N pairs of images."""
 
 
 class LpipsScorer(Protocol):
-    """What ``grpo_mmpc.encoders.lpips.LpipsNetwork`` offers."""
+    """The method of ``LpipsNetwork`` that metrics call."""
 
     def distances(self, *, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> list[float]:
-        """LPIPS of N pairs of RGB pictures, shape [N, H, W, 3]; 0 for equal ones."""
+        """Return the LPIPS of N pairs of RGB images, shape [N, H, W, 3]; 0 for equal ones."""
 
 
 class InceptionScorer(Protocol):
-    """What ``grpo_mmpc.encoders.inception.InceptionEncoder`` offers."""
+    """The method of ``InceptionEncoder`` that metrics call."""
 
     def features(self, images: Sequence[ImageSource]) -> "NDArray[np.float64]":
-        """Pooled features [N, 2048] of the letterboxed images; a row of NaN where an image cannot be read."""
+        """Return pooled features [N, 2048] of letterboxed images; NaN where one cannot be read."""
 
 
 def letterbox(image: "Image.Image", *, size_px: int = COMPARED_SIZE_PX) -> "Image.Image":
@@ -82,7 +82,7 @@ def letterbox(image: "Image.Image", *, size_px: int = COMPARED_SIZE_PX) -> "Imag
 
 
 def mse(*, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> "NDArray[np.float64]":
-    """Mean squared error of N pairs of 8-bit pictures, in units of the full range.
+    """Return the mean squared error of N pairs of 8-bit images, in units of the full range.
 
     Args:
         predictions: Shape [N, H, W, C].
@@ -101,11 +101,10 @@ def mse(*, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") ->
 
 
 def psnr(mean_squared_error: float) -> float:
-    """Peak signal-to-noise ratio in dB, ``-10 log10(mse)`` for an error in units of the full range.
+    """Return the peak signal-to-noise ratio in dB, ``-10 log10(mse)``, of an error in [0, 1].
 
     Returns:
-        At least 0 for errors up to 1; ``PSNR_CAP_DB`` at most, which is also what equal pictures
-        get.
+        At least 0 for errors up to 1; ``PSNR_CAP_DB`` at most, also for equal images.
     """
     if mean_squared_error <= 0.0:
         return PSNR_CAP_DB
@@ -113,7 +112,7 @@ def psnr(mean_squared_error: float) -> float:
 
 
 def ssim(*, prediction: "NDArray[Any]", reference: "NDArray[Any]", window_px: int = WINDOW_PX) -> float:
-    """Mean structural similarity with a uniform window, over channels.
+    """Return the mean structural similarity with a uniform window, over channels.
 
     Equals ``skimage.metrics.structural_similarity(..., channel_axis=2, win_size=window_px)`` with
     its defaults (sample covariance, K1 = 0.01, K2 = 0.03, only windows that lie inside the image)
@@ -162,26 +161,10 @@ def ssim(*, prediction: "NDArray[Any]", reference: "NDArray[Any]", window_px: in
 
 def _window_sums(values: "NDArray[Any]", window: int) -> "NDArray[Any]":
     """Sum over every full window, [H, W, C] -> [H - window + 1, W - window + 1, C]."""
-    return _running_sums(_running_sums(values, window, axis=0), window, axis=1)
-
-
-def _running_sums(values: "NDArray[Any]", window: int, *, axis: int) -> "NDArray[Any]":
-    """Sums of ``window`` neighbours along an axis, from sums of 1, 2, 4, ... neighbours: 4 additions for a window of 7."""
-    length = values.shape[axis] - window + 1
-
-    def part(block: "NDArray[Any]", start: int, stop: int) -> "NDArray[Any]":
-        return block[start:stop] if axis == 0 else block[:, start:stop]
-
-    total: NDArray[Any] | None = None
-    block, width, offset = values, 1, 0
-    while True:
-        if window & width:
-            piece = part(block, offset, offset + length)
-            total = piece if total is None else total + piece
-            offset += width
-        if 2 * width > window:
-            assert total is not None
-            return total
-        size = block.shape[axis]
-        block = part(block, 0, size - width) + part(block, width, size)
-        width *= 2
+    for axis in (0, 1):
+        length = values.shape[axis] - window + 1
+        shifted = [values[(slice(None),) * axis + (slice(start, start + length),)] for start in range(window)]
+        values = shifted[0].copy()
+        for neighbours in shifted[1:]:
+            values += neighbours
+    return values

@@ -1,6 +1,6 @@
-"""How far two sets of images lie apart: kernel and Fréchet distances of Inception features (KID, FID).
+"""Distances of two sets of images: kernel and Fréchet distances of Inception features (KID, FID).
 
-An item without a readable render enters the generated set as a white picture: leaving it out would
+An item without a readable render enters the generated set as a white image: leaving it out would
 reward a policy for failing on what is hard to draw. An item without a readable real image enters
 neither set.
 """
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
 
     from grpo_mmpc.metrics.metric import MetricInputs
 
@@ -32,7 +31,7 @@ class PairedFeatures(NamedTuple):
 
 
 def kid(inputs: "MetricInputs") -> list[float]:
-    """Linearised contributions of the items to the KID of their category.
+    """Return linearised contributions of the items to the KID of their category.
 
     Returns:
         N values whose mean over a category is its KID; NaN for items without a real image, for
@@ -52,18 +51,18 @@ def kid(inputs: "MetricInputs") -> list[float]:
 
 
 def fid(inputs: "MetricInputs") -> float:
-    """FID of all items of the set; NaN with fewer than two real images, without an encoder or without renders."""
+    """Return the FID of all items; NaN without encoder, renders or two real images."""
     features = _paired_features(inputs, range(len(inputs.predictions)))
     return math.nan if features is None else frechet_distance(real=features.real, generated=features.generated)
 
 
 def kid_contributions(*, real: "NDArray[np.float64]", generated: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """The kernel Inception distance of two sets as one value per pair (x_i, y_i).
+    """Split the kernel Inception distance of two sets into one value per pair (x_i, y_i).
 
     With the kernel ``k(a, b) = (a.b / D + 1)^3`` and
 
-        s_i = sum_{j != i} (k(x_i, x_j) + k(y_i, y_j)) / (n - 1) - sum_j (k(x_i, y_j) + k(x_j, y_i))
-        / n
+        s_i =   sum_{j != i} (k(x_i, x_j) + k(y_i, y_j)) / (n - 1)
+              - sum_j (k(x_i, y_j) + k(x_j, y_i)) / n
 
     the mean of s is the KID, equal to ``torchmetrics.image.KernelInceptionDistance`` with one
     subset of all items. Every pair of items enters it twice, so the s_i vary half as much as
@@ -90,7 +89,7 @@ def kid_contributions(*, real: "NDArray[np.float64]", generated: "NDArray[np.flo
 
 
 def frechet_distance(*, real: "NDArray[np.float64]", generated: "NDArray[np.float64]") -> float:
-    """Fréchet distance of the Gaussians fitted to two sets of features, as ``FrechetInceptionDistance`` computes it.
+    """Return the Fréchet distance of Gaussians fitted to two sets of features.
 
     The trace of the root of the product of the covariances is the sum of the singular values of ``A
     B^T``, where A and B are the centred features: a matrix of the number of images, ten times as
@@ -117,7 +116,7 @@ def frechet_distance(*, real: "NDArray[np.float64]", generated: "NDArray[np.floa
 
 
 def _root_of_covariance(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """R with ``R^T R`` the sample covariance, shape [min(n, D), D]."""
+    """Return R with ``R^T R`` the sample covariance, shape [min(n, D), D]."""
     import numpy as np
 
     root: NDArray[np.float64] = (features - features.mean(axis=0)) / math.sqrt(len(features) - 1)
@@ -129,7 +128,7 @@ def _root_of_covariance(features: "NDArray[np.float64]") -> "NDArray[np.float64]
 def _kernel_sums(
     first: "NDArray[np.float64]", second: "NDArray[np.float64]", *, skip_own: bool = False
 ) -> "NDArray[np.float64]":
-    """Sum over j of k(first_i, second_j) for each i; without j = i if asked."""
+    """Return the sum over j of k(first_i, second_j) for each i; without j = i if asked."""
     import numpy as np
 
     sums = np.empty(len(first))
@@ -143,8 +142,12 @@ def _kernel_sums(
 
 
 def _paired_features(inputs: "MetricInputs", positions: Sequence[int]) -> PairedFeatures | None:
-    """Features of the items with a readable real image; None where there are fewer than two, or nothing to judge by."""
+    """Return features of the items with a readable real image; None with fewer than two of them.
+
+    Also None without an encoder or without renders.
+    """
     import numpy as np
+    from PIL import Image  # heavy: imported on use
 
     encoder = inputs.inception
     if encoder is None or not inputs.rendered_images or not inputs.real_images:
@@ -158,17 +161,11 @@ def _paired_features(inputs: "MetricInputs", positions: Sequence[int]) -> Paired
     if len(kept) < 2:
         return None
     generated = np.full((len(kept), real.shape[1]), np.nan)
-    drawn = [(row, path) for row, i in enumerate(kept) if (path := inputs.rendered_images[i]) is not None]
-    if drawn:
-        rows, paths = zip(*drawn, strict=True)
+    rendered = [(row, path) for row, i in enumerate(kept) if (path := inputs.rendered_images[i]) is not None]
+    if rendered:
+        rows, paths = zip(*rendered, strict=True)
         generated[list(rows)] = encoder.features(paths)
     failed = np.isnan(generated[:, 0])
     if failed.any():
-        generated[failed] = encoder.features([_white_picture()])[0]
+        generated[failed] = encoder.features([Image.new("RGB", (8, 8), "white")])[0]
     return PairedFeatures(kept, real[readable], generated)
-
-
-def _white_picture() -> "Image.Image":
-    from PIL import Image  # heavy: imported on use
-
-    return Image.new("RGB", (8, 8), "white")

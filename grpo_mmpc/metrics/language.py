@@ -1,4 +1,4 @@
-"""Whether a title is written in English, judged by its script and by a small language identifier."""
+"""Judge whether a title is English, by its script and by a small language identifier."""
 
 import math
 import unicodedata
@@ -6,8 +6,8 @@ from functools import cache, lru_cache
 from typing import Any
 
 LANGUAGES = ("en", "cs", "da", "de", "es", "fi", "fr", "hu", "id", "it", "nl", "pl", "pt", "ro", "sv", "tr", "vi")
-"""What a text in Latin script is told apart from English by. The identifier knows a hundred more,
-and would find Quechua in every second brand name."""
+"""Languages that a text in Latin script may be in. The identifier knows a hundred more, and would
+find Quechua in every second brand name."""
 _PART_CHARACTERS = 300
 _DOUBT, _CERTAINTY = 3.0, 5.0
 """Log-odds for another language at which the score begins to fall, and at which it is 0. They were
@@ -17,7 +17,7 @@ titles, all 30 English ones score 1 and 29 of 30 foreign ones below 0.5."""
 
 
 def english_score(text: str) -> float:
-    """How far a text passes for English; 1 unless there is evidence against it.
+    """Score how far a text passes for English; 1 unless there is evidence against it.
 
     Two signs are multiplied. Script: 1 if all letters are Latin, falling to 0 where half of them
     are not. Language: the log-odds of the likeliest other language against English, 1 up to 3 and
@@ -48,14 +48,14 @@ def english_score(text: str) -> float:
 
 
 def _parts(text: str) -> list[str]:
-    """A text in equal parts of a title's length: repetitions wear the odds of a long text down."""
+    """Cut a text into parts of a title's length: repetitions lower the odds of a long text."""
     count = math.ceil(len(text) / _PART_CHARACTERS)
     size = math.ceil(len(text) / count)
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 def _log_odds(text: str) -> float:
-    """Log-odds of the likeliest other language against English."""
+    """Return the log-odds of the likeliest other language against English."""
     probabilities = dict(_identifier().rank(text))
     english = probabilities.pop("en")
     # Both may underflow to 0 in a long text.

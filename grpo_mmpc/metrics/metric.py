@@ -1,8 +1,9 @@
-"""What a metric is: its inputs, its range, and how it scores a list of items."""
+"""The definition of a metric: inputs, range, and the function that scores a list of items."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from grpo_mmpc.metrics import image, semantic
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricInputs:
-    """N completions of one task over a whole split, with what is needed to judge them.
+    """N completions of one task over a whole split, with all that metrics read.
 
     TF-IDF fits its document frequencies on these references: score a split in one piece.
     """
@@ -43,17 +44,17 @@ class MetricInputs:
     lpips: image.LpipsScorer | None = None
     inception: image.InceptionScorer | None = None
     read_image: "Callable[[str], Image.Image] | None" = None
-    """Opens an image as RGB or raises ImageError: ``grpo_mmpc.encoders.images.open_image``. Needed
-    by the metrics of pixels (PSNR, SSIM, MSE, LPIPS); the others then share what it opened."""
+    """Reader of an image as RGB that may raise ImageError: ``grpo_mmpc.encoders.images.open_image``. Needed
+    by the metrics of pixels (PSNR, SSIM, MSE, LPIPS); the others then share what was opened."""
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """What the metrics of this set share, computed by the first that needs it."""
+    """Results that metrics of this set share, computed by the first that needs them."""
 
     def __post_init__(self) -> None:
         expected = len(self.predictions)
         for name in ("references", "attributes", "real_images", "categories", "rendered_images"):
-            found = len(getattr(self, name))
-            if found != expected and (found or name == "references"):
-                raise ValueError(f"MetricInputs.{name} has {found} entries for {expected} predictions")
+            length = len(getattr(self, name))
+            if length != expected and (length or name == "references"):
+                raise ValueError(f"MetricInputs.{name} has {length} entries for {expected} predictions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,5 +90,11 @@ class Metric:
     everywhere): the value of all items given. NaN = the set cannot be scored."""
 
 
-def _known(reference: str | None) -> bool:
+def is_known(reference: str | None) -> TypeGuard[str]:
+    """True for a reference that is there and not blank."""
     return reference is not None and bool(reference.strip())
+
+
+def unscored(inputs: MetricInputs) -> list[float]:
+    """Return NaN for every item."""
+    return [math.nan] * len(inputs.predictions)

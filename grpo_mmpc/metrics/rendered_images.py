@@ -1,17 +1,17 @@
-"""Scores of rendered images against real ones and against titles: every metric in one pass over the files.
+"""Score rendered images against real ones and titles, all metrics in one pass over the files.
 
 Opening a photo costs more than most metrics do, so each file is opened once for all of them, a few
 pairs at a time.
 """
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.metrics import image
 from grpo_mmpc.metrics.image import ImageSource, OpenedImage
+from grpo_mmpc.metrics.metric import unscored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,14 +28,13 @@ _PIXEL_METRICS = ("psnr", "ssim", "mse", "lpips")
 _PAIRS_AT_ONCE = 16
 """Decoded at a time: photos of 2 megapixels take 200 MB then, and an encoder's batch of 32 is large
 enough."""
-_MEMO = "renders"
 
 Column = list[float | None]
 """One score per item; NaN = unscored, None = the render failed."""
 
 
 def render_scores(inputs: "MetricInputs", *, name: str, worst: float) -> list[float]:
-    """Scores of one metric; the first call for a set computes all metrics whose encoders it holds.
+    """Return the scores of one metric; the first call for a set computes all possible metrics.
 
     Args:
         inputs: The set.
@@ -51,17 +50,40 @@ def render_scores(inputs: "MetricInputs", *, name: str, worst: float) -> list[fl
         ValueError: The metric needs ``read_image``.
     """
     if not inputs.rendered_images:
-        return [math.nan] * len(inputs.predictions)
+        return unscored(inputs)
     if inputs.read_image is None and name in _PIXEL_METRICS:
         raise ValueError(f"{name} needs MetricInputs.read_image; pass grpo_mmpc.encoders.images.open_image")
-    if _MEMO not in inputs.memo:
-        inputs.memo[_MEMO] = _score_all(inputs)
-    column: Column = inputs.memo[_MEMO].get(name, [math.nan] * len(inputs.predictions))
-    return [worst if score is None else score for score in column]
+    total = len(inputs.predictions)
+    starts = range(0, total, _PAIRS_AT_ONCE)
+    pieces = (_score_some(inputs, range(start, min(total, start + _PAIRS_AT_ONCE))) for start in starts)
+    return [worst if score is None else score for score in shared_column(inputs, name, memo="renders", pieces=pieces)]
+
+
+def shared_column(
+    inputs: "MetricInputs", name: str, *, memo: str, pieces: "Iterable[dict[str, dict[int, float | None]]]"
+) -> Column:
+    """Return the scores of one metric out of those that all metrics of a kind compute in one pass.
+
+    Args:
+        inputs: The set; keeps all columns under ``memo`` when the first of the metrics is asked.
+        name: The metric.
+        memo: The kind.
+        pieces: Scores by metric and position, a few pairs at a time.
+    """
+    if memo not in inputs.memo:
+        columns: dict[str, Column] = {}
+        for piece in pieces:
+            for metric, scores in piece.items():
+                column = columns.setdefault(metric, [*unscored(inputs)])
+                for position, score in scores.items():
+                    column[position] = score
+        inputs.memo[memo] = columns
+    shared: Column = inputs.memo[memo].get(name, unscored(inputs))
+    return shared
 
 
 def open_source(inputs: "MetricInputs", path: str | None, *, failing: str) -> "ImageSource | None":
-    """An image with its pixels, or its path where the set has no reader; None without a path or a readable image."""
+    """Open an image, or return its path where the set has no reader; None for no readable image."""
     if path is None or inputs.read_image is None:
         return path
     try:
@@ -71,46 +93,31 @@ def open_source(inputs: "MetricInputs", path: str | None, *, failing: str) -> "I
         return None
 
 
-def _score_all(inputs: "MetricInputs") -> dict[str, Column]:
-    columns: dict[str, Column] = {}
-    total = len(inputs.predictions)
-    for start in range(0, total, _PAIRS_AT_ONCE):
-        positions = range(start, min(total, start + _PAIRS_AT_ONCE))
-        for name, scores in _score_some(inputs, positions).items():
-            column = columns.setdefault(name, [math.nan] * total)
-            for position, score in scores.items():
-                column[position] = score
-    return columns
-
-
 def _score_some(inputs: "MetricInputs", positions: Sequence[int]) -> dict[str, dict[int, float | None]]:
-    """Scores by metric and position, of the positions that can be judged."""
+    """Return scores by metric and position, of the positions that can be judged."""
     renders = _open_all(inputs, inputs.rendered_images, positions, failing="a render cannot be read and scores worst")
     reals = _open_all(inputs, inputs.real_images, positions, failing="image metrics leave an item unscored")
     titles = {i: title for i in positions if (title := inputs.references[i]) is not None and title.strip()}
-    found: dict[str, dict[int, float | None]] = {}
+    scores: dict[str, dict[int, float | None]] = {}
 
     pairs = [i for i in reals if i in renders]
     first, second = [renders[i] for i in pairs], [reals[i] for i in pairs]
     if inputs.read_image is not None:
-        for name, scores in _pixel_scores(inputs, first, second).items():
-            found[name] = _place(reals, pairs, scores)
+        for name, column in _pixel_scores(inputs, first, second).items():
+            scores[name] = _place(reals, pairs, column)
     if inputs.clip is not None:
         cosines = inputs.clip.image_image(image_paths=first, other_paths=second) if pairs else []
-        found["clip_image_image"] = _place(reals, pairs, cosines)
-        told = [i for i in titles if i in renders]
-        cosines = (
-            inputs.clip.image_text(image_paths=[renders[i] for i in told], texts=[titles[i] for i in told])
-            if told
-            else []
-        )
-        found["clip_text_image"] = _place(titles, told, cosines)
+        scores["clip_image_image"] = _place(reals, pairs, cosines)
+        titled = [i for i in titles if i in renders]
+        shown, texts = [renders[i] for i in titled], [titles[i] for i in titled]
+        cosines = inputs.clip.image_text(image_paths=shown, texts=texts) if titled else []
+        scores["clip_text_image"] = _place(titles, titled, cosines)
     if inputs.dino is not None:
         cosines = inputs.dino.image_image(image_paths=first, other_paths=second) if pairs else []
-        found["dino_image_image"] = _place(reals, pairs, cosines)
+        scores["dino_image_image"] = _place(reals, pairs, cosines)
     if inputs.inception is not None and pairs:
         inputs.inception.features([*first, *second])  # held by the encoder until FID and KID ask for whole sets
-    return found
+    return scores
 
 
 def _open_all(
@@ -123,14 +130,14 @@ def _open_all(
 
 
 def _place(targets: Mapping[int, object], positions: Sequence[int], scores: Sequence[float]) -> dict[int, float | None]:
-    """Scores at their positions; None for what has a target but no render."""
+    """Put scores at their positions; None for a target without a render."""
     return dict.fromkeys(targets) | dict(zip(positions, scores, strict=True))
 
 
 def _pixel_scores(
     inputs: "MetricInputs", renders: Sequence[ImageSource], reals: Sequence[ImageSource]
 ) -> dict[str, list[float]]:
-    """Metrics of letterboxed pixels."""
+    """Compute the metrics of letterboxed pixels."""
     predictions, references = _squares(renders), _squares(reals)  # [N, S, S, 3]
     errors = image.mse(predictions=predictions, references=references).tolist()
     scores = {

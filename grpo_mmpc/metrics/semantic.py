@@ -1,7 +1,7 @@
-"""Meaning of two texts compared by an encoder that the caller owns; scores of pairs, computed in one batch.
+"""Protocols of the text encoders, and BERTScore as a metric.
 
-The encoders live in ``grpo_mmpc.encoders``, which is a layer above: here they are only shapes, so
-that the metric table imports no model code.
+The encoders live in ``grpo_mmpc.encoders``, a layer above; with protocols the metric table imports
+no model code.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ class BertScores(Protocol):
 
     @property
     def precision(self) -> list[float]:
-        """How much of the prediction the reference supports."""
+        """Similarity of the prediction's tokens to their best matches in the reference."""
 
     @property
     def recall(self) -> list[float]:
-        """How much of the reference the prediction covers."""
+        """Similarity of the reference's tokens to their best matches in the prediction."""
 
     @property
     def f1(self) -> list[float]:
@@ -29,27 +29,27 @@ class BertScores(Protocol):
 
 
 class BertScorer(Protocol):
-    """What ``grpo_mmpc.encoders.bertscore.BertScoreEncoder`` offers."""
+    """The methods of ``grpo_mmpc.encoders.bertscore.BertScoreEncoder`` that metrics call."""
 
     @property
     def has_baseline(self) -> bool:
-        """Whether bert-score publishes a rescaling baseline for this model and layer."""
+        """True if bert-score publishes a rescaling baseline for this model and layer."""
 
     def score(
         self, *, predictions: Sequence[str], references: Sequence[str], rescale_with_baseline: bool = False
     ) -> BertScores:
-        """BERTScore of N pairs."""
+        """Return the BERTScore of N pairs."""
 
 
 class SentenceScorer(Protocol):
-    """What ``grpo_mmpc.encoders.sentence.SentenceEncoder`` offers."""
+    """The method of ``grpo_mmpc.encoders.sentence.SentenceEncoder`` that metrics call."""
 
     def cosine(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        """Cosines of the sentence embeddings of N pairs."""
+        """Return the cosines of the sentence embeddings of N pairs."""
 
 
 def bertscore_f1(*, predictions: Sequence[str], references: Sequence[str], encoder: BertScorer) -> list[float]:
-    """BERTScore F1 of N pairs, rescaled with bert-score's baseline where one exists for the model.
+    """Return the BERTScore F1 of N pairs, rescaled with bert-score's baseline where there is one.
 
     Returns:
         N scores, cut to [0, 1]: below 0 lie pairs less alike than random sentences (rescaled), or
@@ -59,7 +59,7 @@ def bertscore_f1(*, predictions: Sequence[str], references: Sequence[str], encod
         Zhang et al. 2020, "BERTScore: Evaluator Text Generation with BERT", section 3 and "Baseline
         Rescaling".
     """
-    found: list[float] = []
+    f1: list[float] = []
     for start in range(0, len(predictions), _PAIRS_AT_ONCE):
         piece = slice(start, start + _PAIRS_AT_ONCE)
         scores = encoder.score(
@@ -67,10 +67,5 @@ def bertscore_f1(*, predictions: Sequence[str], references: Sequence[str], encod
             references=references[piece],
             rescale_with_baseline=encoder.has_baseline,
         )
-        found += [min(1.0, max(0.0, score)) for score in scores.f1]
-    return found
-
-
-def embedding_cosine(*, predictions: Sequence[str], references: Sequence[str], encoder: SentenceScorer) -> list[float]:
-    """Cosines of sentence embeddings of N pairs, in [-1, 1]."""
-    return encoder.cosine(predictions=predictions, references=references)
+        f1 += [min(1.0, max(0.0, score)) for score in scores.f1]
+    return f1

@@ -1,4 +1,4 @@
-"""The one table of metrics: what each measures, its range, and how it scores a list of items.
+"""The one table of metrics: definition, range, and the function that scores a list of items.
 
 Three rules hold for all of them: a malformed completion or a failed render gets the metric's
 ``worst`` value, an item that cannot be judged (no reference, no real image, unknown attribute) or a
@@ -8,11 +8,11 @@ metric without its encoder is NaN, and scores come back in the order of the item
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from grpo_mmpc.metrics import attributes, extraction, image, image_sets, semantic, text
 from grpo_mmpc.metrics import rendered_images as renders
-from grpo_mmpc.metrics.metric import Metric, MetricInputs, _known
+from grpo_mmpc.metrics.metric import Metric, MetricInputs, is_known, unscored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,34 +21,65 @@ if TYPE_CHECKING:
 IMAGE_TO_TEXT = "image_to_text"
 TEXT_TO_IMAGE = "text_to_image"
 
-PairScorer = Callable[[Sequence[str], Sequence[str]], list[float]]
+
+class PairScorer(Protocol):
+    """A function that scores N pairs of texts in one call."""
+
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        """Return N scores."""
 
 
-def _score_texts(inputs: MetricInputs, *, worst: float, scorer: PairScorer) -> list[float]:
-    """Score the well-formed predictions that have a reference in one call; place ``worst`` and NaN elsewhere."""
-    scores = [worst if _known(reference) else math.nan for reference in inputs.references]
+def _text_scores(
+    inputs: MetricInputs, *, worst: float, scorer_of: Callable[[MetricInputs], PairScorer | None]
+) -> list[float]:
+    """Score well-formed predictions with a reference in one call; others get ``worst`` or NaN."""
+    scorer = scorer_of(inputs)
+    if scorer is None:
+        return unscored(inputs)
+    scores = [worst if is_known(reference) else math.nan for reference in inputs.references]
     rows = [
         (i, prediction, reference)
         for i, (prediction, reference) in enumerate(zip(inputs.predictions, inputs.references, strict=True))
-        if prediction is not None and reference is not None and _known(reference)
+        if prediction is not None and is_known(reference)
     ]
     if rows:
         positions, predictions, references = zip(*rows, strict=True)
-        for position, score in zip(positions, scorer(predictions, references), strict=True):
+        for position, score in zip(positions, scorer(predictions=predictions, references=references), strict=True):
             scores[position] = score
     return scores
 
 
-def _text_metric(name: str, function: Callable[..., float], description: str) -> Metric:
-    def scorer(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        return [function(prediction=p, reference=r) for p, r in zip(predictions, references, strict=True)]
-
+def _text_metric(
+    name: str, description: str, scorer_of: Callable[[MetricInputs], PairScorer | None], *, worst: float = 0.0
+) -> Metric:
     return Metric(
         name=name,
         tasks=(IMAGE_TO_TEXT,),
         description=description,
-        score=partial(_score_texts, worst=0.0, scorer=scorer),
+        score=partial(_text_scores, worst=worst, scorer_of=scorer_of),
+        worst=worst,
     )
+
+
+def _each(function: Callable[..., float]) -> Callable[[MetricInputs], PairScorer]:
+    """Turn a function of one pair into a scorer of pairs."""
+
+    def score(*, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        return [function(prediction=p, reference=r) for p, r in zip(predictions, references, strict=True)]
+
+    return lambda inputs: score
+
+
+def _tfidf(inputs: MetricInputs) -> PairScorer:
+    return text.fit_tfidf([reference for reference in inputs.references if is_known(reference)])
+
+
+def _bertscore(inputs: MetricInputs) -> PairScorer | None:
+    return partial(semantic.bertscore_f1, encoder=inputs.bertscore) if inputs.bertscore else None
+
+
+def _sentence(inputs: MetricInputs) -> PairScorer | None:
+    return inputs.sentence.cosine if inputs.sentence else None
 
 
 def _corpus_bleu_statistics(inputs: MetricInputs) -> "NDArray[np.float64]":
@@ -56,7 +87,7 @@ def _corpus_bleu_statistics(inputs: MetricInputs) -> "NDArray[np.float64]":
 
     rows = [
         text.bleu_statistics(prediction=prediction or "", reference=reference).flat()
-        if reference is not None and _known(reference)
+        if is_known(reference)
         else (math.nan,) * (2 + 2 * text.BLEU_ORDER)
         for prediction, reference in zip(inputs.predictions, inputs.references, strict=True)
     ]
@@ -64,7 +95,7 @@ def _corpus_bleu_statistics(inputs: MetricInputs) -> "NDArray[np.float64]":
 
 
 def _corpus_bleu_alone(inputs: MetricInputs) -> list[float]:
-    """What corpus BLEU would be if each item were the whole corpus."""
+    """Return corpus BLEU with each item as the whole corpus."""
     import numpy as np
 
     statistics = _corpus_bleu_statistics(inputs)
@@ -73,60 +104,25 @@ def _corpus_bleu_alone(inputs: MetricInputs) -> list[float]:
     return alone
 
 
-def _tfidf_cosine(inputs: MetricInputs) -> list[float]:
-    fit_on = [reference for reference in inputs.references if reference is not None and _known(reference)]
-
-    def scorer(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        return text.tfidf_cosines(predictions=predictions, references=references, fit_on=fit_on)
-
-    return _score_texts(inputs, worst=0.0, scorer=scorer)
-
-
-def _bertscore_f1(inputs: MetricInputs) -> list[float]:
-    encoder = inputs.bertscore
-    if encoder is None:
-        return [math.nan] * len(inputs.predictions)
-    return _score_texts(
-        inputs,
-        worst=0.0,
-        scorer=lambda predictions, references: semantic.bertscore_f1(
-            predictions=predictions, references=references, encoder=encoder
-        ),
-    )
-
-
-def _embedding_cosine(inputs: MetricInputs) -> list[float]:
-    encoder = inputs.sentence
-    if encoder is None:
-        return [math.nan] * len(inputs.predictions)
-    return _score_texts(
-        inputs,
-        worst=-1.0,
-        scorer=lambda predictions, references: semantic.embedding_cosine(
-            predictions=predictions, references=references, encoder=encoder
-        ),
-    )
-
-
 def _attribute_recall(inputs: MetricInputs, *, kind: str | None = None) -> list[float]:
     if not inputs.attributes:
-        return [math.nan] * len(inputs.predictions)
+        return unscored(inputs)
     scores = []
     for prediction, known in zip(inputs.predictions, inputs.attributes, strict=True):
-        said = prediction or ""  # a malformed completion states nothing
+        title = prediction or ""  # a malformed completion states nothing
         if kind is None:
-            scores.append(attributes.attribute_recall(prediction=said, attributes=known))
+            scores.append(attributes.attribute_recall(prediction=title, attributes=known))
         else:
-            scores.append(attributes.attribute_recall_of(prediction=said, attributes=known, kind=kind))
+            scores.append(attributes.attribute_recall_of(prediction=title, attributes=known, kind=kind))
     return scores
 
 
 def _title_attributes(inputs: MetricInputs, *, part: str) -> list[float]:
-    """One number of ``extraction.compare_titles`` per item; a malformed completion scores 0 where a fact was expected."""
+    """Score by ``compare_titles``; a malformed completion gets 0 where facts are expected."""
     known = inputs.attributes or [{}] * len(inputs.predictions)
     scores = []
     for prediction, reference, facts in zip(inputs.predictions, inputs.references, known, strict=True):
-        if reference is None or not _known(reference):
+        if not is_known(reference):
             scores.append(math.nan)
             continue
         agreement = extraction.compare_titles(
@@ -143,7 +139,7 @@ def _parse_rate(inputs: MetricInputs) -> list[float]:
 
 def _render_rate(inputs: MetricInputs) -> list[float]:
     if not inputs.rendered_images:
-        return [math.nan] * len(inputs.predictions)
+        return unscored(inputs)
     return [float(path is not None) for path in inputs.rendered_images]
 
 
@@ -161,12 +157,8 @@ def _image_metric(
     )
 
 
-def _unscored(inputs: MetricInputs) -> list[float]:
-    return [math.nan] * len(inputs.predictions)
-
-
 def attribute_recall_metrics(kinds: Iterable[str]) -> dict[str, Metric]:
-    """``attribute_recall_<kind>`` for each kind that a catalogue knows, in the given order."""
+    """Define ``attribute_recall_<kind>`` for each kind of attribute, in the given order."""
     return {
         f"attribute_recall_{kind}": Metric(
             name=f"attribute_recall_{kind}",
@@ -179,7 +171,7 @@ def attribute_recall_metrics(kinds: Iterable[str]) -> dict[str, Metric]:
 
 
 _METRICS = (
-    _text_metric("bleu", text.bleu, "smoothed sentence BLEU-4 (13a tokens, nltk method3), mean over items"),
+    _text_metric("bleu", "smoothed sentence BLEU-4 (13a tokens, nltk method3), mean over items", _each(text.bleu)),
     Metric(
         name="corpus_bleu",
         tasks=(IMAGE_TO_TEXT,),
@@ -188,29 +180,13 @@ _METRICS = (
         statistics=_corpus_bleu_statistics,
         aggregate=text.corpus_bleu,
     ),
-    _text_metric("chrf", text.chrf, "chrF2, character n-gram F-score"),
-    _text_metric("rouge_l", text.rouge_l, "ROUGE-L F1, longest common subsequence of words"),
-    _text_metric("token_f1", text.token_f1, "F1 of the bags of words"),
-    _text_metric("jaccard", text.jaccard, "shared words over all words"),
-    Metric(
-        name="tfidf_cosine",
-        tasks=(IMAGE_TO_TEXT,),
-        description="TF-IDF cosine, document frequencies of the split's references",
-        score=_tfidf_cosine,
-    ),
-    Metric(
-        name="bertscore_f1",
-        tasks=(IMAGE_TO_TEXT,),
-        description="BERTScore F1, rescaled where the model has a baseline",
-        score=_bertscore_f1,
-    ),
-    Metric(
-        name="embedding_cosine",
-        tasks=(IMAGE_TO_TEXT,),
-        description="cosine of sentence embeddings",
-        score=_embedding_cosine,
-        worst=-1.0,
-    ),
+    _text_metric("chrf", "chrF2, character n-gram F-score", _each(text.chrf)),
+    _text_metric("rouge_l", "ROUGE-L F1, longest common subsequence of words", _each(text.rouge_l)),
+    _text_metric("token_f1", "F1 of the bags of words", _each(text.token_f1)),
+    _text_metric("jaccard", "shared words over all words", _each(text.jaccard)),
+    _text_metric("tfidf_cosine", "TF-IDF cosine, document frequencies of the split's references", _tfidf),
+    _text_metric("bertscore_f1", "BERTScore F1, rescaled where the model has a baseline", _bertscore),
+    _text_metric("embedding_cosine", "cosine of sentence embeddings", _sentence, worst=-1.0),
     Metric(
         name="attribute_recall",
         tasks=(IMAGE_TO_TEXT,),
@@ -249,7 +225,7 @@ _METRICS = (
     Metric(
         name="kid",
         tasks=(TEXT_TO_IMAGE,),
-        description="kernel Inception distance within the category, unbiased; a failed render counts as a white picture",
+        description="kernel Inception distance in the category, unbiased; a failed render counts as a white image",
         score=image_sets.kid,
         depends_on_other_answers=True,
         higher_is_better=False,
@@ -259,8 +235,8 @@ _METRICS = (
     Metric(
         name="fid",
         tasks=(TEXT_TO_IMAGE,),
-        description="Fréchet Inception distance; larger in smaller sets; a failed render counts as a white picture",
-        score=_unscored,
+        description="Fréchet Inception distance; larger in smaller sets; a failed render counts as a white image",
+        score=unscored,
         higher_is_better=False,
         worst=math.inf,
         best=0.0,

@@ -1,4 +1,4 @@
-"""Overlap of two texts, as pure functions of ``prediction`` and ``reference``; every score lies in [0, 1].
+"""Overlap of two texts as pure functions of ``prediction`` and ``reference``; scores lie in [0, 1].
 
 Rewards and evaluation call these same functions. The two texts travel by keyword only: swapping
 them changes BLEU.
@@ -20,7 +20,7 @@ SMOOTHINGS = ("method1", "method2", "method3")
 """nltk's smoothing methods that are defined for texts of any length (5 to 7 are not)."""
 
 _WORD = re.compile(r"[^\W_]+")
-_ROUGE_WORD = re.compile(r"[a-z0-9]+")
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
 _NOT_PLAIN = re.compile(r"[^a-z0-9 ]")
 
 
@@ -35,12 +35,12 @@ class BleuStatistics(NamedTuple):
     """Predicted n-grams for n = 1..4."""
 
     def flat(self) -> tuple[int, ...]:
-        """The ten numbers in the order that ``corpus_bleu`` takes."""
+        """Return the ten numbers in the order of ``corpus_bleu``."""
         return (self.prediction_tokens, self.reference_tokens, *self.matches, *self.totals)
 
 
 def bleu_statistics(*, prediction: str, reference: str) -> BleuStatistics:
-    """Clipped n-gram matches of one pair after mteval-13a tokenisation (sacrebleu's; case matters).
+    """Count the clipped n-gram matches of one pair on sacrebleu's 13a tokens; case matters.
 
     A malformed prediction enters a corpus as the empty text: no matches, no n-grams, and its
     reference's length still counts against the brevity penalty.
@@ -60,7 +60,7 @@ def bleu_statistics(*, prediction: str, reference: str) -> BleuStatistics:
 
 
 def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> float:
-    """Smoothed sentence BLEU, as ``nltk.translate.bleu_score.sentence_bleu`` gives it on 13a tokens.
+    """Return smoothed sentence BLEU, as nltk's ``sentence_bleu`` gives it on 13a tokens.
 
     The highest n-gram order is 4, or the number of reference tokens where that is smaller, with
     uniform weights: a three-word title can be matched perfectly (1.0) and is never constantly 0.
@@ -90,22 +90,23 @@ def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> floa
     statistics = bleu_statistics(prediction=prediction, reference=reference)
     if statistics.matches[0] == 0:
         return 0.0
-    nltk_bleu = _nltk_bleu()
+    from nltk.translate import bleu_score  # heavy: imported on use
+
     order = min(BLEU_ORDER, statistics.reference_tokens)
     # nltk counts the n-grams of the reference again for every prediction of a group; here the
     # counts come from a cache, which is twice as fast, and the smoothing and the penalty are
     # nltk's.
     precisions = [
-        nltk_bleu.Fraction(matches, max(1, total), _normalize=False)
+        bleu_score.Fraction(matches, max(1, total), _normalize=False)
         for matches, total in zip(statistics.matches[:order], statistics.totals[:order], strict=True)
     ]
-    smoothed = getattr(_smoothing_function(), smoothing)(precisions)
-    penalty = nltk_bleu.brevity_penalty(statistics.reference_tokens, statistics.prediction_tokens)
+    smoothed = getattr(bleu_score.SmoothingFunction(), smoothing)(precisions)
+    penalty = bleu_score.brevity_penalty(statistics.reference_tokens, statistics.prediction_tokens)
     return float(penalty * math.exp(math.fsum(math.log(p) for p in smoothed) / order))
 
 
 def corpus_bleu(statistics: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """Corpus BLEU-4 from summed statistics, equal to ``sacrebleu.corpus_bleu(...).score / 100`` (13a, exp smoothing).
+    """Return corpus BLEU-4 from summed statistics: sacrebleu's ``corpus_bleu`` (13a, exp) over 100.
 
     Args:
         statistics: Sums over items of ``BleuStatistics.flat``, shape [..., 10]; leading axes are
@@ -128,7 +129,7 @@ def corpus_bleu(statistics: "NDArray[np.float64]") -> "NDArray[np.float64]":
 
 
 def chrf(*, prediction: str, reference: str) -> float:
-    """chrF2, character 6-grams with white space removed: ``sacrebleu.sentence_chrf(...).score / 100``.
+    """Return chrF2, character 6-grams without white space: sacrebleu's ``sentence_chrf`` over 100.
 
     Returns:
         Score in [0, 1]; 0 where a side is empty.
@@ -140,7 +141,7 @@ def chrf(*, prediction: str, reference: str) -> float:
 
 
 def rouge_l(*, prediction: str, reference: str) -> float:
-    """ROUGE-L F1: longest common subsequence of lower-cased [a-z0-9] words, no stemming.
+    """Return ROUGE-L F1: longest common subsequence of lower-cased [a-z0-9] words, no stemming.
 
     Equals ``rouge_score``'s ``rougeL`` fmeasure, which knows ASCII words only: text in another
     script has no words and scores 0.
@@ -148,8 +149,7 @@ def rouge_l(*, prediction: str, reference: str) -> float:
     References:
         Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
     """
-    predicted = _ROUGE_WORD.findall(prediction.lower())
-    expected = _ROUGE_WORD.findall(reference.lower())
+    predicted, expected = ascii_words(prediction), ascii_words(reference)
     if not predicted or not expected:
         return 0.0
     return _f1(
@@ -157,27 +157,32 @@ def rouge_l(*, prediction: str, reference: str) -> float:
     )
 
 
+def ascii_words(text: str) -> list[str]:
+    """Split a text into lower-cased runs of a-z and 0-9."""
+    return _ASCII_WORD.findall(text.lower())
+
+
 def words(text: str) -> list[str]:
-    """Case-folded runs of letters and digits of any script: the words of ``token_f1`` and ``jaccard``."""
+    """Split a text into case-folded runs of letters and digits of any script."""
     return _WORD.findall(text.casefold())
 
 
 def token_f1(*, prediction: str, reference: str) -> float:
-    """F1 of the bags of words (a word counts as often as both texts have it); 0 where a side has no words."""
+    """Return the F1 of the bags of words, by ``words``; 0 where a side has none."""
     predicted, expected = words(prediction), words(reference)
     hits = (Counter(predicted) & Counter(expected)).total()
     return _f1(hits=hits, num_predicted=len(predicted), num_expected=len(expected))
 
 
 def jaccard(*, prediction: str, reference: str) -> float:
-    """Shared words over all words, as sets; 0 where neither text has a word."""
+    """Return shared words over all words, as sets; 0 where neither text has a word."""
     predicted, expected = set(words(prediction)), set(words(reference))
     union = predicted | expected
     return len(predicted & expected) / len(union) if union else 0.0
 
 
 def clean(text: str) -> str:
-    """Lower case, and only the characters a-z, 0-9 and space kept: a hyphenated word becomes one word."""
+    """Keep only a-z, 0-9 and space, in lower case: a hyphenated word becomes one word."""
     return _NOT_PLAIN.sub("", text.lower())
 
 
@@ -185,11 +190,11 @@ class TfidfScorer(Protocol):
     """Cosines under document frequencies that were fitted before."""
 
     def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        """Scores in [0, 1] of N pairs; 0 where a text has no known word."""
+        """Return scores in [0, 1] of N pairs; 0 where a text has no known word."""
 
 
 def fit_tfidf(fit_on: Sequence[str]) -> TfidfScorer:
-    """Cosine of TF-IDF vectors of 1- and 2-grams, English stop words removed, after ``clean``.
+    """Fit the cosine of TF-IDF vectors of 1- and 2-grams of ``clean`` texts, without stop words.
 
     The inverse document frequencies are fitted once, on a whole split; fitted on the two texts of
     each pair, as the official script does, they carry no information. Words that no text of the
@@ -221,30 +226,12 @@ def fit_tfidf(fit_on: Sequence[str]) -> TfidfScorer:
     return score
 
 
-def tfidf_cosines(
-    *, predictions: Sequence[str], references: Sequence[str], fit_on: Sequence[str] | None = None
-) -> list[float]:
-    """TF-IDF cosines of N pairs; see ``fit_tfidf``.
-
-    Args:
-        predictions: N texts.
-        references: N texts.
-        fit_on: The reference texts of the whole split; ``references`` itself if None. Scores of
-            parts of a split are comparable only with the same ``fit_on``.
-
-    Returns:
-        N scores in [0, 1]; 0 where a text has no known word.
-    """
-    scorer = fit_tfidf(references if fit_on is None else fit_on)
-    return scorer(predictions=predictions, references=references)
-
-
 def _f1(*, hits: int, num_predicted: int, num_expected: int) -> float:
     return 2 * hits / (num_predicted + num_expected) if hits else 0.0
 
 
 def _longest_common_subsequence(first: list[str], second: list[str]) -> int:
-    """Length by the bit-parallel recurrence (Hyyro 2004): one big-integer step per word instead of a table row."""
+    """Return the length by the bit-parallel recurrence (Hyyro 2004), one step per word."""
     positions: dict[str, int] = {}
     for position, word in enumerate(first):
         positions[word] = positions.get(word, 0) | 1 << position
@@ -263,7 +250,7 @@ class _NgramCounts(NamedTuple):
 
 @lru_cache(maxsize=2048)
 def _ngram_counts(text: str) -> _NgramCounts:
-    """Counts of all 1- to 4-grams; cached because the completions of a group share their reference."""
+    """Count all 1- to 4-grams; cached because the completions of a group share their reference."""
     tokens = _tokenizer_13a()(text.rstrip()).split()
     counts: Counter[tuple[str, ...]] = Counter()
     for n in range(1, BLEU_ORDER + 1):
@@ -284,15 +271,3 @@ def _chrf() -> Any:
     from sacrebleu.metrics.chrf import CHRF  # heavy: imported on use
 
     return CHRF()
-
-
-@cache
-def _nltk_bleu() -> Any:
-    from nltk.translate import bleu_score  # heavy: imported on use
-
-    return bleu_score
-
-
-@cache
-def _smoothing_function() -> Any:
-    return _nltk_bleu().SmoothingFunction()

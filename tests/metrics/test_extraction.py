@@ -96,6 +96,37 @@ def test_models(title: str, expected: set[str]) -> None:
     assert facts(title, "model") == expected
 
 
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        # joined to its number an "in" is a unit, unless a digit is joined to it in turn
+        ("Pan 12in", {"12 in"}),
+        ("Pan 12in deep", {"12 in"}),
+        ("Pan 12in 4 pieces", {"12 in"}),
+        ("Tool 3in1", set()),
+        # behind a space it is a unit before a full stop or another dimension only
+        ("Pan 12 in", set()),
+        ("Pan 12 in.", {"12 in"}),
+        ("Pan 12 in deep", set()),
+        ("Pan 12 in 4 pieces", set()),
+        ("Sheet 4 in x 5 in", {"4x5 in"}),
+        ("Sheet 4 in x 5", {"4x5 in"}),
+        ("Sheet 4 IN X 5 in.", {"4x5 in"}),
+        ("Sheet 4 in \u00d7 5 cm", {"4 in x 5 cm"}),
+        ("12-in pan", {"12 in"}),
+        ("12- in pan", set()),
+        # other spellings need no such care
+        ("Pan 12 inch deep", {"12 in"}),
+        ('Pan 12" deep', {"12 in"}),
+        ("Pan 12'' deep", {"12 in"}),
+        ("Pan 12\u2033 deep", {"12 in"}),
+        ("Pan 12\u201d deep", {"12 in"}),
+    ],
+)
+def test_an_in_behind_a_number_means_inches_only_where_nothing_else_fits(title: str, expected: set[str]) -> None:
+    assert facts(title, "size") == expected
+
+
 def test_a_brand_is_found_only_where_it_is_known() -> None:
     assert facts("NORDVIK kettle", "brand", brand="Nordvik") == {"nordvik"}
     assert facts("Kettle by Nordvik", "brand") == set()

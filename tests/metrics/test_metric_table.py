@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -221,6 +222,96 @@ def test_names_are_those_of_the_table_and_every_metric_belongs_to_a_task() -> No
         assert metric.tasks
         assert (metric.worst < metric.best) == metric.higher_is_better
         assert (metric.statistics is None) == (metric.aggregate is None)
+
+
+RANGES = {
+    # name: (worst, best); where worst is the greater one, lower is better
+    "bleu": (0.0, 1.0),
+    "corpus_bleu": (0.0, 1.0),
+    "chrf": (0.0, 1.0),
+    "rouge_l": (0.0, 1.0),
+    "token_f1": (0.0, 1.0),
+    "jaccard": (0.0, 1.0),
+    "tfidf_cosine": (0.0, 1.0),
+    "bertscore_f1": (0.0, 1.0),
+    "embedding_cosine": (-1.0, 1.0),
+    "attribute_recall": (0.0, 1.0),
+    "title_attribute_precision": (0.0, 1.0),
+    "title_attribute_recall": (0.0, 1.0),
+    "title_attribute_f1": (0.0, 1.0),
+    "clip_image_image": (-1.0, 1.0),
+    "clip_text_image": (-1.0, 1.0),
+    "dino_image_image": (-1.0, 1.0),
+    "lpips": (1.0, 0.0),
+    "kid": (math.inf, 0.0),
+    "fid": (math.inf, 0.0),
+    "ssim": (0.0, 1.0),
+    "psnr": (0.0, 100.0),
+    "mse": (1.0, 0.0),
+    "render_rate": (0.0, 1.0),
+    "parse_rate": (0.0, 1.0),
+}
+
+
+def test_every_metric_states_its_range() -> None:
+    assert {name: (metric.worst, metric.best) for name, metric in METRICS.items()} == RANGES
+
+
+def test_a_malformed_completion_gets_the_worst_value_that_its_metric_states() -> None:
+    """The score and the stated worst value are written in two places: one without the other misleads a report."""
+
+    class Alike:
+        has_baseline = False
+
+        def score(self, *, predictions: list[str], references: list[str], rescale_with_baseline: bool) -> Any:
+            return SimpleNamespace(f1=[1.0] * len(predictions))
+
+        def cosine(self, *, predictions: list[str], references: list[str]) -> list[float]:
+            return [1.0] * len(predictions)
+
+    inputs = MetricInputs(
+        task="image_to_text",
+        predictions=["Acme red tote bag", None],
+        references=["Acme red tote bag, 12 inch"] * 2,
+        attributes=[{"color": "red", "brand": "Acme"}] * 2,
+        bertscore=Alike(),
+        sentence=Alike(),
+    )
+    for name, metric in METRICS.items():
+        if metric.tasks[0] == "image_to_text":
+            perfect, malformed = metric.score(inputs)
+            assert malformed == metric.worst < perfect, name
+
+
+def test_a_failed_render_gets_the_worst_value_that_its_metric_states(tmp_path: Path) -> None:
+    class Alike:
+        def image_image(self, *, image_paths: list[Any], other_paths: list[Any]) -> list[float]:
+            return [1.0] * len(image_paths)
+
+        def image_text(self, *, image_paths: list[Any], texts: list[str]) -> list[float]:
+            return [1.0] * len(texts)
+
+        def distances(self, *, predictions: Any, references: Any) -> list[float]:
+            return [0.0] * len(predictions)
+
+    real = tmp_path / "real.png"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(real)
+    inputs = MetricInputs(
+        task="text_to_image",
+        predictions=["a bag", "a mug"],
+        references=["Bag", "Mug"],
+        real_images=[str(real)] * 2,
+        rendered_images=[str(real), None],
+        clip=Alike(),
+        dino=Alike(),
+        lpips=Alike(),
+        read_image=lambda path: Image.open(path).convert("RGB"),
+    )
+    scored = [m for m in METRICS.values() if m.tasks == ("text_to_image",) and m.name not in ("kid", "fid")]
+    assert len(scored) == 8
+    for metric in scored:
+        perfect, failed = metric.score(inputs)
+        assert (perfect, failed) == (pytest.approx(metric.best), metric.worst), metric.name
 
 
 def test_lists_of_different_lengths_are_refused() -> None:

@@ -12,8 +12,9 @@ from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 
 from grpo_mmpc.metrics.metric import MetricInputs
 from grpo_mmpc.metrics.official import text as paper
-from grpo_mmpc.metrics.official.text import PAPER_METRICS, clean_words, swapped_bleu, tfidf_similarity
+from grpo_mmpc.metrics.official.text import PAPER_METRICS, swapped_bleu, tfidf_similarity
 from grpo_mmpc.metrics.table import METRICS
+from grpo_mmpc.metrics.text import ascii_words
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -120,7 +121,7 @@ def test_bertscore_equals_the_package_pair_by_pair_without_rescaling() -> None:
 
     from grpo_mmpc.encoders import bertscore_encoder
 
-    titles = [title for title in TITLES if clean_words(title) and len(title) < 100]
+    titles = [title for title in TITLES if ascii_words(title) and len(title) < 100]
     predictions, references = [*titles, titles[0]], [*titles[3:], *titles[:3], titles[0]]
     official = BERTScorer(model_type=resolve_model("nano:minilm"), num_layers=6, idf=False)
     expected = [float(official.score([r], [p])[2][0]) for p, r in zip(predictions, references, strict=True)]
@@ -136,7 +137,7 @@ def test_bertscore_equals_the_package_pair_by_pair_without_rescaling() -> None:
 
 class TestQuirks:
     def test_cleaning_parts_words_at_every_other_character(self) -> None:
-        assert clean_words("Café Water-Bottle 1.5L\n(NEW)") == ["caf", "water", "bottle", "1", "5l", "new"]
+        assert ascii_words("Café Water-Bottle 1.5L\n(NEW)") == ["caf", "water", "bottle", "1", "5l", "new"]
 
     def test_idf_of_a_pair_knows_two_values_so_a_rare_word_weighs_as_much_as_a_common_one(self) -> None:
         # terms "red" | "acme": both in one text of two, idf ln(3/2) + 1 = 1.405; "mug" in both: 1;

@@ -207,8 +207,8 @@ class TestTfidfCosine:
     REFERENCES = ("Acme red tote bag", "Acme blue tote bag", "Acme steel water bottle", "Acme red mug")
 
     def test_a_rare_word_weighs_more_than_one_that_every_reference_has(self) -> None:
-        rare, common = text.tfidf_cosines(
-            predictions=["bottle", "Acme"], references=[self.REFERENCES[2]] * 2, fit_on=self.REFERENCES
+        rare, common = text.fit_tfidf(self.REFERENCES)(
+            predictions=["bottle", "Acme"], references=[self.REFERENCES[2]] * 2
         )
         assert rare > common > 0
 
@@ -222,14 +222,16 @@ class TestTfidfCosine:
         vectorizer = TfidfVectorizer(stop_words="english", ngram_range=(1, 2)).fit(cleaned(references))
         left, right = vectorizer.transform(cleaned(predictions)), vectorizer.transform(cleaned(references))
         expected = [float(cosine_similarity(left[i], right[i])[0, 0]) for i in range(len(pairs))]
-        assert text.tfidf_cosines(predictions=predictions, references=references) == pytest.approx(expected, abs=1e-12)
+        scores = text.fit_tfidf(references)(predictions=predictions, references=references)
+        assert scores == pytest.approx(expected, abs=1e-12)
 
     def test_references_without_a_word_score_zero(self) -> None:
-        assert text.tfidf_cosines(predictions=["red bag", "the"], references=["!!!", "the of"]) == [0.0, 0.0]
+        references = ["!!!", "the of"]
+        assert text.fit_tfidf(references)(predictions=["red bag", "the"], references=references) == [0.0, 0.0]
 
     def test_the_split_decides_the_weights_not_the_pair(self) -> None:
-        alone = text.tfidf_cosines(predictions=["Acme mug"], references=["Acme red mug"])
-        in_split = text.tfidf_cosines(predictions=["Acme mug"], references=["Acme red mug"], fit_on=self.REFERENCES)
+        pair = {"predictions": ["Acme mug"], "references": ["Acme red mug"]}
+        alone, in_split = text.fit_tfidf(["Acme red mug"])(**pair), text.fit_tfidf(self.REFERENCES)(**pair)
         assert alone != pytest.approx(in_split)
 
 

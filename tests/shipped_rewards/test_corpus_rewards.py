@@ -56,7 +56,7 @@ def test_they_are_the_metrics_under_the_weights_of_the_titles() -> None:
     characters.fit(TITLES)
     predictions, references = ["Acme Drum", "Jigsaw, Best Value", "zzz"], TITLES[3:6]
     batch = {"predictions": predictions, "references": references}
-    assert words(**batch) == pytest.approx(text.tfidf_cosines(**batch, fit_on=TITLES))
+    assert words(**batch) == pytest.approx(text.fit_tfidf(TITLES)(**batch))
     idf = fit_character_idf(TITLES)
     pairs = zip(predictions, references, strict=True)
     assert characters(**batch) == [metric(prediction=p, reference=r, idf=idf) for p, r in pairs]

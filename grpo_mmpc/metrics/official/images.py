@@ -1,41 +1,30 @@
-"""The official benchmark's image metrics, quirks included: to compare with published numbers, and for nothing else.
+"""The official benchmark's image metrics, quirks included, to compare with published numbers only.
 
-Facts from MMPCBench (arXiv 2601.19750) and its public code; none of that code is used.
-``grpo_mmpc.metrics.table`` holds the metrics to trust. What each number is computed on, and why not
-to trust it:
+They follow MMPCBench (arXiv 2601.19750) and its public code; none of that code is used.
+``grpo_mmpc.metrics.table`` holds the metrics to trust. The quirks:
 
-====================
-=================================================================================================
-quirk                 why not to trust it ====================
-=================================================================================================
-stretched             the generated image is stretched to the real one's size: its proportions
-become the truth's, and
-                      every edge that PSNR, SSIM and LPIPS compare is bent
-no antialias          bilinear sampling of single pixels turns fine texture into noise; which
-texture depends on the size the real one's size   scores of photos of different sizes are averaged,
-and SSIM's 7 x 7 window covers a tenth of a small
-                      photo and a two-hundredth of a large one
-``lpips``             blue and red exchanged: AlexNet sees colours that it was not trained on, and a
-colour error costs
-                      something else than it should
-``lpips`` skipped     photos under 64 px a side are left out of this mean only: it is taken over
-other items than the rest ``clip_image_image``  the cosine of the *stretched* image, although CLIP's
-own processor would have resized it ``fid``               the generated image is resized twice, to
-the real one's size and then to 299 x 299, both without
-                      antialiasing, the real one once: resampling alone moves the two sets apart
-``fid`` sample        at most 1000 images against 2048 dimensions: biased upwards by more than
-models differ, and averaged
-                      over categories of different sizes
-failures              a completion without a picture is left out of every mean: failing on hard
-items raises the score WebP                  a WebP file is left out, whatever its name says, and so
-its item ====================
-=================================================================================================
+- Stretching: the generated image is stretched to the real one's size: its proportions become the
+  truth's, and every edge that PSNR, SSIM and LPIPS compare is bent.
+- No antialiasing: bilinear sampling of single pixels turns fine texture into noise, other noise at
+  every size.
+- The real image's size: scores of photos of different sizes are averaged, and SSIM's 7 x 7 window
+  covers a tenth of a small photo and a two-hundredth of a large one.
+- ``lpips``: blue and red exchanged: AlexNet sees colours that it was not trained on. Photos under
+  64 px a side are left out of this mean only, which is thus taken over other items than the rest.
+- ``clip_image_image``: the cosine of the *stretched* image, although CLIP's own processor would
+  have resized it.
+- ``fid``: the generated image is resized twice, to the real one's size and then to 299 x 299, both
+  without antialiasing, the real one once: resampling alone moves the two sets apart. At most 1000
+  images against 2048 dimensions: biased upwards by more than models differ, and averaged over
+  categories of different sizes.
+- Failures: a completion without an image is left out of every mean: failing on hard items raises
+  the score. A WebP file is left out, whatever its name says, and so is its item.
 
 Where this falls short of the official script: files are decoded by the catalogue's reader, which
 lays transparent pixels on white (OpenCV drops the alpha channel); FID's network is
 torch-fidelity's, which scales bytes by 128 where pytorch-fid scales by 127.5, on the same weights;
-the infinite PSNR of equal pictures is unscored, where the official mean becomes infinite. Items
-stand for file names, which the official folders have in common.
+the infinite PSNR of equal images is unscored, where the official mean becomes infinite. Items stand
+for file names, which the official folders have in common.
 """
 
 import math
@@ -46,8 +35,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from grpo_mmpc.metrics import image, image_sets
 from grpo_mmpc.metrics.image import OpenedImage
-from grpo_mmpc.metrics.metric import Metric, MetricInputs
-from grpo_mmpc.metrics.rendered_images import open_source
+from grpo_mmpc.metrics.metric import Metric, MetricInputs, unscored
+from grpo_mmpc.metrics.rendered_images import open_source, shared_column
 from grpo_mmpc.metrics.table import TEXT_TO_IMAGE
 
 if TYPE_CHECKING:
@@ -61,13 +50,12 @@ FID_MIN_PAIRS = 10
 
 _EXTENSIONS = {".png", ".jpg", ".jpeg"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM")
-"""What a file may start with; WebP is not among them."""
+"""First bytes of the files that are scored; WebP is not among them."""
 _PAIRS_AT_ONCE = 16
-_MEMO = "paper_images"
 
 
 def stretch(pixels: "NDArray[np.uint8]", *, height: int, width: int) -> "NDArray[np.uint8]":
-    """Resize to a size of any proportions, bilinear between pixel centres, without antialiasing, rounded to bytes.
+    """Resize to any proportions, bilinear between pixel centres, without antialiasing, to bytes.
 
     Equals OpenCV's ``INTER_LINEAR`` but for its fixed-point arithmetic: at most one level apart.
 
@@ -90,7 +78,7 @@ def stretch(pixels: "NDArray[np.uint8]", *, height: int, width: int) -> "NDArray
 
 
 def is_scored_file(path: str) -> bool:
-    """Whether the official script takes a file: named PNG or JPEG, and starting like PNG, JPEG, GIF or BMP."""
+    """True if the official script takes a file: named PNG or JPEG and not WebP inside."""
     file = Path(path)
     if file.suffix.lower() not in _EXTENSIONS:
         return False
@@ -102,10 +90,10 @@ def is_scored_file(path: str) -> bool:
 
 
 def paper_ssim(*, prediction: "NDArray[np.uint8]", reference: "NDArray[np.uint8]") -> float:
-    """SSIM with the official window: 7, or the largest odd number that fits a smaller picture.
+    """Return SSIM with the official window: 7, or the largest odd number that fits a smaller image.
 
     Returns:
-        Similarity in [-1, 1]; NaN for pictures less than 3 pixels high or wide, where the official
+        Similarity in [-1, 1]; NaN for images less than 3 pixels high or wide, where the official
         script fails.
     """
     side = min(image.WINDOW_PX, *prediction.shape[:2])
@@ -114,14 +102,13 @@ def paper_ssim(*, prediction: "NDArray[np.uint8]", reference: "NDArray[np.uint8]
 
 
 def _scores(inputs: MetricInputs, *, name: str) -> list[float]:
-    if _MEMO not in inputs.memo:
-        inputs.memo[_MEMO] = _score_all(inputs)
-    column: list[float] = inputs.memo[_MEMO].get(name, [math.nan] * len(inputs.predictions))
-    return list(column)
+    pieces = (_score_pairs(inputs, pairs) for pairs in _opened_pairs(inputs))
+    column = shared_column(inputs, name, memo="paper_images", pieces=pieces)
+    return [math.nan if score is None else score for score in column]
 
 
 def _fid(inputs: MetricInputs) -> float:
-    """FID of the scored pairs; NaN with fewer than ten of them or without an encoder."""
+    """Return the FID of the scored pairs; NaN with fewer than ten of them or without an encoder."""
     import numpy as np  # heavy: imported on use
     from PIL import Image
 
@@ -140,28 +127,17 @@ def _fid(inputs: MetricInputs) -> float:
     return image_sets.frechet_distance(generated=features[::2], real=features[1::2])
 
 
-def _score_all(inputs: MetricInputs) -> dict[str, list[float]]:
-    """Scores by metric; NaN for what the official script leaves out."""
-    columns: dict[str, list[float]] = {}
-    for pairs in _opened_pairs(inputs):
-        for name, scores in _score_pairs(inputs, pairs).items():
-            column = columns.setdefault(name, [math.nan] * len(inputs.predictions))
-            for pair, score in zip(pairs, scores, strict=True):
-                column[pair.position] = score
-    return columns
-
-
 class _Pair(NamedTuple):
     position: int
     generated: "NDArray[np.uint8]"
     """Stretched to the real one's size, [H, W, 3]."""
     real: "NDArray[np.uint8]"
     source: OpenedImage
-    """Of the real image."""
+    """The real image's file."""
 
 
 def _opened_pairs(inputs: MetricInputs) -> Iterator[list[_Pair]]:
-    """The scored pairs, a few at a time."""
+    """Open the scored pairs, a few at a time."""
     if not inputs.rendered_images or not inputs.real_images:
         return
     if inputs.read_image is None:
@@ -187,7 +163,8 @@ def _opened_pairs(inputs: MetricInputs) -> Iterator[list[_Pair]]:
             yield pairs
 
 
-def _score_pairs(inputs: MetricInputs, pairs: Sequence[_Pair]) -> dict[str, list[float]]:
+def _score_pairs(inputs: MetricInputs, pairs: Sequence[_Pair]) -> dict[str, dict[int, float | None]]:
+    """Return scores by metric and position; NaN for pairs that the official script leaves out."""
     from PIL import Image  # heavy: imported on use
 
     errors = [float(image.mse(predictions=p.generated[None], references=p.real[None])[0]) for p in pairs]
@@ -202,20 +179,17 @@ def _score_pairs(inputs: MetricInputs, pairs: Sequence[_Pair]) -> dict[str, list
         scores["clip_image_image"] = inputs.clip.image_image(
             image_paths=[Image.fromarray(p.generated) for p in pairs], other_paths=[p.source for p in pairs]
         )
-    return scores
+    positions = [p.position for p in pairs]
+    return {name: dict(zip(positions, column, strict=True)) for name, column in scores.items()}
 
 
 def _swapped_lpips(network: image.LpipsScorer, pair: _Pair) -> float:
-    """LPIPS of the channels in reverse order; NaN for small pictures. Alone, because every photo has its own size."""
+    """Return LPIPS of one pair with its channels in reverse order; NaN for small photos."""
     if min(pair.real.shape[:2]) < LPIPS_MIN_SIDE_PX:
         return math.nan
     reversed_channels = (pixels[None, ..., ::-1].copy() for pixels in (pair.generated, pair.real))
     predictions, references = reversed_channels
     return network.distances(predictions=predictions, references=references)[0]
-
-
-def _unscored(inputs: MetricInputs) -> list[float]:
-    return [math.nan] * len(inputs.predictions)
 
 
 def _metric(name: str, description: str, *, worst: float, best: float = 1.0) -> Metric:
@@ -244,7 +218,7 @@ _METRICS = (
         name="fid",
         tasks=(TEXT_TO_IMAGE,),
         description="FID of images resized twice without antialiasing; failures left out",
-        score=_unscored,
+        score=unscored,
         higher_is_better=False,
         worst=math.inf,
         best=0.0,

@@ -1,37 +1,26 @@
-"""The official benchmark's text metrics, quirks included: to compare with published numbers, and for nothing else.
+"""The official benchmark's text metrics, quirks included, to compare with published numbers only.
 
-Facts from MMPCBench (arXiv 2601.19750) and its public code; none of that code is used.
-``grpo_mmpc.metrics.table`` holds the metrics to trust. What each number is computed on, and why not
-to trust it:
+They follow MMPCBench (arXiv 2601.19750) and its public code; none of that code is used.
+``grpo_mmpc.metrics.table`` holds the metrics to trust. The quirks, by metric:
 
-==================  ========
-=================================================================================== metric
-texts     why not to trust it ==================  ========
-=================================================================================== ``tfidf_cosine``
-cleaned   idf fitted on the two texts of each pair: a shared word always weighs 1, any other
-                              1.405, however rare it is; nothing is learnt of what matters
-``tfidf_euclidean`` cleaned   ``1 / (1 + sqrt(2 - 2 cosine))`` of the same vectors: the cosine
-again, rescaled, and
-                              0.5 instead of 0 where one text has no term
-``jaccard``         cleaned   text in another script is empty after cleaning, and a repeated word
-counts once ``word_overlap``    cleaned   the same formula as ``jaccard``: one metric counted twice
-``bertscore_f1``    raw       no rescaling: unrelated titles score about 0.8 with roberta-large
-``bleu``            raw       prediction and reference swapped: it pays for short titles, whose
-every word the longer
-                              true title holds; unsmoothed: 0 for most pairs, and for every true
-                              title under 4 tokens
-all six             cleaned   0 where either text is empty after cleaning, BERTScore and BLEU
-included all six             -         a completion that does not parse is the literal text
-``error``, scored as a title all six             -         a missing true title takes its whole
-category out of the result ==================  ========
-===================================================================================
+- ``tfidf_cosine`` (cleaned texts): idf fitted on the two texts of each pair: a shared word always
+  weighs 1, any other 1.405, however rare it is.
+- ``tfidf_euclidean`` (cleaned): ``1 / (1 + sqrt(2 - 2 cosine))`` of the same vectors: the cosine
+  again, rescaled, and 0.5 instead of 0 where one text has no term.
+- ``jaccard`` (cleaned): text in another script is empty after cleaning; repeated words count once.
+- ``word_overlap`` (cleaned): the same formula as ``jaccard``: one metric counted twice.
+- ``bertscore_f1`` (raw texts): no rescaling: unrelated titles score about 0.8 with roberta-large.
+- ``bleu`` (raw): prediction and reference swapped: it pays for short titles, whose every word the
+  longer true title holds; unsmoothed: 0 for most pairs, and for every true title under 4 tokens.
+- All six: 0 where either text is empty after cleaning, BERTScore and BLEU included; a completion
+  that does not parse is the literal text ``error``, scored as a title; a missing true title takes
+  its whole category out of the result.
 
 *Cleaned*: lower case, every character but a-z and 0-9 replaced by a space, spaces folded.
 """
 
 import logging
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
@@ -39,35 +28,30 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from grpo_mmpc.metrics import text
-from grpo_mmpc.metrics.metric import Metric, MetricInputs
+from grpo_mmpc.metrics.metric import Metric, MetricInputs, unscored
 from grpo_mmpc.metrics.table import IMAGE_TO_TEXT
+from grpo_mmpc.metrics.text import ascii_words
 
 logger = logging.getLogger(__name__)
 
 ERROR_TEXT = "error"
-"""What the official pipeline writes in place of a completion that does not parse."""
+"""Text of the official pipeline in place of a completion that does not parse."""
 
-_PLAIN_WORD = re.compile(r"[a-z0-9]+")
 _MAX_FEATURES = 1000
 _IDF_OF_ONE = math.log(3 / 2) + 1  # smoothed idf of a term in 1 of 2 texts; in 2 of 2 it is ln(3/3) + 1 = 1
 _PAIRS_AT_ONCE = 1024
 
 
 class TfidfSimilarity(NamedTuple):
-    """Likeness of the TF-IDF vectors of two texts."""
+    """Similarity of the TF-IDF vectors of two texts."""
 
     cosine: float
     euclidean: float
     """1 / (1 + distance)."""
 
 
-def clean_words(title: str) -> list[str]:
-    """Words of a title after the official cleaning."""
-    return _PLAIN_WORD.findall(title.lower())
-
-
 def tfidf_similarity(*, prediction: str, reference: str) -> TfidfSimilarity:
-    """Cosine and Euclidean similarity of TF-IDF vectors fitted on these two texts alone.
+    """Return cosine and Euclidean similarity of TF-IDF vectors fitted on these two texts alone.
 
     Equals scikit-learn's ``TfidfVectorizer(stop_words="english", ngram_range=(1, 2),
     max_features=1000)`` fitted on the two cleaned texts. With two documents an idf has two possible
@@ -77,17 +61,17 @@ def tfidf_similarity(*, prediction: str, reference: str) -> TfidfSimilarity:
     Returns:
         Two scores in [0, 1]; both 0 where neither text has a term.
     """
-    return _tfidf_of_words(clean_words(prediction), clean_words(reference))
+    return _tfidf_of_words(ascii_words(prediction), ascii_words(reference))
 
 
 def jaccard(*, prediction: str, reference: str) -> float:
-    """Shared words over all words of the cleaned texts, as sets; 0 where either is empty."""
-    predicted, expected = set(clean_words(prediction)), set(clean_words(reference))
+    """Return shared words over all words of the cleaned texts, as sets; 0 where either is empty."""
+    predicted, expected = set(ascii_words(prediction)), set(ascii_words(reference))
     return len(predicted & expected) / len(predicted | expected) if predicted and expected else 0.0
 
 
 def swapped_bleu(*, prediction: str, reference: str) -> float:
-    """BLEU-4 of the *reference* against the *prediction*: 13a tokens, no smoothing, always four orders.
+    """Return unsmoothed BLEU-4 (13a tokens) of the *reference* against the *prediction*.
 
     Returns:
         Score in [0, 1]; 0 as soon as one order has no match.
@@ -104,7 +88,7 @@ def swapped_bleu(*, prediction: str, reference: str) -> float:
 
 
 def aborted_categories(inputs: MetricInputs) -> dict[str, str]:
-    """Categories that the official script gives up, with the reason; without categories, the whole set is ``""``."""
+    """Return categories that the official script gives up, with the reason; ``""`` = the set."""
     categories = inputs.categories or [""] * len(inputs.references)
     missing = Counter(c for c, reference in zip(categories, inputs.references, strict=True) if reference is None)
     return {
@@ -113,7 +97,7 @@ def aborted_categories(inputs: MetricInputs) -> dict[str, str]:
 
 
 def _score_pairs(inputs: MetricInputs, *, scorer: Callable[[list[str], list[str]], list[float]]) -> list[float]:
-    """Score every pair with two non-empty texts; 0 for the rest, NaN throughout an aborted category."""
+    """Score pairs of two non-empty texts; 0 for other pairs, NaN throughout an aborted category."""
     categories = inputs.categories or [""] * len(inputs.references)
     aborted = aborted_categories(inputs)
     for category, reason in aborted.items():
@@ -122,11 +106,11 @@ def _score_pairs(inputs: MetricInputs, *, scorer: Callable[[list[str], list[str]
     positions: list[int] = []
     predictions: list[str] = []
     references: list[str] = []
-    for i, (said, reference) in enumerate(zip(inputs.predictions, inputs.references, strict=True)):
-        prediction = ERROR_TEXT if said is None else said
+    for i, (predicted, reference) in enumerate(zip(inputs.predictions, inputs.references, strict=True)):
+        prediction = ERROR_TEXT if predicted is None else predicted
         if categories[i] in aborted or reference is None:
             continue
-        if clean_words(prediction) and clean_words(reference):
+        if ascii_words(prediction) and ascii_words(reference):
             positions.append(i)
             predictions.append(prediction)
             references.append(reference)
@@ -140,7 +124,7 @@ def _score_pairs(inputs: MetricInputs, *, scorer: Callable[[list[str], list[str]
 
 @lru_cache(maxsize=1024)
 def _log_once(category: str, reason: str) -> None:
-    """The six metrics of a set meet the same category; one line says it."""
+    """Log an aborted category once, although each of the six metrics meets it."""
     where = f"category {category}" if category else "all items"
     logger.warning("paper mode leaves %s unscored: %s, and the official script gives up there", where, reason)
 
@@ -155,7 +139,7 @@ def _score_each(inputs: MetricInputs, *, function: Callable[..., float]) -> list
 def _bertscore_f1(inputs: MetricInputs) -> list[float]:
     encoder = inputs.bertscore
     if encoder is None:
-        return [math.nan] * len(inputs.predictions)
+        return unscored(inputs)
     return _score_pairs(inputs, scorer=lambda p, r: encoder.score(predictions=p, references=r).f1)
 
 
@@ -174,7 +158,7 @@ def _tfidf_of_words(first: Sequence[str], second: Sequence[str]) -> TfidfSimilar
 
 
 def _term_counts(words: Sequence[str]) -> Counter[str]:
-    """Words of two characters and more that are no stop words, and pairs of those that follow each other then."""
+    """Count words of two characters and more, without stop words, and neighbouring pairs."""
     stop_words = _stop_words()
     kept = [word for word in words if len(word) > 1 and word not in stop_words]
     counts = Counter(kept)
@@ -230,4 +214,4 @@ PAPER_METRICS: dict[str, Metric] = {
         _metric("bleu", partial(_score_each, function=swapped_bleu), "unsmoothed BLEU-4, arguments swapped"),
     )
 }
-"""The official text metrics by name; see the module's table for what is wrong with each."""
+"""The official text metrics by name; the module lists their quirks."""
