@@ -185,5 +185,5 @@ def data_rows(num_items: int, *, broken_rows: Iterable[int]) -> npt.NDArray[np.i
 
 
 def _code_digest() -> str:
-    """Return the hash of this package's source, so that changed reading rules make a new cache entry."""
+    """Hash this package's source: changed reading rules make a new cache entry."""
     return hex_digest(*(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))), size=6)

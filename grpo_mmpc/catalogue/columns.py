@@ -37,7 +37,7 @@ def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:
 
 
 def extra_columns(columns: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
-    """Return the kept type of each column beyond the core ones; what datasets cannot hold becomes JSON text."""
+    """Return the kept type of each further column; JSON text where datasets has no such type."""
     return {name: _kept_type(kind) for name, kind in columns.items() if name not in CORE_COLUMNS}
 
 

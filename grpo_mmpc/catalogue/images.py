@@ -1,4 +1,4 @@
-"""Read product images safely: any common format in, plain RGB out, no file outside the catalogue folder."""
+"""Read product images safely: common formats in, plain RGB out, no file outside the folder."""
 
 import os
 import stat
@@ -65,7 +65,7 @@ def read_image(path: Path | str, *, folder: Path | str, max_image_pixels: int = 
 
 
 def relative_image_path(image: str) -> str:
-    """Return a catalogue's image cell as a relative path with forward slashes, judged by its text alone.
+    """Return an image cell as a relative path with forward slashes, judged by its text alone.
 
     Raises:
         ImageError: The path is absolute, a web address, or climbs out of the folder.
@@ -93,7 +93,7 @@ def relative_image_path(image: str) -> str:
 
 
 def find_image(path: Path | str, *, folder: Path | str, real_folders: dict[str, str] | None = None) -> Path:
-    """Return the existing regular file that an image cell means, absolute and without symbolic links.
+    """Return the regular file that an image cell means, absolute and without symbolic links.
 
     A name that differs only in how its accents are composed is accepted: macOS and Linux write the
     same visible name in two ways.
@@ -131,7 +131,7 @@ def _real(folder: str, known: dict[str, str]) -> str:
 
 
 def _resolve(wanted: str, known: dict[str, str]) -> str:
-    """Resolve a path whether the file exists or not; in a known folder only the last part is looked up."""
+    """Resolve a path, existing or not; in a known folder only the last part is looked up."""
     parent, _, name = wanted.rpartition("/")
     file = f"{_real(parent or '/', known)}/{name}"
     try:
@@ -226,7 +226,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale wide grey pixels to 0..255. Pillow's own conversion clips: every 16-bit photo would turn white."""
+    """Scale wide grey pixels to 0..255; Pillow's conversion clips, and 16-bit photos turn white."""
     values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if image.mode.startswith("I;16"):
         full = 65535.0
@@ -239,7 +239,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _names(folder: str, mtime_ns: int) -> dict[str, str]:
-    """List a folder's file names by their composed form; the modification time is part of the cache key."""
+    """List file names by their composed form; the modification time is part of the cache key."""
     return {unicodedata.normalize("NFC", entry.name): entry.name for entry in Path(folder).iterdir()}
 
 

@@ -55,7 +55,7 @@ class InteractionsSummary:
 
 
 def open_interactions(folder: Path) -> TableFile | None:
-    """Open ``interactions.{parquet,jsonl,csv}`` and check its columns; None where there is no such file.
+    """Open ``interactions.{parquet,jsonl,csv}`` and check its columns; None without such a file.
 
     Raises:
         CatalogueError: Several files, an unreadable one, or a missing column.
@@ -67,13 +67,14 @@ def open_interactions(folder: Path) -> TableFile | None:
     missing = [c for c in COLUMNS if c not in table.columns]
     if missing:
         raise CatalogueError(
-            f"{path} lacks the column {', '.join(missing)}; found: {', '.join(table.columns)}; expected: {', '.join(COLUMNS)}"
+            f"{path} lacks the column {', '.join(missing)}; found: {', '.join(table.columns)}; "
+            f"expected: {', '.join(COLUMNS)}"
         )
     return table
 
 
 def checked_rows(table: TableFile) -> Iterator[Interaction | Quarantined]:
-    """Read every row of an interactions file in order; one that cannot be used comes with its reason."""
+    """Read every row of an interactions file in order; broken ones come with the reason."""
     for raw in table.rows():
         try:
             yield read_interaction(raw.cells())
@@ -153,7 +154,8 @@ def file_warnings(*, rows_read: int, in_seconds: int) -> list[str]:
     warnings = []
     if in_seconds:
         warnings.append(
-            f"timestamps before 1980 in {in_seconds:,} of {rows_read:,} rows: they look like seconds, expected milliseconds"
+            f"timestamps before 1980 in {in_seconds:,} of {rows_read:,} rows: they look like seconds, "
+            "expected milliseconds"
         )
     if not rows_read:
         warnings.append("the file has no rows")
@@ -171,7 +173,7 @@ def _name(values: Mapping[str, Any], column: str) -> str:
 
 
 def _rating(value: Any) -> float | None:
-    """Return the rating; None for an empty cell or NaN, which pandas writes into empty number cells."""
+    """Return the rating; None for an empty cell or NaN, which pandas writes into one."""
     if value is None or value == "":
         return None
     try:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 MISSING_WORDS = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"})
-"""What programs write where a value is missing. Case matters: "Nan" is a kind of bread."""
+"""Words of programs for a missing value. Case matters: "Nan" is a kind of bread."""
 
 
 def clean_text(value: object, *, one_line: bool = True) -> str | None:

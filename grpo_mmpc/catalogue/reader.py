@@ -39,7 +39,7 @@ class Catalogue:
     broken_by_category: Mapping[str, int]
     """Number of quarantined rows by category, as far as the category could be read."""
     duplicate_ids: int
-    """How many of them repeat the item_id of an earlier row."""
+    """The number of them that repeat the item_id of an earlier row."""
     warnings: list[str]
     """Odd things that cost no row."""
     fingerprint: str
@@ -68,7 +68,7 @@ class Catalogue:
         return None if record.image is None else find_image(record.image, folder=self.folder)
 
     def signatures(self) -> list[ImageSignature | None]:
-        """Describe each item's image, in the order of ``items``; cheap once the images were checked."""
+        """Describe each item's image, in the order of ``items``; cheap once images are checked."""
         images: Sequence[str | None] = self.items["image"][:]
         return image_signatures(images, folder=self.folder, max_image_pixels=self.max_image_pixels)
 

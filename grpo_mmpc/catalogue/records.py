@@ -20,7 +20,7 @@ class CoreRow(NamedTuple):
     cells: dict[str, str | None]
     """By the names of :data:`CORE_COLUMNS`."""
     warning: str | None
-    """What was dropped although the row is kept."""
+    """A part that was dropped although the row is kept."""
 
 
 def read_core(values: Mapping[str, Any]) -> CoreRow:
@@ -94,7 +94,7 @@ def _cell(values: Mapping[str, Any], column: str, *, one_line: bool = True) -> s
 
 
 def _description(values: Mapping[str, Any]) -> str | None:
-    """Return the description; a list of paragraphs, common in product dumps, is joined by line breaks."""
+    """Return the description; a list of paragraphs is joined by line breaks."""
     cell = values.get("description")
     paragraphs = cell if isinstance(cell, list) else [cell]
     try:

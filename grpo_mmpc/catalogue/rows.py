@@ -35,13 +35,13 @@ class RawRow:
         return self.values
 
     def set_aside(self, reason: object, *, file: str, id_column: str = "item_id") -> Quarantined:
-        """Return the row's entry in the quarantine, with its identifier as far as it can be read."""
+        """Return the row's entry in the quarantine, with its identifier if it can be read."""
         item_id = readable_text(self.values.get(id_column))
         return Quarantined(file=file, row=self.row, item_id=item_id, reason=str(reason))
 
 
 def json_rows(lines: Iterable[str]) -> Iterator[RawRow]:
-    """Read JSON lines, one object each; blank lines are skipped, other lines become rows with a problem."""
+    """Read JSON lines; blank lines are skipped, lines without an object have a problem."""
     for row, line in enumerate(json_lines(lines), start=1):
         if line.values is None:
             yield RawRow(row=row, problem=f"line {line.number}: {line.problem}")

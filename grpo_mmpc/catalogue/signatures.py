@@ -1,4 +1,4 @@
-"""Describe image files: readable or not, content hash, and a thumbnail that re-encoding hardly changes."""
+"""Describe image files: readable or not, content hash, thumbnail; remember the results."""
 
 import logging
 import os
@@ -53,7 +53,7 @@ class ImageSignature:
     """One image that was opened, or the reason why it could not be."""
 
     problem: str | None
-    """What is wrong with the file and what to do; None for a good image."""
+    """The file's fault and its remedy; None for a good image."""
     digest: bytes = b""
     """16-byte hash of the file's content."""
     aspect: float = 0.0

@@ -12,7 +12,7 @@ from grpo_mmpc.utils.hashing import in_share, number
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Positions in ``Catalogue.items``, each in exactly one of the two lists, in ascending order."""
+    """Ascending positions in ``Catalogue.items``, each in exactly one of the two lists."""
 
     train: list[int]
     held_out: list[int]
@@ -67,8 +67,8 @@ def _empty_side_message(catalogue: Catalogue, split: Split, *, held_out: float) 
     message = f"{catalogue.folder}: no item falls on the {side} side with held_out={held_out}; "
     if split.num_groups < 2:
         return message + (
-            f"its {len(catalogue)} items form {split.num_groups} group of near-duplicates (same title or same image), which "
-            "stays together: add different items"
+            f"its {len(catalogue)} items form {split.num_groups} group of near-duplicates (same title or same image), "
+            "which stays together: add different items"
         )
     change = "lower" if side == "training" else "raise"
     return message + (

@@ -80,8 +80,8 @@ def check_utf8(path: Path) -> None:
                 byte = line[e.start]
                 guess = line[e.start : e.start + 1].decode("cp1252", errors="replace")
                 raise CatalogueError(
-                    f"{path} is not UTF-8: line {number}, byte {e.start + 1} (offset {offset + e.start}) is 0x{byte:02x}, "
-                    f"{guess!r} in Windows-1252 or Latin-1; save it as UTF-8, for instance with: "
+                    f"{path} is not UTF-8: line {number}, byte {e.start + 1} (offset {offset + e.start}) is "
+                    f"0x{byte:02x}, {guess!r} in Windows-1252 or Latin-1; save it as UTF-8, for instance with: "
                     f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8{path.suffix}"
                 ) from e
             offset += len(line)
@@ -197,7 +197,8 @@ def _csv_rows(path: Path) -> Iterator[RawRow]:
                 lines = _line_range(first_line, reader.line_num)
                 yield RawRow(
                     row=number,
-                    problem=f"{lines} cannot be read as CSV ({e}); a quote inside a quoted cell must be doubled, and closed",
+                    problem=f"{lines} cannot be read as CSV ({e}); "
+                    "a quote inside a quoted cell must be doubled, and closed",
                 )
                 continue
             if not cells:

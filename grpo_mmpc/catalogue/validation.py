@@ -156,7 +156,8 @@ def _category_warnings(categories: Iterable[CategoryCounts]) -> list[str]:
             warnings.append(f"categories {', '.join(sorted(names))} look like one: use one spelling")
     if len(named) > _MAX_CATEGORIES:
         warnings.append(
-            f"{len(named)} categories: results are averaged over categories, so use departments rather than fine classes"
+            f"{len(named)} categories: results are averaged over categories, so use departments rather than "
+            "fine classes"
         )
     return warnings
 

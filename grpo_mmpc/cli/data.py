@@ -144,7 +144,7 @@ def amazon_command(args: argparse.Namespace) -> int:
 def mask_command(args: argparse.Namespace) -> int:
     """Write the catalogue with gaps."""
     from grpo_mmpc.catalogue import load_catalogue
-    from grpo_mmpc.nano.cache import catalogue_folder
+    from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.recbench import Missingness, write_masked_catalogue
 
     missingness = Missingness(rate=args.rate, modality=args.missing, clustered_by=args.clustered_by, salt=args.salt)

@@ -110,7 +110,7 @@ def run_preview(arguments: argparse.Namespace) -> int:
     """Score, print the tables, write the files."""
     # heavy: imported on use
     from grpo_mmpc.analysis.reward_bench import preview, told
-    from grpo_mmpc.nano.cache import catalogue_folder
+    from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.reports.reward_bench.files import write_files
     from grpo_mmpc.tasks import TASKS
     from grpo_mmpc.utils.console import quiet_when_redirected

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, split_items
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.nano.cache import catalogue_folder
+from grpo_mmpc.nano.catalogue import catalogue_folder
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, usable_indices
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.hashing import stable_order

@@ -1,1 +1,1 @@
-"""The embedded default: a procedural catalogue, nano policies of the real architectures, a nano CLIP."""
+"""The embedded default: a procedural catalogue, policies of the real architectures, a CLIP."""

@@ -1,6 +1,6 @@
 """Rebuild the embedded models: ``python -m grpo_mmpc.nano.build`` (what ``make nano`` runs).
 
-Everything is drawn from seeds, on one thread: the same machine and versions give the same weights.
+Everything is sampled from seeds, on one thread: the same machine and versions give the same weights.
 ``--only`` builds one model, so that two can be built side by side on two cores.
 """
 
@@ -78,7 +78,7 @@ def _build_policy(family: str, folder: Path, *, seed: int, smoke: bool, say: "Pr
     from grpo_mmpc.nano.pretrain import all_image_features, train_language, train_vision
     from grpo_mmpc.nano.quality import format_table, measure_policy, write_quality
     from grpo_mmpc.nano.tokenizer import train_policy_tokenizer
-    from grpo_mmpc.nano.training import draw_pictures
+    from grpo_mmpc.nano.training import draw_images
 
     settings = policy_settings(family, seed=seed, smoke=smoke)
     items = pretraining_items(num_items=settings.num_items, seed=seed)
@@ -89,11 +89,11 @@ def _build_policy(family: str, folder: Path, *, seed: int, smoke: bool, say: "Pr
         f"{len(items)} items, {len(tokenizer)} tokens, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters"
     )
-    pictures = draw_pictures(items, say)
-    train_vision(model, processor, pictures, items, settings, say)
+    images = draw_images(items, say)
+    train_vision(model, processor, images, items, settings, say)
     shown = items[: settings.num_language_items]
-    features = all_image_features(model, processor, pictures[: len(shown)])
-    del pictures
+    features = all_image_features(model, processor, images[: len(shown)])
+    del images
     train_language(model, processor, features, shown, settings, say)
     save_policy(model, processor, folder)
     table = measure_policy(folder, unseen_items(num_items=18 if smoke else NUM_QUALITY_ITEMS), seed=seed)
@@ -105,28 +105,28 @@ def _build_clip(folder: Path, *, seed: int, smoke: bool, say: "Progress") -> Non
     from grpo_mmpc.nano.clip import build_clip, measure_clip, save_clip, train_clip
     from grpo_mmpc.nano.quality import format_table, write_quality
     from grpo_mmpc.nano.tokenizer import train_clip_tokenizer
-    from grpo_mmpc.nano.training import draw_pictures
+    from grpo_mmpc.nano.training import draw_images
 
     items = pretraining_items(num_items=256 if smoke else POOL_SIZE, seed=seed)
     model, processor = build_clip(train_clip_tokenizer(corpus(items, seed=seed)), seed=seed)
     say(f"{len(items)} items, {sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters")
-    pictures = draw_pictures(items, say)
-    train_clip(model, processor, pictures, items, steps=4 if smoke else 700, seed=seed, say=say)
+    images = draw_images(items, say)
+    train_clip(model, processor, images, items, steps=4 if smoke else 700, seed=seed, say=say)
     save_clip(model, processor, folder)
     table = measure_clip(folder, unseen_items(num_items=18 if smoke else NUM_QUALITY_ITEMS), seed=seed)
     write_quality(folder, table)
-    say("share of unseen items where the right text or picture beats one with one wrong value:\n" + format_table(table))
+    say("share of unseen items where the right text or image beats one with one wrong value:\n" + format_table(table))
 
 
 def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "PretrainSettings":
-    """How a policy of this family is pre-trained."""
+    """Return the settings that a policy of this family is pre-trained with."""
     from grpo_mmpc.nano.pretrain import Phase, PretrainSettings
 
     qwen = family == "qwen2_5_vl"
     return PretrainSettings(
         num_items=256 if smoke else POOL_SIZE,
         num_language_items=256 if smoke else 32_000,
-        # rotary positions let Qwen's tower learn from fewer pictures, each of which takes twice as
+        # rotary positions let Qwen's tower learn from fewer images, each of which takes twice as
         # long
         vision_steps=4 if smoke else (1800 if qwen else 2700),
         vision_batch=32,
@@ -143,7 +143,7 @@ def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "Pretrain
 
 
 def corpus(items: Sequence["NanoItem"], *, seed: int, num_items: int = 4000) -> list[str]:
-    """Texts a tokenizer is trained on: every kind of text about the first items of the pool."""
+    """Write the training texts of a tokenizer: every kind of text about the first items."""
     rng = random.Random(seed)
     lines = []
     for item in items[:num_items]:

@@ -1,37 +1,36 @@
-"""The nano catalogue: thousands of distinct drawn products, sampled from a seed and written as a catalogue folder."""
+"""The nano catalogue as a folder: written from a seed, the default one once per machine."""
 
-import json
 import sys
-import tempfile
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.nano.items import NanoItem, sample_items
+from grpo_mmpc.nano.items import DEFAULT_NUM_ITEMS, DEFAULT_SEED, NanoItem, sample_items
+from grpo_mmpc.utils.cache import cache_folder
+from grpo_mmpc.utils.files import build_folder, write_json_lines
+from grpo_mmpc.utils.hashing import hex_digest
 
-DEFAULT_NUM_ITEMS = 3600
-DEFAULT_SEED = 0
+REFERENCE = "nano:catalogue"
+"""Name of the default catalogue in recipes and commands."""
 
-"""The full attribute combination of an item: one value per kind, in the order of ``KINDS``, None
-where unsaid."""
+_GENERATOR = ("vocabulary", "texts", "shapes", "drawing", "items", "catalogue", "interactions")
 
 
 def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int = DEFAULT_SEED) -> Path:
     """Write a catalogue folder: ``items.jsonl``, ``images/*.png``, ``interactions.jsonl``.
 
-    The folder appears complete or not at all: it is written beside its destination and renamed.
+    The folder appears complete or not at all.
 
     Args:
         out: The folder to create; it may exist if it is empty.
-        num_items: How many products.
-        seed: Of products, pictures and users.
+        num_items: Number of products.
+        seed: Of products, images and users.
 
     Returns:
         ``out``.
 
     Raises:
-        CatalogueError: ``out`` is a file or a folder with something in it.
+        CatalogueError: ``out`` is a file or a folder with something in it, or cannot be written.
     """
     _refuse_occupied(out)
     # heavy: imported on use
@@ -39,22 +38,59 @@ def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int 
     from grpo_mmpc.nano.interactions import sample_interactions
 
     items = sample_items(num_items=num_items, seed=seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        folder = Path(scratch) / "catalogue"
-        (folder / "images").mkdir(parents=True)
-        for number, item in enumerate(items, start=1):
-            draw(item.attributes, jitter=item.jitter).save(folder / _image(item), compress_level=4)
-            _show_progress(number, len(items))
-        _write_jsonl(folder / "items.jsonl", [_row(item) for item in items])
-        interactions = sample_interactions(items, seed=seed)
-        _write_jsonl(folder / "interactions.jsonl", [asdict(interaction) for interaction in interactions])
-        try:
-            folder.replace(out)
-        except OSError as e:
-            _refuse_occupied(out)  # another process was faster
-            raise CatalogueError(f"cannot move the finished catalogue to {out}: {e}; choose a writable folder") from e
+    try:
+        with build_folder(out) as folder:
+            (folder / "images").mkdir()
+            for number, item in enumerate(items, start=1):
+                draw(item.attributes, jitter=item.jitter).save(folder / _image(item), compress_level=4)
+                _show_progress(number, len(items))
+            write_json_lines(folder / "items.jsonl", map(_row, items))
+            write_json_lines(folder / "interactions.jsonl", map(asdict, sample_interactions(items, seed=seed)))
+    except OSError as e:
+        _refuse_occupied(out)  # another process was faster
+        raise CatalogueError(f"cannot write the catalogue {out}: {e}; choose a writable folder") from e
     return out
+
+
+def ensure_catalogue() -> Path:
+    """Return the folder of the default nano catalogue; the first call builds it.
+
+    It lies in ``$GRPO_MMPC_CACHE/nano-catalogue``, by default
+    ``~/.cache/grpo_mmpc/nano-catalogue``, under a name that changes with the source of the
+    generator. Of processes that build it at the same time the first to finish moves it into place;
+    the others drop their copy.
+
+    Raises:
+        CatalogueError: The folder is there but incomplete, or cannot be written.
+    """
+    folder = cache_folder("nano-catalogue") / generator_version()
+    if not _is_complete(folder):
+        try:
+            build_catalogue(folder, num_items=DEFAULT_NUM_ITEMS, seed=DEFAULT_SEED)
+        except CatalogueError as e:
+            if folder.exists() and not _is_complete(folder):
+                raise CatalogueError(
+                    f"the cached nano catalogue {folder} lost files; remove that folder and start again"
+                ) from e
+            if not folder.exists():
+                raise
+    return folder
+
+
+def catalogue_folder(reference: str) -> Path:
+    """Return the folder of ``nano:catalogue``, built if need be, or of another catalogue."""
+    return ensure_catalogue() if reference == REFERENCE else Path(reference)
+
+
+def generator_version() -> str:
+    """Hash the generator's source, so that changed drawings never meet an old cache."""
+    # As text: newlines do not count.
+    sources = (Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in _GENERATOR)
+    return hex_digest(*(f"{name}\n{source}\n" for name, source in zip(_GENERATOR, sources, strict=True)), size=6)
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / "items.jsonl").is_file() and (folder / "interactions.jsonl").is_file()
 
 
 def _refuse_occupied(out: Path) -> None:
@@ -75,10 +111,6 @@ def _row(item: NanoItem) -> dict[str, object]:
         "image": _image(item),
         "attributes": dict(item.attributes),
     }
-
-
-def _write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _show_progress(done: int, total: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.nano import texts
 from grpo_mmpc.nano.policy import IMAGE_SIZE_PX, PATCH_SIZE_PX
 from grpo_mmpc.nano.tokenizer import CLIP_MAX_TOKENS
-from grpo_mmpc.nano.training import ABSENT, Clock, attribute_labels, batches, cosine, process_pictures, set_lr
+from grpo_mmpc.nano.training import ABSENT, Descent, attribute_labels, batches, cosine, process_images
 from grpo_mmpc.nano.vocabulary import BRANDS_BY_CATEGORY, CATEGORY_BY_TYPE, KINDS, TYPES_BY_CATEGORY, VALUES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ PEAK_LR = 2e-3
 
 
 def build_clip(tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> tuple["CLIPModel", "CLIPProcessor"]:
-    """An untrained CLIP of about 1.5M parameters in float32, and its processor.
+    """Build an untrained CLIP of about 1.5M parameters in float32, and its processor.
 
     Args:
         tokenizer: From :func:`grpo_mmpc.nano.tokenizer.train_clip_tokenizer`.
@@ -78,14 +78,14 @@ def build_clip(tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> tuple["CLI
 def train_clip(
     model: "CLIPModel",
     processor: "CLIPProcessor",
-    pictures: "np.ndarray[Any, Any]",
+    images: "np.ndarray[Any, Any]",
     items: Sequence["NanoItem"],
     *,
     steps: int,
     seed: int,
     say: Callable[[str], None],
 ) -> None:
-    """Contrast pictures with texts, each text also with a copy of itself in which one attribute is wrong.
+    """Contrast images with texts, each text also with a copy that has one attribute wrong.
 
     One set of linear attribute heads reads both towers' embeddings, which pulls the two into one
     space from the first step; the heads are thrown away.
@@ -93,9 +93,9 @@ def train_clip(
     Args:
         model: From :func:`build_clip`.
         processor: Its processor.
-        pictures: ``uint8 [N, 84, 84, 3]``.
-        items: The N items of the pictures.
-        steps: Batches of 64 pictures.
+        images: ``uint8 [N, 84, 84, 3]``.
+        items: The N items of the images.
+        steps: Batches of 64 images.
         seed: Seed of batches and texts.
         say: Receives progress lines.
     """
@@ -106,39 +106,33 @@ def train_clip(
     torch.manual_seed(seed)
     rng = random.Random(seed)
     heads = torch.nn.ModuleList([torch.nn.Linear(PROJECTION_SIZE, len(VALUES[kind])) for kind in KINDS])
-    parameters = [*model.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    descent = Descent([*model.parameters(), *heads.parameters()], steps=steps, say=say)
     rows_of_batch = batches(len(items), BATCH_SIZE, rng)
     own = torch.arange(BATCH_SIZE)
-    clock = Clock(steps, say)
     model.train()
     for step in range(steps):
-        set_lr(optimizer, cosine(step, steps, PEAK_LR, 0.02 * PEAK_LR, warmup=40))
         rows = next(rows_of_batch)
         said, wrong, named = zip(*(_texts(items[row], rng) for row in rows), strict=True)
         tokens = processor.tokenizer([*said, *wrong], padding=True, return_tensors="pt")
-        image = _pooled(model.get_image_features(pixel_values=process_pictures(processor, pictures[rows])))  # [B, P]
-        text = _pooled(model.get_text_features(**tokens))  # [2B, P]
-        similarity = model.logit_scale.exp() * normalize(image, dim=-1) @ normalize(text, dim=-1).T  # [B, 2B]
+        image = _pooled(model.get_image_features(pixel_values=process_images(processor, images[rows])))  # [B, P]
+        title = _pooled(model.get_text_features(**tokens))  # [2B, P]
+        similarity = model.logit_scale.exp() * normalize(image, dim=-1) @ normalize(title, dim=-1).T  # [B, 2B]
         contrast = cross_entropy(similarity, own) + cross_entropy(similarity[:, :BATCH_SIZE].T, own)
         labels = attribute_labels([items[row] for row in rows])  # [B, kinds]
         spoken = torch.where(torch.tensor(named), labels, ABSENT)
         reading = image.new_zeros(())
         for column in range(len(KINDS)):
-            read = heads[column](torch.cat([image, text[:BATCH_SIZE]]))  # [2B, values]
+            read = heads[column](torch.cat([image, title[:BATCH_SIZE]]))  # [2B, values]
             reading = reading + cross_entropy(read, torch.cat([labels, spoken])[:, column], ignore_index=ABSENT)
-        loss = contrast + 0.5 * reading
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        lr = cosine(step, steps, PEAK_LR, 0.02 * PEAK_LR, warmup=40)
+        text = f"clip contrast {contrast.item():.3f} reading {reading.item():.3f}"
+        descent.step(contrast + 0.5 * reading, lr=lr, text=text)
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100.0))
-        clock.tick(step, f"clip contrast {contrast.item():.3f} reading {reading.item():.3f}")
 
 
 def wrong_value(attributes: Mapping[str, str], kind: str, rng: random.Random) -> dict[str, str]:
-    """The attributes with another, still possible value of one kind (a pack may appear where there was none)."""
+    """Return attributes with another possible value of one kind; a pack may appear."""
     choices: tuple[str, ...]
     if kind == "type":
         choices = VALUES["type"]
@@ -161,7 +155,7 @@ def wrong_value(attributes: Mapping[str, str], kind: str, rng: random.Random) ->
 
 
 def save_clip(model: "CLIPModel", processor: "CLIPProcessor", folder: Path) -> None:
-    """Write weights (float16), configuration and processor so that ``from_pretrained`` loads them."""
+    """Write weights (float16), configuration and processor as ``from_pretrained`` reads them."""
     # heavy: imported on use
     import torch
 
@@ -171,7 +165,7 @@ def save_clip(model: "CLIPModel", processor: "CLIPProcessor", folder: Path) -> N
 
 
 def load_clip(folder: Path | str) -> tuple["CLIPModel", "CLIPProcessor"]:
-    """A saved nano CLIP in float32 and evaluation mode, and its processor."""
+    """Load a saved nano CLIP in float32 and evaluation mode, and its processor."""
     # heavy: imported on use
     import torch
 
@@ -184,7 +178,7 @@ def load_clip(folder: Path | str) -> tuple["CLIPModel", "CLIPProcessor"]:
 
 
 def measure_clip(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) -> dict[str, dict[str, float]]:
-    """How often a saved nano CLIP prefers the right text or picture to one with a single wrong attribute.
+    """Measure how often a nano CLIP prefers the truth to a text or image with one wrong attribute.
 
     Args:
         folder: A saved nano CLIP.
@@ -192,34 +186,34 @@ def measure_clip(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) ->
         seed: Seed of the wrong values.
 
     Returns:
-        ``title``, ``prompt`` (picture against text), ``picture`` (picture against picture) -> kind
-        -> share of items. A wrong ``pack`` of a single item is a pack that is none.
+        ``title``, ``prompt`` (image against text), ``picture`` (image against image) -> kind ->
+        share of items. A wrong ``pack`` of a single item is a pack that is none.
     """
     # heavy: imported on use
     from grpo_mmpc.nano.drawing import draw
 
     rng = random.Random(seed)
     model, processor = load_clip(folder)
-    pictures = embed_images(model, processor, [draw(item.attributes, jitter=item.jitter) for item in items])  # [N, P]
+    images = embed_images(model, processor, [draw(item.attributes, jitter=item.jitter) for item in items])  # [N, P]
     table: dict[str, dict[str, float]] = {"title": {}, "prompt": {}, "picture": {}}
     for kind in KINDS:
         wrong = [wrong_value(item.attributes, kind, rng) for item in items]
         for name, phrase in (("title", _any_title), ("prompt", texts.image_prompt)):
             right_text = embed_texts(model, processor, [phrase(item.attributes) for item in items])
             wrong_text = embed_texts(model, processor, [phrase(attributes) for attributes in wrong])
-            table[name][kind] = _share_closer(pictures, right=right_text, wrong=wrong_text)
-        right_picture, wrong_picture = (
+            table[name][kind] = _share_closer(images, right=right_text, wrong=wrong_text)
+        right_image, wrong_image = (
             embed_images(
                 model, processor, [draw(a, jitter=item.jitter + 1) for a, item in zip(shown, items, strict=True)]
             )
             for shown in ([item.attributes for item in items], wrong)
         )
-        table["picture"][kind] = _share_closer(pictures, right=right_picture, wrong=wrong_picture)
+        table["picture"][kind] = _share_closer(images, right=right_image, wrong=wrong_image)
     return table
 
 
 def embed_images(model: "CLIPModel", processor: "CLIPProcessor", images: Sequence["Image.Image"]) -> "torch.Tensor":
-    """Unit image embeddings, ``[N, P]``."""
+    """Return unit image embeddings, ``[N, P]``."""
     # heavy: imported on use
     import torch
     from torch.nn.functional import normalize
@@ -230,7 +224,7 @@ def embed_images(model: "CLIPModel", processor: "CLIPProcessor", images: Sequenc
 
 
 def embed_texts(model: "CLIPModel", processor: "CLIPProcessor", lines: Sequence[str]) -> "torch.Tensor":
-    """Unit text embeddings, ``[N, P]``; texts beyond 77 tokens are cut."""
+    """Return unit text embeddings, ``[N, P]``; texts beyond 77 tokens are cut."""
     # heavy: imported on use
     import torch
     from torch.nn.functional import normalize
@@ -245,12 +239,12 @@ def _share_closer(anchor: "torch.Tensor", *, right: "torch.Tensor", wrong: "torc
 
 
 def _any_title(attributes: Mapping[str, str]) -> str:
-    """One seller's title; the right and the wrong attributes get the same style, series and selling point."""
+    """Write a seller's title, of the same style, series and selling point on every call."""
     return texts.seller_title(attributes, random.Random(0))
 
 
 def _texts(item: "NanoItem", rng: random.Random) -> tuple[str, str, list[bool]]:
-    """A text about an item, the same text with one stated attribute wrong, and which kinds the text states."""
+    """Return a text about an item, the text with one attribute wrong, and the kinds it states."""
     form, seed = rng.random(), int(rng.random() * 2**31)  # one seed for both texts: they state the same kinds
 
     def phrase(attributes: Mapping[str, str]) -> str:
@@ -270,6 +264,6 @@ def _texts(item: "NanoItem", rng: random.Random) -> tuple[str, str, list[bool]]:
 
 
 def _pooled(output: Any) -> "torch.Tensor":
-    """The embedding, whether the library returns it bare or inside an output object."""
+    """Return the embedding, bare or out of an output object."""
     pooled: torch.Tensor = getattr(output, "pooler_output", output)
     return pooled

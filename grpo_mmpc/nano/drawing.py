@@ -1,14 +1,14 @@
-"""Draw a nano product: a simple catalogue picture in which every attribute can be seen.
+"""Draw a nano product: a simple catalogue image in which every attribute can be seen.
 
 The product stands in the middle: its silhouette is the type, its fill the colour and pattern, its
 texture the material, its scale the size. The four corners repeat what is small or hard to see, each
-inside a fixed cell of 28 x 28 of the 84 x 84 picture, the area of one token of the nano vision
+inside a fixed cell of 28 x 28 of the 84 x 84 image, the area of one token of the nano vision
 towers: the brand's mark (top left), the pieces of a pack (top right), a material swatch (bottom
 left), and one, two or three bars for the size (bottom right).
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from grpo_mmpc.nano.vocabulary import BRAND_POSITIONS, BRANDS, check_attributes
 Rgb = tuple[int, int, int]
 
 GRID_PX = 84
-"""Side of the picture the layout is written for; other sizes scale it."""
+"""Side of the image that the layout is written for; other sizes scale it."""
 
 _OVERSAMPLING = 2  # smooth edges; 3 looks the same and takes twice the time
 
@@ -83,10 +83,10 @@ def draw(attributes: Mapping[str, str], *, jitter: int, size: int = GRID_PX) -> 
             unpainted, no size: medium without bars, no pack, material or brand: an empty corner).
         jitter: Seed of the small differences between two photos of one product: position, light,
             phase of the pattern.
-        size: Side of the square picture in pixels.
+        size: Side of the square image in pixels.
 
     Returns:
-        An RGB picture of ``size x size``.
+        An RGB image of ``size x size``.
 
     Raises:
         ValueError: An attribute is unknown to the nano catalogue.
@@ -111,7 +111,7 @@ def _paste_product(canvas: Image.Image, attributes: Mapping[str, str], *, rng: r
     fill = _lit(_FILLS.get(attributes.get("color", ""), _NO_FILL), light)
     silhouette = _silhouette(attributes.get("type", ""), side)
     body = Image.new("RGB", (side, side), fill)
-    phase = rng.random(), rng.random()  # drawn for plain products too, so that the marks stay where they are
+    phase = rng.random(), rng.random()  # sampled for plain products too, so that the marks stay where they are
     pattern = attributes.get("pattern", "plain")
     if pattern != "plain":
         tile = _pattern(pattern, side, scale)
@@ -194,7 +194,7 @@ def _silhouette(product_type: str, side: int) -> _Silhouette:
 
 
 def _strokes(shape: str, side: int) -> tuple[Image.Image, Image.Image, Image.Image]:
-    """Body, dark details and light details of a shape, as masks of mode L."""
+    """Return body, dark details and light details of a shape, as masks of mode L."""
     masks = [Image.new("L", (side, side)) for _ in range(3)]
     body, dark, light = (ImageDraw.Draw(mask) for mask in masks)
     for stroke in shape.split(";"):
@@ -238,7 +238,7 @@ def _stroke(pencil: ImageDraw.ImageDraw, stroke: str, side: int, ink: int) -> No
 
 @lru_cache(maxsize=64)
 def _pattern(pattern: str, side: int, scale: float) -> Image.Image:
-    """Mask of the pattern's second colour, one period larger than the product so that its phase can vary."""
+    """Mask the pattern's second colour, one period larger so that its phase can vary."""
     period = 10 * scale
     wide = side + round(period)
     mask = Image.new("L", (wide, wide))
@@ -267,69 +267,35 @@ def _pattern(pattern: str, side: int, scale: float) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def _texture(material: str, side: int, scale: float, strength: float) -> tuple[Image.Image, Image.Image]:
-    """Shadow and shine of a material as masks of mode L, drawn at ``strength`` of full ink."""
+    """Return shadow and shine of a material as masks of mode L, at ``strength`` of full ink."""
     shadow, shine = Image.new("L", (side, side)), Image.new("L", (side, side))
     dark, light = ImageDraw.Draw(shadow), ImageDraw.Draw(shine)
     ink = round(255 * strength)
     thin = max(1, round(scale))
-    paint = _TEXTURES[material]
-    paint(dark, light, side, thin, ink)
+    if material == "wood":
+        for i, y in enumerate(range(3 * thin, side, 5 * thin)):
+            dark.arc((-side, y - 6 * thin * (i % 2 + 1), 2 * side, y + 6 * thin), 20, 160, fill=ink, width=thin)
+    elif material == "steel":
+        light.polygon([(side * 0.2, 0), (side * 0.42, 0), (side * 0.42, side), (side * 0.2, side)], fill=ink)
+        dark.rectangle((side * 0.78, 0, side, side), fill=ink // 2)
+    elif material == "plastic":
+        light.ellipse((side * 0.18, side * 0.12, side * 0.44, side * 0.38), fill=ink)
+    elif material == "glass":
+        for shift in (0.1, 0.4):
+            top, bottom = (side * (shift + 0.3), side * (shift + 0.5)), (side * (shift + 0.1), side * (shift - 0.1))
+            light.polygon([(top[0], 0), (top[1], 0), (bottom[0], side), (bottom[1], side)], fill=ink)
+    elif material == "cotton":
+        for i in range(0, side, 4 * thin):
+            dark.line((i, 0, i, side), fill=ink // 2, width=thin)
+            dark.line((0, i, side, i), fill=ink // 2, width=thin)
+    elif material == "leather":
+        for i, y in enumerate(range(0, side, 4 * thin)):
+            for x in range(2 * thin * (i % 2), side, 4 * thin):
+                light.ellipse((x, y, x + thin, y + thin), fill=ink)
     return shadow, shine
 
 
-def _add_texture(picture: Image.Image, material: str, scale: float, *, strength: float) -> None:
-    shadow, shine = _texture(material, picture.width, scale, strength)
-    picture.paste((40, 26, 16), mask=shadow)
-    picture.paste((255, 255, 255), mask=shine)
-
-
-_Pencil = ImageDraw.ImageDraw
-
-
-def _wood(dark: _Pencil, light: _Pencil, side: int, thin: int, ink: int) -> None:
-    for i, y in enumerate(range(3 * thin, side, 5 * thin)):
-        dark.arc((-side, y - 6 * thin * (i % 2 + 1), 2 * side, y + 6 * thin), 20, 160, fill=ink, width=thin)
-
-
-def _steel(dark: _Pencil, light: _Pencil, side: int, thin: int, ink: int) -> None:
-    light.polygon([(side * 0.2, 0), (side * 0.42, 0), (side * 0.42, side), (side * 0.2, side)], fill=ink)
-    dark.rectangle((side * 0.78, 0, side, side), fill=ink // 2)
-
-
-def _plastic(dark: _Pencil, light: _Pencil, side: int, thin: int, ink: int) -> None:
-    light.ellipse((side * 0.18, side * 0.12, side * 0.44, side * 0.38), fill=ink)
-
-
-def _glass(dark: _Pencil, light: _Pencil, side: int, thin: int, ink: int) -> None:
-    for shift in (0.1, 0.4):
-        light.polygon(
-            [
-                (side * (shift + 0.3), 0),
-                (side * (shift + 0.5), 0),
-                (side * (shift + 0.1), side),
-                (side * (shift - 0.1), side),
-            ],
-            fill=ink,
-        )
-
-
-def _cotton(dark: _Pencil, light: _Pencil, side: int, thin: int, ink: int) -> None:
-    for i in range(0, side, 4 * thin):
-        dark.line((i, 0, i, side), fill=ink // 2, width=thin)
-        dark.line((0, i, side, i), fill=ink // 2, width=thin)
-
-
-def _leather(dark: _Pencil, light: _Pencil, side: int, thin: int, ink: int) -> None:
-    for i, y in enumerate(range(0, side, 4 * thin)):
-        for x in range(2 * thin * (i % 2), side, 4 * thin):
-            light.ellipse((x, y, x + thin, y + thin), fill=ink)
-
-
-_TEXTURES: Mapping[str, Callable[[_Pencil, _Pencil, int, int, int], None]] = {
-    "wood": _wood,
-    "steel": _steel,
-    "plastic": _plastic,
-    "glass": _glass,
-    "cotton": _cotton,
-    "leather": _leather,
-}
+def _add_texture(image: Image.Image, material: str, scale: float, *, strength: float) -> None:
+    shadow, shine = _texture(material, image.width, scale, strength)
+    image.paste((40, 26, 16), mask=shadow)
+    image.paste((255, 255, 255), mask=shine)

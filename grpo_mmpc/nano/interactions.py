@@ -28,8 +28,8 @@ MAX_ELSEWHERE = 2
 _SHELF = 400  # items a user ever sees at home: all of them in the default catalogue
 _WINDOW = 30  # items a user ever sees elsewhere
 _STRENGTHS = {"type": 5, "color": 5, "pattern": 1, "material": 1, "size": 4, "brand": 5}
-"""Brand and size, which a title names and a picture hardly shows, weigh about as much as what is
-seen at once. So knowing titles beats knowing pictures, and knowing pictures beats knowing
+"""Brand and size, which a title names and an image hardly shows, weigh about as much as what is
+seen at once. So knowing titles beats knowing images, and knowing images beats knowing
 nothing."""
 _Value = TypeVar("_Value")
 
@@ -64,7 +64,7 @@ def sample_interactions(
         items: The catalogue. Of a department with fewer than ``MIN_PER_USER`` items users take all.
         seed: The same items and seed give the same interactions in every process and Python
             version.
-        num_users: How many users.
+        num_users: Number of users.
 
     Returns:
         The interactions by user, each user's in order of time.
@@ -113,7 +113,7 @@ def _sample_taste(home: str, rng: random.Random) -> dict[str, Sequence[str]]:
 def _shop(
     shelf: Sequence[NanoItem], taste: Mapping[str, Sequence[str]], number: int, rng: random.Random
 ) -> list[tuple[NanoItem, int]]:
-    """Items taken from a shelf, each with how well it is liked; all of it where there are not so many."""
+    """Take items from a shelf, each with its liking; all of them where there are not so many."""
     likings = [_liking(item, taste) for item in shelf]
     weights = [2**liking for liking in likings]
     taken = []

@@ -17,7 +17,11 @@ from grpo_mmpc.nano.vocabulary import (
     pick,
 )
 
+DEFAULT_NUM_ITEMS = 3600
+DEFAULT_SEED = 0
+
 Signature = tuple[str | None, ...]
+"""The attribute combination of an item: values in the order of ``KINDS``, None if unsaid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +37,11 @@ class NanoItem:
     """Seller's title; names every attribute."""
     description: str
     jitter: int
-    """Seed of the picture's position and light; see ``drawing.draw``."""
+    """Seed of the image's position and light; see ``drawing.draw``."""
 
 
 def signature(item: NanoItem) -> Signature:
-    """What makes the item distinct; two items with one signature have the same title."""
+    """Return what makes an item distinct; two items with one signature have the same title."""
     return tuple(item.attributes.get(kind) for kind in KINDS)
 
 
@@ -47,12 +51,12 @@ def sample_items(*, num_items: int, seed: int, exclude: Collection[Signature] = 
     The same arguments give the same items in every process and Python version.
 
     Args:
-        num_items: How many; categories differ by at most one item.
+        num_items: Number of items; categories differ by at most one item.
         seed: Any integer.
         exclude: Signatures that must not occur, for instance those of the default catalogue.
 
     Raises:
-        ValueError: No more distinct combinations could be found.
+        ValueError: There are not as many distinct combinations.
     """
     rng = random.Random(f"nano catalogue {seed}")
     seen = set(exclude)
@@ -66,7 +70,7 @@ def sample_items(*, num_items: int, seed: int, exclude: Collection[Signature] = 
                 break
         else:
             raise ValueError(
-                f"found no unused attributes in {category} after {number} of {num_items} items; ask for fewer"
+                f"no unused attributes are left in {category} after {number} of {num_items} items; ask for fewer"
             )
         seen.add(key)
         items.append(

@@ -1,4 +1,4 @@
-"""Nano policies of the real architectures: configurations, processors, initial weights, saving and loading."""
+"""Nano policies of the real architectures: configuration, initial weights, saving, loading."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ FAMILIES = ("qwen2_5_vl", "gemma3")
 IMAGE_SIZE_PX = 84
 PATCH_SIZE_PX = 14
 NUM_IMAGE_TOKENS = 9
-"""A square picture is 6 x 6 patches, merged two by two into nine tokens, in both families."""
+"""A square image is 6 x 6 patches, merged two by two into nine tokens, in both families."""
 
 HIDDEN_SIZE = 192
 INTERMEDIATE_SIZE = 512
@@ -34,10 +34,10 @@ MAX_POSITIONS = 1024
 
 
 def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> "PreTrainedModel":
-    """An untrained policy in float32, initialised so that it can learn from scratch within minutes.
+    """Build an untrained policy in float32, initialised to learn from scratch within minutes.
 
     Every matrix starts at 1/sqrt(fan-in). The 0.02 of the published configurations suits wide
-    models; at this width it shrinks the signal layer by layer until the picture no longer reaches
+    models; at this width it shrinks the signal layer by layer until the image no longer reaches
     the words.
 
     Args:
@@ -67,7 +67,7 @@ def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int
 
 
 def build_processor(family: str, tokenizer: "PreTrainedTokenizerFast") -> "ProcessorMixin":
-    """The family's own processor; any picture is brought to at most 84 x 84 pixels' worth of patches."""
+    """Build the family's own processor for images of at most 84 x 84 pixels' worth of patches."""
     # heavy: imported on use
     from grpo_mmpc.utils.cpu_compat import ensure_importable
 
@@ -96,7 +96,7 @@ def build_processor(family: str, tokenizer: "PreTrainedTokenizerFast") -> "Proce
 
 
 def load_processor(folder: Path | str) -> "ProcessorMixin":
-    """The processor of a saved policy."""
+    """Load the processor of a saved policy."""
     # heavy: imported on use
     from grpo_mmpc.utils.cpu_compat import ensure_importable
 
@@ -107,7 +107,7 @@ def load_processor(folder: Path | str) -> "ProcessorMixin":
 
 
 def load_policy(folder: Path | str) -> "PreTrainedModel":
-    """A saved policy in float32 and evaluation mode."""
+    """Load a saved policy in float32 and evaluation mode."""
     # heavy: imported on use
     import torch
 
@@ -140,7 +140,7 @@ def save_policy(model: "PreTrainedModel", processor: "ProcessorMixin", folder: P
 
 
 def language_layers_only(name: str) -> bool:
-    """Whether a parameter belongs to the language model (and not to the vision tower or projector)."""
+    """True for a parameter of the language model, not of vision tower or projector."""
     return not any(part in name for part in ("visual.", "vision_tower.", "multi_modal_projector."))
 
 

@@ -1,4 +1,4 @@
-"""Pre-training of a nano policy: the vision tower learns to see attributes, then the language model to say them."""
+"""Pre-train a nano policy: first the vision tower on attributes, then the language model."""
 
 import random
 from collections.abc import Sequence
@@ -10,13 +10,12 @@ from grpo_mmpc.nano.policy import HIDDEN_SIZE, language_layers_only
 from grpo_mmpc.nano.training import (
     ABSENT,
     KIND_WEIGHTS,
-    Clock,
+    Descent,
     Progress,
     attribute_labels,
     batches,
     cosine,
-    process_pictures,
-    set_lr,
+    process_images,
 )
 from grpo_mmpc.nano.vocabulary import KINDS, VALUES
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TEXT_TO_IMAGE
@@ -45,37 +44,37 @@ class PretrainSettings:
     """Everything that decides the weights."""
 
     num_items: int
-    """Size of the pre-training pool; the vision tower sees each picture once or twice."""
+    """Size of the pre-training pool; the vision tower sees each image once or twice."""
     num_language_items: int
-    """How many of them the language model is trained on."""
+    """The number of them that the language model is trained on."""
     vision_steps: int
     vision_batch: int
     vision_lr: float
     language_batch: int
     phases: tuple[Phase, ...]
     image_share: float
-    """Share of language batches that caption pictures; the rest turns titles into image prompts."""
+    """Share of language batches that caption images; the rest turns titles into image prompts."""
     seed: int
 
 
 def train_vision(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
-    pictures: "np.ndarray[Any, Any]",
+    images: "np.ndarray[Any, Any]",
     items: Sequence["NanoItem"],
     settings: PretrainSettings,
     say: Progress,
 ) -> None:
-    """Teach the vision tower every attribute through linear heads on the mean of its image tokens.
+    """Teach the vision tower every attribute through linear heads on its mean image token.
 
     Captions alone do not teach it: they name most attributes rarely, and a language model that sees
-    noise learns to ignore the picture. The heads are thrown away.
+    noise learns to ignore the image. The heads are thrown away.
 
     Args:
         model: Untrained policy.
         processor: Its processor.
-        pictures: ``uint8 [N, 84, 84, 3]``.
-        items: The N items of the pictures.
+        images: Of the N items, ``uint8 [N, 84, 84, 3]``.
+        items: The N items.
         settings: Steps, batch size and learning rate.
         say: Receives progress lines.
     """
@@ -87,15 +86,13 @@ def train_vision(
     heads = torch.nn.ModuleList([torch.nn.Linear(HIDDEN_SIZE, len(VALUES[kind])) for kind in KINDS])
     labels = attribute_labels(items)  # [N, kinds]
     vision = [p for name, p in model.named_parameters() if not language_layers_only(name)]
-    parameters = [*vision, *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.vision_lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    steps, peak_lr = settings.vision_steps, settings.vision_lr
+    descent = Descent([*vision, *heads.parameters()], steps=steps, say=say)
     row_lists = batches(len(items), settings.vision_batch, random.Random(settings.seed))
     model.train()
-    clock = Clock(settings.vision_steps, say)
-    for step in range(settings.vision_steps):
-        set_lr(optimizer, cosine(step, settings.vision_steps, settings.vision_lr, 0.02 * settings.vision_lr, warmup=40))
+    for step in range(steps):
         rows = next(row_lists)
-        features = image_features(model, process_pictures(processor, pictures[rows]))  # [B, 9, H]
+        features = image_features(model, process_images(processor, images[rows]))  # [B, 9, H]
         pooled = features.mean(dim=1)  # [B, H]
         losses, hits = [], {}
         for column, kind in enumerate(KINDS):
@@ -103,11 +100,8 @@ def train_vision(
             losses.append(KIND_WEIGHTS[kind] * cross_entropy(logits, target, ignore_index=ABSENT))
             hits[kind] = (logits.argmax(-1) == target)[target != ABSENT].float().mean().item()
         loss = torch.stack(losses).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        clock.tick(step, f"vision loss {loss.item():.3f}  " + " ".join(f"{k} {v:.2f}" for k, v in hits.items()))
+        text = f"vision loss {loss.item():.3f}  " + " ".join(f"{k} {v:.2f}" for k, v in hits.items())
+        descent.step(loss, lr=cosine(step, steps, peak_lr, 0.02 * peak_lr, warmup=40), text=text)
 
 
 def train_language(
@@ -135,14 +129,11 @@ def train_language(
     rng = random.Random(settings.seed + 1)
     encode = AnswerEncoder(processor)
     parameters = [p for name, p in model.named_parameters() if language_layers_only(name)]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    descent = Descent(parameters, steps=sum(phase.steps for phase in settings.phases), say=say)
     row_lists = batches(len(items), settings.language_batch, random.Random(settings.seed + 2))
     model.train()
-    clock = Clock(sum(phase.steps for phase in settings.phases), say)
-    done = 0
     for index, phase in enumerate(settings.phases):
         for step in range(phase.steps):
-            set_lr(optimizer, cosine(step, phase.steps, phase.peak_lr, phase.final_lr, warmup=40 if index == 0 else 0))
             rows = next(row_lists)
             shows_image = rng.random() < settings.image_share
             pairs = [
@@ -158,16 +149,13 @@ def train_language(
             wanted = is_answer[:, 1:]
             logits = model.lm_head(hidden[:, :-1][wanted])  # [answer tokens, V]
             loss = cross_entropy(logits, input_ids[:, 1:][wanted])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            clock.tick(done, f"language phase {index + 1} {'image' if shows_image else 'title'} loss {loss.item():.3f}")
-            done += 1
+            lr = cosine(step, phase.steps, phase.peak_lr, phase.final_lr, warmup=40 if index == 0 else 0)
+            text = f"language phase {index + 1} {'image' if shows_image else 'title'} loss {loss.item():.3f}"
+            descent.step(loss, lr=lr, text=text)
 
 
 class AnswerEncoder:
-    """Turns answers into training batches whose prompts are exactly what the processor renders."""
+    """Encodes answers into training batches with exactly the prompts of the processor."""
 
     def __init__(self, processor: "ProcessorMixin") -> None:
         from PIL import Image
@@ -190,7 +178,7 @@ class AnswerEncoder:
     def __call__(
         self, pairs: Sequence[tuple[str | None, str]], *, shows_image: bool
     ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Encode (title or None, answer) pairs, padded on the right: ids and answer mask, both ``[B, L]``."""
+        """Encode (title or None, answer) pairs, padded right: ids and answer mask, ``[B, L]``."""
         import torch
 
         answers = self._tokenizer([answer for _, answer in pairs], add_special_tokens=False)["input_ids"]
@@ -217,7 +205,7 @@ class AnswerEncoder:
     def hidden_states(
         self, model: "PreTrainedModel", embeds: "torch.Tensor", *, shows_image: bool, rng: random.Random
     ) -> "torch.Tensor":
-        """Run the language model, ``[B, L, H]``. Padding is on the right, so a causal mask is all that is needed."""
+        """Run the language model, ``[B, L, H]``; padding is right, so a causal mask is enough."""
         import torch
 
         batch, length, _ = embeds.shape
@@ -244,7 +232,7 @@ class AnswerEncoder:
 
 
 def _example(item: "NanoItem", *, shows_image: bool, seller_share: float, rng: random.Random) -> tuple[str | None, str]:
-    """One (title, answer) pair; the title is None where the prompt shows the picture."""
+    """Return one (title, answer) pair; the title is None where the prompt shows the image."""
     seller = rng.random() < seller_share
     if shows_image:
         caption = item.title if seller else texts.weak_caption(item.attributes, rng)
@@ -254,7 +242,7 @@ def _example(item: "NanoItem", *, shows_image: bool, seller_share: float, rng: r
 
 
 def image_features(model: "PreTrainedModel", pixels: "torch.Tensor") -> "torch.Tensor":
-    """Image tokens as the language model receives them, ``[B, 9, H]``."""
+    """Return image tokens as the language model receives them, ``[B, 9, H]``."""
     # heavy: imported on use
     import torch
 
@@ -267,9 +255,9 @@ def image_features(model: "PreTrainedModel", pixels: "torch.Tensor") -> "torch.T
 
 
 def all_image_features(
-    model: "PreTrainedModel", processor: "ProcessorMixin", pictures: "np.ndarray[Any, Any]"
+    model: "PreTrainedModel", processor: "ProcessorMixin", images: "np.ndarray[Any, Any]"
 ) -> "torch.Tensor":
-    """Image tokens of every picture without gradient, ``[N, 9, H]``."""
+    """Return image tokens of every image without gradient, ``[N, 9, H]``."""
     # heavy: imported on use
     import torch
 
@@ -277,7 +265,7 @@ def all_image_features(
     with torch.no_grad():
         return torch.cat(
             [
-                image_features(model, process_pictures(processor, pictures[start : start + 256]))
-                for start in range(0, len(pictures), 256)
+                image_features(model, process_images(processor, images[start : start + 256]))
+                for start in range(0, len(images), 256)
             ]
         )

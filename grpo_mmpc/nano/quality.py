@@ -1,6 +1,5 @@
-"""What a nano policy can do, measured on items that no nano asset was trained on."""
+"""Measure a nano policy on items that no nano asset was trained on."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.nano.texts import read_attributes
 from grpo_mmpc.nano.vocabulary import KINDS
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Task
+from grpo_mmpc.utils.files import without_nan, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,14 +34,14 @@ def complete(
     seller_style: bool = False,
     max_new_tokens: int = 64,
 ) -> list[str]:
-    """Completions of one task, one per image or title.
+    """Return completions of one task, one per image or title.
 
     Args:
         model: The policy.
         processor: Its processor.
         task: ``IMAGE_TO_TEXT`` with ``images``, ``TEXT_TO_IMAGE`` with ``titles``.
-        images: Pictures shown to the policy.
-        titles: Titles shown to the policy.
+        images: Shown to the policy.
+        titles: Shown to the policy.
         temperature: 0 is greedy; otherwise torch's global generator is used.
         seller_style: Start the answer for the policy and forbid the words that open a gist.
         max_new_tokens: Upper limit.
@@ -65,8 +65,8 @@ def complete(
             processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False) + opening
             for message in messages
         ]
-        pictures = {"images": [[entry["image"]] for entry in chunk]} if images else {}
-        inputs = processor(text=prompts, add_special_tokens=False, padding=True, return_tensors="pt", **pictures)
+        batch = {"images": [[entry["image"]] for entry in chunk]} if images else {}
+        inputs = processor(text=prompts, add_special_tokens=False, padding=True, return_tensors="pt", **batch)
         with torch.no_grad():
             output = model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling)
         tails = output[:, inputs["input_ids"].shape[1] :]
@@ -75,7 +75,7 @@ def complete(
 
 
 def measure_policy(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Quality table of a saved policy: task -> measure -> value in [0, 1].
+    """Return the quality table of a saved policy: task -> measure -> value in [0, 1].
 
     ``greedy_*`` come from greedy completions, ``sampled_seller_share`` from sampling at temperature
     1, ``seller_KIND`` from greedy completions held to the seller's style: the share of items whose
@@ -101,24 +101,24 @@ def measure_policy(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) 
         torch.manual_seed(seed)
         sampled = complete(model, processor, task, **shown, temperature=1.0)
         seller = complete(model, processor, task, **shown, seller_style=True)
-        drawn = [(t, text) for t, text in zip(truths, sampled, strict=True) if _is_seller(task, text)]
+        sellers = [(t, text) for t, text in zip(truths, sampled, strict=True) if _is_seller(task, text)]
         row = {
             "greedy_json": _mean(task.parse(text).prediction is not None for text in greedy),
             "greedy_seller_share": _mean(_is_seller(task, text) for text in greedy),
             "sampled_json": _mean(task.parse(text).prediction is not None for text in sampled),
-            "sampled_seller_share": len(drawn) / len(items),
+            "sampled_seller_share": len(sellers) / len(items),
         }
         for kind in KINDS:
             row[f"greedy_{kind}"] = _recall(task, kind, truths, greedy)
             row[f"greedy_{kind}_right"] = _precision(task, kind, truths, greedy)
             row[f"seller_{kind}"] = _recall(task, kind, truths, seller)
-            row[f"sampled_seller_{kind}"] = _recall(task, kind, [t for t, _ in drawn], [text for _, text in drawn])
+            row[f"sampled_seller_{kind}"] = _recall(task, kind, [t for t, _ in sellers], [text for _, text in sellers])
         table[task.name] = row
     return table
 
 
 def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
-    """The quality table as text, one line per measure."""
+    """Format the quality table as text, one line per measure."""
     measures = list(dict.fromkeys(measure for row in table.values() for measure in row))
     lines = ["measure".ljust(28) + "".join(name.rjust(16) for name in table)]
     for measure in measures:
@@ -130,7 +130,7 @@ def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
 def write_quality(folder: Path, table: Mapping[str, Mapping[str, float]]) -> None:
     """Store the table beside the weights as ``quality.json``."""
     rounded = {name: {measure: round(value, 4) for measure, value in row.items()} for name, row in table.items()}
-    (folder / "quality.json").write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "quality.json", without_nan(rounded), indent=2)
 
 
 def _is_seller(task: Task, completion: str) -> bool:
@@ -151,9 +151,9 @@ def _precision(task: Task, kind: str, truths: Sequence[Mapping[str, str]], compl
         (read_attributes(task.parse(text).prediction or "").get(kind), truth.get(kind))
         for truth, text in zip(truths, completions, strict=True)
     ]
-    return _mean(said == true for said, true in named if said is not None)
+    return _mean(value == truth for value, truth in named if value is not None)
 
 
 def _mean(values: Any) -> float:
-    found = [float(value) for value in values]
-    return sum(found) / len(found) if found else float("nan")
+    numbers = [float(value) for value in values]
+    return sum(numbers) / len(numbers) if numbers else float("nan")

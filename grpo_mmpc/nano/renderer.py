@@ -1,4 +1,4 @@
-"""Draw what an image prompt says, in the vocabulary of the nano catalogue."""
+"""A renderer that draws the words of an image prompt that the nano catalogue knows."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ class NanoRenderer:
     rendered.
 
     Args:
-        size: Side of the pictures in pixels.
+        size: Side of the images in pixels.
     """
 
     def __init__(self, size: int = 84) -> None:
@@ -23,7 +23,7 @@ class NanoRenderer:
         """None: every word of a prompt is read."""
 
     def prompt_tokens(self, prompts: list[str]) -> list[int]:
-        """Words of N prompts."""
+        """Count the words of N prompts."""
         return [len(prompt.split()) for prompt in prompts]
 
     def render(self, prompts: list[str], *, seeds: list[int]) -> "list[Image | None]":

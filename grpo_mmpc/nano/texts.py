@@ -1,4 +1,4 @@
-"""What sellers, image prompts and a careless observer say about a nano product, and the reader that inverts it."""
+"""Texts about a nano product in the style of sellers, prompts and base models, and their reader."""
 
 import random
 import re
@@ -21,7 +21,7 @@ _PLACES = {
 _PAIRS = ("headphones", "scissors")
 _PRAISE = ("Made to last.", "Easy to clean.", "Ready to use.", "A gift for everyone.")
 
-# Words that no picture shows: a seller's series and selling points. No word of them is an attribute
+# Words that no image shows: a seller's series and selling points. No word of them is an attribute
 # value.
 _SERIES = ("classic", "prime", "nova", "urban", "essential", "deluxe", "vintage", "signature")
 _PERKS = ("gift ready", "easy care", "heavy duty", "best value", "new edition", "limited offer")
@@ -37,12 +37,12 @@ _HOUSE_STYLE_SHARE = 0.85
 
 
 def seller_title(attributes: Mapping[str, str], rng: random.Random) -> str:
-    """A seller's title: the attributes of the product in a house style, and words that nothing in its picture decides.
+    """Write a seller's title: all attributes in a house style, and words that no image tells.
 
     It names every attribute, so the title recalls all of them; a product without ``pack`` is sold
-    singly and says nothing about it. The series and the selling point are drawn at random, and 15
-    titles in 100 follow another house style than their brand's: no policy can foresee them, so that
-    a perfect reading of the picture stays well below a BLEU of 1.
+    singly and says nothing about it. The series and the selling point are sampled, and 15 titles
+    in 100 follow another house style than their brand's: no policy can foresee them, so that
+    a perfect reading of the image stays well below a BLEU of 1.
 
     Args:
         attributes: Every kind except possibly ``pack``.
@@ -59,7 +59,7 @@ def seller_title(attributes: Mapping[str, str], rng: random.Random) -> str:
 
 
 def description(attributes: Mapping[str, str], rng: random.Random) -> str:
-    """Three or four sentences in a seller's voice; no two calls on one ``rng`` need agree."""
+    """Write three or four sentences in a seller's voice; no two calls on one ``rng`` need agree."""
     color, material, pattern = attributes["color"], attributes["material"], attributes["pattern"]
     product, place = attributes["type"], _PLACES[CATEGORY_BY_TYPE[attributes["type"]]]
     brand = attributes["brand"].title()
@@ -84,7 +84,7 @@ def description(attributes: Mapping[str, str], rng: random.Random) -> str:
 
 
 def weak_caption(attributes: Mapping[str, str], rng: random.Random) -> str:
-    """What an untuned model says of the picture: the right gist in the wrong words.
+    """Write the caption of an untuned model: the right gist in the wrong words.
 
     Always the product type, the colour nineteen times in twenty, a visible pattern and the material
     six times in ten, the size and the pack hardly ever, the brand never. Nine captions in ten
@@ -103,12 +103,12 @@ def weak_caption(attributes: Mapping[str, str], rng: random.Random) -> str:
 
 
 def image_prompt(attributes: Mapping[str, str]) -> str:
-    """A diffusion prompt that names every given attribute."""
+    """Write a diffusion prompt that names every given attribute."""
     return f"catalogue photo of {_noun_phrase(attributes)}"
 
 
 def weak_image_prompt(attributes: Mapping[str, str], rng: random.Random) -> str:
-    """A diffusion prompt that keeps the gist only: the type, mostly the colour, at times the pattern."""
+    """Write a diffusion prompt of the gist: type, mostly the colour, at times the pattern."""
     said = {"type": attributes["type"]}
     for kind, share in (("color", 0.9), ("pattern", 0.3), ("material", 0.1), ("size", 0.1)):
         spoken = rng.random() < share
@@ -124,11 +124,11 @@ def read_attributes(text: str) -> dict[str, str]:
     "pack of 2". The attributes come back in the order of ``KINDS``; kinds the text does not mention
     are absent.
     """
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     for match in _VALUE.finditer(" ".join(text.lower().split())):
         kind = str(match.lastgroup)
-        found.setdefault(kind, match.group(kind))
-    return {kind: found[kind] for kind in KINDS if kind in found}
+        attributes.setdefault(kind, match.group(kind))
+    return {kind: attributes[kind] for kind in KINDS if kind in attributes}
 
 
 def _in_title_case(text: str) -> str:
@@ -136,7 +136,7 @@ def _in_title_case(text: str) -> str:
 
 
 def _noun_phrase(attributes: Mapping[str, str]) -> str:
-    """``a large red striped steel kettle by nordvik, pack of 2``, leaving out what is not given."""
+    """Return ``a large red striped steel kettle by nordvik, pack of 2``, without missing kinds."""
     words = [attributes[kind] for kind in ("size", "color", "pattern", "material") if kind in attributes]
     words.append(attributes.get("type", "product"))
     article = "an" if words[0][0] in "aeo" else "a"  # no value starts with a silent or a long vowel

@@ -1,4 +1,4 @@
-"""Tokenizers of the nano models: byte-level BPE with the special tokens and chat templates of the real families."""
+"""Tokenizers of the nano models: byte-level BPE with special tokens of the real families."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -76,7 +76,7 @@ GEMMA_CHAT_TEMPLATE = (
 
 
 def task_tokens() -> list[str]:
-    """Text that every policy tokenizer holds as one token each: the instructions and the JSON around an answer.
+    """List the texts that are one token each: the instructions and the JSON around an answer.
 
     The instructions are long because real models need them; as single tokens they cost a nano model
     nothing.
@@ -160,7 +160,7 @@ def train_clip_tokenizer(texts: Iterable[str]) -> "PreTrainedTokenizerFast":
 
 
 def _train_byte_level_bpe(texts: list[str], *, special: tuple[str, ...], size: int) -> "Tokenizer":
-    """A byte-level BPE of at most ``size`` tokens; special tokens take the first ids in order."""
+    """Train a byte-level BPE of at most ``size`` tokens; special tokens take the first ids."""
     # heavy: imported on use
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

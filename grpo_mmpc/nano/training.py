@@ -1,4 +1,4 @@
-"""What pre-training a policy and training the nano CLIP share: pictures, labels, batches, learning rates, progress."""
+"""Parts of training policies and the CLIP: images, labels, batches, learning rates, progress."""
 
 import math
 import random
@@ -25,37 +25,37 @@ KIND_WEIGHTS = {kind: 2.0 if kind == "pattern" else 1.0 for kind in KINDS}
 last."""
 
 
-def draw_pictures(items: Sequence["NanoItem"], say: Progress) -> "np.ndarray[Any, Any]":
-    """Draw every picture once, ``uint8 [N, 84, 84, 3]``."""
+def draw_images(items: Sequence["NanoItem"], say: Progress) -> "np.ndarray[Any, Any]":
+    """Draw every image once, ``uint8 [N, 84, 84, 3]``."""
     # heavy: imported on use
     import numpy as np
 
     from grpo_mmpc.nano.drawing import GRID_PX, draw
 
-    pictures = np.empty((len(items), GRID_PX, GRID_PX, 3), dtype=np.uint8)
+    images = np.empty((len(items), GRID_PX, GRID_PX, 3), dtype=np.uint8)
     clock = Clock(len(items), say, every=5000)
     for row, item in enumerate(items):
-        pictures[row] = np.asarray(draw(item.attributes, jitter=item.jitter))
-        clock.tick(row, "pictures drawn")
-    return pictures
+        images[row] = np.asarray(draw(item.attributes, jitter=item.jitter))
+        clock.tick(row, "images drawn")
+    return images
 
 
-def process_pictures(processor: Any, pictures: "np.ndarray[Any, Any]") -> "torch.Tensor":
-    """What the processor makes of B pictures.
+def process_images(processor: Any, images: "np.ndarray[Any, Any]") -> "torch.Tensor":
+    """Run the processor on B images.
 
     Args:
         processor: Any processor with an ``image_processor``.
-        pictures: ``uint8 [B, 84, 84, 3]``.
+        images: ``uint8 [B, 84, 84, 3]``.
 
     Returns:
         ``[B, 36, 1176]`` (Qwen2.5-VL's patches) or ``[B, 3, 84, 84]`` (Gemma-3, CLIP).
     """
-    values: torch.Tensor = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
-    return values.view(len(pictures), -1, values.shape[-1]) if values.dim() == 2 else values
+    values: torch.Tensor = processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+    return values.view(len(images), -1, values.shape[-1]) if values.dim() == 2 else values
 
 
 def attribute_labels(items: Sequence["NanoItem"]) -> "torch.Tensor":
-    """Class index of every attribute, ``[N, kinds]``; ``ABSENT`` where an item lacks one."""
+    """Return the class index of every attribute, ``[N, kinds]``; ``ABSENT`` where unknown."""
     # heavy: imported on use
     import torch
 
@@ -67,7 +67,7 @@ def attribute_labels(items: Sequence["NanoItem"]) -> "torch.Tensor":
 
 
 def batches(num_items: int, size: int, rng: random.Random) -> Iterator[list[int]]:
-    """Endless lists of ``size`` rows: every row at most once an epoch, in a new order each epoch."""
+    """Yield lists of ``size`` rows forever: each row at most once an epoch, in a new order."""
     while True:
         order = list(range(num_items))
         rng.shuffle(order)
@@ -76,17 +76,37 @@ def batches(num_items: int, size: int, rng: random.Random) -> Iterator[list[int]
 
 
 def cosine(step: int, steps: int, peak: float, final: float, *, warmup: int) -> float:
-    """Learning rate of a step: linear warm-up to ``peak``, then half a cosine down to ``final``."""
+    """Return the learning rate of a step: linear warm-up to ``peak``, half a cosine to ``final``."""
     if step < warmup:
         return peak * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
     return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def set_lr(optimizer: "torch.optim.Optimizer", lr: float) -> None:
-    """Use one learning rate for every parameter."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+class Descent:
+    """AdamW with clipped gradients, a learning rate for each step, and progress lines."""
+
+    def __init__(self, parameters: "Sequence[torch.nn.Parameter]", *, steps: int, say: Progress) -> None:
+        # heavy: imported on use
+        import torch
+
+        self._parameters = parameters
+        self._optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        self._clock = Clock(steps, say)
+        self._done = 0
+
+    def step(self, loss: "torch.Tensor", *, lr: float, text: str) -> None:
+        """Take one step down a loss; ``text`` describes it in the progress line."""
+        import torch
+
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        self._clock.tick(self._done, text)
+        self._done += 1
 
 
 class Clock:

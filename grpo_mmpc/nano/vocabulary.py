@@ -1,4 +1,4 @@
-"""Every word the nano catalogue can say about a product. Standard library only.
+"""The words of the nano catalogue about products. Standard library only.
 
 No value is a word of another value, of a house style, or of a prompt template, so that a text can
 be read back without ambiguity (there is no white product, because captions speak of a "white
@@ -157,5 +157,5 @@ def check_attributes(attributes: Mapping[str, str]) -> None:
 
 
 def pick(rng: random.Random, values: tuple[str, ...]) -> str:
-    """One of the values, each as likely; the same in every Python version, which ``rng.choice`` does not promise."""
+    """Sample a value, the same in every Python version, which ``rng.choice`` does not promise."""
     return values[int(rng.random() * len(values))]

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     # heavy: imported on use
     from grpo_mmpc.catalogue import load_catalogue
     from grpo_mmpc.config import is_file, load_as
-    from grpo_mmpc.nano.cache import catalogue_folder
+    from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.recbench.bench import run_benchmark
     from grpo_mmpc.recbench.benchmark_data import read_benchmark_data
     from grpo_mmpc.recbench.completions import completions_of_catalogues

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.nano import cache, catalogue, interactions
+from grpo_mmpc.nano import catalogue, interactions
 from grpo_mmpc.nano.catalogue import build_catalogue
 from grpo_mmpc.nano.items import sample_items, signature
 from grpo_mmpc.nano.vocabulary import CATEGORIES, TYPES_BY_CATEGORY
@@ -63,7 +63,7 @@ def test_another_seed_gives_other_items_and_excluded_ones_never_come():
 
 
 def test_the_first_item_is_the_same_in_every_process_and_version():
-    code = "from grpo_mmpc.nano.catalogue import sample_items; print(sample_items(num_items=50, seed=0))"
+    code = "from grpo_mmpc.nano.items import sample_items; print(sample_items(num_items=50, seed=0))"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
     outputs = {
         subprocess.run(
@@ -129,11 +129,11 @@ def small_default(tmp_path, monkeypatch):
 
 
 def test_the_default_catalogue_is_built_once(small_default, monkeypatch):
-    folder = cache.ensure_catalogue()
-    assert folder == small_default / "nano-catalogue" / cache.generator_version()
+    folder = catalogue.ensure_catalogue()
+    assert folder == small_default / "nano-catalogue" / catalogue.generator_version()
     assert len(read_rows(folder / "items.jsonl")) == 27
     monkeypatch.setattr(catalogue, "build_catalogue", None)  # a second build would fail
-    assert cache.ensure_catalogue() == folder
+    assert catalogue.ensure_catalogue() == folder
 
 
 def test_the_process_that_loses_the_race_uses_the_winner_s_folder(small_default, monkeypatch):
@@ -142,27 +142,27 @@ def test_the_process_that_loses_the_race_uses_the_winner_s_folder(small_default,
 
     def other_process_wins(items, *, seed):
         monkeypatch.setattr(interactions, "sample_interactions", shop)
-        build_catalogue(small_default / "nano-catalogue" / cache.generator_version(), num_items=27, seed=0)
+        build_catalogue(small_default / "nano-catalogue" / catalogue.generator_version(), num_items=27, seed=0)
         return shop(items, seed=seed)
 
     monkeypatch.setattr(interactions, "sample_interactions", other_process_wins)
-    folder = cache.ensure_catalogue()
+    folder = catalogue.ensure_catalogue()
     assert len(list((folder / "images").iterdir())) == 27
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # the loser's copy is gone
 
 
 def test_two_processes_at_once_both_end_with_the_complete_folder(small_default):
     code = (
-        "from grpo_mmpc.nano import cache, catalogue; catalogue.DEFAULT_NUM_ITEMS = 27; "
-        "folder = cache.ensure_catalogue(); print(folder, len(list((folder / 'images').iterdir())))"
+        "from grpo_mmpc.nano import catalogue; catalogue.DEFAULT_NUM_ITEMS = 27; "
+        "folder = catalogue.ensure_catalogue(); print(folder, len(list((folder / 'images').iterdir())))"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert outputs == [f"{small_default / 'nano-catalogue' / cache.generator_version()} 27\n"] * 2
+    assert outputs == [f"{small_default / 'nano-catalogue' / catalogue.generator_version()} 27\n"] * 2
 
 
 def test_a_damaged_cache_says_which_folder_to_remove(small_default):
-    folder = cache.ensure_catalogue()
+    folder = catalogue.ensure_catalogue()
     (folder / "items.jsonl").unlink()
     with pytest.raises(CatalogueError, match=f"{folder} lost files; remove that folder"):
-        cache.ensure_catalogue()
+        catalogue.ensure_catalogue()

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from grpo_mmpc.nano import build, clip, pretrain, training
-from grpo_mmpc.nano.catalogue import DEFAULT_NUM_ITEMS, DEFAULT_SEED
-from grpo_mmpc.nano.items import NanoItem, sample_items, signature
+from grpo_mmpc.nano.items import DEFAULT_NUM_ITEMS, DEFAULT_SEED, NanoItem, sample_items, signature
 from grpo_mmpc.nano.pool import POOL_SIZE, pretraining_items, unseen_items
 
 
@@ -55,7 +54,7 @@ def test_every_build_draws_reads_and_trains_on_items_of_the_pool_only(
     def stop(*args: Any, **kwargs: Any) -> None:
         raise SavedError
 
-    watch(training, "draw_pictures", position=0)
+    watch(training, "draw_images", position=0)
     watch(build, "corpus", position=0)
     watch(clip, "train_clip", position=3)
     watch(pretrain, "train_vision", position=3)

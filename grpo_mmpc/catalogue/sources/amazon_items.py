@@ -1,4 +1,4 @@
-"""Convert item metadata of Amazon Reviews 2023 (McAuley-Lab/Amazon-Reviews-2023) into a catalogue folder."""
+"""Convert item metadata of Amazon Reviews 2023 into a catalogue folder."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def convert_amazon_metadata(
     fetch: Fetch | None = None,
     progress: Callable[[AmazonConversion], None] | None = None,
 ) -> AmazonConversion:
-    """Write ``items.jsonl`` (and images) from metadata records, one at a time, whatever their number.
+    """Write ``items.jsonl`` (and images) from metadata records, read one at a time.
 
     An item's item_id is its ``parent_asin``; of several records with one parent_asin the first
     counts. The description paragraphs are joined by line breaks; the image is the largest of the
@@ -157,7 +157,7 @@ def read_item(record: Mapping[str, Any], *, category: str | None) -> dict[str, A
 
 
 def main_image_url(images: object) -> str | None:
-    """Return the address of the best image: the MAIN variant before others, ``hi_res`` before ``large``.
+    """Return the address of the best image: MAIN before others, ``hi_res`` before ``large``.
 
     Args:
         images: A list of objects with the keys thumb, large, hi_res, variant (the JSONL files), or
@@ -180,7 +180,7 @@ def main_image_url(images: object) -> str | None:
 
 
 def read_attributes(values: Mapping[str, Any]) -> dict[str, str]:
-    """Read brand (else ``store``), color, size and material from ``details``, an object or its JSON text."""
+    """Read brand (else ``store``), color, size and material from ``details`` or its JSON text."""
     details = values.get("details")
     if isinstance(details, str):
         try:
@@ -211,7 +211,7 @@ def _fetch_images(batch: list[_Item], *, folder: Path, fetch: Fetch) -> list[Qua
 
 
 def image_name(item_id: str, url: str) -> str:
-    """Return the path of an item's image file; an identifier can name no file outside ``images/``."""
+    """Return the path of an item's image file; no identifier leads out of ``images/``."""
     suffix = Path(re.split("[?#]", url, maxsplit=1)[0]).suffix.lower()
     safe = re.sub(r"[^A-Za-z0-9_-]", "_", item_id)
     return f"images/{safe}{suffix if suffix in _IMAGE_SUFFIXES else '.jpg'}"

@@ -1,4 +1,4 @@
-"""Open records of Amazon Reviews 2023 (items or reviews): a file, a folder of files, or the hub, streamed."""
+"""Read records of Amazon Reviews 2023, items or reviews, from files or streamed from the hub."""
 
 import gzip
 import re
@@ -152,6 +152,6 @@ def _hub_records(path: str) -> Iterator[RawRow]:
         yield from json_rows(row["text"] for row in stream)
     except (OSError, httpx.HTTPError) as e:
         raise CatalogueError(
-            f"cannot stream {file}: {e}; check the category's name and the network (HF_HUB_OFFLINE must not be set), or "
-            f"download {PurePosixPath(path).name}.gz yourself and give its path"
+            f"cannot stream {file}: {e}; check the category's name and the network (HF_HUB_OFFLINE must not be set), "
+            f"or download {PurePosixPath(path).name}.gz yourself and give its path"
         ) from e

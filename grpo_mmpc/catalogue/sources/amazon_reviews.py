@@ -1,4 +1,4 @@
-"""Convert reviews of Amazon Reviews 2023 into the interactions file of a catalogue, one review at a time."""
+"""Convert reviews of Amazon Reviews 2023 into the interactions file of a catalogue."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Fetch product images from the web, politely: time limit, size limit, a few retries, nothing but HTTP."""
+"""Fetch product images from the web: HTTP only, with time and size limits and a few retries."""
 
 import io
 import re
