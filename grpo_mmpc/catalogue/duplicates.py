@@ -127,8 +127,8 @@ def _edges_of_equal(owner: npt.NDArray[np.int64], value: npt.NDArray[np.uint64])
 def _connected(num_items: int, edges: npt.NDArray[np.int64]) -> Groups:
     """Number the connected components in order of their first member."""
     # heavy: imported on use
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    from scipy.sparse import coo_array  # type: ignore[import-untyped]
+    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
     links = coo_array((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(num_items, num_items))
     _, labels = connected_components(links, directed=False)
