@@ -1,4 +1,4 @@
-"""One attempt at a job: a supervised process, and what is written down about it."""
+"""One attempt at a job: a supervised process and its record."""
 
 import fcntl
 import os
@@ -13,12 +13,12 @@ from grpo_mmpc.utils.files import append_json_lines
 from grpo_mmpc.utils.processes import Child, log_tail
 
 GRACE_S = 120.0
-"""How long a run may take to finish its step and save when it is asked to stop."""
+"""Time that a run gets to finish its step and save when it is asked to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an attempt ended."""
+    """The end of an attempt."""
 
     name: str
     finished: bool
@@ -49,7 +49,7 @@ class Attempt:
         self._start()
 
     def _start(self) -> None:
-        """Start unless another attempt holds the lock, which would still be writing what is read here."""
+        """Start unless another attempt, which may still be writing, holds the lock."""
         job = self.job
         job.config.parent.mkdir(parents=True, exist_ok=True)
         with job.lock.open("a") as lock:
@@ -113,7 +113,7 @@ class Attempt:
 
 
 def attempt(job: Job) -> Outcome:
-    """Run a job to the end of one attempt; interrupted, ask the job to save and end before passing that on."""
+    """Run a job to the end of one attempt; an interruption lets the job save and end first."""
     if state_of(job) == State.FINISHED:
         return Outcome(name=job.name, finished=True, stopped=False, status=0, tail="")
     running = Attempt(job, environment={})

@@ -1,4 +1,4 @@
-"""Every mix against every held-out metric: means over seeds and items, differences to the reference, verdicts."""
+"""All mixes on all metrics: means over seeds and items, differences to the reference, verdicts."""
 
 import zlib
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from grpo_mmpc.ablation.results import Results, RunResult
 from grpo_mmpc.ablation.spec import BASE
 from grpo_mmpc.ablation.sums import aggregate_of, check_alike, item_sums, metrics_of
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.evaluation_folder import TaskScores
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
@@ -19,8 +18,8 @@ from grpo_mmpc.statistics.verdicts import TOO_FEW, TOO_FEW_SEEDS, UNSCORED, Evid
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 MIN_DEGREES = 2
-"""Of the pooled variance over seeds, in an ablation of several seeds: a variance of one degree is
-by luck too small to judge by, too often."""
+"""The fewest degrees of freedom of the variance over seeds, in an ablation of several seeds: a
+variance of one degree is by luck too small to judge by, too often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +32,9 @@ class MixCell:
     level: Estimate | None
     """None = unscored."""
     difference: Estimate | None
-    """To the reference, over the seeds that both have; None for the reference itself."""
+    """The mix minus the reference, over the seeds that both have; None for the reference itself."""
     num_seeds: int
-    """Seeds of the difference."""
+    """The number of seeds of the difference."""
     p_holm: float | None
     verdict: str
     """Empty for the reference itself."""
@@ -53,7 +52,7 @@ class MetricRow:
     n_scored: int
     """Items with a score in every run: only those count."""
     base: float | None
-    """Of the model before training, on the same items."""
+    """The value of the model before training on the same items."""
     cells: list[MixCell]
     trained_by: list[str]
     """Mixes that were trained on it."""
@@ -73,7 +72,7 @@ class AblationComparison:
     seeds: list[int]
     rows: list[MetricRow]
     family: int
-    """p-values were corrected for so many comparisons."""
+    """The number of comparisons that p-values were corrected for."""
 
 
 def compare(
@@ -87,7 +86,7 @@ def compare(
     """Compare all mixes that have finished runs.
 
     Args:
-        results: What is there.
+        results: What the folder holds.
         mixes: In the order of the page.
         reference: One of them, or ``base``.
         metrics: ``TASK.METRIC`` to look at; None all that have a value per item.
@@ -98,75 +97,51 @@ def compare(
     """
     mixes = [mix for mix in mixes if results.of(mix)]
     runs = [run for mix in mixes for run in results.of(mix)]
+    comparison = AblationComparison(
+        reference=reference, mixes=mixes, seeds=sorted({run.seed for run in runs}), rows=[], family=0
+    )
     if not runs:
-        return AblationComparison(reference=reference, mixes=[], seeds=[], rows=[], family=0)
+        return comparison
     bases = {id(evaluation): evaluation for evaluation in results.base.values()}
     if reference == BASE and len(bases) > 1:
         raise EvaluationError(
-            "the runs start from different models or are measured in different ways: base is not one thing"
+            "the runs have different base models or evaluation settings and cannot be compared with the model before "
+            "training; compare them with one of the mixes"
         )
     base = next(iter(bases.values())) if len(bases) == 1 else None
-    evaluations = [run.evaluation for run in runs] + ([base] if base else [])
+    evaluations = [*(run.evaluation for run in runs), *([base] if base else [])]
     check_alike(evaluations)
     rows = []
     for task in runs[0].evaluation.tasks:
         tables = [evaluation.tasks[task] for evaluation in evaluations if task in evaluation.tasks]
         if len(tables) < len(evaluations):
             continue
-        wanted = (
-            None if metrics is None else {name.partition(".")[2] for name in metrics if name.startswith(f"{task}.")}
-        )
+        trained = {mix: next(run for run in runs if run.mix == mix).rewards.get(task, ()) for mix in mixes}
         for name, metric in metrics_of(tables[0], task, mode=evaluations[0].mode).items():
-            is_wanted = wanted is None or name in wanted or ("attribute_recall_*" in wanted and "recall_" in name)
-            if is_wanted and all(name in table.scores or name in table.statistics for table in tables):
-                rows.append(_row(task, name, metric, runs, tables, mixes, reference, resamples=resamples))
-    return _with_verdicts(
-        AblationComparison(
-            reference=reference, mixes=mixes, seeds=sorted({run.seed for run in runs}), rows=rows, family=0
-        )
-    )
+            if _is_wanted(task, name, metrics) and all(name in {**t.scores, **t.statistics} for t in tables):
+                sums, num_items = item_sums(tables, name)  # [K, N, C]
+                matrix = _Matrix.of(
+                    sums, metric=metric, runs=runs, has_base=base is not None, task=task, resamples=resamples
+                )
+                trained_by = [mix for mix in mixes if trained_metrics(trained[mix], metrics=[name])]
+                rows.append(
+                    MetricRow(
+                        task=task,
+                        metric=name,
+                        higher_is_better=metric.higher_is_better,
+                        n=num_items,
+                        n_scored=matrix.num_items,
+                        base=float(matrix.values[-1]) if base is not None and matrix.num_items else None,
+                        cells=[matrix.cell(mix, reference, was_reward=mix in trained_by) for mix in mixes],
+                        trained_by=trained_by,
+                    )
+                )
+    return _with_verdicts(replace(comparison, rows=rows))
 
 
-def _row(
-    task: str,
-    name: str,
-    metric: Metric,
-    runs: Sequence[RunResult],
-    tables: Sequence[TaskScores],
-    mixes: Sequence[str],
-    reference: str,
-    *,
-    resamples: int,
-) -> MetricRow:
-    sums, total = item_sums(tables, name)  # [K, N, C]
-    num_items = sums.shape[1]
-    trained_by = [
-        mix
-        for mix in mixes
-        if trained_metrics(next(run for run in runs if run.mix == mix).rewards.get(task, ()), metrics=[name])
-    ]
-    aggregate = aggregate_of(metric)
-    values = aggregate(sums.sum(axis=1), np.full(len(sums), float(num_items))) if num_items else np.empty(0)
-    has_base = len(tables) > len(runs)
-    cells = []
-    if num_items:
-        entropy = [zlib.crc32(task.encode()), 0]
-        replicates = replicate_values(sums, aggregate=aggregate, resamples=resamples, seed=entropy)  # [R, K]
-        columns = {mix: {run.seed: k for k, run in enumerate(runs) if run.mix == mix} for mix in mixes}
-        matrix = _Matrix(values=values, replicates=replicates, columns=columns, num_items=num_items)
-        cells = [matrix.cell(mix, reference, has_base=has_base, was_reward=mix in trained_by) for mix in mixes]
-    else:
-        cells = [_unscored(mix, was_reward=mix in trained_by, is_reference=mix == reference) for mix in mixes]
-    return MetricRow(
-        task=task,
-        metric=name,
-        higher_is_better=metric.higher_is_better,
-        n=total,
-        n_scored=num_items,
-        base=float(values[-1]) if has_base and num_items else None,
-        cells=cells,
-        trained_by=trained_by,
-    )
+def _is_wanted(task: str, name: str, metrics: Sequence[str] | None) -> bool:
+    every_attribute = f"{task}.attribute_recall_*"
+    return metrics is None or f"{task}.{name}" in metrics or (every_attribute in metrics and "recall_" in name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,26 +154,46 @@ class _Matrix:
     """``[R, K]``."""
     columns: dict[str, dict[int, int]]
     """By mix and seed, the run's position."""
+    has_base: bool
     num_items: int
+    """Scored in every run; 0 leaves ``values`` empty."""
 
-    def cell(self, mix: str, reference: str, *, has_base: bool, was_reward: bool) -> MixCell:
+    @classmethod
+    def of(
+        cls, sums: Floats, *, metric: Metric, runs: Sequence[RunResult], has_base: bool, task: str, resamples: int
+    ) -> "_Matrix":
+        num_runs, num_items, _ = sums.shape
+        columns: dict[str, dict[int, int]] = {}
+        for position, run in enumerate(runs):
+            columns.setdefault(run.mix, {})[run.seed] = position
+        values, replicates = np.empty(0), np.empty((0, 0))
+        if num_items:
+            aggregate = aggregate_of(metric)
+            values = aggregate(sums.sum(axis=1), np.full(num_runs, float(num_items)))
+            entropy = [zlib.crc32(task.encode()), 0]
+            replicates = replicate_values(sums, aggregate=aggregate, resamples=resamples, seed=entropy)
+        return cls(values=values, replicates=replicates, columns=columns, has_base=has_base, num_items=num_items)
+
+    def cell(self, mix: str, reference: str, *, was_reward: bool) -> MixCell:
+        """Compare one mix with the reference; without its verdict, which needs the whole family."""
         own = self.columns[mix]
         difference, shared, lacks_seeds = None, sorted(own), False
-        if reference == BASE and has_base:
+        if not self.num_items:
+            own, shared = {}, []
+        elif reference == BASE and self.has_base:
             difference = self._estimate(list(own.values()), against=[-1] * len(own), of_difference=False)
         elif mix != reference and reference in self.columns:
-            shared = sorted(own.keys() & self.columns[reference].keys())
+            other = self.columns[reference]
+            shared = sorted(own.keys() & other.keys())
             lacks_seeds = not shared
             if shared:
                 difference = self._estimate(
-                    [own[seed] for seed in shared],
-                    against=[self.columns[reference][seed] for seed in shared],
-                    of_difference=True,
+                    [own[seed] for seed in shared], against=[other[seed] for seed in shared], of_difference=True
                 )
         return MixCell(
             mix=mix,
             by_seed={seed: float(self.values[k]) for seed, k in sorted(own.items())},
-            level=self._estimate(list(own.values()), against=None, of_difference=False),
+            level=self._estimate(list(own.values()), against=None, of_difference=False) if own else None,
             difference=difference,
             num_seeds=len(shared),
             p_holm=None,
@@ -215,10 +210,10 @@ class _Matrix:
         weights = seed_weights(num_seeds=len(runs), resamples=len(replicates), seed=[1])
         table = self._by_mix_and_seed()
         pooled = pooled_variance(table, num_seeds=len(runs), of_difference=of_difference)
-        found = estimate(values, replicates, weights, num_items=self.num_items, pooled=pooled, confidence=CONFIDENCE)
+        mean = estimate(values, replicates, weights, num_items=self.num_items, pooled=pooled, confidence=CONFIDENCE)
         if table.shape[1] > 1 and (pooled is None or pooled.degrees < MIN_DEGREES):
-            return replace(found, interval=None, p=None)
-        return found
+            return replace(mean, interval=None, p=None)
+        return mean
 
     def _by_mix_and_seed(self) -> Floats:
         """Values by mix and seed, ``[M, S]``, NaN where there is no run."""
@@ -255,17 +250,4 @@ def _evidence(row: MetricRow, difference: Estimate) -> Evidence:
         p=difference.p,
         higher_is_better=row.higher_is_better,
         without_p=TOO_FEW if row.n_scored < min_items(CONFIDENCE) else TOO_FEW_SEEDS,
-    )
-
-
-def _unscored(mix: str, *, was_reward: bool, is_reference: bool) -> MixCell:
-    return MixCell(
-        mix=mix,
-        by_seed={},
-        level=None,
-        difference=None,
-        num_seeds=0,
-        p_holm=None,
-        verdict="" if is_reference else UNSCORED,
-        was_reward=was_reward,
     )

@@ -1,21 +1,25 @@
-"""The folder of an ablation: one ``ablate`` at a time, and the untrained model's evaluation in every run."""
+"""The folder of an ablation: one command at a time, one recipe per run, one shared base model."""
 
 import fcntl
 import os
 import platform
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from grpo_mmpc.ablation.grid import PlannedRun
+import yaml
+
+from grpo_mmpc.ablation.grid import short
 from grpo_mmpc.ablation.jobs import Job, State, state_of
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.utils.files import copy_folder
+from grpo_mmpc.utils.files import copy_folder, write_text
 
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder for the duration of a block. The system gives it free when this process ends, however it ends.
+    """Hold the folder for the duration of a block, or until this process ends in whatever way.
 
     Raises:
         ConfigError: Another process holds it.
@@ -37,12 +41,88 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def share_base(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> None:
-    """Give every finished run the evaluation of the untrained model, so that ``grpo-mmpc report RUN`` compares with it."""
-    keys = list(dict.fromkeys(run.base_key for run in runs))
+def write_recipes(jobs: Sequence[Job], *, overwrite: bool) -> None:
+    """Write every job's recipe beside its folder, unless one that was already started had another.
+
+    Args:
+        jobs: Of the grid.
+        overwrite: Delete what jobs with another recipe have left, and start those again.
+
+    Raises:
+        ConfigError: Which runs have changed, and in what.
+    """
+    changed = [(job, difference) for job in jobs if (difference := _change(job))]
+    # The untrained model is cheap to evaluate again, and nothing is lost with it.
+    lines = [f"{job.name}: {difference}" for job, difference in changed if not job.is_base]
+    if lines and not overwrite:
+        raise ConfigError(
+            [*lines, "these runs were started with another recipe; --overwrite starts them again, --out DIR keeps both"]
+        )
+    for job, _ in changed:
+        shutil.rmtree(job.folder)
+        job.attempts.unlink(missing_ok=True)
+    for job in jobs:
+        if _text_of(job.config) != job.recipe:  # a run that still lives may be reading it
+            write_text(job.config, job.recipe)
+
+
+def check_recipes(jobs: Sequence[Job]) -> None:
+    """Refuse results of another recipe; write nothing.
+
+    Raises:
+        ConfigError: Which runs have another recipe, and in what.
+    """
+    lines = [f"{job.name}: {difference}" for job in jobs if (difference := _change(job))]
+    if lines:
+        raise ConfigError(
+            [
+                *lines,
+                "these results are of another recipe and would be shown as if they were of this one; name the same "
+                "ablation file and overrides as when they were made, or run without --report-only",
+            ]
+        )
+
+
+def share_base(jobs: Sequence[Job]) -> None:
+    """Copy the untrained model's evaluation into every finished run, for ``grpo-mmpc report``."""
     by_name = {job.name: job for job in jobs}
-    for run in runs:
-        job, base = by_name[run.name], by_name[f"base-{keys.index(run.base_key)}"]
-        target = job.folder / "evaluations" / "base" / job.suite
+    for job in jobs:
+        if job.base is None:
+            continue
+        base, target = by_name[job.base], job.folder / "evaluations" / "base" / job.suite
         if state_of(job) == state_of(base) == State.FINISHED and not target.exists():
             copy_folder(base.final, target)
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> str:
+    """Return the first key in which two configurations differ, with both values; empty if none."""
+    for key in dict.fromkeys([*old, *new]):
+        ours, theirs = old.get(key), new.get(key)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            if inner := first_difference(ours, theirs, prefix=f"{prefix}{key}."):
+                return inner
+        elif ours != theirs:
+            return f"{prefix}{key} was {short(ours)}, is now {short(theirs)}"
+    return ""
+
+
+def _change(job: Job) -> str:
+    """How the recipe of what a job left differs from its recipe now; empty where it does not."""
+    if not job.folder.exists():
+        return ""
+    old = _text_of(job.config)
+    if old is None:
+        return "its recipe is missing"
+    return "" if old == job.recipe else first_difference(_settings(old), _settings(job.recipe))
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Read a recipe without its folder: the recipe lies beside it, however it is written."""
+    return {key: value for key, value in (yaml.safe_load(text) or {}).items() if key != "run_dir"}
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return None

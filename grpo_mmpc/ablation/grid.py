@@ -1,4 +1,4 @@
-"""From an ablation file to runs: every combination and seed as one resolved, checked recipe in a folder of its own."""
+"""From an ablation file to runs: every combination and seed as one resolved, checked recipe."""
 
 import json
 from collections import defaultdict
@@ -12,11 +12,11 @@ from grpo_mmpc.config import RunConfig, nearest
 from grpo_mmpc.errors import ConfigError
 
 Load = Callable[[Sequence[str]], RunConfig]
-"""Files and overrides to a checked recipe, or ConfigError with all problems: what ``grpo-mmpc
-train`` does."""
+"""Turns files and overrides into a checked recipe, or raises ConfigError with all problems, as
+``grpo-mmpc train`` does."""
 
 _NAMED = 4
-"""Runs named beside a problem that some of them share."""
+"""At most so many runs are named beside a problem that some of them share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class PlannedRun:
     """One run of the grid."""
 
     mix: str
-    """Name of the combination."""
+    """The name of the combination."""
     seed: int
     config: RunConfig
     base_key: str
@@ -33,20 +33,20 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """``bleu/seed-0``, also where it lies."""
+        """``bleu/seed-0``, which is also its folder."""
         return f"{self.mix}/seed-{self.seed}"
 
 
 def expand(
     spec: AblationSpec, overrides: Sequence[str] = (), *, path: Path, folder: Path, load: Load
 ) -> list[PlannedRun]:
-    """Every run, checked, seed by seed so that an ablation that is stopped early holds whole comparisons.
+    """Return every run, checked, seed by seed: an ablation stopped early holds whole comparisons.
 
     Args:
         spec: The ablation.
         overrides: ``key=value`` for every run, over those of the file.
         path: Its file, for messages and relative names.
-        folder: Of the ablation.
+        folder: The ablation's.
         load: Loads and checks one recipe.
 
     Raises:
@@ -72,10 +72,10 @@ def expand(
             config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"before": False})})
             runs.append(PlannedRun(mix=mix, seed=seed, config=config, base_key=_base_key(config)))
     total = len(spec.seeds) * len(names)
-    found = [f"{text} ({_where(where, total)})" for text, where in problems.items()]
-    found += [f"{path}: {problem}" for problem in [*_metric_problems(spec, runs), *_unlike(spec, runs)]]
-    if found:
-        raise ConfigError(found)
+    lines = [f"{text} ({_where(where, total)})" for text, where in problems.items()]
+    lines += [f"{path}: {problem}" for problem in [*_metric_problems(spec, runs), *_unlike(spec, runs)]]
+    if lines:
+        raise ConfigError(lines)
     return runs
 
 
@@ -92,7 +92,7 @@ def _changes(spec: AblationSpec, chosen: Sequence[AxisValue], overrides: Sequenc
 
 
 def _base_key(config: RunConfig) -> str:
-    """All that an evaluation of the untrained model depends on."""
+    """Return all that an evaluation of the untrained model depends on."""
     evaluation = config.evaluation.model_dump(mode="json")
     for name in ("before", "checkpoints", "best", "on_error", "resamples", "controls"):
         del evaluation[name]
@@ -102,7 +102,7 @@ def _base_key(config: RunConfig) -> str:
 
 
 def _unlike(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
-    """Why results of these runs could not be compared with each other, or with the model before training."""
+    """Say why runs could not be compared with each other, or with the model before training."""
     problems = []
     measured: dict[str, Callable[[RunConfig], Any]] = {
         "data.catalogue": lambda config: config.data.catalogue,
@@ -117,15 +117,15 @@ def _unlike(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
             ours, theirs = value_of(runs[0].config), value_of(other.config)
             if ours != theirs:
                 problems.append(
-                    f"{key} is {_short(ours)} in {runs[0].name} and {_short(theirs)} in {other.name}: results that are "
+                    f"{key} is {short(ours)} in {runs[0].name} and {short(theirs)} in {other.name}: results that are "
                     "measured differently cannot be compared; set it for all runs alike"
                 )
                 break
     bases = {run.base_key: run.name for run in reversed(runs)}
     if spec.reference == BASE and len(bases) > 1 and not problems:
         problems.append(
-            f"reference: {BASE} is not one thing: {' and '.join(sorted(bases.values()))} start from different models or are "
-            "measured in different ways; compare with one of the mixes, or make an ablation of each"
+            f"reference: {BASE}: {' and '.join(sorted(bases.values()))} have different base models or evaluation "
+            "settings and cannot be compared with one; compare with one of the mixes, or make an ablation of each"
         )
     return problems
 
@@ -138,7 +138,7 @@ def _where(runs: Sequence[str], total: int) -> str:
 
 
 def _metric_problems(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
-    """Metrics that the file names and that no run, or not every run, evaluates."""
+    """Name the metrics of the file that no run, or not every run, evaluates."""
     # heavy: imported on use
     from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE
 
@@ -167,19 +167,7 @@ def _is_among(name: str, metrics: Sequence[str]) -> bool:
     return name in metrics or (metric.startswith("attribute_recall_") and f"{task}.attribute_recall_*" in metrics)
 
 
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> str:
-    """The first key by which two configurations differ, with both values; empty if they are equal."""
-    for key in dict.fromkeys([*old, *new]):
-        ours, theirs = old.get(key), new.get(key)
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            found = first_difference(ours, theirs, prefix=f"{prefix}{key}.")
-            if found:
-                return found
-        elif ours != theirs:
-            return f"{prefix}{key} was {_short(ours)}, is now {_short(theirs)}"
-    return ""
-
-
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a configured value in at most 80 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""Which mixes no other mix beats in two metrics at once."""
+"""The Pareto front: mixes that no other mix beats in two metrics at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Point:
     x: Estimate
     y: Estimate
     on_front: bool
-    """No other mix is at least as good in both means and better in one."""
+    """True if no other mix is at least as good in both means and better in one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +28,12 @@ class Pareto:
 
     @property
     def front(self) -> list[str]:
-        """Mixes on the front."""
+        """Names of the mixes on the front."""
         return [point.mix for point in self.points if point.on_front]
 
 
 def pareto(comparison: AblationComparison, names: Sequence[str] | None) -> Pareto | None:
-    """The plane of two ``TASK.METRIC``; None where one of them was not scored or none was asked for."""
+    """Place all mixes in the plane of two ``TASK.METRIC``; None without names or scores."""
     rows = {row.name: row for row in comparison.rows}
     if names is None or any(name not in rows for name in names):
         return None

@@ -1,4 +1,4 @@
-"""What the runs of an ablation left on disk: evaluations, costs, and whether all mixes saw the same data."""
+"""The results of an ablation's runs: evaluations, costs, and whether mixes saw the same data."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,22 +24,22 @@ class Missing:
 
     name: str
     state: str
-    """One of ``jobs.State``, or ``unreadable``."""
+    """A ``jobs.State``, or ``unreadable``."""
     tail: str
-    """The last lines of its log, empty if it never ran; of one that is unreadable, why."""
+    """The last lines of its log, empty if it never ran; the reason, if it is unreadable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one run took."""
+    """The time that one run took."""
 
     wall_s: float | None
-    """Of all attempts that were seen to end; None if none was. One that was killed together with
-    the ablation is not counted."""
+    """Sum over attempts; None without any. One that was killed together with the ablation is not
+    counted."""
     training_s: float | None
     """Sum over steps; None without logged steps."""
     tokens_per_s: float | None
-    """Completion tokens by ``training_s``; steps that reuse rollouts take time and draw none."""
+    """Completion tokens by ``training_s``; steps that reuse rollouts take time and sample none."""
     reward_s: float | None
     """Sum over steps of the time that the trainer waited for rewards; None without logged steps."""
 
@@ -61,7 +61,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Everything that is there."""
+    """All results of an ablation's folder."""
 
     runs: list[RunResult]
     base: Mapping[str, Evaluation]
@@ -72,41 +72,34 @@ class Results:
     None where that could not be checked, with one mix only or without rollouts."""
 
     def of(self, mix: str) -> list[RunResult]:
-        """Runs of a mix, by seed."""
+        """Return the runs of a mix, by seed."""
         return sorted((run for run in self.runs if run.mix == mix), key=lambda run: run.seed)
 
 
 def collect(planned: Sequence[PlannedRun], jobs: Sequence[Job]) -> Results:
     """Read whatever has finished; everything else is listed as missing."""
-    by_name = {job.name: job for job in jobs}
-    keys = list(dict.fromkeys(run.base_key for run in planned))
-    missing = [
-        Missing(name=job.name, state=state, tail=log_tail(job.log))
-        for job in jobs
-        if (state := state_of(job)) != State.FINISHED
-    ]
-    absent = {job.name for job in missing}
-    finished = [run for run in planned if run.name not in absent]
-    # One object for all mixes that share it.
-    untrained = {}
-    for number, key in enumerate(keys):
-        if f"base-{number}" not in absent:
-            try:
-                untrained[key] = read_evaluation(by_name[f"base-{number}"].final)
-            except EvaluationError as error:
-                missing.append(Missing(name=f"base-{number}", state=UNREADABLE, tail=str(error)))
-    base = {run.mix: untrained[run.base_key] for run in planned if run.base_key in untrained}
-    runs = []
-    for run in finished:
+    by_name = {run.name: run for run in planned}
+    runs: list[RunResult] = []
+    missing: list[Missing] = []
+    untrained: dict[str, Evaluation] = {}  # one object for all mixes that share it
+    for job in jobs:
+        state = state_of(job)
+        if state != State.FINISHED:
+            missing.append(Missing(name=job.name, state=state, tail=log_tail(job.log)))
+            continue
         try:
-            runs.append(_result(run, by_name[run.name]))
+            if job.is_base:
+                untrained[job.name] = read_evaluation(job.final)
+            else:
+                runs.append(_result(by_name[job.name], job))
         except EvaluationError as error:
-            missing.append(Missing(name=run.name, state=UNREADABLE, tail=str(error)))
+            missing.append(Missing(name=job.name, state=UNREADABLE, tail=str(error)))
+    base = {by_name[job.name].mix: untrained[job.base] for job in jobs if job.base in untrained}
     return Results(runs=runs, base=base, missing=missing, data_order=_data_order(runs))
 
 
 def prompts_by_step(run_dir: Path) -> dict[str, list[str]]:
-    """Prompt ids of every rollout file, in the order in which they were sampled."""
+    """Read the prompt ids of every rollout file, in the order in which they were sampled."""
     import pyarrow.parquet as pq  # heavy: imported on use
 
     files = RunFolder(run_dir).rollout_files
@@ -138,8 +131,8 @@ def _cost(steps: Sequence[Mapping[str, Any]], attempts: Sequence[Mapping[str, An
 
     def total(rate: str) -> float | None:
         """Sum over steps of what is logged per second; None where it was not logged."""
-        found = [float(row[rate]) * seconds for row, seconds in spans if row.get(rate) is not None]
-        return sum(found) if found else None
+        amounts = [float(row[rate]) * seconds for row, seconds in spans if row.get(rate) is not None]
+        return sum(amounts) if amounts else None
 
     tokens = total("tokens_per_second")
     return Cost(
@@ -154,11 +147,11 @@ def _data_order(runs: Sequence[RunResult]) -> dict[int, str | None]:
     by_seed: dict[int, list[RunResult]] = defaultdict(list)
     for run in runs:
         by_seed[run.seed].append(run)
-    found: dict[int, str | None] = {}
+    order: dict[int, str | None] = {}
     for seed, group in by_seed.items():
         first, *others = [(run, prompts_by_step(run.folder)) for run in group]
         if not others or not all(prompts for _, prompts in (first, *others)):
-            found[seed] = None
+            order[seed] = None
             continue
         differing = [
             f"{first[0].mix} and {run.mix} at {step}"
@@ -166,5 +159,5 @@ def _data_order(runs: Sequence[RunResult]) -> dict[int, str | None]:
             for step in [next((s for s in first[1] if prompts.get(s) != first[1][s]), None)]
             if step is not None
         ]
-        found[seed] = differing[0] if differing else ""
-    return found
+        order[seed] = differing[0] if differing else ""
+    return order

@@ -1,4 +1,4 @@
-"""Runs many jobs: as processes of this machine, each with its share of cores or GPUs, or as tasks of a Ray cluster."""
+"""Running many jobs: as processes of this machine with a share of it each, or as Ray tasks."""
 
 import os
 import subprocess
@@ -185,7 +185,7 @@ class _Board:
             self._say(f"{outcome.name} FAILED (status {outcome.status}):\n{tail}")
 
     def show(self, running: Sequence[Job]) -> None:
-        """Show ``runs: 5/16, 2 running (bleu/seed-0 12/30, clip/seed-0 9/30), 0 failed, 9 waiting``."""
+        """Show ``runs: 5/16, 2 running (a/seed-0 12/30, b/seed-0 9/30), 0 failed, 9 waiting``."""
         now = time.monotonic()
         if now - self._shown < _SHOW_EVERY_S:  # steps are counted in files
             return

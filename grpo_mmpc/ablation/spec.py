@@ -30,10 +30,10 @@ class AxisValue(_Section):
 
 
 class AblationSpec(_Section):
-    """What is run and how it is judged."""
+    """The content of an ablation file."""
 
     name: str
-    """Of the folder, ``runs/ablations/NAME``, and the page."""
+    """The name of the folder, ``runs/ablations/NAME``, and of the page."""
     base: Annotated[list[str], Field(min_length=1)]
     """Recipe files, merged left to right."""
     overrides: dict[str, Any] = {}
@@ -43,15 +43,14 @@ class AblationSpec(_Section):
     """By axis, its values by name. Runs are all combinations; a combination is called by its
     values, ``bleu+low``."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    """The same for every combination, so that runs of one seed see the same data in the same
-    order."""
+    """Runs of one seed see the same data in the same order, whatever the combination."""
     reference: str
     """The combination that others are compared with, or ``base``: the model before training."""
     metrics: list[str] | None = None
     """``TASK.METRIC`` that verdicts are given for; p-values are corrected for all of them together.
     Null means every metric that was evaluated with a value per item."""
     pareto: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
-    """Two of ``TASK.METRIC``: the axes of the Pareto picture."""
+    """Two of ``TASK.METRIC``: the axes of the Pareto plot."""
     launcher: str = ""
     """What starts a run on several processes, such as ``accelerate launch --config_file FILE``;
     empty: one process."""
@@ -75,7 +74,7 @@ def load_ablation(path: Path) -> AblationSpec:
 
 
 def find_file(name: str, *, ablation: Path) -> Path:
-    """A recipe named in an ablation file: relative to the working directory, or else to the ablation file."""
+    """Find a recipe of an ablation file, from the working directory or else from that file."""
     return next((path for path in (Path(name), ablation.parent / name) if path.is_file()), Path(name))
 
 
@@ -98,15 +97,15 @@ def _problems(spec: AblationSpec) -> list[str]:
 
 
 def combinations(spec: AblationSpec) -> dict[str, list[AxisValue]]:
-    """Every combination of axis values by its name, the last axis changing fastest."""
-    found: dict[str, list[AxisValue]] = {"": []}
+    """Return every combination of axis values by its name, the last axis changing fastest."""
+    named: dict[str, list[AxisValue]] = {"": []}
     for values in spec.axes.values():
-        found = {
+        named = {
             f"{name}+{value}" if name else value: [*chosen, changes]
-            for name, chosen in found.items()
+            for name, chosen in named.items()
             for value, changes in values.items()
         }
-    return found
+    return named
 
 
 def _explain(detail: Any) -> str:
@@ -121,5 +120,5 @@ def _explain(detail: Any) -> str:
 
 
 def to_yaml(spec: AblationSpec) -> str:
-    """The ablation as it was understood."""
+    """Return the ablation as it was read, defaults included."""
     return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""What every item adds to a metric in every run: the form in which a whole ablation can be resampled."""
+"""Contributions of every item to a metric in every run, by which a whole ablation is resampled."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,10 @@ from grpo_mmpc.statistics.verdicts import Floats
 
 
 def item_sums(tables: Sequence[TaskScores], name: str) -> tuple[Floats, int]:
-    """What every item adds in every run, ``[K, N, C]``, for items scored in all of them; and how many items there are."""
+    """Return every item's contribution in every run, and the number of all items.
+
+    Contributions are ``[K, N, C]``, of the items that are scored in all runs.
+    """
     columns = [table.statistics[name] if name in table.statistics else table.scores[name][:, None] for table in tables]
     positions = [{item_id: row for row, item_id in enumerate(table.item_ids)} for table in tables]
     shared = [item_id for item_id in tables[0].item_ids if all(item_id in rows for rows in positions)]
@@ -26,7 +29,7 @@ def item_sums(tables: Sequence[TaskScores], name: str) -> tuple[Floats, int]:
 
 
 def metrics_of(table: TaskScores, task: str, *, mode: str) -> dict[str, Metric]:
-    """Metrics of a task that have a value per item, in the order of the metric table."""
+    """Return the metrics of a task that have a value per item, in the order of the metric table."""
     names = dict.fromkeys([*table.scores, *table.statistics])
     known = {name: metric for name in names if (metric := find_metric(name, mode=mode)) is not None}
     found = {name: metric for name, metric in known.items() if task in metric.tasks and metric.of_set is None}
@@ -34,7 +37,7 @@ def metrics_of(table: TaskScores, task: str, *, mode: str) -> dict[str, Metric]:
 
 
 def aggregate_of(metric: Metric) -> Aggregate:
-    """Column sums and number of items to values: a mean, unless the metric is one of the whole corpus."""
+    """Return the mean of items, or a corpus metric's own function of column sums."""
     if metric.aggregate is None:
         return lambda sums, count: sums[..., 0] / count
     aggregate = metric.aggregate
@@ -45,7 +48,7 @@ def check_alike(evaluations: Sequence[Evaluation]) -> None:
     """Refuse evaluations that were scored in different ways.
 
     Raises:
-        EvaluationError: Which two, and in what they differ.
+        EvaluationError: Two of them differ; says which, and in what.
     """
     first = evaluations[0]
     for other in evaluations[1:]:

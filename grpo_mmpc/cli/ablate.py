@@ -59,9 +59,9 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check, run, compare; returns 0 if every run has finished, 130 if it was stopped, else 1."""
     # heavy: imported on use
-    from grpo_mmpc.ablation.folder import only_one, share_base
+    from grpo_mmpc.ablation.folder import check_recipes, only_one, share_base, write_recipes
     from grpo_mmpc.ablation.grid import expand
-    from grpo_mmpc.ablation.jobs import check_recipes, jobs_of, write_configs
+    from grpo_mmpc.ablation.jobs import jobs_of
     from grpo_mmpc.ablation.spec import load_ablation, to_yaml
 
     path = Path(arguments.recipe[0])
@@ -76,12 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     with only_one(folder):
         was_stopped = False
         if arguments.report_only:
-            check_recipes(runs, jobs)
+            check_recipes(jobs)
         else:
-            write_configs(runs, jobs, overwrite=arguments.overwrite)
+            write_recipes(jobs, overwrite=arguments.overwrite)
             (folder / "ablation.yaml").write_text(to_yaml(spec), encoding="utf-8")
             was_stopped = _run_jobs(jobs, arguments)
-            share_base(runs, jobs)
+            share_base(jobs)
         return _report(spec, runs, jobs, was_stopped=was_stopped, folder=folder)
 
 

@@ -1,4 +1,4 @@
-"""Where the toolkit keeps what it can rebuild, so that a user's folder and the shared datasets cache stay untouched."""
+"""The cache of what can be rebuilt, so that folders of users and of datasets stay untouched."""
 
 import logging
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 _log = logging.getLogger(__name__)
 
 _KEEP_S = 30 * 24 * 3600
-"""Entries nobody used for this long are removed when a new one is written."""
+"""Entries unused for this long are removed when a new one is written."""
 
 
 def cache_folder(kind: str) -> Path:
-    """An existing folder ``$GRPO_MMPC_CACHE/<kind>``, by default ``~/.cache/grpo_mmpc/<kind>``.
+    """Return ``$GRPO_MMPC_CACHE/<kind>``, by default ``~/.cache/grpo_mmpc/<kind>``, made if absent.
 
     Where that cannot be written (a read-only home), a temporary folder of this process takes its
     place.
@@ -33,7 +33,7 @@ def cache_folder(kind: str) -> Path:
 
 
 def drop_unused(folder: Path) -> None:
-    """Remove entries of a cache folder that were not touched for a month, so that edited catalogues do not pile up."""
+    """Remove entries untouched for a month, so that edited catalogues do not pile up."""
     limit = time.time() - _KEEP_S
     for entry in folder.iterdir():
         try:

@@ -1,4 +1,4 @@
-"""What commands show while they work: lines from the main process, and one progress display for everything slow."""
+"""Output of working commands: lines from the main process, one progress display for slow work."""
 
 import atexit
 import sys
@@ -33,7 +33,7 @@ def quiet_when_redirected() -> None:
 
 
 class Progress:
-    """How far a piece of work is; call it with every advance, and with another ``what`` for the next piece.
+    """The progress of one piece of work after another; call it with every advance.
 
     On a terminal it is a bar below everything that is printed, gone when the work is done; in a log
     file a line every ten seconds, none for work that is done sooner. Both on standard error. As a

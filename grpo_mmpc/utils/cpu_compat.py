@@ -1,4 +1,4 @@
-"""Lets Transformers import next to a torch build without CUDA.
+"""The repair that lets Transformers import next to a torch build without CUDA.
 
 The registry's torchvision, torchaudio and torchcodec wheels are linked against CUDA. Next to a
 CPU-only torch their compiled parts cannot load: ``import torchvision`` dies with "operator
@@ -28,7 +28,7 @@ _done = False
 
 
 def ensure_importable() -> None:
-    """Repair each where, and only where, its own library cannot load.
+    """Replace those of the packages whose own library cannot load.
 
     Call it before the first import of a model or processor. Does nothing on a CUDA build or when
     called again.
@@ -45,7 +45,7 @@ def ensure_importable() -> None:
 
 @contextmanager
 def for_children() -> Iterator[None]:
-    """Have Python processes started inside the block repair themselves, through a ``sitecustomize`` on their path.
+    """Let Python processes started inside the block repair themselves, by a ``sitecustomize``.
 
     vLLM looks at model classes in a child process, which imports torchvision before any vLLM plugin
     could run.

@@ -1,4 +1,4 @@
-"""The processes of one launch: what each of them is, and the only broadcast and gather between them."""
+"""The ranks of one launch, and the only broadcast and gather between them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Ranks:
         return self.rank == 0
 
     def from_main(self, value: T) -> T:
-        """Return the main process's value: other machines may not see its files, and ranks that disagree hang."""
+        """Return the main process's value: other machines may not see its files."""
         return self.broadcast(value)  # type: ignore[no-any-return]
 
     def gather(self, items: list[T]) -> list[T]:
@@ -74,7 +74,7 @@ ONE = Ranks()
 
 
 def launched_ranks() -> Ranks:
-    """Return the ranks that a launcher started (``accelerate launch``, Slurm), or one process on its own."""
+    """Return the ranks that ``accelerate launch`` or Slurm started, or one process on its own."""
     # heavy: imported on use
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list, gather_object

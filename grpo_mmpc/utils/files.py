@@ -1,4 +1,4 @@
-"""Files and folders that a reader finds whole or not at all, whenever the writer is killed; JSON and JSON lines."""
+"""Atomic writes of files and folders, JSON, and JSON lines that survive a killed writer."""
 
 import json
 import math
@@ -16,7 +16,7 @@ Default = Callable[[Any], Any]
 
 @contextmanager
 def replace_atomically(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside the target; it becomes the target when the block succeeds, or is removed.
+    """Yield a temporary path beside the target that becomes the target when the block succeeds.
 
     Readers in other processes see the old file or the new one, never half of one; of several
     writers the last one wins.
@@ -32,7 +32,7 @@ def replace_atomically(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def build_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside the target; it becomes the target when the block succeeds, or is removed.
+    """Yield an empty folder beside the target that becomes the target when the block succeeds.
 
     Raises:
         OSError: The target has come to hold something; another process may have been faster.

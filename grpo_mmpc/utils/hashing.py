@@ -64,6 +64,6 @@ def in_share(text: str, *, share: float) -> bool:
 
 
 def stable_order(ids: Sequence[str], *, salt: str) -> list[int]:
-    """Return positions in the order of the ids' hashes: a shuffle that is the same for every subset of the ids."""
+    """Return positions in the order of the ids' hashes, a shuffle that is stable for subsets."""
     keys = [digest(f"{salt}\0{one}", size=8) for one in ids]
     return sorted(range(len(ids)), key=keys.__getitem__)

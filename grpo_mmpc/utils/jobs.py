@@ -50,7 +50,7 @@ def run_queue(
     show: Callable[[list[Job]], None] = lambda running: None,
     stop: StopRequest | None = None,
 ) -> list[tuple[Job, Result]]:
-    """Run jobs in their order; return them as they ended, without those that were not begun before a stop.
+    """Run jobs in their order; return those that were begun with their results, as they ended.
 
     Args:
         jobs: What to run.
@@ -135,7 +135,7 @@ class _Submitted:
 
 @contextmanager
 def worker_processes(count: int, *, threads: int) -> Iterator[Callable[..., Running[Any]]]:
-    """Yield what calls a function in one of so many processes of this machine, ``submit(function, *arguments)``.
+    """Yield ``submit(function, *arguments)``, which calls a function in one of so many processes.
 
     Whatever ends the block early ends the processes at once: what they write has to be whole or
     absent.

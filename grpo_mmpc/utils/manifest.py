@@ -1,4 +1,4 @@
-"""What ran: versions, hardware, revision, data. Written when a run starts, completed when it ends."""
+"""The manifest, a record of what ran: written when a run starts and completed when it ends."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what decides results, hardware, and the revision of the code."""
+    """Return the versions of what decides results, the hardware, and the revision of the code."""
     import torch
 
     hardware: dict[str, Any] = {
@@ -51,7 +51,7 @@ def write_manifest(path: Path, content: dict[str, Any]) -> None:
 
 
 def command_line() -> str:
-    """The command that started this process, as a person would type it again."""
+    """Return the command that started this process, as a person would type it again."""
     import shlex
 
     program = Path(sys.argv[0]).name
@@ -60,7 +60,7 @@ def command_line() -> str:
 
 
 def now() -> str:
-    """UTC time, ISO 8601, to the second."""
+    """Return the UTC time, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -82,7 +82,7 @@ def _cpu_name() -> str:
 
 
 def _git_revision() -> str | None:
-    """Commit of the checkout this package runs from, with ``-dirty`` if it has changes; None outside a checkout."""
+    """Return the commit of this package's checkout, ``-dirty`` with changes; None without one."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:

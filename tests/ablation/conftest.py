@@ -1,4 +1,4 @@
-"""An ablation whose runs are fakes: two mixes x two seeds, the untrained model already evaluated."""
+"""An ablation of fake runs: two mixes x two seeds, the untrained model already evaluated."""
 
 import runpy
 import sys
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from grpo_mmpc.ablation.folder import write_recipes
 from grpo_mmpc.ablation.grid import PlannedRun, expand
-from grpo_mmpc.ablation.jobs import Job, jobs_of, write_configs
+from grpo_mmpc.ablation.jobs import Job, jobs_of
 from grpo_mmpc.ablation.spec import load_ablation
 from grpo_mmpc.config import load_config
 
@@ -20,7 +21,7 @@ FAKE = HERE / "fake_train.py"
 
 @pytest.fixture
 def ablation(tmp_path, monkeypatch) -> Callable[..., Path]:
-    """A function that writes the ablation file; keyword arguments replace its keys. Recipes are found in the checkout."""
+    """A function that writes the ablation file; keyword arguments replace its keys."""
     monkeypatch.chdir(ROOT)
 
     def write(**changes) -> Path:
@@ -46,14 +47,14 @@ def load_without_trl():
 
 @pytest.fixture
 def planned(ablation, tmp_path) -> Callable[..., tuple[Path, list[PlannedRun], list[Job]]]:
-    """A function that makes a ready folder: recipes written, the untrained model evaluated, nothing trained."""
+    """A function that makes a folder: recipes written, the untrained model evaluated."""
 
     def plan(**changes) -> tuple[Path, list[PlannedRun], list[Job]]:
         path, folder = ablation(**changes), tmp_path / "out"
         spec = load_ablation(path)
         runs = expand(spec, path=path, folder=folder, load=load_unchecked)
         jobs = jobs_of(runs, folder=folder, launcher=spec.launcher)
-        write_configs(runs, jobs, overwrite=False)
+        write_recipes(jobs, overwrite=False)
         write_evaluation = runpy.run_path(str(FAKE))["write_evaluation"]
         write_evaluation(jobs[0].folder, quality=0.2, checkpoint="base")
         return folder, runs, jobs

@@ -1,4 +1,4 @@
-"""Stands in for training where a test is about runs, not about what they learn: ``fake_train.py -m grpo_mmpc train CONFIG [--resume]``.
+"""A stand-in for training, ``fake_train.py -m grpo_mmpc train CONFIG [--resume]``.
 
 Writes what a run writes: recipe, a checkpoint and a line of metrics every step, rollouts, the final
 evaluation, the manifest. Logs every start to ``starts.log`` of the ablation's folder, with its

@@ -10,7 +10,7 @@ from grpo_mmpc.cli import ablate, main
 
 @pytest.fixture
 def command(planned, load_without_trl, tmp_path, monkeypatch):
-    """A function that runs ``ablate`` on a ready folder, the untrained model evaluated, with fake runs."""
+    """A function that runs ``ablate`` with fake runs, the untrained model already evaluated."""
     monkeypatch.setenv("FAKE_STEP_S", "0")
     monkeypatch.setattr(ablate, "_load", load_without_trl)
     folder, _, jobs = planned(seeds=[0])

@@ -19,7 +19,10 @@ from grpo_mmpc.statistics.verdicts import BETTER
 
 @pytest.fixture
 def finished(planned, monkeypatch, tmp_path):
-    """Two mixes x three seeds, all fakes done: bleu 0.34 + 0.001 seed, token_f1 0.2 above, the untrained model 0.24."""
+    """Two mixes x three seeds, all done.
+
+    bleu 0.34 + 0.001 seed, token_f1 0.2 above, the untrained model 0.24.
+    """
     monkeypatch.setenv("FAKE_STEP_S", "0")
 
     def run(**changes):
@@ -47,7 +50,8 @@ def test_means_differences_marks_and_verdicts(finished):
     assert comparison.family == 2  # one mix against the reference, two metrics
     assert results.data_order == {0: "", 1: "", 2: ""}
     assert findings(comparison, None)[:2] == [
-        "On the 1 metric that no mix was trained on, against bleu: better, and not found worse in these: token_f1 (ROUGE-L).",
+        "On the 1 metric that no mix was trained on, against bleu: better, and not found worse in these: "
+        "token_f1 (ROUGE-L).",
         "token_f1 against bleu: better in BLEU +0.200 and ROUGE-L +0.200.",
     ]
 

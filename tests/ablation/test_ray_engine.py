@@ -1,4 +1,4 @@
-"""The Ray engine on a local cluster of two CPUs: the same jobs, retries and results as the local one."""
+"""The Ray engine on a local cluster of two CPUs: as on the local engine."""
 
 import sys
 from pathlib import Path

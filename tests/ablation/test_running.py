@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.ablation.attempt import Attempt
-from grpo_mmpc.ablation.folder import only_one, share_base
-from grpo_mmpc.ablation.jobs import State, check_recipes, command_of, jobs_of, state_of, write_configs
+from grpo_mmpc.ablation.folder import check_recipes, only_one, share_base, write_recipes
+from grpo_mmpc.ablation.jobs import State, command_of, jobs_of, state_of
 from grpo_mmpc.ablation.results import collect, prompts_by_step
 from grpo_mmpc.ablation.runner import run_local, slots
 from grpo_mmpc.errors import ConfigError
@@ -115,18 +115,19 @@ def test_a_run_that_fails_is_retried_then_recorded_with_its_last_lines_and_other
 
 
 def test_a_changed_recipe_is_refused_by_name_until_overwrite_and_only_changed_runs_go(planned):
-    _, runs, jobs = planned()
+    folder, runs, jobs = planned()
     run_all(jobs[1:])
     trainer = runs[0].config.trainer | {"learning_rate": 0.1}
     changed = [dataclasses.replace(runs[0], config=runs[0].config.model_copy(update={"trainer": trainer})), *runs[1:]]
+    changed = jobs_of(changed, folder=folder, launcher=jobs[1].launcher)
     with pytest.raises(ConfigError) as error:
-        write_configs(changed, jobs, overwrite=False)
+        write_recipes(changed, overwrite=False)
     assert "bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1" in str(error.value)
     assert "bleu/seed-1" not in str(error.value)
     with pytest.raises(ConfigError, match=r"bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1"):
-        check_recipes(changed, jobs)
-    check_recipes(runs, jobs)
-    write_configs(changed, jobs, overwrite=True)
+        check_recipes(changed)
+    check_recipes(jobs)
+    write_recipes(changed, overwrite=True)
     assert [state_of(job) for job in jobs[1:]] == [State.WAITING] + [State.FINISHED] * 3
 
 
@@ -235,7 +236,7 @@ def test_recipes_are_written_once_and_another_way_to_name_the_folder_is_no_chang
     folder, runs, jobs = planned()
     run_all(jobs[1:2])
     before = [job.config.stat().st_ino for job in jobs]
-    write_configs(runs, jobs, overwrite=False)
+    write_recipes(jobs, overwrite=False)
     assert [job.config.stat().st_ino for job in jobs] == before
     monkeypatch.chdir(folder)
     relative = [
@@ -244,16 +245,16 @@ def test_recipes_are_written_once_and_another_way_to_name_the_folder_is_no_chang
     ]
     again = jobs_of(relative, folder=Path(), launcher=jobs[1].launcher)
     assert [job.folder for job in again] == [job.folder for job in jobs]
-    write_configs(relative, again, overwrite=False)
+    write_recipes(again, overwrite=False)
     assert state_of(again[1]) == State.FINISHED
     assert not list(folder.rglob("*.part"))
 
 
 def test_every_finished_run_receives_the_untrained_evaluation_once(planned):
-    _, runs, jobs = planned()
+    _, _, jobs = planned()
     run_all(jobs[1:2])
-    share_base(runs, jobs)
-    share_base(runs, jobs)
+    share_base(jobs)
+    share_base(jobs)
     assert (jobs[1].folder / "evaluations/base/cqbench/summary.json").is_file()
     assert not jobs[2].folder.exists()
 

@@ -17,7 +17,7 @@ ITEMS = 40
 
 
 def results_of(pairs, *, generator, of_seeds=1.0, of_items=0.1, shift=0.0):
-    """Runs of ``(mix, seed)`` that differ by nothing but seeds and items; ``shift`` is added to mix ``b``."""
+    """Make runs that differ by nothing but seeds and items; ``shift`` is added to mix ``b``."""
     no_cost = Cost(wall_s=None, training_s=None, tokens_per_s=None, reward_s=None)
     items = {name: of_items * generator.normal(size=ITEMS) for name in METRICS}
     runs = []

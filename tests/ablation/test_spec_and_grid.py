@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from grpo_mmpc.ablation.grid import expand, first_difference
+from grpo_mmpc.ablation.folder import first_difference
+from grpo_mmpc.ablation.grid import expand
 from grpo_mmpc.ablation.spec import combinations, load_ablation
 from grpo_mmpc.cli import main
 from grpo_mmpc.errors import ConfigError
@@ -60,7 +61,7 @@ def test_runs_that_are_measured_differently_get_an_untrained_evaluation_each(pla
         (
             {"model.name_or_path": "nano:gemma3"},
             "base",
-            "base is not one thing: bleu/seed-0 and other/seed-0 start from",
+            "bleu/seed-0 and other/seed-0 have different base models",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The direction of imports, read from the syntax trees: a room never reaches up to a later one, and nothing goes in circles."""
+"""The direction of imports, read from the syntax trees: never up to a later room, no circles."""
 
 import ast
 from pathlib import Path
@@ -51,7 +51,7 @@ def level_of(room: str) -> int:
 
 
 def imports(path: Path, modules: dict[str, Path], *, at_run_time: bool = False) -> set[str]:
-    """Modules of the package that a file imports; ``at_run_time`` leaves out those for type checkers alone."""
+    """Return the modules of the package that a file imports, ``at_run_time`` or also for types."""
     tree = ast.parse(path.read_text("utf-8"))
     skipped: set[ast.AST] = set()
     if at_run_time:
@@ -119,7 +119,7 @@ def test_shipped_rewards_use_only_what_scores():
 
 
 def imports_of_a_plug_in(path: Path) -> set[str]:
-    """As ``imports``, where modules of the same package are named relative to it, whatever its installed name."""
+    """Do as ``imports``, where modules of the same package are named relative to it."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
     return {node.module for node in nodes if node.level == 0 and (node.module or "").startswith("grpo_mmpc.")}
 

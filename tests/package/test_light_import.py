@@ -41,5 +41,9 @@ def test_nothing_heavy_is_loaded(code):
 
 
 def test_nothing_of_the_package_reaches_for_the_network_at_import():
-    code = "import socket\nsocket.socket.connect = lambda *a: (_ for _ in ()).throw(AssertionError('network'))\nimport grpo_mmpc, grpo_mmpc_rewards"
+    code = (
+        "import socket\n"
+        "socket.socket.connect = lambda *a: (_ for _ in ()).throw(AssertionError('network'))\n"
+        "import grpo_mmpc, grpo_mmpc_rewards"
+    )
     assert "grpo_mmpc" in loaded_modules(code)

@@ -1,4 +1,4 @@
-"""A user's own files in the working directory hide none of our modules, however the toolkit is started."""
+"""A user's own files in the working directory hide none of our modules."""
 
 import subprocess
 import sys

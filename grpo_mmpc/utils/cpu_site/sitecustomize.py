@@ -1,4 +1,4 @@
-"""Repairs imports in vLLM's child processes; on their PYTHONPATH only where ``cpu_compat.for_children`` put it."""
+"""The repair of imports in vLLM's child processes, found where ``cpu_compat.for_children`` says."""
 
 import importlib.util
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def _run_shadowed_sitecustomize() -> None:
-    """This file hides any other ``sitecustomize`` of the environment: run the next one on the path."""
+    """Run the next ``sitecustomize`` on the path, which this file hides."""
     here = Path(__file__).parent
     for folder in sys.path:
         file = Path(folder) / "sitecustomize.py"
