@@ -42,16 +42,30 @@ def select_balanced(
     return ordered if max_items is None else ordered[:max_items]
 
 
+def filling_task(record: ProductRecord) -> Task | None:
+    """Return the task that fills what an item lacks; None where nothing is missing, or both are."""
+    if record.title is None and record.image is not None:
+        return TASKS["image_to_text"]
+    if record.image is None and record.title is not None:
+        return TASKS["text_to_image"]
+    return None
+
+
 def prompt_row(catalogue: Catalogue, record: ProductRecord, task: Task) -> PromptRow:
-    """One prompt of an item that has a title and an image.
+    """Build the prompt of an item that has what the task shows, the image or the title.
 
     The reference is the title in image_to_text; text_to_image has no text reference, its reference
-    is the image.
+    is the image. Either is None for an item that lacks it: its completion fills the gap and cannot
+    be scored.
+
+    Raises:
+        ValueError: The item lacks what the task shows.
     """
     path = catalogue.image_path(record)
-    if record.title is None or path is None:
-        raise ValueError(f"item {record.item_id!r} lacks a title or an image; select items with usable_indices first")
     shows_image = task.source_modality == "image"
+    if (path if shows_image else record.title) is None:
+        shown = "image" if shows_image else "title"
+        raise ValueError(f"item {record.item_id!r} lacks the {shown} that {task.name} shows; leave it out")
     return PromptRow(
         prompt_id=f"{task.name}:{record.item_id}",
         item_id=record.item_id,
@@ -59,9 +73,9 @@ def prompt_row(catalogue: Catalogue, record: ProductRecord, task: Task) -> Promp
         task=task.name,
         messages=task.messages(title=None if shows_image else record.title),
         prompt_image_path=str(path) if shows_image else None,
-        image_path=str(path),
+        image_path=None if path is None else str(path),
         reference=record.title if shows_image else None,
-        title=record.title,
+        title=record.title or "",
         attributes=record.attributes,
     )
 

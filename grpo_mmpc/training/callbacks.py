@@ -1,9 +1,7 @@
-"""Trainer callbacks that write and print, and the one that stops: metrics file, reward state, progress line, Ctrl-C."""
+"""Trainer callbacks that write, show and stop: metrics file, reward state, progress, Ctrl-C."""
 
 import json
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from grpo_mmpc.training.checkpoint import checkpoint_folder, write_reward_state
 from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks
 from grpo_mmpc.utils.files import write_text
 
@@ -52,54 +51,31 @@ class RewardStateWriter(TrainerCallback):  # type: ignore[misc]
             write_reward_state(checkpoint_folder(Path(args.output_dir), state.global_step), self._state())
 
 
-class ProgressLine(TrainerCallback):  # type: ignore[misc]
-    """One line per logged step: reward, each reward's mean, share of zero-variance groups, tokens/s, time left.
+class StepProgress(TrainerCallback):  # type: ignore[misc]
+    """Shows each logged step: reward, each reward's mean, share of zero-variance groups, tokens per second."""
 
-    On a terminal the line is rewritten in place; in a log file a line is printed every
-    ``every_seconds``.
-    """
-
-    def __init__(self, reward_names: list[str], *, every_seconds: float = 10.0) -> None:
+    def __init__(self, reward_names: list[str], progress: Progress) -> None:
         self._reward_names = reward_names
-        self._every_seconds = every_seconds
-        self._printed_at = 0.0
-        self._started_at = 0.0
-        self._first_step = 0
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock that time left is computed from; the evaluation before the first step does not count."""
-        if not self._started_at:
-            self._started_at = time.monotonic()
-            self._first_step = state.global_step
+        self._progress = progress
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
-        """Print the line."""
-        if not state.is_world_process_zero or "reward" not in logs:
-            return
-        now = time.monotonic()
-        is_last = state.global_step >= state.max_steps
-        if not sys.stdout.isatty() and not is_last and now - self._printed_at < self._every_seconds:
-            return
-        self._printed_at = now
-        line = self.line(logs, state, elapsed=now - self._started_at)
-        if sys.stdout.isatty():
-            print(f"\r\x1b[2K{line}", end="\n" if is_last else "", flush=True)  # noqa: T201
-        else:
-            print(line, flush=True)  # noqa: T201
+        """Show the step; evaluations in between show their own progress."""
+        if state.is_world_process_zero and "reward" in logs:
+            self._progress("training", state.global_step, state.max_steps, detail=self.detail(logs))
 
-    def line(self, logs: dict[str, Any], state: Any, *, elapsed: float) -> str:
-        """Return the text of one progress line."""
-        done = state.global_step - self._first_step
-        left = elapsed / done * (state.max_steps - state.global_step) if done else 0.0
-        parts = [f"step {state.global_step}/{state.max_steps}", f"reward {_shown(logs['reward'])}"]
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave the terminal to others."""
+        self._progress.close()
+
+    def detail(self, logs: dict[str, Any]) -> str:
+        """Return the values of one step as text."""
+        parts = [f"reward {_shown(logs['reward'])}"]
         parts += [f"{name} {_shown(logs.get(f'rewards/{name}/mean'))}" for name in self._reward_names]
-        parts.append(f"zero-variance {logs.get('dead_group_share', 0.0):.0%}")
-        speed = logs.get("tokens_per_second")
-        if speed:
-            parts.append(f"{speed:.0f} tok/s")
-        parts.append(f"left {int(left) // 60}:{int(left) % 60:02d}")
+        parts.append(f"zero-variance groups {logs.get('dead_group_share', 0.0):.0%}")
+        if logs.get("tokens_per_second"):
+            parts.append(f"{logs['tokens_per_second']:.0f} tokens/s")
         return "  ".join(parts)
 
 

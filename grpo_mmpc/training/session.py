@@ -16,7 +16,7 @@ from grpo_mmpc.rollout import Engine
 from grpo_mmpc.rollout.parity import choose_rows
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
-from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, ProgressLine, RewardStateWriter
+from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, RewardStateWriter, StepProgress
 from grpo_mmpc.training.dataset import training_dataset
 from grpo_mmpc.training.evaluation_hook import Evaluate, EvaluationHook
 from grpo_mmpc.training.live_engine import LiveEngine
@@ -25,6 +25,7 @@ from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.resume import prepare_to_resume
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.training.trl_seams import PrinterCallback, full_size, wrap_own_blocks
+from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import launched_ranks
 
 
@@ -42,8 +43,21 @@ class Outcome:
 class TrainingSession:
     """One training run in this process; every rank builds its own."""
 
-    def __init__(self, config: RunConfig, *, catalogue: Catalogue, train_indices: Sequence[int]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        catalogue: Catalogue,
+        train_indices: Sequence[int],
+        progress: Progress | None = None,
+    ) -> None:
         """Load the policy, build TRL's trainer and start the engine.
+
+        Args:
+            config: The recipe.
+            catalogue: The catalogue.
+            train_indices: Its items to train on; each has a title and an image.
+            progress: Shows steps, on the main process.
 
         Raises:
             TrainingError: The model cannot be loaded or the adapter does not fit it.
@@ -91,15 +105,15 @@ class TrainingSession:
         self._engine = LiveEngine(config, self.trainer, self.processor)
         self.hook = EvaluationHook(before=None, after_save=None, raise_errors=config.evaluation.on_error == "raise")
         self._stop = GracefulStop(self.ranks)
-        self._add_callbacks(catalogue, train_indices)
+        self._add_callbacks(catalogue, train_indices, progress or Progress())
 
-    def _add_callbacks(self, catalogue: Catalogue, train_indices: Sequence[int]) -> None:
+    def _add_callbacks(self, catalogue: Catalogue, train_indices: Sequence[int], progress: Progress) -> None:
         """Replace TRL's printing by ours; evaluation sees a checkpoint that is whole."""
         config, trainer = self._config, self.trainer
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MetricsWriter(Path(config.run_dir) / "metrics.jsonl"))
         trainer.add_callback(RewardStateWriter(trainer.reward_state))
-        trainer.add_callback(ProgressLine([reward.name for reward in self.mix.rewards]))
+        trainer.add_callback(StepProgress([reward.name for reward in self.mix.rewards], progress))
         if self._engine.rollouts is not None and config.rollout.parity.enabled:
             rows = choose_rows(prompt_rows(catalogue, train_indices, config.tasks), config.rollout.parity.rows)
             compare = partial(compare_engine, config, trainer, self.processor, self._engine, rows, ranks=self.ranks)
