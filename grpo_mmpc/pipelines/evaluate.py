@@ -1,28 +1,38 @@
 """Evaluate the base model or a checkpoint on a recipe's held-out items, with its controls."""
 
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
-
-if TYPE_CHECKING:
-    from grpo_mmpc.rollout import Engine
-
-
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rollout.offline import offline_engine
+from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
+
+if TYPE_CHECKING:
+    from grpo_mmpc.rollout import Engine
 
 
-def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None) -> int:
-    """Evaluate the base model (``checkpoint`` None) or an adapter on the recipe's held-out items, then its controls."""
+def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None = None) -> int:
+    """Run the recipe's suite on a policy, then its controls and the recommendation benchmark.
+
+    Args:
+        config: The recipe.
+        checkpoint: Folder of the adapter; None evaluates the base model.
+        out: Folder to write to; None is ``RUN/evaluations/NAME/SUITE``.
+
+    Returns:
+        Exit status: 0.
+
+    Raises:
+        EvaluationError: ``checkpoint`` holds no adapter.
+    """
     say = printer(True)
     quiet_when_redirected()
     if checkpoint is not None and not (checkpoint / "adapter_config.json").is_file():
@@ -35,19 +45,22 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
     evaluations = Path(config.run_dir) / "evaluations" if out is None else out / "controls"
     folder = out or evaluations / name / suite.name
     policy = policy_identity(config, adapter=checkpoint)
-    evaluation = Evaluator(config, data, suite, evaluations=evaluations, progress=Progress())
 
-    with ExitStack() as stack:
+    with ExitStack() as stack, Progress() as progress:
 
         @cache
-        def opened() -> "Engine":
-            """Loaded when first needed, and once."""
+        def loaded() -> "Engine":
             say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
             return stack.enter_context(offline_engine(config, checkpoint=checkpoint))
 
-        evaluation.run(lambda: nullcontext(opened()), folder=folder, name=name, policy=policy)
-        evaluation.run_controls(lambda: nullcontext(opened()), name=name, policy=policy)
-        benchmark_policy(evaluation, lambda: nullcontext(opened()), name=name, policy=policy)
+        def engine() -> AbstractContextManager["Engine"]:
+            """Open the engine, loaded once and only when needed."""
+            return nullcontext(loaded())
+
+        evaluator = Evaluator(config, data, suite, evaluations=evaluations, progress=progress)
+        evaluator.run(engine, folder=folder, name=name, policy=policy)
+        evaluator.run_controls(engine, name=name, policy=policy)
+        benchmark_policy(evaluator, engine, name=name, policy=policy)
     say(f"written to {folder}")
     if out is None and config.evaluation.recbench is not None:
         say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")

@@ -1,9 +1,7 @@
 """Trainer callbacks that write, show and stop: metrics file, reward state, progress, Ctrl-C."""
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, Traine
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks
 from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.processes import StopRequest
 
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]
@@ -91,31 +90,17 @@ class GracefulStop(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
-        self._requested = False
+        self.request = StopRequest(
+            "stopping after this step and saving; press Ctrl-C again to stop at once", raises=True
+        )
+        """Listens while the trainer runs."""
         self.stopped = False
-
-    @contextmanager
-    def handling_signals(self) -> Iterator[None]:
-        """Install the handlers for the duration of a block (main thread only, as Python demands)."""
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in previous:
-            signal.signal(number, self._on_signal)
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self._requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._requested = True
-        print("\nstopping after this step and saving; press Ctrl-C again to stop at once", flush=True)  # noqa: T201
+        """Whether training ended before its last step."""
+        self._ranks = ranks
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask the trainer to save and stop if any rank was asked to."""
-        if self._ranks.any(self._requested):
+        if self._ranks.any(self.request.times > 0):
             self.stopped = state.global_step < state.max_steps
             control.should_save = True
             control.should_training_stop = True

@@ -150,7 +150,7 @@ class TrainingSession:
         """
         self.hook.before, self.hook.after_save = before, after_save
         checkpoint = prepare_to_resume(self.trainer, self._recorder, ranks=self.ranks) if resume else None
-        with self._stop.handling_signals():
+        with self._stop.request.listening():
             self.trainer.train(resume_from_checkpoint=checkpoint)
         state = self.trainer.state
         return Outcome(

@@ -1,0 +1,52 @@
+"""The worked example of docs/grpo.md, computed from its own table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from grpo_mmpc.config import RewardSpec
+from grpo_mmpc.rewards import RewardMix, advantages
+
+PAGE = Path(__file__).parents[2] / "docs" / "grpo.md"
+WEIGHTS = {"overlap": 0.6, "image": 0.4}
+COLUMNS = [("sum_then_normalize", "group"), ("sum_then_normalize", "batch"), ("sum_then_normalize", "none")]
+COLUMNS += [("normalize_then_sum", "group")]
+
+
+def rows() -> list[list[str]]:
+    lines = PAGE.read_text("utf-8").splitlines()
+    return [line.strip("| ").split(" | ") for line in lines if re.match(r"\| [pq]\d \|", line)]
+
+
+GROUPS = [cells[0][0] for cells in rows()]
+RAW = {
+    name: [None if cells[i].startswith("-") else float(cells[i]) for cells in rows()]
+    for i, name in enumerate(WEIGHTS, start=1)
+}
+
+
+def handed_to_trl() -> dict[str, list[float | None]]:
+    mix = RewardMix.of_recorded([RewardSpec(name=f"any.py:{name}", weight=w) for name, w in WEIGHTS.items()])
+    return mix.values_of(RAW, GROUPS)[1]
+
+
+def test_none_is_replaced_as_the_brackets_say():
+    for i, name in enumerate(WEIGHTS, start=1):
+        said = [
+            float(m[1]) if (m := re.match(r"- \((.*)\)", c[i])) else v for c, v in zip(rows(), RAW[name], strict=True)
+        ]
+        assert handed_to_trl()[name] == pytest.approx(said, nan_ok=True)
+
+
+@pytest.mark.parametrize(("column", "formula"), enumerate(COLUMNS, start=3), ids=[" ".join(f) for f in COLUMNS])
+def test_advantages_are_those_of_the_table(column, formula):
+    aggregation, scale = formula
+    values = advantages(handed_to_trl(), WEIGHTS, groups=GROUPS, aggregation=aggregation, scale_rewards=scale)
+    assert values == pytest.approx([float(cells[column]) for cells in rows()], abs=5e-4)
+
+
+def test_none_as_zero_would_punish_as_the_text_says():
+    as_zero = {name: [0.0 if v is None else v for v in values[:4]] for name, values in RAW.items()}
+    values = advantages(as_zero, WEIGHTS, groups=["p"] * 4, aggregation="sum_then_normalize", scale_rewards="none")
+    assert values == pytest.approx([-0.01, -0.09, 0.31, -0.21])
