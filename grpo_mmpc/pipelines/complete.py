@@ -1,4 +1,4 @@
-"""Fill the missing titles and images of a whole catalogue: a catalogue folder in, a catalogue folder out."""
+"""Fill the missing titles and images of a catalogue: one catalogue folder in, another one out."""
 
 import json
 import os
@@ -37,7 +37,7 @@ _PIECE = 5_000
 
 
 def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None) -> int:
-    """Complete every item that lacks a title or an image, with the recipe's policy, engine and renderer.
+    """Complete every item that lacks a title or an image, as the recipe says.
 
     The result holds all usable items; a column ``completed`` names the field that was filled, null
     elsewhere. What could not be filled stays missing and is listed in ``incomplete.jsonl`` with the
@@ -74,8 +74,8 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
         renderer = load_renderer(settings.renderer, **settings.renderer_kwargs)
     elif missing["text_to_image"]:
         say(
-            "no renderer: images stay missing; to fill them add evaluation.renderer=diffusers (or nano, module:factory) to "
-            "--recipe"
+            "no renderer: images stay missing; to fill them add evaluation.renderer=diffusers (or nano, "
+            "module:factory) to --recipe"
         )
     if missing:
         say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
@@ -229,7 +229,7 @@ class _Filling:
         }
 
     def _take_image(self, record: ProductRecord) -> None:
-        """Take over the item's own image under its own path: linked where the disk allows it, else copied."""
+        """Link the item's own image under its own path, or copy it where the disk has no links."""
         path = self._source.image_path(record)
         if path is None or record.image is None or (self._out / record.image).exists():
             return

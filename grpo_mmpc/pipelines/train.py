@@ -1,4 +1,4 @@
-"""One run from start to end: catalogue, split, base evaluation, training, final evaluation, comparison, report.
+"""One run from start to end: data, base evaluation, training, final evaluation, comparison, report.
 
 Training and evaluation do not know each other: this module hands the trainer a function that
 evaluates.
@@ -111,7 +111,7 @@ def _read_data(config: RunConfig) -> RunData:
 
 
 class _LivePolicies:
-    """Evaluates the policy in training under names of checkpoints: ``base``, ``checkpoint-N``, ``final``."""
+    """Evaluates the policy in training by name: ``base``, ``checkpoint-N``, ``final``."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _LivePolicies:
         )
 
     def evaluate(self, name: str) -> None:
-        """Run the suite on the policy as it is now, and on the base model the recommendation benchmark too."""
+        """Run the suite on the policy as it is now; on the base model RecBench too."""
         is_base = name == "base"
         folder = self._folder(name)
         self._evaluator.run(
@@ -207,7 +207,7 @@ def _ending(outcome: "Outcome", failures: list[str], *, seconds: float) -> dict[
 
 
 def _report(config: RunConfig, manifest: dict[str, Any], say: Say) -> None:
-    """Choose the best checkpoint if asked, compare it with the base, write manifest and report, say what to do next."""
+    """Write manifest, best checkpoint if asked, comparison and report; print the next command."""
     from grpo_mmpc.evaluation.best import choose_best, write_best
     from grpo_mmpc.evaluation.comparison import write_comparison
 

@@ -1,1 +1,1 @@
-"""GRPO on a catalogue: TRL's trainer with our additions, wired to rewards, rollouts and evaluation."""
+"""GRPO on a catalogue: TRL's trainer, wired to rewards, rollouts and evaluation."""

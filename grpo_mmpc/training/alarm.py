@@ -26,7 +26,7 @@ class HackingAlarm:
         self._ringing: set[str] = set()
 
     def update(self, means: Mapping[str, float]) -> list[str]:
-        """Take in the means of a generation batch; returns a message for each monitor that starts to give alarm.
+        """Take in a generation batch; returns a message for each monitor that starts to give alarm.
 
         Args:
             means: By reward, mean raw value of the batch; rewards that scored nothing are absent.
@@ -61,7 +61,7 @@ class HackingAlarm:
         return history[: self._window], history[-self._window :]
 
     def _moved(self, name: str) -> float:
-        """Return the standard errors by which the mean has moved; 0 while the two windows overlap."""
+        """Return by how many standard errors the mean has moved; 0 while the windows overlap."""
         if len(self._history[name]) < 2 * self._window:
             return 0.0
         first, last = self._ends(name)
@@ -72,7 +72,7 @@ class HackingAlarm:
     def _message(self, monitor: str, reward: str) -> str:
         ends = {name: tuple(fmean(end) for end in self._ends(name)) for name in (monitor, reward)}
         return (
-            f"reward hacking? {reward} rose from {ends[reward][0]:.3f} to {ends[reward][1]:.3f} while the monitor {monitor} "
-            f"fell from {ends[monitor][0]:.3f} to {ends[monitor][1]:.3f} (first and latest {self._window} batches); read the "
-            "latest rollouts, and weigh the monitor or a reward like it"
+            f"reward hacking? {reward} rose from {ends[reward][0]:.3f} to {ends[reward][1]:.3f} while the monitor "
+            f"{monitor} fell from {ends[monitor][0]:.3f} to {ends[monitor][1]:.3f} (first and latest {self._window} "
+            "batches); read the latest rollouts, and weigh the monitor or a reward like it"
         )

@@ -1,4 +1,4 @@
-"""TRL and PEFT arguments from a recipe's verbatim sections, and the checks that need those libraries."""
+"""TRL and PEFT arguments from a recipe, and the checks that need those libraries."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -132,7 +132,7 @@ def _has_accelerator() -> bool:
 
 
 def _wrong_types(section: str, options: Mapping[str, Any], target: Any) -> Iterable[tuple[str, str]]:
-    """Yield switches that are not switches and numbers that are not numbers: TRL notices only on use."""
+    """Yield values that are no switch or no number where one is due: TRL notices only on use."""
     for field in dataclasses.fields(target):
         value, default = options.get(field.name), field.default
         if value is None or "str" in str(field.type):

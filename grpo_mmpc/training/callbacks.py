@@ -30,7 +30,7 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
-        """Write one line; the final summary that Transformers logs is not a step and is left out."""
+        """Write one line; the final summary of Transformers is not a step and is left out."""
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
         record = {"step": state.global_step, **logs}
@@ -51,7 +51,7 @@ class RewardStateWriter(TrainerCallback):  # type: ignore[misc]
 
 
 class StepProgress(TrainerCallback):  # type: ignore[misc]
-    """Shows each logged step: reward, each reward's mean, share of zero-variance groups, tokens per second."""
+    """Shows each logged step: rewards, share of zero-variance groups, tokens per second."""
 
     def __init__(self, reward_names: list[str], progress: Progress) -> None:
         self._reward_names = reward_names

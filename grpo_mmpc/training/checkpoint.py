@@ -5,8 +5,8 @@
 - ``adapter_model.safetensors``, ``adapter_config.json``: the policy, written by PEFT. These two
   suffice for ``evaluate``, ``complete`` and ``serve``.
 - ``optimizer.pt``, ``scheduler.pt``, ``rng_state*.pth`` (one a rank), ``training_args.bin``: the
-  rest of the update, written by Transformers; DeepSpeed and FSDP keep optimizer states in folders of
-  their own.
+  rest of the update, written by Transformers; DeepSpeed and FSDP keep optimizer states in folders
+  of their own.
 - ``trainer_state.json``: N, and everything logged so far.
 - ``reward_state.json``: what rewards remember, written last by this toolkit: running means and
   spreads of the ``z_score`` transform (``transforms``), histories of the reward-hacking alarm

@@ -1,4 +1,4 @@
-"""Whether a run may start in a folder, and the folder's claim by it: no two runs share one, and none is deleted unasked."""
+"""A run's claim of its folder: no two runs share one, and none is deleted unasked."""
 
 import shutil
 from pathlib import Path

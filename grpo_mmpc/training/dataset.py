@@ -1,4 +1,4 @@
-"""The training data set: an index of (item, task) that becomes TRL's columns when read, so that nothing is copied."""
+"""The training data set: an index of (item, task) that becomes TRL's columns when it is read."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -31,7 +31,7 @@ class Diagnosis:
         self._alarms: dict[str, HackingAlarm] = {}
 
     def metrics_of(self, batch: GatheredBatch, weights: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
-        """Take in a batch; returns metrics by key, and a message for each alarm that starts with it."""
+        """Take in a batch; returns metrics by key, and a message for each new alarm."""
         metrics = signals(
             batch.values("transformed"),
             weights,
@@ -69,7 +69,7 @@ class Diagnosis:
 def masked_fraction(
     mask: torch.Tensor, ratio: torch.Tensor, *, gather: Callable[[torch.Tensor], torch.Tensor]
 ) -> float:
-    """Return the share of completion tokens that importance-sampling correction drops from the loss. A collective.
+    """Return the share of tokens that importance-sampling correction drops. A collective.
 
     Args:
         mask: 1 for tokens of the completion, ``[B, L]``.

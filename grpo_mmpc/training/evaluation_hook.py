@@ -1,4 +1,4 @@
-"""When a run is evaluated: the base model before the first step, the policy after every saved checkpoint."""
+"""The evaluation hook: the base model before the first step, the policy after each checkpoint."""
 
 import logging
 import random
@@ -33,7 +33,7 @@ class EvaluationHook(TrainerCallback):  # type: ignore[misc]
             self.run(self.before, "base")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Evaluate the policy that was just saved, unless it was saved because the run was interrupted."""
+        """Evaluate the policy that was just saved, unless the run was interrupted."""
         interrupted = control.should_training_stop and state.global_step < state.max_steps
         if self.after_save is not None and not interrupted:
             self.run(self.after_save, f"checkpoint-{state.global_step}")

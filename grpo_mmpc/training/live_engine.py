@@ -1,4 +1,4 @@
-"""The engine on the policy in training: its own ``generate``, or a vLLM that receives its adapter."""
+"""The engine on the policy in training: ``generate``, or a vLLM that receives the adapter."""
 
 import logging
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class LiveEngine:
     """Serves the rollouts of training and the evaluations between its steps, from one place."""
 
     def __init__(self, config: RunConfig, trainer: RecordingGRPOTrainer, processor: Any) -> None:
-        """Start vLLM if the recipe asks for it, and have the trainer take its rollouts from there. A collective.
+        """Start vLLM if the recipe asks for it, for the trainer too. A collective.
 
         Raises:
             RolloutError: It cannot start, or cannot serve the recipe's adapter.
@@ -69,7 +69,7 @@ class LiveEngine:
 
     @contextmanager
     def open(self, *, base: bool) -> Iterator[Engine]:
-        """Yield an engine on the policy as it is now, or with ``base`` on the model without its adapter."""
+        """Yield an engine on the policy as it is now, with ``base`` without its adapter."""
         trainer = self._trainer
         if self.rollouts is not None:
             trainer.sync_rollouts()

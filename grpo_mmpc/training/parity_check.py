@@ -1,4 +1,4 @@
-"""When engine and policy are compared: before the first step, then until an update is seen to reach the engine."""
+"""The parity check in a run: before the first step, then until an update reaches the engine."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ MAX_TOKENS = 32
 
 
 class ParityCheck(TrainerCallback):  # type: ignore[misc]
-    """Calls a check before the first step and after steps 1, 2, 4, 8 ... until it has seen an update arrive.
+    """Calls a check before the first step and after steps 1, 2, 4 ... until an update arrives.
 
     Updates may be too small for that at first: a warm-up in half precision.
     """
@@ -75,7 +75,7 @@ def compare_engine(
     ranks: Ranks,
     step: int,
 ) -> bool:
-    """Compare engine and policy on some prompts and write the result to ``parity.jsonl``. A collective.
+    """Compare engine and policy on some prompts; writes to ``parity.jsonl``. A collective.
 
     Args:
         config: The recipe.

@@ -11,7 +11,7 @@ from grpo_mmpc.utils.hashing import file_digest
 
 
 class RolloutRecorder:
-    """Writes ``step-000001.parquet`` files; a step with several generation batches gets ``step-000001-2.parquet`` etc."""
+    """Writes ``step-000001.parquet``; further batches of a step go to ``step-000001-2.parquet``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -66,7 +66,7 @@ class RolloutRecorder:
         return path
 
     def drop_after(self, step: int) -> None:
-        """Delete rollouts recorded after a step: a run that continues from it records those steps again."""
+        """Delete rollouts after a step: a run that continues from it records them again."""
         for path in self._folder.glob("step-*.parquet"):
             if int(path.stem.split("-")[1]) > step:
                 path.unlink()

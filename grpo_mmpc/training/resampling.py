@@ -19,7 +19,7 @@ def drop_rows(output: dict[str, Any], rows: Sequence[int]) -> None:
 
 
 class ZeroVarianceResampler:
-    """Samples zero-variance groups once more; those that have a variance then take the old ones' place."""
+    """Replaces zero-variance groups whose second sample has non-zero variance."""
 
     def __init__(
         self, trainer: SeamedGRPOTrainer, *, score: Score, zero_variance: Callable[[GatheredBatch], set[str]]
@@ -78,7 +78,7 @@ class ZeroVarianceResampler:
     def _renew_advantages(
         self, output: dict[str, Any], batch: GatheredBatch, weights: Mapping[str, float], *, own: slice
     ) -> None:
-        """Compute all advantages again: where the whole batch is normalised, every group's depend on the new ones."""
+        """Compute all advantages again: a normalised batch depends on its new groups everywhere."""
         batch.logs["advantages"] = advantages(
             {name: [None if v != v else v for v in values] for name, values in batch.for_trainer.items()},
             weights,
@@ -120,7 +120,7 @@ def groups_to_sample_again(
 def replace_rows(
     output: Mapping[str, Any], fresh: Mapping[str, Any], rows: Mapping[int, int], *, pad: int
 ) -> dict[str, Any]:
-    """Return a batch in which some completions are replaced by those of another batch for the same prompts.
+    """Replace some completions of a batch by those of another batch for the same prompts.
 
     Args:
         output: TRL's batch of one rank: ``completion_ids`` and all that goes with them, ``[B, L]``.

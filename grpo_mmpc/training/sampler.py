@@ -1,4 +1,4 @@
-"""The order of prompts: TRL's grouped order, with one task per generation batch, and the same after a resumption."""
+"""The order of prompts: in groups as TRL's, one task a generation batch, kept by a resumption."""
 
 import random
 from collections import defaultdict
@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 
 
 class TaskBatchSampler(Sampler[int]):
-    """Indices for GRPO: each prompt ``num_generations`` times in a row, each generation batch ``repeat_count`` times.
+    """Yields each prompt ``num_generations`` times, each generation batch ``repeat_count`` times.
 
     Two things differ from TRL's ``RepeatSampler``. A generation batch holds prompts of one task
     only, because processors cannot take a batch in which some prompts have an image and some have

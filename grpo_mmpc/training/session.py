@@ -161,11 +161,11 @@ class TrainingSession:
         )
 
     def engine(self, *, base: bool) -> AbstractContextManager[Engine]:
-        """Open an engine on the policy as it is now, or with ``base`` on the model without its adapter."""
+        """Open an engine on the policy as it is now, with ``base`` without its adapter."""
         return self._engine.open(base=base)
 
     def close(self) -> None:
-        """Stop what runs beside this process and leave the process group, so that no rank warns about it."""
+        """Stop what runs beside this process and leave the process group."""
         self.mix.close()
         self._engine.close()
         self.trainer.accelerator.end_training()

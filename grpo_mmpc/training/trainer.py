@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer with our additions: prompts task by task, rollouts by our vLLM, batches recorded and diagnosed."""
+"""TRL's GRPOTrainer with our additions, each a call of a named thing."""
 
 import logging
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ EXTRA_COLUMNS = ("prompt_id", "item_id", "category", "task", "image_path")
 
 
 class RecordingGRPOTrainer(SeamedGRPOTrainer):
-    """GRPOTrainer that schedules weights, treats zero-variance groups, records rollouts and diagnoses the signal."""
+    """GRPOTrainer that treats zero-variance groups, records rollouts and diagnoses the signal."""
 
     def __init__(
         self, *args: Any, recorder: RolloutRecorder, mix: RewardMix, dead_group_policy: str = "keep", **kwargs: Any
@@ -57,7 +57,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         self._max_masked_fraction = max_masked_fraction
 
     def reward_state(self) -> dict[str, Any]:
-        """Return what a checkpoint must keep of the rewards: running transforms and the alarms' histories."""
+        """Return what rewards remember: running transforms and the alarms' histories."""
         return {"transforms": self._mix.state(), "alarms": self._diagnosis.state()}
 
     def restore_reward_state(self, state: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         self._mix.prepare([self._inputs[row] for row in finished], completions=texts)
 
     def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Sample, score, treat zero-variance groups, diagnose and record one generation batch of this rank."""
+        """Sample, score, treat zero-variance groups, diagnose and record a generation batch."""
         weights = self._mix.weights_at(self.state.global_step)
         self.reward_weights = torch.tensor(list(weights.values()), dtype=torch.float32)
         output, batch = self._sample_and_score(inputs)
@@ -150,7 +150,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         return output
 
     def _watch_masked_fraction(self, output: dict[str, Any]) -> None:
-        """Log the share of tokens that importance-sampling correction drops, and warn above the bound."""
+        """Log the share of tokens that is masked, and warn above the bound."""
         fraction = masked_fraction(
             output["completion_mask"], output["importance_sampling_ratio"], gather=self.accelerator.gather
         )

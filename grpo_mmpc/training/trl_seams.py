@@ -1,4 +1,4 @@
-"""Every private or undocumented name of TRL's trainer that this toolkit leans on, each under a public one.
+"""Every private or undocumented name of TRL's trainer that this toolkit leans on.
 
 Read in TRL 1.16.0. No other module of this package touches a name of TRL or Transformers that
 starts with an underscore, so a new TRL is this file's work. ``docs/upstream.md`` lists the names,
@@ -115,11 +115,11 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return self.train_sampler(self.train_dataset if dataset is None else dataset)
 
     def log_column(self, name: str, values: Sequence[Any]) -> None:
-        """Add a column to the batch that is scored next, as reward functions do by ``log_extra``."""
+        """Add a column to the batch that is scored next, as ``log_extra`` does."""
         self._log_completion_extra(name, list(values))
 
     def last_batch(self, count: int) -> GatheredBatch:
-        """Read the ``count`` completions that were scored last; TRL has gathered them over ranks for its own logs."""
+        """Read the ``count`` completions of all ranks that were scored last, from TRL's logs."""
         columns = {
             "completion": self._logs["completion"],
             "advantages": self._logs["advantages"],
@@ -150,7 +150,7 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     @contextmanager
     def unlogged(self) -> Iterator[None]:
-        """Score a batch inside the block without a trace in the step's metrics and the prompts that TRL shows."""
+        """Score a batch in a block without a trace in metrics and in the prompts that TRL shows."""
         metrics = self.step_metrics
         counts = {name: len(values) for name, values in metrics.items()}
         prompts = {name: self._logs[name].copy() for name in ("prompt", "images")}
@@ -166,9 +166,9 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         output[TOKEN_COUNT] = self.accelerator.gather(output["completion_mask"].sum()).sum()
 
     def take_completions_from(self, rollouts: Any) -> None:
-        """Put an object with ``sync_weights`` and ``generate`` in the place of TRL's ``VLLMGeneration``.
+        """Put an object with ``sync_weights`` and ``generate`` in place of TRL's own.
 
-        TRL builds its own from its arguments, which say ``use_vllm: false`` here.
+        TRL builds a ``VLLMGeneration`` from its arguments, which say ``use_vllm: false`` here.
         """
         self.use_vllm = True
         self.vllm_mode = "server"  # nothing of TRL may reach for an engine object

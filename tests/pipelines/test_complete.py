@@ -1,4 +1,4 @@
-"""Completing a catalogue: every gap is filled or named, nothing else changes, and a kill costs nothing."""
+"""Completing a catalogue: every gap is filled or named, nothing else changes, no kill costs."""
 
 import json
 from contextlib import contextmanager

@@ -39,8 +39,8 @@ def failing():
     return score
 
 
-def dead_at_first():
-    """The same value for the whole group of an even item when it is first seen, and then a number of the completion's own."""
+def flat_at_first():
+    """0.5 for all completions of an even item when it is first seen, then each one's own number."""
     seen = set()
 
     def score(*, completions, prompt_id, item_ids, **_):

@@ -1,4 +1,4 @@
-"""FSDP2 with adapters, on one process and a CPU: what is trained must be known at the first forward pass."""
+"""FSDP2 with adapters, on one process: the first forward pass must know what is trained."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -38,7 +38,7 @@ def with_adapter(**options) -> nn.Module:
 
 
 def gradients_after(off: Callable[[nn.Module], AbstractContextManager], mesh) -> list[torch.Tensor]:
-    """Gradients of a training step whose first forward pass was one of the base model, in bfloat16 with fp32 weights."""
+    """Gradients of a bfloat16 step whose first forward pass was one of the base model."""
     torch.manual_seed(0)
     model = with_adapter()
     half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)

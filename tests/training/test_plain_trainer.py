@@ -1,4 +1,4 @@
-"""Our trainer against TRL's own: recording, diagnosis and our order of prompts change no bit of an update."""
+"""Our trainer against TRL's own: our additions change no bit of an update."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ REWARDS = Path(__file__).parent / "counting_rewards.py"
 
 
 def plain_digest(completions, **_):
-    """The reward ``digest``, and the worst score for a malformed completion, as plain TRL would be given it."""
+    """The reward ``digest`` for TRL alone, with the worst score for a malformed completion."""
     texts = [completion[0]["content"] for completion in completions]
     values = digest()(completions=texts)
     return [0.0 if IMAGE_TO_TEXT.parse(text).prediction is None else v for text, v in zip(texts, values, strict=True)]

@@ -1,4 +1,4 @@
-"""GRPO runs on the nano policies: what is trained, what is recorded, how a run stops, resumes and repeats itself."""
+"""GRPO on the nano policies: what is trained and recorded, how a run stops and resumes."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ def test_every_adapter_parameter_moves_and_no_base_parameter_does(make_config, a
 
 
 def by_hand(rows: list[dict], weights: dict[str, float], *, aggregation: str, scale: str, group: int) -> np.ndarray:
-    """Advantages of one generation batch from its raw rewards: the formulas of GRPO, Dr. GRPO and GDPO in NumPy."""
+    """Advantages of a generation batch by the formulas of GRPO, Dr. GRPO and GDPO in NumPy."""
     rewards = {name: np.array([row[f"reward/{name}"] for row in rows]).reshape(-1, group) for name in weights}  # [B, G]
     if aggregation == "normalize_then_sum":
         total = sum(
@@ -92,7 +92,9 @@ def test_recorded_advantages_equal_the_formula_and_monitors_do_not_count(make_co
     np.testing.assert_allclose([row["advantage"] for row in rows], expected, atol=2e-3, rtol=1e-3)
 
 
-def test_a_reward_that_is_constant_over_each_group_gives_advantages_of_exactly_zero_and_dead_groups(make_config):
+def test_a_reward_that_is_constant_over_each_group_gives_advantages_of_exactly_zero_and_zero_variance_groups(
+    make_config,
+):
     config = make_config(rewards=mix(echo_item=1.0), trainer={"max_steps": 1, "temperature": 0.1})
     session_for(config).train(before=None, after_save=None, resume=False)
     rows = rollouts(config)
@@ -198,7 +200,7 @@ def test_evaluating_before_and_between_steps_does_not_change_training(make_confi
 
 
 def test_a_run_resumed_from_an_earlier_checkpoint_records_its_own_rollouts_only(make_config, tmp_path):
-    """One rollout serves two steps: step 3 of the first run belongs to it, and a resumption at step 1 draws at step 2."""
+    """One rollout serves two steps: 1 and 3 of the first run, 2 and 4 of one resumed at step 1."""
     config = make_config(
         rewards=mix(digest=1.0),
         trainer={**SAVING, "num_iterations": 2, "save_steps": 1, "max_steps": 4},
@@ -213,7 +215,7 @@ def test_a_run_resumed_from_an_earlier_checkpoint_records_its_own_rollouts_only(
 
 
 @pytest.mark.parametrize(("done", "warned"), [(1, True), (2, False)])
-def test_a_resumption_between_two_rollouts_says_that_it_draws_anew(make_config, caplog, done, warned):
+def test_a_resumption_between_two_rollouts_says_that_it_samples_anew(make_config, caplog, done, warned):
     config = make_config(trainer={**SAVING, "num_iterations": 2, "save_steps": 1, "max_steps": done}, evaluation=QUIET)
     session = session_for(config)
     session.train(before=None, after_save=None, resume=False)

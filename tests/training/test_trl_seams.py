@@ -1,4 +1,4 @@
-"""The names of TRL and Transformers' trainer that training leans on: an upgrade that moves one fails here."""
+"""The names of TRL and Transformers' trainer that training leans on: a moved one fails here."""
 
 import ast
 import dataclasses
@@ -131,7 +131,7 @@ def test_a_batch_still_has_the_keys_that_resampling_and_dropping_change(name):
 
 
 def test_no_other_key_of_a_batch_is_as_long_as_its_completions():
-    """A per-token tensor that TRL adds must be replaced with its completion, see ``COMPLETION_TENSORS``."""
+    """A per-token tensor that TRL adds must be replaced too, see ``COMPLETION_TENSORS``."""
     source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
     literal, assigned = source.split("output = {")[1].split("}")[0], re.findall(r'output\["(\w+)"\] = ', source)
     of_the_prompt = {"prompt_ids", "prompt_mask", "pixel_values", "image_grid_thw", "pixel_attention_mask"}
@@ -142,7 +142,7 @@ def test_no_other_key_of_a_batch_is_as_long_as_its_completions():
 
 
 def test_all_reward_functions_of_a_batch_receive_one_list_of_completions():
-    """The rubric scores all rewards when TRL calls the first, and knows by the list that the batch is the same."""
+    """The rubric scores all rewards at TRL's first call, and knows the batch by its list."""
     received = []
 
     def reward(*, completions, **_):
@@ -187,7 +187,7 @@ def test_transformers_still_finds_its_deepspeed_settings_by_the_reference_that_e
     assert "_hf_deepspeed_config_weak_ref" in source
 
 
-# ---- no other file leans on them, and the docs say so ----------------------------------------------------------------
+# ---- no other file leans on them, and the docs say so --------------------------------------------
 
 
 def attributes(path: Path) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Groups that teach nothing: kept, dropped from the loss, or drawn again."""
+"""Zero-variance groups: kept, dropped from the loss, or sampled again."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +13,10 @@ from grpo_mmpc.training.arguments import check_trainer, zero_variance_problems
 from grpo_mmpc.training.resampling import drop_rows, groups_to_sample_again, replace_rows
 from grpo_mmpc.training.session import TrainingSession
 
-REWARD = f"{Path(__file__).parent / 'counting_rewards.py'}:dead_at_first"
+REWARD = f"{Path(__file__).parent / 'counting_rewards.py'}:flat_at_first"
 
 
-def test_ranks_draw_equally_many_groups_dead_ones_first():
+def test_ranks_sample_equally_many_groups_zero_variance_ones_first():
     prompts = [p for p in "abcdef" for _ in range(2)]  # rank 0: a, b, c; rank 1: d, e, f
     assert groups_to_sample_again(prompts, {"c"}, num_ranks=2, group_size=2) == [[2], [0]]
     assert groups_to_sample_again(prompts, {"a", "c", "e"}, num_ranks=2, group_size=2) == [[0, 2], [1, 0]]
@@ -66,7 +66,7 @@ def test_dropped_rows_have_no_token_left():
 
 @pytest.fixture(params=["qwen2_5_vl", "gemma3"])
 def run(request, make_config):
-    """Trains three steps with a policy for dead groups; returns what each batch handed to the loss, and what was recorded."""
+    """Trains three steps; returns session, batches as the loss gets them, rollouts as recorded."""
 
     def train(policy: str, **rewards):
         config = make_config(
@@ -96,14 +96,14 @@ def is_even(row) -> bool:
 
 
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
-def test_resampled_groups_come_alive_and_the_loss_sees_what_is_recorded(run, aggregation):
+def test_resampled_groups_gain_variance_and_the_loss_sees_what_is_recorded(run, aggregation):
     session, batches, recorded = run("resample", aggregation=aggregation)
-    assert any(is_even(row) for rows in recorded for row in rows), "no group was dead at first"
+    assert any(is_even(row) for rows in recorded for row in rows), "no group was without variance at first"
     tokenizer = session.processor.tokenizer
     for output, rows in zip(batches, recorded, strict=True):
-        assert {row["reward/dead_at_first"] for row in rows if is_even(row)} != {0.5}
+        assert {row["reward/flat_at_first"] for row in rows if is_even(row)} != {0.5}
         expected = advantages(
-            {"a": [row["reward/dead_at_first"] for row in rows]},
+            {"a": [row["reward/flat_at_first"] for row in rows]},
             {"a": 1.0},
             groups=[row["prompt_id"] for row in rows],
             aggregation=aggregation,
@@ -127,9 +127,9 @@ def test_resampled_groups_come_alive_and_the_loss_sees_what_is_recorded(run, agg
 def test_dropped_groups_leave_the_loss_and_its_normaliser(run):
     _, batches, recorded = run("drop")
     for output, rows in zip(batches, recorded, strict=True):
-        dead = torch.tensor([is_even(row) for row in rows])
-        assert (output["completion_mask"][dead] == 0).all()
-        assert (output["completion_mask"][~dead].sum(dim=1) > 0).all()
+        flat = torch.tensor([is_even(row) for row in rows])
+        assert (output["completion_mask"][flat] == 0).all()
+        assert (output["completion_mask"][~flat].sum(dim=1) > 0).all()
         assert output["num_items_in_batch"].item() == output["completion_mask"].sum().item()
     assert any(is_even(row) for rows in recorded for row in rows)
 
@@ -137,9 +137,9 @@ def test_dropped_groups_leave_the_loss_and_its_normaliser(run):
 def test_kept_groups_stay_in_the_loss_with_advantages_of_zero(run):
     _, batches, recorded = run("keep")
     for output, rows in zip(batches, recorded, strict=True):
-        dead = torch.tensor([is_even(row) for row in rows])
+        flat = torch.tensor([is_even(row) for row in rows])
         assert (output["completion_mask"].sum(dim=1) > 0).all()
-        assert (output["advantages"][dead] == 0).all()
+        assert (output["advantages"][flat] == 0).all()
 
 
 def test_dropping_is_refused_for_a_loss_without_a_token_normaliser():
