@@ -18,13 +18,7 @@ class Diagnosis:
     """
 
     def __init__(self, mix: RewardMix, *, aggregation: str, scale_rewards: str) -> None:
-        """Keep references.
-
-        Args:
-            mix: The rewards.
-            aggregation: See ``advantages``.
-            scale_rewards: See ``advantages``.
-        """
+        """Keep references; ``aggregation`` and ``scale_rewards`` as for ``advantages``."""
         self._mix = mix
         self._aggregation = aggregation
         self._scale_rewards = scale_rewards

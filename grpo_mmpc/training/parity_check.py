@@ -30,12 +30,7 @@ class ParityCheck(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, check: Callable[[int], bool]) -> None:
-        """Keep the check.
-
-        Args:
-            check: Receives the step and raises to stop the run; returns whether the engine could be
-                told from the base model.
-        """
+        """Keep the check, which raises, or returns whether it saw an update."""
         self._check = check
         self._done = False
         self._pause = 1
@@ -77,17 +72,7 @@ def compare_engine(
 ) -> bool:
     """Compare engine and policy on some prompts; writes to ``parity.jsonl``. A collective.
 
-    Args:
-        config: The recipe.
-        trainer: The trainer.
-        processor: The policy's processor.
-        engine: Its vLLM.
-        rows: Prompts to compare.
-        ranks: This process among the others.
-        step: Optimiser steps done.
-
-    Returns:
-        Whether every rank's engine could be told from the base model.
+    Returns whether every rank's engine could be told from the base model.
 
     Raises:
         RolloutError: An engine is not the policy, on this rank or on another one.

@@ -24,13 +24,7 @@ class ZeroVarianceResampler:
     def __init__(
         self, trainer: SeamedGRPOTrainer, *, score: Score, zero_variance: Callable[[GatheredBatch], set[str]]
     ) -> None:
-        """Keep references.
-
-        Args:
-            trainer: The trainer, for its ranks, settings and logs.
-            score: Samples and scores rows. A collective.
-            zero_variance: Names the prompts of a batch whose group has no variance.
-        """
+        """Keep references; ``zero_variance`` names the prompts whose group has no variance."""
         self._trainer = trainer
         self._score = score
         self._zero_variance = zero_variance

@@ -17,12 +17,12 @@ from grpo_mmpc.rollout.parity import choose_rows
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
 from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, RewardStateWriter, StepProgress
+from grpo_mmpc.training.checkpoint import prepare_to_resume
 from grpo_mmpc.training.dataset import training_dataset
 from grpo_mmpc.training.evaluation_hook import Evaluate, EvaluationHook
 from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.parity_check import ParityCheck, compare_engine
 from grpo_mmpc.training.recorder import RolloutRecorder
-from grpo_mmpc.training.resume import prepare_to_resume
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.training.trl_seams import PrinterCallback, full_size, wrap_own_blocks
 from grpo_mmpc.utils.console import Progress
@@ -51,13 +51,7 @@ class TrainingSession:
         train_indices: Sequence[int],
         progress: Progress | None = None,
     ) -> None:
-        """Load the policy, build TRL's trainer and start the engine.
-
-        Args:
-            config: The recipe.
-            catalogue: The catalogue.
-            train_indices: Its items to train on; each has a title and an image.
-            progress: Shows steps, on the main process.
+        """Load policy and rewards, build TRL's trainer, start the engine.
 
         Raises:
             TrainingError: The model cannot be loaded or the adapter does not fit it.
@@ -66,12 +60,9 @@ class TrainingSession:
         self._config = config
         arguments = grpo_arguments(config)  # before the model: ZeRO-3 must know that it will shard it
         self.ranks = launched_ranks()
+        data = config.data
         dataset = training_dataset(
-            catalogue,
-            train_indices,
-            config.tasks,
-            max_items=config.data.max_train_items,
-            salt=config.data.salt,
+            catalogue, train_indices, config.tasks, max_items=data.max_train_items, salt=data.salt
         )
         _check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
         self.processor = load_processor(config.model)

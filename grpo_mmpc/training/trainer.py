@@ -27,15 +27,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
     def __init__(
         self, *args: Any, recorder: RolloutRecorder, mix: RewardMix, dead_group_policy: str = "keep", **kwargs: Any
     ) -> None:
-        """Build TRL's trainer.
-
-        Args:
-            *args: Of ``GRPOTrainer``.
-            recorder: Writes every generation batch.
-            mix: The rewards; ``reward_funcs`` are its functions.
-            dead_group_policy: ``keep``, ``drop`` or ``resample``, see ``rewards.dead_groups``.
-            **kwargs: Of ``GRPOTrainer``.
-        """
+        """Build TRL's trainer, whose ``reward_funcs`` are the mix's."""
         super().__init__(*args, **kwargs)
         self._recorder = recorder
         self._mix = mix
@@ -46,13 +38,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         self._max_masked_fraction = 1.0
 
     def use_rollouts(self, rollouts: VLLMRollouts, *, max_masked_fraction: float) -> None:
-        """Take completions from a vLLM of ours.
-
-        Args:
-            rollouts: Takes the place of TRL's ``VLLMGeneration``.
-            max_masked_fraction: Share of tokens masked by importance-sampling correction above
-                which to warn.
-        """
+        """Take completions from our vLLM; warn where a larger share of tokens is masked."""
         self.take_completions_from(rollouts)
         self._max_masked_fraction = max_masked_fraction
 
