@@ -15,6 +15,11 @@ Load = Callable[[Sequence[str]], RunConfig]
 """Turns files and overrides into a checked recipe, or raises ConfigError with all problems, as
 ``grpo-mmpc train`` does."""
 
+_MEASURED_BY = (
+    *("data.catalogue", "evaluation.suite", "evaluation.mode", "evaluation.encoders"),
+    *("evaluation.renderer", "evaluation.renderer_kwargs"),
+)
+"""Settings that must be those of all runs."""
 _NAMED = 4
 """At most so many runs are named beside a problem that some of them share."""
 
@@ -104,23 +109,15 @@ def _base_key(config: RunConfig) -> str:
 def _unlike(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
     """Say why runs could not be compared with each other, or with the model before training."""
     problems = []
-    measured: dict[str, Callable[[RunConfig], Any]] = {
-        "data.catalogue": lambda config: config.data.catalogue,
-        "evaluation.suite": lambda config: config.evaluation.suite,
-        "evaluation.mode": lambda config: config.evaluation.mode,
-        "evaluation.encoders": lambda config: config.evaluation.encoders.model_dump(mode="json"),
-        "evaluation.renderer": lambda config: config.evaluation.renderer,
-        "evaluation.renderer_kwargs": lambda config: config.evaluation.renderer_kwargs,
-    }
-    for key, value_of in measured.items():
-        for other in runs[1:]:
-            ours, theirs = value_of(runs[0].config), value_of(other.config)
-            if ours != theirs:
-                problems.append(
-                    f"{key} is {short(ours)} in {runs[0].name} and {short(theirs)} in {other.name}: results that are "
-                    "measured differently cannot be compared; set it for all runs alike"
-                )
-                break
+    settings = [(run.name, run.config.model_dump(mode="json")) for run in runs]
+    for section, key in (name.split(".") for name in _MEASURED_BY):
+        values = [(name, values[section][key]) for name, values in settings]
+        differing = next(((name, value) for name, value in values if value != values[0][1]), None)
+        if differing is not None:
+            problems.append(
+                f"{section}.{key} is {short(values[0][1])} in {values[0][0]} and {short(differing[1])} in "
+                f"{differing[0]}: results that are measured differently cannot be compared; set it for all runs alike"
+            )
     bases = {run.base_key: run.name for run in reversed(runs)}
     if spec.reference == BASE and len(bases) > 1 and not problems:
         problems.append(

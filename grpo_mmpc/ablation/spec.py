@@ -1,13 +1,15 @@
 """The ablation file: base recipe, axes, seeds, reference."""
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from grpo_mmpc.config import nearest, read_yaml
+from grpo_mmpc.config import nearest, read_yaml, schema_problems
+from grpo_mmpc.config.section import Section
 from grpo_mmpc.errors import ConfigError
 
 BASE = "base"
@@ -16,27 +18,23 @@ BASE = "base"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class AxisValue(_Section):
+class AxisValue(Section):
     """One named value of an axis: what it changes in the base recipe."""
 
-    files: list[str] = []
+    files: list[str] = Field(default_factory=list)
     """YAML files, merged over the base in this order."""
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys and their values, applied last of all."""
 
 
-class AblationSpec(_Section):
+class AblationSpec(Section):
     """The content of an ablation file."""
 
     name: str
     """The name of the folder, ``runs/ablations/NAME``, and of the page."""
     base: Annotated[list[str], Field(min_length=1)]
     """Recipe files, merged left to right."""
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys and values for every run, applied after all files and before an axis value's
     ``set``."""
     axes: Annotated[dict[str, dict[str, AxisValue]], Field(min_length=1)]
@@ -63,13 +61,12 @@ def load_ablation(path: Path) -> AblationSpec:
         ConfigError: With every problem of the file.
     """
     content = read_yaml(path)
-    try:
+    problems = [f"{key}: {message}" for key, message in schema_problems(content, AblationSpec)]
+    if not problems:
         spec = AblationSpec.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError([f"{path}: {_explain(detail)}" for detail in error.errors()]) from None
-    problems = [f"{path}: {problem}" for problem in _problems(spec)]
+        problems = _problems(spec)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
     return spec
 
 
@@ -98,25 +95,10 @@ def _problems(spec: AblationSpec) -> list[str]:
 
 def combinations(spec: AblationSpec) -> dict[str, list[AxisValue]]:
     """Return every combination of axis values by its name, the last axis changing fastest."""
-    named: dict[str, list[AxisValue]] = {"": []}
-    for values in spec.axes.values():
-        named = {
-            f"{name}+{value}" if name else value: [*chosen, changes]
-            for name, chosen in named.items()
-            for value, changes in values.items()
-        }
-    return named
-
-
-def _explain(detail: Any) -> str:
-    location = [str(part) for part in detail["loc"]]
-    key = ".".join(location)
-    if detail["type"] == "extra_forbidden":
-        section = AxisValue if len(location) > 1 else AblationSpec
-        return f"{key}: unknown key; {nearest(location[-1], section.model_fields)}"
-    if detail["type"] == "missing":
-        return f"{key}: is required and missing"
-    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, found {detail['input']!r}"
+    return {
+        "+".join(names): [values[name] for values, name in zip(spec.axes.values(), names, strict=True)]
+        for names in product(*spec.axes.values())
+    }
 
 
 def to_yaml(spec: AblationSpec) -> str:
