@@ -1,6 +1,5 @@
 """Completions of an evaluation, written down as they come: after a kill, only what is not there yet is generated."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.distributed import ONE, Ranks
+from grpo_mmpc.utils.files import append_json_lines, read_json_lines
+from grpo_mmpc.utils.hashing import hex_digest
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout import Engine
@@ -26,32 +27,26 @@ class CompletionLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._found: dict[str, str] = {}
-        self._ends_in_half_a_line = False
-        if path.is_file():
-            content = path.read_bytes()
-            self._ends_in_half_a_line = bool(content) and not content.endswith(b"\n")
-            # Not splitlines, which also splits at line separators inside a completion.
-            for line in content.decode("utf-8", errors="replace").split("\n"):
-                entry = _entry(line)
-                if entry is not None:
-                    self._found[entry[0]] = entry[1]
+        self._completions: dict[str, str] = {}
+        for row in read_json_lines(path, skip_broken=True) if path.is_file() else []:
+            key, completion = row.get("key"), row.get("completion")
+            if isinstance(key, str) and isinstance(completion, str):
+                self._completions[key] = completion
 
     def get(self, key: str) -> str | None:
-        """The completion of a key, None if it is not there."""
-        return self._found.get(key)
+        """Return the completion of a key, None if it is not there."""
+        return self._completions.get(key)
 
     def add(self, rows: Sequence[PromptRow], keys: Sequence[str], completions: Sequence[str]) -> None:
-        """Append completions; they are on disk when this returns."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            if self._ends_in_half_a_line:
-                file.write("\n")
-                self._ends_in_half_a_line = False
-            for row, key, completion in zip(rows, keys, completions, strict=True):
-                line = {"prompt_id": row.prompt_id, "key": key, "completion": completion}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                self._found[key] = completion
+        """Append completions; they have left this process when this returns."""
+        append_json_lines(
+            self._path,
+            [
+                {"prompt_id": row.prompt_id, "key": key, "completion": completion}
+                for row, key, completion in zip(rows, keys, completions, strict=True)
+            ],
+        )
+        self._completions.update(zip(keys, completions, strict=True))
 
 
 def complete(
@@ -106,19 +101,7 @@ def complete(
 
 
 def completion_key(row: PromptRow, sampling: SamplingConfig, *, policy: str) -> str:
-    """Hash over everything that a completion depends on: prompt, picture, sampling, policy."""
-    digest = hashlib.blake2b(json.dumps([row.prompt_id, row.messages, repr(sampling), policy]).encode(), digest_size=12)
-    if row.prompt_image_path is not None:
-        digest.update(Path(row.prompt_image_path).read_bytes())
-    return digest.hexdigest()
-
-
-def _entry(line: str) -> tuple[str, str] | None:
-    try:
-        content = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(content, dict):
-        return None
-    key, completion = content.get("key"), content.get("completion")
-    return (key, completion) if isinstance(key, str) and isinstance(completion, str) else None
+    """Return the hash of all that a completion depends on: prompt, image, sampling, policy."""
+    content = json.dumps([row.prompt_id, row.messages, repr(sampling), policy])
+    image = b"" if row.prompt_image_path is None else Path(row.prompt_image_path).read_bytes()
+    return hex_digest(content, image, size=12)

@@ -14,8 +14,6 @@ of the training item with the most similar title |
 A policy that is not better with the right picture than with a white one does not look at it.
 """
 
-import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +24,8 @@ from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow, SamplingConfig
-from grpo_mmpc.utils.hashing import stable_order
+from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.hashing import digest_of, stable_order
 
 if TYPE_CHECKING:
     import torch
@@ -105,10 +104,8 @@ class CataloguePictures:
 
     def fingerprint(self) -> str:
         """Hash of all pictures: one that was replaced in the catalogue is looked up again."""
-        digest = hashlib.blake2b(digest_size=8)
-        for title in sorted(self.paths):
-            digest.update(title.encode() + Path(self.paths[title]).read_bytes())
-        return digest.hexdigest()
+        parts = (part for title in sorted(self.paths) for part in (title, Path(self.paths[title]).read_bytes()))
+        return digest_of(parts, size=8).hex()
 
 
 def known_answers(
@@ -163,10 +160,8 @@ def changed_rows(name: str, rows: Sequence[PromptRow], *, folder: Path) -> list[
         size = open_image(str(row.prompt_image_path)).size
         path = folder.resolve() / f"blank-{size[0]}x{size[1]}.png"
         if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.part")  # several ranks may be drawing the same one
-            Image.new("RGB", size, "white").save(partial, format="PNG")
-            partial.replace(path)
+            with replace_atomically(path) as temporary:  # several ranks may be drawing the same one
+                Image.new("RGB", size, "white").save(temporary, format="PNG")
         changed.append(replace(row, prompt_image_path=str(path)))
     return changed
 

@@ -18,7 +18,7 @@ from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import ONE, Ranks
-from grpo_mmpc.utils.files import without_nan
+from grpo_mmpc.utils.files import replace_atomically, without_nan, write_json
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering import Renderer
@@ -133,9 +133,7 @@ def _score(
         "rendering": {task: rendering for task, (_, rendering, _) in scored.items() if rendering is not None},
         "tasks": {task: summary for task, (_, _, summary) in scored.items()},
     }
-    partial = folder / "summary.json.part"
-    partial.write_text(json.dumps(without_nan(summary), indent=2), encoding="utf-8")
-    partial.replace(folder / "summary.json")
+    write_json(folder / "summary.json", without_nan(summary), indent=2)
 
 
 def _score_task(
@@ -236,6 +234,5 @@ def _write_samples(tables: Sequence[Mapping[str, list[Any]]], path: Path) -> Non
         )
         for table in tables
     ]
-    partial = path.with_name(f"{path.name}.part")
-    pq.write_table(pa.concat_tables(arrow, promote_options="default"), partial)
-    partial.replace(path)
+    with replace_atomically(path) as temporary:
+        pq.write_table(pa.concat_tables(arrow, promote_options="default"), temporary)

@@ -17,6 +17,7 @@ from grpo_mmpc.errors import EvaluationError, ImageError
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, find_evaluation
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.utils.files import json_lines
 
 UNCATEGORISED = "uncategorised"
 """Category of references that name none."""
@@ -225,28 +226,11 @@ def _items(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                value = json.loads(line, parse_constant=_refuse_constant)
-                if not isinstance(value, dict):
-                    raise ValueError("it holds no JSON object; write one object per line")
-                yield number, value
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{path} is not UTF-8 behind line {number} ({error.reason}); save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise EvaluationError(
-            f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}); write one object per line"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}, line {number}: {error}") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON, write null where a value is missing")
+    with path.open("rb") as file:
+        for line in json_lines(file, allow_nan=False):
+            if line.values is None:
+                raise EvaluationError(f"{path}, line {line.number}: {line.problem}")
+            yield line.number, line.values
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str | None:

@@ -1,7 +1,5 @@
 """What an evaluation runs: tasks, items, metrics, sampling. The key of a suite says when two results are comparable."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,7 @@ from grpo_mmpc.metrics.official.text import ERROR_TEXT
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced
 from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.utils.hashing import json_digest
 
 VERSION = 2
 """Raised whenever the same completions would be scored differently."""
@@ -57,7 +56,7 @@ class Suite:
             "sampling": {task: repr(sampling) for task, sampling in self.sampling.items()},
             "settings": self.settings,
         }
-        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return json_digest(content)
 
     def rows_of(self, task: str) -> list[PromptRow]:
         """Prompts of one task."""

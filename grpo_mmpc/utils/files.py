@@ -170,13 +170,19 @@ def _read_line(line: bytes | str, *, allow_nan: bool) -> tuple[dict[str, Any] | 
         return None, f"not UTF-8 ({error.reason}); save the file as UTF-8"
     except json.JSONDecodeError as error:
         return None, f"not JSON ({error.msg}, column {error.colno}); write one object per line"
+    except _ConstantError as error:
+        return None, str(error)
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits; nested too deep
         return None, f"it cannot be read as JSON ({error}); correct it"
     return (values, "") if isinstance(values, dict) else (None, "it holds no JSON object; write one object per line")
 
 
+class _ConstantError(ValueError):
+    """A number that JSON does not have."""
+
+
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON, write null where a value is missing")
+    raise _ConstantError(f"{name} is not JSON, write null where a value is missing")
 
 
 def _beside(target: Path) -> Path:
