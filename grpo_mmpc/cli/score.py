@@ -1,23 +1,16 @@
 """``grpo-mmpc score``: score the outputs of any system, and carry them into and out of the official layout."""
 
 import argparse
-import json
-import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.console import Progress
+from grpo_mmpc.utils.files import write_json, write_json_lines
 
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.score import Scores
     from grpo_mmpc.evaluation.score_files import Answers, Reference
-
-_QUIET_S = 2.0
-_REPEAT_S = 10.0
 
 
 def add_parser(commands: Any) -> None:
@@ -115,8 +108,8 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", refe
         if not names:
             raise EvaluationError("--metrics names no metric; give names separated by commas, or leave it out for all")
     metrics = choose_metrics(names, task=task, mode=arguments.mode, references=references, answers=answers)
-    with _progress() as say:
-        say("loading encoders")
+    with Progress() as progress:
+        progress("loading encoders", 0)
         encoders, missing = encoders_for(metrics, options=_encoder_options(arguments))
         scores = score_answers(
             answers,
@@ -126,17 +119,16 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", refe
             metrics=metrics,
             encoders=encoders,
             missing=missing,
-            progress=lambda name, done, total: say(
-                f"scoring {len(references):,} items: {name} ({done + 1} of {total})"
+            progress=lambda name, done, total: progress(
+                f"metrics of {len(references):,} items", done, total, detail=name
             ),
         )
     print("\n".join(_table(scores)))
     if arguments.out is not None:
-        _write(arguments.out, json.dumps(scores.summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_json(arguments.out, scores.summary, indent=2)
         print(f"summary: {arguments.out}")
     if arguments.per_item is not None:
-        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in scores.rows())
-        _write(arguments.per_item, "".join(f"{line}\n" for line in lines))
+        write_json_lines(arguments.per_item, scores.rows())
         print(f"per item: {arguments.per_item}")
 
 
@@ -221,30 +213,3 @@ def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _number(value: float | None) -> str:
     return f"{'-':>8}" if value is None else f"{value:>8.4f}"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A function that takes what is being done; it is printed once that has lasted, and now and then again."""
-    started = time.monotonic()
-    doing = [""]
-    finished = threading.Event()
-
-    def tell() -> None:
-        wait = _QUIET_S
-        while not finished.wait(wait):
-            print(f"{doing[0]}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-            wait = _REPEAT_S
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield lambda what: doing.__setitem__(0, what)
-    finally:
-        finished.set()
-        thread.join()
