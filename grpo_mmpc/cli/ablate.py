@@ -126,10 +126,10 @@ def _report(
 ) -> int:
     # heavy: imported on use
     from grpo_mmpc.reports.ablation.report import write_report
+    from grpo_mmpc.reports.common.findings import terminal_lines
 
     report = write_report(spec, runs, jobs, folder=folder)
-    for sentence in report.sentences:
-        print(sentence)
+    print("\n".join(terminal_lines(report.findings)))
     for path in report.paths:
         print(f"written to {path}")
     missing = [job.name for job in jobs if job.name in report.missing]

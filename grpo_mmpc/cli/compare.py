@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.comparison import compare_evaluations
     from grpo_mmpc.evaluation.records import write_comparisons
-    from grpo_mmpc.reports.run.tables import write_csv, write_latex
+    from grpo_mmpc.reports.run.export import write_csv, write_latex
 
     if arguments.resamples < 100:
         raise EvaluationError(f"--resamples is {arguments.resamples}; an interval needs at least 100, better 10000")

@@ -111,7 +111,7 @@ def run_preview(arguments: argparse.Namespace) -> int:
     # heavy: imported on use
     from grpo_mmpc.analysis.reward_bench import preview, told
     from grpo_mmpc.nano.catalogue import catalogue_folder
-    from grpo_mmpc.reports.reward_bench.files import write_files
+    from grpo_mmpc.reports.reward_bench.page import write_files
     from grpo_mmpc.tasks import TASKS
     from grpo_mmpc.utils.console import quiet_when_redirected
     from grpo_mmpc.utils.manifest import command_line

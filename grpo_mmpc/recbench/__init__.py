@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from grpo_mmpc.recbench.command import add_parser
     from grpo_mmpc.recbench.masked_catalogue import write_masked_catalogue
     from grpo_mmpc.recbench.missingness import Missingness
-    from grpo_mmpc.recbench.report.page import STYLES, write_page
+    from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.report.views import recommendation_view
     from grpo_mmpc.recbench.results import read_results, results_of_run
     from grpo_mmpc.recbench.settings import check_section
@@ -25,12 +25,10 @@ _MODULES = {
     "read_results": "results",
     "recommendation_view": "report.views",
     "results_of_run": "results",
-    "STYLES": "report.page",
     "write_masked_catalogue": "masked_catalogue",
     "write_page": "report.page",
 }
 __all__ = [
-    "STYLES",
     "Missingness",
     "add_parser",
     "benchmark_policy",

@@ -13,6 +13,7 @@ from grpo_mmpc.ablation.runner import run_local
 from grpo_mmpc.ablation.spec import load_ablation
 from grpo_mmpc.reports.ablation.findings import cautions, findings
 from grpo_mmpc.reports.ablation.report import write_report
+from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.statistics.crossed import Estimate
 from grpo_mmpc.statistics.verdicts import BETTER
 
@@ -49,9 +50,11 @@ def test_means_differences_marks_and_verdicts(finished):
     assert (reference.verdict, other.verdict) == ("", BETTER)
     assert comparison.family == 2  # one mix against the reference, two metrics
     assert results.data_order == {0: "", 1: "", 2: ""}
-    assert findings(comparison, None)[:2] == [
-        "On the 1 metric that no mix was trained on, against bleu: better, and not found worse in these: "
-        "token_f1 (ROUGE-L).",
+    said = findings(comparison, None)
+    assert [finding.tone for finding in said] == ["better", "better"]
+    assert texts(said) == [
+        "On the 1 metric that no mix was trained on, token_f1 is better than bleu in ROUGE-L, and not shown to be worse "
+        "in any.",
         "token_f1 against bleu: better in BLEU +0.200 and ROUGE-L +0.200.",
     ]
 
@@ -90,14 +93,14 @@ def test_the_model_before_training_can_be_the_reference(finished):
     )
     [row] = comparison.rows
     assert [cell.difference.value for cell in row.cells] == pytest.approx([0.101, 0.301])
-    assert "against the model before training" in findings(comparison, None)[0]
+    assert "than the model before training" in findings(comparison, None)[0].text
 
 
 def test_the_page_holds_verdict_picture_examples_and_nothing_unescaped(finished):
     folder, runs, jobs, spec = finished()
     report = write_report(spec, runs, jobs, folder=folder)
     page = report.paths[0].read_text("utf-8")
-    assert report.sentences[0] in page
+    assert report.findings[0].text in page
     assert report.missing == set()
     for part in (
         "Every mix, every metric",
@@ -125,7 +128,7 @@ def test_the_page_holds_verdict_picture_examples_and_nothing_unescaped(finished)
 def test_a_page_is_built_from_what_is_there_and_says_what_is_missing(planned, tmp_path):
     folder, runs, jobs = planned()
     spec = load_ablation(tmp_path / "fake.yaml")
-    assert write_report(spec, runs, jobs, folder=folder).sentences == [
+    assert texts(write_report(spec, runs, jobs, folder=folder).findings) == [
         "No run has finished: there is nothing to compare yet."
     ]
     jobs[1].log.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +153,7 @@ def test_mixes_that_saw_other_prompts_are_told_of(finished):
     results = collect(runs, jobs)
     assert results.data_order == {0: "", 1: "bleu and token_f1 at step-000002", 2: None}
     comparison = compare(results, mixes=["bleu", "token_f1"], reference="bleu", metrics=None, resamples=200)
-    told = " ".join(cautions(comparison, results))
+    told = " ".join(texts(cautions(comparison, results)))
     assert "NOT see the same prompts in the same order (seed 1:" in told
     assert "Within seed 0, all mixes saw the same" in told
     assert "was not checked for seed 2" in told
@@ -167,5 +170,6 @@ def test_the_front_holds_what_no_other_mix_beats_in_both(finished):
     assert pareto(comparison, None) is None
     points = [Point(mix="a", x=at(1.0), y=at(0.0), on_front=True), Point(mix="b", x=at(0.0), y=at(1.0), on_front=True)]
     assert (
-        "No mix is ahead of another in both." in findings(comparison, Pareto(x=front.x, y=front.y, points=points))[-1]
+        "No mix is ahead of another in both."
+        in findings(comparison, Pareto(x=front.x, y=front.y, points=points))[-1].text
     )

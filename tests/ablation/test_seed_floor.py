@@ -9,6 +9,7 @@ from grpo_mmpc.ablation.comparison import compare
 from grpo_mmpc.ablation.results import Cost, Results, RunResult
 from grpo_mmpc.evaluation.evaluation_folder import Evaluation, TaskScores
 from grpo_mmpc.reports.ablation.findings import cautions, findings
+from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.statistics.crossed import pooled_variance
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, TOO_FEW_SEEDS, WORSE
 
@@ -90,15 +91,15 @@ def test_one_shared_seed_is_judged_by_all_mixes_or_not_at_all():
     assert cell.num_seeds == 1
     assert cell.verdict == NO_EVIDENCE  # one standard deviation of seeds: not to be told from one seed
     assert cell.difference.se_seeds > 5 * cell.difference.se_items
-    assert "The comparison of b rests on 1 seed" in cautions(comparison, results)[0]
-    assert "is kept at 5%" not in " ".join(cautions(comparison, results))
+    assert "The comparison of b rests on 1 seed" in cautions(comparison, results)[0].text
+    assert "is kept at 5%" not in " ".join(texts(cautions(comparison, results)))
 
     few = results_of([("a", 0), ("a", 1), ("b", 0)], generator=generator, shift=9.0)
     comparison = compared(few, mixes=["a", "b"])
     assert verdicts(comparison) == {TOO_FEW_SEEDS}
     assert comparison.family == 0
-    assert findings(comparison, None)[0].endswith("nothing could be compared.")
-    assert not any("Holm" in text for text in cautions(comparison, few))
+    assert findings(comparison, None)[0].text.endswith("nothing could be compared with a.")
+    assert not any("Holm" in text for text in texts(cautions(comparison, few)))
 
     apart = results_of([("a", 0), ("b", 1)], generator=generator)
     assert verdicts(compared(apart, mixes=["a", "b"])) == {TOO_FEW_SEEDS}
@@ -108,5 +109,5 @@ def test_complete_pairs_of_three_seeds_keep_the_promise_and_say_so():
     results = results_of(grid("abcdef", (0, 1, 2)), generator=np.random.default_rng(9))
     comparison = compared(results, mixes=list("abcdef"))
     assert verdicts(comparison) == {NO_EVIDENCE}
-    assert findings(comparison, None)[0].endswith("no evidence that any mix differs.")
-    assert "is kept at 5%" in " ".join(cautions(comparison, results))
+    assert findings(comparison, None)[0].text.endswith("no evidence that any mix differs from a.")
+    assert "is kept at 5%" in " ".join(texts(cautions(comparison, results)))

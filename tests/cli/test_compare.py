@@ -3,17 +3,14 @@
 import csv
 import json
 import re
-import runpy
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from grpo_mmpc.cli import main
+from tests.reports.run.fake_run import build_run
 
-FAKE = runpy.run_path(str(Path(__file__).parents[1] / "reports" / "run" / "fake_run.py"))
-build_run: Callable[..., Path] = FAKE["build_run"]
 RESAMPLES = ("--resamples", "200")
 
 

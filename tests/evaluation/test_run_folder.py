@@ -93,3 +93,9 @@ def test_a_run_is_told_from_a_folder_that_holds_a_config_yaml(tmp_path: Path) ->
     assert not RunFolder(tmp_path).is_run
     write(tmp_path / "manifest.json")
     assert RunFolder(tmp_path).is_run
+
+
+def test_steps_logged_twice_by_a_resumed_run_count_once(tmp_path: Path) -> None:
+    lines = [{"step": 1, "reward": 0.1}, {"step": 2, "reward": 0.2}, {"step": 2, "reward": 0.9}, {"note": "no step"}]
+    write(tmp_path / "metrics.jsonl", "\n".join(map(json.dumps, lines)))
+    assert [row["reward"] for row in RunFolder(tmp_path).steps] == [0.1, 0.9]

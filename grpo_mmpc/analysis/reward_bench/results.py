@@ -84,6 +84,11 @@ class RewardResult:
     problem: str | None = None
     """Why it could not be scored."""
 
+    @property
+    def is_mix(self) -> bool:
+        """Whether this is the weighted sum of the others."""
+        return self.weight is None and self.timing is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:

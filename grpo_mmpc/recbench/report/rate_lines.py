@@ -1,30 +1,32 @@
-"""A metric against the missing rate, a line for each method, as inline SVG."""
+"""The lead metric against the missing rate, a line for each method, of every recommender with several rates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from markupsafe import Markup
 
-from grpo_mmpc.recbench.report.labels import rate_label
-from grpo_mmpc.reports.common.figures import Estimated, Scale, scale_for
-from grpo_mmpc.reports.common.labels import number
+from grpo_mmpc.recbench.filled_features import COMPLETED
+from grpo_mmpc.recbench.plan import NO_MISSING
+from grpo_mmpc.recbench.report.groups import LEAD, Spot, level, subject
+from grpo_mmpc.recbench.report.labels import MISSING, RECOMMENDERS, method_label, rate_label
+from grpo_mmpc.reports.common import figures
+from grpo_mmpc.reports.common.figures import Frame, Scale, dot, join, scale_for
 
 _WIDE, _NARROW = 458, 270
 """Width between the axes, on a screen and on a phone."""
-_HEIGHT = 380
-_LEFT, _TOP, _BOTTOM = 52, 14, 46
 _LEADER = 18
 """From the end of a line to its name."""
 _CHARACTER = 7.8
 """Width of one in a name."""
 _SHORT = 24
-"""Characters for which there is room on a screen in any case: pictures with short names have the
+"""Characters for which there is room on a screen in any case: figures with short names have the
 same scale."""
-_LABEL = 17
-"""Least vertical distance of two labels."""
+_APART = 17
+"""Least vertical distance of two names."""
 _TICK = 46
-"""Least horizontal distance of two rates."""
+"""Least horizontal distance of two rates that are written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,139 +36,141 @@ class Line:
     label: str
     kind: str
     """Class of its colour: ``completion``, ``ceiling`` or ``fill``."""
-    points: Sequence[tuple[float, Estimated]]
+    points: Sequence[tuple[float, Spot]]
     """(rate, level), rates ascending."""
+
+    @property
+    def end(self) -> tuple[float, float]:
+        """The last rate and its level."""
+        rate, spot = self.points[-1]
+        return rate, spot.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RateLines:
-    """The picture twice, of which the style shows one: beside a plot, a phone has no room for names."""
+class RateFigure:
+    """The figure twice, of which the style shows one: beside a plot, a phone has no room for names."""
 
+    title: str
     wide: Markup
     """Each line is named at its right end."""
     narrow: Markup
     """Each line is numbered at its right end, from the top."""
     key: list[Line]
-    """What the numbers stand for, the first being 1."""
+    """The lines that the numbers stand for, the first being 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Frame:
-    """Where things are drawn."""
+def rate_figures(groups: Sequence[Mapping[str, Any]]) -> list[RateFigure]:
+    """Draw one figure for every recommender and missing modality with several rates.
 
-    plot: int
-    """Width between the axes."""
-    characters: int
-    """Of the longest name."""
-    rates: Scale
-    levels: Scale
-
-    def x(self, rate: float) -> float:
-        return _LEFT + self.plot * self.rates.share(rate)
-
-    def y(self, level: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * self.levels.share(level)
+    Args:
+        groups: Of ``results.json``, those with something to compare.
+    """
+    by_subject: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for group in sorted(groups, key=lambda group: float(group["rate"])):
+        by_subject.setdefault(subject(group), []).append(group)
+    return [
+        _figure_of(alike, recommender=recommender, what=MISSING[missing])
+        for (recommender, missing), alike in by_subject.items()
+        if len({group["rate"] for group in alike}) > 1
+    ]
 
 
-def rate_lines(lines: Sequence[Line], *, label: str) -> RateLines:
-    """All methods in one picture; intervals of completions are drawn as bars.
+def _figure_of(groups: Sequence[Mapping[str, Any]], *, recommender: str, what: str) -> RateFigure:
+    points: dict[str, list[tuple[float, Spot]]] = {}
+    for group in groups:
+        for method, values in group["metrics"][LEAD]["methods"].items():
+            points.setdefault(method, []).append((group["rate"], level(values)))
+    lines = [
+        Line(label=method_label(method, what=what), kind=_kind(method), points=levels)
+        for method, levels in points.items()
+    ]
+    return rate_figure(lines, title=f"{RECOMMENDERS[recommender]}, Recall@20 by share of missing {what}")
+
+
+def _kind(method: str) -> str:
+    if method.startswith(COMPLETED):
+        return "completion"
+    return "ceiling" if method == NO_MISSING else "fill"
+
+
+def rate_figure(lines: Sequence[Line], *, title: str) -> RateFigure:
+    """Draw all methods in one figure; intervals of completions are bars.
 
     Args:
         lines: With at least one point each.
-        label: What a screen reader says.
+        title: Also what a screen reader says.
     """
     rates = sorted({rate for line in lines for rate, _ in line.points})
     horizontal = Scale(low=rates[0], high=rates[-1], ticks=tuple(rates), digits=0)
-    vertical = scale_for([end for line in lines for _, found in line.points for end in _ends(line, found)], max_ticks=6)
-    key = sorted(lines, key=lambda line: (-line.points[-1][1].value, line.label))
-    names, numbers = [line.label for line in key], [str(i) for i in range(1, len(key) + 1)]
-    longest = max(_SHORT, *(len(name) for name in names))
-    wide = _Frame(plot=_WIDE, characters=longest, rates=horizontal, levels=vertical)
-    narrow = _Frame(plot=_NARROW, characters=len(numbers[-1]), rates=horizontal, levels=vertical)
-    return RateLines(
-        wide=_picture(wide, key, names, kind="wide", label=label),
-        narrow=_picture(narrow, key, numbers, kind="narrow", label=label),
+    ends = [end for line in lines for _, spot in line.points for end in _ends(line, spot)]
+    vertical = scale_for(ends, max_ticks=6)
+    key = sorted(lines, key=lambda line: (-line.end[1], line.label))
+
+    def drawn(kind: str, plot: float, names: Sequence[str], characters: int) -> Markup:
+        right = _LEADER + _CHARACTER * characters
+        frame = Frame(
+            width=52 + plot + right,
+            height=380,
+            left=52,
+            right=right,
+            top=14,
+            bottom=46,
+            horizontal=horizontal,
+            vertical=vertical,
+        )
+        # Completions last: they are what the figure is about, and must lie on top.
+        ordered = sorted(key, key=lambda line: line.kind == "completion")
+        parts = [_axes(frame), *(_line(frame, line) for line in ordered), *_names(frame, key, names)]
+        return frame.svg(f"rates {kind}", parts, spoken=title)
+
+    labels, numbers = [line.label for line in key], [str(place) for place in range(1, len(key) + 1)]
+    return RateFigure(
+        title=title,
+        wide=drawn("wide", _WIDE, labels, max(_SHORT, *map(len, labels))),
+        narrow=drawn("narrow", _NARROW, numbers, len(numbers[-1])),
         key=key,
     )
 
 
-def _ends(line: Line, found: Estimated) -> list[float]:
-    return [found.value, *(found.interval or ())] if line.kind == "completion" else [found.value]
+def _ends(line: Line, spot: Spot) -> list[float]:
+    return [spot.value, *(spot.interval or ())] if line.kind == "completion" else [spot.value]
 
 
-def _picture(frame: _Frame, lines: Sequence[Line], names: Sequence[str], *, kind: str, label: str) -> Markup:
-    """Of lines in the order of their right ends, the highest first."""
-    # Completions last: they are what the picture is about, and must lie on top.
-    drawn = [_line(frame, line) for line in sorted(lines, key=lambda line: line.kind == "completion")]
-    return Markup('<svg class="rates {}" viewBox="0 0 {:.0f} {}" role="img" aria-label="{}">{}</svg>').format(
-        kind,
-        _LEFT + frame.plot + _LEADER + _CHARACTER * frame.characters,
-        _HEIGHT,
-        label,
-        Markup("").join([_axes(frame), *drawn, *_names(frame, lines, names)]),
-    )
+def _line(frame: Frame, line: Line) -> Markup:
+    places = [(frame.x(rate), frame.y(spot.value)) for rate, spot in line.points]
+    parts = [figures.line(f"method {line.kind}", *one, *other) for one, other in pairwise(places)]
+    for (x, y), (_, spot) in zip(places, line.points, strict=True):
+        if line.kind == "completion" and spot.interval is not None:
+            parts.append(figures.line("reach", x, frame.y(spot.interval.low), x, frame.y(spot.interval.high)))
+        parts.append(dot(line.kind, x, y, radius=4))
+    return join(parts)
 
 
-def _line(frame: _Frame, line: Line) -> Markup:
-    parts = [
-        Markup('<line class="method {}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
-            line.kind, frame.x(rate), frame.y(found.value), frame.x(other_rate), frame.y(other.value)
-        )
-        for (rate, found), (other_rate, other) in pairwise(line.points)
-    ]
-    for rate, found in line.points:
-        x = frame.x(rate)
-        if line.kind == "completion" and found.interval is not None:
-            low, high = (frame.y(end) for end in found.interval)
-            parts.append(
-                Markup('<line class="reach" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(x, x, low, high)
-            )
-        parts.append(
-            Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(line.kind, x, frame.y(found.value))
-        )
-    return Markup("").join(parts)
-
-
-def _names(frame: _Frame, lines: Sequence[Line], names: Sequence[str]) -> list[Markup]:
-    """At the right ends, moved apart downwards; where that leaves the picture, all move up."""
-    ends = [frame.y(line.points[-1][1].value) for line in lines]
+def _names(frame: Frame, lines: Sequence[Line], names: Sequence[str]) -> list[Markup]:
+    """Write names at the right ends, moved apart downwards; where that leaves the figure, all move up."""
+    ends = [frame.y(line.end[1]) for line in lines]
     heights: list[float] = []
     for end in ends:
-        heights.append(max(end, heights[-1] + _LABEL) if heights else end)
-    beyond = max(0.0, heights[-1] - (_HEIGHT - _BOTTOM))
-    placed = []
-    for line, name, end, height in zip(lines, names, ends, heights, strict=True):
-        x, y = frame.x(line.points[-1][0]), height - beyond
-        placed.append(
-            Markup(
-                '<line class="leader" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>'
-                '<text class="name {}" x="{:.1f}" y="{:.1f}">{}</text>'
-            ).format(x, end, x + _LEADER - 4, y, line.kind, x + _LEADER, y + 4, name)
-        )
-    return placed
-
-
-def _axes(frame: _Frame) -> Markup:
+        heights.append(max(end, heights[-1] + _APART) if heights else end)
+    beyond = max(0.0, heights[-1] - (frame.height - frame.bottom))
     parts = []
-    for tick in frame.levels.ticks:
-        y = frame.y(tick)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                _LEFT, _LEFT + frame.plot, y, y
-            )
-        )
-        parts.append(_tick(_LEFT - 10, y + 4, number(tick, digits=frame.levels.digits), anchor="end"))
+    for line, name, end, height in zip(lines, names, ends, heights, strict=True):
+        x, y = frame.x(line.end[0]), height - beyond
+        parts.append(figures.line("leader", x, end, x + _LEADER - 4, y))
+        parts.append(figures.label(f"name {line.kind}", x + _LEADER, y + 4, name))
+    return parts
+
+
+def _axes(frame: Frame) -> Markup:
     end = -float(_TICK)
-    for tick in frame.rates.ticks:
-        x = frame.x(tick)
+
+    def write(rate: float) -> str:
         # The points are drawn all the same: what is left out is a label that would lie over its
         # neighbour.
-        if x - end >= _TICK:
-            parts.append(_tick(x, _HEIGHT - _BOTTOM + 18, rate_label(tick), anchor="middle"))
-            end = x
-    parts.append(_tick(_LEFT + frame.plot / 2, _HEIGHT - 8, "missing", anchor="middle"))
-    return Markup("").join(parts)
+        nonlocal end
+        if frame.x(rate) - end < _TICK:
+            return ""
+        end = frame.x(rate)
+        return rate_label(rate)
 
-
-def _tick(x: float, y: float, text: str, *, anchor: str) -> Markup:
-    return Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
+    return join([frame.value_axis(), frame.step_axis(write), frame.titles(below="missing")])

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from grpo_mmpc.recbench.report.views import GroupView, LineView, recommendation_view
+from grpo_mmpc.recbench.report.views import FillLine, GroupView, recommendation_view
+from grpo_mmpc.reports.common.labels import number
 from grpo_mmpc.statistics.verdicts import BETTER, WORSE
 
 _COLOURS = {BETTER: "32", WORSE: "31"}
@@ -19,7 +20,7 @@ def terminal_lines(results: Mapping[str, Any], *, colour: bool) -> list[str]:
     shown = recommendation_view(results)
     lines = [] if shown.groups else ["", shown.nothing]
     for group in shown.groups:
-        lines += ["", group.title, group.note, "", *_table(group, colour=colour)]
+        lines += ["", group.panel.title, group.panel.note, "", *_table(group, colour=colour)]
         lines += ["", *(f"  {sentence}" for sentence in group.sentences)]
     if shown.cautions:
         lines += ["", *(f"note: {caution}" for caution in shown.cautions)]
@@ -27,7 +28,7 @@ def terminal_lines(results: Mapping[str, Any], *, colour: bool) -> list[str]:
 
 
 def _table(group: GroupView, *, colour: bool) -> list[str]:
-    width = max(len(line.label) for line in group.lines)
+    width = max(len(line.name) for line in group.lines)
     head = (
         f"  {'':{width}}  {'Recall@20':>9}  {'NDCG@20':>8}  {'change':>7}  {'95% interval':>16}  {'p':>7}  "
         f"{'verdict':<11}  {'recovery':<22}  filled"
@@ -35,10 +36,11 @@ def _table(group: GroupView, *, colour: bool) -> list[str]:
     return [head, *(_row(line, width=width, colour=colour) for line in group.lines)]
 
 
-def _row(line: LineView, *, width: int, colour: bool) -> str:
+def _row(line: FillLine, *, width: int, colour: bool) -> str:
+    found = line.difference
     row = (
-        f"  {line.label:{width}}  {line.level:>9}  {line.second:>8}  {line.change:>7}  {line.change_interval:>16}  "
-        f"{line.p:>7}  {line.verdict:<11}  {line.recovery:<22}  {line.coverage}"
+        f"  {line.name:{width}}  {number(line.value):>9}  {line.second:>8}  {found.change:>7}  {found.interval_text:>16}  "
+        f"{found.p_text:>7}  {line.verdict:<11}  {line.recovery:<22}  {line.coverage}"
     ).rstrip()
-    code = _COLOURS.get(line.verdict)
+    code = _COLOURS.get(found.verdict)
     return f"\x1b[{code}m{row}\x1b[0m" if colour and code else row

@@ -1,10 +1,8 @@
-"""Everything that is shown of ``results.json``: every number already written, every picture already drawn."""
+"""Everything that is shown of ``results.json``: every number already written, every figure already drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from markupsafe import Markup
 
 from grpo_mmpc.recbench.filled_features import COMPLETED
 from grpo_mmpc.recbench.report.cautions import cautions
@@ -13,66 +11,49 @@ from grpo_mmpc.recbench.report.groups import (
     LEAD,
     SECOND,
     against_first,
-    change,
     compared,
     has_one_seed,
-    level,
     subject,
 )
 from grpo_mmpc.recbench.report.labels import (
     MISSING,
-    ends_label,
     group_title,
     method_label,
     quoted,
     recovery_label,
 )
-from grpo_mmpc.recbench.report.pictures import PictureView, pictures
-from grpo_mmpc.reports.common.figures import Scale, axis, scale_of, track
-from grpo_mmpc.reports.common.labels import NO_VALUE, duration, number, p_value, plural, signed
-from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, SAME, TOO_FEW_USERS, WORSE
+from grpo_mmpc.recbench.report.rate_lines import RateFigure, rate_figures
+from grpo_mmpc.reports.common.difference import REFERENCE, Difference, common_tone
+from grpo_mmpc.reports.common.labels import duration, number, plural
+from grpo_mmpc.reports.common.panels import Line, Panel, panel
+from grpo_mmpc.statistics.verdicts import TOO_FEW_USERS
 
-_REFERENCE = ""
-"""The verdict on the reference."""
-_GLYPHS = {BETTER: "▲", WORSE: "▼", NO_EVIDENCE: "·", _REFERENCE: "=", SAME: "=", TOO_FEW_USERS: NO_VALUE}
-_VERDICTS = {_REFERENCE: "reference", TOO_FEW_USERS: "few users"}
+_VERDICTS = {REFERENCE: "reference", TOO_FEW_USERS: "few users"}
 """In a column, where they must be short; the others as they are."""
 _HEADLINES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LineView:
-    """One method in a table."""
+class FillLine(Line):
+    """One method: a line of the panel, and its other numbers."""
 
-    label: str
-    is_reference: bool
-    is_completion: bool
-    level: str
     second: str
-    change: str
-    change_interval: str
-    p: str
+    """The second metric."""
     verdict: str
-    glyph: str
-    tone: str
+    """Short enough for a column."""
     recovery: str
     coverage: str
-    levels: Markup
-    forest: Markup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupView:
     """One recommender at one rate of one missing modality."""
 
-    title: str
     reference: str
     sentences: list[str]
     tone: str
-    note: str
-    levels_axis: Markup
-    forest_axis: Markup
-    lines: list[LineView]
+    panel: Panel
+    lines: list[FillLine]
     categories: list[tuple[str, list[str]]]
     """Lead metric by category, a cell for each line."""
 
@@ -84,7 +65,7 @@ class RecommendationView:
     groups: list[GroupView]
     headlines: list[GroupView]
     """Of every recommender and modality the group in which most is missing, the first few."""
-    pictures: list[PictureView]
+    figures: list[RateFigure]
     facts: list[tuple[str, str]]
     cautions: list[str]
     reference: str
@@ -109,7 +90,7 @@ def recommendation_view(results: Mapping[str, Any]) -> RecommendationView:
     return RecommendationView(
         groups=views,
         headlines=[views[position] for position in widest.values()][:_HEADLINES],
-        pictures=pictures(groups),
+        figures=rate_figures(groups),
         facts=_facts(results),
         cautions=cautions(results),
         reference=references.pop() if len(references) == 1 else "the reference",
@@ -131,20 +112,16 @@ def _group(group: Mapping[str, Any]) -> GroupView:
     lead, what = group["metrics"][LEAD], MISSING[group["missing"]]
     methods = lead["methods"]
     order = sorted(methods, key=lambda name: (-methods[name]["value"], name))
-    level_scale = scale_of([level(found) for found in methods.values()])
-    change_scale = scale_of([change(found) for found in methods.values()], include=[0.0])
-    lines = [_line(group, name, level_scale=level_scale, change_scale=change_scale) for name in order]
+    lines = [_line(group, name) for name in order]
     # Of what the first sentence says.
     between = {found["verdict"] for found in against_first(group).values()}
-    tones = (between or {line.tone for line in lines if line.is_completion}) & {BETTER, WORSE}
+    completions = {line.difference.verdict for line in lines if line.is_emphasised}
+    note = f"{plural(lead['users'], 'user')} of {_categories(lead['categories'])}, {plural(len(lead['seeds']), 'seed')}"
     return GroupView(
-        title=group_title(group),
         reference=method_label(lead["reference"], what=what),
         sentences=findings(group),
-        tone=tones.pop() if len(tones) == 1 else "unclear",
-        note=f"{plural(lead['users'], 'user')} of {_categories(lead['categories'])}, {plural(len(lead['seeds']), 'seed')}",
-        levels_axis=axis(level_scale),
-        forest_axis=axis(change_scale, signs=True),
+        tone=common_tone(between or completions),
+        panel=panel(lines, title=group_title(group), note=note),
         lines=lines,
         categories=[
             (category, [number(methods[name]["by_category"][category]["value"]) for name in order])
@@ -155,27 +132,20 @@ def _group(group: Mapping[str, Any]) -> GroupView:
     )
 
 
-def _line(group: Mapping[str, Any], name: str, *, level_scale: Scale, change_scale: Scale) -> LineView:
-    lead = group["metrics"][LEAD]
-    found, is_reference = lead["methods"][name], name == lead["reference"]
-    tone = found["verdict"] if found["verdict"] in (BETTER, WORSE) else "unclear"
-    ends = found["difference_ci95"]
-    return LineView(
-        label=method_label(name, what=MISSING[group["missing"]]),
-        is_reference=is_reference,
-        is_completion=name.startswith(COMPLETED),
-        level=number(found["value"]),
+def _line(group: Mapping[str, Any], name: str) -> FillLine:
+    found = group["metrics"][LEAD]["methods"][name]
+    return FillLine(
+        name=method_label(name, what=MISSING[group["missing"]]),
+        value=found["value"],
+        interval=found["ci95"],
+        difference=Difference(
+            value=found["difference"], interval=found["difference_ci95"], verdict=found["verdict"], p=found["p_holm"]
+        ),
+        is_emphasised=name.startswith(COMPLETED),
         second=number(group["metrics"][SECOND]["methods"][name]["value"]),
-        change="reference" if is_reference else signed(found["difference"]),
-        change_interval=ends_label(ends, write=signed) if ends else "",
-        p=p_value(found["p_holm"]),
         verdict=_VERDICTS.get(found["verdict"], found["verdict"]),
-        glyph=_GLYPHS[found["verdict"]],
-        tone=tone,
         recovery=recovery_label(found),
         coverage=_coverage(group["coverage"][name]),
-        levels=track(level(found), scale=level_scale, tone="unclear", difference=False),
-        forest=track(change(found), scale=change_scale, tone=tone, difference=True),
     )
 
 

@@ -1,8 +1,7 @@
 """The end of an ablation: ``ablation.html``, ``ablation.json``, ``ablation.csv``."""
 
-import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -15,33 +14,24 @@ from grpo_mmpc.ablation.pareto import pareto
 from grpo_mmpc.ablation.results import Cost, collect
 from grpo_mmpc.ablation.spec import AblationSpec, combinations
 from grpo_mmpc.reports.ablation.findings import cautions, findings
-from grpo_mmpc.reports.ablation.page import Content
+from grpo_mmpc.reports.ablation.page import Content, render
+from grpo_mmpc.reports.common.findings import Finding, texts
+from grpo_mmpc.reports.common.tables import write_csv
 from grpo_mmpc.utils.files import write_json, write_text
 from grpo_mmpc.utils.manifest import command_line, now
 
 COLUMNS = (
     *("task", "metric", "mix", "mean", "low", "high", "difference", "difference_low", "difference_high"),
-    *(
-        "se_items",
-        "se_seeds",
-        "degrees",
-        "p",
-        "p_holm",
-        "verdict",
-        "was_reward",
-        "trained_by_any",
-        "seeds",
-        "n",
-        "n_scored",
-    ),
+    *("se_items", "se_seeds", "degrees", "p", "p_holm", "verdict", "was_reward", "trained_by_any", "seeds"),
+    *("n", "n_scored"),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was written."""
+    """The files that were written, and what they say."""
 
-    sentences: list[str]
+    findings: list[Finding]
     paths: list[Path]
     """The page first."""
     missing: set[str]
@@ -60,8 +50,6 @@ def write_report(spec: AblationSpec, runs: Sequence[PlannedRun], jobs: Sequence[
     Raises:
         EvaluationError: Runs cannot be compared with each other.
     """
-    from grpo_mmpc.reports.ablation.page import render  # heavy: imported on use
-
     results = collect(runs, jobs)
     comparison = compare(results, mixes=list(combinations(spec)), reference=spec.reference, metrics=spec.metrics)
     front = pareto(comparison, spec.pareto)
@@ -72,18 +60,18 @@ def write_report(spec: AblationSpec, runs: Sequence[PlannedRun], jobs: Sequence[
         comparison=comparison,
         front=front,
         costs={mix: _mean_cost([run.cost for run in results.of(mix)]) for mix in comparison.mixes},
-        sentences=findings(comparison, front),
+        findings=findings(comparison, front),
         cautions=cautions(comparison, results),
     )
     page, data, table = (folder / f"ablation.{kind}" for kind in ("html", "json", "csv"))
     write_text(page, render(content))
     write_json(data, as_json(content))
-    _write_csv(table, comparison)
-    return Report(sentences=content.sentences, paths=[page, data, table], missing={job.name for job in results.missing})
+    write_csv(table, COLUMNS, _csv_rows(comparison))
+    return Report(findings=content.findings, paths=[page, data, table], missing={job.name for job in results.missing})
 
 
 def as_json(content: Content) -> dict[str, Any]:
-    """The object of ``ablation.json``."""
+    """Return the object of ``ablation.json``."""
     comparison = content.comparison
     return {
         "name": content.spec.name,
@@ -94,8 +82,8 @@ def as_json(content: Content) -> dict[str, Any]:
         "resamples": RESAMPLES,
         "seeds": comparison.seeds,
         "family": comparison.family,
-        "findings": content.sentences,
-        "cautions": content.cautions,
+        "findings": texts(content.findings),
+        "cautions": texts(content.cautions),
         "metrics": [asdict(row) for row in comparison.rows],
         "pareto": None
         if content.front is None
@@ -122,21 +110,16 @@ def _mean_cost(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def _write_csv(path: Path, comparison: AblationComparison) -> None:
-    """One row per mix and metric; empty where there is no value."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for row in comparison.rows:
-            for cell in row.cells:
-                level, found = cell.level, cell.difference
-                writer.writerow(
-                    [
-                        *(row.task, row.metric, cell.mix),
-                        *(level.value if level else None, *((level and level.interval) or (None, None))),
-                        *(found.value if found else None, *((found and found.interval) or (None, None))),
-                        *((found.se_items, found.se_seeds, found.degrees, found.p) if found else (None,) * 4),
-                        *(cell.p_holm, cell.verdict, str(cell.was_reward).lower(), str(bool(row.trained_by)).lower()),
-                        *(json.dumps(sorted(cell.by_seed)), row.n, row.n_scored),
-                    ]
-                )
+def _csv_rows(comparison: AblationComparison) -> Iterator[list[object]]:
+    """Yield one row per mix and metric; None where there is no value."""
+    for row in comparison.rows:
+        for cell in row.cells:
+            level, change = cell.level, cell.difference
+            yield [
+                *(row.task, row.metric, cell.mix),
+                *(level.value if level else None, *((level and level.interval) or (None, None))),
+                *(change.value if change else None, *((change and change.interval) or (None, None))),
+                *((change.se_items, change.se_seeds, change.degrees, change.p) if change else (None,) * 4),
+                *(cell.p_holm, cell.verdict, str(cell.was_reward).lower(), str(bool(row.trained_by)).lower()),
+                *(json.dumps(sorted(cell.by_seed)), row.n, row.n_scored),
+            ]

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grpo_mmpc.reports.common.labels import p_value, signed
-from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, SAME, TOO_FEW, UNSCORED, WORSE
 
 Tone = Literal["better", "worse", "unclear"]
 """Class of the colour in which a result is shown."""
 REFERENCE = ""
 """The verdict on what the others are compared with."""
-_GLYPHS = {BETTER: "▲", WORSE: "▼", NO_EVIDENCE: "·", UNSCORED: "", REFERENCE: "=", "same": "="}
+_GLYPHS = {BETTER: "▲", WORSE: "▼", NO_EVIDENCE: "·", UNSCORED: "", REFERENCE: "=", SAME: "="}
 _UNKNOWN = "?"
 """The glyph of every verdict that says why there is none, such as too few items."""
 

@@ -1,21 +1,38 @@
-"""Page templates that lie in packages, and the styles that go into their pages."""
+"""Pages made from templates: each extends base.html, which brings the one style sheet."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.reports.common.labels import number, signed, words
+from grpo_mmpc.reports.common.difference import interval_text
+from grpo_mmpc.reports.common.labels import number, plural, signed, words
 
 if TYPE_CHECKING:
     import jinja2
 
-_FILTERS: dict[str, Callable[..., Any]] = {"number": number, "signed": signed, "words": words}
+_FILTERS: dict[str, Callable[..., Any]] = {
+    **{"number": number, "signed": signed, "words": words, "plural": plural},
+    "level_interval": partial(interval_text, write=number),
+}
+
+
+def render_page(name: str, /, **content: Any) -> str:
+    """Render the template ``FOLDER/NAME`` of this package as a page that needs no other file.
+
+    Args:
+        name: A template that extends ``reports/common/base.html``.
+        content: Every value that it names; all are escaped.
+
+    Raises:
+        jinja2.UndefinedError: The template names a value that it is not given.
+    """
+    style = resources.files("grpo_mmpc").joinpath("reports/common/style.css").read_text(encoding="utf-8")
+    return _environment().get_template(name).render(style=style, **content)
 
 
 @cache
-def template(name: str) -> "jinja2.Template":
-    """Return the template ``FOLDER/NAME`` of this package, which escapes every value and refuses names that it is not given."""
+def _environment() -> "jinja2.Environment":
     import jinja2  # heavy: imported on use
 
     environment = jinja2.Environment(
@@ -26,9 +43,4 @@ def template(name: str) -> "jinja2.Template":
         lstrip_blocks=True,
     )
     environment.filters |= _FILTERS
-    return environment.get_template(name)
-
-
-def style(*names: str) -> str:
-    """Return the style sheets ``FOLDER/NAME`` of this package, one after the other."""
-    return "\n".join(resources.files("grpo_mmpc").joinpath(name).read_text(encoding="utf-8") for name in names)
+    return environment

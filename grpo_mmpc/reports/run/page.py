@@ -1,4 +1,4 @@
-"""Assembles the report of a run into one HTML file that needs nothing else."""
+"""The report of a run as one HTML file that needs nothing else."""
 
 import json
 from collections.abc import Mapping
@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.recbench import STYLES, recommendation_view
+from grpo_mmpc.evaluation.records import Comparison, TaskComparison
+from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order
+from grpo_mmpc.recbench import recommendation_view, results_of_run
+from grpo_mmpc.reports.common.gallery import ItemGroup, read_items
 from grpo_mmpc.reports.common.labels import date, duration, logged_name, metric_label, plural, task_label, words
-from grpo_mmpc.reports.common.templates import style, template
+from grpo_mmpc.reports.common.panels import Panel
+from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
-from grpo_mmpc.reports.run import gallery
-from grpo_mmpc.reports.run.controls import ControlsView, controls_view
+from grpo_mmpc.reports.common.values import finite, section
+from grpo_mmpc.reports.run.controls import ControlsTable, controls_table
 from grpo_mmpc.reports.run.curves import curve_groups
+from grpo_mmpc.reports.run.examples import AFTER, BEFORE, MAX_ITEMS, choose, delta
 from grpo_mmpc.reports.run.headline import Headline, headline
-from grpo_mmpc.reports.run.run_files import RunFiles, finite, read_run, section
-from grpo_mmpc.reports.run.views import PanelView, TableView, attribute_panel, category_panels, key_numbers
+from grpo_mmpc.reports.run.numbers import NumbersTable, attribute_panel, category_panels, key_numbers
 from grpo_mmpc.utils.files import write_text
 
 _IMAGE_BUDGET = 1_800_000
@@ -27,25 +31,24 @@ _IMAGE_BUDGET = 1_800_000
 class TaskView:
     """One task as the template shows it."""
 
-    name: str
     label: str
     n: int
-    unpaired: str
+    left_out: str
     """Items that were left out, in words; empty when none were."""
     headline: Headline
-    table: TableView
+    table: NumbersTable
     why_unscored: str
     """What was not available to the evaluation, in words; empty when everything was scored."""
-    controls: ControlsView | None
-    attributes: PanelView | None
-    panels: list[PanelView]
-    more_panels: list[PanelView]
+    controls: ControlsTable | None
+    attributes: Panel | None
+    panels: list[Panel]
+    more_panels: list[Panel]
     num_categories: int
     metric: str
-    """Label of the metric that orders the gallery."""
-    groups: list[gallery.Group]
+    """Label of the metric that orders the items to look at."""
+    groups: list[ItemGroup]
     is_rendered: bool
-    """The answer is a picture."""
+    """The answer becomes an image."""
 
 
 def build_report(run: Path, *, out: Path | None = None) -> Path:
@@ -66,146 +69,138 @@ def build_report(run: Path, *, out: Path | None = None) -> Path:
     """
     if not run.is_dir():
         raise EvaluationError(f"{run} is not a folder; expected a run folder as `grpo-mmpc train` writes it")
-    html = render(read_run(run))
     path = out or run / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, html)
+    write_text(path, render(run))
     return path
 
 
-def render(run: RunFiles) -> str:
-    """The page as text; the same files give the same text."""
-    notes = list(run.notes)
-    tasks = _tasks(run, notes)
-    paths = [path for task in tasks for group in task.groups for item in group.items for path in _pictures(item)]
-    return template("reports/run/page.html").render(
-        style=style(*STYLES),
-        title=_name(run),
-        subtitle=_subtitle(run),
-        facts=_facts(run),
-        comparison=run.comparison,
-        recommendation=recommendation_view(run.recommendation) if run.recommendation else None,
+def render(folder: Path) -> str:
+    """Return the page as text; the same files give the same text."""
+    notes: list[str] = []
+    run = RunFolder(folder, notes=notes)
+    weights = {logged_name(reward.name): reward.weight for reward in run.mix}
+    comparison = run.comparison
+    tasks = [_task(task, comparison, run, weights, notes) for task in comparison.tasks] if comparison else []
+    recommendation, problems = results_of_run(folder)
+    notes += [*_unfinished(run), *(f"A recommendation benchmark is left out: {problem}." for problem in problems)]
+    images = [path for task in tasks for group in task.groups for item in group.items for path in item.images]
+    return render_page(
+        "reports/run/page.html",
+        name=folder.resolve().name,
+        subtitle=_subtitle(run, weights),
+        notes=notes,
         tasks=tasks,
-        curve_groups=curve_groups(run),
-        images=thumbnails(paths, budget=_IMAGE_BUDGET),
-        answer_text=gallery.answer_text,
-        plain_text=gallery.plain_text,
+        facts=_facts(run),
+        comparison=comparison,
+        recommendation=recommendation_view(recommendation) if recommendation else None,
+        curve_groups=curve_groups(run, weights=weights),
+        images=thumbnails(images, budget=_IMAGE_BUDGET),
+        delta=delta,
         command=str(run.manifest.get("command") or ""),
         config_text=run.config_text,
         provenance=_provenance(run.manifest),
-        notes=notes,
     )
 
 
-def _tasks(run: RunFiles, notes: list[str]) -> list[TaskView]:
-    if run.comparison is None:
-        return []
-    count = gallery.MAX_ITEMS // (3 * max(1, len(run.comparison.tasks)))
-    views = []
-    for task in run.comparison.tasks:
-        words_of = headline(task, comparison=run.comparison, config=run.config)
-        panels, more_panels = category_panels(task, lead=words_of.lead)
-        left_out = [
-            f"{plural(number_, 'item')} evaluated only {when}"
-            for number_, when in ((task.before_only, "before"), (task.after_only, "after"))
-            if number_
-        ]
-        table = key_numbers(task)
-        if task.held_back:
-            left_out.append(f"{plural(task.held_back, 'item')} that chose the checkpoint")
-        groups = _groups(run, task.task, words_of.lead, count=count, notes=notes)
-        views.append(
-            TaskView(
-                name=task.task,
-                label=task_label(task.task),
-                n=task.n,
-                unpaired=" and ".join(left_out),
-                headline=words_of,
-                table=table,
-                why_unscored=_why_unscored(run) if table.unscored else "",
-                controls=controls_view(task, run.comparison, lead=words_of.lead),
-                attributes=attribute_panel(task),
-                panels=panels,
-                more_panels=more_panels,
-                num_categories=len(task.categories),
-                metric=metric_label(words_of.lead) if words_of.lead else "",
-                groups=groups,
-                is_rendered=task.task == "text_to_image",
-            )
+def _unfinished(run: RunFolder) -> list[str]:
+    """Say what happened to the run, and where its comparison is older than its evaluations."""
+    notes = []
+    if run.manifest and not run.manifest.get("finished"):
+        notes.append("The run has not finished: manifest.json has no time of finishing.")
+    failures = run.manifest.get("evaluation_failures")
+    notes += [f"An evaluation failed: {failure}" for failure in (failures if isinstance(failures, list) else [])]
+    notes += [
+        f"The reward {name} failed {count} times while training; those completions were unscored."
+        for name, count in section(run.manifest, "reward_errors").items()
+    ]
+    comparison, reported = run.comparison, run.reported
+    if comparison and reported and checkpoint_order(reported) > checkpoint_order(comparison.after):
+        notes.append(
+            f"The comparison ends at {comparison.after}, but {reported} has been evaluated since; "
+            f"grpo-mmpc report {run.path} brings it up to date."
         )
-    return views
+    return notes
 
 
-def _groups(run: RunFiles, task: str, metric: str | None, *, count: int, notes: list[str]) -> list[gallery.Group]:
+def _task(
+    task: TaskComparison, comparison: Comparison, run: RunFolder, weights: Mapping[str, float], notes: list[str]
+) -> TaskView:
+    said = headline(task, weights=weights, percent=comparison.percent)
+    panels, more_panels = category_panels(task, lead=said.lead)
+    left_out = [
+        f"{plural(count, 'item')} {why}"
+        for count, why in (
+            (task.before_only, "evaluated only before"),
+            (task.after_only, "evaluated only after"),
+            (task.held_back, f"that chose {comparison.after} as the best checkpoint"),
+        )
+        if count
+    ]
+    missing = section(run.summaries.get(comparison.after, {}), "missing")
+    return TaskView(
+        label=task_label(task.task),
+        n=task.n,
+        left_out=", ".join(left_out),
+        headline=said,
+        table=key_numbers(task),
+        why_unscored="; ".join(f"{name}: {reason}" for name, reason in missing.items()),
+        controls=controls_table(task, comparison, lead=said.lead),
+        attributes=attribute_panel(task),
+        panels=panels,
+        more_panels=more_panels,
+        num_categories=len(task.categories),
+        metric=metric_label(said.lead) if said.lead else "",
+        groups=_item_groups(task, comparison, run, metric=said.lead, notes=notes),
+        is_rendered=task.task == "text_to_image",
+    )
+
+
+def _item_groups(
+    task: TaskComparison, comparison: Comparison, run: RunFolder, *, metric: str | None, notes: list[str]
+) -> list[ItemGroup]:
     import pyarrow as pa  # heavy: imported on use
 
-    if run.comparison is None or metric is None:
+    if metric is None:
         return []
-    before, after = run.samples(run.comparison.before), run.samples(run.comparison.after)
+    samples = {BEFORE: run.samples(comparison.before), AFTER: run.samples(comparison.after)}
     try:
-        items = gallery.read_items(before=before, after=after, task=task, metric=metric)
+        items = read_items(samples, task=task.task, metric=metric)
     except (OSError, pa.ArrowException, KeyError) as error:
-        notes.append(f"The gallery of {words(task)} is empty: the samples cannot be read ({error}).")
+        notes.append(f"The gallery of {words(task.task)} is empty: the samples cannot be read ({error}).")
         return []
-    return gallery.choose(items, count=count)
+    return choose(items, count=MAX_ITEMS // (3 * len(comparison.tasks)))
 
 
-def _why_unscored(run: RunFiles) -> str:
-    after = run.summaries.get(run.comparison.after, {}) if run.comparison else {}
-    return "; ".join(f"{name}: {reason}" for name, reason in section(after, "missing").items())
-
-
-def _pictures(item: gallery.Item) -> list[Path]:
-    return [path for path in (item.image, item.before.rendered, item.after.rendered) if path is not None]
-
-
-def _name(run: RunFiles) -> str:
-    return run.folder.resolve().name
-
-
-def _subtitle(run: RunFiles) -> list[str]:
-    """Model, mix, what was compared."""
-    parts = []
-    model = section(run.config, "model").get("name_or_path")
-    if model:
-        parts.append(str(model))
-    mix = section(run.config, "rewards").get("mix")
-    if isinstance(mix, list):
-        specs = [spec for spec in mix if isinstance(spec, Mapping)]
-        trained = [f"{logged_name(str(spec.get('name')))} {spec.get('weight')}" for spec in specs if spec.get("weight")]
-        if trained:
-            parts.append(f"trained on {', '.join(trained)}")
+def _subtitle(run: RunFolder, weights: Mapping[str, float]) -> list[str]:
+    """Name the model, the mix, and what is compared."""
+    trained = [f"{name} {weight:g}" for name, weight in weights.items() if weight]
+    parts = [str(section(run.config, "model").get("name_or_path") or "")]
+    parts.append(f"trained on {', '.join(trained)}" if trained else "")
     if run.comparison:
         parts.append(f"{run.comparison.before} against {run.comparison.after}")
         best = run.comparison.best
         if best:
             parts.append(f"{run.comparison.after} chosen by {best.metric} on {best.num_items} other items")
-    started = run.manifest.get("started")
-    if started:
-        parts.append(date(str(started)))
-    return parts
+    return [*parts, date(str(run.manifest.get("started") or ""))]
 
 
-def _facts(run: RunFiles) -> list[tuple[str, str]]:
-    """The few numbers that say how big the run was."""
+def _facts(run: RunFolder) -> list[tuple[str, str]]:
+    """Return the few numbers that say how big the run was."""
     data = section(run.manifest, "data")
-    last_step = finite(run.steps[-1]["step"]) if run.steps else None
-    counts = [
-        ("Training items", finite(data.get("train_items"))),
-        ("Held-out items", finite(data.get("held_out_items"))),
-        ("Rows quarantined", finite(data.get("quarantined"))),
-        ("Steps", last_step),
-        ("Trainable parameters", finite(run.manifest.get("trainable_parameters"))),
-    ]
-    facts = [(label, f"{value:,.0f}") for label, value in counts if value is not None]
+    counts = {
+        "Training items": data.get("train_items"),
+        "Held-out items": data.get("held_out_items"),
+        "Rows quarantined": data.get("quarantined"),
+        "Steps": run.steps[-1]["step"] if run.steps else None,
+        "Trainable parameters": run.manifest.get("trainable_parameters"),
+    }
+    facts = [(label, f"{value:,.0f}") for label, count in counts.items() if (value := finite(count)) is not None]
     seconds = finite(run.manifest.get("seconds"))
-    if seconds is not None:
-        facts.append(("Time", duration(seconds)))
-    return facts
+    return facts if seconds is None else [*facts, ("Time", duration(seconds))]
 
 
 def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Tables of what ran: (title, rows)."""
+    """Return tables of what ran: (title, rows)."""
     single = [
         (words(key).capitalize(), _plain(manifest[key]))
         for key in ("started", "finished", "seed", "git_revision", "trainable_parameters")
@@ -213,9 +208,8 @@ def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, 
     ]
     tables = [("Run", single)]
     for key in ("data", "hardware", "versions"):
-        tables.append(
-            (key.capitalize(), [(str(name), _plain(value)) for name, value in section(manifest, key).items()])
-        )
+        rows = [(str(name), _plain(value)) for name, value in section(manifest, key).items()]
+        tables.append((key.capitalize(), rows))
     return [(title, rows) for title, rows in tables if rows]
 
 

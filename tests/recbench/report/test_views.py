@@ -5,25 +5,25 @@ import copy
 import pytest
 
 from grpo_mmpc.recbench.report.views import recommendation_view
-from grpo_mmpc.reports.common.labels import MINUS, NO_VALUE
+from grpo_mmpc.reports.common.labels import MINUS
 from tests.recbench.report.fake_results import changed, method, results, with_methods, with_second
 
 
 def lines_of(found):
     [group] = recommendation_view(found).groups
-    return {line.label: line for line in group.lines}
+    return {line.name: line for line in group.lines}
 
 
 def test_a_group_says_what_is_missing_and_how_much_it_rests_on():
     [group] = recommendation_view(results()).groups
-    assert group.title == "VBPR, 100% of titles missing"
-    assert group.note == "50 users of 2 categories, 2 seeds"
+    assert group.panel.title == "VBPR, 100% of titles missing"
+    assert group.panel.note == "50 users of 2 categories, 2 seeds"
 
 
 def test_methods_are_ordered_by_level_and_the_reference_is_marked():
     lines = lines_of(results())
     assert list(lines) == ["true titles (ceiling)", "completed by mine", "zeros", "no features at all"]
-    assert [line.is_reference for line in lines.values()] == [False, False, True, False]
+    assert [line.difference.change == "reference" for line in lines.values()] == [False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_methods_are_ordered_by_level_and_the_reference_is_marked():
         ("worse", "worse", "▼"),
         ("no evidence", "no evidence", "·"),
         ("same", "same", "="),
-        ("too few users", "few users", NO_VALUE),
+        ("too few users", "few users", "?"),
     ],
 )
 def test_every_verdict_has_a_mark_and_a_word_that_fits_the_terminal(verdict, word, glyph):
     line = lines_of(with_methods({"mean": method(0.25, difference=0.05, verdict=verdict)}))["mean"]
-    assert (line.verdict, line.glyph) == (word, glyph)
+    assert (line.verdict, line.difference.glyph) == (word, glyph)
     # The column of verdicts in a terminal is eleven wide.
     assert len(line.verdict) <= 11
 
@@ -68,7 +68,7 @@ def test_headlines_are_of_the_rate_at_which_most_is_missing_and_of_a_few_recomme
     ]
     shown = recommendation_view(found)
     assert len(shown.groups) == 15
-    assert [group.title for group in shown.headlines] == [
+    assert [group.panel.title for group in shown.headlines] == [
         f"{name}, 100% of titles missing" for name in ("VBPR", "BM3", "FREEDOM", "MMGCN")
     ]
 
@@ -90,19 +90,19 @@ def test_intervals_are_over_seeds_only_where_there_are_several():
     assert recommendation_view(changed(lambda group, lead: lead.update(seeds=[0]))).over == "users"
 
 
-def test_several_rates_make_a_picture_with_a_line_for_every_method():
+def test_several_rates_make_a_figure_with_a_line_for_every_method():
     found = results()
-    assert not recommendation_view(found).pictures
+    assert not recommendation_view(found).figures
     found["groups"].append(copy.deepcopy(found["groups"][0]) | {"rate": 0.5})
-    [picture] = recommendation_view(found).pictures
-    assert picture.title == "VBPR, Recall@20 by share of missing titles"
-    assert [(line.label, line.kind) for line in picture.drawn.key] == [
+    [figure] = recommendation_view(found).figures
+    assert figure.title == "VBPR, Recall@20 by share of missing titles"
+    assert [(line.label, line.kind) for line in figure.key] == [
         ("true titles (ceiling)", "ceiling"),
         ("completed by mine", "completion"),
         ("zeros", "fill"),
         ("no features at all", "fill"),
     ]
-    assert [rate for rate, _ in picture.drawn.key[0].points] == [0.5, 1.0]
+    assert [rate for rate, _ in figure.key[0].points] == [0.5, 1.0]
 
 
 def test_that_no_recommender_finished_is_said_only_where_none_did():

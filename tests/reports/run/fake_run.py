@@ -1,6 +1,6 @@
 """Builds run folders that look like real ones, and odd ones, for the tests of the report.
 
-    python tests/reports/run/fake_run.py OUT [plain|odd|wide|single_task|no_images|interrupted|empty]
+    python -m tests.reports.run.fake_run OUT [plain|odd|wide|single_task|no_images|interrupted|empty]
 
 The texts are made from attributes, the scores from the texts, so that the pages built from them can
 be read.

@@ -1,7 +1,7 @@
 """Key numbers: what a row says, and what shares a scale."""
 
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
-from grpo_mmpc.reports.run.views import TableView, key_numbers
+from grpo_mmpc.reports.run.numbers import NumbersTable, key_numbers
 
 
 def cell(before: float, after: float, **changes: object) -> Cell:
@@ -11,7 +11,7 @@ def cell(before: float, after: float, **changes: object) -> Cell:
     return Cell(**(fields | changes))  # type: ignore[arg-type]
 
 
-def table(metrics: dict[str, Cell]) -> TableView:
+def table(metrics: dict[str, Cell]) -> NumbersTable:
     return key_numbers(
         TaskComparison(
             task="text_to_image",
@@ -30,14 +30,14 @@ def table(metrics: dict[str, Cell]) -> TableView:
 def test_a_row_gives_the_corrected_p_value_and_the_effect_size() -> None:
     rows = table({"ssim": cell(0.2, 0.4), "fid": cell(30, 24, interval=None, p=None, p_holm=None, effect_size=None)})
     ssim, fid = rows.untrained
-    assert (ssim.p, ssim.effect, ssim.verdict) == ("0.012", "+0.46", "better")
-    assert (fid.p, fid.effect) == ("–", "–")  # noqa: RUF001
-    assert table({"ssim": cell(0.2, 0.4, p_holm=0.0004)}).untrained[0].p == "<0.001"
+    assert (ssim.difference.p_text, ssim.cell.effect_size, ssim.difference.verdict) == ("0.012", 0.456, "better")
+    assert fid.difference.p_text == "–"  # noqa: RUF001
+    assert table({"ssim": cell(0.2, 0.4, p_holm=0.0004)}).untrained[0].difference.p_text == "<0.001"
 
 
 def test_metrics_in_other_units_do_not_squeeze_the_scale_of_the_others() -> None:
     alone, with_decibels = table({"ssim": cell(0.2, 0.4)}), table({"ssim": cell(0.2, 0.4), "psnr": cell(12.0, 19.0)})
-    assert with_decibels.forest_axis == alone.forest_axis
+    assert with_decibels.axis == alone.axis
     ssim, psnr = with_decibels.untrained
-    assert ssim.forest == alone.untrained[0].forest
-    assert (psnr.forest, psnr.change) == ("", "+7.000")
+    assert ssim.figure == alone.untrained[0].figure
+    assert (psnr.figure, psnr.difference.change) == ("", "+7.000")

@@ -1,4 +1,4 @@
-"""Which items are shown, under which name, and their pictures."""
+"""Items to look at: which are shown, under which name, and their images."""
 
 import base64
 import io
@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from grpo_mmpc.reports.common.gallery import Answer, Item
 from grpo_mmpc.reports.common.thumbnails import thumbnails
-from grpo_mmpc.reports.run.gallery import Answer, Item, answer_text, choose
+from grpo_mmpc.reports.run.examples import AFTER, BEFORE, choose
 
 
 def item(name: str, delta: float, category: str = "Toys") -> Item:
     def answer(score: float) -> Answer:
         return Answer(prediction="x", completion="x", score=score, rendered=None)
 
-    return Item(item_id=name, category=category, reference="x", image=None, before=answer(0.0), after=answer(delta))
+    answers = {BEFORE: answer(0.0), AFTER: answer(delta)}
+    return Item(item_id=name, category=category, reference="x", image=None, answers=answers)
 
 
 def names(items: list[Item]) -> list[str]:
@@ -67,20 +69,20 @@ def test_no_items_no_groups() -> None:
 
 def test_words_of_the_reference_are_marked() -> None:
     answer = Answer(prediction="Acme red Bag, large", completion="", score=0.0, rendered=None)
-    text = answer_text(answer, reference="Red bag by ACME")
+    text = answer.text("Red bag by ACME")
     assert text.pieces == [("Acme", True), (" ", False), ("red", True), (" ", False), ("Bag", True), (", large", False)]
 
 
 def test_a_malformed_completion_is_shown_raw_and_unmarked() -> None:
     answer = Answer(prediction=None, completion="red bag {", score=0.0, rendered=None)
-    text = answer_text(answer, reference="red bag")
+    text = answer.text("red bag")
     assert text.is_malformed
     assert text.pieces == [("red bag {", False)]
 
 
 def test_without_a_reference_nothing_is_marked() -> None:
     answer = Answer(prediction="red bag", completion="", score=0.0, rendered=None)
-    assert answer_text(answer, reference=None).pieces == [("red bag", False)]
+    assert answer.text(None).pieces == [("red bag", False)]
 
 
 def decode(uri: str) -> Image.Image:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from grpo_mmpc.evaluation.records import Cell, Comparison, TaskComparison
-from grpo_mmpc.reports.run.headline import Headline, change_sentence, headline, lead_metric
+from grpo_mmpc.reports.common.findings import texts
+from grpo_mmpc.reports.run.headline import Headline, change, headline, lead_metric
 from grpo_mmpc.statistics.verdicts import verdict
 
 
@@ -47,23 +48,8 @@ def task(metrics: dict[str, Cell], categories: dict[str, dict[str, Cell]] | None
     )
 
 
-def words_of(compared: TaskComparison, config: dict[str, Any] | None = None) -> Headline:
-    comparison = Comparison(
-        before="base",
-        after="final",
-        before_folder="",
-        after_folder="",
-        confidence=0.95,
-        resamples=1000,
-        tasks=[compared],
-        controls={},
-        best=None,
-    )
-    return headline(compared, comparison=comparison, config=config or {})
-
-
-def mix(**weights: float) -> dict[str, Any]:
-    return {"rewards": {"mix": [{"name": name, "weight": weight} for name, weight in weights.items()]}}
+def words_of(compared: TaskComparison, **weights: float) -> Headline:
+    return headline(compared, weights=weights, percent="95%")
 
 
 BETTER = cell(0.31, 0.622, (0.284, 0.341))
@@ -72,7 +58,7 @@ UNCLEAR = cell(0.31, 0.314, (-0.01, 0.018))
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("found", "sentence"),
     [
         (BETTER, "BLEU rose from 0.310 to 0.622 (+0.312, 95% interval +0.284 to +0.341, corrected p 0.004, 360 items)"),
         (
@@ -105,8 +91,8 @@ UNCLEAR = cell(0.31, 0.314, (-0.01, 0.018))
         ),
     ],
 )
-def test_a_change_is_told_as_far_as_its_interval_allows(change: Cell, sentence: str) -> None:
-    assert change_sentence("BLEU", change, percent="95%") == sentence
+def test_a_change_is_told_as_far_as_its_interval_allows(found: Cell, sentence: str) -> None:
+    assert change("BLEU", found, percent="95%").text == f"{sentence}."
 
 
 def test_the_heaviest_reward_leads() -> None:
@@ -118,15 +104,15 @@ def test_the_heaviest_reward_leads() -> None:
             "parse_rate": cell(0.1, 0.2, (0.05, 0.15), **trained),
         }
     )
-    assert lead_metric(compared, config=mix(bleu=0.3, bertscore=0.5, json_format=0.9)) == "bertscore_f1"
+    assert lead_metric(compared, weights={"bleu": 0.3, "bertscore": 0.5, "json_format": 0.9}) == "bertscore_f1"
     # Parsing is not quality, however much it weighs; without a config the first trained metric
     # leads.
-    assert lead_metric(compared, config={}) == "bleu"
+    assert lead_metric(compared, weights={}) == "bleu"
 
 
 def test_without_rewards_the_first_scored_metric_leads() -> None:
     compared = task({"bleu": cell(None, None, None), "chrf": BETTER, "rouge_l": BETTER})
-    assert lead_metric(compared, config=mix(my_own=1.0)) == "chrf"
+    assert lead_metric(compared, weights={"my_own": 1.0}) == "chrf"
 
 
 def test_every_metric_that_fell_is_warned_about_trained_on_or_not() -> None:
@@ -139,16 +125,16 @@ def test_every_metric_that_fell_is_warned_about_trained_on_or_not() -> None:
             "attribute_recall_type": WORSE,
         }
     )
-    warnings = words_of(compared, mix(bleu=1.0)).warnings
-    assert [text.split(" got worse")[0] for text in warnings] == [
+    warnings = words_of(compared, bleu=1.0).warnings
+    assert [text.split(" got worse")[0] for text in texts(warnings)] == [
         *("BERTScore F1", "Embedding cosine", "Recall of the type")
     ]
 
 
 def test_a_headline_that_fell_says_so_itself() -> None:
     told = words_of(task({"bleu": WORSE}))
-    assert told.verdict == "worse"
-    assert told.sentence.startswith("BLEU got worse: it fell")
+    assert told.finding.tone == "worse"
+    assert told.finding.text.startswith("BLEU got worse: it fell")
 
 
 def test_untrained_metrics_are_counted_by_what_happened_to_them() -> None:
@@ -162,8 +148,12 @@ def test_untrained_metrics_are_counted_by_what_happened_to_them() -> None:
             "bertscore_f1": cell(None, None, None),
         }
     )
-    details = words_of(compared).details
-    assert details == ["Of 4 metrics that were not trained on, 2 got better, 1 got worse, 1 shows no clear change."]
+    assert texts(words_of(compared).details) == [
+        "Rewards (*) are inflated by training on them: 1 better, 0 worse. Judge by the 4 metrics that were not trained on: "
+        "2 better, 1 worse, 1 no evidence.",
+        "No evidence of a difference in SSIM (this does not show that there is none).",
+        "No verdict on BERTScore F1 (not scored).",
+    ]
 
 
 def test_categories_count_only_after_correction() -> None:
@@ -173,13 +163,13 @@ def test_categories_count_only_after_correction() -> None:
     few = cell(0.1, 0.3, None, n=2)
     categories = {"A": {"bleu": sure}, "B": {"bleu": unsure}, "C": {"bleu": fell}, "D": {"bleu": few}}
     told = words_of(task({"bleu": BETTER}, categories))
-    assert told.details[-1] == (
+    assert told.details[-1].text == (
         "By category, BLEU got better in 1 of 4 and worse in 1, counting changes that hold after correction for "
         "4 comparisons; 1 category has too few items to tell."
     )
-    assert [text.split(" got worse")[0] for text in told.warnings] == ["BLEU in C"]
+    assert [text.split(" got worse")[0] for text in texts(told.warnings)] == ["BLEU in C"]
 
 
 def test_a_task_without_any_score_says_so() -> None:
     told = words_of(task({"bleu": cell(None, None, None)}))
-    assert told.sentence == "Image to text: nothing could be scored on 360 items."
+    assert told.finding.text == "Image to text: nothing could be scored on 360 items."

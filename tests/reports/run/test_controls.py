@@ -1,9 +1,10 @@
-"""Controls on the page: what the policy must beat, and whether it looks at the picture."""
+"""Controls on the page: what the policy must beat, and whether it looks at the image."""
 
 import pytest
 
 from grpo_mmpc.evaluation.records import Cell, Comparison, TaskComparison
-from grpo_mmpc.reports.run.controls import ControlsView, controls_view
+from grpo_mmpc.reports.common.findings import texts
+from grpo_mmpc.reports.run.controls import ControlsTable, controls_table
 
 TASK = "image_to_text"
 
@@ -33,7 +34,7 @@ def task(metrics: dict[str, Cell]) -> TaskComparison:
     )
 
 
-def view(controls: dict[str, dict[str, Cell]]) -> ControlsView | None:
+def view(controls: dict[str, dict[str, Cell]]) -> ControlsTable | None:
     judged = task({"bleu": cell(0.1, 0.5, "better"), "attribute_recall_color": cell(0.1, 0.5, "better")})
     comparison = Comparison(
         before="base",
@@ -46,7 +47,7 @@ def view(controls: dict[str, dict[str, Cell]]) -> ControlsView | None:
         controls={name: [task(metrics)] for name, metrics in controls.items()},
         best=None,
     )
-    return controls_view(judged, comparison, lead="bleu")
+    return controls_table(judged, comparison, lead="bleu")
 
 
 def test_every_control_is_a_column_with_its_value_and_a_mark_seen_from_the_policy() -> None:
@@ -67,22 +68,22 @@ def test_every_control_is_a_column_with_its_value_and_a_mark_seen_from_the_polic
     ]
     [row] = found.rows  # attribute kinds have a section of their own
     assert (row.name, row.before, row.after) == ("BLEU", "0.100", "0.500")
-    assert [(c.value, c.mark, c.tone) for c in row.cells[:3]] == [
+    assert [(c.value, c.glyph, c.tone) for c in row.cells[:3]] == [
         ("0.100", "▼", "better"),
         ("0.700", "▲", "worse"),
         ("0.490", "·", "unclear"),
     ]
-    assert row.cells[3].mark == ""
+    assert row.cells[3].glyph == ""
 
 
 @pytest.mark.parametrize(
     ("verdict", "said"),
-    [("worse", "it looks at the picture"), ("no evidence", "no evidence that it looks at the picture")],
+    [("worse", "it looks at the image"), ("no evidence", "no evidence that it looks at the image")],
 )
 def test_a_policy_that_is_as_good_without_the_picture_is_said_not_to_look(verdict: str, said: str) -> None:
     found = view({"blank_image": {"bleu": cell(0.5, 0.4, verdict)}})
     assert found is not None
-    [sentence] = found.sentences
+    [sentence] = texts(found.findings)
     assert said in sentence
     assert "BLEU is 0.400 instead of 0.500" in sentence
 
@@ -100,7 +101,7 @@ def test_the_strongest_answer_without_a_policy_is_named(value: float, verdict: s
         {"nearest_title": {"bleu": cell(0.5, value, verdict)}, "other_title": {"bleu": cell(0.5, 0.1, "worse")}}
     )
     assert found is not None
-    [sentence] = found.sentences
+    [sentence] = texts(found.findings)
     assert "nearest picture's title" in sentence
     assert said in sentence
 

@@ -2,18 +2,14 @@
 
 import argparse
 import json
-import runpy
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from grpo_mmpc.cli import report
-
-FAKE = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))
-build_run: Callable[..., Path] = FAKE["build_run"]
+from tests.reports.run.fake_run import build_run
 
 
 @pytest.fixture(scope="module")

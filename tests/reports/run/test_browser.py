@@ -1,7 +1,6 @@
 """The page in a real browser: no sideways scrolling on a phone, nothing injected runs. Skipped without Chromium."""
 
 import re
-import runpy
 import shutil
 import subprocess
 from html import escape
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.reports.run import build_report
+from tests.reports.run.fake_run import VARIANTS, build_run
 
-FAKE = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
@@ -53,11 +52,7 @@ def with_script(html: str, script: str) -> str:
 
 @pytest.mark.parametrize("variant", ["plain", "odd", "wide", "empty"])
 def test_nothing_is_wider_than_a_phone(tmp_path: Path, variant: str) -> None:
-    page = (
-        build_report(FAKE["VARIANTS"][variant](tmp_path / "run"))
-        .read_text("utf-8")
-        .replace("<details>", "<details open>")
-    )
+    page = build_report(VARIANTS[variant](tmp_path / "run")).read_text("utf-8").replace("<details>", "<details open>")
     for width in (390, 1280):
         assert scroll_width(page, tmp_path, width=width) == width
 
@@ -73,7 +68,7 @@ def test_injected_markup_does_not_run(tmp_path: Path) -> None:
             row["reference"] = row["prediction"] = row["completion"] = payloads[number % 2]
         return rows
 
-    run = FAKE["build_run"](
+    run = build_run(
         tmp_path / "run", categories=list(payloads), items_per_category=12, edit=edit, images=False, resamples=100
     )
     dom = dump(with_script(build_report(run).read_text("utf-8"), "document.body.dataset.ran=1"), tmp_path)

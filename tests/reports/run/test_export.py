@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.run_folder import RunFolder
+from grpo_mmpc.reports.common.tables import escape_latex
 from grpo_mmpc.reports.run import write_tables
-from grpo_mmpc.reports.run.run_files import read_run
-from grpo_mmpc.reports.run.tables import escape_latex, write_latex
+from grpo_mmpc.reports.run.export import write_latex
 
 
 def cell(**changes: Any) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def test_latex_marks_rewards_escapes_names_and_leaves_unscored_metrics_out(run: 
 
 
 def test_latex_by_category_has_a_table_per_group_and_every_row_its_columns(run: Path, tmp_path: Path) -> None:
-    comparison = read_run(run).comparison
+    comparison = RunFolder(run).comparison
     assert comparison is not None
     write_latex(tmp_path / "new" / "all.tex", [comparison, comparison], by_category=True)
     text = (tmp_path / "new" / "all.tex").read_text()

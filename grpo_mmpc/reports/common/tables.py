@@ -1,0 +1,63 @@
+"""Tables outside of pages: CSV files, LaTeX for a paper, text for a terminal."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from grpo_mmpc.utils.files import write_text
+
+_LATEX = {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"},
+    # A bracket or star at the start of a row would be read as an argument of the \\ before it.
+    **{"[": "{[}", "*": "{*}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+LATEX_NEEDS = r"% Needs \usepackage{booktabs} and \usepackage[T1]{fontenc}. Written by grpo-mmpc."
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows below a line of column names; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> list[str]:
+    """Return lines of a table for a terminal, every column as wide as its widest cell.
+
+    Args:
+        head: Names of the columns.
+        rows: Cells of every row, as many as ``head`` has.
+        left: Columns that are aligned at the left; the others hold numbers.
+    """
+    table = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
+def latex_table(columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return lines of a booktabs table; every cell must be LaTeX already, see ``escape_latex``.
+
+    Args:
+        columns: The alignment of each, such as ``lrr``.
+        head: Names of the columns.
+        rows: Cells of every row.
+    """
+    body = [rf"{' & '.join(row)} \\" for row in rows]
+    begin = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rf"{' & '.join(head)} \\", r"\midrule"]
+    return [*begin, *body, r"\bottomrule", r"\end{tabular}"]
+
+
+def escape_latex(text: str) -> str:
+    """Return text as LaTeX shows it, on one line; scripts other than Latin are left as they are, for XeLaTeX."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
