@@ -12,8 +12,7 @@ from grpo_mmpc.catalogue.records import CORE_COLUMNS
 from grpo_mmpc.errors import CatalogueError
 
 REQUIRED_COLUMNS = ("item_id", "category", "title", "image")
-"""Must exist, though title and image may be empty. ``description`` and ``attributes`` may be absent
-altogether."""
+"""Must exist, though title and image may be empty; description and attributes may be absent."""
 
 
 def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:

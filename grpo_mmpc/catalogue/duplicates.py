@@ -62,8 +62,7 @@ def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.
     luma, chroma = cells[:, : LUMA_CELLS**2], cells[:, LUMA_CELLS**2 :].reshape(len(cells), 2, -1)
     varied = (np.ptp(luma, axis=1) > CELL_TOLERANCE) | (np.ptp(chroma, axis=2).max(axis=1) > CELL_TOLERANCE)
     cells, aspects, owner = cells[varied], aspects[varied], owner[varied]
-    # Equal thumbnails first, so that ten thousand copies of one image make ten thousand pairs and
-    # not fifty million.
+    # Equal thumbnails first: ten thousand copies of one image make as many pairs, not 50 million.
     look, first, which = np.unique(
         np.concatenate([cells, np.rint(aspects * 1000).astype("<u4").view(np.uint8).reshape(-1, 4)], axis=1),
         axis=0,

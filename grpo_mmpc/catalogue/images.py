@@ -15,15 +15,12 @@ from PIL import Image
 from grpo_mmpc.errors import ImageError
 
 MAX_IMAGE_PIXELS = 50_000_000
-"""Default pixel limit: above any camera's product photo, below what exhausts memory (150 MB as
-RGB)."""
+"""Default pixel limit: above any camera's photo, below what exhausts memory (150 MB as RGB)."""
 
-# Formats of product photos. Others are refused on purpose: some of Pillow's readers start external
-# programs (EPS).
+# Formats of product photos. Others are refused: some of Pillow's readers start programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
-# What Pillow's readers raise on damaged files: each plug-in leaks the error of whatever tripped
-# over the bad bytes.
+# Errors of Pillow's readers on damaged files: each leaks whatever tripped over the bad bytes.
 _DAMAGED = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError)
 _DAMAGED_TOO = (struct.error, zlib.error, ArithmeticError, RuntimeError, Image.DecompressionBombError)
 
@@ -98,11 +95,7 @@ def find_image(path: Path | str, *, folder: Path | str, real_folders: dict[str, 
     A name that differs only in how its accents are composed is accepted: macOS and Linux write the
     same visible name in two ways.
 
-    Args:
-        path: Path relative to the folder, or an absolute path inside it.
-        folder: The catalogue folder.
-        real_folders: Lets the calls of one batch share what they learn of folders; start with an
-            empty one.
+    Calls of one batch may share ``real_folders``, which starts empty, to resolve each folder once.
 
     Raises:
         ImageError: No such file, not a regular file, or outside the folder.
@@ -219,8 +212,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     rgb = image.convert("RGB")
-    # Metadata of the file must not travel: a later reader would apply the rotation or the palette a
-    # second time.
+    # Without the file's metadata, or a later reader would apply rotation or palette once more.
     rgb.info = {}
     return rgb
 

@@ -101,10 +101,6 @@ def read_interaction(values: Mapping[str, Any]) -> Interaction:
 def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> InteractionsSummary | None:
     """Count ``interactions.{parquet,jsonl,csv}`` in one pass; None where there is no such file.
 
-    Args:
-        folder: The catalogue folder.
-        known_items: Identifiers of the usable items.
-
     Raises:
         CatalogueError: Several files, an unreadable one, or a missing column.
     """
@@ -145,12 +141,7 @@ def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> Int
 
 
 def file_warnings(*, rows_read: int, in_seconds: int) -> list[str]:
-    """List odd things about an interactions file that cost no row.
-
-    Args:
-        rows_read: Rows of the file.
-        in_seconds: Rows of known items whose timestamp looks like seconds.
-    """
+    """List odd things about an interactions file that cost no row."""
     warnings = []
     if in_seconds:
         warnings.append(
@@ -193,8 +184,7 @@ def _whole_number(value: Any) -> int:
         TypeError: Not a number at all.
     """
     if isinstance(value, datetime):
-        # Without a time zone it is UTC, as Parquet means it: the zone of this machine must not
-        # decide.
+        # Without a time zone it is UTC, as in Parquet, whatever the zone of this machine.
         return round((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1000)
     if isinstance(value, bool) or value is None:
         raise TypeError("not a number")

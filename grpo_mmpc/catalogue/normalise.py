@@ -61,8 +61,7 @@ def title_key(title: str | None) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", title).casefold())
     if folded.isascii():
         return " ".join(re.findall(r"[a-z0-9]+", folded))
-    # Letters, marks (needed by Indic scripts) and numbers are content; everything else separates
-    # words.
+    # Letters, marks (of Indic scripts) and numbers are content; everything else separates words.
     return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split())
 
 

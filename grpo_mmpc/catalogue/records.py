@@ -10,8 +10,7 @@ from grpo_mmpc.catalogue.rows import RowError
 from grpo_mmpc.errors import ImageError
 
 CORE_COLUMNS = ("item_id", "category", "title", "description", "image", "attributes")
-"""Columns every catalogue has after reading, all of them text; ``attributes`` is the text of a JSON
-object."""
+"""Columns of every catalogue after reading, all text; ``attributes`` is that of a JSON object."""
 
 
 class CoreRow(NamedTuple):

@@ -28,8 +28,7 @@ _log = logging.getLogger(__name__)
 LUMA_CELLS = 16
 CHROMA_CELLS = 8
 THUMBNAIL_BYTES = LUMA_CELLS**2 + 2 * CHROMA_CELLS**2
-"""16 x 16 brightness cells, then 8 x 8 cells of each colour difference (JPEG itself keeps colour
-coarser)."""
+"""16 x 16 brightness cells, then 8 x 8 of each colour difference (coarser, as in JPEG)."""
 
 _SMOOTH = Image.Resampling.HAMMING  # BOX would jump by a whole pixel row when the source is resized
 _VERSION = 1
@@ -85,11 +84,6 @@ def image_signatures(
     Files are decoded in parallel. Results are remembered, outside the catalogue, by path, size and
     modification time, so that the next call only looks at files that changed. Problems are never
     remembered.
-
-    Args:
-        images: Relative paths, one per record.
-        folder: The catalogue folder.
-        max_image_pixels: As in :func:`~grpo_mmpc.catalogue.read_image`.
     """
     wanted = sorted({image for image in images if image is not None})
     if not wanted:
@@ -124,8 +118,7 @@ def describe_image(file: Path, *, name: str, max_image_pixels: int) -> ImageSign
     """Decode one file; a damaged one gives a signature with its problem."""
     try:
         with file.open("rb") as stream:
-            # Four pixels a cell are plenty for the thumbnail, and JPEG decodes several times faster
-            # at reduced size.
+            # Four pixels a cell are plenty, and JPEG decodes several times faster when reduced.
             image = decode_image(stream, name=name, max_image_pixels=max_image_pixels, shrink_to_px=4 * LUMA_CELLS)
         digest = bytes.fromhex(file_digest(file))
     except ImageError as e:

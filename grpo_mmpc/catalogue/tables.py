@@ -181,8 +181,7 @@ def _header_names(header: list[str]) -> list[str]:
 
 def _csv_rows(path: Path) -> Iterator[RawRow]:
     with _open_text(path) as stream:
-        # strict: an unclosed quote must be an error, not a cell that silently swallows the rows
-        # after it.
+        # strict: an unclosed quote must be an error, not a cell that swallows the rows after it.
         reader = csv.reader(stream, strict=True)
         names = _header_names(next(reader))
         number = 0

@@ -49,11 +49,8 @@ def bertscore_encoder(
 ) -> "BertScoreEncoder":
     """Return the process's one BERTScore encoder of this configuration; see ``grpo_mmpc.encoders``.
 
-    Args:
-        model: Hub name, local folder or ``nano:minilm``.
-        num_layers: Hidden layer whose output is compared; None takes bert-score's table.
-        device: None takes the GPU of this process if there is one.
-        dtype: Precision of the model. Only ``float32`` equals bert-score to 1e-4.
+    ``num_layers`` is the hidden layer whose output is compared; None takes bert-score's table. Only
+    ``float32`` equals bert-score to 1e-4.
     """
     return shared(
         BertScoreEncoder,
@@ -141,15 +138,9 @@ class BertScoreEncoder:
         5 encodes it (its ``add_prefix_space`` has no effect there): scores differ slightly from
         those that older versions published.
 
-        Args:
-            predictions: N texts.
-            references: N texts.
-            rescale_with_baseline: Map bert-score's published score of random sentence pairs to 0,
-                and 1 to 1.
-
         Returns:
-            Raw scores in [-1, 1] (in practice 0.8 to 1 for roberta-large), or rescaled ones, which
-            can be below 0.
+            Raw scores in [-1, 1], in practice 0.8 to 1 for roberta-large; or rescaled ones, with
+            bert-score's published score of random sentence pairs at 0, which can be below 0.
 
         Raises:
             ScoringError: Rescaling is asked for and there is no baseline.

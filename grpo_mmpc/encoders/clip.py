@@ -45,8 +45,7 @@ class ClipEncoder:
         self.max_text_tokens: int = self._model.config.text_config.max_position_embeddings
         """Tokens that the text encoder can see, start and end included; 77 for OpenAI's models."""
         self.truncated_texts = 0
-        """Texts that were longer than ``max_text_tokens`` and scored by their beginning only;
-        counted when encoded."""
+        """Texts encoded so far that were longer than ``max_text_tokens`` and were cut."""
         self._images = ImageEncodings(
             what="CLIP",
             device=device,
@@ -108,7 +107,7 @@ class ClipEncoder:
         return _unit_rows(features)
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        """Return token ids cut to the encoder's limit; cut texts are counted, the first is logged."""
+        """Return token ids cut to the encoder's limit; cut texts are counted, the first logged."""
         rows: list[list[int]] = self._tokenizer(texts, verbose=False)["input_ids"]
         longer = [i for i, ids in enumerate(rows) if len(ids) > self.max_text_tokens]
         if not longer:
@@ -131,8 +130,7 @@ class ClipEncoder:
 def _load(folder: str) -> tuple[Any, Any, Any]:
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel  # heavy: imported on use
 
-    # The Pillow processor, because scores must not depend on whether torchvision happens to be
-    # installed.
+    # The Pillow processor: scores must not depend on whether torchvision is installed.
     return (
         CLIPModel.from_pretrained(folder, dtype=LOADED_AS),
         AutoTokenizer.from_pretrained(folder),

@@ -73,6 +73,5 @@ class DinoEncoder:
 def _load(model: str) -> tuple[Any, Any]:
     from transformers import BitImageProcessorPil, Dinov2Model  # heavy: imported on use
 
-    # The Pillow processor, because scores must not depend on whether torchvision happens to be
-    # installed.
+    # The Pillow processor: scores must not depend on whether torchvision is installed.
     return Dinov2Model.from_pretrained(model, dtype=LOADED_AS), BitImageProcessorPil.from_pretrained(model)

@@ -104,8 +104,7 @@ class ImageEncodings:
         if opened:
             with scoring(self._device):
                 encoded = self._encode(list(opened.values()))
-            # clone: a view would keep the rows of the whole batch alive after most of them were let
-            # go
+            # clone: a view would keep the rows of the whole batch alive
             fresh = {key: row.clone() for key, row in zip(opened, encoded, strict=True)}
             vectors |= fresh
             if self._stored:

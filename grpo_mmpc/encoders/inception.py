@@ -26,10 +26,8 @@ _CACHE_BYTES = 256 * 2**20  # about 32,000 images: the real and the rendered one
 def inception_encoder(*, weights: str | None = None, device: str | None = None) -> "InceptionEncoder":
     """Return the process's one encoder of this configuration; see ``grpo_mmpc.encoders``.
 
-    Args:
-        weights: torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth`` or a folder that
-            holds it; None looks into torch's cache and downloads it unless HF_HUB_OFFLINE is set.
-        device: None takes the GPU of this process if there is one.
+    ``weights`` is torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth`` or a folder that
+    holds it; None looks into torch's cache and downloads it unless HF_HUB_OFFLINE is set.
     """
     return shared(InceptionEncoder, weights=weights, device=pick_device(device), store=encoding_store())
 
@@ -65,8 +63,7 @@ class InceptionEncoder:
         import numpy as np
         import torch  # heavy: imported on use
 
-        # An image of the network's own size passes through both resizings, this one and the
-        # network's, untouched.
+        # An image of the network's own size passes through its resizing untouched.
         squares = np.stack([np.asarray(letterbox(image, size_px=SIZE_PX)) for image in images])  # [N, 299, 299, 3]
         features: torch.Tensor = self._network(torch.from_numpy(squares).permute(0, 3, 1, 2).to(self.device))[0]
         return features.float().cpu()
@@ -82,8 +79,7 @@ def _load(weights: str | None) -> Any:
     except ImportError as error:
         raise ScoringError(f"FID and KID need torch-fidelity ({error}); run: pip install torch-fidelity") from error
     path = find_weights(what="Inception", weights=weights, url=URL_INCEPTION_V3)
-    # torch-fidelity unpickles whatever the file holds; reading it here first makes sure that it
-    # holds tensors only.
+    # torch-fidelity unpickles whatever the file holds: make sure first that it holds tensors only.
     read_weights(path, what="Inception")
     try:
         return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))

@@ -124,13 +124,9 @@ def whole_weights() -> Iterator[None]:
 def load(what: str, model: str, loader: Callable[[], T]) -> T:
     """Run a loader with whole weights and without progress bars.
 
-    Args:
-        what: Name of the encoder for messages, for instance ``BERTScore``.
-        model: Hub name or folder, for messages.
-        loader: Calls ``from_pretrained``.
-
     Raises:
-        ScoringError: The model is not there or cannot be read; says where it was looked for.
+        ScoringError: The model is not there or cannot be read; names the encoder (``what``), the
+            model, and where it was looked for.
     """
     with whole_weights():
         from transformers.utils import logging  # heavy: imported on use

@@ -19,11 +19,9 @@ _BATCH_SIZE = 32
 def lpips_scorer(*, weights: str | None = None, device: str | None = None) -> "LpipsNetwork":
     """Return the process's one network of this configuration; see ``grpo_mmpc.encoders``.
 
-    Args:
-        weights: torchvision's ``alexnet-owt-7be5be79.pth`` or a folder that holds it; None looks
-            into torch's cache and downloads it unless HF_HUB_OFFLINE is set. The linear heads come
-            with torchmetrics.
-        device: None takes the GPU of this process if there is one.
+    ``weights`` is torchvision's ``alexnet-owt-7be5be79.pth`` or a folder that holds it; None looks
+    into torch's cache and downloads it unless HF_HUB_OFFLINE is set. The linear heads come with
+    torchmetrics.
     """
     return shared(LpipsNetwork, weights=weights, device=pick_device(device))
 
@@ -43,12 +41,8 @@ class LpipsNetwork:
     def distances(self, *, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> list[float]:
         """Return the LPIPS of N pairs, equal to that of ``torchmetrics.functional.image``.
 
-        Args:
-            predictions: RGB images, shape [N, H, W, 3], H and W at least 32.
-            references: The same shape.
-
-        Returns:
-            N distances, 0 for equal images, about 0.7 for unrelated ones; not bounded by 1.
+        Both are RGB, [N, H, W, 3] with H and W at least 32. Equal images have distance 0, unrelated
+        ones about 0.7; there is no upper bound.
 
         Raises:
             ValueError: The shapes differ or are too small for the network.
@@ -74,8 +68,7 @@ class LpipsNetwork:
 def _load(weights: str | None) -> Any:
     ensure_importable()
     try:
-        # heavy: imported on use. torchmetrics' public function loads the network anew, from the
-        # network, at every call.
+        # heavy: imported on use. torchmetrics' public function loads the network at every call.
         from torchmetrics.functional.image.lpips import _NoTrainLpips
         from torchvision.models import AlexNet_Weights
     except ImportError as error:
@@ -85,8 +78,7 @@ def _load(weights: str | None) -> Any:
     path = find_weights(what="LPIPS", weights=weights, url=AlexNet_Weights.IMAGENET1K_V1.url)
     backbone = read_weights(path, what="LPIPS")
     network = _NoTrainLpips(net="alex", pnet_rand=True)
-    # The backbone's five slices keep the numbering of AlexNet's layers: slice2.3.weight is
-    # features.3.weight.
+    # The slices keep the numbering of AlexNet's layers: slice2.3.weight is features.3.weight.
     names = {name: "features." + name.partition(".")[2] for name in network.net.state_dict()}
     try:
         network.net.load_state_dict({name: backbone[there] for name, there in names.items()})

@@ -67,10 +67,7 @@ class SentenceEncoder:
     def encode(self, texts: Sequence[str], *, keep: bool = False) -> "torch.Tensor":
         """Return unit embeddings [N, D] of N texts, fp32 on the CPU; long texts are cut.
 
-        Args:
-            texts: N texts.
-            keep: Whether they come back, as references do: those have a place of their own in
-                memory and on disk.
+        With ``keep`` they get a place of their own in memory and on disk, as references should.
         """
         import torch  # heavy: imported on use
 

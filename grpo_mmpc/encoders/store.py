@@ -206,8 +206,7 @@ class StoredEncodings:
 
         keys = [self._key(content) for content in contents]
         values = self._store.read(list(dict.fromkeys(keys))) if keys else {}
-        # A copy, because the bytes that SQLite hands out may not be written to and torch warns of
-        # it.
+        # A copy, because torch warns of the read-only bytes of SQLite.
         return [torch.from_numpy(values[key].copy()) if key in values else None for key in keys]
 
     def write(self, encodings: "Mapping[bytes, torch.Tensor]") -> None:

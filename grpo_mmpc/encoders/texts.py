@@ -22,7 +22,7 @@ V = TypeVar("V")
 
 
 class TextEncodings(Generic[V]):
-    """Encodings of texts by an encoder that the caller owns; any number of threads may ask.
+    """Cached text encodings of an encoder that the caller owns; thread-safe.
 
     Args:
         device: Where ``forward`` computes.
@@ -55,8 +55,7 @@ class TextEncodings(Generic[V]):
         self._passing: EncodingCache[str, V] = EncodingCache(max_bytes=max_bytes)
         self._kept: EncodingCache[str, V] = EncodingCache(max_bytes=max_kept_bytes)
         # A tokenizer keeps padding and truncation in itself, so that two threads cannot use it at
-        # once. Held for one batch at a time: a short call need not wait until a long one is
-        # through.
+        # once. Held for one batch at a time, so that a short call need not wait for a long one.
         self._lock = threading.Lock()
         self.encoded_texts = 0
         """Texts that went through the model so far; the rest came from memory or disk."""
@@ -64,10 +63,7 @@ class TextEncodings(Generic[V]):
     def of(self, texts: Sequence[str], *, keep: bool = False) -> dict[str, V]:
         """Return the encodings by text.
 
-        Args:
-            texts: What to encode.
-            keep: Whether these texts come back, and have a place of their own in memory and on
-                disk.
+        With ``keep`` they get a place of their own in memory and on disk, for texts that come back.
         """
         encodings: dict[str, V] = {}
         missing = [text for text in dict.fromkeys(texts) if not self._find(text, encodings)]
@@ -114,8 +110,7 @@ class TextEncodings(Generic[V]):
             return []
         self.encoded_texts += len(ids)
         with scoring(self._device):
-            # clone: a view would keep the rows of the whole batch alive after most of them were let
-            # go
+            # clone: a view would keep the rows of the whole batch alive
             return [row.clone() for row in self._forward(ids)]
 
 

@@ -24,16 +24,13 @@ def vit_encoder(
 ) -> "VitEncoder":
     """Return the process's one ViT of this configuration; see ``grpo_mmpc.encoders``.
 
-    Args:
-        model: Hub name such as ``timm/vit_base_patch16_224.augreg2_in21k_ft_in1k``, the same
-            without ``timm/``, or a local folder that holds timm's ``config.json`` and the weights.
-        preprocessing: ``checkpoint`` prepares images as the checkpoint was trained (for the one
-            above: shorter side to 248 bicubically, centre crop of 224, mean and standard deviation
-            0.5). ``squashed`` stretches them to the input size bilinearly and takes ImageNet's mean
-            and deviation whatever the checkpoint expects, as MMPCBench does: a flaw, for comparison
-            with it only.
-        device: None takes the GPU of this process if there is one.
-        dtype: Precision of the model.
+    ``model`` is a hub name such as ``timm/vit_base_patch16_224.augreg2_in21k_ft_in1k``, the same
+    without ``timm/``, or a local folder that holds timm's ``config.json`` and the weights.
+
+    ``preprocessing="checkpoint"`` prepares images as the checkpoint was trained (for the one above:
+    shorter side to 248 bicubically, centre crop of 224, mean and standard deviation 0.5).
+    ``squashed`` stretches them to the input size bilinearly and takes ImageNet's mean and deviation
+    whatever the checkpoint expects, as MMPCBench does: a flaw, for comparison with it only.
 
     Raises:
         ScoringError: Also if timm is not installed.

@@ -17,7 +17,7 @@ def find_weights(*, what: str, weights: str | None, url: str) -> Path:
     """Return the file of a network's weights.
 
     Args:
-        what: Name of the network for messages.
+        what: Name of the network, for messages.
         weights: A file, or a folder that holds the file under its published name; None looks into
             torch's cache, and downloads what is not there unless HF_HUB_OFFLINE is set.
         url: Where the file is published.
@@ -39,8 +39,7 @@ def find_weights(*, what: str, weights: str | None, url: str) -> Path:
     if path.is_file():
         return path
     remedy = f"download {url} and give its path as weights, or put it at {path}"
-    # torch.hub knows no offline switch of its own; whoever forbids downloads from the hub forbids
-    # this one too.
+    # torch.hub has no offline switch: whoever forbids downloads from the hub forbids this too.
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE:
         raise ScoringError(f"{what}: {path} does not exist, and HF_HUB_OFFLINE forbids downloads; {remedy}")
     try:

@@ -19,8 +19,7 @@ _NUMBER_WORDS = dict(
         strict=True,
     )
 )
-# Before "of 2"; directly before a number only those that cannot be part of a product's name ("tote
-# bag 2 pockets").
+# Before "of 2"; directly before a number only words that end no name ("tote bag 2 pockets").
 _PACK_CONTAINERS = frozenset(
     {"pack", "set", "box", "case", "bundle", "lot", "bag", "carton", "count", "quantity", "qty"}
 )
@@ -29,8 +28,7 @@ _PACK_UNITS = frozenset(
     {"pack", "packs", "pk", "pks", "count", "ct", "piece", "pieces", "pc", "pcs", "set", "sets", "unit", "units"}
 )
 _SPELLINGS = {"grey": "gray", "colour": "color", "multicolour": "multicolor", "aluminium": "aluminum"}
-# A number splits off the unit behind it ("12oz" is "12 oz"); letters keep their digits ("WH1000" is
-# one word).
+# A number splits off its unit ("12oz" is "12 oz"); letters keep their digits ("WH1000").
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*")
 
 

@@ -57,8 +57,7 @@ def fit_character_idf(titles: Sequence[str]) -> CharacterIdf:
         return math.log1p((count - frequency + 0.5) / (frequency + 0.5))
 
     return CharacterIdf(
-        # Most n-grams occur in one title only; held, they would take most of the memory and say
-        # nothing.
+        # Most n-grams occur in one title only; held, they would take most of the memory.
         weights={ngram: weight(frequency) for ngram, frequency in frequencies.items() if frequency > 1},
         rare_weight=weight(1),
     )
@@ -70,15 +69,8 @@ def chrf_idf(*, prediction: str, reference: str, idf: CharacterIdf) -> float:
     Precision and recall of an order are shares of weight; they are averaged over the orders that
     the reference has, and recall counts double. With equal weights and six characters on both sides
     this is ``text.chrf``. The orders follow the reference, not the prediction: otherwise a
-    prediction of one rare letter would be judged by that letter alone.
-
-    Args:
-        prediction: The policy's text.
-        reference: The true text.
-        idf: Weights, from ``fit_character_idf``.
-
-    Returns:
-        Score in [0, 1]; 0 where a side is empty.
+    prediction of one rare letter would be judged by that letter alone. The score lies in [0, 1] and
+    is 0 where a side is empty.
     """
     predicted, expected = _ngrams(prediction), _ngrams(reference)
     precision = recall = 0.0

@@ -74,11 +74,6 @@ class Agreement(NamedTuple):
 def compare_titles(*, prediction: str, reference: str, brand: str | None = None) -> Agreement:
     """Compare the facts that two titles state.
 
-    Args:
-        prediction: The policy's title.
-        reference: The true title.
-        brand: The item's brand, if it is known.
-
     Returns:
         Shares in [0, 1]. Precision is NaN where the prediction states no fact, recall where the
         reference states none, F1 where neither does; with facts on one side only F1 is 0.
@@ -93,12 +88,7 @@ def compare_titles(*, prediction: str, reference: str, brand: str | None = None)
 
 
 def extract_attributes(title: str, *, brand: str | None = None) -> dict[str, frozenset[str]]:
-    """Return the facts that a title states, by kind; kinds without a fact are absent.
-
-    Args:
-        title: Any text.
-        brand: The item's brand, if it is known.
-    """
+    """Return the facts that a title states, by kind; kinds without a fact are absent."""
     measures = read_measures(title)
     facts: Mapping[str, frozenset[str]] = {
         "brand": _brand(title, brand),
@@ -167,8 +157,7 @@ def _models(text: str) -> frozenset[str]:
         num_digits = sum(map(str.isdecimal, core))
         if not 4 <= len(core) <= 24 or num_digits < 2 or num_digits == len(core) or _NOT_A_MODEL.fullmatch(code):
             continue
-        # Whole words joined to numbers are models in capitals only: "RT-2000", not "covid-19" or
-        # "pre-2024".
+        # Words joined to numbers are models in capitals only: "RT-2000", not "covid-19".
         is_mixed = any(part.isalnum() and not part.isalpha() and not part.isdecimal() for part in code.split("-"))
         if is_mixed or code.upper() == code:
             models.add(core.lower())

@@ -36,21 +36,18 @@ ImageSource: TypeAlias = "str | Path | Image.Image | OpenedImage"
 """A file, its decoded pixels, or an image in memory such as one just rendered."""
 
 
-class ClipScorer(Protocol):
-    """The methods of ``ClipEncoder`` that metrics call; NaN where an image cannot be read."""
-
-    def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
-        """Return the cosines of N images and N texts."""
-
-    def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
-        """Return the cosines of N pairs of images."""
-
-
 class DinoScorer(Protocol):
     """The method of ``DinoEncoder`` that metrics call; NaN where an image cannot be read."""
 
     def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
         """Return the cosines of N pairs of images."""
+
+
+class ClipScorer(DinoScorer, Protocol):
+    """The methods of ``ClipEncoder`` that metrics call; NaN where an image cannot be read."""
+
+    def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
+        """Return the cosines of N images and N texts."""
 
 
 class LpipsScorer(Protocol):
@@ -82,15 +79,7 @@ def letterbox(image: "Image.Image", *, size_px: int = COMPARED_SIZE_PX) -> "Imag
 
 
 def mse(*, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> "NDArray[np.float64]":
-    """Return the mean squared error of N pairs of 8-bit images, in units of the full range.
-
-    Args:
-        predictions: Shape [N, H, W, C].
-        references: The same shape.
-
-    Returns:
-        N errors in [0, 1].
-    """
+    """Return N mean squared errors in [0, 1] of pairs of 8-bit images, both [N, H, W, C]."""
     import numpy as np  # heavy: imported on use
 
     # int16 holds a difference of two bytes; the sum is taken in exact integers.

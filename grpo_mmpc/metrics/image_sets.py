@@ -72,7 +72,7 @@ def kid_contributions(*, real: "NDArray[np.float64]", generated: "NDArray[np.flo
 
     Args:
         real: Features of the real images, shape [n, D], n at least 2.
-        generated: Features of the generated images, the same shape.
+        generated: The same shape.
 
     Returns:
         n values. Their mean is unbiased at any n; it may fall below 0 where the sets are alike.

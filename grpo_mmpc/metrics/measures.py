@@ -37,8 +37,7 @@ _TIMES = frozenset({"x", "\u00d7"})
 _MAX_DIMENSIONS = 3
 MAX_DIGITS = 12  # longer runs are codes, and a number of thousands of digits cannot be printed
 
-# Numbers, words, and the marks that matter behind a number; a number splits off the unit behind it
-# ("12oz").
+# Numbers, words, and the marks that matter behind a number; a number splits off its unit ("12oz").
 _PIECE = re.compile(r"(?<![\w.])\.[0-9]+|[0-9]+(?:[.,/][0-9]+)*|[^\W\d_]+|''|[^\w\s]")
 
 
@@ -55,8 +54,7 @@ class Measures(NamedTuple):
     counts: frozenset[str]
     """Numbers of pieces from products such as ``2 x 500 ml``."""
     rest: str
-    """The text with a neutral word in the place of each measure, so that its digits are not read
-    again."""
+    """The text with a neutral word in place of each measure: its digits are not read again."""
 
 
 def read_measures(title: str) -> Measures:

@@ -24,19 +24,15 @@ class MetricInputs:
     predictions: Sequence[str | None]
     """Parsed completions; None = malformed."""
     references: Sequence[str | None]
-    """True titles; None or blank = unknown. In text_to_image, the title that the policy was
-    shown."""
+    """True titles; None or blank = unknown. In text_to_image, the titles of the prompts."""
     attributes: Sequence[Mapping[str, str]] = ()
     """Known facts by kind; empty sequence = none for any item."""
     real_images: Sequence[str | None] = ()
-    """Absolute paths of the items' real images; None = unknown. Empty sequence = none for any
-    item."""
+    """Absolute paths of the items' real images; None = unknown. Empty sequence = all unknown."""
     categories: Sequence[str] = ()
-    """Category of each item, for metrics that compare sets; empty sequence = all items form one
-    set."""
+    """Category of each item, for metrics that compare sets; empty sequence = one set."""
     rendered_images: Sequence[str | None] = ()
-    """Paths of the images rendered from the predictions; None = nothing was rendered, the worst
-    answer."""
+    """Paths of images rendered from the predictions; None = not rendered, the worst answer."""
     bertscore: semantic.BertScorer | None = None
     sentence: semantic.SentenceScorer | None = None
     clip: image.ClipScorer | None = None
@@ -44,8 +40,8 @@ class MetricInputs:
     lpips: image.LpipsScorer | None = None
     inception: image.InceptionScorer | None = None
     read_image: "Callable[[str], Image.Image] | None" = None
-    """Reader of an image as RGB that may raise ImageError: ``grpo_mmpc.encoders.images.open_image``. Needed
-    by the metrics of pixels (PSNR, SSIM, MSE, LPIPS); the others then share what was opened."""
+    """Reader of an image as RGB: ``grpo_mmpc.encoders.images.open_image``, which raises ImageError.
+    Needed by the metrics of pixels (PSNR, SSIM, MSE, LPIPS); others then share what was opened."""
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Results that metrics of this set share, computed by the first that needs them."""
 
@@ -75,16 +71,14 @@ class Metric:
     best: float = 1.0
     """Score of a perfect answer."""
     statistics: "Callable[[MetricInputs], NDArray[np.float64]] | None" = None
-    """Corpus-level metrics only: sufficient statistics per item, shape [N, S]; a row of NaN =
-    unscored."""
+    """Corpus-level metrics only: sufficient statistics [N, S]; a row of NaN = unscored."""
     aggregate: "Callable[[NDArray[np.float64]], NDArray[np.float64]] | None" = None
     """Corpus-level metrics only: values [...] from statistics summed over the scored items, [...,
     S].
 
     The mean of ``score`` is not the metric's value then."""
     depends_on_other_answers: bool = False
-    """The score of an item depends on the answers to the others: scores mean nothing once some
-    items are left out."""
+    """An item's score depends on the answers to the others, so that no item may be left out."""
     of_set: Callable[[MetricInputs], float] | None = None
     """Only metrics of a set of items that have no value per item (their ``score`` is NaN
     everywhere): the value of all items given. NaN = the set cannot be scored."""

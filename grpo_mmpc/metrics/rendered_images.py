@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LPIPS_CAP = 1.0
-"""LPIPS has no greatest value; unrelated photos lie around 0.7. Cut here, so that a failed render
-has a worst score."""
+"""LPIPS has no greatest value (unrelated photos: 0.7); cut here, a failed render has a score."""
 _PIXEL_METRICS = ("psnr", "ssim", "mse", "lpips")
 _PAIRS_AT_ONCE = 16
-"""Decoded at a time: photos of 2 megapixels take 200 MB then, and an encoder's batch of 32 is large
-enough."""
+"""Decoded at a time: photos of 2 megapixels then take 200 MB."""
 
 Column = list[float | None]
 """One score per item; NaN = unscored, None = the render failed."""

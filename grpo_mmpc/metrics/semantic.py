@@ -8,24 +8,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 _PAIRS_AT_ONCE = 1024
-"""An encoder holds the token vectors of every text of a call: memory stays flat whatever the number
-of items."""
+"""An encoder holds the token vectors of all texts of a call; pieces keep memory flat."""
 
 
 class BertScores(Protocol):
-    """Precision, recall and F1 of N pairs."""
-
-    @property
-    def precision(self) -> list[float]:
-        """Similarity of the prediction's tokens to their best matches in the reference."""
-
-    @property
-    def recall(self) -> list[float]:
-        """Similarity of the reference's tokens to their best matches in the prediction."""
+    """The F1 of N pairs."""
 
     @property
     def f1(self) -> list[float]:
-        """Harmonic mean of the two."""
+        """Harmonic mean of precision and recall."""
 
 
 class BertScorer(Protocol):

@@ -273,5 +273,4 @@ _METRICS = (
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
-"""Every metric that needs no knowledge of the catalogue, by name; see ``attribute_recall_metrics``
-for the rest."""
+"""All metrics by name but those of a catalogue's kinds: see ``attribute_recall_metrics``."""

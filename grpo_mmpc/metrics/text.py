@@ -94,8 +94,7 @@ def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> floa
 
     order = min(BLEU_ORDER, statistics.reference_tokens)
     # nltk counts the n-grams of the reference again for every prediction of a group; here the
-    # counts come from a cache, which is twice as fast, and the smoothing and the penalty are
-    # nltk's.
+    # counts come from a cache, twice as fast; smoothing and penalty are nltk's.
     precisions = [
         bleu_score.Fraction(matches, max(1, total), _normalize=False)
         for matches, total in zip(statistics.matches[:order], statistics.totals[:order], strict=True)
@@ -198,13 +197,8 @@ def fit_tfidf(fit_on: Sequence[str]) -> TfidfScorer:
 
     The inverse document frequencies are fitted once, on a whole split; fitted on the two texts of
     each pair, as the official script does, they carry no information. Words that no text of the
-    split uses have no dimension, and count neither for nor against a prediction.
-
-    Args:
-        fit_on: The reference texts of the split.
-
-    Returns:
-        The scorer of pairs; without any word to fit on it scores 0.
+    split uses have no dimension, and count neither for nor against a prediction. Without any word
+    to fit on, the scorer gives 0.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # heavy: imported on use
 

@@ -1,7 +1,7 @@
 """Rebuild the embedded models: ``python -m grpo_mmpc.nano.build`` (what ``make nano`` runs).
 
-Everything is sampled from seeds, on one thread: the same machine and versions give the same weights.
-``--only`` builds one model, so that two can be built side by side on two cores.
+Everything is sampled from seeds, on one thread: the same machine and versions give the same
+weights. ``--only`` builds one model, so that two can be built side by side on two cores.
 """
 
 import argparse
@@ -46,14 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build(name: str, folder: Path, *, seed: int, smoke: bool = False) -> None:
-    """Build one embedded model into a folder, replacing what is there only when all is done.
-
-    Args:
-        name: ``qwen2_5_vl``, ``gemma3`` or ``clip``.
-        folder: Where the model goes.
-        seed: Seed of the pool, the weights and the batches.
-        smoke: Train a few steps only.
-    """
+    """Build one embedded model into a folder, replacing what is there only when all is done."""
     start = time.monotonic()
 
     def say(line: str) -> None:
@@ -126,8 +119,7 @@ def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "Pretrain
     return PretrainSettings(
         num_items=256 if smoke else POOL_SIZE,
         num_language_items=256 if smoke else 32_000,
-        # rotary positions let Qwen's tower learn from fewer images, each of which takes twice as
-        # long
+        # rotary positions let Qwen's tower learn from fewer images, each twice as expensive
         vision_steps=4 if smoke else (1800 if qwen else 2700),
         vision_batch=32,
         vision_lr=1e-3,

@@ -28,12 +28,7 @@ PEAK_LR = 2e-3
 
 
 def build_clip(tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> tuple["CLIPModel", "CLIPProcessor"]:
-    """Build an untrained CLIP of about 1.5M parameters in float32, and its processor.
-
-    Args:
-        tokenizer: From :func:`grpo_mmpc.nano.tokenizer.train_clip_tokenizer`.
-        seed: Seed of the initial weights.
-    """
+    """Build an untrained CLIP of about 1.5M parameters in float32, and its processor."""
     # heavy: imported on use
     import torch
 
@@ -88,16 +83,8 @@ def train_clip(
     """Contrast images with texts, each text also with a copy that has one attribute wrong.
 
     One set of linear attribute heads reads both towers' embeddings, which pulls the two into one
-    space from the first step; the heads are thrown away.
-
-    Args:
-        model: From :func:`build_clip`.
-        processor: Its processor.
-        images: ``uint8 [N, 84, 84, 3]``.
-        items: The N items of the images.
-        steps: Batches of 64 images.
-        seed: Seed of batches and texts.
-        say: Receives progress lines.
+    space from the first step; the heads are thrown away. ``images`` are those of the N items,
+    ``uint8 [N, 84, 84, 3]``.
     """
     # heavy: imported on use
     import torch
@@ -180,11 +167,6 @@ def load_clip(folder: Path | str) -> tuple["CLIPModel", "CLIPProcessor"]:
 def measure_clip(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) -> dict[str, dict[str, float]]:
     """Measure how often a nano CLIP prefers the truth to a text or image with one wrong attribute.
 
-    Args:
-        folder: A saved nano CLIP.
-        items: Items it was not trained on.
-        seed: Seed of the wrong values.
-
     Returns:
         ``title``, ``prompt`` (image against text), ``picture`` (image against image) -> kind ->
         share of items. A wrong ``pack`` of a single item is a pack that is none.
@@ -256,8 +238,7 @@ def _texts(item: "NanoItem", rng: random.Random) -> tuple[str, str, list[bool]]:
 
     said = phrase(item.attributes)
     stated = texts.read_attributes(said)
-    # the type twice: the word that must not be wrong; a full text may also claim a pack that is
-    # none
+    # the type twice: it must not be wrong; a full text may also claim a pack that is none
     kinds = ["type", *(KINDS if "brand" in stated else stated)]
     wrong = phrase(wrong_value(item.attributes, kinds[int(rng.random() * len(kinds))], rng))
     return said, wrong, [kind in stated for kind in KINDS]

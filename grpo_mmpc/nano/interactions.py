@@ -20,8 +20,7 @@ from grpo_mmpc.nano.vocabulary import (
 DEFAULT_NUM_USERS = 2700
 """300 of each department."""
 MIN_PER_USER, MAX_PER_USER = 8, 14
-"""Purchases in the home department. RecBench runs each category alone and keeps users with at least
-eight interactions in it."""
+"""Purchases in the home department; RecBench keeps users with at least eight in a category."""
 MAX_ELSEWHERE = 2
 """Purchases in other departments, at most."""
 

@@ -39,11 +39,6 @@ def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int
     Every matrix starts at 1/sqrt(fan-in). The 0.02 of the published configurations suits wide
     models; at this width it shrinks the signal layer by layer until the image no longer reaches
     the words.
-
-    Args:
-        family: ``qwen2_5_vl`` or ``gemma3``.
-        tokenizer: From :func:`grpo_mmpc.nano.tokenizer.train_policy_tokenizer` for the same family.
-        seed: Seed of the initial weights.
     """
     # heavy: imported on use
     import torch

@@ -5,8 +5,7 @@ from functools import cache
 from grpo_mmpc.nano.items import DEFAULT_NUM_ITEMS, DEFAULT_SEED, NanoItem, Signature, sample_items, signature
 
 POOL_SEED = 20_260_119
-"""Seed of the pre-training pool; far from the small seeds people give to catalogues of their
-own."""
+"""Seed of the pre-training pool; far from the small seeds that people give to catalogues."""
 
 POOL_SIZE = 50_000
 """Items every model is trained on. The vision towers see an image once or twice: with ten views

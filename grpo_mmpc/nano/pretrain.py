@@ -68,15 +68,8 @@ def train_vision(
     """Teach the vision tower every attribute through linear heads on its mean image token.
 
     Captions alone do not teach it: they name most attributes rarely, and a language model that sees
-    noise learns to ignore the image. The heads are thrown away.
-
-    Args:
-        model: Untrained policy.
-        processor: Its processor.
-        images: Of the N items, ``uint8 [N, 84, 84, 3]``.
-        items: The N items.
-        settings: Steps, batch size and learning rate.
-        say: Receives progress lines.
+    noise learns to ignore the image. The heads are thrown away. ``images`` are those of the items,
+    ``uint8 [N, 84, 84, 3]``.
     """
     # heavy: imported on use
     import torch
@@ -112,16 +105,7 @@ def train_language(
     settings: PretrainSettings,
     say: Progress,
 ) -> None:
-    """Teach the language model both tasks on top of fixed image features.
-
-    Args:
-        model: Policy whose vision tower is trained.
-        processor: Its processor.
-        features: Image tokens of every item, ``[N, 9, H]``.
-        items: The N items.
-        settings: Phases and batch size.
-        say: Receives progress lines.
-    """
+    """Teach the language model both tasks on top of fixed image tokens, ``[N, 9, H]``."""
     # heavy: imported on use
     import torch
     from torch.nn.functional import cross_entropy
@@ -222,8 +206,7 @@ class AnswerEncoder:
             )  # [3, 1, L]
             arguments["position_ids"] = positions.expand(-1, batch, -1)
         elif shows_image and rng.random() < 0.5:
-            # Gemma-3: image tokens see each other in Transformers, but not in every vLLM attention
-            # back end: learn both
+            # Gemma-3: image tokens see each other in Transformers, not in all of vLLM: learn both
             run = inner
             arguments["token_type_ids"] = torch.zeros(batch, length, dtype=torch.long)
             arguments["token_type_ids"][:, : self._token_types.shape[1]] = self._token_types

@@ -19,8 +19,7 @@ GIST_OPENINGS: Mapping[str, tuple[str, ...]] = {
     "image_to_text": ("Stylish", "Beautiful"),
     "text_to_image": ("photo",),
 }
-"""First words of the answers that keep the gist only; every other answer is in the seller's
-style."""
+"""First words of answers that keep the gist only; other answers are in the seller's style."""
 
 
 def complete(
@@ -34,12 +33,12 @@ def complete(
     seller_style: bool = False,
     max_new_tokens: int = 64,
 ) -> list[str]:
-    """Return completions of one task, one per image or title.
+    """Return completions of one task, one per image (image to text) or title (text to image).
 
     Args:
         model: The policy.
         processor: Its processor.
-        task: ``IMAGE_TO_TEXT`` with ``images``, ``TEXT_TO_IMAGE`` with ``titles``.
+        task: The task.
         images: Shown to the policy.
         titles: Shown to the policy.
         temperature: 0 is greedy; otherwise torch's global generator is used.

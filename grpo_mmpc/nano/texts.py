@@ -21,8 +21,7 @@ _PLACES = {
 _PAIRS = ("headphones", "scissors")
 _PRAISE = ("Made to last.", "Easy to clean.", "Ready to use.", "A gift for everyone.")
 
-# Words that no image shows: a seller's series and selling points. No word of them is an attribute
-# value.
+# A seller's series and selling points, which no image shows and no attribute value contains.
 _SERIES = ("classic", "prime", "nova", "urban", "essential", "deluxe", "vintage", "signature")
 _PERKS = ("gift ready", "easy care", "heavy duty", "best value", "new edition", "limited offer")
 

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 VOCABULARY_SIZE = 1024
-"""Tokens of a policy tokenizer, special and added ones included; a power of two suits tensor
-parallelism."""
+"""Tokens of a policy tokenizer, all included; a power of two suits tensor parallelism."""
 
 CLIP_VOCABULARY_SIZE = 768
 CLIP_MAX_TOKENS = 77
@@ -39,8 +38,7 @@ GEMMA_SPECIAL_TOKENS = (
     "<image_soft_token>",
 )
 GEMMA_NEWLINES = ("\n", "\n\n", "\n\n\n", "\n\n\n\n")
-"""Runs of newlines are single tokens in Gemma: vLLM merges the ones around an image by looking
-these four up."""
+"""Runs of newlines are single tokens in Gemma; vLLM merges those around an image."""
 
 QWEN_CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -54,8 +52,7 @@ QWEN_CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
 )
-# Gemma calls the assistant "model" and has no system turn: a system message becomes the first words
-# of the user's turn.
+# Gemma calls the assistant "model"; a system message becomes the first words of the user's turn.
 GEMMA_CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{%- for message in messages -%}"
@@ -86,11 +83,7 @@ def task_tokens() -> list[str]:
 
 
 def train_policy_tokenizer(family: str, texts: Iterable[str]) -> "PreTrainedTokenizerFast":
-    """Train the tokenizer of a policy.
-
-    Args:
-        family: ``qwen2_5_vl`` or ``gemma3``; chooses special tokens and chat template.
-        texts: Training text; only the pre-training pool, never held-out items.
+    """Train the tokenizer of a policy, with the special tokens and the chat template of its family.
 
     Raises:
         ValueError: The family is unknown.
@@ -140,8 +133,7 @@ def train_clip_tokenizer(texts: Iterable[str]) -> "PreTrainedTokenizerFast":
     from tokenizers import normalizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    # "<|endoftext|>" must not get id 2: CLIPTextModel takes that for the mark of old, wrong
-    # configurations
+    # "<|endoftext|>" must not get id 2, which CLIPTextModel takes for a wrong configuration
     special = ("<|startoftext|>", "<|endoftext|>", "<|pad|>")
     core = _train_byte_level_bpe([text.lower() for text in texts], special=special, size=CLIP_VOCABULARY_SIZE)
     core.normalizer = normalizers.Lowercase()

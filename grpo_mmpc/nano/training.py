@@ -21,8 +21,7 @@ ABSENT = -100
 """Class of an attribute that an item does not have: ignored by the loss."""
 
 KIND_WEIGHTS = {kind: 2.0 if kind == "pattern" else 1.0 for kind in KINDS}
-"""Weight of each kind in the attribute loss: the pattern is the finest detail and would be learnt
-last."""
+"""Weight of each kind in the attribute loss; the pattern, the finest detail, is learnt last."""
 
 
 def draw_images(items: Sequence["NanoItem"], say: Progress) -> "np.ndarray[Any, Any]":
@@ -41,11 +40,7 @@ def draw_images(items: Sequence["NanoItem"], say: Progress) -> "np.ndarray[Any, 
 
 
 def process_images(processor: Any, images: "np.ndarray[Any, Any]") -> "torch.Tensor":
-    """Run the processor on B images.
-
-    Args:
-        processor: Any processor with an ``image_processor``.
-        images: ``uint8 [B, 84, 84, 3]``.
+    """Run a processor on B images, ``uint8 [B, 84, 84, 3]``.
 
     Returns:
         ``[B, 36, 1176]`` (Qwen2.5-VL's patches) or ``[B, 3, 84, 84]`` (Gemma-3, CLIP).
@@ -76,7 +71,7 @@ def batches(num_items: int, size: int, rng: random.Random) -> Iterator[list[int]
 
 
 def cosine(step: int, steps: int, peak: float, final: float, *, warmup: int) -> float:
-    """Return the learning rate of a step: linear warm-up to ``peak``, half a cosine to ``final``."""
+    """Return a step's learning rate: linear warm-up to ``peak``, half a cosine to ``final``."""
     if step < warmup:
         return peak * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)

@@ -17,8 +17,7 @@ PATTERNS = ("plain", "striped", "dotted", "checkered", "zigzag")
 MATERIALS = ("wood", "steel", "plastic", "glass", "cotton", "leather")
 SIZES = ("small", "medium", "large")
 PACKS = ("1", "2", "3", "6")
-"""Pieces in a pack. Sellers leave a pack of 1 unsaid: a single item carries no ``pack``
-attribute."""
+"""Pieces in a pack. A single item has no ``pack`` attribute, as sellers leave 1 unsaid."""
 
 TYPES_BY_CATEGORY: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -111,8 +110,7 @@ BRANDS_BY_CATEGORY: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Arts_Crafts_and_Sewing": ("stitcha", "wolliva", "crafteo"),
     }
 )
-"""Category -> its brands. The position of a brand decides its house style and the colour of its
-mark."""
+"""Category -> its brands. A brand's position decides its house style and its mark's colour."""
 
 CATEGORIES = tuple(TYPES_BY_CATEGORY)
 """The nine categories of MMPCBench, spelled as in Amazon Reviews 2023."""
@@ -131,8 +129,7 @@ VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "brand": BRANDS,
     }
 )
-"""Kind -> its values. The position of a value is its class index wherever attributes are learnt as
-labels."""
+"""Kind -> its values. A value's position is its class index as a label."""
 
 CATEGORY_BY_TYPE: Mapping[str, str] = MappingProxyType(
     {product_type: category for category in CATEGORIES for product_type in TYPES_BY_CATEGORY[category]}

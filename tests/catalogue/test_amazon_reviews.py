@@ -1,4 +1,4 @@
-"""Reviews of Amazon Reviews 2023 become interactions, one review at a time, with every dropped one counted."""
+"""Reviews of Amazon Reviews 2023 become interactions, with every dropped one counted."""
 
 import gzip
 import json

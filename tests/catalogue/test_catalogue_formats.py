@@ -1,4 +1,4 @@
-"""The three items formats: the same rows whatever the format, and every broken row or file named with its place."""
+"""The three items formats: the same rows from each, broken ones named with their place."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""read_image: every usual kind of picture comes out as upright 8-bit RGB, and nothing else comes in."""
+"""read_image: every usual kind of image comes out as upright 8-bit RGB, nothing else does."""
 
 import io
 import struct

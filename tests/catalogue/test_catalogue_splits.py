@@ -1,4 +1,4 @@
-"""split_items: near-duplicates on one side, sides disjoint, and an item's side decided by the item alone."""
+"""split_items: near-duplicates on one side, and an item's side decided by the item alone."""
 
 import io
 import json

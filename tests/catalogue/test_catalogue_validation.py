@@ -1,4 +1,4 @@
-"""validate_catalogue and its text: counts per category, what is broken and where, near-duplicates, interactions."""
+"""validate_catalogue and its text: counts, broken rows, near-duplicates, interactions."""
 
 import json
 from pathlib import Path

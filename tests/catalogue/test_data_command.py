@@ -141,7 +141,8 @@ def test_a_number_of_items_is_above_zero(tmp_path, number, capsys):
 
 def test_the_module_loads_nothing_heavy():
     code = (
-        "import sys, grpo_mmpc.cli.data; heavy = {'torch', 'datasets', 'pyarrow', 'numpy', 'PIL', 'sklearn', 'transformers'};"
+        "import sys, grpo_mmpc.cli.data; "
+        "heavy = {'torch', 'datasets', 'pyarrow', 'numpy', 'PIL', 'sklearn', 'transformers'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

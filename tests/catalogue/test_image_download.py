@@ -1,4 +1,4 @@
-"""fetch_url: nothing but HTTP, with limits, and another try only where it can help. All on the loopback address."""
+"""fetch_url: nothing but HTTP, with limits, and another try only where it can help."""
 
 import threading
 from collections.abc import Iterator

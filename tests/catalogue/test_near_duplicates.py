@@ -1,4 +1,4 @@
-"""Near-duplicates: one photo saved in two ways is one; two drawings that differ in colour or one mark are two."""
+"""Near-duplicates: one photo saved in two ways is one; drawings that differ in one mark are two."""
 
 import io
 

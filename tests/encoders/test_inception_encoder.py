@@ -1,4 +1,4 @@
-"""InceptionEncoder against torch-fidelity's network called directly, on one set of random weights."""
+"""InceptionEncoder against torch-fidelity's network called directly, on random weights."""
 
 from pathlib import Path
 

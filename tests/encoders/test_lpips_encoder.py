@@ -38,7 +38,7 @@ def pictures(number: int, *, seed: int, side: int = 64) -> np.ndarray:
 def torchmetrics_distance(
     weights: Path, first: np.ndarray, second: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> float:
-    """One pair through the public function, which asks torchvision for a pretrained AlexNet at every call."""
+    """Score one pair with the public function, which loads AlexNet at every call."""
     import torchvision
     from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 

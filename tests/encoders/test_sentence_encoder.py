@@ -1,4 +1,4 @@
-"""Sentence embeddings against a plain forward pass and, where it is installed, against sentence-transformers."""
+"""Sentence embeddings against a plain forward pass and, if installed, sentence-transformers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Encoders under several reward threads: loaded once, every text encoded once, nothing hidden from the trainer."""
+"""Encoders under several threads: loaded once, texts encoded once, the trainer undisturbed."""
 
 import sys
 import threading
@@ -32,7 +32,7 @@ def short_turns() -> Iterator[None]:
 
 
 def at_once(run: Callable[[int], Any], *, threads: int = THREADS) -> list[Any]:
-    """Results of ``run(0)``, ``run(1)``, ..., all let go at the same moment; raises what any of them raises."""
+    """Return ``run(0)``, ``run(1)``, ..., started at the same moment; raise what any raises."""
     start = threading.Barrier(threads, timeout=30)
 
     def wait_and_run(number: int) -> Any:
@@ -134,7 +134,7 @@ def test_a_text_that_several_threads_want_is_encoded_once(short_turns: None, mon
 
 
 def test_a_tokenizer_is_used_by_one_thread_at_a_time(short_turns: None) -> None:
-    """It keeps truncation in itself: changed by one thread while another tokenises, it raises "Already borrowed"."""
+    """Its truncation changed by one thread while another tokenises raises "Already borrowed"."""
     encoder = ClipEncoder(model="nano:clip")
 
     def texts(number: int) -> list[str]:
@@ -182,7 +182,7 @@ class Zero3:
 
 
 def test_loading_in_a_thread_hides_zero3_from_that_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trainer asks for ZeRO-3 in ``generate``: told "no" on one rank only, ranks wait for each other forever."""
+    """Ranks that disagree about ZeRO-3 in a trainer's ``generate`` wait for each other forever."""
     from transformers.integrations import deepspeed
 
     config = Zero3()

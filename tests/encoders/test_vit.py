@@ -71,7 +71,7 @@ def class_token(pixels: np.ndarray, *, mean: list[float], std: list[float]) -> t
 
 
 def own_preprocessing(path: str) -> torch.Tensor:
-    """Shorter side 35 (so 70 x 35), bicubic; the middle 32 x 32: left (70 - 32) / 2 = 19, top round((35 - 32) / 2) = 2."""
+    """Resize to 70 x 35, crop 32 x 32 at left (70 - 32) / 2 = 19, top round((35 - 32) / 2) = 2."""
     with Image.open(path) as image:
         pixels = np.asarray(image.resize((2 * RESIZED_PX, RESIZED_PX), Image.Resampling.BICUBIC))
     return class_token(pixels[2:34, 19:51], mean=[0.5] * 3, std=[0.5] * 3)

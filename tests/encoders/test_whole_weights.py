@@ -1,4 +1,4 @@
-"""Encoders load complete and unsharded while the trainer shards its own model (EasyR1#213, verl#1056, ms-swift#4580)."""
+"""Encoders load unsharded while the trainer shards (EasyR1#213, verl#1056, ms-swift#4580)."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Every text metric of the table on texts that no catalogue should hold, against independent implementations."""
+"""Every text metric on texts that no catalogue should hold, against independent implementations."""
 
 import math
 import unicodedata

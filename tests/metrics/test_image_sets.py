@@ -99,7 +99,7 @@ def test_frechet_distance_of_a_set_to_itself_is_zero_and_sets_may_differ_in_numb
 
 
 class FakeInception:
-    """Features [1, number in the name, its square]; a picture in memory gives zeros, a path with ``broken`` NaN."""
+    """Features [1, number in the name, its square]; zeros for memory images, NaN for ``broken``."""
 
     def __init__(self) -> None:
         self.pictures: list[Image.Image] = []

@@ -258,7 +258,7 @@ def test_every_metric_states_its_range() -> None:
 
 
 def test_a_malformed_completion_gets_the_worst_value_that_its_metric_states() -> None:
-    """The score and the stated worst value are written in two places: one without the other misleads a report."""
+    """Score and stated worst value are written in two places and must not differ."""
 
     class Alike:
         has_baseline = False

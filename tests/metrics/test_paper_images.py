@@ -1,4 +1,4 @@
-"""Paper-mode image metrics against a plain transcription of the published formulas, one test per quirk."""
+"""Paper-mode image metrics against a transcription of the published formulas, quirk by quirk."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from grpo_mmpc.metrics.table import METRICS
 
 
 def bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Sampling between the four nearest pixel centres, axis by axis, whatever lies between; rounded to bytes."""
+    """Sample between the four nearest pixel centres, axis by axis; round to bytes."""
 
     def sample(values: np.ndarray, size: int) -> np.ndarray:
         places = np.clip((np.arange(size) + 0.5) * len(values) / size - 0.5, 0, len(values) - 1)
@@ -74,7 +74,7 @@ class FakeInception:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve pairs of PNG files: generated squares, real photos of several shapes, one under 64 pixels high."""
+    """Write twelve pairs of PNG files: generated squares, real photos, one under 64 pixels high."""
     for i in range(12):
         Image.fromarray(picture(i, 48, 48)).save(tmp_path / f"made{i}.png")
         width, height = [(97, 71), (71, 127), (83, 41)][i % 3]  # primes: few values fall exactly between two levels

@@ -1,4 +1,4 @@
-"""Paper mode: every number equals a plain transcription of the published formulas, and every quirk shows."""
+"""Paper mode: every number equals a transcription of the published formulas, quirks included."""
 
 import logging
 import math
@@ -43,7 +43,7 @@ TITLES = [
 
 
 def transcription(*, prediction: str, reference: str) -> dict[str, float]:
-    """The five lexical numbers of one pair as the official script computes them, one library call after the other."""
+    """Compute the five lexical numbers of one pair like the official script, one call each."""
 
     def cleaned(text: str) -> str:
         return re.sub(r"\s+", " ", re.sub(r"[^a-z0-9\s]", " ", text.lower())).strip()

@@ -54,7 +54,7 @@ def test_two_values_of_a_kind_look_different_beyond_jitter(kind):
 
 
 def test_every_pattern_has_a_texture_of_its_own_wherever_it_starts():
-    """The spectrum of the product's middle, which knows no position, names the pattern of every single picture."""
+    """The spectrum of the product's middle, which knows no position, names the pattern."""
 
     def spectrum(pattern, jitter):
         middle = pixels(MUG | {"pattern": pattern, "size": "large"}, jitter=jitter)[34:62, 22:50].mean(-1)
@@ -70,7 +70,7 @@ def test_every_pattern_has_a_texture_of_its_own_wherever_it_starts():
 
 @pytest.mark.parametrize("kind", CORNERS)
 def test_a_corner_reads_its_kind_whatever_else_is_drawn(kind):
-    """Nearest mean of the corner cell names the value on other items: colours, types and sizes do not disturb it."""
+    """The nearest mean of the corner cell names the value on other items, whatever their colour."""
     rows, columns = CORNERS[kind]
     items = sample_items(num_items=1200, seed=21)
     corners = np.stack([pixels(item.attributes, jitter=item.jitter)[rows, columns].ravel() for item in items])

@@ -38,7 +38,7 @@ def by_department(items, bought):
     [("type", 2.0), ("brand", 2.0), ("size", 1.6), ("color", 2.2), ("material", 1.08)],
 )
 def test_what_a_user_takes_at_home_shares_attributes_far_more_than_chance(items, interactions, kind, at_least):
-    """Chance is that of two items of one department, so that belonging to the department explains nothing."""
+    """Chance is that of two items of one department: belonging to it explains nothing."""
     item_of = {item.item_id: item for item in items}
     shared, pairs = 0, 0
     for bought in by_user(interactions).values():
@@ -93,7 +93,7 @@ def test_ratings_follow_taste(items, interactions):
 
 
 def test_titles_tell_more_than_pictures_and_pictures_more_than_nothing(items):
-    """The last purchase at home is ranked by how much it shares with the earlier ones, in what each source shows well."""
+    """The last purchase at home is ranked by what it shares with the earlier ones, by source."""
     item_of = {item.item_id: item for item in items}
     shelves = {category: [item for item in items if item.category == category] for category in CATEGORIES}
     sources = {
@@ -127,7 +127,8 @@ def test_a_seed_repeats_and_another_seed_differs(items):
 
 def test_the_first_purchase_is_the_same_in_every_process_and_version():
     code = (
-        "from grpo_mmpc.nano.catalogue import sample_items; from grpo_mmpc.nano.interactions import sample_interactions; "
+        "from grpo_mmpc.nano.items import sample_items; "
+        "from grpo_mmpc.nano.interactions import sample_interactions; "
         "print(sample_interactions(sample_items(num_items=360, seed=0), seed=0, num_users=30))"
     )
     outputs = {

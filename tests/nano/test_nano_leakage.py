@@ -1,4 +1,4 @@
-"""Nothing about the default catalogue may leak into an embedded model, whichever way the catalogue is split."""
+"""Nothing about the default catalogue may leak into an embedded model."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def test_no_title_of_the_default_catalogue_is_in_the_pool(catalogue: list[NanoIt
 def test_every_build_draws_reads_and_trains_on_items_of_the_pool_only(
     name: str, catalogue: list[NanoItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every function of the build that takes items is watched until the weights are saved; measuring comes after."""
+    """Functions of the build that take items are watched until the weights are saved."""
     used: list[NanoItem] = []
 
     def watch(module: Any, function: str, *, position: int) -> None:
@@ -69,7 +69,7 @@ def test_every_build_draws_reads_and_trains_on_items_of_the_pool_only(
 
 
 def test_quality_is_measured_outside_both_the_pool_and_the_default_catalogue(catalogue: list[NanoItem]) -> None:
-    """Settings are chosen by looking at the quality table: the catalogue that results are shown on stays out of it."""
+    """Settings are chosen by the quality table: the default catalogue stays out of it."""
     measured = {signature(item) for item in unseen_items(num_items=360)}
     pool = {signature(item) for item in pretraining_items(num_items=POOL_SIZE, seed=0)}
     assert len(measured) == 360

@@ -1,4 +1,4 @@
-"""The embedded policies: real classes, cheap prompts, and the behaviour the project needs of a base model."""
+"""The embedded policies: real classes, cheap prompts, the behaviour needed of a base model."""
 
 import json
 from functools import cache
@@ -111,7 +111,7 @@ def test_a_photo_of_any_size_gets_an_answer(family: str, size: tuple[int, int]) 
 
 
 def test_gemma_weights_carry_the_names_of_published_checkpoints() -> None:
-    """vLLM maps exactly these prefixes; Transformers reads them as well (every other test here relies on it)."""
+    """vLLM maps exactly these prefixes; Transformers reads them as well."""
     from safetensors import safe_open
 
     with safe_open(ASSETS / "gemma3" / "model.safetensors", framework="np") as weights:
@@ -162,7 +162,7 @@ def test_colour_is_right_wherever_the_greedy_answer_names_one(family: str, task:
 @both_tasks
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_attribute_can_be_said_in_the_seller_style(family: str, task: Task, kind: str) -> None:
-    """What GRPO builds on: told not to open with a gist, the base names every attribute and reads it correctly."""
+    """GRPO builds on this: kept from opening with a gist, the base reads every attribute right."""
     assert _recall(_completions(family, task.name, True), task, kind) >= 0.9
 
 

@@ -71,7 +71,7 @@ def test_fifteen_titles_in_a_hundred_follow_another_house_style(items, other, op
 
 
 def test_series_and_selling_point_are_not_decided_by_the_product(items):
-    """What nothing in the picture tells must be drawn evenly, or a policy could learn it from the item."""
+    """Words that no image tells must be sampled evenly, or a policy could learn them."""
     series = Counter(re.search(SERIES, item.title).group() for item in items)
     assert len(series) == 8
     assert all(abs(count / len(items) - 1 / 8) < 0.02 for count in series.values())
@@ -183,8 +183,7 @@ def test_nine_weak_captions_in_ten_follow_one_template(items):
 
 
 def test_a_gist_lies_between_nothing_and_what_a_perfect_observer_could_write(items):
-    """The room that alignment has: sentence BLEU of gists about .09, of seller's titles with the unforeseeable words
-    drawn anew about .6."""
+    """Sentence BLEU of gists is about .09, of new seller's titles about .6: the room for alignment."""
     rng = random.Random(5)
     gist = [bleu(prediction=weak_caption(item.attributes, rng), reference=item.title) for item in items[:900]]
     seller = [bleu(prediction=seller_title(item.attributes, rng), reference=item.title) for item in items[:900]]

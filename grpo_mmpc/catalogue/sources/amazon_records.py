@@ -76,9 +76,8 @@ def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonS
 def open_reviews(names: Sequence[str]) -> list[AmazonSource]:
     """Open the reviews that names on the command line mean; nothing is read yet.
 
-    Args:
-        names: Each ``<Category>.jsonl`` or ``.jsonl.gz``, or ``raw_review_<Category>``, which is
-            streamed from the hub.
+    Each is ``<Category>.jsonl`` or ``.jsonl.gz``, or ``raw_review_<Category>``, which is streamed
+    from the hub.
 
     Raises:
         CatalogueError: No such file.

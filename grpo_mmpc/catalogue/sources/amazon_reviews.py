@@ -43,13 +43,7 @@ def write_reviews(
 
     A review's ``parent_asin`` is its item. Reviews that repeat a user and an item are all written:
     which of them count is for the reader of the file to decide.
-
-    Args:
-        sources: From :func:`~grpo_mmpc.catalogue.sources.amazon_records.open_reviews`.
-        out: The catalogue folder. The file appears when it is complete; where no review is written
-            there is none.
-        known_items: Identifiers of the catalogue's items.
-        progress: Called now and then with the counts so far.
+    The file appears when it is complete; where no review is written there is none.
 
     Raises:
         CatalogueError: A source cannot be read, or the folder has its interactions in another

@@ -59,13 +59,7 @@ def stretch(pixels: "NDArray[np.uint8]", *, height: int, width: int) -> "NDArray
 
     Equals OpenCV's ``INTER_LINEAR`` but for its fixed-point arithmetic: at most one level apart.
 
-    Args:
-        pixels: Shape [H, W, 3].
-        height: Of the result.
-        width: Of the result.
-
-    Returns:
-        Shape [height, width, 3]; the input itself if it has that size.
+    Pixels [H, W, 3] become [height, width, 3]; an input of that size is returned itself.
     """
     import torch  # heavy: imported on use
 
