@@ -2,8 +2,6 @@
 
 import logging
 import os
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,6 +18,7 @@ from PIL import Image
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, decode_image, find_image
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.utils.cache import cache_folder, drop_unused
+from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.files import replace_atomically
 from grpo_mmpc.utils.hashing import file_digest, hex_digest
 
@@ -137,39 +136,13 @@ def _describe_all(work: list[tuple[str, Path]], *, max_image_pixels: int) -> Ite
     def describe(item: tuple[str, Path]) -> tuple[str, ImageSignature]:
         return item[0], describe_image(item[1], name=item[0], max_image_pixels=max_image_pixels)
 
-    queue = iter(work)
-    with ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        done = 0
-        progress = _ProgressLine(total=len(work))
+    queue, done = iter(work), 0
+    with ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1)) as pool, Progress() as progress:
         # In chunks: one future per image of a large catalogue would itself fill the memory.
         while chunk := list(islice(queue, _CHUNK)):
             yield from pool.map(describe, chunk)
             done += len(chunk)
-            progress.show(done)
-        progress.finish()
-
-
-class _ProgressLine:
-    """Says on a terminal how far a slow check is; silent in logs and for work that ends within two seconds."""
-
-    def __init__(self, *, total: int) -> None:
-        self._total = total
-        self._started = time.monotonic()
-        self._shown = False
-
-    def show(self, done: int) -> None:
-        seconds = time.monotonic() - self._started
-        if not sys.stderr.isatty() or seconds < 2.0:
-            return
-        left = seconds / done * (self._total - done)
-        sys.stderr.write(f"\rchecking images: {done:,} of {self._total:,}, {left:.0f} s left \x1b[K")
-        sys.stderr.flush()
-        self._shown = True
-
-    def finish(self) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            progress("checking images", done, len(work))
 
 
 def _folder_key(folder: Path, max_image_pixels: int) -> str:

@@ -3,14 +3,15 @@
 import argparse
 import json
 import shlex
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from grpo_mmpc.catalogue.sources.amazon_items import AmazonConversion
     from grpo_mmpc.catalogue.sources.amazon_reviews import ReviewConversion
+    from grpo_mmpc.utils.console import Progress
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -113,6 +114,7 @@ def amazon_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.catalogue.sources.amazon_records import open_reviews, open_sources
     from grpo_mmpc.catalogue.sources.amazon_reviews import item_ids, refuse_other_interactions, write_reviews
     from grpo_mmpc.catalogue.sources.download import fetch_url
+    from grpo_mmpc.utils.console import Progress
 
     sources = open_sources(args.source, categories=args.categories)
     reviews = open_reviews(args.reviews)  # a mistyped path shows now, not after hours of downloading images
@@ -120,23 +122,21 @@ def amazon_command(args: argparse.Namespace) -> int:
         refuse_other_interactions(args.out)
     print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
     started = time.monotonic()
-    on_terminal = sys.stderr.isatty()
-    done = convert_amazon_metadata(
-        sources,
-        out=args.out,
-        max_items=args.max_items,
-        fetch=fetch_url if args.download_images else None,
-        progress=_show_progress if on_terminal else None,
-    )
+    with Progress() as progress:
+        done = convert_amazon_metadata(
+            sources,
+            out=args.out,
+            max_items=args.max_items,
+            fetch=fetch_url if args.download_images else None,
+            progress=partial(_show_items, progress),
+        )
     _print_conversion(done, seconds=time.monotonic() - started, downloaded=args.download_images)
     if reviews:
-        found = write_reviews(
-            reviews,
-            out=args.out,
-            known_items=item_ids(args.out),
-            progress=_show_reviews if on_terminal else None,
-        )
-        _print_reviews(found, out=args.out)
+        with Progress() as progress:
+            converted = write_reviews(
+                reviews, out=args.out, known_items=item_ids(args.out), progress=partial(_show_reviews, progress)
+            )
+        _print_reviews(converted, out=args.out)
     print(_next(f"grpo-mmpc data validate {shlex.quote(str(args.out))}"))
     return 0 if done.items else 1
 
@@ -168,15 +168,12 @@ def nano_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show_progress(done: "AmazonConversion") -> None:
+def _show_items(progress: "Progress", done: "AmazonConversion") -> None:
     items, category = sum(done.items.values()), list(done.items)[-1]
-    line = f"{done.records_read:,} records, {items:,} items, {done.images:,} images, now {category}"
-    print(f"\r{line[:79]}\x1b[K", end="", file=sys.stderr, flush=True)
+    progress("records", done.records_read, detail=f"{items:,} items, {done.images:,} images, now {category}")
 
 
 def _print_conversion(done: "AmazonConversion", *, seconds: float, downloaded: bool) -> None:
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
     print("Items by category:")
     for category, count in done.items.items():
         print(f"  {category}: {count:,}")
@@ -194,14 +191,11 @@ def _print_conversion(done: "AmazonConversion", *, seconds: float, downloaded: b
         print("No image was downloaded: every item's image is empty. Run again with --download-images to fetch them.")
 
 
-def _show_reviews(done: "ReviewConversion") -> None:
-    line = f"{done.read:,} reviews, {done.written:,} of the catalogue's items"
-    print(f"\r{line[:79]}\x1b[K", end="", file=sys.stderr, flush=True)
+def _show_reviews(progress: "Progress", done: "ReviewConversion") -> None:
+    progress("reviews", done.read, detail=f"{done.written:,} of the catalogue's items")
 
 
 def _print_reviews(done: "ReviewConversion", *, out: Path) -> None:
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
     print(
         f"Reviews read: {done.read:,}; written to {out / 'interactions.jsonl'}: {done.written:,}; of products that are not "
         f"in the catalogue: {done.other_items:,}; broken: {done.broken:,}."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CACHE_BYTES = 128 * 2**20  # about 60,000 embeddings of 512 numbers
+_TEXT_BYTES = 128 * 2**20  # about 60,000 embeddings of 512 numbers
 
 
 def clip_encoder(*, model: str, device: str | None = None, dtype: str = "float32") -> "ClipEncoder":
@@ -46,19 +46,13 @@ class ClipEncoder:
         """Tokens that the text encoder can see, start and end included; 77 for OpenAI's models."""
         self.truncated_texts = 0
         """Texts encoded so far that were longer than ``max_text_tokens`` and were cut."""
-        self._images = ImageEncodings(
-            what="CLIP",
-            device=device,
-            encode=self._encode_images,
-            max_bytes=_CACHE_BYTES,
-            stored=stored,
-        )
+        self._images = ImageEncodings(what="CLIP", device=device, encode=self._encode_images, stored=stored)
         self._texts: TextEncodings[torch.Tensor] = TextEncodings(
             device=device,
             tokenize=self._tokenize,
             forward=self._encode_texts,
             finish=lambda _, embedding: embedding,
-            max_bytes=_CACHE_BYTES,
+            max_bytes=_TEXT_BYTES,
             max_kept_bytes=0,
         )
 
@@ -83,14 +77,7 @@ class ClipEncoder:
         ]
 
     def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
-        """Return the cosines of N pairs of images.
-
-        Returns:
-            N cosines in [-1, 1]; NaN where one of the two cannot be read (one log line for each).
-
-        Raises:
-            ValueError: The numbers of images differ.
-        """
+        """Return N cosines in [-1, 1] of pairs of images; NaN where one cannot be read."""
         return self._images.cosines(image_paths, other_paths)
 
     def embed_images(self, image_paths: Sequence[ImageSource]) -> "torch.Tensor":

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-_CACHE_BYTES = 128 * 2**20  # about 40,000 embeddings of 768 numbers
-
 
 def dinov2_encoder(
     *, model: str = "facebook/dinov2-base", device: str | None = None, dtype: str = "float32"
@@ -36,30 +34,16 @@ class DinoEncoder:
     def __init__(
         self, *, model: str, device: str = "cpu", dtype: str = "float32", store: EncodingStore | None = None
     ) -> None:
-        self.model_name = model
         self.device = device
         self._model, self._processor = load("DINOv2", model, lambda: _load(model))
         options = {"what": "DINOv2", "dtype": dtype, "processor": self._processor.to_dict()}
         stored = stored_encodings(store, self._model, **options)
         self._model = frozen(self._model, device=device, dtype=dtype)
         self._size_px: int = self._processor.crop_size["height"]
-        self._images = ImageEncodings(
-            what="DINOv2",
-            device=device,
-            encode=self._encode,
-            max_bytes=_CACHE_BYTES,
-            stored=stored,
-        )
+        self._images = ImageEncodings(what="DINOv2", device=device, encode=self._encode, stored=stored)
 
     def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
-        """Return the cosines of N pairs of images.
-
-        Returns:
-            N cosines in [-1, 1]; NaN where one of the two cannot be read (one log line for each).
-
-        Raises:
-            ValueError: The numbers of images differ.
-        """
+        """Return N cosines in [-1, 1] of pairs of images; NaN where one cannot be read."""
         return self._images.cosines(image_paths, other_paths)
 
     def _encode(self, images: "list[Image.Image]") -> "torch.Tensor":

@@ -34,7 +34,6 @@ class SentenceEncoder:
     def __init__(
         self, *, model: str, device: str = "cpu", dtype: str = "float32", store: EncodingStore | None = None
     ) -> None:
-        self.model_name = model
         self.device = device
         folder = resolve_model(model)
         self._model, self._tokenizer, self._max_tokens = load("sentence encoder", folder, lambda: _load(folder))

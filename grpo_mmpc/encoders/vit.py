@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 Preprocessing = Literal["checkpoint", "squashed"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CACHE_BYTES = 128 * 2**20  # about 40,000 vectors of 768 numbers
 
 
 def vit_encoder(
@@ -62,7 +61,6 @@ class VitEncoder:
         dtype: str = "float32",
         store: EncodingStore | None = None,
     ) -> None:
-        self.model_name = model
         self.device = device
         loaded = load("ViT", model, lambda: _load(model))
         self.num_features: int = loaded.model.head_hidden_size
@@ -72,13 +70,7 @@ class VitEncoder:
         stored = stored_encodings(store, loaded.model, **options, timm=loaded.timm_version)
         self._model = frozen(loaded.model, device=device, dtype=dtype)
         self._dtype = next(self._model.parameters()).dtype
-        self._images = ImageEncodings(
-            what="ViT",
-            device=device,
-            encode=self._encode,
-            max_bytes=_CACHE_BYTES,
-            stored=stored,
-        )
+        self._images = ImageEncodings(what="ViT", device=device, encode=self._encode, stored=stored)
 
     def embed_images(self, image_paths: Sequence[ImageSource]) -> "torch.Tensor":
         """Return vectors [N, D] of N images, fp32 on the CPU; NaN where one cannot be read.

@@ -21,7 +21,7 @@ from grpo_mmpc.nano.pool import POOL_SIZE, pretraining_items, unseen_items
 if TYPE_CHECKING:
     from grpo_mmpc.nano.items import NanoItem
     from grpo_mmpc.nano.pretrain import PretrainSettings
-    from grpo_mmpc.nano.training import Progress
+    from grpo_mmpc.utils.console import Say
 
 ASSETS = Path(__file__).parent / "assets"
 NUM_QUALITY_ITEMS = 360
@@ -29,7 +29,7 @@ NUM_QUALITY_ITEMS = 360
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m grpo_mmpc.nano.build", description=__doc__)
     parser.add_argument("--only", choices=(*FAMILIES, "clip"), help="build this model only")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder of the assets (default: inside the package)")
@@ -66,7 +66,7 @@ def build(name: str, folder: Path, *, seed: int, smoke: bool = False) -> None:
     say(f"wrote {folder} ({size / 1e6:.1f} MB)")
 
 
-def _build_policy(family: str, folder: Path, *, seed: int, smoke: bool, say: "Progress") -> None:
+def _build_policy(family: str, folder: Path, *, seed: int, smoke: bool, say: "Say") -> None:
     from grpo_mmpc.nano.policy import build_policy, build_processor, save_policy
     from grpo_mmpc.nano.pretrain import all_image_features, train_language, train_vision
     from grpo_mmpc.nano.quality import format_table, measure_policy, write_quality
@@ -82,19 +82,19 @@ def _build_policy(family: str, folder: Path, *, seed: int, smoke: bool, say: "Pr
         f"{len(items)} items, {len(tokenizer)} tokens, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters"
     )
-    images = draw_images(items, say)
-    train_vision(model, processor, images, items, settings, say)
+    images = draw_images(items)
+    train_vision(model, processor, images, items, settings)
     shown = items[: settings.num_language_items]
     features = all_image_features(model, processor, images[: len(shown)])
     del images
-    train_language(model, processor, features, shown, settings, say)
+    train_language(model, processor, features, shown, settings)
     save_policy(model, processor, folder)
     table = measure_policy(folder, unseen_items(num_items=18 if smoke else NUM_QUALITY_ITEMS), seed=seed)
     write_quality(folder, table)
     say("measured on items outside both the pool and the default catalogue:\n" + format_table(table))
 
 
-def _build_clip(folder: Path, *, seed: int, smoke: bool, say: "Progress") -> None:
+def _build_clip(folder: Path, *, seed: int, smoke: bool, say: "Say") -> None:
     from grpo_mmpc.nano.clip import build_clip, measure_clip, save_clip, train_clip
     from grpo_mmpc.nano.quality import format_table, write_quality
     from grpo_mmpc.nano.tokenizer import train_clip_tokenizer
@@ -103,8 +103,8 @@ def _build_clip(folder: Path, *, seed: int, smoke: bool, say: "Progress") -> Non
     items = pretraining_items(num_items=256 if smoke else POOL_SIZE, seed=seed)
     model, processor = build_clip(train_clip_tokenizer(corpus(items, seed=seed)), seed=seed)
     say(f"{len(items)} items, {sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters")
-    images = draw_images(items, say)
-    train_clip(model, processor, images, items, steps=4 if smoke else 700, seed=seed, say=say)
+    images = draw_images(items)
+    train_clip(model, processor, images, items, steps=4 if smoke else 700, seed=seed)
     save_clip(model, processor, folder)
     table = measure_clip(folder, unseen_items(num_items=18 if smoke else NUM_QUALITY_ITEMS), seed=seed)
     write_quality(folder, table)

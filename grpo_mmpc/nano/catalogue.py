@@ -1,12 +1,12 @@
 """The nano catalogue as a folder: written from a seed, the default one once per machine."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.nano.items import DEFAULT_NUM_ITEMS, DEFAULT_SEED, NanoItem, sample_items
 from grpo_mmpc.utils.cache import cache_folder
+from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.files import build_folder, write_json_lines
 from grpo_mmpc.utils.hashing import hex_digest
 
@@ -39,11 +39,11 @@ def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int 
 
     items = sample_items(num_items=num_items, seed=seed)
     try:
-        with build_folder(out) as folder:
+        with build_folder(out) as folder, Progress() as progress:
             (folder / "images").mkdir()
             for number, item in enumerate(items, start=1):
                 draw(item.attributes, jitter=item.jitter).save(folder / _image(item), compress_level=4)
-                _show_progress(number, len(items))
+                progress("drawing the nano catalogue", number, len(items))
             write_json_lines(folder / "items.jsonl", map(_row, items))
             write_json_lines(folder / "interactions.jsonl", map(asdict, sample_interactions(items, seed=seed)))
     except OSError as e:
@@ -111,9 +111,3 @@ def _row(item: NanoItem) -> dict[str, object]:
         "image": _image(item),
         "attributes": dict(item.attributes),
     }
-
-
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty() and (done % 100 == 0 or done == total):
-        sys.stderr.write(f"\rdrawing the nano catalogue: {done}/{total}" + ("\n" if done == total else ""))
-        sys.stderr.flush()

@@ -3,7 +3,7 @@
 import copy
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,6 @@ def train_clip(
     *,
     steps: int,
     seed: int,
-    say: Callable[[str], None],
 ) -> None:
     """Contrast images with texts, each text also with a copy that has one attribute wrong.
 
@@ -93,7 +92,7 @@ def train_clip(
     torch.manual_seed(seed)
     rng = random.Random(seed)
     heads = torch.nn.ModuleList([torch.nn.Linear(PROJECTION_SIZE, len(VALUES[kind])) for kind in KINDS])
-    descent = Descent([*model.parameters(), *heads.parameters()], steps=steps, say=say)
+    descent = Descent([*model.parameters(), *heads.parameters()], steps=steps)
     rows_of_batch = batches(len(items), BATCH_SIZE, rng)
     own = torch.arange(BATCH_SIZE)
     model.train()
@@ -113,7 +112,7 @@ def train_clip(
             reading = reading + cross_entropy(read, torch.cat([labels, spoken])[:, column], ignore_index=ABSENT)
         lr = cosine(step, steps, PEAK_LR, 0.02 * PEAK_LR, warmup=40)
         text = f"clip contrast {contrast.item():.3f} reading {reading.item():.3f}"
-        descent.step(contrast + 0.5 * reading, lr=lr, text=text)
+        descent.step(contrast + 0.5 * reading, lr=lr, detail=text)
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100.0))
 

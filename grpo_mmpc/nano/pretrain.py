@@ -11,7 +11,6 @@ from grpo_mmpc.nano.training import (
     ABSENT,
     KIND_WEIGHTS,
     Descent,
-    Progress,
     attribute_labels,
     batches,
     cosine,
@@ -63,7 +62,6 @@ def train_vision(
     images: "np.ndarray[Any, Any]",
     items: Sequence["NanoItem"],
     settings: PretrainSettings,
-    say: Progress,
 ) -> None:
     """Teach the vision tower every attribute through linear heads on its mean image token.
 
@@ -80,7 +78,7 @@ def train_vision(
     labels = attribute_labels(items)  # [N, kinds]
     vision = [p for name, p in model.named_parameters() if not language_layers_only(name)]
     steps, peak_lr = settings.vision_steps, settings.vision_lr
-    descent = Descent([*vision, *heads.parameters()], steps=steps, say=say)
+    descent = Descent([*vision, *heads.parameters()], steps=steps)
     row_lists = batches(len(items), settings.vision_batch, random.Random(settings.seed))
     model.train()
     for step in range(steps):
@@ -94,7 +92,7 @@ def train_vision(
             hits[kind] = (logits.argmax(-1) == target)[target != ABSENT].float().mean().item()
         loss = torch.stack(losses).sum()
         text = f"vision loss {loss.item():.3f}  " + " ".join(f"{k} {v:.2f}" for k, v in hits.items())
-        descent.step(loss, lr=cosine(step, steps, peak_lr, 0.02 * peak_lr, warmup=40), text=text)
+        descent.step(loss, lr=cosine(step, steps, peak_lr, 0.02 * peak_lr, warmup=40), detail=text)
 
 
 def train_language(
@@ -103,7 +101,6 @@ def train_language(
     features: "torch.Tensor",
     items: Sequence["NanoItem"],
     settings: PretrainSettings,
-    say: Progress,
 ) -> None:
     """Teach the language model both tasks on top of fixed image tokens, ``[N, 9, H]``."""
     # heavy: imported on use
@@ -113,7 +110,7 @@ def train_language(
     rng = random.Random(settings.seed + 1)
     encode = AnswerEncoder(processor)
     parameters = [p for name, p in model.named_parameters() if language_layers_only(name)]
-    descent = Descent(parameters, steps=sum(phase.steps for phase in settings.phases), say=say)
+    descent = Descent(parameters, steps=sum(phase.steps for phase in settings.phases))
     row_lists = batches(len(items), settings.language_batch, random.Random(settings.seed + 2))
     model.train()
     for index, phase in enumerate(settings.phases):
@@ -135,7 +132,7 @@ def train_language(
             loss = cross_entropy(logits, input_ids[:, 1:][wanted])
             lr = cosine(step, phase.steps, phase.peak_lr, phase.final_lr, warmup=40 if index == 0 else 0)
             text = f"language phase {index + 1} {'image' if shows_image else 'title'} loss {loss.item():.3f}"
-            descent.step(loss, lr=lr, text=text)
+            descent.step(loss, lr=lr, detail=text)
 
 
 class AnswerEncoder:

@@ -2,20 +2,17 @@
 
 import math
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.nano.vocabulary import KINDS, VALUES
+from grpo_mmpc.utils.console import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
     from grpo_mmpc.nano.items import NanoItem
-
-Progress = Callable[[str], None]
-"""Receives one line of progress at a time."""
 
 ABSENT = -100
 """Class of an attribute that an item does not have: ignored by the loss."""
@@ -24,7 +21,7 @@ KIND_WEIGHTS = {kind: 2.0 if kind == "pattern" else 1.0 for kind in KINDS}
 """Weight of each kind in the attribute loss; the pattern, the finest detail, is learnt last."""
 
 
-def draw_images(items: Sequence["NanoItem"], say: Progress) -> "np.ndarray[Any, Any]":
+def draw_images(items: Sequence["NanoItem"]) -> "np.ndarray[Any, Any]":
     """Draw every image once, ``uint8 [N, 84, 84, 3]``."""
     # heavy: imported on use
     import numpy as np
@@ -32,10 +29,10 @@ def draw_images(items: Sequence["NanoItem"], say: Progress) -> "np.ndarray[Any, 
     from grpo_mmpc.nano.drawing import GRID_PX, draw
 
     images = np.empty((len(items), GRID_PX, GRID_PX, 3), dtype=np.uint8)
-    clock = Clock(len(items), say, every=5000)
+    progress = Progress()
     for row, item in enumerate(items):
         images[row] = np.asarray(draw(item.attributes, jitter=item.jitter))
-        clock.tick(row, "images drawn")
+        progress("drawing images", row + 1, len(items))
     return images
 
 
@@ -79,19 +76,19 @@ def cosine(step: int, steps: int, peak: float, final: float, *, warmup: int) -> 
 
 
 class Descent:
-    """AdamW with clipped gradients, a learning rate for each step, and progress lines."""
+    """AdamW with clipped gradients and a learning rate for each step; shows its progress."""
 
-    def __init__(self, parameters: "Sequence[torch.nn.Parameter]", *, steps: int, say: Progress) -> None:
+    def __init__(self, parameters: "Sequence[torch.nn.Parameter]", *, steps: int) -> None:
         # heavy: imported on use
         import torch
 
         self._parameters = parameters
         self._optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        self._clock = Clock(steps, say)
-        self._done = 0
+        self._progress = Progress()
+        self._steps, self._done = steps, 0
 
-    def step(self, loss: "torch.Tensor", *, lr: float, text: str) -> None:
-        """Take one step down a loss; ``text`` describes it in the progress line."""
+    def step(self, loss: "torch.Tensor", *, lr: float, detail: str) -> None:
+        """Take one step down a loss; ``detail`` describes it beside the progress."""
         import torch
 
         for group in self._optimizer.param_groups:
@@ -100,20 +97,5 @@ class Descent:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
-        self._clock.tick(self._done, text)
         self._done += 1
-
-
-class Clock:
-    """Progress lines with the time left, every so many steps and at the end."""
-
-    def __init__(self, total: int, say: Progress, *, every: int = 50) -> None:
-        self._total, self._say, self._every, self._start = total, say, every, time.monotonic()
-
-    def tick(self, step: int, text: str) -> None:
-        """Report that 0-based ``step`` is done."""
-        if (step + 1) % self._every and step + 1 != self._total:
-            return
-        spent = time.monotonic() - self._start
-        left = spent / (step + 1) * (self._total - step - 1)
-        self._say(f"[{step + 1}/{self._total}] {text}; {spent:.0f} s so far, {left:.0f} s left")
+        self._progress("training", self._done, self._steps, detail=detail)

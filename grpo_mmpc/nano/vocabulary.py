@@ -1,4 +1,4 @@
-"""The words of the nano catalogue about products. Standard library only.
+"""The words of the nano catalogue about products.
 
 No value is a word of another value, of a house style, or of a prompt template, so that a text can
 be read back without ambiguity (there is no white product, because captions speak of a "white
