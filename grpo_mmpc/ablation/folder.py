@@ -107,7 +107,7 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: 
 
 
 def _change(job: Job) -> str:
-    """How the recipe of what a job left differs from its recipe now; empty where it does not."""
+    """Return the first difference of a started job's recipe to its recipe now, or nothing."""
     if not job.folder.exists():
         return ""
     old = _text_of(job.config)

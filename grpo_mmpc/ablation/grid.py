@@ -152,7 +152,7 @@ def _metric_problems(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str
             elif metric in known and (task not in known[metric].tasks or known[metric].of_set is not None):
                 problems.append(f"{key}: {metric} has no value per item in {task}")
             elif key == "pareto" and spec.metrics is not None and not _is_among(name, spec.metrics):
-                problems.append(f"pareto: {name} is not one of metrics, so nothing would be drawn; add it there")
+                problems.append(f"pareto: {name} is not one of metrics, so the plot would be empty; add it there")
             else:
                 continue
             break

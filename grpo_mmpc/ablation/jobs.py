@@ -15,7 +15,7 @@ from grpo_mmpc.training.checkpoint import newest_checkpoint, steps_of
 
 
 class State(StrEnum):
-    """How far a job is."""
+    """The progress of a job."""
 
     WAITING = "waiting"
     """Nothing is there that could be continued."""
@@ -31,7 +31,7 @@ class Job:
 
     name: str
     folder: Path
-    """What it writes: the run folder, or the evaluation folder."""
+    """The folder that it writes, of a run or of an evaluation."""
     config: Path
     """Its resolved recipe, beside the folder; log, lock and record of attempts lie there too."""
     recipe: str
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def is_base(self) -> bool:
-        """Whether it evaluates the untrained model instead of training."""
+        """True if it evaluates the untrained model instead of training."""
         return self.base is None
 
     @property
@@ -159,7 +159,7 @@ def steps_done(job: Job) -> int:
 
 
 def _is_whole(evaluation: Path) -> bool:
-    """Whether both files of an evaluation are there and can be read.
+    """Return whether both files of an evaluation are there and can be read.
 
     Raises:
         OSError: The disk cannot be read, which says nothing about them.

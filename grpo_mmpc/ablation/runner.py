@@ -15,7 +15,7 @@ from grpo_mmpc.utils.jobs import Lost, RayTask, Running, ray_cluster, ray_tasks,
 from grpo_mmpc.utils.processes import StopRequest
 
 Slot = Mapping[str, str]
-"""What one job may use, as environment variables."""
+"""The share of the machine of one job, as environment variables."""
 
 _NAMES_SHOWN = 4
 _SHOW_EVERY_S = 1.0

@@ -50,8 +50,8 @@ class AblationSpec(Section):
     pareto: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
     """Two of ``TASK.METRIC``: the axes of the Pareto plot."""
     launcher: str = ""
-    """What starts a run on several processes, such as ``accelerate launch --config_file FILE``;
-    empty: one process."""
+    """The command that starts a run on several processes, such as ``accelerate launch --config_file
+    FILE``; empty: one process."""
 
 
 def load_ablation(path: Path) -> AblationSpec:

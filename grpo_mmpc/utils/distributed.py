@@ -29,7 +29,7 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that alone reads, scores, prints and writes."""
+        """True for the process that alone reads, scores, prints and writes."""
         return self.rank == 0
 
     def from_main(self, value: T) -> T:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Default = Callable[[Any], Any]
-"""What turns a value that JSON does not know into one that it does, as ``json.dumps`` takes it."""
+"""Makes a value that JSON does not know into one that it does, for ``json.dumps``."""
 
 
 @contextmanager

@@ -217,7 +217,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def _group_lives(group: int) -> bool:
-    """Whether a process group has a member that is not a zombie."""
+    """Return whether a process group has a member that is not a zombie."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
             state, _, member_of = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]

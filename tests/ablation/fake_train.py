@@ -54,7 +54,7 @@ def main() -> int:
     with (run.parents[1] / "starts.log").open("a") as log:
         log.write(f"{run.parent.name}/{run.name} {os.getpid()}{' --resume' if '--resume' in sys.argv else ''}\n")
     if (run.parent / "fail").exists():
-        print("Traceback: the fake run was told to fail")
+        print("Traceback: the fake run has to fail")
         return 1
     assert ("--resume" in sys.argv) == run.exists()
     checkpoints = run / "checkpoints"

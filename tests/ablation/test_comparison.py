@@ -139,7 +139,7 @@ def test_a_page_is_built_from_what_is_there_and_says_what_is_missing(planned, tm
     assert report.missing == {"token_f1/seed-0", "token_f1/seed-1"}
     page = report.paths[0].read_text("utf-8")
     assert "Not run, or not finished" in page
-    assert "the fake run was told to fail" in page
+    assert "the fake run has to fail" in page
 
 
 def test_mixes_that_saw_other_prompts_are_told_of(finished):
@@ -153,10 +153,10 @@ def test_mixes_that_saw_other_prompts_are_told_of(finished):
     results = collect(runs, jobs)
     assert results.data_order == {0: "", 1: "bleu and token_f1 at step-000002", 2: None}
     comparison = compare(results, mixes=["bleu", "token_f1"], reference="bleu", metrics=None, resamples=200)
-    told = " ".join(texts(cautions(comparison, results)))
-    assert "NOT see the same prompts in the same order (seed 1:" in told
-    assert "Within seed 0, all mixes saw the same" in told
-    assert "was not checked for seed 2" in told
+    text = " ".join(texts(cautions(comparison, results)))
+    assert "NOT see the same prompts in the same order (seed 1:" in text
+    assert "Within seed 0, all mixes saw the same" in text
+    assert "was not checked for seed 2" in text
 
 
 def test_the_front_holds_what_no_other_mix_beats_in_both(finished):

@@ -35,7 +35,7 @@ def test_jobs_run_as_tasks_and_one_that_fails_is_retried_while_others_go_on(plan
         "token_f1/seed-0": False,
         "token_f1/seed-1": False,
     }
-    assert "the fake run was told to fail" in outcomes["token_f1/seed-0"].tail
+    assert "the fake run has to fail" in outcomes["token_f1/seed-0"].tail
     starts = [line.split()[0] for line in (folder / "starts.log").read_text().splitlines()]
     assert starts.count("token_f1/seed-0") == 2
     assert starts.count("bleu/seed-0") == 1

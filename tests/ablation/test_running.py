@@ -110,7 +110,7 @@ def test_a_run_that_fails_is_retried_then_recorded_with_its_last_lines_and_other
         "token_f1/seed-1": False,
     }
     assert [name for name, *_ in starts(folder)].count("token_f1/seed-0") == 2
-    assert "the fake run was told to fail" in outcomes["token_f1/seed-0"].tail
+    assert "the fake run has to fail" in outcomes["token_f1/seed-0"].tail
     assert "token_f1/seed-0 FAILED (status 1)" in capsys.readouterr().out
 
 

@@ -75,10 +75,10 @@ def test_the_pooled_variance_of_incomplete_runs_is_that_of_the_additive_fit():
     # Both mixes at seeds 0 and 1, one of them alone at seed 2: the lone run tells nothing of
     # differences.
     values = np.array([[0.0, 1.0, 7.0], [0.0, 3.0, np.nan]])
-    found = pooled_variance(values, num_seeds=2, of_difference=True)
-    assert (found.variance, found.degrees) == (pytest.approx(2 * 1.0 / 2), 1)  # differences 0 and 2: variance 2
+    pooled = pooled_variance(values, num_seeds=2, of_difference=True)
+    assert (pooled.variance, pooled.degrees) == (pytest.approx(2 * 1.0 / 2), 1)  # differences 0 and 2: variance 2
     single = pooled_variance(values, num_seeds=1, of_difference=True)
-    assert single.variance == pytest.approx(2 * found.variance)
+    assert single.variance == pytest.approx(2 * pooled.variance)
 
 
 def test_one_shared_seed_is_judged_by_all_mixes_or_not_at_all():
@@ -89,7 +89,7 @@ def test_one_shared_seed_is_judged_by_all_mixes_or_not_at_all():
     row = comparison.rows[0]
     cell = row.cells[1]
     assert cell.num_seeds == 1
-    assert cell.verdict == NO_EVIDENCE  # one standard deviation of seeds: not to be told from one seed
+    assert cell.verdict == NO_EVIDENCE  # one standard deviation of seeds: not to be distinguished by one seed
     assert cell.difference.se_seeds > 5 * cell.difference.se_items
     assert "The comparison of b rests on 1 seed" in cautions(comparison, results)[0].text
     assert "is kept at 5%" not in " ".join(texts(cautions(comparison, results)))

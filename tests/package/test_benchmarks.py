@@ -18,9 +18,9 @@ def test_the_quick_setting_ends_in_results_whose_checks_hold(script):
         [sys.executable, f"benchmarks/{script}", "--quick"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert {"benchmark", "hardware", "versions", "results", "figures", "checks"} <= set(found)
-    assert found["benchmark"] == Path(script).stem
-    assert found["checks"]
+    output = json.loads(done.stdout.splitlines()[-1])
+    assert {"benchmark", "hardware", "versions", "results", "figures", "checks"} <= set(output)
+    assert output["benchmark"] == Path(script).stem
+    assert output["checks"]
     if script != "seeds.py":  # its two quick steps raise no metric
-        assert all(found["checks"].values()), found["checks"]
+        assert all(output["checks"].values()), output["checks"]

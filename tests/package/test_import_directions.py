@@ -31,14 +31,14 @@ UP: set[tuple[str, str]] = {
 
 
 def files() -> dict[str, Path]:
-    """Modules of the package and their files."""
-    found = {}
+    """Return the modules of the package and their files."""
+    paths = {}
     for path in sorted((ROOT / "grpo_mmpc").rglob("*.py")):
         if "cpu_site" in path.parts:  # no module: Python runs it at the start of vLLM's child processes
             continue
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        found[name] = path
-    return found
+        paths[name] = path
+    return paths
 
 
 def room_of(module: str) -> str:
@@ -50,26 +50,18 @@ def level_of(room: str) -> int:
     return next(i for i, rooms in enumerate(LEVELS) if room in rooms)
 
 
-def imports(path: Path, modules: dict[str, Path], *, at_run_time: bool = False) -> set[str]:
-    """Return the modules of the package that a file imports, ``at_run_time`` or also for types."""
-    tree = ast.parse(path.read_text("utf-8"))
-    skipped: set[ast.AST] = set()
-    if at_run_time:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-                skipped |= {child for statement in node.body for child in ast.walk(statement)}
-    found = set()
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
+def imports(path: Path, modules: dict[str, Path]) -> set[str]:
+    """Return the modules of the package that a file imports, also those for type checkers alone."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name in modules}
+            imported |= {alias.name for alias in node.names if alias.name in modules}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
-                found |= {full} if full in modules else {node.module} & set(modules)
-    return found - {"grpo_mmpc"}
+                imported |= {full} if full in modules else {node.module} & set(modules)
+    return imported - {"grpo_mmpc"}
 
 
 MODULES = files()

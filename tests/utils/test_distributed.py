@@ -39,7 +39,7 @@ class World:
         return values
 
     def run(self, work) -> list[object]:
-        """What each rank's work returned or raised."""
+        """Return what each rank's work returned or raised."""
         ended: list[object] = [None, None]
 
         def one(rank: int) -> None:
