@@ -95,25 +95,27 @@ def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool
 
 
 def _table(cells: Mapping[str, "Cell"], comparison: "Comparison", *, counted: str = "items") -> list[str]:
+    from grpo_mmpc.reports.common.tables import text_table
+
     interval = f"{comparison.percent} interval"
-    head = f"{'before':>8} {'after':>8} {'change':>8}  {interval:^17} {'p (Holm)':>8} {'effect':>6} {counted:>6}"
-    width = min(_NAME_WIDTH, max([len(name) + 2 for name in cells] + [12]))
-    return [f"{'metric':<{width}} {head}  verdict", *(_line(name, cell, width=width) for name, cell in cells.items())]
+    head = ("metric", "before", "after", "change", interval, "p (Holm)", "effect", counted, "verdict")
+    return text_table(head, [_row(name, cell) for name, cell in cells.items()], left=(0, len(head) - 1))
 
 
-def _line(name: str, cell: "Cell", *, width: int) -> str:
+def _row(name: str, cell: "Cell") -> list[str]:
     from grpo_mmpc.reports.common.labels import p_value
 
     star = " *" if cell.was_reward else ""
-    label = name if len(name + star) <= width else f"{name[: width - len(star) - 1]}…"
-    label = f"{label + star:<{width}}"
+    label = name if len(name + star) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - len(star) - 1]}…"
     if cell.before is None or cell.after is None or cell.delta is None:
-        return f"{label} {'-':>8} {'-':>8} {'-':>8}  {'':^17} {'-':>8} {'-':>6} {0:>6}  {cell.verdict}"
-    interval = f"{_signed(cell.interval[0]):>8} {_signed(cell.interval[1]):>8}" if cell.interval else ""
-    numbers = f"{_plain(cell.before):>8} {_plain(cell.after):>8} {_signed(cell.delta):>8}"
-    p = "-" if cell.p_holm is None else p_value(cell.p_holm)
-    effect = "-" if cell.effect_size is None else f"{cell.effect_size:+.2f}"
-    return f"{label} {numbers}  {interval:^17} {p:>8} {effect:>6} {cell.n_scored:>6}  {cell.verdict}"
+        return [label + star, "-", "-", "-", "", "-", "-", "0", cell.verdict]
+    return [
+        *(label + star, _plain(cell.before), _plain(cell.after), _signed(cell.delta)),
+        f"{_signed(cell.interval[0])} {_signed(cell.interval[1])}" if cell.interval else "",
+        "-" if cell.p_holm is None else p_value(cell.p_holm),
+        "-" if cell.effect_size is None else f"{cell.effect_size:+.2f}",
+        *(str(cell.n_scored), cell.verdict),
+    ]
 
 
 def _plain(value: float) -> str:

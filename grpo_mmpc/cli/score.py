@@ -175,20 +175,21 @@ def _export(folder: Path, answers: "Answers", references: "list[Reference]", *, 
 
 
 def _table(scores: "Scores") -> list[str]:
-    """What was scored, a line per metric, and everything that a reader could take for something else."""
+    """Return a line per metric, and everything that a reader could take for something else."""
+    from grpo_mmpc.reports.common.tables import text_table
+
     summary = scores.summary
-    width = max([len(name) for name in summary["metrics"]] + [len("metric")])
-    lines = [
+    rows = [
+        (name, _number(cell["mean"]), _number(summary["macro"][name]), f"{cell['n_scored']:,}/{cell['n_total']:,}")
+        for name, cell in summary["metrics"].items()
+    ]
+    return [
         f"{summary['task']}, {summary['mode']} mode: {summary['items']:,} items in "
         f"{len(summary['categories'])} categories",
-        f"{'metric':<{width}} {'mean':>8} {'macro':>8}  {'scored':>15}",
+        *text_table(("metric", "mean", "macro", "scored"), rows),
+        "mean: over items; macro: mean of the categories' means",
+        *_notes(summary),
     ]
-    for name, cell in summary["metrics"].items():
-        scored = f"{cell['n_scored']:,}/{cell['n_total']:,}"
-        lines.append(f"{name:<{width}} {_number(cell['mean'])} {_number(summary['macro'][name])}  {scored:>15}")
-    lines.append("mean: over items; macro: mean of the categories' means")
-    lines += _notes(summary)
-    return lines
 
 
 def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -212,4 +213,4 @@ def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _number(value: float | None) -> str:
-    return f"{'-':>8}" if value is None else f"{value:>8.4f}"
+    return "-" if value is None else f"{value:.4f}"
