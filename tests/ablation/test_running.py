@@ -6,22 +6,26 @@ import fcntl
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from grpo_mmpc.ablation import runner
 from grpo_mmpc.ablation.attempt import Attempt
 from grpo_mmpc.ablation.folder import check_recipes, only_one, share_base, write_recipes
 from grpo_mmpc.ablation.jobs import State, command_of, jobs_of, state_of
 from grpo_mmpc.ablation.results import collect, prompts_by_step
 from grpo_mmpc.ablation.runner import run_local, slots
 from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.utils.console import Progress
 
 HERE = Path(__file__).parent
 
@@ -112,6 +116,15 @@ def test_a_run_that_fails_is_retried_then_recorded_with_its_last_lines_and_other
     assert [name for name, *_ in starts(folder)].count("token_f1/seed-0") == 2
     assert "the fake run has to fail" in outcomes["token_f1/seed-0"].tail
     assert "token_f1/seed-0 FAILED (status 1)" in capsys.readouterr().out
+
+
+def test_while_runs_go_on_their_steps_are_shown(planned, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "Progress", partial(Progress, every_seconds=0.2))
+    monkeypatch.setenv("FAKE_STEP_S", "0.5")
+    _, _, jobs = planned(overrides={"trainer.max_steps": 5})
+    run_all(jobs[1:3])
+    shown = r"^runs: [01]/2, 2 running \(bleu/seed-0 [1-4]/5, token_f1/seed-0 [0-5]/5\), 0 failed, 0 waiting"
+    assert re.search(shown, capsys.readouterr().err, re.M)
 
 
 def test_a_changed_recipe_is_refused_by_name_until_overwrite_and_only_changed_runs_go(planned):
