@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpo_mmpc.metrics.extraction import compare_titles
+from grpo_mmpc.rewards.declaration import Reward
 
 from .batches import is_known
-from .declaration import Reward
 
 
 def attribute_f1() -> Reward:
-    """F1 of the facts that the predicted and the true title state: brand, colours, sizes, pack counts, model numbers.
+    """The F1 of the facts that predicted and true title state: brand, colours, sizes, pack counts, model numbers.
 
     Facts are found by rule and compared as normalised values ("16 Ounces" is "16 oz"); see
     ``grpo_mmpc.metrics.extraction``. The brand counts where the catalogue knows it (``brand`` in
@@ -28,23 +28,23 @@ def attribute_f1() -> Reward:
         >>> attribute_f1()(predictions=["Red Mug, 12oz", "Mug"], references=["Blue Mug, 12 Ounces", "Cup"])
         [0.5, None]
     """
+    return Reward(score=_score_facts, value_range=(0.0, 1.0), tasks=("image_to_text",), needs=("reference",))
 
-    def score(
-        *,
-        predictions: list[str],
-        references: list[str | None],
-        attributes: list[Mapping[str, str] | None] | None = None,
-        **_columns: list[Any],
-    ) -> list[float | None]:
-        facts = attributes or [None] * len(predictions)
-        brands = [None if known is None else known.get("brand") for known in facts]
-        scores: dict[tuple[str, str | None, str | None], float | None] = {}
-        rows = list(zip(predictions, references, brands, strict=True))
-        for prediction, reference, brand in dict.fromkeys(rows):
-            f1 = math.nan
-            if is_known(reference):
-                f1 = compare_titles(prediction=prediction, reference=reference, brand=brand).f1
-            scores[prediction, reference, brand] = None if math.isnan(f1) else f1
-        return [scores[row] for row in rows]
 
-    return Reward(score=score, value_range=(0.0, 1.0), tasks=("image_to_text",), needs=("reference",))
+def _score_facts(
+    *,
+    predictions: list[str],
+    references: list[str | None],
+    attributes: list[Mapping[str, str] | None] | None = None,
+    **_columns: list[Any],
+) -> list[float | None]:
+    facts = attributes or [None] * len(predictions)
+    brands = [None if known is None else known.get("brand") for known in facts]
+    scores: dict[tuple[str, str | None, str | None], float | None] = {}
+    rows = list(zip(predictions, references, brands, strict=True))
+    for prediction, reference, brand in dict.fromkeys(rows):
+        f1 = math.nan
+        if is_known(reference):
+            f1 = compare_titles(prediction=prediction, reference=reference, brand=brand).f1
+        scores[prediction, reference, brand] = None if math.isnan(f1) else f1
+    return [scores[row] for row in rows]

@@ -1,41 +1,65 @@
-"""Batch reward functions from functions of one text or one pair: groups sample duplicates, and each is scored once."""
+"""Batch reward functions from functions of one text or of pairs: groups repeat completions, and each is scored once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from grpo_mmpc.types import RewardFn
+PairScores = Callable[..., Sequence[float]]
+"""Scores N pairs, given as ``predictions`` and ``references``; never called without a pair."""
 
 
 def is_known(reference: str | None) -> TypeGuard[str]:
-    """Whether there is a true title to compare with; a blank one is none."""
+    """Return whether there is a true title to compare with; a blank one is none."""
     return reference is not None and bool(reference.strip())
 
 
-def score_texts(function: Callable[[str], float]) -> RewardFn:
-    """A reward that judges each prediction by itself."""
+def distinct_titles(references: Iterable[str | None]) -> list[str]:
+    """Return the known titles once each, in order."""
+    return list(dict.fromkeys(reference for reference in references if is_known(reference)))
 
-    def score(*, predictions: list[str], **_columns: list[Any]) -> list[float | None]:
-        scores = {prediction: function(prediction) for prediction in dict.fromkeys(predictions)}
+
+@dataclass(frozen=True, slots=True)
+class ScoreTexts:
+    """A reward function that judges each prediction by itself."""
+
+    function: Callable[[str], float]
+
+    def __call__(self, *, predictions: list[str], **_columns: list[Any]) -> list[float | None]:
+        """Score N predictions."""
+        scores = {prediction: self.function(prediction) for prediction in dict.fromkeys(predictions)}
         return [scores[prediction] for prediction in predictions]
 
-    return score
 
+@dataclass(frozen=True, slots=True)
+class ScorePairs:
+    """A reward function that compares each prediction with its reference; None without one."""
 
-def score_pairs(function: Callable[[Sequence[str], Sequence[str]], Sequence[float]]) -> RewardFn:
-    """A reward that compares each prediction with its reference; None without one.
+    function: PairScores
 
-    Args:
-        function: Scores of N distinct pairs, from their predictions and their references; not
-            called without a pair.
-    """
-
-    def score(*, predictions: list[str], references: list[str | None], **_columns: list[Any]) -> list[float | None]:
+    def __call__(
+        self, *, predictions: list[str], references: list[str | None], **_columns: list[Any]
+    ) -> list[float | None]:
+        """Score N pairs."""
         pairs = list(zip(predictions, references, strict=True))
         distinct = list(dict.fromkeys((p, r) for p, r in pairs if is_known(r)))
         scores: dict[tuple[str, str | None], float] = {}
         if distinct:
-            values = function([prediction for prediction, _ in distinct], [reference for _, reference in distinct])
+            predictions, known = [list(column) for column in zip(*distinct, strict=True)]
+            values = self.function(predictions=predictions, references=known)
             scores.update(zip(distinct, values, strict=True))
         return [scores.get(pair) for pair in pairs]
 
-    return score
+
+@dataclass(frozen=True, slots=True)
+class EachPair:
+    """Scores of N pairs by a function of one prediction and one reference, in [0, 1]."""
+
+    function: Callable[..., float]
+    """Called with ``prediction`` and ``reference``."""
+
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        """Score N pairs; rounding may leave a perfect score a hair above 1, which is cut."""
+        return [
+            min(1.0, self.function(prediction=prediction, reference=reference))
+            for prediction, reference in zip(predictions, references, strict=True)
+        ]

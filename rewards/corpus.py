@@ -4,86 +4,83 @@ They are fitted once, on the reference titles, before the first batch.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics import text
 from grpo_mmpc.metrics.chrf_idf import chrf_idf as weighted_chrf
 from grpo_mmpc.metrics.chrf_idf import fit_character_idf
+from grpo_mmpc.rewards.declaration import Reward
 
-from .batches import is_known, score_pairs
-from .declaration import Reward
+from .batches import EachPair, PairScores, ScorePairs, is_known
 
 
 def chrf_idf() -> Reward:
-    """chrF2 with character n-grams weighted by how few training titles contain them.
+    """The chrF2 with character n-grams weighted by how few training titles contain them.
 
     A stock phrase that all titles share ("Pack of", "Best Value") pays almost nothing; the letters
     that tell this product from others pay most. See ``grpo_mmpc.metrics.chrf_idf``.
 
     Range: [0, 1]. Needs: the true title, and the training titles to be fitted on (4 s for 10,000,
-        and no more are read).
-    Cost: 23 ms for 64 completions.
+    and no more are read). Cost: 23 ms for 64 completions.
 
     Gamed by: over-long titles, since recall counts double, and listing many rare words in the hope
     of one hit, though each miss weighs as much; what is rare is not always what is right.
     """
-
-    def fitted_on(titles: Sequence[str]) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
-        idf = fit_character_idf(titles)
-        return lambda predictions, references: [
-            weighted_chrf(prediction=prediction, reference=reference, idf=idf)
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
-
-    return _fitted("chrf_idf", fitted_on)
+    return _fitted_reward("chrf_idf", _fit_chrf)
 
 
 def tfidf_cosine() -> Reward:
-    """Cosine of TF-IDF vectors of words and word pairs, with frequencies of the training titles.
+    """The cosine of TF-IDF vectors of words and word pairs, with frequencies of the training titles.
 
     The function of the metric of the same name, ``grpo_mmpc.metrics.text.fit_tfidf``; the metric is
     fitted on the titles that it is measured on.
 
     Range: [0, 1]. Needs: the true title, and the training titles to be fitted on. Cost: 3 ms for 64
-        completions.
+    completions.
 
     Gamed by: words that no training title uses, which are free; word salad; and repeating the
     rarest word that is sure to be right. Digits and a-z only: a title in another script has no
     words and scores 0.
     """
-
-    def fitted_on(titles: Sequence[str]) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
-        scorer = text.fit_tfidf(titles)
-        return lambda predictions, references: scorer(predictions=predictions, references=references)
-
-    return _fitted("tfidf_cosine", fitted_on)
+    return _fitted_reward("tfidf_cosine", text.fit_tfidf)
 
 
-def _fitted(
-    name: str, fitted_on: Callable[[Sequence[str]], Callable[[Sequence[str], Sequence[str]], list[float]]]
-) -> Reward:
-    """A reward whose scorer of pairs comes from the training titles."""
-    scorer: Callable[[Sequence[str], Sequence[str]], list[float]] | None = None
+def _fit_chrf(titles: Sequence[str]) -> PairScores:
+    return EachPair(partial(weighted_chrf, idf=fit_character_idf(titles)))
 
-    def fit(titles: Sequence[str]) -> None:
-        nonlocal scorer
+
+class _Fitted:
+    """Scores of pairs by a function that comes from the training titles."""
+
+    def __init__(self, name: str, fit_on: Callable[[Sequence[str]], PairScores]) -> None:
+        self._name = name
+        self._fit_on = fit_on
+        self._scores: PairScores | None = None
+
+    def fit(self, titles: Sequence[str]) -> None:
+        """Take the function that these titles give; earlier ones are forgotten."""
         known = [title for title in titles if is_known(title)]
         if not known:
-            raise RewardError(f"{name} cannot be fitted: none of {len(titles)} training titles has any text")
-        scorer = fitted_on(known)
+            raise RewardError(f"{self._name} cannot be fitted: none of {len(titles)} training titles has any text")
+        self._scores = self._fit_on(known)
 
-    def score(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        if scorer is None:
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> Sequence[float]:
+        """Score N pairs."""
+        if self._scores is None:
             raise RewardError(
-                f"{name} was not fitted; call its fit(titles) with the reference titles of the training split before the "
-                "first batch"
+                f"{self._name} was not fitted; call its fit(titles) with the reference titles of the training split "
+                "before the first batch"
             )
-        return scorer(predictions, references)
+        return self._scores(predictions=predictions, references=references)
 
+
+def _fitted_reward(name: str, fit_on: Callable[[Sequence[str]], PairScores]) -> Reward:
+    fitted = _Fitted(name, fit_on)
     return Reward(
-        score=score_pairs(score),
+        score=ScorePairs(fitted),
         value_range=(0.0, 1.0),
         tasks=("image_to_text",),
         needs=("reference", "corpus"),
-        fit=fit,
+        fit=fitted.fit,
     )

@@ -1,19 +1,20 @@
 """Rewards for the form of a completion, whatever it says."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics.text import words
+from grpo_mmpc.rewards.declaration import Reward
 from grpo_mmpc.tasks import TASKS
 
-from .batches import score_texts
-from .declaration import Reward
+from .batches import ScoreTexts
 
 _SCORES = {"json": 1.0, "embedded": 0.5, "malformed": 0.0}
 
 
 def json_format() -> Reward:
-    """Whether the completion is the JSON object that was asked for, and nothing else.
+    """Score the form of the completion: it should be the JSON object that was asked for, and nothing else.
 
     1 for the bare object, 0.5 for an object inside a code fence or other text, 0 for a malformed
     completion.
@@ -27,17 +28,15 @@ def json_format() -> Reward:
         >>> json_format()(completions=['{"title": "Red Bag"}', 'Sure: {"title": "Red Bag"}'], tasks=["image_to_text"] * 2)
         [1.0, 0.5]
     """
+    return Reward(score=_score_format, value_range=(0.0, 1.0))
 
-    def score(*, completions: list[str], tasks: list[str], **_columns: list[Any]) -> list[float | None]:
-        return [
-            _SCORES[TASKS[task].parse(completion).format] for completion, task in zip(completions, tasks, strict=True)
-        ]
 
-    return Reward(score=score, value_range=(0.0, 1.0))
+def _score_format(*, completions: list[str], tasks: list[str], **_columns: list[Any]) -> list[float | None]:
+    return [_SCORES[TASKS[task].parse(completion).format] for completion, task in zip(completions, tasks, strict=True)]
 
 
 def repetition_penalty(*, ngram_size: int = 2) -> Reward:
-    """Minus the share of word n-grams that were there before: 0 without a repetition, towards -1 for nothing else.
+    """Subtract the share of word n-grams that were there before: 0 without a repetition, towards -1 for nothing else.
 
     A text of fewer words than ``ngram_size`` repeats nothing. Words are those of ``token_f1``: case
     and punctuation make no difference. A malformed completion gets -1.
@@ -60,10 +59,14 @@ def repetition_penalty(*, ngram_size: int = 2) -> Reward:
     """
     if ngram_size < 1:
         raise RewardError(f"ngram_size must be at least 1, found {ngram_size}")
+    return Reward(score=ScoreTexts(_RepetitionPenalty(ngram_size)), value_range=(-1.0, 0.0), worst_score=-1.0)
 
-    def penalty(prediction: str) -> float:
-        found = words(prediction)
-        ngrams = list(zip(*(found[start:] for start in range(ngram_size)), strict=False))
+
+@dataclass(frozen=True, slots=True)
+class _RepetitionPenalty:
+    ngram_size: int
+
+    def __call__(self, prediction: str) -> float:
+        text = words(prediction)
+        ngrams = list(zip(*(text[start:] for start in range(self.ngram_size)), strict=False))
         return (len(set(ngrams)) - len(ngrams)) / len(ngrams) if ngrams else 0.0
-
-    return Reward(score=score_texts(penalty), value_range=(-1.0, 0.0), worst_score=-1.0)

@@ -1,13 +1,13 @@
 """Rewards for the language of a completion."""
 
 from grpo_mmpc.metrics.language import english_score
+from grpo_mmpc.rewards.declaration import Reward
 
-from .batches import score_texts
-from .declaration import Reward
+from .batches import ScoreTexts
 
 
 def english_only() -> Reward:
-    """Whether the title or prompt is in English, as both tasks ask.
+    """Score 1 for a title or prompt in English, as both tasks ask, and less the surer it is another language.
 
     The function is ``grpo_mmpc.metrics.language.english_score``. It is 1 unless there is evidence
     against it: letters of another script (0 where half of them are), or a text that a language
@@ -24,4 +24,4 @@ def english_only() -> Reward:
         >>> english_only()(predictions=["Red Tote Bag", "Sac à dos d'école pour fille"])
         [1.0, 0.0]
     """
-    return Reward(score=score_texts(english_score), value_range=(0.0, 1.0))
+    return Reward(score=ScoreTexts(english_score), value_range=(0.0, 1.0))

@@ -1,17 +1,17 @@
 """Rewards for the length of a completion."""
 
 from collections.abc import Callable
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from grpo_mmpc.encoders.loading import load
-from grpo_mmpc.errors import RewardError
+from grpo_mmpc.errors import RewardError, ScoringError
 from grpo_mmpc.metrics.text import words
+from grpo_mmpc.rewards.declaration import Reward
+from grpo_mmpc.utils.model_paths import resolve_model
 
-from .batches import score_texts
-from .declaration import Reward
+from .batches import ScoreTexts
 
 UNITS = ("characters", "words", "tokens")
 IMAGE_PROMPT_TOKENS = 77
@@ -20,13 +20,13 @@ more."""
 
 
 def length_band(*, low: int = 20, high: int = 200, unit: str = "characters", tokenizer: str | None = None) -> Reward:
-    """1 for a text whose length lies within [low, high], falling in a straight line outside.
+    """Score 1 for a text whose length lies within [low, high], falling in a straight line outside.
 
     Below, the score is the share of ``low`` that is there; above, it reaches 0 at twice ``high``.
     The default is a title of 20 to 200 characters, the most that Amazon allows.
 
     Range: [0, 1]. Needs: nothing, or a tokenizer for tokens. Cost: 0.03 ms for 64 completions, 0.2
-        ms in words, 3 ms in tokens.
+    ms in words, 3 ms in tokens.
 
     Gamed by: padding, with anything; it says nothing about the content.
 
@@ -54,21 +54,21 @@ def length_band(*, low: int = 20, high: int = 200, unit: str = "characters", tok
         raise RewardError(
             f"unit: tokens and tokenizer: NAME belong together; found unit={unit!r}, tokenizer={tokenizer!r}"
         )
-
-    folder = None if tokenizer is None else _tokenizer_folder(tokenizer)
-
-    def length(prediction: str) -> int:
-        if folder is not None:
-            return _num_tokens(folder, prediction, special=False)
-        return len(prediction) if unit == "characters" else len(words(prediction))
-
-    return Reward(score=score_texts(_in_band(length, low=low, high=high)), value_range=(0.0, 1.0))
+    length: Callable[[str], int] = len if unit == "characters" else _num_words
+    if tokenizer is not None:
+        length = partial(_num_tokens, _tokenizer_folder(tokenizer), special=False)
+    return Reward(
+        score=ScoreTexts(_Band(length=length, low=low, high=high)),
+        value_range=(0.0, 1.0),
+        needs=() if tokenizer is None else ("tokenizer",),
+    )
 
 
 def image_prompt_limit(*, tokenizer: str = "openai/clip-vit-base-patch32") -> Reward:
-    """1 for an image prompt that a CLIP text encoder reads to its end, falling to 0 at twice the 77 tokens.
+    """Score 1 for an image prompt that a CLIP text encoder reads to its end, falling to 0 at twice the 77 tokens.
 
-    Special tokens count, as they do in the encoder. What stands behind the limit is not drawn.
+    Special tokens count, as they do in the encoder. The image shows nothing that stands behind the
+    limit.
 
     Range: [0, 1]. Needs: a CLIP tokenizer (no weights). Cost: 3 ms for 64 completions.
 
@@ -80,19 +80,30 @@ def image_prompt_limit(*, tokenizer: str = "openai/clip-vit-base-patch32") -> Re
     Raises:
         RewardError: There is no such embedded tokenizer.
     """
-    folder = _tokenizer_folder(tokenizer)
-    within = _in_band(lambda prediction: _num_tokens(folder, prediction, special=True), low=0, high=IMAGE_PROMPT_TOKENS)
-    return Reward(score=score_texts(within), value_range=(0.0, 1.0), tasks=("text_to_image",))
+    length = partial(_num_tokens, _tokenizer_folder(tokenizer), special=True)
+    return Reward(
+        score=ScoreTexts(_Band(length=length, low=0, high=IMAGE_PROMPT_TOKENS)),
+        value_range=(0.0, 1.0),
+        tasks=("text_to_image",),
+        needs=("tokenizer",),
+    )
 
 
-def _in_band(length: Callable[[str], int], *, low: int, high: int) -> Callable[[str], float]:
-    def score(prediction: str) -> float:
-        found = length(prediction)
-        if found < low:
-            return found / low
-        return max(0.0, 1.0 - max(0, found - high) / high)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Band:
+    length: Callable[[str], int]
+    low: int
+    high: int
 
-    return score
+    def __call__(self, prediction: str) -> float:
+        length = self.length(prediction)
+        if length < self.low:
+            return length / self.low
+        return max(0.0, 1.0 - max(0, length - self.high) / self.high)
+
+
+def _num_words(text: str) -> int:
+    return len(words(text))
 
 
 def _num_tokens(folder: str, text: str, *, special: bool) -> int:
@@ -100,15 +111,10 @@ def _num_tokens(folder: str, text: str, *, special: bool) -> int:
 
 
 def _tokenizer_folder(name: str) -> str:
-    """Folder of an embedded model's tokenizer, or the name itself for a hub name or a local folder."""
-    if not name.startswith("nano:"):
-        return name
-    embedded = Path(str(files("grpo_mmpc"))) / "nano" / "assets"
-    folder = embedded / name.removeprefix("nano:")
-    if not (folder / "tokenizer.json").is_file():
-        known = ", ".join(sorted(f"nano:{path.parent.name}" for path in embedded.glob("*/tokenizer.json")))
-        raise RewardError(f"unknown embedded tokenizer {name!r}; known: {known}")
-    return str(folder)
+    try:
+        return resolve_model(name)
+    except ScoringError as error:
+        raise RewardError(str(error)) from error
 
 
 @cache

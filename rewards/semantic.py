@@ -1,15 +1,17 @@
 """Rewards that compare the meaning of the predicted and the true title with a text encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from grpo_mmpc.encoders.bertscore import bertscore_encoder, pick_layers, read_baseline
+from grpo_mmpc.encoders.bertscore import BertScoreEncoder, bertscore_encoder, pick_layers, read_baseline
 from grpo_mmpc.encoders.loading import pick_dtype
-from grpo_mmpc.encoders.sentence import sentence_encoder
+from grpo_mmpc.encoders.sentence import SentenceEncoder, sentence_encoder
 from grpo_mmpc.errors import RewardError, ScoringError
+from grpo_mmpc.rewards.declaration import Reward
 
-from .batches import is_known, score_pairs
-from .declaration import Reward
+from .batches import PairScores, ScorePairs, distinct_titles
 
 COMPONENTS = ("precision", "recall", "f1")
 
@@ -23,16 +25,15 @@ def bertscore(
     device: str | None = None,
     dtype: str = "float32",
 ) -> Reward:
-    """BERTScore of the predicted title against the true one, as the ``bert-score`` package computes it.
+    """The BERTScore of the predicted title against the true one, as the ``bert-score`` package computes it.
 
     Raw scores use little of their range: unrelated titles get about 0.8 with roberta-large and 0.3
     with MiniLM, so a weight means less than it does for BLEU unless rewards are normalised one by
     one. Rescaled scores use the whole range, and pairs less alike than random sentences get 0.
 
     Range: [0, 1] (cut there). Needs: the true title; the encoder, loaded on the first call and
-        shared with the BERTScore
-    metric. Cost: 550 ms for 64 new completions with MiniLM, 5 ms if all are known; a reference is
-    encoded once.
+    shared with the BERTScore metric. Cost: 550 ms for 64 new completions with MiniLM, 5 ms if all
+    are known; a reference is encoded once.
 
     Gamed by: fluent titles of the right genre; a wrong colour or size is close to the right one in
     meaning and costs almost nothing. Pair it with ``bleu`` or ``token_f1``.
@@ -62,38 +63,25 @@ def bertscore(
             "or use a model that has one, such as roberta-large"
         )
 
-    def score(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        scores = bertscore_encoder(model=model, num_layers=layers, device=device, dtype=dtype).score(
-            predictions=predictions, references=references, rescale_with_baseline=rescale_with_baseline
-        )
-        return [min(1.0, max(0.0, value)) for value in getattr(scores, component)]
-
-    def prepare(*, references: list[str | None], **_columns: list[Any]) -> None:
-        if titles := _distinct(references):
-            encoder = bertscore_encoder(model=model, num_layers=layers, device=device, dtype=dtype)
-            encoder.score(predictions=titles, references=titles)
-
-    return Reward(
-        score=score_pairs(score),
-        value_range=(0.0, 1.0),
-        tasks=("image_to_text",),
-        needs=("reference", "encoder"),
-        prepare=prepare,
+    scores = _Bertscore(
+        encoder=partial(bertscore_encoder, model=model, num_layers=layers, device=device, dtype=dtype),
+        component=component,
+        rescale_with_baseline=rescale_with_baseline,
     )
+    return _encoded(scores, prepare=scores.prepare)
 
 
 def embedding_cosine(
     *, model: str = "sentence-transformers/all-MiniLM-L6-v2", device: str | None = None, dtype: str = "float32"
 ) -> Reward:
-    """Cosine of the sentence embeddings of the predicted and the true title, as ``sentence-transformers`` computes them.
+    """The cosine of the sentence embeddings of the predicted and the true title, as ``sentence-transformers`` computes them.
 
     Unrelated titles get about 0.1, titles of the same product type 0.5 and more. The few negative
     cosines count as 0.
 
     Range: [0, 1] (cut there). Needs: the true title; the encoder, loaded on the first call and
-        shared with the metric of the
-    same name. Cost: 500 ms for 64 new completions with MiniLM, 0.5 ms if all are known; a reference
-    is encoded once.
+    shared with the metric of the same name. Cost: 500 ms for 64 new completions with MiniLM, 0.5 ms
+    if all are known; a reference is encoded once.
 
     Gamed by: naming the product type and its neighbours; word order, small words, numbers and a
     wrong colour hardly matter.
@@ -104,23 +92,45 @@ def embedding_cosine(
         dtype: Its precision: ``float32``, ``bfloat16`` or ``float16``.
     """
     pick_dtype(dtype)
+    scores = _EmbeddingCosine(partial(sentence_encoder, model=model, device=device, dtype=dtype))
+    return _encoded(scores, prepare=scores.prepare)
 
-    def score(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        encoder = sentence_encoder(model=model, device=device, dtype=dtype)
-        return [max(0.0, cosine) for cosine in encoder.cosine(predictions=predictions, references=references)]
 
-    def prepare(*, references: list[str | None], **_columns: list[Any]) -> None:
-        if titles := _distinct(references):
-            sentence_encoder(model=model, device=device, dtype=dtype).encode(titles, keep=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bertscore:
+    encoder: Callable[[], BertScoreEncoder]
+    component: str
+    rescale_with_baseline: bool
 
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        scores = self.encoder().score(
+            predictions=predictions, references=references, rescale_with_baseline=self.rescale_with_baseline
+        )
+        return [min(1.0, max(0.0, value)) for value in getattr(scores, self.component)]
+
+    def prepare(self, *, references: list[str | None], **_columns: list[Any]) -> None:
+        if titles := distinct_titles(references):
+            self.encoder().score(predictions=titles, references=titles)
+
+
+@dataclass(frozen=True, slots=True)
+class _EmbeddingCosine:
+    encoder: Callable[[], SentenceEncoder]
+
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        cosines = self.encoder().cosine(predictions=predictions, references=references)
+        return [max(0.0, cosine) for cosine in cosines]
+
+    def prepare(self, *, references: list[str | None], **_columns: list[Any]) -> None:
+        if titles := distinct_titles(references):
+            self.encoder().encode(titles, keep=True)
+
+
+def _encoded(scores: PairScores, *, prepare: Callable[..., None]) -> Reward:
     return Reward(
-        score=score_pairs(score),
+        score=ScorePairs(scores),
         value_range=(0.0, 1.0),
         tasks=("image_to_text",),
         needs=("reference", "encoder"),
         prepare=prepare,
     )
-
-
-def _distinct(references: Sequence[str | None]) -> list[str]:
-    return list(dict.fromkeys(reference for reference in references if is_known(reference)))

@@ -5,17 +5,17 @@ unscored. They are the functions of ``grpo_mmpc.metrics.text``: what is trained 
 measured.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from grpo_mmpc.metrics import text
+from grpo_mmpc.rewards.declaration import Reward
 
-from .batches import score_pairs
-from .declaration import Reward
+from .batches import EachPair, ScorePairs
 
 
 def bleu(*, smoothing: str = "method3") -> Reward:
-    """Smoothed sentence BLEU-4 (nltk) on 13a tokens; titles of fewer than four words use fewer orders.
+    """The smoothed sentence BLEU-4 (nltk) on 13a tokens; titles of fewer than four words use fewer orders.
 
     Range: [0, 1]. Needs: the true title. Cost: 8 ms for 64 completions.
 
@@ -38,7 +38,7 @@ def bleu(*, smoothing: str = "method3") -> Reward:
 
 
 def rouge_l() -> Reward:
-    """ROUGE-L F1: the longest common subsequence of words. Word order matters, gaps do not.
+    """The ROUGE-L F1: the longest common subsequence of words. Word order matters, gaps do not.
 
     Range: [0, 1]. Needs: the true title. Cost: 0.5 ms for 64 completions.
 
@@ -53,7 +53,7 @@ def rouge_l() -> Reward:
 
 
 def chrf() -> Reward:
-    """chrF2 (sacrebleu): character n-grams, recall counts double.
+    """The chrF2 (sacrebleu): character n-grams, recall counts double.
 
     Range: [0, 1]. Needs: the true title. Cost: 13 ms for 64 completions.
 
@@ -64,7 +64,7 @@ def chrf() -> Reward:
 
 
 def token_f1() -> Reward:
-    """F1 of the bags of words, case-folded, any script. Word order does not matter.
+    """The F1 of the bags of words, case-folded, any script. Word order does not matter.
 
     Range: [0, 1]. Needs: the true title. Cost: 1 ms for 64 completions.
 
@@ -74,7 +74,7 @@ def token_f1() -> Reward:
 
 
 def jaccard() -> Reward:
-    """Shared words over all words, as sets.
+    """The share of common words among all words, as sets.
 
     Range: [0, 1]. Needs: the true title. Cost: 0.5 ms for 64 completions.
 
@@ -84,11 +84,6 @@ def jaccard() -> Reward:
 
 
 def _against_reference(function: Callable[..., float]) -> Reward:
-    def score(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        return [
-            # Rounding may leave a perfect score a hair above 1.
-            min(1.0, function(prediction=prediction, reference=reference))
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
-
-    return Reward(score=score_pairs(score), value_range=(0.0, 1.0), tasks=("image_to_text",), needs=("reference",))
+    return Reward(
+        score=ScorePairs(EachPair(function)), value_range=(0.0, 1.0), tasks=("image_to_text",), needs=("reference",)
+    )

@@ -8,8 +8,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,11 +186,20 @@ def clean(text: str) -> str:
     return _NOT_PLAIN.sub("", text.lower())
 
 
-class TfidfScorer(Protocol):
-    """Cosines under document frequencies that were fitted before."""
+@dataclass(frozen=True, slots=True)
+class TfidfScorer:
+    """TF-IDF cosines under document frequencies that were fitted before; can be pickled."""
+
+    vectorizer: Any
+    """A fitted ``TfidfVectorizer``, or None where there was no word to fit on."""
 
     def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        """Return scores in [0, 1] of N pairs; 0 where a text has no known word."""
+        """Score N pairs in [0, 1]; 0 where a text has no known word."""
+        if self.vectorizer is None:
+            return [0.0] * len(predictions)
+        # Rows are unit vectors (or zero), so the cosine is the sum of products.
+        products = self.vectorizer.transform(predictions).multiply(self.vectorizer.transform(references))
+        return [min(1.0, float(value)) for value in products.sum(axis=1).flat]
 
 
 def fit_tfidf(fit_on: Sequence[str]) -> TfidfScorer:
@@ -208,16 +218,8 @@ def fit_tfidf(fit_on: Sequence[str]) -> TfidfScorer:
     except ValueError as error:
         if "empty vocabulary" not in str(error):
             raise
-        vectorizer = None
-
-    def score(*, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        if vectorizer is None:
-            return [0.0] * len(predictions)
-        # Rows are unit vectors (or zero), so the cosine is the sum of products.
-        products = vectorizer.transform(predictions).multiply(vectorizer.transform(references))
-        return [min(1.0, float(value)) for value in products.sum(axis=1).flat]
-
-    return score
+        return TfidfScorer(None)
+    return TfidfScorer(vectorizer)
 
 
 def _f1(*, hits: int, num_predicted: int, num_expected: int) -> float:

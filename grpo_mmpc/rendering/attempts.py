@@ -98,9 +98,10 @@ def _is_torch_error(error: BaseException, name: str) -> bool:
 
 
 def _free_memory() -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    # Without the attribute, torch is being imported by another thread.
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and cuda.is_available():
+        cuda.empty_cache()
 
 
 def _first_line(error: BaseException) -> str:

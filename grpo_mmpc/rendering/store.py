@@ -170,24 +170,33 @@ def _render_batch(
 
 
 def _explained(renderer: "Renderer") -> Callable[[list[str], list[int]], list[Rendered]]:
-    """``render`` of a renderer that gives no reasons, with its contract checked."""
+    """Turn ``render`` of a renderer that gives no reasons into one that does."""
 
     def render(prompts: list[str], seeds: list[int]) -> list[Rendered]:
-        from PIL.Image import Image  # heavy: imported on use
-
-        images = list(renderer.render(prompts, seeds=seeds))
-        kind = type(renderer).__name__
-        if len(images) != len(prompts):
-            raise EvaluationError(f"renderer {kind} gave {len(images)} pictures for {len(prompts)} prompts")
-        for image in images:
-            if image is not None and not isinstance(image, Image):
-                raise EvaluationError(f"renderer {kind} gave a {type(image).__name__}; expected a PIL image or None")
         return [
             Rendered(image=image, reason=None if image is not None else "the renderer gave no picture")
-            for image in images
+            for image in render_checked(renderer, prompts, seeds=seeds)
         ]
 
     return render
+
+
+def render_checked(renderer: "Renderer", prompts: list[str], *, seeds: list[int]) -> "list[Image | None]":
+    """Render N prompts with any renderer, and hold it to its contract.
+
+    Raises:
+        EvaluationError: It did not give one image or None for each prompt.
+    """
+    from PIL.Image import Image  # heavy: imported on use
+
+    images = list(renderer.render(prompts, seeds=seeds))
+    kind = type(renderer).__name__
+    if len(images) != len(prompts):
+        raise EvaluationError(f"renderer {kind} gave {len(images)} images for {len(prompts)} prompts")
+    for image in images:
+        if image is not None and not isinstance(image, Image):
+            raise EvaluationError(f"renderer {kind} gave a {type(image).__name__}; expected a PIL image or None")
+    return images
 
 
 def _save(image: "Image", path: Path) -> None:

@@ -312,7 +312,7 @@ def test_the_wrong_number_of_pictures_ends_the_run_before_anything_is_mixed_up(t
         def render(self, prompts, *, seeds):
             return [picture_of("?", 0)] * count
 
-    with pytest.raises(EvaluationError, match=f"Miscounting gave {count} pictures for 3 prompts"):
+    with pytest.raises(EvaluationError, match=f"Miscounting gave {count} images for 3 prompts"):
         render(tmp_path, {"1": "a", "2": "b", "3": "c"}, Miscounting())
     assert not list(tmp_path.iterdir())
 

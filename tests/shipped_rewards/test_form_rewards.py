@@ -98,8 +98,8 @@ def test_the_limit_of_image_prompts_is_counted_as_clip_counts() -> None:
         (lambda: length_band(unit="letters"), "characters, words, tokens"),
         (lambda: length_band(unit="tokens"), "belong together"),
         (lambda: length_band(tokenizer="nano:clip"), "belong together"),
-        (lambda: length_band(unit="tokens", tokenizer="nano:qwen"), "known: nano:clip, nano:gemma3"),
-        (lambda: image_prompt_limit(tokenizer="nano:minilm"), "unknown embedded tokenizer"),
+        (lambda: length_band(unit="tokens", tokenizer="nano:qwen"), "known: nano:qwen2_5_vl, nano:gemma3, nano:clip"),
+        (lambda: image_prompt_limit(tokenizer="nano:bert"), "unknown embedded model 'nano:bert'"),
     ],
 )
 def test_wrong_kwargs_are_refused_while_building(build: Any, message: str) -> None:

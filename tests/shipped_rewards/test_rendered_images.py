@@ -1,7 +1,6 @@
 """Rewards with a renderer in the loop: what is rendered, once, with which seed, and what is compared."""
 
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import RewardError
-from grpo_mmpc.rendering.registry import RENDERERS
+from grpo_mmpc.rendering import shared
+from grpo_mmpc.rendering.registry import check_renderer
 from grpo_mmpc.rendering.store import render_seed
-from grpo_mmpc_rewards import rendered
 from grpo_mmpc_rewards.image import clip_similarity, dinov2_similarity
-from grpo_mmpc_rewards.rendered import Renders, find_renderer, shared_renders
 
 RENDERER = """
 from PIL import Image
@@ -39,74 +37,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "counting_renderer_module.py").write_text(RENDERER)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "counting_renderer_module", raising=False)
-    monkeypatch.setattr(rendered, "_shared", {})
-    find_renderer(NAME, {})
+    monkeypatch.setattr(shared, "_shared", {})
+    check_renderer(NAME, {})
     return sys.modules["counting_renderer_module"].Renderer
-
-
-class Drawing:
-    """Draws one pixel for each letter, and counts."""
-
-    def __init__(self) -> None:
-        self.calls: list[list[tuple[str, int]]] = []
-
-    def render(self, prompts: list[str], *, seeds: list[int]) -> list[Image.Image | None]:
-        self.calls.append(list(zip(prompts, seeds, strict=True)))
-        return [Image.new("RGB", (len(prompt), 1)) if prompt else None for prompt in prompts]
-
-
-def test_equal_requests_are_rendered_once_in_one_call_and_remembered() -> None:
-    drawing = Drawing()
-    renders = Renders(drawing)
-    images = renders.of(["a", "bb", "a", "a", ""], seeds=[1, 1, 1, 2, 1])
-    assert [image and image.width for image in images] == [1, 2, 1, 1, None]
-    assert images[0] is images[2]
-    again = renders.of(["", "bb", "ccc"], seeds=[1, 1, 1])
-    assert again[0] is None and again[1] is images[1]
-    # A failed render is remembered like any other; only the new one is asked for.
-    assert drawing.calls == [[("a", 1), ("bb", 1), ("a", 2), ("", 1)], [("ccc", 1)]]
-
-
-def test_pictures_are_held_up_to_a_number_of_bytes() -> None:
-    drawing = Drawing()
-    renders = Renders(drawing, max_bytes=6 * 3)  # six RGB pixels
-    for prompt in ("aaa", "bbb", "ccc", "bbb", "aaa"):  # "ccc" pushes "aaa" out
-        renders.of([prompt], seeds=[0])
-    assert [call[0][0] for call in drawing.calls] == ["aaa", "bbb", "ccc", "aaa"]
-
-
-def test_two_threads_that_want_the_same_picture_render_it_once() -> None:
-    drawing = Drawing()
-    renders = Renders(drawing)
-    threads = [threading.Thread(target=renders.of, args=(["a", "b"],), kwargs={"seeds": [0, 0]}) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert drawing.calls == [[("a", 0), ("b", 0)]]
-
-
-@pytest.mark.parametrize(("answer", "message"), [([], "0 pictures for 1"), (["a.png"], "gave a str")])
-def test_a_renderer_that_breaks_its_contract_is_named(answer: list[Any], message: str) -> None:
-    class Broken:
-        def render(self, prompts: list[str], *, seeds: list[int]) -> list[Any]:
-            return answer
-
-    with pytest.raises(RewardError, match=f"renderer Broken gave.*{message.removeprefix('gave ')}"):
-        Renders(Broken()).of(["a"], seeds=[0])
-
-
-def test_a_renderer_is_built_once_for_each_set_of_arguments(module: Any) -> None:
-    first = shared_renders(NAME, {"size": 4, "device": "cuda:1"})
-    assert shared_renders(NAME, {"device": "cuda:1", "size": 4}) is first
-    assert shared_renders(NAME, {}) is not first
-    assert module.built == [(4, "cuda:1"), (8, None)]
-
-
-def test_the_short_names_and_seeds_are_those_of_the_evaluation() -> None:
-    assert rendered.SHORT_NAMES == RENDERERS
-    for item_id in ("", "nano-00000", "B00ÄÖ", "x" * 100):
-        assert rendered.render_seed(item_id) == render_seed(item_id)
 
 
 def test_clip_and_dinov2_share_the_pictures_of_a_renderer(module: Any, photo: str, dinov2_folder: Path) -> None:
@@ -166,10 +99,11 @@ def test_dinov2_encodes_real_images_before_there_are_completions(module: Any, di
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"renderer": "nono"}, "neither nano nor diffusers"),
-        ({"renderer": "no_such_module:Renderer"}, "cannot be imported"),
-        ({"renderer": ":Renderer"}, "module:factory"),
-        ({"renderer": "nano", "renderer_kwargs": {"device": "cuda:1"}}, "'device' in renderer_kwargs"),
+        ({"renderer": "nono"}, r"unknown renderer 'nono' \(.*nano.*for your own write module:factory"),
+        ({"renderer": "no_such_module:Renderer"}, "cannot be loaded: No module named 'no_such_module'"),
+        ({"renderer": ":Renderer"}, "renderer ':Renderer' cannot be loaded"),
+        ({"renderer": None}, "a renderer is needed: nano, diffusers or module:factory"),
+        ({"renderer": "nano", "renderer_kwargs": {"device": "cuda:1"}}, "renderer 'nano' takes no argument 'device'"),
         ({"floor": -2.0}, "floor"),
     ],
 )

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from grpo_mmpc.errors import RewardError
+from grpo_mmpc.rewards.declaration import NEEDS, Reward
 from grpo_mmpc.tasks import TASKS
-from grpo_mmpc_rewards.declaration import NEEDS, Reward
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "rewards" / "README.md").read_text(encoding="utf-8")
@@ -145,12 +146,12 @@ def test_equal_completions_of_a_group_are_scored_once(name: str, make_reward: Ca
 
 
 def test_a_pair_is_scored_once_in_a_batch() -> None:
-    from grpo_mmpc_rewards.batches import score_pairs, score_texts
+    from grpo_mmpc_rewards.batches import ScorePairs, ScoreTexts
 
     pairs: list[tuple[str, str]] = []
     texts: list[str] = []
 
-    def compare(predictions: list[str], references: list[str]) -> list[float]:
+    def compare(*, predictions: list[str], references: list[str]) -> list[float]:
         pairs.extend(zip(predictions, references, strict=True))
         return [float(len(prediction)) for prediction in predictions]
 
@@ -159,9 +160,9 @@ def test_a_pair_is_scored_once_in_a_batch() -> None:
         return float(len(text))
 
     batch = {"predictions": ["a", "bb", "a", "a", "a"], "references": ["r", "r", "r", None, "s"]}
-    assert score_pairs(compare)(**batch) == [1.0, 2.0, 1.0, None, 1.0]
+    assert ScorePairs(compare)(**batch) == [1.0, 2.0, 1.0, None, 1.0]
     assert pairs == [("a", "r"), ("bb", "r"), ("a", "s")]
-    assert score_texts(judge)(**batch) == [1.0, 2.0, 1.0, 1.0, 1.0]
+    assert ScoreTexts(judge)(**batch) == [1.0, 2.0, 1.0, 1.0, 1.0]
     assert texts == ["a", "bb"]
 
 
@@ -210,6 +211,31 @@ def test_the_example_of_each_page_is_a_working_reward(page: Path) -> None:
     }
     assert namespace["brand_match"]()(**columns) == [1.0, 1.0, None]
     assert namespace["brand_match"](strict=True)(**columns) == [1.0, 0.0, None]
+
+
+def test_every_reward_survives_pickle_and_gives_the_same_scores(
+    reward_name: str, make_reward: Callable[..., Any], make_batch: Callable[..., dict[str, list[Any]]]
+) -> None:
+    reward = make_reward(reward_name)
+    copy = pickle.loads(pickle.dumps(reward))
+    for task in reward.tasks:
+        batch = make_batch(["Acme Red Bag, Large", "blue mug", "blue mug", TITLE], task=task)
+        assert copy(**batch) == reward(**batch)
+    assert (copy.tasks, copy.needs, copy.worst_score) == (reward.tasks, reward.needs, reward.worst_score)
+    if reward.prepare is not None:
+        copy.prepare(**{name: batch[name] for name in ("references", "image_paths", "item_ids", "tasks")})
+
+
+def test_a_pickled_reward_is_fitted_by_its_own_fit(reward_name: str, factories: Factories) -> None:
+    reward = factories[reward_name]()
+    if reward.fit is None:
+        return
+    copy = pickle.loads(pickle.dumps(reward))
+    copy.fit([TITLE, "Blue Mug"])
+    batch = {"predictions": [TITLE], "references": [TITLE]}
+    assert copy(**batch) == pytest.approx([1.0])
+    with pytest.raises(RewardError, match="was not fitted"):
+        reward(**batch)
 
 
 def test_scores_are_plain_numbers(

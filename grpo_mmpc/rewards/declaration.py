@@ -1,4 +1,4 @@
-"""What a reward mix needs to know of a reward besides its scores."""
+"""The reward with its declarations: what a mix must know of a reward besides its scores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ from grpo_mmpc.errors import RewardError
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import RewardFn
 
-NEEDS = ("reference", "image", "attributes", "renderer", "encoder", "corpus")
-"""What a reward may be unable to score without: the true title, the real image, the catalogue's
-known facts, a renderer, a neural encoder, and the reference titles of the training split."""
+NEEDS = ("reference", "image", "attributes", "renderer", "encoder", "tokenizer", "corpus")
+"""Words for what a reward cannot score without: the true title, the real image, the catalogue's
+known facts, a renderer, a neural encoder, a tokenizer, the reference titles of the training
+split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """A batch reward function with its declarations; call it like any ``RewardFn``.
+    """A batch reward function with its declarations; called like any ``RewardFn``.
 
-    A plain function with the same attributes does as well: rewards of your own need not import this
-    class.
+    A plain function with the same attributes does as well. A reward whose parts are module-level
+    functions, partials of them, or frozen dataclasses can be pickled.
 
     Raises:
         RewardError: ``needs`` holds a word that is not in ``NEEDS``.
@@ -30,7 +31,7 @@ class Reward:
     tasks: tuple[str, ...] = tuple(TASKS)
     """Tasks it can score; completions of others are unscored."""
     worst_score: float = 0.0
-    """What a malformed completion gets; never above a well-formed one."""
+    """Value of a malformed completion; never above a well-formed one's."""
     needs: tuple[str, ...] = ()
     """Words of ``NEEDS``: what it cannot score without, besides the completion."""
     fit: Callable[[Sequence[str]], None] | None = None
@@ -41,7 +42,7 @@ class Reward:
     """Called with the keyword lists of ``score`` except ``completions`` and ``predictions``, before
     those exist, to encode what is known already while the policy still writes. It only warms
     caches: ``score`` needs no preparation, and may be called early with completions that are done
-        before others."""
+    before others."""
 
     def __post_init__(self) -> None:
         unknown = [word for word in self.needs if word not in NEEDS]
