@@ -11,7 +11,7 @@ from .batches import is_known
 
 
 def attribute_f1() -> Reward:
-    """The F1 of the facts that predicted and true title state: brand, colours, sizes, pack counts, model numbers.
+    """The F1 of the facts that both titles state: brand, colours, sizes, pack counts, models.
 
     Facts are found by rule and compared as normalised values ("16 Ounces" is "16 oz"); see
     ``grpo_mmpc.metrics.extraction``. The brand counts where the catalogue knows it (``brand`` in
@@ -25,7 +25,8 @@ def attribute_f1() -> Reward:
     a reward of words or meaning.
 
     Example:
-        >>> attribute_f1()(predictions=["Red Mug, 12oz", "Mug"], references=["Blue Mug, 12 Ounces", "Cup"])
+        >>> score = attribute_f1()
+        >>> score(predictions=["Red Mug, 12oz", "Mug"], references=["Blue Mug, 12 Ounces", "Cup"])
         [0.5, None]
     """
     return Reward(score=_score_facts, value_range=(0.0, 1.0), tasks=("image_to_text",), needs=("reference",))

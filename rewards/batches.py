@@ -1,4 +1,4 @@
-"""Batch reward functions from functions of one text or of pairs: groups repeat completions, and each is scored once."""
+"""Batch reward functions from functions of one text or pair; repeated ones are scored once."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class ScorePairs:
 
 @dataclass(frozen=True, slots=True)
 class EachPair:
-    """Scores of N pairs by a function of one prediction and one reference, in [0, 1]."""
+    """The scores of N pairs by a function of one prediction and one reference, in [0, 1]."""
 
     function: Callable[..., float]
     """Called with ``prediction`` and ``reference``."""

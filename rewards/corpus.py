@@ -31,7 +31,7 @@ def chrf_idf() -> Reward:
 
 
 def tfidf_cosine() -> Reward:
-    """The cosine of TF-IDF vectors of words and word pairs, with frequencies of the training titles.
+    """The cosine of TF-IDF vectors of words and word pairs, fitted on the training titles.
 
     The function of the metric of the same name, ``grpo_mmpc.metrics.text.fit_tfidf``; the metric is
     fitted on the titles that it is measured on.
@@ -51,7 +51,7 @@ def _fit_chrf(titles: Sequence[str]) -> PairScores:
 
 
 class _Fitted:
-    """Scores of pairs by a function that comes from the training titles."""
+    """The scores of pairs by a function that comes from the training titles."""
 
     def __init__(self, name: str, fit_on: Callable[[Sequence[str]], PairScores]) -> None:
         self._name = name

@@ -14,7 +14,7 @@ _SCORES = {"json": 1.0, "embedded": 0.5, "malformed": 0.0}
 
 
 def json_format() -> Reward:
-    """Score the form of the completion: it should be the JSON object that was asked for, and nothing else.
+    """Score the form: the completion should be the JSON object that was asked for, and no more.
 
     1 for the bare object, 0.5 for an object inside a code fence or other text, 0 for a malformed
     completion.
@@ -25,7 +25,8 @@ def json_format() -> Reward:
     parse, so keep its weight small.
 
     Example:
-        >>> json_format()(completions=['{"title": "Red Bag"}', 'Sure: {"title": "Red Bag"}'], tasks=["image_to_text"] * 2)
+        >>> completions = ['{"title": "Red Bag"}', 'Sure: {"title": "Red Bag"}']
+        >>> json_format()(completions=completions, tasks=["image_to_text"] * 2)
         [1.0, 0.5]
     """
     return Reward(score=_score_format, value_range=(0.0, 1.0))
@@ -36,7 +37,7 @@ def _score_format(*, completions: list[str], tasks: list[str], **_columns: list[
 
 
 def repetition_penalty(*, ngram_size: int = 2) -> Reward:
-    """Subtract the share of word n-grams that were there before: 0 without a repetition, towards -1 for nothing else.
+    """Subtract the share of repeated word n-grams: 0 without any, towards -1 for nothing else.
 
     A text of fewer words than ``ngram_size`` repeats nothing. Words are those of ``token_f1``: case
     and punctuation make no difference. A malformed completion gets -1.
@@ -54,7 +55,8 @@ def repetition_penalty(*, ngram_size: int = 2) -> Reward:
         RewardError: ``ngram_size`` is below 1.
 
     Example:
-        >>> repetition_penalty()(predictions=["red bag red bag", "red bag, blue bag"])  # 1 of 3, 0 of 3
+        >>> # 1 of 3 pairs, 0 of 3
+        >>> repetition_penalty()(predictions=["red bag red bag", "red bag, blue bag"])
         [-0.3333333333333333, 0.0]
     """
     if ngram_size < 1:

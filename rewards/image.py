@@ -33,7 +33,7 @@ def clip_similarity(
     device: str | None = None,
     dtype: str = "float32",
 ) -> Reward:
-    """The CLIP cosine of the product's real image and the policy's text, or the image rendered from it.
+    """The CLIP cosine of the real image and the policy's text, or the image rendered from it.
 
     In image_to_text the real image is compared with the predicted title. In text_to_image it is
     compared with the prompt text, or with the image that a renderer makes of it. An item without a
@@ -140,7 +140,7 @@ def dinov2_similarity(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ImageCosine:
-    """Cosines of real images with texts, or with the images that a renderer makes of them."""
+    """The cosines of real images with texts, or with the images rendered from them."""
 
     encoder: Callable[[], Any]
     """The process's encoder, loaded on the first call."""
@@ -185,7 +185,7 @@ class _ImageCosine:
     def _rendered(
         self, rows: list[int], paths: dict[int, str], predictions: list[str], item_ids: list[str]
     ) -> list[float]:
-        """Return cosines with renders: -1 where nothing was rendered, NaN where the real image cannot be read."""
+        """Return cosines with renders: -1 without a render, NaN without a readable real image."""
         if not rows or self.renderer is None:
             return []
         images = shared_renders(self.renderer, self.renderer_kwargs).images(

@@ -7,7 +7,7 @@ from .batches import ScoreTexts
 
 
 def english_only() -> Reward:
-    """Score 1 for a title or prompt in English, as both tasks ask, and less the surer it is another language.
+    """Score 1 for English, which both tasks ask for, and less the surer it is another language.
 
     The function is ``grpo_mmpc.metrics.language.english_score``. It is 1 unless there is evidence
     against it: letters of another script (0 where half of them are), or a text that a language

@@ -65,7 +65,7 @@ def length_band(*, low: int = 20, high: int = 200, unit: str = "characters", tok
 
 
 def image_prompt_limit(*, tokenizer: str = "openai/clip-vit-base-patch32") -> Reward:
-    """Score 1 for an image prompt that a CLIP text encoder reads to its end, falling to 0 at twice the 77 tokens.
+    """Score 1 for an image prompt of up to CLIP's 77 tokens, falling to 0 at twice as many.
 
     Special tokens count, as they do in the encoder. The image shows nothing that stands behind the
     limit.

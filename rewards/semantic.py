@@ -25,7 +25,7 @@ def bertscore(
     device: str | None = None,
     dtype: str = "float32",
 ) -> Reward:
-    """The BERTScore of the predicted title against the true one, as the ``bert-score`` package computes it.
+    """The BERTScore of the predicted and the true title, as the ``bert-score`` package computes it.
 
     Raw scores use little of their range: unrelated titles get about 0.8 with roberta-large and 0.3
     with MiniLM, so a weight means less than it does for BLEU unless rewards are normalised one by
@@ -74,7 +74,7 @@ def bertscore(
 def embedding_cosine(
     *, model: str = "sentence-transformers/all-MiniLM-L6-v2", device: str | None = None, dtype: str = "float32"
 ) -> Reward:
-    """The cosine of the sentence embeddings of the predicted and the true title, as ``sentence-transformers`` computes them.
+    """The cosine of the ``sentence-transformers`` embeddings of predicted and true title.
 
     Unrelated titles get about 0.1, titles of the same product type 0.5 and more. The few negative
     cosines count as 0.

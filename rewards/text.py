@@ -1,4 +1,4 @@
-"""Rewards that compare the predicted title with the true one, word by word or character by character.
+"""Rewards that compare the words or characters of the predicted title with the true one's.
 
 All score in [0, 1], need nothing but the texts, and leave a completion without a reference
 unscored. They are the functions of ``grpo_mmpc.metrics.text``: what is trained on is what is
@@ -15,7 +15,7 @@ from .batches import EachPair, ScorePairs
 
 
 def bleu(*, smoothing: str = "method3") -> Reward:
-    """The smoothed sentence BLEU-4 (nltk) on 13a tokens; titles of fewer than four words use fewer orders.
+    """The smoothed sentence BLEU-4 (nltk) on 13a tokens; short titles use fewer orders.
 
     Range: [0, 1]. Needs: the true title. Cost: 8 ms for 64 completions.
 

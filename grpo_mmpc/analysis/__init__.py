@@ -1,1 +1,1 @@
-"""What can be learned from rewards and saved rollouts without a policy."""
+"""Analyses of rewards and saved rollouts that need no policy."""

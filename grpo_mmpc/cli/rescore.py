@@ -1,8 +1,9 @@
-"""``grpo-mmpc rescore``: the saved rollouts of a run under another reward mix, without a policy or a GPU."""
+"""The command ``grpo-mmpc rescore``: replay saved rollouts under another reward mix."""
 
 import argparse
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Replay, write both files, print what came of it."""
+    """Replay, write both files, print the result."""
     from grpo_mmpc.config import is_file, load_config
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.pipelines.recipe import check_rewards
@@ -62,18 +63,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def mix_name(files: list[str], overrides: list[str]) -> str:
-    """``bleu``, ``bleu+rewards.mix.0.weight=0.5``, or ``own`` for the run's own mix; fit for a folder."""
+    """Name a folder for the mix: ``bleu``, ``bleu+rewards.mix.0.weight=0.5``, or ``own``."""
     parts = [*(Path(file).stem for file in files), *overrides] or ["own"]
     return re.sub(r"[^\w.=+-]+", "_", "+".join(parts))[:120]
 
 
 def _rescore(run_dir: Path, *, old: "RunConfig", new: "RunConfig", name: str, out: Path) -> None:
     # heavy: imported on use
-    from grpo_mmpc.analysis.replay import replay, summarise, told, write_summary
+    from grpo_mmpc.analysis.replay import lines, replay
     from grpo_mmpc.utils.console import Progress
 
-    found = replay(run_dir, old=old, new=new, out=out, progress=Progress())
-    summary = summarise(found, run=str(run_dir), name=name, old=old.rewards, new=new.rewards)
-    write_summary(out, summary.as_dict())
-    print("\n".join(told(summary)))
+    with Progress() as progress:
+        result = replay(run_dir, name=name, old=old, new=new, out=out, progress=progress)
+    print("\n".join(lines(result, colour=sys.stdout.isatty())))
     print(f"written to {out}: rollouts.parquet (every completion under both mixes), summary.json")

@@ -1,4 +1,4 @@
-"""``grpo-mmpc rewards``: which there are, what fools them, and how to start one of your own."""
+"""The command ``grpo-mmpc rewards``: list rewards, preview what fools them, start a new one."""
 
 import argparse
 import shutil
@@ -28,9 +28,10 @@ def add_parser(commands: Any) -> None:
         "preview",
         help="how well rewards tell true answers from wrong ones, and how fast",
         description=(
-            "Take true titles of a catalogue and answers that must lose against them (titles of other items, truncated, "
-            "shuffled, stuffed with keywords, copied from the prompt, empty, over-long), let rewards score all of them, and "
-            "show which reward is fooled by what, its range, its time, and whether it repeats itself. No policy is needed."
+            "Take true titles of a catalogue and answers that must lose against them (titles of other items, "
+            "truncated, shuffled, stuffed with keywords, copied from the prompt, empty, over-long), let rewards score "
+            "all of them, and show which reward is fooled by what, its range, its time, and whether it repeats "
+            "itself. No policy is needed."
         ),
         epilog="example: grpo-mmpc rewards preview --catalogue nano:catalogue --mix recipes/preview/nano.yaml",
     )
@@ -55,7 +56,7 @@ def add_parser(commands: Any) -> None:
     new = actions.add_parser(
         "new",
         help="write a reward to start from, and its test",
-        description="Write NAME.py with a reward that runs and test_NAME.py with its test; print the line for a recipe.",
+        description="Write NAME.py with a reward that runs and test_NAME.py with its test; print its line in a recipe.",
         epilog="example: grpo-mmpc rewards new brand_match",
     )
     new.add_argument("name", metavar="NAME", help="a Python name, such as brand_match")
@@ -88,7 +89,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 
 def _declared(factory: Callable[..., Any]) -> tuple[str, str, str]:
-    """Range, tasks and needs of a factory's reward with default arguments; dashes where it has none or says nothing."""
+    """Return range, tasks and needs of a reward with default arguments; dashes if unknown."""
     from grpo_mmpc.errors import GrpoMmpcError
     from grpo_mmpc.tasks import TASKS
 
@@ -109,7 +110,7 @@ def _declared(factory: Callable[..., Any]) -> tuple[str, str, str]:
 def run_preview(arguments: argparse.Namespace) -> int:
     """Score, print the tables, write the files."""
     # heavy: imported on use
-    from grpo_mmpc.analysis.reward_bench import preview, told
+    from grpo_mmpc.analysis.reward_bench import lines, preview
     from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.reports.reward_bench.page import write_files
     from grpo_mmpc.tasks import TASKS
@@ -118,7 +119,7 @@ def run_preview(arguments: argparse.Namespace) -> int:
 
     rewards, tasks = _chosen(arguments.mix)
     quiet_when_redirected()
-    found = preview(
+    results = preview(
         rewards,
         catalogue=catalogue_folder(arguments.catalogue),
         label=arguments.catalogue,
@@ -129,15 +130,15 @@ def run_preview(arguments: argparse.Namespace) -> int:
         command=command_line(),
         progress=lambda what: print(f"scoring: {what}", file=sys.stderr, flush=True),
     )
-    paths = write_files(found, arguments.out)
-    print("\n".join(told(found, colour=sys.stdout.isatty())))
+    paths = write_files(results, arguments.out)
+    print("\n".join(lines(results, colour=sys.stdout.isatty())))
     print(f"\nwritten to {arguments.out}: {', '.join(path.name for path in paths)}")
     return 0
 
 
 def run_new(arguments: argparse.Namespace) -> int:
     """Write the files and say what to do with them."""
-    from grpo_mmpc.analysis.reward_bench.new_reward import write_new_reward
+    from grpo_mmpc.rewards.new_reward import write_new_reward
 
     new = write_new_reward(arguments.name, folder=arguments.dir)
     print(f"reward: {new.reward}\ntest:   {new.test}\n\nin a recipe, under rewards.mix:\n  {new.recipe_line}")

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -45,35 +45,23 @@ def origin_of(key: str, origins: Mapping[str, str]) -> str | None:
 
 def _explain(detail: Any, schema: type[BaseModel]) -> tuple[str, str]:
     """Turn one error of pydantic into (dotted key, message)."""
-    path, section = _follow([str(part) for part in detail["loc"]], schema)
+    path = [str(part) for part in detail["loc"]]
     key = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        return key, f"unknown key; {nearest(path[-1], section.model_fields)}"
+        return key, f"unknown key; {nearest(path[-1], _section_of(path, schema).model_fields)}"
     if detail["type"] == "missing":
         return key, "is required and missing"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return key, f"{message}, found {detail['input']!r}"
 
 
-def _follow(location: Sequence[str], schema: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
-    """Return a location as people write it, and the section that holds its last key."""
-    path: list[str] = []
+def _section_of(location: Sequence[str], schema: type[BaseModel]) -> type[BaseModel]:
+    """Return the section that holds the last key of a location."""
     section = schema
-    kinds: dict[str, type[BaseModel]] = {}
-    for part in location:
-        if part in kinds:  # pydantic's own: which of several sections was meant
-            section, kinds = kinds[part], {}
-            continue
-        path.append(part)
-        if part in section.model_fields and part != location[-1]:
-            options = list(_sections_in(section.model_fields[part].annotation))
-            kinds = {kind: option for option in options for kind in _kinds_of(option)}
-            section = options[0] if options else section
-    return path, section
-
-
-def _kinds_of(section: type[BaseModel]) -> tuple[str, ...]:
-    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
+    for part in location[:-1]:
+        if part in section.model_fields:
+            section = next(iter(_sections_in(section.model_fields[part].annotation)), section)
+    return section
 
 
 def _sections_in(annotation: Any) -> Iterable[type[BaseModel]]:

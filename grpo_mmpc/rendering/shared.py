@@ -1,4 +1,4 @@
-"""Images of prompts for several readers in one process: each (prompt, seed) is rendered once."""
+"""The images of prompts that several readers of one process share: each is rendered once."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ class Renders:
         self._held: EncodingCache[tuple[str, int], tuple[Image | None]] = EncodingCache(max_bytes=max_bytes)
 
     def images(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> "list[Image | None]":
-        """Return the images of N prompts, None where one could not be rendered; one call renders all that are new.
+        """Return the images of N prompts, None where rendering failed; new ones in one call.
 
         Raises:
             EvaluationError: The renderer did not give one image or None for each prompt.
@@ -58,7 +58,7 @@ class Renders:
 
 
 def shared_renders(reference: str, kwargs: Mapping[str, Any]) -> Renders:
-    """Return the process's one ``Renders`` of a renderer and its arguments; build the renderer on the first call."""
+    """Return the process's ``Renders`` of a renderer and its arguments, built on first use."""
     key = RENDERERS.get(reference, reference), json.dumps(kwargs, sort_keys=True, default=str)
     with _sharing:
         if key not in _shared:

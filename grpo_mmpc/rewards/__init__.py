@@ -1,6 +1,7 @@
-"""From the recipe's named reward specs to TRL reward functions and weights, and what their values say."""
+"""The reward room: from named specs to TRL reward functions, and to the signal in their values."""
 
-from grpo_mmpc.rewards.advantages import advantages
+from grpo_mmpc.rewards.advantages import advantages, neutral
+from grpo_mmpc.rewards.declaration import Reward
 from grpo_mmpc.rewards.loading import (
     LoadedReward,
     build_reward,
@@ -14,6 +15,7 @@ from grpo_mmpc.rewards.rubric import TRL_KEYWORDS, RewardMix, ScoredBatch, compl
 __all__ = [
     "TRL_KEYWORDS",
     "LoadedReward",
+    "Reward",
     "RewardMix",
     "ScoredBatch",
     "advantages",
@@ -21,6 +23,7 @@ __all__ = [
     "check_mix",
     "completion_text",
     "load_factory",
+    "neutral",
     "registered_rewards",
     "reward_key",
 ]

@@ -1,12 +1,57 @@
-"""GRPO's advantages from rewards, as TRL computes them: for replaying rollouts without a policy."""
+"""The way from raw rewards to GRPO's advantages, as TRL computes them.
+
+Used for resampled groups and for replays.
+"""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from grpo_mmpc.utils.distributed import ONE, Ranks
+
+Values = dict[str, list[float | None]]
+"""By reward name, one value for each completion; None = unscored."""
 EPSILON = 1e-4
 """TRL adds it to every standard deviation it divides by."""
+
+
+def neutral(
+    raw: Mapping[str, Sequence[float | None]],
+    prompt_ids: Sequence[str],
+    *,
+    trained: Sequence[str],
+    ranks: Ranks = ONE,
+) -> Values:
+    """Return values for TRL, in which the group's mean stands for unscored ones.
+
+    A completion that no trained reward scored stays None.
+
+    Groups may be spread over ranks: means are those of the gathered values, and every rank takes
+    part.
+
+    Args:
+        raw: By reward, N values; None = unscored.
+        prompt_ids: Group of each completion.
+        trained: Rewards with a positive weight.
+        ranks: The processes that hold the other completions.
+    """
+    names = list(raw)
+    rows = ranks.gather(list(zip(prompt_ids, *(raw[name] for name in names), strict=True)))
+    scorable = [any(raw[name][i] is not None for name in trained) for i in range(len(prompt_ids))]
+    values: Values = {}
+    for column, name in enumerate(names, start=1):
+        members: dict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            if row[column] is not None:
+                members[row[0]].append(row[column])
+        means = {group: sum(known) / len(known) for group, known in members.items()}
+        values[name] = [
+            (value if value is not None else means.get(group)) if known else None
+            for value, group, known in zip(raw[name], prompt_ids, scorable, strict=True)
+        ]
+    return values
 
 
 def advantages(
@@ -17,18 +62,16 @@ def advantages(
     aggregation: str,
     scale_rewards: str = "group",
 ) -> list[float]:
-    """Advantages of the N completions of one generation batch over all ranks.
+    """Return the advantages of the N completions of one generation batch over all ranks.
 
     ``sum_then_normalize`` weighs and sums the rewards of a completion, subtracts its group's mean
-    and divides by a standard
-    deviation: of the group, of the batch, or not at all. ``normalize_then_sum`` normalises every
-        reward within its group
-    first, weighs and sums, then normalises over the batch; ``scale_rewards`` plays no part in it.
-    Standard deviations take n - 1. A completion without any value has advantage 0 and counts in no
-    mean.
+    and divides by a standard deviation: of the group, of the batch, or not at all.
+    ``normalize_then_sum`` normalises every reward within its group first, weighs and sums, then
+    normalises over the batch; ``scale_rewards`` plays no part in it. Standard deviations take
+    n - 1. A completion without any value has advantage 0 and counts in no mean.
 
     Args:
-        values: By reward, N values as the trainer gets them (``ScoredBatch.for_trainer``).
+        values: By reward, N values as the trainer gets them, see ``neutral``.
         weights: By reward.
         groups: Prompt of each completion.
         aggregation: ``sum_then_normalize`` or ``normalize_then_sum``.
@@ -71,7 +114,7 @@ def advantages(
 
 
 def _members(groups: Sequence[str]) -> list[np.ndarray]:
-    """Positions of each group."""
+    """Return the positions of each group."""
     positions: dict[str, list[int]] = {}
     for position, group in enumerate(groups):
         positions.setdefault(group, []).append(position)
@@ -84,6 +127,6 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _std(values: np.ndarray) -> float:
-    """Over the known values, with n - 1; 0 for a single one."""
+    """Return the deviation of the known values, with n - 1; 0 for a single one."""
     known = values[~np.isnan(values)]
     return float(known.std(ddof=1)) if known.size > 1 else 0.0

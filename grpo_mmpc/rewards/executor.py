@@ -1,4 +1,4 @@
-"""Runs the rewards of a mix side by side, each under a time limit, and says what went wrong with which."""
+"""The executor: it runs the rewards of a mix side by side, each under a time limit."""
 
 import logging
 import math
@@ -11,31 +11,30 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from grpo_mmpc.errors import RewardError
+from grpo_mmpc.rewards.isolated import InProcess
 from grpo_mmpc.rewards.loading import LoadedReward
-from grpo_mmpc.rewards.workers import IsolatedWorker, ThreadWorker
+from grpo_mmpc.rewards.worker import Answer, Columns, Fit, Host, Message, Prepare, Score, Worker
 
 logger = logging.getLogger(__name__)
 
 LEAK_BYTES = 512 * 2**20
 """Growth of memory over calls of one reward, the first one left out, that is worth a warning."""
 
-Columns = Mapping[str, list[Any]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What one reward made of the well-formed completions it was asked about."""
+    """The scores of the well-formed completions that one reward was asked about."""
 
     values: list[float | None]
     """None = unscored."""
     failed: int
-    """How many of them are unscored because something went wrong."""
+    """Number of them that are unscored because something went wrong."""
     seconds: float
-    """How long its own call took, which others may have run beside."""
+    """Duration of its own call, beside which others may have run."""
 
 
-class RewardHost:
-    """Calls rewards; lives as long as the run.
+class RewardExecutor:
+    """The caller of all rewards, which lives as long as the run.
 
     Every reward has a thread of its own, or a process if its spec says ``isolated``, so that those
     that wait for an encoder, a GPU or a server overlap. A thread cannot be stopped: a reward that
@@ -45,39 +44,40 @@ class RewardHost:
     def __init__(
         self, rewards: Sequence[LoadedReward], *, on_error: Literal["raise", "unscored"], time_limit: float
     ) -> None:
-        self._rewards = list(rewards)
+        self._rewards = {reward.name: reward for reward in rewards}
         self._on_error = on_error
-        self._time_limit = time_limit
+        self._limits = {reward.name: reward.spec.time_limit or time_limit for reward in rewards}
         self._workers = {
-            reward.name: IsolatedWorker(reward.spec) if reward.spec.isolated else ThreadWorker(reward.name, reward.fn)
+            reward.name: Worker(reward.name, InProcess(reward.spec) if reward.spec.isolated else Host(reward.fn))
             for reward in rewards
         }
         self.errors: dict[str, int] = defaultdict(int)
         """Completions that a reward failed on, by reward name."""
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
         self._grown: dict[str, int] = {}
+        self._has_begun = False
 
     def fit(self, titles: Sequence[str]) -> None:
-        """Give every reward that asks for a corpus the titles of the training items, and wait for it.
+        """Give every reward that asks for a corpus the titles of the training items, and wait.
 
         Raises:
             RewardError: A reward failed on them.
         """
-        waiting = [(r.name, self._workers[r.name].submit("fit", titles)) for r in self._rewards if r.fit is not None]
-        for name, future in waiting:
+        waiting = {
+            name: self._submit(name, Fit(titles)) for name, reward in self._rewards.items() if reward.fit is not None
+        }
+        what = "the titles of the training items"
+        for name, future in waiting.items():
+            limit = self._limits[name]
             try:
-                future.result(timeout=self._limit(name))
+                answer = future.result(timeout=limit)
             except FutureTimeout:
-                raise RewardError(
-                    f"reward {name!r} took longer than its time limit of {self._limit(name):g} s on the titles of the training items"
-                ) from None
-            except Exception as error:  # whatever a reward raises
-                raise RewardError(
-                    f"reward {name!r} failed on the titles of the training items: {_said(error)}"
-                ) from error
+                raise RewardError(f"reward {name!r} took longer than its time limit of {limit:g} s on {what}") from None
+            if answer.error is not None:
+                raise RewardError(f"reward {name!r} failed on {what}: {_reason(answer.error)}") from answer.error
 
     def prepare(self, columns: Columns) -> None:
-        """Let rewards with ``prepare`` encode what is known before all completions are there; returns at once.
+        """Let rewards with ``prepare`` encode what is known already; returns at once.
 
         Completions that are done already are scored, and the scores thrown away: what counts is
         what the encoders remember. A reward that is still busy is left alone, and one that fails
@@ -87,15 +87,14 @@ class RewardHost:
             columns: Keyword lists; ``predictions`` and ``completions`` are absent before the first
                 completion is done.
         """
-        for reward in self._rewards:
+        message = Score if "predictions" in columns else Prepare
+        for name, reward in self._rewards.items():
             rows = [i for i, task in enumerate(columns["tasks"]) if task in reward.tasks]
-            worker = self._workers[reward.name]
-            if reward.prepare is not None and rows and not worker.busy:
-                action = "score" if "predictions" in columns else "prepare"
-                worker.submit(action, {key: [column[i] for i in rows] for key, column in columns.items()})
+            if reward.prepare is not None and rows and not self._workers[name].busy:
+                self._submit(name, message({key: [column[i] for i in rows] for key, column in columns.items()}))
 
     def score(self, batches: Mapping[str, Columns]) -> dict[str, Scores]:
-        """Score, all rewards side by side.
+        """Score with all rewards side by side.
 
         Args:
             batches: By reward name, the keyword lists it is called with; rewards without a
@@ -105,110 +104,123 @@ class RewardHost:
             RewardError: A reward broke its contract and the policy is ``raise``; names the reward.
         """
         start = time.monotonic()
-        futures: dict[str, Future[Any] | RewardError] = {}
+        # Each gets lists of its own, which it may empty. Rewards that are still preparing are
+        # waited for; one that hung in an earlier batch is not asked again.
+        futures = {
+            name: self._submit(name, Score({key: list(column) for key, column in columns.items()}))
+            for name, columns in batches.items()
+            if not self._workers[name].hung
+        }
+        scores: dict[str, Scores] = {}
         for name, columns in batches.items():
-            worker = self._workers[name]
-            # Each gets lists of its own, which it may empty. Rewards that are still preparing are
-            # waited for; one that hung in an earlier batch is not asked again.
-            if worker.hung:
-                futures[name] = RewardError("is still busy with an earlier batch")
-            else:
-                futures[name] = worker.submit("score", {key: list(column) for key, column in columns.items()})
-        found: dict[str, Scores] = {}
-        for name, columns in batches.items():
-            expected = len(columns["completions"])
-            values, failed, problem = self._outcome(name, futures[name], expected=expected, start=start)
+            answer = self._wait(name, futures[name], start=start) if name in futures else _STILL_BUSY
+            values, failed, problem = _checked(answer, expected=len(columns["completions"]))
             if problem is not None:
                 self._fail(name, problem, failed)
             self._watch_agreement(name, columns, values)
-            future = futures[name]
-            seconds = None if isinstance(future, RewardError) else self._workers[name].seconds(future)
-            if seconds is None:
-                seconds = time.monotonic() - start
-            found[name] = Scores(values=values, failed=failed, seconds=seconds)
-        self._watch_memory(batches)
-        return found
+            scores[name] = Scores(values=values, failed=failed, seconds=answer.seconds)
+        for name in batches:
+            self._watch_memory(name)
+        return scores
 
     def close(self) -> None:
         """End the processes of isolated rewards."""
         for worker in self._workers.values():
-            worker.close()
+            worker.host.end()
 
-    def _limit(self, name: str) -> float:
-        spec = next(reward.spec for reward in self._rewards if reward.name == name)
-        return spec.time_limit or self._time_limit
+    def _submit(self, name: str, message: Message) -> "Future[Answer]":
+        if not self._has_begun:
+            self._has_begun = True
+            _import_for_threads(reward for reward in self._rewards.values() if not reward.spec.isolated)
+        return self._workers[name].submit(message)
 
-    def _outcome(
-        self, name: str, future: "Future[Any] | RewardError", *, expected: int, start: float
-    ) -> tuple[list[float | None], int, Exception | None]:
-        """Values, how many of them are None for a failure, and the failure."""
-        nothing: list[float | None] = [None] * expected
-        if isinstance(future, RewardError):
-            return nothing, expected, future
-        limit = self._limit(name)
+    def _wait(self, name: str, future: "Future[Answer]", *, start: float) -> Answer:
+        """Return the answer to a message, or an error after the time limit."""
+        limit = self._limits[name]
         try:
-            scores = future.result(timeout=max(0.0, start + limit - time.monotonic()))
-        except FutureTimeout as timeout:
-            if future.done():  # the reward's own, of a server perhaps
-                return nothing, expected, timeout
+            return future.result(timeout=max(0.0, start + limit - time.monotonic()))
+        except FutureTimeout:
             self._workers[name].give_up(future)
-            return nothing, expected, RewardError(f"took longer than its time limit of {limit:g} s")
-        except Exception as error:  # whatever a reward raises is handled by the stated policy, and never becomes a 0
-            return nothing, expected, error
-        try:
-            return checked_scores(scores, expected=expected)
-        except (RewardError, TypeError, ValueError, OverflowError) as error:
-            return nothing, expected, error
+            error = RewardError(f"took longer than its time limit of {limit:g} s")
+            return Answer(error=error, seconds=time.monotonic() - start)
 
     def _fail(self, name: str, problem: Exception, count: int) -> None:
-        text = _said(problem)
+        text = _reason(problem)
         if self._on_error == "raise":
             raise RewardError(
                 f"reward {name!r} failed on {count} completions: {text}. "
                 "Fix the reward, or set rewards.on_error=unscored to count such completions as unscored"
             ) from problem
         self.errors[name] += count
-        if (name, text) not in self._told and len(self._told) < 100:
-            self._told.add((name, text))
+        if (name, text) not in self._logged and len(self._logged) < 100:
+            self._logged.add((name, text))
             logger.error(
                 "reward %r failed on %d completions, which count as unscored: %s", name, count, text, exc_info=problem
             )
 
     def _watch_agreement(self, name: str, columns: Columns, values: Sequence[float | None]) -> None:
-        """Equal completions of one prompt must have equal values: groups hold many, so that luck shows by itself."""
-        if (name, "luck") in self._told:
+        """Warn once of a reward that gives two values to equal completions of a prompt."""
+        if (name, "random") in self._logged:
             return
         seen: dict[tuple[Any, str], float | None] = {}
         for prompt, completion, value in zip(columns["prompt_id"], columns["completions"], values, strict=True):
             other = seen.setdefault((prompt, completion), value)
             if other is not None and value is not None and not math.isclose(other, value, rel_tol=1e-4, abs_tol=1e-4):
-                self._told.add((name, "luck"))
+                self._logged.add((name, "random"))
                 logger.warning(
                     "reward %r is not deterministic: it gave %g and %g to the same completion of %s (%.60s); "
-                    "its luck is trained on like its judgement",
+                    "its randomness is trained on as if it were signal",
                     *(name, other, value, prompt, completion),
                 )
                 return
 
-    def _watch_memory(self, names: Iterable[str]) -> None:
-        """Say which rewards memory grows under."""
-        for name in names:
-            worker = self._workers[name]
-            growth = worker.growth()
-            # The first call loads what the reward needs; what is given back is taken off.
-            self._grown[name] = max(0, self._grown[name] + growth) if name in self._grown else 0
-            if self._grown[name] <= LEAK_BYTES:
-                continue
-            self._grown[name] = 0
-            what = "while it ran, perhaps by a reward that ran beside it; isolated: true tells them apart"
-            if isinstance(worker, IsolatedWorker):
-                worker.close()
-                what = "in its process, which was ended and starts again with the next batch"
-            logger.warning("reward %r: memory has grown by more than %d MB %s", name, LEAK_BYTES >> 20, what)
+    def _watch_memory(self, name: str) -> None:
+        """Warn of a reward under which memory grows; end its process, if it has one."""
+        worker = self._workers[name]
+        growth = worker.take_growth()
+        # The first call loads what the reward needs; what is given back is taken off.
+        self._grown[name] = max(0, self._grown[name] + growth) if name in self._grown else 0
+        if self._grown[name] <= LEAK_BYTES:
+            return
+        self._grown[name] = 0
+        what = "while it ran, perhaps by a reward that ran beside it; isolated: true tells them apart"
+        if worker.host.is_process:
+            worker.host.end()
+            what = "in its process, which was ended and starts again with the next batch"
+        logger.warning("reward %r: memory has grown by more than %d MB %s", name, LEAK_BYTES >> 20, what)
+
+
+_STILL_BUSY = Answer(error=RewardError("is still busy with an earlier batch"))
+
+
+def _import_for_threads(rewards: Iterable[LoadedReward]) -> None:
+    """Import what the rewards of this process need, before their threads do.
+
+    Threads that import torch or Transformers at once see half of them.
+    """
+    needs = {word for reward in rewards for word in getattr(reward.fn, "needs", ()) or ()}
+    if needs & {"encoder", "renderer", "tokenizer"}:
+        from grpo_mmpc.utils.cpu_compat import ensure_importable
+
+        ensure_importable()
+        import transformers  # noqa: F401  (heavy: only where a reward will import it)
+
+
+def _checked(answer: Answer, *, expected: int) -> tuple[list[float | None], int, Exception | None]:
+    """Return values, how many of them are None for a failure, and the failure."""
+    problem = answer.error
+    if problem is None:
+        try:
+            return checked_scores(answer.value, expected=expected)
+        except (RewardError, TypeError, ValueError, OverflowError) as error:
+            problem = error
+    return [None] * expected, expected, problem
 
 
 def checked_scores(scores: Any, *, expected: int) -> tuple[list[float | None], int, RewardError | None]:
-    """Scores as floats or None, how many are NaN or infinite (None as well), and the first of those as an error.
+    """Return scores as floats or None, the number of NaN or infinity, and the first such error.
+
+    NaN and infinity become None as well.
 
     Raises:
         RewardError: Not a sequence of ``expected`` numbers.
@@ -235,5 +247,5 @@ def checked_scores(scores: Any, *, expected: int) -> tuple[list[float | None], i
     return checked, failed, problem
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, RewardError) else f"{type(error).__name__}: {error}"

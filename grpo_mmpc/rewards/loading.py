@@ -1,6 +1,5 @@
-"""From named reward specs to loaded rewards, and every check on a mix that needs no model."""
+"""The loading of rewards from named specs, and every check on a mix that needs no model."""
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -17,6 +16,7 @@ from grpo_mmpc.config import RewardSpec, nearest
 from grpo_mmpc.errors import GrpoMmpcError, RewardError
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import RewardFn
+from grpo_mmpc.utils.hashing import hex_digest
 
 ENTRY_POINT_GROUP = "grpo_mmpc.rewards"
 
@@ -32,28 +32,28 @@ class LoadedReward:
     tasks: tuple[str, ...]
     """Tasks it is applied to; completions of other tasks are unscored."""
     worst_score: float
-    """What a malformed completion gets."""
+    """Value of a malformed completion."""
     spec: RewardSpec
-    """Its transform, schedule and limits, and what builds it again in another process."""
+    """Its limits; builds it again in another process."""
 
     @property
     def fit(self) -> Callable[[Sequence[str]], None] | None:
-        """Called once with the titles of the training items, by rewards that need a corpus."""
+        """The function called once with all training titles; None unless it needs a corpus."""
         return getattr(self.fn, "fit", None)
 
     @property
     def prepare(self) -> Callable[..., None] | None:
-        """Called before completions exist, with what is known of them already, by rewards that can encode ahead."""
+        """The function called before completions exist; None if it encodes nothing."""
         return getattr(self.fn, "prepare", None)
 
 
 def registered_rewards() -> dict[str, str]:
-    """Names of all installed rewards and the ``module:factory`` behind each."""
+    """Return the names of all installed rewards with the ``module:factory`` of each."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def load_factory(name: str) -> Callable[..., RewardFn]:
-    """The factory behind a registered name, ``module:factory`` or ``path/to/file.py:factory``.
+    """Return the factory of a registered name, ``module:factory`` or ``path/to/file.py:factory``.
 
     Raises:
         RewardError: The name is unknown, or the file or module cannot be imported; says which and
@@ -85,12 +85,12 @@ def load_factory(name: str) -> Callable[..., RewardFn]:
 
 
 def reward_key(spec: RewardSpec) -> str:
-    """The short name a spec is logged under: the registered name, or the factory's own name."""
+    """Return the name that a spec is logged under: the registered one, or the factory's."""
     return spec.name.rpartition(":")[2]
 
 
 def check_mix(specs: Sequence[RewardSpec], tasks: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """Everything wrong with a mix, as (dotted key, message), without building encoders or loading models."""
+    """Yield everything wrong with a mix as (dotted key, message), without loading a model."""
     keys = [reward_key(spec) for spec in specs]
     trained_tasks: set[str] = set()
     broken = False
@@ -121,7 +121,7 @@ def check_mix(specs: Sequence[RewardSpec], tasks: Sequence[str]) -> Iterable[tup
 
 
 def build_reward(spec: RewardSpec) -> LoadedReward:
-    """The reward of a spec.
+    """Build the reward of a spec.
 
     Raises:
         RewardError: The factory cannot be found, or refuses its kwargs.
@@ -163,7 +163,7 @@ def _module_from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(path)
     # One module for all factories of a file, so that they share what it holds.
-    name = f"grpo_mmpc_user_reward_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+    name = f"grpo_mmpc_user_reward_{hex_digest(str(path.resolve()), size=8)}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,6 +1,6 @@
-"""What the rewards of a generation batch say about the learning signal.
+"""The learning signal in the rewards of a generation batch.
 
-Everything is looked at within groups: GRPO compares completions of one prompt, so differences
+Everything is computed within groups: GRPO compares completions of one prompt, so differences
 between prompts teach nothing.
 """
 
@@ -22,7 +22,7 @@ CONSTANT = 1e-9
 def dead_groups(
     values: Mapping[str, Sequence[float | None]], *, trained: Sequence[str], groups: Sequence[str]
 ) -> set[str]:
-    """Groups that teach nothing: every trained reward is constant over the group, or scored none of it.
+    """Return the zero-variance groups: no trained reward differs within them, or scored any of it.
 
     TRL's ``frac_reward_zero_std`` looks at the weighted sum, and under ``normalize_then_sum`` at
     the whole batch.
@@ -53,7 +53,7 @@ def signals(
     aggregation: str,
     scale_rewards: str,
 ) -> dict[str, float]:
-    """Diagnostics of one generation batch, by metric key; those that cannot be computed are absent.
+    """Return diagnostics of one generation batch by key; those that cannot be computed are absent.
 
     ``signal/NAME/within_group_std``: mean over groups of the standard deviation (n - 1).
     ``signal/NAME/dead_groups``: share of groups in which the reward is constant.
@@ -94,23 +94,23 @@ def signals(
         total = total / scale
     variance = float(total @ total)
 
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, (deviations, spread) in centred.items():
         known = spread[~np.isnan(spread)]
         if known.size:
-            found[f"signal/{name}/within_group_std"] = float(known.mean())
-            found[f"signal/{name}/dead_groups"] = float((known <= CONSTANT).mean())
+            metrics[f"signal/{name}/within_group_std"] = float(known.mean())
+            metrics[f"signal/{name}/dead_groups"] = float((known <= CONSTANT).mean())
         if weights[name] > 0 and variance > 0:
-            found[f"signal/{name}/advantage_share"] = float(parts[name] @ total) / variance
-        _put(found, f"signal/{name}/with_total", _correlation(deviations, total))
-        _put(found, f"signal/{name}/length_correlation", _correlation(deviations, length))
+            metrics[f"signal/{name}/advantage_share"] = float(parts[name] @ total) / variance
+        _put(metrics, f"signal/{name}/with_total", _correlation(deviations, total))
+        _put(metrics, f"signal/{name}/length_correlation", _correlation(deviations, length))
     for a, b in combinations([name for name in values if weights[name] > 0], 2):
         one, other = centred[a][0], centred[b][0]
-        _put(found, f"signal/{a}~{b}/correlation", _correlation(one, other))
+        _put(metrics, f"signal/{a}~{b}/correlation", _correlation(one, other))
         both = (np.abs(np.nan_to_num(one)) > CONSTANT) & (np.abs(np.nan_to_num(other)) > CONSTANT)
         if both.any():
-            found[f"signal/{a}~{b}/sign_conflict"] = float((one[both] * other[both] < 0).mean())
-    return found
+            metrics[f"signal/{a}~{b}/sign_conflict"] = float((one[both] * other[both] < 0).mean())
+    return metrics
 
 
 def _array(values: Sequence[float | None]) -> Floats:
@@ -118,7 +118,7 @@ def _array(values: Sequence[float | None]) -> Floats:
 
 
 def _centred(values: Floats, index: NDArray[np.int64], num_groups: int) -> tuple[Floats, Floats]:
-    """Deviations from the group's mean ``[N]`` and the spread of each group ``[groups]``; NaN where nothing is known."""
+    """Return deviations from the group's mean ``[N]`` and spreads ``[groups]``; NaN if unknown."""
     known = ~np.isnan(values)
     counts = np.bincount(index[known], minlength=num_groups).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -130,13 +130,13 @@ def _centred(values: Floats, index: NDArray[np.int64], num_groups: int) -> tuple
 
 
 def _correlation(one: Floats, other: Floats) -> float | None:
-    """Pearson correlation of deviations that are centred already; None without spread."""
+    """Return the Pearson correlation of centred deviations; None without spread."""
     known = ~(np.isnan(one) | np.isnan(other))
     a, b = one[known], other[known]
     scale = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / scale if scale > CONSTANT**2 else None
 
 
-def _put(found: dict[str, float], key: str, value: float | None) -> None:
+def _put(metrics: dict[str, float], key: str, value: float | None) -> None:
     if value is not None:
-        found[key] = value
+        metrics[key] = value

@@ -8,9 +8,8 @@
   rest of the update, written by Transformers; DeepSpeed and FSDP keep optimizer states in folders
   of their own.
 - ``trainer_state.json``: N, and everything logged so far.
-- ``reward_state.json``: what rewards remember, written last by this toolkit: running means and
-  spreads of the ``z_score`` transform (``transforms``), histories of the reward-hacking alarm
-  (``alarms``).
+- ``reward_state.json``: histories of the reward-hacking alarm (``alarms``), written last by this
+  toolkit.
 
 Rollouts that serve several steps are in no checkpoint.
 """

@@ -24,18 +24,18 @@ class Diagnosis:
         self._scale_rewards = scale_rewards
         self._alarms: dict[str, HackingAlarm] = {}
 
-    def metrics_of(self, batch: GatheredBatch, weights: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
+    def metrics_of(self, batch: GatheredBatch) -> tuple[dict[str, float], list[str]]:
         """Take in a batch; returns metrics by key, and a message for each new alarm."""
         metrics = signals(
-            batch.values("transformed"),
-            weights,
+            batch.raw,
+            self._mix.weights,
             groups=batch.prompt_ids,
             lengths=[len(completion_text(completion)) for completion in batch.logs["completion"]],
             aggregation=self._aggregation,
             scale_rewards=self._scale_rewards,
         )
         means = {}
-        for name, values in batch.values("raw").items():
+        for name, values in batch.raw.items():
             known = [value for value in values if value is not None]
             if known:
                 means[name] = sum(known) / len(known)

@@ -70,8 +70,7 @@ class TrainingSession:
             config.rewards.mix,
             on_error=config.rewards.on_error,
             time_limit=config.rewards.time_limit,
-            gather=self.ranks.gather,
-            rank=self.ranks.rank,
+            ranks=self.ranks,
         )
         self.mix.fit([title for title in catalogue.items.select(train_indices)["title"] if title])
         model = load_policy(config.model)

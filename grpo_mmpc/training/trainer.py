@@ -4,8 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rewards.signals import dead_groups
 from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
@@ -43,12 +41,11 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         self._max_masked_fraction = max_masked_fraction
 
     def reward_state(self) -> dict[str, Any]:
-        """Return what rewards remember: running transforms and the alarms' histories."""
-        return {"transforms": self._mix.state(), "alarms": self._diagnosis.state()}
+        """Return what rewards remember: the alarms' histories."""
+        return {"alarms": self._diagnosis.state()}
 
     def restore_reward_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's ``reward_state``."""
-        self._mix.restore(state["transforms"])
         self._diagnosis.restore(state["alarms"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -84,19 +81,17 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
 
     def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Sample, score, treat zero-variance groups, diagnose and record a generation batch."""
-        weights = self._mix.weights_at(self.state.global_step)
-        self.reward_weights = torch.tensor(list(weights.values()), dtype=torch.float32)
         output, batch = self._sample_and_score(inputs)
-        output = self._treat_zero_variance(inputs, output, batch, weights)
+        output = self._treat_zero_variance(inputs, output, batch)
         if "importance_sampling_ratio" in output:
             self._watch_masked_fraction(output)
-        metrics, alarms = self._diagnosis.metrics_of(batch, weights)
+        metrics, alarms = self._diagnosis.metrics_of(batch)
         for name, value in metrics.items():
             self.note(name, value)
         for message in alarms:
             self._warn(message)
         if self.accelerator.is_main_process:
-            self._record(batch, weights)
+            self._record(batch)
         return output
 
     def _sample_and_score(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], GatheredBatch]:
@@ -109,27 +104,19 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         return output, self.last_batch(len(inputs) * self.accelerator.num_processes)
 
     def _zero_variance(self, batch: GatheredBatch) -> set[str]:
-        """Name the prompts whose group no reward that is trained on now tells apart."""
-        return dead_groups(batch.values("transformed"), trained=self._trained_now(), groups=batch.prompt_ids)
-
-    def _trained_now(self) -> list[str]:
-        weights = self._mix.weights_at(self.state.global_step)
-        return [name for name in self._mix.trained if weights[name] > 0]
+        """Name the prompts whose group no reward that is trained on tells apart."""
+        return dead_groups(batch.raw, trained=self._mix.trained, groups=batch.prompt_ids)
 
     def _treat_zero_variance(
-        self,
-        inputs: list[dict[str, Any]],
-        output: dict[str, Any],
-        batch: GatheredBatch,
-        weights: Mapping[str, float],
+        self, inputs: list[dict[str, Any]], output: dict[str, Any], batch: GatheredBatch
     ) -> dict[str, Any]:
         """Follow ``rewards.dead_groups``; ``batch`` is changed with it."""
         flat = self._zero_variance(batch)
         self.note("dead_group_share", len(flat) / len(set(batch.prompt_ids)))
-        if not flat or not self._trained_now():  # a schedule has not begun: nothing is to be learnt from any group
+        if not flat:
             return output
         if self._dead_group_policy == "resample":
-            return self._resampler.replace(inputs, output, batch, flat, weights)
+            return self._resampler.replace(inputs, output, batch, flat, self._mix.weights)
         if self._dead_group_policy == "drop":
             drop_rows(output, [i for i, row in enumerate(inputs) if row["prompt_id"] in flat])
             self.count_tokens(output)
@@ -153,15 +140,15 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         if self.accelerator.is_main_process:
             logger.warning("step %d: %s", self.state.global_step + 1, message)
 
-    def _record(self, batch: GatheredBatch, weights: Mapping[str, float]) -> None:
-        transformed = batch.values("transformed")
+    def _record(self, batch: GatheredBatch) -> None:
+        weights = self._mix.weights
         self._recorder.write(
             step=self.state.global_step + 1,
             completions=batch.logs["completion"],
             advantages=batch.logs["advantages"],
-            raw_rewards=batch.values("raw"),
+            raw_rewards=batch.raw,
             weighted_rewards={
-                name: [None if v is None else weights[name] * v for v in transformed[name]] for name in transformed
+                name: [None if v is None else weights[name] * v for v in values] for name, values in batch.raw.items()
             },
             columns={name: batch.logs[name] for name in (*EXTRA_COLUMNS, "prediction", "format")},
             num_generations=self.num_generations,

@@ -70,9 +70,10 @@ class GatheredBatch:
         """The prompt of each completion: completions of one prompt are a group."""
         return self.logs["prompt_id"]
 
-    def values(self, prefix: str) -> dict[str, list[float | None]]:
-        """Columns ``raw/NAME`` or ``transformed/NAME`` by reward name."""
-        return {name: self.logs[f"{prefix}/{name}"] for name in self.for_trainer}
+    @property
+    def raw(self) -> dict[str, list[float | None]]:
+        """By reward, N values as the rewards returned them; None = unscored."""
+        return {name: self.logs[f"raw/{name}"] for name in self.for_trainer}
 
     def put(self, position: int, other: "GatheredBatch", source: int) -> None:
         """Replace one completion by one of another batch."""

@@ -130,3 +130,24 @@ def declaring(**attributes):
 
 def failing_factory():
     raise RuntimeError("no GPU here")
+
+
+def importing_torch():
+    """Takes its time, as encoders do on their first call."""
+
+    def score(*, predictions, **columns):
+        import torch
+
+        return [1.0 if torch.cuda.device_count() >= 0 else 0.0] * len(predictions)
+
+    score.prepare = lambda **columns: score(predictions=[])
+    return score
+
+
+def sees_heavy_modules():
+    def score(*, predictions, **columns):
+        known = all(hasattr(sys.modules.get(name), "__version__") for name in ("torch", "transformers"))
+        return [float(known)] * len(predictions)
+
+    score.needs = ("encoder",)
+    return score

@@ -1,4 +1,4 @@
-"""Hand-computed advantages. TRL divides by a standard deviation plus 1e-4, which the expected values include."""
+"""Hand-computed advantages, with the 1e-4 that TRL adds to each standard deviation."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Rewards that hang, die, leak or throw dice: the run goes on or stops as configured, and the log says which reward."""
+"""Rewards that hang, die, leak or are random: the run goes on or stops, and the log names them."""
 
 import dataclasses
 import os
@@ -13,8 +13,9 @@ import pytest
 
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import RewardError
-from grpo_mmpc.rewards import RewardMix
-from grpo_mmpc.rewards.workers import _without_pictures
+from grpo_mmpc.rewards import RewardMix, build_reward
+from grpo_mmpc.rewards.isolated import _without_images
+from grpo_mmpc.rewards.worker import Fit, Prepare, Score
 from grpo_mmpc.tasks import IMAGE_TO_TEXT
 
 FAULTY = Path(__file__).parent / "faulty_rewards.py"
@@ -64,8 +65,8 @@ def test_a_reward_that_hangs_is_unscored_after_its_time_limit_and_the_others_cou
     assert scored.failed["hanging"] == 2
     assert mix.errors == {"hanging": 2}
     assert (
-        f"reward 'hanging' failed on 2 completions, which count as unscored: took longer than its time limit of {limit:g} s"
-        in caplog.text
+        "reward 'hanging' failed on 2 completions, which count as unscored: "
+        f"took longer than its time limit of {limit:g} s" in caplog.text
     )
 
 
@@ -128,7 +129,7 @@ def test_the_process_of_a_leaking_reward_is_ended_and_started_again(mixes, caplo
     assert "reward 'leaking': memory has grown by more than 512 MB in its process, which was ended" in caplog.text
 
 
-def test_a_reward_that_throws_dice_is_found_out_by_equal_completions_of_one_prompt(mixes, caplog):
+def test_a_random_reward_is_found_out_by_equal_completions_of_one_prompt(mixes, caplog):
     mix = mixes("lucky")
     assert None not in mix.score(**batch("kettle", "pan")).raw["lucky"]
     assert "not deterministic" not in caplog.text
@@ -137,6 +138,7 @@ def test_a_reward_that_throws_dice_is_found_out_by_equal_completions_of_one_prom
     messages = [r.message for r in caplog.records if "not deterministic" in r.message]
     assert len(messages) == 1  # said once
     assert "reward 'lucky' is not deterministic: it gave 2 and 4 to the same completion of p" in messages[0]
+    assert "its randomness is trained on as if it were signal" in messages[0]
 
 
 @ISOLATED
@@ -151,7 +153,7 @@ def test_a_corpus_reaches_rewards_that_ask_for_it_also_in_a_process_that_was_sta
 def test_rewards_that_wait_overlap(mixes):
     slow = {"weight": 1.0, "kwargs": {"seconds": 0.5}, "name": f"{FAULTY}:hanging"}
     copies = [RewardSpec(**slow) for _ in range(4)]
-    rewards = RewardMix.from_specs(copies).rewards
+    rewards = [build_reward(spec) for spec in copies]
     mix = RewardMix([dataclasses.replace(reward, name=f"r{i}") for i, reward in enumerate(rewards)])
     scored = mix.score(**batch("hang"))
     assert scored.waited < 1.5  # one after the other would take 2 seconds
@@ -192,7 +194,7 @@ def test_ctrl_c_and_sigterm_do_not_reach_the_process_of_an_isolated_reward(mixes
     """The trainer finishes its step before it saves, and needs the reward for that."""
     mix = mixes("hanging", isolated=True, kwargs={"seconds": 2.0})
     mix.score(**batch("kettle"))
-    process = mix._host._workers["hanging"]._process
+    process = mix._executor._workers["hanging"].host._process
     timer = threading.Timer(0.5, os.kill, (process.pid, number))
     timer.start()
     assert mix.score(**batch("hang")).raw["hanging"] == [1.0]
@@ -202,13 +204,13 @@ def test_ctrl_c_and_sigterm_do_not_reach_the_process_of_an_isolated_reward(mixes
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_does_not_end_the_process_of_an_isolated_reward_while_it_starts(mixes, number):
     mix = mixes("dying", isolated=True)
-    worker = mix._host._workers["dying"]
+    host = mix._executor._workers["dying"].host
     found = {}
     scoring = threading.Thread(target=lambda: found.update(mix.score(**batch("kettle")).raw))
     scoring.start()
-    while worker._process is None or worker._process.pid is None:
+    while host._process is None or host._process.pid is None:
         time.sleep(0.001)
-    os.kill(worker._process.pid, number)
+    os.kill(host._process.pid, number)
     scoring.join()
     assert found["dying"] == [1.0]
 
@@ -217,30 +219,90 @@ def test_what_an_isolated_reward_starts_can_be_ended_as_usual(mixes):
     assert mixes("with_helper", isolated=True).score(**batch("kettle")).raw["with_helper"] == [-signal.SIGTERM]
 
 
-def test_a_program_that_forgets_to_close_its_mix_ends_all_the_same(tmp_path):
-    script = tmp_path / "forgetful.py"
-    script.write_text(
-        "import sys\n"
-        "from grpo_mmpc.config import RewardSpec\n"
-        "from grpo_mmpc.rewards import RewardMix\n"
-        "if __name__ == '__main__':\n"
-        f"    sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "    from test_faults import batch\n"
-        f"    spec = RewardSpec(name={f'{FAULTY}:dying'!r}, weight=1.0, isolated=True)\n"
-        "    print(RewardMix.from_specs([spec]).score(**batch('kettle')).raw)\n"
+def in_a_fresh_process(folder: Path, *lines: str, status: int = 0) -> str:
+    """Run a program that knows ``RewardMix``, ``RewardSpec`` and ``batch``; return its output."""
+    script = folder / "program.py"
+    head = (
+        "import os, sys, time",
+        "from grpo_mmpc.config import RewardSpec",
+        "from grpo_mmpc.rewards import RewardMix",
+        "if __name__ == '__main__':",
+        f"    sys.path.insert(0, {str(Path(__file__).parent)!r})",
+        "    from test_faults import batch",
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.returncode) == ("{'dying': [1.0]}\n", 0), done.stderr
+    script.write_text("\n".join([*head, *(f"    {line}" for line in lines), ""]))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stderr
+    return done.stdout
 
 
-def test_pictures_in_prompts_do_not_travel_to_a_process():
+def test_a_program_that_forgets_to_close_its_mix_ends_all_the_same(tmp_path):
+    spec = f"RewardSpec(name={f'{FAULTY}:dying'!r}, weight=1.0, isolated=True)"
+    said = in_a_fresh_process(tmp_path, f"print(RewardMix.from_specs([{spec}]).score(**batch('kettle')).raw)")
+    assert said == "{'dying': [1.0]}\n"
+
+
+def test_the_process_of_an_isolated_reward_ends_with_a_program_that_is_killed(tmp_path):
+    spec = f"RewardSpec(name={f'{FAULTY}:dying'!r}, weight=1.0, isolated=True)"
+    said = in_a_fresh_process(
+        tmp_path,
+        f"mix = RewardMix.from_specs([{spec}])",
+        "mix.score(**batch('kettle'))",
+        "print(mix._executor._workers['dying'].host._process.pid, flush=True)",
+        "os.kill(os.getpid(), 9)",
+        status=-signal.SIGKILL,
+    )
+    deadline = time.monotonic() + 15
+    while is_alive(int(said)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_alive(int(said))
+
+
+def is_alive(pid: int) -> bool:
+    """Tell a running process from one that has ended, waited for or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_thread_may_import_torch_while_another_one_is_started(tmp_path):
+    """Half of torch is in sys.modules while it is imported, when the GPU in use is asked for."""
+    said = in_a_fresh_process(
+        tmp_path,
+        f"names = ['{FAULTY}:importing_torch', 'json_format', '{FAULTY}:generating']",
+        "mix = RewardMix.from_specs([RewardSpec(name=name, weight=1.0) for name in names])",
+        "data = batch('kettle')",
+        "row = {key: value[0] for key, value in data.items() if key != 'completions'}",
+        "mix.prepare([row | {'prompt': row.pop('prompts')}])",
+        "time.sleep(0.3)",
+        "half = 'torch' in sys.modules and not hasattr(sys.modules['torch'], 'cuda')",
+        "print(half, mix.score(**data).raw)",
+    )
+    assert said == "True {'importing_torch': [1.0], 'json_format': [1.0], 'generating': [6.0]}\n"
+
+
+def test_what_rewards_with_encoders_import_is_there_before_their_threads_start(tmp_path):
+    said = in_a_fresh_process(
+        tmp_path,
+        f"mix = RewardMix.from_specs([RewardSpec(name='{FAULTY}:sees_heavy_modules', weight=1.0)])",
+        "assert 'torch' not in sys.modules",
+        "print(mix.score(**batch('kettle')).raw)",
+    )
+    assert said == "{'sees_heavy_modules': [1.0]}\n"
+
+
+def test_images_in_prompts_do_not_travel_to_a_process():
     prompts = [[{"role": "user", "content": [{"type": "image", "image": object()}, {"type": "text", "text": "hi"}]}]]
-    sent = _without_pictures({"prompts": prompts, "tasks": ["t"]})
-    assert sent == {
-        "prompts": [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "hi"}]}]],
-        "tasks": ["t"],
-    }
+    for kind in (Score, Prepare):
+        assert _without_images(kind({"prompts": prompts, "tasks": ["t"]})) == kind(
+            {
+                "prompts": [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "hi"}]}]],
+                "tasks": ["t"],
+            }
+        )
     assert "image" in prompts[0][0]["content"][0]
+    assert _without_images(Fit(["kettle"])) == Fit(["kettle"])
 
 
 @ISOLATED

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.config import RewardSpec
-from grpo_mmpc.rewards import RewardMix, advantages
+from grpo_mmpc.rewards import advantages, neutral
 
 PAGE = Path(__file__).parents[2] / "docs" / "grpo.md"
 WEIGHTS = {"overlap": 0.6, "image": 0.4}
@@ -27,8 +26,7 @@ RAW = {
 
 
 def handed_to_trl() -> dict[str, list[float | None]]:
-    mix = RewardMix.of_recorded([RewardSpec(name=f"any.py:{name}", weight=w) for name, w in WEIGHTS.items()])
-    return mix.values_of(RAW, GROUPS)[1]
+    return neutral(RAW, GROUPS, trained=list(WEIGHTS))
 
 
 def test_none_is_replaced_as_the_brackets_say():

@@ -7,6 +7,7 @@ from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards import LoadedReward, RewardMix, check_mix, load_factory, registered_rewards
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TASKS, TEXT_TO_IMAGE
+from grpo_mmpc.utils.distributed import Ranks
 
 OWN = Path(__file__).parent / "own_rewards.py"
 
@@ -57,7 +58,7 @@ def test_weights_are_bound_to_functions_by_name_whatever_the_order():
     rewards = [loaded("a", lengths, weight=0.3), loaded("b", lengths, weight=0.0), loaded("c", lengths, weight=0.7)]
     for order in (rewards, rewards[::-1]):
         mix = RewardMix(order)
-        bound = {f.__name__: w for f, w in zip(mix.functions, mix.weights, strict=True)}
+        bound = {f.__name__: w for f, w in zip(mix.functions, mix.weights.values(), strict=True)}
         assert bound == {"a": 0.3, "b": 0.0, "c": 0.7}
 
 
@@ -105,7 +106,8 @@ def test_means_are_taken_within_the_prompts_group():
 
 def test_a_group_spread_over_ranks_uses_the_other_ranks_scores():
     other_rank = [("p", 9.0, 1.0)]
-    mix = RewardMix([loaded("a", unscored_if_x), loaded("b", lengths)], gather=lambda items: items + other_rank)
+    ranks = Ranks(count=2, concatenate=lambda items: items + other_rank)
+    mix = RewardMix([loaded("a", unscored_if_x), loaded("b", lengths)], ranks=ranks)
     a, _ = call(mix, batch(["red", "x"]))
     assert a == [3.0, 6.0]  # (3 + 9) / 2
 
@@ -183,10 +185,9 @@ def test_nan_is_a_failure_of_that_completion_alone():
     assert mix.errors == {"a": 1}
 
 
-def test_shares_means_weights_and_times_are_logged_raw_and_weighted_apart():
+def test_shares_means_and_times_are_logged_raw_and_weighted_apart():
     metrics, extra = {}, {}
-    half = {"kind": "rescale", "low": 0.0, "high": 3.5}
-    mix = RewardMix([loaded("a", unscored_if_x, weight=0.5, transform=half), loaded("b", lengths, weight=0.0)])
+    mix = RewardMix([loaded("a", unscored_if_x, weight=0.5), loaded("b", lengths, weight=0.0)])
     data = batch(["red", "x", None, "blue"])
     data |= {"log_metric": metrics.__setitem__, "log_extra": extra.__setitem__}
     call(mix, data)
@@ -196,23 +197,32 @@ def test_shares_means_weights_and_times_are_logged_raw_and_weighted_apart():
     assert metrics == pytest.approx(
         {
             "malformed_share": 0.25,
-            "rewards/a/weight": 0.5,
             "rewards/a/unscored_share": 0.25,
             "rewards/a/failed_share": 0.0,
             "rewards/a/raw_mean": 7 / 3,  # 3, 0, 4
-            "rewards/a/weighted_mean": 0.5 * (3 / 3.5 + 0 + 1) / 3,
-            "rewards/a/clipped_share": 1 / 3,  # 4 lies above 3.5
-            "rewards/b/weight": 0.0,
+            "rewards/a/weighted_mean": 0.5 * 7 / 3,
             "rewards/b/unscored_share": 0.0,
             "rewards/b/failed_share": 0.0,
             "rewards/b/raw_mean": 2.0,  # 3, 1, 0, 4
             "rewards/b/weighted_mean": 0.0,
-            "rewards/b/clipped_share": 0.0,
         }
     )
     assert extra["raw/a"] == [3.0, None, 0.0, 4.0]
-    assert extra["transformed/a"] == [3 / 3.5, None, 0.0, 1.0]
     assert extra["format"] == ["json", "json", "malformed", "json"]
+    assert extra["prediction"] == ["red", "x", None, "blue"]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "message"),
+    [
+        ([], "a positive weight, or nothing is learnt; found no reward at all"),
+        ([loaded("a", lengths, weight=0.0)], "a positive weight, or nothing is learnt; found a"),
+        ([loaded("a", lengths), loaded("b", lengths), loaded("a", lengths)], "'a' appears twice"),
+    ],
+)
+def test_a_mix_that_cannot_train_is_refused_when_it_is_built(rewards, message):
+    with pytest.raises(RewardError, match=message):
+        RewardMix(rewards)
 
 
 def check(*specs: dict, tasks=("image_to_text",)) -> list[str]:
@@ -223,10 +233,8 @@ def test_every_installed_reward_is_found_and_builds_with_its_defaults():
     names = registered_rewards()
     assert {"bleu", "bertscore", "clip_similarity", "json_format"} <= set(names)
     for name in names:
-        assert (
-            check({"name": name, "weight": 1.0}, tasks=tuple(TASKS)) == []
-            or "would not learn" in check({"name": name, "weight": 1.0}, tasks=tuple(TASKS))[0]
-        )
+        (reward,) = RewardMix.from_specs([RewardSpec(name=name, weight=1.0)]).rewards
+        assert check({"name": name, "weight": 1.0}, tasks=reward.tasks) == []
 
 
 def test_an_unknown_name_lists_the_nearest():

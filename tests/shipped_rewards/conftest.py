@@ -1,4 +1,4 @@
-"""Every registered reward in a form that scores on this machine: fitted, with embedded or tiny random encoders."""
+"""Every registered reward, fitted, with the embedded or tiny random encoders of this machine."""
 
 import configparser
 import importlib
@@ -24,7 +24,7 @@ NANO_KWARGS: dict[str, dict[str, Any]] = {
 
 
 def registered() -> dict[str, str]:
-    """Registered rewards, read from setup.cfg so that the tests do not depend on what is installed."""
+    """Read the registered rewards from setup.cfg: the tests do not depend on what is installed."""
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
     lines = parser["options.entry_points"]["grpo_mmpc.rewards"].strip().splitlines()

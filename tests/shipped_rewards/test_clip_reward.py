@@ -29,7 +29,7 @@ not_callable = 3
 
 
 class FakeClip:
-    """Cosine by rule: the text or colour that the real path names scores 0.8, any other -0.5, a broken path NaN."""
+    """Cosine by rule: 0.8 for the text or colour that the path names, else -0.5; NaN if broken."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []

@@ -1,4 +1,4 @@
-"""Rewards with a renderer in the loop: what is rendered, once, with which seed, and what is compared."""
+"""Rewards with a renderer in the loop: renders, seeds and comparisons."""
 
 import sys
 from collections.abc import Callable

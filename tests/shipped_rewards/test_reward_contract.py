@@ -1,4 +1,4 @@
-"""What every shipped reward promises to the mix. ``reward_name`` runs over all registered ones; see conftest.py."""
+"""The promises of every shipped reward; ``reward_name`` runs over all of them, see conftest.py."""
 
 import importlib
 import inspect

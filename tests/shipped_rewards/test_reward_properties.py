@@ -1,4 +1,4 @@
-"""Properties of every registered reward over generated and awkward texts, in each task that it scores."""
+"""Properties of every registered reward over generated and awkward texts, task by task."""
 
 import random
 from collections.abc import Callable

@@ -62,10 +62,9 @@ def test_per_batch_logs_are_still_filled_after_the_advantages():
         assert f'self._logs["{name}"]' in source
 
 
-def test_the_trainer_keeps_the_settings_that_schedules_and_resampling_set_and_read():
+def test_the_trainer_keeps_the_settings_that_diagnosis_resampling_and_sampler_read():
     source = inspect.getsource(GRPOTrainer)
     for name in (
-        "reward_weights",
         "multi_objective_aggregation",
         "scale_rewards",
         "eos_token_ids",

@@ -1,8 +1,7 @@
-"""Saved rollouts under another reward mix, without a policy: what would have been different."""
+"""Replay: the saved rollouts of a run under another reward mix, without a policy."""
 
-from grpo_mmpc.analysis.replay.files import write_summary
-from grpo_mmpc.analysis.replay.replay import Replay, replay
-from grpo_mmpc.analysis.replay.summary import Summary, summarise
-from grpo_mmpc.analysis.replay.text import told
+from grpo_mmpc.analysis.replay.replay import replay
+from grpo_mmpc.analysis.replay.result import Replay
+from grpo_mmpc.analysis.replay.text import lines
 
-__all__ = ["Replay", "Summary", "replay", "summarise", "told", "write_summary"]
+__all__ = ["Replay", "lines", "replay"]

@@ -1,18 +1,17 @@
-"""How far two reward mixes agree about the same completions: order, winners, signs, dead groups."""
+"""The agreement of two reward mixes about the same completions: order, winners, signs, variance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from statistics import fmean
 
 _TIE = 1e-5
 """Advantages closer than this are the same: the trainer's are recorded from 32-bit numbers."""
+MAX_BLOCKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPair:
-    """One group's advantages under both mixes; exactly 0 where the group is dead."""
+    """One group's advantages under both mixes; exactly 0 in a zero-variance group."""
 
     step: int
     old: Sequence[float]
@@ -24,7 +23,7 @@ class GroupPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What many groups say. A share is None where there is nothing to take it of."""
+    """The agreement over many groups. A share is None where there is nothing to take it of."""
 
     groups: int
     completions: int
@@ -34,16 +33,26 @@ class Agreement:
     """Mean of the groups' own; groups that are constant under either mix have none and are left
     out."""
     winner_changes: float | None
-    """Share of groups, alive under both mixes, in which no completion is the best under both."""
+    """Share of groups, with variance under both mixes, in which no completion is the best under
+    both."""
     sign_changes: float | None
-    """Share of completions, in groups alive under both mixes, that one mix makes likelier and the
-    other less likely."""
+    """Share of completions, in groups with variance under both mixes, that one mix makes likelier
+    and the other less likely."""
     old_dead: float | None
     new_dead: float | None
     revived: int
-    """Groups that were dead and would not be."""
+    """Zero-variance groups that would have variance."""
     died: int
-    """Groups that were alive and would not be."""
+    """Groups with variance that would have none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A stretch of training."""
+
+    first_step: int
+    last_step: int
+    agreement: Agreement
 
 
 def agreement(groups: Sequence[GroupPair]) -> Agreement:
@@ -71,32 +80,41 @@ def agreement(groups: Sequence[GroupPair]) -> Agreement:
     )
 
 
+def blocks(groups: Sequence[GroupPair]) -> list[Block]:
+    """Return the agreement in at most ``MAX_BLOCKS`` stretches of about equally many steps."""
+    steps = sorted({group.step for group in groups})
+    count = min(MAX_BLOCKS, len(steps))
+    ends = [round(len(steps) * (i + 1) / count) for i in range(count)]
+    stretches = [(steps[start], steps[end - 1]) for start, end in zip([0, *ends], ends, strict=False)]
+    return [
+        Block(
+            first_step=first,
+            last_step=last,
+            agreement=agreement([group for group in groups if first <= group.step <= last]),
+        )
+        for first, last in stretches
+    ]
+
+
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, equal values sharing the mean of their ranks; None if either side is constant."""
+    """Return Spearman's rank correlation (ties share ranks); None if either side is constant."""
     if len(first) != len(second):
         raise ValueError(f"{len(first)} values against {len(second)}")
-    if len(first) < 2:
+    # heavy: imported on use
+    import numpy as np
+    from scipy.stats import rankdata  # type: ignore[import-untyped]
+
+    a, b = (rankdata(np.round(values, 5)) for values in (first, second))
+    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    a, b = _ranks(first), _ranks(second)
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 0 else None
+    return float(np.corrcoef(a, b)[0, 1])  # not spearmanr: its p-value costs more than all the rest
 
 
 def winners(values: Sequence[float]) -> set[int]:
-    """Positions of the best value; several when they tie."""
+    """Return the positions of the best value; several when they tie."""
     best = max(values)
     return {i for i, value in enumerate(values) if best - value <= _TIE}
 
 
-def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    """Ranks from 1, equal values sharing the mean of theirs."""
-    array = np.round(np.asarray(values, dtype=np.float64), 5)
-    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
-    return ranks
-
-
 def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return fmean(values) if values else None

@@ -1,20 +1,23 @@
-"""Reads the rollouts that a run has saved, generation batch by generation batch, in the order they were made."""
+"""The rollouts of a run: read batch by batch, and written again under another mix."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.run_folder import RunFolder
+from grpo_mmpc.utils.files import replace_atomically
 
 COLUMNS = ("prompt_id", "item_id", "category", "task", "generation", "completion", "prediction", "format")
+ROLLOUTS = "rollouts.parquet"
 _REWARD = "reward/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutBatch:
-    """One generation batch over all ranks, group after group."""
+    """A generation batch over all ranks, group after group."""
 
     file: Path
     step: int
@@ -29,32 +32,25 @@ class RolloutBatch:
     def __len__(self) -> int:
         return len(self.advantages)
 
-    def groups(self) -> list[slice]:
-        """Where each prompt's completions stand."""
-        prompts = self.columns["prompt_id"]
-        starts = [i for i, prompt in enumerate(prompts) if i == 0 or prompt != prompts[i - 1]]
-        return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(prompts)], strict=True)]
 
-
-def rollout_files(run: Path) -> list[Path]:
-    """The files of a run in the order of their steps and, within a step, of their batches.
+def rollout_files(run: RunFolder) -> list[Path]:
+    """Return the files of a run in the order of their steps and, within a step, of their batches.
 
     Raises:
         EvaluationError: No run folder, or no rollouts in it.
     """
-    if not (run / "config.yaml").is_file():
-        raise EvaluationError(f"{run} holds no config.yaml; expected a run folder as `grpo-mmpc train` writes it")
-    files = RunFolder(run).rollout_files
-    if not files:
+    if not (run.path / "config.yaml").is_file():
+        raise EvaluationError(f"{run.path} holds no config.yaml; expected a run folder as `grpo-mmpc train` writes it")
+    if not run.rollout_files:
         raise EvaluationError(
-            f"{run / 'rollouts'} holds no step-*.parquet: the run has not finished its first step, or its rollouts were "
-            "deleted; there is nothing to score again"
+            f"{run.path / 'rollouts'} holds no step-*.parquet: the run has not finished its first step, or its rollouts "
+            "were deleted; there is nothing to score again"
         )
-    return files
+    return run.rollout_files
 
 
 def read_batches(files: list[Path]) -> Iterator[RolloutBatch]:
-    """The batches, one in memory at a time.
+    """Yield the batches, one in memory at a time.
 
     Raises:
         EvaluationError: A file that cannot be read, or lacks a column.
@@ -85,3 +81,65 @@ def read_batches(files: list[Path]) -> Iterator[RolloutBatch]:
             },
             advantages=table["advantage"].to_pylist(),
         )
+
+
+@contextmanager
+def writing_rollouts(folder: Path, *, rewards: Sequence[str]) -> "Iterator[RolloutWriter]":
+    """Yield a writer of ``rollouts.parquet``; the file appears when the block ends."""
+    with replace_atomically(folder / ROLLOUTS) as partial:
+        writer = RolloutWriter(partial, rewards=rewards)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+class RolloutWriter:
+    """A writer of rollouts, batch by batch.
+
+    Columns: ``step, prompt_id, item_id, category, task, generation, completion, prediction,
+    format`` as recorded, ``reference``, ``reward/NAME`` of the new mix, ``old_reward/NAME`` as
+    recorded, ``advantage``, ``old_advantage``. Null new values mean unscored; a null ``advantage``
+    means that the catalogue no longer has the item.
+    """
+
+    def __init__(self, path: Path, *, rewards: Sequence[str]) -> None:
+        self._path = path
+        self._rewards = rewards
+        self._writer: Any = None
+
+    def close(self) -> None:
+        """End the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(
+        self,
+        batch: RolloutBatch,
+        *,
+        references: Sequence[str | None],
+        raw: Mapping[str, Sequence[float | None]],
+        advantages: Sequence[float | None],
+    ) -> None:
+        """Add a batch; all sequences are as long as it."""
+        # heavy: imported on use
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table(
+            {
+                "step": pa.array([batch.step] * len(batch), pa.int64()),
+                **{
+                    name: pa.array(values, pa.int64() if name == "generation" else pa.string())
+                    for name, values in batch.columns.items()
+                },
+                "reference": pa.array(references, pa.string()),
+                **{f"{_REWARD}{name}": pa.array(raw[name], pa.float64()) for name in self._rewards},
+                **{f"old_{_REWARD}{name}": pa.array(values, pa.float64()) for name, values in batch.raw.items()},
+                "advantage": pa.array(advantages, pa.float64()),
+                "old_advantage": pa.array(batch.advantages, pa.float64()),
+            }
+        )
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, table.schema)
+        self._writer.write_table(table)

@@ -1,20 +1,19 @@
-"""The preview: candidates from a catalogue, every reward on all of them, the mix as their weighted sum."""
+"""The preview: every reward on candidates from a catalogue, and the mix as their weighted sum."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from grpo_mmpc.analysis.replay.columns import RewardColumns
 from grpo_mmpc.analysis.reward_bench.candidates import Candidate, TitlePool, candidates, shuffled
 from grpo_mmpc.analysis.reward_bench.results import Preview, RewardResult, TaskResult, task_result
 from grpo_mmpc.analysis.reward_bench.scoring import BATCH, Batch, Scored, Scores, repeats, score
+from grpo_mmpc.analysis.reward_columns import RewardColumns
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.errors import CatalogueError, GrpoMmpcError, RewardError
-from grpo_mmpc.rewards import RewardMix, advantages, reward_key
+from grpo_mmpc.rewards import advantages, neutral, reward_key
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced, usable_indices
 from grpo_mmpc.utils.hashing import stable_order
@@ -37,73 +36,62 @@ def preview(
     command: str,
     progress: Callable[[str], None],
 ) -> Preview:
-    """Run it.
+    """Score candidates of a catalogue with every reward.
 
     Args:
-        rewards: What to look at.
+        rewards: The rewards to look at.
         catalogue: Catalogue folder.
-        label: What to call it.
+        label: Its name in texts.
         tasks: Tasks to build candidates for.
-        is_mix: Whether weights mean something; adds the row of the mix.
-        items: How many items, taken from the categories in turn.
+        is_mix: True if weights mean something; adds the row of the mix.
+        items: Number of items, taken from the categories in turn.
         seed: Of the choice of items and of their candidates.
         command: As the user typed it.
-        progress: Told what is being done.
+        progress: Receives the name of the work in progress.
 
     Raises:
         CatalogueError: No catalogue, or no item with title and image in it.
         RewardError: Not one reward could be scored, or two have one name.
     """
-    names = [reward_key(spec) for spec in rewards.mix]
-    if len(set(names)) < len(names):
+    specs = {reward_key(spec): spec for spec in rewards.mix}
+    if len(specs) < len(rewards.mix):
+        names = [reward_key(spec) for spec in rewards.mix]
         twice = next(name for name in names if names.count(name) > 1)
         raise RewardError(f"{twice!r} appears twice; give every reward of the mix a name of its own")
     data = _Data(load_catalogue(catalogue), tasks=tasks, items=items, seed=seed, label=label)
-    found: dict[str, Scored] = {}
+    scored: dict[str, Scored] = {}
     problems: dict[str, str] = {}
-    for position, (name, spec) in enumerate(zip(names, rewards.mix, strict=True)):
-        progress(f"{name} ({position + 1} of {len(names)})")
+    for position, (name, spec) in enumerate(specs.items()):
+        progress(f"{name} ({position + 1} of {len(specs)})")
         try:
-            found[name] = score(spec, data.batch, timed=partial(data.timed, position), titles=data.titles)
+            scored[name] = score(spec, data.batch, timed=partial(data.timed, position), titles=data.titles)
         except GrpoMmpcError as error:
             problems[name] = _reason(error)
-    if not found:
+    if not scored:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in problems.items())
         raise RewardError(f"no reward could be scored:\n{reasons}")
     progress("the same again, in a second process")
     first = data.first(_REPEATED_ITEMS)
     same = repeats(
-        [spec for name, spec in zip(names, rewards.mix, strict=True) if name in found],
+        [specs[name] for name in scored],
         data.batch.take(first),
-        expected={name: [scored.scores[i] for i in first] for name, scored in found.items()},
+        expected={name: [one.scores[i] for i in first] for name, one in scored.items()},
         titles=data.titles,
     )
     results = []
-    for name, spec in zip(names, rewards.mix, strict=True):
-        scored = found.get(name)
-        empty = RewardResult(
-            name=name,
-            weight=spec.weight if is_mix else None,
-            tasks={},
-            value_range=None,
-            timing=None,
-            deterministic=None,
-            problem=problems.get(name),
-        )
-        if scored is None:
-            results.append(empty)
-            continue
-        results.append(
-            replace(
-                empty,
-                tasks={task: data.result(scored.scores, task) for task in tasks if task in scored.tasks},
-                value_range=scored.value_range,
-                timing=scored.timing,
+    for name, spec in specs.items():
+        result = RewardResult(name=name, weight=spec.weight if is_mix else None, problem=problems.get(name))
+        if one := scored.get(name):
+            result = replace(
+                result,
+                tasks={task: data.result(one.scores, task) for task in tasks if task in one.tasks},
+                value_range=one.value_range,
+                timing=one.timing,
                 deterministic=same[name],
             )
-        )
+        results.append(result)
     if is_mix:
-        results += _mix_row(rewards, {name: scored.scores for name, scored in found.items()}, data)
+        results += _mix_row(rewards, scored, data)
     return Preview(
         catalogue=label,
         items=data.num_items,
@@ -115,7 +103,7 @@ def preview(
 
 
 class _Data:
-    """Candidates, and completions to time rewards with."""
+    """The candidates of a preview, and completions to time rewards with."""
 
     def __init__(self, catalogue: Catalogue, *, tasks: Sequence[str], items: int, seed: int, label: str) -> None:
         usable = usable_indices(catalogue, range(len(catalogue)))
@@ -145,7 +133,7 @@ class _Data:
         )
 
     def timed(self, position: int, tasks: Sequence[str]) -> Batch:
-        """64 completions for the reward at a position: shuffled titles that no other reward has seen, and other items.
+        """Return 64 completions for the reward at a position: shuffled titles that are new.
 
         In a small catalogue the items, and so the images, come round again.
         """
@@ -165,50 +153,43 @@ class _Data:
         return self._batch(chosen)
 
     def first(self, items: int) -> list[int]:
-        """Positions of the candidates of the first items."""
+        """Return the positions of the candidates of the first items."""
         ids = set(list(dict.fromkeys(one.item_id for one in self.candidates))[:items])
         return [i for i, one in enumerate(self.candidates) if one.item_id in ids]
 
     def result(self, scores: Scores, task: str) -> TaskResult:
-        """Separation on one task."""
+        """Compute the separation on one task."""
         here = [i for i, one in enumerate(self.candidates) if one.task == task]
         return task_result([self.candidates[i] for i in here], [scores[i] for i in here])
 
     def examples(self) -> dict[str, dict[str, str]]:
-        """The first item's candidates."""
-        found: dict[str, dict[str, str]] = {task: {} for task in self._tasks}
+        """Return the first item's candidates by task and kind."""
+        examples: dict[str, dict[str, str]] = {task: {} for task in self._tasks}
         for one in self.candidates:
-            found[one.task].setdefault(one.kind, one.text)
-        return found
+            examples[one.task].setdefault(one.kind, one.text)
+        return examples
 
 
-def _mix_row(rewards: RewardsSection, scores: Mapping[str, Scores], data: _Data) -> list[RewardResult]:
-    """The sum that GRPO would look at, over the candidates of an item as if they were one group."""
-    trained = [spec for spec in rewards.mix if spec.weight > 0 and reward_key(spec) in scores]
-    if not trained:
+def _mix_row(rewards: RewardsSection, scored: Mapping[str, Scored], data: _Data) -> list[RewardResult]:
+    """Return the sum that GRPO would look at, with the candidates of an item as one group."""
+    trained = {reward_key(spec): spec.weight for spec in rewards.mix if spec.weight > 0}
+    weights = {name: weight for name, weight in trained.items() if name in scored}
+    if not weights:
         return []
     groups = data.batch.columns["prompt_id"]
-    weights = {reward_key(spec): spec.weight for spec in trained}
-    with closing(RewardMix.from_specs(trained)) as mix:
-        _, values = mix.values_of({name: scores[name] for name in weights}, groups)
+    values = neutral({name: scored[name].scores for name in weights}, groups, trained=list(weights))
     total: Scores
     if rewards.aggregation == "normalize_then_sum":
         total = list(advantages(values, weights, groups=groups, aggregation=rewards.aggregation))
     else:
         total = [_weighted([values[name][i] for name in weights], list(weights.values())) for i in range(len(groups))]
-    can_score = {task for reward in mix.rewards for task in reward.tasks}
-    left_out = [reward_key(spec) for spec in rewards.mix if spec.weight > 0 and reward_key(spec) not in scores]
+    can_score = {task for name in weights for task in scored[name].tasks} & set(data.batch.columns["task"])
+    left_out = ", ".join(name for name in trained if name not in scored)
     return [
         RewardResult(
             name=MIX,
-            weight=None,
-            tasks={
-                task: data.result(total, task) for task in TASKS if task in can_score & set(data.batch.columns["task"])
-            },
-            value_range=None,
-            timing=None,
-            deterministic=None,
-            problem=f"without {', '.join(left_out)}" if left_out else None,
+            tasks={task: data.result(total, task) for task in TASKS if task in can_score},
+            problem=f"without {left_out}" if left_out else None,
         )
     ]
 
@@ -219,7 +200,7 @@ def _weighted(values: Sequence[float | None], weights: Sequence[float]) -> float
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost of our own messages, on one line: what is wrong, without the advice meant for a run."""
+    """Return the innermost of our own messages on one line, without the advice meant for a run."""
     while isinstance(error.__cause__, GrpoMmpcError):
         error = error.__cause__
     text = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Answers to a prompt: the true one, and eight that must lose against it, each wrong in a way of its own."""
+"""The true answer to a prompt, and eight that must lose against it, each wrong in its own way."""
 
 import random
 import re
@@ -21,7 +21,7 @@ KINDS: Mapping[str, str] = {
     "empty": "the right JSON object with nothing in it, which is malformed",
     "over_long": "the title again and again, 300 words long",
 }
-"""Every kind and what it is."""
+"""Every kind and its description."""
 OVER_LONG_WORDS = 300
 _STUFFING = 10
 _TRIES = 20
@@ -30,7 +30,7 @@ _WORD = re.compile(r"[^\W\d_]{3,}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One answer to the prompt of one item."""
+    """An answer to the prompt of one item."""
 
     item_id: str
     task: str
@@ -39,36 +39,36 @@ class Candidate:
 
     @property
     def completion(self) -> str:
-        """As a policy would write it."""
+        """The answer as a policy would write it."""
         return TASKS[self.task].answer(self.text)
 
 
 class TitlePool:
-    """All titles of a catalogue by category: where wrong titles and frequent words come from."""
+    """The titles of a catalogue by category, the source of wrong titles and frequent words."""
 
     def __init__(self, titles: Iterable[tuple[str, str]]) -> None:
         """Collect (category, title) pairs."""
         by_category: dict[str, list[str]] = defaultdict(list)
         for category, title in titles:
             by_category[category].append(title)
-        self._titles = {category: sorted(set(found)) for category, found in sorted(by_category.items())}
+        self._titles = {category: sorted(set(known)) for category, known in sorted(by_category.items())}
         self._frequent: dict[str, list[str]] = {}
 
     def other(self, rng: random.Random, *, category: str, title: str) -> str | None:
-        """Another title of the category; None if there is none."""
-        found = self._titles.get(category, [])
+        """Return another title of the category; None if there is none."""
+        known = self._titles.get(category, [])
         for _ in range(_TRIES):
-            if found and (chosen := rng.choice(found)) != title:
+            if known and (chosen := rng.choice(known)) != title:
                 return chosen
         return None
 
     def foreign(self, rng: random.Random, *, category: str) -> str | None:
-        """A title of another category, each equally likely; None if there is only one."""
+        """Return a title of another category, each equally likely; None if there is only one."""
         others = [name for name in self._titles if name != category]
         return rng.choice(self._titles[rng.choice(others)]) if others else None
 
     def frequent_words(self, category: str) -> list[str]:
-        """Words of three letters or more by the number of titles that hold them."""
+        """Return words of three letters or more, ordered by the number of titles that hold them."""
         if category not in self._frequent:
             counts = Counter(word for title in self._titles.get(category, []) for word in set(_words(title)))
             self._frequent[category] = sorted(counts, key=lambda word: (-counts[word], word))
@@ -76,17 +76,17 @@ class TitlePool:
 
 
 def candidates(rows: Sequence[PromptRow], pool: TitlePool, *, seed: int) -> list[Candidate]:
-    """Every kind of every prompt; kinds that a title cannot have (half of one word) are left out.
+    """Make every kind of every prompt, but those that a title cannot have (half of one word).
 
     The same seed gives the same candidates for an item, whatever other items there are.
     """
-    found = []
+    made = []
     for row in rows:
         rng = random.Random(f"{seed}\0{row.item_id}")
         for kind, text in _texts(row, pool, rng).items():
             if text is not None:
-                found.append(Candidate(item_id=row.item_id, task=row.task, kind=kind, text=text))
-    return found
+                made.append(Candidate(item_id=row.item_id, task=row.task, kind=kind, text=text))
+    return made
 
 
 def _texts(row: PromptRow, pool: TitlePool, rng: random.Random) -> dict[str, str | None]:
@@ -109,7 +109,7 @@ def _texts(row: PromptRow, pool: TitlePool, rng: random.Random) -> dict[str, str
 
 
 def shuffled(words: Sequence[str], rng: random.Random) -> str | None:
-    """The words in another order; None if they have no other."""
+    """Return the words in another order; None if they have no other."""
     if len(set(words)) < 2:
         return None
     mixed = list(words)

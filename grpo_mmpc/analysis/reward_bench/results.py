@@ -1,13 +1,12 @@
-"""What a preview found, as plain records."""
+"""The results of a preview as plain records, and the measures in them."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
 from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS, Candidate
-from grpo_mmpc.analysis.reward_bench.measures import auc, win_rate
 
 UNRELATED = "other_category"
 _DIGITS = 7
@@ -23,10 +22,10 @@ _SCALE_FROM = 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Separation:
-    """Gold against one kind of candidate."""
+    """The separation of gold from one kind of candidate."""
 
     n: int
-    """Candidates with a score."""
+    """Number of candidates with a score."""
     mean: float | None
     auc: float | None
     """Probability that some gold scores above some candidate of the kind, ties half."""
@@ -39,13 +38,13 @@ class Separation:
 
     @property
     def fools(self) -> bool:
-        """Whether a policy has little or no reason to prefer the true answer."""
+        """True if a policy has little or no reason to prefer the true answer."""
         return self.wins is not None and self.wins < FOOLED_BELOW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """One reward on one task."""
+    """The result of one reward on one task."""
 
     kinds: Mapping[str, Separation]
     """By kind, gold included (its AUC and wins are None)."""
@@ -57,7 +56,7 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Milliseconds of one call with 64 completions."""
+    """The milliseconds of one call with 64 completions."""
 
     cold: float
     """Texts and images that are new to it; its encoder is loaded."""
@@ -70,15 +69,16 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardResult:
-    """One reward of the preview, or their weighted sum."""
+    """The result of one reward of the preview, or of their weighted sum."""
 
     name: str
-    weight: float | None
-    tasks: Mapping[str, TaskResult]
-    value_range: tuple[float, float] | None
+    weight: float | None = None
+    tasks: Mapping[str, TaskResult] = field(default_factory=dict)
+    """Empty if it could not be scored."""
+    value_range: tuple[float, float] | None = None
     """As declared."""
-    timing: Timing | None
-    deterministic: bool | None
+    timing: Timing | None = None
+    deterministic: bool | None = None
     """A second process, with other batches in the reverse order, gave the same scores to 1e-6; None
     = not known."""
     problem: str | None = None
@@ -92,7 +92,7 @@ class RewardResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """All of it."""
+    """The results of all rewards."""
 
     catalogue: str
     items: int
@@ -104,7 +104,7 @@ class Preview:
     """By task, candidates of one item by kind."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``preview.json``."""
+        """Return the content of ``preview.json``."""
         return {**asdict(self), "kinds": dict(KINDS)}
 
 
@@ -120,18 +120,18 @@ def task_result(candidates: Sequence[Candidate], scores: Sequence[float | None])
         if score is not None:
             by_kind[candidate.kind][candidate.item_id] = round(score, _DIGITS)
     gold = by_kind[GOLD]
-    means = {kind: fmean(found.values()) if found else None for kind, found in by_kind.items()}
+    means = {kind: fmean(values.values()) if values else None for kind, values in by_kind.items()}
     # Without a clear difference between true and unrelated titles the scale would be that of noise.
-    told = auc(list(gold.values()), list(by_kind[UNRELATED].values()))
-    has_scale = told is not None and told >= _SCALE_FROM
+    separation = auc(list(gold.values()), list(by_kind[UNRELATED].values()))
+    has_scale = separation is not None and separation >= _SCALE_FROM
     kinds = {}
-    for kind, found in by_kind.items():
-        pairs = [(gold[item], score) for item, score in found.items() if item in gold]
+    for kind, values in by_kind.items():
+        pairs = [(gold[item], score) for item, score in values.items() if item in gold]
         is_gold = kind == GOLD
         kinds[kind] = Separation(
-            n=len(found),
+            n=len(values),
             mean=means[kind],
-            auc=None if is_gold else auc(list(gold.values()), list(found.values())),
+            auc=None if is_gold else auc(list(gold.values()), list(values.values())),
             wins=None if is_gold else win_rate(pairs),
             earned=_earned(means[kind], top=means[GOLD], bottom=means[UNRELATED]) if has_scale else None,
         )
@@ -144,8 +144,28 @@ def task_result(candidates: Sequence[Candidate], scores: Sequence[float | None])
     )
 
 
+def auc(better: Sequence[float], worse: Sequence[float]) -> float | None:
+    """Return the probability that a score of ``better`` lies above one of ``worse``, ties half.
+
+    1 = always, 0.5 = no better than a coin, 0 = never; None if either list is empty. The area under
+    the ROC curve, over all pairs.
+    """
+    if not better or not worse:
+        return None
+    from sklearn.metrics import roc_auc_score  # heavy: imported on use
+
+    return float(roc_auc_score([1] * len(better) + [0] * len(worse), [*better, *worse]))
+
+
+def win_rate(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Return the share of (better, worse) pairs that the better one wins; ties count half."""
+    if not pairs:
+        return None
+    return fmean(1.0 if better > worse else 0.5 if better == worse else 0.0 for better, worse in pairs)
+
+
 def rounded_down(share: float) -> float:
-    """To two digits, so that 0.999 does not read as 1."""
+    """Round down to two digits, so that 0.999 does not read as 1."""
     return math.floor(round(100 * share, 6)) / 100
 
 

@@ -1,4 +1,4 @@
-"""One reward at a time: scores of all candidates, time, and whether another process gets the same scores."""
+"""The scores of all candidates by one reward at a time, its speed and its repeatability."""
 
 import logging
 import multiprocessing
@@ -22,7 +22,7 @@ Scores = list[float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Completions with everything a reward is called with."""
+    """The completions and columns that a reward is called with."""
 
     completions: list[str]
     columns: dict[str, list[Any]]
@@ -31,7 +31,7 @@ class Batch:
         return len(self.completions)
 
     def take(self, positions: Sequence[int]) -> "Batch":
-        """Some of them, in this order."""
+        """Return some of them, in this order."""
         return Batch(
             completions=[self.completions[i] for i in positions],
             columns={name: [column[i] for i in positions] for name, column in self.columns.items()},
@@ -40,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """What a reward made of the candidates."""
+    """The scores of the candidates by one reward, with its declarations."""
 
     scores: Scores
     tasks: tuple[str, ...]
@@ -52,8 +52,8 @@ def score(spec: RewardSpec, batch: Batch, *, timed: Callable[[Sequence[str]], Ba
     """Time a reward, then let it score.
 
     Args:
-        spec: The reward; its weight and transform play no part.
-        batch: What to score.
+        spec: The reward; its weight plays no part.
+        batch: Completions to score.
         timed: Gives 64 completions of the tasks that it can score, with texts that it has not seen.
         titles: For ``fit``.
 
@@ -77,14 +77,14 @@ def score(spec: RewardSpec, batch: Batch, *, timed: Callable[[Sequence[str]], Ba
 def repeats(
     specs: Sequence[RewardSpec], batch: Batch, *, expected: Mapping[str, Scores], titles: Sequence[str]
 ) -> dict[str, bool | None]:
-    """Whether a fresh process gives the same scores, in the reverse order and with other batches.
+    """Return whether a fresh process gives the same scores, in reverse order and in other batches.
 
     A fresh one, because encoders remember texts, and because the order of sets differs between
     processes.
 
     Args:
         specs: Rewards.
-        batch: What to score again.
+        batch: Completions to score again.
         expected: Scores by reward.
         titles: For ``fit``.
 
@@ -103,20 +103,20 @@ def repeats(
 
 
 def _score_all(specs: list[RewardSpec], batch: Batch, titles: list[str]) -> dict[str, Scores | None]:
-    found: dict[str, Scores | None] = {}
+    scores: dict[str, Scores | None] = {}
     backwards = batch.take(range(len(batch) - 1, -1, -1))
     for spec in specs:
         try:
             with closing(_alone(spec)) as mix:
                 mix.fit(titles)
-                found[reward_key(spec)] = _in_batches(mix, backwards, size=_OTHER_BATCH)[::-1]
+                scores[reward_key(spec)] = _in_batches(mix, backwards, size=_OTHER_BATCH)[::-1]
         except GrpoMmpcError:
-            found[reward_key(spec)] = None
-    return found
+            scores[reward_key(spec)] = None
+    return scores
 
 
 def _alone(spec: RewardSpec) -> RewardMix:
-    return RewardMix.from_specs([spec.model_copy(update={"weight": 1.0, "transform": None, "schedule": None})])
+    return RewardMix.from_specs([spec.model_copy(update={"weight": 1.0})])
 
 
 def _in_batches(mix: RewardMix, batch: Batch, *, size: int) -> Scores:

@@ -21,12 +21,12 @@ _WIDTH = 110
 _RED, _GREEN, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
 
-def told(preview: Preview, *, colour: bool) -> Iterator[str]:
-    """Line by line.
+def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
+    """Yield the text, line by line.
 
     Args:
-        preview: What to tell.
-        colour: Whether the reader is a terminal.
+        preview: The results.
+        colour: True if the reader is a terminal.
     """
     width = max(len(reward.name) for reward in preview.rewards)
     for task, kinds in preview.examples.items():
@@ -34,22 +34,23 @@ def told(preview: Preview, *, colour: bool) -> Iterator[str]:
         if not scored or not kinds:
             continue
         yield f"{task}: the true answer against wrong ones, {preview.items} items of {preview.catalogue}"
-        yield from _table("wins", task, scored, width, lambda found: _wins(found, colour=colour))
+        yield from _table("wins", task, scored, width, lambda kind: _wins(kind, colour=colour))
         yield ""
         graded = [
             reward for reward in scored if any(one.earned is not None for one in reward.tasks[task].kinds.values())
         ]
         if graded:
-            yield from _table("earned", task, graded, width, lambda found: _number(found.earned))
+            yield from _table("earned", task, graded, width, lambda kind: _number(kind.earned))
             yield ""
     yield from _wrapped(
-        "wins: how often the true answer scores above the wrong one to the same prompt, ties half: what GRPO compares. 1 = "
-        f"always, 0.5 = cannot tell, below = prefers the wrong one; ! marks less than {FOOLED_BELOW:g}: this kind of answer "
-        "fools the reward. The files hold the AUC too, over answers to different prompts."
+        "wins: how often the true answer scores above the wrong one to the same prompt, ties half: what GRPO "
+        "compares. 1 = always, 0.5 = cannot tell, below = prefers the wrong one; ! marks less than "
+        f"{FOOLED_BELOW:g}: this kind of answer fools the reward. The files hold the AUC too, over answers to "
+        "different prompts."
     )
     yield from _wrapped(
-        "earned: what a wrong answer still gets on average, on a scale from 0 (a title of another category) to 1 (the true "
-        "answer). Close to 1: the policy gains little by mending it; below 0: worse than any title."
+        "earned: what a wrong answer still gets on average, on a scale from 0 (a title of another category) to 1 "
+        "(the true answer). Close to 1: the policy gains little by mending it; below 0: worse than any title."
     )
     for kind, head in SHORT.items():
         yield f"  {head:<10} {KINDS[kind]}"
@@ -67,18 +68,18 @@ def _table(
     yield f"{measure:<{width}} {'weight ' if weighed else ''}{heads}"
     for reward in rewards:
         weight = "" if not weighed else f"{'' if reward.weight is None else f'{reward.weight:g}':>6} "
-        found = reward.tasks[task].kinds
-        yield f"{reward.name:<{width}} {weight}" + " ".join(cell(found[kind]) for kind in SHORT).rstrip()
+        kinds = reward.tasks[task].kinds
+        yield f"{reward.name:<{width}} {weight}" + " ".join(cell(kinds[kind]) for kind in SHORT).rstrip()
 
 
-def _wins(found: Separation, *, colour: bool) -> str:
-    if found.wins is None:
+def _wins(kind: Separation, *, colour: bool) -> str:
+    if kind.wins is None:
         return _number(None)
     # Rounded down: 1.00 is said of a reward without a single exception only.
-    text = f"{rounded_down(found.wins):>8.2f}{'!' if found.fools else ' '}"
-    if not colour or FOOLED_BELOW <= found.wins < 0.95:
+    text = f"{rounded_down(kind.wins):>8.2f}{'!' if kind.fools else ' '}"
+    if not colour or FOOLED_BELOW <= kind.wins < 0.95:
         return text
-    return f"{_RED if found.fools else _GREEN}{text}{_PLAIN}"
+    return f"{_RED if kind.fools else _GREEN}{text}{_PLAIN}"
 
 
 def _number(value: float | None) -> str:
@@ -99,19 +100,20 @@ def _costs(preview: Preview, width: int) -> Iterator[str]:
             f"{_ms(reward.timing.warm):>8}  {repeats:>7} {_unscored(reward):>8}"
         )
     yield from _wrapped(
-        "seen: least and greatest score of well-formed answers; cold: 64 completions with new texts and images, encoder "
-        "loaded; warm: the same again; repeats: a second process with other batches in reverse order gets the same scores"
+        "seen: least and greatest score of well-formed answers; cold: 64 completions with new texts and images, "
+        "encoder loaded; warm: the same again; repeats: a second process with other batches in reverse order gets "
+        "the same scores"
     )
 
 
 def _seen(reward: RewardResult) -> str:
-    low = [found.lowest for found in reward.tasks.values() if found.lowest is not None]
-    high = [found.highest for found in reward.tasks.values() if found.highest is not None]
+    low = [one.lowest for one in reward.tasks.values() if one.lowest is not None]
+    high = [one.highest for one in reward.tasks.values() if one.highest is not None]
     return f"{min(low):.2f} to {max(high):.2f}" if low and high else "-"
 
 
 def _unscored(reward: RewardResult) -> str:
-    shares = [found.unscored_share for found in reward.tasks.values()]
+    shares = [one.unscored_share for one in reward.tasks.values()]
     return f"{100 * max(shares):.0f} %" if shares else "-"
 
 
@@ -120,10 +122,10 @@ def _ms(value: float) -> str:
 
 
 def _problems(preview: Preview) -> Iterator[str]:
-    found = [reward for reward in preview.rewards if reward.problem is not None]
-    if found:
+    with_problems = [reward for reward in preview.rewards if reward.problem is not None]
+    if with_problems:
         yield ""
-    for reward in found:
+    for reward in with_problems:
         label = "mix" if reward.tasks else "not scored"
         text = f"{label}: {reward.problem}" if reward.tasks else f"{label}: {reward.name}: {reward.problem}"
         yield from _wrapped(text)

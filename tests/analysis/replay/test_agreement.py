@@ -5,9 +5,9 @@ import random
 import pytest
 from scipy.stats import spearmanr
 
-from grpo_mmpc.analysis.replay.agreement import GroupPair, agreement, spearman, winners
-from grpo_mmpc.analysis.replay.examples import Contender, Example, Examples
-from grpo_mmpc.analysis.replay.summary import blocks
+from grpo_mmpc.analysis.replay.agreement import GroupPair, agreement, blocks, spearman, winners
+from grpo_mmpc.analysis.replay.result import Contender, Example, Replay
+from grpo_mmpc.config.rewards import RewardSpec, RewardsSection
 
 
 def pair(old: list[float], new: list[float], *, step: int = 1, **dead: bool) -> GroupPair:
@@ -52,7 +52,7 @@ def test_signs_count_completions_that_both_mixes_have_an_opinion_on_with_opposit
     assert found.sign_changes == pytest.approx(1 / 4)
 
 
-def test_dead_groups_are_counted_and_have_no_winner():
+def test_zero_variance_groups_are_counted_and_have_no_winner():
     groups = [
         pair([1, -1], [0, 0], new_dead=True),
         pair([0, 0], [1, -1], old_dead=True),
@@ -61,7 +61,7 @@ def test_dead_groups_are_counted_and_have_no_winner():
     ]
     found = agreement(groups)
     assert (found.old_dead, found.new_dead, found.died, found.revived) == (0.5, 0.5, 1, 1)
-    assert found.winner_changes == 1.0  # of the one group that is alive under both
+    assert found.winner_changes == 1.0  # of the one group that has variance under both
     assert found.rank_correlation_in_group == pytest.approx(-1.0)
 
 
@@ -87,7 +87,11 @@ def test_the_clearest_examples_are_kept_one_of_each_prompt():
             step=1, prompt_id=prompt, title="t", old_winner=contender(margin, 0), new_winner=contender(0, margin)
         )
 
-    kept = Examples(limit=2)
+    mix = RewardsSection(mix=[RewardSpec(name="bleu", weight=1.0)])
+    replay = Replay(run="r", name="n", old=mix, new=mix)
     for prompt, margin in (("a", 1.0), ("b", 3.0), ("a", 2.0), ("c", 0.5), ("b", 1.0)):
-        kept.offer(example(prompt, margin))
-    assert [(one.prompt_id, one.margin) for one in kept.clearest()] == [("b", 6.0), ("a", 4.0)]
+        replay.offer(example(prompt, margin))
+    for extra in "defg":
+        replay.offer(example(extra, 0.25))
+    kept = [(one.prompt_id, one.margin) for one in replay.examples]
+    assert kept == [("b", 6.0), ("a", 4.0), ("c", 1.0), ("d", 0.5), ("e", 0.5)]

@@ -1,4 +1,4 @@
-"""Saved rollouts of a real, tiny run under other mixes: what the command computes, writes and refuses."""
+"""Saved rollouts of a real, tiny run under other mixes: results, files and refusals."""
 
 import json
 import shutil
@@ -8,18 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from grpo_mmpc.analysis.replay.columns import RewardColumns
-from grpo_mmpc.analysis.replay.rollouts import rollout_files
+from grpo_mmpc.analysis.reward_columns import RewardColumns
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.evaluation.run_data import RunData
+from grpo_mmpc.evaluation.run_folder import RunFolder
 
 OWN = Path(__file__).with_name("own_rewards.py")
 MIX = [
     {"name": "bleu", "weight": 0.5},
-    {"name": "token_f1", "weight": 0.5, "transform": "z_score"},
-    {"name": "json_format", "weight": 0.1, "schedule": {"kind": "linear", "end_step": 2}},
+    {"name": "token_f1", "weight": 0.5},
+    {"name": "json_format", "weight": 0.1},
     {"name": f"{OWN}:letters", "weight": 0.0},
 ]
 
@@ -111,6 +111,7 @@ def test_the_runs_own_mix_gives_its_own_rewards_and_advantages_again(run, capsys
     assert summary["total"]["old_dead"] == summary["total"]["new_dead"]
     assert summary["advantage_share"]["old"] == summary["advantage_share"]["new"]
     said = capsys.readouterr().out
+    assert "= This is the run's own mix: everything above should agree with itself." in said
     assert "own rewards recomputed equal: yes (bleu, token_f1, json_format, letters)" in said
     assert "own advantages recomputed equal: yes" in said
 
@@ -145,13 +146,13 @@ def test_completions_that_would_have_won_are_shown_with_both_advantages(run, mix
     assert f"next: grpo-mmpc train {run / 'config.yaml'}" in said
 
 
-def test_a_mix_that_tells_no_completion_apart_is_called_dead(run, mix, capsys):
+def test_a_mix_that_gives_all_completions_one_reward_is_called_dead(run, mix, capsys):
     assert main(["rescore", str(run), "--mix", mix(same_for_all=1.0)]) == 0
     summary = summary_of(run / "rescored/other")
     assert summary["signal"] == "dead"
     assert summary["total"]["new_dead"] == 1.0
     assert {row["advantage"] for row in rows_of(run / "rescored/other")} == {0.0}
-    assert "The signal is dead" in capsys.readouterr().out
+    assert "The signal is dead: 100 % of the groups would have zero variance" in capsys.readouterr().out
 
 
 def test_rewards_get_the_columns_and_the_corpus_that_training_gives_them(run, mix, small_catalogue):
@@ -174,6 +175,13 @@ def test_columns_are_those_of_the_training_data_set(small_catalogue, task):
     assert found == expected
 
 
+def test_rollouts_that_lack_a_reward_of_the_run_are_refused(run, capsys):
+    file = RunFolder(run).rollout_files[0]
+    pq.write_table(pq.read_table(file).drop_columns(["reward/bleu"]), file)
+    said = error([str(run)], capsys)
+    assert f"{file} holds no reward/bleu, which config.yaml names: the recorded rollouts do not match" in said
+
+
 def test_overrides_change_a_weight_of_the_runs_own_mix(run):
     assert main(["rescore", str(run), "--mix", "rewards.mix.0.weight=0.0"]) == 0
     summary = summary_of(run / "rescored/rewards.mix.0.weight=0.0")
@@ -182,7 +190,7 @@ def test_overrides_change_a_weight_of_the_runs_own_mix(run):
 
 
 def test_items_that_left_the_catalogue_are_counted_and_their_rows_kept(run, small_catalogue, tmp_path, capsys):
-    files = rollout_files(run)
+    files = RunFolder(run).rollout_files
     lost = pq.read_table(files[0])["item_id"][0].as_py()
     folder = shutil.copytree(small_catalogue, tmp_path / "catalogue")
     change_items(folder, lambda item: None if item["item_id"] == lost else item)
@@ -199,13 +207,13 @@ def test_items_that_left_the_catalogue_are_counted_and_their_rows_kept(run, smal
 
 
 def test_recorded_rewards_that_come_out_differently_are_named(run, capsys):
-    file = rollout_files(run)[0]
+    file = RunFolder(run).rollout_files[0]
     table = pq.read_table(file)
     position = table.column_names.index("reward/letters")
     values = [value + 1 for value in table["reward/letters"].to_pylist()]
     pq.write_table(table.set_column(position, "reward/letters", [values]), file)
     assert main(["rescore", str(run)]) == 0
-    assert "own rewards recomputed equal: no: letters (up to 1.0e+00)" in capsys.readouterr().out
+    assert "! own rewards recomputed equal: no: letters (up to 1.0e+00)" in capsys.readouterr().out
 
 
 def test_files_are_taken_in_the_order_of_steps_and_batches(tmp_path):
@@ -214,7 +222,7 @@ def test_files_are_taken_in_the_order_of_steps_and_batches(tmp_path):
     names = ["step-000001.parquet", "step-000001-2.parquet", "step-000001-10.parquet", "step-000002.parquet"]
     for name in [*reversed(names), "notes.parquet"]:
         (tmp_path / "rollouts" / name).touch()
-    assert [file.name for file in rollout_files(tmp_path)] == names
+    assert [file.name for file in RunFolder(tmp_path).rollout_files] == names
 
 
 def test_rewards_of_the_old_mix_are_not_built_to_score_another(run, mix, tmp_path, capsys):
@@ -243,7 +251,7 @@ def test_what_cannot_be_replayed_is_refused_with_the_remedy(run, mix, tmp_path, 
     said = error([str(run), "--mix", mix(blue=1.0)], capsys)
     assert "unknown reward 'blue'; did you mean 'bleu'?" in said
     assert "no such file" in error([str(run), "--mix", "nowhere.yaml"], capsys)
-    file = rollout_files(run)[1]
+    file = RunFolder(run).rollout_files[1]
     file.write_bytes(b"PAR1 cut off")
     assert f"{file} cannot be read as Parquet" in error([str(run)], capsys)
     shutil.rmtree(run / "rollouts")

@@ -1,4 +1,4 @@
-"""Gives saved rollouts back what their rewards were called with: the columns of the training data set."""
+"""The columns of the training data set, for rewards of saved or made-up completions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ ROW_COLUMNS = ("prompt_id", "item_id", "category", "task", "reference", "image_p
 
 
 class RewardColumns:
-    """Looks items up by their id; each (item, task) is read from the catalogue once a batch."""
+    """The columns of a catalogue's items by their id; each (item, task) is read once a batch."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -22,12 +22,12 @@ class RewardColumns:
         self._extras = [name for name in catalogue.items.column_names if name not in own]
 
     def known(self, item_ids: Sequence[str]) -> list[bool]:
-        """Which items the catalogue still has, with title and image."""
+        """Return for each item whether the catalogue still has it, with title and image."""
         complete = {item_id: self._is_complete(item_id) for item_id in dict.fromkeys(item_ids)}
         return [complete[item_id] for item_id in item_ids]
 
     def of(self, item_ids: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Any]]:
-        """Keyword lists for ``RewardMix.score``, without the completions.
+        """Return the keyword lists for ``RewardMix.score``, without the completions.
 
         Args:
             item_ids: N known items.
