@@ -3,10 +3,10 @@
 import textwrap
 from collections.abc import Iterator
 
-from grpo_mmpc.analysis.replay.agreement import Agreement
 from grpo_mmpc.analysis.replay.result import Example, Replay
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.reports.common.findings import Finding, caution, terminal_lines
+from grpo_mmpc.reports.common.tables import text_table
 from grpo_mmpc.rewards import reward_key
 
 _WIDTH = 110
@@ -117,37 +117,32 @@ def _mix(section: RewardsSection) -> str:
     return f"{trained}{f'; monitors {monitors}' if monitors else ''}; {section.aggregation}"
 
 
-def _table(replay: Replay) -> Iterator[str]:
-    yield f"{'':<12} {'':>7}  {'rank correlation':^18}  {'winner':>8} {'sign':>8}  {'zero variance':^15}".rstrip()
-    yield (
-        f"{'steps':<12} {'groups':>7}  {'all':>8} {'in group':>9}  {'differs':>8} {'differs':>8}  {'old':>7} {'new':>7}"
-    )
-    if len(replay.blocks) > 1:
-        for block in replay.blocks:
-            steps = f"{block.first_step}-{block.last_step}" if block.last_step > block.first_step else block.first_step
-            yield _row(str(steps), block.agreement)
-    yield _row("all", replay.total)
+def _table(replay: Replay) -> list[str]:
+    stretches = [
+        (f"{one.first_step}-{one.last_step}" if one.last_step > one.first_step else f"{one.first_step}", one.agreement)
+        for one in (replay.blocks if len(replay.blocks) > 1 else ())
+    ]
+    rows = [
+        (
+            steps,
+            f"{one.groups:,}",
+            _number(one.rank_correlation),
+            _number(one.rank_correlation_in_group),
+            _percent(one.winner_changes),
+            _percent(one.sign_changes),
+            _percent(one.old_dead),
+            _percent(one.new_dead),
+        )
+        for steps, one in [*stretches, ("all", replay.total)]
+    ]
+    head = ("steps", "groups", "rank correlation", "in group", "winner differs", "sign differs")
+    return text_table((*head, "zero variance: old", "new"), rows)
 
 
-def _row(name: str, one: Agreement) -> str:
-    return (
-        f"{name:<12} {one.groups:>7,}  {_number(one.rank_correlation):>8} "
-        f"{_number(one.rank_correlation_in_group):>9}  {_percent(one.winner_changes):>8} "
-        f"{_percent(one.sign_changes):>8}  {_percent(one.old_dead):>7} {_percent(one.new_dead):>7}"
-    )
-
-
-def _shares(replay: Replay) -> Iterator[str]:
+def _shares(replay: Replay) -> list[str]:
     old, new = replay.mean_shares().values()
-    names = list(dict.fromkeys([*old, *new]))
-    if not names:
-        return
-    title = "share of the advantages' variance"
-    width = max(len(name) for name in [*names, title])
-    yield f"{title:<{width}} {'old':>7} {'new':>7}"
-    for name in names:
-        yield f"{name:<{width}} {_percent(old.get(name)):>7} {_percent(new.get(name)):>7}"
-    yield ""
+    rows = [(name, _percent(old.get(name)), _percent(new.get(name))) for name in dict.fromkeys([*old, *new])]
+    return [*text_table(("share of the advantages' variance", "old", "new"), rows), ""] if rows else []
 
 
 def _examples(replay: Replay) -> Iterator[str]:

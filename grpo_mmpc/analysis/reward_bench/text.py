@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS
 from grpo_mmpc.analysis.reward_bench.results import FOOLED_BELOW, Preview, RewardResult, Separation, rounded_down
+from grpo_mmpc.reports.common.tables import text_table
 
 SHORT = {
     "same_category": "same cat",
@@ -56,7 +57,7 @@ def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
         yield f"  {head:<10} {KINDS[kind]}"
     yield f"  true       {KINDS[GOLD]}"
     yield ""
-    yield from _costs(preview, width)
+    yield from _costs(preview)
     yield from _problems(preview)
 
 
@@ -86,19 +87,21 @@ def _number(value: float | None) -> str:
     return f"{'-':>8} " if value is None else f"{round(value, 2) + 0.0:>8.2f} "
 
 
-def _costs(preview: Preview, width: int) -> Iterator[str]:
-    yield (
-        f"{'reward':<{width}} {'range':>12} {'seen':>15}  {'cold ms':>8} {'warm ms':>8}  {'repeats':>7} {'unscored':>8}"
-    )
-    for reward in preview.rewards:
-        if reward.timing is None:
-            continue
-        declared = "-" if reward.value_range is None else "[{:g}, {:g}]".format(*reward.value_range)
-        repeats = {True: "yes", False: "NO", None: "-"}[reward.deterministic]
-        yield (
-            f"{reward.name:<{width}} {declared:>12} {_seen(reward):>15}  {_ms(reward.timing.cold):>8} "
-            f"{_ms(reward.timing.warm):>8}  {repeats:>7} {_unscored(reward):>8}"
+def _costs(preview: Preview) -> Iterator[str]:
+    rows = [
+        (
+            reward.name,
+            "-" if reward.value_range is None else "[{:g}, {:g}]".format(*reward.value_range),
+            _seen(reward),
+            _ms(reward.timing.cold),
+            _ms(reward.timing.warm),
+            {True: "yes", False: "NO", None: "-"}[reward.deterministic],
+            _unscored(reward),
         )
+        for reward in preview.rewards
+        if reward.timing is not None
+    ]
+    yield from text_table(("reward", "range", "seen", "cold ms", "warm ms", "repeats", "unscored"), rows)
     yield from _wrapped(
         "seen: least and greatest score of well-formed answers; cold: 64 completions with new texts and images, "
         "encoder loaded; warm: the same again; repeats: a second process with other batches in reverse order gets "
