@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.ablation.grid import expand
     from grpo_mmpc.ablation.jobs import jobs_of
     from grpo_mmpc.ablation.spec import load_ablation, to_yaml
+    from grpo_mmpc.utils.files import write_text
 
     path = Path(arguments.recipe[0])
     spec = load_ablation(path)
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             check_recipes(jobs)
         else:
             write_recipes(jobs, overwrite=arguments.overwrite)
-            (folder / "ablation.yaml").write_text(to_yaml(spec), encoding="utf-8")
+            write_text(folder / "ablation.yaml", to_yaml(spec))
             was_stopped = _run_jobs(jobs, arguments)
             share_base(jobs)
         return _report(spec, runs, jobs, was_stopped=was_stopped, folder=folder)
@@ -143,14 +144,18 @@ def _report(
 def _print_grid(spec: "AblationSpec", runs: Sequence["PlannedRun"], jobs: Sequence["Job"]) -> None:
     # heavy: imported on use
     from grpo_mmpc.ablation.jobs import state_of
+    from grpo_mmpc.reports.common.tables import text_table
 
     states = {job.name: state_of(job) for job in jobs}
+    rows = []
     for entry in runs:
-        rewards = ", ".join(f"{spec_.name} {spec_.weight:g}" for spec_ in entry.config.rewards.mix if spec_.weight)
-        steps = entry.config.trainer.get("max_steps", "?")
-        print(f"{entry.name:<32} {states[entry.name]:<16} {steps} steps  {entry.config.rewards.aggregation}: {rewards}")
-    num_bases = len({entry.base_key for entry in runs})
-    print(f"{len(runs)} runs, compared with {spec.reference}; the untrained model is evaluated {num_bases} time(s)")
+        rewards = ", ".join(f"{reward.name} {reward.weight:g}" for reward in entry.config.rewards.mix if reward.weight)
+        steps = str(entry.config.trainer.get("max_steps", "?"))
+        rows.append((entry.name, states[entry.name], steps, f"{entry.config.rewards.aggregation}: {rewards}"))
+    print("\n".join(text_table(("run", "state", "steps", "rewards"), rows, left=(0, 1, 3))))
+    bases = len({entry.base_key for entry in runs})
+    times = "once" if bases == 1 else f"{bases} times"
+    print(f"{len(runs)} runs, compared with {spec.reference}; the untrained model is evaluated {times}")
 
 
 def _load(arguments: Sequence[str]) -> "RunConfig":

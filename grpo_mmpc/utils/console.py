@@ -131,14 +131,14 @@ class _Work:
         if rate >= 0.1:
             parts.append(f"{rate:.1f}/s")
         if rate > 0 and self.total is not None:
-            parts.append(f"{clock((self.total - self.done) / rate)} left")
+            parts.append(f"{_clock((self.total - self.done) / rate)} left")
         else:
             parts.append(f"{seconds:.0f} s")
         return ", ".join(parts)
 
 
-def clock(seconds: float) -> str:
-    """Return a duration as minutes and seconds, ``4:05``."""
+def _clock(seconds: float) -> str:
+    """Return minutes and seconds, ``4:05``."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
