@@ -33,13 +33,13 @@ class RewardsSection(Section):
     aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     """TRL's ``multi_objective_aggregation``."""
     on_error: Literal["raise", "unscored"] = "raise"
-    """What an exception, a NaN or infinity, a wrong number of values or a missed time limit does:
-    stop the run, or count the completions as unscored."""
+    """The effect of an exception, a NaN or infinity, a wrong number of values or a missed time
+    limit: stop the run, or count the completions as unscored."""
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Seconds one call of a reward may take; the first call also loads its encoder."""
     dead_groups: Literal["keep", "drop", "resample"] = "keep"
-    """What happens to groups whose completions all have the same reward, which teach nothing.
+    """The treatment of zero-variance groups, whose completions all have the same reward.
     ``keep`` trains on them as TRL does (KL penalty included, if there is one); ``drop`` takes their
-    tokens out of the loss and its normaliser; ``resample`` draws their completions once again and
-    keeps a new group where it is alive."""
+    tokens out of the loss and its normaliser; ``resample`` samples their completions once again and
+    keeps a new group that has variance."""
     mix: Annotated[list[RewardSpec], Field(min_length=1)]

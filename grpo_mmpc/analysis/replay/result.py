@@ -55,7 +55,7 @@ class Replay:
 
     run: str
     name: str
-    """Of the new mix."""
+    """The new mix's name."""
     old: RewardsSection
     new: RewardsSection
     groups: list[GroupPair] = field(default_factory=list)

@@ -33,7 +33,7 @@ class Separation:
     """Share of items whose gold scores above their own candidate, ties half: what a group of GRPO
     sees."""
     earned: float | None
-    """Where the kind's mean lies between that of titles of another category (0) and of gold (1);
+    """The kind's mean on a scale from that of titles of another category (0) to that of gold (1);
     None if the reward hardly tells those two apart."""
 
     @property
@@ -50,7 +50,7 @@ class TaskResult:
     """By kind, gold included (its AUC and wins are None)."""
     lowest: float | None
     highest: float | None
-    """Of all well-formed candidates."""
+    """The greatest score of all well-formed candidates; ``lowest`` the least."""
     unscored_share: float
 
 
@@ -86,7 +86,7 @@ class RewardResult:
 
     @property
     def is_mix(self) -> bool:
-        """Whether this is the weighted sum of the others."""
+        """True for the weighted sum of the others."""
         return self.weight is None and self.timing is None
 
 

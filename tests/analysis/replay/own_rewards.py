@@ -2,7 +2,7 @@
 
 
 def letters():
-    """How many letters the answer has: differs from what any text metric thinks."""
+    """The number of letters of the answer, which differs from any text metric."""
 
     def score(*, predictions, **columns):
         return [float(len(p)) for p in predictions]

@@ -1,4 +1,4 @@
-"""What two mixes agree about, on groups small enough to judge by eye."""
+"""The agreement of two mixes, on groups small enough to judge by eye."""
 
 import random
 
