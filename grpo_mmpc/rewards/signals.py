@@ -19,7 +19,7 @@ CONSTANT = 1e-9
 """Values of a group that differ by less are equal."""
 
 
-def dead_groups(
+def zero_variance_groups(
     values: Mapping[str, Sequence[float | None]], *, trained: Sequence[str], groups: Sequence[str]
 ) -> set[str]:
     """Return the zero-variance groups: no trained reward differs within them, or scored any of it.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpo_mmpc.rewards import RewardMix
-from grpo_mmpc.rewards.signals import dead_groups
+from grpo_mmpc.rewards.signals import zero_variance_groups
 from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
 from grpo_mmpc.training.diagnostics import Diagnosis, masked_fraction, rates
 from grpo_mmpc.training.finished import finished_completions
@@ -105,7 +105,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
 
     def _zero_variance(self, batch: GatheredBatch) -> set[str]:
         """Name the prompts whose group no reward that is trained on tells apart."""
-        return dead_groups(batch.raw, trained=self._mix.trained, groups=batch.prompt_ids)
+        return zero_variance_groups(batch.raw, trained=self._mix.trained, groups=batch.prompt_ids)
 
     def _treat_zero_variance(
         self, inputs: list[dict[str, Any]], output: dict[str, Any], batch: GatheredBatch

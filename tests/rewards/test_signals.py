@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from grpo_mmpc.rewards.signals import dead_groups, signals
+from grpo_mmpc.rewards.signals import signals, zero_variance_groups
 
 GROUPS = ["p", "p", "q", "q"]
 
@@ -11,11 +11,11 @@ def found(values, weights, *, lengths=(1, 2, 3, 4), aggregation="sum_then_normal
     return signals(values, weights, groups=groups, lengths=list(lengths), aggregation=aggregation, scale_rewards=scale)
 
 
-def test_a_group_is_dead_when_every_trained_reward_is_constant_or_unscored_in_it():
+def test_a_group_has_zero_variance_when_every_trained_reward_is_constant_or_unscored_in_it():
     values = {"a": [1.0, 1.0, 1.0, 2.0], "b": [0.0, 0.0, None, 5.0], "watched": [1.0, 9.0, 1.0, 9.0]}
-    assert dead_groups(values, trained=["a", "b"], groups=GROUPS) == {"p"}
-    assert dead_groups(values, trained=["b"], groups=GROUPS) == {"p", "q"}
-    assert dead_groups({"a": [None] * 4}, trained=["a"], groups=GROUPS) == {"p", "q"}
+    assert zero_variance_groups(values, trained=["a", "b"], groups=GROUPS) == {"p"}
+    assert zero_variance_groups(values, trained=["b"], groups=GROUPS) == {"p", "q"}
+    assert zero_variance_groups({"a": [None] * 4}, trained=["a"], groups=GROUPS) == {"p", "q"}
 
 
 def test_spread_is_taken_within_groups_and_not_between_prompts():

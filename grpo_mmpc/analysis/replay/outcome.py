@@ -9,7 +9,7 @@ from grpo_mmpc.analysis.replay.rollouts import RolloutBatch
 from grpo_mmpc.config import RewardSpec, RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.rewards import RewardMix, advantages, neutral, reward_key
-from grpo_mmpc.rewards.signals import dead_groups, signals
+from grpo_mmpc.rewards.signals import signals, zero_variance_groups
 
 TOLERANCE = 1e-5
 """Largest difference of a reward that counts as rounding."""
@@ -83,7 +83,7 @@ def _outcome(
         advantages=advantages(
             neutral(raw, groups, trained=trained), weights, groups=groups, aggregation=aggregation, scale_rewards=scale
         ),
-        dead=dead_groups(raw, trained=trained, groups=groups),
+        dead=zero_variance_groups(raw, trained=trained, groups=groups),
         shares={name: share for name in weights if (share := logged.get(f"signal/{name}/advantage_share")) is not None},
     )
 
