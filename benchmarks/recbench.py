@@ -1,4 +1,4 @@
-"""Training and ranking of recommenders beside a straightforward implementation of the same formulas, on one thread.
+"""Training and ranking of recommenders beside a plain implementation, on one thread.
 
     python benchmarks/recbench.py            # both sizes; about ten minutes
     python benchmarks/recbench.py --quick    # smaller sizes; within a minute
@@ -49,7 +49,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from grpo_mmpc.recbench.ranking import FullSort, user_scores
+from grpo_mmpc.recbench.ranking import FullSort
+from grpo_mmpc.recbench.ranking_metrics import user_scores
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import ItemFeatures, Pairs, Split
@@ -211,7 +212,7 @@ class Straightforward:
 
 
 def rank_in_a_loop(embeddings: Embeddings, seen: Any, targets: Any, *, users: range) -> dict[str, float]:
-    """One user after the other: score all items, mask, take the best 50, look for the targets among them."""
+    """Rank user by user: score all items, mask, take the best 50, look for the targets."""
     totals: dict[str, float] = defaultdict(float)
     for user in users:
         scores = embeddings.items @ embeddings.users[user]
@@ -278,7 +279,7 @@ def propagated(graph: Tensor, nodes: Tensor, layers: int) -> Tensor:
 
 
 def straightforward_bm3(model: Any, split: Split, features: ItemFeatures) -> Sides:
-    """All nodes propagated, all items projected and predicted, all tables dropped out in every batch."""
+    """Propagate all nodes, project and predict all items, drop out all tables in every batch."""
     graph, dropout = coordinates(model.graph.matrix), model.dropout
     raw = {"text": torch.from_numpy(features.text), "image": torch.from_numpy(features.image)}
 
@@ -379,7 +380,7 @@ def compare(
 
 
 def accuracy(name: str, world: tuple[Split, ItemFeatures], *, seeds: int) -> dict[str, float]:
-    """Mean test Recall@20 over seeds of both trainings, and of a model that has not been trained."""
+    """Return the mean test Recall@20 over seeds of both trainings, and of an untrained model."""
     found: dict[str, list[float]] = defaultdict(list)
     for seed in range(seeds):
         ours = Ours(name, *world, seed=seed, rate=ACCURACY_RATE)
@@ -394,7 +395,7 @@ def accuracy(name: str, world: tuple[Split, ItemFeatures], *, seeds: int) -> dic
 
 
 def evaluator_gap(world: tuple[Split, ItemFeatures]) -> float:
-    """Largest difference of a mean metric between the two evaluators, on the same embeddings (fp64: no rounding decides)."""
+    """Return the largest difference of a mean metric between the evaluators (in fp64)."""
     split, features = world
     side = Straightforward("vbpr", split, features, seed=0, rate=ACCURACY_RATE)
     for _ in range(5):
@@ -407,7 +408,7 @@ def evaluator_gap(world: tuple[Split, ItemFeatures]) -> float:
 
 
 def peak_memory(name: str, size: Size) -> float:
-    """Peak resident memory in MB of a process that makes the data, trains an epoch and evaluates."""
+    """Return the peak memory in MB of a process that makes data, trains an epoch and evaluates."""
     ours = Ours(name, *make_world(size, seed=0), seed=0)
     ours.epoch()
     ours.evaluate()

@@ -1,4 +1,4 @@
-"""The recommendation benchmark: complete a modality, embed it, train recommenders on it, measure how well they rank.
+"""The recommendation benchmark: what completed titles and images are worth to recommenders.
 
 This file is its door: the rest of the package uses these names and imports no module behind it.
 Each is loaded when it is first asked for.
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.command import add_parser
     from grpo_mmpc.recbench.masked_catalogue import write_masked_catalogue
-    from grpo_mmpc.recbench.missingness import Missingness
+    from grpo_mmpc.recbench.masks import Missingness
     from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.report.views import recommendation_view
     from grpo_mmpc.recbench.results import read_results, results_of_run
@@ -21,7 +21,7 @@ _MODULES = {
     "add_parser": "command",
     "benchmark_policy": "suite",
     "check_section": "settings",
-    "Missingness": "missingness",
+    "Missingness": "masks",
     "read_results": "results",
     "recommendation_view": "report.views",
     "results_of_run": "results",

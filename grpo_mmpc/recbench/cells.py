@@ -1,11 +1,10 @@
-"""One cell of the benchmark: one recommender trained on one category with one fill under one seed, and its test scores.
+"""A cell of the benchmark: a recommender trained on one category, fill and seed, and its scores.
 
 A cell is known by everything its result depends on, inputs by content: finished cells are found
 again after a kill, by other rates and by other checkpoints, and cells of different runs share a
 folder.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split, TrainingSettings
-from grpo_mmpc.utils.files import replace_atomically, write_text
+from grpo_mmpc.utils.files import replace_atomically, write_json
+from grpo_mmpc.utils.hashing import hex_digest, json_digest
 
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.recommenders.recommender import Embeddings
@@ -40,13 +40,13 @@ _PAPER_OPTIONS: Mapping[str, Mapping[str, Any]] = {"freedom": {"zero_rows": "nea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What one training needs; paths are names inside the work folder."""
+    """The inputs of one training; paths are names inside the work folder."""
 
     category: str
     recommender: str
     split: str
     text: str | None
-    """Features of the items; None where the recommender is not told of them."""
+    """Features of the items; None where the recommender does not get them."""
     image: str | None
     seed: int
     mode: str
@@ -59,26 +59,24 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Hash over everything the result depends on."""
+        """The hash of everything that the result depends on."""
         content = {"version": VERSION, **asdict(self)}
-        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=10).hexdigest()
+        return json_digest(content, size=10)
 
 
 def save_split(folder: Path, split: Split) -> str:
-    """Write a split into the work folder; returns its name, which is that of its content."""
+    """Write a split into the work folder; return its name, which is that of its content."""
     arrays = {
         "user_ids": np.array(split.user_ids, dtype=np.str_),
         "item_ids": np.array(split.item_ids, dtype=np.str_),
         **{f"{part}_{side}": getattr(getattr(split, part), side) for part in _PARTS for side in ("users", "items")},
     }
-    digest = hashlib.blake2b(digest_size=10)
-    for name, array in arrays.items():
-        digest.update(name.encode() + array.tobytes() + str(array.dtype).encode())
-    return _save(folder / SPLITS, digest.hexdigest(), ".npz", lambda file: np.savez(file, **arrays))
+    parts = (part for name, array in arrays.items() for part in (name, array.tobytes(), str(array.dtype)))
+    return _save(folder / SPLITS, hex_digest(*parts, size=10), ".npz", lambda file: np.savez(file, **arrays))
 
 
 def save_features(folder: Path, features: Floats) -> str:
-    """Write features ``[I, D]`` into the work folder; returns their name, which is that of their content.
+    """Write features ``[I, D]`` into the work folder; return their name, that of their content.
 
     Raises:
         RecBenchError: They are not finite: a NaN would rank first in every neighbourhood.
@@ -89,8 +87,8 @@ def save_features(folder: Path, features: Floats) -> str:
             f"features of {len(rows)} items are not finite, the first at row {rows[0]}; fill them first"
         )
     values = np.ascontiguousarray(features, dtype=np.float32)
-    digest = hashlib.blake2b(f"{values.shape}".encode() + values.tobytes(), digest_size=10).hexdigest()
-    return _save(folder / FEATURES, digest, ".npy", lambda file: np.save(file, values))
+    name = hex_digest(f"{values.shape}", values.tobytes(), size=10)
+    return _save(folder / FEATURES, name, ".npy", lambda file: np.save(file, values))
 
 
 def load_split(folder: Path, name: str) -> Split:
@@ -101,7 +99,7 @@ def load_split(folder: Path, name: str) -> Split:
 
 
 def finished(folder: Path, key: str) -> bool:
-    """Whether a cell's result is there and can be read."""
+    """Return whether a cell's result is there and can be read."""
     path = folder / CELLS / f"{key}.json"
     try:
         json.loads(path.read_text("utf-8"))
@@ -111,7 +109,7 @@ def finished(folder: Path, key: str) -> bool:
 
 
 def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
-    """Train, choose, test; write ``cells/KEY.parquet`` (a row of scores for each user) and ``cells/KEY.json``.
+    """Train, choose and test; write users' scores, ``cells/KEY.parquet``, and ``KEY.json``.
 
     Raises:
         RecBenchError: The recommender cannot be trained on this.
@@ -119,7 +117,8 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
     # heavy: imported on use
     import torch
 
-    from grpo_mmpc.recbench.ranking import FullSort, user_scores
+    from grpo_mmpc.recbench.ranking import FullSort
+    from grpo_mmpc.recbench.ranking_metrics import user_scores
     from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
     from grpo_mmpc.recbench.training import fit
 
@@ -166,7 +165,7 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
 
 
 def read_cell(folder: Path, key: str, *, columns: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A finished cell: what its JSON says, and its scores, a column ``[V]`` for each metric and ``user_id``.
+    """Read a finished cell: its JSON, and a column ``[V]`` for each metric and for ``user_id``.
 
     Args:
         folder: Work folder.
@@ -181,11 +180,11 @@ def read_cell(folder: Path, key: str, *, columns: Sequence[str] | None = None) -
 
     path = folder / CELLS / f"{key}.json"
     try:
-        said = json.loads(path.read_text("utf-8"))
+        record = json.loads(path.read_text("utf-8"))
         table = pq.read_table(path.with_suffix(".parquet"), columns=None if columns is None else list(columns))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise RecBenchError(f"{path}: cannot be read ({error}); remove it and run again") from error
-    return said, {name: table.column(name).to_numpy() for name in table.column_names}
+    return record, {name: table.column(name).to_numpy() for name in table.column_names}
 
 
 _PARTS = ("train", "validation", "test")
@@ -193,7 +192,7 @@ _PARTS = ("train", "validation", "test")
 
 @lru_cache(maxsize=4)
 def _inputs(folder: Path, split: str, text: str | None, image: str | None) -> tuple[Split, ItemFeatures]:
-    """A worker runs many cells of one category one after the other."""
+    """Load the inputs of a cell; kept, since a worker runs many cells of a category in turn."""
     loaded: dict[str, Floats | None] = {"text": None, "image": None}
     for modality, name in (("text", text), ("image", image)):
         if name is not None:
@@ -230,7 +229,7 @@ def _write(
     }
     with replace_atomically(folder / f"{cell.key}.parquet") as partial:
         pq.write_table(pa.table(columns), partial)
-    said = {
+    record = {
         "cell": asdict(cell),
         **report,
         "tried": tried,
@@ -239,7 +238,7 @@ def _write(
         **about,
     }
     # Last: a cell is finished when this file is there.
-    write_text(folder / f"{cell.key}.json", json.dumps(said, indent=1) + "\n")
+    write_json(folder / f"{cell.key}.json", record)
 
 
 def _save(folder: Path, name: str, suffix: str, write: Callable[[BinaryIO], None]) -> str:

@@ -1,4 +1,4 @@
-"""``grpo-mmpc recbench``: does a completed catalogue help recommendation?"""
+"""The command ``grpo-mmpc recbench``: does a completed catalogue help recommendation?"""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grpo_mmpc.recbench.bench import RunCells
+    from grpo_mmpc.recbench.benchmark import RunCells
     from grpo_mmpc.recbench.settings import RecommenderTrainingSection
 
 _NANO = "nano:catalogue"
@@ -20,8 +20,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="measure what a completed catalogue is worth to recommenders",
         description="Take titles or images away, put completions or simple fills in their place, train recommenders on "
         "each, and compare how well they rank.",
-        epilog="To complete a catalogue for it: grpo-mmpc data mask CATALOGUE --out MASKED, then grpo-mmpc complete MASKED "
-        "--out COMPLETED, or any other program that fills the titles (images) of MASKED.",
+        epilog="To complete a catalogue for it: grpo-mmpc data mask CATALOGUE --out MASKED, then grpo-mmpc complete "
+        "MASKED --out COMPLETED, or any other program that fills the titles (images) of MASKED.",
     )
     parser.add_argument(
         "recipe",
@@ -64,9 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.catalogue import load_catalogue
     from grpo_mmpc.config import is_file, load_as
     from grpo_mmpc.nano.catalogue import catalogue_folder
-    from grpo_mmpc.recbench.bench import run_benchmark
-    from grpo_mmpc.recbench.benchmark_data import read_benchmark_data
-    from grpo_mmpc.recbench.completions import completions_of_catalogues
+    from grpo_mmpc.recbench.benchmark import run_benchmark
+    from grpo_mmpc.recbench.completed_catalogue import completions_of_catalogues
+    from grpo_mmpc.recbench.data import read_benchmark_data
     from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.report.terminal import terminal_lines
     from grpo_mmpc.recbench.results import read_results
@@ -141,7 +141,7 @@ def _engine(arguments: argparse.Namespace, training: "RecommenderTrainingSection
 
 
 def _named(words: list[str]) -> dict[str, Path]:
-    """Completed catalogues by name: the one given, or the folder's own."""
+    """Return completed catalogues by name: the one given, or the folder's own."""
     from grpo_mmpc.errors import ConfigError
 
     named: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""What methods are compared on: seeds and categories that they all have, when some trainings failed."""
+"""The seeds and categories that methods are compared on, when some trainings failed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Runs = Mapping[str, Mapping[int, Scores]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonCells:
-    """Every kept method has every kept seed in every kept category."""
+    """The choice of methods, seeds and categories: each kept method has all kept cells."""
 
     methods: list[str]
     seeds: list[int]
@@ -39,13 +39,13 @@ def common_cells(runs: Runs, *, min_users: int) -> CommonCells:
             no say in what the others are compared on.
         min_users: Fewest that a category must have.
     """
-    sizes = {name: len(scores[name]) for found in runs.values() for scores in found.values() for name in scores}
+    sizes = {name: len(scores[name]) for by_seed in runs.values() for scores in by_seed.values() for name in scores}
     small = {name: size for name, size in sizes.items() if size < min_users}
     if len(small) == len(sizes):
         small = {}
     cells = {
-        method: {(seed, name) for seed, scores in found.items() for name in scores if name not in small}
-        for method, found in runs.items()
+        method: {(seed, name) for seed, scores in by_seed.items() for name in scores if name not in small}
+        for method, by_seed in runs.items()
     }
     voting = {method: has for method, has in cells.items() if has}
     counts: dict[tuple[int, str], int] = {}
@@ -70,7 +70,7 @@ def common_cells(runs: Runs, *, min_users: int) -> CommonCells:
 def _attempt(
     cells: Mapping[str, set[tuple[int, str]]], counts: Mapping[tuple[int, str], int], *, needed: int
 ) -> CommonCells:
-    """Drop cells that fewer than ``needed`` methods have, then methods that lack one of the others."""
+    """Drop cells that fewer than ``needed`` methods have, then methods that lack another one."""
     seeds, categories = _full_rectangle({cell for cell, count in counts.items() if count >= needed})
     wanted = {(seed, name) for seed in seeds for name in categories}
     left_out = {
@@ -90,7 +90,7 @@ def _attempt(
 
 
 def _full_rectangle(cells: set[tuple[int, str]]) -> tuple[list[int], list[str]]:
-    """Seeds and categories without a hole: as long as there is one, the seed or category with the most is given up."""
+    """Give up the seed or category with most holes, until there is none."""
     seeds, categories = sorted({seed for seed, _ in cells}), sorted({name for _, name in cells})
     while holes := {(seed, name) for seed in seeds for name in categories} - cells:
         by_seed = {seed: sum(hole[0] == seed for hole in holes) / len(categories) for seed in seeds}

@@ -1,106 +1,49 @@
-"""Completions as features: titles and images that stand for what was taken away, encoded like the true ones."""
+"""Completions as features: titles and images for masked items, encoded like the true ones."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.benchmark_data import BenchmarkData, widest_masks
-from grpo_mmpc.recbench.completed import MARK, Completions, completed_images, completed_titles
 from grpo_mmpc.recbench.features import image_features, rows_without_vector, text_features
-from grpo_mmpc.recbench.filled_features import Completion
-from grpo_mmpc.recbench.records import MODALITIES, MODALITY_WORDS, Flags, Floats, Modality
+from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality, named
 from grpo_mmpc.recbench.settings import RecBenchSection
-from grpo_mmpc.utils.console import Progress, Say
+from grpo_mmpc.utils.console import Progress
 
+COMPLETED = "completed:"
+"""Stands before the name of a completion where fills are named."""
 UNREADABLE = "its image cannot be read"
 
 
-def completions_of_catalogues(
-    settings: RecBenchSection,
-    named: Mapping[str, Path],
-    data: BenchmarkData,
-    *,
-    say: Say,
-    progress: Progress | None = None,
-) -> list[Completion]:
-    """What completed catalogues hold for the items that lose something.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Completion:
+    """The vectors that one policy or completed catalogue gives the items it fills.
 
-    Args:
-        settings: Of the benchmark.
-        named: Catalogue folders by name.
-        data: The benchmark's items.
-        say: Prints what each catalogue holds and lacks.
-        progress: Shown while encoding.
-
-    Raises:
-        RecBenchError: A catalogue holds none of the items, or all that was read of it is the
-            original.
+    Made by ``encoded_completion``. An item's vector may be the true one only because the encoder
+    made it of the item's own completion: ``encoded`` says of which items that holds, and a vector
+    of another item is refused.
     """
-    masks = {
-        # What an item never had was not taken away from it.
-        modality: mask & np.array([value is not None for value in _truth(data, modality)], dtype=bool)
-        for modality, mask in widest_masks(settings, data).items()
-    }
-    return [
-        _of_catalogue(settings, name, folder, data, masks, say=say, progress=progress) for name, folder in named.items()
-    ]
 
+    name: str
+    vectors: Mapping[Modality, Floats]
+    """``[I, D]``, read-only; NaN where there is nothing."""
+    encoded: Mapping[Modality, Flags]
+    """``[I]``: items whose own title or image was given to the encoder."""
+    lacking: Mapping[Modality, Sequence[str | None]]
+    """``[I]``: why there is nothing, where that is known."""
 
-def _of_catalogue(
-    settings: RecBenchSection,
-    name: str,
-    folder: Path,
-    data: BenchmarkData,
-    masks: Mapping[Modality, Flags],
-    *,
-    say: Say,
-    progress: Progress | None,
-) -> Completion:
-    found: dict[Modality, Completions[Any]] = {}
-    for modality, missing in masks.items():
-        found[modality] = (
-            completed_titles(folder, item_ids=data.item_ids, missing=missing, truth=data.titles)
-            if modality == "text"
-            else completed_images(folder, item_ids=data.item_ids, missing=missing, truth=data.image_paths)
-        )
-    originals = {modality: why for modality, read in found.items() if (why := read.looks_original) is not None}
-    if originals and len(originals) == len(found):
-        raise RecBenchError(
-            f"{folder}: {' and '.join(originals.values())}: it looks like the original catalogue; give the completed one. If "
-            f"these are completions, say so: a column {MARK} names the field (title, image) for each item that was filled"
-        )
-    for modality, read in found.items():
-        say(f"{name}: {_told(read, modality, num_missing=int(masks[modality].sum()))}")
-    # One of which only the original is there (titles were completed, images are what they were) is
-    # not completed.
-    given = {modality: read.values for modality, read in found.items() if modality not in originals}
-    return encoded_completion(
-        settings,
-        name,
-        texts=given.get("text"),
-        images=given.get("image"),
-        lacking={modality: read.lacking for modality, read in found.items()},
-        progress=progress,
-    )
-
-
-def _truth(data: BenchmarkData, modality: Modality) -> Sequence[str | Path | None]:
-    return data.titles if modality == "text" else data.image_paths
-
-
-def _told(read: Completions[Any], modality: Modality, *, num_missing: int) -> str:
-    """What a completed catalogue holds of one modality, on one line."""
-    counts = read.counts()
-    parts = [f"{counts['completed']:,} of {num_missing:,} missing {MODALITY_WORDS[modality]} completed"]
-    parts += [f"{count:,} not, because {reason}" for reason, count in counts["lacking"].items()]
-    if counts["equal_to_the_truth"]:
-        parts.append(f"{counts['equal_to_the_truth']:,} exactly as they were")
-    if counts["extra_items"]:
-        parts.append(f"{counts['extra_items']:,} more in the folder, which the benchmark does not rank")
-    return "; ".join(parts)
+    def __post_init__(self) -> None:
+        """Refuse vectors that no completion explains."""
+        for modality, vectors in self.vectors.items():
+            vectors.setflags(write=False)
+            unexplained = np.flatnonzero(~rows_without_vector(vectors) & ~self.encoded[modality]).tolist()
+            if unexplained:
+                raise RecBenchError(
+                    f"completion {self.name}: {len(unexplained)} items have a vector of {modality} without a "
+                    f"completion that was encoded: {named(unexplained, None)}; make it with encoded_completion"
+                )
 
 
 def encoded_completion(

@@ -1,15 +1,19 @@
-"""Vectors of items for recommenders, from their texts and images. What was encoded once is kept on disk by its content."""
+"""The encoding of titles and images for recommenders; encodings are kept on disk by content."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Flags, Floats
 from grpo_mmpc.utils.console import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +23,12 @@ PUBLISHED_IMAGE_MODEL = "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
 OFFLINE_TEXT_MODEL, OFFLINE_IMAGE_MODEL = "nano:minilm", "nano:clip"
 """Encoders that come with the toolkit."""
 
-# A killed job loses one piece at most: encodings reach the disk when a piece is through.
+# A killed job loses one piece at most.
 _TEXTS_PER_PIECE, _IMAGES_PER_PIECE = 1024, 256
 
 
 class ImageFeatures(NamedTuple):
-    """Vectors of images, and how many there are none of."""
+    """The vectors of images, and the number of items without one."""
 
     values: Floats
     """``[N, D]``; NaN where there is none."""
@@ -42,7 +46,7 @@ def text_features(
     dtype: str = "float32",
     progress: Progress | None = None,
 ) -> Floats:
-    """Unit vectors of N texts.
+    """Encode N texts as unit vectors.
 
     Args:
         texts: Titles; None or blank ones have no vector, and one log line says how many they are.
@@ -61,15 +65,12 @@ def text_features(
     from grpo_mmpc.encoders.sentence import sentence_encoder  # heavy: imported on use
 
     encoder = sentence_encoder(model=model, device=device, dtype=dtype)
-    there = [(position, text) for position, text in enumerate(texts) if text is not None and text.strip()]
-    values = np.full((len(texts), encoder.encode([]).shape[1]), np.nan, dtype=np.float32)
-    for start in range(0, len(there), _TEXTS_PER_PIECE):
-        piece = there[start : start + _TEXTS_PER_PIECE]
-        values[[position for position, _ in piece]] = encoder.encode([text for _, text in piece], keep=True).numpy()
-        if progress is not None:
-            progress("encoding texts", start + len(piece), len(there))
-    if len(there) < len(texts):
-        logger.info("%d of %d items have no text and therefore no vector", len(texts) - len(there), len(texts))
+    given = [None if text is None or not text.strip() else text for text in texts]
+    values = _in_pieces(
+        given, partial(encoder.encode, keep=True), size=_TEXTS_PER_PIECE, what="encoding texts", progress=progress
+    )
+    if without := given.count(None):
+        logger.info("%d of %d items have no text and therefore no vector", without, len(texts))
     return values
 
 
@@ -82,7 +83,7 @@ def image_features(
     mode: Literal["corrected", "paper"] = "corrected",
     progress: Progress | None = None,
 ) -> ImageFeatures:
-    """Vectors of N images: class tokens of a vision transformer, or unit embeddings of the embedded CLIP.
+    """Encode N images: class tokens of a vision transformer, or unit embeddings of nano CLIP.
 
     Args:
         paths: Image files; None has no vector.
@@ -111,24 +112,38 @@ def image_features(
         encoder = clip_encoder(model=model, device=device, dtype=dtype)
     elif model.startswith("nano:"):
         raise RecBenchError(
-            f"{model} is no encoder of images; give {OFFLINE_IMAGE_MODEL}, or a hub name or folder of a timm checkpoint "
-            f"such as {PUBLISHED_IMAGE_MODEL}"
+            f"{model} is no encoder of images; give {OFFLINE_IMAGE_MODEL}, or a hub name or folder of a timm "
+            f"checkpoint such as {PUBLISHED_IMAGE_MODEL}"
         )
     else:
         preprocessing: Literal["checkpoint", "squashed"] = "squashed" if mode == "paper" else "checkpoint"
         encoder = vit_encoder(model=model, preprocessing=preprocessing, device=device, dtype=dtype)
-    there = [(position, path) for position, path in enumerate(paths) if path is not None]
-    values = np.full((len(paths), encoder.embed_images([]).shape[1]), np.nan, dtype=np.float32)
-    for start in range(0, len(there), _IMAGES_PER_PIECE):
-        piece = there[start : start + _IMAGES_PER_PIECE]
-        values[[position for position, _ in piece]] = encoder.embed_images([str(path) for _, path in piece]).numpy()
-        if progress is not None:
-            progress("encoding images", start + len(piece), len(there))
+    given = [None if path is None else str(path) for path in paths]
+    values = _in_pieces(given, encoder.embed_images, size=_IMAGES_PER_PIECE, what="encoding images", progress=progress)
     without = int(rows_without_vector(values).sum())
-    absent = len(paths) - len(there)
+    absent = given.count(None)
     return ImageFeatures(values, absent=absent, unreadable=without - absent)
 
 
+def _in_pieces(
+    given: Sequence[str | None],
+    encode: "Callable[[list[str]], Tensor]",
+    *,
+    size: int,
+    what: str,
+    progress: Progress | None,
+) -> Floats:
+    """Encode what is not None, ``[N, D]``, in pieces that reach the disk one by one."""
+    there = [position for position, one in enumerate(given) if one is not None]
+    values = np.full((len(given), encode([]).shape[1]), np.nan, dtype=np.float32)
+    for start in range(0, len(there), size):
+        piece = there[start : start + size]
+        values[piece] = encode([str(given[position]) for position in piece]).numpy()
+        if progress is not None:
+            progress(what, start + len(piece), len(there))
+    return values
+
+
 def rows_without_vector(values: Floats) -> Flags:
-    """Items that the encoder could say nothing of, ``[N]``: rows of NaN."""
+    """Return the items that the encoder gave no vector, ``[N]``: rows of NaN."""
     return np.asarray(np.isnan(values).all(axis=1))

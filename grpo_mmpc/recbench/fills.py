@@ -1,4 +1,4 @@
-"""What stands in for the features of items whose modality is missing. No fill can see the truth: it is NaN there.
+"""Fills (imputation methods): what replaces the vectors of items that lost a modality.
 
 ``FILLS`` holds them all under one signature: ``FILLS[name](masked, inputs)``. Observed rows pass
 through bit by bit. An item that a fill has nothing to go by for stays zero, which recommenders read
@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.neighbours import key_lengths, neighbour_means
 from grpo_mmpc.recbench.propagation import propagate
-from grpo_mmpc.recbench.records import Flags, Floats, Pairs
+from grpo_mmpc.recbench.records import Flags, Floats, Pairs, named
 
 RESERVED_NAMES = ("no_missing", "drop_modality", "id_only")
 """Settings of the benchmark that replace no rows and are therefore not in ``FILLS``."""
 
+NEVER = "never had it"
+"""The reason of items that lost nothing, because there was nothing to lose."""
 _ROWS_PER_DRAW = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskedFeatures:
-    """Features of one modality without the missing ones. Use ``mask_features`` to make them from the whole."""
+    """The features of one modality without the missing ones; made by ``mask_features``."""
 
     values: Floats
     """``[I, D]``; NaN on missing rows, finite on all others."""
@@ -53,7 +55,7 @@ class MaskedFeatures:
 
 
 def mask_features(values: Floats, *, missing: Flags, item_ids: Sequence[str] | None = None) -> MaskedFeatures:
-    """A copy in which nothing is left of the missing rows.
+    """Return a copy in which nothing is left of the missing rows.
 
     Args:
         values: ``[I, D]``; rows of items that never had the modality are NaN and must be among the
@@ -73,7 +75,7 @@ def mask_features(values: Floats, *, missing: Flags, item_ids: Sequence[str] | N
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FillInputs:
-    """What fills may go by besides the observed rows; each takes what it needs (``Fill.needs``)."""
+    """The inputs of fills besides the observed rows; each takes what it needs (``Fill.needs``)."""
 
     seed: int = 0
     """Of the random fills."""
@@ -91,11 +93,14 @@ class FillInputs:
     ignored."""
     lacking: Sequence[str | None] | None = None
     """``[I]``: why there is no completion, where that is known."""
+    never: Flags | None = None
+    """``[I]``: missing items that no fill answers for, because they never had the modality. The
+    ceiling knows nothing of them either: filled, they would make a fill better than the truth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Filled:
-    """Features as a recommender gets them."""
+    """The features that a recommender gets."""
 
     values: Floats
     """``[I, D]``, finite."""
@@ -113,7 +118,7 @@ class Filled:
 
 
 class _Answers(NamedTuple):
-    """What a fill says of the M missing rows, in order."""
+    """The answers of a fill for the M missing rows, in order."""
 
     vectors: Floats | NDArray[np.float64]
     """``[M, D]``, or ``[D]`` for all of them."""
@@ -123,7 +128,7 @@ class _Answers(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fill:
-    """One way to fill missing rows."""
+    """A way to fill missing rows."""
 
     name: str
     answer: Callable[[MaskedFeatures, FillInputs], _Answers]
@@ -139,6 +144,8 @@ class Fill:
         """
         self._check(masked, inputs)
         vectors, reasons = self.answer(masked, inputs)
+        if inputs.never is not None:
+            reasons[inputs.never[masked.missing]] = NEVER
         missing = np.flatnonzero(masked.missing)
         is_covered = reasons == ""
         values = masked.values.copy()
@@ -166,24 +173,18 @@ class Fill:
         for name in (*self.needs, *(("lacking",) if "completed" in self.needs and inputs.lacking is not None else ())):
             given = getattr(inputs, name)
             if isinstance(given, Pairs):
-                found, expected = int(given.items.max(initial=-1)) + 1, f"at most {num_items}"
-                fits = found <= num_items
+                size, expected = int(given.items.max(initial=-1)) + 1, f"at most {num_items}"
+                fits = size <= num_items
             else:
-                found, expected = len(given.missing if isinstance(given, MaskedFeatures) else given), f"{num_items}"
-                fits = found == num_items
+                size, expected = len(given.missing if isinstance(given, MaskedFeatures) else given), f"{num_items}"
+                fits = size == num_items
             if not fits:
-                raise RecBenchError(f"fill {self.name}: {name} is of {found} items, expected {expected}")
+                raise RecBenchError(f"fill {self.name}: {name} is of {size} items, expected {expected}")
         if "completed" in self.needs and inputs.completed is not None and inputs.completed.shape != (num_items, dim):
             raise RecBenchError(
-                f"fill {self.name}: completed vectors are {inputs.completed.shape}, features {(num_items, dim)}; encode both "
-                "with the same model"
+                f"fill {self.name}: completed vectors are {inputs.completed.shape}, features {(num_items, dim)}; "
+                "encode both with the same model"
             )
-
-
-def named(positions: Sequence[int], item_ids: Sequence[str] | None) -> str:
-    """The first few items, by identifier where it is known, and how many more there are."""
-    shown = ", ".join(item_ids[i] if item_ids is not None else f"item {i}" for i in positions[:5])
-    return shown if len(positions) <= 5 else f"{shown} and {len(positions) - 5} more"
 
 
 def _reasons(masked: MaskedFeatures, reason: str = "") -> NDArray[np.object_]:
@@ -199,7 +200,7 @@ def _zeros(masked: MaskedFeatures, _: FillInputs) -> _Answers:
 
 
 def _mean(masked: MaskedFeatures, _: FillInputs) -> _Answers:
-    """The mean of all observed rows."""
+    """Return the mean of all observed rows."""
     observed = _observed(masked)
     if not len(observed):
         return _Answers(np.zeros(masked.values.shape[1]), _reasons(masked, "no item is observed"))
@@ -207,7 +208,7 @@ def _mean(masked: MaskedFeatures, _: FillInputs) -> _Answers:
 
 
 def _category_mean(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
-    """The mean of the observed rows of the same group."""
+    """Return the mean of the observed rows of the same group."""
     assert inputs.groups is not None
     names = np.array([name or "" for name in inputs.groups], dtype=object)
     _, codes = np.unique(names.astype(str), return_inverse=True)
@@ -228,7 +229,7 @@ def _category_mean(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
 
 
 def _normal(masked: MaskedFeatures, seed: int) -> Floats:
-    """Standard normal vectors of the missing rows; which others are missing does not change an item's."""
+    """Sample standard normal vectors; an item's does not depend on which others are missing."""
     generator = np.random.default_rng(seed)
     num_items, dim = masked.values.shape
     parts = [np.zeros((0, dim), np.float32)]
@@ -239,12 +240,12 @@ def _normal(masked: MaskedFeatures, seed: int) -> Floats:
 
 
 def _random_paper(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
-    """N(0, 1) in every dimension, as MMPCBench has it: about 20 times too long next to unit vectors of 384 numbers."""
+    """Sample N(0, 1) as MMPCBench does: 20 times too long beside unit vectors of 384 numbers."""
     return _Answers(_normal(masked, inputs.seed), _reasons(masked))
 
 
 def _random_matched(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
-    """Normal with the observed rows' mean and standard deviation in each dimension: the right scale, no content."""
+    """Sample with the observed mean and deviation by dimension: the right scale, no content."""
     observed = _observed(masked)
     if not len(observed):
         return _Answers(np.zeros(masked.values.shape[1]), _reasons(masked, "no item is observed"))
@@ -255,7 +256,7 @@ def _random_matched(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
 
 
 def _nearest_neighbour(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
-    """The mean of the items that are nearest by the cosine in the other modality, of those that have both.
+    """Return the mean of the items, of those with both modalities, nearest in the other one.
 
     A zero vector has no direction and no content: such items are no neighbours and have none.
     """
@@ -278,7 +279,7 @@ def _nearest_neighbour(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
 
 
 def _feature_propagation(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
-    """Observed rows spread over the graph of items that share training users (Rossi et al. 2022)."""
+    """Spread observed rows over items that share training users (Rossi et al. 2022)."""
     assert inputs.train is not None
     spread = propagate(masked.values, missing=masked.missing, train=inputs.train)
     reasons = _reasons(masked)
@@ -287,7 +288,7 @@ def _feature_propagation(masked: MaskedFeatures, inputs: FillInputs) -> _Answers
 
 
 def _completed(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
-    """Given vectors; a row of which only some numbers are NaN is left to the check for finite values."""
+    """Return the given vectors; rows that are NaN in part fail the check for finite values."""
     assert inputs.completed is not None
     vectors = inputs.completed[masked.missing]
     reasons = _reasons(masked)

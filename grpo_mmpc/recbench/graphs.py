@@ -1,10 +1,9 @@
-"""Graphs of recommenders: users with the items they took, and items with the items that look alike.
+"""The graphs of recommenders: users with the items they took, and items with similar items.
 
 Graphs are built from the data that they are given, every time. None is kept on disk, where one of
 other features could be mistaken for it.
 """
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Floats, Ints, Pairs
+from grpo_mmpc.utils.hashing import digest
 
 _BLOCK_CELLS = 4_000_000
 """Similarities held at once (16 MB), so that 100,000 items need no square matrix."""
@@ -40,13 +40,13 @@ class SparseGraph:
             self._transposed = self._tensor if is_symmetric else csr_tensor(self.matrix.T.tocsr()).to(device)
 
     def propagate(self, vectors: Tensor) -> Tensor:
-        """``matrix @ vectors``, of ``[M, D]`` to ``[N, D]``."""
+        """Return ``matrix @ vectors``, from ``[M, D]`` to ``[N, D]``."""
         if self._is_on_cpu:
             return _product(vectors, forward=self.matrix, backward=self.matrix.T)
         return _product(vectors, forward=self._tensor, backward=self._transposed)
 
     def propagate_to(self, rows: Tensor, vectors: Tensor) -> Tensor:
-        """``(matrix @ vectors)[rows]``, computing no other row where that is cheaper.
+        """Return ``(matrix @ vectors)[rows]``, computing no other row where that is cheaper.
 
         Args:
             rows: ``[R]``, each once.
@@ -59,7 +59,7 @@ class SparseGraph:
 
 
 class _Product(torch.autograd.Function):
-    """Product of a constant matrix and vectors: PyTorch's own would transpose and sort the matrix in every backward pass."""
+    """A product with a constant matrix; PyTorch's own sorts its transpose in each backward pass."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, forward: Any, backward: Any) -> Tensor:
@@ -83,7 +83,7 @@ def _multiply(matrix: Any, vectors: Tensor) -> Tensor:
 
 
 def csr_tensor(matrix: sparse.csr_matrix) -> Tensor:
-    """The same matrix as compressed rows of PyTorch; 32-bit positions halve what a product reads."""
+    """Return compressed rows of PyTorch; 32-bit positions halve what a product reads."""
     return torch.sparse_csr_tensor(
         torch.from_numpy(matrix.indptr.astype(np.int32)),
         torch.from_numpy(matrix.indices.astype(np.int32)),
@@ -94,7 +94,7 @@ def csr_tensor(matrix: sparse.csr_matrix) -> Tensor:
 
 
 def interaction_matrix(pairs: Pairs, *, num_users: int, num_items: int) -> sparse.csr_matrix:
-    """Who took what, ``[U, I]`` of ones: a pair that comes twice counts once."""
+    """Return who took what, ``[U, I]`` of ones: a pair that comes twice counts once."""
     ones = np.ones(len(pairs), dtype=np.float32)
     matrix = sparse.csr_matrix((ones, (pairs.users, pairs.items)), shape=(num_users, num_items))
     matrix.data[:] = 1.0
@@ -102,7 +102,7 @@ def interaction_matrix(pairs: Pairs, *, num_users: int, num_items: int) -> spars
 
 
 def symmetric_graph(interactions: sparse.csr_matrix, *, device: str) -> SparseGraph:
-    """``D^-1/2 A D^-1/2`` over users and then items, ``[U + I, U + I]``; a node without an edge has an empty row.
+    """Return ``D^-1/2 A D^-1/2`` over users, then items; a node without an edge has an empty row.
 
     References:
         He et al. 2020, LightGCN, Eq. 3.
@@ -118,14 +118,14 @@ def symmetric_graph(interactions: sparse.csr_matrix, *, device: str) -> SparseGr
 
 
 def mean_graph(interactions: sparse.csr_matrix, *, device: str) -> SparseGraph:
-    """``D^-1 A`` over users and then items: the mean over a node's neighbours, zero for a node that has none."""
+    """Return ``D^-1 A`` over users, then items: the mean over neighbours, zero without any."""
     of_items = _scaled(interactions, rows=_power(_degrees(interactions, axis=1), -1.0), columns=None)
     of_users = _scaled(interactions, rows=None, columns=_power(_degrees(interactions, axis=0), -1.0)).T
     return SparseGraph(sparse.bmat([[None, of_items], [of_users, None]], format="csr"), device=device)
 
 
 def drop_edges(interactions: sparse.csr_matrix, *, dropout: float, generator: torch.Generator) -> sparse.csr_matrix:
-    """Keeps ``1 - dropout`` of the edges, drawn without replacement with weights ``1 / sqrt(d_u d_i)``.
+    """Keep ``1 - dropout`` of the edges, sampled with weights ``1 / sqrt(d_u d_i)``.
 
     The busier its user and its item, the likelier an edge is left out: the degree-sensitive edge
     pruning of FREEDOM.
@@ -152,7 +152,7 @@ def drop_edges(interactions: sparse.csr_matrix, *, dropout: float, generator: to
 
 
 def neighbour_matrix(features: Floats, *, knn: int, device: str, zero_rows: ZeroRows = "ignored") -> sparse.csr_matrix:
-    """Item-item graph of the ``knn`` most similar items, ``D^-1/2 S D^-1/2`` with D the number of an item's neighbours.
+    """Return the graph of each item's ``knn`` most similar items, ``D^-1/2 S D^-1/2``.
 
     Similar is by cosine. An item is its own first neighbour: it is the most similar of all, and the
     paper ranks all items. An item without features (an all-zero row) has no neighbours and is
@@ -203,7 +203,7 @@ def neighbour_matrix(features: Floats, *, knn: int, device: str, zero_rows: Zero
 
 
 def _edges(features: Floats, known: Ints, *, knn: int, device: str) -> tuple[Ints, Ints]:
-    """Items that have features, and the ``knn`` of them that are most similar to each."""
+    """Return items that have features, and the ``knn`` of them most similar to each."""
     if knn == 0 or len(known) == 0:
         return known[:0], known[:0]
     rows, columns = _neighbours(_to_unit_length(features[known]), knn=knn, device=device)
@@ -211,7 +211,7 @@ def _edges(features: Floats, known: Ints, *, knn: int, device: str) -> tuple[Int
 
 
 def _to_unit_length(vectors: Floats) -> Floats:
-    """Scales rows that are not all zero in place: a copy of 100,000 rows would be hundreds of megabytes.
+    """Scale rows that are not all zero in place: a copy of 100,000 would be hundreds of megabytes.
 
     No square under- or overflows once the largest number of a row is one.
     """
@@ -221,7 +221,7 @@ def _to_unit_length(vectors: Floats) -> Floats:
 
 
 class _Alike(NamedTuple):
-    """Items grouped by equal vectors."""
+    """The items grouped by equal vectors."""
 
     group: Ints  # [N] of an item
     members: Ints  # [N] items, group after group
@@ -261,20 +261,14 @@ def _neighbours(vectors: Floats, *, knn: int, device: str) -> tuple[Ints, Ints]:
 
 def _group_alike(vectors: Floats) -> _Alike:
     numbers: dict[bytes, int] = {}
-    digests = (hashlib.blake2b((row + 0.0).tobytes(), digest_size=16).digest() for row in vectors)  # -0.0 is 0.0
-    group = np.fromiter((numbers.setdefault(digest, len(numbers)) for digest in digests), np.int64, len(vectors))
+    digests = (digest((row + 0.0).tobytes()) for row in vectors)  # -0.0 is 0.0
+    group = np.fromiter((numbers.setdefault(one, len(numbers)) for one in digests), np.int64, len(vectors))
     sizes = np.bincount(group)
     return _Alike(group=group, members=np.argsort(group, kind="stable"), starts=np.cumsum(sizes) - sizes, sizes=sizes)
 
 
-def node_table(*, num_users: int, num_items: int, dim: int, generator: torch.Generator, device: str) -> nn.Parameter:
-    """Trainable vectors of users and then items, ``[U + I, D]``, each of the two drawn Xavier-uniform on its own."""
-    parts = [torch.empty(count, dim, device=generator.device) for count in (num_users, num_items)]
-    return nn.Parameter(torch.cat([nn.init.xavier_uniform_(part, generator=generator) for part in parts]).to(device))
-
-
 def layer_mean(graph: SparseGraph, vectors: Tensor, *, layers: int, rows: Tensor | None = None) -> Tensor:
-    """Mean of the vectors and of what 1 to ``layers`` propagations make of them (He et al. 2020, LightGCN, Eq. 3-4).
+    """Return the mean of the vectors and their 1 to ``layers`` propagations (LightGCN, Eq. 3-4).
 
     Args:
         graph: ``[N, N]``.
@@ -294,21 +288,21 @@ def layer_mean(graph: SparseGraph, vectors: Tensor, *, layers: int, rows: Tensor
 
 
 class Distinct(NamedTuple):
-    """The different positions of a batch, and where each one of the batch went."""
+    """The different positions of a batch, and the place of each one of the batch among them."""
 
     rows: Tensor  # [R], ascending
     at: tuple[Tensor, ...]  # per tensor of positions, [B] into rows
 
 
 def distinct(*positions: Tensor) -> Distinct:
-    """Different positions among several ``[B]``: what a batch repeats, popular items above all, is computed once."""
+    """Return different positions among several ``[B]``, so that popular items are computed once."""
     rows, inverse = torch.unique(torch.cat(positions), return_inverse=True)
     ends = np.cumsum([len(part) for part in positions]).tolist()
     return Distinct(rows=rows, at=tuple(inverse.tensor_split(ends[:-1])))
 
 
 def take(vectors: Tensor, rows: Tensor) -> Tensor:
-    """``vectors[rows]``, with the backward pass that is fast on the CPU."""
+    """Return ``vectors[rows]``, with the backward pass that is fast on the CPU."""
     return nn.functional.embedding(rows, vectors)
 
 
@@ -317,7 +311,7 @@ def _degrees(interactions: sparse.csr_matrix, *, axis: int) -> Any:
 
 
 def _power(degrees: Any, exponent: float) -> Any:
-    """Zero stays zero: a node without edges has nothing to scale."""
+    """Raise degrees to a power; zero stays zero: a node without edges has nothing to scale."""
     return np.where(degrees > 0, np.maximum(degrees, 1.0) ** exponent, 0.0)
 
 

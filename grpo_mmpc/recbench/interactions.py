@@ -1,4 +1,4 @@
-"""Interactions of a catalogue: read once, filtered for each category, every exclusion counted."""
+"""The interactions of a catalogue: read once, filtered by category, every exclusion counted."""
 
 import difflib
 from array import array
@@ -13,52 +13,22 @@ from numpy.typing import NDArray
 from grpo_mmpc.catalogue.interactions import COLUMNS, checked_rows, file_warnings, open_interactions
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Flags, Ints
+from grpo_mmpc.recbench.settings import MIN_PER_USER, InteractionsSection
 from grpo_mmpc.types import Quarantined
 
 Mode = Literal["corrected", "paper"]
 """``paper`` reproduces the official protocol with its flaws."""
 
 _EXAMPLES = 3
-_MIN_PER_USER = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InteractionFilter:
-    """Which interactions count."""
-
-    min_rating: float | None
-    """Keep interactions of at least this rating; None keeps all. Interactions without a rating are
-    kept."""
-    min_per_user: int
-    """At least 3: a user needs one interaction to train on, one to validate and one to test."""
-    min_per_item: int
-    """At least 1. Both minima hold in the result (k-core)."""
-    max_per_user: int | None
-    """A user's first so many interactions in time; None keeps all."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no data could satisfy."""
-        if self.min_per_user < _MIN_PER_USER:
-            raise RecBenchError(
-                f"min_per_user is {self.min_per_user}, expected at least {_MIN_PER_USER}: one interaction of each user to "
-                "train on, one to validate and one to test"
-            )
-        if self.min_per_item < 1:
-            raise RecBenchError(f"min_per_item is {self.min_per_item}, expected at least 1")
-        if self.max_per_user is not None and self.max_per_user < self.min_per_user:
-            raise RecBenchError(
-                f"max_per_user is {self.max_per_user}, below min_per_user {self.min_per_user}: no user could have both; "
-                "raise the first or lower the second"
-            )
-
-
-PAPER_FILTER = InteractionFilter(min_rating=None, min_per_user=8, min_per_item=1, max_per_user=None)
-"""Of MMPCBench's preprocessing (arXiv 2601.19750), which overrules the filters of its collector."""
+PAPER_FILTER = InteractionsSection(min_rating=None, min_per_user=8, min_per_item=1, max_per_user=None)
+"""The filter of MMPCBench's preprocessing (arXiv 2601.19750), not that of its collector."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawInteractions:
-    """The usable rows of an interactions file, all categories, in the file's order; pairs may repeat."""
+    """The usable rows of an interactions file, all categories, in its order; pairs may repeat."""
 
     file: str
     user_ids: tuple[str, ...]
@@ -90,7 +60,7 @@ class RawInteractions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interactions:
-    """Interactions that count, sorted by user and then by time."""
+    """The interactions that count, sorted by user and then by time."""
 
     user_ids: tuple[str, ...]
     """Ascending; each has at least ``min_per_user`` interactions."""
@@ -109,11 +79,10 @@ class Interactions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InteractionCounts:
-    """What became of every row of the file: ``rows_read`` is the sum of ``kept`` and of all exclusions."""
+    """The fate of every row: ``rows_read`` is the sum of ``kept`` and of all exclusions."""
 
     file: str
-    category: str | None
-    """None: all categories together."""
+    category: str
     rows_read: int
     kept: int
     users: int
@@ -133,15 +102,8 @@ class InteractionCounts:
     examples: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def __str__(self) -> str:
-        """The counts on one line, examples and warnings on lines below it."""
-        head = f"{self.category or 'all categories'}: {self.kept:,} interactions of {self.users:,} users with {self.items:,} items"
-        excluded = self.excluded()
-        line = f"{head}; excluded of {self.rows_read:,} rows in {self.file}: {excluded}" if excluded else head
-        return "\n".join([line, *(f"  - {note}" for note in (*self.examples, *self.warnings))])
-
     def excluded(self) -> str:
-        """Rows that do not count, by reason; empty where all do."""
+        """Return how many rows do not count, by reason; empty where all do."""
         reasons = {
             "unknown items": self.unknown_items,
             "broken": self.broken,
@@ -169,8 +131,8 @@ def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInt
     if table is None:
         raise RecBenchError(
             f"{folder} has no interactions.parquet, .jsonl or .csv, and without interactions there is nothing to "
-            f"recommend; write one with the columns {', '.join(COLUMNS)} (timestamp in milliseconds since 1970), or for "
-            "Amazon Reviews 2023 let grpo-mmpc data amazon SOURCE --reviews PATH write it"
+            f"recommend; write one with the columns {', '.join(COLUMNS)} (timestamp in milliseconds since 1970), or "
+            "for Amazon Reviews 2023 let grpo-mmpc data amazon SOURCE --reviews PATH write it"
         )
     item_ids, categories = tuple(sorted(known_items)), tuple(sorted(set(known_items.values())))
     item_positions = {item_id: position for position, item_id in enumerate(item_ids)}
@@ -220,9 +182,9 @@ def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInt
 
 
 def filter_interactions(
-    raw: RawInteractions, *, category: str | None, filter: InteractionFilter, mode: Mode
+    raw: RawInteractions, *, category: str, filter: InteractionsSection, mode: Mode
 ) -> tuple[Interactions, InteractionCounts]:
-    """Keep the interactions that count, of one category or of all together.
+    """Keep the interactions of a category that count.
 
     In this order: the category's items, the minimum rating, one row for each pair, the minima for
     users and items until nothing changes, each user's first so many, and the minima again, so that
@@ -230,7 +192,7 @@ def filter_interactions(
 
     Args:
         raw: From :func:`read_interactions`.
-        category: An interaction belongs to its item's category; None takes all.
+        category: An interaction belongs to its item's category.
         filter: Which interactions count.
         mode: ``corrected`` keeps the earliest row of each (user, item). ``paper`` only removes rows
             that repeat user, item and time, so that a pair may end in the training part and in the
@@ -240,9 +202,7 @@ def filter_interactions(
         RecBenchError: No such category, or nothing is left; the message says which filter to
             loosen.
     """
-    rows = np.arange(len(raw.users))
-    if category is not None:
-        rows = np.flatnonzero(raw.item_categories[raw.items] == _category_position(raw, category))
+    rows = np.flatnonzero(raw.item_categories[raw.items] == _category_position(raw, category))
     of_category = len(rows)
     rows = rows[~(raw.ratings[rows] < filter.min_rating)] if filter.min_rating is not None else rows
     rated = len(rows)
@@ -284,7 +244,7 @@ def filter_interactions(
 
 
 def time_order(users: Ints, items: Ints, timestamps: Ints, *, mode: Mode) -> Ints:
-    """Order that sorts by user, then by time.
+    """Return the order that sorts by user, then by time.
 
     Args:
         users: ``[N]``.
@@ -307,7 +267,7 @@ def _category_position(raw: RawInteractions, category: str) -> int:
 
 
 def _first_of_each(raw: RawInteractions, rows: Ints, *, mode: Mode) -> Flags:
-    """Whether a row is the earliest of its pair (corrected), or the first with its pair and time (paper)."""
+    """Return which rows are the earliest of their pair (paper: the first of pair and time)."""
     users, items, timestamps = raw.users[rows], raw.items[rows], raw.timestamps[rows]
     order = np.lexsort((timestamps, items, users))  # stable: of equal rows, the first of the file comes first
     keys = (users, items) if mode == "corrected" else (users, items, timestamps)
@@ -318,8 +278,8 @@ def _first_of_each(raw: RawInteractions, rows: Ints, *, mode: Mode) -> Flags:
     return is_first
 
 
-def _core(raw: RawInteractions, rows: Ints, *, filter: InteractionFilter) -> Ints:
-    """Drop users and items with too few, again and again: dropping one may leave too few of another."""
+def _core(raw: RawInteractions, rows: Ints, *, filter: InteractionsSection) -> Ints:
+    """Drop users and items with too few, repeatedly: dropping one may leave too few of another."""
     while True:
         users, items = raw.users[rows], raw.items[rows]
         enough = np.bincount(users, minlength=1)[users] >= filter.min_per_user
@@ -330,7 +290,7 @@ def _core(raw: RawInteractions, rows: Ints, *, filter: InteractionFilter) -> Int
 
 
 def _positions(sorted_values: Ints) -> Ints:
-    """How many equal values precede each: ``[3, 3, 7, 7, 7] -> [0, 1, 0, 1, 2]``."""
+    """Return how many equal values precede each: ``[3, 3, 7, 7, 7] -> [0, 1, 0, 1, 2]``."""
     starts = np.flatnonzero(np.r_[True, np.diff(sorted_values) != 0])[: len(sorted_values)]
     lengths = np.diff(np.r_[starts, len(sorted_values)])
     return np.arange(len(sorted_values)) - np.repeat(starts, lengths)
@@ -344,31 +304,30 @@ def _repeat_examples(raw: RawInteractions, repeats: Ints) -> list[str]:
 
 
 def _nothing_left(
-    raw: RawInteractions, unique_rows: Ints, *, counts: InteractionCounts, filter: InteractionFilter
+    raw: RawInteractions, unique_rows: Ints, *, counts: InteractionCounts, filter: InteractionsSection
 ) -> str:
-    """What to loosen, given the rows that the rating and the repeats left."""
+    """Say what to loosen, given the rows that the rating and the repeats left."""
     of_category = counts.rows_read - counts.unknown_items - counts.broken - counts.other_categories
-    name, num_items = "the catalogue", len(raw.item_ids)
-    if counts.category is not None:
-        name = f"category {counts.category}"
-        num_items = int((raw.item_categories == raw.categories.index(counts.category)).sum())
-    name = f"{name} ({num_items:,} item{'' if num_items == 1 else 's'})"
+    num_items = int((raw.item_categories == raw.categories.index(counts.category)).sum())
+    name = f"category {counts.category} ({num_items:,} item{'' if num_items == 1 else 's'})"
     if of_category == 0:
         return (
             f"{name}: none of the {raw.rows_read:,} rows of {raw.file} is an interaction with one of them "
-            f"({raw.unknown_items:,} unknown items, {raw.broken:,} broken rows); add interactions or leave the category out"
+            f"({raw.unknown_items:,} unknown items, {raw.broken:,} broken rows); add interactions or leave the "
+            "category out"
         )
     head = f"{name}: no interaction is left of {of_category:,} in {raw.file}"
     if counts.low_rating == of_category:
         return f"{head}: none is rated {filter.min_rating:g} or better; lower min_rating"
     busiest = int(np.bincount(raw.users[unique_rows]).max())
-    said = (
-        f"{head}: {counts.low_rating:,} rated too low, {counts.repeated:,} repeated, {counts.below_core:,} of users with "
-        f"fewer than {filter.min_per_user} or items with fewer than {filter.min_per_item}, {counts.beyond_cap:,} beyond "
-        f"max_per_user (the busiest user has {busiest}, the most taken item {np.bincount(raw.items[unique_rows]).max()})"
+    message = (
+        f"{head}: {counts.low_rating:,} rated too low, {counts.repeated:,} repeated, {counts.below_core:,} of users "
+        f"with fewer than {filter.min_per_user} or items with fewer than {filter.min_per_item}, {counts.beyond_cap:,} "
+        f"beyond max_per_user (the busiest user has {busiest}, the most taken item "
+        f"{np.bincount(raw.items[unique_rows]).max()})"
     )
     if counts.beyond_cap:
-        return f"{said}; raise max_per_user or lower min_per_item"
+        return f"{message}; raise max_per_user or lower min_per_item"
     if busiest < filter.min_per_user:
-        return f"{said}; lower min_per_user, to no less than {_MIN_PER_USER}, or leave the category out"
-    return f"{said}; lower min_per_user or min_per_item"
+        return f"{message}; lower min_per_user, to no less than {MIN_PER_USER}, or leave the category out"
+    return f"{message}; lower min_per_user or min_per_item"

@@ -1,10 +1,10 @@
-"""Proves that no true vector of a missing item reaches a recommender."""
+"""The proof that no true vector of a missing item reaches a recommender."""
 
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.fills import Filled, named
-from grpo_mmpc.recbench.records import Flags, Floats
+from grpo_mmpc.recbench.fills import Filled
+from grpo_mmpc.recbench.records import Flags, Floats, named
 
 TOLERANCE = 1e-6
 """Of the distance between two vectors, as a share of the true one's length: what copying and fp32
@@ -41,12 +41,13 @@ def check_no_truth(filled: Filled, *, truth: Floats, allowed: Flags | None = Non
     if positions:
         raise RecBenchError(
             f"fill {filled.fill}: {len(positions)} of {int(filled.missing.sum())} missing items still have their true "
-            f"vector: {named(positions, filled.item_ids)}; a row that no completion replaces must be zero, not the truth"
+            f"vector: {named(positions, filled.item_ids)}; a row that no completion replaces must be zero, not the "
+            "truth"
         )
 
 
 def observed_twins(truth: Floats, *, missing: Flags) -> Flags:
-    """Missing items of which an observed item has the same true vector, ``[I]``: the same title, the same picture.
+    """Return the missing items, ``[I]``, of which an observed item has the same true vector.
 
     Vectors that are the same lie at the same place along any direction; only those near along one
     are compared.
@@ -70,7 +71,7 @@ def observed_twins(truth: Floats, *, missing: Flags) -> Flags:
 
 
 def _same(values: Floats, truth: Floats) -> Flags:
-    """Rows that are the truth up to the tolerance. A zero vector says nothing and is never the same."""
+    """Return the rows that are the truth up to the tolerance; a zero vector never is."""
     lengths = np.linalg.norm(truth, axis=1)
     distances = np.linalg.norm(values - truth, axis=1)  # NaN, and therefore not the same, where there is no truth
     return np.asarray((lengths > 0) & (distances <= TOLERANCE * lengths))

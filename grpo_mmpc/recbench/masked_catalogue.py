@@ -1,12 +1,9 @@
-"""Writes a catalogue with gaps, so that anybody's policy can complete what the benchmark takes away."""
+"""The masked catalogue: a copy with gaps that any policy can complete."""
 
-import json
-import math
 import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +11,18 @@ from typing import Any
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.missingness import Missingness, missing_items
-from grpo_mmpc.recbench.records import Flags
+from grpo_mmpc.recbench.masks import Missingness, missing_items
+from grpo_mmpc.recbench.records import FIELDS, Flags
 from grpo_mmpc.types import ProductRecord
+from grpo_mmpc.utils.files import build_folder, without_nan, write_json, write_json_lines
 
 MASK = "mask.json"
 """Says in the folder what was taken away from which catalogue."""
-_FIELDS = {"text": "title", "image": "image"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedCatalogue:
-    """What was taken away; ``mask.json`` holds it together with the missingness."""
+    """The counts of what was taken away; ``mask.json`` holds them with the missingness."""
 
     catalogue: str
     """Fingerprint of the catalogue that the items came from."""
@@ -43,7 +40,7 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
     """Write a catalogue folder in which the masked items' titles (or images) are null.
 
     Descriptions and attributes of items whose title is masked are removed with it: they would hand
-    a policy the answer. All other columns stay. Pictures that stay are hard links where the disk
+    a policy the answer. All other columns stay. Images that stay are hard links where the disk
     allows it. The folder appears complete or not at all.
 
     Args:
@@ -61,7 +58,7 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
             'modality "text" and another with "image"'
         )
     _refuse_occupied(out, catalogue=catalogue)
-    field = _FIELDS[missingness.modality]
+    field = FIELDS[missingness.modality]
     is_named = named_items(catalogue, missingness)
     fates = [
         _fate(record, field) if named else "kept" for record, named in zip(catalogue.records(), is_named, strict=True)
@@ -79,34 +76,39 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
             f"no {field} of {catalogue.folder} is masked at rate {missingness.rate} ({masked.already_missing} already "
             f"missing, {masked.spared} spared because the item has nothing else); raise the rate or take another salt"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        folder = Path(scratch) / "catalogue"
-        folder.mkdir()
-        with (folder / "items.jsonl").open("w", encoding="utf-8") as items:
-            for row, record, fate in zip(catalogue.items, catalogue.records(), fates, strict=True):
-                line = {**row, "attributes": dict(record.attributes) or None}
-                if fate == "masked":
-                    line[field] = None
-                    if field == "title":
-                        line |= {"description": None, "attributes": None}
-                if line["image"] is not None:
-                    _link_image(catalogue, record, folder=folder)
-                items.write(json.dumps(_plain(line), ensure_ascii=False, default=str) + "\n")
-        interactions = find_table(catalogue.folder, "interactions")
-        if interactions is not None:
-            shutil.copyfile(interactions, folder / interactions.name)
-        mask = json.dumps(asdict(missingness) | asdict(masked), indent=1)
-        (folder / MASK).write_text(mask + "\n", encoding="utf-8")
-        try:
-            folder.replace(out)
-        except OSError as e:
-            raise RecBenchError(f"cannot move the finished catalogue to {out}: {e}; choose a writable folder") from e
+    try:
+        with build_folder(out) as folder:
+            _write(folder, catalogue, fates, field=field)
+            write_json(folder / MASK, asdict(missingness) | asdict(masked))
+    except OSError as error:
+        raise RecBenchError(
+            f"cannot write the finished catalogue to {out}: {error}; choose a writable folder"
+        ) from error
     return masked
 
 
+def _write(folder: Path, catalogue: Catalogue, fates: Sequence[str], *, field: str) -> None:
+    """Write items, the images that stay, and interactions."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row, record, fate in zip(catalogue.items, catalogue.records(), fates, strict=True):
+            line = {**row, "attributes": dict(record.attributes) or None}
+            if fate == "masked":
+                line[field] = None
+                if field == "title":
+                    line |= {"description": None, "attributes": None}
+            if line["image"] is not None:
+                _link_image(catalogue, record, folder=folder)
+            yield without_nan(line)
+
+    write_json_lines(folder / "items.jsonl", rows(), default=str)
+    interactions = find_table(catalogue.folder, "interactions")
+    if interactions is not None:
+        shutil.copyfile(interactions, folder / interactions.name)
+
+
 def named_items(catalogue: Catalogue, missingness: Missingness) -> Flags:
-    """Which items the mask names, ``[I]`` in the order of ``catalogue.items``."""
+    """Return which items the mask names, ``[I]`` in the order of ``catalogue.items``."""
     groups: list[str | None] | None = None
     if missingness.clustered_by is not None:
         groups = [
@@ -124,12 +126,12 @@ def _fate(record: ProductRecord, field: str) -> str:
 
 
 def _link_image(catalogue: Catalogue, record: ProductRecord, *, folder: Path) -> None:
-    """Under its own path: linked where the disk allows it, else copied."""
+    """Put an image under its own path: linked where the disk allows it, else copied."""
     source = catalogue.image_path(record)
     assert source is not None and record.image is not None
     target = folder / record.image
     if target.exists():
-        return  # two items may share a picture
+        return  # two items may share an image
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -142,12 +144,3 @@ def _refuse_occupied(out: Path, *, catalogue: Catalogue) -> None:
         raise RecBenchError(f"{out} is the catalogue itself; give another folder")
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise RecBenchError(f"{out} exists and is not an empty folder; remove it or choose another folder")
-
-
-def _plain(value: Any) -> Any:
-    """NaN and infinity as null: JSON has neither."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

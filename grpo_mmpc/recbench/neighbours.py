@@ -1,18 +1,18 @@
-"""Means of the items that are nearest in another modality."""
+"""The mean of the items that are nearest in another modality."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grpo_mmpc.recbench.records import Floats, Ints
 
-_BLOCK_BYTES = 64 * 2**20
+WORKING_MEMORY_MB = 64
+"""Bound of the memory for cosines, however many items there are."""
 
 
 def neighbour_means(values: Floats, *, keys: Floats, asked: Ints, candidates: Ints, num_neighbours: int) -> Floats:
-    """For each asked item, the mean vector of the candidates whose keys have the largest cosine with its own.
+    """Return, for each asked item, the mean vector of the candidates with the nearest keys.
 
-    Blocks of asked items bound the memory for cosines to 64 MB, however many items there are. Which
-    of several equally near candidates count is arbitrary, but always the same.
+    Which of several equally near candidates count is arbitrary, but always the same.
 
     Args:
         values: ``[I, D]``; only candidates are read.
@@ -24,24 +24,25 @@ def neighbour_means(values: Floats, *, keys: Floats, asked: Ints, candidates: In
     Returns:
         ``[Q, D]``.
     """
+    # heavy: imported on use
+    import sklearn
+    from sklearn.neighbors import NearestNeighbors
+
     means = np.zeros((len(asked), values.shape[1]), np.float32)
     if not len(asked):
         return means
     count = min(num_neighbours, len(candidates))
-    known = _unit(keys[candidates])  # [J, E]
-    step = max(1, _BLOCK_BYTES // (4 * len(candidates)))
-    for start in range(0, len(asked), step):
-        block = slice(start, start + step)
-        cosines = _unit(keys[asked[block]]) @ known.T  # [Q, J]
-        nearest = np.argpartition(cosines, len(candidates) - count, axis=1)[:, -count:]  # [Q, k]
-        for column in nearest.T:  # one at a time: all at once would take [Q, k, D]
-            means[block] += values[candidates[column]]
+    with sklearn.config_context(working_memory=WORKING_MEMORY_MB):
+        search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(_unit(keys[candidates]))
+        nearest = search.kneighbors(_unit(keys[asked]), return_distance=False)  # [Q, k]
+    for column in nearest.T:  # one at a time: all at once would take [Q, k, D]
+        means += values[candidates[column]]
     means /= count
     return means
 
 
 def key_lengths(keys: Floats) -> NDArray[np.float64]:
-    """Euclidean lengths, ``[I]``; NaN for rows of NaN. In fp64, because squares of small numbers vanish in fp32."""
+    """Return lengths, ``[I]``, NaN for rows of NaN; in fp64, as small squares vanish in fp32."""
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", keys, keys, dtype=np.float64)))
 
 

@@ -1,12 +1,13 @@
-"""Which cells a benchmark consists of."""
+"""The plan of a benchmark: its groups, methods and cells."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.benchmark_data import BenchmarkData
 from grpo_mmpc.recbench.cells import Cell
-from grpo_mmpc.recbench.filled_features import COMPLETED, Completion, Coverage, FilledFeatures, Filling
+from grpo_mmpc.recbench.completions import COMPLETED, Completion
+from grpo_mmpc.recbench.data import BenchmarkData
+from grpo_mmpc.recbench.filled_features import Coverage, FilledFeatures, Filling
 from grpo_mmpc.recbench.recommenders.table import recommender
 from grpo_mmpc.recbench.records import MODALITIES, Modality, TrainingSettings
 from grpo_mmpc.recbench.settings import MissingModality, RecBenchSection
@@ -17,7 +18,7 @@ NO_MISSING, DROP_MODALITY, ID_ONLY = "no_missing", "drop_modality", "id_only"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """What is compared within a group: a fill, or a recommender that is told nothing of the items."""
+    """A method, compared with others of its group: a fill, or a recommender without features."""
 
     name: str
     cells: dict[int, dict[str, Cell]]
@@ -28,15 +29,15 @@ class Method:
 
     @property
     def every_cell(self) -> list[Cell]:
-        """Of all seeds and categories."""
+        """The cells of all seeds and categories."""
         return [cell for by_category in self.cells.values() for cell in by_category.values()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """One recommender, one modality taken away, one rate: within it methods can be compared.
+    """A recommender, a modality taken away and a rate: within it methods can be compared.
 
-    Where no recommender is told of the items there is nothing to take away: one group, its
+    Where no recommender gets features there is nothing to take away: one group, its
     recommender and missing modality empty, its rate 0.
     """
 
@@ -47,7 +48,7 @@ class Group:
 
     @property
     def cells(self) -> list[Cell]:
-        """Of all methods; those that a method shares with another one are named twice."""
+        """The cells of all methods; those that two methods share come twice."""
         return [cell for method in self.methods for cell in method.every_cell]
 
 
@@ -78,8 +79,8 @@ def plan(
     fills = fill_names(settings, completions)
     if with_features and not fills:
         raise RecBenchError(
-            f"nothing to compare {', '.join(with_features)} on: fills is [completed], and no completed catalogue is there; "
-            "give one with --completed, or name other fills"
+            f"nothing to compare {', '.join(with_features)} on: fills is [completed], and no completed catalogue is "
+            "there; give one with --completed, or name other fills"
         )
     groups: list[Group] = []
     total = len(settings.missing) * len(settings.rates)
@@ -100,18 +101,18 @@ def plan(
         return [Group(recommender="", missing="", rate=0.0, methods=shared)]
     for done, (missing, rate) in enumerate((m, r) for m in settings.missing for r in settings.rates):
         show(done, total)
-        found: dict[str, dict[int, FilledFeatures]] = {}
+        features: dict[str, dict[int, FilledFeatures]] = {}
         for fill in fills:
             if missing == "both" and fill.startswith(COMPLETED):
                 continue  # an item without title and image cannot be completed from anything
-            found[fill] = {}
+            features[fill] = {}
             for seed in settings.seeds:
                 # Only random fills differ by seed.
-                first = found[fill].get(settings.seeds[0])
+                first = features[fill].get(settings.seeds[0])
                 if first is not None and fill not in RANDOM_FILLS:
-                    found[fill][seed] = first
+                    features[fill][seed] = first
                 else:
-                    found[fill][seed] = _features(filling, fill, completions, missing=missing, rate=rate, seed=seed)
+                    features[fill][seed] = _features(filling, fill, completions, missing=missing, rate=rate, seed=seed)
         for name in with_features:
             methods = [
                 Method(
@@ -119,14 +120,14 @@ def plan(
                     cells=cells(name, by_seed.__getitem__),
                     coverage=by_seed[settings.seeds[0]].coverage,
                 )
-                for fill, by_seed in found.items()
+                for fill, by_seed in features.items()
                 if not (name == "mmgcn" and _tells_nothing(by_seed[settings.seeds[0]]))
             ]
             if not methods:
                 raise RecBenchError(
-                    f"nothing to compare {name} on: fills is [{', '.join(fills)}], but items that lose title and image at "
-                    "once (missing: both) cannot be completed, and mmgcn cannot be trained without any features; name "
-                    "another fill"
+                    f"nothing to compare {name} on: fills is [{', '.join(fills)}], but items that lose title and "
+                    "image at once (missing: both) cannot be completed, and mmgcn cannot be trained without any "
+                    "features; name another fill"
                 )
             groups.append(Group(recommender=name, missing=missing, rate=rate, methods=methods + shared))
     show(total, total)
@@ -134,7 +135,7 @@ def plan(
 
 
 def fill_names(settings: RecBenchSection, completions: Sequence[Completion]) -> list[str]:
-    """Fills of the settings, with the completions that are there in place of ``completed``."""
+    """Return the fills of the settings, with the given completions in place of ``completed``."""
     names: list[str] = []
     for fill in settings.fills:
         names += [f"{COMPLETED}{completion.name}" for completion in completions] if fill == "completed" else [fill]

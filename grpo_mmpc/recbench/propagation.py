@@ -1,4 +1,4 @@
-"""Feature propagation: known vectors spread over a graph of items until nothing changes any more."""
+"""Feature propagation: known vectors spread over a graph of items until nothing changes."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ _COLUMNS = 32  # at a time: a block of users x columns stays in the cache, four 
 
 
 class Propagated(NamedTuple):
-    """What M missing rows became."""
+    """The result for M missing rows."""
 
     vectors: Floats
     """``[M, D]``."""
@@ -23,7 +23,7 @@ class Propagated(NamedTuple):
 
 
 def propagate(values: Floats, *, missing: Flags, train: Pairs) -> Propagated:
-    """Missing rows from observed ones: ``x <- D^-1/2 A D^-1/2 x``, observed rows put back after every step.
+    """Iterate ``x <- D^-1/2 A D^-1/2 x``, observed rows put back after every step.
 
     ``A`` counts the training users that two items share; its diagonal is zero. It is never built:
     the items of one user are all linked with each other, so that ``A x`` is a sum over users and
@@ -71,12 +71,12 @@ def propagate(values: Floats, *, missing: Flags, train: Pairs) -> Propagated:
 
 
 def _reached(taken: Any, *, observed: Flags) -> tuple[Flags, int]:
-    """Items that are observed or linked to one that is, and how many steps the farthest takes, 40 at most."""
+    """Return items observed or linked to one that is, and the farthest's steps (40 at most)."""
     links = taken.astype(bool).astype(np.float32)
     reached = observed
     for step in range(MAX_ITERATIONS):
-        found = reached | (links.T @ (links @ reached.astype(np.float32)) > 0)
-        if (found == reached).all():
+        spread = reached | (links.T @ (links @ reached.astype(np.float32)) > 0)
+        if (spread == reached).all():
             return reached, step
-        reached = found
+        reached = spread
     return reached, MAX_ITERATIONS

@@ -1,4 +1,4 @@
-"""Ranks of held-out items among all items a user has not seen, and the metrics of these ranks.
+"""The ranks of held-out items among all items a user has not seen.
 
 Metrics look at the first 50 places only, so a target that 50 unseen items beat needs no more
 looking. Items are taken in chunks, and a user whose targets are all out of reach is left out of the
@@ -24,13 +24,11 @@ _BLOCK_USERS = 1024
 _PROBE_ITEMS = 512
 _TILE = 64
 
-Scores = dict[str, NDArray[np.float64]]
-
 
 class FullSort:
-    """Ranks the targets of a part of a split. Prepared once, used after every epoch.
+    """A ranker of the targets of a part of a split: prepared once, used after every epoch.
 
-    Equal scores are ordered by a random order of the items, drawn once from the seed: neither the
+    Equal scores are ordered by a random order of the items, sampled once from the seed: neither the
     catalogue's order nor the target's being the target counts. A target that is itself among the
     seen pairs is beyond every rank. So are all but the first of a pair that is held out several
     times (paper mode keeps such): one place is one hit, though each counts as a target.
@@ -99,7 +97,7 @@ class FullSort:
         self._seen_edges = np.searchsorted(places[sort] // chunk_items, np.arange(len(self._edges)))
 
     def ranks(self, embeddings: Embeddings) -> Tensor:
-        """Rank of each target among the items its user has not seen, best 1; ``max_rank + 1`` is anything beyond.
+        """Rank each target among items its user has not seen; ``max_rank + 1`` is beyond.
 
         Args:
             embeddings: Vectors of all users ``[U, D]`` and all items ``[I, D]``, on one device;
@@ -123,7 +121,7 @@ class FullSort:
         return in_order.to(torch.int32).cpu()
 
     def _count_better(self, users: Tensor, items: Tensor) -> Tensor:
-        """How many unseen items come before each target, ``[T]``, at least ``max_rank`` where it is that or more."""
+        """Count the unseen items before each target, ``[T]``, no further than ``max_rank``."""
         scores = _dots(users, items, rows=self._target_rows, columns=self._target_places)
         # For items that win a tie: equal is above what lies just below.
         below = torch.nextafter(scores, torch.full_like(scores, -torch.inf))
@@ -155,7 +153,7 @@ class FullSort:
         return better
 
     def _within_reach_of_the_best(self, users: Tensor, items: Tensor, scores: Tensor) -> Tensor:
-        """Rows some target of which may yet be ranked, after a look at the items that an average user likes best."""
+        """Return rows with a target in reach, by the items that an average user likes best."""
         best = torch.topk(items @ users.mean(dim=0), min(_PROBE_ITEMS, len(items))).indices
         columns = torch.full((len(items),), -1, device=items.device)
         columns[best] = torch.arange(len(best), device=items.device)
@@ -173,7 +171,7 @@ class FullSort:
         return everyone[torch.cat(kept) & (highest > -torch.inf)]
 
     def _within_reach(self, alive: Tensor, better: Tensor) -> Tensor:
-        """Rows with a target that fewer than ``max_rank`` items beat so far."""
+        """Return rows with a target that fewer than ``max_rank`` items beat so far."""
         is_open = torch.zeros(len(self._row_users), dtype=torch.bool, device=better.device)
         is_open[self._target_rows[better < self._max_rank]] = True
         return alive[is_open[alive]]
@@ -187,54 +185,6 @@ class FullSort:
         self._device = device
 
 
-def user_scores(
-    ranks: Tensor, *, target_users: NDArray[np.int64], cutoffs: Sequence[int] = (5, 10, 20, 50), max_rank: int = 50
-) -> Scores:
-    """Recall, NDCG, precision and MAP of every user that has a target, as the MMRec toolbox defines them.
-
-    With n targets of a user and hits the targets ranked k or better: ``recall@k`` = hits / n;
-    ``precision@k`` = hits / k; ``ndcg@k`` = sum over hits of 1 / log2(rank + 1), over the same sum
-    for ranks 1 .. min(k, n); ``map@k`` = sum over hits of (hits up to its rank / its rank), over
-    min(k, n). All are in [0, 1].
-
-    Args:
-        ranks: Of T targets, from 1; ranks of one user are distinct as far as they count.
-        target_users: Whose target each is, ``[T]``.
-        cutoffs: Values of k.
-        max_rank: Of the ``FullSort`` that ranked.
-
-    Returns:
-        ``"recall@20"`` and so on -> ``[V]``, users ascending.
-
-    Raises:
-        ValueError: A cutoff is beyond ``max_rank``, where every miss would count as a hit.
-    """
-    if max(cutoffs) > max_rank:
-        raise ValueError(
-            f"cutoff {max(cutoffs)} is beyond max_rank {max_rank}: ranks beyond it are not told apart; rank with a larger one"
-        )
-    places = ranks.cpu().numpy().astype(np.int64)
-    _, rows, counts = np.unique(target_users, return_inverse=True, return_counts=True)
-    order = np.lexsort((places, rows))
-    places, rows = places[order], rows[order]
-    hits_so_far = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows] + 1
-    gains = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, max(cutoffs) + 2)))])
-    scores: Scores = {}
-
-    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(rows, weights=values, minlength=len(counts)).astype(np.float64)
-
-    for k in cutoffs:
-        is_hit = places <= k
-        hits = total(is_hit.astype(np.float64))
-        reachable = np.minimum(counts, k)
-        scores[f"recall@{k}"] = hits / counts
-        scores[f"ndcg@{k}"] = total(is_hit / np.log2(places + 1.0)) / gains[reachable]
-        scores[f"precision@{k}"] = hits / k
-        scores[f"map@{k}"] = total(is_hit * hits_so_far / places) / reachable
-    return scores
-
-
 def _check_positions(pairs: Pairs, *, num_users: int, num_items: int) -> None:
     for what, values, size in (("user", pairs.users, num_users), ("item", pairs.items, num_items)):
         wrong = values[(values < 0) | (values >= size)]
@@ -243,7 +193,7 @@ def _check_positions(pairs: Pairs, *, num_users: int, num_items: int) -> None:
 
 
 def _check_embeddings(embeddings: Embeddings, *, shape: tuple[int, int]) -> None:
-    """A NaN compares as below everything, or sorts as above everything: neither may decide a rank."""
+    """Refuse NaN, which compares as below everything or sorts as above: it must decide no rank."""
     for what, table, size in zip(("user", "item"), embeddings, shape, strict=True):
         if len(table) != size:
             raise RecBenchError(f"{len(table)} {what} embeddings for {size} {what}s of the split")
@@ -251,8 +201,8 @@ def _check_embeddings(embeddings: Embeddings, *, shape: tuple[int, int]) -> None
         broken = torch.nonzero(~torch.isfinite(table.sum(dim=1))).squeeze(1)
         if len(broken):
             raise RecBenchError(
-                f"the embeddings of {len(broken)} of {size} {what}s are not finite (first: {what} {int(broken[0])}), so they "
-                "cannot be ranked; look for NaN in features and for a learning rate that is too high"
+                f"the embeddings of {len(broken)} of {size} {what}s are not finite (first: {what} {int(broken[0])}), "
+                "so they cannot be ranked; look for NaN in features and for a learning rate that is too high"
             )
     norms = [_longest(table.detach()) for table in embeddings]
     if norms[0] * norms[1] >= torch.finfo(embeddings.users.dtype).max:
@@ -262,7 +212,7 @@ def _check_embeddings(embeddings: Embeddings, *, shape: tuple[int, int]) -> None
 
 
 def _longest(table: Tensor) -> float:
-    """Largest norm of a row, in fp64: in fp32 squares could over- or underflow where scores do not.
+    """Return the largest norm of a row, in fp64: fp32 squares overflow before scores do.
 
     Some rows at a time, because PyTorch makes an fp64 copy of what it is given.
     """
@@ -274,7 +224,7 @@ def _longest(table: Tensor) -> float:
 def _rows_and_places(
     seen: Sequence[Pairs], *, row_of: NDArray[np.int64], place: NDArray[np.int64], num_items: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and places of seen pairs, each once, of users that have targets."""
+    """Return rows and places of seen pairs, each once, of users that have targets."""
     rows = np.concatenate([row_of[pairs.users] for pairs in seen] or [np.empty(0, dtype=np.int64)])
     places = np.concatenate([place[pairs.items] for pairs in seen] or [np.empty(0, dtype=np.int64)])
     keys = np.unique((rows * num_items + places)[rows >= 0])
@@ -282,7 +232,7 @@ def _rows_and_places(
 
 
 def _dots(users: Tensor, items: Tensor, *, rows: Tensor, columns: Tensor) -> Tensor:
-    """Scores of T pairs, as the diagonals of small products: a matrix product rounds as the large ones do, a sum does not."""
+    """Score T pairs as diagonals of small products, which round as the large products do."""
     size = -len(rows) % _TILE
     tiles = (torch.nn.functional.pad(positions, (0, size)).view(-1, _TILE) for positions in (rows, columns))
     diagonals = [
@@ -292,7 +242,7 @@ def _dots(users: Tensor, items: Tensor, *, rows: Tensor, columns: Tensor) -> Ten
 
 
 def _product(users: Tensor, items: Tensor) -> Tensor:
-    """``users @ items.T``, never of a few rows or columns: for those a CPU has other routines, which round differently.
+    """Return ``users @ items.T``, padded: for few rows a CPU has routines that round differently.
 
     Two items with the same embedding must have the same score wherever they come, or chance would
     break the tie.
@@ -306,7 +256,7 @@ def _product(users: Tensor, items: Tensor) -> Tensor:
 
 
 def _renumbered(rows: Tensor, columns: Tensor, alive: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
-    """Seen pairs of the rows that are left, a row given by its position among these."""
+    """Return seen pairs of the rows that are left, a row by its position among these."""
     position = torch.full((num_rows,), -1, device=rows.device)
     position[alive] = torch.arange(len(alive), device=rows.device)
     rows = position[rows]
@@ -316,7 +266,7 @@ def _renumbered(rows: Tensor, columns: Tensor, alive: Tensor, num_rows: int) -> 
 def _blocks(
     users: Tensor, items: Tensor, alive: Tensor, seen_rows: Tensor, seen_columns: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Scores of the rows that are left, block by block, -inf where seen. ``seen_rows`` are positions in ``alive``, ascending."""
+    """Score the rows that are left, block by block, -inf where seen."""
     starts = range(0, len(alive), _BLOCK_USERS)
     edges = torch.searchsorted(seen_rows, torch.tensor([*starts, len(alive)], device=seen_rows.device)).tolist()
     for start, first, last in zip(starts, edges, edges[1:], strict=False):
@@ -327,12 +277,12 @@ def _blocks(
 
 
 def _count_above(scores: Tensor, bounds: Tensor) -> Tensor:
-    """How many of a row's scores exceed its bound, ``[R]``."""
+    """Count how many of a row's scores exceed its bound, ``[R]``."""
     return (scores > bounds.unsqueeze(1)).sum(dim=1, dtype=torch.int32)  # int32 is five times as fast as the default
 
 
 def _count_before(scores: Tensor, columns: Tensor) -> Tensor:
-    """How many of a row's scores come before the one in its column: higher, or equal and further left, ``[R]``."""
+    """Count a row's scores before that of its column: higher, or equal and to the left, ``[R]``."""
     own = scores.gather(1, columns.unsqueeze(1))
     is_left = torch.arange(scores.shape[1], device=scores.device) < columns.unsqueeze(1)
     return ((scores > own) | ((scores == own) & is_left)).sum(dim=1, dtype=torch.int32)

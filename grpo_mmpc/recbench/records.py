@@ -3,6 +3,7 @@
 Users and items are positions ``0 .. U-1`` and ``0 .. I-1`` everywhere below the catalogue.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,12 +17,14 @@ Flags = NDArray[np.bool_]
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, ...] = ("text", "image")
 MODALITY_WORDS = {"text": "titles", "image": "images", "both": "titles and images"}
-"""How they are called for people."""
+"""Display names of what is missing."""
+FIELDS: dict[Modality, str] = {"text": "title", "image": "image"}
+"""The fields of a catalogue that hold the modalities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """Users and the items they took, each pair once, sorted by user and then by time (``[N]`` each)."""
+    """The pairs of users and items they took, each once, by user, then time (``[N]`` each)."""
 
     users: Ints
     items: Ints
@@ -32,7 +35,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Interactions of one category, split in time for each user."""
+    """The interactions of one category, split in time for each user."""
 
     user_ids: tuple[str, ...]
     """Position -> identifier."""
@@ -44,18 +47,18 @@ class Split:
 
     @property
     def num_users(self) -> int:
-        """U."""
+        """The number of users, U."""
         return len(self.user_ids)
 
     @property
     def num_items(self) -> int:
-        """I."""
+        """The number of items, I."""
         return len(self.item_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFeatures:
-    """What a recommender is told of the items; a modality is None where it is left out altogether.
+    """The features of items that a recommender gets; a modality that is left out is None.
 
     An all-zero row is an item of which nothing is known in that modality.
     """
@@ -74,7 +77,7 @@ class ItemFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """How a recommender is trained; see ``RecommenderTrainingSection``."""
+    """The settings of a training; see ``RecommenderTrainingSection``."""
 
     max_epochs: int
     patience: int
@@ -82,3 +85,9 @@ class TrainingSettings:
     epoch."""
     batch_size: int
     learning_rate: float
+
+
+def named(positions: Sequence[int], item_ids: Sequence[str] | None) -> str:
+    """Name the first few items, by identifier where known, and how many more there are."""
+    shown = ", ".join(item_ids[i] if item_ids is not None else f"item {i}" for i in positions[:5])
+    return shown if len(positions) <= 5 else f"{shown} and {len(positions) - 5} more"

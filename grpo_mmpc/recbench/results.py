@@ -1,10 +1,10 @@
-"""Reads finished cells, compares methods within groups, and writes ``results.json`` and ``results.csv``."""
+"""The results: finished cells compared within groups, ``results.json`` and ``results.csv``."""
 
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.evaluation.run_folder import checkpoint_order
 from grpo_mmpc.recbench.cells import finished, read_cell
 from grpo_mmpc.recbench.common_cells import CommonCells, common_cells
-from grpo_mmpc.recbench.filled_features import COMPLETED
-from grpo_mmpc.recbench.judgement import MIN_USERS, AgainstFirst, Comparison, Judged, judge, with_verdicts
+from grpo_mmpc.recbench.completions import COMPLETED
+from grpo_mmpc.recbench.judgement import AgainstFirst, Comparison, FillResult, judge, with_verdicts
 from grpo_mmpc.recbench.plan import NO_MISSING, Group, Method
 from grpo_mmpc.recbench.recommenders.table import recommender
 from grpo_mmpc.recbench.records import Floats, Ints
+from grpo_mmpc.recbench.score_table import MIN_USERS
 from grpo_mmpc.statistics.crossed import Estimate
-from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.files import write_json, write_text
 
 METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50))
 SHOWN = ("recall@20", "ndcg@20")
@@ -33,7 +34,7 @@ has."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupResult:
-    """Methods of one recommender at one rate of one missing modality; see ``Group``."""
+    """The results of one recommender at one rate of one missing modality; see ``Group``."""
 
     recommender: str
     missing: str
@@ -59,7 +60,7 @@ class GroupResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
-    """What is kept of a cell: thousands of them are held at once."""
+    """The part of a cell that is kept: thousands of them are held at once."""
 
     scores: dict[str, Floats]
     """By metric of ``SHOWN``, ``[V]``."""
@@ -70,7 +71,7 @@ class _Read:
 
 
 def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], *, resamples: int) -> list[GroupResult]:
-    """Results of all groups.
+    """Compare the finished cells of all groups.
 
     Args:
         folder: Work folder.
@@ -87,21 +88,21 @@ def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], 
                 # All cells of a category have its users, in the same order: their names are read
                 # once.
                 is_first = cell.category not in users
-                said, scores = read_cell(folder, cell.key, columns=(*SHOWN, "user_id") if is_first else SHOWN)
+                record, scores = read_cell(folder, cell.key, columns=(*SHOWN, "user_id") if is_first else SHOWN)
                 if is_first:
                     names = scores.pop("user_id")
                     users[cell.category] = np.array([numbers.setdefault(name, len(numbers)) for name in names])
                 read[cell.key] = _Read(
                     scores=scores,
-                    means=said["means"],
-                    parameters=said["parameters"],
-                    device=said["device"].partition(":")[0],
+                    means=record["means"],
+                    parameters=record["parameters"],
+                    device=record["device"].partition(":")[0],
                 )
     results = [_group(group, read, users, failures, resamples=resamples) for group in groups]
     # One family: everything that a reader sees together.
     places = [(i, metric) for i, result in enumerate(results) for metric in result.comparisons]
-    judged = with_verdicts([results[i].comparisons[metric] for i, metric in places])
-    for (i, metric), comparison in zip(places, judged, strict=True):
+    decided = with_verdicts([results[i].comparisons[metric] for i, metric in places])
+    for (i, metric), comparison in zip(places, decided, strict=True):
         results[i].comparisons[metric] = comparison
     return results
 
@@ -118,7 +119,7 @@ def _group(
     common = common_cells(runs[SHOWN[0]], min_users=MIN_USERS)
     comparisons = {}
     for metric in SHOWN:
-        found = judge(
+        comparison = judge(
             runs[metric],
             common=common,
             users=users,
@@ -131,8 +132,8 @@ def _group(
             completions={method.name for method in group.methods if method.name.startswith(COMPLETED)},
             untrained={method.name for method in group.methods if not _is_trained(method)},
         )
-        if found is not None:
-            comparisons[metric] = found
+        if comparison is not None:
+            comparisons[metric] = comparison
     return GroupResult(
         recommender=group.recommender,
         missing=group.missing,
@@ -156,12 +157,12 @@ def _is_trained(method: Method) -> bool:
 
 
 def _scores(method: Method, read: Mapping[str, _Read], metric: str) -> dict[int, dict[str, Floats]]:
-    found: dict[int, dict[str, Floats]] = {}
+    scores: dict[int, dict[str, Floats]] = {}
     for seed, by_category in method.cells.items():
         for category, cell in by_category.items():
             if cell.key in read:
-                found.setdefault(seed, {})[category] = read[cell.key].scores[metric]
-    return found
+                scores.setdefault(seed, {})[category] = read[cell.key].scores[metric]
+    return scores
 
 
 def _means(method: Method, read: Mapping[str, _Read], common: CommonCells) -> dict[str, float]:
@@ -172,7 +173,7 @@ def _means(method: Method, read: Mapping[str, _Read], common: CommonCells) -> di
 
 
 def _failures(methods: Sequence[Method], failures: Mapping[str, str]) -> dict[str, str]:
-    said = {}
+    failed = {}
     for method in methods:
         reasons = [
             f"{category}, seed {seed}: {failures[cell.key]}"
@@ -181,8 +182,10 @@ def _failures(methods: Sequence[Method], failures: Mapping[str, str]) -> dict[st
             if cell.key in failures
         ]
         if reasons:
-            said[method.name] = reasons[0] if len(reasons) == 1 else f"{reasons[0]} (and {len(reasons) - 1} more cells)"
-    return said
+            failed[method.name] = (
+                reasons[0] if len(reasons) == 1 else f"{reasons[0]} (and {len(reasons) - 1} more cells)"
+            )
+    return failed
 
 
 def _parameters(method: Method, read: Mapping[str, _Read]) -> list[dict[str, Any]]:
@@ -194,27 +197,20 @@ def _parameters(method: Method, read: Mapping[str, _Read]) -> list[dict[str, Any
     return [{**json.loads(text), "cells": count} for text, count in sorted(counted.items(), key=lambda one: -one[1])]
 
 
-def write_results(folder: Path, results: Sequence[GroupResult], *, about: Mapping[str, Any]) -> list[Path]:
-    """Write ``results.json`` (everything) and ``results.csv`` (one row for each group, method and metric).
+def write_results(folder: Path, results: Sequence[GroupResult], *, about: Mapping[str, Any]) -> None:
+    """Write ``results.json`` (everything) and ``results.csv`` (a row per group, method and metric).
 
     Args:
         folder: Where to.
         results: See ``collect``.
         about: What ran: settings, catalogue, statistics, exclusions.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {**about, "groups": [_as_dict(result) for result in results]}
-    written = {
-        "results.json": json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "results.csv": _csv(results),
-    }
-    for name, text in written.items():
-        write_text(folder / name, text)
-    return [folder / name for name in written]
+    write_json(folder / "results.json", {**about, "groups": [_as_dict(result) for result in results]})
+    write_text(folder / "results.csv", _csv(results))
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What ``results.json`` of a folder says.
+    """Read ``results.json`` of a folder.
 
     Raises:
         RecBenchError: It is not there, or is no such file.
@@ -253,49 +249,39 @@ def results_of_run(run: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def _as_dict(result: GroupResult) -> dict[str, Any]:
+    described = {one.name: getattr(result, one.name) for one in fields(result) if one.name != "comparisons"}
+    return described | {"metrics": {metric: _compared(one) for metric, one in result.comparisons.items()}}
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
     return {
-        "recommender": result.recommender,
-        "missing": result.missing,
-        "rate": result.rate,
-        "levels": result.levels,
-        "coverage": result.coverage,
-        "left_out": result.left_out,
-        "dropped": result.dropped,
-        "failures": result.failures,
-        "parameters": result.parameters,
-        "devices": result.devices,
-        "metrics": {
-            metric: {
-                "reference": comparison.reference,
-                "ceiling": comparison.ceiling,
-                "seeds": comparison.seeds,
-                "categories": comparison.categories,
-                "users": comparison.num_users,
-                "methods": {judged.fill: _judged(judged) for judged in comparison.fills},
-                "first_completion": comparison.first_completion,
-                "against_first_completion": {one.fill: _tested(one) for one in comparison.against_first},
-            }
-            for metric, comparison in result.comparisons.items()
-        },
+        "reference": comparison.reference,
+        "ceiling": comparison.ceiling,
+        "seeds": comparison.seeds,
+        "categories": comparison.categories,
+        "users": comparison.num_users,
+        "methods": {result.fill: _as_columns(result) for result in comparison.fills},
+        "first_completion": comparison.first_completion,
+        "against_first_completion": {one.fill: _tested(one) for one in comparison.against_first},
     }
 
 
-def _judged(judged: Judged) -> dict[str, Any]:
+def _as_columns(result: FillResult) -> dict[str, Any]:
     return {
-        "value": judged.level.value,
-        "ci95": _ends(judged.level),
-        "by_seed": {str(seed): value for seed, value in judged.by_seed.items()},
+        "value": result.level.value,
+        "ci95": _ends(result.level),
+        "by_seed": {str(seed): value for seed, value in result.by_seed.items()},
         "by_category": {
-            name: {"value": found.value, "ci95": _ends(found)} for name, found in judged.by_category.items()
+            name: {"value": level.value, "ci95": _ends(level)} for name, level in result.by_category.items()
         },
-        **_tested(judged),
-        "same_as": judged.same_as,
-        "recovery": None if judged.recovery is None else judged.recovery.value,
-        "recovery_ci95": _ends(judged.recovery),
+        **_tested(result),
+        "same_as": result.same_as,
+        "recovery": None if result.recovery is None else result.recovery.value,
+        "recovery_ci95": _ends(result.recovery),
     }
 
 
-def _tested(one: Judged | AgainstFirst) -> dict[str, Any]:
+def _tested(one: FillResult | AgainstFirst) -> dict[str, Any]:
     return {
         "difference": None if one.difference is None else one.difference.value,
         "difference_ci95": _ends(one.difference),
@@ -304,8 +290,8 @@ def _tested(one: Judged | AgainstFirst) -> dict[str, Any]:
     }
 
 
-def _ends(found: Estimate | None) -> list[float] | None:
-    return None if found is None or found.interval is None else list(found.interval)
+def _ends(estimate: Estimate | None) -> list[float] | None:
+    return None if estimate is None or estimate.interval is None else list(estimate.interval)
 
 
 _COLUMNS = (
@@ -316,7 +302,7 @@ _COLUMNS = (
 
 
 def _csv(results: Sequence[GroupResult]) -> str:
-    """An empty cell where there is no value: of a method that is left out there is none."""
+    """Return the table as CSV, with an empty cell where there is no value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -327,16 +313,16 @@ def _csv(results: Sequence[GroupResult]) -> str:
             for metric in METRICS:
                 value = levels.get(metric)
                 comparison = result.comparisons.get(metric)
-                judged = comparison.of(method) if comparison is not None else None
-                found = _judged(judged) if judged is not None else {}
+                of_fill = comparison.of(method) if comparison is not None else None
+                columns = _as_columns(of_fill) if of_fill is not None else {}
                 row = [
-                    *(found.get("ci95") or (None, None)),
-                    found.get("difference"),
-                    *(found.get("difference_ci95") or (None, None)),
-                    found.get("p_holm"),
-                    found.get("verdict"),
-                    found.get("recovery"),
-                    *(found.get("recovery_ci95") or (None, None)),
+                    *(columns.get("ci95") or (None, None)),
+                    columns.get("difference"),
+                    *(columns.get("difference_ci95") or (None, None)),
+                    columns.get("p_holm"),
+                    columns.get("verdict"),
+                    columns.get("recovery"),
+                    *(columns.get("recovery_ci95") or (None, None)),
                 ]
                 cells = [result.recommender, result.missing, f"{result.rate:g}", method, metric, value, *row, *counts]
                 cells += _against_first(comparison, method)
@@ -347,10 +333,10 @@ def _csv(results: Sequence[GroupResult]) -> str:
 
 
 def _against_first(comparison: Comparison | None, method: str) -> list[Any]:
-    """Cells of a row that say how a completion compares with the first; empty for everything else."""
+    """Return the cells that compare a completion with the first; empty for everything else."""
     against = () if comparison is None else comparison.against_first
-    for found in (_tested(one) for one in against if one.fill == method):
-        low, high = found["difference_ci95"] or (None, None)
+    for columns in (_tested(one) for one in against if one.fill == method):
+        low, high = columns["difference_ci95"] or (None, None)
         first = None if comparison is None else comparison.first_completion
-        return [first, found["difference"], low, high, found["p_holm"], found["verdict"]]
+        return [first, columns["difference"], low, high, columns["p_holm"], columns["verdict"]]
     return [None] * 6

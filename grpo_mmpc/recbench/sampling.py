@@ -1,4 +1,4 @@
-"""Negative items: what others took in training and a user did not, all of it equally likely, drawn for a whole epoch at once."""
+"""Negative items: what others took in training and a user did not, all equally likely."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from grpo_mmpc.recbench.records import Pairs
 
 
 class NegativeSampler:
-    """Draws items of the training part that are not in a user's own pairs, without rejection.
+    """A sampler of training items that are not in a user's own pairs, without rejection.
 
-    An item that nobody took in training is never drawn: it would only ever be pushed down, and what
-    its features could do for it would be measured against that. The MMRec toolbox draws from the
-    same items.
+    An item that nobody took in training is never sampled: it would only ever be pushed down, and
+    what its features could do for it would be measured against that. The MMRec toolbox samples from
+    the same items.
 
     Items are numbered among the I of the training part. A user that took n of them has I - n left.
     The draw is a number r below I - n; the item is the r-th of those left, in ascending order: r
@@ -27,7 +27,7 @@ class NegativeSampler:
         Args:
             train: Training pairs; a pair that comes twice counts once.
             num_users: U.
-            device: Of the users that are asked for and of the items drawn.
+            device: Of the users that are asked for and of the items sampled.
 
         Raises:
             RecBenchError: A user took every item of the training part.
@@ -40,8 +40,9 @@ class NegativeSampler:
         full = torch.nonzero(counts >= num_items).squeeze(1)
         if len(full):
             raise RecBenchError(
-                f"{len(full)} of {num_users} users took all {num_items} items of the training part (first: user {int(full[0])}), so "
-                "there is no negative item to draw for them; leave such users out, or take a category with more items"
+                f"{len(full)} of {num_users} users took all {num_items} items of the training part (first: user "
+                f"{int(full[0])}), so there is no negative item to draw for them; leave such users out, or take a "
+                "category with more items"
             )
         starts = counts.cumsum(0) - counts
         self._items = items.to(device)
@@ -50,7 +51,7 @@ class NegativeSampler:
         self._keys = (keys - (torch.arange(len(keys)) - starts[users])).to(device)  # user * I + (item - j), ascending
 
     def sample(self, users: Tensor, generator: torch.Generator) -> Tensor:
-        """One item for each of the users, ``[B]`` int64.
+        """Sample one item for each of the users, ``[B]`` int64.
 
         Args:
             users: ``[B]``.

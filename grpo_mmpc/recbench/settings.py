@@ -1,4 +1,4 @@
-"""Settings of the recommendation benchmark."""
+"""The settings of the recommendation benchmark."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -27,22 +27,35 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+MIN_PER_USER = 3
+"""Fewest interactions of a user: one to train on, one to validate and one to test."""
+
+
 class InteractionsSection(Section):
-    """Which interactions count, and how each user's are split in time."""
+    """The choice of interactions, and how each user's are split in time."""
 
     min_rating: float | None = None
     """Keep interactions of at least this rating; null keeps all. Interactions without a rating are
     kept."""
-    min_per_user: Annotated[int, Field(ge=3)] = 8
+    min_per_user: Annotated[int, Field(ge=MIN_PER_USER)] = 8
     min_per_item: Count = 1
     """Both are enforced until nothing changes (k-core)."""
     max_per_user: Count | None = None
-    """A user's first so many interactions."""
+    """A user's first so many interactions in time; null keeps all."""
     split: Literal["chronological", "leave_one_out"] = "chronological"
+
+    @model_validator(mode="after")
+    def _satisfiable(self) -> "InteractionsSection":
+        if self.max_per_user is not None and self.max_per_user < self.min_per_user:
+            raise ValueError(
+                f"max_per_user is {self.max_per_user}, below min_per_user {self.min_per_user}: no user could have "
+                "both; raise the first or lower the second"
+            )
+        return self
 
 
 class RecommenderTrainingSection(Section):
-    """How recommenders are trained; the defaults are those of the published protocol."""
+    """The training of recommenders; the defaults are those of the published protocol."""
 
     max_epochs: Count = 1000
     patience: Count = 20
@@ -60,7 +73,7 @@ class RecommenderTrainingSection(Section):
 
 
 class TextEncoderSection(Section):
-    """What turns titles into vectors."""
+    """The encoder of titles."""
 
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A mean-pooling sentence encoder: hub name, local folder or ``nano:minilm``."""
@@ -69,25 +82,22 @@ class TextEncoderSection(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
-class ImageEncoderSection(Section):
-    """What turns images into vectors."""
+class ImageEncoderSection(TextEncoderSection):
+    """The encoder of images."""
 
     model: str = "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
     """A timm checkpoint: hub name or local folder; or ``nano:clip``."""
-    device: str | None = None
-    """Null takes a GPU where there is one."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class FeatureEncodersSection(Section):
-    """What turns titles and images into vectors."""
+    """The encoders of titles and images."""
 
     text: TextEncoderSection = TextEncoderSection()
     image: ImageEncoderSection = ImageEncoderSection()
 
 
 class RecBenchSection(Section):
-    """The recommendation benchmark. Its defaults are the light setting: one recommender, one rate, few seeds."""
+    """The recommendation benchmark; by default one recommender, one rate and few seeds."""
 
     mode: Literal["corrected", "paper"] = "corrected"
     """``paper`` reproduces the official protocol, its flaws included."""
@@ -96,7 +106,7 @@ class RecBenchSection(Section):
     interactions: InteractionsSection = InteractionsSection()
     recommenders: Annotated[list[RecommenderName], Field(min_length=1)] = ["vbpr"]
     modalities: Annotated[list[Literal["text", "image"]], Field(min_length=1)] = ["text", "image"]
-    """What recommenders are told of the items at all. One alone shows what it is worth without the
+    """The features that recommenders get at all. One alone shows what it is worth without the
     other."""
     missing: Annotated[list[MissingModality], Field(min_length=1)] = ["text"]
     """Which modality is taken away."""
@@ -125,8 +135,8 @@ class RecBenchSection(Section):
         for taken in self.missing:
             if len(self.modalities) == 1 and taken not in self.modalities:
                 raise ValueError(
-                    f"missing is {taken!r}, but recommenders are told of {self.modalities[0]!r} only: taking the other away "
-                    "changes nothing; add it to modalities"
+                    f"missing is {taken!r}, but recommenders get {self.modalities[0]!r} features only: taking the "
+                    "other away changes nothing; add it to modalities"
                 )
         return self
 

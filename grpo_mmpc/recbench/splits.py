@@ -1,4 +1,4 @@
-"""Splits each user's interactions in time into a training, a validation and a test part."""
+"""The split of each user's interactions in time: training, validation and test part."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _SHORT = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitStatistics:
-    """What a split holds."""
+    """The sizes of a split."""
 
     users: int
     items: int
@@ -31,16 +31,16 @@ class SplitStatistics:
     recommend them."""
 
     def __str__(self) -> str:
-        """One line."""
+        """Return one line."""
         return (
-            f"{self.users:,} users, {self.items:,} items, {self.train:,} / {self.validation:,} / {self.test:,} interactions "
-            f"to train / validate / test, density {self.density:.2%}, median {self.median_per_user:g} per user, "
-            f"{self.cold_test_items:,} test items without a training interaction"
+            f"{self.users:,} users, {self.items:,} items, {self.train:,} / {self.validation:,} / {self.test:,} "
+            f"interactions to train / validate / test, density {self.density:.2%}, median {self.median_per_user:g} "
+            f"per user, {self.cold_test_items:,} test items without a training interaction"
         )
 
 
 def chronological_split(interactions: Interactions, *, mode: Mode) -> Split:
-    """The last fifth of each user's interactions is held out, the earlier half of it for validation.
+    """Hold out the last fifth of each user's interactions, its earlier half for validation.
 
     The rule of MMPCBench (arXiv 2601.19750). With n interactions of a user:
 
@@ -65,7 +65,7 @@ def chronological_split(interactions: Interactions, *, mode: Mode) -> Split:
 
 
 def leave_one_out_split(interactions: Interactions) -> Split:
-    """Each user's last interaction is the test part, the one before it the validation part.
+    """Test on each user's last interaction, validate on the one before it.
 
     Of equal times, the smaller item_id comes first.
 
@@ -78,7 +78,7 @@ def leave_one_out_split(interactions: Interactions) -> Split:
 
 
 def split_statistics(split: Split) -> SplitStatistics:
-    """Sizes, density and cold items of a split; ``print`` shows them on one line."""
+    """Return sizes, density and cold items of a split; ``print`` shows them on one line."""
     parts = (split.train, split.validation, split.test)
     total = sum(len(part) for part in parts)
     per_user = np.bincount(np.concatenate([part.users for part in parts]), minlength=split.num_users)
@@ -95,23 +95,23 @@ def split_statistics(split: Split) -> SplitStatistics:
 
 
 def _prepare(interactions: Interactions, *, mode: Mode) -> tuple[Ints, Ints]:
-    """Order in time ``[N]`` and number of interactions of each user ``[U]``, checked."""
+    """Return the order in time ``[N]`` and the lengths of users' histories ``[U]``, checked."""
     lengths = np.bincount(interactions.users, minlength=len(interactions.user_ids))
     if len(lengths) == 0:
         raise RecBenchError("there is no interaction to split; loosen the filter")
     if lengths.min() < 3:
         user = int(lengths.argmin())
         raise RecBenchError(
-            f"user {interactions.user_ids[user]} has {lengths[user]} interactions, expected at least 3 to split; filter with "
-            "min_per_user=3 or more"
+            f"user {interactions.user_ids[user]} has {lengths[user]} interactions, expected at least 3 to split; "
+            "filter with min_per_user=3 or more"
         )
     if mode == "corrected":
         pairs, counts = np.unique(np.stack([interactions.users, interactions.items]), axis=1, return_counts=True)
         if counts.max() > 1:
             user, item = pairs[:, int(counts.argmax())]
             raise RecBenchError(
-                f"user {interactions.user_ids[user]} has item {interactions.item_ids[item]} {counts.max()} times, so that it "
-                "could be in the training part and in the test part; filter the interactions in corrected mode"
+                f"user {interactions.user_ids[user]} has item {interactions.item_ids[item]} {counts.max()} times, so "
+                "that it could be in the training part and in the test part; filter the interactions in corrected mode"
             )
     order = time_order(
         interactions.users, _id_ranks(interactions.item_ids)[interactions.items], interactions.timestamps, mode=mode
@@ -120,14 +120,14 @@ def _prepare(interactions: Interactions, *, mode: Mode) -> tuple[Ints, Ints]:
 
 
 def _id_ranks(item_ids: tuple[str, ...]) -> Ints:
-    """Rank of each position's identifier, whatever order the identifiers stand in."""
+    """Return the rank of each position's identifier, whatever their order."""
     ranks = np.empty(len(item_ids), dtype=np.int64)
     ranks[sorted(range(len(item_ids)), key=item_ids.__getitem__)] = np.arange(len(item_ids))
     return ranks
 
 
 def _split(interactions: Interactions, order: Ints, lengths: Ints, *, validation: Ints, test: Ints) -> Split:
-    """Cut each user's interactions; the last ``test`` of a user, and ``validation`` before them, are held out."""
+    """Cut each user's interactions: hold out the last ``test``, and ``validation`` before them."""
     part_sizes = np.stack([lengths - validation - test, validation, test], axis=1)  # [U, 3], one user after the other
     parts = np.repeat(np.tile([_TRAIN, _VALIDATION, _TEST], len(lengths)), part_sizes.reshape(-1))
 

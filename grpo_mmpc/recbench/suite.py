@@ -1,11 +1,9 @@
-"""The recommendation benchmark of a policy: it completes what is taken away, and its completions are measured as a fill."""
+"""The recommendation benchmark of a policy: its completions are measured as a fill."""
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +13,16 @@ import numpy as np
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.evaluation.evaluator import Evaluator
-from grpo_mmpc.recbench.bench import run_benchmark
-from grpo_mmpc.recbench.benchmark_data import BenchmarkData, read_benchmark_data, widest_masks
+from grpo_mmpc.recbench.answers import ANSWERS, Answer, key_of, read_answers, write_answers
+from grpo_mmpc.recbench.benchmark import run_benchmark
 from grpo_mmpc.recbench.cells import VERSION
-from grpo_mmpc.recbench.completions import encoded_completion
+from grpo_mmpc.recbench.completions import COMPLETED, Completion, encoded_completion
+from grpo_mmpc.recbench.data import BenchmarkData, read_benchmark_data
 from grpo_mmpc.recbench.engines import run_local
-from grpo_mmpc.recbench.filled_features import COMPLETED, Completion
-from grpo_mmpc.recbench.plan import NO_MISSING
-from grpo_mmpc.recbench.records import MODALITY_WORDS, Modality
+from grpo_mmpc.recbench.masks import widest_masks
+from grpo_mmpc.recbench.records import Modality
+from grpo_mmpc.recbench.report.findings import completion_findings
+from grpo_mmpc.recbench.report.labels import group_title
 from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.rendering.registry import renderer_identity
@@ -32,7 +32,7 @@ from grpo_mmpc.tasks.prompt_rows import prompt_row
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.distributed import ONE, Ranks
-from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.hashing import json_digest
 from grpo_mmpc.utils.manifest import command_line
 
 if TYPE_CHECKING:
@@ -43,21 +43,7 @@ SUITE = "recbench"
 WORK = "recbench-work"
 """Folder of splits, features and trained cells, shared by all policies that are evaluated into one
 folder."""
-ANSWERS = "answers.jsonl"
-LEAD = "recall@20"
-"""The metric of headlines."""
 _TASKS: dict[Modality, str] = {"text": "image_to_text", "image": "text_to_image"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a policy completed of an item: a value, or the reason why there is none."""
-
-    item_id: str
-    modality: Modality
-    value: str | None
-    """Title, or image file."""
-    reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +68,7 @@ class PolicyBenchmark:
     ranks: Ranks = ONE
 
     def run(self, engine: "Callable[[], AbstractContextManager[Engine]]", *, name: str, policy: str) -> None:
-        """Complete with a policy and measure, beside the policies that were measured before. A collective.
+        """Complete and measure with a policy, beside policies measured before. A collective.
 
         Args:
             engine: Opens the policy.
@@ -100,8 +86,8 @@ class PolicyBenchmark:
         wanted = self.ranks.on_main(lambda: _rows_of_masks(self.settings, data))
         if not wanted:
             self.say(
-                f"{name}: no recommendation benchmark: items that lose title and image at once (missing: both) cannot be "
-                "completed from anything; add text or image to missing"
+                f"{name}: no recommendation benchmark: items that lose title and image at once (missing: both) cannot "
+                "be completed from anything; add text or image to missing"
             )
             return
         prompts = self._prompts(data, wanted)
@@ -129,8 +115,11 @@ class PolicyBenchmark:
 
     def _tell(self, folder: Path, name: str) -> None:
         results = read_results(folder)
-        for line in [*headlines(results, name=name), *(f"{name}: {caution}" for caution in results["cautions"])]:
-            self.say(line)
+        for group in results["groups"]:
+            for finding in completion_findings(group, f"{COMPLETED}{name}"):
+                self.say(f"{name}, {group_title(group)}: {finding.text}")
+        for caution in results["cautions"]:
+            self.say(f"{name}: {caution}")
         self.say(f"recommendation benchmark of {name}: {folder / 'results.json'}")
 
     def _measure(
@@ -149,23 +138,23 @@ class PolicyBenchmark:
             for modality, rows in prompts.items()
             for answer in self._answers(modality, rows, texts[modality], folder=folder)
         ]
-        _write_answers(folder / ANSWERS, answers, key=key)
+        write_answers(folder / ANSWERS, answers, key=key)
         # Cells of earlier policies are there already: measured beside them costs nothing and can be
         # compared.
         others = {
             path.parent.parent.name: path
             for path in sorted(self.evaluations.glob(f"*/{SUITE}/{ANSWERS}"))
-            if path.parent != folder and _key_of(path) == key
+            if path.parent != folder and key_of(path) == key
         }
         # The model before training first: later completions are compared with the first.
-        named = {**{other: _read_answers(path) for other, path in others.items()}, name: answers}
+        named = {**{other: read_answers(path) for other, path in others.items()}, name: answers}
         named = dict(sorted(named.items(), key=lambda one: one[0] != "base"))
         device = self.settings.training.device or "cpu"  # GPUs belong to the policy
         run_benchmark(
             self.settings,
             self.catalogue,
             data,
-            complete=lambda of: [self._completion(of, one, found) for one, found in named.items()],
+            complete=lambda of: [self._completion(of, one, given) for one, given in named.items()],
             run_cells=lambda work, cells, show: run_local(work, cells, parallel=None, device=device, show=show),
             work=self.evaluations / WORK,
             out=folder,
@@ -183,7 +172,7 @@ class PolicyBenchmark:
     def _prompts(
         self, data: BenchmarkData, wanted: Mapping[Modality, Sequence[int]]
     ) -> dict[Modality, list[PromptRow]]:
-        """For every modality that is taken away, prompts of the items that lose it and have both title and image."""
+        """Return, by modality, prompts of the items that lose it and have both title and image."""
         by_id = {record.item_id: record for record in self.catalogue.records()}
         return {
             modality: [
@@ -230,12 +219,12 @@ class PolicyBenchmark:
         }
 
     def _completion(self, data: BenchmarkData, name: str, answers: Sequence[Answer]) -> Completion:
-        found = {(one.modality, one.item_id): one for one in answers}
+        by_item = {(one.modality, one.item_id): one for one in answers}
         modalities = list(dict.fromkeys(one.modality for one in answers))
         lacking: dict[Modality, list[str | None]] = {}
         values: dict[Modality, list[str | None]] = {}
         for modality in modalities:
-            ordered = [found.get((modality, item_id)) for item_id in data.item_ids]
+            ordered = [by_item.get((modality, item_id)) for item_id in data.item_ids]
             values[modality] = [None if one is None else one.value for one in ordered]
             lacking[modality] = [
                 "it lacks what it would be completed from" if one is None else one.reason for one in ordered
@@ -255,8 +244,9 @@ class PolicyBenchmark:
         if not seen:
             return []
         return [
-            f"{seen:,} of the {len(data.item_ids):,} items took part in this policy's training, which was rewarded for coming "
-            "close to their titles: on items it has never seen it may do worse. The base model saw none of them."
+            f"{seen:,} of the {len(data.item_ids):,} items took part in this policy's training, which was rewarded "
+            "for coming close to their titles: on items it has never seen it may do worse. The base model saw none "
+            "of them."
         ]
 
     def _shown(self, what: str, done: int, total: int) -> None:
@@ -268,7 +258,7 @@ class PolicyBenchmark:
             *(VERSION, self.settings.model_dump(mode="json"), self.catalogue.fingerprint, dict(self.max_tokens)),
             self.renderer if "image" in self.settings.missing else None,
         ]
-        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return json_digest(content)
 
 
 def benchmark_policy(
@@ -303,78 +293,16 @@ def benchmark_policy(
 
 def _finished(folder: Path, *, key: str, policy: str) -> bool:
     try:
-        said = json.loads((folder / "results.json").read_text("utf-8"))
+        results = json.loads((folder / "results.json").read_text("utf-8"))
     except (OSError, ValueError):
         return False
     # Cells that failed are run again; completions and finished cells are kept.
-    return bool(said.get("key") == key and said.get("policy") == policy and not said.get("failures"))
+    return bool(results.get("key") == key and results.get("policy") == policy and not results.get("failures"))
 
 
 def _rows_of_masks(settings: RecBenchSection, data: BenchmarkData) -> dict[Modality, list[int]]:
     return {modality: np.flatnonzero(mask).tolist() for modality, mask in widest_masks(settings, data).items()}
 
 
-def headlines(results: Mapping[str, Any], *, name: str) -> list[str]:
-    """What ``results.json`` says of one policy's completions: a line for each recommender, missing modality and rate."""
-    lines = []
-    for group in results["groups"]:
-        methods = group["metrics"].get(LEAD, {}).get("methods", {})
-        shown = [
-            f"{methods[method]['value']:.4f} {label}"
-            for method, label in (
-                (f"{COMPLETED}{name}", "with its completions"),
-                ("zeros", "with zeros"),
-                (NO_MISSING, "with true values"),
-            )
-            if method in methods
-        ]
-        if f"{COMPLETED}{name}" not in methods:
-            if why := group["failures"].get(f"{COMPLETED}{name}"):
-                lines.append(f"{name}, {group['recommender']}: no result, {why}")
-            continue
-        lead, method = group["metrics"][LEAD], f"{COMPLETED}{name}"
-        compared = {lead["reference"]: methods[method]["verdict"]}
-        if method in lead["against_first_completion"]:
-            first = lead["first_completion"].removeprefix(COMPLETED)
-            compared |= {f"those of {first}": lead["against_first_completion"][method]["verdict"]}
-        lines.append(
-            f"{name}, {group['recommender']}, {100 * group['rate']:g}% of {MODALITY_WORDS[group['missing']]} missing: Recall@20 "
-            + ", ".join(shown)
-            + "".join(f"; completions against {other}: {found}" for other, found in compared.items() if found)
-        )
-    return lines
-
-
-def _write_answers(path: Path, answers: Sequence[Answer], *, key: str) -> None:
-    """Image files relative to the folder, which may be read from elsewhere later."""
-    lines = [json.dumps({"key": key})]
-    for one in answers:
-        value = one.value
-        if value is not None and one.modality == "image":
-            value = os.path.relpath(value, path.parent)
-        said = {"item_id": one.item_id, "modality": one.modality, "value": value, "reason": one.reason}
-        lines.append(json.dumps(said, ensure_ascii=False))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def _key_of(path: Path) -> str | None:
-    try:
-        with path.open(encoding="utf-8") as file:
-            key = json.loads(file.readline()).get("key")
-    except (OSError, ValueError):
-        return None
-    return key if isinstance(key, str) else None
-
-
-def _read_answers(path: Path) -> list[Answer]:
-    # Not splitlines, which also splits at line separators inside a title.
-    answers = [Answer(**json.loads(line)) for line in path.read_text("utf-8").split("\n")[1:] if line]
-    return [
-        replace(one, value=str(path.parent / one.value)) if one.modality == "image" and one.value else one
-        for one in answers
-    ]
-
-
 def _silent(text: str) -> None:
-    """Ranks that print nothing."""
+    """Print nothing, on ranks other than the main one."""

@@ -1,4 +1,4 @@
-"""Training of a recommender on pairs, stopped where the held-out part no longer improves."""
+"""The training of a recommender, stopped where the held-out part no longer improves."""
 
 import contextlib
 import math
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.ranking import FullSort, user_scores
+from grpo_mmpc.recbench.ranking import FullSort
+from grpo_mmpc.recbench.ranking_metrics import user_scores
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
 from grpo_mmpc.recbench.records import Split, TrainingSettings
 from grpo_mmpc.recbench.sampling import NegativeSampler
@@ -16,7 +17,7 @@ from grpo_mmpc.recbench.sampling import NegativeSampler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What came of a training."""
+    """The result of a training."""
 
     embeddings: Embeddings
     """Of the best epoch."""
@@ -37,7 +38,7 @@ def fit(
     seed: int,
     device: str,
 ) -> Fitted:
-    """Train with Adam on shuffled mini-batches of the training pairs, one negative for each; evaluate after every epoch.
+    """Train with Adam on shuffled mini-batches, a negative for each pair; evaluate every epoch.
 
     The same seed gives the same embeddings on the same machine: on a CPU bit for bit, on a GPU as
     far as it has deterministic kernels for what a recommender does (PyTorch warns of those it has
@@ -102,8 +103,8 @@ def fit(
             )
             if not math.isfinite(loss):
                 raise RecBenchError(
-                    f"epoch {epoch}: the training loss is {loss}; look for NaN or very large numbers in the features, or lower "
-                    f"the learning rate ({settings.learning_rate})"
+                    f"epoch {epoch}: the training loss is {loss}; look for NaN or very large numbers in the features, "
+                    f"or lower the learning rate ({settings.learning_rate})"
                 )
             value, embeddings = evaluate(epoch)
             if best is None or value > best_value:
@@ -167,13 +168,13 @@ def _cutoff(monitor: str) -> int:
 
 
 def _kept(embeddings: Embeddings) -> Embeddings:
-    """A copy that further training does not change, should they be the parameters themselves."""
+    """Return a copy that further training does not change."""
     return Embeddings(*(table.detach().clone() for table in embeddings))
 
 
 @contextlib.contextmanager
 def _deterministic(device: str) -> Iterator[None]:
-    """On a GPU, sums whose order is not left to chance; on a CPU they are deterministic as they are."""
+    """Order sums deterministically on a GPU; on a CPU they are so already."""
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if torch.device(device).type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)

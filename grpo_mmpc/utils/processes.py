@@ -187,7 +187,7 @@ def _supervise(*, command: list[str], parent: int, grace_s: float, orphan_grace_
     deadline, patience = float("inf"), min(PATIENCE_S, grace_s)
     is_asked = is_orphan = False
     # The leader is not reaped before the end, so that the number of its group stays its own.
-    while not _has_ended(leader) and time.monotonic() < deadline:
+    while not _has_ended(leader.pid) and time.monotonic() < deadline:
         if not is_orphan and _is_abandoned(parent):
             is_orphan, patience = True, min(patience, orphan_grace_s)
             deadline = min(deadline, time.monotonic() + orphan_grace_s)
@@ -197,11 +197,11 @@ def _supervise(*, command: list[str], parent: int, grace_s: float, orphan_grace_
             os.kill(leader.pid, signal.SIGTERM)  # the leader ends the others in order
         if is_orphan:  # the pipe tells nothing new
             time.sleep(_POLL_S)
-    _signal_group(leader.pid, signal.SIGTERM)
+    os.killpg(leader.pid, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and _group_lives(leader.pid):
         time.sleep(_POLL_S)
-    _signal_group(leader.pid, signal.SIGKILL)
+    os.killpg(leader.pid, signal.SIGKILL)
     status = leader.wait()
     return status if status >= 0 else 128 - status
 
@@ -212,15 +212,8 @@ def _is_abandoned(parent: int) -> bool:
     return os.getppid() != parent or (bool(readable) and not os.read(sys.stdin.fileno(), 1))
 
 
-def _has_ended(leader: "subprocess.Popen[bytes]") -> bool:
-    if not hasattr(os, "waitid"):  # macOS
-        return leader.poll() is not None
-    return os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left in it
-        os.killpg(group, number)
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _group_lives(group: int) -> bool:

@@ -25,7 +25,7 @@ def settings_for(*overrides: str) -> RecBenchSection:
 def small_catalogue(
     folder: Path, *, categories: tuple[str, ...] = ("Bags", "Mugs"), per_category: int = 32
 ) -> Catalogue:
-    """Items in four colours. Every category has twelve users, each of whom takes eight items of one colour."""
+    """Items in four colours; each category's twelve users take eight items of one colour each."""
     (folder / "images").mkdir(parents=True)
     items, interactions = [], []
     for category in categories:

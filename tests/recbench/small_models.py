@@ -51,7 +51,7 @@ def copy_renumbered(source: Recommender, target: Recommender) -> None:
 
 
 def assert_equivariant(source: Recommender, target: Recommender) -> None:
-    """Scores and the loss follow the items to their new numbers; the two models are built alike but for those."""
+    """Scores and the loss follow the items to their new numbers."""
     copy_renumbered(source, target)
     (users, items), (same_users, renumbered) = source.embeddings(), target.embeddings()
     torch.testing.assert_close(same_users @ renumbered.T, (users @ items.T)[:, torch.from_numpy(ORDER)])

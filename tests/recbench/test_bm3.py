@@ -1,4 +1,4 @@
-"""BM3 against its formulas written out with dense matrices, and on a world whose features explain tastes."""
+"""BM3 against its formulas in dense matrices, and on a world whose features explain tastes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from grpo_mmpc.recbench.ranking import FullSort, user_scores
+from grpo_mmpc.recbench.ranking import FullSort
+from grpo_mmpc.recbench.ranking_metrics import user_scores
 from grpo_mmpc.recbench.recommenders.bm3 import BM3
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import ItemFeatures
@@ -104,8 +105,11 @@ def test_scores_and_loss_follow_renumbered_items() -> None:
 
 
 def test_the_regulariser_estimates_the_unsquared_norms_of_the_whole_tables() -> None:
-    """What the published values of ``reg`` belong to. The means over all batches of one pair are the squares of these norms, so
-    user 0 and item 1, who have two pairs each, count once like the others."""
+    """The published values of ``reg`` belong to these norms.
+
+    The means over all batches of one pair are their squares, so user 0 and item 1, who have two
+    pairs each, count once like the others.
+    """
     recommender = model(dropout=0.0)
     final = recommender._final(None, num_users=3).detach()
     squares = []
@@ -126,7 +130,7 @@ def test_the_regulariser_estimates_the_unsquared_norms_of_the_whole_tables() -> 
 
 
 def test_an_item_whose_features_are_zero_has_no_part_in_the_losses_on_features() -> None:
-    """They are means over the others: the loss is that of the batch without it, but for the losses on IDs."""
+    """They are means over the others: the loss is that of the batch without it, except on IDs."""
     masked = masked_features(FEATURES, share=0.25)  # item 0, of the first pair
 
     def on_features(features: ItemFeatures, pairs: slice) -> Tensor:
@@ -141,7 +145,7 @@ def test_an_item_whose_features_are_zero_has_no_part_in_the_losses_on_features()
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_items_without_features_give_gradients_of_ordinary_size(share: float) -> None:
-    """A zero row must not be projected to zero, where the derivative of a direction is without bound."""
+    """A zero row must not be projected to zero, where a direction's derivative has no bound."""
     full, masked = gradient_norm(BM3, FEATURES), gradient_norm(BM3, masked_features(FEATURES, share=share))
     assert 0 < masked < 10 * full
 
@@ -156,7 +160,7 @@ def test_scores_are_inner_products_of_predictions(layers: int) -> None:
 
 
 def test_losses_on_features_reach_embeddings_through_the_predictor_alone() -> None:
-    """Their targets are constants, so what features say of an item enters its vector only as far as the predictor passes it."""
+    """Their targets are constants: what features say enters a vector only by way of the predictor."""
     recommender = model(dropout=0.0, reg=0.0)
     gradients = []
     for cl_weight in (0.0, 2.0):
@@ -215,7 +219,7 @@ def test_equal_seeds_train_alike() -> None:
 
 @pytest.fixture(scope="module")
 def recalls() -> dict[str, NDArray[np.float64]]:
-    """Test Recall@50 of each user, mean of two seeds, in a world where IDs are dense enough for it to learn."""
+    """Test Recall@50 of each user, mean of two seeds, in a world with dense IDs."""
     split, features = popularity_world(0)
     seen = [split.train, split.validation]
     full_sort = FullSort(targets=split.test, seen=seen, num_users=1000, num_items=400, seed=0)
@@ -244,6 +248,6 @@ def test_true_features_serve_it_better_than_those_of_other_items(recalls: dict[s
 def test_true_features_are_no_better_than_none_and_wrong_ones_are_worse(
     recalls: dict[str, NDArray[np.float64]],
 ) -> None:
-    """What the detached targets of the published losses come to: see the test of their gradients above."""
+    """The effect of the published losses' detached targets: see their gradients above."""
     assert paired_interval(recalls["told"], recalls["none"])[0] <= 0
     assert paired_interval(recalls["shuffled"], recalls["none"])[1] < 0

@@ -3,10 +3,13 @@
 import numpy as np
 import torch
 
-from grpo_mmpc.recbench.ranking import FullSort, user_scores
-from grpo_mmpc.recbench.recommenders.bpr import build
+from grpo_mmpc.recbench.ranking import FullSort
+from grpo_mmpc.recbench.ranking_metrics import user_scores
+from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import Pairs, Split
 from tests.recbench.worlds import paired_interval, shuffled_over_items, taste_world, trained
+
+build = RECOMMENDERS["bpr"].build
 
 
 def test_features_are_not_looked_at():

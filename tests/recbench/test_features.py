@@ -91,7 +91,7 @@ def test_absent_and_unreadable_images_are_counted_apart(
 
 
 def test_only_paper_mode_squashes_images(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """MMPCBench prepares images for another checkpoint than the one it loads; ours must do so only when asked."""
+    """MMPCBench prepares images for another checkpoint than it loads; ours only when asked."""
     from grpo_mmpc.encoders import vit
 
     asked: list[str] = []

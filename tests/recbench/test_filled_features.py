@@ -10,8 +10,9 @@ import pytest
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.benchmark_data import read_benchmark_data, true_features
-from grpo_mmpc.recbench.completions import completions_of_catalogues, encoded_completion
+from grpo_mmpc.recbench.completed_catalogue import completions_of_catalogues
+from grpo_mmpc.recbench.completions import encoded_completion
+from grpo_mmpc.recbench.data import read_benchmark_data, true_features
 from grpo_mmpc.recbench.filled_features import Filling
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from tests.recbench.catalogues import settings_for, small_catalogue
@@ -85,7 +86,7 @@ def test_in_paper_mode_they_keep_the_truth_which_is_the_flaw_and_each_has_one_re
 
 @pytest.mark.parametrize("title", ["red bags number 0", "RED  Bags number 0", "r\u00e9d bags number 0"])
 def test_a_completion_whose_vector_is_the_true_one_is_no_leak(catalogue, tmp_path, title):
-    """Encoders overlook case, accents and spaces: a nearly perfect title has exactly the true vector."""
+    """Encoders overlook case, accents and spaces: a near copy has exactly the true vector."""
     world = World(catalogue, tmp_path)
     rows, coverage = world.rows("completed", completion=world.completion({"Bags-00": title}))
     assert coverage.covered == 1
@@ -131,7 +132,7 @@ def test_items_that_lost_title_and_image_cannot_be_completed(catalogue, tmp_path
     "fill", ["mean", "category_mean", "random_matched", "nearest_neighbour", "feature_propagation"]
 )
 def test_what_an_item_never_had_is_not_filled_and_does_not_count(gappy, tmp_path, fill):
-    """The ceiling knows nothing of such an item either: filled, it would help a fill beyond the truth."""
+    """The ceiling knows nothing of such an item either: filled, it would beat the truth."""
     world = World(gappy, tmp_path, "fills=[nearest_neighbour]", "rates=[0.5]")
     rows, coverage = world.rows(fill, rate=0.5)
     never = world.place(f"Bags-{NO_TITLE:02d}")

@@ -110,13 +110,14 @@ def test_items_without_both_modalities_are_no_neighbours_and_zero_rows_are_none(
     assert filled.reasons == {"the other modality is missing too": 1, "the other modality is a zero vector": 1}
 
 
+@pytest.mark.filterwarnings("ignore:Could not adhere to working_memory")
 def test_neighbours_do_not_depend_on_the_blocks_they_are_looked_for_in(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     text, image = rng.normal(size=(40, 5)).astype(np.float32), rng.normal(size=(40, 7)).astype(np.float32)
     missing = rng.random(40) < 0.5
     inputs = FillInputs(other=mask_features(image, missing=np.zeros(40, bool)), num_neighbours=3)
     whole = FILLS["nearest_neighbour"](mask_features(text, missing=missing), inputs)
-    monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(neighbours, "WORKING_MEMORY_MB", 1e-4)
     one_by_one = FILLS["nearest_neighbour"](mask_features(text, missing=missing), inputs)
     unit = image / np.linalg.norm(image, axis=1, keepdims=True)
     for i in np.flatnonzero(missing):

@@ -1,4 +1,4 @@
-"""FREEDOM against its formulas written out with dense matrices, and on a world whose features explain tastes."""
+"""FREEDOM against its formulas in dense matrices, and where features explain tastes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Graphs of users and items: small ones worked by hand, and the flaws that a neighbour graph must not have."""
+"""Graphs of users and items: small ones by hand, and flaws that a neighbour graph must not have."""
 
 import math
 from pathlib import Path
@@ -122,7 +122,7 @@ def test_fewer_items_than_neighbours_are_all_neighbours() -> None:
 
 
 def test_items_without_features_have_no_neighbours_and_are_nobodys() -> None:
-    """The published code divides by norms of zero; NaN ranks first, and items 1 and 3 become everybody's neighbours."""
+    """The published code divides by zero; NaN ranks first: 1 and 3 are everybody's neighbours."""
     holes = floats([[1, 0], [0, 0], [0.8, 0.6], [0, 0], [0, 2]])
     matrix = neighbour_matrix(holes, knn=2, device="cpu")
     assert neighbours(matrix) == [{0, 2}, set(), {0, 2}, set(), {2, 4}]
@@ -139,7 +139,7 @@ HOLES = floats([[1, 0], [0, 0], [0.8, 0.6], [0, 0], [0, 2], [0.6, 0.8]])
 
 
 def test_in_paper_mode_items_without_features_are_everybodys_only_neighbours_which_is_the_flaw() -> None:
-    """Their own neighbours are the first items, whatever those are; in corrected mode they are nobody's."""
+    """Their own neighbours are the first items; in corrected mode they are nobody's."""
     flawed = neighbour_matrix(HOLES, knn=2, device="cpu", zero_rows="nearest")
     assert neighbours(flawed) == [{1, 3}, {0, 1}, {1, 3}, {0, 1}, {1, 3}, {1, 3}]
     np.testing.assert_allclose(flawed.data, 0.5)  # two neighbours each: 1 / sqrt(2 * 2)
@@ -226,7 +226,7 @@ def test_the_length_of_a_vector_does_not_matter_however_small_or_large(scale: fl
 
 
 def test_equal_items_take_turns_as_neighbours() -> None:
-    """A fill that repeats one vector: were ties to fall to the first of them, ten items would be everybody's neighbours."""
+    """A fill that repeats one vector must not make its first ten items everybody's neighbours."""
     generator = np.random.default_rng(0)
     features = generator.normal(size=(200, 8)).astype(np.float32)
     filled = np.arange(200) % 2 == 0
@@ -267,7 +267,7 @@ def test_renumbered_items_have_the_renumbered_neighbours() -> None:
 def test_other_features_make_another_graph_and_nothing_is_kept_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The published code keeps the graph under its k and weight alone, and takes it for other features too."""
+    """The published code keeps the graph by k and weight, and takes it for other features."""
     monkeypatch.chdir(tmp_path)
     first = neighbour_matrix(SMALL, knn=2, device="cpu")
     second = neighbour_matrix(SMALL[::-1].copy() * floats([[1, -1]]), knn=2, device="cpu")

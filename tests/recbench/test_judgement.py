@@ -1,17 +1,18 @@
-"""Fills against each other: which users and seeds count, what recovery is, what may be called better."""
+"""The comparison of fills: users and seeds that count, recovery, verdicts."""
 
 import numpy as np
 import pytest
 
 from grpo_mmpc.recbench.common_cells import common_cells
-from grpo_mmpc.recbench.judgement import MIN_USERS, judge, with_verdicts
+from grpo_mmpc.recbench.judgement import judge, with_verdicts
+from grpo_mmpc.recbench.score_table import MIN_USERS
 from grpo_mmpc.statistics.crossed import pooled_variance
 
 USERS = 60
 
 
 def runs_of(levels: dict[str, float], *, seeds=(0, 1, 2), categories=("a", "b"), noise=0.05):
-    """Scores around a level; users and seeds have luck that all fills share, and each a little of its own."""
+    """Scores around a level, with noise of users and seeds that fills share and of their own."""
     rng = np.random.default_rng(0)
     users = {name: rng.normal(scale=0.2, size=USERS) for name in categories}
     return {
@@ -30,7 +31,7 @@ def strangers(runs):
 
 
 def judged(runs, **options):
-    """Every fill fills gaps and was trained by itself, and nobody is in two categories, unless options say otherwise."""
+    """Compare fills that fill gaps, are trained apart and share no users, unless options say so."""
     settings = {"metric": "recall@20", "references": ["zeros"], "ceiling": "no_missing", "resamples": 500}
     settings |= {"cells": {fill: object() for fill in runs}, "ways_to_fill": runs, "users": strangers(runs)}
     return judge(runs, common=common_cells(runs, min_users=MIN_USERS), **(settings | options))
@@ -84,7 +85,7 @@ def test_p_values_are_corrected_for_all_groups_together():
 
 
 class TestAQuestionThatSeveralGroupsAsk:
-    """Without zeros the reference may be what no rate changes, and the ceiling then is compared with it at every rate."""
+    """Without zeros the reference may be one that no rate changes: rates then repeat a question."""
 
     def at_rates(self, *, noises, **options):
         shared = runs_of({"id_only": 0.2, "no_missing": 0.205}, noise=0.02)
@@ -121,7 +122,7 @@ class TestAQuestionThatSeveralGroupsAsk:
 
 
 class TestSmallCategories:
-    """Categories weigh alike, so what is known of the mean is limited by the one with the fewest users."""
+    """Categories weigh alike, so the one with the fewest users limits the mean."""
 
     def test_a_category_of_six_users_beside_a_large_one_gives_no_more_false_findings_than_promised(self):
         # With degrees of freedom counted over all 306 users, and no correction within the category,
@@ -423,7 +424,7 @@ class TestWhatIsComparedWhenCellsAreMissing:
 
 
 def test_users_move_the_mean_of_their_category_alone():
-    """All users of a category agree: no luck of users is left, however different the categories are."""
+    """All users of a category agree: no noise of users is left, however categories differ."""
     scores = {
         fill: {seed: {"a": np.full(USERS, level), "b": np.full(USERS, level + 5)} for seed in (0, 1)}
         for fill, level in (("zeros", 0.0), ("other", 1.0))

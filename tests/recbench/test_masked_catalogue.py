@@ -1,4 +1,4 @@
-"""A catalogue with gaps: what is masked is gone for good, all else is as it was, and a policy can complete it."""
+"""A masked catalogue: what is masked is gone, all else is as it was, and it can be completed."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from grpo_mmpc.catalogue import load_catalogue, validate_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.masked_catalogue import MASK, named_items, write_masked_catalogue
-from grpo_mmpc.recbench.missingness import Missingness, missing_items
+from grpo_mmpc.recbench.masks import Missingness, missing_items
 
 
 def lacking(modality="text", *, rate=0.5, clustered_by=None, salt="s") -> Missingness:
@@ -23,7 +23,7 @@ def rows_of(folder: Path) -> list[dict]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Forty items of two brands with a further column; item 0 has no image, item 1 no title, item 2 no brand."""
+    """Forty items of two brands; item 0 has no image, item 1 no title, item 2 no brand."""
     monkeypatch.setenv("GRPO_MMPC_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "catalogue"
     (folder / "images").mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_masked_images_are_not_in_the_folder_and_titles_stay(folder, tmp_path):
 
 
 def test_an_item_keeps_the_only_thing_it_has(folder, tmp_path):
-    """Item 0 has a title alone and item 1 an image alone: at rate 1 the first is spared, the second lacks its title anyway."""
+    """Item 0 has a title alone, item 1 an image alone: the first is spared, the second lacks it."""
     done = write_masked_catalogue(load_catalogue(folder), tmp_path / "out", lacking("text", rate=1.0))
     assert (done.items, done.masked, done.already_missing, done.spared) == (40, 38, 1, 1)
     assert [row["title"] for row in rows_of(tmp_path / "out")] == ["Acme thing 0"] + [None] * 39

@@ -1,4 +1,4 @@
-"""MMGCN against its formulas written out with dense matrices, and on a world whose features explain tastes."""
+"""MMGCN against its formulas in dense matrices, and where features explain tastes."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_scores_are_inner_products_of_the_mean_over_modalities(features: ItemFea
 
 
 def test_preferences_and_embeddings_are_trained() -> None:
-    """The published code keeps both outside of its parameters, where they stay as they were drawn."""
+    """The published code keeps both outside of its parameters, where they stay as initialised."""
     names = {name for name, _ in model().named_parameters()}
     assert {"nodes", "networks.text.preferences", "networks.image.preferences"} <= names
 
@@ -110,7 +110,7 @@ def test_no_modality_is_an_error_that_names_the_alternatives() -> None:
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_items_without_features_give_gradients_of_ordinary_size(share: float) -> None:
-    """A zero row must not be projected to zero, where the derivative of a direction is without bound."""
+    """A zero row must not be projected to zero, where a direction's derivative has no bound."""
     full, masked = gradient_norm(MMGCN, FEATURES), gradient_norm(MMGCN, masked_features(FEATURES, share=share))
     assert 0 < masked < 10 * full
 
@@ -122,7 +122,7 @@ def test_equal_seeds_build_alike() -> None:
 
 @pytest.fixture(scope="module")
 def recalls() -> dict[str, NDArray[np.float64]]:
-    """Of two layers. Three, the default, come out below: .13 to .16 beside .18, LightGCN .12 and shuffled features .08."""
+    """With two layers: three, the default, reach .13 to .16 beside .18 (LightGCN .12, shuffled .08)."""
     return taste_recalls("mmgcn", interactions_per_user=6, max_epochs=60, learning_rate=0.003, layers=2)
 
 

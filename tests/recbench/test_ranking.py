@@ -23,7 +23,8 @@ from torchmetrics.functional.retrieval import (
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench import ranking
-from grpo_mmpc.recbench.ranking import FullSort, user_scores
+from grpo_mmpc.recbench.ranking import FullSort
+from grpo_mmpc.recbench.ranking_metrics import user_scores
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings
 from grpo_mmpc.recbench.records import Pairs
 
@@ -39,7 +40,7 @@ def scoring(rows: list[list[float]]) -> Embeddings:
 
 
 def brute_force(scores: np.ndarray, *, targets: Pairs, seen: list[Pairs], seed: int, max_rank: int) -> list[int]:
-    """Ranks by sorting every user's unseen items one user after the other, ties by the seed's order of items."""
+    """The plain ranking: sort every user's unseen items, ties by the seed's order of items."""
     place = np.argsort(np.random.default_rng(seed).permutation(scores.shape[1]))
     ranks = []
     for user, item in zip(targets.users, targets.items, strict=True):

@@ -1,4 +1,4 @@
-"""Which cells are planned, what is read of them, and what the files say of methods that are left out."""
+"""Planned cells, what is read of them, and what files say of methods that are left out."""
 
 import csv
 import json
@@ -91,14 +91,15 @@ def test_a_method_that_is_left_out_has_no_values_in_the_files_and_the_others_are
     assert found.left_out == {"zeros": "no result for A with seed 0"}
     assert found.comparisons["recall@20"].reference == "id_only"
     assert found.levels["zeros"] == {}
-    _, table = write_results(folder, [found], about={})
+    write_results(folder, [found], about={})
+    table = folder / "results.csv"
     rows = [row for row in csv.DictReader(table.open()) if row["metric"] == "recall@20"]
     assert [(row["method"], row["value"]) for row in rows] == [("zeros", ""), ("mean", "0.2"), ("id_only", "0.1")]
     assert json.loads((folder / "results.json").read_text())["groups"][0]["left_out"] == found.left_out
 
 
 def test_levels_are_means_over_what_is_compared(folder):
-    """The category that one method alone has would make it better or worse by its category alone."""
+    """A category that one method alone has would make it better or worse by that alone."""
     methods = [method_of("zeros", "z"), method_of("mean", "m"), method_of("id_only", "i")]
     for method in methods:
         for cell in method.every_cell:

@@ -1,4 +1,4 @@
-"""Negative items: taken by others in training and not by the user, equally likely, the same for the same seed."""
+"""Negative items: taken by others and not by the user, equally likely, the same per seed."""
 
 import numpy as np
 import pytest

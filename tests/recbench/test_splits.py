@@ -122,7 +122,7 @@ def test_a_user_with_too_few_interactions_is_refused():
 
 
 def test_statistics_of_a_split_on_one_line():
-    """Two users with 3 interactions each of 4 items: density 6 / 8; item 3 is tested and never trained on."""
+    """Two users with 3 interactions each of 4 items: density 6 / 8; item 3 is tested only."""
     rows = [(0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 2, 1), (1, 1, 2), (1, 3, 3)]
     found = split_statistics(chronological_split(interactions_of(rows), mode="corrected"))
     assert (found.users, found.items, found.train, found.validation, found.test) == (2, 4, 2, 2, 2)

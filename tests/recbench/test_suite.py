@@ -1,4 +1,4 @@
-"""The recommendation benchmark of a policy: who completes, what is measured again, what a reader is told."""
+"""The benchmark of a policy: completions, what is measured again, what is printed."""
 
 import json
 import threading
@@ -17,11 +17,12 @@ from grpo_mmpc.pipelines import evaluate
 from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.recbench import suite as recommendation
 from grpo_mmpc.recbench.engines import run_local
+from grpo_mmpc.recbench.report.findings import completion_findings
 from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.recbench.suite import PolicyBenchmark
 from grpo_mmpc.utils.cpu_compat import ensure_importable
-from tests.package.test_distributed import World
 from tests.recbench.catalogues import settings_for, small_catalogue
+from tests.utils.test_distributed import World
 
 ensure_importable()
 
@@ -128,7 +129,7 @@ def test_a_trained_policy_is_reported_with_the_items_that_it_was_trained_on(cata
     [caution] = read_results(tmp_path / "final" / "recbench")["cautions"]
     assert caution.startswith("2 of the 32 items took part in this policy's training")
     verdict, told, place = said[-3:]
-    assert verdict.startswith("final, vbpr, 100% of titles missing")
+    assert verdict.startswith("final, VBPR, 100% of titles missing: Completed by final: Recall@20 ")
     assert told == f"final: {caution}"
     assert place.startswith("recommendation benchmark of final:")
 
@@ -176,40 +177,11 @@ def test_the_result_is_told_with_its_verdict_and_place(catalogue, tmp_path):
     said: list[str] = []
     benchmark = benchmark_of(catalogue, tmp_path, "fills=[zeros,no_missing,completed]", said=said)
     benchmark.run(lambda: nullcontext(Policy()), name="base", policy="p")
-    methods = read_results(tmp_path / "base" / "recbench")["groups"][0]["metrics"]["recall@20"]["methods"]
-    completed, zeros, ceiling = (methods[name] for name in ("completed:base", "zeros", "no_missing"))
-    assert said[-2] == (
-        f"base, vbpr, 100% of titles missing: Recall@20 {completed['value']:.4f} with its completions, "
-        f"{zeros['value']:.4f} with zeros, {ceiling['value']:.4f} with true values; completions against zeros: "
-        f"{completed['verdict']}"
-    )
+    [group] = read_results(tmp_path / "base" / "recbench")["groups"]
+    [finding] = completion_findings(group, "completed:base")
+    assert finding.text.startswith("Completed by base: Recall@20 0.")
+    assert said[-2] == f"base, VBPR, 100% of titles missing: {finding.text}"
     assert said[-1] == f"recommendation benchmark of base: {tmp_path / 'base' / 'recbench' / 'results.json'}"
-
-
-def test_completions_that_others_are_compared_with_get_no_verdict_and_rates_keep_their_digits():
-    methods = {"completed:base": {"value": 0.25, "verdict": ""}}
-    lead = {"reference": "completed:base", "methods": methods, "against_first_completion": {}}
-    group = {"recommender": "vbpr", "missing": "text", "rate": 0.125, "failures": {}, "metrics": {"recall@20": lead}}
-    assert recommendation.headlines({"groups": [group]}, name="base") == [
-        "base, vbpr, 12.5% of titles missing: Recall@20 0.2500 with its completions"
-    ]
-
-
-def test_a_trained_policy_is_told_against_zeros_and_against_the_model_before_training():
-    lead = {
-        "reference": "zeros",
-        "methods": {
-            "zeros": {"value": 0.125, "verdict": ""},
-            "completed:final": {"value": 0.25, "verdict": "better"},
-        },
-        "first_completion": "completed:base",
-        "against_first_completion": {"completed:final": {"verdict": "no evidence"}},
-    }
-    group = {"recommender": "vbpr", "missing": "text", "rate": 1.0, "failures": {}, "metrics": {"recall@20": lead}}
-    assert recommendation.headlines({"groups": [group]}, name="final") == [
-        "final, vbpr, 100% of titles missing: Recall@20 0.2500 with its completions, 0.1250 with zeros; completions against "
-        "zeros: better; completions against those of base: no evidence"
-    ]
 
 
 @pytest.mark.parametrize("into_run", [True, False])
@@ -250,7 +222,7 @@ def test_what_loses_title_and_image_at_once_is_asked_of_nobody(catalogue, tmp_pa
 
 
 def test_all_ranks_complete_the_rows_that_the_main_process_drew(catalogue, tmp_path, monkeypatch):
-    """Masks of paper mode differ from process to process; ranks that complete different rows would wait forever."""
+    """Masks of paper mode differ by process; ranks that complete different rows would hang."""
     drawn = {0: [0, 1, 2], 1: [3, 4, 5, 6, 7]}
     ranks_of_thread: dict[int, int] = {}
 

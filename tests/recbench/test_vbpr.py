@@ -1,5 +1,6 @@
-"""VBPR: the paper's formula, its gradient, and what features are worth where they explain tastes."""
+"""VBPR: the paper's formula, its gradient, and features that explain tastes."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.ranking import FullSort, user_scores
+from grpo_mmpc.recbench.ranking import FullSort
+from grpo_mmpc.recbench.ranking_metrics import user_scores
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.recommenders.vbpr import VBPR
 from grpo_mmpc.recbench.records import ItemFeatures, Pairs, Split
@@ -48,7 +50,7 @@ def dense_scores(model: VBPR, features: ItemFeatures) -> Tensor:
 
 
 def dense_loss(model: VBPR, features: ItemFeatures) -> Tensor:
-    """Equation 6 one triple after the other, and the squares of every vector as often as the batch uses it."""
+    """Equation 6 triple by triple, and the squares of each vector as often as it is used."""
     scores = dense_scores(model, features)
     total = torch.zeros(())
     for user, positive, negative in zip(USERS, POSITIVES, NEGATIVES, strict=True):
@@ -86,6 +88,22 @@ class TestFormula:
             assert mine.grad is not None and theirs.grad is not None and theirs.grad.abs().max() > 0, name
             assert torch.allclose(mine.grad, theirs.grad, atol=1e-6), name
 
+    def test_the_plain_loss_is_that_of_the_dense_formula(self, features):
+        model = small_model(features)
+        loss, expected = model.plain_loss(USERS, POSITIVES, NEGATIVES), dense_loss(model, features)
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+
+    def test_the_fused_loss_and_its_gradients_are_those_of_the_plain_one(self, features):
+        fused, plain = small_model(features), small_model(features)
+        loss = fused.loss(USERS, POSITIVES, NEGATIVES, torch.Generator())
+        expected = plain.plain_loss(USERS, POSITIVES, NEGATIVES)
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+        (2 * loss).backward()
+        (2 * expected).backward()
+        for (name, mine), theirs in zip(fused.named_parameters(), plain.parameters(), strict=True):
+            assert mine.grad is not None and theirs.grad is not None and theirs.grad.abs().max() > 0, name
+            assert torch.allclose(mine.grad, theirs.grad, atol=1e-6), name
+
 
 def test_a_score_by_hand():
     # One user, one item, K = 1: beta 0.5 + gamma 2 * 3 + theta 4 * (E . f = 0.5 * 2 + 0.25 * 4 = 2)
@@ -113,22 +131,12 @@ def test_features_in_a_narrow_cone_are_told_apart_to_fp32(num_users):
     text = (1 + 0.02 * rng.normal(size=(900, 384))).astype(np.float32)
     triples = [torch.from_numpy(rng.integers(0, high, 1200)) for high in (num_users, 900, 900)]
     model = VBPR(split, ItemFeatures(text=text), generator=torch.Generator().manual_seed(0), device="cpu")
+    exact = copy.deepcopy(model).double()
     model.loss(*triples, torch.Generator()).backward()
-    assert model.projection is not None and model.projection.grad is not None
-    exact = {name: values.detach().double().requires_grad_() for name, values in model.named_parameters()}
-    users, positives, negatives = triples
-    shown = torch.from_numpy(text).double()
-    shown = (shown[positives] - shown[negatives]) @ exact["projection"].T
-    ids = exact["items"][positives] - exact["items"][negatives]
-    user = torch.cat([exact["users"][users], torch.ones(1200, 1)], dim=1)
-    margin = (user * torch.cat([ids[:, :64], shown[:, :64], ids[:, 64:] + shown[:, 64:]], dim=1)).sum(dim=1)
-    squares = exact["users"][users].square().sum() + exact["projection"].square().sum()
-    squares = squares + exact["items"][positives].square().sum() + exact["items"][negatives].square().sum()
-    (-torch.log(torch.sigmoid(margin)).mean() + 0.01 * squares / 1200).backward()
-    for name, values in model.named_parameters():
-        wanted = exact[name].grad
-        assert values.grad is not None and wanted is not None
-        assert (values.grad - wanted).norm() < 1e-5 * wanted.norm(), name
+    exact.plain_loss(*triples).backward()
+    for (name, values), wanted in zip(model.named_parameters(), exact.parameters(), strict=True):
+        assert values.grad is not None and wanted.grad is not None
+        assert (values.grad - wanted.grad).norm() < 1e-5 * wanted.grad.norm(), name
 
 
 def test_losses_may_be_differentiated_in_any_order():

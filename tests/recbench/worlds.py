@@ -5,7 +5,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from grpo_mmpc.recbench.ranking import FullSort, user_scores
+from grpo_mmpc.recbench.ranking import FullSort
+from grpo_mmpc.recbench.ranking_metrics import user_scores
 from grpo_mmpc.recbench.recommenders.recommender import Recommender
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import ItemFeatures, Pairs, Split, TrainingSettings
@@ -15,7 +16,7 @@ from grpo_mmpc.recbench.training import Fitted, fit
 def taste_world(
     seed: int, num_users: int = 300, num_items: int = 900, dim: int = 16, interactions_per_user: int = 8
 ) -> tuple[Split, ItemFeatures]:
-    """Users with a taste of their own, and items whose features show, in text and in image alike, whose taste they are.
+    """Users with a taste of their own, and items whose features, text and image, show whose it is.
 
     Items and tastes are directions; a user takes some of the items that are closest to its taste,
     all of these equally likely. Popularity helps little, and as every item is taken only a few
@@ -48,7 +49,7 @@ def taste_world(
 
 
 def popularity_world(seed: int, num_users: int = 1000, num_items: int = 400) -> tuple[Split, ItemFeatures]:
-    """Users that take items close to a taste and popular, each of them often enough that IDs alone learn both.
+    """Users that take items close to a taste and popular, often enough that IDs alone learn both.
 
     Features are as long as an encoder's, and show what an item is but not how popular. Each user
     has twelve interactions in training, one in validation and one in the test.
@@ -93,8 +94,10 @@ def trained(
 def taste_recalls(
     name: str, *, interactions_per_user: int, max_epochs: int, learning_rate: float, **hyperparameters: float
 ) -> dict[str, np.ndarray]:
-    """Test Recall@50 of 800 users in a world whose features explain tastes: of a recommender told them, told shuffled ones,
-    and of those that are told none."""
+    """Return test Recall@50 of 800 users in a world whose features explain tastes.
+
+    Of a recommender with them, with shuffled ones, and of those that have none.
+    """
     told = {
         label: recalls_of(name, label, interactions_per_user, max_epochs, learning_rate, **hyperparameters)
         for label in ("told", "shuffled")
@@ -123,7 +126,7 @@ def recalls_of(
 def paired_interval(
     ours: np.ndarray, theirs: np.ndarray, *, level: float = 0.99, resamples: int = 2000
 ) -> tuple[float, float]:
-    """Bootstrap interval, over users, of the mean difference of two recommenders' scores of the same users."""
+    """Bootstrap interval over users of the mean difference of two recommenders' scores."""
     difference = ours - theirs
     draws = np.random.default_rng(0).integers(0, len(difference), size=(resamples, len(difference)))
     low, high = np.quantile(difference[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
@@ -136,7 +139,7 @@ def _directions(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
 
 
 def _seen(kinds: np.ndarray, dim: int, rng: np.random.Generator) -> np.ndarray:
-    """What an encoder makes of kinds: turned into a space of its own, with some noise, of unit length as embeddings are."""
+    """Turn kinds into a space of its own, with noise and unit length, as an encoder does."""
     turned = kinds @ np.linalg.qr(rng.normal(size=(dim, kinds.shape[1])))[0].T
     vectors = turned + 0.3 * _directions(rng, len(kinds), dim)
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

@@ -72,6 +72,8 @@ def test_every_fill_that_settings_may_name_exists():
         ("recommenders=[vbpl]", "vbpr"),
         ("fills=[zero]", "zeros"),
         ("interactions.min_per_user=2", "greater than or equal to 3"),
+        ("interactions.min_per_item=0", "greater than or equal to 1"),
+        ("interactions.max_per_user=5", "max_per_user is 5, below min_per_user 8: no user could have both"),
         ("modalities=[text]", None),
         ("missing=[image]", None),
     ],
@@ -85,7 +87,7 @@ def test_settings_that_make_no_sense_are_refused(override, message):
 
 
 def test_taking_away_what_recommenders_are_not_told_is_refused():
-    with pytest.raises(ConfigError, match="recommenders are told of 'text' only"):
+    with pytest.raises(ConfigError, match="recommenders get 'text' features only"):
         load_as(RecBenchSection, [], ["modalities=[text]", "missing=[image]"])
 
 

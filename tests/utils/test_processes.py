@@ -13,24 +13,17 @@ import pytest
 
 from grpo_mmpc.utils.processes import Child, StopRequest, log_tail
 
-WORKER = """
-import signal, sys, time
-from pathlib import Path
-if "deaf" in sys.argv:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-(Path(sys.argv[1]) / "worker_ready").touch()
-time.sleep(60)
-"""
-COMMAND = f"""
+FAMILY = """
 import signal, subprocess, sys, time
 from pathlib import Path
 folder = Path(sys.argv[1])
 def on_signal(*_):
     (folder / "asked").touch()
-    if "deaf" not in sys.argv:
+    if "stubborn" not in sys.argv:
         sys.exit(7)
 signal.signal(signal.SIGTERM, on_signal)
-worker = subprocess.Popen([sys.executable, "-c", {WORKER!r}, *sys.argv[1:]])
+worker = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+                           f"open({str(folder / 'worker_ready')!r}, 'w').close(); time.sleep(60)"])
 (folder / "worker").write_text(str(worker.pid))
 while not (folder / "worker_ready").exists():
     time.sleep(0.01)
@@ -40,7 +33,7 @@ if "ends" in sys.argv:
     sys.exit(3)
 time.sleep(60)
 """
-"""A command whose worker would outlive it; with ``deaf`` neither ends when it is asked to."""
+"""A command whose worker outlives it unless it is killed."""
 
 
 def is_running(pid: int) -> bool:
@@ -59,7 +52,7 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
 
 def start(folder: Path, *options: str, grace_s: float = 20.0, orphan_grace_s: float = 0.0) -> Child:
     return Child(
-        [sys.executable, "-c", COMMAND, str(folder), *options],
+        [sys.executable, "-c", FAMILY, str(folder), *options],
         log=folder / "log",
         environment=os.environ,
         grace_s=grace_s,
@@ -84,6 +77,8 @@ def test_the_exit_status_is_that_of_the_command(code, status) -> None:
 
 def test_a_command_that_ends_leaves_no_worker_behind(tmp_path) -> None:
     child = start(tmp_path, "ends")
+    wait_for(lambda: (tmp_path / "ready").exists())
+    child.kill()  # else ten seconds pass before a worker that does not listen is killed
     assert child.wait() == 3
     assert not is_running(int((tmp_path / "worker").read_text()))
     assert log_tail(tmp_path / "log", lines=1) == "ready"
@@ -93,12 +88,13 @@ def test_a_command_that_is_asked_to_stop_ends_by_itself(tmp_path) -> None:
     child = start(tmp_path)
     wait_for(lambda: (tmp_path / "ready").exists())
     child.stop()
+    wait_for(lambda: (tmp_path / "asked").exists())
+    child.kill()
     assert child.wait() == 7
-    assert not is_running(int((tmp_path / "worker").read_text()))
 
 
 def test_one_that_does_not_listen_is_killed(tmp_path) -> None:
-    child = start(tmp_path, "deaf", grace_s=0.3)
+    child = start(tmp_path, "stubborn", grace_s=0.3)
     wait_for(lambda: (tmp_path / "ready").exists())
     child.stop()
     wait_for(lambda: (tmp_path / "asked").exists())
@@ -110,7 +106,7 @@ def test_one_that_does_not_listen_is_killed(tmp_path) -> None:
 def test_nothing_survives_the_process_that_asked_for_it(tmp_path, orphan_grace_s) -> None:
     code = (
         "import os, pickle, sys, time; from pathlib import Path; from grpo_mmpc.utils.processes import Child\n"
-        f"child = Child(*pickle.loads({pickle.dumps(([sys.executable, '-c', COMMAND, str(tmp_path)],))!r}), log=None,"
+        f"child = Child(*pickle.loads({pickle.dumps(([sys.executable, '-c', FAMILY, str(tmp_path)],))!r}), log=None,"
         f" environment=os.environ, grace_s=20, orphan_grace_s={orphan_grace_s})\n"
         "print(child._supervisor.pid, flush=True); time.sleep(60)"
     )

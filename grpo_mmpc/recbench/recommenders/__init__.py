@@ -1,1 +1,1 @@
-"""Recommenders, written from their papers."""
+"""The recommenders, written from their papers."""

@@ -1,4 +1,7 @@
-"""BM3 (Zhou et al. 2023, "Bootstrap Latent Representations for Multi-Modal Recommendation", WWW, arXiv 2207.05969)."""
+"""BM3 (Zhou et al. 2023, "Bootstrap Latent Representations for Multi-Modal Recommendation").
+
+WWW, arXiv 2207.05969.
+"""
 
 from typing import cast
 
@@ -7,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from grpo_mmpc.recbench.graphs import distinct, interaction_matrix, layer_mean, node_table, symmetric_graph, take
+from grpo_mmpc.recbench.graphs import distinct, layer_mean, symmetric_graph, take
+from grpo_mmpc.recbench.recommenders.graph_recommender import GraphRecommender
 from grpo_mmpc.recbench.recommenders.projections import ProjectedFeatures, linear, projected_modalities
-from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 
-class BM3(Recommender):
-    """Learns without negatives: each view of a pair predicts the other, a dropped-out and detached one.
+class BM3(GraphRecommender):
+    """A model without negatives: each view of a pair predicts the other, dropped-out and detached.
 
     As published, losses on features have constant targets, and scores take no features: what
     features say reaches the ranking only by way of the predictor, one D x D matrix that all users
@@ -40,15 +44,17 @@ class BM3(Recommender):
         reg: float = 0.1,
         cl_weight: float = 2.0,
     ) -> None:
-        """Draw the parameters. Published grid: ``layers`` {1, 2} x ``dropout`` {0.3, 0.5} x ``reg`` {0.1, 0.01}.
+        """Sample the parameters.
+
+        Published grid: ``layers`` {1, 2} x ``dropout`` {0.3, 0.5} x ``reg`` {0.1, 0.01}.
 
         Args:
             split: Its training part makes the graph.
-            features: A modality that is None has no part in the model; without any, the losses on
-                IDs remain. They are input, as in the paper; the published toolbox trains them,
-                which gives an item whose features are missing some after all.
-            generator: Of the initial parameters.
-            device: Where the model lives.
+            features: Without any, the losses on IDs remain. They are input, as in the paper; the
+                published toolbox trains them, which gives an item whose features are missing some
+                after all.
+            generator: See ``Recommender``.
+            device: See ``Recommender``.
             embedding_dim: D.
             layers: Propagations on the user-item graph.
             dropout: Share of a target's numbers that are zeroed.
@@ -57,30 +63,25 @@ class BM3(Recommender):
             cl_weight: Weight of the losses on features; the paper's formula has 1, its published
                 settings 2.
         """
-        super().__init__()
-        self.num_users, self.num_items = split.num_users, split.num_items
+        super().__init__(split, dim=embedding_dim, generator=generator, device=device)
         self.layers, self.dropout, self.reg, self.cl_weight = layers, dropout, reg, cl_weight
-        taken = interaction_matrix(split.train, num_users=self.num_users, num_items=self.num_items)
-        self.graph = symmetric_graph(taken, device=device)
+        self.graph = symmetric_graph(self.taken, device=device)
         self.num_pairs = len(split.train)
         sides = ((split.train.users, self.num_users), (split.train.items, self.num_items))
         degrees = np.concatenate([np.bincount(side, minlength=count) for side, count in sides]).clip(min=1)
         self.register_buffer("degrees", torch.from_numpy(degrees).to(device), persistent=False)
-        self.nodes = node_table(
-            num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
-        )
         self.predictor = linear(embedding_dim, embedding_dim, generator=generator, device=device)
         self.modalities = projected_modalities(features, dim=embedding_dim, generator=generator, device=device)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
-        """Graph reconstruction + ``cl_weight`` (inter-modality alignment + intra-modality masking) + ``reg`` lengths.
+        """Return reconstruction + ``cl_weight`` (alignment + masking) + ``reg`` lengths.
 
         With ``C`` the negative cosine, ``h~`` the prediction of a vector and ``h.`` a vector with
         dropout and without gradient: ``C(h~_u, h._i) + C(h~_i, h._u)`` in the mean over the batch's
         pairs, and for each modality ``C(h~_m, h._i) + C(h~_m, h._m)`` in the mean over the pairs
         whose item has features in it (0 without any: a zero row has nothing to align or to mask).
-        Cosines are turned into ``1 - cosine``, which changes no gradient. Dropout is drawn once for
-        each user and item of a batch.
+        Cosines are turned into ``1 - cosine``, which changes no gradient. Dropout is sampled once
+        for each user and item of a batch.
 
         Lengths are those that the published values of ``reg`` belong to: ``(|H_u| + |H_i|) / I``,
         Frobenius norms of the whole tables ``[U, D]`` and ``[I, D]``, unsquared. Instead of
@@ -121,23 +122,22 @@ class BM3(Recommender):
 
     @torch.no_grad()
     def embeddings(self) -> Embeddings:
-        """Predictions of all users and items: the paper ranks by the inner products of those."""
-        final = self.predictor(self._final(None, num_users=self.num_users))
-        return Embeddings(users=final[: self.num_users], items=final[self.num_users :])
+        """Return predictions of all users and items: the paper ranks by their inner products."""
+        return self.as_embeddings(self.predictor(self._final(None, num_users=self.num_users)))
 
     def _final(self, rows: Tensor | None, *, num_users: int) -> Tensor:
-        """Mean over layers, and on top of it an item's own embedding (the paper's residual connection)."""
+        """Return the mean over layers, plus an item's own embedding (residual connection)."""
         mean = layer_mean(self.graph, self.nodes, layers=self.layers, rows=rows)
         own = self.nodes if rows is None else take(self.nodes, rows)
         return torch.cat([mean[:num_users], mean[num_users:] + own[num_users:]])
 
     def _target(self, vectors: Tensor, generator: torch.Generator) -> Tensor:
-        """Unit vectors with dropout: a cosine asks for no rescaling."""
+        """Return unit vectors with dropout: a cosine asks for no rescaling."""
         noise = torch.rand(vectors.shape, generator=generator, device=generator.device).to(vectors.device)
         return functional.normalize(vectors.detach() * (noise >= self.dropout))
 
 
 def _norm(vectors: Tensor, weights: Tensor) -> Tensor:
-    """Root of the weighted sum of squares; zero vectors get no gradient, where that of a square root has no bound."""
+    """Return the root of a weighted sum of squares; the gradient of zero vectors is zero."""
     norm: Tensor = torch.linalg.vector_norm(vectors * weights.sqrt().unsqueeze(1))
     return norm

@@ -1,4 +1,4 @@
-"""Recommenders that learn nothing: what everybody takes, and chance. Whatever is trained should be above both."""
+"""Recommenders that learn nothing, popularity and chance: floors for those that are trained."""
 
 import numpy as np
 import torch
@@ -11,25 +11,25 @@ _RANDOM_DIM = 64
 
 
 class Fixed(Recommender):
-    """Scores that are known beforehand."""
+    """A recommender whose scores are known beforehand."""
 
     def __init__(self, *, users: Tensor, items: Tensor) -> None:
         super().__init__()
         self._fixed = Embeddings(users=users, items=items)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
-        """Never called by training, which has no parameter to train here."""
+        """Refuse: training has no parameter to train here."""
         raise TypeError("this recommender has no parameters, so it has no loss")
 
     def embeddings(self) -> Embeddings:
-        """The fixed vectors."""
+        """Return the fixed vectors."""
         return self._fixed
 
 
 def build_most_popular(
     split: Split, features: ItemFeatures, *, generator: torch.Generator, device: str, embedding_dim: int = 64
 ) -> Fixed:
-    """Scores an item by how often it was taken in training, for everybody alike.
+    """Score an item by how often it was taken in training, for everybody alike.
 
     The other arguments are those that every recommender is built with; they change nothing here.
     """
@@ -41,9 +41,9 @@ def build_most_popular(
 def build_random(
     split: Split, features: ItemFeatures, *, generator: torch.Generator, device: str, embedding_dim: int = 64
 ) -> Fixed:
-    """Scores items by the inner products of random vectors: another order for every user, the same for the same generator."""
+    """Score items by inner products of random vectors: another order for every user."""
 
-    def drawn(rows: int) -> Tensor:
+    def sampled(rows: int) -> Tensor:
         return torch.randn(rows, _RANDOM_DIM, generator=generator, device=generator.device).to(device)
 
-    return Fixed(users=drawn(split.num_users), items=drawn(split.num_items))
+    return Fixed(users=sampled(split.num_users), items=sampled(split.num_items))

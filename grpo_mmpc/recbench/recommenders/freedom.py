@@ -13,20 +13,19 @@ from grpo_mmpc.recbench.graphs import (
     ZeroRows,
     distinct,
     drop_edges,
-    interaction_matrix,
     layer_mean,
     neighbour_matrix,
-    node_table,
     symmetric_graph,
     take,
 )
+from grpo_mmpc.recbench.recommenders.graph_recommender import GraphRecommender
 from grpo_mmpc.recbench.recommenders.projections import projected_modalities
-from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 
-class Freedom(Recommender):
-    """Embeddings averaged over a thinned user-item graph, and over a frozen graph of items that look alike."""
+class Freedom(GraphRecommender):
+    """A mean over a thinned user-item graph, and over a frozen graph of similar items."""
 
     def __init__(
         self,
@@ -44,15 +43,17 @@ class Freedom(Recommender):
         image_weight: float = 0.1,
         zero_rows: ZeroRows = "ignored",
     ) -> None:
-        """Make the graphs and draw the parameters. Published grid: ``dropout`` {0.8, 0.9} x ``reg`` {0, 1e-5, 1e-4, 1e-3}.
+        """Make the graphs and sample the parameters.
+
+        Published grid: ``dropout`` {0.8, 0.9} x ``reg`` {0, 1e-5, 1e-4, 1e-3}.
 
         Args:
             split: Its training part makes the user-item graph.
             features: Make the item-item graph. The weight of a modality that is None goes to the
                 other one; without any modality a LightGCN with dropped edges remains. They are
                 input, as in the paper; the published toolbox trains those that are projected.
-            generator: Of the initial parameters.
-            device: Where the model lives.
+            generator: See ``Recommender``.
+            device: See ``Recommender``.
             embedding_dim: D.
             dropout: Share of user-item edges left out of an epoch.
             reg: Weight of the ranking losses on features.
@@ -62,27 +63,22 @@ class Freedom(Recommender):
             image_weight: Of the image graph; the text graph gets the rest.
             zero_rows: What items without a modality are in its graph; see ``neighbour_matrix``.
         """
-        super().__init__()
-        self.num_users, self.num_items = split.num_users, split.num_items
+        super().__init__(split, dim=embedding_dim, generator=generator, device=device)
         self.dropout, self.reg, self.device = dropout, reg, device
         self.item_layers, self.user_item_layers = item_layers, user_item_layers
-        self.taken = interaction_matrix(split.train, num_users=self.num_users, num_items=self.num_items)
         self.graph = symmetric_graph(self.taken, device=device)
         self.thinned = self.graph
         self.item_graph = item_graph(features, knn=knn, image_weight=image_weight, device=device, zero_rows=zero_rows)
-        self.nodes = node_table(
-            num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
-        )
         self.modalities = projected_modalities(features, dim=embedding_dim, generator=generator, device=device)
 
     def start_epoch(self, generator: torch.Generator) -> None:
-        """Draws the user-item edges of the epoch and normalises what is left anew."""
+        """Sample the user-item edges of the epoch and normalise what is left."""
         if self.dropout:
             kept = drop_edges(self.taken, dropout=self.dropout, generator=generator)
             self.thinned = symmetric_graph(kept, device=self.device)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
-        """BPR on final vectors, and ``reg`` times BPR of final users on each modality's projected items.
+        """Return BPR on final vectors, and ``reg`` times BPR of users on each modality's items.
 
         The paper has no other regulariser. Projected are the features of the batch's items alone.
         """
@@ -104,13 +100,12 @@ class Freedom(Recommender):
 
     @torch.no_grad()
     def embeddings(self) -> Embeddings:
-        """Final vectors on the whole user-item graph."""
-        mean = layer_mean(self.graph, self.nodes, layers=self.user_item_layers)
-        users, items = mean[: self.num_users], mean[self.num_users :]
+        """Return final vectors on the whole user-item graph."""
+        users, items = self.as_embeddings(layer_mean(self.graph, self.nodes, layers=self.user_item_layers))
         return Embeddings(users=users, items=items if self.item_graph is None else items + self._alike(self.item_graph))
 
     def _alike(self, graph: SparseGraph, *, rows: Tensor | None = None) -> Tensor:
-        """What the items that look alike are, after ``item_layers`` steps; of some items, or of all."""
+        """Return vectors of similar items after ``item_layers`` steps, of some items or all."""
         vectors = self.nodes[self.num_users :]
         for _ in range(self.item_layers - 1):
             vectors = graph.propagate(vectors)
@@ -122,7 +117,7 @@ class Freedom(Recommender):
 def item_graph(
     features: ItemFeatures, *, knn: int, image_weight: float, device: str, zero_rows: ZeroRows
 ) -> SparseGraph | None:
-    """Weighted sum of the modalities' neighbour graphs ``[I, I]``; None without any modality.
+    """Return the weighted sum of the modalities' graphs ``[I, I]``; None without any modality.
 
     An item that lacks a modality has no neighbours in that one's graph, and keeps those of the
     other; with ``zero_rows="nearest"`` it is everybody's neighbour there.

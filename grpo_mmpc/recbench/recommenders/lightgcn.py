@@ -1,16 +1,21 @@
-"""LightGCN (He et al. 2020, "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation", SIGIR)."""
+"""LightGCN.
+
+He et al. 2020, "LightGCN: Simplifying and Powering Graph Convolution Network for
+Recommendation", SIGIR, arXiv 2002.02126.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from grpo_mmpc.recbench.graphs import distinct, interaction_matrix, layer_mean, node_table, symmetric_graph, take
-from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.graphs import distinct, layer_mean, symmetric_graph, take
+from grpo_mmpc.recbench.recommenders.graph_recommender import GraphRecommender
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 
-class LightGCN(Recommender):
-    """Embeddings of users and items, averaged over neighbours up to ``layers`` steps away; knows no features.
+class LightGCN(GraphRecommender):
+    """A mean over neighbours up to ``layers`` steps away, without features.
 
     The paper searches ``layers`` in {1, 2, 3, 4} and ``reg`` in {1e-6, 1e-5, ..., 1e-2}; three
     layers and 1e-4 serve it in most cases (its section 4.1).
@@ -27,18 +32,13 @@ class LightGCN(Recommender):
         layers: int = 3,
         reg: float = 1e-4,
     ) -> None:
-        """Make the graph of the training part and draw the parameters; features are not looked at."""
-        super().__init__()
-        self.num_users, self.num_items = split.num_users, split.num_items
+        """Make the graph of the training part and sample the parameters; features are not used."""
+        super().__init__(split, dim=embedding_dim, generator=generator, device=device)
         self.layers, self.reg = layers, reg
-        taken = interaction_matrix(split.train, num_users=self.num_users, num_items=self.num_items)
-        self.graph = symmetric_graph(taken, device=device)
-        self.nodes = node_table(
-            num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
-        )
+        self.graph = symmetric_graph(self.taken, device=device)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
-        """BPR on the final vectors plus ``reg`` times the squares of the batch's trained ones (Eq. 15).
+        """Return BPR on final vectors plus ``reg`` times the squares of the batch's own (Eq. 15).
 
         Halved and divided by the batch size, as the authors' code has it, so that ``reg`` means
         what it does there.
@@ -54,6 +54,5 @@ class LightGCN(Recommender):
 
     @torch.no_grad()
     def embeddings(self) -> Embeddings:
-        """Final vectors of the whole graph (Eq. 4); their inner products are the scores (Eq. 5)."""
-        final = layer_mean(self.graph, self.nodes, layers=self.layers)
-        return Embeddings(users=final[: self.num_users], items=final[self.num_users :])
+        """Return final vectors (Eq. 4); their inner products are the scores (Eq. 5)."""
+        return self.as_embeddings(layer_mean(self.graph, self.nodes, layers=self.layers))

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.graphs import SparseGraph, distinct, interaction_matrix, mean_graph, node_table, take
+from grpo_mmpc.recbench.graphs import SparseGraph, distinct, mean_graph, take
+from grpo_mmpc.recbench.recommenders.graph_recommender import GraphRecommender
 from grpo_mmpc.recbench.recommenders.projections import linear
-from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings
 from grpo_mmpc.recbench.records import Floats, ItemFeatures, Split
 
 
-class MMGCN(Recommender):
-    """One graph network per modality, tied together by the embeddings of users and items, and averaged.
+class MMGCN(GraphRecommender):
+    """A graph network per modality, tied by the embeddings of users and items, and averaged.
 
     Where the published code departs from the paper, the paper is followed: users' preferences and
     the embeddings are trained (they are not registered as parameters there). Its two free choices
@@ -41,13 +42,13 @@ class MMGCN(Recommender):
         layers: int = 3,
         reg: float = 1e-3,
     ) -> None:
-        """Make the graph and draw the parameters.
+        """Make the graph and sample the parameters.
 
         Args:
             split: Its training part makes the graph.
-            features: A modality that is None has no part in the model.
-            generator: Of the initial parameters.
-            device: Where the model lives.
+            features: At least one modality.
+            generator: See ``Recommender``.
+            device: See ``Recommender``.
             embedding_dim: D, of every layer.
             layers: Propagations.
             reg: Weight of the squares of the batch's trained vectors.
@@ -55,19 +56,16 @@ class MMGCN(Recommender):
         Raises:
             RecBenchError: Neither modality is given, or no layer.
         """
-        super().__init__()
         if not features.given:
             raise RecBenchError(
-                "MMGCN needs the items' text or image features and has neither: use lightgcn or bpr for identities alone"
+                "MMGCN needs the items' text or image features and has neither: use lightgcn or bpr for identities "
+                "alone"
             )
         if layers < 1:
             raise RecBenchError(f"layers is {layers}, and MMGCN needs at least 1")
-        self.num_users, self.num_items, self.reg = split.num_users, split.num_items, reg
-        taken = interaction_matrix(split.train, num_users=self.num_users, num_items=self.num_items)
-        self.graph = mean_graph(taken, device=device)
-        self.nodes = node_table(
-            num_users=self.num_users, num_items=self.num_items, dim=embedding_dim, generator=generator, device=device
-        )
+        super().__init__(split, dim=embedding_dim, generator=generator, device=device)
+        self.reg = reg
+        self.graph = mean_graph(self.taken, device=device)
         self.networks = nn.ModuleDict(
             {
                 name: ModalityNetwork(
@@ -83,7 +81,7 @@ class MMGCN(Recommender):
         )
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
-        """BPR on final vectors, plus ``reg`` times mean squares of embeddings and of the batch's users' preferences.
+        """Return BPR on final vectors plus ``reg`` times mean squares of what the batch uses.
 
         Of embeddings, the users' mean and the mean over positive and negative items together count.
         """
@@ -103,18 +101,17 @@ class MMGCN(Recommender):
 
     @torch.no_grad()
     def embeddings(self) -> Embeddings:
-        """Final vectors of all users and items; their inner products are the scores."""
-        final = self._final(None)
-        return Embeddings(users=final[: self.num_users], items=final[self.num_users :])
+        """Return final vectors of all users and items; their inner products are the scores."""
+        return self.as_embeddings(self._final(None))
 
     def _final(self, rows: Tensor | None) -> Tensor:
-        """Mean over modalities: the paper's sum, which ranks alike."""
+        """Return the mean over modalities: the paper's sum, which ranks alike."""
         parts = [network(self.graph, self.nodes, rows) for network in self.networks.values()]
         return torch.stack(parts).mean(dim=0)
 
 
 class ModalityNetwork(nn.Module):
-    """What users prefer and items show in one modality, passed along the user-item graph."""
+    """The network of one modality: users' preferences and items' features on their graph."""
 
     features: Tensor
 
@@ -142,7 +139,7 @@ class ModalityNetwork(nn.Module):
         self.combinations = nn.ModuleList(square() for _ in range(layers))  # W_3
 
     def forward(self, graph: SparseGraph, nodes: Tensor, rows: Tensor | None) -> Tensor:
-        """Vectors of the nodes asked for, or of all: ``[R, D]``; the last layer is computed for those alone.
+        """Return vectors ``[R, D]`` of the nodes asked for, or of all; others skip the last layer.
 
         A layer takes the mean of the neighbours' messages (aggregation, Eq. 1), maps the node
         itself and adds its embedding (Eq. 5), and combines the two element-wise.

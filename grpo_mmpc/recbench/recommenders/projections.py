@@ -1,4 +1,4 @@
-"""Features of items, brought to the length of embeddings."""
+"""The projection of items' features to the length of embeddings."""
 
 import math
 
@@ -9,7 +9,7 @@ from grpo_mmpc.recbench.records import Floats, ItemFeatures
 
 
 class ProjectedFeatures(nn.Module):
-    """One modality of the items, brought to the length of embeddings: ``h_m = e_m W_m + b_m``."""
+    """One modality of the items, projected to the length of embeddings: ``e_m W_m + b_m``."""
 
     features: Tensor
     is_known: Tensor
@@ -23,19 +23,19 @@ class ProjectedFeatures(nn.Module):
         self.projection = linear(features.shape[1], dim, generator=generator, device=device)
 
     def forward(self, items: Tensor) -> Tensor:
-        """Of the items asked for alone, ``[N, D]``; differentiate it before asking for others."""
+        """Project the items asked for, ``[N, D]``; differentiate before asking for others."""
         projected: Tensor = self.projection(self._picked(items))
         return projected
 
     def _picked(self, items: Tensor) -> Tensor:
-        """Features in memory that is kept: to ask the system for it anew in every batch costs more than to fill it."""
+        """Gather features into memory that is kept: allocating it costs more than filling it."""
         if self._memory is None or len(self._memory) < len(items):
             self._memory = self.features.new_empty(len(items), self.features.shape[1])
         return torch.index_select(self.features, 0, items, out=self._memory[: len(items)])
 
 
 def linear(num_in: int, num_out: int, *, generator: torch.Generator, device: str, bias: bool = True) -> nn.Linear:
-    """A linear layer drawn from the generator and from nothing else: weights Xavier-normal, bias uniform as PyTorch draws it.
+    """Return a linear layer sampled from the generator: Xavier-normal, bias uniform as in PyTorch.
 
     A bias of zero would map the zero row of an item without features to zero. There the gradient of
     a vector's direction is without bound, and one batch of such items sends every parameter astray.
@@ -49,7 +49,7 @@ def linear(num_in: int, num_out: int, *, generator: torch.Generator, device: str
 
 
 def projected_modalities(features: ItemFeatures, *, dim: int, generator: torch.Generator, device: str) -> nn.ModuleDict:
-    """The modalities there are, by name."""
+    """Return the given modalities, by name."""
     return nn.ModuleDict(
         {
             name: ProjectedFeatures(values, dim=dim, generator=generator, device=device)

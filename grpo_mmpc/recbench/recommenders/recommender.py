@@ -1,4 +1,4 @@
-"""What every recommender offers: a loss on triples, and embeddings whose inner products are the scores."""
+"""The interface of recommenders: a loss on triples, and embeddings that score by inner product."""
 
 from abc import abstractmethod
 from typing import NamedTuple
@@ -8,21 +8,27 @@ from torch import Tensor, nn
 
 
 class Embeddings(NamedTuple):
-    """Vectors whose inner products rank all items for all users: ``scores = users @ items.T``."""
+    """The vectors whose inner products rank items for users: ``scores = users @ items.T``."""
 
     users: Tensor  # [U, D]
     items: Tensor  # [I, D]
 
 
 class Recommender(nn.Module):
-    """A model of who likes what. Parameters are drawn from the generator it is built with, and from nothing else."""
+    """A model of who likes what.
+
+    All are built as ``(split, features, *, generator, device, embedding_dim, **hyperparameters)``:
+    the split's training part is what they know of users; a modality of the features that is None
+    has no part in the model; ``generator`` is the only source of the initial parameters;
+    ``device`` is where the model lives; ``embedding_dim`` is the length of its vectors, D.
+    """
 
     def start_epoch(self, generator: torch.Generator) -> None:
-        """Draw anew what changes from epoch to epoch, such as the edges that are left out. Nothing by default."""
+        """Sample what changes with the epoch, such as dropped edges; nothing by default."""
 
     @abstractmethod
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
-        """Training loss of a batch, a scalar.
+        """Return the training loss of a batch, a scalar.
 
         Args:
             users: ``[B]``.
@@ -33,4 +39,4 @@ class Recommender(nn.Module):
 
     @abstractmethod
     def embeddings(self) -> Embeddings:
-        """Vectors for ranking, without gradients and without dropout."""
+        """Return vectors for ranking, without gradients and without dropout."""

@@ -1,16 +1,17 @@
-"""The recommenders by name, with the hyper-parameters that are tried for each.
+"""The table of recommenders, with the hyper-parameters that are tried for each.
 
 Their modules are imported when one is built: a list of names should not cost the import of PyTorch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.recommenders.recommender import Recommender
@@ -18,31 +19,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecommenderSpec:
-    """One recommender."""
+    """The entry of one recommender."""
 
     name: str
-    build: "Callable[..., Recommender]"
-    """``build(split, features, *, generator, device, embedding_dim=64, **hyperparameters)``."""
-    grid: Mapping[str, Sequence[Any]]
+    factory: str
+    """``module:name`` of what builds it, behind this package."""
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Values that are tried on the validation part, all combinations."""
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     """Values where nothing is tried; those that the grid does not name always hold."""
-    uses_features: bool
-    is_trained: bool
+    uses_features: bool = True
+    is_trained: bool = True
     """False for floors, which have nothing to learn."""
     without_features: str | None = None
-    """The recommender that it is where it is told nothing of the items, the same to the bit: it is
-    trained once, under that name."""
+    """The recommender that it is where it gets no features, the same to the bit: it is trained
+    once, under that name."""
+
+    def build(self, split: Split, features: ItemFeatures, **options: Any) -> "Recommender":
+        """Build the recommender; see ``Recommender`` for its options."""
+        module, _, name = self.factory.partition(":")
+        factory = getattr(import_module(f"grpo_mmpc.recbench.recommenders.{module}"), name)
+        built: Recommender = factory(split, features if self.uses_features else ItemFeatures(), **options)
+        return built
 
     def combinations(self) -> list[dict[str, Any]]:
-        """Every point of the grid, with the defaults that it leaves alone."""
+        """Return every point of the grid, with the defaults that it leaves alone."""
         return [
             {**self.defaults, **dict(zip(self.grid, values, strict=True))} for values in product(*self.grid.values())
         ]
 
 
 def recommender(name: str) -> RecommenderSpec:
-    """The recommender of that name.
+    """Return the recommender of that name.
 
     Raises:
         RecBenchError: There is none.
@@ -54,16 +62,6 @@ def recommender(name: str) -> RecommenderSpec:
     return RECOMMENDERS[name]
 
 
-def _built_by(module: str, name: str) -> "Callable[..., Recommender]":
-    def build(*arguments: Any, **options: Any) -> "Recommender":
-        made: Recommender = getattr(import_module(f"grpo_mmpc.recbench.recommenders.{module}"), name)(
-            *arguments, **options
-        )
-        return made
-
-    return build
-
-
 _L2 = (2.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 
 # Values that the published run scripts try (the papers, for those they do not run); what a grid
@@ -73,72 +71,49 @@ _L2 = (2.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 _SPECS = (
     RecommenderSpec(
         name="vbpr",
-        build=_built_by("vbpr", "VBPR"),
+        factory="vbpr:VBPR",
         grid={"reg": _L2},
         defaults={"reg": 0.01},
-        uses_features=True,
-        is_trained=True,
         without_features="bpr",
     ),
     RecommenderSpec(
         name="bm3",
-        build=_built_by("bm3", "BM3"),
+        factory="bm3:BM3",
         grid={"layers": (1, 2), "dropout": (0.3, 0.5), "reg": (0.1, 0.01)},
         defaults={"layers": 1, "dropout": 0.5, "reg": 0.1, "cl_weight": 2.0},
-        uses_features=True,
-        is_trained=True,
     ),
     RecommenderSpec(
         name="freedom",
-        build=_built_by("freedom", "Freedom"),
+        factory="freedom:Freedom",
         grid={"dropout": (0.8, 0.9), "reg": (0.0, 1e-5, 1e-4, 1e-3)},
         defaults={
             **{"dropout": 0.8, "reg": 1e-3},
             **{"knn": 10, "item_layers": 1, "user_item_layers": 2, "image_weight": 0.1},
         },
-        uses_features=True,
-        is_trained=True,
     ),
     RecommenderSpec(
         name="mmgcn",
-        build=_built_by("mmgcn", "MMGCN"),
+        factory="mmgcn:MMGCN",
         grid={"reg": (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
         defaults={"layers": 3, "reg": 1e-3},
-        uses_features=True,
-        is_trained=True,
     ),
     RecommenderSpec(
         name="lightgcn",
-        build=_built_by("lightgcn", "LightGCN"),
+        factory="lightgcn:LightGCN",
         grid={"layers": (1, 2, 3), "reg": (1e-2, 1e-3, 1e-4)},
         defaults={"layers": 3, "reg": 1e-4},
         uses_features=False,
-        is_trained=True,
     ),
+    # Matrix factorisation of IDs with an item bias (Rendle et al. 2009, UAI, arXiv 1205.2618).
     RecommenderSpec(
         name="bpr",
-        build=_built_by("bpr", "build"),
+        factory="vbpr:VBPR",
         grid={"reg": _L2},
         defaults={"reg": 0.01},
         uses_features=False,
-        is_trained=True,
     ),
-    RecommenderSpec(
-        name="most_popular",
-        build=_built_by("floors", "build_most_popular"),
-        grid={},
-        defaults={},
-        uses_features=False,
-        is_trained=False,
-    ),
-    RecommenderSpec(
-        name="random",
-        build=_built_by("floors", "build_random"),
-        grid={},
-        defaults={},
-        uses_features=False,
-        is_trained=False,
-    ),
+    RecommenderSpec(name="most_popular", factory="floors:build_most_popular", uses_features=False, is_trained=False),
+    RecommenderSpec(name="random", factory="floors:build_random", uses_features=False, is_trained=False),
 )
 
 RECOMMENDERS: dict[str, RecommenderSpec] = {spec.name: spec for spec in _SPECS}

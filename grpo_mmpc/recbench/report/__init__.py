@@ -1,1 +1,1 @@
-"""The recommendation benchmark for people: its own page, a section of a run's report, tables in a terminal."""
+"""The report of the benchmark: its page, a section of a run's report, tables in a terminal."""

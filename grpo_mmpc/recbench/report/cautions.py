@@ -1,4 +1,4 @@
-"""What a reader must know before believing the numbers."""
+"""The cautions: what a reader must know before believing the numbers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from grpo_mmpc.recbench.report.findings import left_out
 from grpo_mmpc.recbench.report.groups import compared, has_one_seed
 from grpo_mmpc.recbench.report.labels import MISSING, capital, group_title, method_label, rate_label
+from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.reports.common.labels import listed
 
 _PAPER_MODE = (
@@ -16,23 +17,25 @@ _PAPER_MODE = (
 
 
 def cautions(results: Mapping[str, Any]) -> list[str]:
-    """The mode's, then those on what was measured and how, then failures and gaps of single methods.
+    """Return the cautions on mode, data and devices, then failures and gaps of single methods.
 
     Args:
         results: ``results.json``.
     """
-    told = [_PAPER_MODE] if results["mode"] == "paper" else []
-    told += [f"{name} is left out: {why}" for name, why in results["excluded_categories"].items()]
-    told += _one_seed(results)
+    sentences = [_PAPER_MODE] if results["mode"] == "paper" else []
+    sentences += [f"{name} is left out: {why}" for name, why in results["excluded_categories"].items()]
+    sentences += _one_seed(results)
     if not compared(results):
-        told += [f"{group_title(group)}: {sentence}" for group in results["groups"] for sentence in left_out(group)]
-    told += _devices(results)
+        sentences += [
+            f"{group_title(group)}: {sentence}" for group in results["groups"] for sentence in texts(left_out(group))
+        ]
+    sentences += _devices(results)
     # Only a run's own benchmark knows what its policy was trained on.
-    told += results.get("cautions", [])
+    sentences += results.get("cautions", [])
     for group in results["groups"]:
-        told += _failures(group) + _not_filled(group)
-    # At one rate, all recommenders are told of the same gaps.
-    return list(dict.fromkeys(told))
+        sentences += _failures(group) + _not_filled(group)
+    # At one rate, all recommenders get the same gaps.
+    return list(dict.fromkeys(sentences))
 
 
 def _one_seed(results: Mapping[str, Any]) -> list[str]:
@@ -66,13 +69,13 @@ def _failures(group: Mapping[str, Any]) -> list[str]:
 
 def _not_filled(group: Mapping[str, Any]) -> list[str]:
     what = MISSING[group["missing"]]
-    told = []
+    sentences = []
     for method, coverage in group["coverage"].items():
         for modality, one in coverage.items():
             if one["covered"] < one["masked"] and method != "zeros":
                 reasons = "; ".join(f"{count:,}: {reason}" for reason, count in one["reasons"].items())
-                told.append(
+                sentences.append(
                     f"{capital(method_label(method, what=what))} at {rate_label(group['rate'])}: {one['covered']:,} of "
                     f"{one['masked']:,} missing {MISSING[modality]} filled, the others not ({reasons})."
                 )
-    return told
+    return sentences

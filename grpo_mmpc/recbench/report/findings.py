@@ -1,25 +1,23 @@
-"""What the numbers of one group support, in sentences."""
+"""The sentences that the numbers of one group support."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from grpo_mmpc.recbench.filled_features import COMPLETED
+from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.plan import NO_MISSING
 from grpo_mmpc.recbench.report.groups import LEAD, against_first
-from grpo_mmpc.recbench.report.labels import (
-    MISSING,
-    capital,
-    ends_label,
-    method_label,
-    quoted,
-    recovery_label,
-)
-from grpo_mmpc.reports.common.labels import listed, number, p_value, signed
-from grpo_mmpc.statistics.verdicts import BETTER, SAME, TOO_FEW_USERS, WORSE
+from grpo_mmpc.recbench.report.labels import MISSING, capital, method_label, quoted, recovery_label
+from grpo_mmpc.reports.common.difference import Difference, tone
+from grpo_mmpc.reports.common.findings import Finding, Kind, caution
+from grpo_mmpc.reports.common.labels import listed, number
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, SAME, TOO_FEW_USERS, WORSE
+
+Entry = Mapping[str, Any]
+"""One method, or one comparison of completions, in ``results.json``."""
 
 
-def findings(group: Mapping[str, Any]) -> list[str]:
-    """First of completions against each other, then of each, the best first, of the ceiling, of other ways, of what is left out.
+def findings(group: Mapping[str, Any]) -> list[Finding]:
+    """Return sentences on completions, the ceiling, other ways to fill, and what is left out.
 
     Args:
         group: Of ``results.json``, with something to compare.
@@ -35,46 +33,63 @@ def findings(group: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def left_out(group: Mapping[str, Any]) -> list[str]:
-    """Why methods, then categories and seeds, are not compared."""
+def completion_findings(group: Mapping[str, Any], completion: str) -> list[Finding]:
+    """Return the sentences on one completion: against the first, then against the reference.
+
+    Args:
+        group: Of ``results.json``.
+        completion: As it is named there; where it has no result, the sentence says why.
+    """
+    what = MISSING[group["missing"]]
+    if completion not in group["metrics"].get(LEAD, {}).get("methods", {}):
+        why = group["failures"].get(completion)
+        return [] if why is None else [Finding(text=f"No result: {why}.", kind="no verdict")]
+    return [
+        *_between_completions(group, what=what, only=completion),
+        *_completions(group["metrics"][LEAD], what=what, only=completion),
+    ]
+
+
+def left_out(group: Mapping[str, Any]) -> list[Finding]:
+    """Say why methods, then categories and seeds, are not compared."""
     what = MISSING[group["missing"]]
     reasons = {method_label(name, what=what): why for name, why in group["left_out"].items()} | group["dropped"]
-    return [f"{capital(name)} is left out: {why}." for name, why in reasons.items()]
+    return [caution(f"{capital(name)} is left out: {why}.") for name, why in reasons.items()]
 
 
-def _between_completions(group: Mapping[str, Any], *, what: str) -> list[str]:
-    """Whether the second policy is worth more than the first; where the first is the reference, what follows says so."""
+def _between_completions(group: Mapping[str, Any], *, what: str, only: str | None = None) -> list[Finding]:
+    """Compare later completions with the first; if that is the reference, others do so."""
     lead = group["metrics"][LEAD]
     first = lead.get("first_completion")
     if first == lead["reference"]:
         return []
     return [
-        f"{capital(method_label(name, what=what))} against {method_label(first, what=what)}: {_between(found)}."
-        for name, found in against_first(group).items()
+        _finding(
+            f"{capital(method_label(name, what=what))} against {method_label(first, what=what)}, Recall@20: "
+            f"{_claim(entry)}.",
+            entry,
+        )
+        for name, entry in against_first(group).items()
+        if only in (None, name)
     ]
 
 
-def _between(found: Mapping[str, Any]) -> str:
-    if found["verdict"] == SAME:
-        return "the same, recommenders are told exactly the same"
-    change = f"Recall@20 {signed(found['difference'])}"
-    if found["verdict"] == TOO_FEW_USERS:
-        return f"{change}, but too few users to say whether that is chance"
-    within = ends_label(found["difference_ci95"], write=signed)
-    said = found["verdict"] if found["verdict"] in (BETTER, WORSE) else "no evidence of a difference"
-    return f"{change} (95% interval {within}, corrected p {p_value(found['p_holm'])}), {said}"
-
-
-def _completions(lead: Mapping[str, Any], *, what: str) -> list[str]:
-    completions = {name: found for name, found in lead["methods"].items() if name.startswith(COMPLETED)}
+def _completions(lead: Mapping[str, Any], *, what: str, only: str | None = None) -> list[Finding]:
+    """Compare each completion with the reference, the best first, and say what it wins back."""
+    completions = {
+        name: entry for name, entry in lead["methods"].items() if name.startswith(COMPLETED) and only in (None, name)
+    }
     return [
-        f"{capital(method_label(name, what=what))}: {_verdict(found, lead['reference'], what=what)}"
-        f"{_gain(found, lead['reference'], what=what)}."
-        for name, found in sorted(completions.items(), key=lambda one: -one[1]["value"])
+        _finding(
+            f"{capital(method_label(name, what=what))}: {_level(entry, lead['reference'], what=what)}"
+            f"{_gain(entry, lead['reference'], what=what)}.",
+            entry,
+        )
+        for name, entry in sorted(completions.items(), key=lambda one: -one[1]["value"])
     ]
 
 
-def _ceiling(lead: Mapping[str, Any], *, what: str) -> list[str]:
+def _ceiling(lead: Mapping[str, Any], *, what: str) -> list[Finding]:
     ceiling = lead["methods"].get(NO_MISSING)
     if ceiling is None or lead["reference"] == NO_MISSING:
         return []
@@ -85,56 +100,78 @@ def _ceiling(lead: Mapping[str, Any], *, what: str) -> list[str]:
         follows = (
             f"; where {what} themselves do not help, no completion of them can be shown to, and recovery is not given"
         )
-    return [f"The true {what}: {_verdict(ceiling, lead['reference'], what=what)}{follows}."]
+    return [_finding(f"The true {what}: {_level(ceiling, lead['reference'], what=what)}{follows}.", ceiling)]
 
 
-def _strongest_without_policy(methods: Mapping[str, Mapping[str, Any]], *, what: str) -> list[str]:
+def _strongest_without_policy(methods: Mapping[str, Entry], *, what: str) -> list[Finding]:
     values = {
-        name: found["value"] for name, found in methods.items() if not name.startswith(COMPLETED) and name != NO_MISSING
+        name: entry["value"] for name, entry in methods.items() if not name.startswith(COMPLETED) and name != NO_MISSING
     }
     if not values:
         return []
     best = max(values, key=values.__getitem__)
-    return [f"The strongest way without a policy is {quoted(best, what=what)}, Recall@20 {number(values[best])}."]
-
-
-def _same(methods: Mapping[str, Mapping[str, Any]], *, what: str) -> list[str]:
-    """Names of one fill: nothing was trained, or tested, twice."""
-    names: dict[str, list[str]] = {}
-    for name, found in methods.items():
-        if found["same_as"] is not None:
-            names.setdefault(found["same_as"], []).append(quoted(name, what=what))
     return [
-        f"{listed(alike)} {'is' if len(alike) == 1 else 'are'} the same as {quoted(original, what=what)} here: "
-        "recommenders are told exactly the same."
+        Finding(
+            text=f"The strongest way without a policy is {quoted(best, what=what)}, Recall@20 {number(values[best])}."
+        )
+    ]
+
+
+def _same(methods: Mapping[str, Entry], *, what: str) -> list[Finding]:
+    """Name the fills that are the same: nothing was trained, or tested, twice."""
+    names: dict[str, list[str]] = {}
+    for name, entry in methods.items():
+        if entry["same_as"] is not None:
+            names.setdefault(entry["same_as"], []).append(quoted(name, what=what))
+    return [
+        Finding(
+            text=f"{listed(alike)} {'is' if len(alike) == 1 else 'are'} the same as "
+            f"{quoted(original, what=what)} here: recommenders get exactly the same features."
+        )
         for original, alike in names.items()
     ]
 
 
-def _verdict(found: Mapping[str, Any], reference: str, *, what: str) -> str:
-    if found["difference"] is None:
-        return "the reference"
-    level, other, change = (
-        f"Recall@20 {number(found['value'])}",
-        quoted(reference, what=what),
-        signed(found["difference"]),
+def difference_of(entry: Entry) -> Difference:
+    """Return an entry's difference to what it is compared with."""
+    return Difference(
+        value=entry["difference"], interval=entry["difference_ci95"], verdict=entry["verdict"], p=entry["p_holm"]
     )
-    if found["verdict"] == SAME:
-        return f"{level}, the same as {other}"
-    if found["verdict"] == TOO_FEW_USERS:
-        return f"{level}, {change} to {other}, but too few users to say whether that is chance"
-    said = {BETTER: "better than", WORSE: "worse than"}.get(found["verdict"], "no evidence of a difference to")
-    within = ends_label(found["difference_ci95"], write=signed)
-    return f"{level}, {said} {other} ({change}, 95% interval {within}, corrected p {p_value(found['p_holm'])})"
 
 
-def _gain(found: Mapping[str, Any], reference: str, *, what: str) -> str:
-    """What completions win back. A share below zero is not called one."""
-    if found["verdict"] == WORSE:
+def _finding(text: str, entry: Entry) -> Finding:
+    verdict = entry["verdict"]
+    kinds: Mapping[str, Kind] = {NO_EVIDENCE: "not supported", TOO_FEW_USERS: "no verdict"}
+    kind = kinds.get(verdict, "supported")
+    return Finding(text=text, kind=kind, tone=tone(verdict))
+
+
+def _level(entry: Entry, reference: str, *, what: str) -> str:
+    level = f"Recall@20 {number(entry['value'])}"
+    if entry["difference"] is None:
+        return f"{level}, the reference"
+    return f"{level}, {_claim(entry, other=quoted(reference, what=what))}"
+
+
+def _claim(entry: Entry, *, other: str = "") -> str:
+    """Say what a difference shows; ``other`` names what it is to, where the sentence does not."""
+    difference = difference_of(entry)
+    than, to = (f" than {other}", f" to {other}") if other else ("", "")
+    if difference.verdict == SAME:
+        return f"the same as {other}" if other else "the same, recommenders get exactly the same features"
+    if difference.verdict == TOO_FEW_USERS:
+        return f"{difference.change}{to}, but too few users to say whether that is chance"
+    words = {BETTER: f"better{than}", WORSE: f"worse{than}"}
+    return f"{words.get(difference.verdict, f'no evidence of a difference{to}')} ({difference.evidence()})"
+
+
+def _gain(entry: Entry, reference: str, *, what: str) -> str:
+    """Say what completions win back; a share below zero is not called one."""
+    if entry["verdict"] == WORSE:
         return "; it loses to leaving the gaps as zeros" if reference == "zeros" else ""
-    if found["recovery"] is None:
+    if entry["recovery"] is None:
         return ""
     distance = f"of the distance from {quoted(reference, what=what)} to the true {what}"
-    if found["recovery"] <= 0:
+    if entry["recovery"] <= 0:
         return f"; nothing shows that it recovers any {distance}"
-    return f"; it recovers {recovery_label(found, interval='95% interval ')} {distance}"
+    return f"; it recovers {recovery_label(entry, interval='95% interval ')} {distance}"

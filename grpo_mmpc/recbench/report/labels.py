@@ -1,10 +1,11 @@
-"""What the benchmark's recommenders and fills are called, and how its numbers are written."""
+"""The labels of recommenders and fills, and the format of numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from grpo_mmpc.recbench.filled_features import COMPLETED
+from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.records import MODALITY_WORDS
+from grpo_mmpc.reports.common.difference import interval_text
 from grpo_mmpc.reports.common.labels import number
 
 RECOMMENDERS = {
@@ -34,7 +35,7 @@ MISSING = {**MODALITY_WORDS, "": "features"}
 
 
 def method_label(name: str, *, what: str) -> str:
-    """``zeros``, ``no titles at all``, ``completed by qwen``.
+    """Return a method's label: ``zeros``, ``no titles at all``, ``completed by qwen``.
 
     Args:
         name: As in ``results.json``.
@@ -46,44 +47,39 @@ def method_label(name: str, *, what: str) -> str:
 
 
 def quoted(name: str, *, what: str) -> str:
-    """A method as sentences name it: labels are no words of theirs, and some hold commas."""
+    """Return a method's label in quotes, as sentences name it: some labels hold commas."""
     return f"“{method_label(name, what=what)}”"
 
 
 def group_title(group: Mapping[str, Any]) -> str:
-    """``VBPR, 50% of titles missing``."""
+    """Return the title of a group: ``VBPR, 50% of titles missing``."""
     name = RECOMMENDERS[group["recommender"]]
     return f"{name}, {rate_label(group['rate'])} of {MISSING[group['missing']]} missing" if group["missing"] else name
 
 
 def rate_label(rate: float) -> str:
-    """``50%``, ``12.5%``: rates that differ are told apart."""
+    """Return a rate as ``50%`` or ``12.5%``: rates that differ are told apart."""
     return f"{100 * rate:g}%"
 
 
 def percent(share: float) -> str:
-    """A share in whole percents, which may be below zero."""
+    """Return a share in whole percents, which may be below zero."""
     return f"{number(round(100 * share), digits=0)}%"
 
 
-def ends_label(ends: Sequence[float], *, write: Callable[[float], str]) -> str:
-    """``+0.090 to +0.110``."""
-    return f"{write(ends[0])} to {write(ends[1])}"
-
-
-def recovery_label(found: Mapping[str, Any], *, interval: str = "") -> str:
-    """``50% (30% to 70%)``; empty where recovery is not given.
+def recovery_label(entry: Mapping[str, Any], *, interval: str = "") -> str:
+    """Return ``50% (30% to 70%)``; empty where recovery is not given.
 
     Args:
-        found: A method in ``results.json``.
+        entry: A method in ``results.json``.
         interval: What the ends are called, in front of them.
     """
-    if found["recovery"] is None:
+    if entry["recovery"] is None:
         return ""
-    ends = found["recovery_ci95"]
-    return percent(found["recovery"]) + (f" ({interval}{ends_label(ends, write=percent)})" if ends else "")
+    ends = entry["recovery_ci95"]
+    return percent(entry["recovery"]) + (f" ({interval}{interval_text(ends, write=percent)})" if ends else "")
 
 
 def capital(text: str) -> str:
-    """The first letter large, the others as they are."""
+    """Return a text with its first letter in upper case."""
     return text[:1].upper() + text[1:]

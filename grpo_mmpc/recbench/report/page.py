@@ -1,4 +1,4 @@
-"""The benchmark's own page."""
+"""The page of the benchmark."""
 
 from collections.abc import Mapping
 from pathlib import Path

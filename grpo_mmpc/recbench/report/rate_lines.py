@@ -1,4 +1,4 @@
-"""The lead metric against the missing rate, a line for each method, of every recommender with several rates."""
+"""The figure of the lead metric against the missing rate, a line for each method."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from grpo_mmpc.recbench.filled_features import COMPLETED
+from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.plan import NO_MISSING
 from grpo_mmpc.recbench.report.groups import LEAD, Spot, level, subject
 from grpo_mmpc.recbench.report.labels import MISSING, RECOMMENDERS, method_label, rate_label
@@ -31,7 +31,7 @@ _TICK = 46
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One method."""
+    """The line of one method."""
 
     label: str
     kind: str
@@ -48,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateFigure:
-    """The figure twice, of which the style shows one: beside a plot, a phone has no room for names."""
+    """The figure twice; the style shows one: beside a plot, a phone has no room for names."""
 
     title: str
     wide: Markup
@@ -147,7 +147,7 @@ def _line(frame: Frame, line: Line) -> Markup:
 
 
 def _names(frame: Frame, lines: Sequence[Line], names: Sequence[str]) -> list[Markup]:
-    """Write names at the right ends, moved apart downwards; where that leaves the figure, all move up."""
+    """Write names at the right ends, moved apart downwards; those beyond the figure move up."""
     ends = [frame.y(line.end[1]) for line in lines]
     heights: list[float] = []
     for end in ends:

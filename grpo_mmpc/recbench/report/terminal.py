@@ -1,9 +1,10 @@
-"""The benchmark's tables and sentences in a terminal."""
+"""The report in a terminal: tables, sentences and cautions."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from grpo_mmpc.recbench.report.views import FillLine, GroupView, recommendation_view
+from grpo_mmpc.reports.common.findings import terminal_lines as terminal_findings
 from grpo_mmpc.reports.common.labels import number
 from grpo_mmpc.statistics.verdicts import BETTER, WORSE
 
@@ -11,7 +12,7 @@ _COLOURS = {BETTER: "32", WORSE: "31"}
 
 
 def terminal_lines(results: Mapping[str, Any], *, colour: bool) -> list[str]:
-    """What a person reads when the benchmark ends.
+    """Return what a person reads when the benchmark ends.
 
     Args:
         results: ``results.json``.
@@ -21,9 +22,9 @@ def terminal_lines(results: Mapping[str, Any], *, colour: bool) -> list[str]:
     lines = [] if shown.groups else ["", shown.nothing]
     for group in shown.groups:
         lines += ["", group.panel.title, group.panel.note, "", *_table(group, colour=colour)]
-        lines += ["", *(f"  {sentence}" for sentence in group.sentences)]
+        lines += ["", *terminal_findings(group.findings, colour=colour)]
     if shown.cautions:
-        lines += ["", *(f"note: {caution}" for caution in shown.cautions)]
+        lines += ["", *terminal_findings(shown.cautions)]
     return lines
 
 
@@ -37,10 +38,11 @@ def _table(group: GroupView, *, colour: bool) -> list[str]:
 
 
 def _row(line: FillLine, *, width: int, colour: bool) -> str:
-    found = line.difference
+    difference = line.difference
     row = (
-        f"  {line.name:{width}}  {number(line.value):>9}  {line.second:>8}  {found.change:>7}  {found.interval_text:>16}  "
-        f"{found.p_text:>7}  {line.verdict:<11}  {line.recovery:<22}  {line.coverage}"
+        f"  {line.name:{width}}  {number(line.value):>9}  {line.second:>8}  {difference.change:>7}  "
+        f"{difference.interval_text:>16}  {difference.p_text:>7}  {line.verdict:<11}  {line.recovery:<22}  "
+        f"{line.coverage}"
     ).rstrip()
-    code = _COLOURS.get(found.verdict)
+    code = _COLOURS.get(difference.verdict)
     return f"\x1b[{code}m{row}\x1b[0m" if colour and code else row

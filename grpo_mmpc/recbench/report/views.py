@@ -1,12 +1,12 @@
-"""Everything that is shown of ``results.json``: every number already written, every figure already drawn."""
+"""The view of ``results.json``: every number already written, every figure already drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grpo_mmpc.recbench.filled_features import COMPLETED
+from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.report.cautions import cautions
-from grpo_mmpc.recbench.report.findings import findings
+from grpo_mmpc.recbench.report.findings import difference_of, findings
 from grpo_mmpc.recbench.report.groups import (
     LEAD,
     SECOND,
@@ -23,7 +23,8 @@ from grpo_mmpc.recbench.report.labels import (
     recovery_label,
 )
 from grpo_mmpc.recbench.report.rate_lines import RateFigure, rate_figures
-from grpo_mmpc.reports.common.difference import REFERENCE, Difference, common_tone
+from grpo_mmpc.reports.common.difference import REFERENCE, common_tone
+from grpo_mmpc.reports.common.findings import Finding, caution
 from grpo_mmpc.reports.common.labels import duration, number, plural
 from grpo_mmpc.reports.common.panels import Line, Panel, panel
 from grpo_mmpc.statistics.verdicts import TOO_FEW_USERS
@@ -35,7 +36,7 @@ _HEADLINES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillLine(Line):
-    """One method: a line of the panel, and its other numbers."""
+    """A method: a line of the panel, and its other numbers."""
 
     second: str
     """The second metric."""
@@ -47,10 +48,10 @@ class FillLine(Line):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupView:
-    """One recommender at one rate of one missing modality."""
+    """A recommender at one rate of one missing modality."""
 
     reference: str
-    sentences: list[str]
+    findings: list[Finding]
     tone: str
     panel: Panel
     lines: list[FillLine]
@@ -67,7 +68,7 @@ class RecommendationView:
     """Of every recommender and modality the group in which most is missing, the first few."""
     figures: list[RateFigure]
     facts: list[tuple[str, str]]
-    cautions: list[str]
+    cautions: list[Finding]
     reference: str
     """Of all groups, as sentences name it: ``“zeros”``, or ``the reference`` where they have
     different ones."""
@@ -78,7 +79,7 @@ class RecommendationView:
 
 
 def recommendation_view(results: Mapping[str, Any]) -> RecommendationView:
-    """What is shown of ``results.json``."""
+    """Return what pages and terminals show of ``results.json``."""
     groups = compared(results)
     views = [_group(group) for group in groups]
     widest: dict[tuple[str, str], int] = {}
@@ -92,7 +93,7 @@ def recommendation_view(results: Mapping[str, Any]) -> RecommendationView:
         headlines=[views[position] for position in widest.values()][:_HEADLINES],
         figures=rate_figures(groups),
         facts=_facts(results),
-        cautions=cautions(results),
+        cautions=[caution(text) for text in cautions(results)],
         reference=references.pop() if len(references) == 1 else "the reference",
         over="users" if groups and all(has_one_seed(group) for group in groups) else "users and seeds",
         nothing=_nothing(results),
@@ -102,8 +103,8 @@ def recommendation_view(results: Mapping[str, Any]) -> RecommendationView:
 def _nothing(results: Mapping[str, Any]) -> str:
     if results["cells"] > results["failures"]:
         return (
-            "There is nothing to compare: recommenders finished, but too many others failed for any two ways to fill to "
-            "share a seed and a category."
+            "There is nothing to compare: recommenders finished, but too many others failed for any two ways to fill "
+            "to share a seed and a category."
         )
     return "No recommender finished: there is nothing to compare."
 
@@ -114,12 +115,12 @@ def _group(group: Mapping[str, Any]) -> GroupView:
     order = sorted(methods, key=lambda name: (-methods[name]["value"], name))
     lines = [_line(group, name) for name in order]
     # Of what the first sentence says.
-    between = {found["verdict"] for found in against_first(group).values()}
+    between = {entry["verdict"] for entry in against_first(group).values()}
     completions = {line.difference.verdict for line in lines if line.is_emphasised}
     note = f"{plural(lead['users'], 'user')} of {_categories(lead['categories'])}, {plural(len(lead['seeds']), 'seed')}"
     return GroupView(
         reference=method_label(lead["reference"], what=what),
-        sentences=findings(group),
+        findings=findings(group),
         tone=common_tone(between or completions),
         panel=panel(lines, title=group_title(group), note=note),
         lines=lines,
@@ -133,24 +134,22 @@ def _group(group: Mapping[str, Any]) -> GroupView:
 
 
 def _line(group: Mapping[str, Any], name: str) -> FillLine:
-    found = group["metrics"][LEAD]["methods"][name]
+    entry = group["metrics"][LEAD]["methods"][name]
     return FillLine(
         name=method_label(name, what=MISSING[group["missing"]]),
-        value=found["value"],
-        interval=found["ci95"],
-        difference=Difference(
-            value=found["difference"], interval=found["difference_ci95"], verdict=found["verdict"], p=found["p_holm"]
-        ),
+        value=entry["value"],
+        interval=entry["ci95"],
+        difference=difference_of(entry),
         is_emphasised=name.startswith(COMPLETED),
         second=number(group["metrics"][SECOND]["methods"][name]["value"]),
-        verdict=_VERDICTS.get(found["verdict"], found["verdict"]),
-        recovery=recovery_label(found),
+        verdict=_VERDICTS.get(entry["verdict"], entry["verdict"]),
+        recovery=recovery_label(entry),
         coverage=_coverage(group["coverage"][name]),
     )
 
 
 def _coverage(coverage: Mapping[str, Mapping[str, Any]]) -> str:
-    """Empty for what fills no gaps."""
+    """Return the share of gaps that were filled; empty for what fills none."""
     masked = sum(one["masked"] for one in coverage.values())
     return f"{sum(one['covered'] for one in coverage.values()) / masked:.0%}" if masked else ""
 

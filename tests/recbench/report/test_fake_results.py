@@ -2,7 +2,7 @@
 
 import json
 
-from grpo_mmpc.recbench.judgement import AgainstFirst, Comparison, Judged
+from grpo_mmpc.recbench.judgement import AgainstFirst, Comparison, FillResult
 from grpo_mmpc.recbench.results import SHOWN, GroupResult, write_results
 from grpo_mmpc.statistics.crossed import Estimate
 from tests.recbench.report.fake_results import results, with_second
@@ -10,7 +10,7 @@ from tests.recbench.report.fake_results import results, with_second
 
 def test_groups_metrics_and_methods_have_the_keys_that_are_written(tmp_path):
     level = Estimate(value=0.2, interval=None, p=None, se_items=0.0, se_seeds=0.0, degrees=1.0)
-    judged = Judged(
+    judged = FillResult(
         fill="zeros",
         by_seed={0: 0.2},
         by_category={"A": level},

@@ -4,9 +4,16 @@ import copy
 
 import pytest
 
-from grpo_mmpc.recbench.report.findings import findings
+from grpo_mmpc.recbench.report.findings import completion_findings
+from grpo_mmpc.recbench.report.findings import findings as typed_findings
+from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.reports.common.labels import MINUS
 from tests.recbench.report.fake_results import changed, method, with_second
+
+
+def findings(group):
+    """The sentences alone."""
+    return texts(typed_findings(group))
 
 
 def findings_after(change):
@@ -97,28 +104,28 @@ def test_with_too_few_users_nothing_is_said_of_whether_titles_help():
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (with_second(), "Recall@20 +0.020 (95% interval +0.010 to +0.030, corrected p 0.004), better."),
+        (with_second(), "better (+0.020, 95% interval +0.010 to +0.030, corrected p 0.004)."),
         (
             with_second(difference=-0.02, verdict="worse"),
-            f"Recall@20 {MINUS}0.020 (95% interval {MINUS}0.030 to {MINUS}0.010, corrected p 0.004), worse.",
+            f"worse ({MINUS}0.020, 95% interval {MINUS}0.030 to {MINUS}0.010, corrected p 0.004).",
         ),
         (
             with_second(verdict="no evidence", difference_ci95=[-0.01, 0.05], p_holm=0.3),
-            f"Recall@20 +0.020 (95% interval {MINUS}0.010 to +0.050, corrected p 0.300), no evidence of a difference.",
+            f"no evidence of a difference (+0.020, 95% interval {MINUS}0.010 to +0.050, corrected p 0.300).",
         ),
         (
             with_second(verdict="too few users", difference_ci95=None, p_holm=None),
-            "Recall@20 +0.020, but too few users to say whether that is chance.",
+            "+0.020, but too few users to say whether that is chance.",
         ),
         (
             with_second(difference=0.0, verdict="same", difference_ci95=None, p_holm=None),
-            "the same, recommenders are told exactly the same.",
+            "the same, recommenders get exactly the same features.",
         ),
     ],
 )
 def test_that_one_completion_is_worth_more_than_the_first_is_said_before_anything_else(found, said):
     first, second, *_ = findings(found["groups"][0])
-    assert first == f"Completed by theirs against completed by mine: {said}"
+    assert first == f"Completed by theirs against completed by mine, Recall@20: {said}"
     assert second.startswith(("Completed by theirs: Recall@20", "Completed by mine: Recall@20"))
 
 
@@ -157,7 +164,7 @@ def test_the_reference_under_another_name_is_said_to_be_the_same():
     sentences = findings_after(change)
     assert "Completed by empty: Recall@20 0.200, the same as “zeros”." in sentences
     assert (
-        "“mean” and “completed by empty” are the same as “zeros” here: recommenders are told exactly the same."
+        "“mean” and “completed by empty” are the same as “zeros” here: recommenders get exactly the same features."
         in sentences
     )
 
@@ -171,3 +178,32 @@ def test_methods_categories_and_seeds_that_are_left_out_are_named_last():
         "Mean is left out: no result for A with seed 0.",
         "Tiny is left out: 5 test users, an interval needs 6.",
     ]
+
+
+def test_a_trained_policy_is_told_against_the_model_before_training_and_against_zeros():
+    [group] = with_second()["groups"]
+    against, level = completion_findings(group, "completed:theirs")
+    assert against.text.startswith("Completed by theirs against completed by mine, Recall@20: better (+0.020, ")
+    assert level.text.startswith("Completed by theirs: Recall@20 0.320, better than “zeros” (")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "mark"), [("better", "▲"), ("worse", "▼"), ("no evidence", "·"), ("too few users", "?"), ("same", "=")]
+)
+def test_a_sentence_has_the_mark_of_its_verdict(verdict, mark):
+    assert typed_findings(with_second(verdict=verdict)["groups"][0])[0].mark == mark
+
+
+def test_a_completion_that_others_are_compared_with_has_a_level_and_no_verdict():
+    def change(group, lead):
+        lead["reference"] = "completed:mine"
+        lead["methods"]["completed:mine"] |= {"difference": None, "verdict": "", "recovery": None}
+
+    [group] = changed(change)["groups"]
+    assert texts(completion_findings(group, "completed:mine")) == ["Completed by mine: Recall@20 0.300, the reference."]
+
+
+def test_a_completion_without_a_result_says_why_if_that_is_known():
+    [group] = changed(lambda group, lead: group.update(failures={"completed:x": "A, seed 0: out of memory"}))["groups"]
+    assert texts(completion_findings(group, "completed:x")) == ["No result: A, seed 0: out of memory."]
+    assert completion_findings(group, "completed:y") == []

@@ -10,8 +10,8 @@ from tests.recbench.report.fake_results import changed, results, with_second
 def test_the_terminal_shows_table_sentences_and_cautions(colour):
     text = "\n".join(terminal_lines(results(), colour=colour))
     assert "completed by mine" in text and "50% (30% to 70%)" in text and "80%" in text
-    assert "  Completed by mine: Recall@20 0.300, better than “zeros”" in text
-    assert "note: Completed by mine at 100%: 8 of 10" in text
+    assert "▲ Completed by mine: Recall@20 0.300, better than “zeros”" in text
+    assert "! Completed by mine at 100%: 8 of 10" in text
     assert ("\x1b[" in text) is colour
 
 
@@ -28,5 +28,5 @@ def test_where_there_is_nothing_to_compare_it_says_so():
 
 
 def test_how_completions_compare_is_the_first_sentence_below_the_table():
-    sentences = [line for line in terminal_lines(with_second(), colour=False) if line.startswith("  Completed by")]
-    assert sentences[0].startswith("  Completed by theirs against completed by mine: Recall@20 +0.020 (")
+    sentences = [line for line in terminal_lines(with_second(), colour=False) if line.startswith("▲ Completed by")]
+    assert sentences[0].startswith("▲ Completed by theirs against completed by mine, Recall@20: better (+0.020, ")

@@ -114,9 +114,9 @@ def test_that_no_recommender_finished_is_said_only_where_none_did():
 
 @pytest.mark.parametrize(("verdict", "tone"), [("better", "better"), ("worse", "worse"), ("no evidence", "unclear")])
 def test_a_headline_has_the_colour_of_its_first_sentence(verdict, tone):
-    """Both completions are better than zeros; that the second is better than the first is another matter."""
+    """Both completions are better than zeros; whether the second beats the first is open."""
     [group] = recommendation_view(with_second(verdict=verdict)).headlines
-    assert group.sentences[0].startswith("Completed by theirs against completed by mine: ")
+    assert group.findings[0].text.startswith("Completed by theirs against completed by mine, Recall@20: ")
     assert group.tone == tone
 
 

@@ -1,4 +1,4 @@
-"""The whole benchmark on small catalogues: what is planned, what is kept after a kill, what reaches a recommender."""
+"""The whole benchmark on small catalogues: plans, interruptions, results."""
 
 import json
 from functools import partial
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.bench import run_benchmark
-from grpo_mmpc.recbench.benchmark_data import masks, read_benchmark_data
+from grpo_mmpc.recbench.benchmark import run_benchmark
 from grpo_mmpc.recbench.cells import load_split, read_cell, save_features, save_split
 from grpo_mmpc.recbench.completions import encoded_completion
+from grpo_mmpc.recbench.data import read_benchmark_data
 from grpo_mmpc.recbench.engines import run_local, run_ray
+from grpo_mmpc.recbench.masks import masks
 from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.manifest import now

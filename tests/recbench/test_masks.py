@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.missingness import Missingness, missing_items, paper_missing_items
+from grpo_mmpc.recbench.masks import Missingness, missing_items, paper_missing_items
 
 ITEMS = [f"B{n:05d}" for n in range(2000)]
 
@@ -55,7 +55,7 @@ def test_an_item_s_fate_depends_on_nothing_but_its_identifier_and_the_salt():
 
 def in_another_process(call: str, *, hash_seed: str) -> list[bool]:
     code = (
-        "import json; from grpo_mmpc.recbench.missingness import *; "
+        "import json; from grpo_mmpc.recbench.masks import *; "
         f"items = [f'B{{n:05d}}' for n in range(2000)]; print(json.dumps({call}.tolist()))"
     )
     environment = os.environ | {"PYTHONHASHSEED": hash_seed}

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue
-from grpo_mmpc.recbench.benchmark_data import BenchmarkData, true_features
 from grpo_mmpc.recbench.cells import VERSION, Cell, finished, save_split
+from grpo_mmpc.recbench.completions import Completion
+from grpo_mmpc.recbench.data import BenchmarkData, true_features
 from grpo_mmpc.recbench.engines import Failures, Shown
-from grpo_mmpc.recbench.filled_features import Completion, Filling
+from grpo_mmpc.recbench.filled_features import Filling
 from grpo_mmpc.recbench.plan import plan
 from grpo_mmpc.recbench.results import GroupResult, collect, write_results
 from grpo_mmpc.recbench.settings import RecBenchSection
@@ -26,7 +27,7 @@ Complete = Callable[[BenchmarkData], Sequence[Completion]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a benchmark found."""
+    """The results of a benchmark."""
 
     groups: list[GroupResult]
     num_cells: int

@@ -1,7 +1,7 @@
-"""What the benchmark knows of a catalogue: each category's interactions, split in time, and every item's features."""
+"""The data of a benchmark: interactions of each category, split in time, and items' features."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,11 @@ from grpo_mmpc.recbench.features import image_features, rows_without_vector, tex
 from grpo_mmpc.recbench.interactions import (
     PAPER_FILTER,
     InteractionCounts,
-    InteractionFilter,
     filter_interactions,
     read_interactions,
 )
-from grpo_mmpc.recbench.missingness import Missingness, missing_items, paper_missing_items
-from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality, Pairs, Split
-from grpo_mmpc.recbench.settings import MissingModality, RecBenchSection
+from grpo_mmpc.recbench.records import MODALITIES, Floats, Modality, Pairs, Split
+from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.recbench.splits import SplitStatistics, chronological_split, leave_one_out_split, split_statistics
 from grpo_mmpc.utils.console import Progress, Say
 
@@ -39,13 +37,13 @@ class CategoryData:
 
     @property
     def rows(self) -> slice:
-        """Of its items."""
+        """The rows of its items."""
         return slice(self.first_row, self.first_row + self.split.num_items)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkData:
-    """All categories; items of all of them in one order, ``[I]``."""
+    """The data of all categories; the items of all of them stand in one order, ``[I]``."""
 
     categories: list[CategoryData]
     excluded: dict[str, str]
@@ -56,8 +54,12 @@ class BenchmarkData:
     groups: dict[str, list[str | None]]
     """``category`` and ``brand`` of each item."""
 
+    def true_values(self, modality: Modality) -> Sequence[str | Path | None]:
+        """Return titles or image files of all items, None where an item has none."""
+        return self.titles if modality == "text" else self.image_paths
+
     def train(self) -> Pairs:
-        """Training interactions of all categories; users of different categories count as different."""
+        """Return the training interactions of all categories, each with users of its own."""
         users, items, first_user = [], [], 0
         for category in self.categories:
             users.append(category.split.train.users + first_user)
@@ -67,7 +69,7 @@ class BenchmarkData:
 
 
 def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say: Say) -> BenchmarkData:
-    """Read, filter and split the interactions of a catalogue, and print what is left of each category.
+    """Read, filter and split interactions, and print what is left of each category.
 
     Raises:
         RecBenchError: No interactions, an unknown category, or no category with anything to rank.
@@ -80,7 +82,7 @@ def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say:
     )
     for note in (*raw.examples, *raw.warnings):
         say(f"  - {note}")
-    kept = interaction_filter(settings)
+    kept = PAPER_FILTER if settings.mode == "paper" else settings.interactions
     categories: list[CategoryData] = []
     excluded: dict[str, str] = {}
     for name in settings.categories or raw.categories:
@@ -110,8 +112,8 @@ def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say:
     chosen = [records[item_id] for item_id in item_ids]
     if settings.clustered_by == "brand" and not any("brand" in record.attributes for record in chosen):
         raise RecBenchError(
-            "clustered_by is brand, but no item of the catalogue has a brand among its attributes; add them, or cluster by "
-            "category"
+            "clustered_by is brand, but no item of the catalogue has a brand among its attributes; add them, or "
+            "cluster by category"
         )
     return BenchmarkData(
         categories=categories,
@@ -126,51 +128,10 @@ def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say:
     )
 
 
-def masks(
-    settings: RecBenchSection, data: BenchmarkData, *, missing: MissingModality, rate: float
-) -> dict[Modality, Flags]:
-    """Items that lose each modality, ``[I]`` each; a modality that is not taken away is absent."""
-    if settings.mode == "paper":
-        mask = paper_missing_items(data.item_ids, rate=rate, seed=settings.seeds[0])
-    else:
-        clustered = settings.clustered_by
-        mask = missing_items(
-            data.item_ids,
-            missingness=Missingness(rate=rate, modality=missing, clustered_by=clustered, salt=settings.salt),
-            groups=data.groups[clustered] if clustered else None,
-        )
-    return dict.fromkeys(MODALITIES if missing == "both" else (missing,), mask)
-
-
-def widest_masks(settings: RecBenchSection, data: BenchmarkData) -> dict[Modality, Flags]:
-    """Items that lose each modality at any of the rates, ``[I]`` each: those that completions are wanted of."""
-    widest: dict[Modality, Flags] = {}
-    for missing in settings.missing:
-        if missing == "both":
-            continue  # an item without title and image cannot be completed from anything
-        for rate in settings.rates:
-            for modality, mask in masks(settings, data, missing=missing, rate=rate).items():
-                widest[modality] = widest.get(modality, False) | mask
-    return widest
-
-
-def interaction_filter(settings: RecBenchSection) -> InteractionFilter:
-    """Of the settings; paper mode has its own."""
-    if settings.mode == "paper":
-        return PAPER_FILTER
-    section = settings.interactions
-    return InteractionFilter(
-        min_rating=section.min_rating,
-        min_per_user=section.min_per_user,
-        min_per_item=section.min_per_item,
-        max_per_user=section.max_per_user,
-    )
-
-
 def true_features(
     settings: RecBenchSection, data: BenchmarkData, *, say: Say, progress: Progress | None
 ) -> Mapping[Modality, Floats]:
-    """Features of titles and images, ``[I, D]`` each; NaN rows for items without, D = 0 where nobody looks at them."""
+    """Encode titles and images, ``[I, D]`` each; NaN rows for items without, D = 0 if unused."""
     is_needed = {name: name in settings.modalities or "nearest_neighbour" in settings.fills for name in MODALITIES}
     text = nothing = np.empty((len(data.item_ids), 0), dtype=np.float32)
     if is_needed["text"]:
@@ -178,7 +139,8 @@ def true_features(
         without = int(rows_without_vector(text).sum())
         if without:
             say(
-                f"{without:,} of {len(data.item_ids):,} items have no title: nothing is known of them, in the ceiling too"
+                f"{without:,} of {len(data.item_ids):,} items have no title: nothing is known of them, in the ceiling "
+                "too"
             )
     if not is_needed["image"]:
         return {"text": text, "image": nothing}
@@ -187,7 +149,7 @@ def true_features(
     )
     if images.absent or images.unreadable:
         say(
-            f"of {len(data.item_ids):,} items {images.absent:,} have no image and {images.unreadable:,} an unreadable one: "
-            "nothing is known of them there, in the ceiling too"
+            f"of {len(data.item_ids):,} items {images.absent:,} have no image and {images.unreadable:,} an unreadable "
+            "one: nothing is known of them there, in the ceiling too"
         )
     return {"text": text, "image": images.values}

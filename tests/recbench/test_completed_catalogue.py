@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import CatalogueError, RecBenchError
-from grpo_mmpc.recbench.completed import completed_images, completed_titles
+from grpo_mmpc.recbench.completed_catalogue import read_completed
 from grpo_mmpc.tasks import TASKS
 
 IDS = ["a", "b", "c", "d"]
@@ -20,7 +20,7 @@ MISSING = np.array([False, True, True, True])
 
 
 def catalogue(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """A catalogue folder whose items have a picture unless said otherwise, in a colour of their own."""
+    """A catalogue folder whose items have an image of their own unless said otherwise."""
     (folder / "images").mkdir(parents=True)
     for row in rows:
         Image.new("RGB", (8, 8), (len(folder.name), *row["item_id"].encode()[:1], 7)).save(
@@ -43,7 +43,7 @@ def truth_images(tmp_path: Path) -> list[Path | None]:
 
 
 def read(folder: Path, **changes: Any) -> Any:
-    return completed_titles(folder, **{"item_ids": IDS, "missing": MISSING, "truth": TITLES} | changes)
+    return read_completed(folder, "text", **{"item_ids": IDS, "missing": MISSING, "truth": TITLES} | changes)
 
 
 def test_titles_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Path) -> None:
@@ -64,7 +64,6 @@ def test_titles_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Pat
         "lacking": {"its title is empty": 1, "it is not in the completed catalogue": 1},
         "equal_to_the_truth": 0,
         "extra_items": 1,
-        "is_marked": False,
     }
 
 
@@ -100,7 +99,7 @@ def test_a_column_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_what_the_complete_command_writes_is_read(
     small_catalogue: Path, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gap that it filled counts, one that it could not fill does not, and neither does what was never taken away."""
+    """A gap that it filled counts; one that it could not fill does not, nor what was never one."""
     from grpo_mmpc.pipelines import complete
 
     class Writer:
@@ -127,10 +126,10 @@ def test_what_the_complete_command_writes_is_read(
     complete.complete_catalogue(make_config(), catalogue=gappy, out=ours, checkpoint=None)
 
     missing = np.array([True, True, True, True, False])
-    found = completed_titles(ours, item_ids=ids, missing=missing, truth=titles)
+    found = read_completed(ours, "text", item_ids=ids, missing=missing, truth=titles)
     assert found.values == ("red mug", None, None, None, None)
     assert found.lacking == (None, "its title is empty", *["its title is not marked as completed"] * 2, None)
-    pictures = completed_images(ours, item_ids=ids, missing=missing, truth=truth)
+    pictures = read_completed(ours, "image", item_ids=ids, missing=missing, truth=truth)
     assert [path is not None for path in pictures.values] == [False, False, True, False, False]
 
 
@@ -169,7 +168,7 @@ def test_images_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Pat
     rows[3]["image"] = None
     folder = catalogue(tmp_path / "theirs", rows)
     (folder / "images" / "c.png").unlink()
-    found = completed_images(folder, item_ids=IDS, missing=MISSING, truth=truth_images(tmp_path))
+    found = read_completed(folder, "image", item_ids=IDS, missing=MISSING, truth=truth_images(tmp_path))
     assert found.values == (None, (folder / "images" / "b.png").resolve(), None, None)
     assert found.lacking == (None, None, "its image file is missing", "its image is empty")
     assert not found.equals_truth.any()
@@ -177,12 +176,12 @@ def test_images_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Pat
 
 def test_original_image_files_are_known_by_their_bytes(tmp_path: Path) -> None:
     truth = truth_images(tmp_path)
-    found = completed_images(tmp_path / "original", item_ids=IDS, missing=MISSING, truth=truth)
+    found = read_completed(tmp_path / "original", "image", item_ids=IDS, missing=MISSING, truth=truth)
     assert found.looks_original == "3 of 3 image files are, byte for byte, the true ones"
     copied = catalogue(tmp_path / "theirs", [{"item_id": i} for i in IDS])
     assert truth[1] is not None
     (copied / "images" / "b.png").write_bytes(truth[1].read_bytes())
-    found = completed_images(copied, item_ids=IDS, missing=MISSING, truth=truth)
+    found = read_completed(copied, "image", item_ids=IDS, missing=MISSING, truth=truth)
     assert [path is not None for path in found.values] == [False, False, True, True]
 
 
