@@ -9,6 +9,8 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.utils.options import non_negative_int, positive_int
+
 if TYPE_CHECKING:
     from grpo_mmpc.ablation.grid import PlannedRun
     from grpo_mmpc.ablation.jobs import Job
@@ -33,15 +35,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the ablation (default: runs/ablations/NAME)")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where runs run (%(default)s)")
     parser.add_argument(
-        "--parallel", type=_positive, metavar="N", help="runs at once (default: as GPUs or cores allow)"
+        "--parallel", type=positive_int, metavar="N", help="runs at once (default: as GPUs or cores allow)"
     )
-    parser.add_argument("--gpus-per-run", type=_not_negative, metavar="N", help="default: one where there are any")
+    parser.add_argument("--gpus-per-run", type=non_negative_int, metavar="N", help="default: one where there are any")
     parser.add_argument(
-        "--cpus-per-run", type=_positive, metavar="N", help="threads of a run (default: its share of cores)"
+        "--cpus-per-run", type=positive_int, metavar="N", help="threads of a run (default: its share of cores)"
     )
     parser.add_argument(
         "--retries",
-        type=_not_negative,
+        type=non_negative_int,
         default=1,
         metavar="N",
         help="further attempts of a run that fails (%(default)s)",
@@ -164,17 +166,3 @@ def _load(arguments: Sequence[str]) -> "RunConfig":
     # It says each time that it is checking a recipe; that was said once for all.
     with redirect_stderr(io.StringIO()):
         return load_recipe(arguments)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
-def _not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.utils.options import add_policy
+
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
@@ -18,9 +20,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("catalogue", type=Path, metavar="CATALOGUE", help="catalogue folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the completed catalogue")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with adapter_config.json")
-    what.add_argument("--base", action="store_true", help="the base model without adapter")
+    add_policy(parser)
     parser.add_argument(
         "--recipe",
         nargs="+",

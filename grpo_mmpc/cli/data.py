@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.utils.options import positive_int
+
 if TYPE_CHECKING:
     from grpo_mmpc.catalogue.sources.amazon_items import AmazonConversion
     from grpo_mmpc.catalogue.sources.amazon_reviews import ReviewConversion
@@ -47,7 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     amazon.add_argument("--out", metavar="DIR", type=Path, required=True, help="catalogue folder to write")
     amazon.add_argument("--categories", metavar="NAME", nargs="+", default=[], help="which categories to take")
     amazon.add_argument(
-        "--max-items", metavar="N", type=_positive, help="items to keep of each category, the first ones"
+        "--max-items", metavar="N", type=positive_int, help="items to keep of each category, the first ones"
     )
     amazon.add_argument("--download-images", action="store_true", help="fetch each item's main picture from the web")
     amazon.add_argument(
@@ -87,7 +89,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "descriptions, attributes and interactions.",
     )
     nano.add_argument("--out", metavar="DIR", type=Path, required=True, help="catalogue folder to write")
-    nano.add_argument("--num-items", metavar="N", type=_positive, default=3600, help="items to draw (default: 3600)")
+    nano.add_argument("--num-items", metavar="N", type=positive_int, default=3600, help="items to draw (default: 3600)")
     nano.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same catalogue (default: 0)")
     nano.set_defaults(func=nano_command)
 
@@ -210,10 +212,3 @@ def _print_reviews(done: "ReviewConversion", *, out: Path) -> None:
 
 def _next(command: str) -> str:
     return f"Next: {command}"
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
-    return number

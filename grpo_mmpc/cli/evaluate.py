@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.utils.options import add_policy, add_recipe
+
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
@@ -13,10 +15,8 @@ def add_parser(commands: Any) -> None:
         description="Greedy evaluation of held-out items with the same items, prompts and scorers as the training hook.",
         epilog="example: grpo-mmpc evaluate recipes/nano.yaml --checkpoint runs/nano/checkpoints/checkpoint-45",
     )
-    parser.add_argument("recipe", nargs="+", metavar="RECIPE|KEY=VALUE", help="YAML files, then overrides")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with adapter_config.json")
-    what.add_argument("--base", action="store_true", help="the base model without adapter")
+    add_recipe(parser)
+    add_policy(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/evaluations/NAME/SUITE)"
     )

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.utils.options import positive_int
+
 if TYPE_CHECKING:
     from grpo_mmpc.config.rewards import RewardsSection
 
@@ -46,7 +48,7 @@ def add_parser(commands: Any) -> None:
         help="YAML files with a rewards section and overrides; a recipe will do "
         "(default: every installed reward with its default arguments)",
     )
-    preview.add_argument("--items", type=_positive, default=200, metavar="N", help="items to look at (%(default)s)")
+    preview.add_argument("--items", type=positive_int, default=200, metavar="N", help="items to look at (%(default)s)")
     preview.add_argument("--seed", type=int, default=0, metavar="S", help="of items and wrong answers (%(default)s)")
     preview.add_argument(
         "--out", type=Path, default=Path("runs/reward_preview"), metavar="DIR", help="where to write (%(default)s)"
@@ -159,9 +161,3 @@ def _chosen(words: list[str]) -> "tuple[RewardsSection, list[str] | None]":
     files = [word for word in words if is_file(word)]
     config = load_config(files, [*(word for word in words if not is_file(word)), *rest])
     return config.rewards, list(config.tasks)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
-    return int(text)

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from grpo_mmpc.utils.options import add_recipe
+
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
@@ -15,7 +17,7 @@ def add_parser(commands: Any) -> None:
         ),
         epilog="example: grpo-mmpc serve recipes/qwen2_5_vl_7b.yaml --host 0.0.0.0 --port 8000",
     )
-    parser.add_argument("recipe", nargs="+", metavar="RECIPE|KEY=VALUE", help="YAML files, then overrides")
+    add_recipe(parser)
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
     parser.add_argument("--print", action="store_true", help="print the shell command instead of running it")

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from grpo_mmpc.utils.options import add_recipe
+
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
@@ -15,7 +17,7 @@ def add_parser(commands: Any) -> None:
             "multi-GPU: accelerate launch --config_file launch/accelerate/zero3.yaml -m grpo_mmpc train RECIPE"
         ),
     )
-    parser.add_argument("recipe", nargs="+", metavar="RECIPE|KEY=VALUE", help="YAML files, then overrides")
+    add_recipe(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
     group.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in run_dir")

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.utils.options import positive_int
+
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.benchmark import RunCells
     from grpo_mmpc.recbench.settings import RecommenderTrainingSection
@@ -51,7 +53,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where recommenders are trained")
     parser.add_argument(
-        "--parallel", metavar="N", type=_positive, help="at most so many at once (default: all cores or GPUs)"
+        "--parallel", metavar="N", type=positive_int, help="at most so many at once (default: all cores or GPUs)"
     )
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster; default starts one here")
     parser.add_argument("--gpus-per-cell", metavar="G", type=float, default=0.0, help="Ray: share of a GPU for each")
@@ -155,9 +157,3 @@ def _named(words: list[str]) -> dict[str, Path]:
             raise ConfigError([f"--completed: two catalogues are called {name}; name them: --completed NAME=DIR"])
         named[name] = folder
     return named
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
-    return int(text)
