@@ -31,7 +31,7 @@ demo: $(STAMP)  ## align the nano policy, measure before and after, write a repo
 # Two processes of one thread each: models this small gain nothing from two threads. A file stays in one process, so that its
 # engines and training runs are made once.
 test: $(STAMP)  ## the default test suite: offline, CPU
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that take minutes each
 	@$(INSTALL) '.[$(EXTRAS),deepspeed]'

@@ -1,0 +1,152 @@
+"""The toolkit from Python: the functions behind ``from grpo_mmpc import ...``, for notebooks and scripts.
+
+Each does what the command of the same name does, prints what it prints, and returns the result
+instead of an exit status.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpo_mmpc.config import RunConfig
+    from grpo_mmpc.evaluation.records import Comparison
+    from grpo_mmpc.evaluation.run_folder import RunFolder
+    from grpo_mmpc.evaluation.score import Scores
+
+Place = Path | str
+
+INTERRUPTED = 130
+"""The exit status of a run that was interrupted and saved."""
+
+
+def load_config(*recipe: Place) -> "RunConfig":
+    """Load and check a recipe.
+
+    Args:
+        *recipe: YAML files, merged left to right, and ``key=value`` overrides, as on the command
+            line: ``load_config("recipes/nano.yaml", "trainer.max_steps=10")``.
+
+    Raises:
+        ConfigError: With all problems of the recipe.
+    """
+    from grpo_mmpc.pipelines.recipe import load_recipe
+
+    return load_recipe([str(part) for part in recipe])
+
+
+def train(config: "RunConfig", *, resume: bool = False, overwrite: bool = False) -> "RunFolder":
+    """Align a policy, evaluating before, after each checkpoint, and at the end.
+
+    Args:
+        config: The recipe.
+        resume: Continue from the newest checkpoint of ``config.run_dir``.
+        overwrite: Delete what an earlier run left there.
+
+    Returns:
+        The run folder, to be read.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted; it is saved and can be resumed.
+        GrpoMmpcError: The run cannot start or go on; says why.
+    """
+    from grpo_mmpc.evaluation.run_folder import RunFolder
+    from grpo_mmpc.pipelines.train import run_training
+
+    if run_training(config, resume=resume, overwrite=overwrite) == INTERRUPTED:
+        raise KeyboardInterrupt(f"{config.run_dir} was interrupted; train(config, resume=True) continues it")
+    return RunFolder(Path(config.run_dir))
+
+
+def evaluate(config: "RunConfig", *, checkpoint: Place | None = None, out: Place | None = None) -> Path:
+    """Evaluate the base model or an adapter on the recipe's held-out items, with its controls.
+
+    Args:
+        config: The recipe.
+        checkpoint: Folder with ``adapter_config.json``; None evaluates the base model.
+        out: Where to write; None takes ``RUN_DIR/evaluations/NAME/SUITE``.
+
+    Returns:
+        The folder with ``samples.parquet`` and ``summary.json``.
+
+    Raises:
+        GrpoMmpcError: The checkpoint, the catalogue or the policy cannot be read; says why.
+    """
+    from grpo_mmpc.pipelines.evaluate import run_evaluation
+
+    adapter = None if checkpoint is None else Path(checkpoint)
+    run_evaluation(config, checkpoint=adapter, out=None if out is None else Path(out))
+    name = "base" if adapter is None else adapter.name
+    return Path(config.run_dir) / "evaluations" / name / config.evaluation.suite if out is None else Path(out)
+
+
+def compare(before: Place, *others: Place, **options: Any) -> "list[Comparison]":
+    """Compare evaluations of one suite, paired by item.
+
+    Args:
+        before: Evaluation folder.
+        *others: Evaluation folders; each is compared with ``before``, and all are corrected
+            together.
+        **options: See ``grpo_mmpc.evaluation.comparison.compare_evaluations``.
+
+    Raises:
+        EvaluationError: Two of them cannot be compared; says why.
+    """
+    from grpo_mmpc.evaluation.comparison import compare_evaluations
+
+    return compare_evaluations(Path(before), [Path(other) for other in others], **options)
+
+
+def complete(config: "RunConfig", catalogue: Place, *, out: Place, checkpoint: Place | None = None) -> Path:
+    """Fill the missing titles and images of a whole catalogue.
+
+    Args:
+        config: The recipe: policy, engine and renderer.
+        catalogue: Catalogue folder.
+        out: Folder of the completed catalogue; started again, it goes on there.
+        checkpoint: Folder with ``adapter_config.json``; None completes with the base model.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        CatalogueError: The catalogue cannot be read, or ``out`` holds something else.
+    """
+    from grpo_mmpc.pipelines.complete import complete_catalogue
+
+    adapter = None if checkpoint is None else Path(checkpoint)
+    complete_catalogue(config, catalogue=Path(catalogue), out=Path(out), checkpoint=adapter)
+    return Path(out)
+
+
+def score(
+    predictions: Mapping[str, str | None],
+    references: Mapping[str, str],
+    *,
+    metrics: Sequence[str] | None = None,
+    mode: str = "corrected",
+    encoders: Mapping[str, Mapping[str, Any]] | None = None,
+) -> "Scores":
+    """Score anybody's titles against the true ones.
+
+    Args:
+        predictions: Title by item id; None is a malformed answer, the worst one.
+        references: True title by item id. One without a prediction counts as malformed.
+        metrics: Names; None takes all metrics of titles.
+        mode: ``corrected``, or ``paper`` with the official benchmark's flaws.
+        encoders: Arguments by encoder, for instance ``{"bertscore": {"model": "nano:minilm",
+            "num_layers": 6}}``; published models otherwise.
+
+    Raises:
+        EvaluationError: A metric is unknown, or no item has both sides.
+    """
+    from grpo_mmpc.evaluation.score import choose_metrics, encoders_for, score_answers
+    from grpo_mmpc.evaluation.score_files import Answer, Answers, Reference
+
+    by_item = {item: Answer(item_id=item, prediction=text) for item, text in predictions.items()}
+    answers = Answers(source=Path("predictions"), by_item=by_item)
+    known = [Reference(item_id=item, title=text) for item, text in references.items()]
+    task = "image_to_text"
+    chosen = choose_metrics(metrics, task=task, mode=mode, references=known, answers=answers)
+    loaded, missing = encoders_for(chosen, options=encoders or {})
+    return score_answers(answers, known, task=task, mode=mode, metrics=chosen, encoders=loaded, missing=missing)
