@@ -1,6 +1,8 @@
-"""Evaluation beside straightforward computation, one pair after the other: text, images, statistics.
+"""Evaluation beside straightforward computation, one pair after the other.
 
-    python benchmarks/evaluation.py            # 9,000 title pairs, 1,000 picture pairs; about 15 minutes on two cores
+Text, images, statistics.
+
+    python benchmarks/evaluation.py            # 9,000 titles, 1,000 images; about 15 minutes
     python benchmarks/evaluation.py --quick    # a minute
 
 ``paper_text``: all text metrics of paper mode against what a script does that takes one pair after
@@ -70,7 +72,10 @@ Scores = dict[str, list[float]]
 
 
 def make_items(count: int) -> tuple[list[NanoItem], list[str]]:
-    """Products and what an untrained policy says of them: half of the answers in the seller's words, half in its own."""
+    """Products and what an untrained policy says of them.
+
+    Half of the answers in the seller's words, half in its own.
+    """
     items, rng = sample_items(num_items=count, seed=9), random.Random(0)
     said = [item.title if rng.random() < 0.1 else texts.weak_caption(item.attributes, rng) for item in items]
     return items, said
@@ -135,7 +140,10 @@ def paper_per_pair(bert_f1: Callable[[str, str], float]) -> Callable[[str, str],
 
 
 def corrected_per_pair(titles: Sequence[str]) -> Callable[[str, str], dict[str, float]]:
-    """The corrected-mode metrics of one pair by the field's packages; TF-IDF fitted once, on all true titles."""
+    """The corrected-mode metrics of one pair by the field's packages.
+
+    TF-IDF fitted once, on all true titles.
+    """
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu import sentence_chrf
@@ -175,7 +183,7 @@ def corrected_per_pair(titles: Sequence[str]) -> Callable[[str, str], dict[str, 
 def compare_sides(
     ours: Callable[[], Scores], theirs: Callable[[int], dict[str, float]], *, count: int, measured: int, repeats: int
 ) -> tuple[float, float, dict[str, float]]:
-    """Medians of our seconds for all items, seconds of the other side scaled to all items, and the largest differences.
+    """Return median seconds of both sides for all items, and the largest differences.
 
     Args:
         ours: Scores all items.
@@ -325,7 +333,10 @@ def comparison_cost(folder: Path) -> tuple[float, float]:
 
 
 def fresh_comparison_cost(folder: Path, *, num_items: int) -> tuple[float, float]:
-    """``comparison_cost`` in a process of its own: no peak that was reached before hides anything."""
+    """``comparison_cost`` in a process of its own.
+
+    No peak that was reached before hides anything.
+    """
     write_evaluations(folder, num_items=num_items)
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         return pool.submit(comparison_cost, folder).result()

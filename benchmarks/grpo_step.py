@@ -1,8 +1,8 @@
-"""The nano job's optimiser step beside a plain TRL script with the same settings, prompts and rewards.
+"""The nano job's optimiser step beside a plain TRL script with the same settings.
 
     python benchmarks/grpo_step.py                    # about six minutes on two cores
     python benchmarks/grpo_step.py --quick            # under a minute, noisier
-    python benchmarks/grpo_step.py --model qwen2_5_vl_3b        # needs a CUDA device: one real-size step, no weights needed
+    python benchmarks/grpo_step.py --model qwen2_5_vl_3b        # one real-size step, on a GPU
 
 The plain script is what one writes with TRL alone: a ``GRPOTrainer``, a data set with an image
 column, and one reward function per idea that goes through the completions one by one (nltk's
@@ -95,7 +95,7 @@ SPECIAL_TOKENS = {
 }
 
 
-# ---- the plain script ------------------------------------------------------------------------------------------------
+# ---- the plain script ----
 
 
 def title_of(completion: list[dict[str, str]]) -> str | None:
@@ -176,7 +176,9 @@ PLAIN = {"bleu": bleu, "bertscore": bertscore, "clip_similarity": clip_similarit
 
 
 def plain_dataset(config: RunConfig, arguments: Any, data: RunData) -> Any:
-    """One row per training item: the prompt, its image (decoded when a batch asks for it), the reference.
+    """One row per training item.
+
+    The prompt, its image (decoded when a batch asks for it), the reference.
 
     Rows stand in the order in which our sampler draws them, so that both sides get the same
     prompts.
@@ -221,12 +223,12 @@ def plain_trainer(config: RunConfig, data: RunData) -> Any:
     return trainer
 
 
-# ---- timing ----------------------------------------------------------------------------------------------------------
+# ---- timing ----
 
 
 @dataclass
 class StepClock(TrainerCallback):
-    """Seconds between the ends of consecutive steps, and the completion tokens of each timed step."""
+    """Record the seconds and completion tokens of each step."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
@@ -255,7 +257,10 @@ class StepClock(TrainerCallback):
 
 
 def run_block(side: str, config: RunConfig, data: RunData) -> tuple[StepClock, list[str]]:
-    """Train one side for a few steps from the same start; returns its clock and the completions of its first step."""
+    """Train one side for a few steps from the same start.
+
+    Returns its clock and the completions of its first step.
+    """
     set_seed(config.seed)
     session = None
     if side == "ours":
@@ -289,7 +294,7 @@ class _FirstCompletions(TrainerCallback):
 def nano_config(
     run_dir: Path, mix: str, *, seed: int, steps: int, batch: int | None, backend: str = "transformers"
 ) -> RunConfig:
-    """The nano recipe with one of the two mixes, cut to a few steps, without checkpoints and evaluation."""
+    """Load the nano recipe with one of the two mixes, cut to a few steps and no evaluation."""
     specs = [{"name": n, "weight": w} | ({"kwargs": KWARGS[n]} if n in KWARGS else {}) for n, w in WEIGHTS[mix].items()]
     overrides = [
         f"run_dir={run_dir}",
@@ -306,11 +311,14 @@ def nano_config(
     return load_recipe([str(ROOT / "recipes/nano.yaml"), *overrides])
 
 
-# ---- what is reported ------------------------------------------------------------------------------------------------
+# ---- what is reported ----
 
 
 def rewards_agree(data: RunData) -> bool:
-    """Both sides' reward functions on the same completions: right, half right, wrong, short, repeated, malformed."""
+    """Both sides' reward functions on the same completions.
+
+    Right, half right, wrong, short, repeated, malformed.
+    """
     from PIL import Image
 
     config = nano_config(Path("unused"), "full_mix", seed=0, steps=1, batch=None)
@@ -396,7 +404,7 @@ def compare(*, repeats: int, steps: int, batch: int | None) -> dict[str, Any]:
 
 
 def random_model(fields: dict[str, Any], processor: Any, *, dtype: torch.dtype, device: str) -> Any:
-    """A model of a real configuration with random weights, whose special tokens are those of the processor.
+    """Build a model of a real configuration with random weights and the processor's tokens.
 
     Args:
         fields: Of the model's ``config.json``.

@@ -1,4 +1,6 @@
-"""Rewards of a GRPO-like stream beside per-sample functions and beside bert-score's own batches; what a real run waits for them.
+"""Rewards of a GRPO-like stream beside per-sample functions and beside bert-score's own batches.
+
+What a real run waits for them.
 
     python benchmarks/rewards.py            # about five minutes on two cores
     python benchmarks/rewards.py --quick    # under a minute, noisier
@@ -105,7 +107,7 @@ def sample_stream(config: RunConfig, rows: list[PromptRow], *, prompts: int, rep
     return stream
 
 
-# ---- one completion after the other ----------------------------------------------------------------------------------
+# ---- one completion after the other ----
 
 
 @cache
@@ -136,7 +138,7 @@ def text_tools() -> tuple[Any, Any, Any]:
 
 
 def score_one(completion: str, row: PromptRow) -> dict[str, float]:
-    """All rewards of one completion by the field's packages, the way a first script computes them."""
+    """Score one completion by the field's packages, the way a first script does."""
     from nltk.translate.bleu_score import sentence_bleu
 
     parsed = IMAGE_TO_TEXT.parse(completion)
@@ -162,11 +164,11 @@ def score_one(completion: str, row: PromptRow) -> dict[str, float]:
     }
 
 
-# ---- comparisons -----------------------------------------------------------------------------------------------------
+# ---- comparisons ----
 
 
 def fresh_mix(config: RunConfig, warm_up: Step, *names: str) -> RewardMix:
-    """The recipe's mix, or some of its rewards, with encoders that are loaded and know nothing of the stream."""
+    """Build the recipe's mix, or some of its rewards, with loaded encoders and empty caches."""
     loading._slots.clear()
     mix = RewardMix.from_specs([spec for spec in config.rewards.mix if not names or spec.name in names])
     warm_up.score(mix)
@@ -222,7 +224,7 @@ def against_per_sample(
 def against_bert_score(
     config: RunConfig, stream: list[list[Step]], warm_up: Step
 ) -> tuple[list[tuple[float, float]], float]:
-    """Seconds of the bertscore reward and of bert-score's batches for each repeat's whole stream, and the largest difference.
+    """Time the bertscore reward and bert-score's batches on each repeat's whole stream.
 
     bert-score lets padding take part in the matching where all similarities of a token are
     negative, so a pair's score can depend on the pairs beside it; where the two differ, bert-score
@@ -254,7 +256,7 @@ def against_bert_score(
 def from_disk(
     rows: list[PromptRow], folder: Path, *, repeats: int
 ) -> tuple[dict[str, list[tuple[float, float]]], bool]:
-    """Seconds of encodings read from disk and computed again, for references and images, and whether they are the same."""
+    """Time encodings read from disk and computed again, and check that they are the same."""
     titles, images = [str(row.reference) for row in rows], [row.image_path for row in rows]
     seconds: dict[str, list[tuple[float, float]]] = {"disk_references": [], "disk_images": []}
     same = True

@@ -1,4 +1,4 @@
-"""Grouped rollouts by vLLM against Transformers and against duplicated prompts, and adapter syncs against full weights.
+"""Grouped rollouts by vLLM against Transformers, and adapter syncs against full weights.
 
     python benchmarks/rollout.py                    # about six minutes on two cores
     python benchmarks/rollout.py --quick            # noisier, fewer syncs
@@ -54,7 +54,10 @@ VISION_DEPTH = {"small": 2, "large": 12}
 
 
 def write_model(folder: Path, size: str) -> None:
-    """A randomly initialised policy with the embedded tokenizer and processor; about 50M and 70M parameters."""
+    """A randomly initialised policy with the embedded tokenizer and processor.
+
+    About 50M and 70M parameters.
+    """
     from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
     from grpo_mmpc.utils.model_paths import resolve_model
@@ -137,7 +140,10 @@ def make_prompts(processor: Any, count: int) -> list[Prompt]:
 
 
 def by_transformers(model: Any, processor: Any, prompts: list[Prompt], sampling: SamplingConfig) -> tuple[int, Any]:
-    """What TRL does without vLLM: one padded ``generate`` call over all completions; (tokens, ids)."""
+    """What TRL does without vLLM: one padded ``generate`` call over all completions.
+
+    (tokens, ids).
+    """
     conversations = [prompt.conversation for prompt in prompts for _ in range(prompt.count)]
     inputs = processor.apply_chat_template(
         conversations,
@@ -206,7 +212,10 @@ def throughput(model: Any, processor: Any, engine: LocalVLLM, *, repeats: int, n
 
 
 def update_seconds(model: Any, processor: Any, prompts: list[Prompt], completions: list[list[int]]) -> float:
-    """Forward and backward over one batch of rollouts: the rest of a step, without the optimiser."""
+    """Forward and backward over one batch of rollouts.
+
+    The rest of a step, without the optimiser.
+    """
     conversations = [prompt.conversation for prompt in prompts for _ in range(prompt.count)]
     inputs = processor.apply_chat_template(
         conversations, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"

@@ -1,6 +1,6 @@
-"""Does the nano job come out the same under other seeds? Runs a recipe once per seed and puts the comparisons in one table.
+"""The nano job under several seeds, its comparisons in one table.
 
-    python benchmarks/seeds.py                       # seeds 0 1 2 3 of recipes/nano.yaml, about 3 minutes each on 2 cores
+    python benchmarks/seeds.py         # seeds 0 1 2 3 of recipes/nano.yaml, 3 minutes each
     python benchmarks/seeds.py --seeds 5 6 --recipe recipes/nano_gemma3.yaml --out runs/seeds_gemma3
 
 The last line is one JSON object; --markdown writes the table that docs/results.md shows.
@@ -33,7 +33,7 @@ def run_seed(recipe: str, seed: int, out: Path, overrides: list[str]) -> dict:
 
 
 def table(comparisons: dict[int, dict], task: str) -> str:
-    """Markdown: one row per metric, one column per seed, each cell before -> after and the interval of the delta."""
+    """Return a Markdown table: a row per metric, a column per seed, before -> after each."""
     seeds = list(comparisons)
     lines = [
         f"| {task} | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",

@@ -1,4 +1,4 @@
-"""Align multimodal LLMs with GRPO so that they fill the gaps of product catalogues, and measure whether it worked.
+"""Align multimodal LLMs with GRPO to fill gaps of product catalogues, and measure the result.
 
     from grpo_mmpc import load_config, train
 

@@ -15,11 +15,11 @@ class ConfigError(GrpoMmpcError):
 
 
 class CatalogueError(GrpoMmpcError):
-    """A catalogue cannot be read at all (as opposed to single broken rows, which are quarantined)."""
+    """A catalogue cannot be read at all; single broken rows are quarantined instead."""
 
 
 class ImageError(GrpoMmpcError):
-    """One image cannot be used: missing, truncated, too many pixels, outside the catalogue folder."""
+    """One image cannot be used: missing, truncated, too large, outside the catalogue."""
 
 
 class RewardError(GrpoMmpcError):
@@ -35,7 +35,7 @@ class TrainingError(GrpoMmpcError):
 
 
 class RolloutError(GrpoMmpcError):
-    """A rollout engine cannot start, answers wrongly, or is not the policy that is being trained."""
+    """A rollout engine cannot start, answers wrongly, or is not the trained policy."""
 
 
 class EvaluationError(GrpoMmpcError):

@@ -10,7 +10,7 @@ from grpo_mmpc.errors import GrpoMmpcError
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Build the parser of all commands."""
     from grpo_mmpc import recbench
     from grpo_mmpc.cli import ablate, compare, complete, data, evaluate, report, rescore, rewards, score, serve, train
 
@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parsed arguments; overrides may also stand behind options (``evaluate R --base seed=1``), as people type them."""
+    """Parse arguments; overrides may also follow options: ``evaluate R --base seed=1``."""
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest:
@@ -38,7 +38,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit status. Errors raised on purpose are printed without a traceback."""
+    """Run one command; returns the exit status.
+
+    Errors raised on purpose are printed without a traceback.
+    """
     arguments = parse_arguments(argv)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings are many; its errors reach the user as ours
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

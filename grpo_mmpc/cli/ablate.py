@@ -24,7 +24,8 @@ def add_parser(commands: Any) -> None:
         "ablate",
         help="run a recipe under several mixes and seeds and compare them on one page",
         description=(
-            "Checks every run first, runs those that are not finished, and compares what is there. Stopped or killed, the "
+            "Checks every run first, runs those that are not finished, and compares what is there. Stopped or killed, "
+            "the "
             "same command goes on where it was."
         ),
         epilog="example: grpo-mmpc ablate recipes/ablations/nano_reward_mixes.yaml   (two CPU cores, about 20 minutes)",
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
-    """Run what is not finished; returns whether it was stopped before all of it had ended by itself."""
+    """Run what is not finished; return whether that was stopped before it had ended."""
     # heavy: imported on use
     from grpo_mmpc.ablation.jobs import State, state_of
     from grpo_mmpc.ablation.runner import run_local, run_ray, slots

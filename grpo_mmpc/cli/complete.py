@@ -16,7 +16,8 @@ def add_parser(commands: Any) -> None:
             "Read a catalogue folder, let the policy write the missing titles and draw the missing images, and write a "
             "catalogue folder. Interrupted, the same command goes on where it was."
         ),
-        epilog="example: grpo-mmpc complete my_catalogue --out completed --checkpoint runs/nano/checkpoints/checkpoint-45",
+        epilog="example: grpo-mmpc complete my_catalogue --out completed --checkpoint "
+        "runs/nano/checkpoints/checkpoint-45",
     )
     parser.add_argument("catalogue", type=Path, metavar="CATALOGUE", help="catalogue folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the completed catalogue")

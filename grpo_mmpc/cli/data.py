@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``data validate``, ``data amazon``, ``data mask`` and ``data nano``; each sets ``func`` to a function(args) -> exit code."""
+    """Add ``data validate``, ``data amazon``, ``data mask`` and ``data nano``.
+
+    Each sets ``func`` to a function(args) -> exit code.
+    """
     parser = subparsers.add_parser("data", help="build and check catalogues", description="Build and check catalogues.")
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
@@ -37,7 +40,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     amazon = commands.add_parser(
         "amazon",
         help="convert item metadata and reviews of Amazon Reviews 2023",
-        description="Convert item metadata of Amazon Reviews 2023 into a catalogue folder, and reviews of these items into "
+        description="Convert item metadata of Amazon Reviews 2023 into a catalogue folder, and reviews of these items "
+        "into "
         "its interactions.",
     )
     amazon.add_argument(
@@ -57,7 +61,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="PATH",
         nargs="+",
         default=[],
-        help="also write interactions.jsonl from these reviews: <Category>.jsonl[.gz], or raw_review_<Category> (streamed "
+        help="also write interactions.jsonl from these reviews: <Category>.jsonl[.gz], or raw_review_<Category> "
+        "(streamed "
         "from the hub); needed for the recommendation benchmark",
     )
     amazon.set_defaults(func=amazon_command)
@@ -65,7 +70,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     mask = commands.add_parser(
         "mask",
         help="take titles or images away, for others to complete",
-        description="Write a copy of a catalogue without the titles (images) of some items. Complete it with any policy, and "
+        description="Write a copy of a catalogue without the titles (images) of some items. Complete it with any "
+        "policy, and "
         "grpo-mmpc recbench measures what the completions are worth.",
     )
     mask.add_argument("catalogue", metavar="CATALOGUE", help="catalogue folder, or nano:catalogue")
@@ -199,14 +205,16 @@ def _show_reviews(progress: "Progress", done: "ReviewConversion") -> None:
 
 def _print_reviews(done: "ReviewConversion", *, out: Path) -> None:
     print(
-        f"Reviews read: {done.read:,}; written to {out / 'interactions.jsonl'}: {done.written:,}; of products that are not "
+        f"Reviews read: {done.read:,}; written to {out / 'interactions.jsonl'}: {done.written:,}; of products that are "
+        "not "
         f"in the catalogue: {done.other_items:,}; broken: {done.broken:,}."
     )
     for row in done.examples:
         print(f"  - {row.file} row {row.row}: {row.reason}")
     if not done.written:
         print(
-            "No review is of an item of this catalogue, so that it has no interactions: are the reviews of the same category as the metadata?"
+            "No review is of an item of this catalogue, so that it has no interactions: are the reviews of the same "
+            "category as the metadata?"
         )
 
 

@@ -12,7 +12,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="run the evaluation suite on the base model or an adapter",
-        description="Greedy evaluation of held-out items with the same items, prompts and scorers as the training hook.",
+        description="Greedy evaluation of held-out items with the same items, prompts and scorers as the training "
+        "hook.",
         epilog="example: grpo-mmpc evaluate recipes/nano.yaml --checkpoint runs/nano/checkpoints/checkpoint-45",
     )
     add_recipe(parser)

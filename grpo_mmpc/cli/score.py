@@ -19,11 +19,13 @@ def add_parser(commands: Any) -> None:
         "score",
         help="score any system's outputs, per item and in total",
         description=(
-            "Scores predictions against true titles, or rendered against real images. A reference without a prediction and "
+            "Scores predictions against true titles, or rendered against real images. A reference without a prediction "
+            "and "
             "a malformed prediction are wrong answers; a metric without its encoder is unscored, with the reason."
         ),
         epilog=(
-            "examples: grpo-mmpc score --predictions P.jsonl --references R.jsonl --bertscore-model nano:minilm --out s.json; "
+            "examples: grpo-mmpc score --predictions P.jsonl --references R.jsonl --bertscore-model nano:minilm --out "
+            "s.json; "
             "grpo-mmpc score --official outputs/qwen_vl_7b --references CATALOGUE --mode paper; "
             "grpo-mmpc score --predictions runs/nano/evaluations/base --export-official outputs/nano"
         ),
@@ -155,7 +157,8 @@ def _export(folder: Path, answers: "Answers", references: "list[Reference]", *, 
     kept = (folder / TITLES_FOLDER).is_dir() if task == "image_to_text" else bool(read_official_images(folder))
     if kept:
         raise EvaluationError(
-            f"--export-official: {folder} already holds {'titles' if task == 'image_to_text' else 'images'}, which would be "
+            f"--export-official: {folder} already holds {'titles' if task == 'image_to_text' else 'images'}, which "
+            "would be "
             "mixed with these; remove it or name another folder"
         )
     categories = {reference.item_id: reference.category for reference in references}
@@ -164,7 +167,8 @@ def _export(folder: Path, answers: "Answers", references: "list[Reference]", *, 
         category = answer.category or categories.get(answer.item_id)
         if category is None:
             raise EvaluationError(
-                f"--export-official: the category of item {answer.item_id!r} is unknown; give it in the predictions or with "
+                f"--export-official: the category of item {answer.item_id!r} is unknown; give it in the predictions or "
+                "with "
                 "--references"
             )
         items.append(

@@ -1,4 +1,4 @@
-"""Recipes with their bases, further files and ``key=value`` overrides, merged into one configuration.
+"""Recipes, their bases and ``key=value`` overrides, merged into one configuration.
 
 Files merge left to right, each after the files that its key ``base`` names; mappings key by key,
 everything else replaced.
@@ -65,7 +65,10 @@ def load_as(
 
 
 def merge_layers(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> Layers:
-    """Read and merge files, each after its bases, then apply overrides; problems are collected, not raised."""
+    """Read and merge files, each after its bases, then apply overrides.
+
+    Problems are collected, not raised.
+    """
     layers = Layers()
     for file in files:
         try:
@@ -100,7 +103,10 @@ def validate(schema: type[Schema], layers: Layers, *, checks: Sequence[Check] = 
 
 
 def is_file(argument: str) -> bool:
-    """Return whether an argument is a file: no override, or a path that holds a ``=``, as runs of a grid do."""
+    """Return whether an argument is a file rather than an override.
+
+    A path may hold a ``=`` too, as runs of a grid do.
+    """
     # Path.is_file raises where an override, such as a whole mix, is longer than a file's name may
     # be.
     return "=" not in argument or os.path.isfile(argument)  # noqa: PTH113

@@ -1,4 +1,4 @@
-"""Problems of a configuration in words: pydantic's errors as dotted keys, with the nearest known name."""
+"""Problems of a configuration in words: dotted keys, messages and the nearest known name."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,10 @@ def schema_problems(content: Any, schema: type[BaseModel], *, key: str = "") -> 
 
 
 def origin_of(key: str, origins: Mapping[str, str]) -> str | None:
-    """Return where a dotted key was set, by the deepest part of it that is known; None if nowhere."""
+    """Return where a dotted key was set, by the deepest part of it that is known.
+
+    None if nowhere.
+    """
     parts = key.split(".")
     for end in range(len(parts), 0, -1):
         source = origins.get(".".join(parts[:end]))

@@ -1,4 +1,7 @@
-"""The two kinds of sections: closed ones of our own, and those that pass a library's options through."""
+"""The two kinds of sections.
+
+Closed ones of our own, and those that pass a library's options through.
+"""
 
 from typing import Any, ClassVar
 

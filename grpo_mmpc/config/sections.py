@@ -30,7 +30,10 @@ class ModelSection(Section):
 
 
 class AdapterSection(PassThroughSection):
-    """PEFT ``LoraConfig`` fields under their own names; those below are the ones that recipes set."""
+    """PEFT ``LoraConfig`` fields under their own names.
+
+    Those below are the ones that recipes set.
+    """
 
     r: Annotated[int, Field(gt=0)] = 8
     """Rank of the update."""
@@ -55,7 +58,7 @@ class DataSection(Section):
 
 
 class ParitySection(Section):
-    """The check that engine and policy are the same model, before training and after the first step."""
+    """The check that engine and policy agree, before training and after the first steps."""
 
     enabled: bool = True
     rows: Annotated[int, Field(gt=0)] = 4
@@ -68,7 +71,10 @@ class ParitySection(Section):
 
 
 class EngineSection(PassThroughSection):
-    """vLLM ``EngineArgs`` fields under their own names; those below are the ones that recipes set."""
+    """vLLM ``EngineArgs`` fields under their own names.
+
+    Those below are the ones that recipes set.
+    """
 
     max_model_len: Annotated[int, Field(gt=0)] | None = None
     """Tokens of prompt, image and completion together; null takes the model's own limit."""
@@ -90,7 +96,7 @@ class RolloutSection(Section):
     """vLLM only: an engine in every training process, or ``vllm serve`` processes reached over
     HTTP."""
     servers: list[str] = []
-    """Server mode: base URLs (``http://host:8000``). Empty starts one server on this machine for the run."""
+    """Server mode: base URLs (``http://host:8000``). Empty starts one server on this machine."""
     server_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds to wait for a server to answer, at start and when it has gone away in the middle."""
     engine: EngineSection = EngineSection()

@@ -10,7 +10,7 @@ from grpo_mmpc.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``1e-5`` is a number, ``no`` and ``on`` are words, and a repeated key is an error."""
+    """Safe YAML in which ``1e-5`` is a number, ``no`` is a word and a repeated key an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

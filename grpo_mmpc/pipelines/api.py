@@ -1,4 +1,4 @@
-"""The toolkit from Python: the functions behind ``from grpo_mmpc import ...``, for notebooks and scripts.
+"""The toolkit from Python: the functions behind ``from grpo_mmpc import ...``.
 
 Each does what the command of the same name does, prints what it prints, and returns the result
 instead of an exit status.

@@ -1,4 +1,7 @@
-"""Recipes as commands take them: files and overrides, and every check that runs before a model loads."""
+"""Recipes as commands take them.
+
+Files and overrides, and every check that runs before a model loads.
+"""
 
 import os
 import sys
@@ -47,7 +50,10 @@ def _checks() -> list[Check]:
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yield problems of the reward mix; specs that break the schema are left to the schema's message."""
+    """Yield problems of the reward mix.
+
+    Specs that break the schema are left to the schema's message.
+    """
     from pydantic import ValidationError
 
     from grpo_mmpc.rewards import check_mix
@@ -100,7 +106,8 @@ def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             example = "image_to_text.bertscore_f1"
             yield (
                 "evaluation.best.metric",
-                f"expected TASK.METRIC whose value for an item depends on no other item, such as {example}; found {chosen!r}",
+                f"expected TASK.METRIC whose value for an item depends on no other item, such as {example}; found "
+                f"{chosen!r}",
             )
         elif isinstance(evaluated, list) and task not in evaluated:
             yield "evaluation.best.metric", f"{task} is not evaluated, only {', '.join(map(str, evaluated))}"

@@ -30,7 +30,7 @@ def select_balanced(
     salt: str,
     max_per_category: int | None = None,
 ) -> list[int]:
-    """At most ``max_items`` items, taken from the categories in turn so that each is represented equally."""
+    """Select at most ``max_items`` items, from the categories in turn so that each is equal."""
     chosen = catalogue.items.select(indices)
     ids, categories = chosen["item_id"], chosen["category"]
     by_category: dict[str, list[int]] = defaultdict(list)

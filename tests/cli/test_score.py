@@ -1,4 +1,5 @@
-"""``grpo-mmpc score`` as a stranger uses it: files in, a table and files out, and an answer to every mistake."""
+"""``grpo-mmpc score`` as a stranger uses it: files in, a table and files out, and an answer to
+every mistake."""
 
 import json
 import math

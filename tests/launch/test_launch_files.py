@@ -1,4 +1,5 @@
-"""Launch files: Accelerate reads them, knows every option in them, and their commands run what they say."""
+"""Launch files: Accelerate reads them, knows every option in them, and their commands run what they
+say."""
 
 import os
 import re
@@ -54,7 +55,8 @@ def test_accelerate_reads_the_file_as_what_its_name_says(file):
 
 @each
 def test_accelerate_knows_every_option_of_the_deepspeed_and_fsdp_sections(file):
-    """A misspelt option in them is ignored without a word, and the model is spread in another way than the file says."""
+    """A misspelt option in them is ignored without a word, and the model is spread in another way
+    than the file says."""
     content = yaml.safe_load(file.read_text("utf-8"))
     known = vars(launch_command_parser().parse_args(["script.py"]))
     options = content.get("deepspeed_config", {}) | content.get("fsdp_config", {})
@@ -64,7 +66,8 @@ def test_accelerate_knows_every_option_of_the_deepspeed_and_fsdp_sections(file):
 
 @each
 def test_no_launch_file_sets_what_recipes_decide(file):
-    """Batch sizes, accumulation and clipping stand in one place, so that they cannot contradict each other."""
+    """Batch sizes, accumulation and clipping stand in one place, so that they cannot contradict
+    each other."""
     content = yaml.safe_load(file.read_text("utf-8"))
     options = content.get("deepspeed_config", {})
     assert not {"gradient_accumulation_steps", "gradient_clipping", "deepspeed_config_file"} & set(options)
@@ -107,14 +110,16 @@ def test_a_slurm_script_parses_and_its_command_submits_it_with_an_existing_recip
 
 @each_slurm
 def test_a_slurm_script_asks_for_cores_and_hands_them_to_srun(file):
-    """Slurm gives a task one core unless asked, and srun has not read sbatch's --cpus-per-task since Slurm 22.05."""
+    """Slurm gives a task one core unless asked, and srun has not read sbatch's --cpus-per-task
+    since Slurm 22.05."""
     text = file.read_text("utf-8")
     assert re.search(r"^#SBATCH --cpus-per-task=\d+$", text, re.MULTILINE)
     assert re.search(r'^export SRUN_CPUS_PER_TASK="\$SLURM_CPUS_PER_TASK"', text, re.MULTILINE)
 
 
 def run_with_servers(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``train_with_servers.sbatch`` on two nodes of the imagination: ``srun`` prints what it would start."""
+    """``train_with_servers.sbatch`` on two nodes of the imagination: ``srun`` prints what it would
+    start."""
     (folder / "command").write_text(shell_command(load_recipe(arguments), host="127.0.0.1", port=8000))
     stubs = {
         "srun": 'printf "%s\\n" "$*"',

@@ -1,4 +1,5 @@
-"""The nano recipe on two processes, started as the launch files say: data parallel, and sharded by DeepSpeed."""
+"""The nano recipe on two processes, started as the launch files say: data parallel, and sharded by
+DeepSpeed."""
 
 import importlib.util
 import json
@@ -37,7 +38,8 @@ VLLM = ["rollout.backend=vllm", "rollout.engine={max_model_len: 160}"]
 def launch(
     launch_file: str, run_dir: Path, catalogue: Path, *, options: list[str], overrides: Sequence[str] = ()
 ) -> Path:
-    """Run ``accelerate launch`` as the header of the launch file does, with a tiny job; returns the run folder."""
+    """Run ``accelerate launch`` as the header of the launch file does, with a tiny job; returns the
+    run folder."""
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--config_file", f"launch/accelerate/{launch_file}", "--main_process_port", "0", *options),
@@ -102,7 +104,8 @@ def test_two_cpu_processes_train_evaluate_and_report_together(data_parallel):
 
 
 def check_vllm_run(run_dir: Path) -> None:
-    """Every rank's engine was the policy, before and after the first step, and the ranks drew different rollouts."""
+    """Every rank's engine was the policy, before and after the first step, and the ranks drew
+    different rollouts."""
     check_run(run_dir)
     reports = [json.loads(line) for line in (run_dir / "parity.jsonl").read_text().splitlines()]
     assert [(report["step"], report["problems"]) for report in reports] == [(0, []), (1, [])]

@@ -1,4 +1,5 @@
-"""Ranges in setup.cfg, exact versions in constraints.txt, and what is installed here, held against each other."""
+"""Ranges in setup.cfg, exact versions in constraints.txt, and what is installed here, held against
+each other."""
 
 import configparser
 import importlib.metadata
@@ -42,7 +43,8 @@ def test_every_requirement_has_one_exact_version_within_its_range():
 
 
 def test_run_time_requirements_are_ranges_with_an_upper_bound():
-    """A library that pins exact versions cannot be installed beside another; one without bounds breaks by itself.
+    """A library that pins exact versions cannot be installed beside another; one without bounds
+    breaks by itself.
 
     The two exact ones are data: a model whose hash is checked, and one whose scores set thresholds.
     """

@@ -1,4 +1,5 @@
-"""Settings of the recommendation benchmark that are shipped: each parses, says how it is run, and means what its name says."""
+"""Settings of the recommendation benchmark that are shipped: each parses, says how it is run, and
+means what its name says."""
 
 import re
 import shlex

@@ -1,4 +1,5 @@
-"""Every recipe and every mix: passes the checks of the command line, fits its model, its launch file and its world sizes."""
+"""Every recipe and every mix: passes the checks of the command line, fits its model, its launch
+file and its world sizes."""
 
 import itertools
 import json
@@ -32,7 +33,8 @@ each_mix = pytest.mark.parametrize("mix", MIXES, ids=lambda path: "/".join(path.
 
 @pytest.fixture(autouse=True)
 def in_the_checkout_on_a_machine_with_gpus(monkeypatch):
-    """Recipes name files relative to the checkout; TRL asks for a bf16 GPU as soon as a recipe says bf16."""
+    """Recipes name files relative to the checkout; TRL asks for a bf16 GPU as soon as a recipe says
+    bf16."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
 
@@ -147,7 +149,8 @@ def test_the_nano_recipes_need_no_hub():
 
 
 def test_gpu_recipes_differ_only_where_models_do():
-    """Rewards, evaluation and adapter are the same in all, so that their results can be set side by side."""
+    """Rewards, evaluation and adapter are the same in all, so that their results can be set side by
+    side."""
     first, *others = [load_recipe([str(recipe)]) for recipe in GPU_RECIPES]
     of_the_model = {
         "per_device_train_batch_size",
@@ -165,7 +168,8 @@ def test_gpu_recipes_differ_only_where_models_do():
 
 @each
 def test_groups_are_whole_at_every_world_size_of_the_header(recipe, monkeypatch):
-    """TRL's own rule, asked at that world size: completions of a step divide into groups of ``num_generations``."""
+    """TRL's own rule, asked at that world size: completions of a step divide into groups of
+    ``num_generations``."""
     trainer = load_recipe([str(recipe)]).trainer
     for world_size in world_sizes(recipe):
         monkeypatch.setattr("transformers.TrainingArguments.world_size", world_size)
@@ -203,7 +207,8 @@ def test_every_command_of_a_header_runs_that_file(path, monkeypatch):
 
 @cache
 def on_the_meta_device(stem: str):
-    """The recipe's architecture without weights; its parameter count is checked against the published one."""
+    """The recipe's architecture without weights; its parameter count is checked against the
+    published one."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -239,7 +244,8 @@ def test_lora_targets_are_exactly_the_linears_of_the_language_layers(recipe):
 
 
 def test_a_target_regex_without_the_language_model_would_catch_the_vision_tower():
-    """Why recipes do not list bare names: q_proj (Gemma-3) and gate_proj (Qwen2.5-VL) exist in the vision towers too."""
+    """Why recipes do not list bare names: q_proj (Gemma-3) and gate_proj (Qwen2.5-VL) exist in the
+    vision towers too."""
     for stem, name in (("gemma3_4b", "q_proj"), ("qwen2_5_vl_3b", "gate_proj")):
         model, _ = on_the_meta_device(stem)
         assert any(n.endswith(name) and "language_model" not in n for n, _ in model.named_modules())
@@ -266,7 +272,8 @@ def test_the_header_states_the_size_of_the_weights(recipe):
 
 @each_gpu
 def test_a_model_that_no_gpu_holds_is_never_gathered_for_rollouts(recipe):
-    """TRL's default puts a whole copy on every GPU: beside its shards and scoring models that is too much for 80 GB."""
+    """TRL's default puts a whole copy on every GPU: beside its shards and scoring models that is
+    too much for 80 GB."""
     model, _ = on_the_meta_device(recipe.stem)
     too_large = sum(parameter.numel() for parameter in model.parameters()) * 2 > 40e9
     assert load_recipe([str(recipe)]).trainer.get("ds3_gather_for_generation", True) == (not too_large)
@@ -276,7 +283,8 @@ def test_a_model_that_no_gpu_holds_is_never_gathered_for_rollouts(recipe):
 
 @each_gpu
 def test_a_header_speaks_of_gathered_weights_only_where_rollouts_are_transformers(recipe):
-    """The engine of ``rollout.backend: vllm`` holds weights of its own, and nothing reads ds3_gather_for_generation."""
+    """The engine of ``rollout.backend: vllm`` holds weights of its own, and nothing reads
+    ds3_gather_for_generation."""
     config, text = load_recipe([str(recipe)]), header(recipe)
     assert config.rollout.backend == "vllm"
     shared = (config.rollout.engine.tensor_parallel_size or 1) > 1
@@ -288,7 +296,8 @@ def test_a_header_speaks_of_gathered_weights_only_where_rollouts_are_transformer
 
 @each_gpu
 def test_the_kind_of_gradient_checkpointing_is_left_to_trl_and_transformers(recipe):
-    """TRL forces the reentrant kind under PEFT and ZeRO-3, with a warning if a recipe says otherwise."""
+    """TRL forces the reentrant kind under PEFT and ZeRO-3, with a warning if a recipe says
+    otherwise."""
     trainer = load_recipe([str(recipe)]).trainer
     assert trainer["gradient_checkpointing"] is True
     assert "gradient_checkpointing_kwargs" not in trainer
@@ -325,7 +334,8 @@ def test_the_page_on_rollouts_states_the_size_of_the_adapters():
 @pytest.mark.parametrize("recipe", [path for path in GPU_RECIPES if path.stem.startswith("qwen")], ids=lambda p: p.stem)
 @pytest.mark.parametrize(("size", "tokens"), [((3000, 2000), (450, 512)), ((60, 40), (64, 80))])
 def test_the_pixel_limits_of_a_recipe_bound_the_image_tokens(recipe, size, tokens):
-    """401,408 pixels are 512 tokens of 28 x 28; rounding sides to multiples of 28 loses some. 50,176 pixels are 64."""
+    """401,408 pixels are 512 tokens of 28 x 28; rounding sides to multiples of 28 loses some.
+    50,176 pixels are 64."""
     from PIL import Image
 
     from grpo_mmpc.config import ModelSection
