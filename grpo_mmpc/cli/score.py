@@ -1,4 +1,4 @@
-"""``grpo-mmpc score``: score the outputs of any system, and carry them into and out of the official layout."""
+"""``grpo-mmpc score``: score the outputs of any system; read and write the official layout."""
 
 import argparse
 from collections.abc import Iterator, Mapping
