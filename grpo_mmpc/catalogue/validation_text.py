@@ -12,6 +12,7 @@ WIDTH = 80
 SHOWN_ROWS = 20
 _SHOWN_CATEGORIES = 40
 _SHOWN_WARNINGS = 20
+_HEADS = ("items", "no title", "no descr.", "no image", "broken")
 
 
 def format_report(report: ValidationReport) -> str:
@@ -50,15 +51,17 @@ def _category_table(categories: Sequence[CategoryCounts]) -> list[str]:
     from rich.table import Table
 
     rows = [(c.items, c.missing_title, c.missing_description, c.missing_image, c.broken) for c in categories]
+    totals = [f"{sum(column):,}" for column in zip(*rows, strict=True)] or ["0"] * len(_HEADS)
+    numbers_width = sum(2 + max(len(head), len(total)) for head, total in zip(_HEADS, totals, strict=True))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("category", no_wrap=True, overflow="ellipsis")
-    for head in ("items", "no title", "no descr.", "no image", "broken"):
+    table.add_column("category", no_wrap=True, overflow="ellipsis", max_width=WIDTH - numbers_width)
+    for head in _HEADS:
         table.add_column(head, justify="right", no_wrap=True)
     for category, numbers in list(zip(categories, rows, strict=True))[:_SHOWN_CATEGORIES]:
         table.add_row(_printable(category.category), *(f"{number:,}" for number in numbers))
     for line in _more(len(rows) - _SHOWN_CATEGORIES):
         table.add_row(line)
-    table.add_row("total", *(f"{sum(column):,}" for column in zip(*rows, strict=True)))
+    table.add_row("total", *totals)
     text = io.StringIO()
     Console(file=text, width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None).print(table)
     return [line.rstrip() for line in text.getvalue().splitlines()]

@@ -220,6 +220,15 @@ def test_the_table_adds_up(folder):
     ]
 
 
+def test_a_long_category_is_cut_and_its_numbers_are_not(folder):
+    write(folder, {"title": "Apple", "category": "緑茶" * 50}, {"title": "Saw", "category": "c" * 90})
+    lines = format_report(validate_catalogue(folder)).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("category"))
+    assert lines[start].split("  ")[-5:] == ["items", "no title", "no descr.", "no image", "broken"]
+    assert [line.split()[-5:] for line in lines[start + 1 : start + 4]] == [list("10000"), list("10000"), list("20000")]
+    assert lines[start + 1].startswith("c" * 33 + "…")
+
+
 def test_control_characters_of_a_hostile_row_do_not_reach_the_terminal(folder):
     write(folder, {"title": "\x1b[31mred", "category": "\x1b]0;title\x07"}, {"image": "\x1b[2J.png"})
     assert "\x1b" not in format_report(validate_catalogue(folder))
