@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED_TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PUBLISHED_IMAGE_MODEL = "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
-"""What timm means by ``vit_base_patch16_224`` alone, the name in MMPCBench's code."""
-OFFLINE_TEXT_MODEL, OFFLINE_IMAGE_MODEL = "nano:minilm", "nano:clip"
-"""Encoders that come with the toolkit."""
+"""The one that timm means by ``vit_base_patch16_224`` alone, the name in MMPCBench's code."""
+OFFLINE_IMAGE_MODEL = "nano:clip"
+"""The encoder of images that comes with the toolkit."""
 
 # A killed job loses one piece at most.
 _TEXTS_PER_PIECE, _IMAGES_PER_PIECE = 1024, 256

@@ -18,9 +18,6 @@ from grpo_mmpc.recbench.neighbours import key_lengths, neighbour_means
 from grpo_mmpc.recbench.propagation import propagate
 from grpo_mmpc.recbench.records import Flags, Floats, Pairs, named
 
-RESERVED_NAMES = ("no_missing", "drop_modality", "id_only")
-"""Settings of the benchmark that replace no rows and are therefore not in ``FILLS``."""
-
 NEVER = "never had it"
 """The reason of items that lost nothing, because there was nothing to lose."""
 _ROWS_PER_DRAW = 4096

@@ -10,7 +10,8 @@ import pytest
 from grpo_mmpc.config import is_file, load_as, load_config
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.pipelines.recipe import load_recipe
-from grpo_mmpc.recbench.fills import FILLS, RESERVED_NAMES
+from grpo_mmpc.recbench.fills import FILLS
+from grpo_mmpc.recbench.plan import DROP_MODALITY, ID_ONLY, NO_MISSING
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.settings import RecBenchSection, check_section
 
@@ -62,7 +63,7 @@ def test_paper_has_the_flaws_that_the_protocol_has():
 
 def test_every_fill_that_settings_may_name_exists():
     schema = RecBenchSection.model_json_schema()["properties"]["fills"]["items"]["enum"]
-    assert set(schema) == set(FILLS) | set(RESERVED_NAMES)
+    assert set(schema) == {*FILLS, NO_MISSING, DROP_MODALITY, ID_ONLY}
 
 
 @pytest.mark.parametrize(
