@@ -1,13 +1,16 @@
 """Rollouts on disk: one Parquet file per optimiser step, readable without this toolkit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.rewards import completion_text
 from grpo_mmpc.utils.files import replace_atomically
 from grpo_mmpc.utils.hashing import file_digest
+
+if TYPE_CHECKING:
+    from grpo_mmpc.training.trl_seams import GatheredBatch
 
 
 class RolloutRecorder:
@@ -18,26 +21,13 @@ class RolloutRecorder:
         self._step = 0
         self._batch = 0
 
-    def write(
-        self,
-        *,
-        step: int,
-        completions: Sequence[Any],
-        advantages: Sequence[float],
-        raw_rewards: Mapping[str, Sequence[float | None]],
-        weighted_rewards: Mapping[str, Sequence[float | None]],
-        columns: Mapping[str, Sequence[Any]],
-        num_generations: int,
-    ) -> Path:
-        """Write one generation batch.
+    def write(self, *, step: int, batch: "GatheredBatch", weights: Mapping[str, float], num_generations: int) -> Path:
+        """Write one generation batch over all ranks.
 
         Args:
             step: 1-based optimiser step that the rollouts are first used in.
-            completions: B*G completions, group after group.
-            advantages: B*G advantages as the trainer uses them.
-            raw_rewards: Per reward, B*G raw values; None = unscored.
-            weighted_rewards: The same after transform and weight.
-            columns: ``prompt_id, item_id, category, task, image_path, prediction, format``.
+            batch: B*G completions, group after group, with their rewards and advantages.
+            weights: Of the rewards.
             num_generations: G.
         """
         # heavy: imported on use
@@ -46,18 +36,21 @@ class RolloutRecorder:
 
         self._batch = self._batch + 1 if step == self._step else 1
         self._step = step
-        count = len(completions)
+        logs, raw, count = batch.logs, batch.raw, len(batch.prompt_ids)
+        weighted = {
+            name: [None if value is None else weights[name] * value for value in values] for name, values in raw.items()
+        }
         table: dict[str, Any] = {
             "step": pa.array([step] * count, pa.int64()),
-            **{name: pa.array(columns[name], pa.string()) for name in ("prompt_id", "item_id", "category", "task")},
+            **{name: pa.array(logs[name], pa.string()) for name in ("prompt_id", "item_id", "category", "task")},
             "generation": pa.array([i % num_generations for i in range(count)], pa.int64()),
-            "completion": pa.array([completion_text(completion) for completion in completions], pa.string()),
-            "prediction": pa.array(columns["prediction"], pa.string()),
-            "format": pa.array(columns["format"], pa.string()),
-            **{f"reward/{name}": pa.array(values, pa.float64()) for name, values in raw_rewards.items()},
-            **{f"weighted/{name}": pa.array(values, pa.float64()) for name, values in weighted_rewards.items()},
-            "advantage": pa.array(advantages, pa.float64()),
-            "image_hash": pa.array([_file_hash(path) for path in columns["image_path"]], pa.string()),
+            "completion": pa.array([completion_text(completion) for completion in logs["completion"]], pa.string()),
+            "prediction": pa.array(logs["prediction"], pa.string()),
+            "format": pa.array(logs["format"], pa.string()),
+            **{f"reward/{name}": pa.array(values, pa.float64()) for name, values in raw.items()},
+            **{f"weighted/{name}": pa.array(values, pa.float64()) for name, values in weighted.items()},
+            "advantage": pa.array(logs["advantages"], pa.float64()),
+            "image_hash": pa.array([_file_hash(path) for path in logs["image_path"]], pa.string()),
         }
         suffix = "" if self._batch == 1 else f"-{self._batch}"
         path = self._folder / f"step-{step:06d}{suffix}.parquet"

@@ -91,7 +91,12 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         for message in alarms:
             self._warn(message)
         if self.accelerator.is_main_process:
-            self._record(batch)
+            self._recorder.write(
+                step=self.state.global_step + 1,
+                batch=batch,
+                weights=self._mix.weights,
+                num_generations=self.num_generations,
+            )
         return output
 
     def _sample_and_score(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], GatheredBatch]:
@@ -139,17 +144,3 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
     def _warn(self, message: str) -> None:
         if self.accelerator.is_main_process:
             logger.warning("step %d: %s", self.state.global_step + 1, message)
-
-    def _record(self, batch: GatheredBatch) -> None:
-        weights = self._mix.weights
-        self._recorder.write(
-            step=self.state.global_step + 1,
-            completions=batch.logs["completion"],
-            advantages=batch.logs["advantages"],
-            raw_rewards=batch.raw,
-            weighted_rewards={
-                name: [None if v is None else weights[name] * v for v in values] for name, values in batch.raw.items()
-            },
-            columns={name: batch.logs[name] for name in (*EXTRA_COLUMNS, "prediction", "format")},
-            num_generations=self.num_generations,
-        )
