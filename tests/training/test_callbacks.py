@@ -1,0 +1,40 @@
+"""What callbacks write, show and ask for, without a training."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress
+from grpo_mmpc.utils.distributed import Ranks
+
+MAIN = {"is_world_process_zero": True}
+
+
+def test_a_step_is_shown_with_its_rewards_and_a_dash_for_one_that_scored_nothing():
+    shown = []
+    progress = StepProgress(["bleu", "clip"], lambda *work, detail: shown.append((*work, detail)))
+    logs = {"reward": 0.25, "rewards/bleu/mean": 0.5, "dead_group_share": 0.125, "tokens_per_second": 80.4}
+    progress.on_log(None, SimpleNamespace(global_step=3, max_steps=9, **MAIN), None, logs)
+    progress.on_log(None, SimpleNamespace(global_step=3, max_steps=9, **MAIN), None, {"train_runtime": 1.0})
+    detail = "reward 0.250  bleu 0.500  clip -  zero-variance groups 12%  80 tokens/s"
+    assert shown == [("training", 3, 9, detail)]
+
+
+def test_steps_that_will_be_logged_again_are_dropped_from_the_metrics(tmp_path):
+    writer = MetricsWriter(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        writer.on_log(None, SimpleNamespace(global_step=step, **MAIN), None, {"loss": float("nan")})
+    writer.on_train_begin(None, SimpleNamespace(global_step=2, **MAIN), None)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+@pytest.mark.parametrize(("here", "elsewhere"), [(True, False), (False, True), (False, False)])
+def test_all_ranks_save_and_stop_if_one_was_asked_to(here, elsewhere):
+    stop = GracefulStop(Ranks(count=2, concatenate=lambda flags: [*flags, elsewhere]))
+    stop.request.times = int(here)
+    control = SimpleNamespace(should_save=False, should_training_stop=False)
+    stop.on_step_end(None, SimpleNamespace(global_step=3, max_steps=9), control)
+    assert (control.should_save, control.should_training_stop) == (here or elsewhere, here or elsewhere)
+    assert stop.stopped == (here or elsewhere)
