@@ -262,16 +262,11 @@ def ray_tasks(ray: Any, function: Callable[..., Any], *, cpus: int, gpus: float,
     for name, needed in (("GPU", gpus), ("CPU", cpus)):
         if needed > has.get(name, 0):
             raise ConfigError([f"one {what} needs {needed:g} {name}s, the whole Ray cluster has {has.get(name, 0):g}"])
-    environment = task_environment(cpus=cpus)
+    environment = _threads(cpus) | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     task = ray.remote(function).options(
         num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": environment}
     )
     return lambda *arguments: RayTask(ray, task.remote(*arguments))
-
-
-def task_environment(*, cpus: int) -> dict[str, str]:
-    """Return the environment variables of a task with so many cores."""
-    return _threads(cpus) | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 def _threads(count: int) -> dict[str, str]:
