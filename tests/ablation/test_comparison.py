@@ -53,7 +53,8 @@ def test_means_differences_marks_and_verdicts(finished):
     said = findings(comparison, None)
     assert [finding.tone for finding in said] == ["better", "better"]
     assert texts(said) == [
-        "On the 1 metric that no mix was trained on, token_f1 is better than bleu in ROUGE-L, and not shown to be worse "
+        "On the 1 metric that no mix was trained on, token_f1 is better than bleu in ROUGE-L, and "
+        "not shown to be worse "
         "in any.",
         "token_f1 against bleu: better in BLEU +0.200 and ROUGE-L +0.200.",
     ]
