@@ -44,7 +44,8 @@ from transformers import TrainerCallback, set_seed  # noqa: E402
 
 from grpo_mmpc.config import RunConfig  # noqa: E402
 from grpo_mmpc.evaluation.run_data import RunData  # noqa: E402
-from grpo_mmpc.models.policy import load_policy, load_processor  # noqa: E402
+from grpo_mmpc.models.policy import load_policy  # noqa: E402
+from grpo_mmpc.models.processor import load_processor  # noqa: E402
 from grpo_mmpc.pipelines.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.rewards import RewardMix, completion_text  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402

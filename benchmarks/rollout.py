@@ -34,13 +34,15 @@ import torch  # noqa: E402
 
 from grpo_mmpc.config import RunConfig  # noqa: E402
 from grpo_mmpc.models.adapter import read_adapter  # noqa: E402
-from grpo_mmpc.models.policy import load_policy, load_processor  # noqa: E402
+from grpo_mmpc.models.policy import load_policy  # noqa: E402
+from grpo_mmpc.models.processor import load_processor, suppressed_token_ids  # noqa: E402
 from grpo_mmpc.nano.drawing import draw  # noqa: E402
 from grpo_mmpc.nano.items import sample_items  # noqa: E402
-from grpo_mmpc.rollout.vllm.arguments import engine_arguments, suppressed_token_ids  # noqa: E402
-from grpo_mmpc.rollout.vllm.generation import VLLMRollouts, derived_seed  # noqa: E402
+from grpo_mmpc.rollout.vllm.arguments import engine_arguments  # noqa: E402
+from grpo_mmpc.rollout.vllm.generation import VLLMRollouts  # noqa: E402
 from grpo_mmpc.rollout.vllm.local import LocalVLLM  # noqa: E402
 from grpo_mmpc.rollout.vllm.protocol import Prompt  # noqa: E402
+from grpo_mmpc.rollout.vllm.requests import derived_seed  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.types import SamplingConfig  # noqa: E402
 from grpo_mmpc.utils.manifest import environment  # noqa: E402
@@ -307,7 +309,7 @@ def main() -> None:
             processor, model = load_processor(config.model), adapted(config)
             model.generation_config.suppress_tokens = suppressed_token_ids(processor, model.config)
             engine = LocalVLLM(
-                engine_arguments(config),
+                engine_arguments(config, beside_trainer=True),
                 processor,
                 suppressed_token_ids=model.generation_config.suppress_tokens,
             )

@@ -44,3 +44,9 @@ class EvaluationError(GrpoMmpcError):
 
 class RecBenchError(GrpoMmpcError):
     """Interactions, features or fills cannot be used for the recommendation benchmark."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error without its full stop, or its class if it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__).rstrip(".")

@@ -12,7 +12,7 @@ from grpo_mmpc.utils.files import append_json_lines, read_json_lines
 from grpo_mmpc.utils.hashing import hex_digest
 
 if TYPE_CHECKING:
-    from grpo_mmpc.rollout import Engine
+    from grpo_mmpc.rollout.engine import Engine
 
 FILE = "completions.jsonl"
 

@@ -18,8 +18,8 @@ from grpo_mmpc.utils.distributed import ONE, Ranks
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.runner import Scorers
     from grpo_mmpc.evaluation.suite import Suite
-    from grpo_mmpc.rendering import Renderer
-    from grpo_mmpc.rollout import Engine
+    from grpo_mmpc.rendering.renderer import Renderer
+    from grpo_mmpc.rollout.engine import Engine
 
 
 from grpo_mmpc.evaluation.run_data import RunData

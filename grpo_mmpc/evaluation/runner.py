@@ -21,8 +21,8 @@ from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.files import replace_atomically, without_nan, write_json
 
 if TYPE_CHECKING:
-    from grpo_mmpc.rendering import Renderer
-    from grpo_mmpc.rollout import Engine
+    from grpo_mmpc.rendering.renderer import Renderer
+    from grpo_mmpc.rollout.engine import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

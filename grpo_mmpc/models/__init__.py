@@ -1,1 +1,1 @@
-"""Everything that knows a model family: loading, processors, adapters, image attention."""
+"""Everything that knows a model family: loading, image tokens, adapters, identity."""

@@ -1,18 +1,33 @@
-"""The live adapter as bytes: what a weight sync sends, whatever shards the policy."""
+"""A LoRA adapter as bytes, read from a policy (whatever shards it) or from a checkpoint."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.vllm.protocol import Adapter
 
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_orig_mod.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter in PEFT's format."""
+
+    name: str
+    """Unique for its content: engines cache by name."""
+    config: bytes
+    """``adapter_config.json``."""
+    weights: bytes
+    """``adapter_model.safetensors``."""
+
+
 def read_adapter(model: Any, *, name: str, dtype: str | None = None) -> Adapter:
-    """Read the active LoRA of a policy. A collective under ZeRO-3 and FSDP: every rank calls it and gets the same bytes.
+    """Read the active LoRA of a policy.
+
+    A collective under ZeRO-3 and FSDP: every rank calls it and gets the same bytes.
 
     Args:
         model: The ``PeftModel``, unwrapped from DDP or DeepSpeed; its parameters may be sharded.
@@ -36,8 +51,27 @@ def read_adapter(model: Any, *, name: str, dtype: str | None = None) -> Adapter:
     return Adapter(name=name, config=_config_bytes(model.peft_config[model.active_adapter]), weights=save(tensors))
 
 
+def adapter_from_folder(folder: Path) -> Adapter:
+    """Read a saved adapter from a checkpoint folder.
+
+    Raises:
+        RolloutError: The folder holds none.
+    """
+    try:
+        return Adapter(
+            name=folder.name,
+            config=(folder / "adapter_config.json").read_bytes(),
+            weights=(folder / "adapter_model.safetensors").read_bytes(),
+        )
+    except FileNotFoundError as error:
+        raise RolloutError(
+            f"{folder} holds no adapter ({Path(str(error.filename)).name} is missing); give a checkpoint folder such "
+            "as RUN/checkpoints/checkpoint-80"
+        ) from None
+
+
 def is_identity(adapter: Adapter) -> bool:
-    """Whether the adapter changes nothing: every B is still zero, as PEFT initialises it."""
+    """Return whether the adapter changes nothing: every B is still zero, as PEFT initialises it."""
     # heavy: imported on use
     from safetensors.torch import load
 
@@ -70,6 +104,6 @@ def _plain(name: str) -> str:
 
 
 def _config_bytes(config: Any) -> bytes:
-    """``adapter_config.json`` as PEFT writes it."""
+    """Return ``adapter_config.json`` as PEFT writes it."""
     fields = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     return json.dumps(fields | {"inference_mode": True}, default=str).encode()

@@ -1,45 +1,20 @@
-"""Loading a policy and its processor: base model, or base model with an adapter on top."""
+"""Load a policy: the base model, or the base model with an adapter on top."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.config import ModelSection
-from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.errors import TrainingError, first_line
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 
-
-def load_processor(section: ModelSection) -> Any:
-    """The processor of the base model, padding on the left as generation needs.
-
-    Raises:
-        TrainingError: It cannot be loaded; says from where.
-    """
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
-
-    ensure_importable()
-    # heavy: imported on use
-    from transformers import AutoProcessor
-
-    source = resolve_model(section.name_or_path)
-    try:
-        processor = AutoProcessor.from_pretrained(source, **section.processor_kwargs)
-    except (OSError, ValueError) as error:
-        raise TrainingError(_cannot_load("processor", section.name_or_path, source, error)) from error
-    if not hasattr(processor, "tokenizer"):
-        raise TrainingError(
-            f"model.name_or_path={section.name_or_path!r} has no image processor; expected a multimodal model such as "
-            "Qwen2.5-VL or Gemma-3"
-        )
-    processor.tokenizer.padding_side = "left"
-    if section.image_attention is not None:
-        _set_image_attention(processor, section.image_attention)
-    return processor
+if TYPE_CHECKING:
+    from grpo_mmpc.config import ModelSection
 
 
-def load_policy(section: ModelSection, *, adapter: Path | None = None) -> Any:
-    """The base model, or with ``adapter`` a ``PeftModel`` that has it loaded (not trainable).
+def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
+    """Load the base model, or with ``adapter`` a ``PeftModel`` that has it loaded (not trainable).
 
     Args:
         section: Which base model and how to load it.
@@ -48,8 +23,6 @@ def load_policy(section: ModelSection, *, adapter: Path | None = None) -> Any:
     Raises:
         TrainingError: Model or adapter cannot be loaded; says from where and what to do.
     """
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
-
     ensure_importable()
     # heavy: imported on use
     from transformers import AutoModelForImageTextToText
@@ -58,7 +31,7 @@ def load_policy(section: ModelSection, *, adapter: Path | None = None) -> Any:
     try:
         model = AutoModelForImageTextToText.from_pretrained(source, **section.init_kwargs)
     except (OSError, ValueError) as error:
-        raise TrainingError(_cannot_load("model", section.name_or_path, source, error)) from error
+        raise TrainingError(cannot_load("model", section.name_or_path, source, error)) from error
     if adapter is None:
         return model
     if not (adapter / "adapter_config.json").is_file():
@@ -85,24 +58,21 @@ def adapter_off(model: Any) -> Iterator[None]:
         yield
 
 
-def _set_image_attention(processor: Any, attention: str) -> None:
-    """Choose what image tokens see, where a model lets us.
+def show_special_tokens(model: Any, tokenizer: Any) -> None:
+    """Repeat the text model's special tokens on the composite configuration.
 
-    Gemma-3 builds its mask from the token types that its processor returns: tokens of type image
-    see each other in both directions. A processor that marks none of them makes the mask causal, in
-    training and in generation alike.
+    Transformers looks for them there, finds none, and would warn on every run that it "aligned"
+    equal tokens.
     """
-    if type(processor).__name__ != "Gemma3Processor":
-        raise TrainingError(
-            f"model.image_attention={attention!r} is for Gemma-3; {type(processor).__name__} has one way only, remove it"
-        )
-    if attention == "causal":
-        processor.create_mm_token_type_ids = lambda input_ids: [[0] * len(row) for row in input_ids]
+    text_config = model.config.get_text_config()
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if getattr(text_config, name, None) == getattr(tokenizer, name):
+            setattr(model.config, name, getattr(tokenizer, name))
 
 
-def _cannot_load(what: str, name: str, source: str, error: Exception) -> str:
-    detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def cannot_load(part: str, name: str, source: str, error: Exception) -> str:
+    """Return the message for a model or processor that cannot be loaded."""
     return (
-        f"cannot load the {what} of model.name_or_path={name!r} (looked in {source!r}): {detail}. "
+        f"cannot load the {part} of model.name_or_path={name!r} (looked in {source!r}): {first_line(error)}. "
         "Without network, give a local folder or an embedded model (nano:qwen2_5_vl, nano:gemma3)"
     )

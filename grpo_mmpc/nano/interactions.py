@@ -1,4 +1,4 @@
-"""Sample interactions of the nano catalogue: users buy by taste, which attributes predict."""
+"""Sample interactions of the nano catalogue: users buy by taste, so that attributes predict them."""
 
 import random
 from bisect import bisect

@@ -25,8 +25,8 @@ from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 from grpo_mmpc.utils.files import without_nan, write_json, write_json_lines
 
 if TYPE_CHECKING:
-    from grpo_mmpc.rendering import Renderer
-    from grpo_mmpc.rollout import Engine
+    from grpo_mmpc.rendering.renderer import Renderer
+    from grpo_mmpc.rollout.engine import Engine
 
 CLAIM = "completion.json"
 """The file in ``out`` that names the catalogue that is completed there, and the policy."""

@@ -16,7 +16,7 @@ from grpo_mmpc.rollout.offline import offline_engine
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 
 if TYPE_CHECKING:
-    from grpo_mmpc.rollout import Engine
+    from grpo_mmpc.rollout.engine import Engine
 
 
 def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None = None) -> int:

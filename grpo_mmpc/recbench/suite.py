@@ -36,8 +36,8 @@ from grpo_mmpc.utils.hashing import json_digest
 from grpo_mmpc.utils.manifest import command_line
 
 if TYPE_CHECKING:
-    from grpo_mmpc.rendering import Renderer
-    from grpo_mmpc.rollout import Engine
+    from grpo_mmpc.rendering.renderer import Renderer
+    from grpo_mmpc.rollout.engine import Engine
 
 SUITE = "recbench"
 WORK = "recbench-work"

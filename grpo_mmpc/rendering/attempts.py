@@ -1,29 +1,13 @@
-"""Render in batches, and find out which pictures of a failing batch fail, and why."""
+"""Render in batches, and single out the images of a failing batch that fail, with the reason."""
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from grpo_mmpc.errors import EvaluationError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from grpo_mmpc.errors import EvaluationError, first_line
+from grpo_mmpc.rendering.renderer import Rendered
 
 FAILURES = (RuntimeError, ValueError, MemoryError)
-"""What counts as the failure of a picture. Anything else is a bug or an interruption, and is not
-caught."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
-    """A picture, or the reason why there is none."""
-
-    image: "Image | None" = None
-    reason: str | None = None
-    """Why there is no picture; None if there is one."""
-    raised: bool = False
-    """Whether the renderer raised, rather than declined to hand out a picture."""
+"""Exceptions that count as the failure of an image; others are bugs or interruptions."""
 
 
 RenderBatch = Callable[[list[str], list[int]], list[Rendered]]
@@ -40,7 +24,7 @@ def attempt(
         N results in the order of the prompts.
 
     Raises:
-        EvaluationError: The fault is not a prompt's: a single picture does not fit into memory, or
+        EvaluationError: The fault is not a prompt's: a single image does not fit into memory, or
             different prompts all raise the very same error. Recording that would score the model
             for a broken renderer.
         ValueError: There are not as many seeds as prompts.
@@ -53,7 +37,7 @@ def attempt(
         results += _halving(render_batch, list(prompts[batch]), list(seeds[batch]))
     if len(set(prompts)) > 1 and all(r.raised for r in results) and len({r.reason for r in results}) == 1:
         raise EvaluationError(
-            f"the renderer failed in the same way on all of {len(prompts)} pictures, so the prompts are not to blame: "
+            f"the renderer failed in the same way on all of {len(prompts)} images, so the prompts are not to blame: "
             f"{results[0].reason}. A prompt that cannot be rendered should give None, not an error"
         )
     return results
@@ -70,10 +54,10 @@ def _halving(render_batch: RenderBatch, prompts: list[str], seeds: list[int]) ->
         if len(prompts) == 1:
             if out_of_memory:
                 raise EvaluationError(
-                    f"not even one picture fits into memory: {_first_line(error)}. Make it smaller (height, width), "
+                    f"not even one image fits into memory: {first_line(error)}. Make it smaller (height, width), "
                     "load the model in float16, leave a text encoder out, or free the device"
                 ) from error
-            return [Rendered(reason=f"{type(error).__name__}: {_first_line(error)}", raised=True)]
+            return [Rendered(reason=f"{type(error).__name__}: {first_line(error)}", raised=True)]
     # Outside the except block, because the error's traceback keeps the tensors of the failed batch
     # alive.
     if out_of_memory:
@@ -86,7 +70,7 @@ def _halving(render_batch: RenderBatch, prompts: list[str], seeds: list[int]) ->
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for Python's and torch's out-of-memory errors."""
+    """Return whether an error is Python's or torch's for a full memory."""
     return isinstance(error, MemoryError) or _is_torch_error(error, "OutOfMemoryError")
 
 
@@ -102,7 +86,3 @@ def _free_memory() -> None:
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is not None and cuda.is_available():
         cuda.empty_cache()
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or "no message"

@@ -1,4 +1,4 @@
-"""Render with any text-to-image pipeline of diffusers; the defaults are MMPCBench's (arXiv 2601.19750)."""
+"""Render with any text-to-image pipeline of diffusers, as MMPCBench does (arXiv 2601.19750)."""
 
 import inspect
 import logging
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import nearest
-from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.rendering.attempts import Rendered, attempt, is_out_of_memory
+from grpo_mmpc.encoders.loading import pick_device
+from grpo_mmpc.errors import EvaluationError, first_line
+from grpo_mmpc.rendering.attempts import attempt, is_out_of_memory
+from grpo_mmpc.rendering.renderer import Rendered
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
@@ -24,11 +26,11 @@ _NO_LIMIT = 10**9  # tokenizers without a limit carry a huge number instead
 
 
 class DiffusersRenderer:
-    """A diffusers pipeline with one seed per picture.
+    """A diffusers pipeline with one seed per image.
 
-    The paper's protocol has no seed; here the noise of a picture is drawn on the CPU from a
-    generator of its own, so that a picture depends neither on its batch nor on the kind of GPU, up
-    to floating-point differences of the model itself. A picture that the pipeline's safety checker
+    The paper's protocol has no seed; here the noise of an image is sampled on the CPU from a
+    generator of its own, so that an image depends neither on its batch nor on the kind of GPU, up
+    to floating-point differences of the model itself. An image that the pipeline's safety checker
     blacked out counts as failed.
 
     Args:
@@ -38,8 +40,8 @@ class DiffusersRenderer:
         call_kwargs: Options of the pipeline's ``__call__``, verbatim, laid over the paper's 4
             steps, guidance 0 and ``max_sequence_length`` 512 (each only where the pipeline takes
             it). null leaves one at the pipeline's own default. A negative prompt is one text for
-            all pictures.
-        batch_size: Pictures at a time; halved for good when a batch does not fit into memory.
+            all images.
+        batch_size: Images at a time; halved for good when a batch does not fit into memory.
         device: None takes the GPU if there is one. Leave it out with a ``device_map``.
 
     Raises:
@@ -62,7 +64,7 @@ class DiffusersRenderer:
         self.batch_size = batch_size
         self.pipeline = _load_pipeline(model, dict(init_kwargs or {}), device)
         self.call_kwargs = _call_options(self.pipeline, model, dict(call_kwargs or {}))
-        """What every call is given besides prompts and generators."""
+        """Arguments of every call besides prompts and generators."""
         limits = _token_limits(self.pipeline, self.call_kwargs)
         self.token_limit: int | None = min((limit for _, limit in limits), default=None)
         """Tokens that every text encoder reads: 77 with a CLIP among them. Others may read on (SD
@@ -70,7 +72,10 @@ class DiffusersRenderer:
         self._tokenizers = [tokenizer for tokenizer, limit in limits if limit == self.token_limit]
 
     def prompt_tokens(self, prompts: list[str]) -> list[int]:
-        """Tokens of N prompts, uncut, in the pipeline's own tokenizer; the largest count if several share the limit."""
+        """Count the tokens of N prompts, uncut, by the tokenizer with the smallest limit.
+
+        The largest count if several share it.
+        """
         counts = [
             [len(ids) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]] if prompts else []
             for tokenizer in self._tokenizers
@@ -87,7 +92,7 @@ class DiffusersRenderer:
         return [rendered.image for rendered in self.attempt(prompts, seeds=seeds)]
 
     def attempt(self, prompts: list[str], *, seeds: list[int]) -> list[Rendered]:
-        """``render`` with the reason for each None."""
+        """Render every prompt, with the reason for each None."""
         return attempt(self._render_batch, prompts, seeds=seeds, batch_size=self.batch_size)
 
     def _render_batch(self, prompts: list[str], seeds: list[int]) -> list[Rendered]:
@@ -105,7 +110,7 @@ class DiffusersRenderer:
             if is_out_of_memory(error) and len(prompts) > 1:
                 self.batch_size = len(prompts) // 2
                 logger.warning(
-                    "%s: %d pictures do not fit into memory; going on with %d at a time",
+                    "%s: %d images do not fit into memory; going on with %d at a time",
                     self.model,
                     len(prompts),
                     self.batch_size,
@@ -113,7 +118,7 @@ class DiffusersRenderer:
             raise
         images = list(output.images)
         if len(images) != len(prompts):
-            raise EvaluationError(f"{self.model}: the pipeline gave {len(images)} pictures for {len(prompts)} prompts")
+            raise EvaluationError(f"{self.model}: the pipeline gave {len(images)} images for {len(prompts)} prompts")
         flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(images)
         return [
             Rendered(reason="blacked out by the safety checker") if unsafe else Rendered(image=image.convert("RGB"))
@@ -123,7 +128,7 @@ class DiffusersRenderer:
 
 @contextmanager
 def _errors_only() -> Iterator[None]:
-    """Silence a pipeline's warnings: one per text encoder for every prompt it cuts, which ``prompt_tokens`` counts."""
+    """Silence a pipeline's warnings about prompts that it cuts, which ``prompt_tokens`` counts."""
     from diffusers.utils import logging as diffusers_logging  # heavy: imported on use
 
     before = diffusers_logging.get_verbosity()
@@ -152,7 +157,7 @@ def _load_pipeline(model: str, init_kwargs: dict[str, Any], device: str | None) 
                 f"renderer diffusers: device {device!r} and init_kwargs.device_map exclude each other"
             )
     else:
-        device = _pick_device(device)
+        device = pick_device(device)
     names = [name for name in ("dtype", "torch_dtype") if name in init_kwargs]  # the second is diffusers' older name
     for name in names:
         init_kwargs[name] = _torch_dtype(init_kwargs[name])
@@ -177,14 +182,14 @@ def _load_pipeline(model: str, init_kwargs: dict[str, Any], device: str | None) 
         return pipeline if device is None else pipeline.to(device)
     except torch.OutOfMemoryError as error:
         raise EvaluationError(
-            f"renderer diffusers: {model!r} does not fit into the memory of {device}: {str(error).splitlines()[0]}. Load it "
+            f"renderer diffusers: {model!r} does not fit into the memory of {device}: {first_line(error)}. Load it "
             "with device_map: balanced, or without its largest text encoder (init_kwargs: {text_encoder_3: null, "
             "tokenizer_3: null} for Stable Diffusion 3), or free the device"
         ) from error
 
 
 def _call_options(pipeline: Any, model: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The paper's options under the given ones, after checking that the pipeline takes them."""
+    """Return the paper's options under the given ones; the pipeline must take them."""
     parameters = inspect.signature(pipeline.__call__).parameters
     kind = type(pipeline).__name__
     absent = [name for name in ("prompt", "generator") if name not in parameters]
@@ -210,7 +215,7 @@ def _call_options(pipeline: Any, model: str, given: dict[str, Any]) -> dict[str,
 
 
 def _token_limits(pipeline: Any, call_kwargs: Mapping[str, Any]) -> list[tuple[Any, int]]:
-    """The pipeline's tokenizers (``tokenizer``, ``tokenizer_2``, ...) with the number of tokens each may give.
+    """Return the pipeline's tokenizers with the number of tokens that each may give.
 
     The least of what the tokenizer declares (77 for CLIP), the text encoder has positions for, and
     the call's ``max_sequence_length`` (which is how pipelines cut prompts for T5 and language
@@ -233,22 +238,8 @@ def _token_limits(pipeline: Any, call_kwargs: Mapping[str, Any]) -> list[tuple[A
     return limits
 
 
-def _pick_device(device: str | None) -> str:
-    import torch  # heavy: imported on use
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise EvaluationError(f"device {device!r} is not a torch device; write cpu, cuda or cuda:0") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise EvaluationError(f"device {device!r} was asked for, but torch sees no CUDA device; use device: cpu")
-    return device
-
-
 def _torch_dtype(value: Any) -> Any:
-    """A dtype by its name; from_pretrained would quietly fall back to float32 for a text."""
+    """Return a dtype by its name; from_pretrained would quietly take float32 for a text."""
     import torch  # heavy: imported on use
 
     if isinstance(value, Mapping):  # one dtype per component

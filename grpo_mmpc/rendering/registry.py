@@ -10,18 +10,18 @@ from grpo_mmpc.config import nearest
 from grpo_mmpc.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from grpo_mmpc.rendering import Renderer
+    from grpo_mmpc.rendering.renderer import Renderer
 
 RENDERERS = {
     "nano": "grpo_mmpc.nano.renderer:NanoRenderer",
     "diffusers": "grpo_mmpc.rendering.diffusers:DiffusersRenderer",
 }
-_SAME_PICTURES = ("batch_size", "device")
-"""Arguments of our own renderers that change speed and memory, not pictures."""
+_SAME_IMAGES = ("batch_size", "device")
+"""Arguments of our own renderers that change speed and memory, not images."""
 
 
 def load_renderer(reference: str, /, **kwargs: Any) -> "Renderer":
-    """The renderer a recipe names.
+    """Return the renderer that a recipe names.
 
     Args:
         reference: ``nano``, ``diffusers``, or ``module:factory`` where the factory returns a
@@ -43,7 +43,7 @@ def load_renderer(reference: str, /, **kwargs: Any) -> "Renderer":
 
 
 def check_renderer(reference: str, kwargs: Mapping[str, Any]) -> None:
-    """Find fault with a recipe's renderer without loading a model.
+    """Check a recipe's renderer without loading a model.
 
     Raises:
         EvaluationError: As ``load_renderer``, but for the model itself.
@@ -52,12 +52,12 @@ def check_renderer(reference: str, kwargs: Mapping[str, Any]) -> None:
 
 
 def renderer_identity(reference: str, kwargs: Mapping[str, Any] | None = None) -> str:
-    """What a renderer's pictures depend on besides prompt and seed, as one line of JSON for hashes and suite keys.
+    """Return what a renderer's images depend on besides prompt and seed, as JSON for hashes.
 
     The batch size and device of our own renderers are left out, so that a run that was cut off by a
     full memory can go on with smaller batches without rendering anything again.
     """
-    ignored = _SAME_PICTURES if reference in RENDERERS else ()
+    ignored = _SAME_IMAGES if reference in RENDERERS else ()
     relevant = {name: value for name, value in (kwargs or {}).items() if name not in ignored}
     return json.dumps([reference, relevant], sort_keys=True, default=str)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.encoders.cache import EncodingCache
 from grpo_mmpc.rendering.registry import RENDERERS, load_renderer
-from grpo_mmpc.rendering.store import render_checked
+from grpo_mmpc.rendering.renderer import render_checked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from grpo_mmpc.rendering import Renderer
+    from grpo_mmpc.rendering.renderer import Renderer
 
 _HELD_BYTES = 512 * 2**20  # 170 images of 1024 pixels: what two rewards see of one batch
 

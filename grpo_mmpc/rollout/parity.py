@@ -1,7 +1,7 @@
-"""Is the engine the policy that is being trained? Compared token by token, before training and after the first steps.
+"""Parity check: compare log-probabilities of engine and trainer, and stop a run if they differ.
 
 A stale or wrong adapter, another image size, a doubled ``<bos>`` or another attention mask leave no
-other trace than a run that does not learn; here each stops it with its name.
+other trace than a run that does not learn; here each stops the run and is named.
 """
 
 import math
@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.models.policy import adapter_off
-from grpo_mmpc.rollout.transformers_engine import conversation
-from grpo_mmpc.rollout.vllm.generation import check_prompt_ids, derived_seed, prompt_of
-from grpo_mmpc.rollout.vllm.protocol import GroupEngine, GroupOutput
+from grpo_mmpc.models.processor import image_token_id, num_image_features
+from grpo_mmpc.rollout.log_probabilities import log_probabilities
+from grpo_mmpc.rollout.prompts import model_inputs
+from grpo_mmpc.rollout.vllm.protocol import GroupEngine, GroupOutput, Prompt
+from grpo_mmpc.rollout.vllm.requests import check_prompt_ids, derived_seed, prompt_of
 from grpo_mmpc.types import PromptRow, SamplingConfig
 
 MEAN_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
@@ -21,7 +22,7 @@ MEAN_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 implementations round differently; a wrong adapter or mask is an order of magnitude above."""
 
 _CLOSER, _MOST = 2.0, 0.8
-"""An engine is told from policy or base model where it is so many times closer to the other, on
+"""An engine is clearly one of policy and base model where it is so many times closer to it, on
 average and for this share of the tokens. The first updates of a training in half precision change
 less than its rounding: then a correct engine is as close to either, and an average alone can lean
 to one side by a few tokens."""
@@ -29,7 +30,7 @@ to one side by a few tokens."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
-    """What a check found; all differences are absolute, per sampled token, in nats."""
+    """The result of a check; all differences are absolute, per sampled token, in nats."""
 
     step: int
     rows: int
@@ -52,15 +53,15 @@ class ParityReport:
 
     @property
     def tells_policy_from_base(self) -> bool:
-        """Whether the engine was seen to be the policy and not the base model: later updates arrive as this one did."""
-        return _is_told(self.mean_difference, self.mean_difference_to_base, self.nearer_policy_share)
+        """Whether the engine is clearly the policy, not the base model: updates reach it."""
+        return _is_clearly_one(self.mean_difference, self.mean_difference_to_base, self.nearer_policy_share)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the run's files."""
+        """Return the fields as they stand in ``parity.jsonl``."""
         return asdict(self)
 
     def raise_on_problems(self) -> None:
-        """Stop the run if anything was found.
+        """Stop the run if there is any problem.
 
         Raises:
             RolloutError: Every problem with its likely cause.
@@ -88,7 +89,7 @@ def check_parity(
     mean_tolerance: float | None = None,
     dtype: str | None = None,
 ) -> ParityReport:
-    """Sample from the engine, score the same tokens with the policy and its base model, and compare.
+    """Sample from the engine, score the same tokens with policy and base model, and compare.
 
     A collective where the policy is sharded: every rank calls it with equally many rows.
 
@@ -108,64 +109,65 @@ def check_parity(
     """
     sampling = SamplingConfig(max_tokens=max_tokens, temperature=temperature, seed=step)
     prompts = [prompt_of(row, processor, count=1, seed=derived_seed(20, step, i)) for i, row in enumerate(rows)]
-    dtype = dtype or str(next(p for p in model.parameters() if not p.requires_grad).dtype).removeprefix("torch.")
-    tolerance = mean_tolerance or MEAN_TOLERANCE.get(dtype, MEAN_TOLERANCE["bfloat16"])
-    problems: list[str] = []
-    outputs: list[GroupOutput | None] = [None] * len(prompts)
-    try:
-        outputs = list(engine.generate(prompts, sampling, adapter=adapter))
-    except RolloutError as error:
-        problems.append(f"the engine does not take a prompt that the trainer takes: {error}")
-
+    outputs, problems = _sample(engine, prompts, sampling, adapter)
+    image_token = image_token_id(getattr(model, "module", model).config)
+    options: dict[str, Any] = {"suppressed_token_ids": suppressed_token_ids, "temperature": temperature}
     to_policy: list[float] = []
     to_base: list[float] = []
     for row, prompt, output in zip(rows, prompts, outputs, strict=True):
-        problems += _prompt_problems(row, prompt.token_ids, processor, _image_token_id(model), output)
+        problems += _prompt_problems(row, prompt.token_ids, processor, image_token, output)
         completion = output.completions[0] if output is not None else None
-        # Also without an answer of the engine: on other ranks the forward passes below are
-        # collectives.
+        # Without an answer of the engine too: on other ranks these forward passes are collectives.
         ids = completion.token_ids if completion is not None else [processor.tokenizer.eos_token_id]
-        scored = [
-            _log_probabilities(model, processor, row, ids, suppressed_token_ids, temperature, base=base)
-            for base in (False, True)
-        ]
+        by_policy = log_probabilities(model, processor, row, ids, **options)
+        by_base = log_probabilities(model, processor, row, ids, **options, base=True)
         if completion is not None:
-            to_policy += [abs(a - b) for a, b in zip(completion.logprobs, scored[0], strict=True)]
-            to_base += [abs(a - b) for a, b in zip(completion.logprobs, scored[1], strict=True)]
+            to_policy += [abs(a - b) for a, b in zip(completion.logprobs, by_policy, strict=True)]
+            to_base += [abs(a - b) for a, b in zip(completion.logprobs, by_base, strict=True)]
 
-    mean, largest = _mean(to_policy), max(to_policy, default=math.nan)
-    mean_to_base = None if adapter_is_identity else _mean(to_base)
+    dtype = dtype or str(next(p for p in model.parameters() if not p.requires_grad).dtype).removeprefix("torch.")
+    tolerance = mean_tolerance or MEAN_TOLERANCE.get(dtype, MEAN_TOLERANCE["bfloat16"])
     nearer = [a < b for a, b in zip(to_policy, to_base, strict=True) if a != b]
-    share = _mean(nearer) if nearer and not adapter_is_identity else None
-    if not problems:
-        problems += _difference_problems(mean, mean_to_base, share, tolerance, dtype)
+    mean = _mean(to_policy)
+    mean_to_base = None if adapter_is_identity else _mean(to_base)
+    share = None if adapter_is_identity or not nearer else _mean(nearer)
     return ParityReport(
         step=step,
         rows=len(rows),
         tokens=len(to_policy),
-        largest_image=_largest_image(rows),
+        largest_image=max((_image_size(row) for row in rows if row.prompt_image_path), key=math.prod, default=None),
         dtype=dtype,
         tolerance=tolerance,
         mean_difference=mean,
-        max_difference=largest,
+        max_difference=max(to_policy, default=math.nan),
         mean_difference_to_base=mean_to_base,
         nearer_policy_share=share,
-        problems=list(dict.fromkeys(problems)),
+        problems=list(dict.fromkeys(problems)) or _difference_problems(mean, mean_to_base, share, tolerance, dtype),
     )
 
 
+def _sample(
+    engine: GroupEngine, prompts: Sequence[Prompt], sampling: SamplingConfig, adapter: str | None
+) -> tuple[list[GroupOutput | None], list[str]]:
+    """Return the engine's answers, and why there are none."""
+    try:
+        return list(engine.generate(prompts, sampling, adapter=adapter)), []
+    except RolloutError as error:
+        return [None] * len(prompts), [f"the engine does not take a prompt that the trainer takes: {error}"]
+
+
 def choose_rows(rows: Sequence[PromptRow], count: int) -> list[PromptRow]:
-    """The row with the largest image, then evenly spaced ones: image sizes are read from the files' headers."""
+    """Choose the row with the largest image (by the files' headers), then evenly spaced ones."""
     with_image = [row for row in rows if row.prompt_image_path is not None]
-    chosen = [max(with_image, key=_pixels)] if with_image else []
+    chosen = [max(with_image, key=lambda row: math.prod(_image_size(row)))] if with_image else []
     spaced = rows[:: max(1, len(rows) // count)]
     return [*chosen, *(row for row in spaced if row not in chosen)][:count]
 
 
 def _prompt_problems(
-    row: PromptRow, token_ids: list[int], processor: Any, image_token_id: int, output: GroupOutput | None
+    row: PromptRow, token_ids: list[int], processor: Any, image_token: int, output: GroupOutput | None
 ) -> list[str]:
-    """What is wrong with a prompt itself, whatever the weights."""
+    """Return what is wrong with a prompt itself, whatever the weights."""
     problems = []
     bos = getattr(processor.tokenizer, "bos_token_id", None)
     if bos is not None and token_ids.count(bos) > 1:
@@ -173,8 +175,8 @@ def _prompt_problems(
             f"{row.prompt_id}: <bos> occurs {token_ids.count(bos)} times in the trainer's prompt: chat template and "
             "tokenizer both add it; switch one of them off"
         )
-    inputs = _inputs(processor, row)
-    image_tokens, features = token_ids.count(image_token_id), _num_features(inputs, processor)
+    image_tokens = token_ids.count(image_token)
+    features = num_image_features(model_inputs([row], processor, device="cpu"), processor)
     if image_tokens != features:
         problems.append(
             f"{row.prompt_id}: {image_tokens} image tokens in the prompt for {features} image features: the image is "
@@ -191,98 +193,36 @@ def _prompt_problems(
 def _difference_problems(
     mean: float, mean_to_base: float | None, nearer_policy: float | None, tolerance: float, dtype: str
 ) -> list[str]:
+    """Return what is wrong with the weights, if log-probabilities differ."""
+    old_weights = "it still has old weights; the adapter did not arrive"
     if not mean <= tolerance:
         if mean_to_base is not None and mean_to_base < mean:
             return [
                 f"the engine is closer to the base model than to the policy (mean log-probability difference "
-                f"{mean_to_base:.2g} and {mean:.2g}): it still has old weights; the adapter did not arrive"
+                f"{mean_to_base:.2g} and {mean:.2g}): {old_weights}"
             ]
         return [
             f"log-probabilities of the sampled tokens differ by {mean:.2g} on average, more than {tolerance:g} "
             f"({dtype}): the engine has another adapter or another base model, or image tokens attend differently "
             "(Gemma-3: model.image_attention)"
         ]
-    if mean_to_base is not None and nearer_policy is not None and _is_told(mean_to_base, mean, 1.0 - nearer_policy):
+    if (
+        mean_to_base is not None
+        and nearer_policy is not None
+        and _is_clearly_one(mean_to_base, mean, 1.0 - nearer_policy)
+    ):
         return [
             f"after an update the engine agrees better with the base model than with the policy (mean log-probability "
-            f"difference {mean_to_base:.2g} and {mean:.2g}): it still has old weights; the adapter did not arrive"
+            f"difference {mean_to_base:.2g} and {mean:.2g}): {old_weights}"
         ]
     return []
 
 
-def _is_told(to_one: float, to_other: float | None, nearer_share: float | None) -> bool:
-    """Whether an engine is one model and not the other."""
+def _is_clearly_one(to_one: float, to_other: float | None, nearer_share: float | None) -> bool:
+    """Return whether an engine is clearly one model and not the other."""
     if to_other is None or nearer_share is None:
         return False
     return to_other > _CLOSER * to_one and nearer_share >= _MOST
-
-
-def _log_probabilities(
-    model: Any,
-    processor: Any,
-    row: PromptRow,
-    completion_ids: list[int],
-    suppressed_token_ids: Sequence[int],
-    temperature: float,
-    *,
-    base: bool,
-) -> list[float]:
-    """Log-probability of each completion token under the policy, or under the base model."""
-    import torch
-
-    inputs = _inputs(processor, row)
-    prompt_length = inputs["input_ids"].shape[1]
-    tail = torch.tensor([completion_ids])
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], tail], dim=1)
-    for name in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
-        if name in inputs:
-            fill = torch.ones_like(tail) if name == "attention_mask" else torch.zeros_like(tail)
-            inputs[name] = torch.cat([inputs[name], fill.to(inputs[name].dtype)], dim=1)
-    device = next(model.parameters()).device
-    inputs = {name: value.to(device) for name, value in inputs.items()}
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), _without_adapter(model, base):
-            logits = model(**inputs).logits[0, prompt_length - 1 : -1].float()  # [T, V]
-    finally:
-        model.train(was_training)
-    logits[:, list(suppressed_token_ids)] = -math.inf
-    scores = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
-    return [float(value) for value in scores.gather(1, tail.T.to(device))[:, 0].tolist()]
-
-
-def _without_adapter(model: Any, base: bool) -> Any:
-    from contextlib import nullcontext
-
-    inner = getattr(model, "module", model)  # DDP and DeepSpeed wrap the PeftModel
-    return adapter_off(inner) if base else nullcontext()
-
-
-def _inputs(processor: Any, row: PromptRow) -> dict[str, Any]:
-    """A prompt as the model takes it, ``[1, L]`` and the image's tensors."""
-    encoded = processor.apply_chat_template(
-        [conversation(row)], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-    )
-    return dict(encoded)
-
-
-def _image_token_id(model: Any) -> int:
-    return int(getattr(model, "module", model).config.image_token_id)
-
-
-def _num_features(inputs: dict[str, Any], processor: Any) -> int:
-    """Image features that the vision tower will produce."""
-    if "image_grid_thw" in inputs:  # Qwen2.5-VL: patches, merged merge_size x merge_size
-        return int(inputs["image_grid_thw"].prod(dim=1).sum()) // int(processor.image_processor.merge_size) ** 2
-    if "pixel_values" in inputs:  # Gemma-3: a fixed number per image
-        return int(inputs["pixel_values"].shape[0]) * int(processor.image_seq_length)
-    return 0
-
-
-def _pixels(row: PromptRow) -> int:
-    width, height = _image_size(row)
-    return width * height
 
 
 def _image_size(row: PromptRow) -> tuple[int, int]:
@@ -290,11 +230,6 @@ def _image_size(row: PromptRow) -> tuple[int, int]:
 
     with Image.open(str(row.prompt_image_path)) as image:
         return image.size
-
-
-def _largest_image(rows: Sequence[PromptRow]) -> tuple[int, int] | None:
-    sizes = [_image_size(row) for row in rows if row.prompt_image_path is not None]
-    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.rewards import TRL_KEYWORDS
-from grpo_mmpc.rollout.transformers_engine import load_prompt_image
+from grpo_mmpc.rollout.prompts import load_prompt_image
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_row
 from grpo_mmpc.utils.hashing import stable_order

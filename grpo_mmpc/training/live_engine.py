@@ -7,13 +7,15 @@ from typing import Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.models.policy import adapter_off
-from grpo_mmpc.rollout import Engine
+from grpo_mmpc.models.processor import suppressed_token_ids
+from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine
-from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets, sampling_warning, suppressed_token_ids
+from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets, sampling_warning
 from grpo_mmpc.rollout.vllm.generation import VLLMEngine, VLLMRollouts
 from grpo_mmpc.rollout.vllm.start import start_engine
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.types import SamplingConfig
+from grpo_mmpc.utils.distributed import launched_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class LiveEngine:
         self._config = config
         self._trainer = trainer
         self._processor = processor
+        self._ranks = launched_ranks()
         self.suppressed_token_ids: list[int] = []
         """Tokens that vLLM never samples."""
         self.rollouts = self._start_vllm() if config.rollout.backend == "vllm" else None
@@ -37,9 +40,8 @@ class LiveEngine:
 
     def _start_vllm(self) -> VLLMRollouts:
         trainer, arguments = self._trainer, self._trainer.args
-        is_main_process = trainer.accelerator.is_main_process
         warning = sampling_warning(self._config.trainer)
-        if warning is not None and is_main_process:
+        if warning is not None and self._ranks.is_main:
             logger.warning(warning)
         refuse_unserved_targets([name for name, module in trainer.model.named_modules() if hasattr(module, "lora_A")])
         self.suppressed_token_ids = suppressed_token_ids(self._processor, trainer.model.config)
@@ -48,7 +50,7 @@ class LiveEngine:
             self._processor,
             suppressed=self.suppressed_token_ids,
             max_tokens=arguments.max_completion_length,
-            is_main_process=is_main_process,
+            ranks=self._ranks,
         )
         trainer.accelerator.wait_for_everyone()
         rollouts = VLLMRollouts(
@@ -61,7 +63,7 @@ class LiveEngine:
                 top_k=arguments.top_k,
                 seed=self._config.seed,
             ),
-            rank=trainer.accelerator.process_index,
+            rank=self._ranks.rank,
             step=lambda: trainer.state.global_step,
         )
         trainer.use_rollouts(rollouts, max_masked_fraction=self._config.rollout.parity.max_masked_fraction)
@@ -77,7 +79,7 @@ class LiveEngine:
                 self.rollouts.engine,
                 self._processor,
                 adapter=None if base else self.rollouts.adapter,
-                accelerator=trainer.accelerator,
+                ranks=self._ranks,
             )
             return
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -86,6 +88,7 @@ class LiveEngine:
                 trainer.model_wrapped,
                 self._processor,
                 batch_size=self._config.evaluation.batch_size,
+                ranks=self._ranks,
                 accelerator=trainer.accelerator,
                 gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
                 gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,

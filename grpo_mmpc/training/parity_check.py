@@ -108,5 +108,5 @@ def _line(report: ParityReport, *, is_base: bool) -> str:
     return (
         f"parity at step {report.step}: {report.tokens} tokens of {report.rows} prompts, log-probabilities of engine "
         f"and policy differ by {report.mean_difference:.1e} on average, {report.max_difference:.1e} at most"
-        + ("" if is_base or report.tells_policy_from_base else "; the update is too small to be seen yet")
+        + ("" if is_base or report.tells_policy_from_base else "; the update is still below rounding error")
     )

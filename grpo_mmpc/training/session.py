@@ -10,9 +10,10 @@ from typing import Any
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
-from grpo_mmpc.models.policy import load_policy, load_processor
+from grpo_mmpc.models.policy import load_policy, show_special_tokens
+from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rewards import RewardMix
-from grpo_mmpc.rollout import Engine
+from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.parity import choose_rows
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
@@ -74,7 +75,7 @@ class TrainingSession:
         )
         self.mix.fit([title for title in catalogue.items.select(train_indices)["title"] if title])
         model = load_policy(config.model)
-        _show_special_tokens(model, self.processor.tokenizer)
+        show_special_tokens(model, self.processor.tokenizer)
         self._recorder = RolloutRecorder(Path(config.run_dir) / "rollouts")
         try:
             self.trainer = RecordingGRPOTrainer(
@@ -159,18 +160,6 @@ class TrainingSession:
         self.mix.close()
         self._engine.close()
         self.trainer.accelerator.end_training()
-
-
-def _show_special_tokens(model: Any, tokenizer: Any) -> None:
-    """Repeat the text model's special tokens on the composite configuration.
-
-    Transformers looks for them there, finds none, and would warn on every run that it "aligned"
-    equal tokens.
-    """
-    text_config = model.config.get_text_config()
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if getattr(text_config, name, None) == getattr(tokenizer, name):
-            setattr(model.config, name, getattr(tokenizer, name))
 
 
 def _check_batches_fill(arguments: Any, *, num_items: int) -> None:

@@ -26,9 +26,7 @@ APART = {("training", "evaluation"), ("evaluation", "training"), ("models", "ren
 SHIPPED_REWARDS_MAY_IMPORT = {"types", "errors", "utils", "tasks", "metrics", "encoders", "catalogue", "rendering"}
 THE_DECLARATION = "grpo_mmpc.rewards.declaration"
 """The one module of the reward room that a plug-in imports."""
-UP: set[tuple[str, str]] = {
-    ("grpo_mmpc.models.adapter", "rollout"),
-}
+UP: set[tuple[str, str]] = set()
 """(file, room): imports that still go up."""
 
 

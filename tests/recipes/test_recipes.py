@@ -339,7 +339,7 @@ def test_the_pixel_limits_of_a_recipe_bound_the_image_tokens(recipe, size, token
     from PIL import Image
 
     from grpo_mmpc.config import ModelSection
-    from grpo_mmpc.models.policy import load_processor
+    from grpo_mmpc.models.processor import load_processor
 
     limits = load_recipe([str(recipe)]).model.processor_kwargs
     processor = load_processor(ModelSection(name_or_path="nano:qwen2_5_vl", processor_kwargs=limits))

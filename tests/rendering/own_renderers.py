@@ -5,8 +5,8 @@ import hashlib
 from PIL import Image
 
 
-def picture_of(prompt, seed):
-    """A picture that shows which prompt and seed it is of."""
+def image_of(prompt, seed):
+    """A image that shows which prompt and seed it is of."""
     return Image.frombytes("RGB", (2, 2), hashlib.blake2b(f"{seed}:{prompt}".encode(), digest_size=12).digest())
 
 
@@ -17,7 +17,7 @@ class PlainRenderer:
         self.size, self.style = size, style
 
     def render(self, prompts, *, seeds):
-        return [picture_of(p, s) if p.strip() else None for p, s in zip(prompts, seeds, strict=True)]
+        return [image_of(p, s) if p.strip() else None for p, s in zip(prompts, seeds, strict=True)]
 
 
 def needs_a_style(*, style):
@@ -29,7 +29,7 @@ def takes_anything(**options):
 
 
 def no_renderer():
-    return "a picture"
+    return "a image"
 
 
 NOT_CALLABLE = 3

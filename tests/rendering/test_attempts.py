@@ -5,13 +5,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.rendering.attempts import Rendered, attempt
+from grpo_mmpc.rendering.attempts import attempt
+from grpo_mmpc.rendering.renderer import Rendered
 
 PICTURE = Image.new("RGB", (1, 1))
 
 
 def batch_renderer(*, bad=(), memory=10**6, error=ValueError):
-    """A batch renderer that raises if a bad prompt is in the batch or the batch is larger than its memory; notes its calls."""
+    """A batch renderer that raises for a bad prompt or a large batch; notes its calls."""
 
     def render(prompts, seeds):
         render.calls.append(list(zip(prompts, seeds, strict=True)))
@@ -60,7 +61,7 @@ def test_the_same_error_for_different_prompts_is_the_renderers_fault():
     def broken(prompts, seeds):
         raise RuntimeError("weights are on two devices\ndetails")
 
-    with pytest.raises(EvaluationError, match=r"all of 3 pictures.*RuntimeError: weights are on two devices\. A"):
+    with pytest.raises(EvaluationError, match=r"all of 3 images.*RuntimeError: weights are on two devices\. A"):
         attempt(broken, ["a", "b", "c"], seeds=[0] * 3, batch_size=1)
     # One prompt alone may be at fault.
     assert (
@@ -74,11 +75,11 @@ def test_declining_every_prompt_is_not_an_error():
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
-def test_a_picture_too_large_for_the_memory_is_no_failure_of_its_prompt(error):
+def test_a_image_too_large_for_the_memory_is_no_failure_of_its_prompt(error):
     def full(prompts, seeds):
         raise error
 
-    with pytest.raises(EvaluationError, match="not even one picture fits into memory"):
+    with pytest.raises(EvaluationError, match="not even one image fits into memory"):
         attempt(full, ["a"], seeds=[0], batch_size=1)
 
 

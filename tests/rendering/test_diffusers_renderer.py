@@ -1,4 +1,4 @@
-"""The diffusers renderer on tiny pipelines of the real classes, loaded through the real ``from_pretrained``."""
+"""The diffusers renderer on tiny pipelines of the real classes, loaded as real ones are."""
 
 import inspect
 import logging
@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.rendering import CountsTokens, ExplainsFailures
+from grpo_mmpc.errors import EvaluationError, GrpoMmpcError, ScoringError
 from grpo_mmpc.rendering.diffusers import PAPER_CALL_KWARGS, PAPER_MODEL, DiffusersRenderer
+from grpo_mmpc.rendering.renderer import CountsTokens, ExplainsFailures
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from tests.rendering.tiny_pipelines import save_stable_diffusion, save_stable_diffusion_3
 
@@ -42,7 +42,7 @@ def largest_difference(left, right):
 
 
 class PipelineThat:
-    """A pipeline with something done before each call; remembers how many pictures each call asked for."""
+    """A pipeline with something done before each call; remembers the sizes of calls."""
 
     def __init__(self, pipeline, before):
         self.pipeline, self.before, self.sizes = pipeline, before, []
@@ -53,16 +53,16 @@ class PipelineThat:
         return self.pipeline(prompt=prompt, **options)
 
 
-# One seed per picture ------------------------------------------------------------------------------------------------
+# One seed per image -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("kind", "call_kwargs"),
-    # eta: noise is drawn again in every step, which must come from the picture's own generator,
+    # eta: noise is sampled again in every step, which must come from the image's own generator,
     # too.
     [(SD3, {}), (SD, {}), (SD, {"eta": 1.0, "guidance_scale": 3.0})],
 )
-def test_a_picture_does_not_depend_on_its_batch(make, kind, call_kwargs):
+def test_a_image_does_not_depend_on_its_batch(make, kind, call_kwargs):
     seeds = [3, 1, 4, 1]
     renderer = make(kind, batch_size=4, call_kwargs=call_kwargs)
     together = renderer.render(PROMPTS, seeds=seeds)
@@ -73,7 +73,7 @@ def test_a_picture_does_not_depend_on_its_batch(make, kind, call_kwargs):
         assert largest_difference(one, other) <= 1  # rounding of fp32 at the border of two grey levels
 
 
-def test_prompt_and_seed_both_make_the_picture(make):
+def test_prompt_and_seed_both_make_the_image(make):
     renderer = make()
     a, same, other_seed, other_prompt = renderer.render(
         ["a red mug", "a red mug", "a red mug", "a blue kite"], seeds=[1, 1, 2, 1]
@@ -91,9 +91,9 @@ def test_rendering_leaves_the_global_random_state_alone(make):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_pictures_are_rgb_in_the_size_that_the_call_asks_for(make):
-    (picture,) = make(call_kwargs={"height": 48, "width": 16}).render(["a red mug"], seeds=[0])
-    assert (picture.mode, picture.size) == ("RGB", (16, 48))
+def test_images_are_rgb_in_the_size_that_the_call_asks_for(make):
+    (image,) = make(call_kwargs={"height": 48, "width": 16}).render(["a red mug"], seeds=[0])
+    assert (image.mode, image.size) == ("RGB", (16, 48))
 
 
 def test_a_missing_seed_is_an_error(make):
@@ -101,7 +101,7 @@ def test_a_missing_seed_is_an_error(make):
         make().render(["a", "b"], seeds=[0])
 
 
-# Settings ------------------------------------------------------------------------------------------------------------
+# Settings -----------------------------------------------------------------------------------------
 
 
 def test_the_defaults_are_the_published_protocol():
@@ -137,7 +137,7 @@ def test_another_model_under_the_papers_settings_is_said_once_with_the_settings(
 
 
 @pytest.mark.parametrize("kind", [SD, SD3])
-def test_one_negative_prompt_counts_for_every_picture(make, kind):
+def test_one_negative_prompt_counts_for_every_image(make, kind):
     with_guidance = {"guidance_scale": 5.0}
     plain = make(kind, call_kwargs=with_guidance).render(PROMPTS, seeds=[0] * 4)
     away = make(kind, call_kwargs={**with_guidance, "negative_prompt": "a blurry photo"}).render(PROMPTS, seeds=[0] * 4)
@@ -185,17 +185,17 @@ def test_the_dtype_is_fp32_on_a_cpu_unless_given(make):
     ],
 )
 def test_an_unfit_option_is_refused_before_anything_is_loaded(options, message):
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(GrpoMmpcError, match=message):
         DiffusersRenderer(model="/no/such/folder", **options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is not there")
 def test_a_gpu_that_is_not_there_is_refused():
-    with pytest.raises(EvaluationError, match="torch sees no CUDA device; use device: cpu"):
+    with pytest.raises(ScoringError, match="torch sees no CUDA device; use device: cpu"):
         DiffusersRenderer(model="/no/such/folder", device="cuda:1")
 
 
-# Loading -------------------------------------------------------------------------------------------------------------
+# Loading ------------------------------------------------------------------------------------------
 
 
 def test_without_diffusers_the_error_names_the_extra(monkeypatch):
@@ -244,7 +244,7 @@ def test_a_pipeline_too_large_for_the_device_says_what_to_leave_out(folders, mon
         DiffusersRenderer(model=folders[SD3], device="cpu")
 
 
-# Tokens --------------------------------------------------------------------------------------------------------------
+# Tokens -------------------------------------------------------------------------------------------
 
 
 def test_tokens_are_counted_by_the_pipelines_own_tokenizer_with_start_and_end(make):
@@ -264,10 +264,10 @@ def test_a_prompt_is_read_up_to_the_limit_and_no_further(make):
         True,
         True,
     ]
-    pictures = renderer.render([at_limit, over, longer, "b" * 74], seeds=[0] * 4)
+    images = renderer.render([at_limit, over, longer, "b" * 74], seeds=[0] * 4)
     # What follows the 75th letter changes nothing: the end token takes the 77th place.
-    assert largest_difference(pictures[1], pictures[2]) == 0
-    assert largest_difference(pictures[0], pictures[3]) > 0
+    assert largest_difference(images[1], images[2]) == 0
+    assert largest_difference(images[0], images[3]) > 0
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_cut_prompts_are_counted_and_not_warned_of_one_by_one(make, caplog, tmp_
     assert not [record for record in caplog.records if "truncated because" in record.getMessage()]
 
 
-# Failures ------------------------------------------------------------------------------------------------------------
+# Failures -----------------------------------------------------------------------------------------
 
 
 def test_the_renderer_has_both_optional_parts(make):
@@ -312,7 +312,7 @@ def test_the_renderer_has_both_optional_parts(make):
     assert isinstance(make(), ExplainsFailures)
 
 
-def test_a_prompt_that_fails_costs_its_own_picture_only(make):
+def test_a_prompt_that_fails_costs_its_own_image_only(make):
     def refuse(prompt, _options):
         if "two green socks" in prompt:
             raise ValueError("no socks today\nand more")
@@ -326,7 +326,7 @@ def test_a_prompt_that_fails_costs_its_own_picture_only(make):
     assert [image is None for image in renderer.render(PROMPTS, seeds=[0] * 4)] == [False, True, False, False]
 
 
-def test_a_picture_blacked_out_by_the_safety_checker_is_a_failed_render(make):
+def test_a_image_blacked_out_by_the_safety_checker_is_a_failed_render(make):
     def blacked_out(image, device, dtype):
         image[1] = 0
         return image, [False, True]
@@ -347,23 +347,23 @@ def test_a_batch_that_does_not_fit_is_halved_for_good(make):
     expected = renderer.render(PROMPTS, seeds=[0] * 4)
     renderer.pipeline = PipelineThat(renderer.pipeline, memory_for_two)
     for _ in range(2):
-        pictures = renderer.render(PROMPTS, seeds=[0] * 4)
-        assert all(largest_difference(one, other) <= 1 for one, other in zip(pictures, expected, strict=True))
+        images = renderer.render(PROMPTS, seeds=[0] * 4)
+        assert all(largest_difference(one, other) <= 1 for one, other in zip(images, expected, strict=True))
     assert renderer.batch_size == 2
     assert renderer.pipeline.sizes == [4, 2, 2, 2, 2]  # the first call learns, the second knows
 
 
-def test_a_single_picture_that_does_not_fit_ends_the_run(make):
+def test_a_single_image_that_does_not_fit_ends_the_run(make):
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     renderer = make()
     renderer.pipeline = PipelineThat(renderer.pipeline, no_memory)
-    with pytest.raises(EvaluationError, match="not even one picture fits into memory: CUDA out of memory"):
+    with pytest.raises(EvaluationError, match="not even one image fits into memory: CUDA out of memory"):
         renderer.render(PROMPTS, seeds=[0] * 4)
 
 
-# Into a folder -------------------------------------------------------------------------------------------------------
+# Into a folder ------------------------------------------------------------------------------------
 
 
 def test_a_second_run_into_the_folder_renders_nothing(make, tmp_path):

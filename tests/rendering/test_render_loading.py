@@ -4,8 +4,8 @@ import pytest
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.nano.renderer import NanoRenderer
-from grpo_mmpc.rendering import CountsTokens, ExplainsFailures
 from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
+from grpo_mmpc.rendering.renderer import CountsTokens, ExplainsFailures
 
 OWN = "tests.rendering.own_renderers"
 
@@ -58,7 +58,7 @@ def test_what_cannot_be_built_says_why(reference, kwargs, message):
         load_renderer(reference, **kwargs)
 
 
-def test_the_identity_is_the_name_and_what_changes_pictures():
+def test_the_identity_is_the_name_and_what_changes_images():
     base = renderer_identity("diffusers", {"model": "m", "call_kwargs": {"a": 1, "b": 2}})
     assert json.loads(base) == ["diffusers", {"model": "m", "call_kwargs": {"a": 1, "b": 2}}]
     same = {"call_kwargs": {"b": 2, "a": 1}, "model": "m", "batch_size": 1, "device": "cuda:3"}

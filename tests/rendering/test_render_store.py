@@ -11,18 +11,18 @@ from PIL import Image
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.nano.renderer import NanoRenderer
 from grpo_mmpc.rendering import store
-from grpo_mmpc.rendering.attempts import Rendered
+from grpo_mmpc.rendering.renderer import Rendered
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
-from tests.rendering.own_renderers import PlainRenderer, picture_of
+from tests.rendering.own_renderers import PlainRenderer, image_of
 
 
 class Recording(PlainRenderer):
-    """Counts what it rendered; may be interrupted after a number of pictures."""
+    """Counts what it rendered; may be interrupted after a number of images."""
 
-    def __init__(self, *, pictures_before_interrupt=10**9):
+    def __init__(self, *, images_before_interrupt=10**9):
         super().__init__()
         self.rendered = Counter()
-        self.left = pictures_before_interrupt
+        self.left = images_before_interrupt
 
     def render(self, prompts, *, seeds):
         images = []
@@ -56,8 +56,8 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "renders.jsonl").read_text().splitlines() if line]
 
 
-def check_pictures(result, prompts):
-    """Every job has the picture of its own prompt and seed; empty prompts have none."""
+def check_images(result, prompts):
+    """Every job has the image of its own prompt and seed; empty prompts have none."""
     assert list(result.paths) == list(prompts)
     for item_id, prompt in prompts.items():
         path = result.paths[item_id]
@@ -65,15 +65,15 @@ def check_pictures(result, prompts):
             assert path is None
             continue
         with Image.open(path) as image:
-            assert image.tobytes() == picture_of(prompt, render_seed(item_id)).tobytes()
+            assert image.tobytes() == image_of(prompt, render_seed(item_id)).tobytes()
 
 
-# Seeds and names -----------------------------------------------------------------------------------------------------
+# Seeds and names ----------------------------------------------------------------------------------
 
 
 def test_the_seed_of_an_item_never_changes():
     # First 4 bytes of blake2b(digest_size=4), big-endian, without the last bit; written down so
-    # that pictures stay comparable.
+    # that images stay comparable.
     assert {i: render_seed(i) for i in ("B000", "é")} == {"B000": 475_928_683, "é": 1_252_172_385}
 
 
@@ -89,24 +89,24 @@ def test_seeds_of_a_thousand_items_are_spread():
     assert sum(seed >= 2**30 for seed in seeds) in range(430, 571)  # 500 +- 4.5 standard deviations of sqrt(250)
 
 
-def test_names_of_pictures_are_safe_and_unique(tmp_path):
+def test_names_of_images_are_safe_and_unique(tmp_path):
     ids = ["a/b", "a_b", "a b", "../../etc/passwd", "é", "x" * 300, "x" * 301, "CON", ".", ""]
     result = render(tmp_path, dict.fromkeys(ids, "a mug"))
     names = [path.name for path in result.paths.values()]
     assert len({name.lower() for name in names}) == len(ids)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,100}\.png", name) for name in names)
     assert all(path.parent == tmp_path for path in result.paths.values())
-    check_pictures(result, dict.fromkeys(ids, "a mug"))
+    check_images(result, dict.fromkeys(ids, "a mug"))
 
 
-# What is recorded ----------------------------------------------------------------------------------------------------
+# What is recorded ---------------------------------------------------------------------------------
 
 
 def test_every_item_has_a_line_with_what_became_of_it(tmp_path):
     result = render(tmp_path, {"1": "a red mug", "2": "", "3": "one two three four five"}, Counting())
     assert [{k: v for k, v in line.items() if k != "hash"} for line in lines(tmp_path)] == [
         {"item_id": "1", "file": result.paths["1"].name, "reason": None, "prompt_tokens": 3},
-        {"item_id": "2", "file": None, "reason": "the renderer gave no picture", "prompt_tokens": 0},
+        {"item_id": "2", "file": None, "reason": "the renderer gave no image", "prompt_tokens": 0},
         {"item_id": "3", "file": result.paths["3"].name, "reason": None, "prompt_tokens": 5},
     ]
     assert [record.prompt_tokens for record in result.records.values()] == [3, 0, 5]
@@ -115,11 +115,11 @@ def test_every_item_has_a_line_with_what_became_of_it(tmp_path):
 def test_the_summary_counts_every_job_once(tmp_path):
     prompts = {"1": "a mug", "2": "", "3": "one two three four five", "4": "one two three four"}
     first = render(tmp_path, prompts, Counting()).summary
-    assert (first.num_rendered, first.num_reused, first.failures) == (3, 0, {"the renderer gave no picture": 1})
+    assert (first.num_rendered, first.num_reused, first.failures) == (3, 0, {"the renderer gave no image": 1})
     assert (first.num_over_limit, first.token_limit) == (1, 4)  # four words are read, the fifth is not
     prompts["5"] = "a lamp"
     second = render(tmp_path, prompts, Counting()).summary
-    assert (second.num_rendered, second.num_reused, second.failures) == (1, 3, {"the renderer gave no picture": 1})
+    assert (second.num_rendered, second.num_reused, second.failures) == (1, 3, {"the renderer gave no image": 1})
     assert second.num_over_limit == 1
 
 
@@ -137,7 +137,7 @@ def test_a_renderer_without_limit_has_no_prompts_over_it(tmp_path):
 def test_reasons_are_recorded_where_the_renderer_gives_them(tmp_path):
     class Explaining(PlainRenderer):
         def attempt(self, prompts, *, seeds):
-            return [Rendered(reason="unsafe") if p == "b" else Rendered(image=picture_of(p, 0)) for p in prompts]
+            return [Rendered(reason="unsafe") if p == "b" else Rendered(image=image_of(p, 0)) for p in prompts]
 
     result = render(tmp_path, {"1": "a", "2": "b"}, Explaining())
     assert result.summary.failures == {"unsafe": 1}
@@ -161,12 +161,12 @@ def test_a_renderer_with_larger_batches_gets_them_whole(tmp_path):
     assert sizes == [30, 10]
 
 
-# Resuming ------------------------------------------------------------------------------------------------------------
+# Resuming -----------------------------------------------------------------------------------------
 
 
 def test_after_an_interruption_nothing_is_lost_and_nothing_recorded_is_rendered_twice(tmp_path):
     prompts = {str(i): f"a mug {i}" for i in range(50)}
-    interrupted = Recording(pictures_before_interrupt=40)  # two batches of 16 are written, the third is not
+    interrupted = Recording(images_before_interrupt=40)  # two batches of 16 are written, the third is not
     with pytest.raises(KeyboardInterrupt):
         render(tmp_path, prompts, interrupted)
     assert len(lines(tmp_path)) == len(list(tmp_path.glob("*.png"))) == 32
@@ -174,7 +174,7 @@ def test_after_an_interruption_nothing_is_lost_and_nothing_recorded_is_rendered_
     result = render(tmp_path, prompts, continued)
     assert set(continued.rendered.elements()) == {f"a mug {i}" for i in range(32, 50)}
     assert max(continued.rendered.values()) == 1
-    check_pictures(result, prompts)
+    check_images(result, prompts)
     assert (result.summary.num_rendered, result.summary.num_reused) == (18, 32)
     assert len(lines(tmp_path)) == 50
 
@@ -186,10 +186,10 @@ def test_only_what_changed_is_rendered_again(tmp_path):
     renderer = Recording()
     result = render(tmp_path, after, renderer)
     assert set(renderer.rendered) == {"a red mug", "a sock"}
-    check_pictures(result, after)
-    assert len(list(tmp_path.glob("*.png"))) == 4  # the old picture of item 1 is gone, that of item 2 stays
+    check_images(result, after)
+    assert len(list(tmp_path.glob("*.png"))) == 4  # the old image of item 1 is gone, that of item 2 stays
     untouched = Recording()
-    check_pictures(render(tmp_path, {"2": "a lamp"}, untouched), {"2": "a lamp"})
+    check_images(render(tmp_path, {"2": "a lamp"}, untouched), {"2": "a lamp"})
     assert not untouched.rendered
 
 
@@ -209,16 +209,16 @@ def test_another_renderer_or_seed_renders_again(tmp_path, change):
     assert renderer.rendered == {"a mug": 1}
 
 
-def test_a_picture_that_was_deleted_is_rendered_again(tmp_path):
+def test_a_image_that_was_deleted_is_rendered_again(tmp_path):
     first = render(tmp_path, {"1": "a mug", "2": "a lamp"})
     first.paths["1"].unlink()
     renderer = Recording()
     result = render(tmp_path, {"1": "a mug", "2": "a lamp"}, renderer)
     assert renderer.rendered == {"a mug": 1}
-    check_pictures(result, {"1": "a mug", "2": "a lamp"})
+    check_images(result, {"1": "a mug", "2": "a lamp"})
 
 
-def test_recorded_failures_are_tried_again_only_when_asked(tmp_path):
+def test_recorded_failures_are_not_tried_again(tmp_path):
     class Empty(Recording):
         def render(self, prompts, *, seeds):
             super().render(prompts, seeds=seeds)
@@ -230,11 +230,7 @@ def test_recorded_failures_are_tried_again_only_when_asked(tmp_path):
     renderer = Recording()
     again = render(tmp_path, prompts, renderer)
     assert not renderer.rendered
-    assert again.summary.failures == {"the renderer gave no picture": 2}
-    retried = render(tmp_path, prompts, renderer, retry_failures=True)
-    assert renderer.rendered == {"a mug": 1, "a lamp": 1}
-    check_pictures(retried, prompts)
-    assert retried.summary.failures == {}
+    assert again.summary.failures == {"the renderer gave no image": 2}
 
 
 def test_a_line_cut_short_costs_its_own_item_only(tmp_path):
@@ -244,29 +240,29 @@ def test_a_line_cut_short_costs_its_own_item_only(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])  # killed while writing the last line
     for expected in ({"a kite": 1}, {}):  # rendered again once, and then on record
         renderer = Recording()
-        check_pictures(render(tmp_path, prompts, renderer), prompts)
+        check_images(render(tmp_path, prompts, renderer), prompts)
         assert renderer.rendered == expected
 
 
-def test_a_picture_without_its_line_is_not_taken_for_done(tmp_path, monkeypatch):
+def test_a_image_without_its_line_is_not_taken_for_done(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
     render(tmp_path, {"1": "a mug"})
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_append_records", killed)
+        patch.setattr(store, "append_json_lines", killed)
         with pytest.raises(KeyboardInterrupt):
             render(tmp_path, {"1": "a red mug"})
-    # Back to the old prompt: its own picture is still there, and not that of the prompt of the
+    # Back to the old prompt: its own image is still there, and not that of the prompt of the
     # killed run.
     renderer = Recording()
-    check_pictures(render(tmp_path, {"1": "a mug"}, renderer), {"1": "a mug"})
+    check_images(render(tmp_path, {"1": "a mug"}, renderer), {"1": "a mug"})
     assert not renderer.rendered
-    check_pictures(render(tmp_path, {"1": "a red mug"}, renderer), {"1": "a red mug"})
+    check_images(render(tmp_path, {"1": "a red mug"}, renderer), {"1": "a red mug"})
     assert renderer.rendered == {"a red mug": 1}
 
 
-def test_a_picture_written_in_part_never_has_its_final_name(tmp_path, monkeypatch):
+def test_a_image_written_in_part_never_has_its_final_name(tmp_path, monkeypatch):
     def killed_while_saving(self, target, **_):
         target.write_bytes(b"\x89PNG half")
         raise KeyboardInterrupt
@@ -276,8 +272,8 @@ def test_a_picture_written_in_part_never_has_its_final_name(tmp_path, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             render(tmp_path, {"1": "a mug"})
     assert not list(tmp_path.glob("*.png"))
-    check_pictures(render(tmp_path, {"1": "a mug"}), {"1": "a mug"})
-    assert not list(tmp_path.glob("*.part"))
+    check_images(render(tmp_path, {"1": "a mug"}), {"1": "a mug"})
+    assert not list(tmp_path.glob(".*partial"))
 
 
 @settings(deadline=None, max_examples=30)
@@ -293,31 +289,31 @@ def test_a_picture_written_in_part_never_has_its_final_name(tmp_path, monkeypatc
 )
 def test_after_any_interrupted_runs_the_last_one_gives_what_a_fresh_one_gives(tmp_path_factory, runs):
     folder = tmp_path_factory.mktemp("renders")
-    for prompts, pictures in runs:
+    for prompts, images in runs:
         with contextlib.suppress(KeyboardInterrupt):
-            render(folder, prompts, Recording(pictures_before_interrupt=pictures))
+            render(folder, prompts, Recording(images_before_interrupt=images))
     prompts = runs[-1][0]
-    check_pictures(render(folder, prompts), prompts)
+    check_images(render(folder, prompts), prompts)
     idle = Recording()
-    check_pictures(render(folder, prompts, idle), prompts)
+    check_images(render(folder, prompts, idle), prompts)
     assert not idle.rendered
 
 
-# Renderers that misbehave ---------------------------------------------------------------------------------------------
+# Renderers that misbehave -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])
-def test_the_wrong_number_of_pictures_ends_the_run_before_anything_is_mixed_up(tmp_path, count):
+def test_the_wrong_number_of_images_ends_the_run_before_anything_is_mixed_up(tmp_path, count):
     class Miscounting:
         def render(self, prompts, *, seeds):
-            return [picture_of("?", 0)] * count
+            return [image_of("?", 0)] * count
 
     with pytest.raises(EvaluationError, match=f"Miscounting gave {count} images for 3 prompts"):
         render(tmp_path, {"1": "a", "2": "b", "3": "c"}, Miscounting())
     assert not list(tmp_path.iterdir())
 
 
-def test_something_that_is_not_a_picture_ends_the_run(tmp_path):
+def test_something_that_is_not_a_image_ends_the_run(tmp_path):
     class Wrong:
         def render(self, prompts, *, seeds):
             return ["a.png"] * len(prompts)
@@ -326,7 +322,7 @@ def test_something_that_is_not_a_picture_ends_the_run(tmp_path):
         render(tmp_path, {"1": "a"}, Wrong())
 
 
-def test_a_prompt_that_raises_costs_its_own_picture_only(tmp_path):
+def test_a_prompt_that_raises_costs_its_own_image_only(tmp_path):
     class Raising(PlainRenderer):
         def render(self, prompts, *, seeds):
             if "b" in prompts:
@@ -337,7 +333,7 @@ def test_a_prompt_that_raises_costs_its_own_picture_only(tmp_path):
     result = render(tmp_path, prompts, Raising())
     assert result.summary.failures == {"RuntimeError: no b": 1}
     assert result.paths.pop("2") is None
-    check_pictures(result, {i: prompt for i, prompt in prompts.items() if i != "2"})
+    check_images(result, {i: prompt for i, prompt in prompts.items() if i != "2"})
 
 
 def test_a_broken_renderer_ends_the_run_and_leaves_no_failures_on_record(tmp_path):
@@ -346,9 +342,9 @@ def test_a_broken_renderer_ends_the_run_and_leaves_no_failures_on_record(tmp_pat
             raise RuntimeError("no weights")
 
     prompts = {str(i): f"a mug {i}" for i in range(3)}
-    with pytest.raises(EvaluationError, match=r"failed in the same way on all of 3 pictures.*no weights"):
+    with pytest.raises(EvaluationError, match=r"failed in the same way on all of 3 images.*no weights"):
         render(tmp_path, prompts, Broken())
-    check_pictures(render(tmp_path, prompts), prompts)
+    check_images(render(tmp_path, prompts), prompts)
 
 
 def test_two_jobs_of_one_item_are_an_error(tmp_path):

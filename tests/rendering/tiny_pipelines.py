@@ -1,4 +1,4 @@
-"""Diffusion pipelines of the real classes, randomly initialised and a few hundred kB small, saved as folders."""
+"""Diffusion pipelines of the real classes, a few hundred kB small, saved as folders."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ CLIP_SIZE, T5_SIZE = 32, 32
 
 
 def clip_tokenizer():
-    """A CLIP tokenizer that knows no merges: one token per letter, plus a start and an end; limit 77."""
+    """A CLIP tokenizer without merges: one token per letter, a start and an end; limit 77."""
     from transformers import CLIPTokenizer
 
     pieces = [
@@ -65,7 +65,7 @@ def vae(*, latent_channels: int, **config):
 
 
 def save_stable_diffusion(folder: Path) -> Path:
-    """Stable Diffusion 1's pipeline: one CLIP, no ``max_sequence_length``; 32 x 32 pictures."""
+    """Stable Diffusion 1's pipeline: one CLIP, no ``max_sequence_length``; 32 x 32 images."""
     ensure_importable()
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
@@ -98,7 +98,7 @@ def save_stable_diffusion(folder: Path) -> Path:
 
 
 def save_stable_diffusion_3(folder: Path) -> Path:
-    """The architecture of the paper's renderer: a transformer reading two CLIPs and a T5; 32 x 32 pictures."""
+    """The architecture of the paper's renderer, two CLIPs and a T5 read; 32 x 32 images."""
     ensure_importable()
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel

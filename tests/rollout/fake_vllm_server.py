@@ -1,4 +1,7 @@
-"""The network's edge of a vLLM server, which fails when told to. Prompts are numbers written as text: their token ids."""
+"""The network's edge of a vLLM server, which fails when told to.
+
+Prompts are numbers written as text: their token ids.
+"""
 
 import json
 import threading
@@ -7,7 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from grpo_mmpc.rollout.vllm.plugin import unpack
+from grpo_mmpc.rollout.vllm.adapter_store import unpack
 
 FACTS = {
     "vllm_version": "0.31.0",

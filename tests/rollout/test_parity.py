@@ -1,4 +1,4 @@
-"""The canary: silent on the policy itself, and each way of not being the policy caught by its name."""
+"""The parity check: silent on the policy, and every other model is caught and named."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +11,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmp
 
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import is_identity
-from grpo_mmpc.models.policy import load_processor
+from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rollout.parity import ParityReport, check_parity, choose_rows
 from tests.rollout.vllm_policies import Bench, make_bench, named, randomise, rescaled
 
@@ -55,7 +55,7 @@ def test_log_probabilities_are_compared_after_the_temperature(bench: Bench) -> N
 
 
 def test_a_sync_that_was_skipped_is_caught(bench: Bench) -> None:
-    """The policy has moved on, the engine still has the adapter of before: here far from both policy and base."""
+    """The engine still has the adapter of before: here far from both policy and base."""
     randomise(bench.model, seed=7)
     try:
         with pytest.raises(RolloutError, match=r"log-probabilities of the sampled tokens differ by .* another adapter"):
@@ -70,7 +70,7 @@ def test_an_engine_that_still_is_the_base_model_is_caught(bench: Bench) -> None:
 
 
 def test_a_stale_engine_is_caught_also_where_the_tolerance_is_too_wide_to_see_it(bench: Bench) -> None:
-    """In half precision a small update hides below the tolerance; which model is closer does not."""
+    """In half precision a small update hides below the tolerance; the closer model does not."""
     report = check(bench, adapter=None, mean_tolerance=1e3)
     assert report.problems
     assert "agrees better with the base model than with the policy" in report.problems[0]
@@ -131,7 +131,7 @@ def test_another_max_pixels_on_one_side_is_caught(bench: Bench) -> None:
 
 
 def test_another_image_attention_in_the_engine_is_caught(bench: Bench) -> None:
-    """vLLM on a CPU masks causally; a policy left at Gemma-3's own bidirectional mask is another model."""
+    """vLLM on a CPU masks causally; a policy with Gemma-3's bidirectional mask is another model."""
     if "Gemma" not in type(bench.processor).__name__:
         pytest.skip("only Gemma-3 has a choice of image attention")
     section = bench.config.model.model_copy(update={"image_attention": None})

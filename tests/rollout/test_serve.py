@@ -13,6 +13,7 @@ import pytest
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.vllm import serve
 from grpo_mmpc.rollout.vllm.serve import LocalServer, command_line_flags, serve_command, shell_command
+from grpo_mmpc.utils.processes import PATIENCE_S
 from tests.rollout.fake_vllm_server import FakeVLLM
 from tests.rollout.processes import children, is_running, wait_until
 from tests.rollout.vllm_policies import vllm_config
@@ -97,6 +98,11 @@ def test_the_printed_command_is_the_one_that_would_run(tmp_path):
     assert all(f"{name}=" in script for name in environment)
 
 
+def last_word(log: Path) -> str:
+    """The last word of a log, below the line with the command: a process id."""
+    return log.read_text().split()[-1] if log.is_file() else ""
+
+
 FAMILY = """
     import subprocess, sys, time
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -110,9 +116,9 @@ def test_no_process_of_a_server_outlives_it_or_the_trainer(tmp_path, end):
     log = tmp_path / "log"
     trainer_code = f"""
         import pathlib, sys, time
-        from grpo_mmpc.rollout.vllm.serve import start_guarded
-        guard = start_guarded([sys.executable, "-c", {textwrap.dedent(FAMILY)!r}], {{}}, log=pathlib.Path({str(log)!r}))
-        print(guard.pid, flush=True)
+        from grpo_mmpc.rollout.vllm.serve import _start_child
+        server = _start_child([sys.executable, "-c", {textwrap.dedent(FAMILY)!r}], {{}}, log=pathlib.Path({str(log)!r}))
+        print(server._supervisor.pid, flush=True)
         time.sleep(600)
     """
     trainer = subprocess.Popen(
@@ -121,8 +127,8 @@ def test_no_process_of_a_server_outlives_it_or_the_trainer(tmp_path, end):
     try:
         assert trainer.stdout is not None
         guard = int(trainer.stdout.readline())
-        assert wait_until(lambda: log.is_file() and log.read_text().strip() != "", 20)
-        engine = int(log.read_text())
+        assert wait_until(lambda: last_word(log).isdigit(), 20)
+        engine = int(last_word(log))
         (front_end,) = children(guard)
         assert is_running(engine) and is_running(front_end)
         victim, number = {
@@ -132,7 +138,7 @@ def test_no_process_of_a_server_outlives_it_or_the_trainer(tmp_path, end):
             "guard terminated": (guard, signal.SIGTERM),
         }[end]
         os.kill(victim, number)
-        assert wait_until(lambda: not any(is_running(pid) for pid in (guard, front_end, engine)), serve.PATIENCE_S)
+        assert wait_until(lambda: not any(is_running(pid) for pid in (guard, front_end, engine)), PATIENCE_S)
     finally:
         trainer.kill()
         trainer.wait()
@@ -155,7 +161,7 @@ def test_a_port_that_is_taken_is_refused_although_somebody_answers_there(tmp_pat
         (
             "INFO GPU KV cache size: 1 tokens\nValueError: No available memory for the cache blocks.\n"
             "RuntimeError: Engine core initialization failed.",
-            "first error: ValueError: No available memory .*Give it more memory .*gpu_memory_utilization",
+            "first error: ValueError: No available memory .*Give the engine more memory .*gpu_memory_utilization",
         ),
         (
             "OSError: [Errno 98] error while attempting to bind: address already in use",
@@ -176,16 +182,16 @@ def test_a_server_that_cannot_start_says_why_with_the_end_of_its_log(tmp_path, m
         LocalServer(vllm_config("qwen2_5_vl", tmp_path), log=tmp_path / "log", timeout=60, say=print)
 
 
-def test_a_server_that_never_answers_is_given_up_and_ended(tmp_path, monkeypatch):
+def test_a_server_that_never_answers_is_given_up_and_ended(tmp_path, monkeypatch, capsys):
     pytest.importorskip("vllm", reason="vLLM is not installed")
     silent = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
     monkeypatch.setattr(serve, "serve_command", lambda *_, **__: (silent, {}))
     monkeypatch.setattr(serve, "_PROGRESS_EVERY_S", 0.5)
-    said: list[str] = []
     with pytest.raises(RolloutError, match=r"did not answer within rollout.server_timeout=3 s"):
-        LocalServer(vllm_config("qwen2_5_vl", tmp_path), log=tmp_path / "log", timeout=3, say=said.append)
-    assert len(said) >= 3 and str(tmp_path / "log") in said[0]
-    assert not is_running(int((tmp_path / "log").read_text()))
+        LocalServer(vllm_config("qwen2_5_vl", tmp_path), log=tmp_path / "log", timeout=3, say=print)
+    waiting = [line for line in capsys.readouterr().err.splitlines() if "waiting for the vLLM server" in line]
+    assert len(waiting) >= 3 and str(tmp_path / "log") in waiting[0]
+    assert not is_running(int(last_word(tmp_path / "log")))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -195,7 +201,7 @@ def test_serving_in_the_foreground_ends_with_all_its_processes(tmp_path, number)
         import signal
         import sys
         from pathlib import Path
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background inherits "ignore"
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background inherits "ignore"
         from grpo_mmpc.rollout.vllm import serve
         from tests.rollout.vllm_policies import vllm_config
         serve.serve_command = lambda *_, **__: ([sys.executable, "-c", {textwrap.dedent(FAMILY)!r}], {{}})
@@ -206,14 +212,14 @@ def test_serving_in_the_foreground_ends_with_all_its_processes(tmp_path, number)
     )
     assert process.stdout is not None
     lines = iter(process.stdout.readline, "")
-    told = [next(lines) for _ in range(3)]
-    assert "rollout.servers=[http://127.0.0.1:" in told[1]
+    lead = [next(lines) for _ in range(3)]
+    assert "rollout.servers=[http://127.0.0.1:" in lead[1]
     engine = int(next(lines))
     (guard,) = children(process.pid)
     family = [guard, *children(guard), engine]
     process.send_signal(number)
     process.wait(30)
-    assert wait_until(lambda: not any(is_running(pid) for pid in family), serve.PATIENCE_S)
+    assert wait_until(lambda: not any(is_running(pid) for pid in family), PATIENCE_S)
 
 
 def test_the_command_prints_what_it_would_run(capsys):

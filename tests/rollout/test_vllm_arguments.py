@@ -1,21 +1,14 @@
 """What a recipe makes of vLLM's arguments, and which recipes it refuses before anything starts."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.vllm.arguments import (
-    check_rollout,
-    engine_arguments,
-    sampling_warning,
-    suppressed_token_ids,
-)
+from grpo_mmpc.rollout.vllm.arguments import check_rollout, engine_arguments, sampling_warning
 
 TARGETS = r".*language_model.*\.(q|k|v|o)_proj"
 
 
-def found(**sections) -> dict[str, str]:
+def problems_of(**sections) -> dict[str, str]:
     raw = {"rollout": {"backend": "vllm"}, "adapter": {"target_modules": TARGETS}, **sections}
     return dict(check_rollout(raw))
 
@@ -44,7 +37,7 @@ def test_a_rank_beyond_vllms_largest_is_refused(make_config):
 
 
 def test_a_recipe_with_transformers_rollouts_is_not_looked_at():
-    assert found(rollout={"backend": "transformers"}, adapter={"target_modules": "all-linear"}) == {}
+    assert problems_of(rollout={"backend": "transformers"}, adapter={"target_modules": "all-linear"}) == {}
 
 
 @pytest.mark.parametrize(
@@ -63,13 +56,13 @@ def test_a_recipe_with_transformers_rollouts_is_not_looked_at():
     ],
 )
 def test_what_vllm_would_ignore_or_contradict_is_named_with_the_fix(sections, key, message):
-    problems = found(**sections)
+    problems = problems_of(**sections)
     assert list(problems) == [key]
     assert message in problems[key]
 
 
 def test_importance_sampling_settings_stay_with_the_trainer():
-    assert found(trainer={"vllm_importance_sampling_mode": "token_mask"}) == {}
+    assert problems_of(trainer={"vllm_importance_sampling_mode": "token_mask"}) == {}
 
 
 @pytest.mark.parametrize(
@@ -86,23 +79,6 @@ def test_filters_are_warned_about_only_where_the_correction_is_on(trainer, warne
     assert (sampling_warning(trainer) is not None) == warned
 
 
-def test_image_video_and_padding_tokens_are_suppressed_but_not_one_that_ends_a_completion():
-    class Tokens(SimpleNamespace):
-        def __len__(self) -> int:
-            return 100
-
-    config = SimpleNamespace(
-        image_token_id=5,
-        video_token_id=6,
-        vision_start_token_id=7,
-        vision_end_token_id=None,
-        get_text_config=lambda: SimpleNamespace(eos_token_id=[2, 3]),
-    )
-    for pad, expected in ((4, [4, 5, 6, 7]), (3, [5, 6, 7]), (2, [5, 6, 7])):
-        processor = SimpleNamespace(tokenizer=Tokens(eos_token_id=2, pad_token_id=pad))
-        assert suppressed_token_ids(processor, config) == expected
-
-
 @pytest.mark.parametrize(
     ("trainer", "refused"),
     [
@@ -114,4 +90,4 @@ def test_image_video_and_padding_tokens_are_suppressed_but_not_one_that_ends_a_c
     ],
 )
 def test_vespo_takes_weights_of_tokens_only_as_in_trl(trainer, refused):
-    assert ("trainer.vllm_importance_sampling_mode" in found(trainer=trainer)) == refused
+    assert ("trainer.vllm_importance_sampling_mode" in problems_of(trainer=trainer)) == refused

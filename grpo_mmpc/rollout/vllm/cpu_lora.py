@@ -1,4 +1,4 @@
-"""LoRA on a CPU by matrix products, where all tokens of a batch have the same adapter; imported by vLLM, by name."""
+"""LoRA on a CPU by matrix products; imported by vLLM, by name."""
 
 from typing import Any
 
@@ -7,13 +7,16 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 
 class OneAdapterPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
-    """Applies an adapter by matrix products where all tokens of a batch have the same one, else as vLLM does."""
+    """Applies an adapter by matrix products where a batch has only one, else as vLLM does."""
 
     _only_slot: int | None = None
     """Slot of the one adapter; None where tokens have several adapters, or some have none."""
 
     def update_metadata(self, mapping: Any, lora_index_to_id: list[int | None], *args: Any, **kwargs: Any) -> None:
-        """Take the adapters of the next batch: ``mapping.index_mapping`` holds an adapter's id for every token, 0 = none."""
+        """Take the adapters of the next batch.
+
+        ``mapping.index_mapping`` holds an adapter's id for every token, 0 = none.
+        """
         super().update_metadata(mapping, lora_index_to_id, *args, **kwargs)
         ids = set(mapping.index_mapping)
         self._only_slot = lora_index_to_id.index(ids.pop()) if len(ids) == 1 and 0 not in ids else None

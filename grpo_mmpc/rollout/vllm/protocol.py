@@ -1,9 +1,10 @@
-"""What every vLLM back end takes and gives: prompts with the number of completions wanted, adapters, completions."""
+"""The protocol of a vLLM: prompts and adapters go in, completions come out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from grpo_mmpc.models.adapter import Adapter
 from grpo_mmpc.types import SamplingConfig
 
 
@@ -12,7 +13,7 @@ class Prompt:
     """One prompt, in both forms that engines take, and how many completions it wants."""
 
     token_ids: list[int]
-    """What the trainer's processor made of it, image tokens expanded."""
+    """Its tokens by the trainer's processor, image tokens expanded."""
     conversation: list[dict[str, Any]]
     """Chat messages; an image part is ``{"type": "image", "image": PIL.Image}``."""
     count: int
@@ -33,18 +34,6 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
-    """A LoRA adapter in PEFT's format, as bytes: what a weight sync moves."""
-
-    name: str
-    """Unique for its content: engines cache by name."""
-    config: bytes
-    """``adapter_config.json``."""
-    weights: bytes
-    """``adapter_model.safetensors``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupOutput:
     """The completions of one prompt."""
 
@@ -57,8 +46,18 @@ class GroupEngine(Protocol):
     """A vLLM, in this process or behind HTTP."""
 
     @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and completion together."""
+        ...
+
+    @property
+    def image_attention(self) -> str:
+        """``bidirectional`` or ``causal``: what image tokens of this engine see."""
+        ...
+
+    @property
     def lora_dtype(self) -> str:
-        """The torch dtype to which it casts adapters, by name: one that comes in it is smaller and loses nothing."""
+        """Name of the torch dtype to which it casts adapters: sent in it they lose nothing."""
         ...
 
     def load(self, adapter: Adapter) -> None:
@@ -66,13 +65,13 @@ class GroupEngine(Protocol):
         ...
 
     def unload(self, name: str) -> None:
-        """Forget an adapter, so that nothing grows."""
+        """Unload an adapter to free its memory."""
         ...
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None
     ) -> list[GroupOutput]:
-        """Completions of every prompt, in order, with a loaded adapter or with the base model (None)."""
+        """Return completions of every prompt, in order, with a loaded adapter or (None) without."""
         ...
 
     def close(self) -> None:

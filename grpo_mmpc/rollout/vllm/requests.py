@@ -1,12 +1,82 @@
-"""Prompts as requests of vLLM's chat API, with images as data URLs and no parameter left to a default."""
+"""Prompts as requests of vLLM, and the check that it used the trainer's prompt."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.rollout.prompts import conversation
 from grpo_mmpc.rollout.vllm.protocol import Prompt
-from grpo_mmpc.types import SamplingConfig
+from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.utils import hashing
+
+
+def prompt_of(row: PromptRow, processor: Any, *, count: int, seed: int) -> Prompt:
+    """Return a row as a request, tokenised as the trainer tokenises it."""
+    messages = conversation(row)
+    encoded = processor.apply_chat_template(
+        [messages], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors=None
+    )
+    return Prompt(token_ids=list(encoded["input_ids"][0]), conversation=messages, count=count, seed=seed)
+
+
+def derived_seed(*parts: int) -> int:
+    """Hash integers into a 31-bit seed; neighbours share nothing: no group repeats another."""
+    return hashing.seed(",".join(map(str, parts)))
+
+
+def check_fits(prompts: Sequence[Prompt], sampling: SamplingConfig, *, context: int) -> None:
+    """Refuse prompts whose completions vLLM would shorten without a word.
+
+    Raises:
+        RolloutError: A prompt and its completion do not fit the engine's context.
+    """
+    longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
+    if longest + sampling.max_tokens > context:
+        raise RolloutError(
+            f"a prompt of {longest} tokens and a completion of up to {sampling.max_tokens} exceed the engine's context "
+            f"of {context}; raise rollout.engine.max_model_len (of servers: where they are started), or lower "
+            "model.processor_kwargs.max_pixels or the completion length"
+        )
+
+
+def sampling_parameters(prompt: Prompt, sampling: SamplingConfig) -> dict[str, Any]:
+    """Return sampling parameters by the names that ``SamplingParams`` and the chat API share."""
+    greedy = sampling.temperature == 0
+    return {
+        "n": 1 if greedy else prompt.count,  # vLLM refuses several equal greedy completions
+        "seed": None if greedy else prompt.seed,
+        "temperature": sampling.temperature,
+        "top_p": 1.0 if greedy else sampling.top_p,
+        "top_k": 0 if greedy else sampling.top_k,
+    }
+
+
+def chat_request(
+    prompt: Prompt, sampling: SamplingConfig, *, images: "DataUrls", suppressed_token_ids: Sequence[int]
+) -> dict[str, Any]:
+    """Return the chat API's request for all completions of a prompt, without the name of the model.
+
+    Args:
+        prompt: What is asked.
+        sampling: How completions are sampled.
+        images: Encodes the prompt's images; one for all prompts of a batch.
+        suppressed_token_ids: Never sampled.
+    """
+    return {
+        "messages": [_message(message, images) for message in prompt.conversation],
+        **sampling_parameters(prompt, sampling),
+        "max_completion_tokens": sampling.max_tokens,
+        "logit_bias": {str(token): -100.0 for token in suppressed_token_ids} or None,
+        "logprobs": True,
+        "return_token_ids": True,
+        # Named so that no default of a server or model can stand in.
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+    }
 
 
 class DataUrls:
@@ -16,7 +86,7 @@ class DataUrls:
         self._urls: dict[int, str] = {}
 
     def of(self, image: Any) -> str:
-        """The data URL of a PIL image."""
+        """Return the data URL of a PIL image."""
         url = self._urls.get(id(image))
         if url is None:
             plain = image.convert("RGB")
@@ -28,40 +98,8 @@ class DataUrls:
         return url
 
 
-def chat_request(
-    prompt: Prompt, sampling: SamplingConfig, *, images: DataUrls, suppressed_token_ids: Sequence[int]
-) -> dict[str, Any]:
-    """Body of the request for all completions of a prompt, without the name of the model.
-
-    Args:
-        prompt: What is asked.
-        sampling: How completions are drawn.
-        images: Encodes the prompt's images; one for all prompts of a batch.
-        suppressed_token_ids: Never sampled.
-    """
-    greedy = sampling.temperature == 0
-    bias = {str(token): -100.0 for token in suppressed_token_ids}
-    return {
-        "messages": [_message(message, images) for message in prompt.conversation],
-        "n": 1 if greedy else prompt.count,  # vLLM refuses several equal greedy completions
-        "seed": None if greedy else prompt.seed,
-        "max_completion_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": 1.0 if greedy else sampling.top_p,
-        "top_k": 0 if greedy else sampling.top_k,
-        "logit_bias": bias or None,
-        "logprobs": True,
-        "return_token_ids": True,
-        # Named so that no default of a server or model can stand in.
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-    }
-
-
 def _message(message: Mapping[str, Any], images: DataUrls) -> dict[str, Any]:
-    """A chat message in the form that vLLM's API takes."""
+    """Return a chat message in the form that vLLM's API takes."""
     if isinstance(message["content"], str):
         return {"role": message["role"], "content": message["content"]}
     parts = [
@@ -71,3 +109,22 @@ def _message(message: Mapping[str, Any], images: DataUrls) -> dict[str, Any]:
         for part in message["content"]
     ]
     return {"role": message["role"], "content": parts}
+
+
+def check_prompt_ids(trainer: Sequence[int], engine: Sequence[int]) -> None:
+    """Refuse a prompt that trainer and engine see differently.
+
+    Raises:
+        RolloutError: Shows where they part and the usual causes.
+    """
+    if list(trainer) == list(engine):
+        return
+    at = next(
+        (i for i, (a, b) in enumerate(zip(trainer, engine, strict=False)) if a != b), min(len(trainer), len(engine))
+    )
+    raise RolloutError(
+        f"trainer and engine see different prompts: {len(trainer)} and {len(engine)} tokens, parting at position {at} "
+        f"(trainer ...{list(trainer[max(0, at - 3) : at + 4])}, engine ...{list(engine[max(0, at - 3) : at + 4])}). "
+        "Usual causes: another number of image tokens (min_pixels and max_pixels differ: both sides must use "
+        "model.processor_kwargs), a begin-of-sequence token added twice, or another chat template"
+    )

