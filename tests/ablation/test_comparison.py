@@ -16,6 +16,7 @@ from grpo_mmpc.reports.ablation.report import write_report
 from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.statistics.crossed import Estimate
 from grpo_mmpc.statistics.verdicts import BETTER
+from tests.reports.golden import check_golden, visible_text
 
 
 @pytest.fixture
@@ -124,6 +125,18 @@ def test_the_page_holds_verdict_picture_examples_and_nothing_unescaped(finished)
         ("rouge_l", "bleu", ""),
         ("rouge_l", "token_f1", "better"),
     ]
+
+
+def test_golden_page(finished, monkeypatch):
+    monkeypatch.setattr("grpo_mmpc.reports.ablation.page.command_line", lambda: "grpo-mmpc ablate fake.yaml")
+    folder, runs, jobs, spec = finished()
+    page = write_report(spec, runs, jobs, folder=folder).paths[0].read_text("utf-8")
+    replaced = {
+        re.escape(str(folder)): "OUT",
+        re.escape(spec.launcher): "PYTHON",
+        r"\d+(\.\d)? s\b": "TIME",
+    }
+    check_golden("ablation", visible_text(page), replaced=replaced)
 
 
 def test_a_page_is_built_from_what_is_there_and_says_what_is_missing(planned, tmp_path):

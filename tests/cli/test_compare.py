@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.cli import main
+from tests.reports.golden import check_golden
 from tests.reports.run.fake_run import build_run
 
 RESAMPLES = ("--resamples", "200")
@@ -48,6 +49,11 @@ def test_there_is_a_table_per_task_and_words_below_within_110_columns(
     # Of bleu, corpus_bleu, bertscore_f1 and parse_rate, which fails for two items only before
     # training.
     assert "! Rewards (*) are inflated by training on them: 3 better, 0 worse, 1 no evidence." in said
+
+
+def test_golden_output(evaluations: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare(evaluations / "base", evaluations / "final", "--by-category")
+    check_golden("compare", capsys.readouterr().out, replaced={re.escape(str(evaluations)): "RUN/evaluations"})
 
 
 def test_what_got_worse_is_said_in_table_and_words(evaluations: Path, capsys: pytest.CaptureFixture[str]) -> None:

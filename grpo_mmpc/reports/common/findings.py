@@ -10,7 +10,7 @@ from grpo_mmpc.reports.common.difference import Tone, glyph
 Kind = Literal["supported", "not supported", "no verdict", "caution"]
 _COLUMNS = 110
 _COLOURS = {"better": "32", "worse": "31"}
-_MARKS = {"supported": "=", "not supported": "·", "no verdict": "?", "caution": "!"}
+_MARKS = {"supported": "-", "not supported": "·", "no verdict": "?", "caution": "!"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

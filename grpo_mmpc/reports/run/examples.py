@@ -5,7 +5,7 @@ from statistics import median
 
 from grpo_mmpc.reports.common.gallery import Item, ItemGroup, most, without
 
-BEFORE, AFTER = "before", "after"
+BEFORE, AFTER = "Before", "After"
 """Names of the two answers to an item."""
 MAX_ITEMS = 24
 """On the whole page."""

@@ -56,8 +56,12 @@ def no_evidence(task: TaskComparison, *, label: Callable[[str], str]) -> list[Fi
     ]
     if alone:
         family = plural(task.families.get("metrics", len(task.metrics)), "comparison")
-        verb = "excludes 0 on its own, but that does" if len(alone) == 1 else "exclude 0 on their own, but that does"
-        text += f" The interval of {listed(alone)} {verb} not survive correction for {family}."
+        said = (
+            f"The interval of {alone[0]} excludes 0 on its own"
+            if len(alone) == 1
+            else f"The intervals of {listed(alone)} exclude 0 on their own"
+        )
+        text += f" {said}, but that does not survive correction for {family}."
     return [Finding(text=text, kind="not supported")]
 
 

@@ -41,7 +41,9 @@ def headline(task: TaskComparison, *, weights: Mapping[str, float], percent: str
     if lead is None:
         text = f"{task_label(task.task)}: nothing could be scored on {plural(task.n, 'item')}."
         return Headline(lead=None, finding=Finding(text=text, kind="no verdict"), warnings=[], details=[])
-    trained = [name for name, cell in task.metrics.items() if cell.was_reward and cell.n_scored and name != lead]
+    trained = [
+        name for name, cell in task.metrics.items() if cell.was_reward and cell.verdict == BETTER and name != lead
+    ]
     return Headline(
         lead=lead,
         finding=change(metric_label(lead), task.metrics[lead], percent=percent),

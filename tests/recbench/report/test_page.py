@@ -12,6 +12,11 @@ import pytest
 from grpo_mmpc.recbench.report.page import write_page
 from grpo_mmpc.reports.run import build_report
 from tests.recbench.report.fake_results import changed, method, results, with_methods, with_second
+from tests.reports.golden import check_golden, visible_text
+
+
+def test_golden_page(tmp_path):
+    check_golden("recbench", visible_text(write_page(with_second(), tmp_path / "report.html").read_text()))
 
 GOLDEN = Path(__file__).with_name("golden_page.txt")
 

@@ -11,6 +11,7 @@ import pytest
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.reports.run import build_report
+from tests.reports.golden import check_golden, visible_text
 from tests.reports.run.fake_run import VARIANTS, build_run, odd_run
 
 TEMPLATES = [
@@ -77,6 +78,10 @@ def copy_without(run: Path, target: Path, *names: str) -> Path:
         path = target / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return target
+
+
+def test_golden_page(small: Path) -> None:
+    check_golden("run", visible_text(build_report(small).read_text("utf-8")))
 
 
 def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
