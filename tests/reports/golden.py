@@ -1,8 +1,8 @@
-"""The visible text of a page against a golden file: the one place where a page's wording is asserted.
+"""The visible text of a page against a golden file: the one place that asserts its wording.
 
 After a change of wording that is wanted, write the files again and read the difference:
 
-    UPDATE_GOLDEN=1 python -m pytest tests/reports tests/ablation tests/recbench/report tests/cli -k golden
+    UPDATE_GOLDEN=1 python -m pytest -k golden tests/{reports,ablation,recbench,cli}
     git diff tests/reports/golden
 """
 
@@ -21,7 +21,7 @@ _HIDDEN = {"style", "svg"}
 
 
 class _Text(HTMLParser):
-    """Lines of text, one for each block that a reader sees; cells of a table are divided by a bar."""
+    """Lines of text, one for each block that a reader sees; a bar divides cells."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def check_golden(name: str, text: str, *, replaced: Mapping[str, str] | None = N
     Args:
         name: Of the file.
         text: As the reader sees it.
-        replaced: Regular expressions of what differs from run to run, and what stands in their place.
+        replaced: By regular expression of what differs from run to run, what replaces it.
     """
     for pattern, word in (replaced or {}).items():
         text = re.sub(pattern, word, text)

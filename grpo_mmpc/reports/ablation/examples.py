@@ -27,7 +27,7 @@ class Examples:
 
 
 def examples(comparison: AblationComparison, results: Results, *, preferred: Sequence[str] | None) -> Examples | None:
-    """Choose items where mixes differ most in one metric, and where the best mix gains and loses most.
+    """Choose items where mixes differ most, and where the best mix gains and loses most.
 
     Gains are those over the reference. The metric is one that no mix was trained on, of
     ``preferred`` if possible; the seed is the first that all mixes have.

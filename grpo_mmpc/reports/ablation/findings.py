@@ -17,7 +17,7 @@ SEEDS_OF_PROMISE, MIXES_OF_PROMISE = 3, 3
 
 
 def findings(comparison: AblationComparison, front: Pareto | None) -> list[Finding]:
-    """Give verdicts: first on metrics that no mix was trained on, then mix by mix, then the Pareto front."""
+    """Give verdicts on metrics that no mix was trained on, then mix by mix, then the front."""
     if not comparison.rows:
         return [Finding(text="No run has finished: there is nothing to compare yet.", kind="no verdict")]
     if comparison.reference != BASE and comparison.reference not in comparison.mixes:
@@ -53,7 +53,7 @@ def _lead(comparison: AblationComparison, mixes: Sequence[str]) -> Finding:
 
 
 def _claim(rows: Sequence[MetricRow], mix: str, reference: str) -> str:
-    """``clip is worse than the default mix in ROUGE-L``; empty where the mix is neither better nor worse."""
+    """``clip is worse than default in ROUGE-L``; empty where it is neither better nor worse."""
     better, worse = (
         listed([metric_label(row.metric) for row in rows if _cell(row, mix).verdict == verdict])
         for verdict in (BETTER, WORSE)
@@ -105,7 +105,8 @@ def cautions(comparison: AblationComparison, results: Results) -> list[Finding]:
     uneven = [mix for mix in comparison.mixes if len(results.of(mix)) < seeds]
     if uneven:
         texts.append(
-            f"Fewer seeds than others: {', '.join(uneven)}; they are compared on the seeds they share with the reference."
+            f"Fewer seeds than others: {', '.join(uneven)}; they are compared on the seeds they share with "
+            "the reference."
         )
     return [caution(text) for text in texts]
 
@@ -120,8 +121,8 @@ def _shared_seeds(comparison: AblationComparison) -> dict[str, int]:
 def _on_seeds(seeds: int, shared: Mapping[str, int]) -> str:
     if seeds == 1:
         return (
-            "One seed: intervals are over items alone and say what these very runs do. Whether a mix would do the same with "
-            "another seed cannot be told."
+            "One seed: intervals are over items alone and say what these very runs do. Whether a mix would do the "
+            "same with another seed cannot be told."
         )
     text = (
         f"{plural(seeds, 'seed')}: intervals and verdicts are meant for other seeds and other items like these. "
@@ -133,8 +134,9 @@ def _on_seeds(seeds: int, shared: Mapping[str, int]) -> str:
         text += f" The comparison of {listed(named)} rests on {plural(fewest, 'seed')}."
     if fewest < FEW_SEEDS:
         text += (
-            " So few can show differences that are large beside that spread; they cannot show small ones, nor that a mix fails "
-            "now and then, and a mix that is much less stable than the others gets intervals that are too narrow."
+            " So few can show differences that are large beside that spread; they cannot show small ones, nor that "
+            "a mix fails now and then, and a mix that is much less stable than the others gets intervals that are "
+            "too narrow."
         )
     return text
 
@@ -149,8 +151,8 @@ def _on_chance(comparison: AblationComparison) -> str:
         text += ", for the randomness of items only: that of seeds is in none of them"
     else:
         text += (
-            f", but with fewer than {SEEDS_OF_PROMISE} seeds or {MIXES_OF_PROMISE} mixes, or with runs missing, the chance of "
-            "a false better or worse can be above 5%"
+            f", but with fewer than {SEEDS_OF_PROMISE} seeds or {MIXES_OF_PROMISE} mixes, or with runs missing, "
+            "the chance of a false better or worse can be above 5%"
         )
     return f"{text}. No evidence of a difference does not show that there is none."
 
@@ -163,7 +165,8 @@ def _on_data_order(results: Results) -> list[str]:
     if differing:
         where = "; ".join(f"seed {seed}: {text}" for seed, text in differing.items())
         texts.append(
-            f"Mixes did NOT see the same prompts in the same order ({where}): differences are not those of rewards alone."
+            f"Mixes did NOT see the same prompts in the same order ({where}): differences are not those of "
+            "rewards alone."
         )
     same = [seed for seed, where in order.items() if where == ""]
     if same:
@@ -172,8 +175,8 @@ def _on_data_order(results: Results) -> list[str]:
     unknown = [seed for seed, where in order.items() if where is None]
     if unknown:
         texts.append(
-            f"Whether all mixes saw the same prompts in the same order was not checked for {_seeds(unknown)}: there is only "
-            "one mix, or a run without rollouts."
+            f"Whether all mixes saw the same prompts in the same order was not checked for {_seeds(unknown)}: "
+            "there is only one mix, or a run without rollouts."
         )
     return texts
 

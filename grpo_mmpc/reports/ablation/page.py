@@ -135,7 +135,7 @@ def _cost(cost: Cost) -> list[str]:
 
 
 def _curves(mixes: Sequence[str], results: Results) -> list[tuple[str, list[tuple[str, Markup]]]]:
-    """Draw by mix the reward it was trained on, and one reward that all mixes log, so that they can be compared."""
+    """Draw by mix the reward it was trained on, and one that all mixes log, to compare them."""
     logged = [{key for row in run.steps for key in row} for run in results.runs]
     shared = set.intersection(*logged) if logged else set()
     rewards = sorted(key for key in shared if key.startswith("rewards/") and key.endswith("/mean"))

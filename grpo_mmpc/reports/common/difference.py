@@ -1,4 +1,4 @@
-"""A difference between two results as every page and terminal writes it: sign, interval, glyph, tone."""
+"""A difference as every page and terminal writes it: sign, interval, glyph, tone."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -63,14 +63,14 @@ class Difference:
         return tone(self.verdict)
 
     def evidence(self, percent: str = "95%") -> str:
-        """``+0.312, 95% interval +0.284 to +0.341, corrected p 0.004``; the change alone without an interval."""
+        """``+0.312, 95% interval +0.284 to +0.341, corrected p 0.004``, as far as it is known."""
         if self.interval is None:
             return self.change
         return f"{self.change}, {percent} interval {self.interval_text}, corrected p {self.p_text}"
 
 
 def glyph(verdict: str) -> str:
-    """▲ better, ▼ worse, · no evidence, = the reference or the same, ? cannot be told; empty when not scored."""
+    """▲ better, ▼ worse, · no evidence, = reference or same, ? no verdict; empty if not scored."""
     return _GLYPHS.get(verdict, _UNKNOWN)
 
 
@@ -80,7 +80,7 @@ def tone(verdict: str) -> Tone:
 
 
 def common_tone(verdicts: Iterable[str]) -> Tone:
-    """The colour of several verdicts together: that of the better and worse ones, where they agree."""
+    """The colour of several verdicts: that of the better and worse ones, where they agree."""
     clear = {tone(verdict) for verdict in verdicts} - {"unclear"}
     return clear.pop() if len(clear) == 1 else "unclear"
 
@@ -96,7 +96,7 @@ def interval_text(interval: Sequence[float] | None, *, write: Callable[[float], 
 
 
 def tally(verdicts: Iterable[str]) -> str:
-    """``7 better, 1 worse, 2 no evidence``: better and worse are counted even when there are none."""
+    """``7 better, 1 worse, 2 no evidence``: better and worse are always counted."""
     counts = Counter(verdicts)
     order = (BETTER, WORSE, NO_EVIDENCE, NO_INTERVAL, TOO_FEW)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict] or verdict in order[:2])

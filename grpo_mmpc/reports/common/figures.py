@@ -1,4 +1,4 @@
-"""Figures as inline SVG that follow the page's width and colour scheme: scales, tracks, and frames with two axes.
+"""Figures as inline SVG in the page's colours: scales, tracks, and frames with two axes.
 
 Tracks (dots and intervals on a line) place everything by percentages and have no view box: they
 stretch with their column while text and dots keep their size. Frames have a fixed view box. Colours
@@ -31,7 +31,7 @@ class Scale:
     """Decimals that tell the ticks apart."""
 
     def share(self, value: float) -> float:
-        """Position of a value on the axis, 0 to 1, ends included; values outside are put at the end."""
+        """Position of a value on the axis, 0 to 1; values outside are put at the end."""
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
     def percent(self, value: float) -> str:
@@ -183,7 +183,7 @@ class Frame:
         return self.height - self.bottom - (self.height - self.top - self.bottom) * self.vertical.share(value)
 
     def value_axis(self, *, grouped: bool = False) -> Markup:
-        """Draw horizontal grid lines with their values on the left; ``grouped`` writes thousands with commas."""
+        """Draw horizontal grid lines and their values; ``grouped`` writes ``1,200``."""
         parts = []
         for tick in self.vertical.ticks:
             y = self.y(tick)
@@ -193,7 +193,7 @@ class Frame:
         return join(parts)
 
     def step_axis(self, write: Callable[[float], str], *, grid: bool = False) -> Markup:
-        """Draw the horizontal axis: its ticks as text (none where that is empty), with vertical grid lines if wanted."""
+        """Write the ticks of the horizontal axis, with vertical lines if ``grid``."""
         parts = []
         for tick in self.horizontal.ticks:
             x = self.x(tick)
@@ -214,7 +214,7 @@ class Frame:
         return join(parts)
 
     def svg(self, kind: str, parts: Iterable[Markup], *, spoken: str) -> Markup:
-        """Put the parts into an image of the class ``kind``; ``spoken`` is what a screen reader says."""
+        """Put parts into an image of the class ``kind``; a screen reader says ``spoken``."""
         return Markup('<svg class="{}" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>').format(
             kind, self.width, self.height, spoken, join(parts)
         )

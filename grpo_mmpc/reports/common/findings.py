@@ -1,4 +1,4 @@
-"""The sentences that a result supports: each is made once and rendered by pages and terminals alike."""
+"""The sentences that a result supports, rendered by pages and terminals alike."""
 
 import textwrap
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ class Finding:
     text: str
     """A whole sentence, which can be read without the others."""
     kind: Kind = "supported"
-    """What it says of the data: that they support a claim, that they do not, that they cannot tell, or how far to
-    trust the others."""
+    """The data support a claim, or do not, or allow no verdict; a caution says how far to trust the
+    others."""
     tone: Tone = "unclear"
     """``better`` and ``worse`` for claims of that direction."""
 

@@ -1,4 +1,4 @@
-"""Items to look at: what every evaluation answered, and how few of many items are chosen by rule."""
+"""Items to look at: every policy's answers, and the rule that chooses few of many items."""
 
 import re
 import zlib
@@ -136,7 +136,7 @@ def _answer(row: Mapping[str, Any], folder: Path) -> Answer:
 
 
 def most(items: Sequence[Item], value: Callable[[Item], float], *, count: int) -> list[Item]:
-    """Return the ``count`` items of the largest value, few per category; filled up where categories run out.
+    """Return ``count`` items of the largest value, few per category while categories last.
 
     The order of the input does not matter: equal values are told apart by a hash of the id, so that
     they do not all come from the beginning of the catalogue.

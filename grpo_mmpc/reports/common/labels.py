@@ -49,7 +49,7 @@ def attribute_kind(name: str) -> str | None:
 
 
 def logged_name(reward: str) -> str:
-    """``path/to/file.py:factory`` -> ``factory``, under which the reward is logged; a registered name is unchanged."""
+    """``path/to/file.py:factory`` -> ``factory``, the logged name; others are unchanged."""
     return reward.rpartition(":")[2]
 
 
@@ -117,7 +117,7 @@ def date(text: str) -> str:
 
 
 def clamp(text: str, *, limit: int) -> tuple[str, int]:
-    """The first ``limit`` characters, cut at a word where one ends near, and how many were left out."""
+    """Return the first ``limit`` characters, cut at a word, and how many were left out."""
     if len(text) <= limit:
         return text, 0
     cut = text[:limit]

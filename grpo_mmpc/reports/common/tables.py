@@ -59,5 +59,5 @@ def latex_table(columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]
 
 
 def escape_latex(text: str) -> str:
-    """Return text as LaTeX shows it, on one line; scripts other than Latin are left as they are, for XeLaTeX."""
+    """Return text for LaTeX, on one line; scripts other than Latin stay, for XeLaTeX."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))

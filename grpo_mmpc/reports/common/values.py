@@ -1,4 +1,4 @@
-"""Values of JSON files that may hold anything: those of a run that was interrupted, edited or made by another version."""
+"""Values of JSON files that may hold anything: a run may be interrupted, edited or old."""
 
 import math
 from collections.abc import Mapping

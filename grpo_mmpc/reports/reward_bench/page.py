@@ -1,4 +1,4 @@
-"""The preview of rewards on disk: ``preview.json``, ``preview.csv`` and the page ``preview.html``."""
+"""The preview of rewards: ``preview.json``, ``preview.csv`` and ``preview.html``."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Learning curves of a run: training signals from ``metrics.jsonl``, held-out metrics from every evaluation."""
+"""Learning curves of a run: training signals, and held-out metrics of every evaluation."""
 
 import re
 from collections.abc import Mapping
@@ -116,7 +116,7 @@ def _task_metrics(run: RunFolder, checkpoint: str, task: str) -> Mapping[str, An
 
 
 def _checkpoint_steps(run: RunFolder) -> dict[str, float]:
-    """Return the step of every evaluated checkpoint, in order; the final adapter stands at the last step.
+    """Return the step of every evaluated checkpoint, in order; final is at the last step.
 
     Checkpoints whose step is unknown are left out, and so is a numbered one at the same step as the
     final adapter.

@@ -1,4 +1,4 @@
-"""Items to look at: some that improved most, some around the median, some that got worst, chosen by rule."""
+"""Items chosen by rule: some that improved most, some in the middle, some that got worst."""
 
 from collections.abc import Sequence
 from statistics import median

@@ -69,7 +69,7 @@ def _values(cell: Cell) -> list[object]:
 
 
 def write_latex(path: Path, comparisons: Sequence[Comparison], *, by_category: bool = False) -> None:
-    """Write one booktabs table per task and comparison; with ``by_category`` also one per group of items."""
+    """Write a booktabs table per task and comparison, and per category if ``by_category``."""
     lines = [tables.LATEX_NEEDS]
     for comparison in comparisons:
         for task in comparison.tasks:

@@ -1,4 +1,4 @@
-"""The sentences that the comparison of two evaluations supports, for a run's page and for ``grpo-mmpc compare``."""
+"""The sentences that a comparison supports, for a run's page and ``grpo-mmpc compare``."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -18,7 +18,7 @@ _WHY_NO_VERDICT = {
 
 
 def findings(task: TaskComparison, *, label: Callable[[str], str] = str) -> list[Finding]:
-    """Say of one task what is better, what is worse, what shows no evidence, and how far to trust it.
+    """Say of one task what is better, worse or without evidence, and how far to trust it.
 
     Every metric is named once among the claims; ``*`` marks those that were rewards.
 
@@ -44,7 +44,7 @@ def _claims(metrics: Mapping[str, Cell], label: Callable[[str], str]) -> list[Fi
 
 
 def no_evidence(task: TaskComparison, *, label: Callable[[str], str]) -> list[Finding]:
-    """Name metrics without evidence of a difference, and those among them whose own interval excludes 0."""
+    """Name metrics without evidence of a difference, and those whose own interval excludes 0."""
     unclear = _with_verdict(task.metrics, NO_EVIDENCE, label)
     if not unclear:
         return []
@@ -93,7 +93,7 @@ def rewards_caution(metrics: Mapping[str, Cell]) -> list[Finding]:
 
 
 def categories_findings(task: TaskComparison, *, label: Callable[[str], str]) -> list[Finding]:
-    """Compare verdicts over items with those over categories, and count those within single categories."""
+    """Compare verdicts over items with those over categories, and count those within each."""
     if len(task.categories) < 2:
         return []
     other = [

@@ -59,7 +59,7 @@ def headline(task: TaskComparison, *, weights: Mapping[str, float], percent: str
 
 
 def lead_metric(task: TaskComparison, *, weights: Mapping[str, float]) -> str | None:
-    """Return the scored metric of the heaviest reward, else the first one that was trained on, else the first one."""
+    """Return the metric of the heaviest reward, else the first trained on, else the first."""
     scored = [name for name, cell in task.metrics.items() if cell.n_scored]
     telling = [name for name in scored if name not in _FORMAT_METRICS] or scored
     for reward in sorted((name for name, weight in weights.items() if weight > 0), key=lambda name: -weights[name]):
@@ -74,7 +74,8 @@ def lead_metric(task: TaskComparison, *, weights: Mapping[str, float]) -> str | 
 def change(label: str, cell: Cell, *, percent: str) -> Finding:
     """Put one metric into a sentence that claims no more than its interval allows.
 
-    ``BLEU rose from 0.310 to 0.622 (+0.312, 95% interval +0.284 to +0.341, corrected p <0.001, 360 items).``
+    ``BLEU rose from 0.310 to 0.622 (+0.312, 95% interval +0.284 to +0.341, corrected p <0.001, 360
+    items).``
     """
     if cell.verdict == UNSCORED:
         return Finding(text=f"{label} could not be scored on any of {plural(cell.n, 'item')}.", kind="no verdict")
@@ -90,7 +91,8 @@ def change(label: str, cell: Cell, *, percent: str) -> Finding:
     elif cell.verdict == BETTER:
         text = f"{label} {direction} {moved}{'' if cell.higher_is_better else ', which is better'} ({evidence})."
     else:
-        text = f"{label}: no evidence of a change, {number(cell.before)} before and {number(cell.after)} after ({evidence})."
+        sides = f"{number(cell.before)} before and {number(cell.after)} after"
+        text = f"{label}: no evidence of a change, {sides} ({evidence})."
         return Finding(text=text, kind="not supported")
     return Finding(text=text, tone=tone(cell.verdict))
 
@@ -107,7 +109,7 @@ def _by_category(task: TaskComparison, *, lead: str) -> list[Finding]:
 
 
 def _warnings(task: TaskComparison, *, lead: str, percent: str) -> list[Finding]:
-    """Name every metric that got worse; where the lead did not, also the categories in which it did."""
+    """Name what got worse: metrics, and categories of the lead metric if it did not itself."""
     warnings = []
     for name, cell in task.metrics.items():
         if cell.verdict == WORSE and name != lead:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from grpo_mmpc.analysis.reward_bench.candidates import KINDS
@@ -85,3 +86,15 @@ def test_all_files_are_written(tmp_path: Path) -> None:
         **{"task": TASK, "reward": "bleu", "kind": "gold", "n": "40", "mean": "1"},
         **{"auc": "", "wins": "", "earned": "1"},
     }
+
+
+def test_a_reward_that_scored_nothing_is_not_called_firm() -> None:
+    silent = TaskResult(
+        kinds={kind: Separation(n=0, mean=None, auc=None, wins=None, earned=None) for kind in KINDS},
+        lowest=None,
+        highest=None,
+        unscored_share=1.0,
+    )
+    shown = replace(preview(), rewards=[replace(reward("mute", {}), tasks={TASK: silent})])
+    assert [finding.kind for finding in findings(shown, TASK)] == ["no verdict"]
+    assert "No reward could score" in render(shown)
