@@ -1,4 +1,4 @@
-"""Means over runs and items that were both drawn at random: interval and p-value of a crossed design.
+"""Means over runs and items that were both sampled: interval and p-value of a crossed design.
 
 Every seed's run answers every item, so a value has two sources of luck: which seeds, and which
 items. Both are resampled, independently (the "pigeonhole bootstrap": Owen 2007, *The pigeonhole
@@ -57,14 +57,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedVariance:
-    """How much seeds move a mean over so many seeds, by all mixes together."""
+    """The variance that seeds give to a mean over so many seeds, by all mixes together."""
 
     variance: float
     degrees: int
 
 
 def pooled_variance(values: Floats, *, num_seeds: int, of_difference: bool) -> SeedVariance | None:
-    """Variance over seeds of a mix's mean, or of the difference of two mixes' means, pooled over mixes.
+    """Return the variance over seeds of a mix's mean, or of the difference of two mixes' means, pooled over mixes.
 
     Args:
         values: Per mix and seed, over all items, ``[M, S]``; NaN where a run is missing.
@@ -91,25 +91,25 @@ def pooled_variance(values: Floats, *, num_seeds: int, of_difference: bool) -> S
 
 
 def replicate_values(sums: Floats, *, aggregate: Aggregate, resamples: int, seed: Sequence[int]) -> Floats:
-    """Value of every run on every resample of the items, the same items for all runs.
+    """Return the value of every run on every resample of the items, the same items for all runs.
 
     Args:
         sums: What each item adds, ``[K, N, C]`` for K runs; finite.
         aggregate: Column sums and number of items to values.
         resamples: R.
-        seed: Entropy; the same one draws the same items.
+        seed: Entropy; the same one samples the same items.
 
     Returns:
         ``[R, K]``.
     """
     num_runs, num_items, num_columns = sums.shape
     columns = sums.transpose(1, 0, 2).reshape(num_items, num_runs * num_columns)  # [N, K*C]
-    drawn = bootstrap_sums(columns, resamples=resamples, seed=seed).reshape(resamples, num_runs, num_columns)
-    return aggregate(drawn, np.full((resamples, num_runs), float(num_items)))
+    resampled = bootstrap_sums(columns, resamples=resamples, seed=seed).reshape(resamples, num_runs, num_columns)
+    return aggregate(resampled, np.full((resamples, num_runs), float(num_items)))
 
 
 def seed_weights(*, num_seeds: int, resamples: int, seed: Sequence[int]) -> Floats:
-    """How much each seed counts in every resample of the seeds, ``[R, S]``; rows sum to 1."""
+    """Return how much each seed counts in every resample of the seeds, ``[R, S]``; rows sum to 1."""
     generator = np.random.default_rng([*seed, num_seeds])
     counts = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=resamples)
     weights: Floats = counts / num_seeds
@@ -126,7 +126,7 @@ def estimate(
     pooled: SeedVariance | None = None,
     confidence: float = 0.95,
 ) -> Estimate:
-    """Mean over seeds with an interval for other seeds and other items.
+    """Return the mean over seeds with an interval for other seeds and other items.
 
     Args:
         values: Per seed, over all items, ``[S]``; of a difference, the difference.
@@ -148,7 +148,7 @@ def estimate(
     degrees_of_seeds = num_seeds - 1
     if pooled is not None and pooled.variance > of_seeds:
         of_seeds, degrees_of_seeds = pooled.variance, pooled.degrees
-    found = Estimate(
+    unjudged = Estimate(
         value=value,
         interval=None,
         p=None,
@@ -157,13 +157,13 @@ def estimate(
         degrees=0.0,
     )
     if num_items < min_items(confidence):
-        return found
+        return unjudged
     variance = of_items + of_seeds
     if variance < _NEGLIGIBLE * max(1.0, value * value):
         # Every item and seed says the same: nothing to be unsure about, except that chance might
         # give N equal signs.
         p = 1.0 if abs(value) < math.sqrt(_NEGLIGIBLE) else min(1.0, 2 * 0.5**num_items)
-        return replace(found, interval=Interval(value, value), p=p)
+        return replace(unjudged, interval=Interval(value, value), p=p)
     degrees = variance**2 / (of_items**2 / degrees_of_items + (of_seeds**2 / degrees_of_seeds if of_seeds else 0.0))
     # heavy: imported on use
     from scipy.stats import t as student  # type: ignore[import-untyped]
@@ -179,4 +179,4 @@ def estimate(
         stretch = error / float(deviations.std()) * quantile / NormalDist().inv_cdf(1 - tail)
         low, high = value + stretch * np.quantile(deviations, [tail, 1 - tail])
     p = 2 * float(student.sf(abs(value) / math.sqrt(variance), degrees))
-    return replace(found, interval=Interval(float(low), float(high)), p=p, degrees=degrees)
+    return replace(unjudged, interval=Interval(float(low), float(high)), p=p, degrees=degrees)

@@ -9,7 +9,7 @@ from grpo_mmpc.statistics.bootstrap import Rows, column_sums, weighted_sums
 from grpo_mmpc.statistics.verdicts import Floats
 
 EXACT_ITEMS = 13
-"""Up to here all 2**n swaps (8,192) are gone through, fewer than are drawn otherwise."""
+"""Up to here all 2**n swaps (8,192) are gone through, fewer than are sampled otherwise."""
 
 MAX_FLIPS = 200_000
 """Time and memory grow with flips; a catalogue may have hundreds of categories."""
@@ -19,7 +19,7 @@ _CHUNK_CELLS = 1_000_000
 
 
 def num_flips(*, at_least: int, family: int, confidence: float) -> int:
-    """How many random flips a family of comparisons needs.
+    """Return the number of random flips that a family of comparisons needs.
 
     R flips cannot give a p-value below ``1 / (R + 1)``, which correction for m comparisons
     multiplies by m: too few flips and nothing in a large family could ever be found. The smallest
@@ -31,14 +31,14 @@ def num_flips(*, at_least: int, family: int, confidence: float) -> int:
 
 
 def flipped_sums(values: Rows, *, flips: int, seed: Sequence[int]) -> Floats:
-    """Column sums after every row was multiplied by +1 or -1 at random, all columns of a row by the same sign.
+    """Return column sums after every row was multiplied by +1 or -1 at random, all columns of a row by the same sign.
 
     The sums of two groups of items that were flipped apart add up to those of both together.
 
     Args:
         values: One row per item, ``[N, K]``, finite.
-        flips: R, how many times all signs are drawn.
-        seed: Entropy of the generator; the same seed, N and R draw the same signs.
+        flips: R, how many times all signs are sampled.
+        seed: Entropy of the generator; the same seed, N and R sample the same signs.
 
     Returns:
         ``[R, K]``.
@@ -51,16 +51,16 @@ def flipped_sums(values: Rows, *, flips: int, seed: Sequence[int]) -> Floats:
     for start in range(0, flips, chunk):
         rows = min(chunk, flips - start)
         # One random bit per sign. Rows take whole 64-bit words, so that cutting into chunks does
-        # not change the draws.
-        drawn = np.frombuffer(generator.bytes(rows * num_bytes), dtype=np.uint8).reshape(rows, num_bytes)
-        bits = np.unpackbits(drawn, axis=1, count=num_items)  # [rows, N]
+        # not change the signs.
+        sampled = np.frombuffer(generator.bytes(rows * num_bytes), dtype=np.uint8).reshape(rows, num_bytes)
+        bits = np.unpackbits(sampled, axis=1, count=num_items)  # [rows, N]
         sums[start : start + rows] = weighted_sums(bits, values)
     flipped: Floats = 2 * sums - column_sums(values)
     return flipped
 
 
 def every_flip(values: Floats) -> Floats:
-    """Column sums under each of the 2**N choices of signs, ``[2**N, K]``; for at most ``EXACT_ITEMS`` rows."""
+    """Return column sums under each of the 2**N choices of signs, ``[2**N, K]``; for at most ``EXACT_ITEMS`` rows."""
     num_items = len(values)
     if num_items > EXACT_ITEMS:
         raise ValueError(f"{num_items} items have 2**{num_items} flips; all are gone through up to {EXACT_ITEMS} items")
@@ -69,23 +69,23 @@ def every_flip(values: Floats) -> Floats:
     return sums
 
 
-def permutation_p(draws: Floats, observed: Floats, *, exact: bool) -> Floats:
-    """Two-sided p-values: how often a flip is at least as far from 0 as what was observed.
+def permutation_p(flipped: Floats, observed: Floats, *, exact: bool) -> Floats:
+    """Return two-sided p-values: how often a flip is at least as far from 0 as the observed difference.
 
     Args:
-        draws: Differences under flips, ``[R, ...]``; NaN (no value under this flip) counts against
-            the finding.
+        flipped: Differences under flips, ``[R, ...]``; NaN (no value under this flip) counts
+            against the finding.
         observed: The differences, ``[...]``.
-        exact: ``draws`` are all flips: p is their share. Random flips give ``(b + 1) / (R + 1)``,
+        exact: ``flipped`` holds all flips: p is their share. Random flips give ``(b + 1) / (R + 1)``,
             which no true null hypothesis falls below too often (Phipson & Smyth 2010, arXiv
             1603.05766).
 
     Returns:
         ``[...]``, in (0, 1].
     """
-    sizes = np.abs(draws)
+    sizes = np.abs(flipped)
     # The observed value itself is among the flips; rounding must not make it differ from itself.
     tolerance = 1e-9 * np.max(np.nan_to_num(sizes), axis=0, initial=0.0)
     at_least = np.count_nonzero(~(sizes < np.abs(observed) - tolerance), axis=0)
-    p: Floats = at_least / len(draws) if exact else (at_least + 1.0) / (len(draws) + 1.0)
+    p: Floats = at_least / len(flipped) if exact else (at_least + 1.0) / (len(flipped) + 1.0)
     return np.asarray(p, dtype=np.float64)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from grpo_mmpc.statistics.bootstrap import (
+    _t_quantile,
     bootstrap_sums,
     column_sums,
     expanded_percentile_interval,
@@ -98,8 +99,11 @@ def test_resamples_without_a_scored_item_are_left_out() -> None:
     draws = np.array([np.nan, 1.0, np.nan, 1.0])
     assert expanded_percentile_interval(draws, confidence=0.95, num_items=9) == (1.0, 1.0)
     assert expanded_percentile_interval(np.full(4, np.nan), confidence=0.95, num_items=9) is None
-    pair = studentised_interval(draws, np.ones(4), estimate=1.0, variance=4.0, confidence=0.5)
-    assert pair is None or pair == (1.0, 1.0)
+    # Two resamples remain, both the estimate itself: pivots of 0. At 30% the rank is int(3 * .35) = 1;
+    # at 50% it is int(3 * .25) = 0, too few for these tails.
+    of_mean = {"estimate": 1.0, "variance": 4.0}
+    assert studentised_interval(draws, np.ones(4), **of_mean, confidence=0.3) == (1.0, 1.0)
+    assert studentised_interval(draws, np.ones(4), **of_mean, confidence=0.5) is None
 
 
 def test_studentised_interval_reflects_the_pivots() -> None:
@@ -109,6 +113,25 @@ def test_studentised_interval_reflects_the_pivots() -> None:
     k = np.arange(1.0, 20.0)
     interval = studentised_interval(2 * k, np.full(19, 4.0), estimate=0.0, variance=9.0, confidence=0.8)
     assert interval == Interval(low=-54.0, high=-6.0)
+
+
+def test_studentised_interval_measures_each_resample_in_its_own_error() -> None:
+    # Estimate 10 with a standard error of 2. Of 19 resamples 15 repeat it (pivot 0); the others:
+    #   4 (error 3): -6 / 3 = -2      8 (error .5): -2 / .5 = -4
+    #   22 (error 4): 12 / 4 = 3      13 (error .5): 3 / .5 = 6
+    # At 80% the ranks are (19 + 1) * .1 = 2 from each end: pivots -2 and 3, which are not those of
+    # the second furthest resamples (8 and 13). Reflected: 10 - 2 * 3 = 4 and 10 + 2 * 2 = 14.
+    replicates = np.array([10.0] * 15 + [4.0, 8.0, 22.0, 13.0])
+    variances = np.array([1.0] * 15 + [9.0, 0.25, 16.0, 0.25])
+    interval = studentised_interval(replicates, variances, estimate=10.0, variance=4.0, confidence=0.8)
+    assert interval == Interval(low=4.0, high=14.0)
+
+
+@pytest.mark.parametrize(("degrees", "tolerance"), [(5, 3e-4), (20, 1e-6), (40, 1e-8), (359, 1e-12)])
+def test_t_quantiles_are_those_of_scipy_to_the_digits_that_are_promised(degrees: int, tolerance: float) -> None:
+    from scipy.stats import t
+
+    assert _t_quantile(0.975, degrees=degrees) == pytest.approx(t.ppf(0.975, degrees), abs=tolerance)
 
 
 def test_studentised_interval_has_none_where_an_end_would_be_infinite() -> None:
