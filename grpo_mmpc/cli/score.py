@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, score, print, write."""
     # heavy: imported on use
     from grpo_mmpc.errors import EvaluationError
+    from grpo_mmpc.evaluation.score import export_official
     from grpo_mmpc.evaluation.score_files import is_evaluation, read_answers, read_references, with_images
 
     task = arguments.task or ("text_to_image" if arguments.images else "image_to_text")
@@ -96,13 +97,15 @@ def run(arguments: argparse.Namespace) -> int:
     if references is not None:
         _score(arguments, task=task, answers=answers, references=references)
     if arguments.export_official is not None:
-        _export(arguments.export_official, answers, references or [], task=task)
+        written = export_official(arguments.export_official, answers, references or [], task=task)
+        print(f"official layout: {written:,} files in {arguments.export_official}")
     return 0
 
 
 def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", references: "list[Reference]") -> None:
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.score import choose_metrics, encoders_for, score_answers
+    from grpo_mmpc.evaluation.score import choose_metrics, score_answers
+    from grpo_mmpc.evaluation.scorers import scorers_for
 
     names = None
     if arguments.metrics is not None:
@@ -112,15 +115,14 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", refe
     metrics = choose_metrics(names, task=task, mode=arguments.mode, references=references, answers=answers)
     with Progress() as progress:
         progress("loading encoders", 0)
-        encoders, missing = encoders_for(metrics, options=_encoder_options(arguments))
+        scorers = scorers_for(metrics, options=_encoder_options(arguments))
         scores = score_answers(
             answers,
             references,
             task=task,
             mode=arguments.mode,
             metrics=metrics,
-            encoders=encoders,
-            missing=missing,
+            scorers=scorers,
             progress=lambda name, done, total: progress(
                 f"metrics of {len(references):,} items", done, total, detail=name
             ),
@@ -148,34 +150,6 @@ def _encoder_options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]
     if arguments.clip_model:
         options["clip"] = {"model": arguments.clip_model}
     return options
-
-
-def _export(folder: Path, answers: "Answers", references: "list[Reference]", *, task: str) -> None:
-    from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, OfficialAnswer, read_official_images, write_official
-
-    kept = (folder / TITLES_FOLDER).is_dir() if task == "image_to_text" else bool(read_official_images(folder))
-    if kept:
-        raise EvaluationError(
-            f"--export-official: {folder} already holds {'titles' if task == 'image_to_text' else 'images'}, which "
-            "would be "
-            "mixed with these; remove it or name another folder"
-        )
-    categories = {reference.item_id: reference.category for reference in references}
-    items = []
-    for answer in answers.by_item.values():
-        category = answer.category or categories.get(answer.item_id)
-        if category is None:
-            raise EvaluationError(
-                f"--export-official: the category of item {answer.item_id!r} is unknown; give it in the predictions or "
-                "with "
-                "--references"
-            )
-        items.append(
-            OfficialAnswer(item_id=answer.item_id, category=category, title=answer.prediction, image=answer.image)
-        )
-    written = write_official(folder, items, titles=task == "image_to_text")
-    print(f"official layout: {written:,} files in {folder}")
 
 
 def _table(scores: "Scores") -> list[str]:

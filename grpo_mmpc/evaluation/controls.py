@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from grpo_mmpc.evaluation.runner import Scorers
+    from grpo_mmpc.evaluation.scorers import Scorers
 
 MAX_POOL = 20_000
 """Training items that retrieval looks at, chosen by stable hash: each costs one encoding."""
@@ -124,7 +124,7 @@ def known_answers(
     """
     needed = CONTROLS[name].needs
     if needed is not None and getattr(scorers, needed) is None:
-        raise EvaluationError(f"control {name} needs {needed}: {(scorers.missing or {}).get(needed, 'not loaded')}")
+        raise EvaluationError(f"control {name} needs {needed}: {scorers.missing.get(needed, 'not loaded')}")
     if name == "raw_title":
         return Answers({row.item_id: row.title for row in rows}), scorers
     if name == "other_title":

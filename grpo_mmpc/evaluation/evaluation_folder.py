@@ -1,8 +1,8 @@
-"""The folder of one evaluation, ``RUN/evaluations/CHECKPOINT/SUITE``, and the reader of its scores."""
+"""The folder of one evaluation, ``RUN/evaluations/CHECKPOINT/SUITE``: its files, written and read."""
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import numpy as np
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.statistics.verdicts import Floats
+from grpo_mmpc.utils.files import replace_atomically, without_nan, write_json
 
 SAMPLES_FILE = "samples.parquet"
 SUMMARY_FILE = "summary.json"
 SCORE_PREFIX = "score/"
 STATISTICS_PREFIX = "stat/"
+_HEADLINE_METRICS = ("bleu", "bertscore_f1", "clip_image_image", "parse_rate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ class Evaluation:
 
 
 def find_evaluation(path: Path) -> Path:
-    """The folder that holds ``samples.parquet``: ``path`` itself or its only sub-folder that does.
+    """Return the folder that holds ``samples.parquet``: ``path`` itself or its only sub-folder that does.
 
     Raises:
         EvaluationError: There is none, or more than one.
@@ -86,6 +88,50 @@ def read_evaluation(folder: Path) -> Evaluation:
         checkpoint=_checkpoint(folder, summary),
         tasks=_read_scores(folder / SAMPLES_FILE, summary.get("tasks") or {}),
     )
+
+
+def finished(folder: Path, *, key: str, policy: str) -> bool:
+    """Return whether a suite (items, prompts, sampling, scorers) was already run into the folder on this policy."""
+    if not (folder / SUMMARY_FILE).is_file() or not (folder / SAMPLES_FILE).is_file():
+        return False
+    summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8"))
+    return bool(summary.get("key") == key and summary.get("policy") == policy)
+
+
+def headline(folder: Path) -> str:
+    """Return one metric or two per task out of the summary, in words."""
+    parts = []
+    for task, result in read_summary(folder)["tasks"].items():
+        means = {name: result["metrics"].get(name, {}).get("mean") for name in _HEADLINE_METRICS}
+        values = [f"{name} {mean:.3f}" for name, mean in means.items() if mean is not None]
+        parts.append(f"{task}: {', '.join(values)}")
+    return "; ".join(parts)
+
+
+def write_evaluation(folder: Path, summary: Mapping[str, Any], samples: Sequence[Mapping[str, list[Any]]]) -> None:
+    """Write ``samples.parquet``, a table per task, then ``summary.json``, with which an evaluation counts as finished."""
+    # heavy: imported on use
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # An older summary must not stand beside newer samples, whenever this is killed.
+    (folder / SUMMARY_FILE).unlink(missing_ok=True)
+    types = dict.fromkeys(("rendered_image", "prediction", "reference"), pa.string())
+    tables = [
+        pa.table(
+            {
+                name: pa.array(
+                    column, pa.float64() if name.startswith(SCORE_PREFIX) else types.get(name), from_pandas=False
+                )
+                for name, column in table.items()
+            }
+        )
+        for table in samples
+    ]
+    with replace_atomically(folder / SAMPLES_FILE) as temporary:
+        pq.write_table(pa.concat_tables(tables, promote_options="default"), temporary)
+    write_json(folder / SUMMARY_FILE, without_nan(summary), indent=2)
 
 
 def run_of(evaluation: Path) -> Path | None:

@@ -1,37 +1,29 @@
-"""Scores anybody's answers against references: per item, per category and in total."""
+"""The scores of any system's answers against references: per item, per category and in total."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from grpo_mmpc.config import EncodersSection, nearest
+from grpo_mmpc.config import nearest
 from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.encoders import load_encoders
 from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE, metrics_of
+from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, OfficialAnswer, read_official_images, write_official
 from grpo_mmpc.evaluation.score_files import Answer, Answers, Reference
-from grpo_mmpc.evaluation.summaries import summarise
+from grpo_mmpc.evaluation.scorers import Scorers, encoder_of
+from grpo_mmpc.evaluation.scoring import score_columns, summarise
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
 from grpo_mmpc.metrics.official.text import aborted_categories
 from grpo_mmpc.utils.files import without_nan
 
-# Which encoder a metric needs, by the start of its name.
-_NEEDS = {
-    "bertscore": "bertscore",
-    "embedding": "sentence",
-    "clip": "clip",
-    "dino": "dinov2",
-    "lpips": "lpips",
-    "fid": "inception",
-    "kid": "inception",
-}
-_FIELDS = {"dinov2": "dino"}  # where MetricInputs has another name
+_NOTHING_TO_COMPARE = "no item has what it compares with (a true title, a real image, known attributes, a render)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Everything that was scored."""
+    """The scores of all items, and the summary."""
 
     answers: Sequence[Answer]
     """One per reference, in the order of the references."""
@@ -42,7 +34,7 @@ class Scores:
     """What ``summary.json`` holds; null where nothing was scored."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One flat record per item: item_id, category, prediction, and each metric by name (None = unscored)."""
+        """Yield one flat record per item: item_id, category, prediction, and each metric by name (None = unscored)."""
         for i, (answer, reference) in enumerate(zip(self.answers, self.references, strict=True)):
             scores = {name: values[i] for name, values in self.by_metric.items()}
             yield {
@@ -63,7 +55,7 @@ class _Pairs(NamedTuple):
 def choose_metrics(
     names: Sequence[str] | None, *, task: str, mode: str, references: Sequence[Reference], answers: Answers
 ) -> dict[str, Metric]:
-    """Metrics by name, in the order of the mode's table.
+    """Return the metrics to score by, in the order of the mode's table.
 
     Args:
         names: What was asked for; None means all of the task. ``attribute_recall`` brings one
@@ -92,23 +84,6 @@ def choose_metrics(
     return metrics_of(task, mode=mode, attribute_kinds=kinds, chosen=set(names))
 
 
-def encoders_for(
-    metrics: Mapping[str, Metric], *, options: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Encoders that the metrics need, by name, and why others are missing, by metric.
-
-    Args:
-        metrics: Metrics to score.
-        options: Arguments by encoder name, instead of the defaults of ``evaluation.encoders``.
-    """
-    needs = {name: needed for name in metrics for start, needed in _NEEDS.items() if name.startswith(start)}
-    defaults = EncodersSection().model_dump()
-    found, missing = load_encoders(
-        {name: options.get(name) or defaults[name] for name in dict.fromkeys(needs.values())}
-    )
-    return found, {name: missing[encoder] for name, encoder in needs.items() if encoder in missing}
-
-
 def score_answers(
     answers: Answers,
     references: Sequence[Reference],
@@ -116,9 +91,8 @@ def score_answers(
     task: str,
     mode: str,
     metrics: Mapping[str, Metric],
-    encoders: Mapping[str, Any],
-    missing: Mapping[str, str],
-    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    scorers: Scorers,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Scores:
     """Score one answer per reference.
 
@@ -131,29 +105,24 @@ def score_answers(
         task: ``image_to_text`` or ``text_to_image``.
         mode: ``corrected`` or ``paper``.
         metrics: From :func:`choose_metrics`.
-        encoders: From :func:`encoders_for`.
-        missing: Why encoders are missing, by metric.
+        scorers: From :func:`scorers.scorers_for`.
         progress: Called before each metric with its name, its position and the number of metrics.
 
     Raises:
         EvaluationError: No item has both an answer and a reference.
     """
     pairs = _pair(answers, references)
-    inputs = _inputs(pairs, answers, task=task, mode=mode, encoders=encoders)
-    table: dict[str, Sequence[Any]] = {"category": [r.category for r in pairs.references]}
-    for done, (name, metric) in enumerate(metrics.items()):
-        progress(name, done, len(metrics))
-        scores = [float(score) for score in metric.score(inputs)]
-        if name == "parse_rate":  # of a prompt that nobody knows, nothing can be said
-            scores = [s if a.prompt_known else math.nan for s, a in zip(scores, pairs.answers, strict=True)]
-        table[f"score/{name}"] = scores
-        if metric.statistics is not None:
-            table[f"stat/{name}"] = metric.statistics(inputs).tolist()
+    inputs = _inputs(pairs, answers, task=task, mode=mode, scorers=scorers)
+    table: dict[str, list[Any]] = {
+        "category": [reference.category for reference in pairs.references],
+        **score_columns(metrics, inputs, progress=progress),
+    }
+    if "parse_rate" in metrics:  # of a prompt that nobody knows, nothing can be said
+        rated = zip(table["score/parse_rate"], pairs.answers, strict=True)
+        table["score/parse_rate"] = [score if answer.prompt_known else math.nan for score, answer in rated]
     summary = summarise(metrics, table, inputs)
     reasons = {
-        name: missing.get(
-            name, "no item has what it compares with (a true title, a real image, known attributes, a render)"
-        )
+        name: scorers.missing.get(encoder_of(name) or "", _NOTHING_TO_COMPARE)
         for name, cell in summary["metrics"].items()
         if not cell["n_scored"]
     }
@@ -182,6 +151,33 @@ def score_answers(
     return Scores(answers=pairs.answers, references=pairs.references, by_metric=by_metric, summary=without_nan(content))
 
 
+def export_official(folder: Path, answers: Answers, references: Sequence[Reference], *, task: str) -> int:
+    """Write answers in the official layout; return the number of files.
+
+    Raises:
+        EvaluationError: The folder already holds answers of this task, or a category is unknown.
+    """
+    is_text = task == "image_to_text"
+    if (folder / TITLES_FOLDER).is_dir() if is_text else read_official_images(folder):
+        raise EvaluationError(
+            f"--export-official: {folder} already holds {'titles' if is_text else 'images'}, which would be "
+            "mixed with these; remove it or name another folder"
+        )
+    categories = {reference.item_id: reference.category for reference in references}
+    items = []
+    for answer in answers.by_item.values():
+        category = answer.category or categories.get(answer.item_id)
+        if category is None:
+            raise EvaluationError(
+                f"--export-official: the category of item {answer.item_id!r} is unknown; give it in the predictions or with "
+                "--references"
+            )
+        items.append(
+            OfficialAnswer(item_id=answer.item_id, category=category, title=answer.prediction, image=answer.image)
+        )
+    return write_official(folder, items, titles=is_text)
+
+
 def _pair(answers: Answers, references: Sequence[Reference]) -> _Pairs:
     asked = [r for r in references if r.item_id in answers.by_item or not answers.is_whole]
     found = [answers.by_item.get(reference.item_id) for reference in asked]
@@ -203,7 +199,7 @@ def _pair(answers: Answers, references: Sequence[Reference]) -> _Pairs:
     )
 
 
-def _inputs(pairs: _Pairs, answers: Answers, *, task: str, mode: str, encoders: Mapping[str, Any]) -> MetricInputs:
+def _inputs(pairs: _Pairs, answers: Answers, *, task: str, mode: str, scorers: Scorers) -> MetricInputs:
     # The official script reads "NaN" in a title file as a missing title, and then gives up the
     # category.
     is_lost = [mode == "paper" and task == "image_to_text" and answer.is_nan for answer in pairs.answers]
@@ -220,10 +216,10 @@ def _inputs(pairs: _Pairs, answers: Answers, *, task: str, mode: str, encoders: 
         categories=[reference.category for reference in pairs.references],
         rendered_images=images if answers.has_images else (),
         read_image=open_image,
-        **{_FIELDS.get(name, name): encoder for name, encoder in encoders.items()},
+        **scorers.encoders(),
     )
 
 
 def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell of the summary, with the number of items under the name that says what it counts."""
+    """Return a cell of the summary, with the number of items under the name that says what it counts."""
     return {"mean": cell["mean"], "n_scored": cell["n_scored"], "n_total": cell["n"]}

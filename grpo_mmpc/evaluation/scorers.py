@@ -1,34 +1,112 @@
-"""Encoders and renderer of a recipe: what an evaluation scores with."""
+"""The encoders and the renderer that metrics need; one that cannot be had leaves its metrics unscored, with the reason."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config import EncodersSection, RunConfig
+from grpo_mmpc.errors import ScoringError
 
 if TYPE_CHECKING:
-    from grpo_mmpc.evaluation.runner import Scorers
+    from grpo_mmpc.rendering.renderer import Renderer
+
+_NEEDS = {
+    "bertscore": "bertscore",
+    "embedding": "sentence",
+    "clip": "clip",
+    "dino": "dinov2",
+    "lpips": "lpips",
+    "fid": "inception",
+    "kid": "inception",
+}
+"""The encoder that a metric needs, by the start of the metric's name."""
 
 
-def load_scorers(config: RunConfig) -> "Scorers":
-    """Encoders and renderer of the recipe; an encoder that cannot be loaded leaves its metrics unscored, with the reason.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorers:
+    """Everything that metrics need besides texts and images; None leaves the metrics that need it unscored."""
+
+    bertscore: Any = None
+    clip: Any = None
+    sentence: Any = None
+    dinov2: Any = None
+    lpips: Any = None
+    inception: Any = None
+    renderer: "Renderer | None" = None
+    renderer_identity: str = ""
+    """Name and arguments of the renderer: images of another one are not reused."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Why a scorer is absent, by name."""
+
+    def encoders(self) -> dict[str, Any]:
+        """Return the encoders under the names of ``MetricInputs``."""
+        return {
+            "bertscore": self.bertscore,
+            "clip": self.clip,
+            "sentence": self.sentence,
+            "dino": self.dinov2,
+            "lpips": self.lpips,
+            "inception": self.inception,
+        }
+
+
+def load_scorers(config: RunConfig) -> Scorers:
+    """Load the encoders and the renderer of a recipe.
 
     Raises:
         EvaluationError: The renderer cannot be loaded.
     """
     from grpo_mmpc.encoders.loading import whole_weights
-    from grpo_mmpc.evaluation.encoders import load_encoders
-    from grpo_mmpc.evaluation.runner import Scorers
     from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
 
     settings = config.evaluation
-    found, missing = load_encoders(settings.encoders.model_dump())
+    found, missing = _load_encoders(settings.encoders.model_dump())
     if settings.renderer is None:
-        missing["renderer"] = "evaluation.renderer is not set"
-        return Scorers(**found, missing=missing)
+        return Scorers(**found, missing=missing | {"renderer": "evaluation.renderer is not set"})
     with whole_weights():  # a pipeline's text encoders are Transformers models, which a trainer may be sharding
         renderer = load_renderer(settings.renderer, **settings.renderer_kwargs)
-    return Scorers(
-        **found,
-        renderer=renderer,
-        renderer_identity=renderer_identity(settings.renderer, settings.renderer_kwargs),
-        missing=missing,
-    )
+    identity = renderer_identity(settings.renderer, settings.renderer_kwargs)
+    return Scorers(**found, renderer=renderer, renderer_identity=identity, missing=missing)
+
+
+def scorers_for(metrics: Iterable[str], *, options: Mapping[str, Mapping[str, Any]]) -> Scorers:
+    """Load the encoders that some metrics need.
+
+    Args:
+        metrics: Their names.
+        options: Arguments by encoder, instead of the defaults of ``evaluation.encoders``.
+    """
+    defaults = EncodersSection().model_dump()
+    needed = dict.fromkeys(encoder for name in metrics if (encoder := encoder_of(name)) is not None)
+    found, missing = _load_encoders({name: options.get(name) or defaults[name] for name in needed})
+    return Scorers(**found, missing=missing)
+
+
+def encoder_of(metric: str) -> str | None:
+    """Return the name of the encoder that a metric needs; None for one that needs none."""
+    return next((encoder for start, encoder in _NEEDS.items() if metric.startswith(start)), None)
+
+
+def _load_encoders(options: Mapping[str, Mapping[str, Any] | None]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return encoders by name, and why others are missing; options None is one that is not wanted."""
+    from grpo_mmpc import encoders
+
+    loaders: dict[str, Callable[..., Any]] = {
+        "bertscore": encoders.bertscore_encoder,
+        "clip": encoders.clip_encoder,
+        "sentence": encoders.sentence_encoder,
+        "dinov2": encoders.dinov2_encoder,
+        "lpips": encoders.lpips_scorer,
+        "inception": encoders.inception_encoder,
+    }
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name, arguments in options.items():
+        if arguments is None:
+            missing[name] = "switched off in the recipe"
+            continue
+        try:
+            found[name] = loaders[name](**arguments)
+        except (OSError, ValueError, TypeError, ScoringError) as error:
+            missing[name] = " ".join(str(error).split())
+    return found, missing

@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.catalogue import load_catalogue
-from grpo_mmpc.evaluation.runner import Scorers, finished, run_suite
+from grpo_mmpc.evaluation.evaluation_folder import finished
+from grpo_mmpc.evaluation.runner import run_suite
+from grpo_mmpc.evaluation.scorers import Scorers
 from grpo_mmpc.evaluation.suite import Suite, cqbench
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.table import METRICS
@@ -45,7 +47,7 @@ class Answers:
 
 def run(suite, answer, folder: Path, *, policy: str = "base", **scorers) -> Answers:
     engine = Answers(answer)
-    if not finished(folder, suite, policy=policy):
+    if not finished(folder, key=suite.key, policy=policy):
         run_suite(suite, engine, folder=folder, checkpoint="base", policy=policy, scorers=lambda: Scorers(**scorers))
     return engine
 
@@ -86,15 +88,15 @@ def test_a_suite_is_run_once_per_key_and_again_when_anything_it_depends_on_chang
     suite = suite_of(catalogue, ["image_to_text"])
     assert len(run(suite, gold, tmp_path).asked) == 3
     assert run(suite, gold, tmp_path).asked == []
-    assert finished(tmp_path, suite, policy="base")
-    assert not finished(tmp_path, suite, policy="other")
+    assert finished(tmp_path, key=suite.key, policy="base")
+    assert not finished(tmp_path, key=suite.key, policy="other")
     for changed in (
         suite_of(catalogue, ["image_to_text"], renderer="nano"),
         suite_of(catalogue, ["image_to_text"], count=4),
         replace(suite, mode="paper"),
         replace(suite, chosen=("bleu",)),
     ):
-        assert not finished(tmp_path, changed, policy="base")
+        assert not finished(tmp_path, key=changed.key, policy="base")
 
 
 def test_scoring_anew_asks_the_policy_only_for_what_it_has_not_answered(catalogue, tmp_path):

@@ -323,7 +323,7 @@ def test_a_failing_evaluation_is_loud_and_fatal_only_if_asked(make_config, tmp_p
     def broken(*arguments, **keywords):
         raise OSError("disk full")
 
-    monkeypatch.setattr(runner, "_write_samples", broken)
+    monkeypatch.setattr(runner, "write_evaluation", broken)
     config = make_config(rewards=mix(digest=1.0), trainer={"max_steps": 1})
     assert run_training(config) == 1
     assert "EVALUATION FAILED for base" in caplog.text
