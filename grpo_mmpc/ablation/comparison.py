@@ -8,8 +8,9 @@ import numpy as np
 
 from grpo_mmpc.ablation.results import Results, RunResult
 from grpo_mmpc.ablation.spec import BASE
-from grpo_mmpc.ablation.sums import aggregate_of, check_alike, item_sums, metrics_of
+from grpo_mmpc.ablation.sums import check_alike, item_sums, metrics_of
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.measures import aggregate_of
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights

@@ -8,7 +8,6 @@ from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import Evaluation, TaskScores
 from grpo_mmpc.evaluation.metric_tables import find_metric, table_position
 from grpo_mmpc.metrics.metric import Metric
-from grpo_mmpc.statistics.bootstrap import Aggregate
 from grpo_mmpc.statistics.verdicts import Floats
 
 
@@ -34,14 +33,6 @@ def metrics_of(table: TaskScores, task: str, *, mode: str) -> dict[str, Metric]:
     known = {name: metric for name in names if (metric := find_metric(name, mode=mode)) is not None}
     kept = {name: metric for name, metric in known.items() if task in metric.tasks and metric.of_set is None}
     return dict(sorted(kept.items(), key=lambda item: table_position(item[0], mode=mode)))
-
-
-def aggregate_of(metric: Metric) -> Aggregate:
-    """Return the mean of items, or a corpus metric's own function of column sums."""
-    if metric.aggregate is None:
-        return lambda sums, count: sums[..., 0] / count
-    aggregate = metric.aggregate
-    return lambda sums, _: np.asarray(aggregate(sums), dtype=np.float64)
 
 
 def check_alike(evaluations: Sequence[Evaluation]) -> None:

@@ -9,8 +9,8 @@ from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.files import write_json, write_json_lines
 
 if TYPE_CHECKING:
+    from grpo_mmpc.evaluation.answers import Answers, Reference
     from grpo_mmpc.evaluation.score import Scores
-    from grpo_mmpc.evaluation.score_files import Answers, Reference
 
 
 def add_parser(commands: Any) -> None:

@@ -1,22 +1,12 @@
-"""What a benchmark result has to beat, or must not equal: answers without a policy, and a policy without its picture.
+"""Controls: baselines and ablated inputs that are evaluated beside a policy.
 
-| control | task | answers |
-|---|---|---|
-| ``category_title`` | image_to_text | the training title nearest to the mean of its category: knows
-the department only | | ``other_title`` | image_to_text | the title of another evaluated item of the
-category: knows the style, not the item | | ``nearest_title`` | image_to_text | the title of the
-training item with the most similar picture: retrieval instead of a model | | ``blank_image`` |
-image_to_text | the policy, shown a white picture | | ``shuffled_image`` | image_to_text | the
-policy, shown the picture of another item | | ``raw_title`` | text_to_image | the title itself as
-image prompt: what the policy's prompt is worth | | ``nearest_image`` | text_to_image | the picture
-of the training item with the most similar title |
-
-A policy that is not better with the right picture than with a white one does not look at it.
+A result has to beat the answers that need no policy. A policy that is not better with the right
+image than with a white one does not look at it. The table ``CONTROLS`` says what each control is.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,42 +28,37 @@ MAX_POOL = 20_000
 _BLOCK = 512
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Control:
     """One control."""
 
     name: str
     task: str
-    needs: str | None
-    """Scorer it cannot do without: ``sentence``, ``clip`` or ``renderer``."""
-    asks_policy: bool
-    """Whether it is a policy with changed prompts; the others are the same whatever the policy."""
     label: str
     """For tables."""
+    _: KW_ONLY
+    needs: str | None = None
+    """Scorer it cannot do without: ``sentence``, ``clip`` or ``renderer``."""
+    asks_policy: bool = False
+    """Whether it is a policy with changed prompts; the others are the same whatever the policy."""
 
 
 CONTROLS = {
     control.name: control
     for control in (
-        Control(
-            name="category_title", task="image_to_text", needs="sentence", asks_policy=False, label="category title"
-        ),
-        Control(name="other_title", task="image_to_text", needs=None, asks_policy=False, label="another item's title"),
-        Control(
-            name="nearest_title", task="image_to_text", needs="clip", asks_policy=False, label="nearest picture's title"
-        ),
-        Control(name="blank_image", task="image_to_text", needs=None, asks_policy=True, label="policy, blank picture"),
-        Control(
-            name="shuffled_image", task="image_to_text", needs=None, asks_policy=True, label="policy, wrong picture"
-        ),
-        Control(name="raw_title", task="text_to_image", needs="renderer", asks_policy=False, label="title as prompt"),
-        Control(
-            name="nearest_image",
-            task="text_to_image",
-            needs="sentence",
-            asks_policy=False,
-            label="nearest title's picture",
-        ),
+        # The training title nearest to the mean of its category: knows the department only.
+        Control("category_title", "image_to_text", "category title", needs="sentence"),
+        # The title of another evaluated item of the category: knows the style, not the item.
+        Control("other_title", "image_to_text", "another item's title"),
+        # The title of the training item with the most similar image: retrieval instead of a model.
+        Control("nearest_title", "image_to_text", "nearest image's title", needs="clip"),
+        # The policy, shown a white image, and shown the image of another item.
+        Control("blank_image", "image_to_text", "policy, blank image", asks_policy=True),
+        Control("shuffled_image", "image_to_text", "policy, wrong image", asks_policy=True),
+        # The title itself as image prompt: the worth of the policy's prompt.
+        Control("raw_title", "text_to_image", "title as prompt", needs="renderer"),
+        # The image of the training item with the most similar title.
+        Control("nearest_image", "text_to_image", "nearest title's image", needs="sentence"),
     )
 }
 

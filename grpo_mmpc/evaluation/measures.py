@@ -36,7 +36,7 @@ class Measure:
     """No difference of two values is larger than this."""
 
     def values(self, sums: Floats, scored: Floats) -> Floats:
-        """Values ``[...]`` from column sums ``[..., S]`` and counts ``[...]``; NaN where nothing was scored."""
+        """Return values ``[...]`` from column sums ``[..., S]`` and counts ``[...]``; NaN where nothing was scored."""
         known = np.where(scored > 0, scored, np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
             values = self.aggregate(sums, known)
@@ -55,60 +55,48 @@ class SetMetric:
 
 
 def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
-    """Every metric of the task that both sides hold, in the order of the metric table.
+    """Return every metric of the task that both sides hold, in the order of the metric table.
 
     Metrics whose scores depend on the answers to other items (KID) are unscored when items were
     left out, as those of whole sets are: the mean of the scores that remain is not the metric of
     the items that remain.
+
+    Raises:
+        EvaluationError: An evaluation holds statistics that this version cannot aggregate, or not
+            as many as the other one.
     """
     measures = []
     for name, before in scores.before.scores.items():
-        if name in scores.after.scores:
-            after = scores.after.scores[name]
-            metric = find_metric(name, mode=scores.mode)
-            if metric is None or (task in metric.tasks and metric.of_set is None):
-                if metric is not None and metric.depends_on_other_answers and not scores.is_whole:
-                    before = after = np.full(len(before), math.nan)
-                measures.append(
-                    _measure(
-                        name,
-                        metric,
-                        mode=scores.mode,
-                        before=before[:, None],
-                        after=after[:, None],
-                        aggregate=_mean,
-                        is_mean=True,
-                    )
-                )
+        metric = find_metric(name, mode=scores.mode)
+        if name not in scores.after.scores or (metric and (task not in metric.tasks or metric.of_set)):
+            continue
+        after = scores.after.scores[name]
+        if metric is not None and metric.depends_on_other_answers and not scores.is_whole:
+            before = after = np.full(len(before), math.nan)
+        measures.append(_measure(name, metric, before[:, None], after[:, None], mode=scores.mode, is_mean=True))
     for name, before in scores.before.statistics.items():
-        if name in scores.after.statistics:
-            after = scores.after.statistics[name]
-            if before.shape != after.shape:
-                raise EvaluationError(
-                    f"{name}: {before.shape[1]} statistics per item before, {after.shape[1]} after; "
-                    "evaluate both with the same version"
-                )
-            metric = find_metric(name, mode=scores.mode)
-            aggregate = _corpus_aggregate(name, metric)
-            # All tasks share one table of samples: a task's rows have (empty) columns for metrics
-            # of the other tasks.
-            if metric is not None and task in metric.tasks:
-                measures.append(
-                    _measure(
-                        name,
-                        metric,
-                        mode=scores.mode,
-                        before=before,
-                        after=after,
-                        aggregate=aggregate,
-                        is_mean=False,
-                    )
-                )
+        if name not in scores.after.statistics:
+            continue
+        after, metric = scores.after.statistics[name], find_metric(name, mode=scores.mode)
+        if before.shape != after.shape:
+            raise EvaluationError(
+                f"{name}: {before.shape[1]} statistics per item before, {after.shape[1]} after; "
+                "evaluate both with the same version"
+            )
+        if metric is None or metric.aggregate is None:
+            raise EvaluationError(
+                f"the evaluation holds statistics of {name!r}, but this version has no corpus-level metric of that "
+                "name; compare with the version that evaluated"
+            )
+        # All tasks share one table of samples: a task's rows have (empty) columns for metrics of the
+        # other tasks.
+        if task in metric.tasks:
+            measures.append(_measure(name, metric, before, after, mode=scores.mode, is_mean=False))
     return sorted(measures, key=lambda measure: table_position(measure.name, mode=scores.mode))
 
 
 def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
-    """Metrics of whole sets that both summaries hold, in the order of the metric table.
+    """Return the metrics of whole sets that both summaries hold, in the order of the metric table.
 
     They are unscored when items were left out: the values then belong to different sets.
     """
@@ -132,47 +120,28 @@ def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
     return sorted(metrics, key=lambda metric: table_position(metric.name, mode=scores.mode))
 
 
-def _mean(sums: Floats, scored: Floats) -> Floats:
-    mean: Floats = sums[..., 0] / scored
-    return mean
+def aggregate_of(metric: "Metric | None") -> Aggregate:
+    """Return column sums and number of items to values: a mean, unless the metric is one of the whole corpus."""
+    if metric is None or metric.aggregate is None:
+        return lambda sums, count: sums[..., 0] / count
+    aggregate = metric.aggregate
+    return lambda sums, _: np.asarray(aggregate(sums), dtype=np.float64)
 
 
-def _measure(
-    name: str,
-    metric: "Metric | None",
-    *,
-    mode: str,
-    before: Floats,
-    after: Floats,
-    aggregate: Aggregate,
-    is_mean: bool,
-) -> Measure:
+def _measure(name: str, metric: "Metric | None", before: Floats, after: Floats, *, mode: str, is_mean: bool) -> Measure:
     scored: NDArray[np.bool_] = np.logical_and(np.isfinite(before).all(axis=1), np.isfinite(after).all(axis=1))
+    # Paper mode cuts no values: its BERTScore and LPIPS may leave the range that the table names.
+    largest = math.inf if metric is None or mode == "paper" else abs(metric.best - metric.worst)
     return Measure(
         name=name,
         higher_is_better=metric is None or metric.higher_is_better,
         before=before if scored.all() else np.where(scored[:, None], before, 0.0),
         after=after if scored.all() else np.where(scored[:, None], after, 0.0),
         scored=scored,
-        aggregate=aggregate,
+        aggregate=aggregate_of(None if is_mean else metric),
         is_mean=is_mean,
-        largest=_largest_difference(metric, mode=mode),
+        largest=largest,
     )
-
-
-def _largest_difference(metric: "Metric | None", *, mode: str) -> float:
-    # Paper mode cuts no values: its BERTScore and LPIPS may leave the range that the table names.
-    return math.inf if metric is None or mode == "paper" else abs(metric.best - metric.worst)
-
-
-def _corpus_aggregate(name: str, metric: "Metric | None") -> Aggregate:
-    if metric is None or metric.aggregate is None:
-        raise EvaluationError(
-            f"the evaluation holds statistics of {name!r}, but this version has no corpus-level metric of that name; "
-            "compare with the version that evaluated"
-        )
-    aggregate = metric.aggregate
-    return lambda sums, _: np.asarray(aggregate(sums), dtype=np.float64)
 
 
 def _section(content: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
@@ -182,6 +151,6 @@ def _section(content: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _mean_in(summary: Mapping[str, Any], path: tuple[str, ...]) -> float:
-    """``mean`` of one cell of a summary, which writes NaN as null."""
+    """Return ``mean`` of one cell of a summary, which writes NaN as null."""
     mean = _section(summary, *path).get("mean")
     return math.nan if mean is None else float(mean)

@@ -15,11 +15,11 @@ import csv
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.answers import Answer
 from grpo_mmpc.metrics.official.text import ERROR_TEXT
 
 TITLES_FOLDER = "titles"
@@ -35,39 +35,13 @@ _MAX_NAME_BYTES = 200
 _JPEG_QUALITY = 95
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfficialTitle:
-    """One row of a title file."""
-
-    item_id: str
-    category: str
-    title: str | None
-    """None where the completion did not parse, or the cell is empty."""
-    is_nan: bool
-    """Whether the official script takes the cell for a missing title, and gives up its category."""
-    where: str
-    """File and line."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfficialAnswer:
-    """One item to write."""
-
-    item_id: str
-    category: str
-    title: str | None = None
-    """None = malformed."""
-    image: Path | None = None
-    """Rendered image, in any format."""
-
-
 def is_official(folder: Path) -> bool:
-    """Whether a folder is a model's folder in the official layout, with titles or images."""
+    """Return whether a folder is a model's folder in the official layout, with titles or images."""
     return (folder / TITLES_FOLDER).is_dir() or any(read_official_images(folder, webp=True).values())
 
 
-def read_official_titles(folder: Path) -> list[OfficialTitle]:
-    """Every row of ``titles/*.tsv``, category by category; files ``<category>_gpu0.tsv`` count to their category.
+def read_official_titles(folder: Path) -> list[Answer]:
+    """Return the titles of ``titles/*.tsv``, category by category; files ``<category>_gpu0.tsv`` count to their category.
 
     Args:
         folder: The model's folder.
@@ -75,21 +49,21 @@ def read_official_titles(folder: Path) -> list[OfficialTitle]:
     Raises:
         EvaluationError: A file cannot be read, a row lacks its title, or an item appears twice.
     """
-    rows: list[OfficialTitle] = []
+    answers: dict[str, Answer] = {}
+    places: dict[str, str] = {}
     for path in sorted((folder / TITLES_FOLDER).glob("*.tsv")):
-        rows += _read_titles(path, category=_name_of(re.sub(r"_gpu\d+$", "", path.stem)))
-    seen: dict[str, str] = {}
-    for row in rows:
-        if row.item_id in seen:
-            raise EvaluationError(
-                f"{row.where}: item {row.item_id!r} appears twice, first in {seen[row.item_id]}; keep one of the rows"
-            )
-        seen[row.item_id] = row.where
-    return rows
+        for answer, where in _read_titles(path, category=_name_of(re.sub(r"_gpu\d+$", "", path.stem))):
+            if answer.item_id in answers:
+                raise EvaluationError(
+                    f"{where}: item {answer.item_id!r} appears twice, first in {places[answer.item_id]}; "
+                    "keep one of the rows"
+                )
+            answers[answer.item_id], places[answer.item_id] = answer, where
+    return list(answers.values())
 
 
 def read_official_images(folder: Path, *, webp: bool = False) -> dict[str, dict[str, Path]]:
-    """Image files by category and item: ``{category: {item_id: path}}``.
+    """Return image files by category and item: ``{category: {item_id: path}}``.
 
     Args:
         folder: The model's folder.
@@ -107,7 +81,7 @@ def read_official_images(folder: Path, *, webp: bool = False) -> dict[str, dict[
     return images
 
 
-def write_official(folder: Path, answers: Sequence[OfficialAnswer], *, titles: bool = True) -> int:
+def write_official(folder: Path, answers: Sequence[Answer], *, titles: bool = True) -> int:
     """Write answers in the official layout; existing files of the same names are replaced.
 
     Titles lose tabs and line breaks, which the layout cannot hold. Images that are no JPEG are
@@ -116,7 +90,7 @@ def write_official(folder: Path, answers: Sequence[OfficialAnswer], *, titles: b
 
     Args:
         folder: The model's folder; made if it is not there.
-        answers: Items with a unique id.
+        answers: Items with a unique id, each with its category.
         titles: Write titles; False for images of text_to_image, whose predictions are prompts.
 
     Returns:
@@ -126,9 +100,9 @@ def write_official(folder: Path, answers: Sequence[OfficialAnswer], *, titles: b
         EvaluationError: An id or a category is empty or too long for a file name, or an image
             cannot be read.
     """
-    by_category: dict[str, list[OfficialAnswer]] = defaultdict(list)
+    by_category: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
-        by_category[answer.category].append(answer)
+        by_category[answer.category or ""].append(answer)
     written = 0
     for category, members in by_category.items():
         name = _file_name(category, what="category")
@@ -144,7 +118,8 @@ def write_official(folder: Path, answers: Sequence[OfficialAnswer], *, titles: b
     return written
 
 
-def _read_titles(path: Path, *, category: str) -> Iterable[OfficialTitle]:
+def _read_titles(path: Path, *, category: str) -> Iterator[tuple[Answer, str]]:
+    """Yield each title and its place, FILE and line."""
     columns = (0, 1)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter="\t")
@@ -162,7 +137,7 @@ def _read_titles(path: Path, *, category: str) -> Iterable[OfficialTitle]:
                     if header is not None:
                         columns = header
                         continue
-                yield _title(cells, columns, category=category, where=where)
+                yield _title(cells, columns, category=category, where=where), where
         except (csv.Error, UnicodeDecodeError) as error:
             raise EvaluationError(
                 f"{path}, line {line}: cannot be read as tab-separated UTF-8 text ({error}); correct the file"
@@ -170,14 +145,14 @@ def _read_titles(path: Path, *, category: str) -> Iterable[OfficialTitle]:
 
 
 def _header(cells: list[str]) -> tuple[int, int] | None:
-    """Positions of the id and the title if this row names its columns."""
+    """Return the positions of the id and the title if this row names its columns."""
     names = [cell.strip().lower() for cell in cells]
     ids = [names.index(name) for name in _ID_COLUMNS if name in names]
     titles = [names.index(name) for name in _TITLE_COLUMNS if name in names]
     return (ids[0], titles[0]) if ids and titles else None
 
 
-def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: str) -> OfficialTitle:
+def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: str) -> Answer:
     if len(cells) <= max(columns):
         raise EvaluationError(
             f"{where}: found {len(cells)} cell(s), expected an item_id, a tab and a title; correct the row"
@@ -190,21 +165,20 @@ def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: 
             f"{where}: the title runs over the end of its cell, so a quote at its start is never closed; "
             'put the title in quotes and double the quotes inside it ("")'
         )
-    return OfficialTitle(
+    return Answer(
         item_id=item_id,
         category=category,
-        title=None if cell in ("", ERROR_TEXT) else cell,
+        prediction=None if cell in ("", ERROR_TEXT) else cell,
         is_nan=_NAN.fullmatch(cell) is not None,
-        where=where,
     )
 
 
-def _write_titles(path: Path, answers: Sequence[OfficialAnswer]) -> None:
+def _write_titles(path: Path, answers: Sequence[Answer]) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(["item_id", "title"])
         for answer in answers:
-            title = ERROR_TEXT if answer.title is None else answer.title
+            title = ERROR_TEXT if answer.prediction is None else answer.prediction
             writer.writerow([answer.item_id, re.sub(r"[\t\r\n]+", " ", title)])
 
 
@@ -222,7 +196,7 @@ def _write_image(source: Path, target: Path) -> None:
 
 
 def _file_name(name: str, *, what: str) -> str:
-    """A name that stays inside its folder on every file system; ``_name_of`` reads it back."""
+    """Return a name that stays inside its folder on every file system; ``_name_of`` reads it back."""
     safe = _UNSAFE.sub(lambda match: f"%{ord(match.group()):02X}", name)
     if not name or len(safe.encode("utf-8", errors="replace")) > _MAX_NAME_BYTES:
         raise EvaluationError(

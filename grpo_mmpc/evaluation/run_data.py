@@ -1,6 +1,6 @@
 """The data of a run: its catalogue, split into training and held-out items."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, split_items
 from grpo_mmpc.config import RunConfig
@@ -9,9 +9,6 @@ from grpo_mmpc.nano.catalogue import catalogue_folder
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, usable_indices
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.hashing import stable_order
-
-if TYPE_CHECKING:
-    pass
 
 
 class RunData:
@@ -33,7 +30,7 @@ class RunData:
                 )
 
     def summary(self, config: RunConfig) -> dict[str, Any]:
-        """What the manifest says about the data."""
+        """Return the manifest's entry on the data."""
         return {
             "catalogue": config.data.catalogue,
             "fingerprint": self.catalogue.fingerprint,
@@ -45,7 +42,7 @@ class RunData:
         }
 
     def training_rows(self, task: str, *, at_most: int) -> list[PromptRow]:
-        """Prompts of training items, chosen by stable hash where there are more."""
+        """Return prompts of training items, chosen by stable hash where there are more."""
         ids = self.catalogue.items.select(self.train)["item_id"]
         chosen = [self.train[i] for i in stable_order(list(ids), salt="pool")[:at_most]]
         return prompt_rows(self.catalogue, chosen, [task])

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_mmpc.config import nearest
 from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.answers import Answer, Answers, Reference
 from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE, metrics_of
-from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, OfficialAnswer, read_official_images, write_official
-from grpo_mmpc.evaluation.score_files import Answer, Answers, Reference
+from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, read_official_images, write_official
 from grpo_mmpc.evaluation.scorers import Scorers, encoder_of
 from grpo_mmpc.evaluation.scoring import score_columns, summarise
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
@@ -172,9 +172,7 @@ def export_official(folder: Path, answers: Answers, references: Sequence[Referen
                 f"--export-official: the category of item {answer.item_id!r} is unknown; give it in the predictions or with "
                 "--references"
             )
-        items.append(
-            OfficialAnswer(item_id=answer.item_id, category=category, title=answer.prediction, image=answer.image)
-        )
+        items.append(replace(answer, category=category))
     return write_official(folder, items, titles=is_text)
 
 

@@ -8,63 +8,17 @@ where known ``category`` and ``attributes``) or a catalogue folder.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.errors import EvaluationError, ImageError
+from grpo_mmpc.evaluation.answers import UNCATEGORISED, Answer, Answers, Reference
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, find_evaluation
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.files import json_lines
-
-UNCATEGORISED = "uncategorised"
-"""Category of references that name none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a system said about one item."""
-
-    item_id: str
-    prediction: str | None
-    """None = malformed."""
-    category: str | None = None
-    prompt_known: bool = True
-    """False where only the image is known, not the prompt it was rendered from: that is not
-    malformed."""
-    image: Path | None = None
-    """Image rendered from the prediction."""
-    is_nan: bool = False
-    """Whether the official script takes the title for missing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """Every answer of one system."""
-
-    source: Path
-    by_item: Mapping[str, Answer]
-    is_whole: bool = False
-    """Whether every item that was asked is here, so that further references were never asked."""
-    has_prompts: bool = True
-    """False where only images are known, not the prompts they were rendered from."""
-    has_images: bool = False
-    """Whether the absence of an item's image means that its render failed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """What is true of one item."""
-
-    item_id: str
-    title: str | None
-    """None = unknown."""
-    category: str = UNCATEGORISED
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    image: str | None = None
-    """Absolute path of the real image."""
 
 
 def read_answers(source: Path, *, task: str, webp: bool = True) -> Answers:
@@ -299,8 +253,4 @@ def _official_answers(folder: Path, *, task: str, webp: bool) -> Answers:
     rows = read_official_titles(folder)
     if not rows:
         raise EvaluationError(f"{folder}/{TITLES_FOLDER} holds no title; expected rows in {TITLES_FOLDER}/CATEGORY.tsv")
-    found = {
-        row.item_id: Answer(item_id=row.item_id, prediction=row.title, category=row.category, is_nan=row.is_nan)
-        for row in rows
-    }
-    return Answers(source=folder, by_item=found)
+    return Answers(source=folder, by_item={row.item_id: row for row in rows})

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.answers import Answer
 from grpo_mmpc.evaluation.official_layout import (
-    OfficialAnswer,
     read_official_images,
     read_official_titles,
     write_official,
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 def titles_of(folder: Path, content: str, name: str = "Home.tsv") -> list[tuple[str, str | None]]:
     (folder / "titles").mkdir(exist_ok=True)
     (folder / "titles" / name).write_text(content, encoding="utf-8")
-    return [(row.item_id, row.title) for row in read_official_titles(folder)]
+    return [(row.item_id, row.prediction) for row in read_official_titles(folder)]
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_titles_and_images_come_back(tmp_path: Path) -> None:
     picture = tmp_path / "made.png"
     Image.new("RGB", (20, 10), (200, 30, 40)).save(picture)
     answers = [
-        OfficialAnswer(item_id="B0/1", category="Home & Kitchen/Mugs", title='10" "Best" Mug, 5%2F', image=picture),
-        OfficialAnswer(item_id="..", category="..", title=None),
-        OfficialAnswer(item_id="c", category="Home & Kitchen/Mugs", title="حقيبة 🎒"),
+        Answer(item_id="B0/1", category="Home & Kitchen/Mugs", prediction='10" "Best" Mug, 5%2F', image=picture),
+        Answer(item_id="..", category="..", prediction=None),
+        Answer(item_id="c", category="Home & Kitchen/Mugs", prediction="حقيبة 🎒"),
     ]
     write_official(tmp_path / "model", answers)
     rows = read_official_titles(tmp_path / "model")
-    assert {(row.item_id, row.category, row.title) for row in rows} == {
-        (answer.item_id, answer.category, answer.title) for answer in answers
+    assert {(row.item_id, row.category, row.prediction) for row in rows} == {
+        (answer.item_id, answer.category, answer.prediction) for answer in answers
     }
     images = read_official_images(tmp_path / "model")
     image = images["Home & Kitchen/Mugs"]["B0/1"]
@@ -116,7 +116,9 @@ def test_titles_and_images_come_back(tmp_path: Path) -> None:
 def test_a_jpeg_is_copied_byte_for_byte(tmp_path: Path) -> None:
     picture = tmp_path / "made.jpg"
     Image.effect_noise((20, 20), 80).convert("RGB").save(picture)
-    write_official(tmp_path / "model", [OfficialAnswer(item_id="a", category="Home", image=picture)], titles=False)
+    write_official(
+        tmp_path / "model", [Answer(item_id="a", category="Home", prediction=None, image=picture)], titles=False
+    )
     assert (tmp_path / "model/Home/a.jpg").read_bytes() == picture.read_bytes()
     assert not (tmp_path / "model/titles").exists()
 
@@ -126,7 +128,7 @@ def test_no_id_and_no_category_leaves_the_folder(tmp_path: Path, name: str) -> N
     model = tmp_path / "in" / "model"
     picture = tmp_path / "made.jpg"
     Image.new("RGB", (4, 4)).save(picture)
-    write_official(model, [OfficialAnswer(item_id=name, category=name, title="Mug", image=picture)])
+    write_official(model, [Answer(item_id=name, category=name, prediction="Mug", image=picture)])
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path != picture]
     assert len(written) == 2
     assert all(model in path.parents for path in written)
@@ -137,7 +139,7 @@ def test_no_id_and_no_category_leaves_the_folder(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("name", ["", "x" * 300, "é" * 150])
 def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(EvaluationError, match="cannot be a file name"):
-        write_official(tmp_path, [OfficialAnswer(item_id="a", category=name, title="Mug")])
+        write_official(tmp_path, [Answer(item_id="a", category=name, prediction="Mug")])
 
 
 @settings(max_examples=60, deadline=None)
@@ -147,7 +149,7 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> N
 )
 def test_any_title_and_category_come_back(tmp_path_factory: pytest.TempPathFactory, title: str, category: str) -> None:
     folder = tmp_path_factory.mktemp("model")
-    write_official(folder, [OfficialAnswer(item_id="a", category=category, title=title)])
+    write_official(folder, [Answer(item_id="a", category=category, prediction=title)])
     (row,) = read_official_titles(folder)
     assert row.category == category
-    assert row.title == (None if title in ("", "error") else title)
+    assert row.prediction == (None if title in ("", "error") else title)

@@ -61,8 +61,8 @@ def test_every_control_is_a_column_with_its_value_and_a_mark_seen_from_the_polic
     )
     assert found is not None
     assert found.columns == [
-        "policy, blank picture",
-        "nearest picture's title",
+        "policy, blank image",
+        "nearest image's title",
         "another item's title",
         "category title",
     ]
@@ -102,7 +102,7 @@ def test_the_strongest_answer_without_a_policy_is_named(value: float, verdict: s
     )
     assert found is not None
     [sentence] = texts(found.findings)
-    assert "nearest picture's title" in sentence
+    assert "nearest image's title" in sentence
     assert said in sentence
 
 

@@ -1,0 +1,52 @@
+"""The answers of any system, and the references they are scored against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+UNCATEGORISED = "uncategorised"
+"""Category of references that name none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The answer of a system on one item."""
+
+    item_id: str
+    prediction: str | None
+    """None = malformed."""
+    category: str | None = None
+    prompt_known: bool = True
+    """False where only the image is known, not the prompt it was rendered from: that is not
+    malformed."""
+    image: Path | None = None
+    """Image rendered from the prediction."""
+    is_nan: bool = False
+    """Whether the official script takes the title for missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Every answer of one system."""
+
+    source: Path
+    by_item: Mapping[str, Answer]
+    is_whole: bool = False
+    """Whether every item that was asked is here, so that further references were never asked."""
+    has_prompts: bool = True
+    """False where only images are known, not the prompts they were rendered from."""
+    has_images: bool = False
+    """Whether the absence of an item's image means that its render failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The true values of one item."""
+
+    item_id: str
+    title: str | None
+    """None = unknown."""
+    category: str = UNCATEGORISED
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    image: str | None = None
+    """Absolute path of the real image."""
