@@ -19,10 +19,8 @@ def add_parser(commands: Any) -> None:
         description=(
             "Before against after on the items that both evaluations hold: bootstrap intervals, permutation p-values "
             "corrected for everything in the table (Holm), effect sizes, and what follows in words. Any two "
-            "evaluations "
-            "of the same suite, controls too; several are each compared with the first, and corrected together. "
-            "Metrics "
-            "that a compared checkpoint was trained on are marked with *."
+            "evaluations of the same suite, controls too; several are each compared with the first, and corrected "
+            "together. Metrics that a compared checkpoint was trained on are marked with *."
         ),
         epilog=(
             "example: grpo-mmpc compare runs/nano/evaluations/base runs/nano/evaluations/final --by-category "

@@ -20,12 +20,11 @@ def add_parser(commands: Any) -> None:
         help="score any system's outputs, per item and in total",
         description=(
             "Scores predictions against true titles, or rendered against real images. A reference without a prediction "
-            "and "
-            "a malformed prediction are wrong answers; a metric without its encoder is unscored, with the reason."
+            "and a malformed prediction are wrong answers; a metric without its encoder is unscored, with the reason."
         ),
         epilog=(
-            "examples: grpo-mmpc score --predictions P.jsonl --references R.jsonl --bertscore-model nano:minilm --out "
-            "s.json; "
+            "examples: grpo-mmpc score --predictions P.jsonl --references R.jsonl --bertscore-model nano:minilm "
+            "--out s.json; "
             "grpo-mmpc score --official outputs/qwen_vl_7b --references CATALOGUE --mode paper; "
             "grpo-mmpc score --predictions runs/nano/evaluations/base --export-official outputs/nano"
         ),

@@ -1,4 +1,4 @@
-"""One task of a comparison: its cells over all items, over categories and per category, and their verdicts."""
+"""One task of a comparison: its cells over all items and categories, and their verdicts."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class Settings:
 
 
 def compare_task(task: str, scores: PairedScores, rewards: Collection[str], settings: Settings) -> TaskComparison:
-    """Compare one task, without verdicts: these take all comparisons together, see ``with_verdicts``.
+    """Compare one task, without verdicts, which take all comparisons together.
 
     Args:
         task: Its name.
@@ -106,7 +106,7 @@ def compare_task(task: str, scores: PairedScores, rewards: Collection[str], sett
 
 
 def with_verdicts(tasks: Sequence[TaskComparison], *, confidence: float) -> list[TaskComparison]:
-    """Return the same task of several comparisons with corrected p-values, verdicts and sizes of families.
+    """Return the same task of several comparisons with corrected p-values and verdicts.
 
     Whatever a reader looks at together is one family: the metrics over all items, the means over
     categories, and all metrics in all categories. Cells without a p-value (unscored, too few items,
@@ -168,7 +168,7 @@ _EMPTY = Cell(
 
 
 def _cell(difference: Difference | None, settings: Settings, *, n: int, num_groups: int = 1) -> Cell:
-    """Return the cell of a difference; ``num_groups`` above 1 adds the interval corrected for so many groups."""
+    """Return the cell of a difference, with an interval corrected for several groups."""
     if difference is None or not difference.num_scored:
         return replace(_EMPTY, n=n)
     interval = _interval(difference, confidence=settings.confidence)
@@ -195,7 +195,7 @@ def _cell(difference: Difference | None, settings: Settings, *, n: int, num_grou
 
 
 def _set_cell(values: tuple[float, float], *, n: int) -> Cell:
-    """Return the cell of a metric that has one value per set: nothing to resample, so no verdict either."""
+    """Return the cell of a metric that has one value per set: nothing to resample, no verdict."""
     if not np.isfinite(values).all():
         return replace(_EMPTY, n=n)
     before, after = values

@@ -31,7 +31,7 @@ def compare_evaluations(
     seed: int = 0,
     by_category: bool = True,
 ) -> list[Comparison]:
-    """Compute paired differences with bootstrap intervals, permutation p-values and effect sizes, per task, category and metric.
+    """Compare evaluations with one, by task, category, metric: intervals, p-values, effect sizes.
 
     Items are paired by (task, item_id); those that only one evaluation holds are left out and
     counted. A pair counts for a metric when both sides are scored. All metrics and both sides see
@@ -105,7 +105,7 @@ def write_comparison(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Path:
-    """Compare two evaluated checkpoints of a run, and its controls, and write ``comparison.json`` into its folder.
+    """Write ``comparison.json`` of a run: two evaluated checkpoints, and its controls.
 
     Controls are compared with ``after``: "worse" means that the control is.
 
@@ -154,7 +154,7 @@ def write_comparison(
 
 
 def update_comparison(run: Path) -> Path | None:
-    """Renew ``comparison.json``, unless it is newer than all evaluations or there is nothing to compare.
+    """Renew ``comparison.json`` of a run, unless it is newer than all evaluations.
 
     An interrupted run has evaluations but no comparison yet, or one that was made before it was
     resumed.
@@ -177,7 +177,7 @@ def update_comparison(run: Path) -> Path | None:
 
 
 def _rewards_of(before: Path, after: Path) -> dict[str, set[str]]:
-    """Return, by task, the rewards that either side was trained on; the base model and controls were trained on none."""
+    """Return, by task, the rewards that either side was trained on; base and controls on none."""
     rewards: dict[str, set[str]] = defaultdict(set)
     for evaluation in (before, after):
         run, name = RunFolder.of_evaluation(evaluation), evaluation.resolve().parent.name
@@ -188,21 +188,21 @@ def _rewards_of(before: Path, after: Path) -> dict[str, set[str]]:
 
 
 def _held_back(evaluations: Sequence[Path]) -> Callable[[str], bool] | None:
-    """Return which items chose one of the evaluated checkpoints as the best of its run; None without such a choice."""
+    """Return the test for items that chose an evaluated checkpoint; None without a choice."""
     runs = [(RunFolder.of_evaluation(evaluation), evaluation.resolve().parent.name) for evaluation in evaluations]
     choices = [choice for run, name in runs if run is not None and (choice := _chosen_on(run, name)) is not None]
     return (lambda item_id: any(chose(item_id) for chose in choices)) if choices else None
 
 
 def _chosen_on(run: RunFolder, checkpoint: str) -> Callable[[str], bool] | None:
-    """Return which items chose this checkpoint as the best one of its run, by id; None if it was not chosen."""
+    """Return the test for items, by id, that chose this checkpoint; None if none did."""
     if run.best is None or run.best.checkpoint != checkpoint:
         return None
     return partial(decides, items=run.best.items)
 
 
 def _controls(run: RunFolder, *, after: str) -> dict[str, str]:
-    """Return the evaluated controls, by name the folder; of those that ask a policy, the ones of ``after``.
+    """Return the folders of controls by name; of those that ask a policy, the ones of ``after``.
 
     One that was scored on other items, in another mode, by another version or by other encoders is
     left out: it says nothing about these numbers.

@@ -1,4 +1,4 @@
-"""Completions of an evaluation, written down as they come: after a kill, only what is not there yet is generated."""
+"""Completions, written down as they come: after a kill, only missing ones are generated."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def complete(
     ranks: Ranks = ONE,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
-    """Completions of all rows, in order: from the log where it has them, from the engine for the rest.
+    """Return completions of all rows: from the log where it has them, else from the engine.
 
     A collective on several ranks: each passes the same rows.
 

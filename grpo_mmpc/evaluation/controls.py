@@ -65,7 +65,7 @@ CONTROLS = {
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Implements ``Engine`` with answers that are known beforehand."""
+    """An ``Engine`` whose answers are known beforehand."""
 
     predictions: Mapping[str, str]
     """By item."""
@@ -78,7 +78,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class CataloguePictures:
-    """Implements ``Renderer`` by looking a title's picture up."""
+    """A ``Renderer`` that looks a title's image up."""
 
     paths: Mapping[str, str]
     """Path by title."""
@@ -88,7 +88,7 @@ class CataloguePictures:
         return [open_image(self.paths[prompt]) for prompt in prompts]
 
     def fingerprint(self) -> str:
-        """Hash of all pictures: one that was replaced in the catalogue is looked up again."""
+        """Return the hash of all images: one that was replaced is looked up again."""
         parts = (part for title in sorted(self.paths) for part in (title, Path(self.paths[title]).read_bytes()))
         return digest_of(parts, size=8).hex()
 
@@ -96,7 +96,7 @@ class CataloguePictures:
 def known_answers(
     name: str, rows: Sequence[PromptRow], *, pool: Callable[[], Sequence[PromptRow]], scorers: "Scorers"
 ) -> tuple[Answers, "Scorers"]:
-    """Answers of a control that asks no policy, and the scorers to use with it.
+    """Return the answers of a control that asks no policy, and the scorers to use with it.
 
     Args:
         name: Of ``CONTROLS``.
@@ -127,7 +127,7 @@ def known_answers(
 
 
 def changed_rows(name: str, rows: Sequence[PromptRow], *, folder: Path) -> list[PromptRow]:
-    """The prompts of a control that asks the policy: the right item with a wrong picture.
+    """Return the prompts of a control that asks the policy: the right item with a wrong image.
 
     Args:
         name: ``blank_image`` or ``shuffled_image``.
@@ -152,7 +152,7 @@ def changed_rows(name: str, rows: Sequence[PromptRow], *, folder: Path) -> list[
 
 
 def another_row(rows: Sequence[PromptRow]) -> list[PromptRow]:
-    """For each row the next one of its category in a stable shuffle; of all rows where the category has no other."""
+    """Return another row for each: the next of its category in a stable shuffle, else of all."""
     by_category: dict[str, list[int]] = defaultdict(list)
     everything = stable_order([row.item_id for row in rows], salt="another")
     for position in everything:
@@ -165,7 +165,7 @@ def another_row(rows: Sequence[PromptRow]) -> list[PromptRow]:
 
 
 def _typical_titles(pool: Sequence[PromptRow], scorers: "Scorers") -> dict[str, str]:
-    """By category, the title whose embedding is nearest to the mean one; under the empty name, that of all items."""
+    """Return the title nearest to its category's mean embedding; under "" that of all items."""
     embeddings = scorers.sentence.encode([row.title for row in pool])  # [N, D]
     groups: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(pool):
@@ -190,7 +190,7 @@ def _nearest_by_picture(rows: Sequence[PromptRow], pool: Sequence[PromptRow], sc
 
 
 def _nearest(queries: "torch.Tensor", keys: "torch.Tensor", pool: Sequence[PromptRow]) -> list[PromptRow]:
-    """The pool's row with the greatest cosine for each query; [N, D] and [M, D] unit vectors, NaN = cannot be read."""
+    """Return the pool's nearest row to each query; unit vectors, NaN = unreadable."""
     import torch  # heavy: imported on use
 
     queries, keys = torch.nan_to_num(queries), torch.nan_to_num(keys)

@@ -1,4 +1,4 @@
-"""The folder of one evaluation, ``RUN/evaluations/CHECKPOINT/SUITE``: its files, written and read."""
+"""The files of one evaluation, ``RUN/evaluations/CHECKPOINT/SUITE``, written and read."""
 
 import json
 import sys
@@ -53,7 +53,7 @@ class Evaluation:
 
 
 def find_evaluation(path: Path) -> Path:
-    """Return the folder that holds ``samples.parquet``: ``path`` itself or its only sub-folder that does.
+    """Return the folder with ``samples.parquet``: ``path`` or its only sub-folder that has it.
 
     Raises:
         EvaluationError: There is none, or more than one.
@@ -91,7 +91,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def finished(folder: Path, *, key: str, policy: str) -> bool:
-    """Return whether a suite (items, prompts, sampling, scorers) was already run into the folder on this policy."""
+    """Return whether the suite of this key was already run into the folder on this policy."""
     if not (folder / SUMMARY_FILE).is_file() or not (folder / SAMPLES_FILE).is_file():
         return False
     summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8"))
@@ -109,7 +109,7 @@ def headline(folder: Path) -> str:
 
 
 def write_evaluation(folder: Path, summary: Mapping[str, Any], samples: Sequence[Mapping[str, list[Any]]]) -> None:
-    """Write ``samples.parquet``, a table per task, then ``summary.json``, with which an evaluation counts as finished."""
+    """Write ``samples.parquet``, a table per task, then ``summary.json``, which says finished."""
     # heavy: imported on use
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -135,7 +135,7 @@ def write_evaluation(folder: Path, summary: Mapping[str, Any], samples: Sequence
 
 
 def run_of(evaluation: Path) -> Path | None:
-    """Return RUN of ``RUN/evaluations/CHECKPOINT/SUITE``; None for an evaluation that lies elsewhere."""
+    """Return RUN of ``RUN/evaluations/CHECKPOINT/SUITE``; None of one that lies elsewhere."""
     evaluations = evaluation.resolve().parent.parent
     return evaluations.parent if evaluations.name == "evaluations" else None
 
@@ -182,7 +182,7 @@ def _read_scores(path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScor
 
 
 def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScores]:
-    """One column at a time: the whole table would take as much memory again as the scores."""
+    """Read scores column by column: the whole table would take as much memory again."""
 
     def column(name: str) -> Any:
         return file.read(columns=[name], use_threads=False).column(name)
@@ -217,7 +217,7 @@ def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any]) -> dict
 
 
 def _statistics(lists: Any) -> Floats | None:
-    """``[N, S]``, a row of NaN = unscored; None where all are."""
+    """Return statistics ``[N, S]``, a row of NaN = unscored; None where all are."""
     scored = lists.is_valid().to_numpy()
     if not scored.any():
         return None

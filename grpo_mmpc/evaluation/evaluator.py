@@ -29,7 +29,7 @@ OpenEngine = Callable[[], AbstractContextManager["Engine"]]
 
 
 class Evaluator:
-    """Run the suite of one recipe on any number of policies, and its controls, into a folder of evaluations."""
+    """Run the suite of one recipe, and its controls, into a folder of evaluations."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Evaluator:
         self.say = printer(ranks.is_main)
 
     def run(self, engine: OpenEngine, *, folder: Path, name: str, policy: str) -> None:
-        """Run the suite into a folder, unless it was already run there on this policy. A collective.
+        """Run the suite into a folder, unless this policy's result is there. A collective.
 
         Args:
             engine: Opens the policy.

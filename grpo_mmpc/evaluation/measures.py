@@ -1,4 +1,4 @@
-"""Metrics as sums over items, the form in which they can be resampled, and metrics that have no such form."""
+"""Metrics as sums over items, which can be resampled, and those that are no such sums."""
 
 import math
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Measure:
     """No difference of two values is larger than this."""
 
     def values(self, sums: Floats, scored: Floats) -> Floats:
-        """Return values ``[...]`` from column sums ``[..., S]`` and counts ``[...]``; NaN where nothing was scored."""
+        """Return values ``[...]`` of sums ``[..., S]`` and counts ``[...]``; NaN = unscored."""
         known = np.where(scored > 0, scored, np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
             values = self.aggregate(sums, known)
@@ -45,7 +45,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetMetric:
-    """A metric of a whole set of items (FID): one value per category and side, nothing to pair or resample."""
+    """A metric of a set of items (FID): one value per category and side, nothing to resample."""
 
     name: str
     higher_is_better: bool
@@ -88,15 +88,15 @@ def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
                 f"the evaluation holds statistics of {name!r}, but this version has no corpus-level metric of that "
                 "name; compare with the version that evaluated"
             )
-        # All tasks share one table of samples: a task's rows have (empty) columns for metrics of the
-        # other tasks.
+        # All tasks share one table of samples: a task's rows have (empty) columns for metrics of
+        # the other tasks.
         if task in metric.tasks:
             measures.append(_measure(name, metric, before, after, mode=scores.mode, is_mean=False))
     return sorted(measures, key=lambda measure: table_position(measure.name, mode=scores.mode))
 
 
 def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
-    """Return the metrics of whole sets that both summaries hold, in the order of the metric table.
+    """Return the metrics of sets that both summaries hold, in the order of the metric table.
 
     They are unscored when items were left out: the values then belong to different sets.
     """
@@ -121,7 +121,7 @@ def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
 
 
 def aggregate_of(metric: "Metric | None") -> Aggregate:
-    """Return column sums and number of items to values: a mean, unless the metric is one of the whole corpus."""
+    """Return the function from sums and counts to values: a mean, or the corpus-level metric."""
     if metric is None or metric.aggregate is None:
         return lambda sums, count: sums[..., 0] / count
     aggregate = metric.aggregate

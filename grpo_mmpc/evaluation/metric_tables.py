@@ -20,7 +20,7 @@ catalogue."""
 def metrics_of(
     task: str, *, mode: str, attribute_kinds: Iterable[str], chosen: Collection[str] | None = None
 ) -> dict[str, Metric]:
-    """Return the metrics of a task by name, in the order of the table; recall of attribute kinds comes last.
+    """Return the metrics of a task in the order of the table, recall of attribute kinds last.
 
     Args:
         task: ``image_to_text`` or ``text_to_image``.
@@ -39,7 +39,7 @@ def metrics_of(
 
 
 def find_metric(name: str, *, mode: str) -> Metric | None:
-    """Return the metric of this name, or the one it is a part of (``attribute_recall`` of ``attribute_recall_color``).
+    """Return the metric of this name, or the one it is a part of: ``attribute_recall_color``.
 
     Raises:
         EvaluationError: The mode is unknown to this version.
@@ -50,7 +50,7 @@ def find_metric(name: str, *, mode: str) -> Metric | None:
 
 
 def table_position(name: str, *, mode: str) -> int:
-    """Return a metric's position in the table; those it does not list (per attribute kind) come after the others."""
+    """Return a metric's position in the table; those it does not list come last."""
     table = _table(mode)
     return list(table).index(name) if name in table else len(table)
 

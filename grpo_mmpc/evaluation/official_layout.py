@@ -41,7 +41,7 @@ def is_official(folder: Path) -> bool:
 
 
 def read_official_titles(folder: Path) -> list[Answer]:
-    """Return the titles of ``titles/*.tsv``, category by category; files ``<category>_gpu0.tsv`` count to their category.
+    """Return the titles of ``titles/*.tsv``; ``<category>_gpu0.tsv`` counts to its category.
 
     Args:
         folder: The model's folder.
@@ -196,7 +196,7 @@ def _write_image(source: Path, target: Path) -> None:
 
 
 def _file_name(name: str, *, what: str) -> str:
-    """Return a name that stays inside its folder on every file system; ``_name_of`` reads it back."""
+    """Return a name that stays inside its folder anywhere; ``_name_of`` reads it back."""
     safe = _UNSAFE.sub(lambda match: f"%{ord(match.group()):02X}", name)
     if not name or len(safe.encode("utf-8", errors="replace")) > _MAX_NAME_BYTES:
         raise EvaluationError(

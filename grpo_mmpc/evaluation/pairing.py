@@ -25,7 +25,7 @@ class PairedScores:
 
     @property
     def is_whole(self) -> bool:
-        """Whether these are all items of both evaluations."""
+        """True if these are all items of both evaluations."""
         return not (self.before_only or self.after_only or self.held_back)
 
     @property
@@ -65,8 +65,8 @@ def pair(
         ours, theirs = before.settings.get(what), after.settings.get(what)
         if what in before.settings and what in after.settings and ours != theirs:
             raise EvaluationError(
-                f"these evaluations cannot be compared: {before.folder} was scored with {what} {ours}, {after.folder} with "
-                f"{theirs}; evaluate one of them again (its completions are kept)"
+                f"these evaluations cannot be compared: {before.folder} was scored with {what} {ours}, "
+                f"{after.folder} with {theirs}; evaluate one of them again (its completions are kept)"
             )
     shared = [task for task in before.tasks if task in after.tasks]
     if not shared:

@@ -1,4 +1,4 @@
-"""Differences on groups of items, resampled: all items of a task, one category, and the mean over categories."""
+"""Resampled differences on groups of items: all, one category, the mean over categories."""
 
 import math
 import zlib
@@ -21,7 +21,7 @@ from grpo_mmpc.statistics.verdicts import Floats, Interval, effect_size, min_ite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resampling:
-    """How often, and from which seed."""
+    """The number of resamples and flips, and their seed."""
 
     resamples: int
     """Of the bootstrap, R."""
@@ -32,7 +32,7 @@ class Resampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One metric on one group of items, before against after, and what resampling says about it."""
+    """One metric on one group of items, before against after, with its resamples."""
 
     before: float
     """NaN = nothing was scored."""
@@ -60,7 +60,7 @@ class Difference:
         return self.after - self.before
 
     def interval(self, *, confidence: float) -> Interval | None:
-        """Bootstrap interval: studentised where there is one, else percentiles; None for too few items.
+        """Return the interval, studentised where there is one, else percentiles; None = too few.
 
         It ends where differences of the metric do: where few items changed, a studentised one would
         reach further.
@@ -81,13 +81,13 @@ class Difference:
         return found and Interval(low=max(found.low, -self.largest), high=min(found.high, self.largest))
 
     def p_value(self) -> float:
-        """Two-sided p-value of the paired permutation test."""
+        """Return the two-sided p-value of the paired permutation test."""
         draws = self.flipped if self.every_flip is None else self.every_flip
         return float(permutation_p(draws, np.array(self.delta), exact=self.every_flip is not None))
 
 
 def flips_of(rows: NDArray[np.int64], measures: Sequence[Measure], settings: Resampling, *, stream: str) -> Floats:
-    """Half-differences of all measures, summed over the rows under random flips, ``[F, sum of S]``.
+    """Return half-differences of all measures, summed under random flips, ``[F, sum of S]``.
 
     Those of several groups add up to those of all their items.
     """
@@ -102,7 +102,7 @@ def flips_of(rows: NDArray[np.int64], measures: Sequence[Measure], settings: Res
 def differences_of(
     rows: NDArray[np.int64], measures: Sequence[Measure], settings: Resampling, *, stream: str, flips: Floats
 ) -> list[Difference]:
-    """All measures on one group of items, from one set of resamples.
+    """Return the differences of all measures on one group of items, from one set of resamples.
 
     Args:
         rows: Items of the group.
@@ -132,7 +132,7 @@ def differences_of(
 
 
 def added(first: Difference | None, second: Difference) -> Difference:
-    """The sum of two independent differences, on the way to their mean; None stands for nothing yet."""
+    """Return the sum of two independent differences; None stands for nothing yet."""
     if first is None:
         return second
     return Difference(
@@ -150,7 +150,7 @@ def added(first: Difference | None, second: Difference) -> Difference:
 
 
 def divided(total: Difference, count: int) -> Difference:
-    """The unweighted mean of ``count`` differences, from their sum."""
+    """Return the unweighted mean of ``count`` differences, from their sum."""
     return Difference(
         before=total.before / count,
         after=total.after / count,
@@ -169,7 +169,7 @@ def _seed(settings: Resampling, stream: str) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """``[N, width]``, built anew for every block of rows that is read: whole, it would outweigh the scores."""
+    """A table ``[N, width]``, built block by block: whole, it would outweigh the scores."""
 
     rows: NDArray[np.int64]
     """Items of the group, ``[N]``."""
@@ -193,7 +193,7 @@ def _differences(measure: Measure, rows: NDArray[np.int64]) -> Floats:
 
 
 def _columns(measure: Measure, rows: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], list[Floats]]:
-    """What the bootstrap sums: both sides, whether scored, and squared deviations of the differences of a mean.
+    """Return the columns that the bootstrap sums: sides, scored, deviations and their squares.
 
     Returns:
         Items of the group ``[n]`` -> columns, ``[..., n]`` each.
@@ -225,7 +225,7 @@ def _difference(
     )
 
     def swapped(halves: Floats) -> Floats:
-        """After minus before where a flip has swapped them: each side is the middle, give or take half a difference."""
+        """Return after minus before under flips: each side is the middle plus or minus a half."""
         difference: Floats = measure.values(middle + halves, scored) - measure.values(middle - halves, scored)
         return difference
 
@@ -246,7 +246,7 @@ def _difference(
 
 
 def _variances(sums: Floats) -> Floats:
-    """Variances of means ``[...]`` from the sums of their columns ``[..., 5]``; exactly 0 without spread."""
+    """Return variances of means ``[...]`` from column sums ``[..., 5]``; 0 without spread."""
     scored = np.where(sums[..., 2] > 0, sums[..., 2], np.nan)
     squares = sums[..., 4] / scored
     variances = squares - (sums[..., 3] / scored) ** 2

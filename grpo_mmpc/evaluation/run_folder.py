@@ -1,4 +1,4 @@
-"""The reader of a run folder: every file may be missing or broken, and nothing in it is executed."""
+"""The reader of a run folder: files may be missing or broken, and nothing is executed."""
 
 import json
 import math
@@ -32,10 +32,10 @@ class MixEntry:
 
 
 class RunFolder:
-    """A run folder as data. Files are read when they are first asked for.
+    """A run folder as data; files are read when they are first asked for.
 
-    A missing file counts as empty and a broken one is an error, unless ``notes`` is given: then both
-    are said there in a sentence, and reading goes on without the file.
+    A missing file counts as empty and a broken one is an error, unless ``notes`` is given: then
+    both are said there in a sentence, and reading goes on without the file.
     """
 
     def __init__(self, path: Path, *, suite: str | None = None, notes: list[str] | None = None) -> None:
@@ -53,13 +53,13 @@ class RunFolder:
 
     @classmethod
     def of_evaluation(cls, evaluation: Path) -> "RunFolder | None":
-        """Return the run of ``RUN/evaluations/CHECKPOINT/SUITE``; None for an evaluation that lies elsewhere."""
+        """Return the run that an evaluation folder belongs to; None where it lies elsewhere."""
         run = run_of(evaluation)
         return None if run is None else cls(run, suite=evaluation.resolve().name)
 
     @property
     def is_run(self) -> bool:
-        """Whether this is the folder of a run, rather than one that happens to hold a ``config.yaml``."""
+        """True for the folder of a run, rather than one that happens to hold a ``config.yaml``."""
         known = {"run_dir", "model", "rewards"}
         return (self.path / "manifest.json").is_file() or known <= set(RunFolder(self.path, notes=[]).config)
 
@@ -74,9 +74,8 @@ class RunFolder:
         try:
             content = yaml.safe_load(self.config_text or "")
         except yaml.YAMLError as error:
-            self._report(
-                f"config.yaml is not valid YAML ({' '.join(str(error).split())}); restore it: it says what was trained on."
-            )
+            why = " ".join(str(error).split())
+            self._report(f"config.yaml is not valid YAML ({why}); restore it: it says what was trained on.")
             return {}
         return content if isinstance(content, dict) else {}
 
@@ -103,8 +102,8 @@ class RunFolder:
     def trained_rewards(self) -> dict[str, list[str]]:
         """Return, by task, the names of the rewards with a positive weight.
 
-        A task that was only measured has no entry: nothing was trained on it, whatever the mix could
-        have scored.
+        A task that was only measured has no entry: nothing was trained on it, whatever the mix
+        could have scored.
         """
         trained = [reward for reward in self.mix if reward.weight > 0]
         tasks = self.config.get("tasks", list(TASKS)) if self.config else []
@@ -117,13 +116,13 @@ class RunFolder:
 
     @property
     def catalogue_fingerprint(self) -> Any:
-        """Fingerprint of the catalogue that the run was made with; None where it is not recorded."""
+        """The fingerprint of the catalogue of the run; None where it is not recorded."""
         data = self.manifest.get("data")
         return data.get("fingerprint") if isinstance(data, Mapping) else None
 
     @cached_property
     def steps(self) -> list[Mapping[str, Any]]:
-        """Rows of ``metrics.jsonl`` in order of their step; of a step that was logged again, the later row."""
+        """The rows of ``metrics.jsonl`` by step; of a step that was logged again, the later one."""
         path = self.path / "metrics.jsonl"
         try:
             with path.open("rb") as file:
@@ -149,7 +148,7 @@ class RunFolder:
 
     @cached_property
     def evaluations(self) -> dict[str, Path]:
-        """Folders of finished evaluations by checkpoint: base, ``checkpoint-N`` by N, final; controls before them."""
+        """The folders of finished evaluations by checkpoint, see ``checkpoint_order``."""
         paths = self.path.glob(f"evaluations/*/{self.suite}/{SUMMARY_FILE}")
         folders = {path.parent.parent.name: path.parent for path in paths}
         if not folders and self._notes is not None:
@@ -158,7 +157,7 @@ class RunFolder:
 
     @cached_property
     def summaries(self) -> dict[str, Mapping[str, Any]]:
-        """Summaries of the evaluations that can be read, in their order."""
+        """The summaries of evaluations that can be read, in their order."""
         return {name: summary for name in self.evaluations if (summary := self.summary(name))}
 
     def summary(self, checkpoint: str) -> Mapping[str, Any]:
@@ -174,7 +173,7 @@ class RunFolder:
 
     @property
     def latest(self) -> str | None:
-        """The last evaluated checkpoint: final, else the highest ``checkpoint-N``, else base; None without any."""
+        """The last evaluated checkpoint, see ``checkpoint_order``; None without any."""
         return next(reversed(self.evaluations), None)
 
     @cached_property
@@ -190,7 +189,7 @@ class RunFolder:
 
     @property
     def reported(self) -> str | None:
-        """The checkpoint that a run is judged by: the best one where one was chosen, else the latest evaluated one."""
+        """The checkpoint that a run is judged by: the best one, else the latest evaluated one."""
         return self.best.checkpoint if self.best is not None else self.latest
 
     @cached_property
@@ -210,7 +209,7 @@ class RunFolder:
 
     @cached_property
     def rollout_files(self) -> list[Path]:
-        """Recorded rollouts in the order of their steps and, within a step, of their generation batches."""
+        """The recorded rollouts by step and, within a step, by generation batch."""
         paths = (self.path / "rollouts").glob("*.parquet")
         named = {path: match for path in paths if (match := _ROLLOUTS.fullmatch(path.name))}
         return sorted(named, key=lambda path: (int(named[path][1]), int(named[path][2] or 1)))
@@ -248,7 +247,7 @@ class RunFolder:
 
 
 def checkpoint_order(name: str) -> tuple[int, int, str]:
-    """Return the sort key of a checkpoint's name: base, checkpoint-N by N, final; any other first of all, by name."""
+    """Return a checkpoint's sort key: base, checkpoint-N by N, final; controls come first."""
     number = re.fullmatch(r"checkpoint-(\d+)", name)
     if number:
         return (2, int(number[1]), name)

@@ -39,7 +39,7 @@ def run_suite(
     ranks: Ranks = ONE,
     progress: ShowProgress | None = None,
 ) -> None:
-    """Run a suite into a folder. Ask ``evaluation_folder.finished`` first to not repeat what is there.
+    """Run a suite into a folder; ask ``evaluation_folder.finished`` first to repeat nothing.
 
     Every rank takes part in generation; the main process alone renders, scores and writes.
     Completions and renders are kept as they come, so that a run that was killed goes on with the
@@ -156,7 +156,7 @@ class _Scoring:
     def _render(
         self, rows: Sequence[PromptRow], prompts: Sequence[str | None]
     ) -> tuple[list[str | None], dict[str, Any]]:
-        """Render the predicted prompts; paths relative to the folder (None: malformed or failed), and counts."""
+        """Render prompts; return paths relative to the folder (None: failed), and counts."""
         assert self.scorers.renderer is not None
         jobs = [
             RenderJob(item_id=row.item_id, prompt=prompt, seed=render_seed(row.item_id))

@@ -34,7 +34,7 @@ class Scores:
     """What ``summary.json`` holds; null where nothing was scored."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield one flat record per item: item_id, category, prediction, and each metric by name (None = unscored)."""
+        """Yield a flat record per item: item_id, category, prediction, each metric by name."""
         for i, (answer, reference) in enumerate(zip(self.answers, self.references, strict=True)):
             scores = {name: values[i] for name, values in self.by_metric.items()}
             yield {
@@ -169,8 +169,8 @@ def export_official(folder: Path, answers: Answers, references: Sequence[Referen
         category = answer.category or categories.get(answer.item_id)
         if category is None:
             raise EvaluationError(
-                f"--export-official: the category of item {answer.item_id!r} is unknown; give it in the predictions or with "
-                "--references"
+                f"--export-official: the category of item {answer.item_id!r} is unknown; give it in the predictions "
+                "or with --references"
             )
         items.append(replace(answer, category=category))
     return write_official(folder, items, titles=is_text)
@@ -183,8 +183,9 @@ def _pair(answers: Answers, references: Sequence[Reference]) -> _Pairs:
     if not answered:
         first, other = next(iter(answers.by_item), "none"), references[0].item_id if references else "none"
         raise EvaluationError(
-            f"{answers.source}: no item has both a prediction and a reference ({len(answers.by_item)} predictions, the first "
-            f"for {first!r}; {len(references)} references, the first for {other!r}); the item_ids must be the same"
+            f"{answers.source}: no item has both a prediction and a reference ({len(answers.by_item)} predictions, "
+            f"the first for {first!r}; {len(references)} references, the first for {other!r}); "
+            "the item_ids must be the same"
         )
     return _Pairs(
         answers=[
@@ -219,5 +220,5 @@ def _inputs(pairs: _Pairs, answers: Answers, *, task: str, mode: str, scorers: S
 
 
 def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a cell of the summary, with the number of items under the name that says what it counts."""
+    """Return a cell of the summary, with the number of items as ``n_total``."""
     return {"mean": cell["mean"], "n_scored": cell["n_scored"], "n_total": cell["n"]}

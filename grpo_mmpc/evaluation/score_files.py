@@ -1,4 +1,4 @@
-"""Reads predictions and references from files of any system, and pairs them by item.
+"""Predictions and references, read from the files of any system.
 
 Predictions: JSON lines (``item_id`` and ``prediction``, or ``completion`` as the model wrote it),
 an evaluation folder of a run, or a model's folder in the official layout
@@ -22,7 +22,7 @@ from grpo_mmpc.utils.files import json_lines
 
 
 def read_answers(source: Path, *, task: str, webp: bool = True) -> Answers:
-    """Answers from a file of JSON lines, an evaluation folder or a folder in the official layout.
+    """Read answers from JSON lines, an evaluation folder or a folder in the official layout.
 
     Args:
         source: What to read.
@@ -44,7 +44,8 @@ def read_answers(source: Path, *, task: str, webp: bool = True) -> Answers:
     models = sorted(path.name for path in source.iterdir() if path.is_dir() and is_official(path))
     if models:
         raise EvaluationError(
-            f"{source} holds the outputs of {len(models)} models ({', '.join(models)}); name one, such as {source / models[0]}"
+            f"{source} holds the outputs of {len(models)} models ({', '.join(models)}); "
+            f"name one, such as {source / models[0]}"
         )
     raise EvaluationError(
         f"{source} holds no predictions: expected a file of JSON lines, an evaluation folder with {SAMPLES_FILE}, or a "
@@ -53,12 +54,12 @@ def read_answers(source: Path, *, task: str, webp: bool = True) -> Answers:
 
 
 def is_evaluation(source: Path) -> bool:
-    """Whether a path is an evaluation folder, or one that holds evaluation folders."""
+    """Return whether a path is an evaluation folder, or one that holds evaluation folders."""
     return (source / SAMPLES_FILE).is_file() or (source.is_dir() and any(source.glob(f"*/{SAMPLES_FILE}")))
 
 
 def read_references(source: Path, *, task: str) -> list[Reference]:
-    """References from a file of JSON lines, a catalogue folder or an evaluation folder.
+    """Read references from a file of JSON lines, a catalogue folder or an evaluation folder.
 
     Items of a catalogue that lack the title are left out: there is nothing to judge by.
 
@@ -92,7 +93,7 @@ def read_references(source: Path, *, task: str) -> list[Reference]:
 
 
 def with_images(answers: Answers, folder: Path, *, webp: bool = True) -> Answers:
-    """The answers with the images of ``folder/CATEGORY/ITEM_ID.jpg``; images of unknown items become answers too."""
+    """Return the answers with images, ``folder/CATEGORY/ITEM_ID.jpg``, known items or not."""
     by_item = dict(answers.by_item)
     for category, files in read_official_images(folder, webp=webp).items():
         for item_id, path in files.items():
@@ -157,7 +158,7 @@ def _references_of_lines(path: Path) -> list[Reference]:
 
 
 def _items(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Item, row and place ("FILE, line N") of every line that is not blank."""
+    """Yield item, row and place ("FILE, line N") of every line that is not blank."""
     first_line: dict[str, int] = {}
     for number, row in _json_objects(path):
         where = f"{path}, line {number}"

@@ -1,4 +1,4 @@
-"""The encoders and the renderer that metrics need; one that cannot be had leaves its metrics unscored, with the reason."""
+"""The encoders and the renderer that metrics need; without one its metrics are unscored."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ _NEEDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorers:
-    """Everything that metrics need besides texts and images; None leaves the metrics that need it unscored."""
+    """The encoders and the renderer; None leaves the metrics that need it unscored."""
 
     bertscore: Any = None
     clip: Any = None
@@ -88,7 +88,7 @@ def encoder_of(metric: str) -> str | None:
 
 
 def _load_encoders(options: Mapping[str, Mapping[str, Any] | None]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return encoders by name, and why others are missing; options None is one that is not wanted."""
+    """Return encoders by name, and why others are missing; None is one not wanted."""
     from grpo_mmpc import encoders
 
     loaders: dict[str, Callable[..., Any]] = {

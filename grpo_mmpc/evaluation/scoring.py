@@ -1,4 +1,4 @@
-"""Scores of items by every metric, and their means: over all items, per category, and over categories."""
+"""Scores of items by every metric, and their means over items and categories."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ have images."""
 def score_columns(
     metrics: Mapping[str, Metric], inputs: MetricInputs, *, progress: Callable[[str, int, int], None] | None = None
 ) -> dict[str, list[Any]]:
-    """Score items: a column ``score/NAME`` per metric, and ``stat/NAME`` for those of the whole corpus.
+    """Score items: a column ``score/NAME`` per metric, ``stat/NAME`` for corpus-level ones.
 
     Args:
         metrics: Metrics by name.
@@ -39,7 +39,7 @@ def score_columns(
 def summarise(
     metrics: Mapping[str, Metric], table: Mapping[str, Sequence[Any]], inputs: MetricInputs | None = None
 ) -> dict[str, Any]:
-    """Return cells of every metric over all items (``metrics``), per category (``categories``), and their mean (``macro``).
+    """Return every metric over items (``metrics``), in ``categories``, and their mean, ``macro``.
 
     Args:
         metrics: Metrics by name.

@@ -1,4 +1,4 @@
-"""What an evaluation runs: tasks, items, metrics, sampling. The key of a suite says when two results are comparable."""
+"""The suite that an evaluation runs: tasks, items, metrics, sampling."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ only."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """Content quality of completions on held-out items."""
+    """The tasks, items, metrics and sampling of an evaluation."""
 
     name: str
     mode: str
@@ -41,12 +41,12 @@ class Suite:
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks in the order of their first row."""
+        """The tasks in the order of their first row."""
         return list(dict.fromkeys(row.task for row in self.rows))
 
     @property
     def key(self) -> str:
-        """Hash over everything that the scores depend on besides the policy."""
+        """The hash of all that scores depend on besides the policy: equal keys are comparable."""
         content = {
             "version": VERSION,
             "name": self.name,
@@ -59,11 +59,11 @@ class Suite:
         return json_digest(content)
 
     def rows_of(self, task: str) -> list[PromptRow]:
-        """Prompts of one task."""
+        """Return the prompts of one task."""
         return [row for row in self.rows if row.task == task]
 
     def metrics(self, task: str) -> dict[str, Metric]:
-        """Return the metrics of one task; attribute recall for the kinds that its items know, in order of appearance."""
+        """Return the metrics of one task, with the recall of each kind of attribute."""
         kinds = [kind for row in self.rows_of(task) for kind in row.attributes]
         return metrics_of(task, mode=self.mode, attribute_kinds=kinds, chosen=self.chosen)
 
@@ -76,7 +76,7 @@ def cqbench(
     mode: str = "corrected",
     metrics: Sequence[str] | None = None,
 ) -> Suite:
-    """The content quality suite: greedy decoding, every metric of the mode or the chosen ones.
+    """Return the content quality suite: greedy decoding, all metrics of the mode or some.
 
     Args:
         rows: Held-out prompts.
@@ -103,7 +103,7 @@ def cqbench(
 
 
 def build_suite(config: RunConfig, data: RunData) -> Suite:
-    """The evaluation suite of a recipe: held-out items balanced over categories."""
+    """Return the evaluation suite of a recipe: held-out items balanced over categories."""
     from grpo_mmpc.rendering.registry import renderer_identity
 
     settings = config.evaluation
@@ -128,5 +128,5 @@ def build_suite(config: RunConfig, data: RunData) -> Suite:
 
 
 def _scores_by(options: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What an encoder's scores depend on: not the device."""
+    """Return the options that an encoder's scores depend on: not the device."""
     return None if options is None else {name: value for name, value in options.items() if name != "device"}

@@ -18,7 +18,7 @@ metric of its own name, if there is one. ``*`` at the end stands for any ending.
 
 
 def trained_metrics(reward_names: Collection[str], *, metrics: Collection[str]) -> set[str]:
-    """Return those of ``metrics`` that were trained on, given the names of the rewards with a positive weight."""
+    """Return those of ``metrics`` that rewards of these names, with a weight, train on."""
     short = [name.rpartition(":")[2] for name in reward_names]  # module:factory stands for the factory
     patterns = {pattern for name in short for pattern in REWARD_METRICS.get(name, (name,))}
     return {

@@ -1,1 +1,1 @@
-"""Intervals, tests and verdicts, on plain arrays: what every comparison of this package rests on."""
+"""Intervals, tests and verdicts on plain arrays, for every comparison of this package."""

@@ -1,4 +1,4 @@
-"""Paired bootstrap over items, with intervals that stay honest when there are few items or differences are skewed."""
+"""The paired bootstrap over items, with intervals for few items and skewed differences."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ Aggregate = Callable[[Floats, Floats], Floats]
 
 
 class Rows(Protocol):
-    """A table ``[N, K]`` that is read in blocks of rows: an array, or one that is built as it is read."""
+    """A table ``[N, K]`` that is read in blocks of rows: an array, or one built as it is read."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -129,7 +129,7 @@ def studentised_interval(
 
 
 def expanded_percentile_interval(replicates: Floats, *, confidence: float, num_items: int) -> Interval | None:
-    """Return the percentile bootstrap interval, widened for small samples: for anything that can be resampled.
+    """Return the percentile bootstrap interval, widened for small samples.
 
     The plain percentile interval is too narrow by about ``sqrt((n - 1) / n)`` and uses normal where
     t quantiles belong; Hesterberg (2015, arXiv 1411.5279, "expanded percentile interval") moves the
@@ -156,7 +156,7 @@ def expanded_percentile_interval(replicates: Floats, *, confidence: float, num_i
 
 
 def expanded_tail(*, confidence: float, num_items: int) -> float:
-    """Return the share of replicates left out at each end, ``Phi(-sqrt(n / (n - 1)) * t)``, at most (1-confidence)/2."""
+    """Return the share of replicates left out at each end, ``Phi(-sqrt(n / (n - 1)) * t)``."""
     check_confidence(confidence)
     if num_items < 2:
         raise ValueError(f"an interval needs at least 2 items, got {num_items}")
@@ -165,7 +165,7 @@ def expanded_tail(*, confidence: float, num_items: int) -> float:
 
 
 def _t_quantile(probability: float, *, degrees: int) -> float:
-    """Return a quantile of Student's t by its expansion around the normal one (Abramowitz & Stegun 26.7.5).
+    """Return a quantile of Student's t by its expansion (Abramowitz & Stegun 26.7.5).
 
     It agrees with scipy's to three digits from 5 degrees of freedom at the 97.5% quantile, better
     above, and to the last digit from 300. scipy's own would move the ninth digit of intervals that

@@ -64,7 +64,7 @@ class SeedVariance:
 
 
 def pooled_variance(values: Floats, *, num_seeds: int, of_difference: bool) -> SeedVariance | None:
-    """Return the variance over seeds of a mix's mean, or of the difference of two mixes' means, pooled over mixes.
+    """Return the variance over seeds of a mix's mean, or of a difference of two, pooled over mixes.
 
     Args:
         values: Per mix and seed, over all items, ``[M, S]``; NaN where a run is missing.
@@ -91,7 +91,7 @@ def pooled_variance(values: Floats, *, num_seeds: int, of_difference: bool) -> S
 
 
 def replicate_values(sums: Floats, *, aggregate: Aggregate, resamples: int, seed: Sequence[int]) -> Floats:
-    """Return the value of every run on every resample of the items, the same items for all runs.
+    """Return every run's value on every resample of the items, the same items for all runs.
 
     Args:
         sums: What each item adds, ``[K, N, C]`` for K runs; finite.
@@ -109,7 +109,7 @@ def replicate_values(sums: Floats, *, aggregate: Aggregate, resamples: int, seed
 
 
 def seed_weights(*, num_seeds: int, resamples: int, seed: Sequence[int]) -> Floats:
-    """Return how much each seed counts in every resample of the seeds, ``[R, S]``; rows sum to 1."""
+    """Return each seed's weight in every resample of the seeds, ``[R, S]``; rows sum to 1."""
     generator = np.random.default_rng([*seed, num_seeds])
     counts = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=resamples)
     weights: Floats = counts / num_seeds

@@ -1,4 +1,4 @@
-"""Paired permutation test: if before and after did not differ, swapping them for any item would change nothing."""
+"""The paired permutation test: without a difference, swapping sides changes nothing."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def num_flips(*, at_least: int, family: int, confidence: float) -> int:
 
 
 def flipped_sums(values: Rows, *, flips: int, seed: Sequence[int]) -> Floats:
-    """Return column sums after every row was multiplied by +1 or -1 at random, all columns of a row by the same sign.
+    """Return column sums after every row was multiplied by +1 or -1 at random.
 
     The sums of two groups of items that were flipped apart add up to those of both together.
 
@@ -60,7 +60,7 @@ def flipped_sums(values: Rows, *, flips: int, seed: Sequence[int]) -> Floats:
 
 
 def every_flip(values: Floats) -> Floats:
-    """Return column sums under each of the 2**N choices of signs, ``[2**N, K]``; for at most ``EXACT_ITEMS`` rows."""
+    """Return column sums ``[2**N, K]`` under all signs of at most ``EXACT_ITEMS`` rows."""
     num_items = len(values)
     if num_items > EXACT_ITEMS:
         raise ValueError(f"{num_items} items have 2**{num_items} flips; all are gone through up to {EXACT_ITEMS} items")
@@ -70,15 +70,15 @@ def every_flip(values: Floats) -> Floats:
 
 
 def permutation_p(flipped: Floats, observed: Floats, *, exact: bool) -> Floats:
-    """Return two-sided p-values: how often a flip is at least as far from 0 as the observed difference.
+    """Return two-sided p-values: how often flips are at least as far from 0 as observed.
 
     Args:
         flipped: Differences under flips, ``[R, ...]``; NaN (no value under this flip) counts
             against the finding.
         observed: The differences, ``[...]``.
-        exact: ``flipped`` holds all flips: p is their share. Random flips give ``(b + 1) / (R + 1)``,
-            which no true null hypothesis falls below too often (Phipson & Smyth 2010, arXiv
-            1603.05766).
+        exact: ``flipped`` holds all flips: p is their share. Random flips give ``(b + 1) /
+            (R + 1)``, which no true null hypothesis falls below too often (Phipson & Smyth 2010,
+            arXiv 1603.05766).
 
     Returns:
         ``[...]``, in (0, 1].

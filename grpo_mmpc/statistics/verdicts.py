@@ -1,4 +1,4 @@
-"""Verdicts on differences: the fewest items, correction for many comparisons, effect size, the words."""
+"""Verdicts on differences: the fewest items, correction, effect size, the words."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -51,7 +51,7 @@ class Decision(NamedTuple):
 
 
 def decide(family: Sequence[Evidence], *, confidence: float) -> list[Decision]:
-    """Correct the p-values of everything that is shown together by Holm's method, and give the verdicts.
+    """Correct the p-values of all that is shown together (Holm), and give the verdicts.
 
     Args:
         family: All differences of the family, in any order. Those without a p-value do not count in
@@ -155,7 +155,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def effect_size(differences: Floats) -> float | None:
-    """Return the standardised mean of paired differences, d_z: their mean over their standard deviation (n - 1).
+    """Return d_z: the mean of paired differences over their standard deviation (n - 1).
 
     Its sign is that of after minus before, whatever the direction of the metric. 0.2 is called
     small, 0.5 medium, 0.8 large (Cohen 1988, for d; d_z is larger the more alike before and after

@@ -1,5 +1,4 @@
-"""``grpo-mmpc score`` as a stranger uses it: files in, a table and files out, and an answer to
-every mistake."""
+"""``grpo-mmpc score``: files in, a table and files out, and an answer to every mistake."""
 
 import json
 import math

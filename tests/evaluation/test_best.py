@@ -1,4 +1,4 @@
-"""The best checkpoint: chosen on items that are not reported, linked, and told from the last one."""
+"""The best checkpoint: chosen on items that are not reported, and linked."""
 
 import json
 from pathlib import Path

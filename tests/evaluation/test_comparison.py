@@ -126,7 +126,7 @@ def test_a_metric_that_is_never_scored_is_null_not_zero(tmp_path: Path) -> None:
 
 
 def corpus_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A corpus-level metric one can do by hand: sum of the first statistic over sum of the second."""
+    """A corpus-level metric one can do by hand: sum of the first statistic over the second."""
     metric_type = METRICS["corpus_bleu"].__class__
     fields = {name: getattr(METRICS["corpus_bleu"], name) for name in metric_type.__dataclass_fields__}
     ratio = metric_type(**fields | {"name": "ratio", "aggregate": lambda sums: sums[..., 0] / sums[..., 1]})
@@ -476,7 +476,7 @@ def test_an_item_listed_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_memory_grows_with_the_scores_alone(tmp_path: Path) -> None:
-    """Ten times the items take the room of their scores and identifiers, not of tables and lists made from them."""
+    """Ten times the items take the room of scores and identifiers, not of tables made from them."""
     names = [name for name, metric in METRICS.items() if "image_to_text" in metric.tasks and metric.statistics is None]
     generator = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""Do the statistics keep their promises? Coverage, level and family-wise error over thousands of simulated data sets.
+"""Coverage, level and family-wise error of the statistics over thousands of simulated data sets.
 
 Every data set is one measure, so that all of them go through the production code at once.
 """
@@ -145,7 +145,7 @@ def test_p_values_are_uniform_without_a_difference(num_items: int) -> None:
 
 
 def families_with_a_finding(generator: np.random.Generator, data_sets: int) -> tuple[float, float]:
-    """Shares of families without any difference in which something is found: corrected, and not corrected.
+    """Return the shares of families without a difference that have a finding: corrected, and not.
 
     Twelve metrics in nine categories of 40 items. Metrics share half their variance through the
     item, as BLEU, chrF and ROUGE do, and a quarter of the items does not change at all.

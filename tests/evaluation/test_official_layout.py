@@ -1,4 +1,4 @@
-"""The official layout: what is read, what is refused, and that nothing is lost on the way there and back."""
+"""The official layout: read, refused, and nothing is lost on the way there and back."""
 
 from pathlib import Path
 

@@ -21,7 +21,7 @@ BEST = {
 
 
 def build_run(run: Path) -> Path:
-    """A run of 18 items in three categories: a corpus-level metric, one of a set, unscored ones, a control, a best checkpoint."""
+    """A run of 18 items: corpus-level, set and unscored metrics, a control, a best checkpoint."""
     generator = np.random.default_rng(7)
     count = len(ITEMS)
     for number, name in enumerate(("base", "checkpoint-10", "control-raw_title")):
@@ -56,7 +56,8 @@ def build_run(run: Path) -> Path:
         pq.write_table(pa.concat_tables(tables, promote_options="default"), folder / "samples.parquet")
         summary = {"suite": "cqbench", "version": 2, "mode": "corrected", "policy": name, "settings": {"encoders": {}}}
         (folder / "summary.json").write_text(json.dumps(summary | {"tasks": summaries}))
-    mix = "[{name: bleu, weight: 0.5}, {name: chrf, weight: 0}, {name: clip_similarity, weight: 1, tasks: [text_to_image]}]"
+    clip = "{name: clip_similarity, weight: 1, tasks: [text_to_image]}"
+    mix = f"[{{name: bleu, weight: 0.5}}, {{name: chrf, weight: 0}}, {clip}]"
     (run / "config.yaml").write_text(f"tasks: [image_to_text, text_to_image]\nrewards: {{mix: {mix}}}\n")
     (run / "best.json").write_text(json.dumps(BEST))
     return run

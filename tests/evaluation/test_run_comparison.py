@@ -18,7 +18,7 @@ SETTINGS = {"catalogue": "abc", "encoders": {"clip": None}, "renderer": None}
 
 
 def evaluate(run: Path, name: str, value: Any, *, items: list[str] = ITEMS, **summary: Any) -> Path:
-    """An evaluation in which every item of one category scores ``value`` (a number, or a function of the item)."""
+    """Write an evaluation of one category in which items score ``value``, or a function of them."""
     folder = run / "evaluations" / name / "cqbench"
     folder.mkdir(parents=True, exist_ok=True)
     scores = [float(value(item)) if callable(value) else float(value) for item in items]

@@ -1,4 +1,4 @@
-"""The reader of a run folder: what it finds in which order, what it says of broken files, and that it runs nothing."""
+"""The reader of a run folder: the order of its files, broken ones, and that it runs nothing."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The runner: what is generated is parsed, scored and written once; malformed and unscored stay apart."""
+"""The runner: completions are parsed, scored, written once; malformed and unscored stay apart."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ def suite_of(catalogue, tasks, *, count=3, **settings) -> Suite:
 
 
 class Answers:
-    """Stands for a policy: answers every row by a function and remembers which rows it was asked for."""
+    """A stand-in for a policy: it answers rows by a function and remembers which."""
 
     def __init__(self, answer, *, rows_at_once: int = 2) -> None:
         self.answer = answer

@@ -99,8 +99,8 @@ def test_resamples_without_a_scored_item_are_left_out() -> None:
     draws = np.array([np.nan, 1.0, np.nan, 1.0])
     assert expanded_percentile_interval(draws, confidence=0.95, num_items=9) == (1.0, 1.0)
     assert expanded_percentile_interval(np.full(4, np.nan), confidence=0.95, num_items=9) is None
-    # Two resamples remain, both the estimate itself: pivots of 0. At 30% the rank is int(3 * .35) = 1;
-    # at 50% it is int(3 * .25) = 0, too few for these tails.
+    # Two resamples remain, both the estimate itself: pivots of 0. At 30% the rank is
+    # int(3 * .35) = 1; at 50% it is int(3 * .25) = 0, too few for these tails.
     of_mean = {"estimate": 1.0, "variance": 4.0}
     assert studentised_interval(draws, np.ones(4), **of_mean, confidence=0.3) == (1.0, 1.0)
     assert studentised_interval(draws, np.ones(4), **of_mean, confidence=0.5) is None
