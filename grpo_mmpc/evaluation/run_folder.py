@@ -57,12 +57,6 @@ class RunFolder:
         run = run_of(evaluation)
         return None if run is None else cls(run, suite=evaluation.resolve().name)
 
-    @property
-    def is_run(self) -> bool:
-        """True for the folder of a run, rather than one that happens to hold a ``config.yaml``."""
-        known = {"run_dir", "model", "rewards"}
-        return (self.path / "manifest.json").is_file() or known <= set(RunFolder(self.path, notes=[]).config)
-
     @cached_property
     def config_text(self) -> str | None:
         """``config.yaml`` word for word."""

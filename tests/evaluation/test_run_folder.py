@@ -25,7 +25,7 @@ def test_an_empty_folder_reads_as_empty_and_every_missing_file_is_noted_once(tmp
             {},
             [],
         )
-        assert (run.comparison, run.best, run.reported, run.suite, run.is_run) == (None, None, None, "cqbench", False)
+        assert (run.comparison, run.best, run.reported, run.suite) == (None, None, None, "cqbench")
         assert run.trained_rewards() == {}
     missing = [note.partition(" is missing")[0] for note in notes if "is missing" in note]
     assert sorted(missing) == ["comparison.json", "config.yaml", "manifest.json", "metrics.jsonl"]
@@ -84,18 +84,3 @@ def test_rollouts_come_in_the_order_in_which_they_were_sampled(tmp_path: Path) -
         write(tmp_path / "rollouts" / name)
     files = [path.stem for path in RunFolder(tmp_path).rollout_files]
     assert files == ["step-2", "step-2-2", "step-2-10", "step-10"]
-
-
-def test_a_run_is_told_from_a_folder_that_holds_a_config_yaml(tmp_path: Path) -> None:
-    write(tmp_path / "config.yaml", "run_dir: x\nmodel: {}\nrewards: {}\n")
-    assert RunFolder(tmp_path).is_run
-    write(tmp_path / "config.yaml", "run_dir: x\n")
-    assert not RunFolder(tmp_path).is_run
-    write(tmp_path / "manifest.json")
-    assert RunFolder(tmp_path).is_run
-
-
-def test_steps_logged_twice_by_a_resumed_run_count_once(tmp_path: Path) -> None:
-    lines = [{"step": 1, "reward": 0.1}, {"step": 2, "reward": 0.2}, {"step": 2, "reward": 0.9}, {"note": "no step"}]
-    write(tmp_path / "metrics.jsonl", "\n".join(map(json.dumps, lines)))
-    assert [row["reward"] for row in RunFolder(tmp_path).steps] == [0.1, 0.9]
