@@ -140,13 +140,14 @@ def score(
     Raises:
         EvaluationError: A metric is unknown, or no item has both sides.
     """
-    from grpo_mmpc.evaluation.score import choose_metrics, encoders_for, score_answers
-    from grpo_mmpc.evaluation.score_files import Answer, Answers, Reference
+    from grpo_mmpc.evaluation.answers import Answer, Answers, Reference
+    from grpo_mmpc.evaluation.score import choose_metrics, score_answers
+    from grpo_mmpc.evaluation.scorers import scorers_for
 
     by_item = {item: Answer(item_id=item, prediction=text) for item, text in predictions.items()}
     answers = Answers(source=Path("predictions"), by_item=by_item)
     known = [Reference(item_id=item, title=text) for item, text in references.items()]
     task = "image_to_text"
     chosen = choose_metrics(metrics, task=task, mode=mode, references=known, answers=answers)
-    loaded, missing = encoders_for(chosen, options=encoders or {})
-    return score_answers(answers, known, task=task, mode=mode, metrics=chosen, encoders=loaded, missing=missing)
+    scorers = scorers_for(chosen, options=encoders or {})
+    return score_answers(answers, known, task=task, mode=mode, metrics=chosen, scorers=scorers)
