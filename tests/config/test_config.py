@@ -137,6 +137,7 @@ def test_a_reward_is_addressed_by_its_name_and_blamed_on_the_command_line(base):
 
 def test_a_key_below_null_makes_the_section(base):
     config = load_config([base], ["evaluation.encoders.clip=null", "evaluation.encoders.clip.model=nano:clip"])
+    assert config.evaluation.encoders.clip is not None
     assert config.evaluation.encoders.clip.model == "nano:clip"
 
 

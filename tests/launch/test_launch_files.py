@@ -147,7 +147,8 @@ def test_the_rollout_node_is_divided_into_servers_by_the_recipes_tensor_parallel
     assert done.returncode == 0, done.stderr
     started = done.stdout.splitlines()
     serving = [line for line in started if " grpo-mmpc serve " in line]
-    gpus = {int(line.rpartition("--port ")[2]): re.search(r"CUDA_VISIBLE_DEVICES=(\S+)", line)[1] for line in serving}
+    devices = [re.findall(r"CUDA_VISIBLE_DEVICES=(\S+)", line) for line in serving]
+    gpus = {int(line.rpartition("--port ")[2]): found[0] for line, found in zip(serving, devices, strict=True)}
     assert (gpus, len(serving)) == (servers, len(servers))
     assert all("--nodelist=rollout " in line and "gpu_memory_utilization=0.9 " in line for line in serving)
     (training,) = set(started) - set(serving)

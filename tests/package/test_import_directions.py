@@ -60,7 +60,7 @@ def imports(path: Path, modules: dict[str, Path]) -> set[str]:
             assert node.level == 0, f"{path}: relative import"
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
-                imported |= {full} if full in modules else {node.module} & set(modules)
+                imported |= {full} if full in modules else {str(node.module)} & set(modules)
     return imported - {"grpo_mmpc"}
 
 
@@ -114,7 +114,8 @@ def test_shipped_rewards_use_only_what_scores():
 def imports_of_a_plug_in(path: Path) -> set[str]:
     """Do as ``imports``, where modules of the same package are named relative to it."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
-    return {node.module for node in nodes if node.level == 0 and (node.module or "").startswith("grpo_mmpc.")}
+    modules = [node.module or "" for node in nodes if node.level == 0]
+    return {module for module in modules if module.startswith("grpo_mmpc.")}
 
 
 def test_the_package_never_imports_the_shipped_rewards_by_name():

@@ -63,7 +63,8 @@ class World:
 
 
 def test_jobs_start_in_their_order_no_more_at_once_than_there_are_slots():
-    world, shown = World(), []
+    world = World()
+    shown: list[object] = []
     results = world.run(["a", "b", "c"], show=shown.append)
     assert results == [("a", "fine"), ("b", "fine"), ("c", "fine")]
     assert world.started == [("a", "first"), ("b", "second"), ("c", "first")]

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from grpo_mmpc.analysis.replay.agreement import GroupPair, agreement, blocks, spearman, winners
 from grpo_mmpc.analysis.replay.result import Contender, Example, Replay
