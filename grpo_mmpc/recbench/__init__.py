@@ -8,14 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grpo_mmpc.recbench.command import add_parser
-    from grpo_mmpc.recbench.masked_catalogue import write_masked_catalogue
-    from grpo_mmpc.recbench.masks import Missingness
-    from grpo_mmpc.recbench.report.page import write_page
-    from grpo_mmpc.recbench.report.views import recommendation_view
-    from grpo_mmpc.recbench.results import read_results, results_of_run
-    from grpo_mmpc.recbench.settings import check_section
-    from grpo_mmpc.recbench.suite import benchmark_policy
+    from grpo_mmpc.recbench.command import add_parser as add_parser
+    from grpo_mmpc.recbench.masked_catalogue import write_masked_catalogue as write_masked_catalogue
+    from grpo_mmpc.recbench.masks import Missingness as Missingness
+    from grpo_mmpc.recbench.report.page import write_page as write_page
+    from grpo_mmpc.recbench.report.views import recommendation_view as recommendation_view
+    from grpo_mmpc.recbench.results import read_results as read_results
+    from grpo_mmpc.recbench.results import results_of_run as results_of_run
+    from grpo_mmpc.recbench.settings import check_section as check_section
+    from grpo_mmpc.recbench.suite import benchmark_policy as benchmark_policy
 
 _MODULES = {
     "add_parser": "command",
@@ -28,17 +29,6 @@ _MODULES = {
     "write_masked_catalogue": "masked_catalogue",
     "write_page": "report.page",
 }
-__all__ = [
-    "Missingness",
-    "add_parser",
-    "benchmark_policy",
-    "check_section",
-    "read_results",
-    "recommendation_view",
-    "results_of_run",
-    "write_masked_catalogue",
-    "write_page",
-]
 
 
 def __getattr__(name: str) -> Any:

@@ -190,8 +190,7 @@ def _of_catalogue(
     return encoded_completion(
         settings,
         name,
-        texts=given.get("text"),
-        images=given.get("image"),
+        values=given,
         lacking={modality: read.lacking for modality, read in fields.items()},
         progress=progress,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,8 +50,7 @@ def encoded_completion(
     settings: RecBenchSection,
     name: str,
     *,
-    texts: Sequence[str | None] | None,
-    images: Sequence[Path | None] | None,
+    values: Mapping[Modality, Sequence[Any]],
     lacking: Mapping[Modality, Sequence[str | None]],
     progress: Progress | None = None,
 ) -> Completion:
@@ -60,22 +59,18 @@ def encoded_completion(
     Args:
         settings: Name the encoders.
         name: Of the completion.
-        texts: ``[I]``, None where there is none; None altogether if no text was completed.
-        images: The same of images.
+        values: Titles or image files ``[I]`` by modality that was completed; None where there is none.
         lacking: By modality, why there is none.
         progress: Shown while encoding.
     """
     vectors: dict[Modality, Floats] = {}
-    encoded: dict[Modality, Flags] = {}
+    encoded = {modality: np.array([value is not None for value in given]) for modality, given in values.items()}
     reasons = {modality: list(lacking[modality]) for modality in MODALITIES if modality in lacking}
-    if texts is not None:
-        vectors["text"] = text_features(texts, progress=progress, **settings.encoders.text.model_dump())
-        encoded["text"] = np.array([text is not None for text in texts], dtype=bool)
-    if images is not None:
-        vectors["image"] = image_features(
-            images, mode=settings.mode, progress=progress, **settings.encoders.image.model_dump()
-        ).values
-        encoded["image"] = np.array([image is not None for image in images], dtype=bool)
+    if "text" in values:
+        vectors["text"] = text_features(values["text"], settings.encoders.text, progress=progress)
+    if "image" in values:
+        encoder = settings.encoders.image
+        vectors["image"] = image_features(values["image"], encoder, mode=settings.mode, progress=progress).values
         for row in np.flatnonzero(encoded["image"] & rows_without_vector(vectors["image"])):
             reasons["image"][row] = UNREADABLE
     return Completion(name=name, vectors=vectors, encoded=encoded, lacking=reasons)

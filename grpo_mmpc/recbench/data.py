@@ -1,6 +1,5 @@
 """The data of a benchmark: interactions of each category, split in time, and items' features."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,6 @@ from grpo_mmpc.recbench.records import MODALITIES, Floats, Modality, Pairs, Spli
 from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.recbench.splits import SplitStatistics, chronological_split, leave_one_out_split, split_statistics
 from grpo_mmpc.utils.console import Progress, Say
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +132,7 @@ def true_features(
     is_needed = {name: name in settings.modalities or "nearest_neighbour" in settings.fills for name in MODALITIES}
     text = nothing = np.empty((len(data.item_ids), 0), dtype=np.float32)
     if is_needed["text"]:
-        text = text_features(data.titles, progress=progress, **settings.encoders.text.model_dump())
+        text = text_features(data.titles, settings.encoders.text, progress=progress)
         without = int(rows_without_vector(text).sum())
         if without:
             say(
@@ -144,9 +141,7 @@ def true_features(
             )
     if not is_needed["image"]:
         return {"text": text, "image": nothing}
-    images = image_features(
-        data.image_paths, mode=settings.mode, progress=progress, **settings.encoders.image.model_dump()
-    )
+    images = image_features(data.image_paths, settings.encoders.image, mode=settings.mode, progress=progress)
     if images.absent or images.unreadable:
         say(
             f"of {len(data.item_ids):,} items {images.absent:,} have no image and {images.unreadable:,} an unreadable "

@@ -10,6 +10,7 @@ import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Flags, Floats
+from grpo_mmpc.recbench.settings import ImageEncoderSection, TextEncoderSection
 from grpo_mmpc.utils.console import Progress
 
 if TYPE_CHECKING:
@@ -38,20 +39,13 @@ class ImageFeatures(NamedTuple):
 
 
 def text_features(
-    texts: Sequence[str | None],
-    *,
-    model: str,
-    device: str | None = None,
-    dtype: str = "float32",
-    progress: Progress | None = None,
+    texts: Sequence[str | None], encoder: TextEncoderSection, *, progress: Progress | None = None
 ) -> Floats:
     """Encode N texts as unit vectors.
 
     Args:
         texts: Titles; None or blank ones have no vector, and one log line says how many they are.
-        model: Sentence encoder: hub name, local folder or ``nano:minilm``.
-        device: None takes the GPU if there is one.
-        dtype: Precision of the encoder: ``float32``, ``bfloat16`` or ``float16``.
+        encoder: Model, device and precision.
         progress: Told of every piece.
 
     Returns:
@@ -63,22 +57,18 @@ def text_features(
     """
     from grpo_mmpc.encoders.sentence import sentence_encoder  # heavy: imported on use
 
-    encoder = sentence_encoder(model=model, device=device, dtype=dtype)
+    encode = partial(sentence_encoder(**encoder.model_dump()).encode, keep=True)
     given = [None if text is None or not text.strip() else text for text in texts]
-    values = _in_pieces(
-        given, partial(encoder.encode, keep=True), size=_TEXTS_PER_PIECE, what="encoding texts", progress=progress
-    )
+    values = _in_pieces(given, encode, size=_TEXTS_PER_PIECE, what="encoding texts", progress=progress)
     if without := given.count(None):
         logger.info("%d of %d items have no text and therefore no vector", without, len(texts))
     return values
 
 
 def image_features(
-    paths: Sequence[Path | None],
+    paths: Sequence[str | Path | None],
+    encoder: ImageEncoderSection,
     *,
-    model: str,
-    device: str | None = None,
-    dtype: str = "float32",
     mode: Literal["corrected", "paper"] = "corrected",
     progress: Progress | None = None,
 ) -> ImageFeatures:
@@ -86,9 +76,7 @@ def image_features(
 
     Args:
         paths: Image files; None has no vector.
-        model: Hub name or local folder of a timm checkpoint, or ``nano:clip``.
-        device: None takes the GPU if there is one.
-        dtype: Precision of the encoder: ``float32``, ``bfloat16`` or ``float16``.
+        encoder: Model, device and precision.
         mode: ``corrected`` prepares images as the checkpoint expects them. ``paper`` squashes them
             to its input size and takes ImageNet's mean and standard deviation, which the published
             checkpoint does not expect; ``nano:clip``, which is no part of the paper, takes its own
@@ -99,26 +87,26 @@ def image_features(
         ``[N, D]``, D = 768 for ViT-B, with the numbers of items that have no vector.
 
     Raises:
-        RecBenchError: ``model`` names an embedded model that sees no images.
+        RecBenchError: The encoder is an embedded model that sees no images.
         ScoringError: timm is not installed, unknown device or precision, or the encoder cannot be
             loaded.
     """
-    from grpo_mmpc.encoders.clip import ClipEncoder, clip_encoder  # heavy: imported on use
-    from grpo_mmpc.encoders.vit import VitEncoder, vit_encoder
+    from grpo_mmpc.encoders.clip import clip_encoder  # heavy: imported on use
+    from grpo_mmpc.encoders.vit import vit_encoder
 
-    encoder: ClipEncoder | VitEncoder
-    if model == OFFLINE_IMAGE_MODEL:
-        encoder = clip_encoder(model=model, device=device, dtype=dtype)
-    elif model.startswith("nano:"):
+    encode: Callable[[list[str]], Tensor]
+    if encoder.model == OFFLINE_IMAGE_MODEL:
+        encode = clip_encoder(**encoder.model_dump()).embed_images
+    elif encoder.model.startswith("nano:"):
         raise RecBenchError(
-            f"{model} is no encoder of images; give {OFFLINE_IMAGE_MODEL}, or a hub name or folder of a timm "
+            f"{encoder.model} is no encoder of images; give {OFFLINE_IMAGE_MODEL}, or a hub name or folder of a timm "
             f"checkpoint such as {PUBLISHED_IMAGE_MODEL}"
         )
     else:
         preprocessing: Literal["checkpoint", "squashed"] = "squashed" if mode == "paper" else "checkpoint"
-        encoder = vit_encoder(model=model, preprocessing=preprocessing, device=device, dtype=dtype)
+        encode = vit_encoder(preprocessing=preprocessing, **encoder.model_dump()).embed_images
     given = [None if path is None else str(path) for path in paths]
-    values = _in_pieces(given, encoder.embed_images, size=_IMAGES_PER_PIECE, what="encoding images", progress=progress)
+    values = _in_pieces(given, encode, size=_IMAGES_PER_PIECE, what="encoding images", progress=progress)
     without = int(rows_without_vector(values).sum())
     absent = given.count(None)
     return ImageFeatures(values, absent=absent, unreadable=without - absent)

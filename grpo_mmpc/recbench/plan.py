@@ -1,7 +1,8 @@
 """The plan of a benchmark: its groups, methods and cells."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import cycle, product
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.cells import Cell
@@ -85,41 +86,31 @@ def plan(
     groups: list[Group] = []
     total = len(settings.missing) * len(settings.rates)
 
-    def cells(name: str, features: Callable[[int], FilledFeatures]) -> dict[int, dict[str, Cell]]:
-        by_seed = {}
-        for seed in settings.seeds:
-            files = features(seed).files
-            by_seed[seed] = {
-                category: _cell(settings, name, category, splits[category], files[category], seed=seed)
-                for category in files
+    def cells(name: str, features: Mapping[int, FilledFeatures]) -> dict[int, dict[str, Cell]]:
+        return {
+            seed: {
+                category: _cell(settings, name, category, splits[category], files, seed=seed)
+                for category, files in features[seed].files.items()
             }
-        return by_seed
+            for seed in settings.seeds
+        }
 
-    told_nothing = filling.whole(without=MODALITIES)
-    shared = [Method(name=name, cells=cells(name, lambda _: told_nothing), coverage={}) for name in floors]
+    nothing = dict.fromkeys(settings.seeds, filling.whole(without=MODALITIES))
+    shared = [Method(name=name, cells=cells(name, nothing), coverage={}) for name in floors]
     if not with_features:
         return [Group(recommender="", missing="", rate=0.0, methods=shared)]
-    for done, (missing, rate) in enumerate((m, r) for m in settings.missing for r in settings.rates):
+    for done, (missing, rate) in enumerate(product(settings.missing, settings.rates)):
         show(done, total)
         features: dict[str, dict[int, FilledFeatures]] = {}
         for fill in fills:
             if missing == "both" and fill.startswith(COMPLETED):
                 continue  # an item without title and image cannot be completed from anything
-            features[fill] = {}
-            for seed in settings.seeds:
-                # Only random fills differ by seed.
-                first = features[fill].get(settings.seeds[0])
-                if first is not None and fill not in RANDOM_FILLS:
-                    features[fill][seed] = first
-                else:
-                    features[fill][seed] = _features(filling, fill, completions, missing=missing, rate=rate, seed=seed)
+            seeds = settings.seeds if fill in RANDOM_FILLS else settings.seeds[:1]  # the others do not differ by seed
+            made = [_features(filling, fill, completions, missing=missing, rate=rate, seed=seed) for seed in seeds]
+            features[fill] = dict(zip(settings.seeds, cycle(made), strict=False))
         for name in with_features:
             methods = [
-                Method(
-                    name=fill,
-                    cells=cells(name, by_seed.__getitem__),
-                    coverage=by_seed[settings.seeds[0]].coverage,
-                )
+                Method(name=fill, cells=cells(name, by_seed), coverage=by_seed[settings.seeds[0]].coverage)
                 for fill, by_seed in features.items()
                 if not (name == "mmgcn" and _tells_nothing(by_seed[settings.seeds[0]]))
             ]
@@ -136,10 +127,8 @@ def plan(
 
 def fill_names(settings: RecBenchSection, completions: Sequence[Completion]) -> list[str]:
     """Return the fills of the settings, with the given completions in place of ``completed``."""
-    names: list[str] = []
-    for fill in settings.fills:
-        names += [f"{COMPLETED}{completion.name}" for completion in completions] if fill == "completed" else [fill]
-    return names
+    named = [f"{COMPLETED}{completion.name}" for completion in completions]
+    return [name for fill in settings.fills for name in (named if fill == "completed" else [fill])]
 
 
 def _features(
@@ -177,10 +166,5 @@ def _cell(
         seed=seed,
         mode=settings.mode,
         grid=tuple(spec.combinations()) if section.grid == "published" else (dict(spec.defaults),),
-        training=TrainingSettings(
-            max_epochs=section.max_epochs,
-            patience=section.patience,
-            batch_size=section.batch_size,
-            learning_rate=section.learning_rate,
-        ),
+        training=TrainingSettings(**{one.name: getattr(section, one.name) for one in fields(TrainingSettings)}),
     )

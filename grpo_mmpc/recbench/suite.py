@@ -220,24 +220,15 @@ class PolicyBenchmark:
 
     def _completion(self, data: BenchmarkData, name: str, answers: Sequence[Answer]) -> Completion:
         by_item = {(one.modality, one.item_id): one for one in answers}
-        modalities = list(dict.fromkeys(one.modality for one in answers))
         lacking: dict[Modality, list[str | None]] = {}
         values: dict[Modality, list[str | None]] = {}
-        for modality in modalities:
+        for modality in dict.fromkeys(one.modality for one in answers):
             ordered = [by_item.get((modality, item_id)) for item_id in data.item_ids]
             values[modality] = [None if one is None else one.value for one in ordered]
             lacking[modality] = [
                 "it lacks what it would be completed from" if one is None else one.reason for one in ordered
             ]
-        images = [None if value is None else Path(value) for value in values["image"]] if "image" in values else None
-        return encoded_completion(
-            self.settings,
-            name,
-            texts=values.get("text"),
-            images=images,
-            lacking=lacking,
-            progress=self.progress,
-        )
+        return encoded_completion(self.settings, name, values=values, lacking=lacking, progress=self.progress)
 
     def _cautions(self, data: BenchmarkData, name: str) -> list[str]:
         seen = len(self.trained_on.intersection(data.item_ids)) if name != "base" else 0

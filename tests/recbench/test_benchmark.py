@@ -169,7 +169,7 @@ def test_where_title_and_image_are_missing_completions_are_left_out_and_that_is_
 
     def complete(data):
         titles = [f"some {item_id}" for item_id in data.item_ids]
-        return [encoded_completion(settings, "x", texts=titles, images=None, lacking={})]
+        return [encoded_completion(settings, "x", values={"text": titles}, lacking={})]
 
     said: list[str] = []
     outcome = benchmark(settings, catalogue, tmp_path, complete=complete, say=said.append)

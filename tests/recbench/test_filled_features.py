@@ -50,7 +50,7 @@ class World:
     def completion(self, titles: dict[str, str]):
         ordered = [titles.get(item_id) for item_id in self.data.item_ids]
         lacking = [None if title else "malformed completion" for title in ordered]
-        return encoded_completion(self.settings, "x", texts=ordered, images=None, lacking={"text": lacking})
+        return encoded_completion(self.settings, "x", values={"text": ordered}, lacking={"text": lacking})
 
     def place(self, item_id: str) -> int:
         return self.data.item_ids.index(item_id)

@@ -7,11 +7,10 @@ arXiv 1510.01784.
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
-from grpo_mmpc.recbench.recommenders.vbpr_fused import fused_loss
+from grpo_mmpc.recbench.recommenders.vbpr_fused import BatchLoss
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 
@@ -76,26 +75,14 @@ class VBPR(Recommender):
             self.projection = with_bias(xavier(embedding_dim, joined.shape[1]), dim=0)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
-        """Return ``plain_loss`` with the same gradients, in less than half the time."""
-        tables = self.users, self.items, self.projection, self.features
-        return fused_loss(*tables, users, positives, negatives, self.reg)
-
-    def plain_loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return the mean of ``-ln sigma(x_ui - x_uj)`` (Eq. 6), regularised.
 
         The regulariser is ``reg`` times the squared lengths of all vectors that the batch uses,
         over its size. What is equal for both items of a triple cancels: only ``f_i - f_j`` enters.
         """
-        user, positive, negative = self.users[users], self.items[positives], self.items[negatives]
-        squares = user.square().sum() + positive.square().sum() + negative.square().sum()
-        of_items = positive - negative  # [B, K + 1], the difference of biases last
-        gamma, theta = user.tensor_split([of_items.shape[1] - 1], dim=1)
-        margin = (gamma * of_items[:, :-1]).sum(dim=1) + of_items[:, -1]
-        if self.features is not None and self.projection is not None:
-            of_features = (self.features[positives] - self.features[negatives]) @ self.projection.T  # [B, K + 1]
-            margin = margin + (theta * of_features[:, :-1]).sum(dim=1) + of_features[:, -1]
-            squares = squares + self.projection.square().sum()
-        return functional.softplus(-margin).mean() + self.reg / len(users) * squares
+        tables = self.users, self.items, self.projection, self.features
+        loss: Tensor = BatchLoss.apply(*tables, users, positives, negatives, self.reg)  # type: ignore[no-untyped-call]
+        return loss
 
     @torch.no_grad()
     def embeddings(self) -> Embeddings:
