@@ -46,12 +46,12 @@ class Quarantined:
     item_id: str | None
     """Identifier, if it could be read."""
     reason: str
-    """What was found, what was expected, what to do."""
+    """What stands there, what was expected, what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedCompletion:
-    """What the one parser made of a completion."""
+    """A completion as the parser reads it."""
 
     prediction: str | None
     """The text under the task's key, stripped; None when the completion is malformed."""
@@ -62,7 +62,7 @@ class ParsedCompletion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig:
-    """How completions are sampled; one object for rollouts and evaluation."""
+    """Sampling options, one object for rollouts and evaluation."""
 
     max_tokens: int
     """Upper limit of new tokens."""

@@ -52,8 +52,8 @@ def _values_by_line(node: yaml.Node | None, path: str = "") -> dict[int, list[st
         return {}
     if not children:
         return {node.end_mark.line - (1 if node.end_mark.column == 0 else 0): [path]}
-    found: dict[int, list[str]] = {}
+    by_line: dict[int, list[str]] = {}
     for name, child in children:
         for line, keys in _values_by_line(child, f"{path}.{name}" if path else name).items():
-            found.setdefault(line, []).extend(keys)
-    return found
+            by_line.setdefault(line, []).extend(keys)
+    return by_line

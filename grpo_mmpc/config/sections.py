@@ -89,7 +89,7 @@ class EngineSection(PassThroughSection):
 
 
 class RolloutSection(Section):
-    """Where completions come from."""
+    """The engine that completions come from."""
 
     backend: Literal["transformers", "vllm"] = "transformers"
     mode: Literal["colocate", "server"] = "colocate"
@@ -172,7 +172,7 @@ class EncodersSection(Section):
 
 
 class BestSection(Section):
-    """Which checkpoint is the best one, chosen on items that the comparison then leaves out."""
+    """The choice of the best checkpoint, on items that the comparison then leaves out."""
 
     metric: str
     """``TASK.METRIC``, for instance ``image_to_text.bertscore_f1``."""
@@ -214,8 +214,7 @@ class EvaluationSection(Section):
         "raw_title",
         "nearest_image",
     ]
-    """What needs no training, or no eyes, measured beside the policy; those of other tasks are left
-    out."""
+    """Baselines and ablated inputs evaluated next to the policy; those of other tasks are left out."""
     best: BestSection | None = None
     """Compare and report the best checkpoint instead of the last one."""
     encoders: EncodersSection = EncodersSection()

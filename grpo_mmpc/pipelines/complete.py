@@ -116,7 +116,7 @@ def _claim(out: Path, *, catalogue: Path, policy: str) -> None:
 
 
 class _Gap(NamedTuple):
-    """What became of the missing field of an item: its value, or the reason why it has none."""
+    """The missing field of an item: its new value, or the reason why it has none."""
 
     field: str
     value: str | None

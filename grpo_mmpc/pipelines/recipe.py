@@ -119,10 +119,10 @@ def _unknown_names(specs: Mapping[int, RewardSpec]) -> list[tuple[str, str]]:
     from grpo_mmpc.errors import RewardError
     from grpo_mmpc.rewards import load_factory
 
-    found = []
+    problems = []
     for index, spec in specs.items():
         try:
             load_factory(spec.name)
         except RewardError as error:
-            found.append((f"rewards.mix.{index}.name", str(error)))
-    return found
+            problems.append((f"rewards.mix.{index}.name", str(error)))
+    return problems
