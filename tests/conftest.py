@@ -1,4 +1,5 @@
-"""Fixtures shared by the whole suite: a small nano catalogue and a configuration that trains on it in seconds."""
+"""Fixtures shared by the whole suite: a small nano catalogue and a configuration that trains on it
+in seconds."""
 
 import os
 from pathlib import Path
@@ -22,7 +23,8 @@ def small_catalogue(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make_config(small_catalogue, tmp_path):
-    """A function that makes a small but complete run configuration; keyword arguments replace whole sections' keys."""
+    """A function that makes a small but complete run configuration; keyword arguments replace whole
+    sections' keys."""
     from grpo_mmpc.config import RunConfig
 
     def make(architecture: str = "qwen2_5_vl", **changes) -> RunConfig:

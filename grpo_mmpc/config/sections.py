@@ -214,7 +214,8 @@ class EvaluationSection(Section):
         "raw_title",
         "nearest_image",
     ]
-    """Baselines and ablated inputs evaluated next to the policy; those of other tasks are left out."""
+    """Baselines and ablated inputs evaluated next to the policy; those of other tasks are left
+    out."""
     best: BestSection | None = None
     """Compare and report the best checkpoint instead of the last one."""
     encoders: EncodersSection = EncodersSection()

@@ -1,4 +1,4 @@
-"""Sample interactions of the nano catalogue: users buy by taste, so that attributes predict them."""
+"""Users of the nano catalogue, who buy by taste: what an item is says who likes it."""
 
 import random
 from bisect import bisect

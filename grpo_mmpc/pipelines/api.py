@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 Place = Path | str
 
-INTERRUPTED = 130
-"""The exit status of a run that was interrupted and saved."""
-
 
 def load_config(*recipe: Place) -> "RunConfig":
     """Load and check a recipe.
@@ -51,7 +48,7 @@ def train(config: "RunConfig", *, resume: bool = False, overwrite: bool = False)
         GrpoMmpcError: The run cannot start or go on; says why.
     """
     from grpo_mmpc.evaluation.run_folder import RunFolder
-    from grpo_mmpc.pipelines.train import run_training
+    from grpo_mmpc.pipelines.train import INTERRUPTED, run_training
 
     if run_training(config, resume=resume, overwrite=overwrite) == INTERRUPTED:
         raise KeyboardInterrupt(f"{config.run_dir} was interrupted; train(config, resume=True) continues it")
@@ -80,21 +77,31 @@ def evaluate(config: "RunConfig", *, checkpoint: Place | None = None, out: Place
     return Path(config.run_dir) / "evaluations" / name / config.evaluation.suite if out is None else Path(out)
 
 
-def compare(before: Place, *others: Place, **options: Any) -> "list[Comparison]":
+def compare(
+    before: Place, *others: Place, resamples: int = 10_000, confidence: float = 0.95, by_category: bool = True
+) -> "list[Comparison]":
     """Compare evaluations of one suite, paired by item.
 
     Args:
         before: Evaluation folder.
         *others: Evaluation folders; each is compared with ``before``, and all are corrected
             together.
-        **options: See ``grpo_mmpc.evaluation.comparison.compare_evaluations``.
+        resamples: Bootstrap resamples.
+        confidence: Of every interval; 1 minus it is the level of the verdicts.
+        by_category: Also compare each category.
 
     Raises:
         EvaluationError: Two of them cannot be compared; says why.
     """
     from grpo_mmpc.evaluation.comparison import compare_evaluations
 
-    return compare_evaluations(Path(before), [Path(other) for other in others], **options)
+    return compare_evaluations(
+        Path(before),
+        [Path(other) for other in others],
+        resamples=resamples,
+        confidence=confidence,
+        by_category=by_category,
+    )
 
 
 def complete(config: "RunConfig", catalogue: Place, *, out: Place, checkpoint: Place | None = None) -> Path:

@@ -149,7 +149,8 @@ class Policy:
 
 @pytest.fixture
 def controls_of(small_catalogue, tmp_path, monkeypatch):
-    """Return a function that runs two controls; it returns the number of rows asked, and lines said."""
+    """Return a function that runs two controls; it returns the number of rows asked, and lines
+    said."""
     monkeypatch.setattr(evaluator, "load_scorers", lambda config: Scorers())
 
     def run(name: str, policy: str, **changes) -> tuple[int, list[str]]:

@@ -1,4 +1,5 @@
-"""Tests of a CUDA device: the same job, encoders and recommenders as on CPUs. Run by ``make test-gpu``."""
+"""Tests of a CUDA device: the same job, encoders and recommenders as on CPUs. Run by ``make
+test-gpu``."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""Pictures of a diffusion pipeline on a GPU: one seed each, whatever the batch, in fp32 and in half precision."""
+"""Pictures of a diffusion pipeline on a GPU: one seed each, whatever the batch, in fp32 and in half
+precision."""
 
 import numpy as np
 import pytest

@@ -183,7 +183,8 @@ def test_nine_weak_captions_in_ten_follow_one_template(items):
 
 
 def test_a_gist_lies_between_nothing_and_what_a_perfect_observer_could_write(items):
-    """Sentence BLEU of gists is about .09, of new seller's titles about .6: the room for alignment."""
+    """Sentence BLEU of gists is about .09, of new seller's titles about .6: the room for
+    alignment."""
     rng = random.Random(5)
     gist = [bleu(prediction=weak_caption(item.attributes, rng), reference=item.title) for item in items[:900]]
     seller = [bleu(prediction=seller_title(item.attributes, rng), reference=item.title) for item in items[:900]]

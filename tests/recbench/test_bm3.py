@@ -160,7 +160,8 @@ def test_scores_are_inner_products_of_predictions(layers: int) -> None:
 
 
 def test_losses_on_features_reach_embeddings_through_the_predictor_alone() -> None:
-    """Their targets are constants: what features say enters a vector only by way of the predictor."""
+    """Their targets are constants: what features say enters a vector only by way of the
+    predictor."""
     recommender = model(dropout=0.0, reg=0.0)
     gradients = []
     for cl_weight in (0.0, 2.0):

@@ -296,7 +296,8 @@ def test_timestamps_in_seconds_are_warned_about(tmp_path):
         (
             [("u", "a", 1, 5), ("u", "b", 2, 5), ("v", "a", 3, 5)],
             {},
-            r"category Fruit \(3 items\): no interaction is left of 3 in interactions\.csv: .*\(the busiest user has 2, the "
+            r"category Fruit \(3 items\): no interaction is left of 3 in interactions\.csv: .*\(the busiest user has "
+            r"2, the "
             r"most taken item 2\); lower min_per_user, to no less than 3, or leave the category out",
         ),
         ([("u", i, 1, 2) for i in "abc"], {"min_rating": 4}, r"none is rated 4 or better; lower min_rating"),

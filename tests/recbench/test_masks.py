@@ -64,7 +64,8 @@ def in_another_process(call: str, *, hash_seed: str) -> list[bool]:
 
 
 def test_the_mask_is_the_same_in_every_process():
-    call = "missing_items(items, missingness=Missingness(rate=0.3, modality='text', clustered_by=None, salt='s'), groups=None)"
+    missingness = "Missingness(rate=0.3, modality='text', clustered_by=None, salt='s')"
+    call = f"missing_items(items, missingness={missingness}, groups=None)"
     assert in_another_process(call, hash_seed="1") == missing(0.3).tolist()
     assert in_another_process(call, hash_seed="2") == missing(0.3).tolist()
 

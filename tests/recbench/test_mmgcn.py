@@ -122,7 +122,8 @@ def test_equal_seeds_build_alike() -> None:
 
 @pytest.fixture(scope="module")
 def recalls() -> dict[str, NDArray[np.float64]]:
-    """With two layers: three, the default, reach .13 to .16 beside .18 (LightGCN .12, shuffled .08)."""
+    """With two layers: three, the default, reach .13 to .16 beside .18 (LightGCN .12, shuffled
+    .08)."""
     return taste_recalls("mmgcn", interactions_per_user=6, max_epochs=60, learning_rate=0.003, layers=2)
 
 

@@ -17,7 +17,8 @@ NO_PAIRS = Pairs(users=np.empty(0, dtype=np.int64), items=np.empty(0, dtype=np.i
 
 
 def one_user(*, validation_item: int = 1, test_item: int = 2) -> Split:
-    """A user that took item 0 and is asked for items 1 and 2 of five; another took the other four."""
+    """A user that took item 0 and is asked for items 1 and 2 of five; another took the other
+    four."""
 
     def pair(item: int) -> Pairs:
         return Pairs(users=np.array([0]), items=np.array([item]))

@@ -43,7 +43,8 @@ def rollout_files(run: RunFolder) -> list[Path]:
         raise EvaluationError(f"{run.path} holds no config.yaml; expected a run folder as `grpo-mmpc train` writes it")
     if not run.rollout_files:
         raise EvaluationError(
-            f"{run.path / 'rollouts'} holds no step-*.parquet: the run has not finished its first step, or its rollouts "
+            f"{run.path / 'rollouts'} holds no step-*.parquet: the run has not finished its first step, or its "
+            "rollouts "
             "were deleted; there is nothing to score again"
         )
     return run.rollout_files

@@ -35,7 +35,8 @@ def said_of_completion(*, difference, verdict, recovery, reference="zeros"):
 
 def test_completions_come_first_with_verdict_interval_and_recovery():
     assert findings_after(lambda group, lead: None)[0] == (
-        "Completed by mine: Recall@20 0.300, better than “zeros” (+0.100, 95% interval +0.090 to +0.110, corrected p 0.004); "
+        "Completed by mine: Recall@20 0.300, better than “zeros” (+0.100, 95% interval +0.090 to +0.110, corrected p "
+        "0.004); "
         "it recovers 50% (95% interval 30% to 70%) of the distance from “zeros” to the true titles."
     )
 
@@ -96,7 +97,8 @@ def test_with_too_few_users_nothing_is_said_of_whether_titles_help():
 
     assert findings_after(change)[:2] == [
         "Completed by mine: Recall@20 0.300, +0.100 to “zeros”, but too few users to say whether that is chance.",
-        "The true titles: Recall@20 0.400, +0.200 to “zeros”, but too few users to say whether that is chance; whether titles "
+        "The true titles: Recall@20 0.400, +0.200 to “zeros”, but too few users to say whether that is chance; whether "
+        "titles "
         "themselves help cannot be told, and recovery is not given.",
     ]
 

@@ -1,6 +1,6 @@
 """Builds run folders that look like real ones, and odd ones, for the tests of the report.
 
-    python -m tests.reports.run.fake_run OUT [plain|odd|wide|single_task|no_images|interrupted|empty]
+    python -m tests.reports.run.fake_run OUT [plain|odd|wide|single_task|no_images|...]
 
 The texts are made from attributes, the scores from the texts, so that the pages built from them can
 be read.
@@ -109,7 +109,8 @@ def build_run(
 
 
 def odd_run(folder: Path) -> Path:
-    """A category of one item, an unscored metric, 5,000-character titles, right-to-left text, emoji, markup."""
+    """A category of one item, an unscored metric, 5,000-character titles, right-to-left text,
+    emoji, markup."""
 
     def edit(rows: list[Row]) -> list[Row]:
         for number, row in enumerate(rows):
@@ -255,7 +256,8 @@ def _samples(products: list[Row], task: str, *, skill: float, suite: Path, check
 def _named_attributes(
     attributes: dict[str, str], task: str, *, skill: float, generator: random.Random
 ) -> dict[str, str]:
-    """Attributes that the policy gets right; training helps with all of them but the material, which it forgets."""
+    """Attributes that the policy gets right; training helps with all of them but the material,
+    which it forgets."""
     base = {"type": 0.93, "color": 0.62, "pattern": 0.3, "material": 0.42, "size": 0.15, "pack": 0.12, "brand": 0.3}
     gain = {"type": 0.02, "color": 0.25, "pattern": 0.3, "material": -0.2, "size": 0.35, "pack": 0.3, "brand": 0.25}
     scale = 1.0 if task == "image_to_text" else 0.25

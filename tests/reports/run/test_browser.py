@@ -1,4 +1,5 @@
-"""The page in a real browser: no sideways scrolling on a phone, nothing injected runs. Skipped without Chromium."""
+"""The page in a real browser: no sideways scrolling on a phone, nothing injected runs. Skipped
+without Chromium."""
 
 import re
 import shutil
@@ -33,7 +34,8 @@ def dump(html: str, folder: Path) -> str:
 
 
 def scroll_width(page: str, folder: Path, *, width: int) -> int:
-    """How wide the page's content is in a viewport of this width. A frame, because windows cannot be that narrow."""
+    """How wide the page's content is in a viewport of this width. A frame, because windows cannot
+    be that narrow."""
     measure = "document.body.dataset.width = this.contentDocument.documentElement.scrollWidth"
     frame = (
         f'<iframe width="{width}" height="2000" style="border:0" onload="{measure}" srcdoc="{escape(page)}"></iframe>'
@@ -44,7 +46,8 @@ def scroll_width(page: str, folder: Path, *, width: int) -> int:
 
 
 def with_script(html: str, script: str) -> str:
-    """Without the policy that forbids scripts: what is tested is that nothing else is needed to keep the page safe."""
+    """Without the policy that forbids scripts: what is tested is that nothing else is needed to
+    keep the page safe."""
     html, count = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
     assert count == 1
     return html.replace("</body>", f"<script>{script}</script></body>")

@@ -71,6 +71,7 @@ def test_report_of_a_run_without_evaluations_still_writes_the_page(tmp_path: Pat
 def test_importing_the_command_loads_nothing_heavy() -> None:
     import subprocess
 
-    code = "import sys, grpo_mmpc.cli.report; print(sorted({'numpy', 'pyarrow', 'jinja2', 'PIL', 'torch'} & set(sys.modules)))"
+    heavy = "{'numpy', 'pyarrow', 'jinja2', 'PIL', 'torch'}"
+    code = f"import sys, grpo_mmpc.cli.report; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

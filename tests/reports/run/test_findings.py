@@ -1,4 +1,5 @@
-"""Sentences of a comparison: every metric under what the data say of it, and nothing claimed beyond."""
+"""Sentences of a comparison: every metric under what the data say of it, and nothing claimed
+beyond."""
 
 from collections.abc import Callable
 from typing import Any
@@ -108,7 +109,8 @@ def test_rewards_are_starred_and_the_others_are_to_be_judged_by() -> None:
     sentences = told(metrics)
     assert sentences[:2] == ["After is better in bleu*.", "After is worse in chrf."]
     assert sentences[-1] == (
-        "Rewards (*) are inflated by training on them: 1 better, 0 worse. Judge by the 2 metrics that were not trained on: "
+        "Rewards (*) are inflated by training on them: 1 better, 0 worse. Judge by the 2 metrics that were not trained "
+        "on: "
         "0 better, 1 worse, 1 no evidence. Only what was rewarded got better."
     )
 

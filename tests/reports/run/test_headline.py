@@ -1,4 +1,5 @@
-"""Sentences of the report: what they claim, and that they never claim more than the interval allows."""
+"""Sentences of the report: what they claim, and that they never claim more than the interval
+allows."""
 
 from typing import Any
 
@@ -21,7 +22,8 @@ def cell(
     p_holm: float | None = 0.004,
     no_interval: bool = False,
 ) -> Cell:
-    """As the comparison would write it: a finding unless ``p_holm`` or the interval is against it."""
+    """As the comparison would write it: a finding unless ``p_holm`` or the interval is against
+    it."""
     ends = None if interval is None else list(interval)
     delta = None if before is None or after is None else after - before
     raw = {"before": before, "after": after, "delta": delta, "ci95": ends, "n": n, "was_reward": was_reward}
@@ -63,7 +65,8 @@ UNCLEAR = cell(0.31, 0.314, (-0.01, 0.018))
         (BETTER, "BLEU rose from 0.310 to 0.622 (+0.312, 95% interval +0.284 to +0.341, corrected p 0.004, 360 items)"),
         (
             WORSE,
-            "BLEU got worse: it fell from 0.510 to 0.330 (−0.180, 95% interval −0.240 to −0.130, corrected p 0.004, 360 items)",  # noqa: RUF001
+            "BLEU got worse: it fell from 0.510 to 0.330 "
+            "(−0.180, 95% interval −0.240 to −0.130, corrected p 0.004, 360 items)",  # noqa: RUF001
         ),
         (
             UNCLEAR,
@@ -83,11 +86,13 @@ UNCLEAR = cell(0.31, 0.314, (-0.01, 0.018))
         (cell(None, None, None, n=12), "BLEU could not be scored on any of 12 items"),
         (
             cell(0.5, 0.2, (-0.4, -0.2), higher_is_better=False),
-            "BLEU fell from 0.500 to 0.200, which is better (−0.300, 95% interval −0.400 to −0.200, corrected p 0.004, 360 items)",  # noqa: RUF001
+            "BLEU fell from 0.500 to 0.200, which is better "
+            "(−0.300, 95% interval −0.400 to −0.200, corrected p 0.004, 360 items)",  # noqa: RUF001
         ),
         (
             cell(0.2, 0.5, (0.2, 0.4), higher_is_better=False),
-            "BLEU got worse: it rose from 0.200 to 0.500 (+0.300, 95% interval +0.200 to +0.400, corrected p 0.004, 360 items)",
+            "BLEU got worse: it rose from 0.200 to 0.500 (+0.300, 95% interval +0.200 to +0.400, corrected p 0.004, "
+            "360 items)",
         ),
     ],
 )
@@ -149,7 +154,8 @@ def test_untrained_metrics_are_counted_by_what_happened_to_them() -> None:
         }
     )
     assert texts(words_of(compared).details) == [
-        "Rewards (*) are inflated by training on them: 1 better, 0 worse. Judge by the 4 metrics that were not trained on: "
+        "Rewards (*) are inflated by training on them: 1 better, 0 worse. Judge by the 4 metrics that were not trained "
+        "on: "
         "2 better, 1 worse, 1 no evidence.",
         "No evidence of a difference in SSIM (this does not show that there is none).",
         "No verdict on BERTScore F1 (not scored).",
