@@ -1,4 +1,4 @@
-"""Users of the nano catalogue, who buy by taste: what an item is says who likes it."""
+"""Sample interactions of the nano catalogue: users buy by taste, which attributes predict."""
 
 import random
 from bisect import bisect

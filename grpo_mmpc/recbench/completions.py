@@ -59,7 +59,7 @@ def encoded_completion(
     Args:
         settings: Name the encoders.
         name: Of the completion.
-        values: Titles or image files ``[I]`` by modality that was completed; None where there is none.
+        values: Titles or image files ``[I]`` by completed modality; None where there is none.
         lacking: By modality, why there is none.
         progress: Shown while encoding.
     """
