@@ -9,7 +9,7 @@ from grpo_mmpc.training.checkpoint import checkpoint_folder, write_reward_state
 from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks
-from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.files import read_json_lines, write_text
 from grpo_mmpc.utils.processes import StopRequest
 
 
@@ -20,12 +20,11 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         self._path = path
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Drop steps after the one that training resumes from: they will be logged again."""
+        """Drop what will be logged again after a resumption, and a line that a kill cut short."""
         if not state.is_world_process_zero or not self._path.exists():
             return
-        lines = self._path.read_text("utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        write_text(self._path, "".join(f"{line}\n" for line in kept))
+        rows = read_json_lines(self._path, skip_broken=True)
+        write_text(self._path, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= state.global_step))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
@@ -79,7 +78,6 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
 
 
 def _shown(value: float | None) -> str:
-    """Return three decimals, or a dash where no completion could be scored."""
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -24,25 +24,17 @@ class Ranks:
     count: int = 1
     broadcast: Callable[[Any], Any] = _itself
     """Gives every rank the object of rank 0."""
-    concatenate: Callable[[list[Any]], list[Any]] = _itself
-    """Gives every rank the lists of all, one after another."""
+    gather: Callable[[list[Any]], list[Any]] = _itself
+    """Gives every rank the items of all, in the order of the ranks."""
 
     @property
     def is_main(self) -> bool:
         """True for the process that alone reads, scores, prints and writes."""
         return self.rank == 0
 
-    def from_main(self, value: T) -> T:
-        """Return the main process's value: other machines may not see its files."""
-        return self.broadcast(value)  # type: ignore[no-any-return]
-
-    def gather(self, items: list[T]) -> list[T]:
-        """Return the items of all ranks, in the order of the ranks."""
-        return self.concatenate(items)
-
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set on any rank."""
-        return flag if self.count == 1 else any(self.concatenate([flag]))
+        return flag if self.count == 1 else any(self.gather([flag]))
 
     def on_main(self, work: Callable[[], T], *, error: type[GrpoMmpcError] = EvaluationError) -> T:
         """Do something on the main process and return its result on every rank.
@@ -61,12 +53,12 @@ class Ranks:
                 result = work()
             except Exception as raised:  # whatever it is, the other ranks must hear of it
                 failure = raised
-        answer, message = self.from_main((result, None if failure is None else f"{type(failure).__name__}: {failure}"))
+        answer, message = self.broadcast((result, None if failure is None else f"{type(failure).__name__}: {failure}"))
         if failure is not None:
             raise failure
         if message is not None:
             raise error(f"the main process failed: {message}")
-        return answer  # type: ignore[return-value]
+        return answer  # type: ignore[no-any-return]
 
 
 ONE = Ranks()
@@ -86,5 +78,5 @@ def launched_ranks() -> Ranks:
         rank=state.process_index,
         count=state.num_processes,
         broadcast=lambda value: broadcast_object_list([value])[0],
-        concatenate=lambda items: list(gather_object(items)),
+        gather=lambda items: list(gather_object(items)),
     )

@@ -106,7 +106,7 @@ def test_means_are_taken_within_the_prompts_group():
 
 def test_a_group_spread_over_ranks_uses_the_other_ranks_scores():
     other_rank = [("p", 9.0, 1.0)]
-    ranks = Ranks(count=2, concatenate=lambda items: items + other_rank)
+    ranks = Ranks(count=2, gather=lambda items: items + other_rank)
     mix = RewardMix([loaded("a", unscored_if_x), loaded("b", lengths)], ranks=ranks)
     a, _ = call(mix, batch(["red", "x"]))
     assert a == [3.0, 6.0]  # (3 + 9) / 2

@@ -57,7 +57,7 @@ def ranks_as_threads(world: int) -> list[Ranks]:
         barrier.wait()
         return list(gathered)
 
-    return [Ranks(rank=rank, count=world, concatenate=concatenate) for rank in range(world)]
+    return [Ranks(rank=rank, count=world, gather=concatenate) for rank in range(world)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 7, 8, 25])

@@ -30,9 +30,19 @@ def test_steps_that_will_be_logged_again_are_dropped_from_the_metrics(tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
+def test_a_line_of_metrics_that_a_kill_cut_short_is_cut_when_the_run_resumes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": NaN}\n{"step": 2, "lo')
+    writer = MetricsWriter(path)
+    writer.on_train_begin(None, SimpleNamespace(global_step=2, **MAIN), None)
+    assert path.read_text() == '{"step": 1, "loss": NaN}\n'
+    writer.on_log(None, SimpleNamespace(global_step=2, **MAIN), None, {"loss": 0.5})
+    assert path.read_text() == '{"step": 1, "loss": NaN}\n{"step": 2, "loss": 0.5}\n'
+
+
 @pytest.mark.parametrize(("here", "elsewhere"), [(True, False), (False, True), (False, False)])
 def test_all_ranks_save_and_stop_if_one_was_asked_to(here, elsewhere):
-    stop = GracefulStop(Ranks(count=2, concatenate=lambda flags: [*flags, elsewhere]))
+    stop = GracefulStop(Ranks(count=2, gather=lambda flags: [*flags, elsewhere]))
     stop.request.times = int(here)
     control = SimpleNamespace(should_save=False, should_training_stop=False)
     stop.on_step_end(None, SimpleNamespace(global_step=3, max_steps=9), control)

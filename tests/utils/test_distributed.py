@@ -28,7 +28,7 @@ class World:
             rank=rank,
             count=2,
             broadcast=lambda value: self._exchange(rank, value)[0],
-            concatenate=lambda items: [item for list_ in self._exchange(rank, items) for item in list_],
+            gather=lambda items: [item for list_ in self._exchange(rank, items) for item in list_],
         )
 
     def _exchange(self, rank: int, value: Any) -> list[Any]:
@@ -80,7 +80,7 @@ def test_a_flag_of_any_rank_is_seen_by_all(flags, expected):
 
 def test_one_process_asks_nobody():
     alone = Ranks()
-    assert alone.is_main and alone.on_main(lambda: 1) == alone.from_main(1) == 1
+    assert alone.is_main and alone.on_main(lambda: 1) == alone.broadcast(1) == 1
     assert alone.gather([1, 2]) == [1, 2] and alone.any(True) and not alone.any(False)
 
 
