@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpo_mmpc.metrics.extraction import compare_titles
+from grpo_mmpc.metrics.metric import is_known
 from grpo_mmpc.rewards.declaration import Reward
-
-from .batches import is_known
 
 
 def attribute_f1() -> Reward:

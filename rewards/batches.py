@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
+
+from grpo_mmpc.metrics.metric import is_known
 
 PairScores = Callable[..., Sequence[float]]
 """Scores N pairs, given as ``predictions`` and ``references``; never called without a pair."""
-
-
-def is_known(reference: str | None) -> TypeGuard[str]:
-    """Return whether there is a true title to compare with; a blank one is none."""
-    return reference is not None and bool(reference.strip())
 
 
 def distinct_titles(references: Iterable[str | None]) -> list[str]:

@@ -4,15 +4,17 @@ They are fitted once, on the reference titles, before the first batch.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics import text
 from grpo_mmpc.metrics.chrf_idf import chrf_idf as weighted_chrf
 from grpo_mmpc.metrics.chrf_idf import fit_character_idf
+from grpo_mmpc.metrics.metric import is_known
 from grpo_mmpc.rewards.declaration import Reward
 
-from .batches import EachPair, PairScores, ScorePairs, is_known
+from .batches import EachPair, PairScores, ScorePairs
 
 
 def chrf_idf() -> Reward:
@@ -50,29 +52,29 @@ def _fit_chrf(titles: Sequence[str]) -> PairScores:
     return EachPair(partial(weighted_chrf, idf=fit_character_idf(titles)))
 
 
+@dataclass
 class _Fitted:
     """The scores of pairs by a function that comes from the training titles."""
 
-    def __init__(self, name: str, fit_on: Callable[[Sequence[str]], PairScores]) -> None:
-        self._name = name
-        self._fit_on = fit_on
-        self._scores: PairScores | None = None
+    name: str
+    fit_on: Callable[[Sequence[str]], PairScores]
+    scores: PairScores | None = None
 
     def fit(self, titles: Sequence[str]) -> None:
         """Take the function that these titles give; earlier ones are forgotten."""
         known = [title for title in titles if is_known(title)]
         if not known:
-            raise RewardError(f"{self._name} cannot be fitted: none of {len(titles)} training titles has any text")
-        self._scores = self._fit_on(known)
+            raise RewardError(f"{self.name} cannot be fitted: none of {len(titles)} training titles has any text")
+        self.scores = self.fit_on(known)
 
     def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> Sequence[float]:
         """Score N pairs."""
-        if self._scores is None:
+        if self.scores is None:
             raise RewardError(
-                f"{self._name} was not fitted; call its fit(titles) with the reference titles of the training split "
+                f"{self.name} was not fitted; call its fit(titles) with the reference titles of the training split "
                 "before the first batch"
             )
-        return self._scores(predictions=predictions, references=references)
+        return self.scores(predictions=predictions, references=references)
 
 
 def _fitted_reward(name: str, fit_on: Callable[[Sequence[str]], PairScores]) -> Reward:

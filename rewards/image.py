@@ -77,14 +77,10 @@ def clip_similarity(
             f"found against={against!r}, renderer={renderer!r}, renderer_kwargs={renderer_kwargs!r}"
         )
     pick_dtype(dtype)
+    encoder = partial(clip_encoder, model=model, device=device, dtype=dtype)
     return _image_reward(
         _ImageCosine(
-            encoder=partial(clip_encoder, model=model, device=device, dtype=dtype),
-            model=model,
-            reads_text=True,
-            renderer=renderer,
-            renderer_kwargs=renderer_kwargs or {},
-            floor=floor,
+            encoder, model, reads_text=True, renderer=renderer, renderer_kwargs=renderer_kwargs or {}, floor=floor
         ),
         tasks=tuple(TASKS),
     )
@@ -125,20 +121,14 @@ def dinov2_similarity(
             [-1, 1).
     """
     pick_dtype(dtype)
-    return _image_reward(
-        _ImageCosine(
-            encoder=partial(dinov2_encoder, model=model, device=device, dtype=dtype),
-            model=model,
-            reads_text=False,
-            renderer=renderer,
-            renderer_kwargs=renderer_kwargs or {},
-            floor=floor,
-        ),
-        tasks=("text_to_image",),
+    encoder = partial(dinov2_encoder, model=model, device=device, dtype=dtype)
+    cosine = _ImageCosine(
+        encoder, model, reads_text=False, renderer=renderer, renderer_kwargs=renderer_kwargs or {}, floor=floor
     )
+    return _image_reward(cosine, tasks=("text_to_image",))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _ImageCosine:
     """The cosines of real images with texts, or with the images rendered from them."""
 
@@ -203,12 +193,6 @@ class _ImageCosine:
 
 
 def _image_reward(cosine: _ImageCosine, *, tasks: tuple[str, ...]) -> Reward:
-    """Declare the reward, after checking its renderer and its floor.
-
-    Raises:
-        RewardError: The renderer is not found or refuses its arguments, or the floor lies outside
-            [-1, 1).
-    """
     if not -1.0 <= cosine.floor < 1.0:
         raise RewardError(f"floor must lie in [-1, 1), found {cosine.floor}")
     needs = ["image", "encoder"]

@@ -11,7 +11,7 @@ from grpo_mmpc.encoders.sentence import SentenceEncoder, sentence_encoder
 from grpo_mmpc.errors import RewardError, ScoringError
 from grpo_mmpc.rewards.declaration import Reward
 
-from .batches import PairScores, ScorePairs, distinct_titles
+from .batches import ScorePairs, distinct_titles
 
 COMPONENTS = ("precision", "recall", "f1")
 
@@ -68,7 +68,7 @@ def bertscore(
         component=component,
         rescale_with_baseline=rescale_with_baseline,
     )
-    return _encoded(scores, prepare=scores.prepare)
+    return _encoded(scores)
 
 
 def embedding_cosine(
@@ -93,7 +93,7 @@ def embedding_cosine(
     """
     pick_dtype(dtype)
     scores = _EmbeddingCosine(partial(sentence_encoder, model=model, device=device, dtype=dtype))
-    return _encoded(scores, prepare=scores.prepare)
+    return _encoded(scores)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +126,11 @@ class _EmbeddingCosine:
             self.encoder().encode(titles, keep=True)
 
 
-def _encoded(scores: PairScores, *, prepare: Callable[..., None]) -> Reward:
+def _encoded(scores: "_Bertscore | _EmbeddingCosine") -> Reward:
     return Reward(
         score=ScorePairs(scores),
         value_range=(0.0, 1.0),
         tasks=("image_to_text",),
         needs=("reference", "encoder"),
-        prepare=prepare,
+        prepare=scores.prepare,
     )
