@@ -57,10 +57,8 @@ class Attempt:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            if state_of(job) == State.FINISHED:  # by the attempt that held it
-                self._command = ["true"]
-            else:
-                self._command = command_of(job)
+            # Finished by the attempt that held it, there is nothing to do.
+            self._command = ["true"] if state_of(job) == State.FINISHED else command_of(job)
             self._child = Child(
                 self._command,
                 log=job.log,
@@ -92,7 +90,14 @@ class Attempt:
         if status is None:
             return None
         finished = state_of(self.job) == State.FINISHED
-        self._record(status, finished=finished)
+        record = {
+            "seconds": round(time.monotonic() - self._started, 1),
+            "status": status,
+            "finished": finished,
+            "host": platform.node(),
+            "command": self._command,
+        }
+        append_json_lines(self.job.attempts, [record])
         return Outcome(
             name=self.job.name,
             finished=finished,
@@ -100,16 +105,6 @@ class Attempt:
             status=status,
             tail="" if finished else log_tail(self.job.log),
         )
-
-    def _record(self, status: int, *, finished: bool) -> None:
-        line = {
-            "seconds": round(time.monotonic() - self._started, 1),
-            "status": status,
-            "finished": finished,
-            "host": platform.node(),
-            "command": self._command,
-        }
-        append_json_lines(self.job.attempts, [line])
 
 
 def attempt(job: Job) -> Outcome:

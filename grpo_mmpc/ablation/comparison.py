@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from grpo_mmpc.ablation.results import Results, RunResult
-from grpo_mmpc.ablation.spec import BASE
+from grpo_mmpc.ablation.spec import BASE, is_among
 from grpo_mmpc.ablation.sums import check_alike, item_sums, metrics_of
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.measures import aggregate_of
@@ -119,7 +119,7 @@ def compare(
             continue
         trained = {mix: next(run for run in runs if run.mix == mix).rewards.get(task, ()) for mix in mixes}
         for name, metric in metrics_of(tables[0], task, mode=evaluations[0].mode).items():
-            if _is_wanted(task, name, metrics) and all(name in {**t.scores, **t.statistics} for t in tables):
+            if is_among(f"{task}.{name}", metrics) and all(name in {**t.scores, **t.statistics} for t in tables):
                 sums, num_items = item_sums(tables, name)  # [K, N, C]
                 matrix = _Matrix.of(
                     sums, metric=metric, runs=runs, has_base=base is not None, task=task, resamples=resamples
@@ -138,11 +138,6 @@ def compare(
                     )
                 )
     return _with_verdicts(replace(comparison, rows=rows))
-
-
-def _is_wanted(task: str, name: str, metrics: Sequence[str] | None) -> bool:
-    every_attribute = f"{task}.attribute_recall_*"
-    return metrics is None or f"{task}.{name}" in metrics or (every_attribute in metrics and "recall_" in name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +222,6 @@ class _Matrix:
 
 
 def _with_verdicts(comparison: AblationComparison) -> AblationComparison:
-    """Give the verdicts of the whole matrix, corrected together."""
     decisions = iter(
         decide(
             [_evidence(row, cell.difference) for row in comparison.rows for cell in row.cells if cell.difference],

@@ -107,7 +107,6 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: 
 
 
 def _change(job: Job) -> str:
-    """Return the first difference of a started job's recipe to its recipe now, or nothing."""
     if not job.folder.exists():
         return ""
     old = _text_of(job.config)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.ablation.spec import BASE, AblationSpec, AxisValue, combinations, find_file
+from grpo_mmpc.ablation.spec import BASE, AblationSpec, AxisValue, combinations, find_file, is_among
 from grpo_mmpc.config import RunConfig, nearest
 from grpo_mmpc.errors import ConfigError
 
@@ -64,9 +64,10 @@ def expand(
         for mix, chosen in names.items():
             run_dir = folder / mix / f"seed-{seed}"
             changes = [*_changes(spec, chosen, overrides), f"run_dir={json.dumps(str(run_dir))}", f"seed={seed}"]
-            arguments = [*_files(spec, chosen, path=path), *changes]
+            names_of_files = [*spec.base, *(name for value in chosen for name in value.files)]
+            files = [str(find_file(name, ablation=path)) for name in names_of_files]
             try:
-                config = load(arguments)
+                config = load([*files, *changes])
             except ConfigError as error:
                 for problem in error.problems:
                     # What a file says differs by seed in nothing but the folder.
@@ -82,11 +83,6 @@ def expand(
     if lines:
         raise ConfigError(lines)
     return runs
-
-
-def _files(spec: AblationSpec, chosen: Sequence[AxisValue], *, path: Path) -> list[str]:
-    names = [*spec.base, *(name for value in chosen for name in value.files)]
-    return [str(find_file(name, ablation=path)) for name in names]
 
 
 def _changes(spec: AblationSpec, chosen: Sequence[AxisValue], overrides: Sequence[str]) -> list[str]:
@@ -151,17 +147,12 @@ def _metric_problems(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str
                 problems.append(f"{key}: no metric {metric!r}; {nearest(metric, known)}")
             elif metric in known and (task not in known[metric].tasks or known[metric].of_set is not None):
                 problems.append(f"{key}: {metric} has no value per item in {task}")
-            elif key == "pareto" and spec.metrics is not None and not _is_among(name, spec.metrics):
+            elif key == "pareto" and not is_among(name, spec.metrics):
                 problems.append(f"pareto: {name} is not one of metrics, so the plot would be empty; add it there")
             else:
                 continue
             break
     return problems
-
-
-def _is_among(name: str, metrics: Sequence[str]) -> bool:
-    task, _, metric = name.partition(".")
-    return name in metrics or (metric.startswith("attribute_recall_") and f"{task}.attribute_recall_*" in metrics)
 
 
 def short(value: Any) -> str:

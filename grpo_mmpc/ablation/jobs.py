@@ -159,11 +159,7 @@ def steps_done(job: Job) -> int:
 
 
 def _is_whole(evaluation: Path) -> bool:
-    """Return whether both files of an evaluation are there and can be read.
-
-    Raises:
-        OSError: The disk cannot be read, which says nothing about them.
-    """
+    """Return whether both files of an evaluation are there and can be read."""
     try:
         json.loads((evaluation / SUMMARY_FILE).read_text("utf-8"))
     except (FileNotFoundError, ValueError):

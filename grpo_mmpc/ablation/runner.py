@@ -138,8 +138,6 @@ def _run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
-    """An attempt on another machine."""
-
     job: Job
     task: RayTask
 

@@ -1,6 +1,8 @@
 """The ablation file: base recipe, axes, seeds, reference."""
 
 import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,6 +70,11 @@ def load_ablation(path: Path) -> AblationSpec:
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return spec
+
+
+def is_among(name: str, metrics: Sequence[str] | None) -> bool:
+    """Return whether a file's ``metrics`` name one; ``TASK.attribute_recall_*`` names many."""
+    return metrics is None or any(fnmatchcase(name, pattern) for pattern in metrics)
 
 
 def find_file(name: str, *, ablation: Path) -> Path:

@@ -104,6 +104,5 @@ def _plain(name: str) -> str:
 
 
 def _config_bytes(config: Any) -> bytes:
-    """Return ``adapter_config.json`` as PEFT writes it."""
     fields = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     return json.dumps(fields | {"inference_mode": True}, default=str).encode()

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
     """Load the base model, or with ``adapter`` a ``PeftModel`` that has it loaded (not trainable).
 
-    Args:
-        section: Which base model and how to load it.
-        adapter: Checkpoint folder that holds ``adapter_config.json``.
-
     Raises:
         TrainingError: Model or adapter cannot be loaded; says from where and what to do.
     """

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,12 +44,6 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
     elsewhere. What could not be filled stays missing and is listed in ``incomplete.jsonl`` with the
     reason. Killed and started again, it goes on with the items that are missing.
 
-    Args:
-        config: The recipe.
-        catalogue: Catalogue folder.
-        out: Folder of the completed catalogue.
-        checkpoint: Folder of the adapter; None completes with the base model.
-
     Returns:
         Exit status: 0, also where some items could not be filled.
 
@@ -80,7 +75,16 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
     if missing:
         say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
     with offline_engine(config, checkpoint=checkpoint) if missing else nullcontext() as engine, Progress() as progress:
-        filling = _Filling(config, source, out, engine=engine, renderer=renderer, policy=policy, progress=progress)
+        filling = _Filling(
+            config=config,
+            source=source,
+            out=out,
+            engine=engine,
+            renderer=renderer,
+            policy=policy,
+            progress=progress,
+            log=CompletionLog(out / FILE),
+        )
         filling.run()
     for interactions in catalogue.glob("interactions.*"):
         shutil.copyfile(interactions, out / interactions.name)
@@ -96,7 +100,6 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
 
 
 def _check_folder(out: Path, *, catalogue: Path) -> None:
-    """Refuse to write into the catalogue itself or among somebody's files."""
     if out.resolve() == catalogue.resolve():
         raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
     if out.is_dir() and any(out.iterdir()) and not (out / CLAIM).is_file():
@@ -124,40 +127,28 @@ class _Gap(NamedTuple):
     detail: str = ""
 
 
+@dataclass(kw_only=True)
 class _Filling:
-    """One pass over a catalogue."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        source: Catalogue,
-        out: Path,
-        *,
-        engine: "Engine | None",
-        renderer: "Renderer | None",
-        policy: str,
-        progress: Progress,
-    ) -> None:
-        self.filled: Counter[str] = Counter()
-        """Items by the field that was filled."""
-        self.unfilled: list[dict[str, str]] = []
-        """Items whose gap stays, each with reason and detail."""
-        self._config = config
-        self._source = source
-        self._out = out
-        self._engine = engine
-        self._renderer = renderer
-        self._policy = policy
-        self._progress = progress
-        self._log = CompletionLog(out / FILE)
+    config: RunConfig
+    source: Catalogue
+    out: Path
+    engine: "Engine | None"
+    renderer: "Renderer | None"
+    policy: str
+    progress: Progress
+    log: CompletionLog
+    filled: Counter[str] = field(default_factory=Counter)
+    """Items by the field that was filled."""
+    unfilled: list[dict[str, str]] = field(default_factory=list)
+    """Items whose gap stays, each with reason and detail."""
 
     def run(self) -> None:
         """Write ``items.jsonl``, the images and ``incomplete.jsonl``."""
-        write_json_lines(self._out / "items.jsonl", self._lines(), default=str)
-        write_json_lines(self._out / "incomplete.jsonl", self.unfilled)
+        write_json_lines(self.out / "items.jsonl", self._lines(), default=str)
+        write_json_lines(self.out / "incomplete.jsonl", self.unfilled)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        rows, records = iter(self._source.items), self._source.records()
+        rows, records = iter(self.source.items), self.source.records()
         while piece := list(islice(records, _PIECE)):
             gaps = self._fill(piece)
             for row, record in zip(islice(rows, len(piece)), piece, strict=True):
@@ -174,11 +165,10 @@ class _Filling:
         return line
 
     def _fill(self, records: Sequence[ProductRecord]) -> dict[str, _Gap]:
-        """Complete the gaps of some items, by item."""
         gaps: dict[str, _Gap] = {}
         for task in TASKS.values():
             lacking = [record for record in records if filling_task(record) is task]
-            if task.target_modality == "image" and self._renderer is None:
+            if task.target_modality == "image" and self.renderer is None:
                 no_renderer = _Gap("image", None, "no renderer", "set evaluation.renderer")
                 gaps |= {record.item_id: no_renderer for record in lacking}
             elif lacking:
@@ -190,16 +180,15 @@ class _Filling:
         return gaps
 
     def _answers(self, task: Task, records: Sequence[ProductRecord]) -> dict[str, _Gap]:
-        """Ask the policy for titles, or for the prompts that images are rendered from."""
-        assert self._engine is not None
-        limits = {str(name): limit for name, limit in self._config.evaluation.max_tokens.items()}
+        assert self.engine is not None
+        limits = {str(name): limit for name, limit in self.config.evaluation.max_tokens.items()}
         completions = complete(
-            [prompt_row(self._source, record, task) for record in records],
+            [prompt_row(self.source, record, task) for record in records],
             SamplingConfig(max_tokens=limits.get(task.name, task.max_completion_tokens), temperature=0.0),
-            self._engine,
-            log=self._log,
-            policy=self._policy,
-            progress=lambda done, total: self._progress(f"completing {task.name}", done, total),
+            self.engine,
+            log=self.log,
+            policy=self.policy,
+            progress=lambda done, total: self.progress(f"completing {task.name}", done, total),
         )
         gaps = {}
         for record, completion in zip(records, completions, strict=True):
@@ -212,14 +201,14 @@ class _Filling:
         return gaps
 
     def _render(self, prompts: Mapping[str, str]) -> dict[str, _Gap]:
-        settings = self._config.evaluation
-        assert self._renderer is not None and settings.renderer is not None
+        settings = self.config.evaluation
+        assert self.renderer is not None and settings.renderer is not None
         result = render_into(
-            self._out / GENERATED,
-            self._renderer,
+            self.out / GENERATED,
+            self.renderer,
             [RenderJob(item_id=i, prompt=prompt, seed=render_seed(i)) for i, prompt in prompts.items()],
             identity=renderer_identity(settings.renderer, settings.renderer_kwargs),
-            progress=lambda done, total: self._progress("rendering", done, total),
+            progress=lambda done, total: self.progress("rendering", done, total),
         )
         return {
             item_id: _Gap("image", None, "failed render", result.records[item_id].reason or "")
@@ -230,10 +219,10 @@ class _Filling:
 
     def _take_image(self, record: ProductRecord) -> None:
         """Link the item's own image under its own path, or copy it where the disk has no links."""
-        path = self._source.image_path(record)
-        if path is None or record.image is None or (self._out / record.image).exists():
+        path = self.source.image_path(record)
+        if path is None or record.image is None or (self.out / record.image).exists():
             return
-        target = self._out / record.image
+        target = self.out / record.image
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, target)

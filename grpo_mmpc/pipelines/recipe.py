@@ -56,21 +56,26 @@ def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """
     from pydantic import ValidationError
 
-    from grpo_mmpc.rewards import check_mix
+    from grpo_mmpc.errors import RewardError
+    from grpo_mmpc.rewards import check_mix, load_factory
 
     section = raw.get("rewards")
     mix = section.get("mix") if isinstance(section, Mapping) else None
     if not isinstance(mix, list):
-        return []
+        return
     try:
         specs = [RewardSpec.model_validate(spec) for spec in mix]
     except ValidationError:
         # Names can still be checked, one by one, next to the schema's findings.
-        names = [(i, spec["name"]) for i, spec in enumerate(mix) if isinstance(spec, Mapping) and "name" in spec]
-        specs_by_index = {i: RewardSpec(name=str(name), weight=1.0) for i, name in names}
-        return _unknown_names(specs_by_index)
+        for index, spec in enumerate(mix):
+            if isinstance(spec, Mapping) and "name" in spec:
+                try:
+                    load_factory(str(spec["name"]))
+                except RewardError as error:
+                    yield f"rewards.mix.{index}.name", str(error)
+        return
     tasks = raw.get("tasks", ["image_to_text"])
-    return list(check_mix(specs, tasks if isinstance(tasks, list) else []))
+    yield from check_mix(specs, tasks if isinstance(tasks, list) else [])
 
 
 def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -113,16 +118,3 @@ def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield "evaluation.best.metric", f"{task} is not evaluated, only {', '.join(map(str, evaluated))}"
         elif isinstance(names, list) and name not in names:
             yield "evaluation.best.metric", f"{name} is not among evaluation.metrics; add it there"
-
-
-def _unknown_names(specs: Mapping[int, RewardSpec]) -> list[tuple[str, str]]:
-    from grpo_mmpc.errors import RewardError
-    from grpo_mmpc.rewards import load_factory
-
-    problems = []
-    for index, spec in specs.items():
-        try:
-            load_factory(spec.name)
-        except RewardError as error:
-            problems.append((f"rewards.mix.{index}.name", str(error)))
-    return problems

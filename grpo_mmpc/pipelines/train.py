@@ -23,11 +23,11 @@ from grpo_mmpc.training.claim import check_claim, claim
 from grpo_mmpc.utils.console import Progress, Say, printer, quiet_when_redirected
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.distributed import launched_ranks
-from grpo_mmpc.utils.files import copy_folder
-from grpo_mmpc.utils.manifest import command_line, environment, now, write_manifest
+from grpo_mmpc.utils.files import copy_folder, write_json
+from grpo_mmpc.utils.manifest import command_line, environment, now
 
 if TYPE_CHECKING:
-    from grpo_mmpc.training.session import Outcome, TrainingSession
+    from grpo_mmpc.training.session import TrainingSession
 
 PATIENCE_S = 24 * 3600
 """Seconds that ranks wait for one another, unless ``trainer.ddp_timeout`` says otherwise."""
@@ -37,11 +37,6 @@ INTERRUPTED = 130
 
 def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> int:
     """Run a recipe; returns the exit status: 0, 1 if an evaluation failed, ``INTERRUPTED``.
-
-    Args:
-        config: The resolved recipe, already checked.
-        resume: Continue from the newest checkpoint of ``run_dir``.
-        overwrite: Delete what an earlier run left in ``run_dir``.
 
     Raises:
         TrainingError: The run folder is in the way, there is nothing to resume, or the recipe has
@@ -75,7 +70,7 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
         suite = build_suite(config, data)
         manifest = _manifest(config, data, suite, session)
         if ranks.is_main:
-            write_manifest(Path(config.run_dir) / "manifest.json", manifest)
+            write_json(Path(config.run_dir) / "manifest.json", manifest, indent=2, default=str)
         say(
             f"training {session.trainable_parameters:,} of {session.parameters:,} parameters, "
             f"writing to {config.run_dir}"
@@ -90,7 +85,13 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
             say(f"\nstopped at step {outcome.step} of {outcome.max_steps}; continue with:\n  {_resume_command()}")
             return INTERRUPTED
         policies.evaluate_final(outcome.step)
-        manifest |= _ending(outcome, session.hook.failures, seconds=time.monotonic() - started)
+        manifest |= {
+            "finished": now(),
+            "seconds": round(time.monotonic() - started, 1),
+            "steps": outcome.step,
+            "reward_errors": outcome.reward_errors,
+            "evaluation_failures": session.hook.failures,
+        }
         ranks.on_main(lambda: _report(config, manifest, say))
         return 1 if session.hook.failures else 0
     finally:
@@ -196,23 +197,12 @@ def _manifest(config: RunConfig, data: RunData, suite: Suite, session: "Training
     }
 
 
-def _ending(outcome: "Outcome", failures: list[str], *, seconds: float) -> dict[str, Any]:
-    return {
-        "finished": now(),
-        "seconds": round(seconds, 1),
-        "steps": outcome.step,
-        "reward_errors": outcome.reward_errors,
-        "evaluation_failures": failures,
-    }
-
-
 def _report(config: RunConfig, manifest: dict[str, Any], say: Say) -> None:
-    """Write manifest, best checkpoint if asked, comparison and report; print the next command."""
     from grpo_mmpc.evaluation.best import choose_best, write_best
     from grpo_mmpc.evaluation.comparison import write_comparison
 
     run_dir, settings = Path(config.run_dir), config.evaluation
-    write_manifest(run_dir / "manifest.json", manifest)
+    write_json(run_dir / "manifest.json", manifest, indent=2, default=str)
     reported = "final"
     if settings.best is not None:
         try:

@@ -86,12 +86,10 @@ def advantages(
         raise ValueError(f"scale_rewards must be group, batch or none, found {scale_rewards!r}")
     if not groups:
         return []
-    names = list(values)
-    table = np.array(
-        [[math.nan if v is None else v for v in values[name]] for name in names], dtype=np.float64
-    )  # [K, N]
-    weight = np.array([weights[name] for name in names])[:, None]
-    members = _members(groups)
+    table = np.array(list(values.values()), dtype=np.float64)  # [K, N], NaN for None
+    weight = np.array([weights[name] for name in values])[:, None]
+    prompts = np.array(groups)
+    members = [np.flatnonzero(prompts == group) for group in dict.fromkeys(groups)]
     unscorable = np.isnan(table).all(axis=0)
 
     if aggregation == "normalize_then_sum":
@@ -113,20 +111,11 @@ def advantages(
     return [0.0 if math.isnan(value) else float(value) for value in result]
 
 
-def _members(groups: Sequence[str]) -> list[np.ndarray]:
-    """Return the positions of each group."""
-    positions: dict[str, list[int]] = {}
-    for position, group in enumerate(groups):
-        positions.setdefault(group, []).append(position)
-    return [np.array(rows) for rows in positions.values()]
-
-
 def _mean(values: np.ndarray) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else math.nan
 
 
 def _std(values: np.ndarray) -> float:
-    """Return the deviation of the known values, with n - 1; 0 for a single one."""
     known = values[~np.isnan(values)]
     return float(known.std(ddof=1)) if known.size > 1 else 0.0

@@ -135,7 +135,6 @@ class RewardExecutor:
         return self._workers[name].submit(message)
 
     def _wait(self, name: str, future: "Future[Answer]", *, start: float) -> Answer:
-        """Return the answer to a message, or an error after the time limit."""
         limit = self._limits[name]
         try:
             return future.result(timeout=max(0.0, start + limit - time.monotonic()))

@@ -5,23 +5,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import RewardError
-from grpo_mmpc.rewards.worker import (
-    Columns,
-    Fit,
-    Host,
-    Message,
-    Prepare,
-    Score,
-    cuda_device,
-    resident_bytes,
-    use_cuda_device,
-)
+from grpo_mmpc.rewards.worker import Columns, Fit, Host, Message, cuda_device, resident_bytes, use_cuda_device
 from grpo_mmpc.utils.processes import die_with_parent
 
 _ENDING = {signal.SIGINT, signal.SIGTERM}
@@ -144,9 +135,7 @@ def _to_send(scores: Any) -> Any:
 
 def _without_images(message: Message) -> Message:
     """Drop the images of prompts: rewards read them from ``image_paths``, and pipes are narrow."""
-    if isinstance(message, Prepare):
-        return Prepare(_text_only(message.columns))
-    return Score(_text_only(message.columns)) if isinstance(message, Score) else message
+    return message if isinstance(message, Fit) else replace(message, columns=_text_only(message.columns))
 
 
 def _text_only(columns: Columns) -> Columns:

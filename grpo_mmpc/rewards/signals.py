@@ -5,6 +5,7 @@ between prompts teach nothing.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -26,22 +27,15 @@ def zero_variance_groups(
 
     TRL's ``frac_reward_zero_std`` looks at the weighted sum, and under ``normalize_then_sum`` at
     the whole batch.
-
-    Args:
-        values: By reward, N values.
-        trained: Rewards that count.
-        groups: Prompt of each completion.
     """
-    spread: dict[str, bool] = dict.fromkeys(groups, False)
+    flat = set(groups)
     for name in trained:
-        ends: dict[str, tuple[float, float]] = {}
+        members: dict[str, list[float]] = defaultdict(list)
         for value, group in zip(values[name], groups, strict=True):
             if value is not None:
-                low, high = ends.get(group, (value, value))
-                ends[group] = (min(low, value), max(high, value))
-        for group, (low, high) in ends.items():
-            spread[group] |= high - low > CONSTANT
-    return {group for group, alive in spread.items() if not alive}
+                members[group].append(value)
+        flat -= {group for group, known in members.items() if max(known) - min(known) > CONSTANT}
+    return flat
 
 
 def signals(
@@ -79,7 +73,7 @@ def signals(
     """
     order = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     index = np.array([order[group] for group in groups])
-    centred = {name: _centred(_array(column), index, len(order)) for name, column in values.items()}
+    centred = {name: _centred(np.array(column, dtype=np.float64), index, len(order)) for name, column in values.items()}
     length = _centred(np.array(lengths, dtype=np.float64), index, len(order))[0]
 
     parts = {}
@@ -111,10 +105,6 @@ def signals(
         if both.any():
             metrics[f"signal/{a}~{b}/sign_conflict"] = float((one[both] * other[both] < 0).mean())
     return metrics
-
-
-def _array(values: Sequence[float | None]) -> Floats:
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def _centred(values: Floats, index: NDArray[np.int64], num_groups: int) -> tuple[Floats, Floats]:

@@ -13,14 +13,12 @@ class Engine(Protocol):
     @property
     def rows_at_once(self) -> int:
         """Rows that are worth handing over together; evaluations save their answers in between."""
-        ...
 
     def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
         """Return one completion per row, in the order of the rows, without special tokens.
 
         On several ranks every rank passes the same rows, and every rank receives all completions.
         """
-        ...
 
 
 def deal_over_ranks(

@@ -6,7 +6,7 @@ other trace than a run that does not learn; here each stops the run and is named
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
@@ -55,10 +55,6 @@ class ParityReport:
     def tells_policy_from_base(self) -> bool:
         """Whether the engine is clearly the policy, not the base model: updates reach it."""
         return _is_clearly_one(self.mean_difference, self.mean_difference_to_base, self.nearer_policy_share)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as they stand in ``parity.jsonl``."""
-        return asdict(self)
 
     def raise_on_problems(self) -> None:
         """Stop the run if there is any problem.
@@ -149,7 +145,6 @@ def check_parity(
 def _sample(
     engine: GroupEngine, prompts: Sequence[Prompt], sampling: SamplingConfig, adapter: str | None
 ) -> tuple[list[GroupOutput | None], list[str]]:
-    """Return the engine's answers, and why there are none."""
     try:
         return list(engine.generate(prompts, sampling, adapter=adapter)), []
     except RolloutError as error:
@@ -167,7 +162,6 @@ def choose_rows(rows: Sequence[PromptRow], count: int) -> list[PromptRow]:
 def _prompt_problems(
     row: PromptRow, token_ids: list[int], processor: Any, image_token: int, output: GroupOutput | None
 ) -> list[str]:
-    """Return what is wrong with a prompt itself, whatever the weights."""
     problems = []
     bos = getattr(processor.tokenizer, "bos_token_id", None)
     if bos is not None and token_ids.count(bos) > 1:
@@ -193,7 +187,6 @@ def _prompt_problems(
 def _difference_problems(
     mean: float, mean_to_base: float | None, nearer_policy: float | None, tolerance: float, dtype: str
 ) -> list[str]:
-    """Return what is wrong with the weights, if log-probabilities differ."""
     old_weights = "it still has old weights; the adapter did not arrive"
     if not mean <= tolerance:
         if mean_to_base is not None and mean_to_base < mean:
@@ -219,7 +212,6 @@ def _difference_problems(
 
 
 def _is_clearly_one(to_one: float, to_other: float | None, nearer_share: float | None) -> bool:
-    """Return whether an engine is clearly one model and not the other."""
     if to_other is None or nearer_share is None:
         return False
     return to_other > _CLOSER * to_one and nearer_share >= _MOST

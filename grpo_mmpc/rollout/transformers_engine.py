@@ -1,8 +1,9 @@
 """Completions by ``generate`` of Transformers, from a policy in training or a loaded one."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 from grpo_mmpc.models.processor import image_token_id
 from grpo_mmpc.rollout.engine import deal_over_ranks
@@ -10,113 +11,68 @@ from grpo_mmpc.rollout.prompts import model_inputs
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.distributed import ONE, Ranks
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
-
+@dataclass
 class TransformersEngine:
     """Implements ``Engine`` with ``model.generate``, in batches of equal number on every rank."""
 
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        *,
-        batch_size: int,
-        ranks: Ranks = ONE,
-        accelerator: "Accelerator | None" = None,
-        gather_deepspeed3_params: bool = True,
-        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Keep references; nothing is copied or moved.
-
-        Args:
-            model: The policy, possibly wrapped by Accelerate, possibly a ``PeftModel``.
-            processor: Its processor.
-            batch_size: Prompts per ``generate`` call and rank.
-            ranks: Those that run the same policy and share the rows.
-            accelerator: The trainer's, which unwraps the policy; None for a model on one device.
-            gather_deepspeed3_params: TRL's ``ds3_gather_for_generation``.
-            gradient_checkpointing_kwargs: The trainer's; checkpointing is off while rows are
-                generated and on again after.
-        """
-        self._model = model
-        self._processor = processor
-        self._batch_size = batch_size
-        self._ranks = ranks
-        self._accelerator = accelerator
-        self._gather_deepspeed3_params = gather_deepspeed3_params
-        self._gradient_checkpointing_kwargs = gradient_checkpointing_kwargs
+    model: Any
+    """The policy, possibly wrapped by Accelerate, possibly a ``PeftModel``."""
+    processor: Any
+    batch_size: int = field(kw_only=True)
+    """Prompts per ``generate`` call and rank."""
+    ranks: Ranks = field(default=ONE, kw_only=True)
+    """Those that run the same policy and share the rows."""
+    unwrap: Callable[[Any], AbstractContextManager[Any]] = field(default=nullcontext, kw_only=True)
+    """Makes a model that Accelerate has wrapped one that generates, for a while."""
 
     @property
     def rows_at_once(self) -> int:
         """One batch on every rank."""
-        return self._batch_size * self._ranks.count
+        return self.batch_size * self.ranks.count
 
     def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
         """See ``Engine.generate``. Training mode of the model is restored afterwards."""
-        return deal_over_ranks(rows, lambda mine: self._generate_on_this_rank(mine, sampling), self._ranks)
+        return deal_over_ranks(rows, lambda mine: self._generate_on_this_rank(mine, sampling), self.ranks)
 
     def _generate_on_this_rank(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
         import torch
 
         completions: list[str] = []
-        with self._unwrapped() as model, torch.no_grad():
+        with self.unwrap(self.model) as model, torch.no_grad():
             was_training = model.training
             model.eval()
             try:
-                for start in range(0, len(rows), self._batch_size):
-                    completions += self._generate_batch(model, rows[start : start + self._batch_size], sampling)
+                for start in range(0, len(rows), self.batch_size):
+                    completions += self._generate_batch(model, rows[start : start + self.batch_size], sampling)
             finally:
                 model.train(was_training)
         return completions
 
-    @contextmanager
-    def _unwrapped(self) -> Iterator[Any]:
-        if self._accelerator is None:
-            yield self._model
-            return
-        # heavy: imported on use
-        from trl.models.utils import unwrap_model_for_generation
-
-        with unwrap_model_for_generation(
-            self._model,
-            self._accelerator,
-            gather_deepspeed3_params=self._gather_deepspeed3_params,
-            gradient_checkpointing_kwargs=self._gradient_checkpointing_kwargs,
-        ) as model:
-            yield model
-
     def _generate_batch(self, model: Any, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
         import torch
 
-        inputs = model_inputs(rows, self._processor, device=model.device)
+        inputs = model_inputs(rows, self.processor, device=model.device)
         with nullcontext() if sampling.temperature == 0 else torch.random.fork_rng():
             if sampling.temperature != 0:
                 torch.manual_seed(sampling.seed)
             output = model.generate(**inputs, generation_config=self._generation_config(model, sampling))
         new_tokens = output[:, inputs["input_ids"].shape[1] :]  # [B, L]
-        return list(self._processor.batch_decode(new_tokens, skip_special_tokens=True))
+        return list(self.processor.batch_decode(new_tokens, skip_special_tokens=True))
 
     def _generation_config(self, model: Any, sampling: SamplingConfig) -> Any:
         from transformers import GenerationConfig
 
-        tokenizer = self._processor.tokenizer
+        tokenizer = self.processor.tokenizer
         end = model.generation_config.eos_token_id
         end_ids = [end] if isinstance(end, int) else list(end or [])
-        options: dict[str, Any] = {"do_sample": False}
-        if sampling.temperature > 0:
-            options = {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": sampling.top_k,
-            }
+        sampled = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         return GenerationConfig(
             max_new_tokens=sampling.max_tokens,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=sorted({*end_ids, tokenizer.eos_token_id}),
             # A sampled image token would ask the model for image features that do not exist.
             suppress_tokens=[image_token_id(model.config)],
-            **options,
+            do_sample=sampling.temperature > 0,
+            **(sampled if sampling.temperature > 0 else {}),
         )

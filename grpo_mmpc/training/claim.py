@@ -16,11 +16,6 @@ LEFT_BY_A_FAILED_START = {"config.yaml", "quarantine.jsonl"}
 def check_claim(config: RunConfig, *, resume: bool, overwrite: bool) -> None:
     """Refuse to mix two runs in one folder, and to delete what is no run.
 
-    Args:
-        config: The recipe.
-        resume: Whether the run that is there is to be continued.
-        overwrite: Whether it is to be deleted.
-
     Raises:
         TrainingError: The folder is in the way, holds nothing to resume, or another recipe's run.
     """

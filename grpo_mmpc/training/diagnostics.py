@@ -1,6 +1,7 @@
 """Metrics of a generation batch and of the logged steps, and warnings about either."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,36 +12,32 @@ from grpo_mmpc.training.alarm import HackingAlarm
 from grpo_mmpc.training.trl_seams import GatheredBatch
 
 
+@dataclass
 class Diagnosis:
     """Learning signal and reward-hacking alarms of a run, one alarm a task.
 
     A generation batch holds one task, and rewards differ between tasks.
     """
 
-    def __init__(self, mix: RewardMix, *, aggregation: str, scale_rewards: str) -> None:
-        """Keep references; ``aggregation`` and ``scale_rewards`` as for ``advantages``."""
-        self._mix = mix
-        self._aggregation = aggregation
-        self._scale_rewards = scale_rewards
-        self._alarms: dict[str, HackingAlarm] = {}
+    mix: RewardMix
+    aggregation: str = field(kw_only=True)
+    """As for ``advantages``, like ``scale_rewards``."""
+    scale_rewards: str = field(kw_only=True)
+    _alarms: dict[str, HackingAlarm] = field(default_factory=dict, init=False)
 
     def metrics_of(self, batch: GatheredBatch) -> tuple[dict[str, float], list[str]]:
         """Take in a batch; returns metrics by key, and a message for each new alarm."""
         metrics = signals(
             batch.raw,
-            self._mix.weights,
+            self.mix.weights,
             groups=batch.prompt_ids,
             lengths=[len(completion_text(completion)) for completion in batch.logs["completion"]],
-            aggregation=self._aggregation,
-            scale_rewards=self._scale_rewards,
+            aggregation=self.aggregation,
+            scale_rewards=self.scale_rewards,
         )
-        means = {}
-        for name, values in batch.raw.items():
-            known = [value for value in values if value is not None]
-            if known:
-                means[name] = sum(known) / len(known)
+        scored = {name: [value for value in values if value is not None] for name, values in batch.raw.items()}
         alarm = self._alarm(batch.logs["task"][0])
-        messages = alarm.update(means)
+        messages = alarm.update({name: sum(known) / len(known) for name, known in scored.items() if known})
         return metrics | {"reward_hacking_alarms": float(len(alarm.ringing))}, messages
 
     def state(self) -> dict[str, Any]:
@@ -54,8 +51,8 @@ class Diagnosis:
 
     def _alarm(self, task: str) -> HackingAlarm:
         if task not in self._alarms:
-            trained = self._mix.trained
-            monitors = [reward.name for reward in self._mix.rewards if reward.name not in trained]
+            trained = self.mix.trained
+            monitors = [reward.name for reward in self.mix.rewards if reward.name not in trained]
             self._alarms[task] = HackingAlarm(trained=trained, monitors=monitors)
         return self._alarms[task]
 

@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -14,6 +15,7 @@ Evaluate = Callable[[str], None]
 """Evaluates the policy as it is now under a checkpoint name (``base``, ``checkpoint-20``)."""
 
 
+@dataclass(eq=False)
 class EvaluationHook(TrainerCallback):  # type: ignore[misc]
     """Evaluates the base model before the first step and the policy after every saved checkpoint.
 
@@ -21,11 +23,10 @@ class EvaluationHook(TrainerCallback):  # type: ignore[misc]
     also stops training.
     """
 
-    def __init__(self, *, before: Evaluate | None, after_save: Evaluate | None, raise_errors: bool) -> None:
-        self.before = before
-        self.after_save = after_save
-        self._raise_errors = raise_errors
-        self.failures: list[str] = []
+    raise_errors: bool
+    before: Evaluate | None = None
+    after_save: Evaluate | None = None
+    failures: list[str] = field(default_factory=list)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Evaluate the base model."""
@@ -46,7 +47,7 @@ class EvaluationHook(TrainerCallback):  # type: ignore[misc]
         except Exception as error:  # any failure of an evaluation is reported; only the recipe decides that it is fatal
             self.failures.append(f"{checkpoint}: {type(error).__name__}: {error}")
             logger.exception("EVALUATION FAILED for %s; training goes on with evaluation.on_error=warn", checkpoint)
-            if self._raise_errors:
+            if self.raise_errors:
                 raise
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from grpo_mmpc.config import RunConfig
@@ -82,6 +83,8 @@ class LiveEngine:
                 ranks=self._ranks,
             )
             return
+        from trl.models.utils import unwrap_model_for_generation  # heavy: imported on use
+
         model = trainer.accelerator.unwrap_model(trainer.model)
         with adapter_off(model) if base else nullcontext():
             yield TransformersEngine(
@@ -89,9 +92,12 @@ class LiveEngine:
                 self._processor,
                 batch_size=self._config.evaluation.batch_size,
                 ranks=self._ranks,
-                accelerator=trainer.accelerator,
-                gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
-                gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+                unwrap=partial(
+                    unwrap_model_for_generation,
+                    accelerator=trainer.accelerator,
+                    gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+                    gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+                ),
             )
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def compare_engine(
         dtype="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else None,
     )
     if trainer.accelerator.is_main_process:
-        append_json_lines(Path(config.run_dir) / "parity.jsonl", [without_nan(report.as_dict())])
+        append_json_lines(Path(config.run_dir) / "parity.jsonl", [without_nan(asdict(report))])
         print(_line(report, is_base=identity), flush=True)  # noqa: T201
     anyone = ranks.any(bool(report.problems))  # first, so that no rank waits for one that has stopped
     report.raise_on_problems()

@@ -1,6 +1,7 @@
 """Zero-variance groups: taken out of the loss, or sampled once more and replaced."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,16 +19,14 @@ def drop_rows(output: dict[str, Any], rows: Sequence[int]) -> None:
     output["completion_mask"][list(rows)] = 0
 
 
+@dataclass
 class ZeroVarianceResampler:
     """Replaces zero-variance groups whose second sample has non-zero variance."""
 
-    def __init__(
-        self, trainer: SeamedGRPOTrainer, *, score: Score, zero_variance: Callable[[GatheredBatch], set[str]]
-    ) -> None:
-        """Keep references; ``zero_variance`` names the prompts whose group has no variance."""
-        self._trainer = trainer
-        self._score = score
-        self._zero_variance = zero_variance
+    trainer: SeamedGRPOTrainer
+    score: Score
+    zero_variance: Callable[[GatheredBatch], set[str]]
+    """Names the prompts whose group has no variance."""
 
     def replace(
         self,
@@ -46,12 +45,12 @@ class ZeroVarianceResampler:
             flat: Prompts of its zero-variance groups.
             weights: Of the rewards at this step.
         """
-        trainer, size = self._trainer, self._trainer.num_generations
+        trainer, size = self.trainer, self.trainer.num_generations
         ranks, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
         chosen = groups_to_sample_again(batch.prompt_ids, flat, num_ranks=ranks, group_size=size)
         with trainer.unlogged():  # the step's own means and prompts stay those of its first samples
-            again, fresh = self._score([inputs[group * size + i] for group in chosen[rank] for i in range(size)])
-        replaced = flat - self._zero_variance(fresh)
+            again, fresh = self.score([inputs[group * size + i] for group in chosen[rank] for i in range(size)])
+        replaced = flat - self.zero_variance(fresh)
         own_rows: dict[int, int] = {}
         for at_rank, groups in enumerate(chosen):
             for position, group in enumerate(groups):
@@ -74,11 +73,11 @@ class ZeroVarianceResampler:
     ) -> None:
         """Compute all advantages again: a normalised batch depends on its new groups everywhere."""
         batch.logs["advantages"] = advantages(
-            {name: [None if v != v else v for v in values] for name, values in batch.for_trainer.items()},
+            batch.for_trainer,
             weights,
             groups=batch.prompt_ids,
-            aggregation=self._trainer.multi_objective_aggregation,
-            scale_rewards=self._trainer.scale_rewards,
+            aggregation=self.trainer.multi_objective_aggregation,
+            scale_rewards=self.trainer.scale_rewards,
         )
         before: torch.Tensor = output["advantages"]
         output["advantages"] = torch.tensor(batch.logs["advantages"][own], dtype=before.dtype, device=before.device)

@@ -1,12 +1,15 @@
 """The order of prompts: in groups as TRL's, one task a generation batch, kept by a resumption."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
 
 from torch.utils.data import Sampler
 
 
+@dataclass(eq=False)
 class TaskBatchSampler(Sampler[int]):
     """Yields each prompt ``num_generations`` times, each generation batch ``repeat_count`` times.
 
@@ -19,64 +22,45 @@ class TaskBatchSampler(Sampler[int]):
     epoch's permutation leaves out others.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[str],
-        *,
-        num_generations: int,
-        prompts_per_batch: int,
-        repeat_count: int,
-        shuffle: bool,
-        seed: int,
-    ) -> None:
-        """Describe the order.
-
-        Args:
-            tasks: Task of each row of the data set.
-            num_generations: G, completions per prompt.
-            prompts_per_batch: Prompts of one generation batch over all ranks.
-            repeat_count: How often a generation batch is yielded in a row.
-            shuffle: Permute prompts and batches; otherwise keep the data set's order within each
-                task.
-            seed: Seed of the permutations.
-        """
-        self._tasks = tasks
-        self._num_generations = num_generations
-        self._prompts_per_batch = prompts_per_batch
-        self._repeat_count = repeat_count
-        self._shuffle = shuffle
-        self._seed = seed
-        self._epoch = 0
+    tasks: Sequence[str]
+    """Task of each row of the data set."""
+    num_generations: int = field(kw_only=True)
+    """G, completions per prompt."""
+    prompts_per_batch: int = field(kw_only=True)
+    """Prompts of one generation batch over all ranks."""
+    repeat_count: int = field(kw_only=True)
+    """How often a generation batch is yielded in a row."""
+    shuffle: bool = field(kw_only=True)
+    """Permute prompts and batches; otherwise keep the data set's order within each task."""
+    seed: int = field(kw_only=True)
+    """Seed of the permutations."""
+    epoch: int = field(default=0, init=False)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's permutation; called by the trainer."""
-        self._epoch = epoch
+        self.epoch = epoch
 
     def _batches(self) -> list[list[int]]:
-        rng = random.Random(f"{self._seed}-{self._epoch}")
+        rng = random.Random(f"{self.seed}-{self.epoch}")
         by_task: dict[str, list[int]] = defaultdict(list)
-        for index, task in enumerate(self._tasks):
+        for index, task in enumerate(self.tasks):
             by_task[task].append(index)
         batches = []
         for indices in by_task.values():
-            if self._shuffle:
+            if self.shuffle:
                 rng.shuffle(indices)
-            full = len(indices) - len(indices) % self._prompts_per_batch
-            batches += [indices[i : i + self._prompts_per_batch] for i in range(0, full, self._prompts_per_batch)]
-        if self._shuffle:
+            full = len(indices) - len(indices) % self.prompts_per_batch
+            batches += [indices[i : i + self.prompts_per_batch] for i in range(0, full, self.prompts_per_batch)]
+        if self.shuffle:
             rng.shuffle(batches)
         return batches
 
     def __iter__(self) -> Iterator[int]:
         for batch in self._batches():
-            for _ in range(self._repeat_count):
+            for _ in range(self.repeat_count):
                 for index in batch:
-                    for _ in range(self._num_generations):
-                        yield index
+                    yield from repeat(index, self.num_generations)
 
     def __len__(self) -> int:
-        counts: dict[str, int] = defaultdict(int)
-        for task in self._tasks:
-            counts[task] += 1
-        batches = sum(count // self._prompts_per_batch for count in counts.values())
-        return batches * self._prompts_per_batch * self._num_generations * self._repeat_count
+        batches = sum(count // self.prompts_per_batch for count in Counter(self.tasks).values())
+        return batches * self.prompts_per_batch * self.num_generations * self.repeat_count

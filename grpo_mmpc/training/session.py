@@ -94,7 +94,7 @@ class TrainingSession:
         if self.trainer.is_fsdp_enabled:
             wrap_own_blocks(self.trainer.model, self.trainer.accelerator.state.fsdp_plugin)
         self._engine = LiveEngine(config, self.trainer, self.processor)
-        self.hook = EvaluationHook(before=None, after_save=None, raise_errors=config.evaluation.on_error == "raise")
+        self.hook = EvaluationHook(raise_errors=config.evaluation.on_error == "raise")
         self._stop = GracefulStop(self.ranks)
         self._add_callbacks(catalogue, train_indices, progress or Progress())
 
@@ -130,11 +130,6 @@ class TrainingSession:
 
     def train(self, *, before: Evaluate | None, after_save: Evaluate | None, resume: bool) -> Outcome:
         """Run GRPO until ``max_steps``, or until it is interrupted and saved.
-
-        Args:
-            before: Evaluates the base model before the first step.
-            after_save: Evaluates the policy after every saved checkpoint.
-            resume: Start from the newest checkpoint.
 
         Raises:
             TrainingError: There is nothing to resume.

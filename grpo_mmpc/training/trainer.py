@@ -109,7 +109,6 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         return output, self.last_batch(len(inputs) * self.accelerator.num_processes)
 
     def _zero_variance(self, batch: GatheredBatch) -> set[str]:
-        """Name the prompts whose group no reward that is trained on tells apart."""
         return zero_variance_groups(batch.raw, trained=self._mix.trained, groups=batch.prompt_ids)
 
     def _treat_zero_variance(
@@ -128,7 +127,6 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         return output
 
     def _watch_masked_fraction(self, output: dict[str, Any]) -> None:
-        """Log the share of tokens that is masked, and warn above the bound."""
         fraction = masked_fraction(
             output["completion_mask"], output["importance_sampling_ratio"], gather=self.accelerator.gather
         )

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 Say = Callable[[str], None]
@@ -75,9 +74,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -138,7 +135,6 @@ class _Work:
 
 
 def _clock(seconds: float) -> str:
-    """Return minutes and seconds, ``4:05``."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 

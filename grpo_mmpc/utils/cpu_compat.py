@@ -19,10 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_SCHEMAS = {
-    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-}
+_OPERATORS = ("nms", "qnms")
 _libraries: list[object] = []  # torch drops the declarations when the Library object is collected
 _done = False
 
@@ -77,8 +74,8 @@ def _declare_torchvision_operators(torch: Any) -> None:
     else:
         return
     library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in _SCHEMAS.values():
-        library.define(schema)
+    for name in _OPERATORS:
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _libraries.append(library)
 
 

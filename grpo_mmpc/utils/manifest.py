@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.utils.files import write_json
-
 PACKAGES = (
     "grpo-mmpc",
     "torch",
@@ -43,11 +41,6 @@ def environment() -> dict[str, Any]:
         "hardware": hardware,
         "git_revision": _git_revision(),
     }
-
-
-def write_manifest(path: Path, content: dict[str, Any]) -> None:
-    """Write the manifest, replacing the file in one step."""
-    write_json(path, content, indent=2, default=str)
 
 
 def command_line() -> str:

@@ -12,10 +12,10 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -115,36 +115,23 @@ def die_with_parent(parent: int) -> None:
     Args:
         parent: Process that started it, which may have ended already.
     """
-    if sys.platform == "linux":
-        import ctypes
+    import ctypes
 
-        ctypes.CDLL(None).prctl(_SIGNAL_WITH_PARENT, signal.SIGKILL)
-    else:
-        threading.Thread(target=_die_after, args=(parent,), daemon=True).start()
+    ctypes.CDLL(None).prctl(_SIGNAL_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # ended before the system was asked, which tells nobody any more
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _die_after(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
+@dataclass
 class StopRequest:
     """Ctrl-C or SIGTERM while a block runs: the first one asks, another Ctrl-C insists."""
 
-    def __init__(self, message: str, *, raises: bool = False) -> None:
-        """Remember what to say.
-
-        Args:
-            message: Printed at the first signal.
-            raises: Raise KeyboardInterrupt at a second Ctrl-C instead of counting it.
-        """
-        self._message = message
-        self._raises = raises
-        self.times = 0
-        """Signals so far."""
+    message: str
+    """Printed at the first signal."""
+    raises: bool = field(default=False, kw_only=True)
+    """Raise KeyboardInterrupt at a second Ctrl-C instead of counting it."""
+    times: int = field(default=0, init=False)
+    """Signals so far."""
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
@@ -163,8 +150,8 @@ class StopRequest:
             return
         self.times += 1
         if self.times == 1:
-            print(f"\n{self._message}", flush=True)  # noqa: T201
-        elif self._raises:
+            print(f"\n{self.message}", flush=True)  # noqa: T201
+        elif self.raises:
             raise KeyboardInterrupt
 
 

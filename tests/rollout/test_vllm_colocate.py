@@ -117,15 +117,15 @@ def test_a_hundred_syncs_touch_no_base_weight_and_leave_one_adapter(bench: Bench
 def test_an_adapter_goes_to_disk_where_memory_has_no_room_and_says_so_where_neither_has(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = {bench.engine._folder: 0, bench.engine._others[0]: 10**9}
+    free = {bench.engine._folders[0]: 0, bench.engine._folders[1]: 10**9}
     monkeypatch.setattr(adapter_store.shutil, "disk_usage", lambda place: SimpleNamespace(free=free[place]))
     before = bench.engine.generate(prompts(bench), GREEDY, adapter="policy")
     bench.engine.load(rescaled(named(bench, "unused"), name="on-disk", factor=1.0))
-    assert [path.name for path in bench.engine._others[0].iterdir()] == ["on-disk"]
+    assert [path.name for path in bench.engine._folders[1].iterdir()] == ["on-disk"]
     assert bench.engine.generate(prompts(bench), GREEDY, adapter="on-disk") == before
     bench.engine.unload("on-disk")
-    assert list(bench.engine._others[0].iterdir()) == []
-    free[bench.engine._others[0]] = 0
+    assert list(bench.engine._folders[1].iterdir()) == []
+    free[bench.engine._folders[1]] = 0
     with pytest.raises(RolloutError, match=r"cannot be handed to vLLM: no room for an adapter of .* MB .*TMPDIR"):
         bench.engine.load(named(bench, "nowhere"))
 

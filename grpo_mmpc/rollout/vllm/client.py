@@ -197,7 +197,6 @@ class Server:
 
 
 def _reason(response: httpx.Response) -> str:
-    """Return why a server refuses, in its own words."""
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):

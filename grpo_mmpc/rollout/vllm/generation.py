@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.adapter_sync import sync_adapter
+from grpo_mmpc.models.adapter import read_adapter
 from grpo_mmpc.rollout.engine import deal_over_ranks
 from grpo_mmpc.rollout.vllm.protocol import GroupEngine, Prompt
 from grpo_mmpc.rollout.vllm.requests import check_prompt_ids, derived_seed, prompt_of
@@ -17,6 +18,7 @@ ROWS_AT_ONCE = 256
 """Prompts of an evaluation handed to the engine of a rank together."""
 
 
+@dataclass(eq=False)
 class VLLMRollouts:
     """The ``vllm_generation`` of a ``GRPOTrainer``: syncs weights and generates.
 
@@ -25,37 +27,35 @@ class VLLMRollouts:
     in every call.
     """
 
-    def __init__(
-        self, engine: GroupEngine, model: Any, sampling: SamplingConfig, *, rank: int, step: Callable[[], int]
-    ) -> None:
-        """Keep references.
-
-        Args:
-            engine: Where completions come from.
-            model: The trainer's ``PeftModel``.
-            sampling: Of rollouts; its ``seed`` is the run's.
-            rank: Of this process; ranks sample with different seeds.
-            step: The trainer's current step, from which seeds are derived: a resumed run repeats
-                them.
-        """
-        self.engine = engine
-        self.adapter: str | None = None
-        """Name of the adapter that the engine has now."""
-        self.conversations: Sequence[Any] = ()
-        """Prompts of the next call as chat messages with images; set by the trainer."""
-        self._model = model
-        self._sampling = sampling
-        self._rank = rank
-        self._step = step
-        self._calls = (-1, 0)  # (step, calls in this step)
-        self._syncs = 0
+    engine: GroupEngine
+    model: Any
+    """The trainer's ``PeftModel``."""
+    sampling: SamplingConfig
+    """Of rollouts; its ``seed`` is the run's."""
+    rank: int = field(kw_only=True)
+    """Ranks sample with different seeds."""
+    step: Callable[[], int] = field(kw_only=True)
+    """The trainer's current step, from which seeds are derived: a resumed run repeats them."""
+    adapter: str | None = field(default=None, init=False)
+    """Name of the adapter that the engine has now."""
+    conversations: Sequence[Any] = field(default=(), init=False)
+    """Prompts of the next call as chat messages with images; set by the trainer."""
+    _calls: tuple[int, int] = field(default=(-1, 0), init=False)
+    """A step, and the calls in it so far."""
+    _syncs: int = field(default=0, init=False)
 
     def sync_weights(self) -> None:
-        """Send the live adapter under a new name and unload the one before."""
+        """Send the live adapter under a new name and unload the one before.
+
+        The base weights are never merged into, so nothing drifts, and the engine never mixes two
+        adapters: it caches by name. A collective under ZeRO-3 and FSDP.
+        """
         self._syncs += 1
-        name = f"policy-{self._syncs}"
-        sync_adapter(self.engine, self._model, name=name, previous=self.adapter)
-        self.adapter = name
+        previous, self.adapter = self.adapter, f"policy-{self._syncs}"
+        # In the dtype to which the engine would cast it.
+        self.engine.load(read_adapter(self.model, name=self.adapter, dtype=self.engine.lora_dtype))
+        if previous is not None:
+            self.engine.unload(previous)
 
     def generate(
         self,
@@ -82,7 +82,7 @@ class VLLMRollouts:
         """
         groups = self._groups(prompts, images)
         with profiler or nullcontext():
-            outputs = self.engine.generate(groups, self._sampling, adapter=self.adapter)
+            outputs = self.engine.generate(groups, self.sampling, adapter=self.adapter)
         for group, output in zip(groups, outputs, strict=True):
             check_prompt_ids(group.token_ids, output.prompt_ids)
         completions = [completion for output in outputs for completion in output.completions]
@@ -96,12 +96,11 @@ class VLLMRollouts:
         )
 
     def _groups(self, prompts: list[list[int]], images: list[list[Any] | None] | None) -> list[Prompt]:
-        """Return runs of equal prompts as one request each."""
         if len(self.conversations) != len(prompts):
             raise RolloutError(f"{len(prompts)} prompts but {len(self.conversations)} conversations")
         keys = [(tuple(ids), image_key(images[row] if images is not None else None)) for row, ids in enumerate(prompts)]
         starts = [row for row in range(len(prompts)) if row == 0 or keys[row] != keys[row - 1]]
-        step = self._step()
+        step = self.step()
         calls = self._calls[1] + 1 if self._calls[0] == step else 0
         self._calls = (step, calls)
         return [
@@ -109,52 +108,46 @@ class VLLMRollouts:
                 token_ids=prompts[start],
                 conversation=self.conversations[start],
                 count=end - start,
-                seed=derived_seed(self._sampling.seed, step, calls, self._rank, index),
+                seed=derived_seed(self.sampling.seed, step, calls, self.rank, index),
             )
             for index, (start, end) in enumerate(zip(starts, [*starts[1:], len(prompts)], strict=True))
         ]
 
 
+@dataclass
 class VLLMEngine:
     """Implements ``Engine`` for evaluation by the same vLLM, with an adapter or without."""
 
-    def __init__(self, engine: GroupEngine, processor: Any, *, adapter: str | None, ranks: Ranks = ONE) -> None:
-        """Keep references.
-
-        Args:
-            engine: A running engine.
-            processor: The policy's processor.
-            adapter: Name of a loaded adapter; None is the base model.
-            ranks: Those that share the rows.
-        """
-        self._engine = engine
-        self._processor = processor
-        self._adapter = adapter
-        self._ranks = ranks
+    engine: GroupEngine
+    processor: Any
+    adapter: str | None = field(kw_only=True)
+    """Name of a loaded adapter; None is the base model."""
+    ranks: Ranks = field(default=ONE, kw_only=True)
+    """Those that share the rows."""
 
     @property
     def rows_at_once(self) -> int:
         """``ROWS_AT_ONCE`` on every rank."""
-        return ROWS_AT_ONCE * self._ranks.count
+        return ROWS_AT_ONCE * self.ranks.count
 
     def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
         """See ``Engine.generate``."""
-        return deal_over_ranks(rows, lambda mine: self._generate_on_this_rank(mine, sampling), self._ranks)
+        return deal_over_ranks(rows, lambda mine: self._generate_on_this_rank(mine, sampling), self.ranks)
 
     def _generate_on_this_rank(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
         token_ids: list[list[int]] = []
         for start in range(0, len(rows), ROWS_AT_ONCE):
             prompts = [
                 prompt_of(
-                    row, self._processor, count=1, seed=derived_seed(sampling.seed, start + index, self._ranks.rank)
+                    row, self.processor, count=1, seed=derived_seed(sampling.seed, start + index, self.ranks.rank)
                 )
                 for index, row in enumerate(rows[start : start + ROWS_AT_ONCE])
             ]
-            outputs = self._engine.generate(prompts, sampling, adapter=self._adapter)
+            outputs = self.engine.generate(prompts, sampling, adapter=self.adapter)
             for prompt, output in zip(prompts, outputs, strict=True):
                 check_prompt_ids(prompt.token_ids, output.prompt_ids)
                 token_ids.append(output.completions[0].token_ids)
-        return list(self._processor.batch_decode(token_ids, skip_special_tokens=True))
+        return list(self.processor.batch_decode(token_ids, skip_special_tokens=True))
 
 
 def image_key(images: Sequence[Any] | None) -> str:

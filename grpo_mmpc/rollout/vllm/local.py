@@ -58,9 +58,7 @@ class LocalVLLM:
         self._llm = _start(arguments, sleep=sleep)
         # After a start that may fail: nothing would remove them. In memory, and elsewhere for
         # adapters that find no room there.
-        self._folder, *self._others = (
-            Path(tempfile.mkdtemp(prefix="grpo_mmpc-", dir=place)) for place in adapter_places()
-        )
+        self._folders = [Path(tempfile.mkdtemp(prefix="grpo_mmpc-", dir=place)) for place in adapter_places()]
         self._asleep = False
         self._fall_asleep()
 
@@ -87,9 +85,8 @@ class LocalVLLM:
         """
         from vllm.lora.request import LoRARequest
 
-        places = [self._folder, *self._others]
         try:
-            folder = write_adapter(places, adapter.name, config=adapter.config, weights=adapter.weights)
+            folder = write_adapter(self._folders, adapter.name, config=adapter.config, weights=adapter.weights)
         except OSError as error:
             raise RolloutError(f"the adapter cannot be handed to vLLM: {error.strerror or error}") from error
         request = LoRARequest(adapter.name, self._next_id, str(folder))
@@ -139,7 +136,7 @@ class LocalVLLM:
 
     def close(self) -> None:
         """Shut the engine down and remove its adapters."""
-        for folder in (self._folder, *self._others):
+        for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
         llm, self._llm = self._llm, None
         if llm is not None:
@@ -255,7 +252,6 @@ def _group(output: Any, prompt: Prompt) -> GroupOutput:
 
 
 def _refusals(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return the exceptions by which vLLM refuses an argument, an adapter or a prompt."""
     from vllm.exceptions import VLLMClientError
 
     return (ValueError, VLLMClientError, *others)

@@ -109,5 +109,4 @@ def _json(status: int, content: dict[str, Any]) -> "JSONResponse":
 
 
 def _error(status: int, message: str) -> "JSONResponse":
-    """Return an error in the shape of vLLM's own."""
     return _json(status, {"error": {"message": message, "code": status}})

@@ -48,32 +48,25 @@ class GroupEngine(Protocol):
     @property
     def max_model_len(self) -> int:
         """Tokens of prompt and completion together."""
-        ...
 
     @property
     def image_attention(self) -> str:
         """``bidirectional`` or ``causal``: what image tokens of this engine see."""
-        ...
 
     @property
     def lora_dtype(self) -> str:
         """Name of the torch dtype to which it casts adapters: sent in it they lose nothing."""
-        ...
 
     def load(self, adapter: Adapter) -> None:
         """Make an adapter available under its name."""
-        ...
 
     def unload(self, name: str) -> None:
         """Unload an adapter to free its memory."""
-        ...
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None
     ) -> list[GroupOutput]:
         """Return completions of every prompt, in order, with a loaded adapter or (None) without."""
-        ...
 
     def close(self) -> None:
         """Free what the engine holds; no process of it stays behind."""
-        ...

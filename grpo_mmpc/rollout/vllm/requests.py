@@ -99,7 +99,6 @@ class DataUrls:
 
 
 def _message(message: Mapping[str, Any], images: DataUrls) -> dict[str, Any]:
-    """Return a chat message in the form that vLLM's API takes."""
     if isinstance(message["content"], str):
         return {"role": message["role"], "content": message["content"]}
     parts = [

@@ -52,12 +52,6 @@ def serve_command(
 ) -> tuple[list[str], dict[str, str]]:
     """Return the command line of a recipe's server, and the environment variables that it needs.
 
-    Args:
-        config: The recipe.
-        host: Address to listen on.
-        port: Port to listen on.
-        beside_trainer: See ``engine_arguments``.
-
     Raises:
         RolloutError: vLLM cannot serve the recipe's adapter.
     """
@@ -222,11 +216,7 @@ def _server_cpu_environment() -> dict[str, str]:
 
 
 def _listen(host: str, port: int) -> int:
-    """Listen on a port for a moment and return its number; 0 stands for a free one.
-
-    Raises:
-        RolloutError: The port is taken.
-    """
+    """Listen on a port for a moment and return its number; 0 stands for a free one."""
     with socket.socket() as probe:
         # As vLLM does: connections that are closing do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -252,7 +242,6 @@ def _start_failure(log: Path) -> str:
 
 
 def _start_child(command: list[str], environment: Mapping[str, str], *, log: Path | None) -> Child:
-    """Start a command that ends with all its processes when this process is gone."""
     inherited = {
         name: value
         for name, value in os.environ.items()

@@ -106,12 +106,7 @@ class ExpectedEngine:
 
 
 def expected_engine(config: "RunConfig", *, context_tokens: int) -> ExpectedEngine:
-    """Return what a recipe asks of its servers.
-
-    Args:
-        config: The recipe.
-        context_tokens: Longest prompt and completion together.
-    """
+    """Return what a recipe asks of its servers."""
     from grpo_mmpc.rollout.vllm.arguments import engine_arguments  # not needed by a server
 
     revision = config.model.init_kwargs.get("revision")

@@ -76,7 +76,6 @@ def _connect(config: RunConfig, suppressed: Sequence[int], *, context_tokens: in
 
 
 def _start_server(config: RunConfig, own: "list[LocalServer]") -> str:
-    """Start a server on this machine, keep it in ``own``, and return its URL."""
     from grpo_mmpc.rollout.vllm.serve import LocalServer
 
     server = LocalServer(
