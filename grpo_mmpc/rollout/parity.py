@@ -53,7 +53,7 @@ class ParityReport:
 
     @property
     def tells_policy_from_base(self) -> bool:
-        """Whether the engine is clearly the policy, not the base model: updates reach it."""
+        """True if the engine is clearly the policy, not the base model: updates reach it."""
         return _is_clearly_one(self.mean_difference, self.mean_difference_to_base, self.nearer_policy_share)
 
     def raise_on_problems(self) -> None:

@@ -93,7 +93,7 @@ class GracefulStop(TrainerCallback):  # type: ignore[misc]
         )
         """Listens while the trainer runs."""
         self.stopped = False
-        """Whether training ended before its last step."""
+        """True if training ended before its last step."""
         self._ranks = ranks
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

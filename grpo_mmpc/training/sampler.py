@@ -29,7 +29,7 @@ class TaskBatchSampler(Sampler[int]):
     prompts_per_batch: int = field(kw_only=True)
     """Prompts of one generation batch over all ranks."""
     repeat_count: int = field(kw_only=True)
-    """How often a generation batch is yielded in a row."""
+    """The number of times that a generation batch is yielded in a row."""
     shuffle: bool = field(kw_only=True)
     """Permute prompts and batches; otherwise keep the data set's order within each task."""
     seed: int = field(kw_only=True)

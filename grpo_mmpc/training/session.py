@@ -32,7 +32,7 @@ from grpo_mmpc.utils.distributed import launched_ranks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How training ended."""
+    """The end of training."""
 
     step: int
     max_steps: int

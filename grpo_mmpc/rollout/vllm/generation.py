@@ -31,7 +31,7 @@ class VLLMRollouts:
     model: Any
     """The trainer's ``PeftModel``."""
     sampling: SamplingConfig
-    """Of rollouts; its ``seed`` is the run's."""
+    """That of rollouts; its ``seed`` is the run's."""
     rank: int = field(kw_only=True)
     """Ranks sample with different seeds."""
     step: Callable[[], int] = field(kw_only=True)
