@@ -17,7 +17,7 @@ _UNSTABLE_CONFIG_KEYS = ("_name_or_path", "transformers_version")
 
 
 def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
-    """Hash the base model's name and arguments, and an adapter's files: equal for equal policies."""
+    """Hash the base model's name and arguments, and an adapter's files: equal if policies are."""
     files = [] if adapter is None else sorted([*adapter.glob("adapter_config.json"), *adapter.glob("adapter_model*")])
     section = json.dumps(config.model.model_dump(mode="json"), sort_keys=True)
     return hex_digest(section, *(part for file in files for part in (file.name, file.read_bytes())), size=8)

@@ -108,7 +108,7 @@ def test_a_hundred_syncs_touch_no_base_weight_and_leave_one_adapter(bench: Bench
     assert (digest(bench.model.named_parameters()), digest(engine_parameters(bench))) == before
     # The fixture's "policy" and the last of the hundred; the engine keeps two at most and reads a
     # file again if needed.
-    assert sorted(path.name for path in bench.engine._folder.iterdir()) == ["policy", "policy-100"]
+    assert sorted(path.name for path in bench.engine._folders[0].iterdir()) == ["policy", "policy-100"]
     assert len(bench.engine._llm.llm_engine.list_loras()) <= 2
     bench.engine.unload("policy-100")
     randomise(bench.model, seed=1)  # as the fixture made it
