@@ -244,7 +244,7 @@ def update_seconds(model: Any, processor: Any, prompts: list[Prompt], completion
 def syncs(model: Any, engine: LocalVLLM, *, count: int) -> dict[str, float]:
     """Seconds and bytes of a sync, and what many of them leave behind."""
     rollouts = VLLMRollouts(engine, model, SamplingConfig(max_tokens=1, temperature=1.0), rank=0, step=lambda: 0)
-    loaded = Path(engine._folder)
+    loaded = Path(engine._folders[0])
     rollouts.sync_weights()
     before, seconds = _resident_bytes(), []
     for _ in range(count):
