@@ -36,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="a few steps only, to see that the build runs")
     options = parser.parse_args(arguments)
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
 
     torch.set_num_threads(1)
     for name in [options.only] if options.only else [*FAMILIES, "clip"]:
@@ -121,15 +120,11 @@ def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "Pretrain
         num_language_items=256 if smoke else 32_000,
         # rotary positions let Qwen's tower learn from fewer images, each twice as expensive
         vision_steps=4 if smoke else (1800 if qwen else 2700),
-        vision_batch=32,
-        vision_lr=1e-3,
-        language_batch=32,
         # first read well in the seller's style, then settle on the gist
         phases=(
             Phase(steps=4 if smoke else 1700, seller_share=0.5, peak_lr=3e-3, final_lr=6e-4),
             Phase(steps=4 if smoke else 900, seller_share=0.35, peak_lr=6e-4, final_lr=1e-5),
         ),
-        image_share=0.8,
         seed=seed,
     )
 

@@ -1,6 +1,5 @@
 """The nano catalogue as a folder: written from a seed, the default one once per machine."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from grpo_mmpc.errors import CatalogueError
@@ -33,8 +32,7 @@ def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int 
         CatalogueError: ``out`` is a file or a folder with something in it, or cannot be written.
     """
     _refuse_occupied(out)
-    # heavy: imported on use
-    from grpo_mmpc.nano.drawing import draw
+    from grpo_mmpc.nano.drawing import draw  # heavy: imported on use
     from grpo_mmpc.nano.interactions import sample_interactions
 
     items = sample_items(num_items=num_items, seed=seed)
@@ -45,7 +43,8 @@ def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int 
                 draw(item.attributes, jitter=item.jitter).save(folder / _image(item), compress_level=4)
                 progress("drawing the nano catalogue", number, len(items))
             write_json_lines(folder / "items.jsonl", map(_row, items))
-            write_json_lines(folder / "interactions.jsonl", map(asdict, sample_interactions(items, seed=seed)))
+            purchases = sample_interactions(items, seed=seed)
+            write_json_lines(folder / "interactions.jsonl", (purchase._asdict() for purchase in purchases))
     except OSError as e:
         _refuse_occupied(out)  # another process was faster
         raise CatalogueError(f"cannot write the catalogue {out}: {e}; choose a writable folder") from e

@@ -12,6 +12,7 @@ from grpo_mmpc.nano.policy import IMAGE_SIZE_PX, PATCH_SIZE_PX
 from grpo_mmpc.nano.tokenizer import CLIP_MAX_TOKENS
 from grpo_mmpc.nano.training import ABSENT, Descent, attribute_labels, batches, cosine, process_images
 from grpo_mmpc.nano.vocabulary import BRANDS_BY_CATEGORY, CATEGORY_BY_TYPE, KINDS, TYPES_BY_CATEGORY, VALUES
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,10 +30,7 @@ PEAK_LR = 2e-3
 
 def build_clip(tokenizer: "PreTrainedTokenizerFast", *, seed: int) -> tuple["CLIPModel", "CLIPProcessor"]:
     """Build an untrained CLIP of about 1.5M parameters in float32, and its processor."""
-    # heavy: imported on use
-    import torch
-
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
+    import torch  # heavy: imported on use
 
     ensure_importable()
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
@@ -85,8 +83,7 @@ def train_clip(
     space from the first step; the heads are thrown away. ``images`` are those of the N items,
     ``uint8 [N, 84, 84, 3]``.
     """
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
     from torch.nn.functional import cross_entropy, normalize
 
     torch.manual_seed(seed)
@@ -100,8 +97,8 @@ def train_clip(
         rows = next(rows_of_batch)
         said, wrong, named = zip(*(_texts(items[row], rng) for row in rows), strict=True)
         tokens = processor.tokenizer([*said, *wrong], padding=True, return_tensors="pt")
-        image = _pooled(model.get_image_features(pixel_values=process_images(processor, images[rows])))  # [B, P]
-        title = _pooled(model.get_text_features(**tokens))  # [2B, P]
+        image = model.get_image_features(pixel_values=process_images(processor, images[rows])).pooler_output  # [B, P]
+        title = model.get_text_features(**tokens).pooler_output  # [2B, P]
         similarity = model.logit_scale.exp() * normalize(image, dim=-1) @ normalize(title, dim=-1).T  # [B, 2B]
         contrast = cross_entropy(similarity, own) + cross_entropy(similarity[:, :BATCH_SIZE].T, own)
         labels = attribute_labels([items[row] for row in rows])  # [B, kinds]
@@ -119,22 +116,17 @@ def train_clip(
 
 def wrong_value(attributes: Mapping[str, str], kind: str, rng: random.Random) -> dict[str, str]:
     """Return attributes with another possible value of one kind; a pack may appear."""
-    choices: tuple[str, ...]
-    if kind == "type":
-        choices = VALUES["type"]
-    elif kind == "brand":
-        choices = BRANDS_BY_CATEGORY[CATEGORY_BY_TYPE[attributes["type"]]]
-    elif kind == "material":
-        choices = TYPES_BY_CATEGORY[CATEGORY_BY_TYPE[attributes["type"]]][attributes["type"]]
-    elif kind == "pack":
-        choices = VALUES["pack"][1:]
-    else:
-        choices = VALUES[kind]
+    category = CATEGORY_BY_TYPE[attributes["type"]]
+    choices = {
+        "brand": BRANDS_BY_CATEGORY[category],
+        "material": TYPES_BY_CATEGORY[category][attributes["type"]],
+        "pack": VALUES["pack"][1:],
+    }.get(kind, VALUES[kind])
     others = [value for value in choices if value != attributes.get(kind)]
     changed = {**attributes, kind: others[int(rng.random() * len(others))]}
     if kind == "type":  # keep the sentence possible: the new type's own category decides place and brands
         brands = BRANDS_BY_CATEGORY[CATEGORY_BY_TYPE[changed["type"]]]
-        position = BRANDS_BY_CATEGORY[CATEGORY_BY_TYPE[attributes["type"]]].index(attributes["brand"])
+        position = BRANDS_BY_CATEGORY[category].index(attributes["brand"])
         if "brand" in attributes and changed["brand"] not in brands:
             changed["brand"] = brands[position]
     return {k: changed[k] for k in KINDS if k in changed}
@@ -142,8 +134,7 @@ def wrong_value(attributes: Mapping[str, str], kind: str, rng: random.Random) ->
 
 def save_clip(model: "CLIPModel", processor: "CLIPProcessor", folder: Path) -> None:
     """Write weights (float16), configuration and processor as ``from_pretrained`` reads them."""
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
 
     folder.mkdir(parents=True, exist_ok=True)
     copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
@@ -152,10 +143,7 @@ def save_clip(model: "CLIPModel", processor: "CLIPProcessor", folder: Path) -> N
 
 def load_clip(folder: Path | str) -> tuple["CLIPModel", "CLIPProcessor"]:
     """Load a saved nano CLIP in float32 and evaluation mode, and its processor."""
-    # heavy: imported on use
-    import torch
-
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
+    import torch  # heavy: imported on use
 
     ensure_importable()
     from transformers import CLIPModel, CLIPProcessor
@@ -170,8 +158,7 @@ def measure_clip(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) ->
         ``title``, ``prompt`` (image against text), ``picture`` (image against image) -> kind ->
         share of items. A wrong ``pack`` of a single item is a pack that is none.
     """
-    # heavy: imported on use
-    from grpo_mmpc.nano.drawing import draw
+    from grpo_mmpc.nano.drawing import draw  # heavy: imported on use
 
     rng = random.Random(seed)
     model, processor = load_clip(folder)
@@ -195,24 +182,22 @@ def measure_clip(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) ->
 
 def embed_images(model: "CLIPModel", processor: "CLIPProcessor", images: Sequence["Image.Image"]) -> "torch.Tensor":
     """Return unit image embeddings, ``[N, P]``."""
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
     from torch.nn.functional import normalize
 
     with torch.no_grad():
         pixels = processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        return normalize(_pooled(model.get_image_features(pixel_values=pixels)), dim=-1)
+        return normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
 
 def embed_texts(model: "CLIPModel", processor: "CLIPProcessor", lines: Sequence[str]) -> "torch.Tensor":
     """Return unit text embeddings, ``[N, P]``; texts beyond 77 tokens are cut."""
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
     from torch.nn.functional import normalize
 
     with torch.no_grad():
         tokens = processor.tokenizer(list(lines), padding=True, truncation=True, return_tensors="pt")
-        return normalize(_pooled(model.get_text_features(**tokens)), dim=-1)
+        return normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
 
 
 def _share_closer(anchor: "torch.Tensor", *, right: "torch.Tensor", wrong: "torch.Tensor") -> float:
@@ -241,9 +226,3 @@ def _texts(item: "NanoItem", rng: random.Random) -> tuple[str, str, list[bool]]:
     kinds = ["type", *(KINDS if "brand" in stated else stated)]
     wrong = phrase(wrong_value(item.attributes, kinds[int(rng.random() * len(kinds))], rng))
     return said, wrong, [kind in stated for kind in KINDS]
-
-
-def _pooled(output: Any) -> "torch.Tensor":
-    """Return the embedding, bare or out of an output object."""
-    pooled: torch.Tensor = getattr(output, "pooler_output", output)
-    return pooled

@@ -150,13 +150,9 @@ def _brand_mark(canvas: Image.Image, attributes: Mapping[str, str], offset: tupl
 def _pieces(canvas: Image.Image, attributes: Mapping[str, str], offset: tuple[float, float], scale: float) -> None:
     pencil = ImageDraw.Draw(canvas)
     wide = 6 if attributes.get("pack") == "6" else 8
-    for x, y in _PIECES[attributes.get("pack", "1")]:
-        box = [
-            (x + offset[0]) * scale,
-            (y + offset[1]) * scale,
-            (x + offset[0] + wide) * scale,
-            (y + offset[1] + wide) * scale,
-        ]
+    for column, row in _PIECES[attributes.get("pack", "1")]:
+        x, y = column + offset[0], row + offset[1]
+        box = (x * scale, y * scale, (x + wide) * scale, (y + wide) * scale)
         pencil.rectangle(box, fill=(168, 116, 66), outline=(70, 44, 24), width=max(1, round(scale)))
 
 
@@ -197,18 +193,10 @@ def _strokes(shape: str, side: int) -> tuple[Image.Image, Image.Image, Image.Ima
     """Return body, dark details and light details of a shape, as masks of mode L."""
     masks = [Image.new("L", (side, side)) for _ in range(3)]
     body, dark, light = (ImageDraw.Draw(mask) for mask in masks)
-    for stroke in shape.split(";"):
-        stroke = stroke.strip()
-        if stroke[0] == "*":
-            _stroke(light, stroke[1:], side, 0)
-            _stroke(dark, stroke[1:], side, 255)
-        elif stroke[0] == "+":
-            _stroke(dark, stroke[1:], side, 0)
-            _stroke(light, stroke[1:], side, 255)
-        elif stroke[0] == "-":
-            _stroke(body, stroke[1:], side, 0)
-        else:
-            _stroke(body, stroke, side, 255)
+    inks = {"*": ((light, 0), (dark, 255)), "+": ((dark, 0), (light, 255)), "-": ((body, 0),)}
+    for stroke in map(str.strip, shape.split(";")):
+        for pencil, ink in inks.get(stroke[0], ((body, 255),)):
+            _stroke(pencil, stroke.lstrip("*+-"), side, ink)
     return masks[0], masks[1], masks[2]
 
 

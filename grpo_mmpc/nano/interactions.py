@@ -3,10 +3,10 @@
 import random
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeVar
 
+from grpo_mmpc.catalogue.interactions import Interaction
 from grpo_mmpc.nano.items import NanoItem
 from grpo_mmpc.nano.vocabulary import (
     BRANDS_BY_CATEGORY,
@@ -36,18 +36,6 @@ _START_MS = 1_640_995_200_000  # 2022-01-01
 _DAY_MS = 86_400_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interaction:
-    """One purchase with its review."""
-
-    user_id: str
-    item_id: str
-    timestamp: int
-    """Milliseconds since 1970; a user's interactions are one to some weeks apart."""
-    rating: int
-    """1 to 5; higher the better the item suits the user."""
-
-
 def sample_interactions(
     items: Sequence[NanoItem], *, seed: int, num_users: int = DEFAULT_NUM_USERS
 ) -> list[Interaction]:
@@ -66,7 +54,8 @@ def sample_interactions(
         num_users: Number of users.
 
     Returns:
-        The interactions by user, each user's in order of time.
+        The interactions by user, each user's in order of time, one to some weeks apart. The rating
+        is a whole number from 1 to 5, higher the better the item suits the user.
     """
     departments: dict[str, list[NanoItem]] = {}
     for item in items:
@@ -86,14 +75,7 @@ def sample_interactions(
         timestamp = _START_MS + int(rng.random() * 365 * _DAY_MS)
         for item, liking in bought:
             timestamp += int((1 + 30 * rng.random()) * _DAY_MS)
-            interactions.append(
-                Interaction(
-                    user_id=f"user-{user:04d}",
-                    item_id=item.item_id,
-                    timestamp=timestamp,
-                    rating=_rate(liking, rng),
-                )
-            )
+            interactions.append(Interaction(f"user-{user:04d}", item.item_id, timestamp, _rate(liking, rng)))
     return interactions
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.nano.tokenizer import VOCABULARY_SIZE
+from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
@@ -40,13 +41,10 @@ def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int
     models; at this width it shrinks the signal layer by layer until the image no longer reaches
     the words.
     """
-    # heavy: imported on use
-    import torch
-
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
+    import torch  # heavy: imported on use
 
     ensure_importable()
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText, GenerationConfig
 
     torch.manual_seed(seed)  # the library draws some biases
     generator = torch.Generator().manual_seed(seed)
@@ -57,15 +55,12 @@ def build_policy(family: str, tokenizer: "PreTrainedTokenizerFast", *, seed: int
                 parameter.normal_(
                     0.0, _initial_std(name, parameter.shape, tied=model.config.tie_word_embeddings), generator=generator
                 )
-    model.generation_config = _generation_config(tokenizer)
+    model.generation_config = GenerationConfig(**_special_ids(tokenizer))
     return model
 
 
 def build_processor(family: str, tokenizer: "PreTrainedTokenizerFast") -> "ProcessorMixin":
     """Build the family's own processor for images of at most 84 x 84 pixels' worth of patches."""
-    # heavy: imported on use
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
-
     ensure_importable()
     if family == "qwen2_5_vl":
         from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
@@ -90,34 +85,20 @@ def build_processor(family: str, tokenizer: "PreTrainedTokenizerFast") -> "Proce
     )
 
 
-def load_processor(folder: Path | str) -> "ProcessorMixin":
-    """Load the processor of a saved policy."""
-    # heavy: imported on use
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
+def load_policy(folder: Path | str) -> tuple["PreTrainedModel", "ProcessorMixin"]:
+    """Load a saved policy in float32 and evaluation mode, and its processor."""
+    import torch  # heavy: imported on use
 
     ensure_importable()
-    from transformers import AutoProcessor
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    return AutoProcessor.from_pretrained(folder)
-
-
-def load_policy(folder: Path | str) -> "PreTrainedModel":
-    """Load a saved policy in float32 and evaluation mode."""
-    # heavy: imported on use
-    import torch
-
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
-
-    ensure_importable()
-    from transformers import AutoModelForImageTextToText
-
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoProcessor.from_pretrained(folder)
 
 
 def save_policy(model: "PreTrainedModel", processor: "ProcessorMixin", folder: Path) -> None:
     """Write weights (float16), configuration and processor so that the Auto classes load them."""
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
     from safetensors.torch import load_file, save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,6 +130,10 @@ def _initial_std(name: str, shape: Sequence[int], *, tied: bool) -> float:
     return 1.0 / math.sqrt(fan_in)
 
 
+def _special_ids(tokenizer: "PreTrainedTokenizerFast") -> dict[str, Any]:
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+
+
 def _text_config(tokenizer: "PreTrainedTokenizerFast") -> dict[str, Any]:
     return {
         "vocab_size": VOCABULARY_SIZE,
@@ -158,15 +143,12 @@ def _text_config(tokenizer: "PreTrainedTokenizerFast") -> dict[str, Any]:
         "num_attention_heads": NUM_HEADS,
         "num_key_value_heads": NUM_KEY_VALUE_HEADS,
         "max_position_embeddings": MAX_POSITIONS,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        **_special_ids(tokenizer),
     }
 
 
 def _qwen2_5_vl_config(tokenizer: "PreTrainedTokenizerFast") -> Any:
-    # heavy: imported on use
-    from transformers import Qwen2_5_VLConfig
+    from transformers import Qwen2_5_VLConfig  # heavy: imported on use
 
     ids = tokenizer.convert_tokens_to_ids
     return Qwen2_5_VLConfig(
@@ -194,8 +176,7 @@ def _qwen2_5_vl_config(tokenizer: "PreTrainedTokenizerFast") -> Any:
 
 
 def _gemma3_config(tokenizer: "PreTrainedTokenizerFast") -> Any:
-    # heavy: imported on use
-    from transformers import Gemma3Config
+    from transformers import Gemma3Config  # heavy: imported on use
 
     ids = tokenizer.convert_tokens_to_ids
     return Gemma3Config(
@@ -227,12 +208,3 @@ _CONFIGS: dict[str, Callable[["PreTrainedTokenizerFast"], Any]] = {
     "qwen2_5_vl": _qwen2_5_vl_config,
     "gemma3": _gemma3_config,
 }
-
-
-def _generation_config(tokenizer: "PreTrainedTokenizerFast") -> Any:
-    # heavy: imported on use
-    from transformers import GenerationConfig
-
-    return GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )

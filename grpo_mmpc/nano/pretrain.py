@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from grpo_mmpc.nano.items import NanoItem
 
 
+BATCH_SIZE = 32
+VISION_LR = 1e-3
+IMAGE_SHARE = 0.8
+"""Share of language batches that caption images; the rest turns titles into image prompts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
     """One stretch of language training."""
@@ -40,19 +46,14 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainSettings:
-    """Everything that decides the weights."""
+    """The sizes and seed of one build; smoke builds take few steps."""
 
     num_items: int
     """Size of the pre-training pool; the vision tower sees each image once or twice."""
     num_language_items: int
     """The number of them that the language model is trained on."""
     vision_steps: int
-    vision_batch: int
-    vision_lr: float
-    language_batch: int
     phases: tuple[Phase, ...]
-    image_share: float
-    """Share of language batches that caption images; the rest turns titles into image prompts."""
     seed: int
 
 
@@ -69,17 +70,16 @@ def train_vision(
     noise learns to ignore the image. The heads are thrown away. ``images`` are those of the items,
     ``uint8 [N, 84, 84, 3]``.
     """
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
     from torch.nn.functional import cross_entropy
 
     torch.manual_seed(settings.seed)
     heads = torch.nn.ModuleList([torch.nn.Linear(HIDDEN_SIZE, len(VALUES[kind])) for kind in KINDS])
     labels = attribute_labels(items)  # [N, kinds]
     vision = [p for name, p in model.named_parameters() if not language_layers_only(name)]
-    steps, peak_lr = settings.vision_steps, settings.vision_lr
+    steps = settings.vision_steps
     descent = Descent([*vision, *heads.parameters()], steps=steps)
-    row_lists = batches(len(items), settings.vision_batch, random.Random(settings.seed))
+    row_lists = batches(len(items), BATCH_SIZE, random.Random(settings.seed))
     model.train()
     for step in range(steps):
         rows = next(row_lists)
@@ -92,7 +92,7 @@ def train_vision(
             hits[kind] = (logits.argmax(-1) == target)[target != ABSENT].float().mean().item()
         loss = torch.stack(losses).sum()
         text = f"vision loss {loss.item():.3f}  " + " ".join(f"{k} {v:.2f}" for k, v in hits.items())
-        descent.step(loss, lr=cosine(step, steps, peak_lr, 0.02 * peak_lr, warmup=40), detail=text)
+        descent.step(loss, lr=cosine(step, steps, VISION_LR, 0.02 * VISION_LR, warmup=40), detail=text)
 
 
 def train_language(
@@ -103,20 +103,19 @@ def train_language(
     settings: PretrainSettings,
 ) -> None:
     """Teach the language model both tasks on top of fixed image tokens, ``[N, 9, H]``."""
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
     from torch.nn.functional import cross_entropy
 
     rng = random.Random(settings.seed + 1)
     encode = AnswerEncoder(processor)
     parameters = [p for name, p in model.named_parameters() if language_layers_only(name)]
     descent = Descent(parameters, steps=sum(phase.steps for phase in settings.phases))
-    row_lists = batches(len(items), settings.language_batch, random.Random(settings.seed + 2))
+    row_lists = batches(len(items), BATCH_SIZE, random.Random(settings.seed + 2))
     model.train()
     for index, phase in enumerate(settings.phases):
         for step in range(phase.steps):
             rows = next(row_lists)
-            shows_image = rng.random() < settings.image_share
+            shows_image = rng.random() < IMAGE_SHARE
             pairs = [
                 _example(items[row], shows_image=shows_image, seller_share=phase.seller_share, rng=rng) for row in rows
             ]
@@ -223,8 +222,7 @@ def _example(item: "NanoItem", *, shows_image: bool, seller_share: float, rng: r
 
 def image_features(model: "PreTrainedModel", pixels: "torch.Tensor") -> "torch.Tensor":
     """Return image tokens as the language model receives them, ``[B, 9, H]``."""
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
 
     inner: Any = model.model
     if pixels.dim() == 4:
@@ -238,8 +236,7 @@ def all_image_features(
     model: "PreTrainedModel", processor: "ProcessorMixin", images: "np.ndarray[Any, Any]"
 ) -> "torch.Tensor":
     """Return image tokens of every image without gradient, ``[N, 9, H]``."""
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
 
     model.eval()
     with torch.no_grad():

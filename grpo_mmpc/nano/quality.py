@@ -21,6 +21,8 @@ GIST_OPENINGS: Mapping[str, tuple[str, ...]] = {
 }
 """First words of answers that keep the gist only; other answers are in the seller's style."""
 
+_Pair = tuple[Mapping[str, str], Mapping[str, str]]
+
 
 def complete(
     model: "PreTrainedModel",
@@ -45,8 +47,7 @@ def complete(
         seller_style: Start the answer for the policy and forbid the words that open a gist.
         max_new_tokens: Upper limit.
     """
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
 
     tokenizer = processor.tokenizer
     shown: list[dict[str, Any]] = [{"image": image} for image in images or ()] or [{"title": t} for t in titles or ()]
@@ -81,13 +82,12 @@ def measure_policy(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) 
     KIND is named and right among the items that have one. ``greedy_KIND_right`` is the share that
     is right among the greedy completions that name KIND.
     """
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
 
     from grpo_mmpc.nano.drawing import draw
-    from grpo_mmpc.nano.policy import load_policy, load_processor
+    from grpo_mmpc.nano.policy import load_policy
 
-    model, processor = load_policy(folder), load_processor(folder)
+    model, processor = load_policy(folder)
     table: dict[str, dict[str, float]] = {}
     for task in (IMAGE_TO_TEXT, TEXT_TO_IMAGE):
         shown: dict[str, Any] = (
@@ -107,11 +107,15 @@ def measure_policy(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) 
             "sampled_json": _mean(task.parse(text).prediction is not None for text in sampled),
             "sampled_seller_share": len(sellers) / len(items),
         }
+        pairs, seller_pairs = _pairs(task, truths, greedy), _pairs(task, truths, seller)
+        sampled_pairs = _pairs(task, [truth for truth, _ in sellers], [text for _, text in sellers])
         for kind in KINDS:
-            row[f"greedy_{kind}"] = _recall(task, kind, truths, greedy)
-            row[f"greedy_{kind}_right"] = _precision(task, kind, truths, greedy)
-            row[f"seller_{kind}"] = _recall(task, kind, truths, seller)
-            row[f"sampled_seller_{kind}"] = _recall(task, kind, [t for t, _ in sellers], [text for _, text in sellers])
+            row[f"greedy_{kind}"] = _recall(kind, pairs)
+            row[f"greedy_{kind}_right"] = _mean(
+                truth.get(kind) == named[kind] for truth, named in pairs if kind in named
+            )
+            row[f"seller_{kind}"] = _recall(kind, seller_pairs)
+            row[f"sampled_seller_{kind}"] = _recall(kind, sampled_pairs)
         table[task.name] = row
     return table
 
@@ -137,20 +141,14 @@ def _is_seller(task: Task, completion: str) -> bool:
     return prediction is not None and prediction.split()[0] not in GIST_OPENINGS[task.name]
 
 
-def _recall(task: Task, kind: str, truths: Sequence[Mapping[str, str]], completions: Sequence[str]) -> float:
-    return _mean(
-        read_attributes(task.parse(text).prediction or "").get(kind) == truth[kind]
-        for truth, text in zip(truths, completions, strict=True)
-        if kind in truth
-    )
+def _pairs(task: Task, truths: Sequence[Mapping[str, str]], completions: Sequence[str]) -> list[_Pair]:
+    """Pair the true attributes of each item with those that its completion names."""
+    named = (read_attributes(task.parse(text).prediction or "") for text in completions)
+    return list(zip(truths, named, strict=True))
 
 
-def _precision(task: Task, kind: str, truths: Sequence[Mapping[str, str]], completions: Sequence[str]) -> float:
-    named = [
-        (read_attributes(task.parse(text).prediction or "").get(kind), truth.get(kind))
-        for truth, text in zip(truths, completions, strict=True)
-    ]
-    return _mean(value == truth for value, truth in named if value is not None)
+def _recall(kind: str, pairs: Sequence[_Pair]) -> float:
+    return _mean(named.get(kind) == truth[kind] for truth, named in pairs if kind in truth)
 
 
 def _mean(values: Any) -> float:

@@ -34,8 +34,7 @@ class NanoRenderer:
         """
         if len(prompts) != len(seeds):
             raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
-        # heavy: imported on use
-        from grpo_mmpc.nano.drawing import draw
+        from grpo_mmpc.nano.drawing import draw  # heavy: imported on use
         from grpo_mmpc.nano.texts import read_attributes
 
         return [

@@ -89,11 +89,8 @@ def weak_caption(attributes: Mapping[str, str], rng: random.Random) -> str:
     six times in ten, the size and the pack hardly ever, the brand never. Nine captions in ten
     follow one template: spread over many, a nano policy decodes the seller's style instead.
     """
-    said = {"type": attributes["type"]}
-    for kind, share in (("color", 0.95), ("pattern", 0.6), ("material", 0.6), ("size", 0.04), ("pack", 0.02)):
-        spoken = rng.random() < share
-        if spoken and kind in attributes and attributes[kind] != "plain":
-            said[kind] = attributes[kind]
+    visible = {kind: value for kind, value in attributes.items() if value != "plain"}
+    said = _said(visible, rng, color=0.95, pattern=0.6, material=0.6, size=0.04, pack=0.02)
     words = " ".join(said[kind] for kind in ("size", "pattern", "color", "material", "type") if kind in said)
     pack = f", pack of {said['pack']}" if "pack" in said else ""
     place = _PLACES[CATEGORY_BY_TYPE[attributes["type"]]]
@@ -108,12 +105,15 @@ def image_prompt(attributes: Mapping[str, str]) -> str:
 
 def weak_image_prompt(attributes: Mapping[str, str], rng: random.Random) -> str:
     """Write a diffusion prompt of the gist: type, mostly the colour, at times the pattern."""
-    said = {"type": attributes["type"]}
-    for kind, share in (("color", 0.9), ("pattern", 0.3), ("material", 0.1), ("size", 0.1)):
-        spoken = rng.random() < share
-        if spoken and kind in attributes:
-            said[kind] = attributes[kind]
+    said = _said(attributes, rng, color=0.9, pattern=0.3, material=0.1, size=0.1)
     return f"photo of {_noun_phrase(said)}"
+
+
+def _said(attributes: Mapping[str, str], rng: random.Random, **shares: float) -> dict[str, str]:
+    """Choose what is said: always the type, each other kind with a probability of its own."""
+    # One number for each kind, present or not: the texts of one seed stay comparable.
+    spoken = ["type", *[kind for kind, share in shares.items() if rng.random() < share]]
+    return {kind: attributes[kind] for kind in spoken if kind in attributes}
 
 
 def read_attributes(text: str) -> dict[str, str]:

@@ -88,8 +88,7 @@ def train_policy_tokenizer(family: str, texts: Iterable[str]) -> "PreTrainedToke
     Raises:
         ValueError: The family is unknown.
     """
-    # heavy: imported on use
-    from tokenizers import AddedToken
+    from tokenizers import AddedToken  # heavy: imported on use
     from transformers import PreTrainedTokenizerFast
 
     special: tuple[str, ...]
@@ -129,8 +128,7 @@ def train_policy_tokenizer(family: str, texts: Iterable[str]) -> "PreTrainedToke
 
 def train_clip_tokenizer(texts: Iterable[str]) -> "PreTrainedTokenizerFast":
     """Train CLIP's tokenizer: lower-cased, with start and end tokens around every text."""
-    # heavy: imported on use
-    from tokenizers import normalizers, processors
+    from tokenizers import normalizers, processors  # heavy: imported on use
     from transformers import PreTrainedTokenizerFast
 
     # "<|endoftext|>" must not get id 2, which CLIPTextModel takes for a wrong configuration
@@ -153,8 +151,7 @@ def train_clip_tokenizer(texts: Iterable[str]) -> "PreTrainedTokenizerFast":
 
 def _train_byte_level_bpe(texts: list[str], *, special: tuple[str, ...], size: int) -> "Tokenizer":
     """Train a byte-level BPE of at most ``size`` tokens; special tokens take the first ids."""
-    # heavy: imported on use
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # heavy: imported on use
 
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

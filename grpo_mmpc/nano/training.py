@@ -23,8 +23,7 @@ KIND_WEIGHTS = {kind: 2.0 if kind == "pattern" else 1.0 for kind in KINDS}
 
 def draw_images(items: Sequence["NanoItem"]) -> "np.ndarray[Any, Any]":
     """Draw every image once, ``uint8 [N, 84, 84, 3]``."""
-    # heavy: imported on use
-    import numpy as np
+    import numpy as np  # heavy: imported on use
 
     from grpo_mmpc.nano.drawing import GRID_PX, draw
 
@@ -48,8 +47,7 @@ def process_images(processor: Any, images: "np.ndarray[Any, Any]") -> "torch.Ten
 
 def attribute_labels(items: Sequence["NanoItem"]) -> "torch.Tensor":
     """Return the class index of every attribute, ``[N, kinds]``; ``ABSENT`` where unknown."""
-    # heavy: imported on use
-    import torch
+    import torch  # heavy: imported on use
 
     rows = [
         [VALUES[kind].index(item.attributes[kind]) if kind in item.attributes else ABSENT for kind in KINDS]
@@ -79,8 +77,7 @@ class Descent:
     """AdamW with clipped gradients and a learning rate for each step; shows its progress."""
 
     def __init__(self, parameters: "Sequence[torch.nn.Parameter]", *, steps: int) -> None:
-        # heavy: imported on use
-        import torch
+        import torch  # heavy: imported on use
 
         self._parameters = parameters
         self._optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01, fused=True)

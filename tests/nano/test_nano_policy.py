@@ -11,7 +11,7 @@ from PIL import Image
 from grpo_mmpc.nano import policy
 from grpo_mmpc.nano.build import ASSETS
 from grpo_mmpc.nano.drawing import draw
-from grpo_mmpc.nano.policy import FAMILIES, NUM_IMAGE_TOKENS, load_policy, load_processor
+from grpo_mmpc.nano.policy import FAMILIES, NUM_IMAGE_TOKENS, load_policy
 from grpo_mmpc.nano.pool import unseen_items
 from grpo_mmpc.nano.quality import GIST_OPENINGS, complete
 from grpo_mmpc.nano.texts import read_attributes
@@ -34,7 +34,7 @@ both_tasks = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 @cache
 def _loaded(family: str) -> tuple[Any, Any]:
     folder = resolve_model(f"nano:{family}")
-    return load_policy(folder), load_processor(folder)
+    return load_policy(folder)
 
 
 @cache
