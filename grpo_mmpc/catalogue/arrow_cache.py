@@ -75,11 +75,8 @@ def normalise_items(items_file: Path) -> NormalisedItems:
     return NormalisedItems(
         arrow_file=entry / "items.arrow",
         digest=digest,
-        rows_read=meta["rows_read"],
         quarantined=read_quarantine(entry / "quarantine.jsonl"),
-        broken_by_category=meta["broken_by_category"],
-        duplicate_ids=meta["duplicate_ids"],
-        warnings=meta["warnings"],
+        **meta,
     )
 
 

@@ -50,8 +50,7 @@ def to_arrow(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _kept_type(kind: pa.DataType) -> pa.DataType:
-    # heavy: imported on use
-    from datasets.features.features import generate_from_arrow_type
+    from datasets.features.features import generate_from_arrow_type  # heavy: imported on use
 
     if pa.types.is_dictionary(kind):
         kind = kind.value_type

@@ -86,8 +86,7 @@ def _close_pairs(cells: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
     """
     if len(cells) < 2:
         return
-    # heavy: imported on use
-    from sklearn.neighbors import KDTree
+    from sklearn.neighbors import KDTree  # heavy: imported on use
 
     coarse = _coarse(cells)
     tree = KDTree(coarse, metric="chebyshev")

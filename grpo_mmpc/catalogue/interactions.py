@@ -2,14 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from grpo_mmpc.catalogue.normalise import clean_text
-from grpo_mmpc.catalogue.rows import RowError
+from grpo_mmpc.catalogue.rows import RowError, text_cell
 from grpo_mmpc.catalogue.tables import TableFile, find_table, open_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
@@ -98,7 +97,7 @@ def read_interaction(values: Mapping[str, Any]) -> Interaction:
     return Interaction(user_id, item_id, timestamp, _rating(values.get("rating")))
 
 
-def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> InteractionsSummary | None:
+def summarise_interactions(folder: Path, *, known_items: Set[str]) -> InteractionsSummary | None:
     """Count ``interactions.{parquet,jsonl,csv}`` in one pass; None where there is no such file.
 
     Raises:
@@ -107,7 +106,6 @@ def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> Int
     table = open_interactions(folder)
     if table is None:
         return None
-    known = known_items if isinstance(known_items, set | frozenset | dict) else set(known_items)
     broken: list[Quarantined] = []
     unknown: Counter[str] = Counter()
     users: set[str] = set()
@@ -119,7 +117,7 @@ def summarise_interactions(folder: Path, *, known_items: Collection[str]) -> Int
         if isinstance(row, Quarantined):
             broken.append(row)
             continue
-        if row.item_id not in known:
+        if row.item_id not in known_items:
             unknown[row.item_id] += 1
             continue
         users.add(row.user_id)
@@ -154,10 +152,7 @@ def file_warnings(*, rows_read: int, in_seconds: int) -> list[str]:
 
 
 def _name(values: Mapping[str, Any], column: str) -> str:
-    try:
-        text = clean_text(values.get(column))
-    except TypeError as e:
-        raise RowError(f"{column} holds {e}") from e
+    text = text_cell(values, column)
     if text is None:
         raise RowError(f"{column} is missing; remove the row or name the {column.removesuffix('_id')}")
     return text

@@ -109,8 +109,7 @@ def load_catalogue(
         CatalogueError: No folder, no items file or several, a missing column, the wrong encoding,
             or no usable row.
     """
-    # heavy: imported on use
-    from datasets import Dataset
+    from datasets import Dataset  # heavy: imported on use
 
     root = Path(folder)
     items_file = _items_file(root)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.images import relative_image_path
 from grpo_mmpc.catalogue.normalise import clean_text, json_kind, json_text
-from grpo_mmpc.catalogue.rows import RowError
+from grpo_mmpc.catalogue.rows import RowError, text_cell
 from grpo_mmpc.errors import ImageError
 
 CORE_COLUMNS = ("item_id", "category", "title", "description", "image", "attributes")
@@ -29,14 +29,14 @@ def read_core(values: Mapping[str, Any]) -> CoreRow:
         RowError: Without a usable item_id or category, with neither title nor image, with an image
             path that leaves the folder, or with a cell of the wrong kind.
     """
-    item_id = _cell(values, "item_id")
+    item_id = text_cell(values, "item_id")
     if item_id is None:
         raise RowError("item_id is missing; give every item a unique identifier")
-    category = _cell(values, "category")
+    category = text_cell(values, "category")
     if category is None:
         raise RowError("category is missing; name the department the item belongs to")
-    title = _cell(values, "title")
-    image = _cell(values, "image", one_line=False)
+    title = text_cell(values, "title")
+    image = text_cell(values, "image", one_line=False)
     if image is not None:
         try:
             image = relative_image_path(image)
@@ -83,13 +83,6 @@ def read_attributes(cell: object) -> tuple[str | None, str | None]:
             facts[name] = ", ".join(texts)
     warning = f"attributes {', '.join(dropped)} dropped: expected text or a number" if dropped else None
     return (json_text(facts) if facts else None), warning
-
-
-def _cell(values: Mapping[str, Any], column: str, *, one_line: bool = True) -> str | None:
-    try:
-        return clean_text(values.get(column), one_line=one_line)
-    except TypeError as e:
-        raise RowError(f"{column} holds {e}") from e
 
 
 def _description(values: Mapping[str, Any]) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from grpo_mmpc.catalogue.normalise import readable_text
+from grpo_mmpc.catalogue.normalise import clean_text, readable_text
 from grpo_mmpc.types import Quarantined
 from grpo_mmpc.utils.files import json_lines
 
@@ -38,6 +38,18 @@ class RawRow:
         """Return the row's entry in the quarantine, with its identifier if it can be read."""
         item_id = readable_text(self.values.get(id_column))
         return Quarantined(file=file, row=self.row, item_id=item_id, reason=str(reason))
+
+
+def text_cell(values: Mapping[str, Any], column: str, *, one_line: bool = True) -> str | None:
+    """Return a cell as :func:`~grpo_mmpc.catalogue.normalise.clean_text` reads it.
+
+    Raises:
+        RowError: The cell is neither text nor a number.
+    """
+    try:
+        return clean_text(values.get(column), one_line=one_line)
+    except TypeError as e:
+        raise RowError(f"{column} holds {e}") from e
 
 
 def json_rows(lines: Iterable[str]) -> Iterator[RawRow]:

@@ -189,33 +189,22 @@ def _csv_rows(path: Path) -> Iterator[RawRow]:
             first_line = reader.line_num + 1
             try:
                 cells = next(reader)
+                problem = f"has {len(cells)} cells, the header names {len(names)}; "
+                problem += "put quotes around a cell that contains a comma"
             except StopIteration:
                 return
             except csv.Error as e:
-                number += 1
-                lines = _line_range(first_line, reader.line_num)
-                yield RawRow(
-                    row=number,
-                    problem=f"{lines} cannot be read as CSV ({e}); "
-                    "a quote inside a quoted cell must be doubled, and closed",
-                )
-                continue
-            if not cells:
+                cells = None
+                problem = f"cannot be read as CSV ({e}); a quote inside a quoted cell must be doubled, and closed"
+            if cells == []:
                 continue
             number += 1
-            if len(cells) != len(names):
-                lines = _line_range(first_line, reader.line_num)
-                yield RawRow(
-                    row=number,
-                    problem=f"{lines} has {len(cells)} cells, the header names {len(names)}; "
-                    "put quotes around a cell that contains a comma",
-                )
-                continue
-            yield RawRow(row=number, values={name: cell or None for name, cell in zip(names, cells, strict=True)})
-
-
-def _line_range(first: int, last: int) -> str:
-    return f"line {first}" if last <= first else f"lines {first} to {last}"
+            if cells is not None and len(cells) == len(names):
+                yield RawRow(row=number, values={name: cell or None for name, cell in zip(names, cells, strict=True)})
+            else:
+                last = reader.line_num
+                lines = f"line {first_line}" if last <= first_line else f"lines {first_line} to {last}"
+                yield RawRow(row=number, problem=f"{lines} {problem}")
 
 
 def _check_unique(path: Path, names: list[str]) -> None:

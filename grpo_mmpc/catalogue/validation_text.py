@@ -46,8 +46,7 @@ def _lines(report: ValidationReport) -> Iterator[str]:
 
 
 def _category_table(categories: Sequence[CategoryCounts]) -> list[str]:
-    # heavy: imported on use
-    from rich.console import Console
+    from rich.console import Console  # heavy: imported on use
     from rich.table import Table
 
     rows = [(c.items, c.missing_title, c.missing_description, c.missing_image, c.broken) for c in categories]
@@ -139,8 +138,7 @@ def _printable(text: str) -> str:
 
 def _shorten(text: str, width: int) -> str:
     """Cut a text to this many terminal columns; East Asian wide characters take two."""
-    # heavy: imported on use
-    from rich.text import Text
+    from rich.text import Text  # heavy: imported on use
 
     cut = Text(_printable(text))
     cut.truncate(width, overflow="ellipsis")

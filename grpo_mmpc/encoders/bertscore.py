@@ -274,16 +274,9 @@ def read_baseline(*, model: str, num_layers: int) -> list[float] | None:
 def _match(predicted: list[_Encoding], expected: list[_Encoding]) -> "torch.Tensor":
     """Match tokens with their most similar counterparts: precision, recall and F1, [N, 3]."""
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
-    p = pad_sequence([encoding.tokens for encoding in predicted], batch_first=True)  # [N, Lp, D]
-    r = pad_sequence([encoding.tokens for encoding in expected], batch_first=True)  # [N, Lr, D]
-    p_weights = pad_sequence([encoding.weights for encoding in predicted], batch_first=True)  # [N, Lp]
-    r_weights = pad_sequence([encoding.weights for encoding in expected], batch_first=True)  # [N, Lr]
-    p_lengths = torch.tensor([len(encoding.weights) for encoding in predicted])
-    r_lengths = torch.tensor([len(encoding.weights) for encoding in expected])
-    p_padding = torch.arange(p.shape[1]) >= p_lengths.unsqueeze(1)
-    r_padding = torch.arange(r.shape[1]) >= r_lengths.unsqueeze(1)
+    p, p_weights, p_padding = _padded(predicted)
+    r, r_weights, r_padding = _padded(expected)
     similarity = torch.bmm(p, r.transpose(1, 2))  # [N, Lp, Lr]
     best_for_p = similarity.masked_fill(r_padding.unsqueeze(1), -torch.inf).amax(dim=2)  # [N, Lp]
     best_for_r = similarity.masked_fill(p_padding.unsqueeze(2), -torch.inf).amax(dim=1)  # [N, Lr]
@@ -293,3 +286,14 @@ def _match(predicted: list[_Encoding], expected: list[_Encoding]) -> "torch.Tens
     scores = torch.stack([precision, recall, f1], dim=1)
     empty = (p_weights.sum(dim=1) == 0) | (r_weights.sum(dim=1) == 0)
     return scores.masked_fill(empty.unsqueeze(1), 0.0)
+
+
+def _padded(encodings: list[_Encoding]) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """Return tokens [N, L, D], weights [N, L] and the mask of what is padding [N, L]."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    tokens = pad_sequence([encoding.tokens for encoding in encodings], batch_first=True)
+    weights = pad_sequence([encoding.weights for encoding in encodings], batch_first=True)
+    lengths = torch.tensor([len(encoding.weights) for encoding in encodings])
+    return tokens, weights, torch.arange(tokens.shape[1]) >= lengths.unsqueeze(1)

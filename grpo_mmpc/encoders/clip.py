@@ -86,12 +86,13 @@ class ClipEncoder:
 
     def _encode_images(self, images: "list[Image.Image]") -> "torch.Tensor":
         pixels = self._processor(images=images, return_tensors="pt")["pixel_values"]
-        return _unit_rows(self._model.get_image_features(pixel_values=pixels.to(self.device, self._model.dtype)))
+        features = self._model.get_image_features(pixel_values=pixels.to(self.device, self._model.dtype))
+        return unit_rows(features.pooler_output)
 
     def _encode_texts(self, ids: list[list[int]]) -> "torch.Tensor":
         inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
         features = self._model.get_text_features(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-        return _unit_rows(features)
+        return unit_rows(features.pooler_output)
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return token ids cut to the encoder's limit; cut texts are counted, the first logged."""
@@ -123,10 +124,3 @@ def _load(folder: str) -> tuple[Any, Any, Any]:
         AutoTokenizer.from_pretrained(folder),
         CLIPImageProcessorPil.from_pretrained(folder),
     )
-
-
-def _unit_rows(features: Any) -> "torch.Tensor":
-    """Scale embeddings [N, D], ``pooler_output`` in Transformers 5, to unit length."""
-    import torch  # heavy: imported on use
-
-    return unit_rows(features if isinstance(features, torch.Tensor) else features.pooler_output)

@@ -63,13 +63,12 @@ class Metric:
     """One line for reports."""
     score: Callable[[MetricInputs], list[float]]
     """One value per item, NaN = unscored."""
-    higher_is_better: bool = True
     worst: float = 0.0
     """Score of a malformed completion or a failed render: the least possible value, or the greatest
     where lower is better. Infinite where there is no such value; a failed render then counts as the
     metric's description says."""
     best: float = 1.0
-    """Score of a perfect answer."""
+    """Score of a perfect answer; below ``worst`` where lower is better."""
     statistics: "Callable[[MetricInputs], NDArray[np.float64]] | None" = None
     """Corpus-level metrics only: sufficient statistics [N, S]; a row of NaN = unscored."""
     aggregate: "Callable[[NDArray[np.float64]], NDArray[np.float64]] | None" = None
@@ -82,6 +81,11 @@ class Metric:
     of_set: Callable[[MetricInputs], float] | None = None
     """Only metrics of a set of items that have no value per item (their ``score`` is NaN
     everywhere): the value of all items given. NaN = the set cannot be scored."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """True if better answers have greater scores."""
+        return self.worst < self.best
 
 
 def is_known(reference: str | None) -> TypeGuard[str]:

@@ -61,7 +61,7 @@ def _text_metric(
     )
 
 
-def _each(function: Callable[..., float]) -> Callable[[MetricInputs], PairScorer]:
+def score_each(function: Callable[..., float]) -> Callable[[MetricInputs], PairScorer]:
     """Turn a function of one pair into a scorer of pairs."""
 
     def score(*, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
@@ -107,14 +107,11 @@ def _corpus_bleu_alone(inputs: MetricInputs) -> list[float]:
 def _attribute_recall(inputs: MetricInputs, *, kind: str | None = None) -> list[float]:
     if not inputs.attributes:
         return unscored(inputs)
-    scores = []
-    for prediction, known in zip(inputs.predictions, inputs.attributes, strict=True):
-        title = prediction or ""  # a malformed completion states nothing
-        if kind is None:
-            scores.append(attributes.attribute_recall(prediction=title, attributes=known))
-        else:
-            scores.append(attributes.attribute_recall_of(prediction=title, attributes=known, kind=kind))
-    return scores
+    recall = attributes.attribute_recall if kind is None else partial(attributes.attribute_recall_of, kind=kind)
+    return [  # a malformed completion states nothing
+        recall(prediction=prediction or "", attributes=known)
+        for prediction, known in zip(inputs.predictions, inputs.attributes, strict=True)
+    ]
 
 
 def _title_attributes(inputs: MetricInputs, *, part: str) -> list[float]:
@@ -143,15 +140,12 @@ def _render_rate(inputs: MetricInputs) -> list[float]:
     return [float(path is not None) for path in inputs.rendered_images]
 
 
-def _image_metric(
-    name: str, description: str, *, worst: float, best: float = 1.0, higher_is_better: bool = True
-) -> Metric:
+def _image_metric(name: str, description: str, *, worst: float, best: float = 1.0) -> Metric:
     return Metric(
         name=name,
         tasks=(TEXT_TO_IMAGE,),
         description=description,
         score=partial(renders.render_scores, name=name, worst=worst),
-        higher_is_better=higher_is_better,
         worst=worst,
         best=best,
     )
@@ -171,7 +165,7 @@ def attribute_recall_metrics(kinds: Iterable[str]) -> dict[str, Metric]:
 
 
 _METRICS = (
-    _text_metric("bleu", "smoothed sentence BLEU-4 (13a tokens, nltk method3), mean over items", _each(text.bleu)),
+    _text_metric("bleu", "smoothed sentence BLEU-4 (13a tokens, nltk method3), mean over items", score_each(text.bleu)),
     Metric(
         name="corpus_bleu",
         tasks=(IMAGE_TO_TEXT,),
@@ -180,10 +174,10 @@ _METRICS = (
         statistics=_corpus_bleu_statistics,
         aggregate=text.corpus_bleu,
     ),
-    _text_metric("chrf", "chrF2, character n-gram F-score", _each(text.chrf)),
-    _text_metric("rouge_l", "ROUGE-L F1, longest common subsequence of words", _each(text.rouge_l)),
-    _text_metric("token_f1", "F1 of the bags of words", _each(text.token_f1)),
-    _text_metric("jaccard", "shared words over all words", _each(text.jaccard)),
+    _text_metric("chrf", "chrF2, character n-gram F-score", score_each(text.chrf)),
+    _text_metric("rouge_l", "ROUGE-L F1, longest common subsequence of words", score_each(text.rouge_l)),
+    _text_metric("token_f1", "F1 of the bags of words", score_each(text.token_f1)),
+    _text_metric("jaccard", "shared words over all words", score_each(text.jaccard)),
     _text_metric("tfidf_cosine", "TF-IDF cosine, document frequencies of the split's references", _tfidf),
     _text_metric("bertscore_f1", "BERTScore F1, rescaled where the model has a baseline", _bertscore),
     _text_metric("embedding_cosine", "cosine of sentence embeddings", _sentence, worst=-1.0),
@@ -220,7 +214,6 @@ _METRICS = (
         "learned perceptual distance (AlexNet) of the rendered and the real image, both letterboxed; cut at 1",
         worst=renders.LPIPS_CAP,
         best=0.0,
-        higher_is_better=False,
     ),
     Metric(
         name="kid",
@@ -228,7 +221,6 @@ _METRICS = (
         description="kernel Inception distance in the category, unbiased; a failed render counts as a white image",
         score=image_sets.kid,
         depends_on_other_answers=True,
-        higher_is_better=False,
         worst=math.inf,
         best=0.0,
     ),
@@ -237,7 +229,6 @@ _METRICS = (
         tasks=(TEXT_TO_IMAGE,),
         description="Fréchet Inception distance; larger in smaller sets; a failed render counts as a white image",
         score=unscored,
-        higher_is_better=False,
         worst=math.inf,
         best=0.0,
         of_set=image_sets.fid,
@@ -256,7 +247,6 @@ _METRICS = (
         "mean squared error of values in [0, 1], both images letterboxed",
         worst=1.0,
         best=0.0,
-        higher_is_better=False,
     ),
     Metric(
         name="render_rate",

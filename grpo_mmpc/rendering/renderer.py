@@ -43,7 +43,7 @@ class Rendered:
     reason: str | None = None
     """Why there is no image; None if there is one."""
     raised: bool = False
-    """Whether the renderer raised, rather than declined to hand out an image."""
+    """True if the renderer raised, rather than declined to hand out an image."""
 
 
 @runtime_checkable

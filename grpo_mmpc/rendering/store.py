@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from grpo_mmpc.errors import EvaluationError
@@ -112,7 +113,10 @@ def render_into(
         raise EvaluationError(f"{len(repeated)} items would be rendered twice into {folder}, such as {repeated[0]!r}")
     folder.mkdir(parents=True, exist_ok=True)
     held = _read_records(folder)
-    hashes = {job.item_id: _job_hash(job, identity) for job in jobs}
+    hashes = {
+        job.item_id: hashing.hex_digest(json.dumps([job.item_id, job.prompt, job.seed, identity]), size=12)
+        for job in jobs
+    }
 
     def is_done(job: RenderJob) -> bool:
         record = held.get(job.item_id)
@@ -132,7 +136,9 @@ def render_into(
         records = _render_batch(folder, renderer, batch, hashes)
         append_json_lines(folder / RECORDS_NAME, map(asdict, records))
         for record in records:
-            _remove_superseded(folder, held.get(record.item_id), by=record)
+            old = held.get(record.item_id)
+            if old is not None and old.file is not None and old.file != record.file:
+                (folder / old.file).unlink(missing_ok=True)
             held[record.item_id] = record
         num_done += len(batch)
         if progress is not None:
@@ -148,7 +154,7 @@ def _render_batch(
     if isinstance(renderer, ExplainsFailures):
         rendered = renderer.attempt(prompts, seeds=seeds)
     else:
-        rendered = attempt(_explained(renderer), prompts, seeds=seeds, batch_size=len(jobs))
+        rendered = attempt(partial(_render_unexplained, renderer), prompts, seeds=seeds, batch_size=len(jobs))
     tokens = renderer.prompt_tokens(prompts) if isinstance(renderer, CountsTokens) else [None] * len(jobs)
     records = []
     for job, outcome, num_tokens in zip(jobs, rendered, tokens, strict=True):
@@ -165,20 +171,11 @@ def _render_batch(
     return records
 
 
-def _explained(renderer: Renderer) -> Callable[[list[str], list[int]], list[Rendered]]:
-    """Turn ``render`` of a renderer that gives no reasons into one that does."""
-
-    def render(prompts: list[str], seeds: list[int]) -> list[Rendered]:
-        return [
-            Rendered(image=image, reason=None if image is not None else "the renderer gave no image")
-            for image in render_checked(renderer, prompts, seeds=seeds)
-        ]
-
-    return render
-
-
-def _job_hash(job: RenderJob, identity: str) -> str:
-    return hashing.hex_digest(json.dumps([job.item_id, job.prompt, job.seed, identity]), size=12)
+def _render_unexplained(renderer: Renderer, prompts: list[str], seeds: list[int]) -> list[Rendered]:
+    return [
+        Rendered(image=image, reason=None if image is not None else "the renderer gave no image")
+        for image in render_checked(renderer, prompts, seeds=seeds)
+    ]
 
 
 def _read_records(folder: Path) -> dict[str, RenderRecord]:
@@ -189,11 +186,6 @@ def _read_records(folder: Path) -> dict[str, RenderRecord]:
         with suppress(TypeError):  # fields of another version
             records[line["item_id"]] = RenderRecord(**line)
     return records
-
-
-def _remove_superseded(folder: Path, old: RenderRecord | None, *, by: RenderRecord) -> None:
-    if old is not None and old.file is not None and old.file != by.file:
-        (folder / old.file).unlink(missing_ok=True)
 
 
 def _result(folder: Path, renderer: Renderer, records: Sequence[RenderRecord], *, new: Collection[str]) -> RenderResult:

@@ -99,7 +99,7 @@ def test_differences_without_variance_have_an_interval_of_one_point(
 def test_a_metric_where_lower_is_better_gets_better_by_falling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lower = METRICS["bleu"].__class__
     fields = {name: getattr(METRICS["bleu"], name) for name in lower.__dataclass_fields__}
-    monkeypatch.setitem(METRICS, "distance", lower(**fields | {"name": "distance", "higher_is_better": False}))
+    monkeypatch.setitem(METRICS, "distance", lower(**fields | {"name": "distance", "worst": 1.0, "best": 0.0}))
     before = write_evaluation(tmp_path / "a", scores={"distance": [0.5] * 8})
     after = write_evaluation(tmp_path / "b", scores={"distance": [0.25] * 8})
     cell = compare(before, after)["metrics"]["distance"]
@@ -258,7 +258,7 @@ def set_metric(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A metric that has one value per set of items and none per item."""
     metric_type = METRICS["bleu"].__class__
     fields = {field: getattr(METRICS["bleu"], field) for field in metric_type.__dataclass_fields__}
-    changes = {"name": name, "of_set": lambda inputs: 0.0, "higher_is_better": False}
+    changes = {"name": name, "of_set": lambda inputs: 0.0, "worst": 1.0, "best": 0.0}
     monkeypatch.setitem(METRICS, name, metric_type(**fields | changes))
 
 

@@ -220,7 +220,7 @@ def test_names_are_those_of_the_table_and_every_metric_belongs_to_a_task() -> No
         assert metric.name == name
         assert set(metric.tasks) <= {"image_to_text", "text_to_image"}
         assert metric.tasks
-        assert (metric.worst < metric.best) == metric.higher_is_better
+        assert metric.higher_is_better == (name not in {"lpips", "kid", "fid", "mse"})
         assert (metric.statistics is None) == (metric.aggregate is None)
 
 

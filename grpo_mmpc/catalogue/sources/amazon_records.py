@@ -141,8 +141,7 @@ def _hub_records(path: str) -> Iterator[RawRow]:
     files behind them are plain JSON lines. They are read as text because their records do not share
     one schema.
     """
-    # heavy: imported on use
-    import httpx
+    import httpx  # heavy: imported on use
     from datasets import load_dataset
 
     file = f"hf://datasets/{HUB_DATASET}/{path}"

@@ -1,6 +1,6 @@
 """Convert reviews of Amazon Reviews 2023 into the interactions file of a catalogue."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def write_reviews(
     sources: Iterable[AmazonSource],
     *,
     out: Path,
-    known_items: Collection[str],
+    known_items: Set[str],
     progress: Callable[[ReviewConversion], None] | None = None,
 ) -> ReviewConversion:
     """Write ``interactions.jsonl`` from reviews of known items; only one review is held at a time.
@@ -51,7 +51,6 @@ def write_reviews(
     """
     refuse_other_interactions(out)
     done = ReviewConversion()
-    known = known_items if isinstance(known_items, set | frozenset | dict) else set(known_items)
 
     def rows() -> Iterator[dict[str, Any]]:
         for source in sources:
@@ -66,7 +65,7 @@ def write_reviews(
                     if len(done.examples) < _EXAMPLES:
                         done.examples.append(record.set_aside(e, file=source.name))
                     continue
-                if interaction.item_id not in known:
+                if interaction.item_id not in known_items:
                     done.other_items += 1
                     continue
                 done.written += 1

@@ -54,8 +54,7 @@ def fetch_url(
     Raises:
         FetchError: The address cannot be fetched.
     """
-    # heavy: imported on use
-    import httpx
+    import httpx  # heavy: imported on use
 
     try:
         address = httpx.URL(url)

@@ -192,7 +192,6 @@ def _metric(name: str, description: str, *, worst: float, best: float = 1.0) -> 
         tasks=(TEXT_TO_IMAGE,),
         description=description,
         score=partial(_scores, name=name),
-        higher_is_better=worst < best,
         worst=worst,
         best=best,
     )
@@ -213,7 +212,6 @@ _METRICS = (
         tasks=(TEXT_TO_IMAGE,),
         description="FID of images resized twice without antialiasing; failures left out",
         score=unscored,
-        higher_is_better=False,
         worst=math.inf,
         best=0.0,
         of_set=_fid,

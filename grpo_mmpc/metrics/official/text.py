@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from grpo_mmpc.metrics import text
 from grpo_mmpc.metrics.metric import Metric, MetricInputs, unscored
-from grpo_mmpc.metrics.table import IMAGE_TO_TEXT
+from grpo_mmpc.metrics.table import IMAGE_TO_TEXT, PairScorer, score_each
 from grpo_mmpc.metrics.text import ascii_words
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,18 @@ def tfidf_similarity(*, prediction: str, reference: str) -> TfidfSimilarity:
     Returns:
         Two scores in [0, 1]; both 0 where neither text has a term.
     """
-    return _tfidf_of_words(ascii_words(prediction), ascii_words(reference))
+    first, second = ascii_words(prediction), ascii_words(reference)
+    counts, other_counts = _term_counts(first), _term_counts(second)
+    if not counts and not other_counts:
+        return TfidfSimilarity(0.0, 0.0)  # the vectoriser finds an empty vocabulary, which the official script calls 0
+    shared = counts.keys() & other_counts.keys()
+    if len(counts) + len(other_counts) - len(shared) > _MAX_FEATURES:
+        return _tfidf_of_sklearn(" ".join(first), " ".join(second))
+    squared, other_squared = _squared_norm(counts, shared), _squared_norm(other_counts, shared)
+    if not squared or not other_squared:
+        return TfidfSimilarity(0.0, 0.5)  # a zero vector lies at distance 1 of a unit vector
+    cosine = min(1.0, sum(counts[term] * other_counts[term] for term in shared) / math.sqrt(squared * other_squared))
+    return TfidfSimilarity(cosine, 1 / (1 + math.sqrt(2 - 2 * cosine)))
 
 
 def jaccard(*, prediction: str, reference: str) -> float:
@@ -96,8 +107,11 @@ def aborted_categories(inputs: MetricInputs) -> dict[str, str]:
     }
 
 
-def _score_pairs(inputs: MetricInputs, *, scorer: Callable[[list[str], list[str]], list[float]]) -> list[float]:
+def _score_pairs(inputs: MetricInputs, *, scorer_of: Callable[[MetricInputs], PairScorer | None]) -> list[float]:
     """Score pairs of two non-empty texts; 0 for other pairs, NaN throughout an aborted category."""
+    scorer = scorer_of(inputs)
+    if scorer is None:
+        return unscored(inputs)
     categories = inputs.categories or [""] * len(inputs.references)
     aborted = aborted_categories(inputs)
     for category, reason in aborted.items():
@@ -117,7 +131,8 @@ def _score_pairs(inputs: MetricInputs, *, scorer: Callable[[list[str], list[str]
     # Piece by piece: an encoder holds the token vectors of every text of a call.
     for start in range(0, len(positions), _PAIRS_AT_ONCE):
         piece = slice(start, start + _PAIRS_AT_ONCE)
-        for i, score in zip(positions[piece], scorer(predictions[piece], references[piece]), strict=True):
+        values = scorer(predictions=predictions[piece], references=references[piece])
+        for i, score in zip(positions[piece], values, strict=True):
             scores[i] = score
     return scores
 
@@ -129,32 +144,13 @@ def _log_once(category: str, reason: str) -> None:
     logger.warning("paper mode leaves %s unscored: %s, and the official script gives up there", where, reason)
 
 
-def _score_each(inputs: MetricInputs, *, function: Callable[..., float]) -> list[float]:
-    def scorer(predictions: list[str], references: list[str]) -> list[float]:
-        return [function(prediction=p, reference=r) for p, r in zip(predictions, references, strict=True)]
-
-    return _score_pairs(inputs, scorer=scorer)
-
-
-def _bertscore_f1(inputs: MetricInputs) -> list[float]:
+def _bertscore_f1(inputs: MetricInputs) -> PairScorer | None:
     encoder = inputs.bertscore
-    if encoder is None:
-        return unscored(inputs)
-    return _score_pairs(inputs, scorer=lambda p, r: encoder.score(predictions=p, references=r).f1)
-
-
-def _tfidf_of_words(first: Sequence[str], second: Sequence[str]) -> TfidfSimilarity:
-    counts, other_counts = _term_counts(first), _term_counts(second)
-    if not counts and not other_counts:
-        return TfidfSimilarity(0.0, 0.0)  # the vectoriser finds an empty vocabulary, which the official script calls 0
-    shared = counts.keys() & other_counts.keys()
-    if len(counts) + len(other_counts) - len(shared) > _MAX_FEATURES:
-        return _tfidf_of_sklearn(" ".join(first), " ".join(second))
-    squared, other_squared = _squared_norm(counts, shared), _squared_norm(other_counts, shared)
-    if not squared or not other_squared:
-        return TfidfSimilarity(0.0, 0.5)  # a zero vector lies at distance 1 of a unit vector
-    cosine = min(1.0, sum(counts[term] * other_counts[term] for term in shared) / math.sqrt(squared * other_squared))
-    return TfidfSimilarity(cosine, 1 / (1 + math.sqrt(2 - 2 * cosine)))
+    return (
+        None
+        if encoder is None
+        else lambda *, predictions, references: encoder.score(predictions=predictions, references=references).f1
+    )
 
 
 def _term_counts(words: Sequence[str]) -> Counter[str]:
@@ -195,23 +191,24 @@ def _stop_words() -> frozenset[str]:
     return frozenset(ENGLISH_STOP_WORDS)
 
 
-def _metric(name: str, score: Callable[[MetricInputs], list[float]], description: str) -> Metric:
+def _metric(name: str, scorer_of: Callable[[MetricInputs], PairScorer | None], description: str) -> Metric:
+    score = partial(_score_pairs, scorer_of=scorer_of)
     return Metric(name=name, tasks=(IMAGE_TO_TEXT,), description=f"paper mode: {description}", score=score)
 
 
 PAPER_METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        _metric("tfidf_cosine", partial(_score_each, function=_tfidf_cosine), "TF-IDF cosine, fitted on each pair"),
+        _metric("tfidf_cosine", score_each(_tfidf_cosine), "TF-IDF cosine, fitted on each pair"),
         _metric(
             "tfidf_euclidean",
-            partial(_score_each, function=_tfidf_euclidean),
+            score_each(_tfidf_euclidean),
             "1 / (1 + distance) of the same vectors: the cosine again",
         ),
-        _metric("jaccard", partial(_score_each, function=jaccard), "shared words over all words"),
-        _metric("word_overlap", partial(_score_each, function=jaccard), "the same formula as jaccard"),
+        _metric("jaccard", score_each(jaccard), "shared words over all words"),
+        _metric("word_overlap", score_each(jaccard), "the same formula as jaccard"),
         _metric("bertscore_f1", _bertscore_f1, "BERTScore F1, not rescaled"),
-        _metric("bleu", partial(_score_each, function=swapped_bleu), "unsmoothed BLEU-4, arguments swapped"),
+        _metric("bleu", score_each(swapped_bleu), "unsmoothed BLEU-4, arguments swapped"),
     )
 }
 """The official text metrics by name; the module lists their quirks."""
