@@ -119,7 +119,7 @@ OTHER = {"hi_res": "h2", "large": "l2", "thumb": "t2", "variant": "PT01"}
         ({"large": ["l"], "variant": []}, "l"),
     ],
 )
-def test_the_image_is_the_largest_of_the_main_picture_in_either_form(images, url):
+def test_the_image_is_the_largest_of_the_main_image_in_either_form(images, url):
     assert main_image_url(images) == url
 
 

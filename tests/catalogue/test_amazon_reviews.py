@@ -76,7 +76,7 @@ def test_only_the_first_few_broken_reviews_are_kept_as_examples(tmp_path):
 
 
 def test_repeated_reviews_are_all_written(tmp_path):
-    """Which of them count is decided where the file is read."""
+    """The reader of the file decides which of them count."""
     assert write_reviews([source(review(), review())], out=tmp_path, known_items={"B1"}).written == 2
 
 

@@ -235,7 +235,7 @@ def test_a_file_that_is_no_parquet_is_refused(folder):
         load_catalogue(folder)
 
 
-def test_pictures_inside_parquet_are_refused_with_the_way_out(folder):
+def test_images_inside_parquet_are_refused_with_the_way_out(folder):
     rows = [{**ITEMS[0], "image": {"bytes": b"x", "path": "a.png"}}]
     pq.write_table(pa.Table.from_pylist(rows), folder / "items.parquet")
     with pytest.raises(CatalogueError, match=r"column image holds struct.*write the images into files"):

@@ -25,7 +25,7 @@ def save(folder: Path, image: Image.Image, name: str, **options) -> str:
 
 
 def photo(size: tuple[int, int] = (32, 24)) -> Image.Image:
-    """A smooth picture that lossy formats keep nearly unchanged."""
+    """A smooth image that lossy formats keep nearly unchanged."""
     x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     return Image.fromarray(np.stack([x, y, (x + y) / 2], axis=-1).astype(np.uint8))
 
@@ -123,7 +123,7 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tiff"])
-def test_each_format_shows_the_same_picture(tmp_path, suffix):
+def test_each_format_shows_the_same_image(tmp_path, suffix):
     name = save(tmp_path, photo(), f"a.{suffix}")
     assert np.abs(pixels(read_image(name, folder=tmp_path)).astype(int) - np.asarray(photo())).mean() < 6
 
@@ -161,7 +161,7 @@ def test_the_camera_rotation_is_applied_once(tmp_path, suffix, orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_unreadable_metadata_does_not_cost_the_picture(tmp_path):
+def test_unreadable_metadata_does_not_cost_the_image(tmp_path):
     name = save(tmp_path, Image.new("RGB", (4, 4), RED), "a.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xffgarbage")
     assert pixels(read_image(name, folder=tmp_path))[0, 0].tolist() == list(RED)
 

@@ -329,7 +329,7 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_place(folder, tmp_path
     assert load_catalogue(tmp_path / "elsewhere").fingerprint == first
 
 
-def test_the_fingerprint_changes_with_a_row_and_with_a_picture(folder):
+def test_the_fingerprint_changes_with_a_row_and_with_an_image(folder):
     rows = [
         {"item_id": "a", "image": picture(folder, "a.png")},
         {"item_id": "b", "image": picture(folder, "b.png", "blue")},
@@ -349,7 +349,7 @@ def test_the_fingerprint_changes_with_a_row_and_with_a_picture(folder):
 # --- size
 
 
-def test_thousands_of_pictures_load_in_seconds(folder):
+def test_thousands_of_images_load_in_seconds(folder):
     generator = np.random.default_rng(0)
     rows = []
     for i in range(400):
@@ -362,6 +362,6 @@ def test_thousands_of_pictures_load_in_seconds(folder):
     load_catalogue(folder, check_images=False)
     started = time.process_time()
     assert len(load_catalogue(folder)) == 400
-    # 3,600 pictures in under 5 s is under 1.4 ms each; processor time, so that a busy machine does
+    # 3,600 images in under 5 s is under 1.4 ms each; processor time, so that a busy machine does
     # not matter.
     assert time.process_time() - started < 400 * 5 / 3600 + 0.5

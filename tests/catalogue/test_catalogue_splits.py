@@ -47,7 +47,7 @@ def jpeg(image: Image.Image, quality: int) -> bytes:
     return out.getvalue()
 
 
-def test_the_sides_are_disjoint_and_share_no_title_and_no_picture(tmp_path):
+def test_the_sides_are_disjoint_and_share_no_title_and_no_image(tmp_path):
     # 60 products, each listed up to three times: under its title in another spelling, or with its
     # photo saved again.
     random.seed(0)

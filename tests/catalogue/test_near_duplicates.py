@@ -127,7 +127,7 @@ def test_a_missing_or_broken_image_joins_nothing():
     assert groups.tolist() == [0, 1, 2, 3]
 
 
-def test_many_copies_of_one_picture_are_one_group_quickly():
+def test_many_copies_of_one_image_are_one_group_quickly():
     copies = [signature(photo(0))] * 20_000
     assert set(near_duplicate_groups(titles=[None] * 20_000, signatures=copies).tolist()) == {0}
 
@@ -142,7 +142,7 @@ def test_no_close_pair_is_missed_by_the_search():
     assert thumbnails(signatures).shape == (80, 384)
     groups = near_duplicate_groups(titles=[None] * 80, signatures=signatures)
     assert groups[:40].tolist() == groups[40:].tolist() == list(range(40))
-    # One level more than the tolerance in a single cell makes it another picture.
+    # One level more than the tolerance in a single cell makes it another image.
     cells[40] = cells[0]
     cells[40, 7] += CELL_TOLERANCE + 1
     signatures[40] = ImageSignature(problem=None, aspect=1.0, thumbnail=cells[40].tobytes())
@@ -165,7 +165,7 @@ def test_missing_titles_and_titles_of_punctuation_make_no_group():
 
 
 def test_a_chain_of_title_and_image_joins_its_ends():
-    # 0 and 1 share a title, 1 and 2 a picture, 2 and 3 a title; 4 stands alone.
+    # 0 and 1 share a title, 1 and 2 an image, 2 and 3 a title; 4 stands alone.
     images = [photo(1), photo(2), saved(photo(2), "JPEG"), photo(3), photo(4)]
     titles = ["bag", "Bag", "sack", "SACK", "box"]
     groups = near_duplicate_groups(titles=titles, signatures=[signature(i) for i in images])

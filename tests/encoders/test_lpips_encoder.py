@@ -62,7 +62,7 @@ def test_distances_equal_torchmetrics_pair_by_pair(
     assert len({round(distance, 4) for distance in expected}) == 3
 
 
-def test_equal_pictures_have_no_distance_and_the_two_sides_are_interchangeable(network: LpipsNetwork) -> None:
+def test_equal_images_have_no_distance_and_the_two_sides_are_interchangeable(network: LpipsNetwork) -> None:
     first, second = pictures(2, seed=3), pictures(2, seed=4)
     assert network.distances(predictions=first, references=first) == [0.0, 0.0]
     assert network.distances(predictions=first, references=second) == pytest.approx(
@@ -70,7 +70,7 @@ def test_equal_pictures_have_no_distance_and_the_two_sides_are_interchangeable(n
     )
 
 
-def test_more_pictures_than_a_batch_keep_their_order(network: LpipsNetwork) -> None:
+def test_more_images_than_a_batch_keep_their_order(network: LpipsNetwork) -> None:
     first, second = pictures(35, seed=5, side=32), pictures(35, seed=6, side=32)
     alone = [network.distances(predictions=first[i : i + 1], references=second[i : i + 1])[0] for i in (0, 31, 32, 34)]
     together = network.distances(predictions=first, references=second)

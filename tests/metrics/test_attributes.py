@@ -1,4 +1,4 @@
-"""Which texts state which attributes."""
+"""The rules by which a text states an attribute."""
 
 import math
 

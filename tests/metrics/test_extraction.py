@@ -1,4 +1,4 @@
-"""Which facts the extractor finds in a title, and what it leaves out."""
+"""The facts that the extractor takes from a title, and those that it leaves out."""
 
 import math
 import time

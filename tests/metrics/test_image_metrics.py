@@ -103,7 +103,7 @@ def test_mse_and_psnr_equal_scikit_image_and_torchmetrics() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(first=PICTURES, second=PICTURES, level=st.integers(0, 255))
-def test_pixel_metrics_are_symmetric_bounded_and_best_for_equal_pictures(
+def test_pixel_metrics_are_symmetric_bounded_and_best_for_equal_images(
     first: np.ndarray, second: np.ndarray, level: int
 ) -> None:
     forth = ssim(prediction=first, reference=second)
@@ -127,7 +127,7 @@ def test_different_or_tiny_shapes_are_refused() -> None:
 
 
 def test_letterboxing_keeps_proportions_on_white() -> None:
-    # 100 x 50 into 128: the picture takes 128 x 64, with 32 white rows above and below
+    # 100 x 50 into 128: the image takes 128 x 64, with 32 white rows above and below
     square = np.asarray(letterbox(Image.new("RGB", (100, 50), "red")))
     assert square.shape == (128, 128, 3)
     assert (square[:32] == 255).all()

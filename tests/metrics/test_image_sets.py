@@ -141,7 +141,7 @@ def test_kid_compares_within_categories_and_leaves_out_items_without_a_real_imag
     assert [math.isnan(score) for score in scores] == [False, False, False, False, True, True, True]
 
 
-def test_a_failed_render_counts_as_a_white_picture_in_kid_and_fid() -> None:
+def test_a_failed_render_counts_as_a_white_image_in_kid_and_fid() -> None:
     chosen = inputs()
     scores = METRICS["kid"].score(chosen)
     real = FakeInception().features(["real/3", "real/4"])

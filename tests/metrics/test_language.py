@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (foreign letters that look like ours are the point)
-"""Which titles pass for English: what the thresholds were set on, held fast."""
+"""The titles that pass for English: those that the thresholds were set on, held fast."""
 
 import json
 from pathlib import Path

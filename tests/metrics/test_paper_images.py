@@ -61,7 +61,7 @@ class FakeClip:
 
 
 class FakeInception:
-    """Mean colours of four bands of a 299-pixel picture."""
+    """Mean colours of four bands of a 299-pixel image."""
 
     @staticmethod
     def one(pixels: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_the_generated_image_is_stretched_to_the_real_ones_size(folder: Path) ->
         assert found["ssim"][i] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_picture_twice_too_wide_is_nothing_wrong_here_and_is_in_corrected_mode(tmp_path: Path) -> None:
+def test_an_image_twice_too_wide_is_nothing_wrong_here_and_is_in_corrected_mode(tmp_path: Path) -> None:
     Image.fromarray(picture(1, 80, 80)).save(tmp_path / "made.png")
     Image.fromarray(stretch(picture(1, 80, 80), height=80, width=160)).save(tmp_path / "true.png")
     pair = MetricInputs(
@@ -267,7 +267,7 @@ def test_webp_and_the_like_are_left_out_whatever_their_names_say(
         assert math.isnan(PAPER_IMAGE_METRICS["mse"].score(chosen)[0]) != scored
 
 
-def test_the_infinite_psnr_of_equal_pictures_is_unscored(folder: Path) -> None:
+def test_the_infinite_psnr_of_equal_images_is_unscored(folder: Path) -> None:
     paths = [str(folder / f"true{i}.png") for i in range(12)]
     chosen = inputs(folder, rendered_images=paths)
     assert all(math.isnan(score) for score in PAPER_IMAGE_METRICS["psnr"].score(chosen))

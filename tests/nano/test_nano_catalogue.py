@@ -81,7 +81,7 @@ def test_fewer_items_of_a_seed_are_the_beginning_of_more():
     assert sample_items(num_items=30, seed=4) == sample_items(num_items=60, seed=4)[:30]
 
 
-def test_the_folder_holds_every_item_its_picture_and_known_interactions(tmp_path):
+def test_the_folder_holds_every_item_its_image_and_known_interactions(tmp_path):
     folder = build_catalogue(tmp_path / "nano", num_items=45, seed=2)
     assert folder == tmp_path / "nano"
     rows = read_rows(folder / "items.jsonl")

@@ -34,8 +34,8 @@ def test_the_nano_clip_has_the_real_classes_and_77_positions() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("against", ["title", "prompt", "picture"])
-def test_the_right_text_or_picture_beats_one_wrong_attribute(against: str, kind: str) -> None:
-    # 49 of 54 items are .907, 44 are .815: the pattern is the finest detail in an 84-pixel picture
+def test_the_right_text_or_image_beats_one_wrong_attribute(against: str, kind: str) -> None:
+    # 49 of 54 items are .907, 44 are .815: the pattern is the finest detail in an 84-pixel image
     assert _table()[against][kind] >= (0.8 if kind == "pattern" else 0.9)
 
 

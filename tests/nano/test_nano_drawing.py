@@ -31,20 +31,20 @@ def mean_pixels(attributes, *, jitters=range(8)):
     return np.mean([pixels(attributes, jitter=jitter) for jitter in jitters], axis=0)
 
 
-def test_a_picture_is_rgb_of_the_asked_size():
+def test_an_image_is_rgb_of_the_asked_size():
     for size in (84, 336):
         picture = draw(MUG, jitter=0, size=size)
         assert (picture.mode, picture.size) == ("RGB", (size, size))
 
 
-def test_the_jitter_alone_decides_between_two_pictures_of_one_product():
+def test_the_jitter_alone_decides_between_two_images_of_one_product():
     assert np.array_equal(pixels(MUG, jitter=3), pixels(MUG, jitter=3))
     assert not np.array_equal(pixels(MUG, jitter=3), pixels(MUG, jitter=4))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "pattern"])
 def test_two_values_of_a_kind_look_different_beyond_jitter(kind):
-    """Another value changes the mean picture more than other jitters of the same value do."""
+    """Another value changes the mean image more than other jitters of the same value do."""
     values = VALUES[kind]
     means = [mean_pixels(MUG | {kind: value}) for value in values]
     again = [mean_pixels(MUG | {kind: value}, jitters=range(100, 108)) for value in values]

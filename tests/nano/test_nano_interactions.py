@@ -92,7 +92,7 @@ def test_ratings_follow_taste(items, interactions):
     assert sum(favourite) / len(favourite) > sum(rest) / len(rest) + 0.3
 
 
-def test_titles_tell_more_than_pictures_and_pictures_more_than_nothing(items):
+def test_titles_tell_more_than_images_and_images_more_than_nothing(items):
     """The last purchase at home is ranked by what it shares with the earlier ones, by source."""
     item_of = {item.item_id: item for item in items}
     shelves = {category: [item for item in items if item.category == category] for category in CATEGORIES}
