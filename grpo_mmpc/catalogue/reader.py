@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue.arrow_cache import NormalisedItems, data_rows, normalise_items
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, find_image
+from grpo_mmpc.catalogue.records import CORE_COLUMNS
 from grpo_mmpc.catalogue.signatures import ImageSignature, image_signatures
 from grpo_mmpc.catalogue.tables import SUFFIXES, find_table
 from grpo_mmpc.errors import CatalogueError
@@ -75,15 +76,8 @@ class Catalogue:
 
 def to_record(row: Mapping[str, Any]) -> ProductRecord:
     """Convert a row of ``Catalogue.items`` to a product record."""
-    attributes = row["attributes"]
-    return ProductRecord(
-        item_id=row["item_id"],
-        category=row["category"],
-        title=row["title"],
-        description=row["description"],
-        image=row["image"],
-        attributes=json.loads(attributes) if attributes else {},
-    )
+    cells = {name: row[name] for name in CORE_COLUMNS}
+    return ProductRecord(**cells | {"attributes": json.loads(row["attributes"] or "{}")})
 
 
 def load_catalogue(

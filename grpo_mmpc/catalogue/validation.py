@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -121,21 +121,15 @@ def _count_categories(catalogue: Catalogue) -> list[CategoryCounts]:
             batch["category"], batch["title"], batch["description"], batch["image"], strict=True
         ):
             counts[category].update(
-                items=1, title=int(title is None), description=int(description is None), image=int(image is None)
+                items=1,
+                missing_title=int(title is None),
+                missing_description=int(description is None),
+                missing_image=int(image is None),
             )
     for category, broken in catalogue.broken_by_category.items():
         counts[category]["broken"] += broken
-    rows = [
-        CategoryCounts(
-            category=category,
-            items=c["items"],
-            missing_title=c["title"],
-            missing_description=c["description"],
-            missing_image=c["image"],
-            broken=c["broken"],
-        )
-        for category, c in counts.items()
-    ]
+    names = [field.name for field in fields(CategoryCounts)][1:]
+    rows = [CategoryCounts(category=category, **{name: c[name] for name in names}) for category, c in counts.items()]
     return sorted(rows, key=lambda row: (-row.items, row.category))
 
 
