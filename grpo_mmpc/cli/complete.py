@@ -50,4 +50,5 @@ def run(arguments: argparse.Namespace) -> int:
     # heavy: imported on use
     from grpo_mmpc.pipelines.complete import complete_catalogue
 
-    return complete_catalogue(config, catalogue=arguments.catalogue, out=arguments.out, checkpoint=arguments.checkpoint)
+    complete_catalogue(config, catalogue=arguments.catalogue, out=arguments.out, checkpoint=arguments.checkpoint)
+    return 0

@@ -71,10 +71,8 @@ def evaluate(config: "RunConfig", *, checkpoint: Place | None = None, out: Place
     """
     from grpo_mmpc.pipelines.evaluate import run_evaluation
 
-    adapter = None if checkpoint is None else Path(checkpoint)
-    run_evaluation(config, checkpoint=adapter, out=None if out is None else Path(out))
-    name = "base" if adapter is None else adapter.name
-    return Path(config.run_dir) / "evaluations" / name / config.evaluation.suite if out is None else Path(out)
+    adapter, folder = (None if place is None else Path(place) for place in (checkpoint, out))
+    return run_evaluation(config, checkpoint=adapter, out=folder)
 
 
 def compare(

@@ -37,15 +37,12 @@ _PIECE = 5_000
 """Items whose prompts and images are held at once."""
 
 
-def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None) -> int:
+def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None) -> None:
     """Complete every item that lacks a title or an image, as the recipe says.
 
     The result holds all usable items; a column ``completed`` names the field that was filled, null
     elsewhere. What could not be filled stays missing and is listed in ``incomplete.jsonl`` with the
     reason. Killed and started again, it goes on with the items that are missing.
-
-    Returns:
-        Exit status: 0, also where some items could not be filled.
 
     Raises:
         CatalogueError: The catalogue cannot be read, or ``out`` is the catalogue itself or holds
@@ -96,7 +93,6 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
     for reason, count in reasons.most_common(5):
         say(f"  {count} x {reason}, see {out / 'incomplete.jsonl'}")
     say(f"completed catalogue: {out}\nnext: grpo-mmpc data validate {out}")
-    return 0
 
 
 def _check_folder(out: Path, *, catalogue: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
 
 
-def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None = None) -> int:
+def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None = None) -> Path:
     """Run the recipe's suite on a policy, then its controls and the recommendation benchmark.
 
     Args:
@@ -28,7 +28,7 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
         out: Folder to write to; None is ``RUN/evaluations/NAME/SUITE``.
 
     Returns:
-        Exit status: 0.
+        The folder with ``samples.parquet`` and ``summary.json``.
 
     Raises:
         EvaluationError: ``checkpoint`` holds no adapter.
@@ -66,4 +66,4 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
         say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")
     other = "OTHER_DIR" if checkpoint is None else "BASE_DIR"
     say(f"next: grpo-mmpc compare {' '.join([str(folder), other] if checkpoint is None else [other, str(folder)])}")
-    return 0
+    return folder

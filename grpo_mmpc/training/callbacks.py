@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,18 @@ from grpo_mmpc.utils.files import read_json_lines, write_text
 from grpo_mmpc.utils.processes import StopRequest
 
 
+@dataclass(eq=False)
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]
     """Appends what the trainer logs to ``metrics.jsonl``, one object per logged step."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    path: Path
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Drop what will be logged again after a resumption, and a line that a kill cut short."""
-        if not state.is_world_process_zero or not self._path.exists():
+        if not state.is_world_process_zero or not self.path.exists():
             return
-        rows = read_json_lines(self._path, skip_broken=True)
-        write_text(self._path, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= state.global_step))
+        rows = read_json_lines(self.path, skip_broken=True)
+        write_text(self.path, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= state.global_step))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
@@ -33,44 +34,44 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
         record = {"step": state.global_step, **logs}
-        with self._path.open("a", encoding="utf-8") as file:  # not to_json: TRL logs NaN for a reward without a score
+        with self.path.open("a", encoding="utf-8") as file:  # not to_json: TRL logs NaN for a reward without a score
             file.write(json.dumps(record, default=float) + "\n")
 
 
+@dataclass(eq=False)
 class RewardStateWriter(TrainerCallback):  # type: ignore[misc]
     """Completes every checkpoint with what rewards remember, see ``checkpoint.py``."""
 
-    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
-        self._state = state
+    reward_state: Callable[[], dict[str, Any]]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the file, after Transformers has written its own."""
         if state.is_world_process_zero:
-            write_reward_state(checkpoint_folder(Path(args.output_dir), state.global_step), self._state())
+            write_reward_state(checkpoint_folder(Path(args.output_dir), state.global_step), self.reward_state())
 
 
+@dataclass(eq=False)
 class StepProgress(TrainerCallback):  # type: ignore[misc]
     """Shows each logged step: rewards, share of zero-variance groups, tokens per second."""
 
-    def __init__(self, reward_names: list[str], progress: Progress) -> None:
-        self._reward_names = reward_names
-        self._progress = progress
+    reward_names: list[str]
+    progress: Progress
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
         """Show the step; evaluations in between show their own progress."""
         if state.is_world_process_zero and "reward" in logs:
-            self._progress("training", state.global_step, state.max_steps, detail=self.detail(logs))
+            self.progress("training", state.global_step, state.max_steps, detail=self.detail(logs))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Leave the terminal to others."""
-        self._progress.close()
+        self.progress.close()
 
     def detail(self, logs: dict[str, Any]) -> str:
         """Return the values of one step as text."""
         parts = [f"reward {_shown(logs['reward'])}"]
-        parts += [f"{name} {_shown(logs.get(f'rewards/{name}/mean'))}" for name in self._reward_names]
+        parts += [f"{name} {_shown(logs.get(f'rewards/{name}/mean'))}" for name in self.reward_names]
         parts.append(f"zero-variance groups {logs.get('dead_group_share', 0.0):.0%}")
         if logs.get("tokens_per_second"):
             parts.append(f"{logs['tokens_per_second']:.0f} tokens/s")

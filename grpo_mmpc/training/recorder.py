@@ -1,6 +1,7 @@
 """Rollouts on disk: one Parquet file per optimiser step, readable without this toolkit."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
     from grpo_mmpc.training.trl_seams import GatheredBatch
 
 
+@dataclass
 class RolloutRecorder:
     """Writes ``step-000001.parquet``; further batches of a step go to ``step-000001-2.parquet``."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._step = 0
-        self._batch = 0
+    folder: Path
+    _step: int = 0
+    _batch: int = 0
 
     def write(self, *, step: int, batch: "GatheredBatch", weights: Mapping[str, float], num_generations: int) -> Path:
         """Write one generation batch over all ranks.
@@ -53,14 +54,14 @@ class RolloutRecorder:
             "image_hash": pa.array([_file_hash(path) for path in logs["image_path"]], pa.string()),
         }
         suffix = "" if self._batch == 1 else f"-{self._batch}"
-        path = self._folder / f"step-{step:06d}{suffix}.parquet"
+        path = self.folder / f"step-{step:06d}{suffix}.parquet"
         with replace_atomically(path) as partial:
             pq.write_table(pa.table(table), partial)
         return path
 
     def drop_after(self, step: int) -> None:
         """Delete rollouts after a step: a run that continues from it records them again."""
-        for path in self._folder.glob("step-*.parquet"):
+        for path in self.folder.glob("step-*.parquet"):
             if int(path.stem.split("-")[1]) > step:
                 path.unlink()
 

@@ -115,8 +115,7 @@ class Done(Generic[Result]):
     def stop(self) -> None:
         """Do nothing: it has ended."""
 
-    def kill(self) -> None:
-        """Do nothing: it has ended."""
+    kill = stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +128,7 @@ class _Submitted:
     def stop(self) -> None:
         self.future.cancel()
 
-    def kill(self) -> None:
-        self.future.cancel()
+    kill = stop
 
 
 @contextmanager
@@ -212,21 +210,21 @@ class Lost:
     """It was asked to end."""
 
 
+@dataclass
 class RayTask:
     """A call of a function as a Ray task; its result is that of the function, or ``Lost``."""
 
-    def __init__(self, ray: Any, reference: Any) -> None:
-        self._ray = ray
-        self._reference = reference
-        self._cancelled = 0
+    ray: Any
+    reference: Any
+    _cancelled: int = 0
 
     def poll(self) -> Any:
         """See ``Running.poll``."""
-        if not self._ray.wait([self._reference], timeout=0)[0]:
+        if not self.ray.wait([self.reference], timeout=0)[0]:
             return None
-        errors = self._ray.exceptions
+        errors = self.ray.exceptions
         try:
-            return self._ray.get(self._reference)
+            return self.ray.get(self.reference)
         except errors.RayError as error:  # a lost machine has several names
             stopped = isinstance(error, errors.TaskCancelledError) or "KeyboardInterrupt" in str(error)
             return Lost(error=error, raised=isinstance(error, errors.RayTaskError) and not stopped, stopped=stopped)
@@ -242,7 +240,7 @@ class RayTask:
     def _cancel(self, times: int) -> None:
         if self._cancelled < times:
             self._cancelled = times
-            self._ray.cancel(self._reference, force=times > 1)
+            self.ray.cancel(self.reference, force=times > 1)
 
 
 def ray_tasks(ray: Any, function: Callable[..., Any], *, cpus: int, gpus: float, what: str) -> Callable[..., RayTask]:
