@@ -14,9 +14,10 @@ import pytest
 from grpo_mmpc.utils.processes import Child, StopRequest, log_tail
 
 FAMILY = """
-import signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 folder = Path(sys.argv[1])
+(folder / "command").write_text(str(os.getpid()))
 def on_signal(*_):
     (folder / "asked").touch()
     if "stubborn" not in sys.argv:
@@ -78,7 +79,8 @@ def test_the_exit_status_is_that_of_the_command(code, status) -> None:
 def test_a_command_that_ends_leaves_no_worker_behind(tmp_path) -> None:
     child = start(tmp_path, "ends")
     wait_for(lambda: (tmp_path / "ready").exists())
-    child.kill()  # else ten seconds pass before a worker that does not listen is killed
+    wait_for(lambda: not is_running(int((tmp_path / "command").read_text())))
+    child.kill()  # else twenty seconds pass before a worker that does not listen is killed
     assert child.wait() == 3
     assert not is_running(int((tmp_path / "worker").read_text()))
     assert log_tail(tmp_path / "log", lines=1) == "ready"
