@@ -65,7 +65,7 @@ class VitEncoder:
         loaded = load("ViT", model, lambda: _load(model))
         self.num_features: int = loaded.model.head_hidden_size
         """Length of a vector; 768 for ViT-B."""
-        self._prepare = loaded.prepare if preprocessing == "checkpoint" else _squash(loaded.input_size)
+        self._prepare = loaded.prepare if preprocessing == "checkpoint" else _squash(loaded.expected["input_size"][1:])
         options = {"what": "ViT", "dtype": dtype, "preprocessing": preprocessing, "expected": loaded.expected}
         stored = stored_encodings(store, loaded.model, **options, timm=loaded.timm_version)
         self._model = frozen(loaded.model, device=device, dtype=dtype)
@@ -92,10 +92,8 @@ class _Loaded(NamedTuple):
     model: Any
     prepare: "Callable[[Image.Image], torch.Tensor]"
     """The checkpoint's own preprocessing, [3, H, W] of an RGB image."""
-    input_size: tuple[int, int]
-    """Height and width."""
     expected: dict[str, Any]
-    """Settings of that preprocessing, for the identity of the encodings."""
+    """Settings of that preprocessing; ``input_size`` is channels, height and width."""
     timm_version: str
 
 
@@ -120,7 +118,6 @@ def _load(model: str) -> _Loaded:
     return _Loaded(
         model=network,
         prepare=create_transform(**expected, is_training=False),
-        input_size=tuple(expected["input_size"][1:]),
         expected=expected,
         timm_version=timm.__version__,
     )
