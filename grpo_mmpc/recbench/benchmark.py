@@ -30,9 +30,7 @@ class Outcome:
     """The results of a benchmark."""
 
     groups: list[GroupResult]
-    num_cells: int
     failures: Failures
-    folder: Path
 
 
 def run_benchmark(
@@ -50,17 +48,9 @@ def run_benchmark(
 ) -> Outcome:
     """Run the benchmark; cells that are finished in the work folder are not run again.
 
-    Args:
-        settings: What to run.
-        catalogue: With its true titles and images.
-        data: Its interactions, see ``read_benchmark_data``.
-        complete: Makes what is measured beside the fills; may return nothing.
-        run_cells: Runs cells.
-        work: Splits, features and finished cells; may be shared by benchmarks.
-        out: Receives ``results.json`` and ``results.csv``.
-        about: Goes into ``results.json``.
-        say: Prints.
-        progress: Shown while it works.
+    Several benchmarks may share a work folder. ``out`` receives ``results.json``, with ``about`` in
+    it, and ``results.csv``. What ``complete`` makes, which may be nothing, is measured beside the
+    fills.
 
     Raises:
         RecBenchError: There is nothing to run, or a true vector would reach a recommender.
@@ -106,4 +96,4 @@ def run_benchmark(
             "seconds": round(time.monotonic() - started, 1),
         },
     )
-    return Outcome(groups=results, num_cells=len(cells), failures=failures, folder=out)
+    return Outcome(groups=results, failures=failures)

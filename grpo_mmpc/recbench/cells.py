@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,9 +22,6 @@ from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split, Train
 from grpo_mmpc.utils.files import replace_atomically, write_json
 from grpo_mmpc.utils.hashing import hex_digest, json_digest
 
-if TYPE_CHECKING:
-    from grpo_mmpc.recbench.recommenders.recommender import Embeddings
-
 VERSION = 2
 """Raised whenever the same cell would be scored differently."""
 
@@ -33,9 +30,6 @@ SPLITS, FEATURES, CELLS = "splits", "features", "cells"
 
 MONITOR = "recall@20"
 """Chooses the epoch and the grid point."""
-
-_PAPER_OPTIONS: Mapping[str, Mapping[str, Any]] = {"freedom": {"zero_rows": "nearest"}}
-"""By recommender, what reproduces the flaws of its official code in paper mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,15 +119,12 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
     started = time.monotonic()
     split, features = _inputs(folder, cell.split, cell.text, cell.image)
     spec = RECOMMENDERS[cell.recommender]
-    flaws = _PAPER_OPTIONS.get(cell.recommender, {}) if cell.mode == "paper" else {}
+    # The flaw of the official code of FREEDOM.
+    flaws = {"zero_rows": "nearest"} if cell.mode == "paper" and cell.recommender == "freedom" else {}
     seen = [split.train] if cell.mode == "paper" else [split.train, split.validation]
     tested = FullSort(
         targets=split.test, seen=seen, num_users=split.num_users, num_items=split.num_items, seed=cell.seed
     )
-
-    def test(embeddings: "Embeddings") -> Mapping[str, Any]:
-        return user_scores(tested.ranks(embeddings), target_users=split.test.users)
-
     tried: list[dict[str, Any]] = []
     best: tuple[float, dict[str, Any], Mapping[str, Any]] | None = None
     for point in cell.grid:
@@ -145,7 +136,7 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
             # One point of a grid may diverge where another does not.
             tried.append({"parameters": dict(point), "failed": str(error)})
             continue
-        scores = test(fitted.embeddings)
+        scores = user_scores(tested.ranks(fitted.embeddings), target_users=split.test.users)
         report: dict[str, Any] = {
             "parameters": dict(point),
             "best_epoch": fitted.best_epoch,
@@ -167,23 +158,14 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
 def read_cell(folder: Path, key: str, *, columns: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a finished cell: its JSON, and a column ``[V]`` for each metric and for ``user_id``.
 
-    Args:
-        folder: Work folder.
-        key: Of the cell.
-        columns: Which columns; None all of them.
-
     Raises:
         RecBenchError: It is not there, or cannot be read.
     """
-    import pyarrow as pa  # heavy: imported on use
-    import pyarrow.parquet as pq
+    import pyarrow.parquet as pq  # heavy: imported on use
 
-    path = folder / CELLS / f"{key}.json"
-    try:
+    with _readable(folder / CELLS / f"{key}.json") as path:
         record = json.loads(path.read_text("utf-8"))
         table = pq.read_table(path.with_suffix(".parquet"), columns=None if columns is None else list(columns))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise RecBenchError(f"{path}: cannot be read ({error}); remove it and run again") from error
     return record, {name: table.column(name).to_numpy() for name in table.column_names}
 
 
@@ -205,7 +187,7 @@ def _inputs(folder: Path, split: str, text: str | None, image: str | None) -> tu
 def _readable(path: Path) -> Iterator[Path]:
     try:
         yield path
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, NotImplementedError, BadZipFile) as error:
         raise RecBenchError(f"{path}: cannot be read ({error}); remove it and run again") from error
 
 

@@ -143,7 +143,6 @@ def _engine(arguments: argparse.Namespace, training: "RecommenderTrainingSection
 
 
 def _named(words: list[str]) -> dict[str, Path]:
-    """Return completed catalogues by name: the one given, or the folder's own."""
     from grpo_mmpc.errors import ConfigError
 
     named: dict[str, Path] = {}

@@ -1,7 +1,8 @@
 """The seeds and categories that methods are compared on, when some trainings failed."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,23 +49,14 @@ def common_cells(runs: Runs, *, min_users: int) -> CommonCells:
         for method, by_seed in runs.items()
     }
     voting = {method: has for method, has in cells.items() if has}
-    counts: dict[tuple[int, str], int] = {}
-    for has in voting.values():
-        for cell in has:
-            counts[cell] = counts.get(cell, 0) + 1
+    counts = Counter(cell for has in voting.values() for cell in has)
     tried = [_attempt(cells, counts, needed=needed) for needed in (len(voting) // 2 + 1, len(voting))]
     chosen = max(tried, key=lambda common: min(len(common.methods), 2))  # the first of equals
     reasons = {
         name: f"{size} test user{'s' if size != 1 else ''}, an interval needs {min_users}"
         for name, size in small.items()
     }
-    return CommonCells(
-        methods=chosen.methods,
-        seeds=chosen.seeds,
-        categories=chosen.categories,
-        left_out=chosen.left_out,
-        dropped=dict(sorted(reasons.items())) | chosen.dropped,
-    )
+    return replace(chosen, dropped=dict(sorted(reasons.items())) | chosen.dropped)
 
 
 def _attempt(

@@ -37,9 +37,6 @@ class CompletedField:
     equals_truth: Flags
     """``[I]``: completions that are exactly the true title, or byte for byte the true image; only
     where they are marked."""
-    is_marked: bool
-    """Whether the column ``completed`` says what was filled; otherwise every value of a missing
-    item counts that is not the true one: items that a mask spared still have it."""
     looks_original: str | None
     """Why the modality looks as if nothing had been taken away, in which case there are no
     completions of it; else None."""
@@ -106,11 +103,11 @@ def read_completed(
             lacking[i] = f"its {field} is not marked as completed"
         else:
             values[i], lacking[i] = _image(catalogue, cell) if modality == "image" else (cell, None)
-    equals_truth = np.array(
-        [value is not None and _is_same(value, true) for value, true in zip(values, truth, strict=True)], dtype=np.bool_
-    ).reshape(len(item_ids))
+    same = (value is not None and _is_same(value, true) for value, true in zip(values, truth, strict=True))
+    equals_truth = np.fromiter(same, dtype=np.bool_)
     looks_original = None
     if not is_marked:
+        # Every value counts that is not the true one: items that a mask spared still have that.
         looks_original = _looks_original(field, values, equals_truth)
         reason = UNCHANGED if looks_original is None else NOT_COMPLETED
         for i in positions:
@@ -122,7 +119,6 @@ def read_completed(
         values=tuple(values),
         lacking=tuple(lacking),
         equals_truth=equals_truth,
-        is_marked=is_marked,
         looks_original=looks_original,
         extra_items=sum(item_id not in known for item_id in rows),
     )
@@ -138,13 +134,6 @@ def completions_of_catalogues(
 ) -> list[Completion]:
     """Read and encode what completed catalogues hold for the items that lose something.
 
-    Args:
-        settings: Of the benchmark.
-        named: Catalogue folders by name.
-        data: The benchmark's items.
-        say: Prints what each catalogue holds and lacks.
-        progress: Shown while encoding.
-
     Raises:
         RecBenchError: A catalogue holds none of the items, or all that was read of it is the
             original.
@@ -154,50 +143,32 @@ def completions_of_catalogues(
         modality: mask & np.array([value is not None for value in data.true_values(modality)], dtype=bool)
         for modality, mask in widest_masks(settings, data).items()
     }
-    return [
-        _of_catalogue(settings, name, folder, data, masks, say=say, progress=progress) for name, folder in named.items()
-    ]
-
-
-def _of_catalogue(
-    settings: RecBenchSection,
-    name: str,
-    folder: Path,
-    data: BenchmarkData,
-    masks: Mapping[Modality, Flags],
-    *,
-    say: Say,
-    progress: Progress | None,
-) -> Completion:
-    fields = {
-        modality: read_completed(
-            folder, modality, item_ids=data.item_ids, missing=missing, truth=data.true_values(modality)
-        )
-        for modality, missing in masks.items()
-    }
-    originals = {modality: why for modality, read in fields.items() if (why := read.looks_original) is not None}
-    if originals and len(originals) == len(fields):
-        raise RecBenchError(
-            f"{folder}: {' and '.join(originals.values())}: it looks like the original catalogue; give the completed "
-            f"one. If these are completions, say so: a column {MARK} names the field (title, image) for each item "
-            "that was filled"
-        )
-    for modality, read in fields.items():
-        say(f"{name}: {_summary(read, modality, num_missing=int(masks[modality].sum()))}")
-    # One of which only the original is there (titles were completed, images are what they were) is
-    # not completed.
-    given = {modality: read.values for modality, read in fields.items() if modality not in originals}
-    return encoded_completion(
-        settings,
-        name,
-        values=given,
-        lacking={modality: read.lacking for modality, read in fields.items()},
-        progress=progress,
-    )
+    completions = []
+    for name, folder in named.items():
+        fields = {
+            modality: read_completed(
+                folder, modality, item_ids=data.item_ids, missing=missing, truth=data.true_values(modality)
+            )
+            for modality, missing in masks.items()
+        }
+        originals = {modality: why for modality, read in fields.items() if (why := read.looks_original) is not None}
+        if originals and len(originals) == len(fields):
+            raise RecBenchError(
+                f"{folder}: {' and '.join(originals.values())}: it looks like the original catalogue; give the "
+                f"completed one. If these are completions, say so: a column {MARK} names the field (title, image) for "
+                "each item that was filled"
+            )
+        for modality, read in fields.items():
+            say(f"{name}: {_summary(read, modality, num_missing=int(masks[modality].sum()))}")
+        # One of which only the original is there (titles were completed, images are what they were)
+        # is not completed.
+        given = {modality: read.values for modality, read in fields.items() if modality not in originals}
+        lacking = {modality: read.lacking for modality, read in fields.items()}
+        completions.append(encoded_completion(settings, name, values=given, lacking=lacking, progress=progress))
+    return completions
 
 
 def _summary(read: CompletedField, modality: Modality, *, num_missing: int) -> str:
-    """Say on one line what a completed catalogue holds of one modality."""
     counts = read.counts()
     parts = [f"{counts['completed']:,} of {num_missing:,} missing {MODALITY_WORDS[modality]} completed"]
     parts += [f"{count:,} not, because {reason}" for reason, count in counts["lacking"].items()]

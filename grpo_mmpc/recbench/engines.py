@@ -93,7 +93,6 @@ def _run(
     show: Shown,
     retries: int = 0,
 ) -> Failures:
-    """Run cells in slots, which are devices."""
     failures: Failures = {}
     done = 0
 

@@ -40,34 +40,28 @@ class FilledFeatures:
     """Of the modalities that were taken away."""
 
 
+@dataclass
 class Filling:
     """The fills of one benchmark; rows of missing items are NaN before a fill sees them."""
 
-    def __init__(
-        self, settings: RecBenchSection, data: BenchmarkData, truth: Mapping[Modality, Floats], *, work: Path
-    ) -> None:
-        """Keep references.
+    settings: RecBenchSection
+    data: BenchmarkData
+    truth: Mapping[Modality, Floats]
+    """See ``true_features``."""
+    work: Path
+    """The work folder."""
 
-        Args:
-            settings: Of the benchmark.
-            data: Its items.
-            truth: See ``true_features``.
-            work: Work folder.
-        """
-        self._settings = settings
-        self._data = data
-        self._truth = truth
-        self._work = work
+    def __post_init__(self) -> None:
         # Items without a title or image of their own have no truth to take away or to be measured
         # by.
-        self._never = {modality: rows_without_vector(values) for modality, values in truth.items()}
-        self._train = data.train()
+        self._never = {modality: rows_without_vector(values) for modality, values in self.truth.items()}
+        self._train = self.data.train()
 
     def whole(self, *, without: Sequence[Modality] = ()) -> FilledFeatures:
         """Write true features, without whole modalities where asked."""
         values = {
             modality: None if modality in without else np.where(self._never[modality][:, None], 0.0, truth)
-            for modality, truth in self._truth.items()
+            for modality, truth in self.truth.items()
         }
         return FilledFeatures(files=self._save(values))
 
@@ -75,13 +69,6 @@ class Filling:
         self, fill: str, *, missing: MissingModality, rate: float, seed: int, completion: Completion | None = None
     ) -> FilledFeatures:
         """Write the features of one fill at one rate.
-
-        Args:
-            fill: Name in ``FILLS``.
-            missing: What is taken away.
-            rate: From how many.
-            seed: Of random fills.
-            completion: For the fill ``completed``.
 
         Raises:
             RecBenchError: The true vector of an item that lost it would reach a recommender,
@@ -93,18 +80,18 @@ class Filling:
                 f"completion {completion.name}: an item that lost both its title and its image cannot be completed "
                 "from anything; measure completions with missing=[text] or missing=[image]"
             )
-        taken = masks(self._settings, self._data, missing=missing, rate=rate)
+        taken = masks(self.settings, self.data, missing=missing, rate=rate)
         masked = {
             modality: mask_features(
-                truth, missing=self._never[modality] | taken.get(modality, False), item_ids=self._data.item_ids
+                truth, missing=self._never[modality] | taken.get(modality, False), item_ids=self.data.item_ids
             )
-            for modality, truth in self._truth.items()
+            for modality, truth in self.truth.items()
         }
         values: dict[Modality, Floats | None] = {}
         coverage: dict[Modality, Coverage] = {}
         for modality in MODALITIES:
             if modality not in taken:
-                values[modality] = np.where(self._never[modality][:, None], 0.0, self._truth[modality])
+                values[modality] = np.where(self._never[modality][:, None], 0.0, self.truth[modality])
                 continue
             filled = self._fill(fill, modality, masked, seed=seed, completion=completion)
             values[modality] = filled.values
@@ -130,13 +117,13 @@ class Filling:
         lacking: list[str | None] | None = None
         kept: Flags | None = None
         if completion is not None:
-            completed = np.full_like(self._truth[modality], np.nan)
+            completed = np.full_like(self.truth[modality], np.nan)
             lacking = ["not completed"] * len(never)
             if modality in completion.vectors:
                 completed = completion.vectors[modality]
                 lacking = list(completion.lacking.get(modality) or ["no completion"] * len(never))
                 has_completion = completion.encoded[modality] & ~rows_without_vector(completed)
-            if self._settings.mode == "paper":
+            if self.settings.mode == "paper":
                 # The flaw of the official protocol: masked items without a completion keep their
                 # true vectors.
                 kept = masked[modality].missing & ~has_completion & ~never
@@ -144,7 +131,7 @@ class Filling:
                     lacking[row] = f"{lacking[row] or 'its completion has no vector'}: {KEPT}"
         inputs = FillInputs(
             seed=seed,
-            groups=self._data.groups["category"],
+            groups=self.data.groups["category"],
             other=masked["image" if modality == "text" else "text"],
             train=self._train,
             completed=completed,
@@ -153,19 +140,19 @@ class Filling:
         )
         filled = FILLS[fill](masked[modality], inputs)
         if kept is not None:
-            return replace(filled, values=np.where(kept[:, None], self._truth[modality], filled.values))
+            return replace(filled, values=np.where(kept[:, None], self.truth[modality], filled.values))
         # A good completion may have exactly the true vector: encoders overlook case, accents and
         # spaces.
-        check_no_truth(filled, truth=self._truth[modality], allowed=has_completion)
+        check_no_truth(filled, truth=self.truth[modality], allowed=has_completion)
         return filled
 
     def _save(self, values: Mapping[Modality, Floats | None]) -> dict[str, dict[Modality, str | None]]:
         return {
             category.name: {
-                modality: save_features(self._work, rows[category.rows])
-                if rows is not None and modality in self._settings.modalities
+                modality: save_features(self.work, rows[category.rows])
+                if rows is not None and modality in self.settings.modalities
                 else None
                 for modality, rows in values.items()
             }
-            for category in self._data.categories
+            for category in self.data.categories
         }

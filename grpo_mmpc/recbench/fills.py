@@ -197,7 +197,6 @@ def _zeros(masked: MaskedFeatures, _: FillInputs) -> _Answers:
 
 
 def _mean(masked: MaskedFeatures, _: FillInputs) -> _Answers:
-    """Return the mean of all observed rows."""
     observed = _observed(masked)
     if not len(observed):
         return _Answers(np.zeros(masked.values.shape[1]), _reasons(masked, "no item is observed"))
@@ -205,7 +204,6 @@ def _mean(masked: MaskedFeatures, _: FillInputs) -> _Answers:
 
 
 def _category_mean(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
-    """Return the mean of the observed rows of the same group."""
     assert inputs.groups is not None
     names = np.array([name or "" for name in inputs.groups], dtype=object)
     _, codes = np.unique(names.astype(str), return_inverse=True)

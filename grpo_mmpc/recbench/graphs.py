@@ -107,11 +107,7 @@ def symmetric_graph(interactions: sparse.csr_matrix, *, device: str) -> SparseGr
     References:
         He et al. 2020, LightGCN, Eq. 3.
     """
-    normalised = _scaled(
-        interactions,
-        rows=_power(_degrees(interactions, axis=1), -0.5),
-        columns=_power(_degrees(interactions, axis=0), -0.5),
-    )
+    normalised = _scales(interactions, axis=1, power=-0.5) @ interactions @ _scales(interactions, axis=0, power=-0.5)
     return SparseGraph(
         sparse.bmat([[None, normalised], [normalised.T, None]], format="csr"), device=device, is_symmetric=True
     )
@@ -119,8 +115,8 @@ def symmetric_graph(interactions: sparse.csr_matrix, *, device: str) -> SparseGr
 
 def mean_graph(interactions: sparse.csr_matrix, *, device: str) -> SparseGraph:
     """Return ``D^-1 A`` over users, then items: the mean over neighbours, zero without any."""
-    of_items = _scaled(interactions, rows=_power(_degrees(interactions, axis=1), -1.0), columns=None)
-    of_users = _scaled(interactions, rows=None, columns=_power(_degrees(interactions, axis=0), -1.0)).T
+    of_items = _scales(interactions, axis=1, power=-1.0) @ interactions
+    of_users = (interactions @ _scales(interactions, axis=0, power=-1.0)).T
     return SparseGraph(sparse.bmat([[None, of_items], [of_users, None]], format="csr"), device=device)
 
 
@@ -203,7 +199,6 @@ def neighbour_matrix(features: Floats, *, knn: int, device: str, zero_rows: Zero
 
 
 def _edges(features: Floats, known: Ints, *, knn: int, device: str) -> tuple[Ints, Ints]:
-    """Return items that have features, and the ``knn`` of them most similar to each."""
     if knn == 0 or len(known) == 0:
         return known[:0], known[:0]
     rows, columns = _neighbours(_to_unit_length(features[known]), knn=knn, device=device)
@@ -310,15 +305,7 @@ def _degrees(interactions: sparse.csr_matrix, *, axis: int) -> Any:
     return np.asarray(interactions.sum(axis=axis, dtype=np.float64)).ravel()
 
 
-def _power(degrees: Any, exponent: float) -> Any:
-    """Raise degrees to a power; zero stays zero: a node without edges has nothing to scale."""
-    return np.where(degrees > 0, np.maximum(degrees, 1.0) ** exponent, 0.0)
-
-
-def _scaled(matrix: sparse.csr_matrix, *, rows: Any | None, columns: Any | None) -> sparse.csr_matrix:
-    scaled = matrix.tocsr()
-    if rows is not None:
-        scaled = sparse.diags(rows) @ scaled
-    if columns is not None:
-        scaled = scaled @ sparse.diags(columns)
-    return scaled.tocsr()
+def _scales(interactions: sparse.csr_matrix, *, axis: int, power: float) -> Any:
+    """Return powers of degrees on a diagonal; a node without edges has nothing to scale."""
+    degrees = _degrees(interactions, axis=axis)
+    return sparse.diags(np.where(degrees > 0, np.maximum(degrees, 1.0) ** power, 0.0))

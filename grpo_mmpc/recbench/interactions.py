@@ -27,10 +27,25 @@ PAPER_FILTER = InteractionsSection(min_rating=None, min_per_user=8, min_per_item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RawInteractions:
-    """The usable rows of an interactions file, all categories, in its order; pairs may repeat."""
+class FileCounts:
+    """The rows of an interactions file, and how many of them cannot be used."""
 
     file: str
+    rows_read: int
+    unknown_items: int
+    """Rows whose item_id no usable item of the catalogue has."""
+    broken: int
+    """Rows without user, item or time, or with a rating that is no number."""
+    examples: tuple[str, ...]
+    """The first few that do not count, for a person."""
+    warnings: tuple[str, ...]
+    """Odd things that cost no row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawInteractions(FileCounts):
+    """The usable rows of an interactions file, all categories, in its order; pairs may repeat."""
+
     user_ids: tuple[str, ...]
     """Ascending."""
     item_ids: tuple[str, ...]
@@ -46,16 +61,6 @@ class RawInteractions:
     """``[N]``, milliseconds since 1970."""
     ratings: NDArray[np.float64]
     """``[N]``, NaN where there is none."""
-    rows_read: int
-    """``N`` plus rows of unknown items plus broken rows."""
-    unknown_items: int
-    """Rows whose item_id no known item has."""
-    broken: int
-    """Rows that cannot be used at all."""
-    examples: tuple[str, ...]
-    """The first few of both, for a person."""
-    warnings: tuple[str, ...]
-    """Odd things that cost no row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,19 +83,13 @@ class Interactions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InteractionCounts:
+class InteractionCounts(FileCounts):
     """The fate of every row: ``rows_read`` is the sum of ``kept`` and of all exclusions."""
 
-    file: str
     category: str
-    rows_read: int
     kept: int
     users: int
     items: int
-    unknown_items: int
-    """Rows whose item_id no usable item of the catalogue has."""
-    broken: int
-    """Rows without user, item or time, or with a rating that is no number."""
     other_categories: int
     low_rating: int
     repeated: int
@@ -99,8 +98,6 @@ class InteractionCounts:
     """Of users or items with too few."""
     beyond_cap: int
     """Beyond a user's first ``max_per_user``."""
-    examples: tuple[str, ...]
-    warnings: tuple[str, ...]
 
     def excluded(self) -> str:
         """Return how many rows do not count, by reason; empty where all do."""
@@ -119,9 +116,7 @@ class InteractionCounts:
 def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInteractions:
     """Read ``interactions.{parquet,jsonl,csv}`` of a catalogue folder.
 
-    Args:
-        folder: The catalogue folder.
-        known_items: item_id -> category, of the usable items.
+    ``known_items`` maps each usable item to its category.
 
     Raises:
         RecBenchError: There is no such file.
@@ -160,12 +155,10 @@ def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInt
         timestamps.append(row.timestamp)
         ratings.append(np.nan if row.rating is None else row.rating)
         in_seconds += row.looks_like_seconds
-    user_ids = tuple(sorted(seen_users))
-    ranks = np.empty(len(user_ids), dtype=np.int64)
-    ranks[[seen_users[user_id] for user_id in user_ids]] = np.arange(len(user_ids))
+    user_ids, ranks = np.unique(np.array(list(seen_users), dtype=object), return_inverse=True)
     return RawInteractions(
         file=table.path.name,
-        user_ids=user_ids,
+        user_ids=tuple(user_ids.tolist()),
         item_ids=item_ids,
         categories=categories,
         item_categories=np.array([category_positions[known_items[i]] for i in item_ids], dtype=np.int64),
@@ -228,7 +221,13 @@ def filter_interactions(
         repeated=len(repeats),
         below_core=(len(rows) - len(core)) + (len(capped) - len(kept)),
         beyond_cap=len(core) - len(capped),
-        examples=(*raw.examples, *_repeat_examples(raw, repeats)),
+        examples=(
+            *raw.examples,
+            *(
+                f"{raw.file}: user {raw.user_ids[user]} has item {raw.item_ids[item]} more than once"
+                for user, item in zip(raw.users[repeats[:_EXAMPLES]], raw.items[repeats[:_EXAMPLES]], strict=True)
+            ),
+        ),
         warnings=raw.warnings,
     )
     if not len(kept):
@@ -294,13 +293,6 @@ def _positions(sorted_values: Ints) -> Ints:
     starts = np.flatnonzero(np.r_[True, np.diff(sorted_values) != 0])[: len(sorted_values)]
     lengths = np.diff(np.r_[starts, len(sorted_values)])
     return np.arange(len(sorted_values)) - np.repeat(starts, lengths)
-
-
-def _repeat_examples(raw: RawInteractions, repeats: Ints) -> list[str]:
-    return [
-        f"{raw.file}: user {raw.user_ids[raw.users[row]]} has item {raw.item_ids[raw.items[row]]} more than once"
-        for row in repeats[:_EXAMPLES]
-    ]
 
 
 def _nothing_left(

@@ -15,45 +15,38 @@ from grpo_mmpc.statistics.verdicts import BETTER, SAME, TOO_FEW_USERS, UNSCORED,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FillResult:
-    """The result of one fill on one metric."""
+class Contrast:
+    """A fill against another one; of completions, against the one named first."""
 
     fill: str
+    difference: Estimate | None
+    """None for the reference itself."""
+    question: Hashable
+    """What the difference is of: equal where another group compares the same cells, as at every
+    rate do those without gaps, and where the first completion is the reference."""
+    p_holm: float | None = None
+    verdict: str
+    """Empty for the reference itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillResult(Contrast):
+    """The result of one fill on one metric, against the reference."""
+
     by_seed: dict[int, float]
     """Mean over categories of the mean over users."""
     by_category: dict[str, Estimate]
     """Level in each category."""
     level: Estimate
-    difference: Estimate | None
-    """To the reference; None for the reference itself."""
     same_as: str | None
     """Another fill that consists of the same cells: nothing was trained twice, and nothing is
     tested twice."""
-    question: Hashable
-    """What the difference is of: equal where another group compares the same cells, as at every
-    rate do those without gaps."""
-    p_holm: float | None
-    verdict: str
-    """Empty for the reference itself."""
     recovery: Estimate | None
     """(this - reference) / (ceiling - reference): None unless the ceiling is better than the
     reference beyond doubt, and for what fills no gaps."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgainstFirst:
-    """A completion against the one named first: did the second policy do better?"""
-
-    fill: str
-    difference: Estimate
-    question: Hashable
-    """As of ``FillResult``: where the first completion is the reference, one question is not tested
-    twice."""
-    p_holm: float | None
-    verdict: str
-
-
-_Tested = TypeVar("_Tested", FillResult, AgainstFirst)
+_Contrast = TypeVar("_Contrast", bound=Contrast)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +59,7 @@ class Comparison:
     fills: list[FillResult]
     first_completion: str | None
     """None without completions."""
-    against_first: list[AgainstFirst]
+    against_first: list[Contrast]
     """The other completions, as they were named."""
     seeds: list[int]
     categories: list[str]
@@ -156,7 +149,6 @@ def judge(
                 difference=None if is_reference else table.difference(fill, reference),
                 same_as=None if same_as[fill] == fill else same_as[fill],
                 question=question(fill, reference),
-                p_holm=None,
                 verdict="" if is_reference else SAME if same_as[fill] == reference else UNSCORED,
                 recovery=table.recovery(fill, reference, ceiling)
                 if ceiling is not None
@@ -174,11 +166,10 @@ def judge(
         fills=results,
         first_completion=completed[0] if completed else None,
         against_first=[
-            AgainstFirst(
+            Contrast(
                 fill=fill,
                 difference=table.difference(fill, completed[0]),
                 question=question(fill, completed[0]),
-                p_holm=None,
                 verdict=SAME if same_as[fill] == same_as[completed[0]] else UNSCORED,
             )
             for fill in completed[1:]
@@ -197,12 +188,10 @@ def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
     Recovery is kept only where the ceiling is then called better: its own interval, uncorrected,
     promises less.
     """
-    asked: list[FillResult | AgainstFirst] = []
-    for comparison in comparisons:
-        asked += [*comparison.fills, *comparison.against_first]
+    asked = [one for comparison in comparisons for one in (*comparison.fills, *comparison.against_first)]
     decisions = iter(decide([_evidence(one) for one in asked if _is_open(one)], confidence=CONFIDENCE))
 
-    def decided(one: _Tested) -> _Tested:
+    def decided(one: _Contrast) -> _Contrast:
         return replace(one, **next(decisions)._asdict()) if _is_open(one) else one
 
     decided_comparisons = []
@@ -215,11 +204,11 @@ def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return decided_comparisons
 
 
-def _is_open(one: FillResult | AgainstFirst) -> bool:
+def _is_open(one: Contrast) -> bool:
     return one.difference is not None and one.verdict != SAME
 
 
-def _evidence(one: FillResult | AgainstFirst) -> Evidence:
+def _evidence(one: Contrast) -> Evidence:
     assert one.difference is not None
     return Evidence(
         delta=one.difference.value,

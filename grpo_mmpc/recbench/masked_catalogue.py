@@ -88,8 +88,6 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
 
 
 def _write(folder: Path, catalogue: Catalogue, fates: Sequence[str], *, field: str) -> None:
-    """Write items, the images that stay, and interactions."""
-
     def rows() -> Iterator[dict[str, Any]]:
         for row, record, fate in zip(catalogue.items, catalogue.records(), fates, strict=True):
             line = {**row, "attributes": dict(record.attributes) or None}

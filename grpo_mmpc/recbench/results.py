@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +16,7 @@ from grpo_mmpc.evaluation.run_folder import checkpoint_order
 from grpo_mmpc.recbench.cells import finished, read_cell
 from grpo_mmpc.recbench.common_cells import CommonCells, common_cells
 from grpo_mmpc.recbench.completions import COMPLETED
-from grpo_mmpc.recbench.judgement import AgainstFirst, Comparison, FillResult, judge, with_verdicts
+from grpo_mmpc.recbench.judgement import Comparison, Contrast, FillResult, judge, with_verdicts
 from grpo_mmpc.recbench.plan import NO_MISSING, Group, Method
 from grpo_mmpc.recbench.recommenders.table import recommender
 from grpo_mmpc.recbench.records import Floats, Ints
@@ -71,14 +72,7 @@ class _Read:
 
 
 def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], *, resamples: int) -> list[GroupResult]:
-    """Compare the finished cells of all groups.
-
-    Args:
-        folder: Work folder.
-        groups: What was planned.
-        failures: By key of a cell, why it has no result.
-        resamples: Of the bootstrap over users.
-    """
+    """Compare the finished cells of all groups; ``failures`` are by key of a cell."""
     read: dict[str, _Read] = {}
     users: dict[str, Ints] = {}
     numbers: dict[str, int] = {}
@@ -130,7 +124,11 @@ def _group(
             cells={method.name: tuple(sorted(cell.key for cell in method.every_cell)) for method in group.methods},
             ways_to_fill={method.name for method in group.methods if method.coverage},
             completions={method.name for method in group.methods if method.name.startswith(COMPLETED)},
-            untrained={method.name for method in group.methods if not _is_trained(method)},
+            untrained={
+                method.name
+                for method in group.methods
+                if not all(recommender(cell.recommender).is_trained for cell in method.every_cell)
+            },
         )
         if comparison is not None:
             comparisons[metric] = comparison
@@ -150,10 +148,6 @@ def _group(
         parameters={method.name: _parameters(method, read) for method in group.methods},
         devices=sorted({read[cell.key].device for cell in group.cells if cell.key in read}),
     )
-
-
-def _is_trained(method: Method) -> bool:
-    return all(recommender(cell.recommender).is_trained for cell in method.every_cell)
 
 
 def _scores(method: Method, read: Mapping[str, _Read], metric: str) -> dict[int, dict[str, Floats]]:
@@ -189,22 +183,13 @@ def _failures(methods: Sequence[Method], failures: Mapping[str, str]) -> dict[st
 
 
 def _parameters(method: Method, read: Mapping[str, _Read]) -> list[dict[str, Any]]:
-    counted: dict[str, int] = {}
-    for cell in method.every_cell:
-        if cell.key in read:
-            text = json.dumps(read[cell.key].parameters, sort_keys=True)
-            counted[text] = counted.get(text, 0) + 1
-    return [{**json.loads(text), "cells": count} for text, count in sorted(counted.items(), key=lambda one: -one[1])]
+    parameters = (read[cell.key].parameters for cell in method.every_cell if cell.key in read)
+    counted = Counter(json.dumps(one, sort_keys=True) for one in parameters)
+    return [{**json.loads(text), "cells": count} for text, count in counted.most_common()]
 
 
 def write_results(folder: Path, results: Sequence[GroupResult], *, about: Mapping[str, Any]) -> None:
-    """Write ``results.json`` (everything) and ``results.csv`` (a row per group, method and metric).
-
-    Args:
-        folder: Where to.
-        results: See ``collect``.
-        about: What ran: settings, catalogue, statistics, exclusions.
-    """
+    """Write ``results.json`` and ``results.csv``, a row per group, method and metric."""
     write_json(folder / "results.json", {**about, "groups": [_as_dict(result) for result in results]})
     write_text(folder / "results.csv", _csv(results))
 
@@ -281,7 +266,7 @@ def _as_columns(result: FillResult) -> dict[str, Any]:
     }
 
 
-def _tested(one: FillResult | AgainstFirst) -> dict[str, Any]:
+def _tested(one: Contrast) -> dict[str, Any]:
     return {
         "difference": None if one.difference is None else one.difference.value,
         "difference_ci95": _ends(one.difference),
@@ -304,39 +289,43 @@ _COLUMNS = (
 def _csv(results: Sequence[GroupResult]) -> str:
     """Return the table as CSV, with an empty cell where there is no value."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
     for result in results:
-        for method, levels in result.levels.items():
-            coverage = result.coverage.get(method, {}).values()
-            counts = [sum(one["masked"] for one in coverage), sum(one["covered"] for one in coverage)]
+        for method in result.levels:
             for metric in METRICS:
-                value = levels.get(metric)
-                comparison = result.comparisons.get(metric)
-                of_fill = comparison.of(method) if comparison is not None else None
-                columns = _as_columns(of_fill) if of_fill is not None else {}
-                row = [
-                    *(columns.get("ci95") or (None, None)),
-                    columns.get("difference"),
-                    *(columns.get("difference_ci95") or (None, None)),
-                    columns.get("p_holm"),
-                    columns.get("verdict"),
-                    columns.get("recovery"),
-                    *(columns.get("recovery_ci95") or (None, None)),
-                ]
-                cells = [result.recommender, result.missing, f"{result.rate:g}", method, metric, value, *row, *counts]
-                cells += _against_first(comparison, method)
-                writer.writerow(
-                    "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells
-                )
+                row = _row(result, method, metric)
+                writer.writerow({name: f"{one:.6g}" if isinstance(one, float) else one for name, one in row.items()})
     return text.getvalue()
 
 
-def _against_first(comparison: Comparison | None, method: str) -> list[Any]:
-    """Return the cells that compare a completion with the first; empty for everything else."""
-    against = () if comparison is None else comparison.against_first
-    for columns in (_tested(one) for one in against if one.fill == method):
-        low, high = columns["difference_ci95"] or (None, None)
-        first = None if comparison is None else comparison.first_completion
-        return [first, columns["difference"], low, high, columns["p_holm"], columns["verdict"]]
-    return [None] * 6
+def _row(result: GroupResult, method: str, metric: str) -> dict[str, Any]:
+    coverage = result.coverage.get(method, {}).values()
+    row = {
+        "recommender": result.recommender,
+        "missing": result.missing,
+        "rate": f"{result.rate:g}",
+        "method": method,
+        "metric": metric,
+        "value": result.levels[method].get(metric),
+        "masked": sum(one["masked"] for one in coverage),
+        "covered": sum(one["covered"] for one in coverage),
+    }
+    comparison = result.comparisons.get(metric)
+    if comparison is None:
+        return row
+    if (of_fill := comparison.of(method)) is not None:
+        row |= _bounds("", of_fill.level) | _bounds("difference_", of_fill.difference)
+        row |= _bounds("recovery_", of_fill.recovery)
+        row |= {name: _as_columns(of_fill)[name] for name in ("difference", "p_holm", "verdict", "recovery")}
+    for one in comparison.against_first:
+        if one.fill == method:
+            tested = _tested(one)
+            row |= {"first_completion": comparison.first_completion, "to_first": tested["difference"]}
+            row |= {f"to_first_{name}": tested[name] for name in ("p_holm", "verdict")}
+            row |= _bounds("to_first_", one.difference)
+    return row
+
+
+def _bounds(prefix: str, estimate: Estimate | None) -> dict[str, float]:
+    return dict(zip((f"{prefix}low", f"{prefix}high"), _ends(estimate) or (), strict=False))

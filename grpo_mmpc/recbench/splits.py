@@ -113,17 +113,9 @@ def _prepare(interactions: Interactions, *, mode: Mode) -> tuple[Ints, Ints]:
                 f"user {interactions.user_ids[user]} has item {interactions.item_ids[item]} {counts.max()} times, so "
                 "that it could be in the training part and in the test part; filter the interactions in corrected mode"
             )
-    order = time_order(
-        interactions.users, _id_ranks(interactions.item_ids)[interactions.items], interactions.timestamps, mode=mode
-    )
+    _, id_ranks = np.unique(np.array(interactions.item_ids, dtype=object), return_inverse=True)
+    order = time_order(interactions.users, id_ranks[interactions.items], interactions.timestamps, mode=mode)
     return order, lengths
-
-
-def _id_ranks(item_ids: tuple[str, ...]) -> Ints:
-    """Return the rank of each position's identifier, whatever their order."""
-    ranks = np.empty(len(item_ids), dtype=np.int64)
-    ranks[sorted(range(len(item_ids)), key=item_ids.__getitem__)] = np.arange(len(item_ids))
-    return ranks
 
 
 def _split(interactions: Interactions, order: Ints, lengths: Ints, *, validation: Ints, test: Ints) -> Split:

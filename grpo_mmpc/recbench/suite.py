@@ -68,22 +68,19 @@ class PolicyBenchmark:
     ranks: Ranks = ONE
 
     def run(self, engine: "Callable[[], AbstractContextManager[Engine]]", *, name: str, policy: str) -> None:
-        """Complete and measure with a policy, beside policies measured before. A collective.
-
-        Args:
-            engine: Opens the policy.
-            name: Of the checkpoint.
-            policy: See ``policy_identity``.
-        """
+        """Complete and measure with a policy, beside policies measured before. A collective."""
         folder = self.evaluations / name / SUITE
         key = self._key()
         if self.ranks.on_main(lambda: _finished(folder, key=key, policy=policy)):
             self.say(f"{name}: the recommendation benchmark was already run with these settings")
             self.ranks.on_main(lambda: self._tell(folder, name))
             return
-        data = read_benchmark_data(self.settings, self.catalogue, say=self.say if self.ranks.is_main else _silent)
+        say = self.say if self.ranks.is_main else lambda _: None
+        data = read_benchmark_data(self.settings, self.catalogue, say=say)
         # The main process's own masks: those of paper mode differ from process to process.
-        wanted = self.ranks.on_main(lambda: _rows_of_masks(self.settings, data))
+        wanted = self.ranks.on_main(
+            lambda: {name: np.flatnonzero(mask).tolist() for name, mask in widest_masks(self.settings, data).items()}
+        )
         if not wanted:
             self.say(
                 f"{name}: no recommendation benchmark: items that lose title and image at once (missing: both) cannot "
@@ -141,14 +138,14 @@ class PolicyBenchmark:
         write_answers(folder / ANSWERS, answers, key=key)
         # Cells of earlier policies are there already: measured beside them costs nothing and can be
         # compared.
-        others = {
+        files = {
             path.parent.parent.name: path
             for path in sorted(self.evaluations.glob(f"*/{SUITE}/{ANSWERS}"))
-            if path.parent != folder and key_of(path) == key
+            if key_of(path) == key
         }
         # The model before training first: later completions are compared with the first.
-        named = {**{other: read_answers(path) for other, path in others.items()}, name: answers}
-        named = dict(sorted(named.items(), key=lambda one: one[0] != "base"))
+        order = sorted(files, key=lambda one: (one != "base", one == name))
+        named = {one: read_answers(files[one]) for one in order}
         device = self.settings.training.device or "cpu"  # GPUs belong to the policy
         run_benchmark(
             self.settings,
@@ -255,14 +252,7 @@ class PolicyBenchmark:
 def benchmark_policy(
     evaluator: Evaluator, engine: "Callable[[], AbstractContextManager[Engine]]", *, name: str, policy: str
 ) -> None:
-    """Run the recommendation benchmark on a policy, if the recipe asks for it. A collective.
-
-    Args:
-        evaluator: Of the recipe; results are written beside its evaluations.
-        engine: Opens the policy.
-        name: Of the checkpoint.
-        policy: See ``policy_identity``.
-    """
+    """Run the recommendation benchmark on a policy, if the recipe asks for it. A collective."""
     recipe = evaluator.config.evaluation
     if recipe.recbench is None:
         return
@@ -289,11 +279,3 @@ def _finished(folder: Path, *, key: str, policy: str) -> bool:
         return False
     # Cells that failed are run again; completions and finished cells are kept.
     return bool(results.get("key") == key and results.get("policy") == policy and not results.get("failures"))
-
-
-def _rows_of_masks(settings: RecBenchSection, data: BenchmarkData) -> dict[Modality, list[int]]:
-    return {modality: np.flatnonzero(mask).tolist() for modality, mask in widest_masks(settings, data).items()}
-
-
-def _silent(text: str) -> None:
-    """Print nothing, on ranks other than the main one."""

@@ -130,17 +130,7 @@ def run_epoch(
     generator: torch.Generator,
     batch_size: int,
 ) -> float:
-    """Go through all pairs once, in a random order, and return the mean loss of the batches.
-
-    Args:
-        recommender: What is trained.
-        optimizer: Of its parameters.
-        users: Of the training pairs, ``[N]``.
-        items: Of the training pairs, ``[N]``.
-        sampler: Draws a negative for each pair.
-        generator: Of everything that is random.
-        batch_size: Pairs per step.
-    """
+    """Go through all pairs once, in a random order, and return the mean loss of the batches."""
     recommender.train()
     recommender.start_epoch(generator)
     order = torch.randperm(len(users), generator=generator, device=users.device)

@@ -61,7 +61,7 @@ def test_every_fill_recommender_category_and_seed_is_one_cell_and_what_is_equal_
     # Per category and seed: the ceiling once for both rates; zeros and mean at each rate, but at
     # 100 % nothing is left to take a mean of, so that both are zeros; and the floor once. 2 x 2 x
     # (1 + 2 + 1 + 1).
-    assert outcome.num_cells == 20
+    assert read_results(tmp_path)["cells"] == 20
     assert not outcome.failures
     assert [(group.recommender, group.missing, group.rate) for group in outcome.groups] == [
         ("vbpr", "text", 0.5),

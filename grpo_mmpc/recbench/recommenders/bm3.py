@@ -46,8 +46,6 @@ class BM3(GraphRecommender):
     ) -> None:
         """Sample the parameters.
 
-        Published grid: ``layers`` {1, 2} x ``dropout`` {0.3, 0.5} x ``reg`` {0.1, 0.01}.
-
         Args:
             split: Its training part makes the graph.
             features: Without any, the losses on IDs remain. They are input, as in the paper; the

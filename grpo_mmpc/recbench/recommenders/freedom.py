@@ -45,8 +45,6 @@ class Freedom(GraphRecommender):
     ) -> None:
         """Make the graphs and sample the parameters.
 
-        Published grid: ``dropout`` {0.8, 0.9} x ``reg`` {0, 1e-5, 1e-4, 1e-3}.
-
         Args:
             split: Its training part makes the user-item graph.
             features: Make the item-item graph. The weight of a modality that is None goes to the

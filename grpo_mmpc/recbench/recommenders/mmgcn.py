@@ -27,8 +27,7 @@ class MMGCN(GraphRecommender):
     code runs by default. Each modality is projected to D numbers; that code keeps 256 for images
     and the features' own length for text, at several times the cost.
 
-    The MMRec toolbox tries ``reg`` {0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1}. Its settings say two layers,
-    and its code runs three whatever they say.
+    The settings of the MMRec toolbox say two layers, and its code runs three whatever they say.
     """
 
     def __init__(

@@ -21,10 +21,6 @@ class VBPR(Recommender):
 
     ``f_i`` are the item's text and image features side by side, as they come, which is how the
     MMRec toolbox joins them. An item without features (a zero row) is left with its ID.
-
-    The values of ``reg`` in the published scripts are {2, 1, 0.1, 0.01, 1e-3, 1e-4, 1e-5}. They are
-    tried here too, but they do not weigh the same: the paper and we take squared lengths, the MMRec
-    toolbox the unsquared norms of the batch's matrices over B.
     """
 
     features: Tensor | None

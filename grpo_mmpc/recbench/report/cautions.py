@@ -17,11 +17,7 @@ _PAPER_MODE = (
 
 
 def cautions(results: Mapping[str, Any]) -> list[str]:
-    """Return the cautions on mode, data and devices, then failures and gaps of single methods.
-
-    Args:
-        results: ``results.json``.
-    """
+    """Return the cautions on mode, data and devices, then failures and gaps of single methods."""
     sentences = [_PAPER_MODE] if results["mode"] == "paper" else []
     sentences += [f"{name} is left out: {why}" for name, why in results["excluded_categories"].items()]
     sentences += _one_seed(results)

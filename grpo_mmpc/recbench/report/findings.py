@@ -17,11 +17,7 @@ Entry = Mapping[str, Any]
 
 
 def findings(group: Mapping[str, Any]) -> list[Finding]:
-    """Return sentences on completions, the ceiling, other ways to fill, and what is left out.
-
-    Args:
-        group: Of ``results.json``, with something to compare.
-    """
+    """Return sentences on completions, the ceiling, other ways to fill, and what is left out."""
     lead, what = group["metrics"][LEAD], MISSING[group["missing"]]
     return [
         *_between_completions(group, what=what),
@@ -36,9 +32,7 @@ def findings(group: Mapping[str, Any]) -> list[Finding]:
 def completion_findings(group: Mapping[str, Any], completion: str) -> list[Finding]:
     """Return the sentences on one completion: against the first, then against the reference.
 
-    Args:
-        group: Of ``results.json``.
-        completion: As it is named there; where it has no result, the sentence says why.
+    Where it has no result, the sentence says why.
     """
     what = MISSING[group["missing"]]
     if completion not in group["metrics"].get(LEAD, {}).get("methods", {}):

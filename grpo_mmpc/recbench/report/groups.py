@@ -1,28 +1,12 @@
 """The reader of groups in ``results.json``, which ``grpo_mmpc.recbench.results`` writes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from grpo_mmpc.recbench.results import SHOWN
-from grpo_mmpc.statistics.verdicts import Interval
 
 LEAD, SECOND = SHOWN
 """The metric of sentences and figures, and the one that is written beside it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spot:
-    """A value with its interval."""
-
-    value: float
-    interval: Interval | None
-
-
-def level(entry: Mapping[str, Any]) -> Spot:
-    """Return the level of a method."""
-    ends = entry["ci95"]
-    return Spot(value=entry["value"], interval=Interval(*ends) if ends else None)
 
 
 def against_first(group: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -35,12 +35,7 @@ MISSING = {**MODALITY_WORDS, "": "features"}
 
 
 def method_label(name: str, *, what: str) -> str:
-    """Return a method's label: ``zeros``, ``no titles at all``, ``completed by qwen``.
-
-    Args:
-        name: As in ``results.json``.
-        what: What is missing, as in ``MISSING``.
-    """
+    """Return a method's label: ``zeros``, ``no titles at all``, ``completed by qwen``."""
     if name.startswith(COMPLETED):
         return f"completed by {name.removeprefix(COMPLETED)}"
     return METHODS[name].format(what=what)

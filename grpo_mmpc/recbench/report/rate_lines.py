@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.plan import NO_MISSING
-from grpo_mmpc.recbench.report.groups import LEAD, Spot, level, subject
+from grpo_mmpc.recbench.report.groups import LEAD, subject
 from grpo_mmpc.recbench.report.labels import MISSING, RECOMMENDERS, method_label, rate_label
 from grpo_mmpc.reports.common import figures
 from grpo_mmpc.reports.common.figures import Frame, Scale, dot, join, scale_for
@@ -36,14 +36,14 @@ class Line:
     label: str
     kind: str
     """Class of its colour: ``completion``, ``ceiling`` or ``fill``."""
-    points: Sequence[tuple[float, Spot]]
-    """(rate, level), rates ascending."""
+    points: Sequence[tuple[float, float, Sequence[float] | None]]
+    """(rate, level, its interval), rates ascending."""
 
     @property
     def end(self) -> tuple[float, float]:
         """The last rate and its level."""
-        rate, spot = self.points[-1]
-        return rate, spot.value
+        rate, value, _ = self.points[-1]
+        return rate, value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +60,7 @@ class RateFigure:
 
 
 def rate_figures(groups: Sequence[Mapping[str, Any]]) -> list[RateFigure]:
-    """Draw one figure for every recommender and missing modality with several rates.
-
-    Args:
-        groups: Of ``results.json``, those with something to compare.
-    """
+    """Draw one figure for every recommender and missing modality with several rates."""
     by_subject: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for group in sorted(groups, key=lambda group: float(group["rate"])):
         by_subject.setdefault(subject(group), []).append(group)
@@ -76,10 +72,10 @@ def rate_figures(groups: Sequence[Mapping[str, Any]]) -> list[RateFigure]:
 
 
 def _figure_of(groups: Sequence[Mapping[str, Any]], *, recommender: str, what: str) -> RateFigure:
-    points: dict[str, list[tuple[float, Spot]]] = {}
+    points: dict[str, list[tuple[float, float, Sequence[float] | None]]] = {}
     for group in groups:
         for method, values in group["metrics"][LEAD]["methods"].items():
-            points.setdefault(method, []).append((group["rate"], level(values)))
+            points.setdefault(method, []).append((group["rate"], values["value"], values["ci95"]))
     lines = [
         Line(label=method_label(method, what=what), kind=_kind(method), points=levels)
         for method, levels in points.items()
@@ -94,16 +90,14 @@ def _kind(method: str) -> str:
 
 
 def rate_figure(lines: Sequence[Line], *, title: str) -> RateFigure:
-    """Draw all methods in one figure; intervals of completions are bars.
-
-    Args:
-        lines: With at least one point each.
-        title: Also what a screen reader says.
-    """
-    rates = sorted({rate for line in lines for rate, _ in line.points})
+    """Draw all methods in one figure; intervals of completions are bars."""
+    rates = sorted({rate for line in lines for rate, _, _ in line.points})
     horizontal = Scale(low=rates[0], high=rates[-1], ticks=tuple(rates), digits=0)
-    ends = [end for line in lines for _, spot in line.points for end in _ends(line, spot)]
-    vertical = scale_for(ends, max_ticks=6)
+    levels = [value for line in lines for _, value, _ in line.points]
+    bars = [
+        end for line in lines if line.kind == "completion" for _, _, interval in line.points for end in interval or ()
+    ]
+    vertical = scale_for(levels + bars, max_ticks=6)
     key = sorted(lines, key=lambda line: (-line.end[1], line.label))
 
     def drawn(kind: str, plot: float, names: Sequence[str], characters: int) -> Markup:
@@ -132,16 +126,13 @@ def rate_figure(lines: Sequence[Line], *, title: str) -> RateFigure:
     )
 
 
-def _ends(line: Line, spot: Spot) -> list[float]:
-    return [spot.value, *(spot.interval or ())] if line.kind == "completion" else [spot.value]
-
-
 def _line(frame: Frame, line: Line) -> Markup:
-    places = [(frame.x(rate), frame.y(spot.value)) for rate, spot in line.points]
+    places = [(frame.x(rate), frame.y(value)) for rate, value, _ in line.points]
     parts = [figures.line(f"method {line.kind}", *one, *other) for one, other in pairwise(places)]
-    for (x, y), (_, spot) in zip(places, line.points, strict=True):
-        if line.kind == "completion" and spot.interval is not None:
-            parts.append(figures.line("reach", x, frame.y(spot.interval.low), x, frame.y(spot.interval.high)))
+    for (x, y), (_, _, interval) in zip(places, line.points, strict=True):
+        if line.kind == "completion" and interval:
+            low, high = interval
+            parts.append(figures.line("reach", x, frame.y(low), x, frame.y(high)))
         parts.append(dot(line.kind, x, y, radius=4))
     return join(parts)
 

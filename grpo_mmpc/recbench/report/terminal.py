@@ -12,12 +12,7 @@ _COLOURS = {BETTER: "32", WORSE: "31"}
 
 
 def terminal_lines(results: Mapping[str, Any], *, colour: bool) -> list[str]:
-    """Return what a person reads when the benchmark ends.
-
-    Args:
-        results: ``results.json``.
-        colour: Rows that are better or worse are written in ANSI colours.
-    """
+    """Return what a person reads when the benchmark ends."""
     shown = recommendation_view(results)
     lines = [] if shown.groups else ["", shown.nothing]
     for group in shown.groups:

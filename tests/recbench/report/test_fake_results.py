@@ -2,7 +2,7 @@
 
 import json
 
-from grpo_mmpc.recbench.judgement import AgainstFirst, Comparison, FillResult
+from grpo_mmpc.recbench.judgement import Comparison, Contrast, FillResult
 from grpo_mmpc.recbench.results import SHOWN, GroupResult, write_results
 from grpo_mmpc.statistics.crossed import Estimate
 from tests.recbench.report.fake_results import results, with_second
@@ -30,7 +30,7 @@ def test_groups_metrics_and_methods_have_the_keys_that_are_written(tmp_path):
             fills=[judged],
             first_completion="completed:a",
             against_first=[
-                AgainstFirst(fill="completed:b", difference=level, question=(), p_holm=1.0, verdict="no evidence")
+                Contrast(fill="completed:b", difference=level, question=(), p_holm=1.0, verdict="no evidence")
             ],
             seeds=[0],
             categories=["A"],

@@ -190,7 +190,7 @@ def test_a_trained_policy_is_told_against_the_model_before_training_and_against_
 
 
 @pytest.mark.parametrize(
-    ("verdict", "mark"), [("better", "▲"), ("worse", "▼"), ("no evidence", "·"), ("too few users", "?"), ("same", "=")]
+    ("verdict", "mark"), [("better", "▲"), ("worse", "▼"), ("no evidence", "·"), ("too few users", "?"), ("same", "-")]
 )
 def test_a_sentence_has_the_mark_of_its_verdict(verdict, mark):
     assert typed_findings(with_second(verdict=verdict)["groups"][0])[0].mark == mark

@@ -5,15 +5,11 @@ import re
 
 import pytest
 
-from grpo_mmpc.recbench.report.groups import Spot
 from grpo_mmpc.recbench.report.rate_lines import Line, rate_figure
-from grpo_mmpc.statistics.verdicts import Interval
-
-POINT = Spot(value=0.2, interval=None)
 
 
 def line(label, *, end=0.2, kind="fill"):
-    return Line(label=label, kind=kind, points=[(0.5, POINT), (1.0, Spot(value=end, interval=None))])
+    return Line(label=label, kind=kind, points=[(0.5, 0.2, None), (1.0, end, None)])
 
 
 def names(svg):
@@ -65,8 +61,8 @@ def test_names_are_escaped():
 
 
 def test_intervals_of_completions_are_drawn_inside_the_figure():
-    point = Spot(value=0.2, interval=Interval(0.0, 0.9))
-    drawn = rate_figure([Line(label="m", kind="completion", points=[(0.5, point), (1.0, point)])], title="x")
+    points = [(rate, 0.2, (0.0, 0.9)) for rate in (0.5, 1.0)]
+    drawn = rate_figure([Line(label="m", kind="completion", points=points)], title="x")
     ends = [
         float(y)
         for pair in re.findall(r'class="reach"[^>]*y1="([\d.]+)" x2="[\d.]+" y2="([\d.]+)"', str(drawn.wide))
@@ -78,7 +74,7 @@ def test_intervals_of_completions_are_drawn_inside_the_figure():
 
 @pytest.mark.parametrize(("which", "shown"), [("wide", ["12%", "50%", "100%"]), ("narrow", ["12%", "50%", "100%"])])
 def test_rates_close_together_do_not_lie_over_each_other_on_the_axis(which, shown):
-    points = [(rate, POINT) for rate in (0.12, 0.125, 0.5, 1.0)]
+    points = [(rate, 0.2, None) for rate in (0.12, 0.125, 0.5, 1.0)]
     svg = str(getattr(rate_figure([Line(label="m", kind="fill", points=points)], title="x"), which))
     assert re.findall(r">([\d.]+%)<", svg) == shown
     assert svg.count("<circle") == 4
