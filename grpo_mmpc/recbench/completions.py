@@ -56,15 +56,13 @@ def encoded_completion(
 ) -> Completion:
     """Encode completions with the encoders of the benchmark.
 
-    Args:
-        settings: Name the encoders.
-        name: Of the completion.
-        values: Titles or image files ``[I]`` by completed modality; None where there is none.
-        lacking: By modality, why there is none.
-        progress: Shown while encoding.
+    ``values`` are titles or image files ``[I]`` by completed modality, None where there is none;
+    ``lacking`` says why, by modality.
     """
     vectors: dict[Modality, Floats] = {}
-    encoded = {modality: np.array([value is not None for value in given]) for modality, given in values.items()}
+    encoded = {
+        modality: np.array([value is not None for value in given], dtype=bool) for modality, given in values.items()
+    }
     reasons = {modality: list(lacking[modality]) for modality in MODALITIES if modality in lacking}
     if "text" in values:
         vectors["text"] = text_features(values["text"], settings.encoders.text, progress=progress)

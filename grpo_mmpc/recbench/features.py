@@ -43,10 +43,7 @@ def text_features(
 ) -> Floats:
     """Encode N texts as unit vectors.
 
-    Args:
-        texts: Titles; None or blank ones have no vector, and one log line says how many they are.
-        encoder: Model, device and precision.
-        progress: Told of every piece.
+    None and blank texts have no vector, and one log line says how many they are.
 
     Returns:
         ``[N, D]``, D = 384 for all-MiniLM-L6-v2; NaN where there is no text (see

@@ -41,12 +41,8 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
 
     Descriptions and attributes of items whose title is masked are removed with it: they would hand
     a policy the answer. All other columns stay. Images that stay are hard links where the disk
-    allows it. The folder appears complete or not at all.
-
-    Args:
-        catalogue: The whole catalogue.
-        out: The folder to write; it may exist if it is empty.
-        missingness: What to take away; clustered by brand, the attribute ``brand`` of each item.
+    allows it. The folder, which may exist if it is empty, appears complete or not at all. A mask
+    clustered by brand goes by the attribute ``brand`` of each item.
 
     Raises:
         RecBenchError: Both modalities at once, no item to mask, or ``out`` is the catalogue or has

@@ -64,13 +64,8 @@ def plan(
 ) -> list[Group]:
     """Write the features of every fill, and name all cells.
 
-    Args:
-        settings: Of the benchmark.
-        data: Its items.
-        filling: Its fills.
-        completions: What stands for the fill ``completed``.
-        splits: By category, the name of its split in the work folder.
-        show: Called with (rates planned, rates in all), of every modality.
+    ``completions`` stand for the fill ``completed``; ``splits`` names each category's split in the
+    work folder; ``show`` is called with (rates planned, rates in all), of every modality.
 
     Raises:
         RecBenchError: A recommender has nothing to be compared on.

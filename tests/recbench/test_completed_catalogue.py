@@ -56,10 +56,10 @@ def test_titles_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Pat
             {"item_id": "b", "title": " "},
         ],
     )
-    found = read(folder)
-    assert found.values == (None, None, "a hat", None)
-    assert found.lacking == (None, "its title is empty", None, "it is not in the completed catalogue")
-    assert found.counts() == {
+    field = read(folder)
+    assert field.values == (None, None, "a hat", None)
+    assert field.lacking == (None, "its title is empty", None, "it is not in the completed catalogue")
+    assert field.counts() == {
         "completed": 1,
         "lacking": {"its title is empty": 1, "it is not in the completed catalogue": 1},
         "equal_to_the_truth": 0,
@@ -77,10 +77,10 @@ def test_where_our_column_exists_only_what_it_names_counts(tmp_path: Path) -> No
             {"item_id": "d", "title": "black pen", "completed": "image"},
         ],
     )
-    found = read(folder)
-    assert found.values == (None, "blue bag", None, None)
-    assert found.lacking == (None, None, *["its title is not marked as completed"] * 2)
-    assert found.equals_truth.tolist() == [False, True, False, False]  # a lucky guess, and allowed to be the truth
+    field = read(folder)
+    assert field.values == (None, "blue bag", None, None)
+    assert field.lacking == (None, None, *["its title is not marked as completed"] * 2)
+    assert field.equals_truth.tolist() == [False, True, False, False]  # a lucky guess, and allowed to be the truth
 
 
 @pytest.mark.parametrize("mark", ["title,image", "image, title", ["title", "image"]])
@@ -125,11 +125,11 @@ def test_what_the_complete_command_writes_is_read(
     complete.complete_catalogue(make_config(), catalogue=gappy, out=ours, checkpoint=None)
 
     missing = np.array([True, True, True, True, False])
-    found = read_completed(ours, "text", item_ids=ids, missing=missing, truth=titles)
-    assert found.values == ("red mug", None, None, None, None)
-    assert found.lacking == (None, "its title is empty", *["its title is not marked as completed"] * 2, None)
-    pictures = read_completed(ours, "image", item_ids=ids, missing=missing, truth=truth)
-    assert [path is not None for path in pictures.values] == [False, False, True, False, False]
+    field = read_completed(ours, "text", item_ids=ids, missing=missing, truth=titles)
+    assert field.values == ("red mug", None, None, None, None)
+    assert field.lacking == (None, "its title is empty", *["its title is not marked as completed"] * 2, None)
+    images = read_completed(ours, "image", item_ids=ids, missing=missing, truth=truth)
+    assert [path is not None for path in images.values] == [False, False, True, False, False]
 
 
 @pytest.mark.parametrize(("num_equal", "looks_original"), [(0, False), (1, False), (2, True), (3, True)])
@@ -140,11 +140,11 @@ def test_an_unmarked_catalogue_with_more_than_half_of_the_true_titles_looks_like
     folder = catalogue(
         tmp_path / "theirs", [{"item_id": i, "title": title} for i, title in zip(IDS[1:], titles, strict=True)]
     )
-    found = read(folder)
-    assert found.looks_original == (f"{num_equal} of 3 titles are the true ones" if looks_original else None)
+    field = read(folder)
+    assert field.looks_original == (f"{num_equal} of 3 titles are the true ones" if looks_original else None)
     # What is unchanged is no completion, and of what looks like the original nothing is.
-    assert found.counts()["completed"] == (0 if looks_original else 3 - num_equal)
-    assert found.counts()["equal_to_the_truth"] == 0
+    assert field.counts()["completed"] == (0 if looks_original else 3 - num_equal)
+    assert field.counts()["equal_to_the_truth"] == 0
 
 
 def test_a_title_that_was_never_taken_away_is_no_completion(tmp_path: Path) -> None:
@@ -152,9 +152,9 @@ def test_a_title_that_was_never_taken_away_is_no_completion(tmp_path: Path) -> N
         tmp_path / "theirs",
         [{"item_id": i, "title": t} for i, t in [("b", "blue bag"), ("c", "a hat"), ("d", "a pen")]],
     )
-    found = read(folder)
-    assert found.values == (None, None, "a hat", "a pen")
-    assert found.lacking[1] == "unchanged; mark it in the column completed if it is a completion"
+    field = read(folder)
+    assert field.values == (None, None, "a hat", "a pen")
+    assert field.lacking[1] == "unchanged; mark it in the column completed if it is a completion"
 
 
 def test_titles_that_are_not_there_do_not_hide_the_original(tmp_path: Path) -> None:
@@ -167,26 +167,26 @@ def test_images_of_missing_items_count_and_each_gap_has_its_reason(tmp_path: Pat
     rows[3]["image"] = None
     folder = catalogue(tmp_path / "theirs", rows)
     (folder / "images" / "c.png").unlink()
-    found = read_completed(folder, "image", item_ids=IDS, missing=MISSING, truth=truth_images(tmp_path))
-    assert found.values == (None, (folder / "images" / "b.png").resolve(), None, None)
-    assert found.lacking == (None, None, "its image file is missing", "its image is empty")
-    assert not found.equals_truth.any()
+    field = read_completed(folder, "image", item_ids=IDS, missing=MISSING, truth=truth_images(tmp_path))
+    assert field.values == (None, (folder / "images" / "b.png").resolve(), None, None)
+    assert field.lacking == (None, None, "its image file is missing", "its image is empty")
+    assert not field.equals_truth.any()
 
 
 def test_original_image_files_are_known_by_their_bytes(tmp_path: Path) -> None:
     truth = truth_images(tmp_path)
-    found = read_completed(tmp_path / "original", "image", item_ids=IDS, missing=MISSING, truth=truth)
-    assert found.looks_original == "3 of 3 image files are, byte for byte, the true ones"
+    field = read_completed(tmp_path / "original", "image", item_ids=IDS, missing=MISSING, truth=truth)
+    assert field.looks_original == "3 of 3 image files are, byte for byte, the true ones"
     copied = catalogue(tmp_path / "theirs", [{"item_id": i} for i in IDS])
     assert truth[1] is not None
     (copied / "images" / "b.png").write_bytes(truth[1].read_bytes())
-    found = read_completed(copied, "image", item_ids=IDS, missing=MISSING, truth=truth)
-    assert [path is not None for path in found.values] == [False, False, True, True]
+    field = read_completed(copied, "image", item_ids=IDS, missing=MISSING, truth=truth)
+    assert [path is not None for path in field.values] == [False, False, True, True]
 
 
 def test_a_broken_picture_costs_an_item_its_picture_not_its_title(tmp_path: Path) -> None:
     folder = catalogue(tmp_path / "theirs", [{"item_id": i, "title": f"made of {i}"} for i in IDS])
-    (folder / "images" / "b.png").write_bytes(b"no picture")
+    (folder / "images" / "b.png").write_bytes(b"no image")
     assert read(folder).values[1] == "made of b"
 
 
@@ -204,6 +204,6 @@ def test_the_completion_of_another_catalogue_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_missing_needs_no_completion(tmp_path: Path) -> None:
-    found = read(original(tmp_path), missing=np.zeros(4, dtype=bool))
-    assert found.values == (None,) * 4
-    assert found.counts()["completed"] == 0
+    field = read(original(tmp_path), missing=np.zeros(4, dtype=bool))
+    assert field.values == (None,) * 4
+    assert field.counts()["completed"] == 0

@@ -58,10 +58,10 @@ def loose(**changes) -> InteractionsSection:
 
 
 def kept(raw: RawInteractions, mode: str = "corrected", **changes) -> list[tuple[str, str, int]]:
-    found, _ = filter_interactions(raw, category="All", filter=loose(**changes), mode=mode)
+    interactions, _ = filter_interactions(raw, category="All", filter=loose(**changes), mode=mode)
     return [
-        (found.user_ids[u], found.item_ids[i], int(t))
-        for u, i, t in zip(found.users, found.items, found.timestamps, strict=True)
+        (interactions.user_ids[u], interactions.item_ids[i], int(t))
+        for u, i, t in zip(interactions.users, interactions.items, interactions.timestamps, strict=True)
     ]
 
 
@@ -182,18 +182,18 @@ def test_both_minima_hold_in_the_result_however_far_dropping_leads():
         ("w", "d"),
     ]
     raw = raw_of([(user, item, n, 5) for n, (user, item) in enumerate(rows)])
-    found = kept(raw, min_per_item=2)
-    assert {(user, item) for user, item, _ in found} == {(user, item) for user in "uv" for item in "abe"}
+    triples = kept(raw, min_per_item=2)
+    assert {(user, item) for user, item, _ in triples} == {(user, item) for user in "uv" for item in "abe"}
 
 
 def test_the_cap_keeps_the_first_in_time_and_the_minima_hold_after_it():
     """v's and w's fourth item d goes beyond the cap; then u's d falls below the minimum."""
     rows = [(user, item, n, 5) for user in "uvw" for n, item in enumerate("abcd" if user != "u" else "dabc")]
-    found, counts = filter_interactions(
+    interactions, counts = filter_interactions(
         raw_of(rows), category="All", filter=loose(max_per_user=3, min_per_item=2), mode="corrected"
     )
-    assert found.user_ids == ("v", "w")
-    assert found.item_ids == ("a", "b", "c")
+    assert interactions.user_ids == ("v", "w")
+    assert interactions.item_ids == ("a", "b", "c")
     assert (counts.beyond_cap, counts.below_core, counts.kept) == (3, 3, 6)
 
 
@@ -205,15 +205,15 @@ def test_equal_times_are_ordered_by_item_not_by_the_file():
 
 def test_an_interaction_belongs_to_its_items_category():
     rows = [("u", item, n, 5) for n, item in enumerate("abcxy")] + [("v", "x", 1, 5)]
-    found, counts = filter_interactions(raw_of(rows, KNOWN), category="Fruit", filter=loose(), mode="corrected")
-    assert (found.user_ids, found.item_ids) == (("u",), ("a", "b", "c"))
+    interactions, counts = filter_interactions(raw_of(rows, KNOWN), category="Fruit", filter=loose(), mode="corrected")
+    assert (interactions.user_ids, interactions.item_ids) == (("u",), ("a", "b", "c"))
     assert (counts.other_categories, counts.kept) == (3, 3)
 
 
 def test_a_user_with_one_interaction_is_a_counted_exclusion():
     rows = [("u", item, n, 5) for n, item in enumerate("abc")] + [("v", "a", 1, 5)]
-    found, counts = filter_interactions(raw_of(rows), category="All", filter=loose(), mode="corrected")
-    assert (found.user_ids, counts.below_core) == (("u",), 1)
+    interactions, counts = filter_interactions(raw_of(rows), category="All", filter=loose(), mode="corrected")
+    assert (interactions.user_ids, counts.below_core) == (("u",), 1)
 
 
 # a small world so that repeats, ties and cascades are frequent
@@ -240,17 +240,21 @@ FILTERS = st.builds(
 )
 def test_every_row_is_kept_or_excluded_for_one_reason_and_the_filter_holds(rows, filter, mode, category):
     try:
-        found, counts = filter_interactions(raw_of(rows, KNOWN), category=category, filter=filter, mode=mode)
+        interactions, counts = filter_interactions(raw_of(rows, KNOWN), category=category, filter=filter, mode=mode)
     except RecBenchError:
         return
     assert counts.rows_read == counts.kept + sum(getattr(counts, name) for name in EXCLUSIONS)
-    assert (counts.kept, counts.users, counts.items) == (len(found), len(found.user_ids), len(found.item_ids))
-    per_user, per_item = np.bincount(found.users), np.bincount(found.items)
+    assert (counts.kept, counts.users, counts.items) == (
+        len(interactions),
+        len(interactions.user_ids),
+        len(interactions.item_ids),
+    )
+    per_user, per_item = np.bincount(interactions.users), np.bincount(interactions.items)
     assert per_user.min() >= filter.min_per_user and per_item.min() >= filter.min_per_item
     assert filter.max_per_user is None or per_user.max() <= filter.max_per_user
     if mode == "corrected":
-        pairs = set(zip(found.users.tolist(), found.items.tolist(), strict=True))
-        assert len(pairs) == len(found)
+        pairs = set(zip(interactions.users.tolist(), interactions.items.tolist(), strict=True))
+        assert len(pairs) == len(interactions)
 
 
 @given(rows=ROWS, data=st.data())

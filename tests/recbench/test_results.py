@@ -73,11 +73,11 @@ def test_of_a_cell_only_the_metrics_that_are_compared_are_read(folder, monkeypat
         return said, scores
 
     monkeypatch.setattr(results_module, "read_cell", reading)
-    [found] = collect(folder, [group_of(method)], {}, resamples=100)
+    [result] = collect(folder, [group_of(method)], {}, resamples=100)
     # Who the users of a category are is the same in all its cells, and read once.
     assert asked == [{*SHOWN, "user_id"}] * 2 + [set(SHOWN)] * 2
-    assert found.levels["zeros"]["map@5"] == pytest.approx(0.2)
-    assert found.parameters == {"zeros": [{"reg": 0.1, "cells": 4}]}
+    assert result.levels["zeros"]["map@5"] == pytest.approx(0.2)
+    assert result.parameters == {"zeros": [{"reg": 0.1, "cells": 4}]}
 
 
 def test_a_method_that_is_left_out_has_no_values_in_the_files_and_the_others_are_compared(folder):
@@ -87,15 +87,15 @@ def test_a_method_that_is_left_out_has_no_values_in_the_files_and_the_others_are
         for cell in method.every_cell:
             if cell.key != first.key:
                 finish(folder, cell, level=level)
-    [found] = collect(folder, [group_of(*methods)], {first.key: "diverged"}, resamples=100)
-    assert found.left_out == {"zeros": "no result for A with seed 0"}
-    assert found.comparisons["recall@20"].reference == "id_only"
-    assert found.levels["zeros"] == {}
-    write_results(folder, [found], about={})
+    [result] = collect(folder, [group_of(*methods)], {first.key: "diverged"}, resamples=100)
+    assert result.left_out == {"zeros": "no result for A with seed 0"}
+    assert result.comparisons["recall@20"].reference == "id_only"
+    assert result.levels["zeros"] == {}
+    write_results(folder, [result], about={})
     table = folder / "results.csv"
     rows = [row for row in csv.DictReader(table.open()) if row["metric"] == "recall@20"]
     assert [(row["method"], row["value"]) for row in rows] == [("zeros", ""), ("mean", "0.2"), ("id_only", "0.1")]
-    assert json.loads((folder / "results.json").read_text())["groups"][0]["left_out"] == found.left_out
+    assert json.loads((folder / "results.json").read_text())["groups"][0]["left_out"] == result.left_out
 
 
 def test_levels_are_means_over_what_is_compared(folder):
@@ -105,18 +105,18 @@ def test_levels_are_means_over_what_is_compared(folder):
         for cell in method.every_cell:
             if cell.category == "A" or method.name == "id_only":
                 finish(folder, cell, level=0.2 if cell.category == "A" else 0.8)
-    [found] = collect(folder, [group_of(*methods)], {}, resamples=100)
-    assert list(found.dropped) == ["B"] and not found.left_out
-    assert found.levels["id_only"]["recall@20"] == pytest.approx(0.2)
-    assert found.comparisons["recall@20"].of("id_only").level.value == pytest.approx(0.2)
+    [result] = collect(folder, [group_of(*methods)], {}, resamples=100)
+    assert list(result.dropped) == ["B"] and not result.left_out
+    assert result.levels["id_only"]["recall@20"] == pytest.approx(0.2)
+    assert result.comparisons["recall@20"].of("id_only").level.value == pytest.approx(0.2)
 
 
 def test_where_nothing_can_be_compared_every_method_is_named_with_the_reason(folder):
     methods = [method_of("zeros", "z"), method_of("mean", "m")]
     finish(folder, methods[0].cells[0]["A"], level=0.2)
     finish(folder, methods[1].cells[1]["B"], level=0.2)
-    [found] = collect(folder, [group_of(*methods)], {}, resamples=100)
-    assert not found.comparisons and set(found.left_out) == {"zeros", "mean"}
+    [result] = collect(folder, [group_of(*methods)], {}, resamples=100)
+    assert not result.comparisons and set(result.left_out) == {"zeros", "mean"}
 
 
 def test_methods_of_the_same_cells_are_known_by_their_keys(folder):
@@ -124,8 +124,8 @@ def test_methods_of_the_same_cells_are_known_by_their_keys(folder):
     for method in methods:
         for cell in method.every_cell:
             finish(folder, cell, level=0.2)
-    [found] = collect(folder, [group_of(*methods)], {}, resamples=100)
-    said = {one.fill: (one.same_as, one.verdict) for one in found.comparisons["recall@20"].fills}
+    [result] = collect(folder, [group_of(*methods)], {}, resamples=100)
+    said = {one.fill: (one.same_as, one.verdict) for one in result.comparisons["recall@20"].fills}
     # id_only has the same scores, but was trained by itself.
     assert said == {"zeros": (None, ""), "mean": ("zeros", "same"), "id_only": (None, "no evidence")}
 
@@ -137,10 +137,10 @@ def test_recovery_is_given_of_what_fills_gaps_and_of_nothing_else(folder):
     for method, level in zip(methods, (0.2, 0.3, 0.4, 0.1, 0.3, 0.1), strict=True):
         for cell in method.every_cell:
             finish(folder, cell, level=level)
-    [found] = collect(folder, [group_of(*methods)], {}, resamples=100)
-    judged = {one.fill: one for one in found.comparisons["recall@20"].fills}
-    assert judged["no_missing"].verdict == "better"
-    assert [name for name, one in judged.items() if one.recovery is not None] == ["mean"]
+    [result] = collect(folder, [group_of(*methods)], {}, resamples=100)
+    fills = {one.fill: one for one in result.comparisons["recall@20"].fills}
+    assert fills["no_missing"].verdict == "better"
+    assert [name for name, one in fills.items() if one.recovery is not None] == ["mean"]
 
 
 def test_what_no_rate_changes_is_tested_once_for_all_rates(folder):
@@ -152,15 +152,15 @@ def test_what_no_rate_changes_is_tested_once_for_all_rates(folder):
     both = collect(folder, [group_of(*methods, rate=rate) for rate in (0.5, 1.0)], {}, resamples=100)
     expected = alone.comparisons["recall@20"].of("no_missing").p_holm
     assert 0 < expected < 0.5
-    assert [found.comparisons["recall@20"].of("no_missing").p_holm for found in both] == [expected, expected]
+    assert [one.comparisons["recall@20"].of("no_missing").p_holm for one in both] == [expected, expected]
 
 
 def test_results_say_on_what_kinds_of_devices_their_cells_ran(folder):
     method = method_of("zeros", "z")
     for cell, device in zip(method.every_cell, ("cuda:0", "cpu", "cuda:1", "cpu"), strict=True):
         finish(folder, cell, level=0.2, device=device)
-    found = collect(folder, [group_of(method)], {}, resamples=100)
-    write_results(folder, found, about={})
+    results = collect(folder, [group_of(method)], {}, resamples=100)
+    write_results(folder, results, about={})
     assert json.loads((folder / "results.json").read_text())["groups"][0]["devices"] == ["cpu", "cuda"]
 
 
@@ -174,8 +174,8 @@ def finished_completions(folder):
 
 
 def test_completions_are_compared_with_the_one_that_was_named_first(folder):
-    found = collect(folder, [group_of(*finished_completions(folder))], {}, resamples=100)
-    write_results(folder, found, about={})
+    results = collect(folder, [group_of(*finished_completions(folder))], {}, resamples=100)
+    write_results(folder, results, about={})
     [group] = json.loads((folder / "results.json").read_text())["groups"]
     for metric in SHOWN:
         written = group["metrics"][metric]
@@ -192,8 +192,8 @@ def test_completions_are_compared_with_the_one_that_was_named_first(folder):
 
 def test_users_of_several_categories_are_told_by_their_names(folder):
     # In every cell of A and B the same twelve, as ``finish`` writes them.
-    [found] = collect(folder, [group_of(*finished_completions(folder))], {}, resamples=100)
-    assert found.comparisons["recall@20"].num_users == USERS
+    [result] = collect(folder, [group_of(*finished_completions(folder))], {}, resamples=100)
+    assert result.comparisons["recall@20"].num_users == USERS
 
 
 class Told:
@@ -233,11 +233,11 @@ def test_vbpr_told_nothing_is_bpr_which_is_trained_and_tested_once(folder):
     ]
     for cell in cells.values():
         finish(folder, cell, level=0.2 if cell.text else 0.1 + 0.01 * cell.seed)
-    [found] = collect(folder, [group], {}, resamples=100)
-    judged = {one.fill: one for one in found.comparisons["recall@20"].fills}
-    assert {name: one.same_as for name, one in judged.items()} == {"zeros": None, "id_only": None, "bpr": "id_only"}
+    [result] = collect(folder, [group], {}, resamples=100)
+    fills = {one.fill: one for one in result.comparisons["recall@20"].fills}
+    assert {name: one.same_as for name, one in fills.items()} == {"zeros": None, "id_only": None, "bpr": "id_only"}
     # Two metrics are corrected for, not two metrics of two methods.
-    assert judged["bpr"].p_holm == judged["id_only"].p_holm == 2 * judged["id_only"].difference.p
+    assert fills["bpr"].p_holm == fills["id_only"].p_holm == 2 * fills["id_only"].difference.p
 
 
 @pytest.mark.parametrize("recommenders", ["[vbpr]", "[vbpr,most_popular]"])

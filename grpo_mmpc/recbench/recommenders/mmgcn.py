@@ -43,15 +43,6 @@ class MMGCN(GraphRecommender):
     ) -> None:
         """Make the graph and sample the parameters.
 
-        Args:
-            split: Its training part makes the graph.
-            features: At least one modality.
-            generator: See ``Recommender``.
-            device: See ``Recommender``.
-            embedding_dim: D, of every layer.
-            layers: Propagations.
-            reg: Weight of the squares of the batch's trained vectors.
-
         Raises:
             RecBenchError: Neither modality is given, or no layer.
         """

@@ -36,16 +36,7 @@ class VBPR(Recommender):
         embedding_dim: int = 64,
         reg: float = 0.01,
     ) -> None:
-        """Sample the parameters.
-
-        Args:
-            split: How many users and items there are.
-            features: A modality that is None has no part in the model; without any, it is BPR with
-                an item bias.
-            generator: Of the initial parameters.
-            device: Where the model lives.
-            embedding_dim: K, and as many again for the features.
-            reg: Weight of the squared lengths of the batch's vectors, over its size.
+        """Sample the parameters; without any features it is BPR with an item bias.
 
         Raises:
             RecBenchError: Features are not finite, or of another number of items than the split.

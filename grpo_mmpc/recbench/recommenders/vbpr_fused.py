@@ -101,13 +101,8 @@ def _pull(margin: Tensor, size: int) -> Tensor:
 def _add_pulls(of_projection: Tensor, theta: Tensor, apart: Tensor, pull: Tensor, *, users: Tensor | None) -> None:
     """Add ``pull [theta_u, 1] (f_i - f_j)^T``, summed over triples, to the gradient of E and beta'.
 
-    Args:
-        of_projection: ``[K + 1, F]``.
-        theta: ``[b, K]``.
-        apart: ``f_i - f_j``, ``[b, F]``.
-        pull: ``[b, 1]``.
-        users: ``[b]``, sorted, if they have many triples each and these are to be added up before
-            the product.
+    Shapes are ``[K + 1, F]``, ``[b, K]``, ``[b, F]`` and ``[b, 1]``. Users ``[b]``, sorted, are
+    given if they have many triples each and these are to be added up before the product.
     """
     dim, weights = theta.shape[1], pull.squeeze(1)
     if users is None:

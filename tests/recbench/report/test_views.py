@@ -102,7 +102,7 @@ def test_several_rates_make_a_figure_with_a_line_for_every_method():
         ("zeros", "fill"),
         ("no features at all", "fill"),
     ]
-    assert [rate for rate, _ in figure.key[0].points] == [0.5, 1.0]
+    assert [rate for rate, *_ in figure.key[0].points] == [0.5, 1.0]
 
 
 def test_that_no_recommender_finished_is_said_only_where_none_did():
