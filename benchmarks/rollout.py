@@ -40,7 +40,7 @@ from grpo_mmpc.nano.drawing import draw  # noqa: E402
 from grpo_mmpc.nano.items import sample_items  # noqa: E402
 from grpo_mmpc.rollout.vllm.arguments import engine_arguments  # noqa: E402
 from grpo_mmpc.rollout.vllm.generation import VLLMRollouts  # noqa: E402
-from grpo_mmpc.rollout.vllm.local import LocalVLLM  # noqa: E402
+from grpo_mmpc.rollout.vllm.in_process import LocalVLLM  # noqa: E402
 from grpo_mmpc.rollout.vllm.protocol import Prompt  # noqa: E402
 from grpo_mmpc.rollout.vllm.requests import derived_seed  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402

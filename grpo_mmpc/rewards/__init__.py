@@ -10,7 +10,7 @@ from grpo_mmpc.rewards.loading import (
     registered_rewards,
     reward_key,
 )
-from grpo_mmpc.rewards.rubric import TRL_KEYWORDS, RewardMix, ScoredBatch, completion_text
+from grpo_mmpc.rewards.mix import TRL_KEYWORDS, RewardMix, ScoredBatch, completion_text
 
 __all__ = [
     "TRL_KEYWORDS",

@@ -141,7 +141,7 @@ def test_no_other_key_of_a_batch_is_as_long_as_its_completions():
 
 
 def test_all_reward_functions_of_a_batch_receive_one_list_of_completions():
-    """The rubric scores all rewards at TRL's first call, and knows the batch by its list."""
+    """The mix scores all rewards at TRL's first call, and knows the batch by its list."""
     received = []
 
     def reward(*, completions, **_):
@@ -196,7 +196,7 @@ def attributes(path: Path) -> set[tuple[str, str]]:
 
 
 def test_no_other_file_touches_a_private_name_of_another_object():
-    for path in [*(PACKAGE / "training").glob("*.py"), PACKAGE / "rewards" / "rubric.py"]:
+    for path in [*(PACKAGE / "training").glob("*.py"), PACKAGE / "rewards" / "mix.py"]:
         if path.name != "trl_seams.py":
             assert {of for of, _ in attributes(path)} <= {"self", "cls"}, path
 

@@ -16,11 +16,11 @@ from grpo_mmpc.reports.common.panels import Panel
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.reports.common.values import finite, section
+from grpo_mmpc.reports.run.before_after import NumbersTable, attribute_panel, category_panels, key_numbers
 from grpo_mmpc.reports.run.controls import ControlsTable, controls_table
 from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.examples import AFTER, BEFORE, MAX_ITEMS, choose, delta
 from grpo_mmpc.reports.run.headline import Headline, headline
-from grpo_mmpc.reports.run.numbers import NumbersTable, attribute_panel, category_panels, key_numbers
 from grpo_mmpc.utils.files import write_text
 
 _IMAGE_BUDGET = 1_800_000

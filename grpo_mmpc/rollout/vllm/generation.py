@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.models.adapter import read_adapter
+from grpo_mmpc.rollout.adapter_sync import sync_adapter
 from grpo_mmpc.rollout.engine import deal_over_ranks
 from grpo_mmpc.rollout.vllm.protocol import GroupEngine, Prompt
 from grpo_mmpc.rollout.vllm.requests import check_prompt_ids, derived_seed, prompt_of
@@ -45,17 +45,10 @@ class VLLMRollouts:
     _syncs: int = field(default=0, init=False)
 
     def sync_weights(self) -> None:
-        """Send the live adapter under a new name and unload the one before.
-
-        The base weights are never merged into, so nothing drifts, and the engine never mixes two
-        adapters: it caches by name. A collective under ZeRO-3 and FSDP.
-        """
+        """Send the live adapter under a new name; a collective under ZeRO-3 and FSDP."""
         self._syncs += 1
         previous, self.adapter = self.adapter, f"policy-{self._syncs}"
-        # In the dtype to which the engine would cast it.
-        self.engine.load(read_adapter(self.model, name=self.adapter, dtype=self.engine.lora_dtype))
-        if previous is not None:
-            self.engine.unload(previous)
+        sync_adapter(self.engine, self.model, name=self.adapter, previous=previous)
 
     def generate(
         self,

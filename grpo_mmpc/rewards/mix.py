@@ -1,4 +1,4 @@
-"""The reward mix of a recipe, its rubric: TRL reward functions and weights.
+"""The reward mix of a recipe: TRL reward functions and weights.
 
 TRL sums the rewards of a completion with ``nansum``, so a None inside a group acts as a reward of
 0: a penalty wherever rewards are positive. ``RewardMix`` therefore hands TRL the mean of the

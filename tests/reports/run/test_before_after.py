@@ -1,7 +1,7 @@
 """Key numbers: what a row says, and what shares a scale."""
 
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
-from grpo_mmpc.reports.run.numbers import NumbersTable, key_numbers
+from grpo_mmpc.reports.run.before_after import NumbersTable, key_numbers
 
 
 def cell(before: float, after: float, **changes: object) -> Cell:
