@@ -27,12 +27,7 @@ class RewardColumns:
         return [complete[item_id] for item_id in item_ids]
 
     def of(self, item_ids: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Any]]:
-        """Return the keyword lists for ``RewardMix.score``, without the completions.
-
-        Args:
-            item_ids: N known items.
-            tasks: Task of each.
-        """
+        """Return the keyword lists for ``RewardMix.score`` of known items, but completions."""
         pairs = list(zip(item_ids, tasks, strict=True))
         rows = {pair: self._row(*pair) for pair in dict.fromkeys(pairs)}
         return {name: [rows[pair][name] for pair in pairs] for name in ("prompts", *ROW_COLUMNS, *self._extras)}

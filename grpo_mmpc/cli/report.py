@@ -26,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Bring the comparison up to date, then write page and tables."""
     # heavy: imported on use
     from grpo_mmpc.evaluation.comparison import update_comparison
-    from grpo_mmpc.reports.run import build_report, write_tables
+    from grpo_mmpc.reports.run.export import write_tables
+    from grpo_mmpc.reports.run.page import build_report
 
     comparison = update_comparison(arguments.run)
     if comparison is not None:

@@ -70,7 +70,8 @@ def mix_name(files: list[str], overrides: list[str]) -> str:
 
 def _rescore(run_dir: Path, *, old: "RunConfig", new: "RunConfig", name: str, out: Path) -> None:
     # heavy: imported on use
-    from grpo_mmpc.analysis.replay import lines, replay
+    from grpo_mmpc.analysis.replay.replay import replay
+    from grpo_mmpc.analysis.replay.text import lines
     from grpo_mmpc.utils.console import Progress
 
     with Progress() as progress:

@@ -112,7 +112,8 @@ def _declared(factory: Callable[..., Any]) -> tuple[str, str, str]:
 def run_preview(arguments: argparse.Namespace) -> int:
     """Score, print the tables, write the files."""
     # heavy: imported on use
-    from grpo_mmpc.analysis.reward_bench import lines, preview
+    from grpo_mmpc.analysis.reward_bench.bench import preview
+    from grpo_mmpc.analysis.reward_bench.text import lines
     from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.reports.reward_bench.page import write_files
     from grpo_mmpc.tasks import TASKS

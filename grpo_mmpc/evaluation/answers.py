@@ -22,7 +22,7 @@ class Answer:
     image: Path | None = None
     """Image rendered from the prediction."""
     is_nan: bool = False
-    """Whether the official script takes the title for missing."""
+    """True if the official script takes the title for missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,11 @@ class Answers:
     source: Path
     by_item: Mapping[str, Answer]
     is_whole: bool = False
-    """Whether every item that was asked is here, so that further references were never asked."""
+    """True if every item that was asked is here, so that further references were never asked."""
     has_prompts: bool = True
     """False where only images are known, not the prompts they were rendered from."""
     has_images: bool = False
-    """Whether the absence of an item's image means that its render failed."""
+    """True if the absence of an item's image means that its render failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,16 +16,10 @@ from grpo_mmpc.utils.hashing import in_share
 
 
 def choose_best(run: Path, *, suite: str, metric: str, items: float) -> Best:
-    """Choose among the evaluated checkpoints by one metric on the deciding items.
+    """Choose among the evaluated checkpoints by one metric, ``TASK.METRIC``, on the deciding items.
 
     Choosing the best of several noisy values and then reporting that value flatters it; the other
     items know nothing of the choice.
-
-    Args:
-        run: Run folder.
-        suite: Name of the suite.
-        metric: ``TASK.METRIC``.
-        items: Share of the items that decide.
 
     Raises:
         EvaluationError: No checkpoint was evaluated, or the metric is unscored.
@@ -73,7 +67,6 @@ def _candidates(run: RunFolder) -> list[Path]:
 
 
 def _value(scores: TaskScores, name: str, rows: Sequence[int]) -> float:
-    """Return a metric's value on some items; NaN where it is not there or not scored."""
     if name in scores.scores:
         chosen = scores.scores[name][list(rows)]
         return float(np.nanmean(chosen)) if np.isfinite(chosen).any() else float("nan")

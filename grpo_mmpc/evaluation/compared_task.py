@@ -26,19 +26,15 @@ class Settings:
     confidence: float
     seed: int
     num_comparisons: int
-    """How many evaluations are compared with the same one and shown together."""
+    """The number of evaluations that are compared with the same one and shown together."""
     by_category: bool
-    """Whether categories are shown, and belong to what p-values are corrected for."""
+    """True if categories are shown, and belong to what p-values are corrected for."""
 
 
 def compare_task(task: str, scores: PairedScores, rewards: Collection[str], settings: Settings) -> TaskComparison:
     """Compare one task, without verdicts, which take all comparisons together.
 
-    Args:
-        task: Its name.
-        scores: Paired items.
-        rewards: Names of the rewards that were trained on in this task.
-        settings: Of the comparison.
+    ``rewards`` names those that were trained on in this task.
     """
     measures, set_metrics = measures_of(scores, task=task), set_metrics_of(scores, task=task)
     metrics: list[Measure | SetMetric] = [*measures, *set_metrics]
@@ -98,7 +94,6 @@ def compare_task(task: str, scores: PairedScores, rewards: Collection[str], sett
         held_back=scores.held_back,
         unpaired_metrics=tuple(sorted(scores.metrics_of_one_side)),
         flips=flips,
-        families={},
         metrics=in_order(overall),
         macro=in_order(macro),
         categories=groups if settings.by_category else {},
@@ -112,16 +107,26 @@ def with_verdicts(tasks: Sequence[TaskComparison], *, confidence: float) -> list
     categories, and all metrics in all categories. Cells without a p-value (unscored, too few items,
     no values per item) keep their verdict.
 
-    Args:
-        tasks: The same task in every comparison that is shown together.
-        confidence: 1 minus it is the chance of any false finding in a family.
+    1 minus ``confidence`` is the chance of any false finding in a family.
     """
 
     def decided(family: list[Mapping[str, Cell]]) -> list[dict[str, Cell]]:
-        decisions = iter(
-            decide([_evidence(cell) for cells in family for cell in cells.values()], confidence=confidence)
-        )
-        return [{name: _with_decision(cell, *next(decisions)) for name, cell in cells.items()} for cells in family]
+        evidence = [
+            Evidence(
+                delta=cell.delta,
+                interval=cell.interval,
+                p=cell.p,
+                higher_is_better=cell.higher_is_better,
+                without_p=cell.verdict,
+            )
+            for cells in family
+            for cell in cells.values()
+        ]
+        decisions = iter(decide(evidence, confidence=confidence))
+        return [{name: with_decision(cell, *next(decisions)) for name, cell in cells.items()} for cells in family]
+
+    def with_decision(cell: Cell, p_holm: float | None, verdict: str) -> Cell:
+        return replace(cell, p_holm=None if p_holm is None else _rounded(p_holm), verdict=verdict)
 
     metrics = decided([task.metrics for task in tasks])
     macro = decided([task.macro for task in tasks])
@@ -143,32 +148,10 @@ def with_verdicts(tasks: Sequence[TaskComparison], *, confidence: float) -> list
     ]
 
 
-def _evidence(cell: Cell) -> Evidence:
-    return Evidence(
-        delta=cell.delta,
-        interval=cell.interval,
-        p=cell.p,
-        higher_is_better=cell.higher_is_better,
-        without_p=cell.verdict,
-    )
-
-
-def _with_decision(cell: Cell, p_holm: float | None, verdict: str) -> Cell:
-    return replace(cell, p_holm=None if p_holm is None else _rounded(p_holm), verdict=verdict)
-
-
-_EMPTY = Cell(
-    **dict.fromkeys(("before", "after", "delta", "interval", "corrected", "p", "p_holm", "effect_size")),
-    n=0,
-    n_scored=0,
-    was_reward=False,
-    higher_is_better=True,
-    verdict=UNSCORED,
-)
+_EMPTY = Cell(before=None, after=None, delta=None, n=0, n_scored=0, verdict=UNSCORED)
 
 
 def _cell(difference: Difference | None, settings: Settings, *, n: int, num_groups: int = 1) -> Cell:
-    """Return the cell of a difference, with an interval corrected for several groups."""
     if difference is None or not difference.num_scored:
         return replace(_EMPTY, n=n)
     interval = _interval(difference, confidence=settings.confidence)
@@ -179,8 +162,7 @@ def _cell(difference: Difference | None, settings: Settings, *, n: int, num_grou
         # The two may come from different methods where few items changed; one at a higher
         # confidence is no narrower.
         corrected = Interval(low=min(interval.low, corrected.low), high=max(interval.high, corrected.high))
-    return replace(
-        _EMPTY,
+    return Cell(
         before=_rounded(difference.before),
         after=_rounded(difference.after),
         delta=_rounded(difference.delta),
@@ -198,16 +180,8 @@ def _set_cell(values: tuple[float, float], *, n: int) -> Cell:
     """Return the cell of a metric that has one value per set: nothing to resample, no verdict."""
     if not np.isfinite(values).all():
         return replace(_EMPTY, n=n)
-    before, after = values
-    return replace(
-        _EMPTY,
-        before=_rounded(before),
-        after=_rounded(after),
-        delta=_rounded(after - before),
-        n=n,
-        n_scored=n,
-        verdict=NO_INTERVAL,
-    )
+    before, after, delta = map(_rounded, (*values, values[1] - values[0]))
+    return Cell(before=before, after=after, delta=delta, n=n, n_scored=n, verdict=NO_INTERVAL)
 
 
 def _interval(difference: Difference, *, confidence: float) -> Interval | None:

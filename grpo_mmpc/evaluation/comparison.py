@@ -89,8 +89,6 @@ def compare_evaluations(
             seed=seed,
             rewards={task: sorted(names) for task, names in trained.items()},
             tasks=list(compared.values()),
-            controls={},
-            best=None,
         )
         for second, trained, compared in zip(evaluations, rewards, tasks, strict=True)
     ]
@@ -109,13 +107,9 @@ def write_comparison(
 
     Controls are compared with ``after``: "worse" means that the control is.
 
-    Args:
-        run: Run folder; its ``config.yaml`` says which rewards were trained on.
-        before: Checkpoint under ``evaluations/``.
-        after: The same; None takes the reported one. Items that chose it are left out.
-        suite: Suite that both were evaluated on.
-        resamples: Bootstrap resamples.
-        seed: Of the resampling.
+    The run's ``config.yaml`` says which rewards were trained on. ``before`` and ``after`` are
+    checkpoints under ``evaluations/``; None takes the reported one. Items that chose it are left
+    out.
 
     Raises:
         EvaluationError: There is nothing to compare with ``before``, or the two cannot be compared.
@@ -154,13 +148,10 @@ def write_comparison(
 
 
 def update_comparison(run: Path) -> Path | None:
-    """Renew ``comparison.json`` of a run, unless it is newer than all evaluations.
+    """Renew ``comparison.json`` of a run, unless it is newer; return its path if it was written.
 
     An interrupted run has evaluations but no comparison yet, or one that was made before it was
     resumed.
-
-    Returns:
-        The path of the file if it was written.
     """
     folder = RunFolder(run, notes=[])  # a broken file is for the report to name
     reported = RunFolder(run, suite=folder.suite).reported
@@ -177,7 +168,6 @@ def update_comparison(run: Path) -> Path | None:
 
 
 def _rewards_of(before: Path, after: Path) -> dict[str, set[str]]:
-    """Return, by task, the rewards that either side was trained on; base and controls on none."""
     rewards: dict[str, set[str]] = defaultdict(set)
     for evaluation in (before, after):
         run, name = RunFolder.of_evaluation(evaluation), evaluation.resolve().parent.name
@@ -188,14 +178,12 @@ def _rewards_of(before: Path, after: Path) -> dict[str, set[str]]:
 
 
 def _held_back(evaluations: Sequence[Path]) -> Callable[[str], bool] | None:
-    """Return the test for items that chose an evaluated checkpoint; None without a choice."""
     runs = [(RunFolder.of_evaluation(evaluation), evaluation.resolve().parent.name) for evaluation in evaluations]
     choices = [choice for run, name in runs if run is not None and (choice := _chosen_on(run, name)) is not None]
     return (lambda item_id: any(chose(item_id) for chose in choices)) if choices else None
 
 
 def _chosen_on(run: RunFolder, checkpoint: str) -> Callable[[str], bool] | None:
-    """Return the test for items, by id, that chose this checkpoint; None if none did."""
     if run.best is None or run.best.checkpoint != checkpoint:
         return None
     return partial(decides, items=run.best.items)
@@ -207,26 +195,26 @@ def _controls(run: RunFolder, *, after: str) -> dict[str, str]:
     One that was scored on other items, in another mode, by another version or by other encoders is
     left out: it says nothing about these numbers.
     """
-    judged, policies = run.summary(after), [after]
+    reported, policies = run.summary(after), [after]
     final = run.summary("final")
     # The final policy usually is the last checkpoint too, and its controls are named after it.
-    if final and judged and final.get("policy") == judged.get("policy"):
+    if final and reported and final.get("policy") == reported.get("policy"):
         policies.append("final")
     controls = {}
     for name, control in CONTROLS.items():
         names = [f"control-{name}-{policy}" for policy in policies] if control.asks_policy else [f"control-{name}"]
-        comparable = [folder for folder in names if judged and _comparable(run.summary(folder), judged)]
+        comparable = [folder for folder in names if reported and _comparable(run.summary(folder), reported)]
         if comparable:
             controls[name] = comparable[0]
     return controls
 
 
-def _comparable(control: Mapping[str, Any], judged: Mapping[str, Any]) -> bool:
-    if not control or any(control.get(key) != judged.get(key) for key in ("version", "mode", "settings")):
+def _comparable(control: Mapping[str, Any], reported: Mapping[str, Any]) -> bool:
+    if not control or any(control.get(key) != reported.get(key) for key in ("version", "mode", "settings")):
         return False
     return all(
-        cells["metrics"][name]["n"] == judged["tasks"][task]["metrics"][name]["n"]
+        cells["metrics"][name]["n"] == reported["tasks"][task]["metrics"][name]["n"]
         for task, cells in control["tasks"].items()
         for name in cells["metrics"]
-        if name in judged["tasks"].get(task, {}).get("metrics", {})
+        if name in reported["tasks"].get(task, {}).get("metrics", {})
     )

@@ -18,9 +18,9 @@ FILE = "completions.jsonl"
 
 
 class CompletionLog:
-    """A file of completions that only grows, one JSON object a line, found again by key.
+    """A file of completions that only grows, one JSON object a line, looked up by key.
 
-    The key covers all that a completion depends on, so that a changed prompt, picture, limit or
+    The key covers all that a completion depends on, so that a changed prompt, image, limit or
     policy is completed again and everything else is kept. A line that a kill cut in half is
     skipped.
     """
@@ -77,27 +77,27 @@ def complete(
         The completions on the main process, an empty list elsewhere.
     """
     keys: list[str] = []
-    found: dict[int, str] = {}
+    known: dict[int, str] = {}
 
     def look_up() -> list[int]:
         assert log is not None
         keys.extend(completion_key(row, sampling, policy=policy) for row in rows)
-        found.update((i, text) for i, key in enumerate(keys) if (text := log.get(key)) is not None)
-        return [i for i in range(len(rows)) if i not in found]
+        known.update((i, text) for i, key in enumerate(keys) if (text := log.get(key)) is not None)
+        return [i for i in range(len(rows)) if i not in known]
 
     def keep(piece: list[int], completions: list[str]) -> None:
         assert log is not None
         log.add([rows[i] for i in piece], [keys[i] for i in piece], completions)
-        found.update(zip(piece, completions, strict=True))
+        known.update(zip(piece, completions, strict=True))
         if progress is not None:
-            progress(len(found), len(rows))
+            progress(len(known), len(rows))
 
     missing = ranks.on_main(look_up)
     for start in range(0, len(missing), engine.rows_at_once):
         piece = missing[start : start + engine.rows_at_once]
         completions = engine.generate([rows[i] for i in piece], sampling)
         ranks.on_main(partial(keep, piece, completions))
-    return [found[i] for i in range(len(rows))] if log is not None else []
+    return [known[i] for i in range(len(rows))] if log is not None else []
 
 
 def completion_key(row: PromptRow, sampling: SamplingConfig, *, policy: str) -> str:

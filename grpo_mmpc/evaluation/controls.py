@@ -40,7 +40,7 @@ class Control:
     needs: str | None = None
     """Scorer it cannot do without: ``sentence``, ``clip`` or ``renderer``."""
     asks_policy: bool = False
-    """Whether it is a policy with changed prompts; the others are the same whatever the policy."""
+    """True if it is a policy with changed prompts; the others are the same whatever the policy."""
 
 
 CONTROLS = {
@@ -77,7 +77,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class CataloguePictures:
+class CatalogueImages:
     """A ``Renderer`` that looks a title's image up."""
 
     paths: Mapping[str, str]
@@ -98,11 +98,8 @@ def known_answers(
 ) -> tuple[Answers, "Scorers"]:
     """Return the answers of a control that asks no policy, and the scorers to use with it.
 
-    Args:
-        name: Of ``CONTROLS``.
-        rows: The evaluated prompts of the control's task.
-        pool: Gives the training items' prompts of the same task, at most ``MAX_POOL``.
-        scorers: Of the evaluation.
+    ``rows`` are the evaluated prompts of the control's task; ``pool`` gives those of its training
+    items, at most ``MAX_POOL``.
 
     Raises:
         EvaluationError: The scorer that the control needs is missing; says why.
@@ -118,21 +115,18 @@ def known_answers(
         typical = _typical_titles(pool(), scorers)
         return Answers({row.item_id: typical.get(row.category, typical[""]) for row in rows}), scorers
     if name == "nearest_title":
-        found = _nearest_by_picture(rows, pool(), scorers)
-        return Answers({row.item_id: near.title for row, near in zip(rows, found, strict=True)}), scorers
-    found = _nearest_by_title(rows, pool(), scorers)
-    pictures = CataloguePictures({near.title: str(near.image_path) for near in found})
-    answers = Answers({row.item_id: near.title for row, near in zip(rows, found, strict=True)})
-    return answers, replace(scorers, renderer=pictures, renderer_identity=f"{name} {pictures.fingerprint()}")
+        near = _nearest(rows, pool(), scorers.clip.embed_images, lambda row: str(row.image_path))
+        return Answers({row.item_id: one.title for row, one in zip(rows, near, strict=True)}), scorers
+    near = _nearest(rows, pool(), scorers.sentence.encode, lambda row: row.title)
+    images = CatalogueImages({one.title: str(one.image_path) for one in near})
+    answers = Answers({row.item_id: one.title for row, one in zip(rows, near, strict=True)})
+    return answers, replace(scorers, renderer=images, renderer_identity=f"{name} {images.fingerprint()}")
 
 
 def changed_rows(name: str, rows: Sequence[PromptRow], *, folder: Path) -> list[PromptRow]:
-    """Return the prompts of a control that asks the policy: the right item with a wrong image.
+    """Return the prompts of ``blank_image`` or ``shuffled_image``: the right item, a wrong image.
 
-    Args:
-        name: ``blank_image`` or ``shuffled_image``.
-        rows: Prompts with pictures.
-        folder: Receives the white picture.
+    ``folder`` receives the white images.
     """
     if name == "shuffled_image":
         others = another_row(rows)
@@ -178,21 +172,15 @@ def _typical_titles(pool: Sequence[PromptRow], scorers: "Scorers") -> dict[str, 
     return typical
 
 
-def _nearest_by_title(rows: Sequence[PromptRow], pool: Sequence[PromptRow], scorers: "Scorers") -> list[PromptRow]:
-    encode = scorers.sentence.encode
-    return _nearest(encode([row.title for row in rows]), encode([row.title for row in pool]), pool)
-
-
-def _nearest_by_picture(rows: Sequence[PromptRow], pool: Sequence[PromptRow], scorers: "Scorers") -> list[PromptRow]:
-    encode = scorers.clip.embed_images
-    shown = encode([str(row.image_path) for row in rows])
-    return _nearest(shown, encode([str(row.image_path) for row in pool]), pool)
-
-
-def _nearest(queries: "torch.Tensor", keys: "torch.Tensor", pool: Sequence[PromptRow]) -> list[PromptRow]:
-    """Return the pool's nearest row to each query; unit vectors, NaN = unreadable."""
+def _nearest(
+    rows: Sequence[PromptRow],
+    pool: Sequence[PromptRow],
+    encode: Callable[[list[str]], "torch.Tensor"],
+    content: Callable[[PromptRow], str],
+) -> list[PromptRow]:
+    """Return the pool's nearest row to each; embeddings are unit vectors, NaN = unreadable."""
     import torch  # heavy: imported on use
 
-    queries, keys = torch.nan_to_num(queries), torch.nan_to_num(keys)
-    blocks = [queries[start : start + _BLOCK] for start in range(0, len(queries), _BLOCK)]
+    queries, keys = (torch.nan_to_num(encode([content(row) for row in side])) for side in (rows, pool))
+    blocks = queries.split(_BLOCK)
     return [pool[int(i)] for block in blocks for i in (block @ keys.T).argmax(dim=1)]

@@ -60,12 +60,12 @@ def find_evaluation(path: Path) -> Path:
     """
     if (path / SAMPLES_FILE).is_file():
         return path
-    found = sorted(file.parent for file in path.glob(f"*/{SAMPLES_FILE}")) if path.is_dir() else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(folder.name for folder in found)
-        raise EvaluationError(f"{path} holds {len(found)} evaluations ({names}); name one, for instance {found[0]}")
+    folders = sorted(file.parent for file in path.glob(f"*/{SAMPLES_FILE}")) if path.is_dir() else []
+    if len(folders) == 1:
+        return folders[0]
+    if folders:
+        names = ", ".join(folder.name for folder in folders)
+        raise EvaluationError(f"{path} holds {len(folders)} evaluations ({names}); name one, for instance {folders[0]}")
     raise EvaluationError(
         f"{path} holds no evaluation: expected {SAMPLES_FILE} and {SUMMARY_FILE} there, "
         "as in RUN/evaluations/CHECKPOINT/SUITE; `grpo-mmpc evaluate` writes them"
@@ -85,7 +85,9 @@ def read_evaluation(folder: Path) -> Evaluation:
         version=str(summary["version"]),
         mode=str(summary.get("mode", "corrected")),
         settings=summary.get("settings") or {},
-        checkpoint=_checkpoint(folder, summary),
+        # Where it lies comes first: a run copies its last checkpoint's evaluation to ``final``,
+        # summary and all.
+        checkpoint=folder.resolve().parent.name if run_of(folder) else str(summary.get("checkpoint") or folder.name),
         tasks=_read_scores(folder / SAMPLES_FILE, summary.get("tasks") or {}),
     )
 
@@ -156,14 +158,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not isinstance(summary, dict) or not {"suite", "version"} <= set(summary):
         raise EvaluationError(f"{path} must be an object with the keys suite and version; run the evaluation again")
     return summary
-
-
-def _checkpoint(folder: Path, summary: Mapping[str, Any]) -> str:
-    # Where it lies comes first: a run copies its last checkpoint's evaluation to ``final``, summary
-    # and all.
-    if run_of(folder) is not None:
-        return folder.resolve().parent.name
-    return str(summary.get("checkpoint") or folder.name)
 
 
 def _read_scores(path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScores]:

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from functools import cache, partial
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,48 +28,33 @@ OpenEngine = Callable[[], AbstractContextManager["Engine"]]
 """Opens the policy that is evaluated."""
 
 
+@dataclass
 class Evaluator:
     """Run the suite of one recipe, and its controls, into a folder of evaluations."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        data: RunData,
-        suite: Suite,
-        *,
-        evaluations: Path,
-        progress: Progress | None = None,
-        ranks: Ranks = ONE,
-    ) -> None:
-        """Keep references.
+    config: RunConfig
+    data: RunData
+    suite: Suite
+    _: KW_ONLY
+    evaluations: Path
+    progress: Progress | None = None
+    ranks: Ranks = ONE
 
-        Args:
-            config: The recipe.
-            data: Its data.
-            suite: See ``build_suite``.
-            evaluations: Folder of all evaluations.
-            progress: Shown on the main process.
-            ranks: This process among the others.
-        """
-        self.suite = suite
-        self.config = config
-        self.data = data
-        self.evaluations = evaluations
-        self.progress = progress
-        self.ranks = ranks
-        self._scorers: Callable[[], Scorers] = cache(lambda: load_scorers(config))
-        self.say = printer(ranks.is_main)
+    def say(self, text: str) -> None:
+        """Print a line on the main process."""
+        printer(self.ranks.is_main)(text)
+
+    @cached_property
+    def scorers(self) -> Scorers:
+        """The encoders and the renderer of the recipe, loaded at their first use."""
+        return load_scorers(self.config)
 
     def run(self, engine: OpenEngine, *, folder: Path, name: str, policy: str) -> None:
         """Run the suite into a folder, unless this policy's result is there. A collective.
 
-        Args:
-            engine: Opens the policy.
-            folder: Where to.
-            name: Of the checkpoint.
-            policy: See ``policy_identity``.
+        ``name`` is that of the checkpoint; for ``policy`` see ``policy_identity``.
         """
-        self._run_suite(self.suite, engine, self._scorers, folder=folder, name=name, policy=policy, ranks=self.ranks)
+        self._run_suite(self.suite, engine, folder=folder, name=name, policy=policy)
 
     def run_controls(self, engine: OpenEngine, *, name: str, policy: str) -> None:
         """Run the recipe's controls beside a policy. A collective.
@@ -87,12 +72,11 @@ class Evaluator:
 
     def renderer(self) -> "Renderer | None":
         """Return the renderer of the recipe, loaded at its first use; None where it names none."""
-        return self._scorers().renderer
+        return self.scorers.renderer
 
     def _run_on_policy(
         self, control: str, rows: Sequence[PromptRow], engine: OpenEngine, *, name: str, policy: str
     ) -> None:
-        """Run a control that asks the policy, with changed prompts."""
         title, final = f"control-{control}-{name}", f"control-{control}-final"
         folders = {one: self.evaluations / one / self.suite.name for one in (title, final)}
         key = replace(self.suite, rows=tuple(rows)).key
@@ -100,18 +84,9 @@ class Evaluator:
             self.say(f"{title}: already evaluated as {final}")
             return
         shown = replace(self.suite, rows=tuple(changed_rows(control, rows, folder=folders[title] / "shown")))
-        self._run_suite(
-            shown,
-            engine,
-            self._scorers,
-            folder=folders[title],
-            name=title,
-            policy=f"{policy} {title}",
-            ranks=self.ranks,
-        )
+        self._run_suite(shown, engine, folder=folders[title], name=title, policy=f"{policy} {title}")
 
     def _run_alone(self, control: str, rows: Sequence[PromptRow]) -> None:
-        """Run a control that asks no policy, on the main process."""
         suite, title = replace(self.suite, rows=tuple(rows)), f"control-{control}"
         folder = self.evaluations / title / suite.name
         # Retrieved answers depend on encoders and catalogue too: the suite's key holds both.
@@ -120,33 +95,16 @@ class Evaluator:
             return
         pool = partial(self.data.training_rows, CONTROLS[control].task, at_most=MAX_POOL)
         try:
-            answers, scorers = known_answers(control, rows, pool=pool, scorers=self._scorers())
+            answers, scorers = known_answers(control, rows, pool=pool, scorers=self.scorers)
         except EvaluationError as error:
             self.say(f"left out: {error}")
             return
-        self._run_suite(
-            suite,
-            lambda: nullcontext(answers),
-            lambda: scorers,
-            folder=folder,
-            name=title,
-            policy=policy,
-            ranks=ONE,
-        )
+        alone = replace(self, ranks=ONE)
+        alone.scorers = scorers
+        alone._run_suite(suite, lambda: nullcontext(answers), folder=folder, name=title, policy=policy)
 
-    def _run_suite(
-        self,
-        suite: Suite,
-        engine: OpenEngine,
-        scorers: Callable[[], Scorers],
-        *,
-        folder: Path,
-        name: str,
-        policy: str,
-        ranks: Ranks,
-    ) -> None:
-        """Run one suite on one engine; ``ranks`` take part."""
-        if ranks.on_main(lambda: finished(folder, key=suite.key, policy=policy)):
+    def _run_suite(self, suite: Suite, engine: OpenEngine, *, folder: Path, name: str, policy: str) -> None:
+        if self.ranks.on_main(lambda: finished(folder, key=suite.key, policy=policy)):
             self.say(f"{name}: already evaluated with these items and settings")
             return
         began = time.monotonic()
@@ -157,9 +115,9 @@ class Evaluator:
                 folder=folder,
                 checkpoint=name,
                 policy=policy,
-                scorers=scorers,
-                ranks=ranks,
+                scorers=lambda: self.scorers,
+                ranks=self.ranks,
                 progress=self.progress,
             )
-        if ranks.is_main:
+        if self.ranks.is_main:
             self.say(f"evaluated {name} in {time.monotonic() - began:.0f} s: {headline(folder)}")

@@ -22,12 +22,8 @@ def metrics_of(
 ) -> dict[str, Metric]:
     """Return the metrics of a task in the order of the table, recall of attribute kinds last.
 
-    Args:
-        task: ``image_to_text`` or ``text_to_image``.
-        mode: ``corrected`` or ``paper``.
-        attribute_kinds: Kinds of attributes that the items know: each has a recall of its own.
-        chosen: Names of the metrics wanted, where ``attribute_recall`` stands for its kinds too;
-            None means all.
+    Each of ``attribute_kinds``, which the items know, has a recall of its own. ``chosen`` are the
+    names wanted, where ``attribute_recall`` stands for its kinds too; None means all.
     """
     metrics = {name: metric for name, metric in METRICS_OF_MODE[mode].items() if task in metric.tasks}
     if "attribute_recall" in metrics:

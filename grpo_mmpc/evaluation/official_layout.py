@@ -43,9 +43,6 @@ def is_official(folder: Path) -> bool:
 def read_official_titles(folder: Path) -> list[Answer]:
     """Return the titles of ``titles/*.tsv``; ``<category>_gpu0.tsv`` counts to its category.
 
-    Args:
-        folder: The model's folder.
-
     Raises:
         EvaluationError: A file cannot be read, a row lacks its title, or an item appears twice.
     """
@@ -63,11 +60,9 @@ def read_official_titles(folder: Path) -> list[Answer]:
 
 
 def read_official_images(folder: Path, *, webp: bool = False) -> dict[str, dict[str, Path]]:
-    """Return image files by category and item: ``{category: {item_id: path}}``.
+    """Return image files by category and item, with WebP ones only if ``webp``.
 
-    Args:
-        folder: The model's folder.
-        webp: Take WebP files too; the official script passes over them.
+    The official script passes over WebP files.
     """
     suffixes = (*_IMAGE_SUFFIXES, ".webp") if webp else _IMAGE_SUFFIXES
     images: dict[str, dict[str, Path]] = {}
@@ -82,19 +77,16 @@ def read_official_images(folder: Path, *, webp: bool = False) -> dict[str, dict[
 
 
 def write_official(folder: Path, answers: Sequence[Answer], *, titles: bool = True) -> int:
-    """Write answers in the official layout; existing files of the same names are replaced.
+    """Write answers in the official layout, and return the number of files written.
 
-    Titles lose tabs and line breaks, which the layout cannot hold. Images that are no JPEG are
-    converted (quality 95), since the official script matches ``<item_id>.jpg`` by name: pixel
-    metrics of the copy differ slightly.
+    Existing files of the same names are replaced. Titles lose tabs and line breaks, which the
+    layout cannot hold. Images that are no JPEG are converted (quality 95), since the official
+    script matches ``<item_id>.jpg`` by name: pixel metrics of the copy differ slightly.
 
     Args:
         folder: The model's folder; made if it is not there.
         answers: Items with a unique id, each with its category.
-        titles: Write titles; False for images of text_to_image, whose predictions are prompts.
-
-    Returns:
-        Number of files written.
+        titles: False for images of text_to_image, whose predictions are prompts.
 
     Raises:
         EvaluationError: An id or a category is empty or too long for a file name, or an image
@@ -145,7 +137,6 @@ def _read_titles(path: Path, *, category: str) -> Iterator[tuple[Answer, str]]:
 
 
 def _header(cells: list[str]) -> tuple[int, int] | None:
-    """Return the positions of the id and the title if this row names its columns."""
     names = [cell.strip().lower() for cell in cells]
     ids = [names.index(name) for name in _ID_COLUMNS if name in names]
     titles = [names.index(name) for name in _TITLE_COLUMNS if name in names]

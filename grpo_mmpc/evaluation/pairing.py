@@ -40,10 +40,7 @@ def pair(
 ) -> dict[str, PairedScores]:
     """Pair two evaluations of the same suite by (task, item), for the tasks that both hold.
 
-    Args:
-        before: One evaluation.
-        after: The other.
-        held_back: Items to leave out, by id.
+    ``held_back`` says of an item's id whether it is left out.
 
     Raises:
         EvaluationError: Suites, versions, modes, encoders or renderers differ, no task or item is

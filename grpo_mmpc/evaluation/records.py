@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from grpo_mmpc.evaluation.metric_tables import find_metric
 from grpo_mmpc.statistics.verdicts import VERDICTS, Interval, interval_key
 from grpo_mmpc.utils.files import write_json
@@ -18,23 +20,23 @@ class Cell:
     """None = nothing was scored."""
     after: float | None
     delta: float | None
-    interval: Interval | None
+    interval: Interval | None = None
     """Confidence interval of the difference; None = too few items for one, or no values per
     item."""
-    corrected: Interval | None
+    corrected: Interval | None = None
     """The wider interval that holds for all categories of one metric at once; None for other
     groups."""
-    p: float | None
-    """Of this difference alone."""
-    p_holm: float | None
+    p: float | None = None
+    """The p-value of this difference alone."""
+    p_holm: float | None = None
     """Corrected for everything of its kind that is shown together; the verdict goes by it."""
-    effect_size: float | None
+    effect_size: float | None = None
     """Mean of the paired differences over their standard deviation; None for corpus-level metrics
     and means of means."""
     n: int
     n_scored: int
-    was_reward: bool
-    higher_is_better: bool
+    was_reward: bool = False
+    higher_is_better: bool = True
     verdict: str
     """One of ``statistics.verdicts.VERDICTS``."""
 
@@ -46,13 +48,13 @@ class TaskComparison:
     task: str
     n: int
     """Paired items."""
-    before_only: int
-    after_only: int
-    held_back: int
+    before_only: int = 0
+    after_only: int = 0
+    held_back: int = 0
     """Items that chose the checkpoint and are left out for it."""
-    families: Mapping[str, int]
-    """How many comparisons p-values were corrected for: over all items (``metrics``), ``macro``,
-    ``categories``."""
+    families: Mapping[str, int] = field(default_factory=dict)
+    """The number of comparisons that p-values were corrected for: over all items (``metrics``),
+    ``macro``, ``categories``."""
     metrics: Mapping[str, Cell]
     macro: Mapping[str, Cell]
     """Unweighted means over categories; ``n`` counts categories."""
@@ -83,16 +85,16 @@ class Comparison:
 
     before: str
     after: str
-    before_folder: str
+    before_folder: str = ""
     """Empty where it is not known."""
-    after_folder: str
-    confidence: float
+    after_folder: str = ""
+    confidence: float = 0.95
     resamples: int
     tasks: list[TaskComparison]
-    controls: Mapping[str, list[TaskComparison]]
+    controls: Mapping[str, list[TaskComparison]] = field(default_factory=dict)
     """By control, its tasks: ``before`` is the policy of ``after``, ``after`` is the control."""
-    best: Best | None
-    """How ``after`` was chosen among the checkpoints; None where it was not."""
+    best: Best | None = None
+    """The choice of ``after`` among the checkpoints; None where there was none."""
     suite: str = "cqbench"
     version: str = ""
     mode: str = "corrected"
@@ -124,27 +126,18 @@ class Comparison:
         Raises:
             KeyError, TypeError, ValueError, AttributeError: It is not such an object.
         """
-        confidence = float(content.get("confidence", 0.95))
-        key = interval_key(confidence)
-        best = content.get("best")
-        return cls(
-            before=str(content["before"]),
-            after=str(content["after"]),
-            before_folder=str(content.get("before_folder", "")),
-            after_folder=str(content.get("after_folder", "")),
-            suite=str(content.get("suite", "cqbench")),
-            version=str(content.get("version", "")),
-            mode=str(content.get("mode", "corrected")),
-            confidence=confidence,
-            resamples=int(content["resamples"]),
-            seed=int(content.get("seed", 0)),
-            rewards={str(task): list(map(str, names)) for task, names in content.get("rewards", {}).items()},
-            tasks=_tasks_from_json(content["tasks"], key),
-            controls={
-                str(control): _tasks_from_json(tasks, key) for control, tasks in content.get("controls", {}).items()
-            },
-            best=Best(**best) if best else None,
-        )
+        key = interval_key(float(content.get("confidence", 0.95)))
+        controls = content.get("controls", {})
+        fields = {
+            **content,
+            "tasks": _tasks_from_json(content["tasks"], key),
+            "controls": {name: _tasks_from_json(tasks, key) for name, tasks in controls.items()},
+        }
+        try:
+            return TypeAdapter(cls).validate_python(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def write_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
@@ -199,57 +192,28 @@ def _of_set(name: str, mode: str) -> bool:
     return metric is not None and metric.of_set is not None
 
 
-def _tasks_from_json(tasks: Mapping[str, Any], key: str) -> list[TaskComparison]:
-    return [_task_from_json(str(name), task, key) for name, task in tasks.items()]
+def _tasks_from_json(tasks: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the fields of ``TaskComparison``, yet to be validated."""
+
+    def read(cells: Mapping[str, Any]) -> dict[str, Any]:
+        return {metric: _cell_from_json(cell, key) for metric, cell in cells.items()}
+
+    return [
+        {
+            "n": max((cell.get("n", 0) for cell in task["metrics"].values()), default=0),
+            **task,
+            **task.get("unpaired", {}),
+            "task": name,
+            "metrics": read(task["metrics"]),
+            "macro": read(task.get("macro", {})),
+            "categories": {category: read(cells) for category, cells in task["categories"].items()},
+        }
+        for name, task in tasks.items()
+    ]
 
 
-def _task_from_json(name: str, task: Mapping[str, Any], key: str) -> TaskComparison:
-    def read(cells: Mapping[str, Any]) -> dict[str, Cell]:
-        return {str(metric): _cell_from_json(cell, key) for metric, cell in cells.items()}
-
-    metrics, unpaired = read(task["metrics"]), task.get("unpaired", {})
-    return TaskComparison(
-        task=name,
-        n=int(task.get("n", max((cell.n for cell in metrics.values()), default=0))),
-        before_only=int(unpaired.get("before_only", 0)),
-        after_only=int(unpaired.get("after_only", 0)),
-        held_back=int(task.get("held_back", 0)),
-        unpaired_metrics=tuple(map(str, task.get("unpaired_metrics", ()))),
-        flips=int(task.get("flips", 0)),
-        families={str(kind): int(count) for kind, count in task.get("families", {}).items()},
-        metrics=metrics,
-        macro=read(task.get("macro", {})),
-        categories={str(category): read(cells) for category, cells in task["categories"].items()},
-    )
-
-
-def _cell_from_json(cell: Mapping[str, Any], key: str) -> Cell:
-    n = int(cell.get("n", cell.get("categories", 0)))
+def _cell_from_json(cell: Mapping[str, Any], key: str) -> dict[str, Any]:
     if cell["verdict"] not in VERDICTS:
         raise ValueError(f"verdict is {cell['verdict']!r}, expected one of {', '.join(VERDICTS)}")
-    return Cell(
-        before=_number(cell["before"]),
-        after=_number(cell["after"]),
-        delta=_number(cell["delta"]),
-        interval=_interval(cell.get(key)),
-        corrected=_interval(cell.get(f"{key}_corrected")),
-        p=_number(cell.get("p")),
-        p_holm=_number(cell.get("p_holm")),
-        effect_size=_number(cell.get("effect_size")),
-        n=n,
-        n_scored=int(cell.get("n_scored", n)),
-        was_reward=bool(cell.get("was_reward", False)),
-        higher_is_better=bool(cell.get("higher_is_better", True)),
-        verdict=str(cell["verdict"]),
-    )
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _interval(value: Any) -> Interval | None:
-    if value is None:
-        return None
-    low, high = value
-    return Interval(float(low), float(high))
+    n = cell.get("n", cell.get("categories", 0))
+    return {"n": n, "n_scored": n, **cell, "interval": cell.get(key), "corrected": cell.get(f"{key}_corrected")}

@@ -24,9 +24,9 @@ class Resampling:
     """The number of resamples and flips, and their seed."""
 
     resamples: int
-    """Of the bootstrap, R."""
+    """The number of resamples of the bootstrap, R."""
     flips: int
-    """Of the permutation test, F."""
+    """The number of flips of the permutation test, F."""
     seed: int
 
 
@@ -43,9 +43,9 @@ class Difference:
     """Bootstrap replicates of after minus before, ``[R]``; NaN for a resample without any scored
     item."""
     variance: float | None
-    """Of after minus before; None for corpus-level metrics, which have no scores per item."""
+    """The variance of the difference; None for corpus-level metrics: no scores per item."""
     variances: Floats | None
-    """Of each replicate, ``[R]``."""
+    """The variance of each replicate, ``[R]``."""
     flipped: Floats
     """After minus before under random flips, ``[F]``."""
     every_flip: Floats | None = None
@@ -67,18 +67,18 @@ class Difference:
         """
         if self.num_scored < min_items(confidence):
             return None
-        found = None
+        interval = None
         if self.variance is not None and self.variances is not None:
-            found = studentised_interval(
+            interval = studentised_interval(
                 self.replicates,
                 self.variances,
                 estimate=self.delta,
                 variance=self.variance,
                 confidence=confidence,
             )
-        if found is None:
-            found = expanded_percentile_interval(self.replicates, confidence=confidence, num_items=self.num_scored)
-        return found and Interval(low=max(found.low, -self.largest), high=min(found.high, self.largest))
+        if interval is None:
+            interval = expanded_percentile_interval(self.replicates, confidence=confidence, num_items=self.num_scored)
+        return interval and Interval(low=max(interval.low, -self.largest), high=min(interval.high, self.largest))
 
     def p_value(self) -> float:
         """Return the two-sided p-value of the paired permutation test."""
@@ -104,12 +104,8 @@ def differences_of(
 ) -> list[Difference]:
     """Return the differences of all measures on one group of items, from one set of resamples.
 
-    Args:
-        rows: Items of the group.
-        measures: The metrics.
-        settings: Of the resampling.
-        stream: Names the group; its resamples do not depend on which other groups exist.
-        flips: ``flips_of`` these rows.
+    ``stream`` names the group: its resamples do not depend on which other groups exist. ``flips``
+    are ``flips_of`` these rows.
     """
     if not measures:
         return []
@@ -193,11 +189,7 @@ def _differences(measure: Measure, rows: NDArray[np.int64]) -> Floats:
 
 
 def _columns(measure: Measure, rows: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], list[Floats]]:
-    """Return the columns that the bootstrap sums: sides, scored, deviations and their squares.
-
-    Returns:
-        Items of the group ``[n]`` -> columns, ``[..., n]`` each.
-    """
+    """Return items ``[n]`` -> columns ``[..., n]``: sides, scored, deviations and their squares."""
     mean = _differences(measure, rows).sum() / max(1, np.count_nonzero(measure.scored[rows]))
 
     def columns(items: NDArray[np.int64]) -> list[Floats]:

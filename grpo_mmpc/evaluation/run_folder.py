@@ -35,18 +35,11 @@ class RunFolder:
     """A run folder as data; files are read when they are first asked for.
 
     A missing file counts as empty and a broken one is an error, unless ``notes`` is given: then
-    both are said there in a sentence, and reading goes on without the file.
+    both are said there in a sentence, and reading goes on without the file. Without ``suite``,
+    evaluations are those of the suite of ``comparison.json``, else of ``cqbench``.
     """
 
     def __init__(self, path: Path, *, suite: str | None = None, notes: list[str] | None = None) -> None:
-        """Read nothing yet.
-
-        Args:
-            path: ``RUN``.
-            suite: Suite of the evaluations; None takes that of ``comparison.json``, else
-                ``cqbench``.
-            notes: Receives what is missing or broken.
-        """
         self.path = path
         self._suite = suite
         self._notes = notes
@@ -111,8 +104,7 @@ class RunFolder:
     @property
     def catalogue_fingerprint(self) -> Any:
         """The fingerprint of the catalogue of the run; None where it is not recorded."""
-        data = self.manifest.get("data")
-        return data.get("fingerprint") if isinstance(data, Mapping) else None
+        return section(self.manifest, "data").get("fingerprint")
 
     @cached_property
     def steps(self) -> list[Mapping[str, Any]]:
@@ -125,9 +117,7 @@ class RunFolder:
             self._absent(path, error, lacking="there are no training curves")
             return []
         steps = {
-            step: line.values
-            for line in lines
-            if line.values and (step := _finite(line.values.get("step"))) is not None
+            step: line.values for line in lines if line.values and (step := finite(line.values.get("step"))) is not None
         }
         broken = sum(line.values is None for line in lines)
         if broken and self._notes is not None:  # a kill cuts the last line short: no error
@@ -248,7 +238,14 @@ def checkpoint_order(name: str) -> tuple[int, int, str]:
     return ({"base": 1, "final": 3}.get(name, 0), 0, name)
 
 
-def _finite(value: Any) -> float | None:
+def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a sub-mapping, empty where there is none."""
+    value = content.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def finite(value: Any) -> float | None:
+    """Return a JSON value as a number; None for anything that is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

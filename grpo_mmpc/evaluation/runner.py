@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +72,11 @@ def run_suite(
     }
 
     def score_and_write() -> None:
-        scoring = _Scoring(suite=suite, folder=folder, scorers=scorers(), progress=progress)
-        scored = {task: scoring.score(task, completions[task]) for task in suite.tasks}
+        loaded = scorers()
+        scored = {
+            task: _score(suite, task, completions[task], folder=folder, scorers=loaded, progress=progress)
+            for task in suite.tasks
+        }
         summary = {
             "suite": suite.name,
             "version": VERSION,
@@ -84,100 +86,95 @@ def run_suite(
             "key": suite.key,
             "settings": suite.settings,
             "seconds": round(time.monotonic() - started, 2),
-            "missing": dict(scoring.scorers.missing),
-            "rendering": {task: one.rendering for task, one in scored.items() if one.rendering is not None},
-            "tasks": {task: one.summary for task, one in scored.items()},
+            "missing": dict(loaded.missing),
+            "rendering": {task: rendering for task, (_, _, rendering) in scored.items() if rendering is not None},
+            "tasks": {task: cells for task, (_, cells, _) in scored.items()},
         }
-        write_evaluation(folder, summary, [one.samples for one in scored.values()])
+        write_evaluation(folder, summary, [samples for samples, _, _ in scored.values()])
 
     ranks.on_main(score_and_write)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scored:
-    """One task, scored."""
-
-    samples: dict[str, list[Any]]
-    """Columns of ``samples.parquet``."""
-    summary: dict[str, Any]
-    rendering: dict[str, Any] | None
-    """Counts of renders; None where nothing is rendered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scoring:
-    suite: Suite
-    folder: Path
-    scorers: Scorers
-    progress: ShowProgress | None
-
-    def score(self, task: str, completions: list[str]) -> _Scored:
-        """Parse, render and score the completions of a task."""
-        rows = self.suite.rows_of(task)
-        parsed = [TASKS[task].parse(completion) for completion in completions]
-        rendered: list[str | None] = [None] * len(rows)
-        rendering = None
-        is_rendered = self.scorers.renderer is not None
-        if TASKS[task].target_modality == "image" and is_rendered:
-            rendered, rendering = self._render(rows, [p.prediction or MALFORMED[self.suite.mode] for p in parsed])
-        inputs = MetricInputs(
-            task=task,
-            predictions=[p.prediction for p in parsed],
-            # In text_to_image the title is what an image is compared with; nothing else is a text
-            # reference.
-            references=[row.title for row in rows],
-            attributes=[row.attributes for row in rows],
-            real_images=[row.image_path for row in rows],
-            categories=[row.category for row in rows],
-            # Without a renderer nothing is known about the image, which is not the same as a failed
-            # render.
-            rendered_images=[None if name is None else str(self.folder / name) for name in rendered]
-            if is_rendered
-            else (),
-            read_image=open_image,
-            **self.scorers.encoders(),
+def _score(
+    suite: Suite, task: str, completions: list[str], *, folder: Path, scorers: Scorers, progress: ShowProgress | None
+) -> tuple[dict[str, list[Any]], dict[str, Any], dict[str, Any] | None]:
+    """Return columns of ``samples.parquet``, the summary, and counts of renders where there are."""
+    rows = suite.rows_of(task)
+    parsed = [TASKS[task].parse(completion) for completion in completions]
+    rendered: list[str | None] = [None] * len(rows)
+    rendering = None
+    is_rendered = scorers.renderer is not None
+    if TASKS[task].target_modality == "image" and is_rendered:
+        rendered, rendering = _render(
+            rows,
+            [p.prediction or MALFORMED[suite.mode] for p in parsed],
+            folder=folder,
+            scorers=scorers,
+            progress=progress,
         )
-        metrics = self.suite.metrics(task)
-        samples: dict[str, list[Any]] = {
-            "item_id": [row.item_id for row in rows],
-            "category": [row.category for row in rows],
-            "task": [task] * len(rows),
-            "reference": [row.title for row in rows],
-            "attributes": [json.dumps(dict(row.attributes), ensure_ascii=False, sort_keys=True) for row in rows],
-            "image_path": [row.image_path for row in rows],
-            "completion": completions,
-            "prediction": [p.prediction for p in parsed],
-            "format": [p.format for p in parsed],
-            "rendered_image": rendered,
-            **score_columns(metrics, inputs, progress=self._shown(f"scoring {task}: ")),
-        }
-        return _Scored(samples=samples, summary=summarise(metrics, samples, inputs), rendering=rendering)
+    inputs = MetricInputs(
+        task=task,
+        predictions=[p.prediction for p in parsed],
+        # In text_to_image the title is what an image is compared with; nothing else is a text
+        # reference.
+        references=[row.title for row in rows],
+        attributes=[row.attributes for row in rows],
+        real_images=[row.image_path for row in rows],
+        categories=[row.category for row in rows],
+        # Without a renderer nothing is known about the image, which is not the same as a failed
+        # render.
+        rendered_images=[None if name is None else str(folder / name) for name in rendered] if is_rendered else (),
+        read_image=open_image,
+        **scorers.encoders(),
+    )
 
-    def _render(
-        self, rows: Sequence[PromptRow], prompts: Sequence[str | None]
-    ) -> tuple[list[str | None], dict[str, Any]]:
-        """Render prompts; return paths relative to the folder (None: failed), and counts."""
-        assert self.scorers.renderer is not None
-        jobs = [
-            RenderJob(item_id=row.item_id, prompt=prompt, seed=render_seed(row.item_id))
-            for row, prompt in zip(rows, prompts, strict=True)
-            if prompt is not None
-        ]
-        result = render_into(
-            self.folder / "images",
-            self.scorers.renderer,
-            jobs,
-            identity=self.scorers.renderer_identity,
-            progress=None if self.progress is None else partial(self.progress, "rendering"),
-        )
-        paths = [result.paths.get(row.item_id) for row in rows]
-        counts = {
-            "failures": dict(result.summary.failures),
-            "over_token_limit": result.summary.num_over_limit,
-            "token_limit": result.summary.token_limit,
-        }
-        return [None if path is None else str(path.relative_to(self.folder)) for path in paths], counts
+    def shown(metric: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"scoring {task}: {metric}", done, total)
 
-    def _shown(self, label: str) -> ShowProgress | None:
-        show = self.progress
-        return None if show is None else lambda what, done, total: show(f"{label}{what}", done, total)
+    metrics = suite.metrics(task)
+    samples: dict[str, list[Any]] = {
+        "item_id": [row.item_id for row in rows],
+        "category": [row.category for row in rows],
+        "task": [task] * len(rows),
+        "reference": [row.title for row in rows],
+        "attributes": [json.dumps(dict(row.attributes), ensure_ascii=False, sort_keys=True) for row in rows],
+        "image_path": [row.image_path for row in rows],
+        "completion": completions,
+        "prediction": [p.prediction for p in parsed],
+        "format": [p.format for p in parsed],
+        "rendered_image": rendered,
+        **score_columns(metrics, inputs, progress=shown),
+    }
+    return samples, summarise(metrics, samples, inputs), rendering
+
+
+def _render(
+    rows: Sequence[PromptRow],
+    prompts: Sequence[str | None],
+    *,
+    folder: Path,
+    scorers: Scorers,
+    progress: ShowProgress | None,
+) -> tuple[list[str | None], dict[str, Any]]:
+    """Render prompts; return paths relative to the folder (None: failed), and counts."""
+    assert scorers.renderer is not None
+    jobs = [
+        RenderJob(item_id=row.item_id, prompt=prompt, seed=render_seed(row.item_id))
+        for row, prompt in zip(rows, prompts, strict=True)
+        if prompt is not None
+    ]
+    result = render_into(
+        folder / "images",
+        scorers.renderer,
+        jobs,
+        identity=scorers.renderer_identity,
+        progress=None if progress is None else partial(progress, "rendering"),
+    )
+    paths = [result.paths.get(row.item_id) for row in rows]
+    counts = {
+        "failures": dict(result.summary.failures),
+        "over_token_limit": result.summary.num_over_limit,
+        "token_limit": result.summary.token_limit,
+    }
+    return [None if path is None else str(path.relative_to(folder)) for path in paths], counts

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from grpo_mmpc.config import nearest
 from grpo_mmpc.encoders.images import open_image
@@ -31,7 +31,7 @@ class Scores:
     by_metric: Mapping[str, list[float]]
     """NaN = unscored."""
     summary: Mapping[str, Any]
-    """What ``summary.json`` holds; null where nothing was scored."""
+    """The content of ``summary.json``; null where nothing was scored."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield a flat record per item: item_id, category, prediction, each metric by name."""
@@ -45,25 +45,13 @@ class Scores:
             }
 
 
-class _Pairs(NamedTuple):
-    answers: list[Answer]
-    references: list[Reference]
-    unanswered: int
-    unknown: int
-
-
 def choose_metrics(
     names: Sequence[str] | None, *, task: str, mode: str, references: Sequence[Reference], answers: Answers
 ) -> dict[str, Metric]:
     """Return the metrics to score by, in the order of the mode's table.
 
-    Args:
-        names: What was asked for; None means all of the task. ``attribute_recall`` brings one
-            metric per known kind.
-        task: ``image_to_text`` or ``text_to_image``.
-        mode: ``corrected`` or ``paper``.
-        references: Say which kinds of attributes are known.
-        answers: Without prompts, ``parse_rate`` is no default.
+    ``names`` is what was asked for; None means all of the task, but ``parse_rate`` for answers
+    without prompts. ``attribute_recall`` brings one metric per kind that ``references`` know.
 
     Raises:
         EvaluationError: A name is unknown, or belongs to another task or mode.
@@ -97,28 +85,30 @@ def score_answers(
     """Score one answer per reference.
 
     A reference without an answer counts as malformed, a wrong answer; an answer without a reference
-    is left out. Both are counted in the summary.
-
-    Args:
-        answers: What a system said.
-        references: What is true.
-        task: ``image_to_text`` or ``text_to_image``.
-        mode: ``corrected`` or ``paper``.
-        metrics: From :func:`choose_metrics`.
-        scorers: From :func:`scorers.scorers_for`.
-        progress: Called before each metric with its name, its position and the number of metrics.
+    is left out. Both are counted in the summary. ``metrics`` come from ``choose_metrics``, and
+    ``scorers`` from ``scorers.scorers_for``.
 
     Raises:
         EvaluationError: No item has both an answer and a reference.
     """
-    pairs = _pair(answers, references)
-    inputs = _inputs(pairs, answers, task=task, mode=mode, scorers=scorers)
+    asked = [r for r in references if r.item_id in answers.by_item or not answers.is_whole]
+    given = [answers.by_item[reference.item_id] for reference in asked if reference.item_id in answers.by_item]
+    if not given:
+        first, other = next(iter(answers.by_item), "none"), references[0].item_id if references else "none"
+        raise EvaluationError(
+            f"{answers.source}: no item has both a prediction and a reference ({len(answers.by_item)} predictions, "
+            f"the first for {first!r}; {len(references)} references, the first for {other!r}); "
+            "the item_ids must be the same"
+        )
+    nothing = Answer(item_id="", prediction=None)
+    paired = [answers.by_item.get(r.item_id, replace(nothing, item_id=r.item_id)) for r in asked]
+    inputs = _inputs(paired, asked, has_images=answers.has_images, task=task, mode=mode, scorers=scorers)
     table: dict[str, list[Any]] = {
-        "category": [reference.category for reference in pairs.references],
+        "category": [reference.category for reference in asked],
         **score_columns(metrics, inputs, progress=progress),
     }
     if "parse_rate" in metrics:  # of a prompt that nobody knows, nothing can be said
-        rated = zip(table["score/parse_rate"], pairs.answers, strict=True)
+        rated = zip(table["score/parse_rate"], paired, strict=True)
         table["score/parse_rate"] = [score if answer.prompt_known else math.nan for score, answer in rated]
     summary = summarise(metrics, table, inputs)
     reasons = {
@@ -138,17 +128,13 @@ def score_answers(
         },
         "missing": reasons,
         "unscored_categories": aborted_categories(inputs) if is_paper_text else {},
-        "items": len(pairs.references),
-        "malformed": sum(
-            answer.prediction is None and answer.prompt_known
-            for answer in pairs.answers
-            if answer.item_id in answers.by_item
-        ),
-        "references_without_prediction": pairs.unanswered,
-        "predictions_without_reference": pairs.unknown,
+        "items": len(asked),
+        "malformed": sum(answer.prediction is None and answer.prompt_known for answer in given),
+        "references_without_prediction": len(asked) - len(given),
+        "predictions_without_reference": len(answers.by_item) - len(given),
     }
     by_metric = {name: list(table[f"score/{name}"]) for name in metrics}
-    return Scores(answers=pairs.answers, references=pairs.references, by_metric=by_metric, summary=without_nan(content))
+    return Scores(answers=paired, references=asked, by_metric=by_metric, summary=without_nan(content))
 
 
 def export_official(folder: Path, answers: Answers, references: Sequence[Reference], *, task: str) -> int:
@@ -176,49 +162,32 @@ def export_official(folder: Path, answers: Answers, references: Sequence[Referen
     return write_official(folder, items, titles=is_text)
 
 
-def _pair(answers: Answers, references: Sequence[Reference]) -> _Pairs:
-    asked = [r for r in references if r.item_id in answers.by_item or not answers.is_whole]
-    found = [answers.by_item.get(reference.item_id) for reference in asked]
-    answered = sum(answer is not None for answer in found)
-    if not answered:
-        first, other = next(iter(answers.by_item), "none"), references[0].item_id if references else "none"
-        raise EvaluationError(
-            f"{answers.source}: no item has both a prediction and a reference ({len(answers.by_item)} predictions, "
-            f"the first for {first!r}; {len(references)} references, the first for {other!r}); "
-            "the item_ids must be the same"
-        )
-    return _Pairs(
-        answers=[
-            Answer(item_id=reference.item_id, prediction=None) if answer is None else answer
-            for answer, reference in zip(found, asked, strict=True)
-        ],
-        references=asked,
-        unanswered=len(asked) - answered,
-        unknown=len(answers.by_item) - answered,
-    )
-
-
-def _inputs(pairs: _Pairs, answers: Answers, *, task: str, mode: str, scorers: Scorers) -> MetricInputs:
+def _inputs(
+    answers: Sequence[Answer],
+    references: Sequence[Reference],
+    *,
+    has_images: bool,
+    task: str,
+    mode: str,
+    scorers: Scorers,
+) -> MetricInputs:
     # The official script reads "NaN" in a title file as a missing title, and then gives up the
     # category.
-    is_lost = [mode == "paper" and task == "image_to_text" and answer.is_nan for answer in pairs.answers]
-    images = [None if answer.image is None else str(answer.image) for answer in pairs.answers]
+    is_lost = [mode == "paper" and task == "image_to_text" and answer.is_nan for answer in answers]
+    images = [None if answer.image is None else str(answer.image) for answer in answers]
     return MetricInputs(
         task=task,
         # Prompts that nobody knows are not malformed.
-        predictions=[
-            answer.prediction if answer.prompt_known or answer.image is None else "" for answer in pairs.answers
-        ],
-        references=[None if lost else r.title for lost, r in zip(is_lost, pairs.references, strict=True)],
-        attributes=[reference.attributes for reference in pairs.references],
-        real_images=[reference.image for reference in pairs.references],
-        categories=[reference.category for reference in pairs.references],
-        rendered_images=images if answers.has_images else (),
+        predictions=[answer.prediction if answer.prompt_known or answer.image is None else "" for answer in answers],
+        references=[None if lost else r.title for lost, r in zip(is_lost, references, strict=True)],
+        attributes=[reference.attributes for reference in references],
+        real_images=[reference.image for reference in references],
+        categories=[reference.category for reference in references],
+        rendered_images=images if has_images else (),
         read_image=open_image,
         **scorers.encoders(),
     )
 
 
 def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a cell of the summary, with the number of items as ``n_total``."""
     return {"mean": cell["mean"], "n_scored": cell["n_scored"], "n_total": cell["n"]}

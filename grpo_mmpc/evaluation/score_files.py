@@ -24,10 +24,8 @@ from grpo_mmpc.utils.files import json_lines
 def read_answers(source: Path, *, task: str, webp: bool = True) -> Answers:
     """Read answers from JSON lines, an evaluation folder or a folder in the official layout.
 
-    Args:
-        source: What to read.
-        task: ``image_to_text`` reads titles, ``text_to_image`` prompts and images.
-        webp: Take WebP images of the official layout too.
+    ``image_to_text`` reads titles, ``text_to_image`` prompts and images; those of the official
+    layout may be WebP if ``webp``.
 
     Raises:
         EvaluationError: It is none of the three, or something in it cannot be used; names file,
@@ -119,20 +117,20 @@ def with_images(answers: Answers, folder: Path, *, webp: bool = True) -> Answers
 
 
 def _answers_of_lines(path: Path, *, task: str) -> Answers:
-    found: dict[str, Answer] = {}
+    by_item: dict[str, Answer] = {}
     keys: set[str] = set()
     for item_id, row, where in _items(path):
         keys |= row.keys()
         prediction = _text(row, "prediction", where)
         if "prediction" not in row and (completion := _text(row, "completion", where)) is not None:
             prediction = TASKS[task].parse(completion).prediction
-        found[item_id] = Answer(item_id=item_id, prediction=prediction, category=_text(row, "category", where))
+        by_item[item_id] = Answer(item_id=item_id, prediction=prediction, category=_text(row, "category", where))
     if not keys & {"prediction", "completion"}:
         raise EvaluationError(
             f"{path}: no row has the key prediction (found: {', '.join(sorted(keys))}); "
             'write rows such as {"item_id": "B01", "prediction": "Red Mug"}, null for a malformed completion'
         )
-    return Answers(source=path, by_item=found)
+    return Answers(source=path, by_item=by_item)
 
 
 def _references_of_lines(path: Path) -> list[Reference]:
@@ -160,32 +158,28 @@ def _references_of_lines(path: Path) -> list[Reference]:
 def _items(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yield item, row and place ("FILE, line N") of every line that is not blank."""
     first_line: dict[str, int] = {}
-    for number, row in _json_objects(path):
-        where = f"{path}, line {number}"
-        item_id = row.get("item_id")
-        if isinstance(item_id, int) and not isinstance(item_id, bool):
-            item_id = str(item_id)
-        if not isinstance(item_id, str) or not item_id.strip():
-            raise EvaluationError(
-                f"{where}: the key item_id is {'missing' if item_id is None else 'no text'} "
-                f"(found: {', '.join(sorted(row)) or 'nothing'}); every row needs the item's identifier"
-            )
-        if item_id in first_line:
-            raise EvaluationError(
-                f"{where}: item_id {item_id!r} appears twice, first in line {first_line[item_id]}; keep one of the rows"
-            )
-        first_line[item_id] = number
-        yield item_id, row, where
-    if not first_line:
-        raise EvaluationError(f"{path} holds no row; write one JSON object per line")
-
-
-def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as file:
         for line in json_lines(file, allow_nan=False):
-            if line.values is None:
-                raise EvaluationError(f"{path}, line {line.number}: {line.problem}")
-            yield line.number, line.values
+            where, row = f"{path}, line {line.number}", line.values
+            if row is None:
+                raise EvaluationError(f"{where}: {line.problem}")
+            item_id = row.get("item_id")
+            if isinstance(item_id, int) and not isinstance(item_id, bool):
+                item_id = str(item_id)
+            if not isinstance(item_id, str) or not item_id.strip():
+                raise EvaluationError(
+                    f"{where}: the key item_id is {'missing' if item_id is None else 'no text'} "
+                    f"(found: {', '.join(sorted(row)) or 'nothing'}); every row needs the item's identifier"
+                )
+            if item_id in first_line:
+                raise EvaluationError(
+                    f"{where}: item_id {item_id!r} appears twice, first in line {first_line[item_id]}; "
+                    "keep one of the rows"
+                )
+            first_line[item_id] = line.number
+            yield item_id, row, where
+    if not first_line:
+        raise EvaluationError(f"{path} holds no row; write one JSON object per line")
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str | None:
@@ -218,9 +212,9 @@ def _samples(folder: Path, *, task: str, columns: list[str]) -> list[dict[str, A
 def _answers_of_evaluation(folder: Path, *, task: str) -> Answers:
     rows = _samples(folder, task=task, columns=["prediction", "rendered_image"])
     summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8")) if (folder / SUMMARY_FILE).is_file() else {}
-    # With a renderer, an absent picture is a failed render, also where every single one failed.
+    # With a renderer, an absent image is a failed render, also where every single one failed.
     images = task in summary.get("rendering", {}) or any(row["rendered_image"] for row in rows)
-    found = {
+    by_item = {
         str(row["item_id"]): Answer(
             item_id=str(row["item_id"]),
             prediction=row["prediction"],
@@ -229,7 +223,7 @@ def _answers_of_evaluation(folder: Path, *, task: str) -> Answers:
         )
         for row in rows
     }
-    return Answers(source=folder, by_item=found, is_whole=True, has_images=images)
+    return Answers(source=folder, by_item=by_item, is_whole=True, has_images=images)
 
 
 def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:

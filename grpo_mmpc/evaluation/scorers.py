@@ -60,26 +60,24 @@ def load_scorers(config: RunConfig) -> Scorers:
     from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
 
     settings = config.evaluation
-    found, missing = _load_encoders(settings.encoders.model_dump())
+    loaded, missing = _load_encoders(settings.encoders.model_dump())
     if settings.renderer is None:
-        return Scorers(**found, missing=missing | {"renderer": "evaluation.renderer is not set"})
+        return Scorers(**loaded, missing=missing | {"renderer": "evaluation.renderer is not set"})
     with whole_weights():  # a pipeline's text encoders are Transformers models, which a trainer may be sharding
         renderer = load_renderer(settings.renderer, **settings.renderer_kwargs)
     identity = renderer_identity(settings.renderer, settings.renderer_kwargs)
-    return Scorers(**found, renderer=renderer, renderer_identity=identity, missing=missing)
+    return Scorers(**loaded, renderer=renderer, renderer_identity=identity, missing=missing)
 
 
 def scorers_for(metrics: Iterable[str], *, options: Mapping[str, Mapping[str, Any]]) -> Scorers:
     """Load the encoders that some metrics need.
 
-    Args:
-        metrics: Their names.
-        options: Arguments by encoder, instead of the defaults of ``evaluation.encoders``.
+    ``options`` are arguments by encoder, instead of the defaults of ``evaluation.encoders``.
     """
     defaults = EncodersSection().model_dump()
     needed = dict.fromkeys(encoder for name in metrics if (encoder := encoder_of(name)) is not None)
-    found, missing = _load_encoders({name: options.get(name) or defaults[name] for name in needed})
-    return Scorers(**found, missing=missing)
+    loaded, missing = _load_encoders({name: options.get(name) or defaults[name] for name in needed})
+    return Scorers(**loaded, missing=missing)
 
 
 def encoder_of(metric: str) -> str | None:
@@ -99,14 +97,14 @@ def _load_encoders(options: Mapping[str, Mapping[str, Any] | None]) -> tuple[dic
         "lpips": encoders.lpips_scorer,
         "inception": encoders.inception_encoder,
     }
-    found: dict[str, Any] = {}
+    loaded: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for name, arguments in options.items():
         if arguments is None:
             missing[name] = "switched off in the recipe"
             continue
         try:
-            found[name] = loaders[name](**arguments)
+            loaded[name] = loaders[name](**arguments)
         except (OSError, ValueError, TypeError, ScoringError) as error:
             missing[name] = " ".join(str(error).split())
-    return found, missing
+    return loaded, missing

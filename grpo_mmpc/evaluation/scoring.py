@@ -21,10 +21,7 @@ def score_columns(
 ) -> dict[str, list[Any]]:
     """Score items: a column ``score/NAME`` per metric, ``stat/NAME`` for corpus-level ones.
 
-    Args:
-        metrics: Metrics by name.
-        inputs: Of the items.
-        progress: Called before each metric with its name, its position and the number of metrics.
+    ``progress`` is called before each metric with its name, its position and their number.
     """
     columns: dict[str, list[Any]] = {}
     for done, (name, metric) in enumerate(metrics.items()):

@@ -1,6 +1,6 @@
 """The suite that an evaluation runs: tasks, items, metrics, sampling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ VERSION = 2
 """Raised whenever the same completions would be scored differently."""
 
 MALFORMED = {"corrected": None, "paper": ERROR_TEXT}
-"""What stands for a completion that does not parse. The official script's word is rendered and
+"""The stand-in for a completion that does not parse. The official script's word is rendered and
 embedded like a title, and so gets a share of the score; use it for comparisons with that script
 only."""
 
@@ -27,17 +27,18 @@ only."""
 class Suite:
     """The tasks, items, metrics and sampling of an evaluation."""
 
-    name: str
-    mode: str
+    name: str = "cqbench"
+    mode: str = "corrected"
     """``corrected`` or ``paper``."""
     rows: tuple[PromptRow, ...]
-    """Prompts of all tasks."""
+    """Held-out prompts of all tasks."""
     sampling: Mapping[str, SamplingConfig]
     """Greedy, by task."""
     settings: Mapping[str, Any]
     """Catalogue, encoders and renderer: part of the key."""
     chosen: tuple[str, ...] | None = None
-    """Names of the metrics wanted; None means all of the mode."""
+    """Names of the metrics wanted; None means all of the mode. One that a task does not have is no
+    mistake: tasks have metrics of their own."""
 
     @property
     def tasks(self) -> list[str]:
@@ -68,38 +69,9 @@ class Suite:
         return metrics_of(task, mode=self.mode, attribute_kinds=kinds, chosen=self.chosen)
 
 
-def cqbench(
-    rows: Sequence[PromptRow],
-    *,
-    max_tokens: Mapping[str, int],
-    settings: Mapping[str, Any],
-    mode: str = "corrected",
-    metrics: Sequence[str] | None = None,
-) -> Suite:
-    """Return the content quality suite: greedy decoding, all metrics of the mode or some.
-
-    Args:
-        rows: Held-out prompts.
-        max_tokens: New tokens by task; the task's own limit where absent.
-        settings: Catalogue, encoders and renderer: what scores depend on besides prompts and
-            policy.
-        mode: ``corrected`` or ``paper``.
-        metrics: Names; None means all. A name that a task does not have is no mistake: tasks have
-            metrics of their own.
-    """
-    tasks = dict.fromkeys(row.task for row in rows)
-    sampling = {
-        task: SamplingConfig(max_tokens=max_tokens.get(task, TASKS[task].max_completion_tokens), temperature=0.0)
-        for task in tasks
-    }
-    return Suite(
-        name="cqbench",
-        mode=mode,
-        rows=tuple(rows),
-        sampling=sampling,
-        settings=dict(settings),
-        chosen=None if metrics is None else tuple(metrics),
-    )
+def greedy(task: str, *, max_tokens: int | None = None) -> SamplingConfig:
+    """Return greedy decoding of a task, up to its own limit of new tokens or another."""
+    return SamplingConfig(max_tokens=max_tokens or TASKS[task].max_completion_tokens, temperature=0.0)
 
 
 def build_suite(config: RunConfig, data: RunData) -> Suite:
@@ -114,16 +86,16 @@ def build_suite(config: RunConfig, data: RunData) -> Suite:
         max_per_category=settings.items_per_category,
         salt=config.data.salt,
     )
-    return cqbench(
-        prompt_rows(data.catalogue, chosen, config.evaluation_tasks),
-        max_tokens={str(task): limit for task, limit in settings.max_tokens.items()},
+    return Suite(
+        mode=settings.mode,
+        rows=tuple(prompt_rows(data.catalogue, chosen, config.evaluation_tasks)),
+        sampling={task: greedy(task, max_tokens=settings.max_tokens.get(task)) for task in config.evaluation_tasks},
         settings={
             "catalogue": data.catalogue.fingerprint,
             "encoders": {name: _scores_by(options) for name, options in settings.encoders.model_dump().items()},
             "renderer": settings.renderer and renderer_identity(settings.renderer, settings.renderer_kwargs),
         },
-        mode=settings.mode,
-        metrics=settings.metrics,
+        chosen=None if settings.metrics is None else tuple(settings.metrics),
     )
 
 

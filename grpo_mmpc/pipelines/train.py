@@ -220,7 +220,7 @@ def _report(config: RunConfig, manifest: dict[str, Any], say: Say) -> None:
         say(f"comparison: {path}")
         following = f"grpo-mmpc compare {base} {after}"
     if config.report.enabled:
-        from grpo_mmpc.reports.run import build_report
+        from grpo_mmpc.reports.run.page import build_report
 
         say(f"report: {build_report(run_dir).resolve()}")
     say(f"next: {following}")

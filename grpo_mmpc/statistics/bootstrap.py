@@ -136,14 +136,9 @@ def expanded_percentile_interval(replicates: Floats, *, confidence: float, num_i
     two percentiles outwards to make up for both. At 40 items the 2.5% tail becomes 2.0%; at 1,000
     items nothing visible changes.
 
-    Args:
-        replicates: ``[R]``; NaN ones (a resample without any scored item) are left out.
-        confidence: For instance 0.95.
-        num_items: Items that carry a score, n.
-
-    Returns:
-        The interval, or None when ``num_items`` is below ``min_items(confidence)`` or no replicate
-        is finite.
+    Replicates ``[R]`` that are NaN (a resample without any scored item) are left out. The interval
+    is None when ``num_items``, those with a score, are fewer than ``min_items(confidence)``, or no
+    replicate is finite.
     """
     if num_items < min_items(confidence):
         return None

@@ -51,15 +51,10 @@ class Decision(NamedTuple):
 
 
 def decide(family: Sequence[Evidence], *, confidence: float) -> list[Decision]:
-    """Correct the p-values of all that is shown together (Holm), and give the verdicts.
+    """Correct the p-values of all that is shown together (Holm), and give the verdicts in order.
 
-    Args:
-        family: All differences of the family, in any order. Those without a p-value do not count in
-            the correction.
-        confidence: 1 minus it is the chance of any false ``better`` or ``worse`` in the family.
-
-    Returns:
-        One decision per difference, in the same order.
+    Differences without a p-value do not count in the correction. 1 minus ``confidence`` is the
+    chance of any false ``better`` or ``worse`` in the family.
     """
     questions = [position if one.question is None else one.question for position, one in enumerate(family)]
     p_values: dict[Hashable, float] = {}
@@ -134,17 +129,11 @@ def min_items(confidence: float) -> int:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for a whole family at once, by Holm's step-down method (1979).
+    """Correct p-values for a whole family at once, by Holm's step-down method (1979), in order.
 
     The k-th smallest of m is multiplied by ``m - k + 1``, capped at 1, and never put below a
     smaller one's result. Valid under any dependence between the comparisons, and never weaker than
     Bonferroni's.
-
-    Args:
-        p_values: Of every comparison of the family, in any order.
-
-    Returns:
-        Corrected p-values in the same order.
     """
     m = len(p_values)
     corrected, running = [0.0] * m, 0.0
@@ -155,17 +144,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def effect_size(differences: Floats) -> float | None:
-    """Return d_z: the mean of paired differences over their standard deviation (n - 1).
+    """Return d_z: the mean of paired differences ``[N]`` over their standard deviation (n - 1).
 
     Its sign is that of after minus before, whatever the direction of the metric. 0.2 is called
     small, 0.5 medium, 0.8 large (Cohen 1988, for d; d_z is larger the more alike before and after
-    are).
-
-    Args:
-        differences: After minus before of the scored items, ``[N]``.
-
-    Returns:
-        None below two items, and where all differences are the same: no spread to measure by.
+    are). None below two items, and where all differences are the same: no spread to measure by.
     """
     if len(differences) < 2:
         return None

@@ -37,11 +37,7 @@ def rescored(
 ) -> Outcome:
     """Score completions under another mix.
 
-    Args:
-        completions: N texts.
-        columns: Further keyword lists of the rewards, see ``RewardColumns``.
-        mix: The rewards.
-        config: The recipe they belong to.
+    ``columns`` are the further keyword lists of the rewards, see ``RewardColumns``.
     """
     raw = mix.score(completions=list(completions), **columns).raw
     return _outcome(raw, columns["prompt_id"], weights=mix.weights, config=config)

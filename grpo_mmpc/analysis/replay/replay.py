@@ -11,7 +11,7 @@ from grpo_mmpc.analysis.replay.outcome import Outcome, recorded, rescored, share
 from grpo_mmpc.analysis.replay.result import Contender, Example, Replay
 from grpo_mmpc.analysis.replay.rollouts import (
     RolloutBatch,
-    RolloutWriter,
+    WriteRollouts,
     read_batches,
     rollout_files,
     writing_rollouts,
@@ -28,15 +28,10 @@ T = TypeVar("T")
 
 
 def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, progress: Progress) -> Replay:
-    """Score every saved completion under the new mix, and write both files.
+    """Score every saved completion under the new mix, and write both files into ``out``.
 
-    Args:
-        run: Run folder.
-        name: Of the new mix.
-        old: The run's own configuration.
-        new: The same with another ``rewards`` section.
-        out: Folder that receives ``rollouts.parquet`` and ``summary.json``.
-        progress: Told about every batch.
+    ``name`` is that of the new mix; ``old`` is the run's own configuration and ``new`` the same
+    with another ``rewards`` section. The files are ``rollouts.parquet`` and ``summary.json``.
 
     Raises:
         EvaluationError: No rollouts, or a file that cannot be read.
@@ -50,11 +45,11 @@ def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, p
     result = Replay(run=str(run), name=name, old=old.rewards, new=new.rewards)
     result.catalogue_changed = folder.catalogue_fingerprint not in (None, data.catalogue.fingerprint)
     columns = RewardColumns(data.catalogue)
-    with closing(mix), writing_rollouts(out, rewards=list(mix.weights)) as writer:
+    with closing(mix), writing_rollouts(out, rewards=list(mix.weights)) as write:
         mix.fit([title for title in data.catalogue.items.select(data.train)["title"] if title])
         for done, batch in enumerate(read_batches(files)):
             progress("batches scored", done, len(files))
-            _take(batch, result, columns=columns, mix=mix, old=old, new=new, writer=writer)
+            _take(batch, result, columns=columns, mix=mix, old=old, new=new, write=write)
         progress("batches scored", len(files), len(files))
         if not result.groups:
             raise CatalogueError(
@@ -73,9 +68,8 @@ def _take(
     mix: RewardMix,
     old: RunConfig,
     new: RunConfig,
-    writer: RolloutWriter,
+    write: WriteRollouts,
 ) -> None:
-    """Score a batch under the new mix, add it to the result, write it."""
     before = recorded(batch, config=old)
     result.check.advantages.take(batch.advantages, before.advantages)
     known = columns.known(batch.columns["item_id"])
@@ -83,7 +77,7 @@ def _take(
     result.gone.update(batch.columns["item_id"][i] for i, is_known in enumerate(known) if not is_known)
     if not kept:
         nothing: list[None] = [None] * len(batch)
-        writer.write(batch, references=nothing, raw=dict.fromkeys(mix.weights, nothing), advantages=nothing)
+        write(batch, nothing, dict.fromkeys(mix.weights, nothing), nothing)
         return
     rows = columns.of(*(_pick(batch.columns[name], kept) for name in ("item_id", "task")))
     after = rescored(_pick(batch.columns["completion"], kept), rows, mix=mix, config=new)
@@ -95,11 +89,11 @@ def _take(
         values = zip(after.raw[reward.name], rows["task"], strict=True)
         result.unscored[reward.name] += sum(value is None and task in reward.tasks for value, task in values)
     _compare(batch, kept, rows["title"], result, old=before, new=after)
-    writer.write(
+    write(
         batch,
-        references=_spread(rows["reference"], kept, len(batch)),
-        raw={name: _spread(values, kept, len(batch)) for name, values in after.raw.items()},
-        advantages=_spread(after.advantages, kept, len(batch)),
+        _spread(rows["reference"], kept, len(batch)),
+        {name: _spread(values, kept, len(batch)) for name, values in after.raw.items()},
+        _spread(after.advantages, kept, len(batch)),
     )
 
 

@@ -1,7 +1,7 @@
 """The rollouts of a run: read batch by batch, and written again under another mix."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,12 @@ class RolloutBatch:
         return len(self.advantages)
 
 
+WriteRollouts = Callable[
+    [RolloutBatch, Sequence[str | None], Mapping[str, Sequence[float | None]], Sequence[float | None]], None
+]
+"""Adds a batch with its references, new raw rewards and new advantages, all as long as it."""
+
+
 def rollout_files(run: RunFolder) -> list[Path]:
     """Return the files of a run in the order of their steps and, within a step, of their batches.
 
@@ -44,8 +50,7 @@ def rollout_files(run: RunFolder) -> list[Path]:
     if not run.rollout_files:
         raise EvaluationError(
             f"{run.path / 'rollouts'} holds no step-*.parquet: the run has not finished its first step, or its "
-            "rollouts "
-            "were deleted; there is nothing to score again"
+            "rollouts were deleted; there is nothing to score again"
         )
     return run.rollout_files
 
@@ -85,47 +90,28 @@ def read_batches(files: list[Path]) -> Iterator[RolloutBatch]:
 
 
 @contextmanager
-def writing_rollouts(folder: Path, *, rewards: Sequence[str]) -> "Iterator[RolloutWriter]":
-    """Yield a writer of ``rollouts.parquet``; the file appears when the block ends."""
-    with replace_atomically(folder / ROLLOUTS) as partial:
-        writer = RolloutWriter(partial, rewards=rewards)
-        try:
-            yield writer
-        finally:
-            writer.close()
-
-
-class RolloutWriter:
-    """A writer of rollouts, batch by batch.
+def writing_rollouts(folder: Path, *, rewards: Sequence[str]) -> Iterator[WriteRollouts]:
+    """Yield a writer of ``rollouts.parquet``, batch by batch; the file appears when the block ends.
 
     Columns: ``step, prompt_id, item_id, category, task, generation, completion, prediction,
     format`` as recorded, ``reference``, ``reward/NAME`` of the new mix, ``old_reward/NAME`` as
     recorded, ``advantage``, ``old_advantage``. Null new values mean unscored; a null ``advantage``
     means that the catalogue no longer has the item.
     """
+    # heavy: imported on use
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    def __init__(self, path: Path, *, rewards: Sequence[str]) -> None:
-        self._path = path
-        self._rewards = rewards
-        self._writer: Any = None
-
-    def close(self) -> None:
-        """End the file."""
-        if self._writer is not None:
-            self._writer.close()
+    writer: Any = None
 
     def write(
-        self,
         batch: RolloutBatch,
-        *,
         references: Sequence[str | None],
         raw: Mapping[str, Sequence[float | None]],
         advantages: Sequence[float | None],
     ) -> None:
-        """Add a batch; all sequences are as long as it."""
+        nonlocal writer
         # heavy: imported on use
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
         table = pa.table(
             {
@@ -135,12 +121,15 @@ class RolloutWriter:
                     for name, values in batch.columns.items()
                 },
                 "reference": pa.array(references, pa.string()),
-                **{f"{_REWARD}{name}": pa.array(raw[name], pa.float64()) for name in self._rewards},
+                **{f"{_REWARD}{name}": pa.array(raw[name], pa.float64()) for name in rewards},
                 **{f"old_{_REWARD}{name}": pa.array(values, pa.float64()) for name, values in batch.raw.items()},
                 "advantage": pa.array(advantages, pa.float64()),
                 "old_advantage": pa.array(batch.advantages, pa.float64()),
             }
         )
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema)
-        self._writer.write_table(table)
+        if writer is None:
+            writer = stack.enter_context(pq.ParquetWriter(path, table.schema))
+        writer.write_table(table)
+
+    with replace_atomically(folder / ROLLOUTS) as path, ExitStack() as stack:
+        yield write

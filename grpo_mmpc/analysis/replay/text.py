@@ -20,12 +20,7 @@ _LEGEND = (
 
 
 def lines(replay: Replay, *, colour: bool = False) -> Iterator[str]:
-    """Yield the text, line by line.
-
-    Args:
-        replay: The result.
-        colour: True if the reader is a terminal.
-    """
+    """Yield the text, line by line."""
     total = replay.total
     yield (
         f"{replay.run}: {total.completions:,} saved completions in {total.groups:,} groups, "
@@ -75,7 +70,6 @@ def _verdict(replay: Replay) -> Iterator[Finding]:
 
 
 def _checks(replay: Replay) -> Iterator[Finding]:
-    """Yield whether the run's own numbers were reproduced, and everything that was left out."""
     check = replay.check
     if not check.rewards:
         yield Finding(text="own rewards recomputed equal: not checked, the mixes share no reward", kind="no verdict")

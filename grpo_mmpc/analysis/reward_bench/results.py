@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
 from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS, Candidate
 
@@ -85,6 +84,13 @@ class RewardResult:
     """Why it could not be scored."""
 
     @property
+    def seen(self) -> tuple[float, float] | None:
+        """The least and the greatest score of well-formed candidates of any task."""
+        low = [one.lowest for one in self.tasks.values() if one.lowest is not None]
+        high = [one.highest for one in self.tasks.values() if one.highest is not None]
+        return (min(low), max(high)) if low and high else None
+
+    @property
     def is_mix(self) -> bool:
         """True for the weighted sum of the others."""
         return self.weight is None and self.timing is None
@@ -103,18 +109,9 @@ class Preview:
     examples: Mapping[str, Mapping[str, str]]
     """By task, candidates of one item by kind."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the content of ``preview.json``."""
-        return {**asdict(self), "kinds": dict(KINDS)}
-
 
 def task_result(candidates: Sequence[Candidate], scores: Sequence[float | None]) -> TaskResult:
-    """Compare gold with every other kind.
-
-    Args:
-        candidates: Of one task.
-        scores: Of each; None = unscored.
-    """
+    """Compare gold with every other kind; a score of None is unscored."""
     by_kind: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     for candidate, score in zip(candidates, scores, strict=True):
         if score is not None:

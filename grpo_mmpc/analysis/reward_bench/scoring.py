@@ -49,13 +49,10 @@ class Scored:
 
 
 def score(spec: RewardSpec, batch: Batch, *, timed: Callable[[Sequence[str]], Batch], titles: Sequence[str]) -> Scored:
-    """Time a reward, then let it score.
+    """Time a reward, whose weight plays no part, then let it score.
 
-    Args:
-        spec: The reward; its weight plays no part.
-        batch: Completions to score.
-        timed: Gives 64 completions of the tasks that it can score, with texts that it has not seen.
-        titles: For ``fit``.
+    ``timed`` gives 64 completions of the tasks that it can score, with texts that it has not seen;
+    ``titles`` are for ``fit``.
 
     Raises:
         GrpoMmpcError: It cannot be built, or fails.
@@ -80,16 +77,8 @@ def repeats(
     """Return whether a fresh process gives the same scores, in reverse order and in other batches.
 
     A fresh one, because encoders remember texts, and because the order of sets differs between
-    processes.
-
-    Args:
-        specs: Rewards.
-        batch: Completions to score again.
-        expected: Scores by reward.
-        titles: For ``fit``.
-
-    Returns:
-        By reward; None where the other process could not score.
+    processes. The answer is by reward, None where the other process could not score; ``expected``
+    are the scores by reward, ``titles`` are for ``fit``.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=logging.disable) as pool:

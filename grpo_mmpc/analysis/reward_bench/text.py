@@ -23,12 +23,7 @@ _RED, _GREEN, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
 
 def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
-    """Yield the text, line by line.
-
-    Args:
-        preview: The results.
-        colour: True if the reader is a terminal.
-    """
+    """Yield the text, line by line."""
     width = max(len(reward.name) for reward in preview.rewards)
     for task, kinds in preview.examples.items():
         scored = [reward for reward in preview.rewards if task in reward.tasks]
@@ -92,7 +87,7 @@ def _costs(preview: Preview) -> Iterator[str]:
         (
             reward.name,
             "-" if reward.value_range is None else "[{:g}, {:g}]".format(*reward.value_range),
-            _seen(reward),
+            "-" if reward.seen is None else "{:.2f} to {:.2f}".format(*reward.seen),
             _ms(reward.timing.cold),
             _ms(reward.timing.warm),
             {True: "yes", False: "NO", None: "-"}[reward.deterministic],
@@ -107,12 +102,6 @@ def _costs(preview: Preview) -> Iterator[str]:
         "encoder loaded; warm: the same again; repeats: a second process with other batches in reverse order gets "
         "the same scores"
     )
-
-
-def _seen(reward: RewardResult) -> str:
-    low = [one.lowest for one in reward.tasks.values() if one.lowest is not None]
-    high = [one.highest for one in reward.tasks.values() if one.highest is not None]
-    return f"{min(low):.2f} to {max(high):.2f}" if low and high else "-"
 
 
 def _unscored(reward: RewardResult) -> str:

@@ -34,7 +34,6 @@ def reference_name(comparison: AblationComparison) -> str:
 
 
 def _lead(comparison: AblationComparison, mixes: Sequence[str]) -> Finding:
-    """Say which mixes win or lose on metrics that no mix was trained on."""
     rows = [row for row in comparison.rows if not row.trained_by and row.n_scored]
     if not rows:
         text = "Every metric shown was a reward of some mix, so no win can be told from having been trained on it."
@@ -113,9 +112,8 @@ def cautions(comparison: AblationComparison, results: Results) -> list[Finding]:
 
 def _shared_seeds(comparison: AblationComparison) -> dict[str, int]:
     """Count by mix the seeds that its comparison with the reference rests on."""
-    if not comparison.rows:
-        return {}
-    return {cell.mix: cell.num_seeds for cell in comparison.rows[0].cells if cell.mix != comparison.reference}
+    cells = [cell for row in comparison.rows[:1] for cell in row.cells]
+    return {cell.mix: cell.num_seeds for cell in cells if cell.mix != comparison.reference}
 
 
 def _on_seeds(seeds: int, shared: Mapping[str, int]) -> str:
@@ -158,7 +156,6 @@ def _on_chance(comparison: AblationComparison) -> str:
 
 
 def _on_data_order(results: Results) -> list[str]:
-    """Say whether mixes saw the same prompts, as far as that could be checked."""
     order = results.data_order
     texts = []
     differing = {seed: where for seed, where in order.items() if where}

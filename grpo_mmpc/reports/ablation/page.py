@@ -13,6 +13,7 @@ from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.pareto import Pareto
 from grpo_mmpc.ablation.results import Cost, Results
 from grpo_mmpc.ablation.spec import AblationSpec, to_yaml
+from grpo_mmpc.evaluation.run_folder import finite
 from grpo_mmpc.reports.ablation.examples import examples
 from grpo_mmpc.reports.ablation.findings import reference_name
 from grpo_mmpc.reports.ablation.pareto_figure import pareto_figure
@@ -20,10 +21,9 @@ from grpo_mmpc.reports.common.curves import Point, curve
 from grpo_mmpc.reports.common.difference import Difference
 from grpo_mmpc.reports.common.findings import Finding
 from grpo_mmpc.reports.common.labels import NO_VALUE, duration, metric_label, task_label, words
-from grpo_mmpc.reports.common.panels import Line, Panel, panel
+from grpo_mmpc.reports.common.panels import Line, panel
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
-from grpo_mmpc.reports.common.values import finite
 from grpo_mmpc.utils.manifest import command_line
 
 _IMAGE_BUDGET = 1_500_000
@@ -42,15 +42,6 @@ class Content:
     """By mix, means over its runs."""
     findings: list[Finding]
     cautions: list[Finding]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricPanel:
-    """One metric: its row of the matrix, and all mixes on two shared scales."""
-
-    row: MetricRow
-    label: str
-    panel: Panel
 
 
 def render(content: Content) -> str:
@@ -87,7 +78,7 @@ def render(content: Content) -> str:
     )
 
 
-def _metric_panel(row: MetricRow, reference: str) -> MetricPanel:
+def _metric_panel(row: MetricRow, reference: str) -> dict[str, Any]:
     notes = [
         task_label(row.task),
         "" if row.trained_by else "no mix was trained on it",
@@ -110,11 +101,8 @@ def _metric_panel(row: MetricRow, reference: str) -> MetricPanel:
         for cell in row.cells
     ]
     label = metric_label(row.metric)
-    return MetricPanel(
-        row=row,
-        label=label,
-        panel=panel(lines, title=label, note=", ".join(filter(None, notes)), base=row.base),
-    )
+    figures = panel(lines, title=label, note=", ".join(filter(None, notes)), base=row.base)
+    return {"row": row, "label": label, "panel": figures}
 
 
 def _facts(content: Content) -> list[tuple[str, str]]:
@@ -135,7 +123,6 @@ def _cost(cost: Cost) -> list[str]:
 
 
 def _curves(mixes: Sequence[str], results: Results) -> list[tuple[str, list[tuple[str, Markup]]]]:
-    """Draw by mix the reward it was trained on, and one that all mixes log, to compare them."""
     logged = [{key for row in run.steps for key in row} for run in results.runs]
     shared = set.intersection(*logged) if logged else set()
     rewards = sorted(key for key in shared if key.startswith("rewards/") and key.endswith("/mean"))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -40,12 +40,6 @@ class Report:
 
 def write_report(spec: AblationSpec, runs: Sequence[PlannedRun], jobs: Sequence[Job], *, folder: Path) -> Report:
     """Compare what has finished and write it down.
-
-    Args:
-        spec: The ablation.
-        runs: Its grid.
-        jobs: Of the grid.
-        folder: Where to write.
 
     Raises:
         EvaluationError: Runs cannot be compared with each other.
@@ -102,16 +96,10 @@ def _mean_cost(costs: Sequence[Cost]) -> Cost:
         known = [value for value in values if value is not None]
         return mean(known) if known else None
 
-    return Cost(
-        wall_s=over([cost.wall_s for cost in costs]),
-        training_s=over([cost.training_s for cost in costs]),
-        tokens_per_s=over([cost.tokens_per_s for cost in costs]),
-        reward_s=over([cost.reward_s for cost in costs]),
-    )
+    return Cost(**{field.name: over([getattr(cost, field.name) for cost in costs]) for field in fields(Cost)})
 
 
 def _csv_rows(comparison: AblationComparison) -> Iterator[list[object]]:
-    """Yield one row per mix and metric; None where there is no value."""
     for row in comparison.rows:
         for cell in row.cells:
             level, change = cell.level, cell.difference

@@ -1,1 +1,1 @@
-"""What every page is made of: templates, styles, figures, labels, thumbnails."""
+"""The parts of every page: templates, styles, figures, labels, thumbnails."""

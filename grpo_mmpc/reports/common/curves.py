@@ -69,14 +69,12 @@ def _line(kind: str, points: Sequence[_Known], frame: Frame) -> Markup:
 
 
 def _short(value: float) -> str:
-    """Write three significant digits or so."""
     size = abs(value)
     digits = 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
 def _runs(points: Sequence[Point]) -> list[list[_Known]]:
-    """Split into unbroken stretches of known points."""
     runs: list[list[_Known]] = [[]]
     for step, value in points:
         if value is None:

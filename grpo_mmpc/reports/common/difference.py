@@ -86,12 +86,7 @@ def common_tone(verdicts: Iterable[str]) -> Tone:
 
 
 def interval_text(interval: Sequence[float] | None, *, write: Callable[[float], str] = signed) -> str:
-    """``+0.284 to +0.341``; empty without an interval.
-
-    Args:
-        interval: (low, high).
-        write: How an end is written: ``signed`` for differences, ``number`` for levels.
-    """
+    """``+0.284 to +0.341``; empty without an interval; levels are written by ``number``."""
     return f"{write(interval[0])} to {write(interval[1])}" if interval else ""
 
 

@@ -146,7 +146,6 @@ def _spoken(
     before: float | None,
     write: Callable[[float], str],
 ) -> str:
-    """Return what a screen reader says of a track."""
     if value is None:
         return "not scored"
     text = write(value) if before is None else f"before {write(before)}, after {write(value)}"

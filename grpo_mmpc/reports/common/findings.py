@@ -44,10 +44,7 @@ def texts(findings: Iterable[Finding]) -> list[str]:
 def terminal_lines(findings: Iterable[Finding], *, colour: bool = False, width: int = _COLUMNS) -> list[str]:
     """Render findings for a terminal: a mark, then the sentence, wrapped with a hanging indent.
 
-    Args:
-        findings: In the order in which they are read.
-        colour: Write better and worse ones in ANSI colours.
-        width: Columns.
+    ``colour`` writes better and worse ones in ANSI colours.
     """
     lines: list[str] = []
     for finding in findings:

@@ -31,7 +31,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What one evaluated policy made of an item."""
+    """The answer of one evaluated policy to an item."""
 
     prediction: str | None
     """None when the completion was malformed."""
@@ -94,10 +94,7 @@ class ItemGroup:
 def read_items(samples: Mapping[str, Path], *, task: str, metric: str) -> list[Item]:
     """Read the items of a task that every evaluation holds with a score of the metric.
 
-    Args:
-        samples: ``samples.parquet`` by the name of who answered.
-        task: Its rows.
-        metric: Its scores.
+    ``samples`` are paths of ``samples.parquet`` by the name of who answered.
 
     Raises:
         OSError, pyarrow.ArrowException, KeyError: A file or a column is missing or unreadable.

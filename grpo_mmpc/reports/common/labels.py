@@ -1,4 +1,4 @@
-"""How names and numbers are written for people."""
+"""Names and numbers as people read them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -46,11 +46,6 @@ def metric_label(name: str) -> str:
 def attribute_kind(name: str) -> str | None:
     """``attribute_recall_color`` -> ``color``; None for any other metric."""
     return words(name.removeprefix(ATTRIBUTE_PREFIX)) if name.startswith(ATTRIBUTE_PREFIX) else None
-
-
-def logged_name(reward: str) -> str:
-    """``path/to/file.py:factory`` -> ``factory``, the logged name; others are unchanged."""
-    return reward.rpartition(":")[2]
 
 
 def task_label(name: str) -> str:

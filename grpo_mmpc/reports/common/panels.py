@@ -16,22 +16,13 @@ class Line:
     name: str
     value: float | None
     interval: Sequence[float] | None = None
-    """Of the value."""
+    """The interval of the value."""
     before: float | None = None
-    """What the value was, where a line shows a change."""
+    """The earlier value, where a line shows a change."""
     difference: Difference
     is_trained_on: bool = False
     is_emphasised: bool = False
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A line with its two figures."""
-
-    line: Line
-    levels: Markup
-    changes: Markup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +36,8 @@ class Panel:
     """The level that a dashed line marks."""
     levels_axis: Markup
     changes_axis: Markup
-    rows: list[Row]
+    rows: list[tuple[Line, Markup, Markup]]
+    """Each line with its level and its change, drawn."""
 
 
 def panel(lines: Sequence[Line], *, title: str = "", note: str = "", base: float | None = None) -> Panel:
@@ -61,11 +53,7 @@ def panel(lines: Sequence[Line], *, title: str = "", note: str = "", base: float
         levels_axis=axis(levels),
         changes_axis=axis(changes, signs=True),
         rows=[
-            Row(
-                line=line,
-                levels=_level(line, scale=levels, base=base),
-                changes=difference_track(line.difference, scale=changes),
-            )
+            (line, _level(line, scale=levels, base=base), difference_track(line.difference, scale=changes))
             for line in lines
         ],
     )

@@ -29,10 +29,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
 def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> list[str]:
     """Return lines of a table for a terminal, every column as wide as its widest cell.
 
-    Args:
-        head: Names of the columns.
-        rows: Cells of every row, as many as ``head`` has.
-        left: Columns that are aligned at the left; the others hold numbers.
+    Columns of ``left`` are aligned at the left; the others hold numbers.
     """
     table = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
@@ -48,10 +45,7 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequ
 def latex_table(columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return lines of a booktabs table; every cell must be LaTeX already, see ``escape_latex``.
 
-    Args:
-        columns: The alignment of each, such as ``lrr``.
-        head: Names of the columns.
-        rows: Cells of every row.
+    ``columns`` is the alignment of each, such as ``lrr``.
     """
     body = [rf"{' & '.join(row)} \\" for row in rows]
     begin = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rf"{' & '.join(head)} \\", r"\midrule"]

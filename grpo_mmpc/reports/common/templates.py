@@ -18,11 +18,9 @@ _FILTERS: dict[str, Callable[..., Any]] = {
 
 
 def render_page(name: str, /, **content: Any) -> str:
-    """Render the template ``FOLDER/NAME`` of this package as a page that needs no other file.
+    """Render a template that extends ``reports/common/base.html`` as a page on its own.
 
-    Args:
-        name: A template that extends ``reports/common/base.html``.
-        content: Every value that it names; all are escaped.
+    All values are escaped.
 
     Raises:
         jinja2.UndefinedError: The template names a value that it is not given.

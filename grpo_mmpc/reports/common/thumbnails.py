@@ -17,11 +17,9 @@ _BACKGROUND = (255, 255, 255)
 
 
 def thumbnails(paths: Iterable[Path], *, budget: int) -> Mapping[Path, str]:
-    """Data URIs of images, all at the largest size at which together they fit the budget.
+    """Return data URIs of images, all at the largest size at which together they fit the budget.
 
-    Args:
-        paths: Files; those that cannot be read as images are left out of the result.
-        budget: Bytes of all data URIs together.
+    ``budget`` is in bytes of all of them together. Files that are no readable images are left out.
     """
     unique = list(dict.fromkeys(paths))
     encoded: dict[Path, str] = {}
@@ -46,12 +44,11 @@ def _thumbnail(path: Path, *, size: int) -> str | None:
             upright.thumbnail((size, size))
             return _data_uri(_flat(upright))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        # PIL reports broken files with any of these. The page shows that there is no picture.
+        # PIL reports broken files with any of these. The page shows that there is no image.
         return None
 
 
 def _flat(image: "Image.Image") -> "Image.Image":
-    """RGB, with transparency on white."""
     from PIL import Image
 
     if image.mode in ("I", "I;16", "I;16B", "F"):
@@ -65,7 +62,6 @@ def _flat(image: "Image.Image") -> "Image.Image":
 
 
 def _data_uri(image: "Image.Image") -> str:
-    """PNG for drawings, which it keeps sharp and small, JPEG for photographs."""
     drawn, photo = io.BytesIO(), io.BytesIO()
     image.save(drawn, "PNG", optimize=True)
     image.save(photo, "JPEG", quality=80, optimize=True)

@@ -1,13 +1,12 @@
 """The preview of rewards: ``preview.json``, ``preview.csv`` and ``preview.html``."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS
-from grpo_mmpc.analysis.reward_bench.results import Preview, RewardResult, Separation, rounded_down
-from grpo_mmpc.reports.common.findings import Finding
+from grpo_mmpc.analysis.reward_bench.results import Preview, RewardResult, rounded_down
 from grpo_mmpc.reports.common.labels import MINUS, NO_VALUE, clamp, plural, task_label, words
 from grpo_mmpc.reports.common.tables import write_csv
 from grpo_mmpc.reports.common.templates import render_page
@@ -36,36 +35,16 @@ class HeatCell:
     """0 to 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeatRow:
-    """One reward."""
-
-    reward: RewardResult
-    cells: list[HeatCell]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskView:
-    """One task: its findings, heat maps, and the answers that were scored."""
-
-    label: str
-    findings: list[Finding]
-    heat_maps: list[tuple[str, list[HeatRow]]]
-    answers: list[tuple[str, str, str]]
-    """(kind, what it is, an example)."""
-
-
 def write_files(preview: Preview, folder: Path) -> list[Path]:
     """Write all three; each appears whole or not at all."""
     data, table, page = (folder / f"preview.{kind}" for kind in ("json", "csv", "html"))
-    write_json(data, preview.as_dict(), indent=2)
+    write_json(data, {**asdict(preview), "kinds": dict(KINDS)}, indent=2)
     write_csv(table, _COLUMNS, _csv_rows(preview))
     write_text(page, render(preview))
     return [data, table, page]
 
 
 def _csv_rows(preview: Preview) -> Iterator[list[object]]:
-    """Yield one row for each task, reward and kind; an empty cell where there is no value."""
     for reward in preview.rewards:
         for task, result in reward.tasks.items():
             for kind, one in result.kinds.items():
@@ -90,15 +69,15 @@ def render(preview: Preview) -> str:
     )
 
 
-def _task(preview: Preview, task: str) -> TaskView:
+def _task(preview: Preview, task: str) -> dict[str, Any]:
     rewards = [reward for reward in preview.rewards if task in reward.tasks]
     examples = preview.examples[task]
-    return TaskView(
-        label=task_label(task),
-        findings=findings(preview, task),
-        heat_maps=[(title, _heat_map(rewards, task, measure)) for measure, title in _TITLES.items()],
-        answers=[(words(kind), what, _excerpt(examples[kind])) for kind, what in KINDS.items() if kind in examples],
-    )
+    return {
+        "label": task_label(task),
+        "findings": findings(preview, task),
+        "heat_maps": [(title, _heat_map(rewards, task, measure)) for measure, title in _TITLES.items()],
+        "answers": [(words(kind), what, _excerpt(examples[kind])) for kind, what in KINDS.items() if kind in examples],
+    }
 
 
 def _excerpt(text: str) -> str:
@@ -106,18 +85,16 @@ def _excerpt(text: str) -> str:
     return f"{shown} \N{HORIZONTAL ELLIPSIS}" if omitted else shown
 
 
-def _heat_map(rewards: Sequence[RewardResult], task: str, measure: Measure) -> list[HeatRow]:
+def _heat_map(
+    rewards: Sequence[RewardResult], task: str, measure: Measure
+) -> list[tuple[RewardResult, list[HeatCell]]]:
     cell = _earned if measure == "earned" else _preference
     rows = []
     for reward in rewards:
-        values = [_value(reward.tasks[task].kinds[kind], measure) for kind in _WRONG]
+        values = [getattr(reward.tasks[task].kinds[kind], measure) for kind in _WRONG]
         if any(value is not None for value in values):
-            rows.append(HeatRow(reward=reward, cells=[cell(value) for value in values]))
+            rows.append((reward, [cell(value) for value in values]))
     return rows
-
-
-def _value(separation: Separation, measure: Measure) -> float | None:
-    return {"auc": separation.auc, "earned": separation.earned, "wins": separation.wins}[measure]
 
 
 def _preference(value: float | None) -> HeatCell:
@@ -139,11 +116,9 @@ def _earned(value: float | None) -> HeatCell:
 
 def _costs(reward: RewardResult) -> list[str]:
     timing, results = reward.timing, reward.tasks.values()
-    low = [result.lowest for result in results if result.lowest is not None]
-    high = [result.highest for result in results if result.highest is not None]
     return [
         "" if reward.value_range is None else "{:g} to {:g}".format(*reward.value_range),
-        f"{min(low):.2f} to {max(high):.2f}" if low else "",
+        "" if reward.seen is None else "{:.2f} to {:.2f}".format(*reward.seen),
         *((f"{timing.cold:,.1f}", f"{timing.warm:,.1f}") if timing else ("", "")),
         {True: "yes", False: "no", None: "unknown"}[reward.deterministic],
         f"{max((result.unscored_share for result in results), default=0.0):.0%}",

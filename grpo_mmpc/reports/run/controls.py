@@ -45,10 +45,7 @@ class ControlsTable:
 def controls_table(task: TaskComparison, comparison: Comparison, *, lead: str | None) -> ControlsTable | None:
     """Return the controls of a task; None where none was evaluated.
 
-    Args:
-        task: Base against policy.
-        comparison: Holds the controls.
-        lead: Metric that the findings are about.
+    The findings are about the ``lead`` metric.
     """
     controls = {
         name: entry.metrics
@@ -83,7 +80,6 @@ def _cell(cell: Cell | None) -> ControlCell:
 
 
 def _findings(controls: Mapping[str, Mapping[str, Cell]], lead: str) -> list[Finding]:
-    """Answer each question that controls ask by the lead metric."""
     label = metric_label(lead)
     cells = {name: metrics[lead] for name, metrics in controls.items() if lead in metrics and metrics[lead].n_scored}
     answered = [_on_looking(name, cell, label) for name, cell in cells.items() if CONTROLS[name].asks_policy]

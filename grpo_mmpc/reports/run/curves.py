@@ -7,10 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from grpo_mmpc.evaluation.run_folder import RunFolder
+from grpo_mmpc.evaluation.run_folder import RunFolder, finite, section
 from grpo_mmpc.reports.common.curves import Point, curve
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, task_label
-from grpo_mmpc.reports.common.values import finite, section
 
 _REWARD = re.compile(r"rewards/(.+)/mean")
 _HELD_OUT_LIMIT = 9
@@ -23,7 +22,7 @@ class CurveFigure:
 
     title: str
     note: str = ""
-    """What it is, in a few words."""
+    """A few words on what it shows."""
     is_trained_on: bool = False
     svg: Markup
 
@@ -40,9 +39,7 @@ class CurveGroup:
 def curve_groups(run: RunFolder, *, weights: Mapping[str, float]) -> list[CurveGroup]:
     """Return every group that has at least one curve.
 
-    Args:
-        run: The run folder.
-        weights: Of the rewards of the mix, by the name they are logged under.
+    ``weights`` are those of the mix, by the name that rewards are logged under.
     """
     groups = [
         CurveGroup(

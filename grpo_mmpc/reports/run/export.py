@@ -20,14 +20,7 @@ COLUMNS = (
 
 
 def write_tables(run: Path, *, folder: Path) -> list[Path]:
-    """Write ``results.csv`` and ``results.tex`` of a run's comparison.
-
-    Args:
-        run: Run folder with ``comparison.json``.
-        folder: Where to write; made if missing.
-
-    Returns:
-        The two paths.
+    """Write ``results.csv`` and ``results.tex`` of a run's comparison, and return the two paths.
 
     Raises:
         EvaluationError: The run has no comparison.

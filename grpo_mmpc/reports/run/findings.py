@@ -20,11 +20,8 @@ _WHY_NO_VERDICT = {
 def findings(task: TaskComparison, *, label: Callable[[str], str] = str) -> list[Finding]:
     """Say of one task what is better, worse or without evidence, and how far to trust it.
 
-    Every metric is named once among the claims; ``*`` marks those that were rewards.
-
-    Args:
-        task: One task, before against after.
-        label: How a metric is written.
+    Every metric, written by ``label``, is named once among the claims; ``*`` marks those that were
+    rewards.
     """
     return [
         *_claims(task.metrics, label),

@@ -25,17 +25,14 @@ class Headline:
     """Metric that the sentence is about; None when nothing was scored."""
     finding: Finding
     warnings: list[Finding]
-    """What fell beyond noise; empty when nothing did."""
+    """Metrics that fell beyond noise; empty when none did."""
     details: list[Finding]
 
 
 def headline(task: TaskComparison, *, weights: Mapping[str, float], percent: str) -> Headline:
     """Put one task into words, led by the metric that the mix weighs most.
 
-    Args:
-        task: Before against after.
-        weights: Of the rewards of the mix, by name.
-        percent: Confidence of the intervals, such as ``95%``.
+    ``percent`` is the confidence of the intervals, such as ``95%``.
     """
     lead = lead_metric(task, weights=weights)
     if lead is None:
@@ -109,7 +106,6 @@ def _by_category(task: TaskComparison, *, lead: str) -> list[Finding]:
 
 
 def _warnings(task: TaskComparison, *, lead: str, percent: str) -> list[Finding]:
-    """Name what got worse: metrics, and categories of the lead metric if it did not itself."""
     warnings = []
     for name, cell in task.metrics.items():
         if cell.verdict == WORSE and name != lead:

@@ -2,67 +2,33 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.records import Comparison, TaskComparison
-from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order
+from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order, finite, section
 from grpo_mmpc.recbench import recommendation_view, results_of_run
 from grpo_mmpc.reports.common.gallery import ItemGroup, read_items
-from grpo_mmpc.reports.common.labels import date, duration, logged_name, metric_label, plural, task_label, words
-from grpo_mmpc.reports.common.panels import Panel
+from grpo_mmpc.reports.common.labels import date, duration, metric_label, plural, task_label, words
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
-from grpo_mmpc.reports.common.values import finite, section
-from grpo_mmpc.reports.run.before_after import NumbersTable, attribute_panel, category_panels, key_numbers
-from grpo_mmpc.reports.run.controls import ControlsTable, controls_table
+from grpo_mmpc.reports.run.controls import controls_table
 from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.examples import AFTER, BEFORE, MAX_ITEMS, choose, delta
-from grpo_mmpc.reports.run.headline import Headline, headline
+from grpo_mmpc.reports.run.headline import headline
+from grpo_mmpc.reports.run.before_after import attribute_panel, category_panels, key_numbers
 from grpo_mmpc.utils.files import write_text
 
 _IMAGE_BUDGET = 1_800_000
 """Bytes of all thumbnails together; with it the page stays under 3 MB."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskView:
-    """One task as the template shows it."""
-
-    label: str
-    n: int
-    left_out: str
-    """Items that were left out, in words; empty when none were."""
-    headline: Headline
-    table: NumbersTable
-    why_unscored: str
-    """What was not available to the evaluation, in words; empty when everything was scored."""
-    controls: ControlsTable | None
-    attributes: Panel | None
-    panels: list[Panel]
-    more_panels: list[Panel]
-    num_categories: int
-    metric: str
-    """Label of the metric that orders the items to look at."""
-    groups: list[ItemGroup]
-    is_rendered: bool
-    """The answer becomes an image."""
-
-
 def build_report(run: Path, *, out: Path | None = None) -> Path:
-    """Write a run's report.
+    """Write a run's report to ``out`` or ``RUN/report.html``, and return the path.
 
     Only files of the run folder are read, and every one of them may be missing: the page then says
     so.
-
-    Args:
-        run: Run folder.
-        out: Where to write; ``RUN/report.html`` if None.
-
-    Returns:
-        The path of the page.
 
     Raises:
         EvaluationError: ``run`` is not a folder.
@@ -78,12 +44,13 @@ def render(folder: Path) -> str:
     """Return the page as text; the same files give the same text."""
     notes: list[str] = []
     run = RunFolder(folder, notes=notes)
-    weights = {logged_name(reward.name): reward.weight for reward in run.mix}
+    # A reward of a file is logged under the name of its factory.
+    weights = {reward.name.rpartition(":")[2]: reward.weight for reward in run.mix}
     comparison = run.comparison
     tasks = [_task(task, comparison, run, weights, notes) for task in comparison.tasks] if comparison else []
     recommendation, problems = results_of_run(folder)
     notes += [*_unfinished(run), *(f"A recommendation benchmark is left out: {problem}." for problem in problems)]
-    images = [path for task in tasks for group in task.groups for item in group.items for path in item.images]
+    images = [path for task in tasks for group in task["groups"] for item in group.items for path in item.images]
     return render_page(
         "reports/run/page.html",
         name=folder.resolve().name,
@@ -103,7 +70,6 @@ def render(folder: Path) -> str:
 
 
 def _unfinished(run: RunFolder) -> list[str]:
-    """Say what happened to the run, and where its comparison is older than its evaluations."""
     notes = []
     if run.manifest and not run.manifest.get("finished"):
         notes.append("The run has not finished: manifest.json has no time of finishing.")
@@ -124,7 +90,7 @@ def _unfinished(run: RunFolder) -> list[str]:
 
 def _task(
     task: TaskComparison, comparison: Comparison, run: RunFolder, weights: Mapping[str, float], notes: list[str]
-) -> TaskView:
+) -> dict[str, Any]:
     said = headline(task, weights=weights, percent=comparison.percent)
     panels, more_panels = category_panels(task, lead=said.lead)
     left_out = [
@@ -137,22 +103,22 @@ def _task(
         if count
     ]
     missing = section(run.summaries.get(comparison.after, {}), "missing")
-    return TaskView(
-        label=task_label(task.task),
-        n=task.n,
-        left_out=", ".join(left_out),
-        headline=said,
-        table=key_numbers(task),
-        why_unscored="; ".join(f"{name}: {reason}" for name, reason in missing.items()),
-        controls=controls_table(task, comparison, lead=said.lead),
-        attributes=attribute_panel(task),
-        panels=panels,
-        more_panels=more_panels,
-        num_categories=len(task.categories),
-        metric=metric_label(said.lead) if said.lead else "",
-        groups=_item_groups(task, comparison, run, metric=said.lead, notes=notes),
-        is_rendered=task.task == "text_to_image",
-    )
+    return {
+        "label": task_label(task.task),
+        "n": task.n,
+        "left_out": ", ".join(left_out),
+        "headline": said,
+        "table": key_numbers(task),
+        "why_unscored": "; ".join(f"{name}: {reason}" for name, reason in missing.items()),
+        "controls": controls_table(task, comparison, lead=said.lead),
+        "attributes": attribute_panel(task),
+        "panels": panels,
+        "more_panels": more_panels,
+        "num_categories": len(task.categories),
+        "metric": metric_label(said.lead) if said.lead else "",
+        "groups": _item_groups(task, comparison, run, metric=said.lead, notes=notes),
+        "is_rendered": task.task == "text_to_image",
+    }
 
 
 def _item_groups(
@@ -172,7 +138,6 @@ def _item_groups(
 
 
 def _subtitle(run: RunFolder, weights: Mapping[str, float]) -> list[str]:
-    """Name the model, the mix, and what is compared."""
     trained = [f"{name} {weight:g}" for name, weight in weights.items() if weight]
     parts = [str(section(run.config, "model").get("name_or_path") or "")]
     parts.append(f"trained on {', '.join(trained)}" if trained else "")
@@ -185,7 +150,6 @@ def _subtitle(run: RunFolder, weights: Mapping[str, float]) -> list[str]:
 
 
 def _facts(run: RunFolder) -> list[tuple[str, str]]:
-    """Return the few numbers that say how big the run was."""
     data = section(run.manifest, "data")
     counts = {
         "Training items": data.get("train_items"),
@@ -200,7 +164,6 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
 
 
 def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return tables of what ran: (title, rows)."""
     single = [
         (words(key).capitalize(), _plain(manifest[key]))
         for key in ("started", "finished", "seed", "git_revision", "trainable_parameters")

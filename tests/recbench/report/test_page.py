@@ -7,7 +7,7 @@ import re
 import pytest
 
 from grpo_mmpc.recbench.report.page import write_page
-from grpo_mmpc.reports.run import build_report
+from grpo_mmpc.reports.run.page import build_report
 from tests.recbench.report.fake_results import changed, method, results, with_methods, with_second
 from tests.reports.golden import check_golden, visible_text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.reports.run import build_report
+from grpo_mmpc.reports.run.page import build_report
 from tests.reports.run.fake_run import VARIANTS, build_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -11,8 +11,7 @@ import pytest
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.reports.common.tables import escape_latex
-from grpo_mmpc.reports.run import write_tables
-from grpo_mmpc.reports.run.export import write_latex
+from grpo_mmpc.reports.run.export import write_latex, write_tables
 
 
 def cell(**changes: Any) -> dict[str, Any]:

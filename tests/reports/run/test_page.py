@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.reports.run import build_report
+from grpo_mmpc.reports.run.page import build_report
 from tests.reports.golden import check_golden, visible_text
 from tests.reports.run.fake_run import VARIANTS, build_run, odd_run
 
