@@ -111,7 +111,7 @@ def test_the_runs_own_mix_gives_its_own_rewards_and_advantages_again(run, capsys
     assert summary["total"]["old_dead"] == summary["total"]["new_dead"]
     assert summary["advantage_share"]["old"] == summary["advantage_share"]["new"]
     said = capsys.readouterr().out
-    assert "= This is the run's own mix: everything above should agree with itself." in said
+    assert "- This is the run's own mix: everything above should agree with itself." in said
     assert "own rewards recomputed equal: yes (bleu, token_f1, json_format, letters)" in said
     assert "own advantages recomputed equal: yes" in said
 
