@@ -182,5 +182,5 @@ def _nearest(
     import torch  # heavy: imported on use
 
     queries, keys = (torch.nan_to_num(encode([content(row) for row in side])) for side in (rows, pool))
-    blocks = queries.split(_BLOCK)
+    blocks = [queries[start : start + _BLOCK] for start in range(0, len(queries), _BLOCK)]
     return [pool[int(i)] for block in blocks for i in (block @ keys.T).argmax(dim=1)]
