@@ -13,11 +13,11 @@ from grpo_mmpc.reports.common.gallery import ItemGroup, read_items
 from grpo_mmpc.reports.common.labels import date, duration, metric_label, plural, task_label, words
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
+from grpo_mmpc.reports.run.before_after import attribute_panel, category_panels, key_numbers
 from grpo_mmpc.reports.run.controls import controls_table
 from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.examples import AFTER, BEFORE, MAX_ITEMS, choose, delta
 from grpo_mmpc.reports.run.headline import headline
-from grpo_mmpc.reports.run.before_after import attribute_panel, category_panels, key_numbers
 from grpo_mmpc.utils.files import write_text
 
 _IMAGE_BUDGET = 1_800_000
