@@ -46,7 +46,7 @@ class Quarantined:
     item_id: str | None
     """Identifier, if it could be read."""
     reason: str
-    """What stands there, what was expected, what to do."""
+    """The content that stands there, the one expected, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

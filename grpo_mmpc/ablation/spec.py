@@ -15,7 +15,7 @@ from grpo_mmpc.config.section import Section
 from grpo_mmpc.errors import ConfigError
 
 BASE = "base"
-"""As ``reference``: the model before training."""
+"""The value of ``reference`` that means the model before training."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

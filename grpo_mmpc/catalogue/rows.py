@@ -22,7 +22,7 @@ class RawRow:
     values: Mapping[str, Any] = field(default_factory=dict)
     """Cells by column; empty when the row could not be read."""
     problem: str | None = None
-    """Why the row could not be read."""
+    """The reason why the row could not be read."""
 
     def cells(self) -> Mapping[str, Any]:
         """Return the cells.

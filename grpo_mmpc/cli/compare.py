@@ -127,5 +127,5 @@ def _signed(value: float) -> str:
 
 
 def _decimals(value: float) -> int:
-    """As many as keep a number within eight characters: 0.1234, 23.45 (dB), 231.4 (FID)."""
+    """Return the decimals that keep a number within eight characters: 0.1234, 23.45, 231.4."""
     return 4 if abs(value) < 10 else 2 if abs(value) < 1000 else 0

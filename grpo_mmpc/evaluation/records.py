@@ -73,7 +73,7 @@ class Best:
     metric: str
     """``TASK.METRIC``."""
     values: dict[str, float]
-    """Of every candidate, on the deciding items."""
+    """The value of every candidate, on the deciding items."""
     num_items: int
     items: float
     """Share of the evaluated items that decide, see ``best.decides``."""

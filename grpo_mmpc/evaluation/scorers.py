@@ -36,7 +36,7 @@ class Scorers:
     renderer_identity: str = ""
     """Name and arguments of the renderer: images of another one are not reused."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Why a scorer is absent, by name."""
+    """Reasons why scorers are absent, by name."""
 
     def encoders(self) -> dict[str, Any]:
         """Return the encoders under the names of ``MetricInputs``."""

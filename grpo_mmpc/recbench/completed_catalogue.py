@@ -38,7 +38,7 @@ class CompletedField:
     """``[I]``: completions that are exactly the true title, or byte for byte the true image; only
     where they are marked."""
     looks_original: str | None
-    """Why the modality looks as if nothing had been taken away, in which case there are no
+    """The reason why the modality looks as if nothing had been taken away, so that there are no
     completions of it; else None."""
     extra_items: int
     """Items of the catalogue that the benchmark does not know; they are left out."""

@@ -27,7 +27,7 @@ class Coverage:
     masked: int
     covered: int
     reasons: dict[str, int]
-    """Why not the rest, by reason; they add up to it."""
+    """The rest by reason; the counts add up to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class FilledFeatures:
     files: dict[str, dict[Modality, str | None]]
     """By category; None leaves the modality out."""
     coverage: dict[Modality, Coverage] = field(default_factory=dict)
-    """Of the modalities that were taken away."""
+    """The coverage of the modalities that were taken away."""
 
 
 @dataclass

@@ -75,7 +75,7 @@ class FillInputs:
     """The inputs of fills besides the observed rows; each takes what it needs (``Fill.needs``)."""
 
     seed: int = 0
-    """Of the random fills."""
+    """The seed of the random fills."""
     groups: Sequence[str | None] | None = None
     """Category or brand of each item, ``[I]``."""
     other: MaskedFeatures | None = None
@@ -108,7 +108,7 @@ class Filled:
     covered: int
     """Missing rows that the fill had an answer for; the others are zero."""
     reasons: dict[str, int]
-    """Why the others have none, most frequent first; they add up to the rows that are not
+    """Reasons why the others have none, most frequent first; they add up to the rows that are not
     covered."""
     item_ids: Sequence[str] | None = None
     """For messages."""

@@ -20,8 +20,8 @@ _BLOCK_CELLS = 4_000_000
 """Similarities held at once (16 MB), so that 100,000 items need no square matrix."""
 
 ZeroRows = Literal["ignored", "nearest"]
-"""What items without features (all-zero rows) are in a neighbour graph; ``nearest`` is a flaw, for
-paper mode alone."""
+"""The place of items without features (all-zero rows) in a neighbour graph; ``nearest`` is a flaw,
+for paper mode alone."""
 
 
 class SparseGraph:

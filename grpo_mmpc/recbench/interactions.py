@@ -95,9 +95,9 @@ class InteractionCounts(FileCounts):
     repeated: int
     """Later rows of a pair (in paper mode: of a pair at the same time)."""
     below_core: int
-    """Of users or items with too few."""
+    """Interactions of users or items that have too few."""
     beyond_cap: int
-    """Beyond a user's first ``max_per_user``."""
+    """Interactions beyond a user's first ``max_per_user``."""
 
     def excluded(self) -> str:
         """Return how many rows do not count, by reason; empty where all do."""

@@ -22,8 +22,8 @@ class Contrast:
     difference: Estimate | None
     """None for the reference itself."""
     question: Hashable
-    """What the difference is of: equal where another group compares the same cells, as at every
-    rate do those without gaps, and where the first completion is the reference."""
+    """The key of the compared cells. Equal keys are one test: at every rate, methods without gaps
+    compare the same cells, and so does a first completion that is the reference."""
     p_holm: float | None = None
     verdict: str
     """Empty for the reference itself."""

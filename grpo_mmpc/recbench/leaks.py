@@ -7,8 +7,8 @@ from grpo_mmpc.recbench.fills import Filled
 from grpo_mmpc.recbench.records import Flags, Floats, named
 
 TOLERANCE = 1e-6
-"""Of the distance between two vectors, as a share of the true one's length: what copying and fp32
-leave."""
+"""The distance that copying and fp32 leave between two equal vectors, as a share of the true
+one's length."""
 
 
 def check_no_truth(filled: Filled, *, truth: Floats, allowed: Flags | None = None) -> None:

@@ -25,8 +25,8 @@ class Method:
     cells: dict[int, dict[str, Cell]]
     """By seed and category."""
     coverage: dict[Modality, Coverage]
-    """Of what was taken away; empty where nothing is put in its place: the ceiling, models without
-    features, floors."""
+    """The rate and modality that were taken away; empty where nothing is put in its place: the
+    ceiling, models without features, floors."""
 
     @property
     def every_cell(self) -> list[Cell]:

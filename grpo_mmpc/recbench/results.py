@@ -29,7 +29,7 @@ SHOWN = ("recall@20", "ndcg@20")
 """Metrics that are compared, and corrected for together; of the others only levels are written."""
 
 _REFERENCES = ("zeros", "drop_modality", "id_only", NO_MISSING)
-"""What methods are compared with: the first of these that has results, else the first method that
+"""The reference of comparisons: the first of these that has results, else the first method that
 has."""
 
 

@@ -38,13 +38,13 @@ class ScoreTable:
     """On resampled users, ``[R, M, S]``, spread as far as the mean of a sample is: without the
     bootstrap's shortfall."""
     covariances: Floats
-    """Of the fills' means over seeds, for users who are in the same categories, ``[G,
-    M, M]``."""
+    """The products of the fills' means over seeds, for users who are in the same categories,
+    ``[G, M, M]``."""
     group_sizes: list[int]
-    """How many users are in the same categories, ``[G]``."""
+    """The number of users in the same categories, ``[G]``."""
     num_users: int
     fewest_users: int
-    """Of a category."""
+    """The smallest number of users of a category."""
     fills: list[str]
     same_as: Mapping[str, str]
     untrained: Collection[str]

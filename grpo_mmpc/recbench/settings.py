@@ -109,14 +109,14 @@ class RecBenchSection(Section):
     """The features that recommenders get at all. One alone shows what it is worth without the
     other."""
     missing: Annotated[list[MissingModality], Field(min_length=1)] = ["text"]
-    """Which modality is taken away."""
+    """The modality that is taken away."""
     rates: Annotated[list[Share], Field(min_length=1)] = [1.0]
     """Shares of the items that lose it; an item missing at one rate is missing at every higher
     one."""
     clustered_by: Literal["category", "brand"] | None = None
     """Take it away from whole categories or brands; null takes single items."""
     fills: Annotated[list[FillName], Field(min_length=1)] = ["no_missing", "zeros", "mean", "id_only", "completed"]
-    """What stands where something is missing; ``no_missing`` is the ceiling, ``completed`` whatever
+    """The imputation methods to compare; ``no_missing`` is the ceiling, ``completed`` whatever
     catalogues are given."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1, 2]
     encoders: FeatureEncodersSection = FeatureEncodersSection()

@@ -20,13 +20,13 @@ class Fitted:
     """The result of a training."""
 
     embeddings: Embeddings
-    """Of the best epoch."""
+    """The validation score of the best epoch."""
     best_epoch: int
     """From 1; 0 where there was nothing to train."""
     validation: float
     """The monitored score of the best epoch."""
     epochs: int
-    """How many were run."""
+    """The number of epochs that were run."""
 
 
 def fit(

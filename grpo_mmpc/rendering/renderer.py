@@ -41,7 +41,7 @@ class Rendered:
 
     image: "Image | None" = None
     reason: str | None = None
-    """Why there is no image; None if there is one."""
+    """The reason why there is no image; None if there is one."""
     raised: bool = False
     """True if the renderer raised, rather than declined to hand out an image."""
 

@@ -50,7 +50,7 @@ class RenderRecord:
     file: str | None
     """Name of the image in the folder; None if the render failed."""
     reason: str | None
-    """Why it failed."""
+    """The reason of a failure."""
     prompt_tokens: int | None
     """None if the renderer does not count tokens."""
     hash: str

@@ -32,7 +32,7 @@ class ScoredBatch:
     task: list[str]
     parsed: list[ParsedCompletion]
     raw: Values
-    """As the rewards returned them, and the worst score of malformed completions."""
+    """Values as the rewards returned them; the worst score for malformed completions."""
     for_trainer: Values
     """The same with unscored values made neutral within their group."""
     failed: dict[str, int]

@@ -21,7 +21,7 @@ class Diagnosis:
 
     mix: RewardMix
     aggregation: str = field(kw_only=True)
-    """As for ``advantages``, like ``scale_rewards``."""
+    """The aggregation that ``advantages`` takes, like ``scale_rewards``."""
     scale_rewards: str = field(kw_only=True)
     _alarms: dict[str, HackingAlarm] = field(default_factory=dict, init=False)
 

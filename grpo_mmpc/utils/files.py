@@ -127,7 +127,7 @@ class JsonLine(NamedTuple):
     values: dict[str, Any] | None
     """None where it holds no object."""
     problem: str
-    """Why it holds none, and what to do; empty if it does."""
+    """The reason why it holds none, and what to do; empty if it does."""
 
 
 def json_lines(lines: Iterable[bytes | str], *, allow_nan: bool = True) -> Iterator[JsonLine]:

@@ -27,7 +27,7 @@ class RolloutBatch:
     raw: dict[str, list[float | None]]
     """Recorded raw values by reward; None = unscored."""
     advantages: list[float]
-    """As the trainer used them."""
+    """The advantages that the trainer used."""
 
     def __len__(self) -> int:
         return len(self.advantages)

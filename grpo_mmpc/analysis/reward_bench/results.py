@@ -75,13 +75,13 @@ class RewardResult:
     tasks: Mapping[str, TaskResult] = field(default_factory=dict)
     """Empty if it could not be scored."""
     value_range: tuple[float, float] | None = None
-    """As declared."""
+    """The declared range."""
     timing: Timing | None = None
     deterministic: bool | None = None
     """A second process, with other batches in the reverse order, gave the same scores to 1e-6; None
     = not known."""
     problem: str | None = None
-    """Why it could not be scored."""
+    """The reason why it could not be scored."""
 
     @property
     def seen(self) -> tuple[float, float] | None:

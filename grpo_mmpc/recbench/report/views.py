@@ -65,17 +65,17 @@ class RecommendationView:
 
     groups: list[GroupView]
     headlines: list[GroupView]
-    """Of every recommender and modality the group in which most is missing, the first few."""
+    """The group in which most is missing, of each recommender and modality; the first few."""
     figures: list[RateFigure]
     facts: list[tuple[str, str]]
     cautions: list[Finding]
     reference: str
-    """Of all groups, as sentences name it: ``“zeros”``, or ``the reference`` where they have
-    different ones."""
+    """The reference of all groups, as sentences name it: ``“zeros”``, or ``the reference`` where
+    they have different ones."""
     over: str
-    """What intervals are over: ``users and seeds``."""
+    """The units that intervals resample: ``users and seeds``."""
     nothing: str
-    """Why there are no groups."""
+    """The reason why there are no groups."""
 
 
 def recommendation_view(results: Mapping[str, Any]) -> RecommendationView:

@@ -24,7 +24,7 @@ class Difference:
     value: float | None
     """None when nothing was scored, and for the reference itself."""
     interval: Sequence[float] | None
-    """Of this difference alone: (low, high)."""
+    """The interval of this difference alone: (low, high)."""
     verdict: str
     """One of ``statistics.verdicts``, or a page's own reason why there is none."""
     p: float | None = None
