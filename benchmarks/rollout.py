@@ -39,10 +39,10 @@ from grpo_mmpc.models.processor import load_processor, suppressed_token_ids  # n
 from grpo_mmpc.nano.drawing import draw  # noqa: E402
 from grpo_mmpc.nano.items import sample_items  # noqa: E402
 from grpo_mmpc.rollout.vllm.arguments import engine_arguments  # noqa: E402
-from grpo_mmpc.rollout.vllm.generation import VLLMRollouts  # noqa: E402
-from grpo_mmpc.rollout.vllm.in_process import LocalVLLM  # noqa: E402
+from grpo_mmpc.rollout.vllm.engine import LocalVLLM  # noqa: E402
 from grpo_mmpc.rollout.vllm.protocol import Prompt  # noqa: E402
 from grpo_mmpc.rollout.vllm.requests import derived_seed  # noqa: E402
+from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.types import SamplingConfig  # noqa: E402
 from grpo_mmpc.utils.manifest import environment  # noqa: E402

@@ -41,7 +41,7 @@ def _vllm_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> 
 
     from grpo_mmpc.models.adapter import adapter_from_folder
     from grpo_mmpc.models.processor import suppressed_token_ids
-    from grpo_mmpc.rollout.vllm.generation import VLLMEngine
+    from grpo_mmpc.rollout.vllm.rollouts import VLLMEngine
     from grpo_mmpc.rollout.vllm.start import start_engine
 
     adapter = None if checkpoint is None else adapter_from_folder(checkpoint)

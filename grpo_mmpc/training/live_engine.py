@@ -12,7 +12,7 @@ from grpo_mmpc.models.processor import suppressed_token_ids
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine
 from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets, sampling_warning
-from grpo_mmpc.rollout.vllm.generation import VLLMEngine, VLLMRollouts
+from grpo_mmpc.rollout.vllm.rollouts import VLLMEngine, VLLMRollouts
 from grpo_mmpc.rollout.vllm.start import start_engine
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.types import SamplingConfig

@@ -14,7 +14,7 @@ from grpo_mmpc.models.policy import load_policy, show_special_tokens
 from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout.engine import Engine
-from grpo_mmpc.rollout.parity import choose_rows
+from grpo_mmpc.rollout.parity_check import choose_rows
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
 from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, RewardStateWriter, StepProgress
@@ -22,7 +22,7 @@ from grpo_mmpc.training.checkpoint import prepare_to_resume
 from grpo_mmpc.training.dataset import training_dataset
 from grpo_mmpc.training.evaluation_hook import Evaluate, EvaluationHook
 from grpo_mmpc.training.live_engine import LiveEngine
-from grpo_mmpc.training.parity_check import ParityCheck, compare_engine
+from grpo_mmpc.training.parity_callback import ParityCheck, compare_engine
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.training.trl_seams import PrinterCallback, full_size, wrap_own_blocks

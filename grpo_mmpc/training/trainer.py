@@ -6,7 +6,7 @@ from typing import Any
 
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rewards.signals import zero_variance_groups
-from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
+from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
 from grpo_mmpc.training.diagnostics import Diagnosis, masked_fraction, rates
 from grpo_mmpc.training.finished import finished_completions
 from grpo_mmpc.training.recorder import RolloutRecorder

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grpo_mmpc.models.adapter import Adapter, read_adapter
-from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
+from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 

@@ -16,10 +16,10 @@ from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.log_probabilities import log_probabilities
 from grpo_mmpc.rollout.vllm import adapter_store
 from grpo_mmpc.rollout.vllm.arguments import check_installed, engine_arguments, refuse_unserved_targets
-from grpo_mmpc.rollout.vllm.generation import VLLMEngine, VLLMRollouts
-from grpo_mmpc.rollout.vllm.in_process import LocalVLLM
+from grpo_mmpc.rollout.vllm.engine import LocalVLLM
 from grpo_mmpc.rollout.vllm.protocol import GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import prompt_of
+from grpo_mmpc.rollout.vllm.rollouts import VLLMEngine, VLLMRollouts
 from grpo_mmpc.rollout.vllm.start import start_engine
 from grpo_mmpc.types import SamplingConfig
 from tests.rollout.vllm_policies import Bench, make_bench, named, randomise, rescaled, vllm_config

@@ -13,7 +13,7 @@ from grpo_mmpc.models.processor import suppressed_token_ids
 from grpo_mmpc.nano.drawing import draw
 from grpo_mmpc.nano.items import sample_items
 from grpo_mmpc.rollout.vllm.arguments import engine_arguments
-from grpo_mmpc.rollout.vllm.in_process import LocalVLLM
+from grpo_mmpc.rollout.vllm.engine import LocalVLLM
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from grpo_mmpc.types import PromptRow
 

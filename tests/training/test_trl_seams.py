@@ -111,7 +111,7 @@ def test_the_object_composed_for_vllm_is_only_asked_to_sync_and_to_generate():
 def test_our_rollouts_take_what_trl_passes_to_its_own():
     from trl.generation.vllm_generation import VLLMGeneration
 
-    from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
+    from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
 
     for method in ("sync_weights", "generate"):
         theirs, ours = (inspect.signature(getattr(owner, method)) for owner in (VLLMGeneration, VLLMRollouts))

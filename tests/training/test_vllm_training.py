@@ -17,7 +17,7 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.pipelines.evaluate import run_evaluation
 from grpo_mmpc.pipelines.train import run_training
-from grpo_mmpc.rollout.vllm.generation import VLLMRollouts
+from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
 from grpo_mmpc.tasks import TASKS
 
 REWARDS = Path(__file__).parent / "counting_rewards.py"

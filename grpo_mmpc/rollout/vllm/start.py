@@ -36,7 +36,7 @@ def start_engine(
     if config.rollout.mode == "server":
         engine = _connect(config, suppressed, context_tokens=max_tokens + 1, ranks=ranks)
     else:
-        from grpo_mmpc.rollout.vllm.in_process import LocalVLLM
+        from grpo_mmpc.rollout.vllm.engine import LocalVLLM
 
         engine = LocalVLLM(
             engine_arguments(config, beside_trainer=True),

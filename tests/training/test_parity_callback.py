@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from grpo_mmpc.training.parity_check import ParityCheck
+from grpo_mmpc.training.parity_callback import ParityCheck
 
 
 def run(*, seen_from: int, start: int = 0, steps: int = 40) -> tuple[list[int], ParityCheck]:

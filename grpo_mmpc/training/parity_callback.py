@@ -9,7 +9,7 @@ from typing import Any
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import is_identity, read_adapter
-from grpo_mmpc.rollout.parity import ParityReport, check_parity
+from grpo_mmpc.rollout.parity_check import ParityReport, check_parity
 from grpo_mmpc.training.evaluation_hook import preserved_random_state
 from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer

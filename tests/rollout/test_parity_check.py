@@ -12,7 +12,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmp
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import is_identity
 from grpo_mmpc.models.processor import load_processor
-from grpo_mmpc.rollout.parity import ParityReport, check_parity, choose_rows
+from grpo_mmpc.rollout.parity_check import ParityReport, check_parity, choose_rows
 from tests.rollout.vllm_policies import Bench, make_bench, named, randomise, rescaled
 
 
