@@ -56,13 +56,13 @@ def test_nothing_is_watched_after_the_block_not_even_after_an_error():
 def test_what_generate_returns_is_what_was_handed_over(architecture):
     from PIL import Image
 
-    from grpo_mmpc.nano.policy import load_policy, load_processor
+    from grpo_mmpc.nano.policy import load_policy
     from grpo_mmpc.tasks import IMAGE_TO_TEXT
     from grpo_mmpc.utils.model_paths import resolve_model
     from tests.conftest import ARCHITECTURES
 
     folder = resolve_model(ARCHITECTURES[architecture])
-    model, processor = load_policy(folder), load_processor(folder)
+    model, processor = load_policy(folder)
     text = processor.apply_chat_template(IMAGE_TO_TEXT.messages(), add_generation_prompt=True, tokenize=False)
     images = [[Image.new("RGB", (84, 84), color)] for color in ("red", "blue", "green", "white")]
     inputs = processor(text=[text] * 4, images=images, return_tensors="pt", add_special_tokens=False)
