@@ -14,6 +14,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
+def unknown_option(name: str, known: Iterable[str], *, owner: str) -> str:
+    """Explain a key that a library does not take: the nearest of its names, or whose it is not."""
+    close = nearest(name, known)
+    return f"unknown key; {close if close.startswith('did you mean') else f'it is not a field of {owner}'}"
+
+
 def schema_problems(content: Any, schema: type[BaseModel], *, key: str = "") -> Iterable[tuple[str, str]]:
     """Explain everything that a schema refuses of some content, with the nearest known names.
 

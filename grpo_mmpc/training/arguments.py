@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.config import RunConfig, nearest
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config.problems import unknown_option
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
@@ -147,7 +148,5 @@ def _unknown_fields(section: str, options: Mapping[str, Any], target: Any) -> An
     known = [field.name for field in dataclasses.fields(target) if field.init]
     unknown = [name for name in options if name not in known]
     for name in unknown:
-        close = nearest(name, known)
-        hint = close if close.startswith("did you mean") else f"it is not a field of {target.__name__}"
-        yield f"{section}.{name}", f"unknown key; {hint}"
+        yield f"{section}.{name}", unknown_option(name, known, owner=target.__name__)
     return bool(unknown)

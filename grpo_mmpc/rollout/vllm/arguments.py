@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.config import RunConfig, nearest
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config.problems import unknown_option
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -128,9 +129,7 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if name in DERIVED:
             yield f"rollout.engine.{name}", f"is not set here: {DERIVED[name]}"
         elif known and name not in known:
-            close = nearest(name, known)
-            hint = close if close.startswith("did you mean") else "it is not a field of vLLM's EngineArgs"
-            yield f"rollout.engine.{name}", f"unknown key; {hint}"
+            yield f"rollout.engine.{name}", unknown_option(name, known, owner="vLLM's EngineArgs")
     for name in trainer:
         if name == "use_vllm" or (name.startswith("vllm_") and not name.startswith("vllm_importance_sampling")):
             yield f"trainer.{name}", "is not used: rollouts are set in the section rollout"
