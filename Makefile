@@ -56,7 +56,7 @@ nano: $(STAMP)  ## rebuild the nano policies, nano CLIP and tokenizers from noth
 	@$(MAKE) --no-print-directory -j2 nano-qwen2_5_vl nano-gemma3 nano-clip
 
 nano-%: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m grpo_mmpc.nano.build --only $*
+	HF_HUB_OFFLINE=1 $(BIN)/python -m nano_weights.build --only $*
 
 docs: $(STAMP)  ## build the documentation into site/
 	@$(INSTALL) '.[$(EXTRAS),docs]'

@@ -56,9 +56,9 @@ def test_nothing_is_watched_after_the_block_not_even_after_an_error():
 def test_what_generate_returns_is_what_was_handed_over(architecture):
     from PIL import Image
 
-    from grpo_mmpc.nano.policy import load_policy
     from grpo_mmpc.tasks import IMAGE_TO_TEXT
     from grpo_mmpc.utils.model_paths import resolve_model
+    from nano_weights.policy import load_policy
     from tests.conftest import ARCHITECTURES
 
     folder = resolve_model(ARCHITECTURES[architecture])

@@ -85,7 +85,7 @@ def measure_policy(folder: Path, items: Sequence["NanoItem"], *, seed: int = 0) 
     import torch  # heavy: imported on use
 
     from grpo_mmpc.nano.drawing import draw
-    from grpo_mmpc.nano.policy import load_policy
+    from nano_weights.policy import load_policy
 
     model, processor = load_policy(folder)
     table: dict[str, dict[str, float]] = {}

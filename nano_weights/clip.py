@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.nano import texts
-from grpo_mmpc.nano.policy import IMAGE_SIZE_PX, PATCH_SIZE_PX
-from grpo_mmpc.nano.tokenizer import CLIP_MAX_TOKENS
-from grpo_mmpc.nano.training import ABSENT, Descent, attribute_labels, batches, cosine, process_images
 from grpo_mmpc.nano.vocabulary import BRANDS_BY_CATEGORY, CATEGORY_BY_TYPE, KINDS, TYPES_BY_CATEGORY, VALUES
 from grpo_mmpc.utils.cpu_compat import ensure_importable
+from nano_weights.policy import IMAGE_SIZE_PX, PATCH_SIZE_PX
+from nano_weights.tokenizer import CLIP_MAX_TOKENS
+from nano_weights.training import ABSENT, Descent, attribute_labels, batches, cosine, process_images
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from grpo_mmpc.nano.clip import embed_images, embed_texts, load_clip, measure_clip, wrong_value
-from grpo_mmpc.nano.pool import unseen_items
 from grpo_mmpc.nano.vocabulary import KINDS
 from grpo_mmpc.utils.model_paths import resolve_model
+from nano_weights.clip import embed_images, embed_texts, load_clip, measure_clip, wrong_value
+from nano_weights.pool import unseen_items
 
 NUM_ITEMS = 54
 """Unseen items: six of each category."""

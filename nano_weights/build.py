@@ -1,4 +1,4 @@
-"""Rebuild the embedded models: ``python -m grpo_mmpc.nano.build`` (what ``make nano`` runs).
+"""Rebuild the embedded models: ``python -m nano_weights.build`` (what ``make nano`` runs).
 
 Everything is sampled from seeds, on one thread: the same machine and versions give the same
 weights. ``--only`` builds one model, so that two can be built side by side on two cores.
@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.nano import texts
-from grpo_mmpc.nano.policy import FAMILIES
-from grpo_mmpc.nano.pool import POOL_SIZE, pretraining_items, unseen_items
+from nano_weights.policy import FAMILIES
+from nano_weights.pool import POOL_SIZE, pretraining_items, unseen_items
 
 if TYPE_CHECKING:
     from grpo_mmpc.nano.items import NanoItem
-    from grpo_mmpc.nano.pretrain import PretrainSettings
     from grpo_mmpc.utils.console import Say
+    from nano_weights.pretrain import PretrainSettings
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "grpo_mmpc" / "nano" / "assets"
 NUM_QUALITY_ITEMS = 360
 """Unseen items behind the quality tables: forty of each category."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m grpo_mmpc.nano.build", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m nano_weights.build", description=__doc__)
     parser.add_argument("--only", choices=(*FAMILIES, "clip"), help="build this model only")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder of the assets (default: inside the package)")
     parser.add_argument("--seed", type=int, default=0)
@@ -66,11 +66,11 @@ def build(name: str, folder: Path, *, seed: int, smoke: bool = False) -> None:
 
 
 def _build_policy(family: str, folder: Path, *, seed: int, smoke: bool, say: "Say") -> None:
-    from grpo_mmpc.nano.policy import build_policy, build_processor, save_policy
-    from grpo_mmpc.nano.pretrain import all_image_features, train_language, train_vision
-    from grpo_mmpc.nano.quality import format_table, measure_policy, write_quality
-    from grpo_mmpc.nano.tokenizer import train_policy_tokenizer
-    from grpo_mmpc.nano.training import draw_images
+    from nano_weights.policy import build_policy, build_processor, save_policy
+    from nano_weights.pretrain import all_image_features, train_language, train_vision
+    from nano_weights.quality import format_table, measure_policy, write_quality
+    from nano_weights.tokenizer import train_policy_tokenizer
+    from nano_weights.training import draw_images
 
     settings = policy_settings(family, seed=seed, smoke=smoke)
     items = pretraining_items(num_items=settings.num_items, seed=seed)
@@ -94,10 +94,10 @@ def _build_policy(family: str, folder: Path, *, seed: int, smoke: bool, say: "Sa
 
 
 def _build_clip(folder: Path, *, seed: int, smoke: bool, say: "Say") -> None:
-    from grpo_mmpc.nano.clip import build_clip, measure_clip, save_clip, train_clip
-    from grpo_mmpc.nano.quality import format_table, write_quality
-    from grpo_mmpc.nano.tokenizer import train_clip_tokenizer
-    from grpo_mmpc.nano.training import draw_images
+    from nano_weights.clip import build_clip, measure_clip, save_clip, train_clip
+    from nano_weights.quality import format_table, write_quality
+    from nano_weights.tokenizer import train_clip_tokenizer
+    from nano_weights.training import draw_images
 
     items = pretraining_items(num_items=256 if smoke else POOL_SIZE, seed=seed)
     model, processor = build_clip(train_clip_tokenizer(corpus(items, seed=seed)), seed=seed)
@@ -112,7 +112,7 @@ def _build_clip(folder: Path, *, seed: int, smoke: bool, say: "Say") -> None:
 
 def policy_settings(family: str, *, seed: int, smoke: bool = False) -> "PretrainSettings":
     """Return the settings that a policy of this family is pre-trained with."""
-    from grpo_mmpc.nano.pretrain import Phase, PretrainSettings
+    from nano_weights.pretrain import Phase, PretrainSettings
 
     qwen = family == "qwen2_5_vl"
     return PretrainSettings(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.nano import texts
-from grpo_mmpc.nano.policy import HIDDEN_SIZE, language_layers_only
-from grpo_mmpc.nano.training import (
+from grpo_mmpc.nano.vocabulary import KINDS, VALUES
+from grpo_mmpc.tasks import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from nano_weights.policy import HIDDEN_SIZE, language_layers_only
+from nano_weights.training import (
     ABSENT,
     KIND_WEIGHTS,
     Descent,
@@ -16,8 +18,6 @@ from grpo_mmpc.nano.training import (
     cosine,
     process_images,
 )
-from grpo_mmpc.nano.vocabulary import KINDS, VALUES
-from grpo_mmpc.tasks import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 
 if TYPE_CHECKING:
     import numpy as np

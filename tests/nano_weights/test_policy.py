@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from grpo_mmpc.nano import policy
-from grpo_mmpc.nano.build import ASSETS
 from grpo_mmpc.nano.drawing import draw
-from grpo_mmpc.nano.policy import FAMILIES, NUM_IMAGE_TOKENS, load_policy
-from grpo_mmpc.nano.pool import unseen_items
-from grpo_mmpc.nano.quality import GIST_OPENINGS, complete
 from grpo_mmpc.nano.texts import read_attributes
 from grpo_mmpc.nano.vocabulary import KINDS
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TASKS, TEXT_TO_IMAGE, Task
 from grpo_mmpc.utils.model_paths import resolve_model
+from nano_weights import policy
+from nano_weights.build import ASSETS
+from nano_weights.policy import FAMILIES, NUM_IMAGE_TOKENS, load_policy
+from nano_weights.pool import unseen_items
+from nano_weights.quality import GIST_OPENINGS, complete
 
 NUM_ITEMS = 45
 """Unseen items behind the behaviour tests: five of each category."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.nano.tokenizer import VOCABULARY_SIZE
 from grpo_mmpc.utils.cpu_compat import ensure_importable
+from nano_weights.tokenizer import VOCABULARY_SIZE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from grpo_mmpc.nano import build, clip, pretrain, training
 from grpo_mmpc.nano.items import DEFAULT_NUM_ITEMS, DEFAULT_SEED, NanoItem, sample_items, signature
-from grpo_mmpc.nano.pool import POOL_SIZE, pretraining_items, unseen_items
+from nano_weights import build, clip, pretrain, training
+from nano_weights.pool import POOL_SIZE, pretraining_items, unseen_items
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_every_build_draws_reads_and_trains_on_items_of_the_pool_only(
     watch(clip, "train_clip", position=3)
     watch(pretrain, "train_vision", position=3)
     watch(pretrain, "train_language", position=3)
-    monkeypatch.setattr("grpo_mmpc.nano.policy.save_policy", stop)
+    monkeypatch.setattr("nano_weights.policy.save_policy", stop)
     monkeypatch.setattr(clip, "save_clip", stop)
     with pytest.raises(SavedError):
         build.build(name, tmp_path / name, seed=0, smoke=True)
