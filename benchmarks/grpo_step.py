@@ -43,11 +43,11 @@ import torch  # noqa: E402
 from transformers import TrainerCallback, set_seed  # noqa: E402
 
 from grpo_mmpc.config import RunConfig  # noqa: E402
-from grpo_mmpc.evaluation.run_data import RunData  # noqa: E402
 from grpo_mmpc.models.policy import load_policy  # noqa: E402
 from grpo_mmpc.models.processor import load_processor  # noqa: E402
 from grpo_mmpc.pipelines.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.rewards import RewardMix, completion_text  # noqa: E402
+from grpo_mmpc.rollout.run_data import RunData  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments  # noqa: E402
 from grpo_mmpc.training.dataset import training_dataset  # noqa: E402
@@ -266,7 +266,7 @@ def run_block(side: str, config: RunConfig, data: RunData) -> tuple[StepClock, l
     session = None
     if side == "ours":
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
-        session = TrainingSession(config, catalogue=data.catalogue, train_indices=data.train)
+        session = TrainingSession(config, data)
         trainer = session.trainer
     else:
         trainer = plain_trainer(config, data)
@@ -463,13 +463,7 @@ def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
             model=model,
             reward_funcs=mix.functions,
             args=grpo_arguments(config),
-            train_dataset=training_dataset(
-                data.catalogue,
-                data.train,
-                config.tasks,
-                max_items=None,
-                salt="",
-            ),
+            train_dataset=training_dataset(config, data),
             processing_class=processor,
             peft_config=lora_arguments(config),
             recorder=RolloutRecorder(Path(scratch) / "rollouts"),

@@ -51,12 +51,12 @@ from grpo_mmpc.encoders import loading, open_image  # noqa: E402
 from grpo_mmpc.encoders.bertscore import BertScoreEncoder  # noqa: E402
 from grpo_mmpc.encoders.clip import ClipEncoder  # noqa: E402
 from grpo_mmpc.encoders.store import LIMIT_VARIABLE, EncodingStore  # noqa: E402
-from grpo_mmpc.evaluation.run_data import RunData  # noqa: E402
 from grpo_mmpc.metrics.text import token_f1  # noqa: E402
 from grpo_mmpc.models.policy import load_policy  # noqa: E402
 from grpo_mmpc.models.processor import load_processor  # noqa: E402
 from grpo_mmpc.pipelines.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.rewards import RewardMix  # noqa: E402
+from grpo_mmpc.rollout.run_data import RunData  # noqa: E402
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.types import PromptRow, SamplingConfig  # noqa: E402

@@ -31,12 +31,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and run it."""
-    from grpo_mmpc.pipelines.recipe import described_recipe, load_recipe
-
     if arguments.check:
+        from grpo_mmpc.pipelines.recipe import described_recipe
+
         print(described_recipe(arguments.recipe), end="")
         return 0
-    config = load_recipe(arguments.recipe)
-    from grpo_mmpc.pipelines.train import run_training
+    from grpo_mmpc.pipelines.train import run_recipe
 
-    return run_training(config, resume=arguments.resume, overwrite=arguments.overwrite)
+    return run_recipe(arguments.recipe, resume=arguments.resume, overwrite=arguments.overwrite)

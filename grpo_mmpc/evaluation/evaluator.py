@@ -12,10 +12,10 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.controls import CONTROLS, MAX_POOL, changed_rows, known_answers
 from grpo_mmpc.evaluation.evaluation_folder import finished, headline
-from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.runner import run_suite
 from grpo_mmpc.evaluation.scorers import Scorers, load_scorers
 from grpo_mmpc.evaluation.suite import Suite
+from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.distributed import ONE, Ranks

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluator import Evaluator
-from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rollout.offline import offline_engine
+from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ evaluates.
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ from grpo_mmpc.catalogue import write_quarantine
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluator import Evaluator
-from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.suite import Suite, build_suite
 from grpo_mmpc.models.identity import policy_identity
+from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.recbench import benchmark_policy
+from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.training.checkpoint import checkpoint_folder
 from grpo_mmpc.training.claim import check_claim, claim
 from grpo_mmpc.utils.console import Progress, Say, printer, quiet_when_redirected
@@ -33,6 +35,15 @@ PATIENCE_S = 24 * 3600
 """Seconds that ranks wait for one another, unless ``trainer.ddp_timeout`` says otherwise."""
 INTERRUPTED = 130
 """Exit status of a run that was interrupted and can be continued."""
+
+
+def run_recipe(recipe: Sequence[str], *, resume: bool = False, overwrite: bool = False) -> int:
+    """Load and check files and ``key=value`` overrides, then run them; see ``run_training``.
+
+    Raises:
+        ConfigError: Something is wrong with the recipe.
+    """
+    return run_training(load_recipe(recipe), resume=resume, overwrite=overwrite)
 
 
 def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> int:
@@ -65,7 +76,7 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
     from grpo_mmpc.training.session import TrainingSession
 
     progress = Progress()
-    session = TrainingSession(config, catalogue=data.catalogue, train_indices=data.train, progress=progress)
+    session = TrainingSession(config, data, progress=progress)
     try:
         suite = build_suite(config, data)
         manifest = _manifest(config, data, suite, session)
@@ -76,20 +87,20 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
             f"writing to {config.run_dir}"
         )
         policies = _LivePolicies(config, data, suite, session, progress=progress if ranks.is_main else None)
-        outcome = session.train(
+        end = session.train(
             before=policies.evaluate if config.evaluation.before else None,
             after_save=policies.evaluate if config.evaluation.checkpoints else None,
             resume=resume,
         )
-        if outcome.interrupted:
-            say(f"\nstopped at step {outcome.step} of {outcome.max_steps}; continue with:\n  {_resume_command()}")
+        if end.interrupted:
+            say(f"\nstopped at step {end.step} of {end.max_steps}; continue with:\n  {_resume_command()}")
             return INTERRUPTED
-        policies.evaluate_final(outcome.step)
+        policies.evaluate_final(end.step)
         manifest |= {
             "finished": now(),
             "seconds": round(time.monotonic() - started, 1),
-            "steps": outcome.step,
-            "reward_errors": outcome.reward_errors,
+            "steps": end.step,
+            "reward_errors": end.reward_errors,
             "evaluation_failures": session.hook.failures,
         }
         ranks.on_main(lambda: _report(config, manifest, say))

@@ -1,6 +1,6 @@
 """The reward room: from named specs to TRL reward functions, and to the signal in their values."""
 
-from grpo_mmpc.rewards.advantages import advantages, neutral
+from grpo_mmpc.rewards.advantages import advantages
 from grpo_mmpc.rewards.declaration import Reward
 from grpo_mmpc.rewards.loading import (
     LoadedReward,
@@ -10,10 +10,9 @@ from grpo_mmpc.rewards.loading import (
     registered_rewards,
     reward_key,
 )
-from grpo_mmpc.rewards.mix import TRL_KEYWORDS, RewardMix, ScoredBatch, completion_text
+from grpo_mmpc.rewards.mix import RewardMix, ScoredBatch, completion_text, neutral
 
 __all__ = [
-    "TRL_KEYWORDS",
     "LoadedReward",
     "Reward",
     "RewardMix",

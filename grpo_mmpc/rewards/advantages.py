@@ -4,54 +4,12 @@ Used for resampled groups and for replays.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from grpo_mmpc.utils.distributed import ONE, Ranks
-
-Values = dict[str, list[float | None]]
-"""By reward name, one value for each completion; None = unscored."""
 EPSILON = 1e-4
 """TRL adds it to every standard deviation it divides by."""
-
-
-def neutral(
-    raw: Mapping[str, Sequence[float | None]],
-    prompt_ids: Sequence[str],
-    *,
-    trained: Sequence[str],
-    ranks: Ranks = ONE,
-) -> Values:
-    """Return values for TRL, in which the group's mean stands for unscored ones.
-
-    A completion that no trained reward scored stays None.
-
-    Groups may be spread over ranks: means are those of the gathered values, and every rank takes
-    part.
-
-    Args:
-        raw: By reward, N values; None = unscored.
-        prompt_ids: Group of each completion.
-        trained: Rewards with a positive weight.
-        ranks: The processes that hold the other completions.
-    """
-    names = list(raw)
-    rows = ranks.gather(list(zip(prompt_ids, *(raw[name] for name in names), strict=True)))
-    scorable = [any(raw[name][i] is not None for name in trained) for i in range(len(prompt_ids))]
-    values: Values = {}
-    for column, name in enumerate(names, start=1):
-        members: dict[str, list[float]] = defaultdict(list)
-        for row in rows:
-            if row[column] is not None:
-                members[row[0]].append(row[column])
-        means = {group: sum(known) / len(known) for group, known in members.items()}
-        values[name] = [
-            (value if value is not None else means.get(group)) if known else None
-            for value, group, known in zip(raw[name], prompt_ids, scorable, strict=True)
-        ]
-    return values
 
 
 def advantages(
@@ -71,7 +29,7 @@ def advantages(
     n - 1. A completion without any value has advantage 0 and counts in no mean.
 
     Args:
-        values: By reward, N values as the trainer gets them, see ``neutral``.
+        values: By reward, N values as the trainer gets them, see ``RewardMix``.
         weights: By reward.
         groups: Prompt of each completion.
         aggregation: ``sum_then_normalize`` or ``normalize_then_sum``.

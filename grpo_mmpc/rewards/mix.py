@@ -8,21 +8,22 @@ its advantage to 0). Raw values are kept apart and recorded as they were.
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import RewardError
-from grpo_mmpc.rewards.advantages import Values, neutral
+from grpo_mmpc.rewards.columns import as_keywords
 from grpo_mmpc.rewards.executor import RewardExecutor, Scores
 from grpo_mmpc.rewards.loading import LoadedReward, build_reward
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import ParsedCompletion
 from grpo_mmpc.utils.distributed import ONE, Ranks
 
-TRL_KEYWORDS = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+Values = dict[str, list[float | None]]
+"""By reward name, one value for each completion; None = unscored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ class RewardMix:
             return
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         columns["prompts"] = columns.pop("prompt")
-        columns = _for_rewards(columns)
+        columns = as_keywords(columns)
         if completions is not None:
             parsed = _parse(completions, columns["tasks"])
             columns |= {"completions": list(completions), "predictions": [one.prediction for one in parsed]}
@@ -164,7 +165,7 @@ class RewardMix:
         texts = [completion_text(completion) for completion in completions]
         parsed = _parse(texts, kwargs["task"])
         columns = {
-            **_for_rewards(kwargs),
+            **as_keywords(kwargs),
             "prompts": prompts,
             "completions": texts,
             "predictions": [one.prediction for one in parsed],
@@ -231,6 +232,43 @@ class RewardMix:
                 log_metric(f"rewards/{name}/weighted_mean", reward.weight * mean)
 
 
+def neutral(
+    raw: Mapping[str, Sequence[float | None]],
+    prompt_ids: Sequence[str],
+    *,
+    trained: Sequence[str],
+    ranks: Ranks = ONE,
+) -> Values:
+    """Return values for TRL, in which the group's mean stands for unscored ones.
+
+    A completion that no trained reward scored stays None.
+
+    Groups may be spread over ranks: means are those of the gathered values, and every rank takes
+    part.
+
+    Args:
+        raw: By reward, N values; None = unscored.
+        prompt_ids: Group of each completion.
+        trained: Rewards with a positive weight.
+        ranks: The processes that hold the other completions.
+    """
+    names = list(raw)
+    rows = ranks.gather(list(zip(prompt_ids, *(raw[name] for name in names), strict=True)))
+    scorable = [any(raw[name][i] is not None for name in trained) for i in range(len(prompt_ids))]
+    values: Values = {}
+    for column, name in enumerate(names, start=1):
+        members: dict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            if row[column] is not None:
+                members[row[0]].append(row[column])
+        means = {group: sum(known) / len(known) for group, known in members.items()}
+        values[name] = [
+            (value if value is not None else means.get(group)) if known else None
+            for value, group, known in zip(raw[name], prompt_ids, scorable, strict=True)
+        ]
+    return values
+
+
 def completion_text(completion: Any) -> str:
     """Return the text of a completion, given as a string or as one assistant message."""
     if isinstance(completion, str):
@@ -252,17 +290,3 @@ def _check_mix(rewards: Sequence[LoadedReward]) -> None:
 
 def _parse(texts: Sequence[str], tasks: Sequence[str]) -> list[ParsedCompletion]:
     return [TASKS[task].parse(text) for task, text in zip(tasks, texts, strict=True)]
-
-
-def _for_rewards(columns: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the data set's columns under the names that rewards know, without TRL's keywords."""
-    plural = {
-        "reference": "references",
-        "item_id": "item_ids",
-        "category": "categories",
-        "image_path": "image_paths",
-        "task": "tasks",
-    }
-    kept = {key: value for key, value in columns.items() if key not in (*TRL_KEYWORDS[1:], "images")}
-    # A catalogue's own column may have one of these names; the data set's comes first.
-    return kept | {new: kept.pop(old) for old, new in plural.items() if old in kept}

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.models.policy import adapter_off
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 class LiveEngine:
     """Serves the rollouts of training and the evaluations between its steps, from one place."""
 
-    def __init__(self, config: RunConfig, trainer: RecordingGRPOTrainer, processor: Any) -> None:
+    def __init__(self, config: RunConfig, trainer: RecordingGRPOTrainer) -> None:
         """Start vLLM if the recipe asks for it, for the trainer too. A collective.
 
         Raises:
@@ -32,7 +31,7 @@ class LiveEngine:
         """
         self._config = config
         self._trainer = trainer
-        self._processor = processor
+        self._processor = trainer.processing_class
         self._ranks = launched_ranks()
         self.suppressed_token_ids: list[int] = []
         """Tokens that vLLM never samples."""

@@ -64,7 +64,6 @@ class ParityCheck(TrainerCallback):  # type: ignore[misc]
 def compare_engine(
     config: RunConfig,
     trainer: RecordingGRPOTrainer,
-    processor: Any,
     engine: LiveEngine,
     rows: Sequence[PromptRow],
     *,
@@ -83,7 +82,7 @@ def compare_engine(
     identity = is_identity(read_adapter(trainer.model, name="live"))
     report = check_parity(
         trainer.model_wrapped,
-        processor,
+        trainer.processing_class,
         engine.rollouts.engine,
         rows,
         adapter=engine.rollouts.adapter,

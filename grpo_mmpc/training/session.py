@@ -1,13 +1,12 @@
-"""A training session: a recipe's policy, rewards, trainer, engine and callbacks wired together."""
+"""A training session: the trainer of a recipe, its engine and its callbacks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.policy import load_policy, show_special_tokens
@@ -15,6 +14,7 @@ from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.parity_check import choose_rows
+from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
 from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, RewardStateWriter, StepProgress
@@ -25,13 +25,13 @@ from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.parity_callback import ParityCheck, compare_engine
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
-from grpo_mmpc.training.trl_seams import PrinterCallback, full_size, wrap_own_blocks
+from grpo_mmpc.training.trl_seams import PrinterCallback, TrainerCallback, full_size, wrap_own_blocks
 from grpo_mmpc.utils.console import Progress
-from grpo_mmpc.utils.distributed import launched_ranks
+from grpo_mmpc.utils.distributed import Ranks, launched_ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TrainingEnd:
     """The end of training."""
 
     step: int
@@ -41,77 +41,74 @@ class Outcome:
     """Completions each reward failed on (``on_error: unscored``)."""
 
 
-class TrainingSession:
-    """One training run in this process; every rank builds its own."""
+def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> RecordingGRPOTrainer:
+    """Build TRL's trainer of a recipe: its arguments, its prompts, its rewards, its policy.
 
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        catalogue: Catalogue,
-        train_indices: Sequence[int],
-        progress: Progress | None = None,
-    ) -> None:
-        """Load policy and rewards, build TRL's trainer, start the engine.
+    Raises:
+        TrainingError: The items do not fill a batch, the model cannot be loaded, or the adapter
+            does not fit it.
+        RewardError: A reward cannot be built, or fails on the corpus.
+    """
+    arguments = grpo_arguments(config)  # before the model: ZeRO-3 must know that it will shard it
+    dataset = training_dataset(config, data)
+    _check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
+    rewards = config.rewards
+    mix = RewardMix.from_specs(rewards.mix, on_error=rewards.on_error, time_limit=rewards.time_limit, ranks=ranks)
+    mix.fit(data.training_titles)
+    processor = load_processor(config.model)
+    model = load_policy(config.model)
+    show_special_tokens(model, processor.tokenizer)
+    try:
+        trainer = RecordingGRPOTrainer(
+            model=model,
+            reward_funcs=mix.functions,
+            args=arguments,
+            train_dataset=dataset,
+            processing_class=processor,
+            peft_config=lora_arguments(config),
+            recorder=RolloutRecorder(Path(config.run_dir) / "rollouts"),
+            mix=mix,
+            dead_group_policy=rewards.dead_groups,
+        )
+    except ValueError as error:
+        raise TrainingError(f"the trainer refuses this recipe: {error}") from error
+    if trainer.is_fsdp_enabled:
+        wrap_own_blocks(trainer.model, trainer.accelerator.state.fsdp_plugin)
+    return trainer
+
+
+class TrainingSession:
+    """The trainer of one run with its engine and callbacks; every rank has its own."""
+
+    def __init__(self, config: RunConfig, data: RunData, *, progress: Progress | None = None) -> None:
+        """Build the trainer and start the engine.
 
         Raises:
-            TrainingError: The model cannot be loaded or the adapter does not fit it.
+            TrainingError: See ``build_trainer``.
             RolloutError: The engine cannot start.
         """
-        self._config = config
-        arguments = grpo_arguments(config)  # before the model: ZeRO-3 must know that it will shard it
         self.ranks = launched_ranks()
-        data = config.data
-        dataset = training_dataset(
-            catalogue, train_indices, config.tasks, max_items=data.max_train_items, salt=data.salt
-        )
-        _check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
-        self.processor = load_processor(config.model)
-        self.mix = RewardMix.from_specs(
-            config.rewards.mix,
-            on_error=config.rewards.on_error,
-            time_limit=config.rewards.time_limit,
-            ranks=self.ranks,
-        )
-        self.mix.fit([title for title in catalogue.items.select(train_indices)["title"] if title])
-        model = load_policy(config.model)
-        show_special_tokens(model, self.processor.tokenizer)
-        self._recorder = RolloutRecorder(Path(config.run_dir) / "rollouts")
-        try:
-            self.trainer = RecordingGRPOTrainer(
-                model=model,
-                reward_funcs=self.mix.functions,
-                args=arguments,
-                train_dataset=dataset,
-                processing_class=self.processor,
-                peft_config=lora_arguments(config),
-                recorder=self._recorder,
-                mix=self.mix,
-                dead_group_policy=config.rewards.dead_groups,
-            )
-        except ValueError as error:
-            raise TrainingError(f"the trainer refuses this recipe: {error}") from error
-        if self.trainer.is_fsdp_enabled:
-            wrap_own_blocks(self.trainer.model, self.trainer.accelerator.state.fsdp_plugin)
-        self._engine = LiveEngine(config, self.trainer, self.processor)
+        self.trainer = build_trainer(config, data, ranks=self.ranks)
+        self._engine = LiveEngine(config, self.trainer)
         self.hook = EvaluationHook(raise_errors=config.evaluation.on_error == "raise")
         self._stop = GracefulStop(self.ranks)
-        self._add_callbacks(catalogue, train_indices, progress or Progress())
+        self.trainer.remove_callback(PrinterCallback)  # ours says more
+        for callback in self._callbacks(config, data, progress or Progress()):
+            self.trainer.add_callback(callback)
 
-    def _add_callbacks(self, catalogue: Catalogue, train_indices: Sequence[int], progress: Progress) -> None:
-        """Replace TRL's printing by ours; evaluation sees a checkpoint that is whole."""
-        config, trainer = self._config, self.trainer
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(MetricsWriter(Path(config.run_dir) / "metrics.jsonl"))
-        trainer.add_callback(RewardStateWriter(trainer.reward_state))
-        trainer.add_callback(StepProgress([reward.name for reward in self.mix.rewards], progress))
-        if self._engine.rollouts is not None and config.rollout.parity.enabled:
-            rows = choose_rows(prompt_rows(catalogue, train_indices, config.tasks), config.rollout.parity.rows)
-            compare = partial(compare_engine, config, trainer, self.processor, self._engine, rows, ranks=self.ranks)
+    def _callbacks(self, config: RunConfig, data: RunData, progress: Progress) -> Iterator[TrainerCallback]:
+        """Yield the callbacks in their order: evaluation sees a checkpoint that is whole."""
+        yield MetricsWriter(Path(config.run_dir) / "metrics.jsonl")
+        yield RewardStateWriter(self.trainer.reward_state)
+        yield StepProgress([reward.name for reward in self.trainer.mix.rewards], progress)
+        parity = config.rollout.parity
+        if self._engine.rollouts is not None and parity.enabled:
+            rows = choose_rows(prompt_rows(data.catalogue, data.train, config.tasks), parity.rows)
+            compare = partial(compare_engine, config, self.trainer, self._engine, rows, ranks=self.ranks)
             if rows:
-                trainer.add_callback(ParityCheck(lambda step: compare(step=step)))
-        trainer.add_callback(self.hook)
-        trainer.add_callback(self._stop)
+                yield ParityCheck(lambda step: compare(step=step))
+        yield self.hook
+        yield self._stop
 
     @property
     def parameters(self) -> int:
@@ -128,22 +125,22 @@ class TrainingSession:
         """Updates done so far."""
         return int(self.trainer.state.global_step)
 
-    def train(self, *, before: Evaluate | None, after_save: Evaluate | None, resume: bool) -> Outcome:
+    def train(self, *, before: Evaluate | None, after_save: Evaluate | None, resume: bool) -> TrainingEnd:
         """Run GRPO until ``max_steps``, or until it is interrupted and saved.
 
         Raises:
             TrainingError: There is nothing to resume.
         """
         self.hook.before, self.hook.after_save = before, after_save
-        checkpoint = prepare_to_resume(self.trainer, self._recorder, ranks=self.ranks) if resume else None
+        checkpoint = prepare_to_resume(self.trainer, self.trainer.recorder, ranks=self.ranks) if resume else None
         with self._stop.request.listening():
             self.trainer.train(resume_from_checkpoint=checkpoint)
         state = self.trainer.state
-        return Outcome(
+        return TrainingEnd(
             step=state.global_step,
             max_steps=state.max_steps,
             interrupted=self._stop.stopped,
-            reward_errors=dict(self.mix.errors),
+            reward_errors=dict(self.trainer.mix.errors),
         )
 
     def engine(self, *, base: bool) -> AbstractContextManager[Engine]:
@@ -152,7 +149,7 @@ class TrainingSession:
 
     def close(self) -> None:
         """Stop what runs beside this process and leave the process group."""
-        self.mix.close()
+        self.trainer.mix.close()
         self._engine.close()
         self.trainer.accelerator.end_training()
 

@@ -27,8 +27,8 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
     ) -> None:
         """Build TRL's trainer, whose ``reward_funcs`` are the mix's."""
         super().__init__(*args, **kwargs)
-        self._recorder = recorder
-        self._mix = mix
+        self.recorder = recorder
+        self.mix = mix
         self._dead_group_policy = dead_group_policy
         self._resampler = ZeroVarianceResampler(self, score=self._sample_and_score, zero_variance=self._zero_variance)
         self._diagnosis = Diagnosis(mix, aggregation=self.multi_objective_aggregation, scale_rewards=self.scale_rewards)
@@ -77,7 +77,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
 
     def _prepare_finished(self, finished: dict[int, list[int]]) -> None:
         texts = self.processing_class.tokenizer.batch_decode(list(finished.values()), skip_special_tokens=True)
-        self._mix.prepare([self._inputs[row] for row in finished], completions=texts)
+        self.mix.prepare([self._inputs[row] for row in finished], completions=texts)
 
     def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Sample, score, treat zero-variance groups, diagnose and record a generation batch."""
@@ -91,10 +91,10 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         for message in alarms:
             self._warn(message)
         if self.accelerator.is_main_process:
-            self._recorder.write(
+            self.recorder.write(
                 step=self.state.global_step + 1,
                 batch=batch,
-                weights=self._mix.weights,
+                weights=self.mix.weights,
                 num_generations=self.num_generations,
             )
         return output
@@ -102,14 +102,14 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
     def _sample_and_score(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], GatheredBatch]:
         """Have TRL sample and score; returns its batch and what it logged of it over all ranks."""
         self._inputs = inputs
-        self._mix.prepare(inputs)
+        self.mix.prepare(inputs)
         for column in EXTRA_COLUMNS:
             self.log_column(column, [row[column] for row in inputs])
         output = super().generate_and_score(inputs)
         return output, self.last_batch(len(inputs) * self.accelerator.num_processes)
 
     def _zero_variance(self, batch: GatheredBatch) -> set[str]:
-        return zero_variance_groups(batch.raw, trained=self._mix.trained, groups=batch.prompt_ids)
+        return zero_variance_groups(batch.raw, trained=self.mix.trained, groups=batch.prompt_ids)
 
     def _treat_zero_variance(
         self, inputs: list[dict[str, Any]], output: dict[str, Any], batch: GatheredBatch
@@ -120,7 +120,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         if not flat:
             return output
         if self._dead_group_policy == "resample":
-            return self._resampler.replace(inputs, output, batch, flat, self._mix.weights)
+            return self._resampler.replace(inputs, output, batch, flat, self.mix.weights)
         if self._dead_group_policy == "drop":
             drop_rows(output, [i for i, row in enumerate(inputs) if row["prompt_id"] in flat])
             self.count_tokens(output)

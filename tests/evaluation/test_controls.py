@@ -14,9 +14,9 @@ from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation import evaluator
 from grpo_mmpc.evaluation.controls import CONTROLS, another_row, changed_rows, known_answers
 from grpo_mmpc.evaluation.evaluator import Evaluator
-from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.scorers import Scorers
 from grpo_mmpc.evaluation.suite import build_suite
+from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.types import PromptRow, SamplingConfig

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.models.policy import load_policy
 from grpo_mmpc.models.processor import load_processor
+from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import IMAGE_TO_TEXT
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
 from grpo_mmpc.training.session import TrainingSession
@@ -33,7 +33,7 @@ def test_two_steps_equal_those_of_a_plain_trainer_to_the_last_bit(make_config, a
     Path(config.run_dir).mkdir(parents=True)
 
     set_seed(config.seed)
-    session = TrainingSession(config, catalogue=data.catalogue, train_indices=data.train)
+    session = TrainingSession(config, data)
     order = list(dict.fromkeys(session.trainer.train_sampler(session.trainer.train_dataset)))
     dataset = session.trainer.train_dataset.select(order)
     session.train(before=None, after_save=None, resume=False)

@@ -14,8 +14,8 @@ import torch
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError, RewardError, TrainingError
-from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.pipelines.train import run_training
+from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.training.session import TrainingSession
 
@@ -43,7 +43,7 @@ def adapter(folder: Path) -> dict[str, torch.Tensor]:
 def session_for(config: RunConfig) -> TrainingSession:
     data = RunData(config)
     Path(config.run_dir).mkdir(parents=True, exist_ok=True)
-    return TrainingSession(config, catalogue=data.catalogue, train_indices=data.train)
+    return TrainingSession(config, data)
 
 
 @BOTH
@@ -312,9 +312,9 @@ def test_a_saved_adapter_and_its_merged_export_reproduce_the_live_policy(make_co
         live = answers(engine)
     assert live != base_before
     loaded = load_policy(config.model, adapter=Path(config.run_dir) / "checkpoints/checkpoint-3")
-    assert answers(TransformersEngine(loaded, session.processor, batch_size=3)) == live
+    assert answers(TransformersEngine(loaded, session.trainer.processing_class, batch_size=3)) == live
     merged = loaded.merge_and_unload()
-    assert answers(TransformersEngine(merged, session.processor, batch_size=8)) == live
+    assert answers(TransformersEngine(merged, session.trainer.processing_class, batch_size=8)) == live
 
 
 def test_a_failing_evaluation_is_loud_and_fatal_only_if_asked(make_config, tmp_path, monkeypatch, caplog):

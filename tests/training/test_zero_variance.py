@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.rewards import advantages
+from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.training.arguments import check_trainer, zero_variance_problems
 from grpo_mmpc.training.resampling import drop_rows, groups_to_sample_again, replace_rows
 from grpo_mmpc.training.session import TrainingSession
@@ -76,7 +76,7 @@ def run(request, make_config):
         )
         data = RunData(config)
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
-        session = TrainingSession(config, catalogue=data.catalogue, train_indices=data.train)
+        session = TrainingSession(config, data)
         batches, original = [], session.trainer.generate_and_score
 
         def spy(inputs):
@@ -99,7 +99,7 @@ def is_even(row) -> bool:
 def test_resampled_groups_gain_variance_and_the_loss_sees_what_is_recorded(run, aggregation):
     session, batches, recorded = run("resample", aggregation=aggregation)
     assert any(is_even(row) for rows in recorded for row in rows), "no group was without variance at first"
-    tokenizer = session.processor.tokenizer
+    tokenizer = session.trainer.processing_class.tokenizer
     for output, rows in zip(batches, recorded, strict=True):
         assert {row["reward/flat_at_first"] for row in rows if is_even(row)} != {0.5}
         expected = advantages(

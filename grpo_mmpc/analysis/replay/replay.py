@@ -19,9 +19,9 @@ from grpo_mmpc.analysis.replay.rollouts import (
 from grpo_mmpc.analysis.reward_columns import RewardColumns
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.rewards import RewardMix
+from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.utils.console import Progress
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, p
     result.catalogue_changed = folder.catalogue_fingerprint not in (None, data.catalogue.fingerprint)
     columns = RewardColumns(data.catalogue)
     with closing(mix), writing_rollouts(out, rewards=list(mix.weights)) as write:
-        mix.fit([title for title in data.catalogue.items.select(data.train)["title"] if title])
+        mix.fit(data.training_titles)
         for done, batch in enumerate(read_batches(files)):
             progress("batches scored", done, len(files))
             _take(batch, result, columns=columns, mix=mix, old=old, new=new, write=write)

@@ -3,6 +3,8 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,8 +14,8 @@ from grpo_mmpc.analysis.reward_columns import RewardColumns
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.evaluation.run_data import RunData
 from grpo_mmpc.evaluation.run_folder import RunFolder
+from grpo_mmpc.rollout.run_data import RunData
 
 OWN = Path(__file__).with_name("own_rewards.py")
 MIX = [
@@ -54,7 +56,7 @@ def recorded(small_catalogue, tmp_path_factory) -> Path:
     data = RunData(config)
     run.mkdir()
     (run / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    session = TrainingSession(config, catalogue=data.catalogue, train_indices=data.train)
+    session = TrainingSession(config, data)
     session.train(before=None, after_save=None, resume=False)
     manifest = {"data": {"fingerprint": data.catalogue.fingerprint}}
     (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -168,7 +170,9 @@ def test_columns_are_those_of_the_training_data_set(small_catalogue, task):
     from grpo_mmpc.training.dataset import training_dataset
 
     catalogue = load_catalogue(small_catalogue, check_images=False)
-    expected = training_dataset(catalogue, range(5), [task], max_items=None, salt="")[:]
+    config: Any = SimpleNamespace(tasks=[task], data=SimpleNamespace(salt="", max_train_items=None))
+    data: Any = SimpleNamespace(catalogue=catalogue, train=range(5))
+    expected = training_dataset(config, data)[:]
     found = RewardColumns(catalogue).of(expected["item_id"], expected["task"])
     assert found.pop("prompts") == expected.pop("prompt")
     del expected["images"]  # never handed to rewards

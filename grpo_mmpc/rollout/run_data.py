@@ -29,6 +29,11 @@ class RunData:
                     "run grpo-mmpc data validate on it, or change data.held_out"
                 )
 
+    @property
+    def training_titles(self) -> list[str]:
+        """The titles of all training items, the corpus of rewards that ask for one."""
+        return list(self.catalogue.items.select(self.train)["title"])
+
     def summary(self, config: RunConfig) -> dict[str, Any]:
         """Return the manifest's entry on the data."""
         return {

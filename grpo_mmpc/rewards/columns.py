@@ -1,0 +1,69 @@
+"""The way of a catalogue record into the keyword lists that a reward is called with."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.types import PromptRow
+
+if TYPE_CHECKING:
+    from grpo_mmpc.catalogue import Catalogue
+
+TRL_KEYWORDS = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+
+
+class RewardRow(TypedDict):
+    """What rewards know of a prompt: fields of its ``PromptRow``, under the same names.
+
+    The catalogue's further columns follow under their own names.
+    """
+
+    prompt_id: str
+    item_id: str
+    category: str
+    task: str
+    reference: str | None
+    image_path: str | None
+    title: str
+    attributes: Mapping[str, str]
+
+
+ROW_COLUMNS = tuple(RewardRow.__annotations__)
+PLURALS = {
+    "reference": "references",
+    "item_id": "item_ids",
+    "category": "categories",
+    "image_path": "image_paths",
+    "task": "tasks",
+}
+"""Columns that rewards know under another name, see ``RewardFn``."""
+
+
+class RowReader:
+    """Reads (item, task) pairs of a catalogue as prompts and what rewards know of them."""
+
+    def __init__(self, catalogue: "Catalogue") -> None:
+        self._catalogue = catalogue
+        own = {*ROW_COLUMNS, *TRL_KEYWORDS, "prompt", "images", "image"}
+        self.columns = (*ROW_COLUMNS, *(name for name in catalogue.items.column_names if name not in own))
+        """Keys of every row: those of ``RewardRow``, then the catalogue's own."""
+
+    def read(self, index: int, task: str) -> tuple[PromptRow, dict[str, Any]]:
+        """Return the prompt of an item, by its position in the catalogue, and its ``columns``."""
+        from grpo_mmpc.tasks.prompt_rows import prompt_row  # heavy: imported on use
+
+        prompt = prompt_row(self._catalogue, self._catalogue.record(index), TASKS[task])
+        extras = self.columns[len(ROW_COLUMNS) :]
+        raw = self._catalogue.items[index] if extras else {}
+        own = {name: getattr(prompt, name) for name in ROW_COLUMNS}
+        return prompt, own | {name: raw[name] for name in extras}
+
+
+def as_keywords(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch of rows, column by column, under the names that rewards know.
+
+    Prompts stay; TRL's further keywords and the images are left out.
+    """
+    kept = {key: value for key, value in columns.items() if key not in (*TRL_KEYWORDS[1:], "images")}
+    # A catalogue's own column may have one of these names; the data set's comes first.
+    return kept | {plural: kept.pop(name) for name, plural in PLURALS.items() if name in kept}
