@@ -1,7 +1,6 @@
 """``grpo-mmpc data``: build catalogues and check them."""
 
 import argparse
-import json
 import shlex
 import time
 from functools import partial
@@ -104,12 +103,12 @@ def validate_command(args: argparse.Namespace) -> int:
     """Print the report; 1 with ``--strict`` when anything is broken."""
     from grpo_mmpc.catalogue.validation import validate_catalogue
     from grpo_mmpc.catalogue.validation_text import format_report
+    from grpo_mmpc.utils.files import write_json
 
     report = validate_catalogue(args.catalogue)
     print(format_report(report))
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report.to_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, report.to_json(), indent=2)
         print(f"Written to {args.json}")
     if report.items:
         print(_next(f"grpo-mmpc train recipes/nano.yaml {shlex.quote(f'data.catalogue={args.catalogue}')}"))

@@ -1,7 +1,6 @@
 """Fill the missing titles and images of a catalogue: one catalogue folder in, another one out."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
 from grpo_mmpc.types import ProductRecord, SamplingConfig
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
-from grpo_mmpc.utils.files import without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.files import place_file, without_nan, write_json, write_json_lines
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering.renderer import Renderer
@@ -214,13 +213,7 @@ class _Filling:
         }
 
     def _take_image(self, record: ProductRecord) -> None:
-        """Link the item's own image under its own path, or copy it where the disk has no links."""
+        """Put the item's own image under its own path."""
         path = self.source.image_path(record)
-        if path is None or record.image is None or (self.out / record.image).exists():
-            return
-        target = self.out / record.image
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, target)
-        except OSError:  # another disk, or one without links
-            shutil.copyfile(path, target)
+        if path is not None and record.image is not None:
+            place_file(path, self.out / record.image)

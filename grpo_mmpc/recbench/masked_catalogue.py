@@ -1,6 +1,5 @@
 """The masked catalogue: a copy with gaps that any policy can complete."""
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.masks import Missingness, missing_items
 from grpo_mmpc.recbench.records import FIELDS, Flags
 from grpo_mmpc.types import ProductRecord
-from grpo_mmpc.utils.files import build_folder, without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.files import build_folder, place_file, without_nan, write_json, write_json_lines
 
 MASK = "mask.json"
 """Says in the folder what was taken away from which catalogue."""
@@ -91,8 +90,8 @@ def _write(folder: Path, catalogue: Catalogue, fates: Sequence[str], *, field: s
                 line[field] = None
                 if field == "title":
                     line |= {"description": None, "attributes": None}
-            if line["image"] is not None:
-                _link_image(catalogue, record, folder=folder)
+            if line["image"] is not None and (source := catalogue.image_path(record)) is not None:
+                place_file(source, folder / line["image"])
             yield without_nan(line)
 
     write_json_lines(folder / "items.jsonl", rows(), default=str)
@@ -117,20 +116,6 @@ def _fate(record: ProductRecord, field: str) -> str:
         return "already missing"
     other = record.image if field == "title" else record.title
     return "spared" if other is None else "masked"
-
-
-def _link_image(catalogue: Catalogue, record: ProductRecord, *, folder: Path) -> None:
-    """Put an image under its own path: linked where the disk allows it, else copied."""
-    source = catalogue.image_path(record)
-    assert source is not None and record.image is not None
-    target = folder / record.image
-    if target.exists():
-        return  # two items may share an image
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)
 
 
 def _refuse_occupied(out: Path, *, catalogue: Catalogue) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards.loading import registered_rewards
+from grpo_mmpc.utils.files import write_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ def write_new_reward(name: str, *, folder: Path) -> NewReward:
             raise RewardError(f"{path} exists and is left as it is; choose another name or --dir")
     templates = resources.files("grpo_mmpc.rewards").joinpath("templates")
     for path, template in contents.items():
-        path.write_text(templates.joinpath(template).read_text("utf-8").replace("NAME", name), encoding="utf-8")
+        write_text(path, templates.joinpath(template).read_text("utf-8").replace("NAME", name))
     reward, test = contents
     return NewReward(reward=reward, test=test, recipe_line=f'- {{name: "{reward}:{name}", weight: 0.1}}')
 

@@ -11,6 +11,12 @@ from typing import Any
 Say = Callable[[str], None]
 
 _REDRAW_S = 0.1
+_ANSI = {"red": 31, "green": 32}
+
+
+def coloured(line: str, colour: str | None) -> str:
+    """Return a line in ``red`` or ``green`` for a terminal; as it is for None."""
+    return line if colour is None else f"\x1b[{_ANSI[colour]}m{line}\x1b[0m"
 
 
 def printer(is_main: bool) -> Say:

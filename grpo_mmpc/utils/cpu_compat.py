@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from typing import Any
 
 _OPERATORS = ("nms", "qnms")
 _libraries: list[object] = []  # torch drops the declarations when the Library object is collected
-_done = False
+_done: list[bool] = []
+_lock = threading.RLock()
 
 
 def ensure_importable() -> None:
@@ -30,14 +32,13 @@ def ensure_importable() -> None:
     Call it before the first import of a model or processor. Does nothing on a CUDA build or when
     called again.
     """
-    global _done
     import torch
 
-    if torch.version.cuda is not None or _done:
-        return
-    _done = True
-    _declare_torchvision_operators(torch)
-    _replace_broken_audio()
+    with _lock:  # a second thread must not import a model while the first one still repairs
+        if torch.version.cuda is None and not _done:
+            _declare_torchvision_operators(torch)
+            _replace_broken_audio()
+            _done.append(True)
 
 
 @contextmanager

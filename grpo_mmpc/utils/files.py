@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +56,25 @@ def copy_folder(source: Path, target: Path) -> None:
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def place_file(source: Path, target: Path) -> None:
+    """Make the target the same file as the source: linked where the disk allows it, else copied.
+
+    A target that is that file already, or its copy, is kept; any other one is replaced in one step.
+    """
+    theirs = source.stat()
+    with suppress(FileNotFoundError):
+        ours = target.lstat()
+        same = (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+        if same or (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns):
+            return
+    with replace_atomically(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(source, temporary)
+            os.utime(temporary, ns=(theirs.st_atime_ns, theirs.st_mtime_ns))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -166,7 +166,7 @@ def test_killed_while_writing_nothing_is_left_behind(folder, tmp_path, monkeypat
 
     catalogue = load_catalogue(folder)
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(masked_catalogue, "_link_image", interrupt)
+    monkeypatch.setattr(masked_catalogue, "place_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_masked_catalogue(catalogue, tmp_path / "out", lacking())
     assert sorted(tmp_path.iterdir()) == before

@@ -10,6 +10,7 @@ from grpo_mmpc.utils.files import (
     build_folder,
     copy_folder,
     json_lines,
+    place_file,
     read_json_lines,
     replace_atomically,
     without_nan,
@@ -27,6 +28,27 @@ def test_a_file_appears_when_it_is_whole_and_a_failed_writer_leaves_the_old_one(
         temporary.write_text("half")
         raise OSError("disk full")
     assert target.read_text() == "old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_placed_file_follows_its_source_and_mends_half_a_copy(tmp_path, monkeypatch, has_links):
+    if not has_links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no links on this disk")))
+    source, target = tmp_path / "source", tmp_path / "out" / "target"
+    source.write_text("old")
+    place_file(source, target)
+    before = target.stat()
+    place_file(source, target)
+    assert (target.stat().st_ino, target.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    target.unlink()
+    target.write_text("")  # a killed copy
+    place_file(source, target)
+    assert target.read_text() == "old"
+    source.unlink()
+    source.write_text("new")
+    place_file(source, target)
+    assert target.read_text() == "new"
     assert list(target.parent.iterdir()) == [target]
 
 

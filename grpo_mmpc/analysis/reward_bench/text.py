@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS
 from grpo_mmpc.analysis.reward_bench.results import FOOLED_BELOW, Preview, RewardResult, Separation, rounded_down
 from grpo_mmpc.reports.common.tables import text_table
+from grpo_mmpc.utils.console import coloured
 
 SHORT = {
     "same_category": "same cat",
@@ -19,7 +20,6 @@ SHORT = {
 }
 """Kinds as column heads."""
 _WIDTH = 110
-_RED, _GREEN, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
 
 def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _wins(kind: Separation, *, colour: bool) -> str:
     text = f"{rounded_down(kind.wins):>8.2f}{'!' if kind.fools else ' '}"
     if not colour or FOOLED_BELOW <= kind.wins < 0.95:
         return text
-    return f"{_RED if kind.fools else _GREEN}{text}{_PLAIN}"
+    return coloured(text, "red" if kind.fools else "green")
 
 
 def _number(value: float | None) -> str:

@@ -7,8 +7,9 @@ from grpo_mmpc.recbench.report.views import FillLine, GroupView, recommendation_
 from grpo_mmpc.reports.common.findings import terminal_lines as terminal_findings
 from grpo_mmpc.reports.common.labels import number
 from grpo_mmpc.statistics.verdicts import BETTER, WORSE
+from grpo_mmpc.utils.console import coloured
 
-_COLOURS = {BETTER: "32", WORSE: "31"}
+_COLOURS = {BETTER: "green", WORSE: "red"}
 
 
 def terminal_lines(results: Mapping[str, Any], *, colour: bool) -> list[str]:
@@ -39,5 +40,4 @@ def _row(line: FillLine, *, width: int, colour: bool) -> str:
         f"{difference.interval_text:>16}  {difference.p_text:>7}  {line.verdict:<11}  {line.recovery:<22}  "
         f"{line.coverage}"
     ).rstrip()
-    code = _COLOURS.get(difference.verdict)
-    return f"\x1b[{code}m{row}\x1b[0m" if colour and code else row
+    return coloured(row, _COLOURS.get(difference.verdict) if colour else None)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grpo_mmpc.reports.common.difference import Tone, glyph
+from grpo_mmpc.utils.console import coloured
 
 Kind = Literal["supported", "not supported", "no verdict", "caution"]
 _COLUMNS = 110
-_COLOURS = {"better": "32", "worse": "31"}
+_COLOURS = {"better": "green", "worse": "red"}
 _MARKS = {"supported": "-", "not supported": "·", "no verdict": "?", "caution": "!"}
 
 
@@ -56,6 +57,5 @@ def terminal_lines(findings: Iterable[Finding], *, colour: bool = False, width: 
             break_long_words=False,
             break_on_hyphens=False,
         )
-        code = _COLOURS.get(finding.tone) if colour else None
-        lines += [f"\x1b[{code}m{line}\x1b[0m" for line in wrapped] if code else wrapped
+        lines += [coloured(line, _COLOURS.get(finding.tone) if colour else None) for line in wrapped]
     return lines
