@@ -9,7 +9,7 @@ from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.files import write_json, write_json_lines
 
 if TYPE_CHECKING:
-    from grpo_mmpc.evaluation.answers import Answers, Reference
+    from grpo_mmpc.evaluation.predictions import Predictions, Reference
     from grpo_mmpc.evaluation.score import Scores
 
 
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, score, print, write."""
     # heavy: imported on use
     from grpo_mmpc.errors import EvaluationError
+    from grpo_mmpc.evaluation.prediction_files import is_evaluation, read_predictions, read_references, with_images
     from grpo_mmpc.evaluation.score import export_official
-    from grpo_mmpc.evaluation.score_files import is_evaluation, read_answers, read_references, with_images
 
     task = arguments.task or ("text_to_image" if arguments.images else "image_to_text")
     if arguments.images and task != "text_to_image":
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
             "--images are renders of text_to_image, but --task is image_to_text; leave one of them out"
         )
     source = arguments.predictions or arguments.official
-    answers = read_answers(source, task=task, webp=arguments.mode == "corrected")
+    answers = read_predictions(source, task=task, webp=arguments.mode == "corrected")
     if arguments.images:
         answers = with_images(answers, arguments.images, webp=arguments.mode == "corrected")
     references_from = arguments.references or (source if is_evaluation(source) else None)
@@ -101,9 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", references: "list[Reference]") -> None:
+def _score(arguments: argparse.Namespace, *, task: str, answers: "Predictions", references: "list[Reference]") -> None:
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.score import choose_metrics, score_answers
+    from grpo_mmpc.evaluation.score import choose_metrics, score_predictions
     from grpo_mmpc.evaluation.scorers import scorers_for
 
     names = None
@@ -115,7 +115,7 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Answers", refe
     with Progress() as progress:
         progress("loading encoders", 0)
         scorers = scorers_for(metrics, options=_encoder_options(arguments))
-        scores = score_answers(
+        scores = score_predictions(
             answers,
             references,
             task=task,

@@ -18,9 +18,6 @@ from grpo_mmpc.utils.hashing import in_share
 def choose_best(run: Path, *, suite: str, metric: str, items: float) -> Best:
     """Choose among the evaluated checkpoints by one metric, ``TASK.METRIC``, on the deciding items.
 
-    Choosing the best of several noisy values and then reporting that value flatters it; the other
-    items know nothing of the choice.
-
     Raises:
         EvaluationError: No checkpoint was evaluated, or the metric is unscored.
     """

@@ -20,7 +20,7 @@ _DIGITS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of a whole comparison."""
+    """Settings that the tasks of a comparison share."""
 
     resamples: int
     confidence: float
@@ -177,7 +177,6 @@ def _cell(difference: Difference | None, settings: Settings, *, n: int, num_grou
 
 
 def _set_cell(values: tuple[float, float], *, n: int) -> Cell:
-    """Return the cell of a metric that has one value per set: nothing to resample, no verdict."""
     if not np.isfinite(values).all():
         return replace(_EMPTY, n=n)
     before, after, delta = map(_rounded, (*values, values[1] - values[0]))

@@ -35,20 +35,18 @@ def compare_evaluations(
 
     Items are paired by (task, item_id); those that only one evaluation holds are left out and
     counted. A pair counts for a metric when both sides are scored. All metrics and both sides see
-    the same resamples. See ``resampling.Difference`` for intervals, ``statistics.permutation`` for
-    p-values, ``statistics.verdicts`` for the verdict.
+    the same resamples.
 
     Args:
-        before: Evaluation folder (``samples.parquet`` and ``summary.json``).
-        others: Those of other checkpoints: each is compared with ``before``, and all are corrected
-            together.
+        before: Evaluation folder.
+        others: Each is compared with ``before``, and all are corrected together.
         rewards: One per entry of ``others``; marks metrics as ``was_reward``. None takes those that
             either side was trained on, as their runs say: the base model and controls on none.
         held_back: Items to leave out, by id; None leaves out those on which one of the evaluated
             checkpoints was chosen as the best of its run.
         resamples: Bootstrap resamples, and the least number of flips of the permutation test.
         confidence: Of every interval. 1 minus it is the level of the verdicts.
-        seed: Of the resampling. Same files, same seed: same result.
+        seed: Of the resampling.
         by_category: Also compare each category.
 
     Raises:

@@ -61,20 +61,8 @@ def complete(
 ) -> list[str]:
     """Return completions of all rows: from the log where it has them, else from the engine.
 
-    A collective on several ranks: each passes the same rows.
-
-    Args:
-        rows: Prompts.
-        sampling: How they are completed.
-        engine: Where from.
-        log: What is there already and receives the rest; the main process's alone, None on other
-            ranks.
-        policy: Says which weights the engine has, see ``completion_key``.
-        ranks: This process among the others.
-        progress: Called on the main process with (rows done, rows in total).
-
-    Returns:
-        The completions on the main process, an empty list elsewhere.
+    A collective on several ranks: each passes the same rows, the main process alone the ``log`` and
+    a ``progress`` of (rows done, rows in total). The others get an empty list.
     """
     keys: list[str] = []
     known: dict[int, str] = {}

@@ -1,8 +1,4 @@
-"""Controls: baselines and ablated inputs that are evaluated beside a policy.
-
-A result has to beat the answers that need no policy. A policy that is not better with the right
-image than with a white one does not look at it. The table ``CONTROLS`` says what each control is.
-"""
+"""Controls: baselines and ablated inputs that are evaluated beside a policy."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +60,7 @@ CONTROLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class KnownAnswers:
     """An ``Engine`` whose answers are known beforehand."""
 
     predictions: Mapping[str, str]
@@ -95,7 +91,7 @@ class CatalogueImages:
 
 def known_answers(
     name: str, rows: Sequence[PromptRow], *, pool: Callable[[], Sequence[PromptRow]], scorers: "Scorers"
-) -> tuple[Answers, "Scorers"]:
+) -> tuple[KnownAnswers, "Scorers"]:
     """Return the answers of a control that asks no policy, and the scorers to use with it.
 
     ``rows`` are the evaluated prompts of the control's task; ``pool`` gives those of its training
@@ -108,18 +104,20 @@ def known_answers(
     if needed is not None and getattr(scorers, needed) is None:
         raise EvaluationError(f"control {name} needs {needed}: {scorers.missing.get(needed, 'not loaded')}")
     if name == "raw_title":
-        return Answers({row.item_id: row.title for row in rows}), scorers
+        return KnownAnswers({row.item_id: row.title for row in rows}), scorers
     if name == "other_title":
-        return Answers({row.item_id: other.title for row, other in zip(rows, another_row(rows), strict=True)}), scorers
+        return KnownAnswers(
+            {row.item_id: other.title for row, other in zip(rows, another_row(rows), strict=True)}
+        ), scorers
     if name == "category_title":
         typical = _typical_titles(pool(), scorers)
-        return Answers({row.item_id: typical.get(row.category, typical[""]) for row in rows}), scorers
+        return KnownAnswers({row.item_id: typical.get(row.category, typical[""]) for row in rows}), scorers
     if name == "nearest_title":
         near = _nearest(rows, pool(), scorers.clip.embed_images, lambda row: str(row.image_path))
-        return Answers({row.item_id: one.title for row, one in zip(rows, near, strict=True)}), scorers
+        return KnownAnswers({row.item_id: one.title for row, one in zip(rows, near, strict=True)}), scorers
     near = _nearest(rows, pool(), scorers.sentence.encode, lambda row: row.title)
     images = CatalogueImages({one.title: str(one.image_path) for one in near})
-    answers = Answers({row.item_id: one.title for row, one in zip(rows, near, strict=True)})
+    answers = KnownAnswers({row.item_id: one.title for row, one in zip(rows, near, strict=True)})
     return answers, replace(scorers, renderer=images, renderer_identity=f"{name} {images.fingerprint()}")
 
 
@@ -159,7 +157,6 @@ def another_row(rows: Sequence[PromptRow]) -> list[PromptRow]:
 
 
 def _typical_titles(pool: Sequence[PromptRow], scorers: "Scorers") -> dict[str, str]:
-    """Return the title nearest to its category's mean embedding; under "" that of all items."""
     embeddings = scorers.sentence.encode([row.title for row in pool])  # [N, D]
     groups: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(pool):
@@ -178,7 +175,6 @@ def _nearest(
     encode: Callable[[list[str]], "torch.Tensor"],
     content: Callable[[PromptRow], str],
 ) -> list[PromptRow]:
-    """Return the pool's nearest row to each; embeddings are unit vectors, NaN = unreadable."""
     import torch  # heavy: imported on use
 
     queries, keys = (torch.nan_to_num(encode([content(row) for row in side])) for side in (rows, pool))

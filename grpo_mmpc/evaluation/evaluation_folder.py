@@ -33,8 +33,7 @@ class TaskScores:
     """Sufficient statistics of corpus-level metrics by name, ``[N, S]``; a row of NaN =
     unscored."""
     summary: Mapping[str, Any]
-    """The task's part of ``summary.json``: the only place of metrics that have a value per set
-    alone."""
+    """The task's part of ``summary.json``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

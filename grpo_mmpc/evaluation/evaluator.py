@@ -49,12 +49,29 @@ class Evaluator:
         """The encoders and the renderer of the recipe, loaded at their first use."""
         return load_scorers(self.config)
 
-    def run(self, engine: OpenEngine, *, folder: Path, name: str, policy: str) -> None:
-        """Run the suite into a folder, unless this policy's result is there. A collective.
+    def run(self, engine: OpenEngine, *, folder: Path, name: str, policy: str, suite: Suite | None = None) -> None:
+        """Run the suite, or another one, into a folder, unless this policy's result is there.
 
-        ``name`` is that of the checkpoint; for ``policy`` see ``policy_identity``.
+        A collective. ``name`` is that of the checkpoint; for ``policy`` see ``policy_identity``.
         """
-        self._run_suite(self.suite, engine, folder=folder, name=name, policy=policy)
+        suite = suite or self.suite
+        if self.ranks.on_main(lambda: finished(folder, key=suite.key, policy=policy)):
+            self.say(f"{name}: already evaluated with these items and settings")
+            return
+        began = time.monotonic()
+        with engine() as opened:
+            run_suite(
+                suite,
+                opened,
+                folder=folder,
+                checkpoint=name,
+                policy=policy,
+                scorers=lambda: self.scorers,
+                ranks=self.ranks,
+                progress=self.progress,
+            )
+        if self.ranks.is_main:
+            self.say(f"evaluated {name} in {time.monotonic() - began:.0f} s: {headline(folder)}")
 
     def run_controls(self, engine: OpenEngine, *, name: str, policy: str) -> None:
         """Run the recipe's controls beside a policy. A collective.
@@ -84,7 +101,7 @@ class Evaluator:
             self.say(f"{title}: already evaluated as {final}")
             return
         shown = replace(self.suite, rows=tuple(changed_rows(control, rows, folder=folders[title] / "shown")))
-        self._run_suite(shown, engine, folder=folders[title], name=title, policy=f"{policy} {title}")
+        self.run(engine, folder=folders[title], name=title, policy=f"{policy} {title}", suite=shown)
 
     def _run_alone(self, control: str, rows: Sequence[PromptRow]) -> None:
         suite, title = replace(self.suite, rows=tuple(rows)), f"control-{control}"
@@ -101,23 +118,4 @@ class Evaluator:
             return
         alone = replace(self, ranks=ONE)
         alone.scorers = scorers
-        alone._run_suite(suite, lambda: nullcontext(answers), folder=folder, name=title, policy=policy)
-
-    def _run_suite(self, suite: Suite, engine: OpenEngine, *, folder: Path, name: str, policy: str) -> None:
-        if self.ranks.on_main(lambda: finished(folder, key=suite.key, policy=policy)):
-            self.say(f"{name}: already evaluated with these items and settings")
-            return
-        began = time.monotonic()
-        with engine() as opened:
-            run_suite(
-                suite,
-                opened,
-                folder=folder,
-                checkpoint=name,
-                policy=policy,
-                scorers=lambda: self.scorers,
-                ranks=self.ranks,
-                progress=self.progress,
-            )
-        if self.ranks.is_main:
-            self.say(f"evaluated {name} in {time.monotonic() - began:.0f} s: {headline(folder)}")
+        alone.run(lambda: nullcontext(answers), folder=folder, name=title, policy=policy, suite=suite)

@@ -151,6 +151,5 @@ def _section(content: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _mean_in(summary: Mapping[str, Any], path: tuple[str, ...]) -> float:
-    """Return ``mean`` of one cell of a summary, which writes NaN as null."""
     mean = _section(summary, *path).get("mean")
     return math.nan if mean is None else float(mean)

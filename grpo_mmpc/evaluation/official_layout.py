@@ -1,14 +1,9 @@
 """The file layout of the official benchmark, read and written, so that results travel both ways.
 
 A model's folder holds ``titles/<category>.tsv`` and ``<category>/<item_id>.jpg``. A title file has
-one row per item, cells parted by tabs and quoted as in CSV (a quote inside a quoted cell is
-doubled): the item's id, then its title. A header line is optional; with one, the columns are found
-by name (``item_id``, ``id``, ``asin``, ``parent_asin`` or ``image``; ``title``, ``text`` or
-``prediction``), otherwise they are the first two. A title ``error`` is what the official pipeline
-writes for a completion that does not parse; it is read, and written, as such.
-
-Characters that no file name should hold, in an id or a category, are written as ``%2F`` and the
-like.
+one row per item, quoted as in CSV: the item's id, then its title, or columns of these names. A
+title ``error`` stands for a completion that does not parse. Characters that no file name should
+hold are written as ``%2F`` and the like.
 """
 
 import csv
@@ -19,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.answers import Answer
+from grpo_mmpc.evaluation.predictions import Prediction
 from grpo_mmpc.metrics.official.text import ERROR_TEXT
 
 TITLES_FOLDER = "titles"
@@ -40,13 +35,13 @@ def is_official(folder: Path) -> bool:
     return (folder / TITLES_FOLDER).is_dir() or any(read_official_images(folder, webp=True).values())
 
 
-def read_official_titles(folder: Path) -> list[Answer]:
+def read_official_titles(folder: Path) -> list[Prediction]:
     """Return the titles of ``titles/*.tsv``; ``<category>_gpu0.tsv`` counts to its category.
 
     Raises:
         EvaluationError: A file cannot be read, a row lacks its title, or an item appears twice.
     """
-    answers: dict[str, Answer] = {}
+    answers: dict[str, Prediction] = {}
     places: dict[str, str] = {}
     for path in sorted((folder / TITLES_FOLDER).glob("*.tsv")):
         for answer, where in _read_titles(path, category=_name_of(re.sub(r"_gpu\d+$", "", path.stem))):
@@ -76,23 +71,18 @@ def read_official_images(folder: Path, *, webp: bool = False) -> dict[str, dict[
     return images
 
 
-def write_official(folder: Path, answers: Sequence[Answer], *, titles: bool = True) -> int:
-    """Write answers in the official layout, and return the number of files written.
+def write_official(folder: Path, answers: Sequence[Prediction], *, titles: bool = True) -> int:
+    """Write predictions, each with its category, and return the number of files written.
 
-    Existing files of the same names are replaced. Titles lose tabs and line breaks, which the
-    layout cannot hold. Images that are no JPEG are converted (quality 95), since the official
-    script matches ``<item_id>.jpg`` by name: pixel metrics of the copy differ slightly.
-
-    Args:
-        folder: The model's folder; made if it is not there.
-        answers: Items with a unique id, each with its category.
-        titles: False for images of text_to_image, whose predictions are prompts.
+    Existing files of the same names are replaced. Titles lose tabs and line breaks. Images that are
+    no JPEG are converted (quality 95), since the official script matches ``<item_id>.jpg`` by name:
+    pixel metrics of the copy differ slightly. Without ``titles``, predictions are prompts.
 
     Raises:
         EvaluationError: An id or a category is empty or too long for a file name, or an image
             cannot be read.
     """
-    by_category: dict[str, list[Answer]] = defaultdict(list)
+    by_category: dict[str, list[Prediction]] = defaultdict(list)
     for answer in answers:
         by_category[answer.category or ""].append(answer)
     written = 0
@@ -110,8 +100,7 @@ def write_official(folder: Path, answers: Sequence[Answer], *, titles: bool = Tr
     return written
 
 
-def _read_titles(path: Path, *, category: str) -> Iterator[tuple[Answer, str]]:
-    """Yield each title and its place, FILE and line."""
+def _read_titles(path: Path, *, category: str) -> Iterator[tuple[Prediction, str]]:
     columns = (0, 1)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter="\t")
@@ -143,7 +132,7 @@ def _header(cells: list[str]) -> tuple[int, int] | None:
     return (ids[0], titles[0]) if ids and titles else None
 
 
-def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: str) -> Answer:
+def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: str) -> Prediction:
     if len(cells) <= max(columns):
         raise EvaluationError(
             f"{where}: found {len(cells)} cell(s), expected an item_id, a tab and a title; correct the row"
@@ -156,7 +145,7 @@ def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: 
             f"{where}: the title runs over the end of its cell, so a quote at its start is never closed; "
             'put the title in quotes and double the quotes inside it ("")'
         )
-    return Answer(
+    return Prediction(
         item_id=item_id,
         category=category,
         prediction=None if cell in ("", ERROR_TEXT) else cell,
@@ -164,7 +153,7 @@ def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: 
     )
 
 
-def _write_titles(path: Path, answers: Sequence[Answer]) -> None:
+def _write_titles(path: Path, answers: Sequence[Prediction]) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(["item_id", "title"])

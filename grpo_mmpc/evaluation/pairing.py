@@ -12,14 +12,12 @@ class PairedScores:
     """The items of one task that both evaluations hold, in the order of the first."""
 
     mode: str
-    """``corrected`` or ``paper``: which table the metrics are of."""
     categories: list[str]
     before: TaskScores
     after: TaskScores
     before_only: int
-    """Items that only the first evaluation holds; left out."""
+    """Items that only this evaluation holds are left out, as in the next line."""
     after_only: int
-    """Items that only the second evaluation holds; left out."""
     held_back: int
     """Items that both hold and that were left out on purpose."""
 

@@ -21,12 +21,10 @@ from grpo_mmpc.statistics.verdicts import Floats, Interval, effect_size, min_ite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resampling:
-    """The number of resamples and flips, and their seed."""
+    """The number of bootstrap resamples (R), of flips of the permutation test (F), and a seed."""
 
     resamples: int
-    """The number of resamples of the bootstrap, R."""
     flips: int
-    """The number of flips of the permutation test, F."""
     seed: int
 
 

@@ -1,20 +1,18 @@
 """The run of a suite on a policy: complete, parse, render, score, write."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
 from grpo_mmpc.evaluation.completions import CompletionLog, complete
 from grpo_mmpc.evaluation.evaluation_folder import write_evaluation
+from grpo_mmpc.evaluation.predictions import Prediction, Reference
 from grpo_mmpc.evaluation.scorers import Scorers
-from grpo_mmpc.evaluation.scoring import score_columns, summarise
+from grpo_mmpc.evaluation.scoring import score_items
 from grpo_mmpc.evaluation.suite import MALFORMED, VERSION, Suite
-from grpo_mmpc.metrics.metric import MetricInputs
 from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
@@ -40,19 +38,9 @@ def run_suite(
 ) -> None:
     """Run a suite into a folder; ask ``evaluation_folder.finished`` first to repeat nothing.
 
-    Every rank takes part in generation; the main process alone renders, scores and writes.
-    Completions and renders are kept as they come, so that a run that was killed goes on with the
-    items that are missing.
-
-    Args:
-        suite: What to run.
-        engine: Completions of rows; a collective on several ranks.
-        folder: ``RUN/evaluations/<checkpoint>/<suite>``.
-        checkpoint: Name of what is evaluated.
-        policy: Identity of what is evaluated: completions of another one are not reused.
-        scorers: Loads encoders and renderer, called on the main process only.
-        ranks: This process among the others.
-        progress: Called on the main process.
+    Every rank takes part in generation; the main process alone calls ``scorers``, renders, scores
+    and writes. Completions and renders are kept as they come, so that a run that was killed goes on
+    with the items that are missing; those of another ``policy`` are not reused.
     """
     started = time.monotonic()
     logs: list[CompletionLog] = []
@@ -112,41 +100,40 @@ def _score(
             scorers=scorers,
             progress=progress,
         )
-    inputs = MetricInputs(
-        task=task,
-        predictions=[p.prediction for p in parsed],
-        # In text_to_image the title is what an image is compared with; nothing else is a text
-        # reference.
-        references=[row.title for row in rows],
-        attributes=[row.attributes for row in rows],
-        real_images=[row.image_path for row in rows],
-        categories=[row.category for row in rows],
-        # Without a renderer nothing is known about the image, which is not the same as a failed
-        # render.
-        rendered_images=[None if name is None else str(folder / name) for name in rendered] if is_rendered else (),
-        read_image=open_image,
-        **scorers.encoders(),
-    )
 
     def shown(metric: str, done: int, total: int) -> None:
         if progress is not None:
             progress(f"scoring {task}: {metric}", done, total)
 
-    metrics = suite.metrics(task)
-    samples: dict[str, list[Any]] = {
-        "item_id": [row.item_id for row in rows],
-        "category": [row.category for row in rows],
-        "task": [task] * len(rows),
-        "reference": [row.title for row in rows],
-        "attributes": [json.dumps(dict(row.attributes), ensure_ascii=False, sort_keys=True) for row in rows],
-        "image_path": [row.image_path for row in rows],
-        "completion": completions,
-        "prediction": [p.prediction for p in parsed],
-        "format": [p.format for p in parsed],
-        "rendered_image": rendered,
-        **score_columns(metrics, inputs, progress=shown),
-    }
-    return samples, summarise(metrics, samples, inputs), rendering
+    scored = score_items(
+        suite.metrics(task),
+        [
+            Prediction(
+                item_id=row.item_id,
+                prediction=p.prediction,
+                completion=completion,
+                format=p.format,
+                image=None if image is None else folder / image,
+            )
+            for row, completion, p, image in zip(rows, completions, parsed, rendered, strict=True)
+        ],
+        [
+            Reference(
+                item_id=row.item_id,
+                title=row.title,
+                category=row.category,
+                attributes=row.attributes,
+                image=row.image_path,
+            )
+            for row in rows
+        ],
+        task=task,
+        mode=suite.mode,
+        scorers=scorers,
+        has_images=is_rendered,
+        progress=shown,
+    )
+    return scored.samples | {"rendered_image": rendered}, scored.summary, rendering
 
 
 def _render(

@@ -1,20 +1,19 @@
 """The scores of any system's answers against references: per item, per category and in total."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.config import nearest
-from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.answers import Answer, Answers, Reference
+from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX
 from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE, metrics_of
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, read_official_images, write_official
+from grpo_mmpc.evaluation.predictions import Prediction, Predictions, Reference
 from grpo_mmpc.evaluation.scorers import Scorers, encoder_of
-from grpo_mmpc.evaluation.scoring import score_columns, summarise
-from grpo_mmpc.metrics.metric import Metric, MetricInputs
+from grpo_mmpc.evaluation.scoring import score_items
+from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.official.text import aborted_categories
 from grpo_mmpc.utils.files import without_nan
 
@@ -25,7 +24,7 @@ _NOTHING_TO_COMPARE = "no item has what it compares with (a true title, a real i
 class Scores:
     """The scores of all items, and the summary."""
 
-    answers: Sequence[Answer]
+    answers: Sequence[Prediction]
     """One per reference, in the order of the references."""
     references: Sequence[Reference]
     by_metric: Mapping[str, list[float]]
@@ -46,7 +45,7 @@ class Scores:
 
 
 def choose_metrics(
-    names: Sequence[str] | None, *, task: str, mode: str, references: Sequence[Reference], answers: Answers
+    names: Sequence[str] | None, *, task: str, mode: str, references: Sequence[Reference], answers: Predictions
 ) -> dict[str, Metric]:
     """Return the metrics to score by, in the order of the mode's table.
 
@@ -72,8 +71,8 @@ def choose_metrics(
     return metrics_of(task, mode=mode, attribute_kinds=kinds, chosen=set(names))
 
 
-def score_answers(
-    answers: Answers,
+def score_predictions(
+    answers: Predictions,
     references: Sequence[Reference],
     *,
     task: str,
@@ -100,17 +99,19 @@ def score_answers(
             f"the first for {first!r}; {len(references)} references, the first for {other!r}); "
             "the item_ids must be the same"
         )
-    nothing = Answer(item_id="", prediction=None)
+    nothing = Prediction(item_id="", prediction=None)
     paired = [answers.by_item.get(r.item_id, replace(nothing, item_id=r.item_id)) for r in asked]
-    inputs = _inputs(paired, asked, has_images=answers.has_images, task=task, mode=mode, scorers=scorers)
-    table: dict[str, list[Any]] = {
-        "category": [reference.category for reference in asked],
-        **score_columns(metrics, inputs, progress=progress),
-    }
-    if "parse_rate" in metrics:  # of a prompt that nobody knows, nothing can be said
-        rated = zip(table["score/parse_rate"], paired, strict=True)
-        table["score/parse_rate"] = [score if answer.prompt_known else math.nan for score, answer in rated]
-    summary = summarise(metrics, table, inputs)
+    scored = score_items(
+        metrics,
+        paired,
+        asked,
+        task=task,
+        mode=mode,
+        scorers=scorers,
+        has_images=answers.has_images,
+        progress=progress,
+    )
+    summary = scored.summary
     reasons = {
         name: scorers.missing.get(encoder_of(name) or "", _NOTHING_TO_COMPARE)
         for name, cell in summary["metrics"].items()
@@ -127,17 +128,17 @@ def score_answers(
             for category, cells in summary["categories"].items()
         },
         "missing": reasons,
-        "unscored_categories": aborted_categories(inputs) if is_paper_text else {},
+        "unscored_categories": aborted_categories(scored.inputs) if is_paper_text else {},
         "items": len(asked),
         "malformed": sum(answer.prediction is None and answer.prompt_known for answer in given),
         "references_without_prediction": len(asked) - len(given),
         "predictions_without_reference": len(answers.by_item) - len(given),
     }
-    by_metric = {name: list(table[f"score/{name}"]) for name in metrics}
+    by_metric = {name: scored.samples[f"{SCORE_PREFIX}{name}"] for name in metrics}
     return Scores(answers=paired, references=asked, by_metric=by_metric, summary=without_nan(content))
 
 
-def export_official(folder: Path, answers: Answers, references: Sequence[Reference], *, task: str) -> int:
+def export_official(folder: Path, answers: Predictions, references: Sequence[Reference], *, task: str) -> int:
     """Write answers in the official layout; return the number of files.
 
     Raises:
@@ -160,33 +161,6 @@ def export_official(folder: Path, answers: Answers, references: Sequence[Referen
             )
         items.append(replace(answer, category=category))
     return write_official(folder, items, titles=is_text)
-
-
-def _inputs(
-    answers: Sequence[Answer],
-    references: Sequence[Reference],
-    *,
-    has_images: bool,
-    task: str,
-    mode: str,
-    scorers: Scorers,
-) -> MetricInputs:
-    # The official script reads "NaN" in a title file as a missing title, and then gives up the
-    # category.
-    is_lost = [mode == "paper" and task == "image_to_text" and answer.is_nan for answer in answers]
-    images = [None if answer.image is None else str(answer.image) for answer in answers]
-    return MetricInputs(
-        task=task,
-        # Prompts that nobody knows are not malformed.
-        predictions=[answer.prediction if answer.prompt_known or answer.image is None else "" for answer in answers],
-        references=[None if lost else r.title for lost, r in zip(is_lost, references, strict=True)],
-        attributes=[reference.attributes for reference in references],
-        real_images=[reference.image for reference in references],
-        categories=[reference.category for reference in references],
-        rendered_images=images if has_images else (),
-        read_image=open_image,
-        **scorers.encoders(),
-    )
 
 
 def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:

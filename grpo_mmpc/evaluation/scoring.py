@@ -1,14 +1,18 @@
 """Scores of items by every metric, and their means over items and categories."""
 
 import dataclasses
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX, STATISTICS_PREFIX
+from grpo_mmpc.evaluation.predictions import Prediction, Reference
+from grpo_mmpc.evaluation.scorers import Scorers
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
 
 Cell = dict[str, float | int]
@@ -16,52 +20,95 @@ Cell = dict[str, float | int]
 have images."""
 
 
-def score_columns(
-    metrics: Mapping[str, Metric], inputs: MetricInputs, *, progress: Callable[[str, int, int], None] | None = None
-) -> dict[str, list[Any]]:
-    """Score items: a column ``score/NAME`` per metric, ``stat/NAME`` for corpus-level ones.
+class ScoredItems(NamedTuple):
+    """The scores of the items of one task."""
 
-    ``progress`` is called before each metric with its name, its position and their number.
+    samples: dict[str, list[Any]]
+    """Columns of ``samples.parquet``: ``score/NAME`` per metric, ``stat/NAME`` for corpus-level
+    ones."""
+    summary: dict[str, Any]
+    """Every metric over items (``metrics``), in ``categories``, and their mean, ``macro``."""
+    inputs: MetricInputs
+
+
+def score_items(
+    metrics: Mapping[str, Metric],
+    predictions: Sequence[Prediction],
+    references: Sequence[Reference],
+    *,
+    task: str,
+    mode: str,
+    scorers: Scorers,
+    has_images: bool,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ScoredItems:
+    """Score one prediction per reference.
+
+    Without ``has_images`` nothing is known of rendered images, which is not the same as renders
+    that failed. ``progress`` is called before each metric with its name, its position and their
+    number.
     """
-    columns: dict[str, list[Any]] = {}
+    images = [None if p.image is None else str(p.image) for p in predictions]
+    # The official script reads "NaN" in a title file as a missing title, and then gives up the
+    # category.
+    is_lost = [mode == "paper" and task == "image_to_text" and p.is_nan for p in predictions]
+    inputs = MetricInputs(
+        task=task,
+        # Prompts that nobody knows are not malformed.
+        predictions=[p.prediction if p.prompt_known or p.image is None else "" for p in predictions],
+        # In text_to_image the title is what an image is compared with.
+        references=[None if lost else r.title for lost, r in zip(is_lost, references, strict=True)],
+        attributes=[r.attributes for r in references],
+        real_images=[r.image for r in references],
+        categories=[r.category for r in references],
+        rendered_images=images if has_images else (),
+        read_image=open_image,
+        **scorers.encoders(),
+    )
+    samples: dict[str, list[Any]] = {
+        "item_id": [r.item_id for r in references],
+        "category": [r.category for r in references],
+        "task": [task] * len(references),
+        "reference": [r.title for r in references],
+        "attributes": [json.dumps(dict(r.attributes), ensure_ascii=False, sort_keys=True) for r in references],
+        "image_path": [r.image for r in references],
+        "completion": [p.completion for p in predictions],
+        "prediction": [p.prediction for p in predictions],
+        "format": [p.format for p in predictions],
+        "rendered_image": list(images),
+    }
     for done, (name, metric) in enumerate(metrics.items()):
         if progress is not None:
             progress(name, done, len(metrics))
-        columns[f"{SCORE_PREFIX}{name}"] = [float(score) for score in metric.score(inputs)]
+        scores = [float(score) for score in metric.score(inputs)]
+        if name == "parse_rate":  # of a prompt that nobody knows, nothing can be said
+            scores = [s if p.prompt_known else math.nan for s, p in zip(scores, predictions, strict=True)]
+        samples[f"{SCORE_PREFIX}{name}"] = scores
         if metric.statistics is not None:
-            columns[f"{STATISTICS_PREFIX}{name}"] = metric.statistics(inputs).astype(float).tolist()
-    return columns
+            samples[f"{STATISTICS_PREFIX}{name}"] = metric.statistics(inputs).astype(float).tolist()
+    return ScoredItems(samples, _summary(metrics, samples, inputs), inputs)
 
 
-def summarise(
-    metrics: Mapping[str, Metric], table: Mapping[str, Sequence[Any]], inputs: MetricInputs | None = None
+def _summary(
+    metrics: Mapping[str, Metric], samples: Mapping[str, Sequence[Any]], inputs: MetricInputs
 ) -> dict[str, Any]:
-    """Return every metric over items (``metrics``), in ``categories``, and their mean, ``macro``.
-
-    Args:
-        metrics: Metrics by name.
-        table: Columns ``category``, ``score/NAME`` and, for corpus-level metrics, ``stat/NAME``;
-            with a column ``rendered_image`` that holds an image, cells also get ``mean_rendered``,
-            the mean over items with an image.
-        inputs: What was scored; needed for metrics of a set only (``Metric.of_set``), whose value
-            over all items is the mean over categories, since images of different departments are
-            not one distribution.
-    """
     by_category: dict[str, list[int]] = defaultdict(list)
-    for i, category in enumerate(table["category"]):
+    for i, category in enumerate(samples["category"]):
         by_category[category].append(i)
     names = sorted(by_category)
     categories = {
-        category: {name: _cell(name, metric, table, by_category[category], inputs) for name, metric in metrics.items()}
+        category: {
+            name: _cell(name, metric, samples, by_category[category], inputs) for name, metric in metrics.items()
+        }
         for category in names
     }
     macro = {name: _mean_of([categories[category][name]["mean"] for category in names]) for name in metrics}
-    everything = range(len(table["category"]))
+    everything = range(len(samples["category"]))
     total = {}
     for name, metric in metrics.items():
         if metric.of_set is None:
-            total[name] = _cell(name, metric, table, everything, inputs)
-        else:
+            total[name] = _cell(name, metric, samples, everything, inputs)
+        else:  # images of different departments are not one distribution
             counts = [categories[category][name] for category in names]
             total[name] = {"mean": macro[name]} | {
                 key: int(sum(cell[key] for cell in counts)) for key in ("n", "n_scored")
@@ -70,32 +117,26 @@ def summarise(
 
 
 def _cell(
-    name: str,
-    metric: Metric,
-    table: Mapping[str, Sequence[Any]],
-    positions: Sequence[int],
-    inputs: MetricInputs | None,
+    name: str, metric: Metric, samples: Mapping[str, Sequence[Any]], positions: Sequence[int], inputs: MetricInputs
 ) -> Cell:
     if metric.of_set is not None:
-        value = math.nan if inputs is None else metric.of_set(_subset(inputs, positions))
+        value = metric.of_set(_subset(inputs, positions))
         return {"mean": value, "n": len(positions), "n_scored": 0 if math.isnan(value) else len(positions)}
-    scores = np.array([table[f"{SCORE_PREFIX}{name}"][i] for i in positions], dtype=float)  # [N]
+    scores = np.array([samples[f"{SCORE_PREFIX}{name}"][i] for i in positions], dtype=float)  # [N]
     scored = np.isfinite(scores)
     if metric.statistics is not None and metric.aggregate is not None and scored.any():
-        statistics = np.array([table[f"{STATISTICS_PREFIX}{name}"][i] for i in positions])  # [N, S]
+        statistics = np.array([samples[f"{STATISTICS_PREFIX}{name}"][i] for i in positions])  # [N, S]
         mean = float(metric.aggregate(statistics[scored].sum(axis=0)))
     else:
         mean = _mean_of(scores[scored].tolist())
     cell: Cell = {"mean": mean, "n": len(positions), "n_scored": int(scored.sum())}
-    images = table.get("rendered_image")
-    if images is not None and any(image is not None for image in images):
-        with_image = np.array([images[i] is not None for i in positions], dtype=bool)
+    if any(samples["rendered_image"]):
+        with_image = np.array([samples["rendered_image"][i] is not None for i in positions], dtype=bool)
         cell["mean_rendered"] = _mean_of(scores[scored & with_image].tolist())
     return cell
 
 
 def _subset(inputs: MetricInputs, positions: Sequence[int]) -> MetricInputs:
-    """Return the inputs of some items; a field that is empty for all stays empty."""
     per_item = ("predictions", "references", "attributes", "real_images", "categories", "rendered_images")
     taken: dict[str, Any] = {
         name: [values[i] for i in positions] for name in per_item if (values := getattr(inputs, name))

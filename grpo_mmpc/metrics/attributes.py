@@ -1,8 +1,4 @@
-"""Check whether a text names a product's known attributes, by exact words rather than by meaning.
-
-Attributes are facts of the catalogue (``{"type": "tote bag", "color": "blue", "pack": "2"}``), so
-the recall says what a completion lost even where the seller's title never said it.
-"""
+"""Check whether a text names a product's known attributes, by exact words."""
 
 import math
 import re
@@ -33,11 +29,7 @@ _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*")
 
 
 def attribute_recall(*, prediction: str, attributes: Mapping[str, str]) -> float:
-    """Return the share of the known attributes whose value the prediction states.
-
-    Returns:
-        A share in [0, 1]; NaN where no attribute is known.
-    """
+    """Return the share of the known attributes whose value is stated; NaN where none is known."""
     scores = [attribute_recall_of(prediction=prediction, attributes=attributes, kind=kind) for kind in attributes]
     known = [score for score in scores if not math.isnan(score)]
     return math.fsum(known) / len(known) if known else math.nan
@@ -47,13 +39,9 @@ def attribute_recall_of(*, prediction: str, attributes: Mapping[str, str], kind:
     """Return 1.0 if the prediction states the value of one attribute, else 0.0.
 
     A value is stated when its words occur in order, as whole words, whatever their case and number
-    ("Tote Bags" states "tote bag"; "redwood" does not state "red"). Hyphens and punctuation
-    separate words. A pack size is stated by a phrase such as "pack of 2", "2 pack", "2-pack", "set
-    of two" or "x2", never by a bare number.
-
-    Returns:
-        1.0 or 0.0; NaN where the item does not know the kind. A pack of 1 counts as not known: no
-        title says it.
+    ("Tote Bags" states "tote bag"; "redwood" does not state "red"). A pack size is stated by a
+    phrase such as "pack of 2", "2-pack", "set of two" or "x2", never by a bare number. NaN where
+    the item does not know the kind, and for a pack of 1: no title says it.
     """
     value = attributes.get(kind)
     if value is None or not str(value).strip():

@@ -32,15 +32,8 @@ def fit_character_idf(titles: Sequence[str]) -> CharacterIdf:
     """Fit inverse document frequencies of the character 1- to 6-grams of a corpus.
 
     ``log(1 + (N - n + 0.5) / (n + 0.5))`` for an n-gram that n of the N titles contain, the form
-    that BM25 uses: always positive, near 0 for what all titles share. An n-gram of a single title
-    and one of no title weigh the same.
-
-    Args:
-        titles: The corpus, in an order that is the same wherever the same weights are wanted. Of
-            more than ``MAX_FITTED_TITLES``, that many are read, evenly spaced.
-
-    Raises:
-        ValueError: There is no title.
+    that BM25 uses. An n-gram of a single title and one of no title weigh the same. The weights
+    depend on the order of more than ``MAX_FITTED_TITLES`` titles.
 
     References:
         Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond",
@@ -91,7 +84,7 @@ def chrf_idf(*, prediction: str, reference: str, idf: CharacterIdf) -> float:
 
 @lru_cache(maxsize=256)
 def _ngrams(text: str) -> tuple[Counter[str], ...]:
-    """Count character n-grams by order, without white space; cached for shared references."""
+    # cached: the completions of a group share their reference
     characters = "".join(text.split())
     return tuple(
         Counter(characters[start : start + order] for start in range(len(characters) - order + 1))

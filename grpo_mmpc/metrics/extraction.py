@@ -1,24 +1,19 @@
 """Extract checkable facts from a title: colours, sizes, pack counts, model numbers, a known brand.
 
-Rules, not a model: each kind is found by the pattern described here, and what a pattern is not sure
-of is left out, because a false fact costs twice. Facts are compared as normalised values:
+Rules, not a model: what a pattern is not sure of is left out, because a false fact costs twice.
+Facts are compared as normalised values:
 
-- ``color``: English colour words ("grey" is ``gray``, "navy blue" is ``navy``). Words that are
-  mostly a food, a flower or a verb are no colours ("cream", "rose", "clear").
-- ``size``: a number with a unit, never converted ("16 Ounces" is ``16 oz``, ``10"`` is ``10 in``,
-  "1-1/2 inch" is ``1.5 in``); dimensions in their order ("10 x 8 inches" and ``10"x8"`` are both
-  ``10x8 in``); clothing sizes ("Large" and "size L" are ``l``, "XXL" is ``2xl``, "size 7" is ``size
-  7``). One letter alone counts only behind "size" or between separators ("Shirt, M", not "Type M");
-  "in" behind a space only before a full stop or another dimension ("3 in 1").
-- ``count``: the number in "pack of 2", "2-pack", "2 pcs", "set of two", "x2", "2 x 500 ml"; never a
-  bare number, never 1.
+- ``color``: English colour words ("grey" is ``gray``); none that are mostly a food, a flower or a
+  verb ("cream", "rose", "clear").
+- ``size``: a number with a unit, never converted ("16 Ounces" is ``16 oz``); dimensions in their
+  order (``10"x8"`` is ``10x8 in``); clothing sizes ("Large" is ``l``, "size 7" is ``size 7``). One
+  letter alone counts only behind "size" or between separators; "in" behind a space only before a
+  full stop or another dimension ("3 in 1").
+- ``count``: the number in "pack of 2", "2-pack", "2 pcs", "x2", "2 x 500 ml"; never a bare number,
+  never 1.
 - ``model``: a word of letters and digits, four characters and two digits at least ("WH-1000XM4" is
-  ``wh1000xm4``), that is no measure, count or ordinal. Digits followed by letters alone are left
-  out ("1080p", "60Hz").
-- ``brand``: the item's known brand, where the title states it. An unknown brand cannot be told from
-  other words.
-
-The text is read once per kind: time grows linearly with its length.
+  ``wh1000xm4``), that is no measure, count or ordinal.
+- ``brand``: the item's known brand, where the title states it.
 """
 
 import math
@@ -30,7 +25,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from grpo_mmpc.metrics.attributes import attribute_recall_of, attribute_words, stated_counts
-from grpo_mmpc.metrics.measures import MAX_DIGITS, read_measures
+from grpo_mmpc.metrics.quantities import MAX_DIGITS, read_quantities
 
 KINDS = ("brand", "color", "size", "count", "model")
 """Every kind of fact."""
@@ -74,9 +69,8 @@ class Agreement(NamedTuple):
 def compare_titles(*, prediction: str, reference: str, brand: str | None = None) -> Agreement:
     """Compare the facts that two titles state.
 
-    Returns:
-        Shares in [0, 1]. Precision is NaN where the prediction states no fact, recall where the
-        reference states none, F1 where neither does; with facts on one side only F1 is 0.
+    Precision is NaN where the prediction states no fact, recall where the reference states none, F1
+    where neither does; with facts on one side only F1 is 0.
     """
     predicted, expected = _facts(prediction, brand), _facts(reference, brand)
     hits = len(predicted & expected)
@@ -89,13 +83,13 @@ def compare_titles(*, prediction: str, reference: str, brand: str | None = None)
 
 def extract_attributes(title: str, *, brand: str | None = None) -> dict[str, frozenset[str]]:
     """Return the facts that a title states, by kind; kinds without a fact are absent."""
-    measures = read_measures(title)
+    quantities = read_quantities(title)
     facts: Mapping[str, frozenset[str]] = {
         "brand": _brand(title, brand),
         "color": _colors(title),
-        "size": measures.sizes | _clothing_sizes(measures.rest),
-        "count": measures.counts | _pack_counts(measures.rest),
-        "model": _models(measures.rest),
+        "size": quantities.sizes | _clothing_sizes(quantities.rest),
+        "count": quantities.counts | _pack_counts(quantities.rest),
+        "model": _models(quantities.rest),
     }
     return {kind: facts[kind] for kind in KINDS if facts[kind]}
 

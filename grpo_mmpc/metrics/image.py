@@ -1,9 +1,8 @@
-"""Similarity of two images as pure functions, and the protocols of the image encoders."""
+"""Similarity of two images as pure functions."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,34 +35,6 @@ ImageSource: TypeAlias = "str | Path | Image.Image | OpenedImage"
 """A file, its decoded pixels, or an image in memory such as one just rendered."""
 
 
-class DinoScorer(Protocol):
-    """The method of ``DinoEncoder`` that metrics call; NaN where an image cannot be read."""
-
-    def image_image(self, *, image_paths: Sequence[ImageSource], other_paths: Sequence[ImageSource]) -> list[float]:
-        """Return the cosines of N pairs of images."""
-
-
-class ClipScorer(DinoScorer, Protocol):
-    """The methods of ``ClipEncoder`` that metrics call; NaN where an image cannot be read."""
-
-    def image_text(self, *, image_paths: Sequence[ImageSource], texts: Sequence[str]) -> list[float]:
-        """Return the cosines of N images and N texts."""
-
-
-class LpipsScorer(Protocol):
-    """The method of ``LpipsNetwork`` that metrics call."""
-
-    def distances(self, *, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> list[float]:
-        """Return the LPIPS of N pairs of RGB images, shape [N, H, W, 3]; 0 for equal ones."""
-
-
-class InceptionScorer(Protocol):
-    """The method of ``InceptionEncoder`` that metrics call."""
-
-    def features(self, images: Sequence[ImageSource]) -> "NDArray[np.float64]":
-        """Return pooled features [N, 2048] of letterboxed images; NaN where one cannot be read."""
-
-
 def letterbox(image: "Image.Image", *, size_px: int = COMPARED_SIZE_PX) -> "Image.Image":
     """Fit an image into a white square, keeping its proportions, with antialiasing.
 
@@ -92,8 +63,7 @@ def mse(*, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") ->
 def psnr(mean_squared_error: float) -> float:
     """Return the peak signal-to-noise ratio in dB, ``-10 log10(mse)``, of an error in [0, 1].
 
-    Returns:
-        At least 0 for errors up to 1; ``PSNR_CAP_DB`` at most, also for equal images.
+    ``PSNR_CAP_DB`` at most, also for equal images.
     """
     if mean_squared_error <= 0.0:
         return PSNR_CAP_DB
@@ -104,17 +74,8 @@ def ssim(*, prediction: "NDArray[Any]", reference: "NDArray[Any]", window_px: in
     """Return the mean structural similarity with a uniform window, over channels.
 
     Equals ``skimage.metrics.structural_similarity(..., channel_axis=2, win_size=window_px)`` with
-    its defaults (sample covariance, K1 = 0.01, K2 = 0.03, only windows that lie inside the image)
-    and the data range of the values, several times as fast. torchmetrics has the population
-    covariance and another border instead.
-
-    Args:
-        prediction: Bytes, or floats in [0, 1]; shape [H, W, C], H and W at least ``window_px``.
-        reference: The same shape and kind.
-        window_px: Side of the window; odd, at least 3.
-
-    Returns:
-        Similarity in [-1, 1]; 1 for equal images.
+    its defaults and the data range of the values (bytes, or floats in [0, 1]), several times as
+    fast. Both images have the shape [H, W, C]; the window is odd, at least 3.
 
     Raises:
         ValueError: The shapes differ or are smaller than the window.
@@ -149,7 +110,6 @@ def ssim(*, prediction: "NDArray[Any]", reference: "NDArray[Any]", window_px: in
 
 
 def _window_sums(values: "NDArray[Any]", window: int) -> "NDArray[Any]":
-    """Sum over every full window, [H, W, C] -> [H - window + 1, W - window + 1, C]."""
     for axis in (0, 1):
         length = values.shape[axis] - window + 1
         shifted = [values[(slice(None),) * axis + (slice(start, start + length),)] for start in range(window)]

@@ -20,22 +20,19 @@ _ROWS_AT_ONCE = 1024
 """Rows of a kernel matrix held at once: memory stays flat in the number of items."""
 
 
-class PairedFeatures(NamedTuple):
-    """Features of the items that have a real image."""
-
+class _PairedFeatures(NamedTuple):
     positions: list[int]
+    """Items that have a real image, N."""
     real: "NDArray[np.float64]"
-    """[N, D]."""
+    """[N, D], as the next."""
     generated: "NDArray[np.float64]"
-    """[N, D]."""
 
 
 def kid(inputs: "MetricInputs") -> list[float]:
-    """Return linearised contributions of the items to the KID of their category.
+    """Return contributions of the items to the KID of their category, which is their mean.
 
-    Returns:
-        N values whose mean over a category is its KID; NaN for items without a real image, for
-        categories with fewer than two of them, and everywhere without an encoder or renders.
+    NaN for items without a real image, for categories with fewer than two of them, and everywhere
+    without an encoder or renders.
     """
     scores = [math.nan] * len(inputs.predictions)
     by_category: dict[str, list[int]] = defaultdict(list)
@@ -64,18 +61,11 @@ def kid_contributions(*, real: "NDArray[np.float64]", generated: "NDArray[np.flo
         s_i =   sum_{j != i} (k(x_i, x_j) + k(y_i, y_j)) / (n - 1)
               - sum_j (k(x_i, y_j) + k(x_j, y_i)) / n
 
-    the mean of s is the KID, equal to ``torchmetrics.image.KernelInceptionDistance`` with one
-    subset of all items. Every pair of items enters it twice, so the s_i vary half as much as
-    removing an item would say. The value of an item is therefore ``2 s_i - mean(s)``: the same
-    mean, and the spread of the first-order expansion of a U-statistic, so that bootstrap intervals
-    of the mean are as wide as they should be.
+    the mean of s is the KID, unbiased at any n. Every pair of items enters it twice, so that the
+    s_i vary half as much as removing an item would say; the value of an item is therefore
+    ``2 s_i - mean(s)``: the same mean, and intervals as wide as they should be.
 
-    Args:
-        real: Features of the real images, shape [n, D], n at least 2.
-        generated: The same shape.
-
-    Returns:
-        n values. Their mean is unbiased at any n; it may fall below 0 where the sets are alike.
+    Real and generated features have the shape [n, D], n at least 2.
 
     References:
         Binkowski et al. 2018, "Demystifying MMD GANs", section 4.
@@ -89,20 +79,12 @@ def kid_contributions(*, real: "NDArray[np.float64]", generated: "NDArray[np.flo
 
 
 def frechet_distance(*, real: "NDArray[np.float64]", generated: "NDArray[np.float64]") -> float:
-    """Return the Fréchet distance of Gaussians fitted to two sets of features.
+    """Return the Fréchet distance of Gaussians fitted to two sets of features, [n, D] and [m, D].
 
     The trace of the root of the product of the covariances is the sum of the singular values of ``A
-    B^T``, where A and B are the centred features: a matrix of the number of images, ten times as
-    fast as the eigenvalues of a 2048 x 2048 matrix that torchmetrics takes, and exact where
-    covariances of few images are singular.
-
-    Args:
-        real: Shape [n, D], n at least 2.
-        generated: Shape [m, D], m at least 2.
-
-    Returns:
-        At least 0. Biased upwards, the more so the fewer images: compare at equal n only, or use
-        KID.
+    B^T``, where A and B are the centred features: ten times as fast as the eigenvalues of a 2048 x
+    2048 matrix that torchmetrics takes, and exact where covariances of few images are singular.
+    Biased upwards, the more so the fewer images.
 
     References:
         Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", eq. 6.
@@ -141,7 +123,7 @@ def _kernel_sums(
     return sums
 
 
-def _paired_features(inputs: "MetricInputs", positions: Sequence[int]) -> PairedFeatures | None:
+def _paired_features(inputs: "MetricInputs", positions: Sequence[int]) -> _PairedFeatures | None:
     """Return features of the items with a readable real image; None with fewer than two of them.
 
     Also None without an encoder or without renders.
@@ -168,4 +150,4 @@ def _paired_features(inputs: "MetricInputs", positions: Sequence[int]) -> Paired
     failed = np.isnan(generated[:, 0])
     if failed.any():
         generated[failed] = encoder.features([Image.new("RGB", (8, 8), "white")])[0]
-    return PairedFeatures(kept, real[readable], generated)
+    return _PairedFeatures(kept, real[readable], generated)

@@ -17,21 +17,13 @@ titles, all 30 English ones score 1 and 29 of 30 foreign ones below 0.5."""
 
 
 def english_score(text: str) -> float:
-    """Score how far a text passes for English; 1 unless there is evidence against it.
+    """Score in [0, 1] how far a text passes for English; 1 unless there is evidence against it.
 
     Two signs are multiplied. Script: 1 if all letters are Latin, falling to 0 where half of them
     are not. Language: the log-odds of the likeliest other language against English, 1 up to 3 and
-    falling to 0 at 5. The odds are those of the ``py3langid`` identifier, scaled to the text's
-    length as it does, and averaged over the text as it is and without its accents, so that "Crème
-    Brûlée Torch" is not French for its accents alone.
-
-    A text longer than 300 characters is read in parts, and the least English one counts.
-
-    A name or two words in Latin script are too little evidence in either direction and score 1,
-    foreign or not; so does a text without letters.
-
-    Returns:
-        Score in [0, 1].
+    falling to 0 at 5, averaged over the text as it is and without its accents, so that "Crème
+    Brûlée Torch" is not French for its accents alone. Of more than 300 characters the least English
+    part counts; two words are too little evidence.
 
     References:
         Lui and Baldwin 2012, "langid.py: An Off-the-shelf Language Identification Tool".
@@ -48,14 +40,13 @@ def english_score(text: str) -> float:
 
 
 def _parts(text: str) -> list[str]:
-    """Cut a text into parts of a title's length: repetitions lower the odds of a long text."""
+    # repetitions lower the odds of a long text
     count = math.ceil(len(text) / _PART_CHARACTERS)
     size = math.ceil(len(text) / count)
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 def _log_odds(text: str) -> float:
-    """Return the log-odds of the likeliest other language against English."""
     probabilities = dict(_identifier().rank(text))
     english = probabilities.pop("en")
     # Both may underflow to 0 in a long text.

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from grpo_mmpc.metrics import image, semantic
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -33,12 +31,14 @@ class MetricInputs:
     """Category of each item, for metrics that compare sets; empty sequence = one set."""
     rendered_images: Sequence[str | None] = ()
     """Paths of images rendered from the predictions; None = not rendered, the worst answer."""
-    bertscore: semantic.BertScorer | None = None
-    sentence: semantic.SentenceScorer | None = None
-    clip: image.ClipScorer | None = None
-    dino: image.DinoScorer | None = None
-    lpips: image.LpipsScorer | None = None
-    inception: image.InceptionScorer | None = None
+    bertscore: Any = None
+    """An encoder of ``grpo_mmpc.encoders``, as the next five are; None leaves its metrics
+    unscored."""
+    sentence: Any = None
+    clip: Any = None
+    dino: Any = None
+    lpips: Any = None
+    inception: Any = None
     read_image: "Callable[[str], Image.Image] | None" = None
     """Reader of an image as RGB: ``grpo_mmpc.encoders.images.open_image``, which raises ImageError.
     Needed by the metrics of pixels (PSNR, SSIM, MSE, LPIPS); others then share what was opened."""
@@ -64,23 +64,19 @@ class Metric:
     score: Callable[[MetricInputs], list[float]]
     """One value per item, NaN = unscored."""
     worst: float = 0.0
-    """Score of a malformed completion or a failed render: the least possible value, or the greatest
-    where lower is better. Infinite where there is no such value; a failed render then counts as the
-    metric's description says."""
+    """Score of a malformed completion or a failed render; infinite where there is no worst value,
+    and the description says how they count."""
     best: float = 1.0
     """Score of a perfect answer; below ``worst`` where lower is better."""
     statistics: "Callable[[MetricInputs], NDArray[np.float64]] | None" = None
     """Corpus-level metrics only: sufficient statistics [N, S]; a row of NaN = unscored."""
     aggregate: "Callable[[NDArray[np.float64]], NDArray[np.float64]] | None" = None
-    """Corpus-level metrics only: values [...] from statistics summed over the scored items, [...,
-    S].
-
-    The mean of ``score`` is not the metric's value then."""
+    """Corpus-level metrics only: values [...] from statistics summed over the scored items,
+    [..., S]."""
     depends_on_other_answers: bool = False
     """An item's score depends on the answers to the others, so that no item may be left out."""
     of_set: Callable[[MetricInputs], float] | None = None
-    """Only metrics of a set of items that have no value per item (their ``score`` is NaN
-    everywhere): the value of all items given. NaN = the set cannot be scored."""
+    """Only metrics of a set without values per item: the value of all items given; NaN = none."""
 
     @property
     def higher_is_better(self) -> bool:

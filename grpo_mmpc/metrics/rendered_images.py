@@ -1,8 +1,4 @@
-"""Score rendered images against real ones and titles, all metrics in one pass over the files.
-
-Opening a photo costs more than most metrics do, so each file is opened once for all of them, a few
-pairs at a time.
-"""
+"""Score rendered images against real ones and titles, opening each file once for all metrics."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,18 +30,8 @@ Column = list[float | None]
 def render_scores(inputs: "MetricInputs", *, name: str, worst: float) -> list[float]:
     """Return the scores of one metric; the first call for a set computes all possible metrics.
 
-    Args:
-        inputs: The set.
-        name: ``psnr``, ``ssim``, ``mse``, ``lpips``, ``clip_image_image``, ``clip_text_image`` or
-            ``dino_image_image``.
-        worst: Score of an item without a readable render.
-
-    Returns:
-        N scores; NaN where there is no real image (title, for ``clip_text_image``), where it cannot
-        be read, and everywhere without the metric's encoder or without renders.
-
-    Raises:
-        ValueError: The metric needs ``read_image``.
+    ``worst`` is the score of an item without a readable render. NaN where there is no readable real
+    image (title, for ``clip_text_image``), and everywhere without encoder or renders.
     """
     if not inputs.rendered_images:
         return unscored(inputs)
@@ -62,11 +48,7 @@ def shared_column(
 ) -> Column:
     """Return the scores of one metric out of those that all metrics of a kind compute in one pass.
 
-    Args:
-        inputs: The set; keeps all columns under ``memo`` when the first of the metrics is asked.
-        name: The metric.
-        memo: The kind.
-        pieces: Scores by metric and position, a few pairs at a time.
+    The set keeps all columns under ``memo``; ``pieces`` are scores by metric and position.
     """
     if memo not in inputs.memo:
         columns: dict[str, Column] = {}
@@ -92,7 +74,6 @@ def open_source(inputs: "MetricInputs", path: str | None, *, failing: str) -> "I
 
 
 def _score_some(inputs: "MetricInputs", positions: Sequence[int]) -> dict[str, dict[int, float | None]]:
-    """Return scores by metric and position, of the positions that can be judged."""
     renders = _open_all(inputs, inputs.rendered_images, positions, failing="a render cannot be read and scores worst")
     reals = _open_all(inputs, inputs.real_images, positions, failing="image metrics leave an item unscored")
     titles = {i: title for i in positions if (title := inputs.references[i]) is not None and title.strip()}
@@ -128,14 +109,12 @@ def _open_all(
 
 
 def _place(targets: Mapping[int, object], positions: Sequence[int], scores: Sequence[float]) -> dict[int, float | None]:
-    """Put scores at their positions; None for a target without a render."""
     return dict.fromkeys(targets) | dict(zip(positions, scores, strict=True))
 
 
 def _pixel_scores(
     inputs: "MetricInputs", renders: Sequence[ImageSource], reals: Sequence[ImageSource]
 ) -> dict[str, list[float]]:
-    """Compute the metrics of letterboxed pixels."""
     predictions, references = _squares(renders), _squares(reals)  # [N, S, S, 3]
     errors = image.mse(predictions=predictions, references=references).tolist()
     scores = {

@@ -8,7 +8,7 @@ metric without its encoder is NaN, and scores come back in the order of the item
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from grpo_mmpc.metrics import attributes, extraction, image, image_sets, semantic, text
 from grpo_mmpc.metrics import rendered_images as renders
@@ -22,17 +22,13 @@ IMAGE_TO_TEXT = "image_to_text"
 TEXT_TO_IMAGE = "text_to_image"
 
 
-class PairScorer(Protocol):
-    """A function that scores N pairs of texts in one call."""
-
-    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        """Return N scores."""
+PairScorer = Callable[..., list[float]]
+"""Scores N pairs of texts in one call: ``predictions`` and ``references`` by keyword."""
 
 
 def _text_scores(
     inputs: MetricInputs, *, worst: float, scorer_of: Callable[[MetricInputs], PairScorer | None]
 ) -> list[float]:
-    """Score well-formed predictions with a reference in one call; others get ``worst`` or NaN."""
     scorer = scorer_of(inputs)
     if scorer is None:
         return unscored(inputs)
@@ -95,7 +91,6 @@ def _corpus_bleu_statistics(inputs: MetricInputs) -> "NDArray[np.float64]":
 
 
 def _corpus_bleu_alone(inputs: MetricInputs) -> list[float]:
-    """Return corpus BLEU with each item as the whole corpus."""
     import numpy as np
 
     statistics = _corpus_bleu_statistics(inputs)

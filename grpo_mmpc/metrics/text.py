@@ -76,12 +76,6 @@ def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> floa
             matches. ``method2`` adds one to matches and totals above unigrams, ``method1`` counts
             0.1 matches.
 
-    Returns:
-        Score in [0, 1].
-
-    Raises:
-        ValueError: The smoothing is not one of ``SMOOTHINGS``.
-
     References:
         Papineni et al. 2002; Chen and Cherry 2014, "A Systematic Comparison of Smoothing Techniques
         for Sentence-Level BLEU", methods 1 to 3.
@@ -108,12 +102,8 @@ def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> floa
 def corpus_bleu(statistics: "NDArray[np.float64]") -> "NDArray[np.float64]":
     """Return corpus BLEU-4 from summed statistics: sacrebleu's ``corpus_bleu`` (13a, exp) over 100.
 
-    Args:
-        statistics: Sums over items of ``BleuStatistics.flat``, shape [..., 10]; leading axes are
-            kept, so that all resamples of a bootstrap are computed at once.
-
-    Returns:
-        Scores in [0, 1], shape [...].
+    ``statistics`` are sums over items of ``BleuStatistics.flat``, shape [..., 10]: all resamples of
+    a bootstrap are computed at once.
     """
     import numpy as np  # heavy: imported on use
 
@@ -130,9 +120,6 @@ def corpus_bleu(statistics: "NDArray[np.float64]") -> "NDArray[np.float64]":
 
 def chrf(*, prediction: str, reference: str) -> float:
     """Return chrF2, character 6-grams without white space: sacrebleu's ``sentence_chrf`` over 100.
-
-    Returns:
-        Score in [0, 1]; 0 where a side is empty.
 
     References:
         Popovic 2015, "chrF: character n-gram F-score for automatic MT evaluation".
@@ -227,7 +214,7 @@ def _f1(*, hits: int, num_predicted: int, num_expected: int) -> float:
 
 
 def _longest_common_subsequence(first: list[str], second: list[str]) -> int:
-    """Return the length by the bit-parallel recurrence (Hyyro 2004), one step per word."""
+    # the bit-parallel recurrence of Hyyro 2004, one step per word
     positions: dict[str, int] = {}
     for position, word in enumerate(first):
         positions[word] = positions.get(word, 0) | 1 << position

@@ -145,14 +145,14 @@ def score(
     Raises:
         EvaluationError: A metric is unknown, or no item has both sides.
     """
-    from grpo_mmpc.evaluation.answers import Answer, Answers, Reference
-    from grpo_mmpc.evaluation.score import choose_metrics, score_answers
+    from grpo_mmpc.evaluation.predictions import Prediction, Predictions, Reference
+    from grpo_mmpc.evaluation.score import choose_metrics, score_predictions
     from grpo_mmpc.evaluation.scorers import scorers_for
 
-    by_item = {item: Answer(item_id=item, prediction=text) for item, text in predictions.items()}
-    answers = Answers(source=Path("predictions"), by_item=by_item)
+    by_item = {item: Prediction(item_id=item, prediction=text) for item, text in predictions.items()}
+    answers = Predictions(source=Path("predictions"), by_item=by_item)
     known = [Reference(item_id=item, title=text) for item, text in references.items()]
     task = "image_to_text"
     chosen = choose_metrics(metrics, task=task, mode=mode, references=known, answers=answers)
     scorers = scorers_for(chosen, options=encoders or {})
-    return score_answers(answers, known, task=task, mode=mode, metrics=chosen, scorers=scorers)
+    return score_predictions(answers, known, task=task, mode=mode, metrics=chosen, scorers=scorers)

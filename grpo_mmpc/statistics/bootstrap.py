@@ -91,14 +91,11 @@ def studentised_interval(
     """Return the bootstrap-t interval of a mean (Efron & Tibshirani 1993, section 12.5).
 
     Every replicate is measured in its own standard error, so that the two ends follow the skewness
-    of the differences; percentile intervals miss it to first order. With log-normal differences
-    (sigma 0.75, skewness 3.3) and 40 items it covers 94% where the percentile interval covers 92%,
-    and as much as that one where differences are symmetric. Heavier tails need more items: at sigma
-    1 (skewness 6.2) it is 93% at 40 items and 94% at 100.
+    of the differences; percentile intervals miss it to first order. ``benchmarks/coverage.py``
+    simulates what it covers.
 
     Args:
-        replicates: Means of the resamples ``[R]``; NaN ones (a resample without any scored item)
-            are left out.
+        replicates: Means of the resamples ``[R]``; NaN ones (without any scored item) are left out.
         variances: Of each of those means, ``[R]``: 0 where a resample holds equal differences only.
         estimate: The mean itself.
         variance: Of that mean, by the same formula.
@@ -106,8 +103,7 @@ def studentised_interval(
 
     Returns:
         The interval; None when there are too few resamples for these tails, or so many without
-        spread that an end is infinite, which happens when fewer than about five items changed at
-        all.
+        spread that an end is infinite, as when fewer than about five items changed.
     """
     check_confidence(confidence)
     if variance == 0.0:
@@ -132,13 +128,9 @@ def expanded_percentile_interval(replicates: Floats, *, confidence: float, num_i
     """Return the percentile bootstrap interval, widened for small samples.
 
     The plain percentile interval is too narrow by about ``sqrt((n - 1) / n)`` and uses normal where
-    t quantiles belong; Hesterberg (2015, arXiv 1411.5279, "expanded percentile interval") moves the
-    two percentiles outwards to make up for both. At 40 items the 2.5% tail becomes 2.0%; at 1,000
-    items nothing visible changes.
-
-    Replicates ``[R]`` that are NaN (a resample without any scored item) are left out. The interval
-    is None when ``num_items``, those with a score, are fewer than ``min_items(confidence)``, or no
-    replicate is finite.
+    t quantiles belong; Hesterberg (2015, arXiv 1411.5279) moves the percentiles outwards to make up
+    for both. NaN replicates ``[R]`` are left out. None where ``num_items``, those with a score, are
+    fewer than ``min_items(confidence)``, or no replicate is finite.
     """
     if num_items < min_items(confidence):
         return None
@@ -162,9 +154,7 @@ def expanded_tail(*, confidence: float, num_items: int) -> float:
 def _t_quantile(probability: float, *, degrees: int) -> float:
     """Return a quantile of Student's t by its expansion (Abramowitz & Stegun 26.7.5).
 
-    It agrees with scipy's to three digits from 5 degrees of freedom at the 97.5% quantile, better
-    above, and to the last digit from 300. scipy's own would move the ninth digit of intervals that
-    were recorded with this one: comparisons are held to a golden file, to the digit.
+    scipy's would move the ninth digit of intervals that are held to a golden file.
     """
     x = NormalDist().inv_cdf(probability)
     terms = (

@@ -1,27 +1,6 @@
 """Means over runs and items that were both sampled: interval and p-value of a crossed design.
 
-Every seed's run answers every item, so a value has two sources of luck: which seeds, and which
-items. Both are resampled, independently (the "pigeonhole bootstrap": Owen 2007, *The pigeonhole
-bootstrap*, Annals of Applied Statistics 1(2), arXiv 0712.1111), and all mixes see the same
-resampled seeds and items.
-
-Plain percentiles of that bootstrap are far too narrow with three seeds: a variance resampled from S
-values is short by (S - 1) / S, and three values call for a t quantile of 4.3 where the normal one
-is 2.0. So its deviations are stretched, as Hesterberg (2015, arXiv 1411.5279) widens percentiles of
-small samples, here with two sources:
-
-- variance: that of seeds, unbiased, plus that of items. Luck of a single answer is in both, so this
-  errs on the wide side. Three values often happen to lie close together, which would make chance
-  look like a finding: the variance of seeds is never taken to be less than what all mixes together
-  say (the residual of mixes x seeds, as in a repeated-measures analysis of variance, over the runs
-  that are there). Where all mixes together do not say enough, there is no interval;
-- quantile: Student's t with the degrees of freedom of such a sum (Satterthwaite 1946), between
-  those of seeds, when they dominate, and those of items.
-
-The p-value is that of the same t. Simulated with 6 mixes, 3 seeds and 60 comparisons, the chance of
-any false finding stays below 5 % whatever the share of seeds; without the pooled variance it
-reaches 50 %. What remains: a mix that is far less stable over seeds than the others (three times
-their spread) can still be called different too often, up to 40 %.
+``docs/ablations.md`` ("What the page says") says how, and how well it holds.
 """
 
 import math
@@ -91,16 +70,9 @@ def pooled_variance(values: Floats, *, num_seeds: int, of_difference: bool) -> S
 
 
 def replicate_values(sums: Floats, *, aggregate: Aggregate, resamples: int, seed: Sequence[int]) -> Floats:
-    """Return every run's value on every resample of the items, the same items for all runs.
+    """Return every run's value ``[R, K]`` on every resample of the items, the same for all runs.
 
-    Args:
-        sums: What each item adds, ``[K, N, C]`` for K runs; finite.
-        aggregate: Column sums and number of items to values.
-        resamples: R.
-        seed: Entropy; the same one samples the same items.
-
-    Returns:
-        ``[R, K]``.
+    ``sums`` are what each item adds, ``[K, N, C]`` for K runs, finite.
     """
     num_runs, num_items, num_columns = sums.shape
     columns = sums.transpose(1, 0, 2).reshape(num_items, num_runs * num_columns)  # [N, K*C]
@@ -134,8 +106,7 @@ def estimate(
         weights: See ``seed_weights``, ``[R, S]``.
         num_items: N.
         degrees_of_items: Of the items' variance, where strata of very different sizes weigh alike:
-            ``replicates`` then are taken to have that variance without bias. None means N - 1, and
-            corrects it for all items together.
+            ``replicates`` then are taken to have that variance without bias. None means N - 1.
         pooled: The least that is believed of the seeds' variance; None believes these values alone.
         confidence: Of the interval.
     """

@@ -22,26 +22,17 @@ def num_flips(*, at_least: int, family: int, confidence: float) -> int:
     """Return the number of random flips that a family of comparisons needs.
 
     R flips cannot give a p-value below ``1 / (R + 1)``, which correction for m comparisons
-    multiplies by m: too few flips and nothing in a large family could ever be found. The smallest
-    corrected value is kept at a fifth of the level, up to
-    ``MAX_FLIPS``: families of more than 2,000 comparisons at 95% find less than they could, and
-    never too much.
+    multiplies by m. The smallest corrected value is kept at a fifth of the level, up to
+    ``MAX_FLIPS``: larger families find less than they could, and never too much.
     """
     return max(at_least, min(MAX_FLIPS, math.ceil(5 * family / (1 - confidence) - 1e-9)))
 
 
 def flipped_sums(values: Rows, *, flips: int, seed: Sequence[int]) -> Floats:
-    """Return column sums after every row was multiplied by +1 or -1 at random.
+    """Return column sums ``[R, K]`` after every row ``[N, K]`` was multiplied by a random sign.
 
-    The sums of two groups of items that were flipped apart add up to those of both together.
-
-    Args:
-        values: One row per item, ``[N, K]``, finite.
-        flips: R, how many times all signs are sampled.
-        seed: Entropy of the generator; the same seed, N and R sample the same signs.
-
-    Returns:
-        ``[R, K]``.
+    The sums of two groups of items that were flipped apart add up to those of both together. The
+    same seed, N and R sample the same signs.
     """
     num_items, num_columns = values.shape
     generator = np.random.default_rng(list(seed))

@@ -86,21 +86,9 @@ def verdict(
     """Return the word for a difference.
 
     Two things have to agree: the p-value, corrected for all comparisons that are shown together,
-    and the interval of this one difference. The first holds the chance of *any* false ``better`` or
-    ``worse`` in the family to ``1 - confidence``; the second guards against differences so skewed
-    that flipping their signs says little about their mean, and keeps a reader from seeing
-    ``better`` beside an interval that holds 0.
-
-    Args:
-        delta: After minus before; None when nothing was scored.
-        interval: Uncorrected, None when there were too few items for one.
-        p_holm: Corrected p-value, None when there were too few items for one.
-        higher_is_better: Direction of the metric.
-        confidence: For instance 0.95.
-
-    Returns:
-        ``better`` or ``worse`` when ``p_holm <= 1 - confidence`` and the interval excludes 0, ``no
-        evidence`` when not, ``too few items`` or ``unscored`` when there is no interval.
+    which holds the chance of *any* false ``better`` or ``worse`` to ``1 - confidence``, and the
+    interval of this one difference, so that no reader sees ``better`` beside an interval that holds
+    0.
     """
     if delta is None:
         return UNSCORED

@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.answers import Answer
 from grpo_mmpc.evaluation.official_layout import (
     read_official_images,
     read_official_titles,
     write_official,
 )
+from grpo_mmpc.evaluation.predictions import Prediction
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings
@@ -96,9 +96,9 @@ def test_titles_and_images_come_back(tmp_path: Path) -> None:
     picture = tmp_path / "made.png"
     Image.new("RGB", (20, 10), (200, 30, 40)).save(picture)
     answers = [
-        Answer(item_id="B0/1", category="Home & Kitchen/Mugs", prediction='10" "Best" Mug, 5%2F', image=picture),
-        Answer(item_id="..", category="..", prediction=None),
-        Answer(item_id="c", category="Home & Kitchen/Mugs", prediction="حقيبة 🎒"),
+        Prediction(item_id="B0/1", category="Home & Kitchen/Mugs", prediction='10" "Best" Mug, 5%2F', image=picture),
+        Prediction(item_id="..", category="..", prediction=None),
+        Prediction(item_id="c", category="Home & Kitchen/Mugs", prediction="حقيبة 🎒"),
     ]
     write_official(tmp_path / "model", answers)
     rows = read_official_titles(tmp_path / "model")
@@ -117,7 +117,7 @@ def test_a_jpeg_is_copied_byte_for_byte(tmp_path: Path) -> None:
     picture = tmp_path / "made.jpg"
     Image.effect_noise((20, 20), 80).convert("RGB").save(picture)
     write_official(
-        tmp_path / "model", [Answer(item_id="a", category="Home", prediction=None, image=picture)], titles=False
+        tmp_path / "model", [Prediction(item_id="a", category="Home", prediction=None, image=picture)], titles=False
     )
     assert (tmp_path / "model/Home/a.jpg").read_bytes() == picture.read_bytes()
     assert not (tmp_path / "model/titles").exists()
@@ -128,7 +128,7 @@ def test_no_id_and_no_category_leaves_the_folder(tmp_path: Path, name: str) -> N
     model = tmp_path / "in" / "model"
     picture = tmp_path / "made.jpg"
     Image.new("RGB", (4, 4)).save(picture)
-    write_official(model, [Answer(item_id=name, category=name, prediction="Mug", image=picture)])
+    write_official(model, [Prediction(item_id=name, category=name, prediction="Mug", image=picture)])
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path != picture]
     assert len(written) == 2
     assert all(model in path.parents for path in written)
@@ -139,7 +139,7 @@ def test_no_id_and_no_category_leaves_the_folder(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("name", ["", "x" * 300, "é" * 150])
 def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(EvaluationError, match="cannot be a file name"):
-        write_official(tmp_path, [Answer(item_id="a", category=name, prediction="Mug")])
+        write_official(tmp_path, [Prediction(item_id="a", category=name, prediction="Mug")])
 
 
 @settings(max_examples=60, deadline=None)
@@ -149,7 +149,7 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> N
 )
 def test_any_title_and_category_come_back(tmp_path_factory: pytest.TempPathFactory, title: str, category: str) -> None:
     folder = tmp_path_factory.mktemp("model")
-    write_official(folder, [Answer(item_id="a", category=category, prediction=title)])
+    write_official(folder, [Prediction(item_id="a", category=category, prediction=title)])
     (row,) = read_official_titles(folder)
     assert row.category == category
     assert row.prediction == (None if title in ("", "error") else title)

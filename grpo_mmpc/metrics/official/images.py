@@ -1,37 +1,14 @@
 """The official benchmark's image metrics, quirks included, to compare with published numbers only.
 
-They follow MMPCBench (arXiv 2601.19750) and its public code; none of that code is used.
-``grpo_mmpc.metrics.table`` holds the metrics to trust. The quirks:
-
-- Stretching: the generated image is stretched to the real one's size: its proportions become the
-  truth's, and every edge that PSNR, SSIM and LPIPS compare is bent.
-- No antialiasing: bilinear sampling of single pixels turns fine texture into noise, other noise at
-  every size.
-- The real image's size: scores of photos of different sizes are averaged, and SSIM's 7 x 7 window
-  covers a tenth of a small photo and a two-hundredth of a large one.
-- ``lpips``: blue and red exchanged: AlexNet sees colours that it was not trained on. Photos under
-  64 px a side are left out of this mean only, which is thus taken over other items than the rest.
-- ``clip_image_image``: the cosine of the *stretched* image, although CLIP's own processor would
-  have resized it.
-- ``fid``: the generated image is resized twice, to the real one's size and then to 299 x 299, both
-  without antialiasing, the real one once: resampling alone moves the two sets apart. At most 1000
-  images against 2048 dimensions: biased upwards by more than models differ, and averaged over
-  categories of different sizes.
-- Failures: a completion without an image is left out of every mean: failing on hard items raises
-  the score. A WebP file is left out, whatever its name says, and so is its item.
-
-Where this falls short of the official script: files are decoded by the catalogue's reader, which
-lays transparent pixels on white (OpenCV drops the alpha channel); FID's network is
-torch-fidelity's, which scales bytes by 128 where pytorch-fid scales by 127.5, on the same weights;
-the infinite PSNR of equal images is unscored, where the official mean becomes infinite. Items stand
-for file names, which the official folders have in common.
+``docs/evaluation.md`` ("Paper mode") lists them. They follow MMPCBench (arXiv 2601.19750) and its
+public code; none of that code is used.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grpo_mmpc.metrics import image, image_sets
 from grpo_mmpc.metrics.image import OpenedImage
@@ -177,13 +154,13 @@ def _score_pairs(inputs: MetricInputs, pairs: Sequence[_Pair]) -> dict[str, dict
     return {name: dict(zip(positions, column, strict=True)) for name, column in scores.items()}
 
 
-def _swapped_lpips(network: image.LpipsScorer, pair: _Pair) -> float:
+def _swapped_lpips(network: Any, pair: _Pair) -> float:
     """Return LPIPS of one pair with its channels in reverse order; NaN for small photos."""
     if min(pair.real.shape[:2]) < LPIPS_MIN_SIDE_PX:
         return math.nan
     reversed_channels = (pixels[None, ..., ::-1].copy() for pixels in (pair.generated, pair.real))
     predictions, references = reversed_channels
-    return network.distances(predictions=predictions, references=references)[0]
+    return float(network.distances(predictions=predictions, references=references)[0])
 
 
 def _metric(name: str, description: str, *, worst: float, best: float = 1.0) -> Metric:

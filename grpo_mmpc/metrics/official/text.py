@@ -1,22 +1,7 @@
 """The official benchmark's text metrics, quirks included, to compare with published numbers only.
 
-They follow MMPCBench (arXiv 2601.19750) and its public code; none of that code is used.
-``grpo_mmpc.metrics.table`` holds the metrics to trust. The quirks, by metric:
-
-- ``tfidf_cosine`` (cleaned texts): idf fitted on the two texts of each pair: a shared word always
-  weighs 1, any other 1.405, however rare it is.
-- ``tfidf_euclidean`` (cleaned): ``1 / (1 + sqrt(2 - 2 cosine))`` of the same vectors: the cosine
-  again, rescaled, and 0.5 instead of 0 where one text has no term.
-- ``jaccard`` (cleaned): text in another script is empty after cleaning; repeated words count once.
-- ``word_overlap`` (cleaned): the same formula as ``jaccard``: one metric counted twice.
-- ``bertscore_f1`` (raw texts): no rescaling: unrelated titles score about 0.8 with roberta-large.
-- ``bleu`` (raw): prediction and reference swapped: it pays for short titles, whose every word the
-  longer true title holds; unsmoothed: 0 for most pairs, and for every true title under 4 tokens.
-- All six: 0 where either text is empty after cleaning, BERTScore and BLEU included; a completion
-  that does not parse is the literal text ``error``, scored as a title; a missing true title takes
-  its whole category out of the result.
-
-*Cleaned*: lower case, every character but a-z and 0-9 replaced by a space, spaces folded.
+``docs/evaluation.md`` ("Paper mode") lists them. They follow MMPCBench (arXiv 2601.19750) and its
+public code; none of that code is used.
 """
 
 import logging

@@ -1,10 +1,4 @@
-"""Predictions and references, read from the files of any system.
-
-Predictions: JSON lines (``item_id`` and ``prediction``, or ``completion`` as the model wrote it),
-an evaluation folder of a run, or a model's folder in the official layout
-(``grpo_mmpc.evaluation.official_layout``). References: JSON lines (``item_id``, ``reference``, and
-where known ``category`` and ``attributes``) or a catalogue folder.
-"""
+"""Predictions and references, read from the files of any system."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,31 +8,29 @@ from typing import Any
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.errors import EvaluationError, ImageError
-from grpo_mmpc.evaluation.answers import UNCATEGORISED, Answer, Answers, Reference
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, find_evaluation
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
+from grpo_mmpc.evaluation.predictions import UNCATEGORISED, Prediction, Predictions, Reference
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.files import json_lines
 
 
-def read_answers(source: Path, *, task: str, webp: bool = True) -> Answers:
-    """Read answers from JSON lines, an evaluation folder or a folder in the official layout.
+def read_predictions(source: Path, *, task: str, webp: bool = True) -> Predictions:
+    """Read predictions from JSON lines, an evaluation folder or a folder in the official layout.
 
-    ``image_to_text`` reads titles, ``text_to_image`` prompts and images; those of the official
-    layout may be WebP if ``webp``.
+    ``image_to_text`` reads titles, ``text_to_image`` prompts and images, WebP ones if ``webp``.
 
     Raises:
-        EvaluationError: It is none of the three, or something in it cannot be used; names file,
-            line and key.
+        EvaluationError: It is none of the three, or something in it cannot be used.
     """
     if source.is_file():
-        return _answers_of_lines(source, task=task)
+        return _predictions_of_lines(source, task=task)
     if not source.exists():
         raise EvaluationError(f"{source} does not exist (looked from {Path.cwd()}); correct the path")
     if is_evaluation(source):  # first: an evaluation has a folder of images too
-        return _answers_of_evaluation(find_evaluation(source), task=task)
+        return _predictions_of_evaluation(find_evaluation(source), task=task)
     if is_official(source):
-        return _official_answers(source, task=task, webp=webp)
+        return _official_predictions(source, task=task, webp=webp)
     models = sorted(path.name for path in source.iterdir() if path.is_dir() and is_official(path))
     if models:
         raise EvaluationError(
@@ -90,7 +82,7 @@ def read_references(source: Path, *, task: str) -> list[Reference]:
     return references
 
 
-def with_images(answers: Answers, folder: Path, *, webp: bool = True) -> Answers:
+def with_images(answers: Predictions, folder: Path, *, webp: bool = True) -> Predictions:
     """Return the answers with images, ``folder/CATEGORY/ITEM_ID.jpg``, known items or not."""
     by_item = dict(answers.by_item)
     for category, files in read_official_images(folder, webp=webp).items():
@@ -101,7 +93,7 @@ def with_images(answers: Answers, folder: Path, *, webp: bool = True) -> Answers
                     f"item {item_id!r} has two images, {known.image} and {path}; an item belongs to one category"
                 )
             prediction = known.prediction if known is not None else None
-            by_item[item_id] = Answer(
+            by_item[item_id] = Prediction(
                 item_id=item_id,
                 prediction=prediction,
                 prompt_known=known is not None,
@@ -116,21 +108,21 @@ def with_images(answers: Answers, folder: Path, *, webp: bool = True) -> Answers
 # --- JSON lines
 
 
-def _answers_of_lines(path: Path, *, task: str) -> Answers:
-    by_item: dict[str, Answer] = {}
+def _predictions_of_lines(path: Path, *, task: str) -> Predictions:
+    by_item: dict[str, Prediction] = {}
     keys: set[str] = set()
     for item_id, row, where in _items(path):
         keys |= row.keys()
         prediction = _text(row, "prediction", where)
         if "prediction" not in row and (completion := _text(row, "completion", where)) is not None:
             prediction = TASKS[task].parse(completion).prediction
-        by_item[item_id] = Answer(item_id=item_id, prediction=prediction, category=_text(row, "category", where))
+        by_item[item_id] = Prediction(item_id=item_id, prediction=prediction, category=_text(row, "category", where))
     if not keys & {"prediction", "completion"}:
         raise EvaluationError(
             f"{path}: no row has the key prediction (found: {', '.join(sorted(keys))}); "
             'write rows such as {"item_id": "B01", "prediction": "Red Mug"}, null for a malformed completion'
         )
-    return Answers(source=path, by_item=by_item)
+    return Predictions(source=path, by_item=by_item)
 
 
 def _references_of_lines(path: Path) -> list[Reference]:
@@ -156,7 +148,6 @@ def _references_of_lines(path: Path) -> list[Reference]:
 
 
 def _items(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Yield item, row and place ("FILE, line N") of every line that is not blank."""
     first_line: dict[str, int] = {}
     with path.open("rb") as file:
         for line in json_lines(file, allow_nan=False):
@@ -209,13 +200,13 @@ def _samples(folder: Path, *, task: str, columns: list[str]) -> list[dict[str, A
     return chosen
 
 
-def _answers_of_evaluation(folder: Path, *, task: str) -> Answers:
+def _predictions_of_evaluation(folder: Path, *, task: str) -> Predictions:
     rows = _samples(folder, task=task, columns=["prediction", "rendered_image"])
     summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8")) if (folder / SUMMARY_FILE).is_file() else {}
     # With a renderer, an absent image is a failed render, also where every single one failed.
     images = task in summary.get("rendering", {}) or any(row["rendered_image"] for row in rows)
     by_item = {
-        str(row["item_id"]): Answer(
+        str(row["item_id"]): Prediction(
             item_id=str(row["item_id"]),
             prediction=row["prediction"],
             category=row["category"],
@@ -223,7 +214,7 @@ def _answers_of_evaluation(folder: Path, *, task: str) -> Answers:
         )
         for row in rows
     }
-    return Answers(source=folder, by_item=by_item, is_whole=True, has_images=images)
+    return Predictions(source=folder, by_item=by_item, is_whole=True, has_images=images)
 
 
 def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:
@@ -242,10 +233,10 @@ def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:
 # --- official layout
 
 
-def _official_answers(folder: Path, *, task: str, webp: bool) -> Answers:
+def _official_predictions(folder: Path, *, task: str, webp: bool) -> Predictions:
     if task == "text_to_image":
-        return with_images(Answers(source=folder, by_item={}, has_prompts=False), folder, webp=webp)
+        return with_images(Predictions(source=folder, by_item={}, has_prompts=False), folder, webp=webp)
     rows = read_official_titles(folder)
     if not rows:
         raise EvaluationError(f"{folder}/{TITLES_FOLDER} holds no title; expected rows in {TITLES_FOLDER}/CATEGORY.tsv")
-    return Answers(source=folder, by_item={row.item_id: row for row in rows})
+    return Predictions(source=folder, by_item={row.item_id: row for row in rows})

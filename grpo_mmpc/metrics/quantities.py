@@ -1,7 +1,4 @@
-"""Read numbers with units and dimensions from titles: sizes as normalised text, counts as numbers.
-
-See ``extraction`` for the rules of values and units.
-"""
+"""Read quantities from titles: sizes with units as normalised text, counts as numbers."""
 
 import re
 from fractions import Fraction
@@ -47,8 +44,8 @@ class _Piece(NamedTuple):
     end: int
 
 
-class Measures(NamedTuple):
-    """Measures of one title."""
+class Quantities(NamedTuple):
+    """Quantities of one title."""
 
     sizes: frozenset[str]
     counts: frozenset[str]
@@ -57,7 +54,7 @@ class Measures(NamedTuple):
     """The text with a neutral word in place of each measure: its digits are not read again."""
 
 
-def read_measures(title: str) -> Measures:
+def read_quantities(title: str) -> Quantities:
     """Read the numbers with units and dimensions of a title, and the text without them."""
     pieces = [_Piece(match.group(), *match.span()) for match in _PIECE.finditer(title)]
     sizes: set[str] = set()
@@ -79,11 +76,11 @@ def read_measures(title: str) -> Measures:
             sizes.add(_dimensions(values, units))
         rest += [title[done : pieces[position].start], " measure "]
         done, position = pieces[end - 1].end, end
-    return Measures(frozenset(sizes), frozenset(counts), "".join([*rest, title[done:]]))
+    return Quantities(frozenset(sizes), frozenset(counts), "".join([*rest, title[done:]]))
 
 
 def _read_dimensions(pieces: list[_Piece], position: int) -> tuple[list[str], list[str | None], int]:
-    """Read numbers and units joined by "x"; return the position behind them too."""
+    # numbers and units joined by "x"; the position behind them comes back too, as below
     values: list[str] = []
     units: list[str | None] = []
     if position and pieces[position - 1].end == pieces[position].start and pieces[position - 1].text.isalpha():
@@ -106,7 +103,6 @@ def _read_dimensions(pieces: list[_Piece], position: int) -> tuple[list[str], li
 
 
 def _read_number(pieces: list[_Piece], position: int) -> tuple[str | None, int]:
-    """Read a number, also 1-1/2, as decimal text; return the position behind it too."""
     value = _number(pieces[position].text) if position < len(pieces) else None
     if value is None:
         return None, position
@@ -131,7 +127,6 @@ def _number(text: str) -> Fraction | None:
 
 
 def _read_unit(pieces: list[_Piece], position: int) -> tuple[str | None, int]:
-    """Read the unit behind a number, also "12-inch"; return the position behind it too."""
     start = position
     if start + 1 < len(pieces) and pieces[start].text == "-" and pieces[start].end == pieces[start + 1].start:
         start += 1
@@ -149,7 +144,7 @@ def _read_unit(pieces: list[_Piece], position: int) -> tuple[str | None, int]:
 
 
 def _means_inches(pieces: list[_Piece], position: int) -> bool:
-    """True if an "in" is a unit: joined to its number, before a full stop or before a dimension."""
+    # joined to its number, before a full stop or before a dimension
     unit = pieces[position]
     following = pieces[position + 1] if position + 1 < len(pieces) else _Piece("", -1, -1)
     if pieces[position - 1].end == unit.start:
@@ -158,7 +153,6 @@ def _means_inches(pieces: list[_Piece], position: int) -> bool:
 
 
 def _joined_to_word(pieces: list[_Piece], position: int) -> bool:
-    """True if a word other than "x" starts right where the piece before ends."""
     if position >= len(pieces) or pieces[position].start != pieces[position - 1].end:
         return False
     return pieces[position].text.isalpha() and pieces[position].text.lower() not in _TIMES

@@ -1,4 +1,4 @@
-"""The answers of any system, and the references they are scored against."""
+"""Predictions of any system, and the references that they are scored against."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ UNCATEGORISED = "uncategorised"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The answer of a system on one item."""
+class Prediction:
+    """What a system says of one item."""
 
     item_id: str
     prediction: str | None
@@ -21,16 +21,20 @@ class Answer:
     malformed."""
     image: Path | None = None
     """Image rendered from the prediction."""
+    completion: str | None = None
+    """As the model wrote it, where that is known."""
+    format: str | None = None
+    """See ``ParsedCompletion``."""
     is_nan: bool = False
     """True if the official script takes the title for missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """Every answer of one system."""
+class Predictions:
+    """Every prediction of one system."""
 
     source: Path
-    by_item: Mapping[str, Answer]
+    by_item: Mapping[str, Prediction]
     is_whole: bool = False
     """True if every item that was asked is here, so that further references were never asked."""
     has_prompts: bool = True
