@@ -6,7 +6,7 @@ from statistics import fmean
 
 _TIE = 1e-5
 """Advantages closer than this are the same: the trainer's are recorded from 32-bit numbers."""
-MAX_BLOCKS = 5
+MAX_STRETCHES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +46,6 @@ class Agreement:
     """Groups with variance that would have none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A stretch of training."""
-
-    first_step: int
-    last_step: int
-    agreement: Agreement
-
-
 def agreement(groups: Sequence[GroupPair]) -> Agreement:
     """Summarise groups."""
     alive = [group for group in groups if not group.old_dead and not group.new_dead]
@@ -80,26 +71,20 @@ def agreement(groups: Sequence[GroupPair]) -> Agreement:
     )
 
 
-def blocks(groups: Sequence[GroupPair]) -> list[Block]:
-    """Return the agreement in at most ``MAX_BLOCKS`` stretches of about equally many steps."""
+def by_stretch(groups: Sequence[GroupPair]) -> dict[tuple[int, int], Agreement]:
+    """Return the agreement in at most ``MAX_STRETCHES`` even stretches of steps."""
     steps = sorted({group.step for group in groups})
-    count = min(MAX_BLOCKS, len(steps))
+    count = min(MAX_STRETCHES, len(steps))
     ends = [round(len(steps) * (i + 1) / count) for i in range(count)]
     stretches = [(steps[start], steps[end - 1]) for start, end in zip([0, *ends], ends, strict=False)]
-    return [
-        Block(
-            first_step=first,
-            last_step=last,
-            agreement=agreement([group for group in groups if first <= group.step <= last]),
-        )
+    return {
+        (first, last): agreement([group for group in groups if first <= group.step <= last])
         for first, last in stretches
-    ]
+    }
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Return Spearman's rank correlation (ties share ranks); None if either side is constant."""
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} values against {len(second)}")
     # heavy: imported on use
     import numpy as np
     from scipy.stats import rankdata  # type: ignore[import-untyped]

@@ -1,30 +1,39 @@
 """The replay of a run's saved rollouts under another reward mix: new rewards, new advantages."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from grpo_mmpc.analysis.replay.agreement import GroupPair, winners
-from grpo_mmpc.analysis.replay.outcome import Outcome, recorded, rescored, shared_rewards
 from grpo_mmpc.analysis.replay.result import Contender, Example, Replay
-from grpo_mmpc.analysis.replay.rollouts import (
-    RolloutBatch,
-    WriteRollouts,
-    read_batches,
-    rollout_files,
-    writing_rollouts,
-)
+from grpo_mmpc.analysis.replay.rollouts import RolloutBatch, WriteRollouts, read_batches, writing_rollouts
 from grpo_mmpc.analysis.reward_columns import RewardColumns
-from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.config import RewardSpec, RunConfig
+from grpo_mmpc.errors import CatalogueError, EvaluationError
 from grpo_mmpc.evaluation.run_folder import RunFolder
-from grpo_mmpc.rewards import RewardMix
+from grpo_mmpc.rewards import RewardMix, advantages, neutral, reward_key
+from grpo_mmpc.rewards.signals import signals, zero_variance_groups
 from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.utils.console import Progress
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """The rewards and advantages of a generation batch under one mix."""
+
+    raw: Mapping[str, Sequence[float | None]]
+    """By reward; None = unscored."""
+    advantages: list[float]
+    dead: set[str]
+    """Prompts of zero-variance groups, which teach nothing."""
+    shares: dict[str, float]
+    """By trained reward, its share of the variance of the advantages, as ``metrics.jsonl`` logs
+    it."""
 
 
 def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, progress: Progress) -> Replay:
@@ -39,7 +48,12 @@ def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, p
         RewardError: A reward cannot be built, or fails.
     """
     folder = RunFolder(run, notes=[])
-    files = rollout_files(folder)
+    files = folder.rollout_files
+    if not files:
+        raise EvaluationError(
+            f"{run / 'rollouts'} holds no step-*.parquet: the run has not finished its first step, or its "
+            "rollouts were deleted; there is nothing to score again"
+        )
     data = RunData(new)
     mix = RewardMix.from_specs(new.rewards.mix, on_error=new.rewards.on_error, time_limit=new.rewards.time_limit)
     result = Replay(run=str(run), name=name, old=old.rewards, new=new.rewards)
@@ -70,8 +84,8 @@ def _take(
     new: RunConfig,
     write: WriteRollouts,
 ) -> None:
-    before = recorded(batch, config=old)
-    result.check.advantages.take(batch.advantages, before.advantages)
+    before = _recorded(batch, config=old)
+    result.own_advantages.take(batch.advantages, before.advantages)
     known = columns.known(batch.columns["item_id"])
     kept = [i for i, is_known in enumerate(known) if is_known]
     result.gone.update(batch.columns["item_id"][i] for i, is_known in enumerate(known) if not is_known)
@@ -80,9 +94,10 @@ def _take(
         write(batch, nothing, dict.fromkeys(mix.weights, nothing), nothing)
         return
     rows = columns.of(*(_pick(batch.columns[name], kept) for name in ("item_id", "task")))
-    after = rescored(_pick(batch.columns["completion"], kept), rows, mix=mix, config=new)
-    for name in shared_rewards(old.rewards.mix, new.rewards.mix):
-        result.check.rewards[name].take(_pick(batch.raw[name], kept), after.raw[name])
+    raw = mix.score(completions=_pick(batch.columns["completion"], kept), **rows).raw
+    after = _outcome(raw, rows["prompt_id"], weights=mix.weights, config=new)
+    for name in _shared(old.rewards.mix, new.rewards.mix):
+        result.own_rewards[name].take(_pick(batch.raw[name], kept), after.raw[name])
     result.old_shares.append(before.shares)
     result.new_shares.append(after.shares)
     for reward in mix.rewards:
@@ -98,7 +113,7 @@ def _take(
 
 
 def _compare(
-    batch: RolloutBatch, kept: Sequence[int], titles: Sequence[str], result: Replay, *, old: Outcome, new: Outcome
+    batch: RolloutBatch, kept: Sequence[int], titles: Sequence[str], result: Replay, *, old: _Outcome, new: _Outcome
 ) -> None:
     """Pair the groups of a batch, and keep those whose winner changes as examples."""
     rows: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -130,6 +145,53 @@ def _compare(
         result.offer(
             Example(step=batch.step, prompt_id=prompt_id, title=title, old_winner=old_winner, new_winner=new_winner)
         )
+
+
+def _recorded(batch: RolloutBatch, *, config: RunConfig) -> _Outcome:
+    """Return the outcome under the run's own mix, from the raw rewards that it recorded.
+
+    Nothing is scored: a reward of the run may be gone since, or need an encoder that is not here.
+    """
+    weights = {reward_key(spec): spec.weight for spec in config.rewards.mix}
+    missing = [name for name in weights if name not in batch.raw]
+    if missing:
+        raise EvaluationError(
+            f"{batch.file} holds no reward/{missing[0]}, which config.yaml names: the recorded rollouts do not match "
+            "config.yaml. Give the folder of one whole run"
+        )
+    raw = {name: batch.raw[name] for name in weights}
+    return _outcome(raw, batch.columns["prompt_id"], weights=weights, config=config)
+
+
+def _outcome(
+    raw: Mapping[str, Sequence[float | None]],
+    groups: Sequence[str],
+    *,
+    weights: Mapping[str, float],
+    config: RunConfig,
+) -> _Outcome:
+    trained = [name for name, weight in weights.items() if weight > 0]
+    scale = config.trainer.get("scale_rewards", "group")
+    if isinstance(scale, bool):  # TRL's old spelling
+        scale = "group" if scale else "none"
+    how: dict[str, Any] = {"groups": groups, "aggregation": config.rewards.aggregation, "scale_rewards": str(scale)}
+    logged = signals(raw, weights, lengths=[0] * len(groups), **how)
+    return _Outcome(
+        raw=raw,
+        advantages=advantages(neutral(raw, groups, trained=trained), weights, **how),
+        dead=zero_variance_groups(raw, trained=trained, groups=groups),
+        shares={name: share for name in weights if (share := logged.get(f"signal/{name}/advantage_share")) is not None},
+    )
+
+
+def _shared(old: Sequence[RewardSpec], new: Sequence[RewardSpec]) -> list[str]:
+    """Return the rewards that both mixes compute in the same way, whatever they weigh there."""
+
+    def identity(spec: RewardSpec) -> tuple[str, str, object]:
+        return spec.name, repr(sorted(spec.kwargs.items())), spec.tasks
+
+    known = {identity(spec) for spec in old}
+    return [reward_key(spec) for spec in new if identity(spec) in known]
 
 
 def _pick(values: Sequence[T], positions: Sequence[int]) -> list[T]:

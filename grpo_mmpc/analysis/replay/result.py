@@ -1,6 +1,6 @@
 """The result of a replay: agreement of the mixes, shares, examples, and what was left out."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from grpo_mmpc.analysis.replay.agreement import Agreement, Block, GroupPair, agreement, blocks
-from grpo_mmpc.analysis.replay.outcome import SelfCheck
+from grpo_mmpc.analysis.replay.agreement import Agreement, GroupPair, agreement, by_stretch
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.rewards import reward_key
 from grpo_mmpc.utils.files import write_json
@@ -49,6 +48,37 @@ class Example:
         return (old.old_advantage - new.old_advantage) + (new.new_advantage - old.new_advantage)
 
 
+@dataclass(slots=True, kw_only=True)
+class Largest:
+    """The largest difference between recorded and recomputed numbers."""
+
+    tolerance: float = 1e-5
+    """Largest difference that counts as rounding."""
+    difference: float = 0.0
+    count: int = 0
+    """Numbers compared."""
+    one_sided: int = 0
+    """Completions that only one of the two could score."""
+
+    def take(self, recorded: Sequence[float | None], recomputed: Sequence[float | None]) -> None:
+        """Compare, entry by entry."""
+        for old, new in zip(recorded, recomputed, strict=True):
+            if old is None or new is None:
+                self.one_sided += (old is None) != (new is None)
+            else:
+                self.count += 1
+                self.difference = max(self.difference, abs(old - new))
+
+    @property
+    def equal(self) -> bool:
+        """True within rounding, with the same completions unscored."""
+        return self.difference <= self.tolerance and not self.one_sided
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object of ``summary.json``."""
+        return {name: getattr(self, name) for name in ("equal", "difference", "count", "one_sided")}
+
+
 @dataclass(kw_only=True)
 class Replay:
     """The sums over all batches, which a replay adds to."""
@@ -62,7 +92,11 @@ class Replay:
     old_shares: list[Mapping[str, float]] = field(default_factory=list)
     """For each batch, by reward, its share of the variance of the advantages."""
     new_shares: list[Mapping[str, float]] = field(default_factory=list)
-    check: SelfCheck = field(default_factory=SelfCheck)
+    own_rewards: dict[str, Largest] = field(default_factory=lambda: defaultdict(Largest))
+    """By reward that both mixes share: if these differ, a replay means little."""
+    own_advantages: Largest = field(default_factory=lambda: Largest(tolerance=1e-3))
+    """The run's own, from the rewards it recorded; the trainer computes in 32 bits and divides by
+    a spread that may be as small as 1e-4."""
     gone: Counter[str] = field(default_factory=Counter)
     """Completions by item that the catalogue no longer has; they are in no other number."""
     unscored: Counter[str] = field(default_factory=Counter)
@@ -89,9 +123,9 @@ class Replay:
         return agreement(self.groups)
 
     @cached_property
-    def blocks(self) -> list[Block]:
-        """The agreement over stretches of training."""
-        return blocks(self.groups)
+    def stretches(self) -> dict[tuple[int, int], Agreement]:
+        """The agreement over stretches of training, by first and last step."""
+        return by_stretch(self.groups)
 
     @property
     def signal(self) -> str:
@@ -105,8 +139,7 @@ class Replay:
 
     def write(self, folder: Path) -> None:
         """Write ``summary.json``, replacing the file in one step."""
-        check = self.check
-        content: dict[str, Any] = {
+        content = {
             "run": self.run,
             "mix": self.name,
             "old": _mix(self.old),
@@ -114,13 +147,13 @@ class Replay:
             "signal": self.signal,
             "total": asdict(self.total),
             "blocks": [
-                {"first_step": block.first_step, "last_step": block.last_step, **asdict(block.agreement)}
-                for block in self.blocks
+                {"first_step": first, "last_step": last, **asdict(agreed)}
+                for (first, last), agreed in self.stretches.items()
             ],
             "advantage_share": self.mean_shares(),
             "self_check": {
-                "rewards": {name: {"equal": one.equal, **asdict(one)} for name, one in check.rewards.items()},
-                "advantages": {"equal": check.advantages_equal, **asdict(check.advantages)},
+                "rewards": {name: largest.to_json() for name, largest in self.own_rewards.items()},
+                "advantages": self.own_advantages.to_json(),
             },
             "unscored": dict(self.unscored),
             "items_gone": dict(self.gone),
@@ -131,10 +164,8 @@ class Replay:
 
 
 def _mix(section: RewardsSection) -> dict[str, Any]:
-    return {
-        "aggregation": section.aggregation,
-        "weights": {reward_key(spec): spec.weight for spec in section.mix},
-    }
+    weights = {reward_key(spec): spec.weight for spec in section.mix}
+    return {"aggregation": section.aggregation, "weights": weights}
 
 
 def _means(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:

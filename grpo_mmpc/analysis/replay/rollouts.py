@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.utils.files import replace_atomically
 
 COLUMNS = ("prompt_id", "item_id", "category", "task", "generation", "completion", "prediction", "format")
@@ -37,22 +36,6 @@ WriteRollouts = Callable[
     [RolloutBatch, Sequence[str | None], Mapping[str, Sequence[float | None]], Sequence[float | None]], None
 ]
 """Adds a batch with its references, new raw rewards and new advantages, all as long as it."""
-
-
-def rollout_files(run: RunFolder) -> list[Path]:
-    """Return the files of a run in the order of their steps and, within a step, of their batches.
-
-    Raises:
-        EvaluationError: No run folder, or no rollouts in it.
-    """
-    if not (run.path / "config.yaml").is_file():
-        raise EvaluationError(f"{run.path} holds no config.yaml; expected a run folder as `grpo-mmpc train` writes it")
-    if not run.rollout_files:
-        raise EvaluationError(
-            f"{run.path / 'rollouts'} holds no step-*.parquet: the run has not finished its first step, or its "
-            "rollouts were deleted; there is nothing to score again"
-        )
-    return run.rollout_files
 
 
 def read_batches(files: list[Path]) -> Iterator[RolloutBatch]:
@@ -111,8 +94,6 @@ def writing_rollouts(folder: Path, *, rewards: Sequence[str]) -> Iterator[WriteR
         advantages: Sequence[float | None],
     ) -> None:
         nonlocal writer
-        # heavy: imported on use
-
         table = pa.table(
             {
                 "step": pa.array([batch.step] * len(batch), pa.int64()),

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 
-from grpo_mmpc.analysis.replay.result import Example, Replay
+from grpo_mmpc.analysis.replay.result import Example, Largest, Replay
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.reports.common.findings import Finding, caution, terminal_lines
 from grpo_mmpc.reports.common.tables import text_table
@@ -21,10 +21,10 @@ _LEGEND = (
 
 def lines(replay: Replay, *, colour: bool = False) -> Iterator[str]:
     """Yield the text, line by line."""
-    total = replay.total
+    total, steps = replay.total, [step for stretch in replay.stretches for step in stretch]
     yield (
         f"{replay.run}: {total.completions:,} saved completions in {total.groups:,} groups, "
-        f"steps {replay.blocks[0].first_step} to {replay.blocks[-1].last_step}"
+        f"steps {steps[0]} to {steps[-1]}"
     )
     for label, section in (("old mix", replay.old), ("new mix", replay.new)):
         yield from textwrap.wrap(f"{label}  {_mix(section)}", _WIDTH, subsequent_indent=" " * 9)
@@ -70,19 +70,18 @@ def _verdict(replay: Replay) -> Iterator[Finding]:
 
 
 def _checks(replay: Replay) -> Iterator[Finding]:
-    check = replay.check
-    if not check.rewards:
+    unequal = [_difference(name, largest) for name, largest in replay.own_rewards.items() if not largest.equal]
+    if not replay.own_rewards:
         yield Finding(text="own rewards recomputed equal: not checked, the mixes share no reward", kind="no verdict")
-    elif check.unequal:
-        differences = ", ".join(_difference(replay, name) for name in check.unequal)
+    elif unequal:
         yield caution(
-            f"own rewards recomputed equal: no: {differences}. Something differs from the machine of the run: the "
-            "catalogue, an encoder or its precision, the code of a reward; read the numbers above with that in mind"
+            f"own rewards recomputed equal: no: {', '.join(unequal)}. Something differs from the machine of the run: "
+            "the catalogue, an encoder or its precision, the code of a reward; read the numbers above with that in mind"
         )
     else:
-        yield Finding(text=f"own rewards recomputed equal: yes ({', '.join(check.rewards)})")
-    text = f"(largest difference {check.advantages.difference:.1e})"
-    if check.advantages_equal:
+        yield Finding(text=f"own rewards recomputed equal: yes ({', '.join(replay.own_rewards)})")
+    text = f"(largest difference {replay.own_advantages.difference:.1e})"
+    if replay.own_advantages.equal:
         yield Finding(text=f"own advantages recomputed equal: yes {text}")
     else:
         yield caution(f"own advantages recomputed equal: no {text}")
@@ -99,8 +98,7 @@ def _checks(replay: Replay) -> Iterator[Finding]:
             yield caution(f"unscored by {name}: {count:,} completions")
 
 
-def _difference(replay: Replay, name: str) -> str:
-    largest = replay.check.rewards[name]
+def _difference(name: str, largest: Largest) -> str:
     one_sided = f", {largest.one_sided:,} scored only once" if largest.one_sided else ""
     return f"{name} (up to {largest.difference:.1e}{one_sided})"
 
@@ -112,10 +110,11 @@ def _mix(section: RewardsSection) -> str:
 
 
 def _table(replay: Replay) -> list[str]:
-    stretches = [
-        (f"{one.first_step}-{one.last_step}" if one.last_step > one.first_step else f"{one.first_step}", one.agreement)
-        for one in (replay.blocks if len(replay.blocks) > 1 else ())
-    ]
+    stretches = {
+        f"{first}-{last}" if last > first else f"{first}": agreed
+        for (first, last), agreed in replay.stretches.items()
+        if len(replay.stretches) > 1
+    }
     rows = [
         (
             steps,
@@ -127,7 +126,7 @@ def _table(replay: Replay) -> list[str]:
             _percent(one.old_dead),
             _percent(one.new_dead),
         )
-        for steps, one in [*stretches, ("all", replay.total)]
+        for steps, one in [*stretches.items(), ("all", replay.total)]
     ]
     head = ("steps", "groups", "rank correlation", "in group", "winner differs", "sign differs")
     return text_table((*head, "zero variance: old", "new"), rows)

@@ -5,7 +5,7 @@ import random
 import pytest
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
-from grpo_mmpc.analysis.replay.agreement import GroupPair, agreement, blocks, spearman, winners
+from grpo_mmpc.analysis.replay.agreement import GroupPair, agreement, by_stretch, spearman, winners
 from grpo_mmpc.analysis.replay.result import Contender, Example, Replay
 from grpo_mmpc.config.rewards import RewardSpec, RewardsSection
 
@@ -70,11 +70,11 @@ def test_shares_of_nothing_are_none_and_not_zero():
     assert (found.winner_changes, found.sign_changes, found.rank_correlation) == (None, None, None)
 
 
-def test_blocks_cover_all_steps_once_in_at_most_five_stretches():
-    found = blocks([pair([1, -1], [1, -1], step=step) for step in range(1, 13)])
-    assert [(block.first_step, block.last_step) for block in found] == [(1, 2), (3, 5), (6, 7), (8, 10), (11, 12)]
-    assert sum(block.agreement.groups for block in found) == 12
-    assert len(blocks([pair([1, -1], [1, -1], step=7)])) == 1
+def test_stretches_cover_all_steps_once_in_at_most_five_stretches():
+    found = by_stretch([pair([1, -1], [1, -1], step=step) for step in range(1, 13)])
+    assert list(found) == [(1, 2), (3, 5), (6, 7), (8, 10), (11, 12)]
+    assert sum(agreed.groups for agreed in found.values()) == 12
+    assert len(by_stretch([pair([1, -1], [1, -1], step=7)])) == 1
 
 
 def contender(old: float, new: float) -> Contender:
