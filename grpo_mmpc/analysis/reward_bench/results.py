@@ -90,6 +90,18 @@ class RewardResult:
         high = [one.highest for one in self.tasks.values() if one.highest is not None]
         return (min(low), max(high)) if low and high else None
 
+    def costs(self) -> list[str]:
+        """Return range, scores seen, both times, repeatability and unscored share, in words."""
+        unscored = max((one.unscored_share for one in self.tasks.values()), default=0.0)
+        times = (self.timing.cold, self.timing.warm) if self.timing else ()
+        return [
+            "-" if self.value_range is None else "[{:g}, {:g}]".format(*self.value_range),
+            "-" if self.seen is None else "{:.2f} to {:.2f}".format(*self.seen),
+            *(f"{value:.1f}" if value < 10 else f"{value:,.0f}" for value in times),
+            {True: "yes", False: "NO", None: "-"}[self.deterministic],
+            f"{unscored:.0%}",
+        ]
+
     @property
     def is_mix(self) -> bool:
         """True for the weighted sum of the others."""

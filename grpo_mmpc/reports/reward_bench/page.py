@@ -1,16 +1,16 @@
 """The preview of rewards: ``preview.json``, ``preview.csv`` and ``preview.html``."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS
+from grpo_mmpc.analysis.reward_bench.findings import findings
 from grpo_mmpc.analysis.reward_bench.results import Preview, RewardResult, rounded_down
 from grpo_mmpc.reports.common.labels import MINUS, NO_VALUE, clamp, plural, task_label, words
 from grpo_mmpc.reports.common.tables import write_csv
 from grpo_mmpc.reports.common.templates import render_page
-from grpo_mmpc.reports.reward_bench.findings import findings
 from grpo_mmpc.utils.files import write_json, write_text
 
 _COLUMNS = ("task", "reward", "kind", "n", "mean", "auc", "wins", "earned")
@@ -24,15 +24,9 @@ _TITLES: dict[Measure, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeatCell:
-    """One value and how strongly it is coloured."""
-
-    text: str
-    tone: str = ""
-    """``told``: the true answer is preferred; ``fooled``: the wrong one."""
-    strength: float = 0.0
-    """0 to 1."""
+HeatCell = tuple[str, str, float]
+"""The text of a value, its tone (``told``: the true answer is preferred; ``fooled``: the wrong one)
+and how strongly it is coloured, 0 to 1."""
 
 
 def write_files(preview: Preview, folder: Path) -> list[Path]:
@@ -63,7 +57,7 @@ def render(preview: Preview) -> str:
             if examples and any(task in reward.tasks for reward in preview.rewards)
         ],
         kinds=[words(kind) for kind in _WRONG],
-        costs=[(reward.name, _costs(reward)) for reward in preview.rewards if reward.timing is not None],
+        costs=[reward for reward in preview.rewards if reward.timing is not None],
         problems=[reward for reward in preview.rewards if reward.problem is not None],
         command=preview.command,
     )
@@ -100,26 +94,15 @@ def _heat_map(
 def _preference(value: float | None) -> HeatCell:
     """Two digits, rounded down: 1 only for a true 1, so that a single exception shows."""
     if value is None:
-        return HeatCell(text=NO_VALUE)
+        return NO_VALUE, "", 0.0
     text = "1" if value == 1 else f"{rounded_down(value):.2f}".removeprefix("0")
-    return HeatCell(text=text, tone="told" if value >= 0.5 else "fooled", strength=2 * abs(value - 0.5))
+    return text, "told" if value >= 0.5 else "fooled", 2 * abs(value - 0.5)
 
 
 def _earned(value: float | None) -> HeatCell:
     """The more it earns, the more orange: there is the less to learn."""
     if value is None:
-        return HeatCell(text=NO_VALUE)
+        return NO_VALUE, "", 0.0
     text = f"{abs(round(value, 2)):.2f}"
     text = (MINUS if round(value, 2) < 0 else "") + (text.removeprefix("0") if abs(value) < 0.995 else text)
-    return HeatCell(text=text, tone="fooled", strength=min(1.0, max(0.0, value)))
-
-
-def _costs(reward: RewardResult) -> list[str]:
-    timing, results = reward.timing, reward.tasks.values()
-    return [
-        "" if reward.value_range is None else "{:g} to {:g}".format(*reward.value_range),
-        "" if reward.seen is None else "{:.2f} to {:.2f}".format(*reward.seen),
-        *((f"{timing.cold:,.1f}", f"{timing.warm:,.1f}") if timing else ("", "")),
-        {True: "yes", False: "no", None: "unknown"}[reward.deterministic],
-        f"{max((result.unscored_share for result in results), default=0.0):.0%}",
-    ]
+    return text, "fooled", min(1.0, max(0.0, value))

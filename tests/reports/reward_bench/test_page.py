@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from grpo_mmpc.analysis.reward_bench.candidates import KINDS
+from grpo_mmpc.analysis.reward_bench.findings import findings
 from grpo_mmpc.analysis.reward_bench.results import Preview, RewardResult, Separation, TaskResult, Timing
-from grpo_mmpc.reports.reward_bench.findings import findings
 from grpo_mmpc.reports.reward_bench.page import render, write_files
 from tests.reports.golden import check_golden, visible_text
 
