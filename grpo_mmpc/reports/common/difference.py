@@ -3,10 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from grpo_mmpc.reports.common.labels import p_value, signed
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, SAME, TOO_FEW, UNSCORED, WORSE
+
+if TYPE_CHECKING:
+    from grpo_mmpc.evaluation.records import Cell
 
 Tone = Literal["better", "worse", "unclear"]
 """Class of the colour in which a result is shown."""
@@ -67,6 +70,13 @@ class Difference:
         if self.interval is None:
             return self.change
         return f"{self.change}, {percent} interval {self.interval_text}, corrected p {self.p_text}"
+
+
+def difference_of(cell: "Cell") -> Difference:
+    """Return the change of a cell with what is known of it."""
+    return Difference(
+        value=cell.delta, interval=cell.interval, verdict=cell.verdict, p=cell.p_holm, wider=cell.corrected
+    )
 
 
 def glyph(verdict: str) -> str:

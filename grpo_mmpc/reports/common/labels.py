@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grpo_mmpc.evaluation.records import Cell
 
 MINUS, NO_VALUE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -84,6 +88,11 @@ def plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+def partly_scored(cell: "Cell") -> str:
+    """``30 of 40 items scored``; empty where all are."""
+    return f"{cell.n_scored:,} of {cell.n:,} items scored" if cell.n_scored < cell.n else ""
 
 
 def listed(names: Sequence[str]) -> str:

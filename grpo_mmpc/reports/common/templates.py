@@ -5,15 +5,17 @@ from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.reports.common.difference import interval_text
-from grpo_mmpc.reports.common.labels import number, plural, signed, words
+from grpo_mmpc.reports.common.difference import difference_of, glyph, interval_text
+from grpo_mmpc.reports.common.figures import axis
+from grpo_mmpc.reports.common.labels import metric_label, number, partly_scored, plural, signed, words
 
 if TYPE_CHECKING:
     import jinja2
 
 _FILTERS: dict[str, Callable[..., Any]] = {
     **{"number": number, "signed": signed, "words": words, "plural": plural},
-    "level_interval": partial(interval_text, write=number),
+    **{"metric": metric_label, "partly_scored": partly_scored, "difference": difference_of, "axis": axis},
+    **{"glyph": glyph, "level_interval": partial(interval_text, write=number)},
 }
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
-from grpo_mmpc.reports.common.difference import Difference
-from grpo_mmpc.reports.common.figures import Scale, axis
-from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, words
+from grpo_mmpc.reports.common.difference import difference_of
+from grpo_mmpc.reports.common.figures import Scale
+from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, partly_scored, words
 from grpo_mmpc.reports.common.panels import Line, Panel, difference_scale, difference_track, panel
 
 _OPEN_PANELS = 3
@@ -18,75 +18,41 @@ _MANY_CATEGORIES = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NumbersRow:
-    """One metric of the table."""
-
-    name: str
-    cell: Cell
-    difference: Difference
-    note: str
-    figure: Markup
-    """The change and its interval; empty for metrics in other units."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NumbersTable:
-    """The key numbers of a task."""
+    """The key numbers of a task: every metric but the attribute kinds, on one scale of change."""
 
-    axis: Markup
-    trained: list[NumbersRow]
-    untrained: list[NumbersRow]
-    macro: list[NumbersRow]
+    scale: Scale
+    groups: dict[str, dict[str, Cell]]
+    """Cells by metric, those that were trained on first."""
+    macro: dict[str, Cell]
     """Unweighted means over categories."""
     unscored: list[str]
     """Labels of metrics that could not be scored."""
 
 
-def difference_of(cell: Cell) -> Difference:
-    """Return the change of a cell with what is known of it."""
-    return Difference(
-        value=cell.delta, interval=cell.interval, verdict=cell.verdict, p=cell.p_holm, wider=cell.corrected
-    )
-
-
 def key_numbers(task: TaskComparison) -> NumbersTable:
-    """Return every metric of the task but the attribute kinds, on one scale of change.
-
-    Metrics in other units (decibels, FID) have numbers but no figure: on their scale all others
-    would be a point.
-    """
+    """Return the key numbers; metrics in other units (decibels, FID) do not stretch the scale."""
     cells = {name: cell for name, cell in task.metrics.items() if attribute_kind(name) is None}
     scored = {name: cell for name, cell in cells.items() if cell.n_scored}
-    scale = difference_scale([difference_of(cell) for cell in scored.values() if _is_share(cell)], max_ticks=5)
-    rows = [_row(name, cell, scale) for name, cell in scored.items()]
+    titles = {True: "Trained on", False: "Not trained on"}
     return NumbersTable(
-        axis=axis(scale, signs=True),
-        trained=[row for row in rows if row.cell.was_reward],
-        untrained=[row for row in rows if not row.cell.was_reward],
-        macro=[
-            _row(name, cell, scale) for name, cell in task.macro.items() if name in scored and cell.delta is not None
-        ],
+        scale=difference_scale([difference_of(cell) for cell in scored.values() if _is_share(cell)], max_ticks=5),
+        groups={
+            title: {name: cell for name, cell in scored.items() if cell.was_reward is was_reward}
+            for was_reward, title in titles.items()
+        },
+        macro={name: cell for name, cell in task.macro.items() if name in scored and cell.delta is not None},
         unscored=[metric_label(name) for name in cells if name not in scored],
     )
 
 
-def _row(name: str, cell: Cell, scale: Scale) -> NumbersRow:
-    difference = difference_of(cell)
-    return NumbersRow(
-        name=metric_label(name),
-        cell=cell,
-        difference=difference,
-        note=_partly_scored(cell),
-        figure=difference_track(difference, scale=scale) if _is_share(cell) else Markup(""),
-    )
+def change_figure(cell: Cell, scale: Scale) -> Markup:
+    """Draw the change and its interval; empty for metrics in other units."""
+    return difference_track(difference_of(cell), scale=scale) if _is_share(cell) else Markup("")
 
 
 def _is_share(cell: Cell) -> bool:
     return all(value is None or abs(value) <= 1 for value in (cell.before, cell.after))
-
-
-def _partly_scored(cell: Cell) -> str:
-    return f"{cell.n_scored:,} of {cell.n:,} items scored" if cell.n_scored < cell.n else ""
 
 
 def attribute_panel(task: TaskComparison) -> Panel | None:
@@ -126,7 +92,7 @@ def _line(name: str, cell: Cell) -> Line:
         before=cell.before,
         value=cell.after if is_scored else None,
         difference=difference_of(cell),
-        note=_partly_scored(cell),
+        note=partly_scored(cell),
     )
 
 

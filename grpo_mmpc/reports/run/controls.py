@@ -5,40 +5,19 @@ from dataclasses import dataclass
 
 from grpo_mmpc.evaluation.controls import CONTROLS
 from grpo_mmpc.evaluation.records import Cell, Comparison, TaskComparison
-from grpo_mmpc.reports.common.difference import Tone, glyph, tone
 from grpo_mmpc.reports.common.findings import Finding
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, number
 from grpo_mmpc.statistics.verdicts import BETTER, NO_INTERVAL, TOO_FEW, WORSE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ControlCell:
-    """One metric of one control."""
-
-    value: str
-    glyph: str
-    """▼ worse than the policy, ▲ better, · no evidence of a difference; empty without a verdict."""
-    tone: Tone
-    """Seen from the policy: a control that is better is bad news."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlRow:
-    """One metric: before, after, and every control."""
-
-    name: str
-    is_trained_on: bool
-    before: str
-    after: str
-    cells: list[ControlCell]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlsTable:
-    """One task's controls, ready for the template."""
+    """One task's policy and controls by metric."""
 
-    columns: list[str]
-    rows: list[ControlRow]
+    policy: dict[str, Cell]
+    """Before and after training."""
+    columns: dict[str, Mapping[str, Cell]]
+    """By the control's label: before is the policy, after the control."""
     findings: list[Finding]
 
 
@@ -55,28 +34,11 @@ def controls_table(task: TaskComparison, comparison: Comparison, *, lead: str | 
     }
     if not controls:
         return None
-    scored = {name: cell for name, cell in task.metrics.items() if cell.n_scored and attribute_kind(name) is None}
     return ControlsTable(
-        columns=[CONTROLS[name].label for name in controls],
-        rows=[
-            ControlRow(
-                name=metric_label(metric),
-                is_trained_on=cell.was_reward,
-                before=number(cell.before),
-                after=number(cell.after),
-                cells=[_cell(cells.get(metric)) for cells in controls.values()],
-            )
-            for metric, cell in scored.items()
-        ],
+        policy={name: cell for name, cell in task.metrics.items() if cell.n_scored and attribute_kind(name) is None},
+        columns={CONTROLS[name].label: cells for name, cells in controls.items()},
         findings=_findings(controls, lead) if lead else [],
     )
-
-
-def _cell(cell: Cell | None) -> ControlCell:
-    if cell is None or cell.interval is None:
-        return ControlCell(value=number(cell.after if cell else None), glyph="", tone="unclear")
-    seen_from_policy = {BETTER: WORSE, WORSE: BETTER}.get(cell.verdict, cell.verdict)
-    return ControlCell(value=number(cell.after), glyph=glyph(cell.verdict), tone=tone(seen_from_policy))
 
 
 def _findings(controls: Mapping[str, Mapping[str, Cell]], lead: str) -> list[Finding]:

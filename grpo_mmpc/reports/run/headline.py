@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
 from grpo_mmpc.evaluation.trained import trained_metrics
-from grpo_mmpc.reports.common.difference import tone
+from grpo_mmpc.reports.common.difference import difference_of, tone
 from grpo_mmpc.reports.common.findings import Finding
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, number, plural, task_label, words
-from grpo_mmpc.reports.run.before_after import difference_of
 from grpo_mmpc.reports.run.findings import no_evidence, no_verdict, rewards_caution
 from grpo_mmpc.statistics.verdicts import BETTER, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
 

@@ -13,7 +13,7 @@ from grpo_mmpc.reports.common.gallery import ItemGroup, read_items
 from grpo_mmpc.reports.common.labels import date, duration, metric_label, plural, task_label, words
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
-from grpo_mmpc.reports.run.before_after import attribute_panel, category_panels, key_numbers
+from grpo_mmpc.reports.run.before_after import attribute_panel, category_panels, change_figure, key_numbers
 from grpo_mmpc.reports.run.controls import controls_table
 from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.examples import AFTER, BEFORE, MAX_ITEMS, choose, delta
@@ -63,6 +63,7 @@ def render(folder: Path) -> str:
         curve_groups=curve_groups(run, weights=weights),
         images=thumbnails(images, budget=_IMAGE_BUDGET),
         delta=delta,
+        change_figure=change_figure,
         command=str(run.manifest.get("command") or ""),
         config_text=run.config_text,
         provenance=_provenance(run.manifest),

@@ -1,7 +1,7 @@
 """Key numbers: what a row says, and what shares a scale."""
 
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
-from grpo_mmpc.reports.run.before_after import NumbersTable, key_numbers
+from grpo_mmpc.reports.run.before_after import NumbersTable, change_figure, key_numbers
 
 
 def cell(before: float, after: float, **changes: object) -> Cell:
@@ -27,17 +27,19 @@ def table(metrics: dict[str, Cell]) -> NumbersTable:
     )
 
 
-def test_a_row_gives_the_corrected_p_value_and_the_effect_size() -> None:
-    rows = table({"ssim": cell(0.2, 0.4), "fid": cell(30, 24, interval=None, p=None, p_holm=None, effect_size=None)})
-    ssim, fid = rows.untrained
-    assert (ssim.difference.p_text, ssim.cell.effect_size, ssim.difference.verdict) == ("0.012", 0.456, "better")
-    assert fid.difference.p_text == "–"  # noqa: RUF001
-    assert table({"ssim": cell(0.2, 0.4, p_holm=0.0004)}).untrained[0].difference.p_text == "<0.001"
+def test_metrics_are_grouped_by_what_was_trained_on_and_those_without_a_score_are_named() -> None:
+    unscored = cell(0.0, 0.0, n_scored=0)
+    found = table({"ssim": cell(0.2, 0.4), "bleu": cell(0.1, 0.2, was_reward=True), "fid": unscored})
+    assert {title: list(cells) for title, cells in found.groups.items()} == {
+        "Trained on": ["bleu"],
+        "Not trained on": ["ssim"],
+    }
+    assert found.unscored == ["FID"]
 
 
 def test_metrics_in_other_units_do_not_squeeze_the_scale_of_the_others() -> None:
-    alone, with_decibels = table({"ssim": cell(0.2, 0.4)}), table({"ssim": cell(0.2, 0.4), "psnr": cell(12.0, 19.0)})
-    assert with_decibels.axis == alone.axis
-    ssim, psnr = with_decibels.untrained
-    assert ssim.figure == alone.untrained[0].figure
-    assert (psnr.figure, psnr.difference.change) == ("", "+7.000")
+    ssim, psnr = cell(0.2, 0.4), cell(12.0, 19.0)
+    alone, with_decibels = table({"ssim": ssim}), table({"ssim": ssim, "psnr": psnr})
+    assert with_decibels.scale == alone.scale
+    assert change_figure(psnr, alone.scale) == ""
+    assert "<circle" in change_figure(ssim, alone.scale)
