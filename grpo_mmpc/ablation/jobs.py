@@ -11,6 +11,7 @@ from pathlib import Path
 
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE
+from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.training.checkpoint import newest_checkpoint, steps_of
 
 
@@ -118,7 +119,7 @@ def state_of(job: Job) -> State:
         return State.FINISHED if is_measured else State.WAITING
     checkpoint = newest_checkpoint(job.folder / "checkpoints")
     is_trained = checkpoint is not None and 0 < job.max_steps <= (steps_of(checkpoint) or 0)
-    if is_measured and (is_trained or _has_ended(job.folder / "manifest.json")):
+    if is_measured and (is_trained or RunFolder(job.folder, notes=[]).manifest.get("finished")):
         return State.FINISHED
     if is_trained:
         return State.TRAINED
@@ -160,26 +161,14 @@ def steps_done(job: Job) -> int:
 
 def _is_whole(evaluation: Path) -> bool:
     """Return whether both files of an evaluation are there and can be read."""
-    try:
-        json.loads((evaluation / SUMMARY_FILE).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    import pyarrow as pa  # heavy: imported on use
-    import pyarrow.parquet as pq
+    import pyarrow.parquet as pq  # heavy: imported on use
 
     try:
-        with pq.ParquetFile(evaluation / SAMPLES_FILE) as file:
-            return bool(file.metadata.num_columns)
-    except (FileNotFoundError, pa.ArrowException):
+        json.loads((evaluation / SUMMARY_FILE).read_text("utf-8"))
+        return bool(pq.read_metadata(evaluation / SAMPLES_FILE).num_columns)
+    except (FileNotFoundError, ValueError):  # Arrow's own error for what is no Parquet is a ValueError
         return False
     except OSError as error:
         if error.errno is None:  # Arrow's, for a file that is cut short
             return False
         raise
-
-
-def _has_ended(manifest: Path) -> bool:
-    try:
-        return bool(json.loads(manifest.read_text("utf-8")).get("finished"))
-    except (FileNotFoundError, ValueError):
-        return False
