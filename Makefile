@@ -21,6 +21,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	@$(INSTALL) '.[$(EXTRAS)]'
+	@$(BIN)/python -c "from grpo_mmpc.utils.cpu_compat import repair_environment; repair_environment()"
 	@touch $@
 
 env: $(STAMP)  ## build the environment

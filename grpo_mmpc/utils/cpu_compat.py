@@ -8,37 +8,33 @@ torchvision but never call those operators; the audio packages are imported only
 there (vLLM depends on them), and nothing here listens to anything.
 """
 
-import importlib
-import importlib.machinery
-import importlib.util
 import os
 import sys
-import threading
-import types
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 _OPERATORS = ("nms", "qnms")
 _libraries: list[object] = []  # torch drops the declarations when the Library object is collected
-_done: list[bool] = []
-_lock = threading.RLock()
+_AT_START = (
+    "import importlib.util; importlib.util.find_spec('grpo_mmpc') and "
+    "__import__('grpo_mmpc.utils.cpu_compat', fromlist=['_']).ensure_importable()\n"
+)
 
 
 def ensure_importable() -> None:
-    """Replace those of the packages whose own library cannot load.
+    """Let those of the packages load whose own library cannot, when they are first imported.
 
-    Call it before the first import of a model or processor. Does nothing on a CUDA build or when
-    called again.
+    Call it before the first import of a model or processor. Where their libraries load, as beside a
+    torch with CUDA, nothing changes.
     """
-    import torch
-
-    with _lock:  # a second thread must not import a model while the first one still repairs
-        if torch.version.cuda is None and not _done:
-            _declare_torchvision_operators(torch)
-            _replace_broken_audio()
-            _done.append(True)
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
 
 
 @contextmanager
@@ -48,11 +44,6 @@ def for_children() -> Iterator[None]:
     vLLM looks at model classes in a child process, which imports torchvision before any vLLM plugin
     could run.
     """
-    import torch
-
-    if torch.version.cuda is not None:
-        yield
-        return
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent / "cpu_site"), *filter(None, [before])])
     try:
@@ -64,47 +55,55 @@ def for_children() -> Iterator[None]:
             os.environ["PYTHONPATH"] = before
 
 
-def _declare_torchvision_operators(torch: Any) -> None:
-    if importlib.util.find_spec("torchvision") is None:
-        return
-    try:
-        import torchvision  # noqa: F401  (the import is the test)
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    else:
-        return
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in _OPERATORS:
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _libraries.append(library)
+def repair_environment() -> Path | None:
+    """Let every Python process of this environment repair itself, where torch has no CUDA.
+
+    ``accelerate launch`` looks into timm, and so into torchvision, before anything of ours runs.
+    ``make env`` calls this.
+
+    Returns:
+        The file in ``site-packages`` that Python reads when it starts; None where none is needed.
+    """
+    import torch  # heavy: imported on use
+
+    if torch.version.cuda is not None:
+        return None
+    file = Path(sysconfig.get_path("purelib")) / "grpo_mmpc_cpu.pth"
+    file.write_text(_AT_START, encoding="utf-8")
+    return file
 
 
-def _cannot_load(package: str) -> bool:
-    if package in sys.modules or importlib.util.find_spec(package) is None:
-        return False
-    try:
-        importlib.import_module(package)
-    except (OSError, RuntimeError):
-        for name in [name for name in sys.modules if name.split(".")[0] == package]:
-            del sys.modules[name]
-        return True
-    return False
+class _Finder:
+    """Finds the three packages where they are, with a loader that copes."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in ("torchvision", "torchaudio", "torchcodec"):
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
 
 
-def _replace_broken_audio() -> None:
-    # Transformers may have looked for torchaudio already and will import it: give it an empty
-    # module.
-    if _cannot_load("torchaudio"):
-        stub = types.ModuleType("torchaudio")
-        stub.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
-        sys.modules["torchaudio"] = stub
-    # vLLM tries torchcodec and is content with an ImportError: None is the import system's word for
-    # "not there".
-    if _cannot_load("torchcodec"):
-        sys.modules["torchcodec"] = None  # type: ignore[assignment]
-        # Where datasets came first, it found the package and would import it; this is its own
-        # switch.
-        datasets_config: Any = sys.modules.get("datasets.config")
-        if datasets_config is not None:
-            datasets_config.TORCHCODEC_AVAILABLE = False
+class _Loader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            super().exec_module(module)
+        except (OSError, RuntimeError) as error:
+            torch: Any = import_module("torch")  # heavy; whoever imports these packages has it
+
+            if torch.version.cuda is not None or (self.name == "torchvision" and "torchvision::" not in str(error)):
+                raise
+            if self.name == "torchvision":
+                library = torch.library.Library("torchvision", "FRAGMENT")
+                for name in _OPERATORS:
+                    library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                _libraries.append(library)
+                super().exec_module(module)
+                return
+            for name in [name for name in sys.modules if name.startswith(f"{self.name}.")]:
+                del sys.modules[name]
+            if self.name == "torchcodec":  # vLLM and datasets are content with that
+                raise ImportError(f"{self.name} cannot load beside a torch without CUDA: {error}") from error
+            # Transformers imports torchaudio because it is there: it gets a module without content.

@@ -4,6 +4,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+
 
 def _run_shadowed_sitecustomize() -> None:
     """Run the next ``sitecustomize`` on the path, which this file hides."""
@@ -18,8 +20,4 @@ def _run_shadowed_sitecustomize() -> None:
 
 
 _run_shadowed_sitecustomize()
-# Other children (multiprocessing's resource tracker, compilers) need no torch.
-if any("vllm" in argument or "spawn_main" in argument for argument in sys.orig_argv):
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
-
-    ensure_importable()
+ensure_importable()
