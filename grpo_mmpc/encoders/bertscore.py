@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, scoring, shared
+from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, scoring, shared
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
 from grpo_mmpc.errors import ScoringError
@@ -211,45 +211,26 @@ class BertScoreEncoder:
 
 def _load(folder: str, num_layers: int) -> tuple[Any, Any]:
     from bert_score.utils import get_tokenizer  # heavy: imported on use
-    from transformers import AutoModel
 
-    model = first_layers(AutoModel.from_pretrained(folder, dtype=LOADED_AS), num_layers)
-    tokenizer = get_tokenizer(folder)
+    model, tokenizer = first_layers(folder, num_layers), get_tokenizer(folder)
     if tokenizer.model_max_length > 1_000_000:  # some tokenizers state no limit; the models have one all the same
         tokenizer.model_max_length = min(getattr(model.config, "max_position_embeddings", None) or 512, 512)
     return model, tokenizer
 
 
-def first_layers(model: Any, num_layers: int) -> Any:
-    """Cut the encoder of a model after a layer, as ``bert_score.utils.get_model`` does.
-
-    That function also loads the model, in the precision of its files: see ``LOADED_AS``.
+def first_layers(folder: str, num_layers: int) -> Any:
+    """Load the first layers of an encoder, the ones that ``bert_score.utils.get_model`` keeps.
 
     Raises:
-        ScoringError: It has fewer layers, or they are not where they were looked for.
+        ScoringError: It has fewer layers.
     """
-    if hasattr(model, "decoder") and hasattr(model, "encoder"):  # BART, T5
-        model = model.encoder
-    inner = getattr(model, "encoder", None) or getattr(model, "transformer", None) or model
-    if hasattr(model, "n_layers"):  # XLM counts its layers as it runs
-        owner, name = model, "n_layers"
-    elif hasattr(inner, "albert_layer_groups"):  # ALBERT runs the same layer again
-        owner, name = inner.config, "num_hidden_layers"
-    else:
-        owner, name = inner, next((name for name in ("layer", "layers", "block") if hasattr(inner, name)), "")
-    if not name:
-        raise ScoringError(
-            f"BERTScore: {type(model).__name__} keeps its layers where bert-score does not look for them; "
-            "use an encoder such as roberta-large"
-        )
-    layers = getattr(owner, name)
-    total = layers if isinstance(layers, int) else len(layers)
+    from transformers import AutoConfig, AutoModel  # heavy: imported on use
+
+    total = AutoConfig.from_pretrained(folder).num_hidden_layers
     if num_layers > total:
-        raise ScoringError(
-            f"BERTScore: num_layers={num_layers} is too many for {type(model).__name__}, which has {total}"
-        )
-    setattr(owner, name, num_layers if isinstance(layers, int) else layers[:num_layers])
-    return model
+        raise ScoringError(f"BERTScore: num_layers={num_layers} is too many for {folder}, which has {total}")
+    model = pretrained(AutoModel, folder, num_hidden_layers=num_layers)
+    return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 def read_baseline(*, model: str, num_layers: int) -> list[float] | None:

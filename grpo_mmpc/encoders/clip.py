@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.encoders.images import ImageEncodings, unit_cosine, unit_rows
-from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, shared
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
 from grpo_mmpc.metrics.image import ImageSource
@@ -120,7 +120,7 @@ def _load(folder: str) -> tuple[Any, Any, Any]:
 
     # The Pillow processor: scores must not depend on whether torchvision is installed.
     return (
-        CLIPModel.from_pretrained(folder, dtype=LOADED_AS),
+        pretrained(CLIPModel, folder),
         AutoTokenizer.from_pretrained(folder),
         CLIPImageProcessorPil.from_pretrained(folder),
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.encoders.images import ImageEncodings, unit_rows
-from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, shared
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.metrics.image import ImageSource, letterbox
 
@@ -58,4 +58,4 @@ def _load(model: str) -> tuple[Any, Any]:
     from transformers import BitImageProcessorPil, Dinov2Model  # heavy: imported on use
 
     # The Pillow processor: scores must not depend on whether torchvision is installed.
-    return Dinov2Model.from_pretrained(model, dtype=LOADED_AS), BitImageProcessorPil.from_pretrained(model)
+    return pretrained(Dinov2Model, model), BitImageProcessorPil.from_pretrained(model)

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DTYPES = ("float32", "bfloat16", "float16")
-LOADED_AS = "float32"
-"""``dtype`` of every ``from_pretrained``; ``frozen`` converts afterwards. Without it Transformers
-takes the precision of the files, and makes that torch's default for all threads while it loads: a
-trainer that generates in another one would get half precision tensors. Widening is exact, so values
-are those of the files."""
 _FSDP_SWITCH = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 
 
@@ -122,7 +117,7 @@ def whole_weights() -> Iterator[None]:
 
 
 def load(what: str, model: str, loader: Callable[[], T]) -> T:
-    """Run a loader with whole weights and without progress bars.
+    """Run a loader with whole weights, without progress bars and reports.
 
     Raises:
         ScoringError: The model is not there or cannot be read; names the encoder (``what``), the
@@ -131,19 +126,40 @@ def load(what: str, model: str, loader: Callable[[], T]) -> T:
     with whole_weights():
         from transformers.utils import logging  # heavy: imported on use
 
-        had_progress_bar = logging.is_progress_bar_enabled()
+        had_progress_bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
         logging.disable_progress_bar()
+        logging.set_verbosity_error()
         try:
             return loader()
-        except (OSError, ValueError, KeyError) as error:  # what from_pretrained raises for absent or unfit files
+        # What from_pretrained raises for absent files, and for those of another kind of model.
+        except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
             place = "that folder" if Path(model).is_dir() else "the hub or its local cache"
             raise ScoringError(
                 f"{what}: cannot load {model!r} from {place}: {error}. Give a folder that holds the model, or "
                 "download it first (HF_HUB_OFFLINE=1 forbids downloads)"
             ) from error
         finally:
+            logging.set_verbosity(verbosity)
             if had_progress_bar:
                 logging.enable_progress_bar()
+
+
+def pretrained(kind: Any, folder: str, **options: Any) -> Any:
+    """Load a model in fp32, whatever the precision of its files; to be called by a loader.
+
+    Without a dtype Transformers takes that of the files, and makes it torch's default for all
+    threads while it loads: a trainer that generates in another one would get half precision
+    tensors. Widening is exact, so values are those of the files.
+
+    Raises:
+        ValueError: The files lack weights of the model, which would stay random.
+    """
+    model, info = kind.from_pretrained(folder, dtype="float32", output_loading_info=True, **options)
+    # Files of masked language models have no pooling layer; nothing here reads it.
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name.split("."))
+    if missing:
+        raise ValueError(f"its files lack {len(missing)} weights of a {type(model).__name__}, such as {missing[0]}")
+    return model
 
 
 def frozen(model: Any, *, device: str, dtype: str = "float32") -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.encoders.loading import LOADED_AS, frozen, load, pick_device, pick_dtype, shared
+from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, shared
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
 from grpo_mmpc.errors import ScoringError
@@ -98,7 +98,7 @@ def _load(folder: str) -> tuple[Any, Any, int]:
     pooling = _side_file(folder, "1_Pooling/config.json")
     if pooling and not pooling.get("pooling_mode_mean_tokens", pooling.get("pooling_mode") == "mean"):
         raise ScoringError(f"sentence encoder: {folder} does not pool by the mean of its tokens; use a model that does")
-    model = AutoModel.from_pretrained(folder, dtype=LOADED_AS)
+    model = pretrained(AutoModel, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     limits = (
         _side_file(folder, "sentence_bert_config.json").get("max_seq_length"),

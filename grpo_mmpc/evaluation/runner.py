@@ -13,7 +13,7 @@ from grpo_mmpc.evaluation.predictions import Prediction, Reference
 from grpo_mmpc.evaluation.scorers import Scorers
 from grpo_mmpc.evaluation.scoring import score_items
 from grpo_mmpc.evaluation.suite import MALFORMED, VERSION, Suite
-from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
+from grpo_mmpc.rendering.store import render_into
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.distributed import ONE, Ranks
@@ -146,22 +146,17 @@ def _render(
 ) -> tuple[list[str | None], dict[str, Any]]:
     """Render prompts; return paths relative to the folder (None: failed), and counts."""
     assert scorers.renderer is not None
-    jobs = [
-        RenderJob(item_id=row.item_id, prompt=prompt, seed=render_seed(row.item_id))
-        for row, prompt in zip(rows, prompts, strict=True)
-        if prompt is not None
-    ]
     result = render_into(
         folder / "images",
         scorers.renderer,
-        jobs,
+        {row.item_id: prompt for row, prompt in zip(rows, prompts, strict=True) if prompt is not None},
         identity=scorers.renderer_identity,
         progress=None if progress is None else partial(progress, "rendering"),
     )
     paths = [result.paths.get(row.item_id) for row in rows]
     counts = {
-        "failures": dict(result.summary.failures),
-        "over_token_limit": result.summary.num_over_limit,
-        "token_limit": result.summary.token_limit,
+        "failures": dict(result.failures),
+        "over_token_limit": result.num_over_limit,
+        "token_limit": result.token_limit,
     }
     return [None if path is None else str(path.relative_to(folder)) for path in paths], counts

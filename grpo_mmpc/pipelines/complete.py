@@ -16,7 +16,7 @@ from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
-from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
+from grpo_mmpc.rendering.store import render_into
 from grpo_mmpc.rollout.offline import offline_engine
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
@@ -201,7 +201,7 @@ class _Filling:
         result = render_into(
             self.out / GENERATED,
             self.renderer,
-            [RenderJob(item_id=i, prompt=prompt, seed=render_seed(i)) for i, prompt in prompts.items()],
+            prompts,
             identity=renderer_identity(settings.renderer, settings.renderer_kwargs),
             progress=lambda done, total: self.progress("rendering", done, total),
         )

@@ -26,7 +26,7 @@ from grpo_mmpc.recbench.report.labels import group_title
 from grpo_mmpc.recbench.results import read_results
 from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.rendering.registry import renderer_identity
-from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
+from grpo_mmpc.rendering.store import render_into
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_row
 from grpo_mmpc.types import PromptRow, SamplingConfig
@@ -206,7 +206,7 @@ class PolicyBenchmark:
         result = render_into(
             folder / "images",
             renderer,
-            [RenderJob(item_id=i, prompt=prompt, seed=render_seed(i)) for i, prompt in prompts.items()],
+            prompts,
             identity=self.renderer or "",
             progress=partial(self._shown, "rendering"),
         )

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.config import nearest
 from grpo_mmpc.encoders.loading import pick_device
 from grpo_mmpc.errors import EvaluationError, first_line
-from grpo_mmpc.rendering.attempts import attempt, is_out_of_memory
-from grpo_mmpc.rendering.renderer import Rendered
 from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc.utils.single_out import Failure, is_out_of_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,20 +81,8 @@ class DiffusersRenderer:
         ]
         return [max(of_prompt) for of_prompt in zip(*counts, strict=True)] if counts else [0] * len(prompts)
 
-    def render(self, prompts: list[str], *, seeds: list[int]) -> "list[Image | None]":
-        """Render every prompt; see ``Renderer``.
-
-        Raises:
-            EvaluationError: See ``attempts.attempt``.
-            ValueError: There are not as many seeds as prompts.
-        """
-        return [rendered.image for rendered in self.attempt(prompts, seeds=seeds)]
-
-    def attempt(self, prompts: list[str], *, seeds: list[int]) -> list[Rendered]:
-        """Render every prompt, with the reason for each None."""
-        return attempt(self._render_batch, prompts, seeds=seeds, batch_size=self.batch_size)
-
-    def _render_batch(self, prompts: list[str], seeds: list[int]) -> list[Rendered]:
+    def render(self, prompts: list[str], *, seeds: list[int]) -> "list[Image | Failure]":
+        """Render one batch; see ``Renderer``."""
         import torch  # heavy: imported on use
 
         options = {
@@ -121,7 +108,7 @@ class DiffusersRenderer:
             raise EvaluationError(f"{self.model}: the pipeline gave {len(images)} images for {len(prompts)} prompts")
         flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(images)
         return [
-            Rendered(reason="blacked out by the safety checker") if unsafe else Rendered(image=image.convert("RGB"))
+            Failure(reason="blacked out by the safety checker") if unsafe else image.convert("RGB")
             for image, unsafe in zip(images, flagged, strict=True)
         ]
 

@@ -1,9 +1,10 @@
-"""The protocol of everything that turns image prompts into images."""
+"""The protocol of everything that turns image prompts into images, and the one way to call it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.utils.single_out import Failure, single_out
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 class Renderer(Protocol):
     """Turns prompts into images: a diffusion model, or the nano renderer.
 
-    A renderer of one's own needs ``render`` only. It may also be a ``CountsTokens`` and an
-    ``ExplainsFailures``; what it is not is left out of the records.
+    A renderer of one's own needs ``render`` only. With a ``batch_size`` it gets at most so many
+    prompts at a time. It may also be a ``CountsTokens``.
     """
 
-    def render(self, prompts: list[str], *, seeds: list[int]) -> "list[Image | None]":
+    def render(self, prompts: list[str], *, seeds: list[int]) -> "Sequence[Image | Failure | None]":
         """Render every prompt.
 
         Args:
@@ -24,26 +25,14 @@ class Renderer(Protocol):
             seeds: N seeds; one prompt and seed give one image, whatever else is in the batch.
 
         Returns:
-            N RGB images in the order of the prompts; None where a prompt could not be rendered,
-            which scores worst.
+            N RGB images in the order of the prompts; a ``Failure``, or None without a reason, where
+            a prompt could not be rendered, which scores worst.
 
         Raises:
-            RuntimeError: Like ``ValueError`` and ``MemoryError``, taken for the failure of single
-                images: those of the batch are tried in smaller batches. Any other exception ends
-                the run.
+            Exception: Taken for the failure of single images: those of the batch are tried in
+                smaller batches. Only what all of them raise alike ends the run.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
-    """An image, or the reason why there is none."""
-
-    image: "Image | None" = None
-    reason: str | None = None
-    """The reason why there is no image; None if there is one."""
-    raised: bool = False
-    """True if the renderer raised, rather than declined to hand out an image."""
 
 
 @runtime_checkable
@@ -59,28 +48,34 @@ class CountsTokens(Protocol):
         ...
 
 
-@runtime_checkable
-class ExplainsFailures(Protocol):
-    """A renderer that says why an image is absent."""
-
-    def attempt(self, prompts: list[str], *, seeds: list[int]) -> list[Rendered]:
-        """Render every prompt, with a reason in the place of each None."""
-        ...
-
-
-def render_checked(renderer: Renderer, prompts: list[str], *, seeds: list[int]) -> "list[Image | None]":
-    """Render N prompts with any renderer, and hold it to its contract.
+def render(renderer: Renderer, prompts: Sequence[str], *, seeds: Sequence[int]) -> "list[Image | Failure]":
+    """Render N prompts with any renderer: an image or the reason why there is none for each.
 
     Raises:
-        EvaluationError: It did not give one image or None for each prompt.
+        EvaluationError: It did not give one image, ``Failure`` or None for each prompt, or failed
+            in the same way on all of them.
     """
+    results = single_out(
+        lambda requests: _checked(renderer, requests),
+        list(zip(prompts, seeds, strict=True)),
+        batch_size=lambda: getattr(renderer, "batch_size", len(prompts)),
+        what=f"the renderer {type(renderer).__name__}",
+        memory_advice="Not even one image fits into memory: make it smaller (height, width), load the model in "
+        "float16, leave a text encoder out, or free the device",
+        error=EvaluationError,
+        num_distinct=len(set(prompts)),
+    )
+    return [Failure(reason="the renderer gave no image") if result is None else result for result in results]
+
+
+def _checked(renderer: Renderer, requests: list[tuple[str, int]]) -> "Sequence[Image | Failure | None]":
     from PIL.Image import Image  # heavy: imported on use
 
-    images = list(renderer.render(prompts, seeds=seeds))
+    images = renderer.render([prompt for prompt, _ in requests], seeds=[seed for _, seed in requests])
     kind = type(renderer).__name__
-    if len(images) != len(prompts):
-        raise EvaluationError(f"renderer {kind} gave {len(images)} images for {len(prompts)} prompts")
+    if len(images) != len(requests):
+        raise EvaluationError(f"renderer {kind} gave {len(images)} images for {len(requests)} prompts")
     for image in images:
-        if image is not None and not isinstance(image, Image):
+        if image is not None and not isinstance(image, Image | Failure):
             raise EvaluationError(f"renderer {kind} gave a {type(image).__name__}; expected a PIL image or None")
     return images

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.encoders.cache import EncodingCache
 from grpo_mmpc.rendering.registry import RENDERERS, load_renderer
-from grpo_mmpc.rendering.renderer import render_checked
+from grpo_mmpc.rendering.renderer import render
+from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +37,7 @@ class Renders:
         """Return the images of N prompts, None where rendering failed; new ones in one call.
 
         Raises:
-            EvaluationError: The renderer did not give one image or None for each prompt.
+            EvaluationError: See ``renderer.render``.
         """
         requests = list(zip(prompts, seeds, strict=True))
         known: dict[tuple[str, int], Image | None] = {}
@@ -50,8 +51,8 @@ class Renders:
                     (known[request],) = held
             if missing:
                 new_prompts, new_seeds = [list(part) for part in zip(*missing, strict=True)]
-                rendered = render_checked(self._renderer, new_prompts, seeds=new_seeds)
-                for request, image in zip(missing, rendered, strict=True):
+                for request, result in zip(missing, render(self._renderer, new_prompts, seeds=new_seeds), strict=True):
+                    image = None if isinstance(result, Failure) else result
                     known[request] = image
                     self._held.put(request, (image,), num_bytes=_num_bytes(image))
         return [known[request] for request in requests]

@@ -11,8 +11,9 @@ from PIL import Image
 
 from grpo_mmpc.errors import EvaluationError, GrpoMmpcError, ScoringError
 from grpo_mmpc.rendering.diffusers import PAPER_CALL_KWARGS, PAPER_MODEL, DiffusersRenderer
-from grpo_mmpc.rendering.renderer import CountsTokens, ExplainsFailures
-from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
+from grpo_mmpc.rendering.renderer import CountsTokens, render
+from grpo_mmpc.rendering.store import render_into, render_seed
+from grpo_mmpc.utils.single_out import Failure, Raised
 from tests.rendering.tiny_pipelines import save_stable_diffusion, save_stable_diffusion_3
 
 SD, SD3 = "stable_diffusion", "stable_diffusion_3"
@@ -97,8 +98,8 @@ def test_images_are_rgb_in_the_size_that_the_call_asks_for(make):
 
 
 def test_a_missing_seed_is_an_error(make):
-    with pytest.raises(ValueError, match="found 2 prompts and 1 seeds"):
-        make().render(["a", "b"], seeds=[0])
+    with pytest.raises(ValueError, match="shorter"):
+        render(make(), ["a", "b"], seeds=[0])
 
 
 # Settings -----------------------------------------------------------------------------------------
@@ -293,13 +294,10 @@ def test_the_limit_is_that_of_the_text_encoder_that_reads_least(make, options, l
 
 
 def test_cut_prompts_are_counted_and_not_warned_of_one_by_one(make, caplog, tmp_path):
-    jobs = [
-        RenderJob(item_id=name, prompt=prompt, seed=render_seed(name))
-        for name, prompt in {"short": "a mug", "long": "b" * 90, "longer": "b" * 99}.items()
-    ]
+    prompts = {"short": "a mug", "long": "b" * 90, "longer": "b" * 99}
     with caplog.at_level(logging.WARNING):
-        result = render_into(tmp_path, make(), jobs, identity="tiny")
-    assert (result.summary.num_over_limit, result.summary.token_limit) == (2, 77)
+        result = render_into(tmp_path, make(), prompts, identity="tiny")
+    assert (result.num_over_limit, result.token_limit) == (2, 77)
     assert [record.prompt_tokens for record in result.records.values()] == [6, 92, 101]
     assert not [record for record in caplog.records if "truncated because" in record.getMessage()]
 
@@ -307,9 +305,8 @@ def test_cut_prompts_are_counted_and_not_warned_of_one_by_one(make, caplog, tmp_
 # Failures -----------------------------------------------------------------------------------------
 
 
-def test_the_renderer_has_both_optional_parts(make):
+def test_the_renderer_counts_tokens(make):
     assert isinstance(make(), CountsTokens)
-    assert isinstance(make(), ExplainsFailures)
 
 
 def test_a_prompt_that_fails_costs_its_own_image_only(make):
@@ -320,10 +317,9 @@ def test_a_prompt_that_fails_costs_its_own_image_only(make):
     renderer = make()
     expected = renderer.render(PROMPTS, seeds=[0] * 4)
     renderer.pipeline = PipelineThat(renderer.pipeline, refuse)
-    results = renderer.attempt(PROMPTS, seeds=[0] * 4)
-    assert [result.reason for result in results] == [None, "ValueError: no socks today", None, None]
-    assert all(largest_difference(results[i].image, expected[i]) <= 1 for i in (0, 2, 3))
-    assert [image is None for image in renderer.render(PROMPTS, seeds=[0] * 4)] == [False, True, False, False]
+    results = render(renderer, PROMPTS, seeds=[0] * 4)
+    assert results[1] == Raised(reason="ValueError: no socks today")
+    assert all(largest_difference(results[i], expected[i]) <= 1 for i in (0, 2, 3))
 
 
 def test_a_image_blacked_out_by_the_safety_checker_is_a_failed_render(make):
@@ -333,9 +329,9 @@ def test_a_image_blacked_out_by_the_safety_checker_is_a_failed_render(make):
 
     renderer = make(SD)
     renderer.pipeline.run_safety_checker = blacked_out
-    kept, dropped = renderer.attempt(["a red mug", "a kite"], seeds=[0, 0])
-    assert isinstance(kept.image, Image.Image)
-    assert (dropped.image, dropped.reason) == (None, "blacked out by the safety checker")
+    kept, dropped = render(renderer, ["a red mug", "a kite"], seeds=[0, 0])
+    assert isinstance(kept, Image.Image)
+    assert dropped == Failure(reason="blacked out by the safety checker")
 
 
 def test_a_batch_that_does_not_fit_is_halved_for_good(make):
@@ -347,7 +343,7 @@ def test_a_batch_that_does_not_fit_is_halved_for_good(make):
     expected = renderer.render(PROMPTS, seeds=[0] * 4)
     renderer.pipeline = PipelineThat(renderer.pipeline, memory_for_two)
     for _ in range(2):
-        images = renderer.render(PROMPTS, seeds=[0] * 4)
+        images = render(renderer, PROMPTS, seeds=[0] * 4)
         assert all(largest_difference(one, other) <= 1 for one, other in zip(images, expected, strict=True))
     assert renderer.batch_size == 2
     assert renderer.pipeline.sizes == [4, 2, 2, 2, 2]  # the first call learns, the second knows
@@ -359,15 +355,15 @@ def test_a_single_image_that_does_not_fit_ends_the_run(make):
 
     renderer = make()
     renderer.pipeline = PipelineThat(renderer.pipeline, no_memory)
-    with pytest.raises(EvaluationError, match="not even one image fits into memory: CUDA out of memory"):
-        renderer.render(PROMPTS, seeds=[0] * 4)
+    with pytest.raises(EvaluationError, match=r"all of 4 items.*CUDA out of memory\. Not even one image"):
+        render(renderer, PROMPTS, seeds=[0] * 4)
 
 
 # Into a folder ------------------------------------------------------------------------------------
 
 
 def test_a_second_run_into_the_folder_renders_nothing(make, tmp_path):
-    jobs = [RenderJob(item_id=prompt, prompt=prompt, seed=render_seed(prompt)) for prompt in PROMPTS]
+    jobs = {prompt: prompt for prompt in PROMPTS}
     renderer = make()
     first = render_into(tmp_path, renderer, jobs, identity="tiny")
     direct = renderer.render(PROMPTS, seeds=[render_seed(prompt) for prompt in PROMPTS])
@@ -377,4 +373,3 @@ def test_a_second_run_into_the_folder_renders_nothing(make, tmp_path):
     renderer.pipeline = PipelineThat(renderer.pipeline, lambda *_: pytest.fail("rendered again"))
     second = render_into(tmp_path, renderer, jobs, identity="tiny")
     assert second.paths == first.paths
-    assert (second.summary.num_rendered, second.summary.num_reused) == (0, 4)

@@ -5,7 +5,7 @@ import pytest
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.nano.renderer import NanoRenderer
 from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
-from grpo_mmpc.rendering.renderer import CountsTokens, ExplainsFailures
+from grpo_mmpc.rendering.renderer import CountsTokens
 
 OWN = "tests.rendering.own_renderers"
 
@@ -33,7 +33,7 @@ def test_diffusers_is_loaded_by_name():
 def test_a_renderer_of_ones_own_needs_render_only():
     renderer = load_renderer(f"{OWN}:PlainRenderer", size=3, style="bold")
     assert (renderer.size, renderer.style) == (3, "bold")
-    assert not isinstance(renderer, CountsTokens | ExplainsFailures)
+    assert not isinstance(renderer, CountsTokens)
     assert load_renderer(f"{OWN}:takes_anything", style="any").style == "any"
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.nano.renderer import NanoRenderer
 from grpo_mmpc.rendering import store
-from grpo_mmpc.rendering.renderer import Rendered
-from grpo_mmpc.rendering.store import RenderJob, render_into, render_seed
+from grpo_mmpc.rendering.store import render_into, render_seed
+from grpo_mmpc.utils.single_out import Failure
 from tests.rendering.own_renderers import PlainRenderer, image_of
 
 
@@ -44,12 +44,8 @@ class Counting(PlainRenderer):
         return [len(prompt.split()) for prompt in prompts]
 
 
-def jobs_of(prompts):
-    return [RenderJob(item_id=i, prompt=prompt, seed=render_seed(i)) for i, prompt in prompts.items()]
-
-
 def render(folder, prompts, renderer=None, *, identity="mine", **options):
-    return render_into(folder, renderer or Recording(), jobs_of(prompts), identity=identity, **options)
+    return render_into(folder, renderer or Recording(), prompts, identity=identity, **options)
 
 
 def lines(folder):
@@ -112,35 +108,35 @@ def test_every_item_has_a_line_with_what_became_of_it(tmp_path):
     assert [record.prompt_tokens for record in result.records.values()] == [3, 0, 5]
 
 
-def test_the_summary_counts_every_job_once(tmp_path):
+def test_the_result_counts_failures_and_prompts_over_the_limit(tmp_path):
     prompts = {"1": "a mug", "2": "", "3": "one two three four five", "4": "one two three four"}
-    first = render(tmp_path, prompts, Counting()).summary
-    assert (first.num_rendered, first.num_reused, first.failures) == (3, 0, {"the renderer gave no image": 1})
+    first = render(tmp_path, prompts, Counting())
+    assert first.failures == {"the renderer gave no image": 1}
     assert (first.num_over_limit, first.token_limit) == (1, 4)  # four words are read, the fifth is not
     prompts["5"] = "a lamp"
-    second = render(tmp_path, prompts, Counting()).summary
-    assert (second.num_rendered, second.num_reused, second.failures) == (1, 3, {"the renderer gave no image": 1})
+    second = render(tmp_path, prompts, Counting())
+    assert second.failures == {"the renderer gave no image": 1}
     assert second.num_over_limit == 1
 
 
 def test_without_a_count_of_tokens_the_summary_says_so(tmp_path):
     result = render(tmp_path, {"1": "a mug"})
     assert result.records["1"].prompt_tokens is None
-    assert (result.summary.num_over_limit, result.summary.token_limit) == (None, None)
+    assert (result.num_over_limit, result.token_limit) == (None, None)
 
 
 def test_a_renderer_without_limit_has_no_prompts_over_it(tmp_path):
-    summary = render(tmp_path, {"1": "a red mug " * 50}, NanoRenderer()).summary
-    assert (summary.num_over_limit, summary.token_limit) == (0, None)
+    result = render(tmp_path, {"1": "a red mug " * 50}, NanoRenderer())
+    assert (result.num_over_limit, result.token_limit) == (0, None)
 
 
 def test_reasons_are_recorded_where_the_renderer_gives_them(tmp_path):
     class Explaining(PlainRenderer):
-        def attempt(self, prompts, *, seeds):
-            return [Rendered(reason="unsafe") if p == "b" else Rendered(image=image_of(p, 0)) for p in prompts]
+        def render(self, prompts, *, seeds):
+            return [Failure(reason="unsafe") if p == "b" else image_of(p, 0) for p in prompts]
 
     result = render(tmp_path, {"1": "a", "2": "b"}, Explaining())
-    assert result.summary.failures == {"unsafe": 1}
+    assert result.failures == {"unsafe": 1}
     assert result.records["2"].reason == "unsafe"
 
 
@@ -175,7 +171,6 @@ def test_after_an_interruption_nothing_is_lost_and_nothing_recorded_is_rendered_
     assert set(continued.rendered.elements()) == {f"a mug {i}" for i in range(32, 50)}
     assert max(continued.rendered.values()) == 1
     check_images(result, prompts)
-    assert (result.summary.num_rendered, result.summary.num_reused) == (18, 32)
     assert len(lines(tmp_path)) == 50
 
 
@@ -193,19 +188,10 @@ def test_only_what_changed_is_rendered_again(tmp_path):
     assert not untouched.rendered
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"identity": "another"},
-        {"seed": 5},
-    ],
-)
-def test_another_renderer_or_seed_renders_again(tmp_path, change):
-    (job,) = jobs_of({"1": "a mug"})
-    render_into(tmp_path, Recording(), [job], identity="mine")
+def test_another_renderer_renders_again(tmp_path):
+    render(tmp_path, {"1": "a mug"})
     renderer = Recording()
-    changed = RenderJob(item_id="1", prompt="a mug", seed=change.get("seed", job.seed))
-    render_into(tmp_path, renderer, [changed], identity=change.get("identity", "mine"))
+    render(tmp_path, {"1": "a mug"}, renderer, identity="another")
     assert renderer.rendered == {"a mug": 1}
 
 
@@ -230,7 +216,7 @@ def test_recorded_failures_are_not_tried_again(tmp_path):
     renderer = Recording()
     again = render(tmp_path, prompts, renderer)
     assert not renderer.rendered
-    assert again.summary.failures == {"the renderer gave no image": 2}
+    assert again.failures == {"the renderer gave no image": 2}
 
 
 def test_a_line_cut_short_costs_its_own_item_only(tmp_path):
@@ -331,7 +317,7 @@ def test_a_prompt_that_raises_costs_its_own_image_only(tmp_path):
 
     prompts = {str(i): prompt for i, prompt in enumerate("aabcaaa")}
     result = render(tmp_path, prompts, Raising())
-    assert result.summary.failures == {"RuntimeError: no b": 1}
+    assert result.failures == {"RuntimeError: no b": 1}
     assert result.paths.pop("2") is None
     check_images(result, {i: prompt for i, prompt in prompts.items() if i != "2"})
 
@@ -342,16 +328,11 @@ def test_a_broken_renderer_ends_the_run_and_leaves_no_failures_on_record(tmp_pat
             raise RuntimeError("no weights")
 
     prompts = {str(i): f"a mug {i}" for i in range(3)}
-    with pytest.raises(EvaluationError, match=r"failed in the same way on all of 3 images.*no weights"):
+    with pytest.raises(EvaluationError, match=r"failed in the same way on all of 3 items.*no weights"):
         render(tmp_path, prompts, Broken())
     check_images(render(tmp_path, prompts), prompts)
 
 
-def test_two_jobs_of_one_item_are_an_error(tmp_path):
-    with pytest.raises(EvaluationError, match=r"1 items would be rendered twice.*'7'"):
-        render_into(tmp_path, PlainRenderer(), jobs_of({"7": "a"}) * 2, identity="mine")
-
-
 def test_nothing_to_render_is_fine(tmp_path):
     result = render(tmp_path / "new" / "images", {})
-    assert (result.paths, result.summary.num_rendered, result.summary.failures) == ({}, 0, {})
+    assert (result.paths, result.failures) == ({}, {})

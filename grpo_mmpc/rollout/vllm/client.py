@@ -18,16 +18,12 @@ from grpo_mmpc.rollout.vllm.requests import check_prompt_ids
 from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine
 from grpo_mmpc.utils.hashing import hex_digest
 
-PROBE_S = 10.0  # health, models, engine: answered at once or not at all
+CONNECT_S = 10.0
 HOW_TO_START = f"start it with `grpo-mmpc serve RECIPE`, which sets VLLM_PLUGINS={PLUGIN}"
 
 
 class UnavailableError(Exception):
     """The server's fault, and perhaps over soon."""
-
-
-class ForgottenError(Exception):
-    """The server does not know the adapter: it has restarted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +50,10 @@ class Server:
         self.url = url
         self._http = http
         self.facts: Mapping[str, Any] = {}
-        self.state = threading.Lock()
-        self.restoring = threading.Lock()
+        self.lock = threading.Lock()
+        """Held while the server gets its adapters back."""
         self.down_since: float | None = None
         self.failed_at = 0.0
-        self.checked_at = 0.0
-        self.retry_at = 0.0
-        self.num_failures = 0
         self.last_error = ""
 
     def check(self, expected: ExpectedEngine) -> None:
@@ -70,9 +63,9 @@ class Server:
             RolloutError: It is another engine, with every difference.
             UnavailableError: It does not answer.
         """
-        self._call("GET", "/health", timeout=PROBE_S)
+        self._call("GET", "/health")
         names = self._model_names()
-        response = self._call("GET", ENGINE_ROUTE, timeout=PROBE_S, accept=(404,))
+        response = self._call("GET", ENGINE_ROUTE, accept=(404,))
         if response.status_code == 404:
             raise RolloutError(f"rollout server {self.url} cannot receive adapters; {HOW_TO_START}")
         facts = response.json()
@@ -105,24 +98,22 @@ class Server:
         except UnavailableError as error:
             # vLLM answers 500 to an adapter that it cannot use: for ever, unless the engine has
             # died.
-            self._call("GET", "/health", timeout=PROBE_S)
+            self._call("GET", "/health")
             raise RolloutError(f"rollout server {self.url} cannot load the adapter: {error}") from error
         if response.status_code == 400 and "already been loaded" not in response.text:
             raise RolloutError(f"rollout server {self.url} refuses the adapter: {_reason(response)}")
 
     def unload(self, upload: Upload) -> None:
         """Unload and delete an adapter, also one that is not there."""
-        self._call(
-            "POST", "/v1/unload_lora_adapter", json={"lora_name": upload.name}, timeout=PROBE_S, accept=(400, 404)
-        )
-        self._call("DELETE", f"{ADAPTERS_ROUTE}/{upload.name}", timeout=PROBE_S, accept=(404,))
+        self._call("POST", "/v1/unload_lora_adapter", json={"lora_name": upload.name}, accept=(400, 404))
+        self._call("DELETE", f"{ADAPTERS_ROUTE}/{upload.name}", accept=(404,))
 
     def complete(self, prompt: Prompt, body: Mapping[str, Any], upload: Upload | None) -> GroupOutput:
         """Return all completions of a prompt."""
         model = self.facts["served_model_name"] if upload is None else upload.name
         response = self._call("POST", "/v1/chat/completions", json={**body, "model": model}, accept=(404,))
         if response.status_code == 404:
-            raise ForgottenError(_reason(response))
+            raise UnavailableError(f"it has restarted: {_reason(response)}")
         answer = response.json()
         try:
             choices = sorted(answer["choices"], key=lambda choice: choice["index"])
@@ -153,7 +144,7 @@ class Server:
         return GroupOutput(prompt_ids=prompt_ids, completions=completions * repeats)
 
     def _model_names(self) -> list[str]:
-        response = self._call("GET", "/v1/models", timeout=PROBE_S)
+        response = self._call("GET", "/v1/models")
         try:
             return [str(model["id"]) for model in response.json()["data"]]
         except (ValueError, KeyError, TypeError) as error:
@@ -176,13 +167,11 @@ class Server:
         *,
         json: Any = None,
         content: bytes | None = None,
-        timeout: float | None = None,
         accept: tuple[int, ...] = (),
     ) -> httpx.Response:
         """Send one request. Statuses from 400 on are errors except those in ``accept``."""
-        options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         try:
-            response = self._http.request(method, self.url + path, json=json, content=content, **options)
+            response = self._http.request(method, self.url + path, json=json, content=content)
         except httpx.TransportError as error:
             raise UnavailableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
         if response.status_code >= 500 and response.status_code not in accept:

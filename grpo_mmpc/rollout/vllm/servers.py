@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ import httpx
 
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import Adapter
-from grpo_mmpc.rollout.vllm.client import HOW_TO_START, PROBE_S, ForgottenError, Server, UnavailableError, Upload
+from grpo_mmpc.rollout.vllm.client import CONNECT_S, HOW_TO_START, Server, UnavailableError, Upload
 from grpo_mmpc.rollout.vllm.protocol import GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import DataUrls, chat_request, check_fits
 from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine
@@ -31,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 5.0
+_PAUSE_S = 0.5
+"""Before a server that failed is tried again."""
 
 
 class ServerVLLM:
@@ -84,16 +83,18 @@ class ServerVLLM:
         self._suppressed = list(suppressed_token_ids)
         self._adapters: dict[str, Upload] = {}
         self._turn = itertools.count()
+        self._noting = threading.Lock()
         self._answered_at = 0.0
         self._on_close = on_close
         key = os.environ.get("VLLM_API_KEY")
         self._http = httpx.Client(
             trust_env=False,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout, connect=PROBE_S),
+            timeout=httpx.Timeout(timeout, connect=CONNECT_S),
             # vLLM closes idle connections after five seconds; ours must be the first to let go.
             limits=httpx.Limits(max_connections=max_concurrent + len(urls), keepalive_expiry=2.0),
         )
+        self._background = ThreadPoolExecutor(max_workers=1)
         self._servers = [Server(url.rstrip("/"), self._http) for url in dict.fromkeys(urls)]
         try:
             for server in self._servers:
@@ -145,10 +146,10 @@ class ServerVLLM:
             raise
 
     def unload(self, name: str) -> None:
-        """See ``GroupEngine.unload``."""
+        """See ``GroupEngine.unload``; the main rank does it, and nobody waits for a slow server."""
         upload = self._adapters.pop(name)
-        for server in self._servers:
-            self._try(server, partial(Server.unload, upload=upload))
+        if self._ranks.is_main:
+            self._background.submit(self._unload, upload)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None
@@ -188,14 +189,19 @@ class ServerVLLM:
 
     def close(self) -> None:
         """Unload this run's adapters; servers that others started keep running."""
-        for upload in self._adapters.values():
-            for server in self._servers:
-                with suppress(RolloutError):
-                    self._try(server, partial(Server.unload, upload=upload))
-        self._adapters.clear()
+        for name in list(self._adapters) if self._on_close is None else ():
+            self.unload(name)
+        self._background.shutdown()
         self._http.close()
         if self._on_close is not None:
             self._on_close()
+
+    def _unload(self, upload: Upload) -> None:
+        for server in [server for server in self._servers if server.down_since is None]:
+            try:
+                server.unload(upload)
+            except (UnavailableError, RolloutError) as error:
+                logger.info("rollout server %s keeps adapter %s: %s", server.url, upload.name, error)
 
     def _send(self, upload: Upload) -> None:
         with ThreadPoolExecutor(max_workers=len(self._servers)) as pool:
@@ -218,7 +224,7 @@ class ServerVLLM:
                             f"{self._timeout:g} s ({error}); {HOW_TO_START}, or correct rollout.servers"
                         ) from None
                     show(f"waiting for rollout server {server.url}", seconds, detail=str(error))
-                    time.sleep(min(_FIRST_PAUSE_S, self._timeout))
+                    time.sleep(min(_PAUSE_S, self._timeout))
 
     def _try(self, server: Server, task: Callable[[Server], object]) -> bool:
         """Try once on a server that is not known to be down, and return whether it answered."""
@@ -234,27 +240,17 @@ class ServerVLLM:
 
     def _persist(self, task: Callable[[Server], Result], stop: threading.Event) -> Result:
         """Run a task on whichever server answers; give up if none has answered for ``timeout``."""
-        failing_since: float | None = None
-        num_forgotten = 0
+        failing_since = 0.0
         while not stop.is_set():
             started = time.monotonic()
             server = self._next_server(started)
             if server is not None:
                 try:
                     if server.down_since is not None:
-                        self._restore(server, started)
+                        self._restore(server)
                     result = task(server)
                 except UnavailableError as error:
                     self._went_down(server, error, started)
-                except ForgottenError as error:
-                    num_forgotten += 1
-                    if num_forgotten > 3:
-                        raise RolloutError(f"rollout server {server.url}: {error}") from None
-                    try:
-                        self._restore(server, started)
-                    except UnavailableError as unavailable:
-                        self._went_down(server, unavailable, started)
-                    continue
                 else:
                     self._answered(server, started)
                     return result
@@ -263,47 +259,41 @@ class ServerVLLM:
             if now - max(failing_since, self._answered_at) > self._timeout:
                 raise RolloutError(self._outage())
             if self._next_server(now) is None:
-                stop.wait(max(0.05, min(server.retry_at for server in self._servers) - now))
+                stop.wait(_PAUSE_S / 5)
         raise RolloutError("stopped: another request of the same rollout failed")
 
     def _next_server(self, now: float) -> Server | None:
         """Return the next of the servers that are up or due for another attempt."""
-        usable = [server for server in self._servers if server.down_since is None or server.retry_at <= now]
+        usable = [server for server in self._servers if server.down_since is None or server.failed_at + _PAUSE_S <= now]
         return usable[next(self._turn) % len(usable)] if usable else None
 
-    def _restore(self, server: Server, attempted: float) -> None:
+    def _restore(self, server: Server) -> None:
         """Check a server that may have restarted, and give it this run's adapters back."""
-        with server.restoring:
-            if server.checked_at > attempted:  # another request has just done it
-                return
+        with server.lock:
             server.check(self._expected)
             for upload in list(self._adapters.values()):
                 server.load(upload)
-            server.checked_at = time.monotonic()
 
     def _went_down(self, server: Server, error: Exception, attempted: float) -> None:
-        with server.state:
+        with self._noting:
             if attempted < server.failed_at:  # in flight together with a request that was counted: one outage
                 return
             server.failed_at = time.monotonic()
-            server.retry_at = server.failed_at + min(_FIRST_PAUSE_S * 2**server.num_failures, _LONGEST_PAUSE_S)
-            server.num_failures += 1
             server.last_error = str(error)
             if server.down_since is None:
                 server.down_since = server.failed_at
                 logger.warning("rollout server %s: %s; trying again for up to %g s", server.url, error, self._timeout)
 
     def _answered(self, server: Server, attempted: float) -> None:
-        with server.state:
+        with self._noting:
             if attempted < server.failed_at:  # sent before the failure: says nothing about now
                 return
             self._answered_at = time.monotonic()
             if server.down_since is not None:
                 logger.warning(
-                    "rollout server %s is back after %.0f s", server.url, time.monotonic() - server.down_since
+                    "rollout server %s is back after %.0f s", server.url, self._answered_at - server.down_since
                 )
             server.down_since = None
-            server.num_failures = 0
 
     def _outage(self) -> str:
         errors = "; ".join(f"{server.url}: {server.last_error}" for server in self._servers if server.last_error)
