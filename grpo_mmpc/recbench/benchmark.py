@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from grpo_mmpc.recbench.data import BenchmarkData, true_features
 from grpo_mmpc.recbench.engines import Failures, Shown
 from grpo_mmpc.recbench.filled_features import Filling
 from grpo_mmpc.recbench.plan import plan
-from grpo_mmpc.recbench.results import GroupResult, collect, write_results
+from grpo_mmpc.recbench.results import collect, write_results
 from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.manifest import now
@@ -23,14 +23,6 @@ RunCells = Callable[[Path, Sequence[Cell], Shown], Failures]
 
 Complete = Callable[[BenchmarkData], Sequence[Completion]]
 """Makes completions of the items that lose something, see ``widest_masks``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """The results of a benchmark."""
-
-    groups: list[GroupResult]
-    failures: Failures
 
 
 def run_benchmark(
@@ -45,7 +37,7 @@ def run_benchmark(
     about: Mapping[str, Any],
     say: Say,
     progress: Progress | None = None,
-) -> Outcome:
+) -> dict[str, Any]:
     """Run the benchmark; cells that are finished in the work folder are not run again.
 
     Several benchmarks may share a work folder. ``out`` receives ``results.json``, with ``about`` in
@@ -73,27 +65,24 @@ def run_benchmark(
     say(f"{len(cells)} recommenders to train and test, {len(cells) - len(waiting)} of them finished earlier")
     training = show("training recommenders")
     failures = run_cells(work, waiting, lambda done: training(done, len(waiting))) if waiting else {}
-    results = collect(work, groups, failures, resamples=settings.resamples)
-    write_results(
-        out,
-        results,
-        about={
-            **about,
-            "suite": "recbench",
-            "version": VERSION,
-            "mode": settings.mode,
-            "settings": settings.model_dump(mode="json"),
-            "fingerprint": catalogue.fingerprint,
-            "categories": {
-                category.name: {"interactions": asdict(category.counts), "split": asdict(category.statistics)}
-                for category in data.categories
-            },
-            "users": len({user for category in data.categories for user in category.split.user_ids}),
-            "excluded_categories": data.excluded,
-            "cells": len(cells),
-            "failures": len(failures),
-            "finished": now(),
-            "seconds": round(time.monotonic() - started, 1),
+    results = {
+        **about,
+        "suite": "recbench",
+        "version": VERSION,
+        "mode": settings.mode,
+        "settings": settings.model_dump(mode="json"),
+        "fingerprint": catalogue.fingerprint,
+        "categories": {
+            category.name: {"interactions": asdict(category.counts), "split": asdict(category.statistics)}
+            for category in data.categories
         },
-    )
-    return Outcome(groups=results, failures=failures)
+        "users": len({user for category in data.categories for user in category.split.user_ids}),
+        "excluded_categories": data.excluded,
+        "cells": len(cells),
+        "failures": len(failures),
+        "finished": now(),
+        "seconds": round(time.monotonic() - started, 1),
+        "groups": collect(work, groups, failures, resamples=settings.resamples),
+    }
+    write_results(out, results)
+    return results

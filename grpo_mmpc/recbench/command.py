@@ -71,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.recbench.data import read_benchmark_data
     from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.report.terminal import terminal_lines
-    from grpo_mmpc.recbench.results import read_results
     from grpo_mmpc.recbench.settings import RecBenchSection
     from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
     from grpo_mmpc.utils.cpu_compat import ensure_importable
@@ -86,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     say = printer(True)
     say(f"recommendation benchmark on {arguments.catalogue}, writing to {arguments.out}")
     catalogue = load_catalogue(folder, check_images=True)
-    outcome = run_benchmark(
+    results = run_benchmark(
         settings,
         catalogue,
         read_benchmark_data(settings, catalogue, say=say),
@@ -103,13 +102,12 @@ def run(arguments: argparse.Namespace) -> int:
         say=say,
         progress=Progress(),
     )
-    results = read_results(arguments.out)
     print("\n".join(terminal_lines(results, colour=sys.stdout.isatty())))
     page = write_page(results, arguments.out / "report.html")
     print(f"\nwritten to {arguments.out}: results.json, results.csv\nreport: {page.resolve()}")
     if not named and "completed" in settings.fills:
         print("next: measure a completed catalogue beside these fills with --completed DIR (grpo-mmpc recbench --help)")
-    return 1 if outcome.failures else 0
+    return 1 if results["failures"] else 0
 
 
 def _engine(arguments: argparse.Namespace, training: "RecommenderTrainingSection") -> "RunCells":

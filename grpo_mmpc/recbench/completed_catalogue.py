@@ -43,16 +43,6 @@ class CompletedField:
     extra_items: int
     """Items of the catalogue that the benchmark does not know; they are left out."""
 
-    def counts(self) -> dict[str, Any]:
-        """Return how many items have a completion, and how many have none for which reason."""
-        reasons = Counter(reason for reason in self.lacking if reason is not None)
-        return {
-            "completed": sum(value is not None for value in self.values),
-            "lacking": dict(reasons.most_common()),
-            "equal_to_the_truth": int(self.equals_truth.sum()),
-            "extra_items": self.extra_items,
-        }
-
 
 def read_completed(
     folder: Path, modality: Modality, *, item_ids: Sequence[str], missing: Flags, truth: Sequence[str | Path | None]
@@ -74,8 +64,6 @@ def read_completed(
             something else than field names.
     """
     field = FIELDS[modality]
-    if missing.shape != (len(item_ids),):
-        raise RecBenchError(f"missing flags {missing.shape} for {len(item_ids)} items; give one for each")
     # Images are looked at only where they are completions; a broken one must not cost the item
     # its title.
     catalogue = load_catalogue(folder, check_images=False)
@@ -169,13 +157,14 @@ def completions_of_catalogues(
 
 
 def _summary(read: CompletedField, modality: Modality, *, num_missing: int) -> str:
-    counts = read.counts()
-    parts = [f"{counts['completed']:,} of {num_missing:,} missing {MODALITY_WORDS[modality]} completed"]
-    parts += [f"{count:,} not, because {reason}" for reason, count in counts["lacking"].items()]
-    if counts["equal_to_the_truth"]:
-        parts.append(f"{counts['equal_to_the_truth']:,} exactly as they were")
-    if counts["extra_items"]:
-        parts.append(f"{counts['extra_items']:,} more in the folder, which the benchmark does not rank")
+    completed = sum(value is not None for value in read.values)
+    parts = [f"{completed:,} of {num_missing:,} missing {MODALITY_WORDS[modality]} completed"]
+    reasons = Counter(reason for reason in read.lacking if reason is not None)
+    parts += [f"{count:,} not, because {reason}" for reason, count in reasons.most_common()]
+    if equal := int(read.equals_truth.sum()):
+        parts.append(f"{equal:,} exactly as they were")
+    if read.extra_items:
+        parts.append(f"{read.extra_items:,} more in the folder, which the benchmark does not rank")
     return "; ".join(parts)
 
 

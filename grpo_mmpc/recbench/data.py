@@ -85,11 +85,8 @@ def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say:
     for name in settings.categories or raw.categories:
         try:
             interactions, counts = filter_interactions(raw, category=name, filter=kept, mode=settings.mode)
-            split = (
-                chronological_split(interactions, mode=settings.mode)
-                if settings.interactions.split == "chronological"
-                else leave_one_out_split(interactions)
-            )
+            is_chronological = settings.interactions.split == "chronological"
+            split = (chronological_split if is_chronological else leave_one_out_split)(interactions)
         except RecBenchError as error:
             if name not in raw.categories:
                 raise
@@ -142,9 +139,11 @@ def true_features(
     if not is_needed["image"]:
         return {"text": text, "image": nothing}
     images = image_features(data.image_paths, settings.encoders.image, mode=settings.mode, progress=progress)
-    if images.absent or images.unreadable:
+    absent = data.image_paths.count(None)
+    unreadable = int(rows_without_vector(images).sum()) - absent
+    if absent or unreadable:
         say(
-            f"of {len(data.item_ids):,} items {images.absent:,} have no image and {images.unreadable:,} an unreadable "
-            "one: nothing is known of them there, in the ceiling too"
+            f"of {len(data.item_ids):,} items {absent:,} have no image and {unreadable:,} an unreadable one: nothing "
+            "is known of them there, in the ceiling too"
         )
-    return {"text": text, "image": images.values}
+    return {"text": text, "image": images}

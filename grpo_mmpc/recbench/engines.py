@@ -30,7 +30,7 @@ def run_local(
         parallel: At most this many at once; None as many as GPUs, or as cores without one. 1 runs
             them in this process.
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes GPUs where there are any.
-        show: Progress.
+        show: Called with every cell that is done.
 
     Raises:
         RecBenchError: A worker was killed, as the system does when memory runs out.
@@ -55,13 +55,8 @@ def run_ray(
 ) -> Failures:
     """Run cells as Ray tasks with one core each; all machines must see ``folder`` under one path.
 
-    Args:
-        folder: Work folder with their inputs.
-        cells: What to run.
-        address: See ``ray_cluster``.
-        parallel: At most this many at once; None as many as the cluster has room for.
-        gpus_per_cell: Share of a GPU that each takes; 0 runs on cores.
-        show: Progress.
+    Args as of ``run_local`` and ``ray_cluster``; each cell takes ``gpus_per_cell`` of a GPU, or
+    none and runs on cores.
 
     Raises:
         ConfigError: Ray is missing, cannot be reached, or has no GPU although one was asked for.

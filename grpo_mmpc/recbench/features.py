@@ -1,10 +1,9 @@
 """The encoding of titles and images for recommenders; encodings are kept on disk by content."""
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,8 +15,6 @@ from grpo_mmpc.utils.console import Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
-logger = logging.getLogger(__name__)
-
 PUBLISHED_IMAGE_MODEL = "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
 """The one that timm means by ``vit_base_patch16_224`` alone, the name in MMPCBench's code."""
 OFFLINE_IMAGE_MODEL = "nano:clip"
@@ -27,26 +24,13 @@ OFFLINE_IMAGE_MODEL = "nano:clip"
 _TEXTS_PER_PIECE, _IMAGES_PER_PIECE = 1024, 256
 
 
-class ImageFeatures(NamedTuple):
-    """The vectors of images, and the number of items without one."""
-
-    values: Floats
-    """``[N, D]``; NaN where there is none."""
-    absent: int
-    """Items without an image."""
-    unreadable: int
-    """Items whose image cannot be read; each is named in a log line."""
-
-
 def text_features(
     texts: Sequence[str | None], encoder: TextEncoderSection, *, progress: Progress | None = None
 ) -> Floats:
     """Encode N texts as unit vectors.
 
-    None and blank texts have no vector, and one log line says how many they are.
-
     Returns:
-        ``[N, D]``, D = 384 for all-MiniLM-L6-v2; NaN where there is no text (see
+        ``[N, D]``, D = 384 for all-MiniLM-L6-v2; NaN for None and blank texts (see
         ``rows_without_vector``).
 
     Raises:
@@ -56,10 +40,7 @@ def text_features(
 
     encode = partial(sentence_encoder(**encoder.model_dump()).encode, keep=True)
     given = [None if text is None or not text.strip() else text for text in texts]
-    values = _in_pieces(given, encode, size=_TEXTS_PER_PIECE, what="encoding texts", progress=progress)
-    if without := given.count(None):
-        logger.info("%d of %d items have no text and therefore no vector", without, len(texts))
-    return values
+    return _in_pieces(given, encode, size=_TEXTS_PER_PIECE, what="encoding texts", progress=progress)
 
 
 def image_features(
@@ -68,7 +49,7 @@ def image_features(
     *,
     mode: Literal["corrected", "paper"] = "corrected",
     progress: Progress | None = None,
-) -> ImageFeatures:
+) -> Floats:
     """Encode N images: class tokens of a vision transformer, or unit embeddings of nano CLIP.
 
     Args:
@@ -81,7 +62,8 @@ def image_features(
         progress: Told of every piece.
 
     Returns:
-        ``[N, D]``, D = 768 for ViT-B, with the numbers of items that have no vector.
+        ``[N, D]``, D = 768 for ViT-B; NaN for None and for images that cannot be read, each of
+        which a log line names.
 
     Raises:
         RecBenchError: The encoder is an embedded model that sees no images.
@@ -103,10 +85,7 @@ def image_features(
         preprocessing: Literal["checkpoint", "squashed"] = "squashed" if mode == "paper" else "checkpoint"
         encode = vit_encoder(preprocessing=preprocessing, **encoder.model_dump()).embed_images
     given = [None if path is None else str(path) for path in paths]
-    values = _in_pieces(given, encode, size=_IMAGES_PER_PIECE, what="encoding images", progress=progress)
-    without = int(rows_without_vector(values).sum())
-    absent = given.count(None)
-    return ImageFeatures(values, absent=absent, unreadable=without - absent)
+    return _in_pieces(given, encode, size=_IMAGES_PER_PIECE, what="encoding images", progress=progress)
 
 
 def _in_pieces(

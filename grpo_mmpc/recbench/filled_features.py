@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.cells import save_features
 from grpo_mmpc.recbench.completions import Completion
 from grpo_mmpc.recbench.data import BenchmarkData
 from grpo_mmpc.recbench.features import rows_without_vector
-from grpo_mmpc.recbench.fills import FILLS, NEVER, Filled, FillInputs, MaskedFeatures, mask_features
+from grpo_mmpc.recbench.fills import NEVER, Filled, FillInputs, MaskedFeatures, fill, mask_features
 from grpo_mmpc.recbench.leaks import check_no_truth
 from grpo_mmpc.recbench.masks import masks
 from grpo_mmpc.recbench.records import MODALITIES, Flags, Floats, Modality
@@ -66,20 +65,14 @@ class Filling:
         return FilledFeatures(files=self._save(values))
 
     def filled(
-        self, fill: str, *, missing: MissingModality, rate: float, seed: int, completion: Completion | None = None
+        self, name: str, *, missing: MissingModality, rate: float, seed: int, completion: Completion | None = None
     ) -> FilledFeatures:
         """Write the features of one fill at one rate.
 
         Raises:
-            RecBenchError: The true vector of an item that lost it would reach a recommender,
-                vectors are not finite, or a completion is asked of items that have nothing left to
-                be completed from.
+            RecBenchError: The true vector of an item that lost it would reach a recommender, or
+                vectors are not finite.
         """
-        if completion is not None and missing == "both":
-            raise RecBenchError(
-                f"completion {completion.name}: an item that lost both its title and its image cannot be completed "
-                "from anything; measure completions with missing=[text] or missing=[image]"
-            )
         taken = masks(self.settings, self.data, missing=missing, rate=rate)
         masked = {
             modality: mask_features(
@@ -93,7 +86,7 @@ class Filling:
             if modality not in taken:
                 values[modality] = np.where(self._never[modality][:, None], 0.0, self.truth[modality])
                 continue
-            filled = self._fill(fill, modality, masked, seed=seed, completion=completion)
+            filled = self._fill(name, modality, masked, seed=seed, completion=completion)
             values[modality] = filled.values
             coverage[modality] = Coverage(
                 masked=int((taken[modality] & ~self._never[modality]).sum()),
@@ -104,7 +97,7 @@ class Filling:
 
     def _fill(
         self,
-        fill: str,
+        name: str,
         modality: Modality,
         masked: Mapping[Modality, MaskedFeatures],
         *,
@@ -122,7 +115,7 @@ class Filling:
             if modality in completion.vectors:
                 completed = completion.vectors[modality]
                 lacking = list(completion.lacking.get(modality) or ["no completion"] * len(never))
-                has_completion = completion.encoded[modality] & ~rows_without_vector(completed)
+                has_completion = ~rows_without_vector(completed)
             if self.settings.mode == "paper":
                 # The flaw of the official protocol: masked items without a completion keep their
                 # true vectors.
@@ -138,7 +131,7 @@ class Filling:
             lacking=lacking,
             never=never,
         )
-        filled = FILLS[fill](masked[modality], inputs)
+        filled = fill(name, masked[modality], inputs)
         if kept is not None:
             return replace(filled, values=np.where(kept[:, None], self.truth[modality], filled.values))
         # A good completion may have exactly the true vector: encoders overlook case, accents and

@@ -1,8 +1,7 @@
 """Fills (imputation methods): what replaces the vectors of items that lost a modality.
 
-``FILLS`` holds them all under one signature: ``FILLS[name](masked, inputs)``. Observed rows pass
-through bit by bit. An item that a fill has nothing to go by for stays zero, which recommenders read
-as "nothing is known", and is counted with the reason.
+Observed rows pass through bit by bit. An item that a fill has nothing to go by for stays zero,
+which recommenders read as "nothing is known", and is counted with the reason.
 """
 
 from collections import Counter
@@ -14,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.neighbours import key_lengths, neighbour_means
 from grpo_mmpc.recbench.propagation import propagate
 from grpo_mmpc.recbench.records import Flags, Floats, Pairs, named
 
 NEVER = "never had it"
 """The reason of items that lost nothing, because there was nothing to lose."""
 _ROWS_PER_DRAW = 4096
+WORKING_MEMORY_MB = 64
+"""Bound of the memory for cosines, however many items there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,22 +34,6 @@ class MaskedFeatures:
     item_ids: Sequence[str] | None = None
     """For messages; without them items are named by position."""
 
-    def __post_init__(self) -> None:
-        if self.values.ndim != 2 or self.missing.shape != self.values.shape[:1]:
-            raise RecBenchError(
-                f"features {self.values.shape} and missing flags {self.missing.shape}: expected [I, D] and [I]"
-            )
-        if unknown := np.flatnonzero(~self.missing & ~np.isfinite(self.values).all(axis=1)).tolist():
-            raise RecBenchError(
-                f"{len(unknown)} items count as observed but their features are not finite: "
-                f"{named(unknown, self.item_ids)}; count items that cannot be encoded as missing"
-            )
-        if leaked := np.flatnonzero(self.missing & ~np.isnan(self.values).all(axis=1)).tolist():
-            raise RecBenchError(
-                f"{len(leaked)} items count as missing but have features: {named(leaked, self.item_ids)}; make the "
-                "features with mask_features"
-            )
-
 
 def mask_features(values: Floats, *, missing: Flags, item_ids: Sequence[str] | None = None) -> MaskedFeatures:
     """Return a copy in which nothing is left of the missing rows.
@@ -61,18 +45,21 @@ def mask_features(values: Floats, *, missing: Flags, item_ids: Sequence[str] | N
         item_ids: For messages.
 
     Raises:
-        RecBenchError: Shapes that do not fit, or a row that is not finite and not missing; names
-            the items.
+        RecBenchError: A row is not finite and not missing; names the items.
     """
     kept = np.array(values, dtype=np.float32)
-    if missing.shape == kept.shape[:1]:
-        kept[missing] = np.nan
+    kept[missing] = np.nan
+    if unknown := np.flatnonzero(~missing & ~np.isfinite(kept).all(axis=1)).tolist():
+        raise RecBenchError(
+            f"{len(unknown)} items count as observed but their features are not finite: {named(unknown, item_ids)}; "
+            "count items that cannot be encoded as missing"
+        )
     return MaskedFeatures(values=kept, missing=missing.copy(), item_ids=item_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FillInputs:
-    """The inputs of fills besides the observed rows; each takes what it needs (``Fill.needs``)."""
+    """The inputs of fills besides the observed rows; each takes what it needs."""
 
     seed: int = 0
     """The seed of the random fills."""
@@ -123,65 +110,33 @@ class _Answers(NamedTuple):
     """``[M]``: why there is no answer; "" where there is one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fill:
-    """A way to fill missing rows."""
+def fill(name: str, masked: MaskedFeatures, inputs: FillInputs) -> Filled:
+    """Fill the missing rows by the method of that name.
 
-    name: str
-    answer: Callable[[MaskedFeatures, FillInputs], _Answers]
-    needs: tuple[str, ...] = ()
-    """Fields of ``FillInputs`` that must be given."""
-
-    def __call__(self, masked: MaskedFeatures, inputs: FillInputs) -> Filled:
-        """Fill the missing rows.
-
-        Raises:
-            RecBenchError: An input is not given or does not fit the features; vectors that are not
-                finite, named by item.
-        """
-        self._check(masked, inputs)
-        vectors, reasons = self.answer(masked, inputs)
-        if inputs.never is not None:
-            reasons[inputs.never[masked.missing]] = NEVER
-        missing = np.flatnonzero(masked.missing)
-        is_covered = reasons == ""
-        values = masked.values.copy()
-        values[missing] = vectors
-        values[missing[~is_covered]] = 0.0
-        if broken := np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
-            raise RecBenchError(
-                f"fill {self.name}: vectors of {len(broken)} items are not finite: {named(broken, masked.item_ids)}; "
-                "look for extreme values in the features, or encode the completions again"
-            )
-        return Filled(
-            values=values,
-            missing=masked.missing,
-            fill=self.name,
-            covered=int(is_covered.sum()),
-            reasons=dict(Counter(reasons[~is_covered].tolist()).most_common()),
-            item_ids=masked.item_ids,
+    Raises:
+        RecBenchError: Vectors are not finite; names the items.
+    """
+    vectors, reasons = FILLS[name](masked, inputs)
+    if inputs.never is not None:
+        reasons[inputs.never[masked.missing]] = NEVER
+    missing = np.flatnonzero(masked.missing)
+    is_covered = reasons == ""
+    values = masked.values.copy()
+    values[missing] = vectors
+    values[missing[~is_covered]] = 0.0
+    if broken := np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
+        raise RecBenchError(
+            f"fill {name}: vectors of {len(broken)} items are not finite: {named(broken, masked.item_ids)}; "
+            "look for extreme values in the features, or encode the completions again"
         )
-
-    def _check(self, masked: MaskedFeatures, inputs: FillInputs) -> None:
-        absent = [name for name in self.needs if getattr(inputs, name) is None]
-        if absent:
-            raise RecBenchError(f"fill {self.name} needs {' and '.join(absent)}; give it in FillInputs")
-        num_items, dim = masked.values.shape
-        for name in (*self.needs, *(("lacking",) if "completed" in self.needs and inputs.lacking is not None else ())):
-            given = getattr(inputs, name)
-            if isinstance(given, Pairs):
-                size, expected = int(given.items.max(initial=-1)) + 1, f"at most {num_items}"
-                fits = size <= num_items
-            else:
-                size, expected = len(given.missing if isinstance(given, MaskedFeatures) else given), f"{num_items}"
-                fits = size == num_items
-            if not fits:
-                raise RecBenchError(f"fill {self.name}: {name} is of {size} items, expected {expected}")
-        if "completed" in self.needs and inputs.completed is not None and inputs.completed.shape != (num_items, dim):
-            raise RecBenchError(
-                f"fill {self.name}: completed vectors are {inputs.completed.shape}, features {(num_items, dim)}; "
-                "encode both with the same model"
-            )
+    return Filled(
+        values=values,
+        missing=masked.missing,
+        fill=name,
+        covered=int(is_covered.sum()),
+        reasons=dict(Counter(reasons[~is_covered].tolist()).most_common()),
+        item_ids=masked.item_ids,
+    )
 
 
 def _reasons(masked: MaskedFeatures, reason: str = "") -> NDArray[np.object_]:
@@ -255,21 +210,32 @@ def _nearest_neighbour(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
 
     A zero vector has no direction and no content: such items are no neighbours and have none.
     """
+    # heavy: imported on use
+    import sklearn
+    from sklearn.neighbors import NearestNeighbors
+
     assert inputs.other is not None
     positions = np.flatnonzero(masked.missing)
-    has_direction = key_lengths(inputs.other.values) > 0  # not where it is missing
+    keys = inputs.other.values
+    # NaN for rows of NaN; in fp64, as small squares vanish in fp32
+    lengths = np.sqrt(np.einsum("ij,ij->i", keys, keys, dtype=np.float64))
+    has_direction = lengths > 0
     candidates = np.flatnonzero(~masked.missing & has_direction & (masked.values != 0).any(axis=1))
     reasons = _reasons(masked, "" if len(candidates) else "no item has both modalities")
     reasons[~has_direction[positions]] = "the other modality is a zero vector"
     reasons[inputs.other.missing[positions]] = "the other modality is missing too"
     vectors = np.zeros((len(positions), masked.values.shape[1]), np.float32)
-    vectors[reasons == ""] = neighbour_means(
-        masked.values,
-        keys=inputs.other.values,
-        asked=positions[reasons == ""],
-        candidates=candidates,
-        num_neighbours=inputs.num_neighbours,
-    )
+    asked = positions[reasons == ""]
+    if len(asked):
+        unit = np.asarray(keys / np.maximum(lengths, np.finfo(np.float64).tiny)[:, None], dtype=np.float32)
+        count = min(inputs.num_neighbours, len(candidates))
+        with sklearn.config_context(working_memory=WORKING_MEMORY_MB):
+            search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(unit[candidates])
+            nearest = search.kneighbors(unit[asked], return_distance=False)  # [Q, k]
+        means = np.zeros((len(asked), masked.values.shape[1]), np.float32)
+        for column in nearest.T:  # one at a time: all at once would take [Q, k, D]
+            means += masked.values[candidates[column]]
+        vectors[reasons == ""] = means / count
     return _Answers(vectors, reasons)
 
 
@@ -296,17 +262,14 @@ def _completed(masked: MaskedFeatures, inputs: FillInputs) -> _Answers:
     return _Answers(vectors, reasons)
 
 
-FILLS: Mapping[str, Fill] = {
-    fill.name: fill
-    for fill in (
-        Fill(name="zeros", answer=_zeros),
-        Fill(name="mean", answer=_mean),
-        Fill(name="category_mean", answer=_category_mean, needs=("groups",)),
-        Fill(name="random_paper", answer=_random_paper),
-        Fill(name="random_matched", answer=_random_matched),
-        Fill(name="nearest_neighbour", answer=_nearest_neighbour, needs=("other",)),
-        Fill(name="feature_propagation", answer=_feature_propagation, needs=("train",)),
-        Fill(name="completed", answer=_completed, needs=("completed",)),
-    )
+FILLS: Mapping[str, Callable[[MaskedFeatures, FillInputs], _Answers]] = {
+    "zeros": _zeros,
+    "mean": _mean,
+    "category_mean": _category_mean,
+    "random_paper": _random_paper,
+    "random_matched": _random_matched,
+    "nearest_neighbour": _nearest_neighbour,
+    "feature_propagation": _feature_propagation,
+    "completed": _completed,
 }
 """All fills by name."""

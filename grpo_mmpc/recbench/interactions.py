@@ -1,6 +1,5 @@
 """The interactions of a catalogue: read once, filtered by category, every exclusion counted."""
 
-import difflib
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grpo_mmpc.catalogue.interactions import COLUMNS, checked_rows, file_warnings, open_interactions
+from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Flags, Ints
 from grpo_mmpc.recbench.settings import MIN_PER_USER, InteractionsSection
@@ -65,7 +65,10 @@ class RawInteractions(FileCounts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interactions:
-    """The interactions that count, sorted by user and then by time."""
+    """The interactions that count, sorted by user and then by time.
+
+    Of equal times, the smaller item_id comes first, in paper mode the earlier row.
+    """
 
     user_ids: tuple[str, ...]
     """Ascending; each has at least ``min_per_user`` interactions."""
@@ -202,7 +205,8 @@ def filter_interactions(
     is_first = _first_of_each(raw, rows, mode=mode)
     repeats, rows = rows[~is_first], rows[is_first]
     core = _core(raw, rows, filter=filter)
-    core = core[time_order(raw.users[core], raw.items[core], raw.timestamps[core], mode=mode)]
+    keys = (raw.items[core], raw.timestamps[core], raw.users[core])  # the last counts most
+    core = core[np.lexsort(keys if mode == "corrected" else keys[1:])]
     capped = core if filter.max_per_user is None else core[_positions(raw.users[core]) < filter.max_per_user]
     kept = _core(raw, capped, filter=filter)
     users, user_positions = np.unique(raw.users[kept], return_inverse=True)
@@ -242,26 +246,9 @@ def filter_interactions(
     return interactions, counts
 
 
-def time_order(users: Ints, items: Ints, timestamps: Ints, *, mode: Mode) -> Ints:
-    """Return the order that sorts by user, then by time.
-
-    Args:
-        users: ``[N]``.
-        items: ``[N]``, positions in ascending order of item_id.
-        timestamps: ``[N]``.
-        mode: What decides between equal times: the item in ``corrected``, the order given in
-            ``paper``.
-    """
-    # The last key of lexsort counts most.
-    order: Ints = np.lexsort((items, timestamps, users) if mode == "corrected" else (timestamps, users))
-    return order
-
-
 def _category_position(raw: RawInteractions, category: str) -> int:
     if category not in raw.categories:
-        near = difflib.get_close_matches(category, raw.categories, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise RecBenchError(f"the catalogue has no category {category}; it has: {', '.join(raw.categories)}{hint}")
+        raise RecBenchError(f"the catalogue has no category {category}; {nearest(category, raw.categories)}")
     return raw.categories.index(category)
 
 
@@ -312,14 +299,14 @@ def _nothing_left(
     if counts.low_rating == of_category:
         return f"{head}: none is rated {filter.min_rating:g} or better; lower min_rating"
     busiest = int(np.bincount(raw.users[unique_rows]).max())
-    message = (
+    loosen = "lower min_per_user or min_per_item"
+    if counts.beyond_cap:
+        loosen = "raise max_per_user or lower min_per_item"
+    elif busiest < filter.min_per_user:
+        loosen = f"lower min_per_user, to no less than {MIN_PER_USER}, or leave the category out"
+    return (
         f"{head}: {counts.low_rating:,} rated too low, {counts.repeated:,} repeated, {counts.below_core:,} of users "
         f"with fewer than {filter.min_per_user} or items with fewer than {filter.min_per_item}, {counts.beyond_cap:,} "
         f"beyond max_per_user (the busiest user has {busiest}, the most taken item "
-        f"{np.bincount(raw.items[unique_rows]).max()})"
+        f"{np.bincount(raw.items[unique_rows]).max()}); {loosen}"
     )
-    if counts.beyond_cap:
-        return f"{message}; raise max_per_user or lower min_per_item"
-    if busiest < filter.min_per_user:
-        return f"{message}; lower min_per_user, to no less than {MIN_PER_USER}, or leave the category out"
-    return f"{message}; lower min_per_user or min_per_item"

@@ -53,7 +53,6 @@ _Contrast = TypeVar("_Contrast", bound=Contrast)
 class Comparison:
     """The fills of one group (recommender, missing modality, rate) on one metric."""
 
-    metric: str
     reference: str
     ceiling: str | None
     fills: list[FillResult]
@@ -84,13 +83,13 @@ def judge(
     ways_to_fill: Collection[str],
     completions: Collection[str] = (),
     untrained: Collection[str] = (),
-) -> Comparison | None:
-    """Compare fills on one metric.
+) -> Comparison:
+    """Compare fills on one metric; nothing is called better or worse yet, see ``with_verdicts``.
 
     Args:
         runs: By fill and seed, scores of each user by category; users in the same order in all of
             them.
-        common: What they are compared on, see ``common_cells``.
+        common: What they are compared on, at least one method.
         users: By category, who they are ``[V]``: the same number in every category that somebody is
             in.
         metric: Its name.
@@ -105,13 +104,7 @@ def judge(
             order of ``runs``, with it.
         untrained: Fills without randomness of training: they say nothing of how much that of others
             varies.
-
-    Returns:
-        None where nothing is compared. Nothing is called better or worse yet, see
-        ``with_verdicts``.
     """
-    if not common.methods:
-        return None
     reference = next((name for name in references if name in common.methods), common.methods[0])
     fills = [reference, *(fill for fill in common.methods if fill != reference)]
     originals: dict[Hashable, str] = {}
@@ -160,7 +153,6 @@ def judge(
         )
     completed = [name for name in common.methods if name in completions]
     return Comparison(
-        metric=metric,
         reference=reference,
         ceiling=ceiling,
         fills=results,

@@ -4,7 +4,7 @@ import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.fills import Filled
-from grpo_mmpc.recbench.records import Flags, Floats, named
+from grpo_mmpc.recbench.records import Flags, Floats, Ints, named
 
 TOLERANCE = 1e-6
 """The distance that copying and fp32 leave between two equal vectors, as a share of the true
@@ -28,16 +28,13 @@ def check_no_truth(filled: Filled, *, truth: Floats, allowed: Flags | None = Non
     Raises:
         RecBenchError: A missing row is the truth; names the items.
     """
-    if truth.shape != filled.values.shape:
-        raise RecBenchError(
-            f"true features are {truth.shape}, filled ones {filled.values.shape}: expected the same shape"
-        )
     equal = filled.missing & _same(filled.values, truth)
     if allowed is not None:
         equal &= ~allowed
-    if not equal.any():
+    suspects = np.flatnonzero(equal)
+    if not len(suspects):
         return
-    positions = np.flatnonzero(equal & ~observed_twins(truth, missing=filled.missing)).tolist()
+    positions = suspects[~observed_twins(truth, missing=filled.missing, asked=suspects)].tolist()
     if positions:
         raise RecBenchError(
             f"fill {filled.fill}: {len(positions)} of {int(filled.missing.sum())} missing items still have their true "
@@ -46,28 +43,17 @@ def check_no_truth(filled: Filled, *, truth: Floats, allowed: Flags | None = Non
         )
 
 
-def observed_twins(truth: Floats, *, missing: Flags) -> Flags:
-    """Return the missing items, ``[I]``, of which an observed item has the same true vector.
+def observed_twins(truth: Floats, *, missing: Flags, asked: Ints) -> Flags:
+    """Return which of the asked items, ``[Q]``, share their true vector with an observed item."""
+    from sklearn.neighbors import NearestNeighbors  # heavy: imported on use
 
-    Vectors that are the same lie at the same place along any direction; only those near along one
-    are compared.
-    """
-    twins = np.zeros(len(truth), dtype=np.bool_)
-    normal = np.random.default_rng(0).standard_normal(truth.shape[1])
-    direction = normal / np.linalg.norm(normal)
-    places = truth @ direction  # fp64, [I]; NaN where there is no vector
-    lengths = np.linalg.norm(truth, axis=1)
-    observed = np.flatnonzero(~missing & np.isfinite(places))
-    observed = observed[np.argsort(places[observed], kind="stable")]
-    asked = np.flatnonzero(missing & np.isfinite(places))
-    reach = TOLERANCE * lengths[asked]
-    firsts = np.searchsorted(places[observed], places[asked] - reach, side="left")
-    ends = np.searchsorted(places[observed], places[asked] + reach, side="right")
-    for position, first, end in zip(asked, firsts, ends, strict=True):
-        if first < end:
-            near = truth[observed[first:end]]
-            twins[position] = bool(_same(near, np.broadcast_to(truth[position], near.shape)).any())
-    return twins
+    observed = np.flatnonzero(~missing & np.isfinite(truth).all(axis=1))
+    if not len(observed):
+        return np.zeros(len(asked), dtype=np.bool_)
+    # In fp64: distances between near vectors are differences of large squares.
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(truth[observed].astype(np.float64))
+    nearest = search.kneighbors(truth[asked].astype(np.float64), return_distance=False)[:, 0]
+    return _same(truth[observed[nearest]], truth[asked])
 
 
 def _same(values: Floats, truth: Floats) -> Flags:

@@ -51,18 +51,10 @@ def missing_items(item_ids: Sequence[str], *, missingness: Missingness, groups: 
 
     Returns:
         ``[I]``.
-
-    Raises:
-        RecBenchError: Clustered without groups, or not one group an item.
     """
     keys = [f"item\0{item_id}" for item_id in item_ids]
     if missingness.clustered_by is not None:
-        if groups is None or len(groups) != len(item_ids):
-            count = "none" if groups is None else f"{len(groups)}"
-            raise RecBenchError(
-                f"missingness clustered by {missingness.clustered_by} needs the {missingness.clustered_by} of each of "
-                f"the {len(item_ids)} items, found {count}"
-            )
+        assert groups is not None
         keys = [key if group is None else f"group\0{group}" for key, group in zip(keys, groups, strict=True)]
     return np.array([in_share(f"{missingness.salt}\0{key}", share=missingness.rate) for key in keys], dtype=bool)
 

@@ -9,7 +9,7 @@ from grpo_mmpc.recbench.cells import Cell
 from grpo_mmpc.recbench.completions import COMPLETED, Completion
 from grpo_mmpc.recbench.data import BenchmarkData
 from grpo_mmpc.recbench.filled_features import Coverage, FilledFeatures, Filling
-from grpo_mmpc.recbench.recommenders.table import recommender
+from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import MODALITIES, Modality, TrainingSettings
 from grpo_mmpc.recbench.settings import MissingModality, RecBenchSection
 
@@ -70,7 +70,7 @@ def plan(
     Raises:
         RecBenchError: A recommender has nothing to be compared on.
     """
-    with_features: list[str] = [name for name in settings.recommenders if recommender(name).uses_features]
+    with_features: list[str] = [name for name in settings.recommenders if RECOMMENDERS[name].uses_features]
     floors = [name for name in settings.recommenders if name not in with_features]
     fills = fill_names(settings, completions)
     if with_features and not fills:
@@ -149,9 +149,9 @@ def _tells_nothing(features: FilledFeatures) -> bool:
 def _cell(
     settings: RecBenchSection, name: str, category: str, split: str, files: Mapping[Modality, str | None], *, seed: int
 ) -> Cell:
-    spec, section = recommender(name), settings.training
+    spec, section = RECOMMENDERS[name], settings.training
     if spec.without_features is not None and not any(files.values()):
-        spec = recommender(spec.without_features)
+        spec = RECOMMENDERS[spec.without_features]
     return Cell(
         category=category,
         recommender=spec.name,

@@ -55,14 +55,7 @@ class FullSort:
             seed: Of the order of tied items.
             max_rank: Ranks beyond it are not told apart.
             chunk_items: Items that are scored at a time; no result depends on it.
-
-        Raises:
-            RecBenchError: There is no target, or a pair names a user or an item beyond the split.
         """
-        if not len(targets):
-            raise RecBenchError("no held-out interaction to rank; the part of the split is empty")
-        for pairs in (targets, *seen):
-            _check_positions(pairs, num_users=num_users, num_items=num_items)
         self.users, counts = np.unique(targets.users, return_counts=True)
         self._shape = (num_users, num_items)
         self._max_rank = max_rank
@@ -183,13 +176,6 @@ class FullSort:
             if isinstance(value, Tensor):
                 setattr(self, name, value.to(device))
         self._device = device
-
-
-def _check_positions(pairs: Pairs, *, num_users: int, num_items: int) -> None:
-    for what, values, size in (("user", pairs.users, num_users), ("item", pairs.items, num_items)):
-        wrong = values[(values < 0) | (values >= size)]
-        if len(wrong):
-            raise RecBenchError(f"interaction of {what} {wrong[0]}, but there are {size} {what}s (0 .. {size - 1})")
 
 
 def _check_embeddings(embeddings: Embeddings, *, shape: tuple[int, int]) -> None:

@@ -10,9 +10,7 @@ Scores = dict[str, NDArray[np.float64]]
 """By metric, the score of each user, ``[V]``."""
 
 
-def user_scores(
-    ranks: Tensor, *, target_users: NDArray[np.int64], cutoffs: Sequence[int] = (5, 10, 20, 50), max_rank: int = 50
-) -> Scores:
+def user_scores(ranks: Tensor, *, target_users: NDArray[np.int64], cutoffs: Sequence[int] = (5, 10, 20, 50)) -> Scores:
     """Score every user with a target by recall, NDCG, precision and MAP as the MMRec toolbox does.
 
     With n targets of a user and hits the targets ranked k or better: ``recall@k`` = hits / n;
@@ -23,20 +21,11 @@ def user_scores(
     Args:
         ranks: Of T targets, from 1; ranks of one user are distinct as far as they count.
         target_users: Whose target each is, ``[T]``.
-        cutoffs: Values of k.
-        max_rank: Of the ``FullSort`` that ranked.
+        cutoffs: Values of k, none beyond the ``max_rank`` of the ``FullSort`` that ranked.
 
     Returns:
         ``"recall@20"`` and so on -> ``[V]``, users ascending.
-
-    Raises:
-        ValueError: A cutoff is beyond ``max_rank``, where every miss would count as a hit.
     """
-    if max(cutoffs) > max_rank:
-        raise ValueError(
-            f"cutoff {max(cutoffs)} is beyond max_rank {max_rank}: ranks beyond it are not told apart; rank with a "
-            "larger one"
-        )
     places = ranks.cpu().numpy().astype(np.int64)
     _, rows, counts = np.unique(target_users, return_inverse=True, return_counts=True)
     order = np.lexsort((places, rows))

@@ -1,13 +1,11 @@
 """The results: finished cells compared within groups, ``results.json`` and ``results.csv``."""
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,11 +16,12 @@ from grpo_mmpc.recbench.common_cells import CommonCells, common_cells
 from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.judgement import Comparison, Contrast, FillResult, judge, with_verdicts
 from grpo_mmpc.recbench.plan import NO_MISSING, Group, Method
-from grpo_mmpc.recbench.recommenders.table import recommender
+from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import Floats, Ints
 from grpo_mmpc.recbench.score_table import MIN_USERS
+from grpo_mmpc.reports.common.tables import write_csv
 from grpo_mmpc.statistics.crossed import Estimate
-from grpo_mmpc.utils.files import write_json, write_text
+from grpo_mmpc.utils.files import write_json
 
 METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50))
 SHOWN = ("recall@20", "ndcg@20")
@@ -33,46 +32,21 @@ _REFERENCES = ("zeros", "drop_modality", "id_only", NO_MISSING)
 has."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupResult:
-    """The results of one recommender at one rate of one missing modality; see ``Group``."""
-
-    recommender: str
-    missing: str
-    rate: float
-    comparisons: dict[str, Comparison]
-    """By metric of ``SHOWN``; empty where there is nothing to compare."""
-    levels: dict[str, dict[str, float]]
-    """By method and metric: mean over the seeds and categories that are compared; empty for a
-    method that is left out."""
-    left_out: dict[str, str]
-    """Methods that are not compared, and what they lack."""
-    dropped: dict[str, str]
-    """Categories and seeds that are not compared, and why."""
-    coverage: dict[str, dict[str, Any]]
-    """By method and modality: masked, covered, reasons."""
-    failures: dict[str, str]
-    """By method: why cells of it have no result."""
-    parameters: dict[str, list[dict[str, Any]]]
-    """By method: grid points that were chosen, with how often."""
-    devices: list[str]
-    """Kinds of devices that cells ran on: a cell is found again whatever device it ran on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
-    """The part of a cell that is kept: thousands of them are held at once."""
+class _Read(NamedTuple):
+    """A finished cell."""
 
     scores: dict[str, Floats]
     """By metric of ``SHOWN``, ``[V]``."""
-    means: dict[str, float]
-    parameters: dict[str, Any]
-    device: str
-    """``cpu``, ``cuda``: which of several does not matter."""
+    record: dict[str, Any]
 
 
-def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], *, resamples: int) -> list[GroupResult]:
-    """Compare the finished cells of all groups; ``failures`` are by key of a cell."""
+def collect(
+    folder: Path, groups: Sequence[Group], failures: Mapping[str, str], *, resamples: int
+) -> list[dict[str, Any]]:
+    """Compare the finished cells of all groups, as ``results.json`` holds them.
+
+    ``failures`` are by key of a cell.
+    """
     read: dict[str, _Read] = {}
     users: dict[str, Ints] = {}
     numbers: dict[str, int] = {}
@@ -86,34 +60,24 @@ def collect(folder: Path, groups: Sequence[Group], failures: Mapping[str, str], 
                 if is_first:
                     names = scores.pop("user_id")
                     users[cell.category] = np.array([numbers.setdefault(name, len(numbers)) for name in names])
-                read[cell.key] = _Read(
-                    scores=scores,
-                    means=record["means"],
-                    parameters=record["parameters"],
-                    device=record["device"].partition(":")[0],
-                )
-    results = [_group(group, read, users, failures, resamples=resamples) for group in groups]
+                read[cell.key] = _Read(scores, record)
+    compared = [_compare(group, read, users, resamples=resamples) for group in groups]
     # One family: everything that a reader sees together.
-    places = [(i, metric) for i, result in enumerate(results) for metric in result.comparisons]
-    decided = with_verdicts([results[i].comparisons[metric] for i, metric in places])
-    for (i, metric), comparison in zip(places, decided, strict=True):
-        results[i].comparisons[metric] = comparison
-    return results
+    decided = iter(with_verdicts([one for _, comparisons in compared for one in comparisons.values()]))
+    return [
+        _described(group, read, failures, common)
+        | {"metrics": {metric: _compared(next(decided)) for metric in metrics}}
+        for group, (common, metrics) in zip(groups, compared, strict=True)
+    ]
 
 
-def _group(
-    group: Group,
-    read: Mapping[str, _Read],
-    users: Mapping[str, Ints],
-    failures: Mapping[str, str],
-    *,
-    resamples: int,
-) -> GroupResult:
+def _compare(
+    group: Group, read: Mapping[str, _Read], users: Mapping[str, Ints], *, resamples: int
+) -> tuple[CommonCells, dict[str, Comparison]]:
     runs = {metric: {method.name: _scores(method, read, metric) for method in group.methods} for metric in SHOWN}
     common = common_cells(runs[SHOWN[0]], min_users=MIN_USERS)
-    comparisons = {}
-    for metric in SHOWN:
-        comparison = judge(
+    comparisons = {
+        metric: judge(
             runs[metric],
             common=common,
             users=users,
@@ -127,27 +91,37 @@ def _group(
             untrained={
                 method.name
                 for method in group.methods
-                if not all(recommender(cell.recommender).is_trained for cell in method.every_cell)
+                if not all(RECOMMENDERS[cell.recommender].is_trained for cell in method.every_cell)
             },
         )
-        if comparison is not None:
-            comparisons[metric] = comparison
-    return GroupResult(
-        recommender=group.recommender,
-        missing=group.missing,
-        rate=group.rate,
-        comparisons=comparisons,
-        levels={method.name: _means(method, read, common) for method in group.methods},
-        left_out=common.left_out,
-        dropped=common.dropped,
-        coverage={
+        for metric in (SHOWN if common.methods else ())
+    }
+    return common, comparisons
+
+
+def _described(
+    group: Group, read: Mapping[str, _Read], failures: Mapping[str, str], common: CommonCells
+) -> dict[str, Any]:
+    """Return everything of a group but its comparisons."""
+    return {
+        "recommender": group.recommender,
+        "missing": group.missing,
+        "rate": group.rate,
+        # Means over the seeds and categories that are compared; none for a method that is left out.
+        "levels": {method.name: _means(method, read, common) for method in group.methods},
+        "left_out": common.left_out,
+        "dropped": common.dropped,
+        "coverage": {
             method.name: {modality: asdict(coverage) for modality, coverage in method.coverage.items()}
             for method in group.methods
         },
-        failures=_failures(group.methods, failures),
-        parameters={method.name: _parameters(method, read) for method in group.methods},
-        devices=sorted({read[cell.key].device for cell in group.cells if cell.key in read}),
-    )
+        "failures": _failures(group.methods, failures),
+        "parameters": {method.name: _parameters(method, read) for method in group.methods},
+        # Kinds of devices, for a cell is found again whatever device it ran on.
+        "devices": sorted(
+            {read[cell.key].record["device"].partition(":")[0] for cell in group.cells if cell.key in read}
+        ),
+    }
 
 
 def _scores(method: Method, read: Mapping[str, _Read], metric: str) -> dict[int, dict[str, Floats]]:
@@ -162,7 +136,8 @@ def _scores(method: Method, read: Mapping[str, _Read], metric: str) -> dict[int,
 def _means(method: Method, read: Mapping[str, _Read], common: CommonCells) -> dict[str, float]:
     if method.name not in common.methods:
         return {}
-    means = [read[method.cells[seed][category].key].means for seed in common.seeds for category in common.categories]
+    cells = (method.cells[seed][category] for seed in common.seeds for category in common.categories)
+    means = [read[cell.key].record["means"] for cell in cells]
     return {metric: float(np.mean([one[metric] for one in means])) for metric in METRICS}
 
 
@@ -183,15 +158,23 @@ def _failures(methods: Sequence[Method], failures: Mapping[str, str]) -> dict[st
 
 
 def _parameters(method: Method, read: Mapping[str, _Read]) -> list[dict[str, Any]]:
-    parameters = (read[cell.key].parameters for cell in method.every_cell if cell.key in read)
+    """Return the grid points that were chosen, with how often."""
+    parameters = (read[cell.key].record["parameters"] for cell in method.every_cell if cell.key in read)
     counted = Counter(json.dumps(one, sort_keys=True) for one in parameters)
     return [{**json.loads(text), "cells": count} for text, count in counted.most_common()]
 
 
-def write_results(folder: Path, results: Sequence[GroupResult], *, about: Mapping[str, Any]) -> None:
+def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     """Write ``results.json`` and ``results.csv``, a row per group, method and metric."""
-    write_json(folder / "results.json", {**about, "groups": [_as_dict(result) for result in results]})
-    write_text(folder / "results.csv", _csv(results))
+    write_json(folder / "results.json", results)
+    rows = (
+        _row(group, method, metric) for group in results["groups"] for method in group["levels"] for metric in METRICS
+    )
+    write_csv(
+        folder / "results.csv",
+        _COLUMNS,
+        ([f"{one:.6g}" if isinstance(one, float) else one for one in map(row.get, _COLUMNS)] for row in rows),
+    )
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -231,11 +214,6 @@ def results_of_run(run: Path) -> tuple[dict[str, Any] | None, list[str]]:
         return len(policies), checkpoint_order(name)
 
     return (results[max(results, key=order)] if results else None), problems
-
-
-def _as_dict(result: GroupResult) -> dict[str, Any]:
-    described = {one.name: getattr(result, one.name) for one in fields(result) if one.name != "comparisons"}
-    return described | {"metrics": {metric: _compared(one) for metric, one in result.comparisons.items()}}
 
 
 def _compared(comparison: Comparison) -> dict[str, Any]:
@@ -286,46 +264,29 @@ _COLUMNS = (
 )
 
 
-def _csv(results: Sequence[GroupResult]) -> str:
-    """Return the table as CSV, with an empty cell where there is no value."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for result in results:
-        for method in result.levels:
-            for metric in METRICS:
-                row = _row(result, method, metric)
-                writer.writerow({name: f"{one:.6g}" if isinstance(one, float) else one for name, one in row.items()})
-    return text.getvalue()
-
-
-def _row(result: GroupResult, method: str, metric: str) -> dict[str, Any]:
-    coverage = result.coverage.get(method, {}).values()
+def _row(group: Mapping[str, Any], method: str, metric: str) -> dict[str, Any]:
+    coverage = group["coverage"][method].values()
     row = {
-        "recommender": result.recommender,
-        "missing": result.missing,
-        "rate": f"{result.rate:g}",
+        "recommender": group["recommender"],
+        "missing": group["missing"],
+        "rate": f"{group['rate']:g}",
         "method": method,
         "metric": metric,
-        "value": result.levels[method].get(metric),
+        "value": group["levels"][method].get(metric),
         "masked": sum(one["masked"] for one in coverage),
         "covered": sum(one["covered"] for one in coverage),
     }
-    comparison = result.comparisons.get(metric)
-    if comparison is None:
-        return row
-    if (of_fill := comparison.of(method)) is not None:
-        row |= _bounds("", of_fill.level) | _bounds("difference_", of_fill.difference)
-        row |= _bounds("recovery_", of_fill.recovery)
-        row |= {name: _as_columns(of_fill)[name] for name in ("difference", "p_holm", "verdict", "recovery")}
-    for one in comparison.against_first:
-        if one.fill == method:
-            tested = _tested(one)
-            row |= {"first_completion": comparison.first_completion, "to_first": tested["difference"]}
-            row |= {f"to_first_{name}": tested[name] for name in ("p_holm", "verdict")}
-            row |= _bounds("to_first_", one.difference)
+    compared = group["metrics"].get(metric, {"methods": {}, "against_first_completion": {}})
+    if (entry := compared["methods"].get(method)) is not None:
+        row |= {name: entry[name] for name in ("difference", "p_holm", "verdict", "recovery")}
+        for name, ends in (("", "ci95"), ("difference_", "difference_ci95"), ("recovery_", "recovery_ci95")):
+            row |= _bounds(name, entry[ends])
+    if (entry := compared["against_first_completion"].get(method)) is not None:
+        row |= {"first_completion": compared["first_completion"], "to_first": entry["difference"]}
+        row |= {f"to_first_{name}": entry[name] for name in ("p_holm", "verdict")}
+        row |= _bounds("to_first_", entry["difference_ci95"])
     return row
 
 
-def _bounds(prefix: str, estimate: Estimate | None) -> dict[str, float]:
-    return dict(zip((f"{prefix}low", f"{prefix}high"), _ends(estimate) or (), strict=False))
+def _bounds(prefix: str, ends: Sequence[float] | None) -> dict[str, float]:
+    return dict(zip((f"{prefix}low", f"{prefix}high"), ends or (), strict=False))

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.interactions import Interactions, Mode, time_order
+from grpo_mmpc.recbench.interactions import Interactions
 from grpo_mmpc.recbench.records import Ints, Pairs, Split
 
 _TRAIN, _VALIDATION, _TEST = range(3)
@@ -15,12 +14,11 @@ _SHORT = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitStatistics:
-    """The sizes of a split."""
+    """The sizes of a split; its parts are counted in interactions."""
 
     users: int
     items: int
     train: int
-    """Interactions, here and in the next two."""
     validation: int
     test: int
     density: float
@@ -39,42 +37,28 @@ class SplitStatistics:
         )
 
 
-def chronological_split(interactions: Interactions, *, mode: Mode) -> Split:
+def chronological_split(interactions: Interactions) -> Split:
     """Hold out the last fifth of each user's interactions, its earlier half for validation.
 
-    The rule of MMPCBench (arXiv 2601.19750). With n interactions of a user:
+    The rule of MMPCBench (arXiv 2601.19750). With n >= 3 interactions of a user:
 
     - n < 10: the last one is the test part, the one before it the validation part.
     - otherwise k = int(0.2 n) are held out: the first k // 2 of them validate, the rest test, so
       that of an odd number the test part gets one more (n = 15: 12 train, 1 validates, 2 test).
 
-    Args:
-        interactions: In corrected mode from a corrected filter: each pair once.
-        mode: What comes first of equal times: in ``corrected`` the smaller item_id, in ``paper``
-            the earlier row. In paper mode a pair may repeat within a part and across parts (a flaw
-            of the protocol).
-
-    Raises:
-        RecBenchError: A user has fewer than three interactions, or a pair repeats in corrected
-            mode.
+    In paper mode a pair may repeat within a part and across parts, a flaw of the protocol.
     """
-    order, lengths = _prepare(interactions, mode=mode)
+    lengths = np.bincount(interactions.users)
     held_out = np.where(lengths < _SHORT, 2, lengths // 5)
     validation = np.where(lengths < _SHORT, 1, held_out // 2)
-    return _split(interactions, order, lengths, validation=validation, test=held_out - validation)
+    return _split(interactions, lengths, validation=validation, test=held_out - validation)
 
 
 def leave_one_out_split(interactions: Interactions) -> Split:
-    """Test on each user's last interaction, validate on the one before it.
-
-    Of equal times, the smaller item_id comes first.
-
-    Raises:
-        RecBenchError: A user has fewer than three interactions, or a pair repeats.
-    """
-    order, lengths = _prepare(interactions, mode="corrected")
+    """Test on each user's last interaction, validate on the one before it."""
+    lengths = np.bincount(interactions.users)
     one = np.ones_like(lengths)
-    return _split(interactions, order, lengths, validation=one, test=one)
+    return _split(interactions, lengths, validation=one, test=one)
 
 
 def split_statistics(split: Split) -> SplitStatistics:
@@ -94,38 +78,13 @@ def split_statistics(split: Split) -> SplitStatistics:
     )
 
 
-def _prepare(interactions: Interactions, *, mode: Mode) -> tuple[Ints, Ints]:
-    """Return the order in time ``[N]`` and the lengths of users' histories ``[U]``, checked."""
-    lengths = np.bincount(interactions.users, minlength=len(interactions.user_ids))
-    if len(lengths) == 0:
-        raise RecBenchError("there is no interaction to split; loosen the filter")
-    if lengths.min() < 3:
-        user = int(lengths.argmin())
-        raise RecBenchError(
-            f"user {interactions.user_ids[user]} has {lengths[user]} interactions, expected at least 3 to split; "
-            "filter with min_per_user=3 or more"
-        )
-    if mode == "corrected":
-        pairs, counts = np.unique(np.stack([interactions.users, interactions.items]), axis=1, return_counts=True)
-        if counts.max() > 1:
-            user, item = pairs[:, int(counts.argmax())]
-            raise RecBenchError(
-                f"user {interactions.user_ids[user]} has item {interactions.item_ids[item]} {counts.max()} times, so "
-                "that it could be in the training part and in the test part; filter the interactions in corrected mode"
-            )
-    _, id_ranks = np.unique(np.array(interactions.item_ids, dtype=object), return_inverse=True)
-    order = time_order(interactions.users, id_ranks[interactions.items], interactions.timestamps, mode=mode)
-    return order, lengths
-
-
-def _split(interactions: Interactions, order: Ints, lengths: Ints, *, validation: Ints, test: Ints) -> Split:
+def _split(interactions: Interactions, lengths: Ints, *, validation: Ints, test: Ints) -> Split:
     """Cut each user's interactions: hold out the last ``test``, and ``validation`` before them."""
     part_sizes = np.stack([lengths - validation - test, validation, test], axis=1)  # [U, 3], one user after the other
     parts = np.repeat(np.tile([_TRAIN, _VALIDATION, _TEST], len(lengths)), part_sizes.reshape(-1))
 
     def pairs(part: int) -> Pairs:
-        rows = order[parts == part]
-        return Pairs(users=interactions.users[rows], items=interactions.items[rows])
+        return Pairs(users=interactions.users[parts == part], items=interactions.items[parts == part])
 
     return Split(
         user_ids=interactions.user_ids,

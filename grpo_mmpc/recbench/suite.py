@@ -1,6 +1,7 @@
 """The recommendation benchmark of a policy: its completions are measured as a fill."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ import numpy as np
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.evaluation.evaluator import Evaluator
-from grpo_mmpc.recbench.answers import ANSWERS, Answer, key_of, read_answers, write_answers
 from grpo_mmpc.recbench.benchmark import run_benchmark
 from grpo_mmpc.recbench.cells import VERSION
 from grpo_mmpc.recbench.completions import COMPLETED, Completion, encoded_completion
@@ -32,6 +32,7 @@ from grpo_mmpc.tasks.prompt_rows import prompt_row
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.distributed import ONE, Ranks
+from grpo_mmpc.utils.files import read_json_lines, write_json_lines
 from grpo_mmpc.utils.hashing import json_digest
 from grpo_mmpc.utils.manifest import command_line
 
@@ -43,6 +44,9 @@ SUITE = "recbench"
 WORK = "recbench-work"
 """Folder of splits, features and trained cells, shared by all policies that are evaluated into one
 folder."""
+ANSWERS = "answers.jsonl"
+"""A policy's completions, or why there are none, which later policies are measured beside; below a
+line with the key of the settings."""
 _TASKS: dict[Modality, str] = {"text": "image_to_text", "image": "text_to_image"}
 
 
@@ -135,23 +139,22 @@ class PolicyBenchmark:
             for modality, rows in prompts.items()
             for answer in self._answers(modality, rows, texts[modality], folder=folder)
         ]
-        write_answers(folder / ANSWERS, answers, key=key)
+        write_json_lines(folder / ANSWERS, [{"key": key}, *answers])
         # Cells of earlier policies are there already: measured beside them costs nothing and can be
         # compared.
         files = {
             path.parent.parent.name: path
             for path in sorted(self.evaluations.glob(f"*/{SUITE}/{ANSWERS}"))
-            if key_of(path) == key
+            if _key_of(path) == key
         }
         # The model before training first: later completions are compared with the first.
         order = sorted(files, key=lambda one: (one != "base", one == name))
-        named = {one: read_answers(files[one]) for one in order}
         device = self.settings.training.device or "cpu"  # GPUs belong to the policy
         run_benchmark(
             self.settings,
             self.catalogue,
             data,
-            complete=lambda of: [self._completion(of, one, given) for one, given in named.items()],
+            complete=lambda of: [self._completion(of, one, files[one]) for one in order],
             run_cells=lambda work, cells, show: run_local(work, cells, parallel=None, device=device, show=show),
             work=self.evaluations / WORK,
             out=folder,
@@ -185,7 +188,7 @@ class PolicyBenchmark:
 
     def _answers(
         self, modality: Modality, rows: Sequence[PromptRow], completions: Sequence[str], *, folder: Path
-    ) -> list[Answer]:
+    ) -> list[dict[str, str | None]]:
         task = TASKS[_TASKS[modality]]
         predictions = {row.item_id: task.parse(text).prediction for row, text in zip(rows, completions, strict=True)}
         values: dict[str, tuple[str | None, str | None]] = {
@@ -195,7 +198,7 @@ class PolicyBenchmark:
         if modality == "image":
             values |= self._rendered({item_id: text for item_id, text in predictions.items() if text}, folder=folder)
         return [
-            Answer(item_id=item_id, modality=modality, value=value, reason=reason)
+            {"item_id": item_id, "modality": modality, "value": value, "reason": reason}
             for item_id, (value, reason) in values.items()
         ]
 
@@ -211,20 +214,22 @@ class PolicyBenchmark:
             progress=partial(self._shown, "rendering"),
         )
         return {
-            item_id: (None, "failed render") if path is None else (str(path), None)
+            # Relative: the file may be read from another working directory later.
+            item_id: (None, "failed render") if path is None else (os.path.relpath(path, folder), None)
             for item_id, path in result.paths.items()
         }
 
-    def _completion(self, data: BenchmarkData, name: str, answers: Sequence[Answer]) -> Completion:
-        by_item = {(one.modality, one.item_id): one for one in answers}
+    def _completion(self, data: BenchmarkData, name: str, path: Path) -> Completion:
+        by_item = {(row["modality"], row["item_id"]): row for row in read_json_lines(path)[1:]}
+        unasked = {"value": None, "reason": "it lacks what it would be completed from"}
         lacking: dict[Modality, list[str | None]] = {}
-        values: dict[Modality, list[str | None]] = {}
-        for modality in dict.fromkeys(one.modality for one in answers):
-            ordered = [by_item.get((modality, item_id)) for item_id in data.item_ids]
-            values[modality] = [None if one is None else one.value for one in ordered]
-            lacking[modality] = [
-                "it lacks what it would be completed from" if one is None else one.reason for one in ordered
-            ]
+        values: dict[Modality, list[str | Path | None]] = {}
+        for modality in dict.fromkeys(modality for modality, _ in by_item):
+            rows = [by_item.get((modality, item_id), unasked) for item_id in data.item_ids]
+            values[modality] = [row["value"] for row in rows]
+            lacking[modality] = [row["reason"] for row in rows]
+        if "image" in values:
+            values["image"] = [None if value is None else path.parent / value for value in values["image"]]
         return encoded_completion(self.settings, name, values=values, lacking=lacking, progress=self.progress)
 
     def _cautions(self, data: BenchmarkData, name: str) -> list[str]:
@@ -270,6 +275,14 @@ def benchmark_policy(
         progress=evaluator.progress,
         ranks=evaluator.ranks,
     ).run(engine, name=name, policy=policy)
+
+
+def _key_of(path: Path) -> str | None:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return str(json.loads(file.readline())["key"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _finished(folder: Path, *, key: str, policy: str) -> bool:

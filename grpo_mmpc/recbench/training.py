@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,13 +14,16 @@ from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
 from grpo_mmpc.recbench.records import Split, TrainingSettings
 from grpo_mmpc.recbench.sampling import NegativeSampler
 
+MONITOR = "recall@20"
+"""Chooses the epoch and the grid point."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
     """The result of a training."""
 
     embeddings: Embeddings
-    """The validation score of the best epoch."""
+    """Those of the best epoch."""
     best_epoch: int
     """From 1; 0 where there was nothing to train."""
     validation: float
@@ -34,9 +37,9 @@ def fit(
     split: Split,
     *,
     settings: TrainingSettings,
-    monitor: str,
     seed: int,
     device: str,
+    monitor: str = MONITOR,
 ) -> Fitted:
     """Train with Adam on shuffled mini-batches, a negative for each pair; evaluate every epoch.
 
@@ -48,22 +51,14 @@ def fit(
         recommender: On ``device``; left as it is after the last epoch.
         split: Its training part is learned, its validation part chooses the epoch.
         settings: How long and how fast.
-        monitor: Metric of ``user_scores`` whose mean over users chooses the epoch: ``recall@20``.
         seed: Of shuffling, negatives, dropout and the order of ties.
         device: ``cpu`` or ``cuda``.
+        monitor: Metric of ``user_scores`` whose mean over users chooses the epoch.
 
     Raises:
-        RecBenchError: There is nothing to train on or to monitor, or the training left the finite
-            numbers.
+        RecBenchError: The training left the finite numbers.
     """
-    cutoff, targets = _cutoff(monitor), split.validation
-    if not len(split.train):
-        raise RecBenchError("the training part of the split has no interaction; the filters left nothing to learn from")
-    if not len(targets):
-        raise RecBenchError(
-            "the validation part of the split has no interaction, so no epoch can be chosen; users need at least three "
-            "interactions for one in each part"
-        )
+    targets, cutoff = split.validation, int(monitor.partition("@")[2])
     full_sort = FullSort(
         targets=targets,
         seen=[split.train],
@@ -80,8 +75,7 @@ def fit(
             ranks = full_sort.ranks(embeddings)
         except RecBenchError as error:
             raise RecBenchError(f"epoch {epoch}: {error}") from error
-        scores = user_scores(ranks, target_users=targets.users, cutoffs=(cutoff,), max_rank=cutoff)
-        return float(scores[monitor].mean()), embeddings
+        return float(user_scores(ranks, target_users=targets.users, cutoffs=(cutoff,))[monitor].mean()), embeddings
 
     parameters = [parameter for parameter in recommender.parameters() if parameter.requires_grad]
     if not parameters:
@@ -94,8 +88,8 @@ def fit(
     # One pass over the parameters instead of one for each operation of the update; the same
     # arithmetic.
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
-    best: Embeddings | None = None
-    best_epoch, best_value, since_best, epoch = 0, -math.inf, 0, 0
+    best: Fitted | None = None
+    epoch = 0
     with _deterministic(device):
         for epoch in range(1, settings.max_epochs + 1):
             loss = run_epoch(
@@ -107,17 +101,12 @@ def fit(
                     f"or lower the learning rate ({settings.learning_rate})"
                 )
             value, embeddings = evaluate(epoch)
-            if best is None or value > best_value:
-                best, best_epoch, best_value, since_best = _kept(embeddings), epoch, value, 0
-            else:
-                since_best += 1
-                if since_best >= settings.patience:
-                    break
-    if best is None:
-        raise RecBenchError(
-            f"max_epochs is {settings.max_epochs}; it must be at least 1 for a recommender that is trained"
-        )
-    return Fitted(embeddings=best, best_epoch=best_epoch, validation=best_value, epochs=epoch)
+            if best is None or value > best.validation:
+                best = Fitted(embeddings=_kept(embeddings), best_epoch=epoch, validation=value, epochs=epoch)
+            elif epoch - best.best_epoch >= settings.patience:
+                break
+    assert best is not None
+    return replace(best, epochs=epoch)
 
 
 def run_epoch(
@@ -146,15 +135,6 @@ def run_epoch(
         total += loss.detach()
         batches += 1
     return float(total) / batches  # one wait for the device in an epoch
-
-
-def _cutoff(monitor: str) -> int:
-    metric, _, k = monitor.partition("@")
-    if metric not in ("recall", "ndcg", "precision", "map") or not k.isdecimal() or int(k) < 1:
-        raise RecBenchError(
-            f"cannot monitor {monitor!r}; name a metric and a rank: recall@20, ndcg@10, precision@5, map@50"
-        )
-    return int(k)
 
 
 def _kept(embeddings: Embeddings) -> Embeddings:

@@ -62,12 +62,12 @@ def test_every_fill_recommender_category_and_seed_is_one_cell_and_what_is_equal_
     # 100 % nothing is left to take a mean of, so that both are zeros; and the floor once. 2 x 2 x
     # (1 + 2 + 1 + 1).
     assert read_results(tmp_path)["cells"] == 20
-    assert not outcome.failures
-    assert [(group.recommender, group.missing, group.rate) for group in outcome.groups] == [
+    assert not outcome["failures"]
+    assert [(group["recommender"], group["missing"], group["rate"]) for group in outcome["groups"]] == [
         ("vbpr", "text", 0.5),
         ("vbpr", "text", 1.0),
     ]
-    mean = outcome.groups[1].coverage["mean"]["text"]
+    mean = outcome["groups"][1]["coverage"]["mean"]["text"]
     assert (mean["masked"], mean["covered"]) == (64, 0)
 
 
@@ -90,7 +90,7 @@ def test_finished_cells_are_not_run_again(catalogue, tmp_path):
     first = benchmark(settings, catalogue, tmp_path, run_cells=counted)
     second = benchmark(settings, catalogue, tmp_path, run_cells=counted)
     assert runs == [8, 5]
-    assert first.groups[0].levels == second.groups[0].levels
+    assert first["groups"][0]["levels"] == second["groups"][0]["levels"]
 
 
 def test_the_same_cells_give_the_same_scores_in_one_process_in_several_and_on_ray(catalogue, tmp_path):
@@ -126,11 +126,11 @@ def test_a_cell_that_fails_is_reported_and_the_others_are_compared(catalogue, tm
         return failures | {cells[0].key: "training left the finite numbers in epoch 1"}
 
     outcome = benchmark(settings, catalogue, tmp_path, run_cells=failing)
-    [group] = outcome.groups
-    assert list(group.failures) == ["zeros"]
-    assert "training left the finite numbers in epoch 1" in group.failures["zeros"]
+    [group] = outcome["groups"]
+    assert list(group["failures"]) == ["zeros"]
+    assert "training left the finite numbers in epoch 1" in group["failures"]["zeros"]
     # Without zeros there is no reference for it, but the other fills still have levels.
-    assert set(group.levels["mean"]) == {
+    assert set(group["levels"]["mean"]) == {
         f"{m}@{k}" for m in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50)
     }
 
@@ -173,7 +173,7 @@ def test_where_title_and_image_are_missing_completions_are_left_out_and_that_is_
 
     said: list[str] = []
     outcome = benchmark(settings, catalogue, tmp_path, complete=complete, say=said.append)
-    assert [(group.missing, sorted(group.coverage)) for group in outcome.groups] == [
+    assert [(group["missing"], sorted(group["coverage"])) for group in outcome["groups"]] == [
         ("text", ["completed:x", "zeros"]),
         ("both", ["zeros"]),
     ]

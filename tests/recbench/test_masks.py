@@ -99,14 +99,6 @@ def test_clusters_are_nested_too():
     assert low.sum() < high.sum()
 
 
-@pytest.mark.parametrize(("groups", "found"), [(None, "none"), (["Acme"], "1")])
-def test_clustering_needs_the_group_of_every_item(groups, found):
-    with pytest.raises(
-        RecBenchError, match=f"clustered by brand needs the brand of each of the 2000 items, found {found}"
-    ):
-        missing_items(ITEMS, missingness=at(0.5, clustered_by="brand"), groups=groups)
-
-
 @pytest.mark.parametrize("rate", [-0.1, 1.1, 50, float("nan")])
 def test_a_rate_is_a_share(rate):
     with pytest.raises(RecBenchError, match="expected a share of the items between 0 and 1"):

@@ -7,9 +7,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.ranking import FullSort
-from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS, recommender
+from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import ItemFeatures
 from tests.recbench.worlds import shuffled_over_items, taste_world, trained
 
@@ -72,13 +71,6 @@ def test_a_recommender_that_is_another_one_without_features_has_its_grid_and_lea
         model = spec.build(split, ItemFeatures(), generator=generator, device="cpu", **spec.defaults)
         found.append(trained(model, split, max_epochs=3).embeddings)
     assert found[0].users.equal(found[1].users) and found[0].items.equal(found[1].items)
-
-
-def test_an_unknown_name_is_met_with_the_nearest_one_and_all_there_are():
-    with pytest.raises(
-        RecBenchError, match=r"unknown recommender 'vbrp'; did you mean 'vbpr'\? \(there are: vbpr, bm3"
-    ):
-        recommender("vbrp")
 
 
 def test_names_and_grids_are_read_without_importing_pytorch():

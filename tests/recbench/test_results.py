@@ -17,6 +17,7 @@ from grpo_mmpc.recbench.plan import Group, Method, plan
 from grpo_mmpc.recbench.records import TrainingSettings
 from grpo_mmpc.recbench.results import METRICS, SHOWN, collect, write_results
 from tests.recbench.catalogues import settings_for
+from tests.recbench.report.fake_results import with_second
 
 USERS = 12
 TRAINING = TrainingSettings(max_epochs=1, patience=1, batch_size=1, learning_rate=0.1)
@@ -76,8 +77,8 @@ def test_of_a_cell_only_the_metrics_that_are_compared_are_read(folder, monkeypat
     [result] = collect(folder, [group_of(method)], {}, resamples=100)
     # Who the users of a category are is the same in all its cells, and read once.
     assert asked == [{*SHOWN, "user_id"}] * 2 + [set(SHOWN)] * 2
-    assert result.levels["zeros"]["map@5"] == pytest.approx(0.2)
-    assert result.parameters == {"zeros": [{"reg": 0.1, "cells": 4}]}
+    assert result["levels"]["zeros"]["map@5"] == pytest.approx(0.2)
+    assert result["parameters"] == {"zeros": [{"reg": 0.1, "cells": 4}]}
 
 
 def test_a_method_that_is_left_out_has_no_values_in_the_files_and_the_others_are_compared(folder):
@@ -88,14 +89,14 @@ def test_a_method_that_is_left_out_has_no_values_in_the_files_and_the_others_are
             if cell.key != first.key:
                 finish(folder, cell, level=level)
     [result] = collect(folder, [group_of(*methods)], {first.key: "diverged"}, resamples=100)
-    assert result.left_out == {"zeros": "no result for A with seed 0"}
-    assert result.comparisons["recall@20"].reference == "id_only"
-    assert result.levels["zeros"] == {}
-    write_results(folder, [result], about={})
+    assert result["left_out"] == {"zeros": "no result for A with seed 0"}
+    assert result["metrics"]["recall@20"]["reference"] == "id_only"
+    assert result["levels"]["zeros"] == {}
+    write_results(folder, {"groups": [result]})
     table = folder / "results.csv"
     rows = [row for row in csv.DictReader(table.open()) if row["metric"] == "recall@20"]
     assert [(row["method"], row["value"]) for row in rows] == [("zeros", ""), ("mean", "0.2"), ("id_only", "0.1")]
-    assert json.loads((folder / "results.json").read_text())["groups"][0]["left_out"] == result.left_out
+    assert json.loads((folder / "results.json").read_text())["groups"][0]["left_out"] == result["left_out"]
 
 
 def test_levels_are_means_over_what_is_compared(folder):
@@ -106,9 +107,9 @@ def test_levels_are_means_over_what_is_compared(folder):
             if cell.category == "A" or method.name == "id_only":
                 finish(folder, cell, level=0.2 if cell.category == "A" else 0.8)
     [result] = collect(folder, [group_of(*methods)], {}, resamples=100)
-    assert list(result.dropped) == ["B"] and not result.left_out
-    assert result.levels["id_only"]["recall@20"] == pytest.approx(0.2)
-    assert result.comparisons["recall@20"].of("id_only").level.value == pytest.approx(0.2)
+    assert list(result["dropped"]) == ["B"] and not result["left_out"]
+    assert result["levels"]["id_only"]["recall@20"] == pytest.approx(0.2)
+    assert result["metrics"]["recall@20"]["methods"]["id_only"]["value"] == pytest.approx(0.2)
 
 
 def test_where_nothing_can_be_compared_every_method_is_named_with_the_reason(folder):
@@ -116,7 +117,7 @@ def test_where_nothing_can_be_compared_every_method_is_named_with_the_reason(fol
     finish(folder, methods[0].cells[0]["A"], level=0.2)
     finish(folder, methods[1].cells[1]["B"], level=0.2)
     [result] = collect(folder, [group_of(*methods)], {}, resamples=100)
-    assert not result.comparisons and set(result.left_out) == {"zeros", "mean"}
+    assert not result["metrics"] and set(result["left_out"]) == {"zeros", "mean"}
 
 
 def test_methods_of_the_same_cells_are_known_by_their_keys(folder):
@@ -125,7 +126,8 @@ def test_methods_of_the_same_cells_are_known_by_their_keys(folder):
         for cell in method.every_cell:
             finish(folder, cell, level=0.2)
     [result] = collect(folder, [group_of(*methods)], {}, resamples=100)
-    said = {one.fill: (one.same_as, one.verdict) for one in result.comparisons["recall@20"].fills}
+    methods = result["metrics"]["recall@20"]["methods"]
+    said = {name: (one["same_as"], one["verdict"]) for name, one in methods.items()}
     # id_only has the same scores, but was trained by itself.
     assert said == {"zeros": (None, ""), "mean": ("zeros", "same"), "id_only": (None, "no evidence")}
 
@@ -138,9 +140,9 @@ def test_recovery_is_given_of_what_fills_gaps_and_of_nothing_else(folder):
         for cell in method.every_cell:
             finish(folder, cell, level=level)
     [result] = collect(folder, [group_of(*methods)], {}, resamples=100)
-    fills = {one.fill: one for one in result.comparisons["recall@20"].fills}
-    assert fills["no_missing"].verdict == "better"
-    assert [name for name, one in fills.items() if one.recovery is not None] == ["mean"]
+    fills = result["metrics"]["recall@20"]["methods"]
+    assert fills["no_missing"]["verdict"] == "better"
+    assert [name for name, one in fills.items() if one["recovery"] is not None] == ["mean"]
 
 
 def test_what_no_rate_changes_is_tested_once_for_all_rates(folder):
@@ -150,9 +152,9 @@ def test_what_no_rate_changes_is_tested_once_for_all_rates(folder):
             finish(folder, cell, level=0.2 + gain * (5 + cell.seed))
     [alone] = collect(folder, [group_of(*methods)], {}, resamples=100)
     both = collect(folder, [group_of(*methods, rate=rate) for rate in (0.5, 1.0)], {}, resamples=100)
-    expected = alone.comparisons["recall@20"].of("no_missing").p_holm
+    expected = alone["metrics"]["recall@20"]["methods"]["no_missing"]["p_holm"]
     assert 0 < expected < 0.5
-    assert [one.comparisons["recall@20"].of("no_missing").p_holm for one in both] == [expected, expected]
+    assert [one["metrics"]["recall@20"]["methods"]["no_missing"]["p_holm"] for one in both] == [expected, expected]
 
 
 def test_results_say_on_what_kinds_of_devices_their_cells_ran(folder):
@@ -160,7 +162,7 @@ def test_results_say_on_what_kinds_of_devices_their_cells_ran(folder):
     for cell, device in zip(method.every_cell, ("cuda:0", "cpu", "cuda:1", "cpu"), strict=True):
         finish(folder, cell, level=0.2, device=device)
     results = collect(folder, [group_of(method)], {}, resamples=100)
-    write_results(folder, results, about={})
+    write_results(folder, {"groups": results})
     assert json.loads((folder / "results.json").read_text())["groups"][0]["devices"] == ["cpu", "cuda"]
 
 
@@ -175,7 +177,7 @@ def finished_completions(folder):
 
 def test_completions_are_compared_with_the_one_that_was_named_first(folder):
     results = collect(folder, [group_of(*finished_completions(folder))], {}, resamples=100)
-    write_results(folder, results, about={})
+    write_results(folder, {"groups": results})
     [group] = json.loads((folder / "results.json").read_text())["groups"]
     for metric in SHOWN:
         written = group["metrics"][metric]
@@ -193,7 +195,7 @@ def test_completions_are_compared_with_the_one_that_was_named_first(folder):
 def test_users_of_several_categories_are_told_by_their_names(folder):
     # In every cell of A and B the same twelve, as ``finish`` writes them.
     [result] = collect(folder, [group_of(*finished_completions(folder))], {}, resamples=100)
-    assert result.comparisons["recall@20"].num_users == USERS
+    assert result["metrics"]["recall@20"]["users"] == USERS
 
 
 class Told:
@@ -234,10 +236,10 @@ def test_vbpr_told_nothing_is_bpr_which_is_trained_and_tested_once(folder):
     for cell in cells.values():
         finish(folder, cell, level=0.2 if cell.text else 0.1 + 0.01 * cell.seed)
     [result] = collect(folder, [group], {}, resamples=100)
-    fills = {one.fill: one for one in result.comparisons["recall@20"].fills}
-    assert {name: one.same_as for name, one in fills.items()} == {"zeros": None, "id_only": None, "bpr": "id_only"}
+    fills = result["metrics"]["recall@20"]["methods"]
+    assert {name: one["same_as"] for name, one in fills.items()} == {"zeros": None, "id_only": None, "bpr": "id_only"}
     # Two metrics are corrected for, not two metrics of two methods.
-    assert fills["bpr"].p_holm == fills["id_only"].p_holm == 2 * fills["id_only"].difference.p
+    assert fills["bpr"]["p_holm"] == fills["id_only"]["p_holm"]
 
 
 @pytest.mark.parametrize("recommenders", ["[vbpr]", "[vbpr,most_popular]"])
@@ -255,3 +257,15 @@ def test_a_recommender_that_needs_features_stops_when_no_fill_gives_it_any():
         planned(Told(), "recommenders=[vbpr,mmgcn]", "fills=[id_only]")
     [group] = planned(Told(), "recommenders=[mmgcn]", "fills=[id_only,zeros]")
     assert [method.name for method in group.methods] == ["zeros"]
+
+
+def test_the_results_that_tests_of_the_report_make_up_have_the_keys_of_those_that_are_written(folder):
+    [written] = collect(folder, [group_of(*finished_completions(folder))], {}, resamples=100)
+    [fake] = with_second()["groups"]
+    assert fake.keys() == written.keys()
+    assert fake["metrics"].keys() == written["metrics"].keys()
+    for metric, compared in fake["metrics"].items():
+        others = written["metrics"][metric]
+        assert compared.keys() == others.keys()
+        for name in ("methods", "against_first_completion"):
+            assert {*map(frozenset, compared[name].values())} == {*map(frozenset, others[name].values())}

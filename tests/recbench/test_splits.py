@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.interactions import Interactions
 from grpo_mmpc.recbench.records import Split
 from grpo_mmpc.recbench.splits import chronological_split, leave_one_out_split, split_statistics
 
 
 def interactions_of(rows: list[tuple[int, int, int]], *, item_ids: tuple[str, ...] | None = None) -> Interactions:
-    """Rows (user, item, time), in this order."""
+    """Rows (user, item, time)."""
+    rows = sorted(rows, key=lambda row: (row[0], row[2], row[1]))
     users, items, timestamps = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     return Interactions(
         user_ids=tuple(f"u{n}" for n in range(users.max() + 1)),
@@ -43,7 +43,7 @@ def parts_of(split: Split) -> list[list[tuple[int, int]]]:
     ],
 )
 def test_the_last_fifth_is_held_out_and_its_earlier_half_validates(n, sizes):
-    split = chronological_split(interactions_of([(0, i, i) for i in range(n)]), mode="corrected")
+    split = chronological_split(interactions_of([(0, i, i) for i in range(n)]))
     assert tuple(len(part) for part in parts_of(split)) == sizes
     assert [pair for part in parts_of(split) for pair in part] == [(0, i) for i in range(n)]  # in order of time
 
@@ -53,9 +53,9 @@ def test_the_rule_is_int_of_a_fifth_for_every_length_that_occurs():
     assert (lengths // 5 == np.array([int(n * 0.2) for n in lengths])).all()
 
 
-def test_each_user_is_split_alone_and_time_decides_not_the_order_given():
+def test_each_user_is_split_alone():
     rows = [(1, 4, 10), (0, 2, 5), (1, 3, 30), (0, 0, 9), (1, 2, 20), (0, 1, 1)]
-    split = chronological_split(interactions_of(rows), mode="corrected")
+    split = chronological_split(interactions_of(rows))
     assert parts_of(split) == [[(0, 1), (1, 4)], [(0, 2), (1, 2)], [(0, 0), (1, 3)]]
 
 
@@ -65,29 +65,13 @@ def test_leave_one_out_tests_the_last_and_validates_with_the_one_before():
     assert len(split.train) == 18
 
 
-def test_equal_times_are_ordered_by_item_id_in_corrected_mode_and_by_row_in_paper_mode():
-    names = ("z", "m", "a")  # positions 0, 1, 2: the identifier decides, not the position
-    interactions = interactions_of([(0, 0, 7), (0, 1, 7), (0, 2, 7)], item_ids=names)
-    assert parts_of(chronological_split(interactions, mode="corrected")) == [[(0, 2)], [(0, 1)], [(0, 0)]]
-    assert parts_of(leave_one_out_split(interactions)) == [[(0, 2)], [(0, 1)], [(0, 0)]]
-    assert parts_of(chronological_split(interactions, mode="paper")) == [[(0, 0)], [(0, 1)], [(0, 2)]]
-
-
 REPEATED = [(0, 0, 1), (0, 1, 2), (0, 2, 3), (0, 0, 4)]
 """The first item is taken again at the end."""
 
 
 def test_in_paper_mode_a_pair_leaks_from_training_to_test():
-    train, _, test = parts_of(chronological_split(interactions_of(REPEATED), mode="paper"))
+    train, _, test = parts_of(chronological_split(interactions_of(REPEATED)))
     assert set(train) & set(test) == {(0, 0)}
-
-
-@pytest.mark.parametrize("split", [lambda i: chronological_split(i, mode="corrected"), leave_one_out_split])
-def test_in_corrected_mode_a_repeated_pair_is_refused(split):
-    with pytest.raises(
-        RecBenchError, match=r"user u0 has item i000 2 times, .*filter the interactions in corrected mode"
-    ):
-        split(interactions_of(REPEATED))
 
 
 HISTORIES = st.lists(
@@ -104,27 +88,19 @@ def test_no_pair_is_in_two_parts_and_none_is_lost(histories, data):
         return
     item_ids = tuple(f"i{n:02d}" for n in range(31))
     interactions = interactions_of(rows, item_ids=item_ids)
-    for split in (chronological_split(interactions, mode="corrected"), leave_one_out_split(interactions)):
+    for split in (chronological_split(interactions), leave_one_out_split(interactions)):
         train, validation, test = (set(part) for part in parts_of(split))
         assert not train & validation and not train & test and not validation & test
         assert train | validation | test == {(user, item) for user, item, _ in rows}
         assert {user for user, _ in test} == {user for user, _ in train} == set(range(len(histories)))
     shuffled = interactions_of(data.draw(st.permutations(rows)), item_ids=item_ids)
-    assert parts_of(chronological_split(shuffled, mode="corrected")) == parts_of(
-        chronological_split(interactions, mode="corrected")
-    )
-
-
-def test_a_user_with_too_few_interactions_is_refused():
-    rows = [(0, i, i) for i in range(3)] + [(1, 0, 1)]
-    with pytest.raises(RecBenchError, match="user u1 has 1 interactions, expected at least 3"):
-        chronological_split(interactions_of(rows), mode="corrected")
+    assert parts_of(chronological_split(shuffled)) == parts_of(chronological_split(interactions))
 
 
 def test_statistics_of_a_split_on_one_line():
     """Two users with 3 interactions each of 4 items: density 6 / 8; item 3 is tested only."""
     rows = [(0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 2, 1), (1, 1, 2), (1, 3, 3)]
-    found = split_statistics(chronological_split(interactions_of(rows), mode="corrected"))
+    found = split_statistics(chronological_split(interactions_of(rows)))
     assert (found.users, found.items, found.train, found.validation, found.test) == (2, 4, 2, 2, 2)
     assert (found.density, found.median_per_user, found.cold_test_items) == (0.75, 3.0, 1)
     assert str(found) == (

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.ranking import FullSort
 from grpo_mmpc.recbench.ranking_metrics import user_scores
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
@@ -160,22 +159,6 @@ def test_an_item_without_features_is_left_with_its_id():
     scores = torch.matmul(*(table.T if i else table for i, table in enumerate(model.embeddings())))
     gamma = model.users[:, :DIM] @ model.items[2, :DIM] + model.items[2, DIM]
     assert torch.allclose(scores[:, 2], gamma, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("features", "message"),
-    [
-        (
-            ItemFeatures(text=np.where(TEXT == 2, np.nan, TEXT)),
-            r"text features of 2 of 4 items are not finite \(first: item 0\)",
-        ),
-        (ItemFeatures(text=TEXT, image=IMAGE[:3]), "3 image features for 4 items"),
-    ],
-    ids=["nan", "another number of items"],
-)
-def test_features_that_cannot_be_used_are_refused_when_it_is_built(features, message):
-    with pytest.raises(RecBenchError, match=message):
-        small_model(features)
 
 
 @pytest.fixture(scope="module")

@@ -46,20 +46,12 @@ class BM3(GraphRecommender):
     ) -> None:
         """Sample the parameters.
 
-        Args:
-            split: Its training part makes the graph.
-            features: Without any, the losses on IDs remain. They are input, as in the paper; the
-                published toolbox trains them, which gives an item whose features are missing some
-                after all.
-            generator: See ``Recommender``.
-            device: See ``Recommender``.
-            embedding_dim: D.
-            layers: Propagations on the user-item graph.
-            dropout: Share of a target's numbers that are zeroed.
-            reg: Weight of the norms of the tables of users and items, over the number of items, as
-                the published toolbox has them.
-            cl_weight: Weight of the losses on features; the paper's formula has 1, its published
-                settings 2.
+        Features are input, as in the paper; the published toolbox trains them, which gives an item
+        whose features are missing some after all. Without any, the losses on IDs remain. ``layers``
+        are propagations on the user-item graph, ``dropout`` the share of a target's numbers that
+        are zeroed, ``reg`` the weight of the norms of the tables of users and items, over the
+        number of items, as the published toolbox has them, ``cl_weight`` that of the losses on
+        features: the paper's formula has 1, its published settings 2.
         """
         super().__init__(split, dim=embedding_dim, generator=generator, device=device)
         self.layers, self.dropout, self.reg, self.cl_weight = layers, dropout, reg, cl_weight

@@ -45,21 +45,13 @@ class Freedom(GraphRecommender):
     ) -> None:
         """Make the graphs and sample the parameters.
 
-        Args:
-            split: Its training part makes the user-item graph.
-            features: Make the item-item graph. The weight of a modality that is None goes to the
-                other one; without any modality a LightGCN with dropped edges remains. They are
-                input, as in the paper; the published toolbox trains those that are projected.
-            generator: See ``Recommender``.
-            device: See ``Recommender``.
-            embedding_dim: D.
-            dropout: Share of user-item edges left out of an epoch.
-            reg: Weight of the ranking losses on features.
-            knn: Neighbours of an item, itself among them.
-            item_layers: Propagations on the item-item graph.
-            user_item_layers: Propagations on the user-item graph.
-            image_weight: Of the image graph; the text graph gets the rest.
-            zero_rows: What items without a modality are in its graph; see ``neighbour_matrix``.
+        The weight of a modality that is None goes to the other one; without any, a LightGCN with
+        dropped edges remains. Features are input, as in the paper; the published toolbox trains
+        those that are projected. ``dropout`` is the share of user-item edges left out of an epoch,
+        ``reg`` the weight of the ranking losses on features, ``knn`` the number of neighbours of an
+        item, itself among them, ``image_weight`` that of the image graph; the text graph gets the
+        rest. ``zero_rows`` says what items without a modality are in its graph, see
+        ``neighbour_matrix``.
         """
         super().__init__(split, dim=embedding_dim, generator=generator, device=device)
         self.dropout, self.reg, self.device = dropout, reg, device

@@ -44,15 +44,13 @@ class MMGCN(GraphRecommender):
         """Make the graph and sample the parameters.
 
         Raises:
-            RecBenchError: Neither modality is given, or no layer.
+            RecBenchError: Neither modality is given.
         """
         if not features.given:
             raise RecBenchError(
                 "MMGCN needs the items' text or image features and has neither: use lightgcn or bpr for identities "
                 "alone"
             )
-        if layers < 1:
-            raise RecBenchError(f"layers is {layers}, and MMGCN needs at least 1")
         super().__init__(split, dim=embedding_dim, generator=generator, device=device)
         self.reg = reg
         self.graph = mean_graph(self.taken, device=device)

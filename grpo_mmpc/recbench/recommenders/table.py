@@ -5,12 +5,10 @@ Their modules are imported when one is built: a list of names should not cost th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 if TYPE_CHECKING:
@@ -47,19 +45,6 @@ class RecommenderSpec:
         return [
             {**self.defaults, **dict(zip(self.grid, values, strict=True))} for values in product(*self.grid.values())
         ]
-
-
-def recommender(name: str) -> RecommenderSpec:
-    """Return the recommender of that name.
-
-    Raises:
-        RecBenchError: There is none.
-    """
-    if name not in RECOMMENDERS:
-        near = get_close_matches(name, RECOMMENDERS, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise RecBenchError(f"unknown recommender {name!r}{meant} (there are: {', '.join(RECOMMENDERS)})")
-    return RECOMMENDERS[name]
 
 
 _L2 = (2.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
 from grpo_mmpc.recbench.recommenders.vbpr_fused import BatchLoss
 from grpo_mmpc.recbench.records import ItemFeatures, Split
@@ -36,13 +35,9 @@ class VBPR(Recommender):
         embedding_dim: int = 64,
         reg: float = 0.01,
     ) -> None:
-        """Sample the parameters; without any features it is BPR with an item bias.
-
-        Raises:
-            RecBenchError: Features are not finite, or of another number of items than the split.
-        """
+        """Sample the parameters; without any features it is BPR with an item bias."""
         super().__init__()
-        joined = _joined(features, num_items=split.num_items)
+        joined = torch.from_numpy(np.concatenate(list(features.given.values()), axis=1)) if features.given else None
         self.register_buffer("features", joined if joined is None else joined.to(device), persistent=False)
         self.reg = reg
 
@@ -80,17 +75,3 @@ class VBPR(Recommender):
         items = torch.cat([self.items[:, :-1], self.features @ self.projection.T], dim=1)
         items[:, -1] += self.items[:, -1]
         return Embeddings(users=users, items=items)
-
-
-def _joined(features: ItemFeatures, *, num_items: int) -> Tensor | None:
-    """Return features ``[I, F]``, text before image; None without any."""
-    for name, values in features.given.items():
-        if len(values) != num_items:
-            raise RecBenchError(f"{len(values)} {name} features for {num_items} items of the split")
-        broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if len(broken):
-            raise RecBenchError(
-                f"{name} features of {len(broken)} of {num_items} items are not finite (first: item {broken[0]}); "
-                "fill what is missing before a recommender is built, with zeros at the least"
-            )
-    return torch.from_numpy(np.concatenate(list(features.given.values()), axis=1)) if features.given else None

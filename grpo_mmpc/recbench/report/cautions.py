@@ -4,8 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpo_mmpc.recbench.report.findings import left_out
-from grpo_mmpc.recbench.report.groups import compared, has_one_seed
-from grpo_mmpc.recbench.report.labels import MISSING, capital, group_title, method_label, rate_label
+from grpo_mmpc.recbench.report.labels import (
+    MISSING,
+    capital,
+    compared,
+    group_title,
+    has_one_seed,
+    method_label,
+    rate_label,
+)
 from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.reports.common.labels import listed
 

@@ -9,8 +9,7 @@ from markupsafe import Markup
 
 from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.plan import NO_MISSING
-from grpo_mmpc.recbench.report.groups import LEAD, subject
-from grpo_mmpc.recbench.report.labels import MISSING, RECOMMENDERS, method_label, rate_label
+from grpo_mmpc.recbench.report.labels import LEAD, MISSING, RECOMMENDERS, method_label, rate_label, subject
 from grpo_mmpc.reports.common import figures
 from grpo_mmpc.reports.common.figures import Frame, Scale, dot, join, scale_for
 

@@ -7,20 +7,18 @@ from typing import Any
 from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.report.cautions import cautions
 from grpo_mmpc.recbench.report.findings import difference_of, findings
-from grpo_mmpc.recbench.report.groups import (
+from grpo_mmpc.recbench.report.labels import (
     LEAD,
+    MISSING,
     SECOND,
     against_first,
     compared,
-    has_one_seed,
-    subject,
-)
-from grpo_mmpc.recbench.report.labels import (
-    MISSING,
     group_title,
+    has_one_seed,
     method_label,
     quoted,
     recovery_label,
+    subject,
 )
 from grpo_mmpc.recbench.report.rate_lines import RateFigure, rate_figures
 from grpo_mmpc.reports.common.difference import REFERENCE, common_tone
