@@ -7,6 +7,12 @@ import sys
 
 from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
+from grpo_mmpc.utils.faults import explain_os_error, full_disk
+from grpo_mmpc.utils.manifest import command_line
+from grpo_mmpc.utils.processes import stopped_by_signals
+
+BAD_INPUT, INTERRUPTED = 2, 130
+"""Exit statuses beside 0 and 1; docs/reliability.md explains them."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,15 +53,29 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("vllm").setLevel(logging.ERROR)  # also where TRL imports it without its own log configuration
     try:
-        return int(arguments.func(arguments))
+        with stopped_by_signals():
+            return int(arguments.func(arguments))
     except GrpoMmpcError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return BAD_INPUT
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped by {stop or 'SIGINT'}; go on with: {_same_command(arguments)}", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) went away; point stdout at nothing so that the interpreter's last
         # flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if not isinstance(error, OSError) and not full_disk(error):
+            raise
+        reason = (
+            explain_os_error(error) if isinstance(error, OSError) else f"the disk is full; free some space ({error})"
+        )
+        print(f"error: {reason}\nthen go on with: {_same_command(arguments)}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _same_command(arguments: argparse.Namespace) -> str:
+    """Return the command that goes on where this one stopped."""
+    return command_line(resume=hasattr(arguments, "resume"))

@@ -9,7 +9,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.options import non_negative_int, positive_int
+from grpo_mmpc.utils.options import non_negative_int, output_folder, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.ablation.grid import PlannedRun
@@ -33,7 +33,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "recipe", nargs="+", metavar="ABLATION|KEY=VALUE", help="ablation file, then overrides of all runs"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the ablation (default: runs/ablations/NAME)")
+    parser.add_argument(
+        "--out", type=output_folder, metavar="DIR", help="folder of the ablation (default: runs/ablations/NAME)"
+    )
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where runs run (%(default)s)")
     parser.add_argument(
         "--parallel", type=positive_int, metavar="N", help="runs at once (default: as GPUs or cores allow)"

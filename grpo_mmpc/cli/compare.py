@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.utils.options import output_file
+
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.records import Cell, Comparison, TaskComparison
 
@@ -31,9 +33,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("after", type=Path, metavar="EVAL_B", help="the same of another model or control")
     parser.add_argument("others", type=Path, metavar="EVAL_C", nargs="*", help="more to compare with EVAL_A")
     parser.add_argument("--by-category", action="store_true", help="also print a table per category and their mean")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers, by category too, as JSON")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="the same as CSV, one row per number")
-    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the tables as LaTeX (booktabs)")
+    parser.add_argument("--out", type=output_file, metavar="FILE", help="write all numbers, by category too, as JSON")
+    parser.add_argument("--csv", type=output_file, metavar="FILE", help="the same as CSV, one row per number")
+    parser.add_argument("--latex", type=output_file, metavar="FILE", help="write the tables as LaTeX (booktabs)")
     parser.add_argument("--resamples", type=int, default=10_000, metavar="N", help="bootstrap resamples (%(default)s)")
     parser.set_defaults(func=run)
 

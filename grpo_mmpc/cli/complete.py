@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.utils.options import add_policy
+from grpo_mmpc.utils.options import add_policy, output_folder
 
 
 def add_parser(commands: Any) -> None:
@@ -20,7 +20,9 @@ def add_parser(commands: Any) -> None:
         "runs/nano/checkpoints/checkpoint-45",
     )
     parser.add_argument("catalogue", type=Path, metavar="CATALOGUE", help="catalogue folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the completed catalogue")
+    parser.add_argument(
+        "--out", type=output_folder, required=True, metavar="DIR", help="folder of the completed catalogue"
+    )
     add_policy(parser)
     parser.add_argument(
         "--recipe",

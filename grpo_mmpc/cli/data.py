@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_mmpc.utils.options import positive_int
+from grpo_mmpc.utils.options import output_file, output_folder, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.catalogue.sources.amazon_items import AmazonConversion
@@ -33,7 +33,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "catalogue", metavar="DIR", type=Path, help="folder with items.{parquet,jsonl,csv} and images"
     )
     validate.add_argument("--strict", action="store_true", help="exit with 1 when any row is broken")
-    validate.add_argument("--json", metavar="OUT", type=Path, help="also write the whole report here, every row named")
+    validate.add_argument(
+        "--json", metavar="OUT", type=output_file, help="also write the whole report here, every row named"
+    )
     validate.set_defaults(func=validate_command)
 
     amazon = commands.add_parser(
@@ -49,7 +51,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="meta_<Category>.jsonl[.gz], a folder of such files, raw_meta_<Category> (streamed from the hub), or "
         "McAuley-Lab/Amazon-Reviews-2023 (its nine MMPCBench categories)",
     )
-    amazon.add_argument("--out", metavar="DIR", type=Path, required=True, help="catalogue folder to write")
+    amazon.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
     amazon.add_argument("--categories", metavar="NAME", nargs="+", default=[], help="which categories to take")
     amazon.add_argument(
         "--max-items", metavar="N", type=positive_int, help="items to keep of each category, the first ones"
@@ -74,7 +76,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "grpo-mmpc recbench measures what the completions are worth.",
     )
     mask.add_argument("catalogue", metavar="CATALOGUE", help="catalogue folder, or nano:catalogue")
-    mask.add_argument("--out", metavar="DIR", type=Path, required=True, help="catalogue folder to write")
+    mask.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
     mask.add_argument("--missing", choices=("text", "image"), default="text", help="what to take away (default: text)")
     mask.add_argument(
         "--rate",
@@ -93,7 +95,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Write the embedded procedural catalogue: drawn products of nine categories with titles, "
         "descriptions, attributes and interactions.",
     )
-    nano.add_argument("--out", metavar="DIR", type=Path, required=True, help="catalogue folder to write")
+    nano.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
     nano.add_argument("--num-items", metavar="N", type=positive_int, default=3600, help="items to draw (default: 3600)")
     nano.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same catalogue (default: 0)")
     nano.set_defaults(func=nano_command)

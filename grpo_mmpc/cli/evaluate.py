@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.utils.options import add_policy, add_recipe
+from grpo_mmpc.utils.options import add_policy, add_recipe, output_folder
 
 
 def add_parser(commands: Any) -> None:
@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
     add_recipe(parser)
     add_policy(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/evaluations/NAME/SUITE)"
+        "--out", type=output_folder, metavar="DIR", help="where to write (default: RUN_DIR/evaluations/NAME/SUITE)"
     )
     parser.set_defaults(func=run)
 

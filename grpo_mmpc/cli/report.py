@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.utils.options import output_file, output_folder
+
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
@@ -17,8 +19,12 @@ def add_parser(commands: Any) -> None:
         epilog="example: grpo-mmpc report runs/nano --tables runs/nano/tables",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the page (default: RUN/report.html)")
-    parser.add_argument("--tables", type=Path, metavar="DIR", help="also write results.csv and results.tex there")
+    parser.add_argument(
+        "--out", type=output_file, metavar="FILE", help="where to write the page (default: RUN/report.html)"
+    )
+    parser.add_argument(
+        "--tables", type=output_folder, metavar="DIR", help="also write results.csv and results.tex there"
+    )
     parser.set_defaults(func=run)
 
 

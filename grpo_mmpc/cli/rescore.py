@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.utils.options import output_folder
+
 if TYPE_CHECKING:
     from grpo_mmpc.config import RunConfig
 
@@ -33,7 +35,7 @@ def add_parser(commands: Any) -> None:
         "(default: the run's own mix, which must come out as it was)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write (default: RUN/rescored/NAME_OF_THE_MIX)"
+        "--out", type=output_folder, metavar="DIR", help="where to write (default: RUN/rescored/NAME_OF_THE_MIX)"
     )
     parser.set_defaults(func=run)
 

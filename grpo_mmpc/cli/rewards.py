@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.options import positive_int
+from grpo_mmpc.utils.options import output_folder, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.config.rewards import RewardsSection
@@ -51,7 +51,11 @@ def add_parser(commands: Any) -> None:
     preview.add_argument("--items", type=positive_int, default=200, metavar="N", help="items to look at (%(default)s)")
     preview.add_argument("--seed", type=int, default=0, metavar="S", help="of items and wrong answers (%(default)s)")
     preview.add_argument(
-        "--out", type=Path, default=Path("runs/reward_preview"), metavar="DIR", help="where to write (%(default)s)"
+        "--out",
+        type=output_folder,
+        default=Path("runs/reward_preview"),
+        metavar="DIR",
+        help="where to write (%(default)s)",
     )
     preview.set_defaults(func=run_preview)
 

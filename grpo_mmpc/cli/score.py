@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.files import write_json, write_json_lines
+from grpo_mmpc.utils.options import output_file, output_folder
 
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.predictions import Predictions, Reference
@@ -63,10 +64,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--bertscore-layers", type=int, metavar="N", help="hidden layer; needed for unknown models")
     parser.add_argument("--sentence-model", metavar="MODEL", help="sentence encoder: hub name, folder or nano:minilm")
     parser.add_argument("--clip-model", metavar="MODEL", help="CLIP: hub name, folder or nano:clip")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the summary as JSON")
-    parser.add_argument("--per-item", type=Path, metavar="FILE", help="write the scores of every item as JSON lines")
+    parser.add_argument("--out", type=output_file, metavar="FILE", help="write the summary as JSON")
     parser.add_argument(
-        "--export-official", type=Path, metavar="DIR", help="write the predictions in the official layout"
+        "--per-item", type=output_file, metavar="FILE", help="write the scores of every item as JSON lines"
+    )
+    parser.add_argument(
+        "--export-official", type=output_folder, metavar="DIR", help="write the predictions in the official layout"
     )
     parser.set_defaults(func=run)
 

@@ -29,7 +29,7 @@ def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int 
         ``out``.
 
     Raises:
-        CatalogueError: ``out`` is a file or a folder with something in it, or cannot be written.
+        CatalogueError: ``out`` is a file or a folder with something in it.
     """
     _refuse_occupied(out)
     from grpo_mmpc.nano.drawing import draw  # heavy: imported on use
@@ -45,9 +45,9 @@ def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int 
             write_json_lines(folder / "items.jsonl", map(_row, items))
             purchases = sample_interactions(items, seed=seed)
             write_json_lines(folder / "interactions.jsonl", (purchase._asdict() for purchase in purchases))
-    except OSError as e:
+    except OSError:
         _refuse_occupied(out)  # another process was faster
-        raise CatalogueError(f"cannot write the catalogue {out}: {e}; choose a writable folder") from e
+        raise
     return out
 
 
@@ -60,7 +60,7 @@ def ensure_catalogue() -> Path:
     the others drop their copy.
 
     Raises:
-        CatalogueError: The folder is there but incomplete, or cannot be written.
+        CatalogueError: The folder is there but incomplete.
     """
     folder = cache_folder("nano-catalogue") / generator_version()
     if not _is_complete(folder):

@@ -93,7 +93,7 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
             resume=resume,
         )
         if end.interrupted:
-            say(f"\nstopped at step {end.step} of {end.max_steps}; continue with:\n  {_resume_command()}")
+            say(f"\nstopped at step {end.step} of {end.max_steps}; continue with:\n  {command_line(resume=True)}")
             return INTERRUPTED
         policies.evaluate_final(end.step)
         manifest |= {
@@ -235,8 +235,3 @@ def _report(config: RunConfig, manifest: dict[str, Any], say: Say) -> None:
 
         say(f"report: {build_report(run_dir).resolve()}")
     say(f"next: {following}")
-
-
-def _resume_command() -> str:
-    command = command_line()
-    return command.replace(" --overwrite", "") + ("" if "--resume" in command else " --resume")

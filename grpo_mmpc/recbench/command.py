@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_mmpc.utils.options import positive_int
+from grpo_mmpc.utils.options import output_folder, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.benchmark import RunCells
@@ -47,7 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=output_folder,
         default=Path("runs/recbench"),
         help="folder to write (default: runs/recbench)",
     )

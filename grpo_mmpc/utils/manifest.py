@@ -43,13 +43,19 @@ def environment() -> dict[str, Any]:
     }
 
 
-def command_line() -> str:
-    """Return the command that started this process, as a person would type it again."""
+def command_line(*, resume: bool = False) -> str:
+    """Return the command that started this process, as a person would type it again.
+
+    With ``resume`` it continues the run that it started.
+    """
     import shlex
 
     program = Path(sys.argv[0]).name
     shown = "python -m grpo_mmpc" if program == "__main__.py" else program
-    return " ".join([shown, *map(shlex.quote, sys.argv[1:])])
+    words = [shown, *map(shlex.quote, sys.argv[1:])]
+    if resume:
+        words = [*(word for word in words if word not in ("--overwrite", "--resume")), "--resume"]
+    return " ".join(words)
 
 
 def now() -> str:

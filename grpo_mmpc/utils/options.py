@@ -1,7 +1,10 @@
 """Command-line options that several commands share."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+
+from grpo_mmpc.utils.faults import explain_os_error, try_file, try_folder
 
 
 def positive_int(text: str) -> int:
@@ -16,6 +19,24 @@ def non_negative_int(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text}")
     return int(text)
+
+
+def output_folder(text: str) -> Path:
+    """Read the path of a folder to write; one that cannot be written is refused before any work."""
+    return _output(text, try_folder)
+
+
+def output_file(text: str) -> Path:
+    """Read the path of a file to write; one that cannot be written is refused before any work."""
+    return _output(text, try_file)
+
+
+def _output(text: str, try_it: Callable[[Path], None]) -> Path:
+    try:
+        try_it(Path(text))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(explain_os_error(error)) from error
+    return Path(text)
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:

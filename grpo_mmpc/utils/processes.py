@@ -155,6 +155,30 @@ class StopRequest:
             raise KeyboardInterrupt
 
 
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt at SIGTERM and SIGHUP too, as Ctrl-C does; a second one ends at once.
+
+    A signal that this process was started to ignore stays ignored: SIGINT under ``&`` in a script,
+    SIGHUP under nohup.
+    """
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    mine = [number for number, handler in previous.items() if handler is not signal.SIG_IGN]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for other in mine:
+            signal.signal(other, signal.SIG_DFL)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for number in mine:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, previous[number])
+
+
 # --- The supervisor
 
 

@@ -144,3 +144,29 @@ def test_another_ctrl_c_can_interrupt_at_once(capsys) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.times == 1
         os.kill(os.getpid(), signal.SIGINT)
+
+
+COMMAND = [sys.executable, "-m", "grpo_mmpc", "data", "nano", "--out"]
+
+
+@pytest.mark.parametrize(
+    ("before", "number"),
+    [("", signal.SIGTERM), ("", signal.SIGINT), ("trap '' INT HUP; ", signal.SIGTERM)],
+    ids=["SIGTERM", "SIGINT", "SIGTERM under nohup"],
+)
+def test_a_command_that_a_signal_stops_says_how_to_go_on_and_leaves_nothing_half_written(
+    tmp_path: Path, before: str, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    command = " ".join([*COMMAND, str(out)])
+    with subprocess.Popen(
+        ["bash", "-c", f"{before}exec {command}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(tmp_path.glob(".out.*/images/nano-00009.png")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"stopped by {number.name}; go on with: python -m grpo_mmpc data nano --out {out}" in said
+    assert list(tmp_path.iterdir()) == []
