@@ -37,12 +37,21 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", type=output_folder, metavar="DIR", help="where to write (default: RUN/rescored/NAME_OF_THE_MIX)"
     )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="TARGET",
+        help="a module:factory or file.py:factory of the run's own config.yaml that you know and that may be executed; "
+        "what --mix names needs no such word",
+    )
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay, write both files, print the result."""
     from grpo_mmpc.config import is_file, load_config
+    from grpo_mmpc.config.recorded import load_recorded
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.pipelines.recipe import check_rewards
 
@@ -54,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     files = [word for word in arguments.mix if is_file(word)]
     overrides = [word for word in arguments.mix if not is_file(word)]
     old = load_config([recorded])
-    new = load_config([recorded, *files], overrides, checks=[check_rewards])
+    new = load_recorded(recorded, files, overrides, trusted=arguments.trust, checks=[check_rewards])
     name = mix_name(files, overrides)
-    out = arguments.out or arguments.run / "rescored" / name
+    out = arguments.out or _folder(arguments.run / "rescored", name, new)
     _rescore(arguments.run, old=old, new=new, name=name, out=out)
     if arguments.mix:
         command = ["grpo-mmpc", "train", str(recorded), *arguments.mix, f"run_dir={arguments.run}-{name}"]
@@ -68,6 +77,16 @@ def mix_name(files: list[str], overrides: list[str]) -> str:
     """Name a folder for the mix: ``bleu``, ``bleu+rewards.mix.0.weight=0.5``, or ``own``."""
     parts = [*(Path(file).stem for file in files), *overrides] or ["own"]
     return re.sub(r"[^\w.=+-]+", "_", "+".join(parts))[:120]
+
+
+def _folder(rescored: Path, name: str, new: "RunConfig") -> Path:
+    """Return the folder of a mix: files of one name in two places do not replace each other."""
+    from grpo_mmpc.analysis.replay.result import mix_key
+
+    folder, key = rescored / name, mix_key(new.rewards)
+    summary = folder / "summary.json"
+    is_other = summary.is_file() and f'"key": "{key}"' not in summary.read_text("utf-8", errors="replace")
+    return rescored / f"{name}-{key}" if is_other else folder
 
 
 def _rescore(run_dir: Path, *, old: "RunConfig", new: "RunConfig", name: str, out: Path) -> None:

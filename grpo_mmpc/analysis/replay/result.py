@@ -12,6 +12,7 @@ from grpo_mmpc.analysis.replay.agreement import Agreement, GroupPair, agreement,
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.rewards import reward_key
 from grpo_mmpc.utils.files import write_json
+from grpo_mmpc.utils.hashing import json_digest
 
 _NUM_EXAMPLES = 5
 
@@ -142,6 +143,7 @@ class Replay:
         content = {
             "run": self.run,
             "mix": self.name,
+            "key": mix_key(self.new),
             "old": _mix(self.old),
             "new": _mix(self.new),
             "signal": self.signal,
@@ -161,6 +163,11 @@ class Replay:
             "examples": [asdict(example) for example in self.examples],
         }
         write_json(folder / "summary.json", content, indent=2)
+
+
+def mix_key(section: RewardsSection) -> str:
+    """Return the hash of a mix with all its arguments, which tells two of one name apart."""
+    return json_digest(section.model_dump(mode="json"), size=4)
 
 
 def _mix(section: RewardsSection) -> dict[str, Any]:

@@ -25,6 +25,9 @@ MIX = [
     {"name": f"{OWN}:letters", "weight": 0.0},
 ]
 
+KNOWN = ["--trust", f"{OWN}:letters"]
+"""The user's word for the code that his own run names."""
+
 
 @pytest.fixture(scope="module")
 def recorded(small_catalogue, tmp_path_factory) -> Path:
@@ -98,7 +101,7 @@ def change_items(folder: Path, change) -> None:
 
 
 def test_the_runs_own_mix_gives_its_own_rewards_and_advantages_again(run, capsys):
-    assert main(["rescore", str(run)]) == 0
+    assert main(["rescore", str(run), *KNOWN]) == 0
     rows = rows_of(run / "rescored/own")
     assert len(rows) == 48
     assert max(abs(row["advantage"]) for row in rows) > 0.5
@@ -187,7 +190,7 @@ def test_rollouts_that_lack_a_reward_of_the_run_are_refused(run, capsys):
 
 
 def test_overrides_change_a_weight_of_the_runs_own_mix(run):
-    assert main(["rescore", str(run), "--mix", "rewards.mix.0.weight=0.0"]) == 0
+    assert main(["rescore", str(run), *KNOWN, "--mix", "rewards.mix.0.weight=0.0"]) == 0
     summary = summary_of(run / "rescored/rewards.mix.0.weight=0.0")
     assert summary["new"]["weights"]["bleu"] == 0.0
     assert set(summary["advantage_share"]["new"]) == {"token_f1", "json_format"}
@@ -198,7 +201,7 @@ def test_items_that_left_the_catalogue_are_counted_and_their_rows_kept(run, smal
     lost = pq.read_table(files[0])["item_id"][0].as_py()
     folder = shutil.copytree(small_catalogue, tmp_path / "catalogue")
     change_items(folder, lambda item: None if item["item_id"] == lost else item)
-    assert main(["rescore", str(run), "--mix", f"data.catalogue={folder}", "--out", str(tmp_path / "out")]) == 0
+    assert main(["rescore", str(run), *KNOWN, "--mix", f"data.catalogue={folder}", "--out", str(tmp_path / "out")]) == 0
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 48
     gone = [row for row in rows if row["item_id"] == lost]
@@ -216,7 +219,7 @@ def test_recorded_rewards_that_come_out_differently_are_named(run, capsys):
     position = table.column_names.index("reward/letters")
     values = [value + 1 for value in table["reward/letters"].to_pylist()]
     pq.write_table(table.set_column(position, "reward/letters", [values]), file)
-    assert main(["rescore", str(run)]) == 0
+    assert main(["rescore", str(run), *KNOWN]) == 0
     assert "! own rewards recomputed equal: no: letters (up to 1.0e+00)" in capsys.readouterr().out
 
 
@@ -240,11 +243,12 @@ def test_rewards_of_the_old_mix_are_not_built_to_score_another(run, mix, tmp_pat
     assert "own rewards recomputed equal: yes (json_format)" in said
     assert "own advantages recomputed equal: yes" in said
     assert {"old_reward/letters", "reward/same_for_all"} <= set(rows_of(run / "rescored/other")[0])
-    assert "no such file" in error([str(run)], capsys)  # the whole mix again cannot do without it
+    trusted = ["--trust", f"{tmp_path / 'gone.py'}:letters"]
+    assert "no such file" in error([str(run), *trusted], capsys)  # the whole mix again cannot do without it
 
 
 def error(words: list[str], capsys) -> str:
-    assert main(["rescore", *words]) == 2
+    assert main(["rescore", *words, *KNOWN]) == 2
     return capsys.readouterr().err
 
 
@@ -268,3 +272,40 @@ def test_a_catalogue_without_any_of_the_items_is_refused(run, small_catalogue, t
     change_items(folder, lambda item: {**item, "item_id": f"other-{item['item_id']}"})
     said = error([str(run), "--mix", f"data.catalogue={folder}"], capsys)
     assert f"is in {folder} with title and image; name the catalogue that the run was made with" in said
+
+
+def test_code_that_a_run_folder_names_is_not_executed_unasked(run, mix, tmp_path, capsys):
+    touched = tmp_path / "executed"
+    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    renders = {"renderer": "os:system", "renderer_kwargs": {"command": f"touch {touched}"}}
+    config["rewards"]["mix"] = [
+        {"name": "os:system", "weight": 1.0, "kwargs": {"command": f"touch {touched}"}},
+        {"name": "clip_similarity", "weight": 1.0, "kwargs": renders},
+    ]
+    (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    base = run / "base.yaml"
+    base.write_text(yaml.safe_dump({"rewards": {"mix": config["rewards"]["mix"]}}), "utf-8")
+    for mixed in ([], ["--mix", "rewards.mix.0.weight=0.5"], ["--mix", "rewards.mix.0.kwargs={}"]):
+        assert main(["rescore", str(run), *mixed]) == 2
+        said = capsys.readouterr().err
+        assert f"{run / 'config.yaml'}: rewards.mix.0.name: 'os:system' names code" in said
+        assert "rewards.mix.1.kwargs.renderer: 'os:system' names code" in said
+        assert "--trust os:system" in said
+    config["base"] = "base.yaml"  # by a detour
+    del config["rewards"]["mix"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    assert main(["rescore", str(run), "--mix", "seed=1"]) == 2
+    assert "rewards.mix.0.name: 'os:system' names code" in capsys.readouterr().err
+    assert not touched.exists()
+
+
+def test_two_mixes_of_one_file_name_keep_both_results(run, mix, tmp_path, capsys):
+    first = mix(letters=1.0)
+    (tmp_path / "elsewhere").mkdir()
+    second = shutil.move(mix(token_f1=1.0), tmp_path / "elsewhere" / "other.yaml")
+    mix(letters=1.0)
+    for file in (first, str(second), first, str(second)):
+        assert main(["rescore", str(run), "--mix", file]) == 0
+    folders = sorted((run / "rescored").iterdir())
+    assert [summary_of(folder)["new"]["weights"] for folder in folders] == [{"letters": 1.0}, {"token_f1": 1.0}]
+    assert folders[0].name == "other" and folders[1].name.startswith("other-")
