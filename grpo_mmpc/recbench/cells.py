@@ -18,11 +18,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.records import Floats, ItemFeatures, Pairs, Split, TrainingSettings
+from grpo_mmpc.recbench.records import Floats, ItemFeatures, Mode, Pairs, Split, TrainingSettings
 from grpo_mmpc.utils.files import replace_atomically, write_json
 from grpo_mmpc.utils.hashing import hex_digest, json_digest
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same cell would be scored differently."""
 
 SPLITS, FEATURES, CELLS = "splits", "features", "cells"
@@ -43,10 +43,9 @@ class Cell:
     """Features of the items; None where the recommender does not get them."""
     image: str | None
     seed: int
-    mode: str
-    """``corrected`` or ``paper``: in paper mode the grid point is chosen on the test part,
-    validation items are ranked in the test, and items without features are everybody's neighbours
-    in item graphs."""
+    mode: Mode
+    """In paper mode the grid point is chosen on the test part, validation items are ranked in the
+    test, and recommenders are built with the flaws of the official code."""
     grid: tuple[Mapping[str, Any], ...]
     """Arguments of the recommender, one mapping for each point."""
     training: TrainingSettings
@@ -119,8 +118,6 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
     started = time.monotonic()
     split, features = _inputs(folder, cell.split, cell.text, cell.image)
     spec = RECOMMENDERS[cell.recommender]
-    # The flaw of the official code of FREEDOM.
-    flaws = {"zero_rows": "nearest"} if cell.mode == "paper" and cell.recommender == "freedom" else {}
     seen = [split.train] if cell.mode == "paper" else [split.train, split.validation]
     tested = FullSort(
         targets=split.test, seen=seen, num_users=split.num_users, num_items=split.num_items, seed=cell.seed
@@ -129,7 +126,7 @@ def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
     best: tuple[float, dict[str, Any], Mapping[str, Any]] | None = None
     for point in cell.grid:
         generator = torch.Generator(device="cpu").manual_seed(cell.seed)
-        model = spec.build(split, features, generator=generator, device=device, **point, **flaws)
+        model = spec.build(split, features, generator=generator, device=device, mode=cell.mode, **point)
         try:
             fitted = fit(model, split, settings=cell.training, monitor=MONITOR, seed=cell.seed, device=device)
         except RecBenchError as error:

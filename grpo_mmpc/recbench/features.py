@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.records import Flags, Floats
+from grpo_mmpc.recbench.records import Flags, Floats, Mode
 from grpo_mmpc.recbench.settings import ImageEncoderSection, TextEncoderSection
 from grpo_mmpc.utils.console import Progress
 
@@ -47,7 +47,7 @@ def image_features(
     paths: Sequence[str | Path | None],
     encoder: ImageEncoderSection,
     *,
-    mode: Literal["corrected", "paper"] = "corrected",
+    mode: Mode = "corrected",
     progress: Progress | None = None,
 ) -> Floats:
     """Encode N images: class tokens of a vision transformer, or unit embeddings of nano CLIP.

@@ -4,7 +4,6 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +11,9 @@ from numpy.typing import NDArray
 from grpo_mmpc.catalogue.interactions import COLUMNS, checked_rows, file_warnings, open_interactions
 from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.records import Flags, Ints
+from grpo_mmpc.recbench.records import Flags, Ints, Mode
 from grpo_mmpc.recbench.settings import MIN_PER_USER, InteractionsSection
 from grpo_mmpc.types import Quarantined
-
-Mode = Literal["corrected", "paper"]
-"""``paper`` reproduces the official protocol with its flaws."""
 
 _EXAMPLES = 3
 

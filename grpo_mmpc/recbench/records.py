@@ -14,6 +14,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
+Mode = Literal["corrected", "paper"]
+"""``paper`` reproduces the official protocol with its flaws."""
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, ...] = ("text", "image")
 MODALITY_WORDS = {"text": "titles", "image": "images", "both": "titles and images"}

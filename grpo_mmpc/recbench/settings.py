@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from grpo_mmpc.config import schema_problems
 from grpo_mmpc.config.section import Section
+from grpo_mmpc.recbench.records import Mode
 
 RecommenderName = Literal["vbpr", "bm3", "freedom", "mmgcn", "lightgcn", "bpr", "most_popular", "random"]
 FillName = Literal[
@@ -99,7 +100,7 @@ class FeatureEncodersSection(Section):
 class RecBenchSection(Section):
     """The recommendation benchmark; by default one recommender, one rate and few seeds."""
 
-    mode: Literal["corrected", "paper"] = "corrected"
+    mode: Mode = "corrected"
     """``paper`` reproduces the official protocol, its flaws included."""
     categories: Annotated[list[str], Field(min_length=1)] | None = None
     """Null means all of the catalogue; each is a benchmark of its own."""

@@ -9,7 +9,7 @@ from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.recbench.records import ItemFeatures, Split
+from grpo_mmpc.recbench.records import ItemFeatures, Mode, Split
 
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.recommenders.recommender import Recommender
@@ -29,14 +29,20 @@ class RecommenderSpec:
     uses_features: bool = True
     is_trained: bool = True
     """False for floors, which have nothing to learn."""
+    paper_factory: str = ""
+    """What builds it in paper mode, where that is something else."""
+    paper_options: Mapping[str, Any] = field(default_factory=dict)
+    """Further options of it in paper mode."""
     without_features: str | None = None
     """The recommender that it is where it gets no features, the same to the bit: it is trained
     once, under that name."""
 
-    def build(self, split: Split, features: ItemFeatures, **options: Any) -> "Recommender":
+    def build(self, split: Split, features: ItemFeatures, *, mode: Mode = "corrected", **options: Any) -> "Recommender":
         """Build the recommender; see ``Recommender`` for its options."""
-        module, _, name = self.factory.partition(":")
+        is_paper = mode == "paper"
+        module, _, name = (self.paper_factory if is_paper and self.paper_factory else self.factory).partition(":")
         factory = getattr(import_module(f"grpo_mmpc.recbench.recommenders.{module}"), name)
+        options |= self.paper_options if is_paper else {}
         built: Recommender = factory(split, features if self.uses_features else ItemFeatures(), **options)
         return built
 
@@ -51,12 +57,13 @@ _L2 = (2.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 
 # Values that the published run scripts try (the papers, for those they do not run); what a grid
 # does not name is under defaults. A value need not weigh what it weighs there: regularisers of vbpr
-# are squared lengths over the batch size here, as in the paper, and unsquared norms of the batch's
-# matrices over it in the MMRec toolbox. That of bm3 is the toolbox's.
+# are squared lengths over the batch size, as in the paper, and in paper mode unsquared norms of the
+# batch's matrices over it, as in the MMRec toolbox. That of bm3 is the toolbox's.
 _SPECS = (
     RecommenderSpec(
         name="vbpr",
         factory="vbpr:VBPR",
+        paper_factory="vbpr_toolbox:ToolboxVBPR",
         grid={"reg": _L2},
         defaults={"reg": 0.01},
         without_features="bpr",
@@ -75,6 +82,8 @@ _SPECS = (
             **{"dropout": 0.8, "reg": 1e-3},
             **{"knn": 10, "item_layers": 1, "user_item_layers": 2, "image_weight": 0.1},
         },
+        # The flaw of the official code: items without features are everybody's neighbours.
+        paper_options={"zero_rows": "nearest"},
     ),
     RecommenderSpec(
         name="mmgcn",
@@ -93,6 +102,7 @@ _SPECS = (
     RecommenderSpec(
         name="bpr",
         factory="vbpr:VBPR",
+        paper_factory="vbpr_toolbox:ToolboxVBPR",
         grid={"reg": _L2},
         defaults={"reg": 0.01},
         uses_features=False,
