@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 
 from grpo_mmpc.config.rewards import RewardsSection, TaskName
 from grpo_mmpc.config.section import PassThroughSection, Section
+from grpo_mmpc.utils.secrets import without_secrets
 
 ControlName = Literal[
     "category_title", "other_title", "nearest_title", "blank_image", "shuffled_image", "raw_title", "nearest_image"
@@ -262,5 +263,5 @@ class RunConfig(Section):
         return self.evaluation.tasks or self.tasks
 
     def to_yaml(self) -> str:
-        """The resolved configuration as YAML; loading it again gives an equal object."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """The resolved configuration as YAML; loading it gives an equal object, but for tokens."""
+        return yaml.safe_dump(without_secrets(self.model_dump(mode="json")), sort_keys=False, allow_unicode=True)

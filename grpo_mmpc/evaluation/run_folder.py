@@ -43,6 +43,8 @@ class RunFolder:
         self.path = path
         self._suite = suite
         self._notes = notes
+        self.broken: list[str] = []
+        """Those of the notes that are about files which are there and cannot be read."""
 
     @classmethod
     def of_evaluation(cls, evaluation: Path) -> "RunFolder | None":
@@ -62,7 +64,7 @@ class RunFolder:
             content = yaml.safe_load(self.config_text or "")
         except yaml.YAMLError as error:
             why = " ".join(str(error).split())
-            self._report(f"config.yaml is not valid YAML ({why}); restore it: it says what was trained on.")
+            self.report(f"config.yaml is not valid YAML ({why}); restore it: it says what was trained on.")
             return {}
         return content if isinstance(content, dict) else {}
 
@@ -80,7 +82,7 @@ class RunFolder:
                 for spec in specs
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            self._report(
+            self.report(
                 f"config.yaml: cannot read which rewards were trained on ({type(error).__name__}: {error}); "
                 "expected rewards.mix, a list of name and weight, as every run writes it."
             )
@@ -168,7 +170,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            self._report(f"best.json cannot be read ({error}); remove it to report the last checkpoint.")
+            self.report(f"best.json cannot be read ({error}); remove it to report the last checkpoint.")
             return None
 
     @property
@@ -184,7 +186,7 @@ class RunFolder:
         try:
             return Comparison.from_json(self._comparison_json)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            self._report(f"comparison.json is not a comparison ({type(error).__name__}: {error}); nothing is compared.")
+            self.report(f"comparison.json is not a comparison ({type(error).__name__}: {error}); nothing is compared.")
             return None
 
     @cached_property
@@ -210,24 +212,26 @@ class RunFolder:
         try:
             content = {} if text is None else json.loads(text)
         except ValueError as error:
-            self._report(f"{path.name} is not valid JSON ({error}): {lacking}.")
+            self.report(f"{path.name} is not valid JSON ({error}): {lacking}.")
             return {}
         if not isinstance(content, dict):
-            self._report(f"{path.name} holds a {type(content).__name__}, expected an object: {lacking}.")
+            self.report(f"{path.name} holds a {type(content).__name__}, expected an object: {lacking}.")
             return {}
         return content
 
     def _absent(self, path: Path, error: Exception, *, lacking: str) -> None:
         if not isinstance(error, FileNotFoundError):
-            self._report(f"{path.name} cannot be read ({error}): {lacking}.")
+            self.report(f"{path.name} cannot be read ({error}): {lacking}.")
         elif self._notes is not None:
             self._notes.append(f"{path.name} is missing: {lacking}.")
 
-    def _report(self, sentence: str) -> None:
-        """Note what is broken, or raise it where nobody takes notes."""
+    def report(self, sentence: str, *, is_missing: bool = False) -> None:
+        """Note what is broken or missing, or raise it where nobody takes notes."""
         if self._notes is None:
             raise EvaluationError(f"{self.path}: {sentence.rstrip('.')}")
         self._notes.append(sentence)
+        if not is_missing:
+            self.broken.append(sentence)
 
 
 def checkpoint_order(name: str) -> tuple[int, int, str]:

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.utils.secrets import masked
+
 PACKAGES = (
     "grpo-mmpc",
     "torch",
@@ -44,7 +46,7 @@ def environment() -> dict[str, Any]:
 
 
 def command_line(*, resume: bool = False) -> str:
-    """Return the command that started this process, as a person would type it again.
+    """Return the command that started this process, as a person would type it, tokens masked.
 
     With ``resume`` it continues the run that it started.
     """
@@ -52,7 +54,7 @@ def command_line(*, resume: bool = False) -> str:
 
     program = Path(sys.argv[0]).name
     shown = "python -m grpo_mmpc" if program == "__main__.py" else program
-    words = [shown, *map(shlex.quote, sys.argv[1:])]
+    words = [shown, *(shlex.quote(masked(word)) for word in sys.argv[1:])]
     if resume:
         words = [*(word for word in words if word not in ("--overwrite", "--resume")), "--resume"]
     return " ".join(words)

@@ -23,7 +23,7 @@ from grpo_mmpc.reports.common.findings import Finding
 from grpo_mmpc.reports.common.labels import NO_VALUE, duration, metric_label, task_label, words
 from grpo_mmpc.reports.common.panels import Line, panel
 from grpo_mmpc.reports.common.templates import render_page
-from grpo_mmpc.reports.common.thumbnails import thumbnails
+from grpo_mmpc.reports.common.thumbnails import catalogue_folders, thumbnails
 from grpo_mmpc.utils.manifest import command_line
 
 _IMAGE_BUDGET = 1_500_000
@@ -49,6 +49,9 @@ def render(content: Content) -> str:
     comparison, results = content.comparison, content.results
     shown = examples(comparison, results, preferred=content.spec.pareto)
     images = [path for group in shown.groups for item in group.items for path in item.images] if shown else []
+    folders = [evaluation.folder for evaluation in (*(run.evaluation for run in results.runs), *results.base.values())]
+    for reference in dict.fromkeys(run.config.data.catalogue for run in content.runs):
+        folders += catalogue_folders(reference)
     start = f"{content.spec.launcher} -m grpo_mmpc" if content.spec.launcher else "grpo-mmpc"
     return render_page(
         "reports/ablation/page.html",
@@ -66,7 +69,7 @@ def render(content: Content) -> str:
         curves=_curves(comparison.mixes, results),
         costs=[(mix, len(results.of(mix)), _cost(cost)) for mix, cost in content.costs.items()],
         examples=shown,
-        images=thumbnails(images, budget=_IMAGE_BUDGET),
+        images=thumbnails(images, folders=folders, budget=_IMAGE_BUDGET),
         command=command_line(),
         runs=[
             (run, shlex.quote(run.config.run_dir), f"{start} train {shlex.quote(f'{run.config.run_dir}.yaml')}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grpo_mmpc.reports.common.difference import Tone, glyph
+from grpo_mmpc.reports.common.tables import printable
 from grpo_mmpc.utils.console import coloured
 
 Kind = Literal["supported", "not supported", "no verdict", "caution"]
@@ -50,7 +51,7 @@ def terminal_lines(findings: Iterable[Finding], *, colour: bool = False, width: 
     lines: list[str] = []
     for finding in findings:
         wrapped = textwrap.wrap(
-            finding.text,
+            printable(finding.text),
             width,
             initial_indent=f"{finding.mark} ",
             subsequent_indent="  ",

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,16 +15,28 @@ _LATEX = {
     **{"[": "{[}", "*": "{*}"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+_FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.]+(e[-+]?\d+)?$)", re.IGNORECASE)
+"""The beginning of what a spreadsheet takes for a formula; a negative number is none."""
 LATEX_NEEDS = r"% Needs \usepackage{booktabs} and \usepackage[T1]{fontenc}. Written by grpo-mmpc."
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write rows below a line of column names; None is an empty cell."""
+    """Write rows below a line of column names; None is an empty cell.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([_harmless(cell) for cell in row] for row in rows)
     write_text(path, text.getvalue())
+
+
+def _harmless(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r", " ")  # which the csv module does not quote
+    return f"'{text}" if _FORMULA.match(cell) else text
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> list[str]:
@@ -31,7 +44,7 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequ
 
     Columns of ``left`` are aligned at the left; the others hold numbers.
     """
-    table = [list(head), *(list(row) for row in rows)]
+    table = [[printable(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     return [
         "  ".join(
@@ -40,6 +53,11 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequ
         ).rstrip()
         for row in table
     ]
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: names of a catalogue may hold escape sequences."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def latex_table(columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -1,64 +1,61 @@
-"""Small copies of images, as data URIs."""
+"""Small copies of images, as data URIs: of the run's own folder and of its catalogue, no others."""
 
 import base64
 import io
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from grpo_mmpc.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_PIXELS = 50_000_000
-"""Larger images are not decoded: a thumbnail is not worth a decompression bomb."""
 _SIZES = (256, 192, 128, 96, 64)
-_BACKGROUND = (255, 255, 255)
 
 
-def thumbnails(paths: Iterable[Path], *, budget: int) -> Mapping[Path, str]:
+def thumbnails(paths: Iterable[Path], *, folders: Sequence[Path], budget: int) -> Mapping[Path, str]:
     """Return data URIs of images, all at the largest size at which together they fit the budget.
 
-    ``budget`` is in bytes of all of them together. Files that are no readable images are left out.
+    Files that are no readable images, and those outside the folders, are left out: whoever made a
+    run folder may have named any file of this machine in it.
+
+    Args:
+        paths: The images.
+        folders: Where they may lie, symbolic links followed.
+        budget: Bytes of all of them together.
     """
     unique = list(dict.fromkeys(paths))
     encoded: dict[Path, str] = {}
     for size in _SIZES:
-        encoded = {path: uri for path in unique if (uri := _thumbnail(path, size=size)) is not None}
+        encoded = {path: uri for path in unique if (uri := _thumbnail(path, folders=folders, size=size)) is not None}
         if sum(map(len, encoded.values())) <= budget:
             break
     return encoded
 
 
-def _thumbnail(path: Path, *, size: int) -> str | None:
-    from PIL import Image, ImageOps  # heavy: imported on use
+def catalogue_folders(reference: str) -> list[Path]:
+    """Return the folder of a catalogue that a run names, if it is one; of nano, its cache."""
+    from grpo_mmpc.nano.catalogue import REFERENCE
+    from grpo_mmpc.utils.cache import cache_folder
 
-    # PIL warns of big images before we can look at their size and refuse them.
-    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
-    try:
-        with quiet, Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return None
-            image.draft("RGB", (2 * size, 2 * size))
-            upright = ImageOps.exif_transpose(image)
-            upright.thumbnail((size, size))
-            return _data_uri(_flat(upright))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        # PIL reports broken files with any of these. The page shows that there is no image.
-        return None
+    if reference == REFERENCE:
+        return [cache_folder("nano-catalogue")]
+    return [Path(reference)] if reference and any(Path(reference).glob("items.*")) else []
 
 
-def _flat(image: "Image.Image") -> "Image.Image":
-    from PIL import Image
+def _thumbnail(path: Path, *, folders: Sequence[Path], size: int) -> str | None:
+    from grpo_mmpc.catalogue.images import decode_image, find_image  # heavy: imported on use
 
-    if image.mode in ("I", "I;16", "I;16B", "F"):
-        image = image.point(lambda value: value / 256).convert("L")
-    if "A" in image.getbands() or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        flat = Image.new("RGB", layer.size, _BACKGROUND)
-        flat.paste(layer, mask=layer.getchannel("A"))
-        return flat
-    return image.convert("RGB")
+    for folder in folders:
+        try:
+            with find_image(path.absolute(), folder=folder).open("rb") as stream:
+                image = decode_image(stream, name=path.name, shrink_to_px=2 * size)
+        except (ImageError, OSError):  # the page shows that there is no image
+            continue
+        image.thumbnail((size, size))
+        return _data_uri(image)
+    return None
 
 
 def _data_uri(image: "Image.Image") -> str:

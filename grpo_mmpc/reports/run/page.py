@@ -12,48 +12,59 @@ from grpo_mmpc.recbench import recommendation_view, results_of_run
 from grpo_mmpc.reports.common.gallery import ItemGroup, read_items
 from grpo_mmpc.reports.common.labels import date, duration, metric_label, plural, task_label, words
 from grpo_mmpc.reports.common.templates import render_page
-from grpo_mmpc.reports.common.thumbnails import thumbnails
+from grpo_mmpc.reports.common.thumbnails import catalogue_folders, thumbnails
 from grpo_mmpc.reports.run.before_after import attribute_panel, category_panels, change_figure, key_numbers
 from grpo_mmpc.reports.run.controls import controls_table
 from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.examples import AFTER, BEFORE, MAX_ITEMS, choose, delta
 from grpo_mmpc.reports.run.headline import headline
 from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.secrets import masked
 
+_MARKS = ("config.yaml", "manifest.json", "evaluations", "comparison.json")
 _IMAGE_BUDGET = 1_800_000
 """Bytes of all thumbnails together; with it the page stays under 3 MB."""
 
 
-def build_report(run: Path, *, out: Path | None = None) -> Path:
+def build_report(folder: Path, *, out: Path | None = None) -> Path:
     """Write a run's report to ``out`` or ``RUN/report.html``, and return the path.
 
     Only files of the run folder are read, and every one of them may be missing: the page then says
-    so.
+    so. Where one is there and cannot be read, a page that stands already is left as it is.
 
     Raises:
-        EvaluationError: ``run`` is not a folder.
+        EvaluationError: ``folder`` is not that of a run, or a file of it cannot be read.
     """
-    if not run.is_dir():
-        raise EvaluationError(f"{run} is not a folder; expected a run folder as `grpo-mmpc train` writes it")
-    path = out or run / "report.html"
-    write_text(path, render(run))
+    if not any((folder / name).exists() for name in _MARKS):
+        raise EvaluationError(
+            f"{folder} is not a run folder: expected one of {', '.join(_MARKS)}, as `grpo-mmpc train` and `grpo-mmpc "
+            "evaluate` write them; nothing was written"
+        )
+    path = out or folder / "report.html"
+    notes: list[str] = []
+    run = RunFolder(folder, notes=notes)
+    text = _render(run, notes)
+    stands = path.exists()
+    if not (run.broken and stands):
+        write_text(path, text)
+    if run.broken:
+        outcome = "was left as it was" if stands else "shows the rest"
+        raise EvaluationError(f"{folder}: {' '.join(run.broken)} The page {path} {outcome}")
     return path
 
 
-def render(folder: Path) -> str:
+def _render(run: RunFolder, notes: list[str]) -> str:
     """Return the page as text; the same files give the same text."""
-    notes: list[str] = []
-    run = RunFolder(folder, notes=notes)
     # A reward of a file is logged under the name of its factory.
     weights = {reward.name.rpartition(":")[2]: reward.weight for reward in run.mix}
     comparison = run.comparison
-    tasks = [_task(task, comparison, run, weights, notes) for task in comparison.tasks] if comparison else []
-    recommendation, problems = results_of_run(folder)
+    tasks = [_task(task, comparison, run, weights) for task in comparison.tasks] if comparison else []
+    recommendation, problems = results_of_run(run.path)
     notes += [*_unfinished(run), *(f"A recommendation benchmark is left out: {problem}." for problem in problems)]
     images = [path for task in tasks for group in task["groups"] for item in group.items for path in item.images]
     return render_page(
         "reports/run/page.html",
-        name=folder.resolve().name,
+        name=run.path.resolve().name,
         subtitle=_subtitle(run, weights),
         notes=notes,
         tasks=tasks,
@@ -61,13 +72,17 @@ def render(folder: Path) -> str:
         comparison=comparison,
         recommendation=recommendation_view(recommendation) if recommendation else None,
         curve_groups=curve_groups(run, weights=weights),
-        images=thumbnails(images, budget=_IMAGE_BUDGET),
+        images=thumbnails(images, folders=_image_folders(run), budget=_IMAGE_BUDGET),
         delta=delta,
         change_figure=change_figure,
-        command=str(run.manifest.get("command") or ""),
-        config_text=run.config_text,
+        command=masked(str(run.manifest.get("command") or "")),
+        config_text=masked(run.config_text or ""),
         provenance=_provenance(run.manifest),
     )
+
+
+def _image_folders(run: RunFolder) -> list[Path]:
+    return [run.path, *catalogue_folders(str(section(run.config, "data").get("catalogue") or ""))]
 
 
 def _unfinished(run: RunFolder) -> list[str]:
@@ -89,9 +104,7 @@ def _unfinished(run: RunFolder) -> list[str]:
     return notes
 
 
-def _task(
-    task: TaskComparison, comparison: Comparison, run: RunFolder, weights: Mapping[str, float], notes: list[str]
-) -> dict[str, Any]:
+def _task(task: TaskComparison, comparison: Comparison, run: RunFolder, weights: Mapping[str, float]) -> dict[str, Any]:
     said = headline(task, weights=weights, percent=comparison.percent)
     panels, more_panels = category_panels(task, lead=said.lead)
     left_out = [
@@ -117,13 +130,13 @@ def _task(
         "more_panels": more_panels,
         "num_categories": len(task.categories),
         "metric": metric_label(said.lead) if said.lead else "",
-        "groups": _item_groups(task, comparison, run, metric=said.lead, notes=notes),
+        "groups": _item_groups(task, comparison, run, metric=said.lead),
         "is_rendered": task.task == "text_to_image",
     }
 
 
 def _item_groups(
-    task: TaskComparison, comparison: Comparison, run: RunFolder, *, metric: str | None, notes: list[str]
+    task: TaskComparison, comparison: Comparison, run: RunFolder, *, metric: str | None
 ) -> list[ItemGroup]:
     import pyarrow as pa  # heavy: imported on use
 
@@ -133,7 +146,9 @@ def _item_groups(
     try:
         items = read_items(samples, task=task.task, metric=metric)
     except (OSError, pa.ArrowException, KeyError) as error:
-        notes.append(f"The gallery of {words(task.task)} is empty: the samples cannot be read ({error}).")
+        is_missing = isinstance(error, FileNotFoundError)
+        sentence = f"The gallery of {words(task.task)} is empty: the samples cannot be read ({error})."
+        run.report(sentence, is_missing=is_missing)
         return []
     return choose(items, count=MAX_ITEMS // (3 * len(comparison.tasks)))
 
@@ -180,4 +195,4 @@ def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, 
 def _plain(value: Any) -> str:
     if value is None:
         return "none"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return masked(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

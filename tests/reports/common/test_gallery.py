@@ -93,13 +93,13 @@ def decode(uri: str) -> Image.Image:
 def test_images_of_every_mode_become_small_rgb_pictures(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("picture.jpg" if mode == "CMYK" else "picture.png")
     Image.new(mode, (600, 300)).save(path)
-    picture = decode(thumbnails([path], budget=100_000)[path])
+    picture = decode(thumbnails([path], folders=[tmp_path], budget=100_000)[path])
     assert picture.size == (256, 128)
 
 
 def test_transparent_parts_are_white(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    uri = thumbnails([tmp_path / "clear.png"], budget=100_000)[tmp_path / "clear.png"]
+    uri = thumbnails([tmp_path / "clear.png"], folders=[tmp_path], budget=100_000)[tmp_path / "clear.png"]
     assert decode(uri).convert("RGB").getpixel((4, 4)) == (255, 255, 255)
 
 
@@ -109,12 +109,12 @@ def test_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
     broken = [tmp_path / name for name in ("empty.png", "text.png", "cut.png", "missing.png")]
-    assert thumbnails(broken, budget=100_000) == {}
+    assert thumbnails(broken, folders=[tmp_path], budget=100_000) == {}
 
 
 def test_decompression_bombs_are_not_opened(tmp_path: Path) -> None:
     Image.new("1", (12_000, 12_000)).save(tmp_path / "bomb.png")
-    assert thumbnails([tmp_path / "bomb.png"], budget=100_000) == {}
+    assert thumbnails([tmp_path / "bomb.png"], folders=[tmp_path], budget=100_000) == {}
 
 
 def test_pictures_shrink_until_they_fit_together(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_pictures_shrink_until_they_fit_together(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.png"
         Image.effect_noise((400, 400), 90).save(path)
         paths.append(path)
-    plenty, little = (thumbnails(paths, budget=budget) for budget in (10_000_000, 60_000))
+    plenty, little = (thumbnails(paths, folders=[tmp_path], budget=budget) for budget in (10_000_000, 60_000))
     assert {decode(uri).size for uri in plenty.values()} == {(256, 256)}
     assert sum(map(len, little.values())) <= 60_000
     assert len({decode(uri).size for uri in little.values()}) == 1

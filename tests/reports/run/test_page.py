@@ -7,7 +7,9 @@ from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.reports.run.page import build_report
@@ -230,11 +232,26 @@ def test_a_missing_file_is_said_and_the_rest_is_shown(small: Path, tmp_path: Pat
 def test_a_broken_file_is_said_and_the_rest_is_shown(
     small: Path, tmp_path: Path, name: str, content: str, note: str
 ) -> None:
-    broken = copy_without(small, tmp_path / "run")
+    broken = copy_without(small, tmp_path / "run", "report.html")
     (broken / name).write_text(content)
-    page = Page(build_report(broken))
+    if name == "metrics.jsonl":  # a kill cuts its last line
+        build_report(broken)
+    else:
+        with pytest.raises(EvaluationError, match="shows the rest"):
+            build_report(broken)
+    page = Page(broken / "report.html")
     assert note in page.text
     assert "What exactly ran" in page.text
+
+
+def test_a_page_that_stands_is_not_replaced_by_one_of_broken_files(small: Path, tmp_path: Path) -> None:
+    broken = copy_without(small, tmp_path / "run")
+    good = build_report(broken).read_bytes()
+    for name in ("base", "final"):
+        (broken / f"evaluations/{name}/cqbench/samples.parquet").write_bytes(b"PAR1 cut")
+    with pytest.raises(EvaluationError, match=r"samples cannot be read .* was left as it was"):
+        build_report(broken)
+    assert (broken / "report.html").read_bytes() == good
 
 
 def test_an_interrupted_run_says_that_there_is_no_result(tmp_path: Path) -> None:
@@ -244,13 +261,44 @@ def test_an_interrupted_run_says_that_there_is_no_result(tmp_path: Path) -> None
     assert "Learning curves" in page.text
 
 
-def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
-    assert "No result yet" in Page(build_report(tmp_path)).text
+def test_a_folder_that_is_no_run_is_refused_and_nothing_is_written_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(EvaluationError, match="is not a run folder: expected one of"):
+            build_report(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="is not a folder; expected a run folder"):
-        build_report(tmp_path / "nowhere")
+def test_tokens_are_masked(tmp_path: Path) -> None:
+    secret = "hf_" + "a1B2" * 8
+    model = f"rewards: {{mix: []}}\nmodel: {{init_kwargs: {{token: {secret}}}}}\n"
+    (tmp_path / "config.yaml").write_text(f"{model}trainer:\n  hub_token: plainword\n  pad_token: <pad>\n")
+    manifest = {"command": f"grpo-mmpc train x.yaml trainer.hub_token=plainword model.init_kwargs.token={secret}"}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    page = Page(build_report(tmp_path))
+    assert secret not in page.html and "plainword" not in page.html
+    assert "hub_token: ***" in page.text and "trainer.hub_token=***" in page.text
+    assert "pad_token: <pad>" in page.text
+
+
+def test_no_image_outside_the_run_and_its_catalogue_is_shown(small: Path, tmp_path: Path) -> None:
+    """A run folder of somebody else may name any file of this machine."""
+    run = copy_without(small, tmp_path / "run")
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(secret)
+    (run / "link.png").symlink_to(secret)
+    (run / "drawing.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    named = [str(secret), str(run / ".." / "secret.png"), str(run / "link.png"), str(run / "drawing.png")]
+    for checkpoint in ("base", "final"):
+        file = run / f"evaluations/{checkpoint}/cqbench/samples.parquet"
+        table = pq.read_table(file)
+        paths = [named[i % len(named)] for i in range(table.num_rows)]
+        table = table.set_column(table.column_names.index("image_path"), "image_path", [paths])
+        rendered = [named[i % 2] for i in range(table.num_rows)]
+        pq.write_table(table.set_column(table.column_names.index("rendered_image"), "rendered_image", [rendered]), file)
+    page = Page(build_report(run))
+    assert page.html.count("no image") > 4
+    assert "img" not in page.tags
 
 
 def test_a_comparison_that_is_older_than_the_last_evaluation_is_said(small: Path, tmp_path: Path) -> None:

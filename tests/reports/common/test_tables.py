@@ -1,0 +1,34 @@
+"""Tables outside of pages: what a spreadsheet or a terminal would take for a command."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from grpo_mmpc.reports.common.tables import text_table, write_csv
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("+1+cmd", "'+1+cmd"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("-2+3", "'-2+3"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "' =1"),
+        ("-0.25", "-0.25"),
+        ("-1e-05", "-1e-05"),
+        (-0.25, "-0.25"),
+        ("Toys", "Toys"),
+        (None, ""),
+    ],
+)
+def test_a_cell_that_a_spreadsheet_would_run_is_text(tmp_path: Path, cell: object, written: str) -> None:
+    write_csv(tmp_path / "t.csv", ["name", "other"], [[cell, "x"]])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1] == [written, "x"]
+
+
+def test_escape_sequences_of_names_do_not_reach_the_terminal() -> None:
+    assert text_table(("name",), [("\x1b[31mred\x1b[0m",)]) == ["name", " [31mred [0m"]
