@@ -10,6 +10,7 @@ from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.files import append_json_lines, read_json_lines
 from grpo_mmpc.utils.hashing import hex_digest
+from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
@@ -58,14 +59,14 @@ def complete(
     policy: str,
     ranks: Ranks = ONE,
     progress: Callable[[int, int], None] | None = None,
-) -> list[str]:
+) -> list[str | Failure]:
     """Return completions of all rows: from the log where it has them, else from the engine.
 
     A collective on several ranks: each passes the same rows, the main process alone the ``log`` and
     a ``progress`` of (rows done, rows in total). The others get an empty list.
     """
     keys: list[str] = []
-    known: dict[int, str] = {}
+    known: dict[int, str | Failure] = {}
 
     def look_up() -> list[int]:
         assert log is not None
@@ -73,9 +74,10 @@ def complete(
         known.update((i, text) for i, key in enumerate(keys) if (text := log.get(key)) is not None)
         return [i for i in range(len(rows)) if i not in known]
 
-    def keep(piece: list[int], completions: list[str]) -> None:
+    def keep(piece: list[int], completions: Sequence[str | Failure]) -> None:
         assert log is not None
-        log.add([rows[i] for i in piece], [keys[i] for i in piece], completions)
+        texts = {i: text for i, text in zip(piece, completions, strict=True) if isinstance(text, str)}
+        log.add([rows[i] for i in texts], [keys[i] for i in texts], list(texts.values()))
         known.update(zip(piece, completions, strict=True))
         if progress is not None:
             progress(len(known), len(rows))

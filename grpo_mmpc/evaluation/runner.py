@@ -1,11 +1,14 @@
 """The run of a suite on a policy: complete, parse, render, score, write."""
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
 from grpo_mmpc.evaluation.completions import CompletionLog, complete
 from grpo_mmpc.evaluation.evaluation_folder import write_evaluation
@@ -17,9 +20,16 @@ from grpo_mmpc.rendering.store import render_into
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.distributed import ONE, Ranks
+from grpo_mmpc.utils.files import write_json_lines
+from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+SET_ASIDE = "set_aside.jsonl"
+"""Rows that could not be completed, one JSON object with the reason a line, beside the samples."""
 
 ShowProgress = Callable[[str, int, int], None]
 """(piece of work, done, total)."""
@@ -61,8 +71,20 @@ def run_suite(
 
     def score_and_write() -> None:
         loaded = scorers()
+        answers = {task: _answers(suite.rows_of(task), completions[task]) for task in suite.tasks}
+        set_aside = [
+            {"task": task, "item_id": row.item_id, "reason": text.reason}
+            for task in suite.tasks
+            for row, text in zip(suite.rows_of(task), completions[task], strict=True)
+            if isinstance(text, Failure)
+        ]
+        if set_aside:
+            write_json_lines(folder / SET_ASIDE, set_aside)
+            logger.warning(
+                "%d prompts set aside, see %s: %s", len(set_aside), folder / SET_ASIDE, set_aside[0]["reason"]
+            )
         scored = {
-            task: _score(suite, task, completions[task], folder=folder, scorers=loaded, progress=progress)
+            task: _score(suite, task, answers[task], folder=folder, scorers=loaded, progress=progress)
             for task in suite.tasks
         }
         summary = {
@@ -75,6 +97,7 @@ def run_suite(
             "settings": suite.settings,
             "seconds": round(time.monotonic() - started, 2),
             "missing": dict(loaded.missing),
+            "set_aside": dict(Counter(entry["task"] for entry in set_aside)),
             "rendering": {task: rendering for task, (_, _, rendering) in scored.items() if rendering is not None},
             "tasks": {task: cells for task, (_, cells, _) in scored.items()},
         }
@@ -83,12 +106,27 @@ def run_suite(
     ranks.on_main(score_and_write)
 
 
+def _answers(rows: Sequence[PromptRow], completions: Sequence[str | Failure]) -> list[tuple[PromptRow, str]]:
+    """Return the rows that have a completion, with it."""
+    answers = [(row, text) for row, text in zip(rows, completions, strict=True) if isinstance(text, str)]
+    reasons = [text.reason for text in completions if isinstance(text, Failure)]
+    if reasons and not answers:
+        raise EvaluationError(f"none of {len(rows)} prompts of {rows[0].task} could be completed: {reasons[0]}")
+    return answers
+
+
 def _score(
-    suite: Suite, task: str, completions: list[str], *, folder: Path, scorers: Scorers, progress: ShowProgress | None
+    suite: Suite,
+    task: str,
+    answers: Sequence[tuple[PromptRow, str]],
+    *,
+    folder: Path,
+    scorers: Scorers,
+    progress: ShowProgress | None,
 ) -> tuple[dict[str, list[Any]], dict[str, Any], dict[str, Any] | None]:
     """Return columns of ``samples.parquet``, the summary, and counts of renders where there are."""
-    rows = suite.rows_of(task)
-    parsed = [TASKS[task].parse(completion) for completion in completions]
+    rows = [row for row, _ in answers]
+    parsed = [TASKS[task].parse(completion) for _, completion in answers]
     rendered: list[str | None] = [None] * len(rows)
     rendering = None
     is_rendered = scorers.renderer is not None
@@ -115,7 +153,7 @@ def _score(
                 format=p.format,
                 image=None if image is None else folder / image,
             )
-            for row, completion, p, image in zip(rows, completions, parsed, rendered, strict=True)
+            for (row, completion), p, image in zip(answers, parsed, rendered, strict=True)
         ],
         [
             Reference(

@@ -80,6 +80,12 @@ def image_token_id(model_config: Any) -> int:
     return int(model_config.image_token_id)
 
 
+def context_length(model_config: Any) -> int | None:
+    """Return how many tokens a model takes, prompt and completion together; None if unknown."""
+    length = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 0 else None
+
+
 def num_image_features(inputs: "Mapping[str, Any]", processor: Any) -> int:
     """Count the features of a prompt's images; each takes the place of one image token."""
     if "image_grid_thw" in inputs:  # Qwen2.5-VL: patches, merged merge_size x merge_size

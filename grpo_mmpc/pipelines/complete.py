@@ -23,6 +23,7 @@ from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
 from grpo_mmpc.types import ProductRecord, SamplingConfig
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 from grpo_mmpc.utils.files import place_file, without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering.renderer import Renderer
@@ -187,6 +188,9 @@ class _Filling:
         )
         gaps = {}
         for record, completion in zip(records, completions, strict=True):
+            if isinstance(completion, Failure):
+                gaps[record.item_id] = _Gap(task.target_modality, None, "not completed", completion.reason)
+                continue
             prediction = task.parse(completion).prediction
             gaps[record.item_id] = (
                 _Gap(task.target_modality, None, "malformed completion", completion)

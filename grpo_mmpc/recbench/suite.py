@@ -35,6 +35,7 @@ from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.files import read_json_lines, write_json_lines
 from grpo_mmpc.utils.hashing import json_digest
 from grpo_mmpc.utils.manifest import command_line
+from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering.renderer import Renderer
@@ -127,7 +128,7 @@ class PolicyBenchmark:
         self,
         data: BenchmarkData,
         prompts: Mapping[Modality, Sequence[PromptRow]],
-        texts: Mapping[Modality, Sequence[str]],
+        texts: Mapping[Modality, Sequence[str | Failure]],
         *,
         folder: Path,
         name: str,
@@ -187,14 +188,17 @@ class PolicyBenchmark:
         return SamplingConfig(max_tokens=self.max_tokens.get(task, TASKS[task].max_completion_tokens), temperature=0.0)
 
     def _answers(
-        self, modality: Modality, rows: Sequence[PromptRow], completions: Sequence[str], *, folder: Path
+        self, modality: Modality, rows: Sequence[PromptRow], completions: Sequence[str | Failure], *, folder: Path
     ) -> list[dict[str, str | None]]:
         task = TASKS[_TASKS[modality]]
-        predictions = {row.item_id: task.parse(text).prediction for row, text in zip(rows, completions, strict=True)}
-        values: dict[str, tuple[str | None, str | None]] = {
-            item_id: (prediction, None if prediction else "malformed completion")
-            for item_id, prediction in predictions.items()
-        }
+        values: dict[str, tuple[str | None, str | None]] = {}
+        predictions: dict[str, str | None] = {}
+        for row, text in zip(rows, completions, strict=True):
+            if isinstance(text, Failure):
+                values[row.item_id] = (None, text.reason)
+            else:
+                prediction = predictions[row.item_id] = task.parse(text).prediction
+                values[row.item_id] = (prediction, None if prediction else "malformed completion")
         if modality == "image":
             values |= self._rendered({item_id: text for item_id, text in predictions.items() if text}, folder=folder)
         return [

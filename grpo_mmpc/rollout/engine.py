@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.distributed import Ranks
+from grpo_mmpc.utils.single_out import Failure
 
 
 class Engine(Protocol):
@@ -14,16 +16,23 @@ class Engine(Protocol):
     def rows_at_once(self) -> int:
         """Rows that are worth handing over together; evaluations save their answers in between."""
 
-    def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
+    def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> Sequence[str | Failure]:
         """Return one completion per row, in the order of the rows, without special tokens.
+
+        A row that processor, tokenizer, model or engine do not take comes back as a ``Failure``
+        with the reason; it costs no other row anything.
 
         On several ranks every rank passes the same rows, and every rank receives all completions.
         """
 
 
 def deal_over_ranks(
-    rows: Sequence[PromptRow], answer: Callable[[Sequence[PromptRow]], list[str]], ranks: Ranks
-) -> list[str]:
+    rows: Sequence[PromptRow],
+    answer: Callable[[Sequence[PromptRow]], list[str | Failure]],
+    ranks: Ranks,
+    *,
+    is_collective: bool = False,
+) -> list[str | Failure]:
     """Answer each row on one rank, and return all completions on every rank.
 
     All ranks answer equally many rows (a short one repeats a row and drops the result), because a
@@ -33,10 +42,30 @@ def deal_over_ranks(
         rows: The same on every rank.
         answer: Returns one completion for each of this rank's rows.
         ranks: Those that share the work.
+        is_collective: Whether ranks wait for each other while they answer. Then one that raises
+            leaves at once, by which the launcher ends the others.
+
+    Raises:
+        RolloutError: Another rank failed.
     """
     if not rows:
         return []
     mine = list(range(ranks.rank, len(rows), ranks.count))
     num_missing = -(-len(rows) // ranks.count) - len(mine)
-    completions = answer([*(rows[i] for i in mine), *[rows[0]] * num_missing])
-    return [completion for _, completion in sorted(ranks.gather(list(zip(mine, completions, strict=False))))]
+    results: list[str | Failure] = []
+    failed: Exception | None = None
+    try:
+        results = answer([*(rows[i] for i in mine), *[rows[0]] * num_missing])
+    except Exception as error:  # whatever it is, the other ranks must hear of it
+        if is_collective:
+            raise
+        failed = error
+    message = None if failed is None else f"rank {ranks.rank} failed: {type(failed).__name__}: {failed}"
+    pieces = ranks.gather([(message, list(zip(mine, results, strict=False)))])
+    if failed is not None:
+        raise failed
+    for message, _ in pieces:
+        if message is not None:
+            raise RolloutError(message)
+    by_row = dict(pair for _, piece in pieces for pair in piece)
+    return [by_row[i] for i in range(len(rows))]

@@ -16,6 +16,7 @@ from grpo_mmpc.rollout.prompts import model_inputs
 from grpo_mmpc.rollout.vllm.protocol import GroupEngine, GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import check_prompt_ids, derived_seed, prompt_of
 from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.utils.single_out import Failure
 
 MEAN_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 """Largest mean absolute difference of a token's log-probability. In half precision two correct
@@ -145,10 +146,15 @@ def check_parity(
 def _sample(
     engine: GroupEngine, prompts: Sequence[Prompt], sampling: SamplingConfig, adapter: str | None
 ) -> tuple[list[GroupOutput | None], list[str]]:
+    refused = "the engine does not take a prompt that the trainer takes:"
     try:
-        return list(engine.generate(prompts, sampling, adapter=adapter)), []
+        results = engine.generate(prompts, sampling, adapter=adapter)
     except RolloutError as error:
-        return [None] * len(prompts), [f"the engine does not take a prompt that the trainer takes: {error}"]
+        return [None] * len(prompts), [f"{refused} {error}"]
+    return (
+        [None if isinstance(result, Failure) else result for result in results],
+        [f"{refused} {result.reason}" for result in results if isinstance(result, Failure)],
+    )
 
 
 def choose_rows(rows: Sequence[PromptRow], count: int) -> list[PromptRow]:

@@ -1,22 +1,31 @@
-"""Prompt rows as chat messages with their images, and as the tensors that a model takes."""
+"""Prompt rows as chat messages with their images, as the tensors that a model takes, or refused."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import read_image
+from grpo_mmpc.encoders.cache import EncodingCache
+from grpo_mmpc.errors import first_line
 from grpo_mmpc.types import PromptRow
+from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_decoded: "EncodingCache[tuple[str, int, int], Image]" = EncodingCache(max_bytes=512 * 2**20)
 
-@lru_cache(maxsize=256)
+
 def load_prompt_image(path: str) -> "Image":
-    """Read an image as RGB; the last 256 stay decoded, since a group shows one to all rollouts."""
+    """Read an image as RGB; the last ones stay decoded, since a group shows one to all rollouts."""
     file = Path(path)
-    return read_image(file, folder=file.parent)
+    status = file.stat()
+    key = path, status.st_mtime_ns, status.st_size
+    image = _decoded.get(key)
+    if image is None:
+        image = read_image(file, folder=file.parent)
+        _decoded.put(key, image, num_bytes=image.width * image.height * 3)
+    return image
 
 
 def conversation(row: PromptRow) -> list[dict[str, Any]]:
@@ -37,8 +46,12 @@ def _content_part(part: dict[str, Any], row: PromptRow) -> dict[str, Any]:
 
 def model_inputs(rows: Sequence[PromptRow], processor: Any, *, device: Any) -> dict[str, Any]:
     """Return prompts as a model takes them: token ids [B, L], padded on the left, and images."""
+    return _encoded([conversation(row) for row in rows], processor, device=device)
+
+
+def _encoded(conversations: list[list[dict[str, Any]]], processor: Any, *, device: Any) -> dict[str, Any]:
     encoded = processor.apply_chat_template(
-        [conversation(row) for row in rows],
+        conversations,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -46,3 +59,74 @@ def model_inputs(rows: Sequence[PromptRow], processor: Any, *, device: Any) -> d
         processor_kwargs={"padding": True, "padding_side": "left"},
     )
     return {name: tensor.to(device) for name, tensor in encoded.items()}
+
+
+def accepted_inputs(
+    rows: Sequence[PromptRow], processor: Any, *, device: Any, max_tokens: int, context: int | None, fill: bool
+) -> tuple[dict[str, Any] | None, list[Failure | None]]:
+    """Return the tensors of the rows that can be completed, and the refusals of the others.
+
+    Args:
+        rows: B prompts.
+        processor: The policy's.
+        device: Of the tensors.
+        max_tokens: Longest completion.
+        context: Tokens of prompt and completion together that the model takes; None if unknown.
+        fill: Put a plain prompt in the place of a refused one, so that the number of rows stays.
+
+    Returns:
+        Tensors (None if no row is left) and B refusals, None where there is none.
+    """
+    failed: Exception | None = None
+    try:
+        inputs = model_inputs(rows, processor, device=device)
+        if context is None or inputs["input_ids"].shape[1] + max_tokens <= context:
+            return inputs, [None] * len(rows)
+    except Exception as error:  # processors, tokenizers and templates of others raise anything at all
+        failed = error
+    refusals = [refusal(row, processor, max_tokens=max_tokens, context=context) for row in rows]
+    if failed is not None and not any(refusals):
+        raise failed
+    kept = [
+        conversation(row) if refused is None else _plain_conversation(row)
+        for row, refused in zip(rows, refusals, strict=True)
+        if refused is None or fill
+    ]
+    return _encoded(kept, processor, device=device) if kept else None, refusals
+
+
+def refusal(row: PromptRow, processor: Any, *, max_tokens: int, context: int | None) -> Failure | None:
+    """Return why a prompt cannot be completed, and what to do; None if it can.
+
+    Args:
+        row: The prompt.
+        processor: The policy's.
+        max_tokens: Longest completion.
+        context: Tokens of prompt and completion together that model and engine take; None if
+            unknown.
+    """
+    try:
+        length = int(model_inputs([row], processor, device="cpu")["input_ids"].shape[1])
+    except Exception as error:  # see accepted_inputs
+        remedy = "replace or crop the image" if row.prompt_image_path else "correct the item's texts"
+        return Failure(reason=f"the processor does not take it ({type(error).__name__}: {first_line(error)}); {remedy}")
+    if context is None or length + max_tokens <= context:
+        return None
+    return Failure(reason=too_long(length, max_tokens=max_tokens, context=context))
+
+
+def too_long(length: int, *, max_tokens: int, context: int) -> str:
+    """Return the message for a prompt that leaves no room for its completion."""
+    return (
+        f"a prompt of {length} tokens and a completion of up to {max_tokens} exceed the context of {context}; shorten "
+        "the item's texts, or lower model.processor_kwargs.max_pixels or the completion length (a vLLM takes more "
+        "with rollout.engine.max_model_len)"
+    )
+
+
+def _plain_conversation(row: PromptRow) -> list[dict[str, Any]]:
+    """Return a short prompt that any processor takes, with an image if the row has one."""
+    from PIL import Image
+
+    image = [{"type": "image", "image": Image.new("RGB", (64, 64), "white")}] if row.prompt_image_path else []
+    return [{"role": "user", "content": [*image, {"type": "text", "text": "."}]}]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine
 from grpo_mmpc.tasks import TEXT_TO_IMAGE
 from grpo_mmpc.types import PromptRow, SamplingConfig
@@ -35,7 +36,7 @@ class Rank(TransformersEngine):
     """An engine on one of several ranks whose batches are recorded instead of generated."""
 
     def __init__(self, ranks: Ranks, *, batch_size: int) -> None:
-        model = SimpleNamespace(training=True, eval=lambda: None, train=self._set_mode)
+        model = SimpleNamespace(training=True, parameters=lambda: [], eval=lambda: None, train=self._set_mode)
         super().__init__(model, None, batch_size=batch_size, ranks=ranks)
         self.batches: list[list[str]] = []
         self.mode: bool | None = None
@@ -75,8 +76,8 @@ def test_uneven_rows_give_every_rank_as_many_batches_and_every_rank_all_completi
 
 def test_training_mode_is_restored_even_if_generation_fails():
     rank = Rank(ONE, batch_size=2)
-    rank._generate_batch = lambda *a: (_ for _ in ()).throw(RuntimeError("out of memory"))
-    with pytest.raises(RuntimeError, match="out of memory"):
+    rank._generate_batch = lambda *a, **k: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    with pytest.raises(RolloutError, match="out of memory"):
         rank.generate(rows(2), GREEDY)
     assert rank.mode is True
 

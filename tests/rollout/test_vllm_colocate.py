@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,9 @@ from grpo_mmpc.rollout.vllm.protocol import GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import prompt_of
 from grpo_mmpc.rollout.vllm.rollouts import VLLMEngine, VLLMRollouts
 from grpo_mmpc.rollout.vllm.start import start_engine
+from grpo_mmpc.tasks import TEXT_TO_IMAGE
 from grpo_mmpc.types import SamplingConfig
+from grpo_mmpc.utils.single_out import Failure, Raised
 from tests.rollout.vllm_policies import Bench, make_bench, named, randomise, rescaled, vllm_config
 
 GREEDY = SamplingConfig(max_tokens=40, temperature=0.0)
@@ -207,9 +210,24 @@ def test_another_adapter_under_another_name_is_another_policy(bench: Bench) -> N
     assert [o.completions[0].logprobs for o in one] != [o.completions[0].logprobs for o in other]
 
 
-def test_a_prompt_that_does_not_fit_the_context_is_refused_with_the_keys_to_change(bench: Bench) -> None:
-    with pytest.raises(RolloutError, match=r"150.* exceed the engine's context of 160; raise rollout.engine.max_model"):
-        bench.engine.generate(prompts(bench), SamplingConfig(max_tokens=150, temperature=0.0), adapter="policy")
+def test_a_prompt_that_does_not_fit_the_context_costs_no_other_and_says_what_to_change(bench: Bench) -> None:
+    title = bench.rows[-1]
+    long = replace(title, prompt_id="long", messages=TEXT_TO_IMAGE.messages(title="mug " * 200))
+    engine = VLLMEngine(bench.engine, bench.processor, adapter="policy")
+    first, refused, last = engine.generate([bench.rows[0], long, title], GREEDY)
+    assert isinstance(refused, Failure)
+    assert "exceed the context of 160" in refused.reason and "rollout.engine.max_model_len" in refused.reason
+    assert [first, last] == engine.generate([bench.rows[0], title], GREEDY)
+
+
+def test_a_prompt_that_vllm_itself_refuses_costs_no_other(bench: Bench) -> None:
+    first, second = prompts(bench)[:2]
+    broken = replace(first, conversation=[{"role": "user", "content": [{"type": "image", "image": "no image"}]}])
+    refused, output = bench.engine.generate([broken, second], GREEDY, adapter="policy")
+    assert isinstance(refused, Raised) and refused.reason
+    (expected,) = bench.engine.generate([second], GREEDY, adapter="policy")
+    assert isinstance(output, GroupOutput) and isinstance(expected, GroupOutput)
+    assert output.completions[0].token_ids == expected.completions[0].token_ids
 
 
 def test_an_engine_that_saw_another_prompt_stops_the_rollout(bench: Bench, monkeypatch) -> None:

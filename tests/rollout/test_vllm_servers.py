@@ -25,6 +25,7 @@ from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine, expected_engine
 from grpo_mmpc.rollout.vllm.servers import ServerVLLM
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.distributed import Ranks
+from grpo_mmpc.utils.single_out import Raised
 from tests.rollout.fake_vllm_server import FakeVLLM
 from tests.rollout.processes import free_port
 from tests.rollout.vllm_policies import vllm_config
@@ -176,10 +177,13 @@ def test_a_prompt_that_server_and_trainer_see_differently_is_refused_with_what_d
     assert "max_pixels" in message and "chat template" in message and "begin-of-sequence" in message
 
 
-def test_a_prompt_that_would_be_cut_short_is_refused_before_it_is_sent(fakes):
-    with pytest.raises(RolloutError, match=r"2 tokens and a completion of up to 99 exceed the engine's context of 100"):
-        connect(fakes[0]).generate([asking(1)], SamplingConfig(max_tokens=99, temperature=1.0), adapter=None)
-    assert fakes[0].chats == []
+def test_a_prompt_that_would_be_cut_short_is_refused_before_it_is_sent_and_costs_no_other(fakes):
+    sampling = SamplingConfig(max_tokens=98, temperature=1.0)
+    long = Prompt(token_ids=[1, 2, 3], conversation=asking(1).conversation, count=1, seed=1)
+    refused, output = connect(fakes[0]).generate([long, asking(1)], sampling, adapter=None)
+    assert "3 tokens and a completion of up to 98 exceed the context of 100" in refused.reason
+    assert [completion.token_ids for completion in output.completions] == [[1, 0], [1, 1]]
+    assert len(fakes[0].chats) == 1
 
 
 # --- adapters ---
@@ -464,13 +468,12 @@ def test_after_a_failure_every_completion_arrives_exactly_once(fakes, caplog, fa
     assert ["is back" in line for line in lines] == [False, True]
 
 
-def test_a_request_that_the_server_refuses_is_not_sent_again(fakes):
-    fakes[0].fault = lambda number: "400"
-    with pytest.raises(
-        RolloutError, match=rf"{fakes[0].url} refuses POST /v1/chat/completions \(400\): told to answer"
-    ):
-        connect(*fakes, max_concurrent=1).generate([asking(1)], SAMPLED, adapter=None)
-    assert len(fakes[0].chats) == 1 and len(fakes[1].chats) == 0
+def test_a_request_that_the_server_refuses_is_not_sent_again_and_costs_no_other(fakes):
+    fakes[0].fault = lambda number: "400" if number == 0 else None
+    refused, output = connect(fakes[0], max_concurrent=1).generate([asking(1), asking(2)], SAMPLED, adapter=None)
+    assert refused == Raised(reason=f"rollout server {fakes[0].url} refuses it (400): told to answer 400")
+    assert [completion.token_ids for completion in output.completions] == [[2, 0], [2, 1]]
+    assert len(fakes[0].chats) == 2
 
 
 def test_an_outage_of_all_servers_ends_in_an_error_that_names_them(fakes):

@@ -17,8 +17,10 @@ from grpo_mmpc.rollout.vllm.protocol import Completion, GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import check_prompt_ids
 from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine
 from grpo_mmpc.utils.hashing import hex_digest
+from grpo_mmpc.utils.single_out import Failure, Raised
 
 CONNECT_S = 10.0
+_REFUSED = (400, 413, 422)
 HOW_TO_START = f"start it with `grpo-mmpc serve RECIPE`, which sets VLLM_PLUGINS={PLUGIN}"
 
 
@@ -108,10 +110,12 @@ class Server:
         self._call("POST", "/v1/unload_lora_adapter", json={"lora_name": upload.name}, accept=(400, 404))
         self._call("DELETE", f"{ADAPTERS_ROUTE}/{upload.name}", accept=(404,))
 
-    def complete(self, prompt: Prompt, body: Mapping[str, Any], upload: Upload | None) -> GroupOutput:
-        """Return all completions of a prompt."""
+    def complete(self, prompt: Prompt, body: Mapping[str, Any], upload: Upload | None) -> GroupOutput | Failure:
+        """Return all completions of a prompt, or the server's refusal of it."""
         model = self.facts["served_model_name"] if upload is None else upload.name
-        response = self._call("POST", "/v1/chat/completions", json={**body, "model": model}, accept=(404,))
+        response = self._call("POST", "/v1/chat/completions", json={**body, "model": model}, accept=(*_REFUSED, 404))
+        if response.status_code in _REFUSED:
+            return Raised(reason=f"rollout server {self.url} refuses it ({response.status_code}): {_reason(response)}")
         if response.status_code == 404:
             raise UnavailableError(f"it has restarted: {_reason(response)}")
         answer = response.json()

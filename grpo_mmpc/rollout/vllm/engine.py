@@ -14,10 +14,11 @@ from grpo_mmpc.rollout.vllm.adapter_store import adapter_places, write_adapter
 from grpo_mmpc.rollout.vllm.arguments import check_installed, start_advice
 from grpo_mmpc.rollout.vllm.cpu import cpu_environment
 from grpo_mmpc.rollout.vllm.protocol import Completion, GroupOutput, Prompt
-from grpo_mmpc.rollout.vllm.requests import check_fits, sampling_parameters
+from grpo_mmpc.rollout.vllm.requests import sampling_parameters, unfit
 from grpo_mmpc.rollout.vllm.server_facts import vllm_image_attention
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.cpu_compat import for_children
+from grpo_mmpc.utils.single_out import Failure, single_out
 
 
 class LocalVLLM:
@@ -107,32 +108,37 @@ class LocalVLLM:
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None
-    ) -> list[GroupOutput]:
-        """See ``GroupEngine.generate``.
-
-        Raises:
-            RolloutError: A prompt and its completion do not fit the engine's context.
-        """
+    ) -> list[GroupOutput | Failure]:
+        """See ``GroupEngine.generate``."""
         everyones, first = self._exchange(list(prompts))
-        check_fits(everyones, sampling, context=self.max_model_len)
-        requests = [self._request(prompt) for prompt in everyones]
-        parameters = [self._parameters(prompt, sampling) for prompt in everyones]
+        refusals = [unfit(prompt, sampling, context=self.max_model_len) for prompt in everyones]
+        fitting = [prompt for prompt, refused in zip(everyones, refusals, strict=True) if refused is None]
         self._wake_up()
         try:
-            outputs = self._llm.generate(
-                requests,
-                parameters,
-                use_tqdm=False,
-                lora_request=None if adapter is None else self._adapters[adapter],
+            outputs = iter(
+                single_out(
+                    lambda batch: self._complete(batch, sampling, adapter),
+                    fitting,
+                    batch_size=lambda: len(fitting),
+                    what="vLLM",
+                    memory_advice="Give it more memory (rollout.engine.gpu_memory_utilization)",
+                    error=RolloutError,
+                    num_distinct=len({tuple(prompt.token_ids) for prompt in fitting}),
+                )
             )
-        except _refusals() as error:
-            raise RolloutError(f"vLLM refuses a prompt: {first_line(error)}") from error
         finally:
             self._fall_asleep()
-        return [
-            _group(output, prompt)
-            for output, prompt in zip(outputs[first : first + len(prompts)], prompts, strict=True)
-        ]
+        results = [next(outputs) if refused is None else refused for refused in refusals]
+        return results[first : first + len(prompts)]
+
+    def _complete(self, prompts: list[Prompt], sampling: SamplingConfig, adapter: str | None) -> list[GroupOutput]:
+        outputs = self._llm.generate(
+            [self._request(prompt) for prompt in prompts],
+            [self._parameters(prompt, sampling) for prompt in prompts],
+            use_tqdm=False,
+            lora_request=None if adapter is None else self._adapters[adapter],
+        )
+        return [_group(output, prompt) for output, prompt in zip(outputs, prompts, strict=True)]
 
     def close(self) -> None:
         """Shut the engine down and remove its adapters."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from grpo_mmpc.models.adapter import Adapter
 from grpo_mmpc.types import SamplingConfig
+from grpo_mmpc.utils.single_out import Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +66,11 @@ class GroupEngine(Protocol):
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None
-    ) -> list[GroupOutput]:
-        """Return completions of every prompt, in order, with a loaded adapter or (None) without."""
+    ) -> list[GroupOutput | Failure]:
+        """Return completions of every prompt, in order, with a loaded adapter or (None) without.
+
+        A prompt that the engine does not take comes back as a ``Failure`` with the reason.
+        """
 
     def close(self) -> None:
         """Free what the engine holds; no process of it stays behind."""

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.prompts import conversation
+from grpo_mmpc.rollout.prompts import conversation, too_long
 from grpo_mmpc.rollout.vllm.protocol import Prompt
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils import hashing
+from grpo_mmpc.utils.single_out import Failure
 
 
 def prompt_of(row: PromptRow, processor: Any, *, count: int, seed: int) -> Prompt:
@@ -26,19 +27,11 @@ def derived_seed(*parts: int) -> int:
     return hashing.seed(",".join(map(str, parts)))
 
 
-def check_fits(prompts: Sequence[Prompt], sampling: SamplingConfig, *, context: int) -> None:
-    """Refuse prompts whose completions vLLM would shorten without a word.
-
-    Raises:
-        RolloutError: A prompt and its completion do not fit the engine's context.
-    """
-    longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
-    if longest + sampling.max_tokens > context:
-        raise RolloutError(
-            f"a prompt of {longest} tokens and a completion of up to {sampling.max_tokens} exceed the engine's context "
-            f"of {context}; raise rollout.engine.max_model_len (of servers: where they are started), or lower "
-            "model.processor_kwargs.max_pixels or the completion length"
-        )
+def unfit(prompt: Prompt, sampling: SamplingConfig, *, context: int) -> Failure | None:
+    """Refuse a prompt whose completion vLLM would shorten without a word; None if it fits."""
+    if len(prompt.token_ids) + sampling.max_tokens <= context:
+        return None
+    return Failure(reason=too_long(len(prompt.token_ids), max_tokens=sampling.max_tokens, context=context))
 
 
 def sampling_parameters(prompt: Prompt, sampling: SamplingConfig) -> dict[str, Any]:

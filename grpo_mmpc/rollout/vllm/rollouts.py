@@ -5,14 +5,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.errors import RolloutError, first_line
 from grpo_mmpc.rollout.adapter_sync import sync_adapter
 from grpo_mmpc.rollout.engine import deal_over_ranks
-from grpo_mmpc.rollout.vllm.protocol import GroupEngine, Prompt
+from grpo_mmpc.rollout.prompts import refusal
+from grpo_mmpc.rollout.vllm.protocol import GroupEngine, GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import check_prompt_ids, derived_seed, prompt_of
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.hashing import hex_digest
+from grpo_mmpc.utils.single_out import Failure, Raised
 
 ROWS_AT_ONCE = 256
 """Prompts of an evaluation handed to the engine of a rank together."""
@@ -71,13 +73,17 @@ class VLLMRollouts:
             ``[completion][token][1]``.
 
         Raises:
-            RolloutError: The engine used another prompt than the trainer.
+            RolloutError: The engine used another prompt than the trainer, or does not take one.
         """
         groups = self._groups(prompts, images)
         with profiler or nullcontext():
-            outputs = self.engine.generate(groups, self.sampling, adapter=self.adapter)
-        for group, output in zip(groups, outputs, strict=True):
+            results = self.engine.generate(groups, self.sampling, adapter=self.adapter)
+        outputs = []
+        for group, output in zip(groups, results, strict=True):
+            if isinstance(output, Failure):  # rows are checked before they are trained on
+                raise RolloutError(f"the rollout engine does not take a prompt that the trainer takes: {output.reason}")
             check_prompt_ids(group.token_ids, output.prompt_ids)
+            outputs.append(output)
         completions = [completion for output in outputs for completion in output.completions]
         if len(completions) != len(prompts):
             raise RolloutError(f"the engine returned {len(completions)} completions for {len(prompts)} prompts")
@@ -123,24 +129,34 @@ class VLLMEngine:
         """``ROWS_AT_ONCE`` on every rank."""
         return ROWS_AT_ONCE * self.ranks.count
 
-    def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
+    def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str | Failure]:
         """See ``Engine.generate``."""
         return deal_over_ranks(rows, lambda mine: self._generate_on_this_rank(mine, sampling), self.ranks)
 
-    def _generate_on_this_rank(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
-        token_ids: list[list[int]] = []
+    def _generate_on_this_rank(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str | Failure]:
+        results: list[str | Failure] = []
         for start in range(0, len(rows), ROWS_AT_ONCE):
             prompts = [
-                prompt_of(
-                    row, self.processor, count=1, seed=derived_seed(sampling.seed, start + index, self.ranks.rank)
-                )
+                self._prompt(row, seed=derived_seed(sampling.seed, start + index, self.ranks.rank))
                 for index, row in enumerate(rows[start : start + ROWS_AT_ONCE])
             ]
-            outputs = self.engine.generate(prompts, sampling, adapter=self.adapter)
-            for prompt, output in zip(prompts, outputs, strict=True):
-                check_prompt_ids(prompt.token_ids, output.prompt_ids)
-                token_ids.append(output.completions[0].token_ids)
-        return list(self.processor.batch_decode(token_ids, skip_special_tokens=True))
+            taken = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+            outputs = iter(self.engine.generate(taken, sampling, adapter=self.adapter))
+            for prompt in prompts:
+                result = next(outputs) if isinstance(prompt, Prompt) else prompt
+                if isinstance(result, GroupOutput) and isinstance(prompt, Prompt):
+                    check_prompt_ids(prompt.token_ids, result.prompt_ids)
+                    token_ids = result.completions[0].token_ids
+                    results.append(str(self.processor.decode(token_ids, skip_special_tokens=True)))
+                elif isinstance(result, Failure):
+                    results.append(result)
+        return results
+
+    def _prompt(self, row: PromptRow, *, seed: int) -> Prompt | Failure:
+        try:
+            return prompt_of(row, self.processor, count=1, seed=seed)
+        except Exception as error:  # processors of others raise anything at all
+            return refusal(row, self.processor, max_tokens=0, context=None) or Raised(reason=first_line(error))
 
 
 def image_key(images: Sequence[Any] | None) -> str:

@@ -20,11 +20,12 @@ from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import Adapter
 from grpo_mmpc.rollout.vllm.client import CONNECT_S, HOW_TO_START, Server, UnavailableError, Upload
 from grpo_mmpc.rollout.vllm.protocol import GroupOutput, Prompt
-from grpo_mmpc.rollout.vllm.requests import DataUrls, chat_request, check_fits
+from grpo_mmpc.rollout.vllm.requests import DataUrls, chat_request, unfit
 from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import ONE, Ranks
+from grpo_mmpc.utils.single_out import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -153,16 +154,14 @@ class ServerVLLM:
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None
-    ) -> list[GroupOutput]:
+    ) -> list[GroupOutput | Failure]:
         """See ``GroupEngine.generate``.
 
         Raises:
-            RolloutError: A server refuses a request, used another prompt than the trainer, or none
-                answers in time.
+            RolloutError: A server used another prompt than the trainer, or none answers in time.
         """
         if not prompts:
             return []
-        check_fits(prompts, sampling, context=self.max_model_len)
         upload = None if adapter is None else self._adapters[adapter]
         images = DataUrls()
         # As if one process dealt the prompts of all ranks: the ranks together give every server its
@@ -170,7 +169,10 @@ class ServerVLLM:
         self._turn = itertools.count(self._ranks.rank * len(prompts))
         stop = threading.Event()
 
-        def complete(prompt: Prompt) -> GroupOutput:
+        def complete(prompt: Prompt) -> GroupOutput | Failure:
+            refused = unfit(prompt, sampling, context=self.max_model_len)
+            if refused is not None:
+                return refused
             body = chat_request(prompt, sampling, images=images, suppressed_token_ids=self._suppressed)
             return self._persist(lambda server: server.complete(prompt, body, upload), stop)
 
