@@ -13,7 +13,7 @@ from typing import Any, Literal
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards.isolated import InProcess
 from grpo_mmpc.rewards.loading import LoadedReward
-from grpo_mmpc.rewards.worker import Answer, Columns, Fit, Host, Message, Prepare, Score, Worker
+from grpo_mmpc.rewards.worker import Reply, Columns, Fit, Host, Message, Prepare, Score, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -128,20 +128,20 @@ class RewardExecutor:
         for worker in self._workers.values():
             worker.host.end()
 
-    def _submit(self, name: str, message: Message) -> "Future[Answer]":
+    def _submit(self, name: str, message: Message) -> "Future[Reply]":
         if not self._has_begun:
             self._has_begun = True
             _import_for_threads(reward for reward in self._rewards.values() if not reward.spec.isolated)
         return self._workers[name].submit(message)
 
-    def _wait(self, name: str, future: "Future[Answer]", *, start: float) -> Answer:
+    def _wait(self, name: str, future: "Future[Reply]", *, start: float) -> Reply:
         limit = self._limits[name]
         try:
             return future.result(timeout=max(0.0, start + limit - time.monotonic()))
         except FutureTimeout:
             self._workers[name].give_up(future)
             error = RewardError(f"took longer than its time limit of {limit:g} s")
-            return Answer(error=error, seconds=time.monotonic() - start)
+            return Reply(error=error, seconds=time.monotonic() - start)
 
     def _fail(self, name: str, problem: Exception, count: int) -> None:
         text = _reason(problem)
@@ -189,7 +189,7 @@ class RewardExecutor:
         logger.warning("reward %r: memory has grown by more than %d MB %s", name, LEAK_BYTES >> 20, what)
 
 
-_STILL_BUSY = Answer(error=RewardError("is still busy with an earlier batch"))
+_STILL_BUSY = Reply(error=RewardError("is still busy with an earlier batch"))
 
 
 def _import_for_threads(rewards: Iterable[LoadedReward]) -> None:
@@ -205,7 +205,7 @@ def _import_for_threads(rewards: Iterable[LoadedReward]) -> None:
         import transformers  # noqa: F401  (heavy: only where a reward will import it)
 
 
-def _checked(answer: Answer, *, expected: int) -> tuple[list[float | None], int, Exception | None]:
+def _checked(answer: Reply, *, expected: int) -> tuple[list[float | None], int, Exception | None]:
     """Return values, how many of them are None for a failure, and the failure."""
     problem = answer.error
     if problem is None:

@@ -1,33 +1,36 @@
 """A reward in a process of its own, which is killed when it hangs and restarted when it died."""
 
-import atexit
-import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Mapping, Set
 from dataclasses import replace
-from multiprocessing import resource_tracker
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards.worker import Columns, Fit, Host, Message, cuda_device, resident_bytes, use_cuda_device
-from grpo_mmpc.utils.processes import die_with_parent
+from grpo_mmpc.utils.processes import Child
 
 _ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 class InProcess(Host):
-    """A reward that a process builds from its spec, since a closure could not be sent there."""
+    """A reward that a process builds from its spec, since a closure could not be sent there.
+
+    Everything that the reward starts ends with the process, and the process with this one.
+    """
 
     is_process = True
 
     def __init__(self, spec: RewardSpec) -> None:
         self._spec = spec
-        self._process: Any = None
+        self._child: Child | None = None
         self._connection: Connection | None = None
         self._fit: Fit | None = None
+        self._resident = 0
 
     def ask(self, message: Message) -> Any:
         """Send a message and wait for the answer; a process that had to be started is fitted first.
@@ -35,7 +38,7 @@ class InProcess(Host):
         Raises:
             RewardError: The reward failed, or its process died.
         """
-        is_new = self._process is None or not self._process.is_alive()
+        is_new = self._child is None or self._child.poll() is not None
         if is_new:
             self._start()
         if isinstance(message, Fit):
@@ -45,59 +48,58 @@ class InProcess(Host):
         return self._exchange(message)
 
     def resident_bytes(self) -> int:
-        """Return the memory of the process."""
-        return 0 if self._process is None else resident_bytes(self._process.pid)
+        """Return the memory of the process after its latest answer."""
+        return self._resident
 
     def end(self) -> None:
         """Kill the process."""
-        if self._process is not None:
-            atexit.unregister(self._process.kill)
-            self._process.kill()
-            self._process.join()
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
 
     def _start(self) -> None:
-        self.end()
-        context = multiprocessing.get_context("spawn")  # a fork would copy CUDA contexts and locks
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(self._spec.model_dump(), theirs, os.getpid(), cuda_device()), daemon=True
-        )
-        # It inherits the mask, so that no signal ends it before it has said what it does about
-        # them; the tracker is started first, because starting it clears the mask.
-        resource_tracker.ensure_running()
+        self._resident = 0
+        self._connection, theirs = Pipe()
+        code = f"from grpo_mmpc.rewards.isolated import serve; serve({theirs.fileno()})"
+        # It inherits the mask, so that no signal ends it before it has said what it does about them.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
-            self._process.start()
+            self._child = Child(
+                [sys.executable, "-c", code],
+                log=None,
+                environment=os.environ,
+                grace_s=0.0,
+                inherited=[theirs.fileno()],
+            )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        # Before multiprocessing's own: that one asks by SIGTERM, and waits forever.
-        atexit.register(self._process.kill)
         theirs.close()
+        self._connection.send((self._spec.model_dump(), cuda_device(), sys.path))
 
     def _exchange(self, message: Message) -> Any:
-        assert self._connection is not None
+        assert self._connection is not None and self._child is not None
         try:
             self._connection.send(_without_images(message))
-            value, error = self._connection.recv()
+            value, error, self._resident = self._connection.recv()
         except (EOFError, OSError) as lost:
-            self._process.join(timeout=5)
-            raise RewardError(f"its process died (exit code {self._process.exitcode})") from lost
+            raise RewardError(f"its process died (exit code {self._child.wait()})") from lost
         if error is not None:
             raise RewardError(error)
         return value
 
 
-def _serve(spec: dict[str, Any], connection: Connection, parent: int, device: int | None) -> None:
+def serve(descriptor: int) -> None:
     """Answer messages until the parent is gone; the main function of the process."""
-    # Ctrl-C, timeout, Slurm and containers reach all processes; the parent decides what it means,
-    # and may need a reward for the step that it finishes before it saves. SIGTERM is heard and not
-    # ignored: what a reward starts would inherit that, and never end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # Slurm and containers send SIGTERM to all processes; the parent decides what it means, and may
+    # need a reward for the step that it finishes before it saves. It is heard and not ignored: what
+    # a reward starts would inherit that, and never end.
+    for number in _ENDING:
+        signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    connection = Connection(descriptor)
+    spec, device, sys.path[:] = connection.recv()
     from grpo_mmpc.rewards.loading import build_reward  # here, because it may fail, which is part of the answer
 
-    die_with_parent(parent)  # the thread that started this process lasts as long as its own process
     use_cuda_device(device)
     reward, broken = None, None
     try:
@@ -109,19 +111,19 @@ def _serve(spec: dict[str, Any], connection: Connection, parent: int, device: in
             message: Message = connection.recv()
         except (EOFError, OSError):
             return
-        answer: tuple[Any, str | None]
+        value, problem = None, broken
+        if reward is not None:
+            try:
+                value = _to_send(message.apply(reward))
+            except Exception as error:  # part of the answer: the parent knows the policy
+                problem = f"{type(error).__name__}: {error}"
+        resident = resident_bytes(os.getpid())
         try:
-            if reward is None:
-                raise RewardError(broken)
-            answer = (_to_send(message.apply(reward)), None)
-        except Exception as error:  # part of the answer: the parent knows the policy
-            answer = (None, f"{type(error).__name__}: {error}")
-        try:
-            connection.send(answer)
+            connection.send((value, problem, resident))
         except OSError:
             return
         except Exception as error:  # scores that cannot be pickled
-            connection.send((None, f"{type(error).__name__}: {error}"))
+            connection.send((None, f"{type(error).__name__}: {error}", resident))
 
 
 def _to_send(scores: Any) -> Any:

@@ -55,7 +55,7 @@ Message = Fit | Prepare | Score
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """The result of one message."""
 
     value: Any = None
@@ -95,20 +95,20 @@ class Worker:
     def __init__(self, name: str, host: Host) -> None:
         self._name = name
         self.host = host
-        self._messages: queue.SimpleQueue[tuple[Future[Answer], Message]] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[tuple[Future[Reply], Message]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._open: set[Future[Answer]] = set()
-        self._abandoned: set[Future[Answer]] = set()
+        self._open: set[Future[Reply]] = set()
+        self._abandoned: set[Future[Reply]] = set()
         self._growth = 0
         self._device: int | None = None
 
-    def submit(self, message: Message) -> "Future[Answer]":
+    def submit(self, message: Message) -> "Future[Reply]":
         """Queue a message. The future never raises: errors are part of the answer."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=f"reward {self._name}", daemon=True)
             self._thread.start()
         self._device = cuda_device()
-        future: Future[Answer] = Future()
+        future: Future[Reply] = Future()
         self._open.add(future)
         self._messages.put((future, message))
         return future
@@ -123,7 +123,7 @@ class Worker:
         """True while a message that was given up is still running."""
         return bool(self._abandoned & self._open)
 
-    def give_up(self, future: "Future[Answer]") -> None:
+    def give_up(self, future: "Future[Reply]") -> None:
         """Drop the answers to all messages so far, and begin none that is queued.
 
         A process is killed. A thread is left alone until it comes back.
@@ -146,7 +146,7 @@ class Worker:
         while True:
             future, message = self._messages.get()
             if future in self._abandoned:
-                answer = Answer(error=RewardError("was not begun, because an earlier message was given up"))
+                answer = Reply(error=RewardError("was not begun, because an earlier message was given up"))
             else:
                 use_cuda_device(self._device)
                 answer = self._ask(message)
@@ -155,7 +155,7 @@ class Worker:
             future.set_result(answer)
             del future, message, answer  # nothing of a batch is kept while the next one is waited for
 
-    def _ask(self, message: Message) -> Answer:
+    def _ask(self, message: Message) -> Reply:
         before, start = self.host.resident_bytes(), time.monotonic()
         value, error = None, None
         try:
@@ -167,7 +167,7 @@ class Worker:
         seconds, after = time.monotonic() - start, self.host.resident_bytes()
         growth = after - before if before and after else 0
         self._growth = self._growth + growth if self.host.is_process else growth
-        return Answer(value=value, error=error, seconds=seconds)
+        return Reply(value=value, error=error, seconds=seconds)
 
 
 def cuda_device() -> int | None:

@@ -151,3 +151,13 @@ def sees_heavy_modules():
 
     score.needs = ("encoder",)
     return score
+
+
+def forking():
+    def score(*, predictions, **columns):
+        if not (pid := os.fork()):
+            time.sleep(600)
+            os._exit(0)
+        return [float(pid)] * len(predictions)
+
+    return score

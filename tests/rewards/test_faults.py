@@ -194,11 +194,11 @@ def test_ctrl_c_and_sigterm_do_not_reach_the_process_of_an_isolated_reward(mixes
     """The trainer finishes its step before it saves, and needs the reward for that."""
     mix = mixes("hanging", isolated=True, kwargs={"seconds": 2.0})
     mix.score(**batch("kettle"))
-    process = mix._executor._workers["hanging"].host._process
-    timer = threading.Timer(0.5, os.kill, (process.pid, number))
+    child = mix._executor._workers["hanging"].host._child
+    timer = threading.Timer(0.5, signal_all, (child._supervisor.pid, number))
     timer.start()
     assert mix.score(**batch("hang")).raw["hanging"] == [1.0]
-    assert process.is_alive()
+    assert child.poll() is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -208,15 +208,32 @@ def test_a_signal_does_not_end_the_process_of_an_isolated_reward_while_it_starts
     found = {}
     scoring = threading.Thread(target=lambda: found.update(mix.score(**batch("kettle")).raw))
     scoring.start()
-    while host._process is None or host._process.pid is None:
+    while host._child is None:
         time.sleep(0.001)
-    os.kill(host._process.pid, number)
+    for _ in range(50):  # over all of its start
+        signal_all(host._child._supervisor.pid, number)
+        time.sleep(0.02)
     scoring.join()
     assert found["dying"] == [1.0]
 
 
 def test_what_an_isolated_reward_starts_can_be_ended_as_usual(mixes):
     assert mixes("with_helper", isolated=True).score(**batch("kettle")).raw["with_helper"] == [-signal.SIGTERM]
+
+
+def test_what_an_isolated_reward_leaves_running_ends_with_it(mixes):
+    mix = mixes("forking", isolated=True)
+    [pid] = mix.score(**batch("kettle")).raw["forking"]
+    assert is_alive(int(pid))
+    mix.close()
+    assert not is_alive(int(pid))
+
+
+def signal_all(pid: int, number: int) -> None:
+    """Signal a process and those below it, as Slurm does."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        signal_all(int(child), number)
+    os.kill(pid, number)
 
 
 def in_a_fresh_process(folder: Path, *lines: str, status: int = 0) -> str:
@@ -248,7 +265,7 @@ def test_the_process_of_an_isolated_reward_ends_with_a_program_that_is_killed(tm
         tmp_path,
         f"mix = RewardMix.from_specs([{spec}])",
         "mix.score(**batch('kettle'))",
-        "print(mix._executor._workers['dying'].host._process.pid, flush=True)",
+        "print(mix._executor._workers['dying'].host._child._supervisor.pid, flush=True)",
         "os.kill(os.getpid(), 9)",
         status=-signal.SIGKILL,
     )
