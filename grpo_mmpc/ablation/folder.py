@@ -1,44 +1,31 @@
 """The folder of an ablation: one command at a time, one recipe per run, one shared base model."""
 
-import fcntl
-import os
-import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from grpo_mmpc.ablation.grid import short
 from grpo_mmpc.ablation.jobs import Job, State, state_of
+from grpo_mmpc.config.problems import first_difference
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.files import copy_folder, write_text
+from grpo_mmpc.utils.locks import hold
 
 
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path) -> AbstractContextManager[None]:
     """Hold the folder for the duration of a block, or until this process ends in whatever way.
 
     Raises:
         ConfigError: Another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "ablation.lock"
-    with path.open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise ConfigError(
-                [f"{folder} is in use by another ablate ({owner}); wait for it, or take another folder with --out DIR"]
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}\n")
-        lock.flush()
-        yield
+    hint = "wait for it, or take another folder with --out DIR"
+    return hold(
+        folder / "ablation.lock",
+        refuse=lambda owner: ConfigError([f"{folder} is in use by another ablate ({owner}); {hint}"]),
+    )
 
 
 def write_recipes(jobs: Sequence[Job], *, overwrite: bool) -> None:
@@ -92,18 +79,6 @@ def share_base(jobs: Sequence[Job]) -> None:
         base, target = by_name[job.base], job.folder / "evaluations" / "base" / job.suite
         if state_of(job) == state_of(base) == State.FINISHED and not target.exists():
             copy_folder(base.final, target)
-
-
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> str:
-    """Return the first key in which two configurations differ, with both values; empty if none."""
-    for key in dict.fromkeys([*old, *new]):
-        ours, theirs = old.get(key), new.get(key)
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            if inner := first_difference(ours, theirs, prefix=f"{prefix}{key}."):
-                return inner
-        elif ours != theirs:
-            return f"{prefix}{key} was {short(ours)}, is now {short(theirs)}"
-    return ""
 
 
 def _change(job: Job) -> str:

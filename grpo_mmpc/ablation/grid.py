@@ -9,6 +9,7 @@ from typing import Any
 
 from grpo_mmpc.ablation.spec import BASE, AblationSpec, AxisValue, combinations, find_file, is_among
 from grpo_mmpc.config import RunConfig, nearest
+from grpo_mmpc.config.problems import short
 from grpo_mmpc.errors import ConfigError
 
 Load = Callable[[Sequence[str]], RunConfig]
@@ -153,9 +154,3 @@ def _metric_problems(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str
                 continue
             break
     return problems
-
-
-def short(value: Any) -> str:
-    """Return a configured value in at most 80 characters."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."

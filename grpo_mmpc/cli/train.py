@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
     )
     add_recipe(parser)
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
+    group.add_argument("--resume", action="store_true", help="continue, as the command does anyway")
     group.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in run_dir")
     parser.add_argument(
         "--check",
@@ -36,6 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(described_recipe(arguments.recipe), end="")
         return 0
-    from grpo_mmpc.pipelines.train import run_recipe
+    from grpo_mmpc.pipelines.train import run_training
 
-    return run_recipe(arguments.recipe, resume=arguments.resume, overwrite=arguments.overwrite)
+    return run_training(arguments.recipe, overwrite=arguments.overwrite)

@@ -1,6 +1,7 @@
 """Problems of a configuration in words: dotted keys, messages and the nearest known name."""
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,24 @@ def origin_of(key: str, origins: Mapping[str, str]) -> str | None:
         if source is not None:
             return source
     return None
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> str:
+    """Return the first key in which two configurations differ, with both values; empty if none."""
+    for key in dict.fromkeys([*old, *new]):
+        ours, theirs = old.get(key), new.get(key)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            if inner := first_difference(ours, theirs, prefix=f"{prefix}{key}."):
+                return inner
+        elif ours != theirs:
+            return f"{prefix}{key} was {short(ours)}, is now {short(theirs)}"
+    return ""
+
+
+def short(value: Any) -> str:
+    """Return a configured value in at most 80 characters."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _explain(detail: Any, schema: type[BaseModel]) -> tuple[str, str]:

@@ -70,6 +70,27 @@ def adapter_from_folder(folder: Path) -> Adapter:
         ) from None
 
 
+@contextmanager
+def loaded_adapter(model: Any, folder: Path) -> Iterator[None]:
+    """Put a checkpoint's adapter in place of the live one for the duration of a block.
+
+    Raises:
+        RolloutError: The policy is sharded, so that no process could load it alone.
+    """
+    # heavy: imported on use
+    from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    if any(hasattr(p, "ds_id") or hasattr(p, "full_tensor") for p in model.parameters()):
+        raise RolloutError(f"a sharded policy takes no other adapter; run grpo-mmpc evaluate --checkpoint {folder}")
+    own = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(model).items()}
+    try:
+        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        yield
+    finally:
+        set_peft_model_state_dict(model, own)
+
+
 def is_identity(adapter: Adapter) -> bool:
     """Return whether the adapter changes nothing: every B is still zero, as PEFT initialises it."""
     # heavy: imported on use

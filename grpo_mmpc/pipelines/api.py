@@ -32,26 +32,27 @@ def load_config(*recipe: Place) -> "RunConfig":
     return load_recipe([str(part) for part in recipe])
 
 
-def train(config: "RunConfig", *, resume: bool = False, overwrite: bool = False) -> "RunFolder":
+def train(config: "RunConfig", *, overwrite: bool = False) -> "RunFolder":
     """Align a policy, evaluating before, after each checkpoint, and at the end.
+
+    Continues the run that ``config.run_dir`` holds, or finishes what it lacks.
 
     Args:
         config: The recipe.
-        resume: Continue from the newest checkpoint of ``config.run_dir``.
         overwrite: Delete what an earlier run left there.
 
     Returns:
         The run folder, to be read.
 
     Raises:
-        KeyboardInterrupt: The run was interrupted; it is saved and can be resumed.
+        KeyboardInterrupt: The run was interrupted; called again, it goes on.
         GrpoMmpcError: The run cannot start or go on; says why.
     """
     from grpo_mmpc.evaluation.run_folder import RunFolder
-    from grpo_mmpc.pipelines.train import INTERRUPTED, run_training
+    from grpo_mmpc.pipelines.train import STOPPED, run_training
 
-    if run_training(config, resume=resume, overwrite=overwrite) == INTERRUPTED:
-        raise KeyboardInterrupt(f"{config.run_dir} was interrupted; train(config, resume=True) continues it")
+    if run_training(config, overwrite=overwrite) in STOPPED:
+        raise KeyboardInterrupt(f"{config.run_dir} was interrupted; the same call continues it")
     return RunFolder(Path(config.run_dir))
 
 

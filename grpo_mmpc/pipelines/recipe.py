@@ -3,7 +3,6 @@
 Files and overrides, and every check that runs before a model loads.
 """
 
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from grpo_mmpc.config import RewardSpec, RunConfig, is_file, nearest
 from grpo_mmpc.config.loading import Check, Layers, merge_layers, validate
 from grpo_mmpc.config.origins import with_origins
+from grpo_mmpc.utils.distributed import is_first_process
 
 
 def load_recipe(arguments: Sequence[str]) -> RunConfig:
@@ -34,7 +34,7 @@ def described_recipe(arguments: Sequence[str]) -> str:
 
 
 def _layers(arguments: Sequence[str]) -> Layers:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first_process():
         print("checking the recipe ...", file=sys.stderr, flush=True)
     files = [argument for argument in arguments if is_file(argument)]
     return merge_layers(files, [argument for argument in arguments if not is_file(argument)])

@@ -4,9 +4,13 @@ Training and evaluation do not know each other: this module hands the trainer a 
 evaluates.
 """
 
+import json
 import os
+import signal
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,53 +18,69 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.catalogue import write_quarantine
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.suite import Suite, build_suite
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rollout.run_data import RunData
-from grpo_mmpc.training.checkpoint import checkpoint_folder
-from grpo_mmpc.training.claim import check_claim, claim
+from grpo_mmpc.training.checkpoint import checkpoint_folder, newest_checkpoint
+from grpo_mmpc.training.claim import claimed, take_over
 from grpo_mmpc.utils.console import Progress, Say, printer, quiet_when_redirected
 from grpo_mmpc.utils.cpu_compat import ensure_importable
-from grpo_mmpc.utils.distributed import launched_ranks
+from grpo_mmpc.utils.distributed import Ranks, is_first_process, launched_ranks
 from grpo_mmpc.utils.files import copy_folder, write_json
 from grpo_mmpc.utils.manifest import command_line, environment, now
+from grpo_mmpc.utils.processes import StopRequest
 
 if TYPE_CHECKING:
     from grpo_mmpc.training.session import TrainingSession
 
 PATIENCE_S = 24 * 3600
 """Seconds that ranks wait for one another, unless ``trainer.ddp_timeout`` says otherwise."""
-INTERRUPTED = 130
-"""Exit status of a run that was interrupted and can be continued."""
+SHUTDOWN_TIMEOUT = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+"""The variable by which torchrun gives its processes longer than 30 s to end."""
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""Exit statuses of a run that was interrupted, 130 and 143; the same command continues it."""
 
 
-def run_recipe(recipe: Sequence[str], *, resume: bool = False, overwrite: bool = False) -> int:
-    """Load and check files and ``key=value`` overrides, then run them; see ``run_training``.
+def run_training(recipe: RunConfig | Sequence[str], *, overwrite: bool = False) -> int:
+    """Start a recipe, go on with it, or finish what it lacks; returns the exit status.
+
+    0 when all is done, 1 if an evaluation failed, one of ``STOPPED`` after a signal. Whatever
+    ended it, the same call continues.
+
+    Args:
+        recipe: A loaded one, or files and ``key=value`` overrides.
+        overwrite: Delete the run that is in ``run_dir``.
 
     Raises:
         ConfigError: Something is wrong with the recipe.
+        TrainingError: The run folder holds another recipe's run, or another process holds it.
     """
-    return run_training(load_recipe(recipe), resume=resume, overwrite=overwrite)
+    message = "stopping after this step and saving; once more stops at once"
+    with StopRequest(message, raises=True, patient=False).listening() as request:
+        try:
+            config = recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)
+            with claimed(config, overwrite=overwrite) if is_first_process() else nullcontext():
+                return _run(config, overwrite=overwrite, request=request)
+        except KeyboardInterrupt:
+            printer(is_first_process())(
+                f"\nstopped, and what is done is kept; continue with:\n  {command_line(resume=True)}"
+            )
+            return 128 + (request.number or signal.SIGINT)
 
 
-def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> int:
-    """Run a recipe; returns the exit status: 0, 1 if an evaluation failed, ``INTERRUPTED``.
-
-    Raises:
-        TrainingError: The run folder is in the way, there is nothing to resume, or the recipe has
-            changed since.
-    """
+def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
     started = time.monotonic()
-    if int(os.environ.get("RANK", "0")) == 0:  # before anything slow; ranks know each other only below
-        check_claim(config, resume=resume, overwrite=overwrite)
-    data = _read_data(config)
-    ranks = launched_ranks()
+    ranks = _join_ranks(config)
     say = printer(ranks.is_main)
+    if not overwrite and ranks.on_main(lambda: _finish(config, say)):
+        return 0
+    data = _read_data(config)
     if ranks.is_main:
-        claim(config, overwrite=overwrite)
+        take_over(config, overwrite=overwrite)
     say(
         f"{config.data.catalogue}: {len(data.train)} training and {len(data.held_out)} held-out items, "
         f"{data.incomplete} without title or image left out"
@@ -76,7 +96,7 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
     from grpo_mmpc.training.session import TrainingSession
 
     progress = Progress()
-    session = TrainingSession(config, data, progress=progress)
+    session = TrainingSession(config, data, progress=progress, request=request)
     try:
         suite = build_suite(config, data)
         manifest = _manifest(config, data, suite, session)
@@ -90,11 +110,10 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
         end = session.train(
             before=policies.evaluate if config.evaluation.before else None,
             after_save=policies.evaluate if config.evaluation.checkpoints else None,
-            resume=resume,
         )
         if end.interrupted:
             say(f"\nstopped at step {end.step} of {end.max_steps}; continue with:\n  {command_line(resume=True)}")
-            return INTERRUPTED
+            return 128 + (request.number or signal.SIGINT)
         policies.evaluate_final(end.step)
         manifest |= {
             "finished": now(),
@@ -110,16 +129,54 @@ def run_training(config: RunConfig, *, resume: bool = False, overwrite: bool = F
         session.close()
 
 
-def _read_data(config: RunConfig) -> RunData:
-    """Read the catalogue, on the main process first: the others find it in the cache."""
+def _join_ranks(config: RunConfig) -> Ranks:
+    """Meet the other processes of the launch."""
     ensure_importable()
     # heavy: imported on use
     from accelerate import PartialState
 
     # While the main process renders and scores thousands of items, the others wait in a collective.
-    limit = timedelta(seconds=config.trainer.get("ddp_timeout", PATIENCE_S))
-    with PartialState(timeout=limit).main_process_first():
+    PartialState(timeout=timedelta(seconds=config.trainer.get("ddp_timeout", PATIENCE_S)))
+    if is_first_process() and "TORCHELASTIC_RUN_ID" in os.environ and SHUTDOWN_TIMEOUT not in os.environ:
+        print(
+            f"note: torchrun and accelerate launch kill this run 30 s after SIGTERM, saved or not; export "
+            f"{SHUTDOWN_TIMEOUT}=120 before starting if a step may take longer",
+            file=sys.stderr,
+        )
+    return launched_ranks()
+
+
+def _read_data(config: RunConfig) -> RunData:
+    """Read the catalogue, on the main process first: the others find it in the cache."""
+    # heavy: imported on use
+    from accelerate import PartialState
+
+    with PartialState().main_process_first():
         return RunData(config)
+
+
+def _finish(config: RunConfig, say: Say) -> bool:
+    """Return whether a run is trained and measured; writes comparison and report if they lack."""
+    run_dir, suite = Path(config.run_dir), config.evaluation.suite
+    try:
+        manifest = json.loads((run_dir / "manifest.json").read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    last = newest_checkpoint(run_dir / "checkpoints")
+    is_trained = last is not None and last.name == f"checkpoint-{manifest.get('steps')}"
+    names = ["base"] * config.evaluation.before + ["final"]
+    if config.evaluation.checkpoints:
+        names += [path.name for path in (run_dir / "checkpoints").glob("checkpoint-*")]
+    lacking = [name for name in names if not (run_dir / "evaluations" / name / suite / SUMMARY_FILE).is_file()]
+    if lacking or not is_trained or not manifest.get("finished") or manifest.get("evaluation_failures"):
+        return False
+    expected = ["comparison.json"] * config.evaluation.before + ["report.html"] * config.report.enabled
+    if not all((run_dir / name).is_file() for name in expected):
+        _report(config, manifest, say)
+        return True
+    say(f"all is done: {manifest['steps']} steps, evaluations and comparison are in {run_dir}")
+    say(f"to train again: run_dir=OTHER keeps both, --overwrite deletes this one; next: grpo-mmpc report {run_dir}")
+    return True
 
 
 class _LivePolicies:
@@ -149,19 +206,27 @@ class _LivePolicies:
         )
 
     def evaluate(self, name: str) -> None:
-        """Run the suite on the policy as it is now; on the base model RecBench too."""
+        """Run the suite on a policy; on the base model RecBench too.
+
+        A checkpoint of an earlier step, which an earlier start has left out, is loaded for it.
+        """
         is_base = name == "base"
         folder = self._folder(name)
-        self._evaluator.run(
-            lambda: self._session.engine(base=is_base), folder=folder, name=name, policy=self._identity(name)
-        )
+        saved = self._run_dir / "checkpoints" / name
+        is_earlier = name not in ("base", "final", f"checkpoint-{self._session.step}")
+        if is_earlier and self._session.ranks.on_main(lambda: (folder / SUMMARY_FILE).is_file()):
+            return
+        with self._session.holding(saved) if is_earlier else nullcontext():
+            self._evaluator.run(
+                lambda: self._session.engine(base=is_base), folder=folder, name=name, policy=self._identity(name)
+            )
         if is_base:
             self._evaluate_recommendation(name)
 
     def evaluate_final(self, step: int) -> None:
         """Run suite, controls and recommendation benchmark on the trained policy. A collective."""
         last, ranks = self._folder(f"checkpoint-{step}"), self._session.ranks
-        if ranks.on_main(lambda: (last / "summary.json").is_file()):
+        if ranks.on_main(lambda: (last / SUMMARY_FILE).is_file()):
             # The last checkpoint holds the final weights, and greedy decoding would give the same
             # completions again.
             if ranks.is_main:
@@ -226,7 +291,7 @@ def _report(config: RunConfig, manifest: dict[str, Any], say: Say) -> None:
             say(f"best checkpoint by {best.metric} on {best.num_items} items: {reported} ({best.values[reported]:.4f})")
     following = f"grpo-mmpc evaluate {run_dir / 'config.yaml'} --base"
     base, after = (run_dir / "evaluations" / name / settings.suite for name in ("base", reported))
-    if (base / "summary.json").is_file() and (after / "summary.json").is_file():
+    if (base / SUMMARY_FILE).is_file() and (after / SUMMARY_FILE).is_file():
         path = write_comparison(run_dir, after=reported, suite=settings.suite, resamples=settings.resamples)
         say(f"comparison: {path}")
         following = f"grpo-mmpc compare {base} {after}"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards.isolated import InProcess
 from grpo_mmpc.rewards.loading import LoadedReward
-from grpo_mmpc.rewards.worker import Reply, Columns, Fit, Host, Message, Prepare, Score, Worker
+from grpo_mmpc.rewards.worker import Columns, Fit, Host, Message, Prepare, Reply, Score, Worker
 
 logger = logging.getLogger(__name__)
 

@@ -61,7 +61,7 @@ class InProcess(Host):
         self._resident = 0
         self._connection, theirs = Pipe()
         code = f"from grpo_mmpc.rewards.isolated import serve; serve({theirs.fileno()})"
-        # It inherits the mask, so that no signal ends it before it has said what it does about them.
+        # It inherits the mask: no signal ends it before it has said what it does about them.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
             self._child = Child(

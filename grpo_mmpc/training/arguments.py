@@ -24,7 +24,7 @@ SET_ELSEWHERE = {
     "data_seed": "set the top-level key seed",
     "reward_weights": "weights belong to the specs in rewards.mix, where names bind them",
     "multi_objective_aggregation": "set rewards.aggregation",
-    "resume_from_checkpoint": "use the command-line flag --resume",
+    "resume_from_checkpoint": "the command goes on from the newest checkpoint by itself",
 }
 """TRL fields that a recipe must not set under ``trainer``, and where the value belongs."""
 

@@ -1,12 +1,10 @@
-"""Trainer callbacks that write, show and stop: metrics file, reward state, progress, Ctrl-C."""
+"""Trainer callbacks that write, show and stop: metrics file, progress, signals."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.training.checkpoint import checkpoint_folder, write_reward_state
 from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks
@@ -31,23 +29,11 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
         """Write one line; the final summary of Transformers is not a step and is left out."""
-        if not state.is_world_process_zero or "train_runtime" in logs:
+        if not state.is_world_process_zero or "train_loss" in logs:
             return
         record = {"step": state.global_step, **logs}
         with self.path.open("a", encoding="utf-8") as file:  # not to_json: TRL logs NaN for a reward without a score
             file.write(json.dumps(record, default=float) + "\n")
-
-
-@dataclass(eq=False)
-class RewardStateWriter(TrainerCallback):  # type: ignore[misc]
-    """Completes every checkpoint with what rewards remember, see ``checkpoint.py``."""
-
-    reward_state: Callable[[], dict[str, Any]]
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write the file, after Transformers has written its own."""
-        if state.is_world_process_zero:
-            write_reward_state(checkpoint_folder(Path(args.output_dir), state.global_step), self.reward_state())
 
 
 @dataclass(eq=False)
@@ -83,23 +69,30 @@ def _shown(value: float | None) -> str:
 
 
 class GracefulStop(TrainerCallback):  # type: ignore[misc]
-    """Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. A second Ctrl-C stops at once.
+    """Finishes the step at the first signal, saves a checkpoint and stops.
 
     Ranks agree on stopping after every step, since the signal may reach them in different steps.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
-        self.request = StopRequest(
-            "stopping after this step and saving; press Ctrl-C again to stop at once", raises=True
-        )
-        """Listens while the trainer runs."""
+    def __init__(self, request: StopRequest, ranks: Ranks) -> None:
         self.stopped = False
         """True if training ended before its last step."""
+        self._request = request
         self._ranks = ranks
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """From here on a signal is waited with until the step is done."""
+        self._request.patient = True
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask the trainer to save and stop if any rank was asked to."""
-        if self._ranks.any(self.request.times > 0):
+        """Ask the trainer to save and stop if any rank was asked to; save after the last step."""
+        is_asked = self._ranks.any(self._request.times > 0)
+        if is_asked:
             self.stopped = state.global_step < state.max_steps
-            control.should_save = True
             control.should_training_stop = True
+        if is_asked or state.global_step >= state.max_steps:  # also with save_strategy=no: an adapter stays
+            control.should_save = True
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave nothing that a signal would have to wait for."""
+        self._request.patient = False

@@ -8,30 +8,35 @@
   rest of the update, written by Transformers; DeepSpeed and FSDP keep optimizer states in folders
   of their own.
 - ``trainer_state.json``: N, and everything logged so far.
-- ``reward_state.json``: histories of the reward-hacking alarm (``alarms``), written last by this
-  toolkit.
+- ``reward_state.json``: histories of the reward-hacking alarm (``alarms``).
+- ``checksums.json``: size and hash of every other file.
 
-Rollouts that serve several steps are in no checkpoint.
+All of it is written into ``checkpoints/.saving`` and gets its name once it is on the disk. Rollouts
+that serve several steps are in no checkpoint.
 """
 
 import json
 import logging
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.training.arguments import updates_per_rollout
-from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.utils.distributed import Ranks
 from grpo_mmpc.utils.files import write_json
+from grpo_mmpc.utils.hashing import file_digest
 
 if TYPE_CHECKING:
     from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 
 logger = logging.getLogger(__name__)
 
+SAVING = ".saving"
 REWARD_STATE = "reward_state.json"
+CHECKSUMS = "checksums.json"
 
 
 def checkpoint_folder(checkpoints: Path, step: int) -> Path:
@@ -40,24 +45,16 @@ def checkpoint_folder(checkpoints: Path, step: int) -> Path:
 
 
 def steps_of(checkpoint: Path) -> int | None:
-    """Read how many steps a checkpoint stands for; None if it is not whole.
-
-    Saving ends with ``trainer_state.json`` and ``reward_state.json``, in this order: a checkpoint
-    without one of them was cut short.
+    """Read how many steps a checkpoint stands for; None if a file of it is missing or cut short.
 
     Raises:
         OSError: It cannot be read, which says nothing about it.
     """
-    try:
-        steps = int(json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"])
-        read_reward_state(checkpoint)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
-        return None
-    return steps
+    return None if damage(checkpoint, hashes=False) else _steps(checkpoint)
 
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:
-    """Return the last checkpoint that is whole, None if there is none.
+    """Return the last checkpoint of which no file is missing or cut short; None if there is none.
 
     Raises:
         OSError: One cannot be read.
@@ -67,36 +64,60 @@ def newest_checkpoint(checkpoints: Path) -> Path | None:
     return max(whole, key=whole.__getitem__, default=None)
 
 
-def write_reward_state(checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Complete a checkpoint with what rewards remember."""
-    write_json(checkpoint / REWARD_STATE, state, indent=None)
+def damage(checkpoint: Path, *, hashes: bool = True) -> str:
+    """Say what is wrong with a checkpoint; empty if it is whole.
 
-
-def read_reward_state(checkpoint: Path) -> dict[str, Any]:
-    """Read what ``write_reward_state`` wrote.
+    Args:
+        checkpoint: Its folder.
+        hashes: Read every file; otherwise look only at what is there and how large it is.
 
     Raises:
-        FileNotFoundError: The checkpoint was cut short.
-        ValueError: The file is broken.
+        OSError: It cannot be read, which says nothing about it.
     """
-    return dict(json.loads((checkpoint / REWARD_STATE).read_text("utf-8")))
+    try:
+        sums = json.loads((checkpoint / CHECKSUMS).read_text("utf-8"))
+        for name, (size, digest) in sums.items():
+            file = checkpoint / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != size:
+                return f"{name} has {file.stat().st_size:,} bytes, expected {size:,}"
+            if hashes and file_digest(file) != digest:
+                return f"{name} has changed since it was written"
+        _steps(checkpoint)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{CHECKSUMS} or trainer_state.json cannot be read ({error})"
+    return ""
 
 
-def prepare_to_resume(trainer: "RecordingGRPOTrainer", recorder: RolloutRecorder, *, ranks: Ranks) -> str:
-    """Restore what rewards remember and delete rollouts that will be sampled again. A collective.
+def seal(saved: Path, checkpoint: Path, *, reward_state: Mapping[str, Any]) -> None:
+    """Complete a folder that Transformers has written, sync it and give it its name."""
+    write_json(saved / REWARD_STATE, reward_state, indent=None)
+    files = sorted(path for path in saved.rglob("*") if path.is_file())
+    sums = {str(path.relative_to(saved)): (path.stat().st_size, file_digest(path)) for path in files}
+    write_json(saved / CHECKSUMS, sums)
+    for path in (*files, saved / CHECKSUMS, *(path for path in saved.rglob("*") if path.is_dir()), saved):
+        _sync(path)
+    if checkpoint.exists():  # damaged, or of steps that were done again
+        shutil.rmtree(checkpoint)
+    saved.rename(checkpoint)
+    _sync(checkpoint.parent)
 
-    Returns the checkpoint, which the main process chooses for all.
 
-    Raises:
-        TrainingError: No checkpoint is whole, or all steps are done.
+def restore(trainer: "RecordingGRPOTrainer", *, ranks: Ranks) -> Path | None:
+    """Choose the checkpoint that a run continues from and forget what came after it. A collective.
+
+    Damaged ones are named and passed over. None starts from the first step.
     """
     checkpoints = Path(trainer.args.output_dir)
-    checkpoint, done, state = ranks.on_main(
-        lambda: _read_newest(checkpoints, max_steps=trainer.args.max_steps), error=TrainingError
-    )
-    trainer.restore_reward_state(state)
+    checkpoint, state = ranks.on_main(lambda: _read_newest(checkpoints), error=TrainingError)
+    done = 0 if checkpoint is None else _steps(checkpoint)
+    if state is not None:
+        trainer.restore_reward_state(state)
     if ranks.is_main:
-        recorder.drop_after(done)
+        trainer.recorder.drop_after(done)
         steps = updates_per_rollout(trainer.args)
         if done % steps:
             logger.warning(
@@ -106,20 +127,27 @@ def prepare_to_resume(trainer: "RecordingGRPOTrainer", recorder: RolloutRecorder
                 steps,
                 steps,
             )
-    return str(checkpoint)
+    return checkpoint
 
 
-def _read_newest(checkpoints: Path, *, max_steps: int) -> tuple[Path, int, dict[str, Any]]:
-    checkpoint = newest_checkpoint(checkpoints)
-    if checkpoint is None:
-        raise TrainingError(
-            f"nothing to resume: no checkpoint that is whole in {checkpoints}; start again with --overwrite"
-        )
-    done = steps_of(checkpoint) or 0
-    if 0 < max_steps <= done:  # Transformers would train one step beyond the last
-        run_dir = checkpoints.parent
-        raise TrainingError(
-            f"nothing to resume: step {done} of {max_steps} is done; next: grpo-mmpc report {run_dir} "
-            f"(an evaluation that is missing: grpo-mmpc evaluate {run_dir}/config.yaml --checkpoint {checkpoint})"
-        )
-    return checkpoint, done, read_reward_state(checkpoint)
+def _read_newest(checkpoints: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """Return the newest whole checkpoint and its reward state, naming those that are not whole."""
+    folders = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for checkpoint in reversed(folders):
+        problem = damage(checkpoint)
+        if not problem:
+            return checkpoint, json.loads((checkpoint / REWARD_STATE).read_text("utf-8"))
+        logger.warning("%s is damaged and passed over: %s", checkpoint, problem)
+    return None, None
+
+
+def _steps(checkpoint: Path) -> int:
+    return int(json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"])
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,77 +1,112 @@
-"""A run's claim of its folder: no two runs share one, and none is deleted unasked."""
+"""A run's claim of its folder: one recipe and one process at a time, nothing deleted unasked."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import TrainingError
-from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.config import RunConfig, read_yaml
+from grpo_mmpc.config.problems import first_difference
+from grpo_mmpc.errors import ConfigError, TrainingError
+from grpo_mmpc.training.checkpoint import newest_checkpoint
+from grpo_mmpc.utils.files import remove_partial, write_text
+from grpo_mmpc.utils.locks import hold
 
-LEFT_BY_A_FAILED_START = {"config.yaml", "quarantine.jsonl"}
+LOCK = ".train.lock"
+LEFT_BY_A_FAILED_START = {LOCK, "config.yaml", "quarantine.jsonl", "manifest.json", "parity.jsonl", "evaluations"}
+"""Files of a run that has not made a step, which may stay: an evaluation knows its policy."""
 
 
-def check_claim(config: RunConfig, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to mix two runs in one folder, and to delete what is no run.
+@contextmanager
+def claimed(config: RunConfig, *, overwrite: bool) -> Iterator[None]:
+    """Hold the run folder for the duration of a block, if this recipe may start or go on in it.
+
+    Nothing of an earlier run is touched before ``take_over``: a start that fails costs none.
 
     Raises:
-        TrainingError: The folder is in the way, holds nothing to resume, or another recipe's run.
+        TrainingError: Another process holds it, or it holds another recipe's run, or no run.
     """
     run_dir = Path(config.run_dir)
-    recorded = run_dir / "config.yaml"
-    left = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
-    is_fresh = not left - LEFT_BY_A_FAILED_START and ("config.yaml" not in left or _is_run(run_dir))
-    if is_fresh and not resume:
-        return
-    if overwrite and recorded.exists():
-        if not _is_run(run_dir):
-            raise TrainingError(f"{recorded} is not that of a run: {run_dir} is not deleted; choose another run_dir")
-    elif recorded.exists():
-        if not resume:
-            raise TrainingError(
-                f"{run_dir} already holds a run; add --resume to continue it, --overwrite to start again, "
-                "or run_dir=OTHER to keep both"
-            )
-        if not _is_recipe(recorded, config):
-            raise TrainingError(
-                f"the recipe differs from {recorded}, the one this run was started with; "
-                f"resume with: grpo-mmpc train {recorded} --resume"
-            )
-    elif resume:
-        raise TrainingError(f"nothing to resume: {recorded} does not exist; start the run without --resume")
-    else:
-        raise TrainingError(f"{run_dir} is not empty and holds no run; choose another run_dir")
+    _check(config, overwrite=overwrite)
+    with hold(
+        run_dir / LOCK,
+        refuse=lambda owner: TrainingError(
+            f"{run_dir} is in use by another training ({owner}); wait for it, or choose another run_dir"
+        ),
+    ):
+        _check(config, overwrite=overwrite)  # what it held a moment ago may have been written since
+        try:
+            yield
+        finally:
+            if run_dir.is_dir() and [path.name for path in run_dir.iterdir()] == [LOCK]:  # a start that failed
+                shutil.rmtree(run_dir)
 
 
-def claim(config: RunConfig, *, overwrite: bool) -> None:
-    """Make the run folder and write into it what runs.
+def take_over(config: RunConfig, *, overwrite: bool) -> None:
+    """Write into the folder what runs, and remove what must not stay in it.
 
     Args:
         config: The recipe.
-        overwrite: Delete the run that is there; call this only once the data could be read, for a
-            start that fails must not cost an earlier run.
+        overwrite: Delete the run that is there.
     """
     run_dir = Path(config.run_dir)
-    if overwrite and run_dir.exists():
-        shutil.rmtree(run_dir)
+    if overwrite:
+        for path in run_dir.iterdir():
+            if path.name != LOCK:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    remove_partial(run_dir)
     write_text(run_dir / "config.yaml", config.to_yaml())
 
 
-def _is_recipe(recorded: Path, config: RunConfig) -> bool:
-    """Compare by meaning, whatever keys the file was written with."""
+def _check(config: RunConfig, *, overwrite: bool) -> None:
+    run_dir = Path(config.run_dir)
+    recorded = run_dir / "config.yaml"
+    left = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
+    if left <= {LOCK}:
+        return
+    if not recorded.exists():
+        raise TrainingError(f"{run_dir} is not empty and holds no run; choose another run_dir")
+    if not _is_run(run_dir):
+        raise TrainingError(f"{recorded} is not that of a run: {run_dir} is left as it is; choose another run_dir")
+    if overwrite or not _has_begun(run_dir):
+        return
+    if difference := _difference(recorded, config):
+        raise TrainingError(
+            f"{run_dir} holds a run of another recipe: {difference}; continue that one with "
+            f"grpo-mmpc train {recorded}, add --overwrite to delete it, or run_dir=OTHER to keep both"
+        )
+
+
+def _has_begun(run_dir: Path) -> bool:
+    """Return whether a run has made a step: a start that failed is not in the way of another."""
+    left = {path.name for path in run_dir.iterdir()} - LEFT_BY_A_FAILED_START
+    if "checkpoints" in left and newest_checkpoint(run_dir / "checkpoints") is None:
+        left.remove("checkpoints")
+    return bool(left - {"rollouts"}) or len(list((run_dir / "rollouts").glob("*.parquet"))) > 1
+
+
+def _difference(recorded: Path, config: RunConfig) -> str:
+    """Return the first key whose meaning differs, whatever keys the file was written with."""
     try:
-        return RunConfig.model_validate(yaml.safe_load(recorded.read_text("utf-8"))) == config
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError):
-        return False
+        old = RunConfig.model_validate(read_yaml(recorded))
+    except (ConfigError, ValidationError) as error:
+        return f"{recorded} cannot be read ({' '.join(str(error).split())})"
+    return first_difference(_comparable(old), _comparable(config))
+
+
+def _comparable(config: RunConfig) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(config.to_yaml())
+    return content | {"run_dir": str(Path(config.run_dir).resolve())}
 
 
 def _is_run(run_dir: Path) -> bool:
     if (run_dir / "manifest.json").is_file():
         return True
     try:
-        content = yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        return {"run_dir", "model", "rewards"} <= set(read_yaml(run_dir / "config.yaml"))
+    except ConfigError:
         return False
-    return isinstance(content, dict) and {"run_dir", "model", "rewards"} <= set(content)

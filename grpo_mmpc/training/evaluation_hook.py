@@ -5,9 +5,13 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.training.checkpoint import steps_of
 from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from grpo_mmpc.utils.distributed import Ranks
+from grpo_mmpc.utils.processes import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -15,23 +19,39 @@ Evaluate = Callable[[str], None]
 """Evaluates the policy as it is now under a checkpoint name (``base``, ``checkpoint-20``)."""
 
 
+class AllStepsDone(Exception):  # noqa: N818  (no error)
+    """The checkpoint that a run continues from is its last: Transformers would train one more."""
+
+
 @dataclass(eq=False)
 class EvaluationHook(TrainerCallback):  # type: ignore[misc]
     """Evaluates the base model before the first step and the policy after every saved checkpoint.
 
     A failure is logged with its traceback and remembered in ``failures``; with ``raise_errors`` it
-    also stops training.
+    also stops training. A signal ends an evaluation at once: nothing that it has is lost.
     """
 
+    request: StopRequest
+    ranks: Ranks
     raise_errors: bool
     before: Evaluate | None = None
     after_save: Evaluate | None = None
     failures: list[str] = field(default_factory=list)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Evaluate the base model."""
+        """Evaluate the base model, and what is missing of the checkpoints of an earlier start.
+
+        Raises:
+            AllStepsDone: There is nothing to train.
+        """
         if self.before is not None:
             self.run(self.before, "base")
+        if self.after_save is not None:
+            saved = (steps_of(path) for path in Path(args.output_dir).glob("checkpoint-*"))
+            for step in sorted(step for step in saved if step is not None and step <= state.global_step):
+                self.run(self.after_save, f"checkpoint-{step}")
+        if 0 < state.max_steps <= state.global_step:
+            raise AllStepsDone
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Evaluate the policy that was just saved, unless the run was interrupted."""
@@ -41,6 +61,9 @@ class EvaluationHook(TrainerCallback):  # type: ignore[misc]
 
     def run(self, evaluate: Evaluate, checkpoint: str) -> None:
         """Evaluate, restoring the random state of Python, NumPy and torch afterwards."""
+        self.request.patient = False
+        if self.ranks.any(self.request.times > 0):
+            raise KeyboardInterrupt
         try:
             with preserved_random_state():
                 evaluate(checkpoint)

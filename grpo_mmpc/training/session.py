@@ -1,7 +1,7 @@
 """A training session: the trainer of a recipe, its engine and its callbacks."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.models.adapter import loaded_adapter
 from grpo_mmpc.models.policy import load_policy, show_special_tokens
 from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rewards import RewardMix
@@ -17,10 +18,10 @@ from grpo_mmpc.rollout.parity_check import choose_rows
 from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
-from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, RewardStateWriter, StepProgress
-from grpo_mmpc.training.checkpoint import prepare_to_resume
+from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress
+from grpo_mmpc.training.checkpoint import restore
 from grpo_mmpc.training.dataset import training_dataset
-from grpo_mmpc.training.evaluation_hook import Evaluate, EvaluationHook
+from grpo_mmpc.training.evaluation_hook import AllStepsDone, Evaluate, EvaluationHook
 from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.parity_callback import ParityCheck, compare_engine
 from grpo_mmpc.training.recorder import RolloutRecorder
@@ -28,6 +29,7 @@ from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.training.trl_seams import PrinterCallback, TrainerCallback, full_size, wrap_own_blocks
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks, launched_ranks
+from grpo_mmpc.utils.processes import StopRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +82,21 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
 class TrainingSession:
     """The trainer of one run with its engine and callbacks; every rank has its own."""
 
-    def __init__(self, config: RunConfig, data: RunData, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        data: RunData,
+        *,
+        progress: Progress | None = None,
+        request: StopRequest | None = None,
+    ) -> None:
         """Build the trainer and start the engine.
+
+        Args:
+            config: The recipe.
+            data: Its items.
+            progress: Shows the steps.
+            request: Hears the signals that ask training to stop.
 
         Raises:
             TrainingError: See ``build_trainer``.
@@ -90,8 +105,9 @@ class TrainingSession:
         self.ranks = launched_ranks()
         self.trainer = build_trainer(config, data, ranks=self.ranks)
         self._engine = LiveEngine(config, self.trainer)
-        self.hook = EvaluationHook(raise_errors=config.evaluation.on_error == "raise")
-        self._stop = GracefulStop(self.ranks)
+        request = request or StopRequest("")
+        self.hook = EvaluationHook(request, self.ranks, raise_errors=config.evaluation.on_error == "raise")
+        self._stop = GracefulStop(request, self.ranks)
         self.trainer.remove_callback(PrinterCallback)  # ours says more
         for callback in self._callbacks(config, data, progress or Progress()):
             self.trainer.add_callback(callback)
@@ -99,7 +115,6 @@ class TrainingSession:
     def _callbacks(self, config: RunConfig, data: RunData, progress: Progress) -> Iterator[TrainerCallback]:
         """Yield the callbacks in their order: evaluation sees a checkpoint that is whole."""
         yield MetricsWriter(Path(config.run_dir) / "metrics.jsonl")
-        yield RewardStateWriter(self.trainer.reward_state)
         yield StepProgress([reward.name for reward in self.trainer.mix.rewards], progress)
         parity = config.rollout.parity
         if self._engine.rollouts is not None and parity.enabled:
@@ -125,16 +140,15 @@ class TrainingSession:
         """Updates done so far."""
         return int(self.trainer.state.global_step)
 
-    def train(self, *, before: Evaluate | None, after_save: Evaluate | None, resume: bool) -> TrainingEnd:
+    def train(self, *, before: Evaluate | None, after_save: Evaluate | None) -> TrainingEnd:
         """Run GRPO until ``max_steps``, or until it is interrupted and saved.
 
-        Raises:
-            TrainingError: There is nothing to resume.
+        Goes on from the newest whole checkpoint of the run, if there is one.
         """
         self.hook.before, self.hook.after_save = before, after_save
-        checkpoint = prepare_to_resume(self.trainer, self.trainer.recorder, ranks=self.ranks) if resume else None
-        with self._stop.request.listening():
-            self.trainer.train(resume_from_checkpoint=checkpoint)
+        checkpoint = restore(self.trainer, ranks=self.ranks)
+        with suppress(AllStepsDone):
+            self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         state = self.trainer.state
         return TrainingEnd(
             step=state.global_step,
@@ -146,6 +160,16 @@ class TrainingSession:
     def engine(self, *, base: bool) -> AbstractContextManager[Engine]:
         """Open an engine on the policy as it is now, with ``base`` without its adapter."""
         return self._engine.open(base=base)
+
+    @contextmanager
+    def holding(self, checkpoint: Path) -> Iterator[None]:
+        """Hold an earlier checkpoint's policy for the duration of a block."""
+        with loaded_adapter(self.trainer.model, checkpoint):
+            self.trainer.forget_sync()
+            try:
+                yield
+            finally:
+                self.trainer.forget_sync()
 
     def close(self) -> None:
         """Stop what runs beside this process and leave the process group."""

@@ -1,18 +1,24 @@
 """TRL's GRPOTrainer with our additions, each a call of a named thing."""
 
 import logging
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rewards.signals import zero_variance_groups
 from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
+from grpo_mmpc.training.checkpoint import SAVING, checkpoint_folder, seal
 from grpo_mmpc.training.diagnostics import Diagnosis, masked_fraction, rates
 from grpo_mmpc.training.finished import finished_completions
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.resampling import ZeroVarianceResampler, drop_rows
 from grpo_mmpc.training.sampler import TaskBatchSampler
-from grpo_mmpc.training.trl_seams import GatheredBatch, SeamedGRPOTrainer
+from grpo_mmpc.training.trl_seams import GatheredBatch, SeamedGRPOTrainer, rotate_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +53,38 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
     def restore_reward_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's ``reward_state``."""
         self._diagnosis.restore(state["alarms"])
+
+    def save_checkpoint(self, below: str) -> None:
+        """Write a checkpoint that appears whole or not at all, see ``checkpoint.py``. A collective.
+
+        Raises:
+            TrainingError: The disk refuses it, for instance because it is full.
+        """
+        checkpoints, step = Path(below), self.state.global_step
+        saving = checkpoints / SAVING
+        if self.is_world_process_zero():
+            shutil.rmtree(saving, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            super().save_checkpoint(str(saving))
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                name = checkpoint_folder(checkpoints, step)
+                seal(saving / name.name, name, reward_state=self.reward_state())
+                rotate_checkpoints(below, save_total_limit=self.args.save_total_limit)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # torch and safetensors have their own for a full disk
+            free = shutil.disk_usage(checkpoints).free >> 20
+            raise TrainingError(
+                f"checkpoint-{step} could not be saved in {checkpoints}: {' '.join(str(error).split())} ({free:,} MB "
+                "free there); free space or set trainer.save_total_limit, then start the same command again"
+            ) from error
+        finally:
+            if self.is_world_process_zero():
+                shutil.rmtree(saving, ignore_errors=True)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the rates of the logged steps to what TRL logs."""

@@ -27,6 +27,7 @@ from transformers import (  # noqa: E402
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import rotate_checkpoints  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "TrainerState",
     "TrainingArguments",
     "full_size",
+    "rotate_checkpoints",
     "wrap_own_blocks",
 ]
 
@@ -86,8 +88,8 @@ class GatheredBatch:
 class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with public names for what is private in it.
 
-    TRL calls the private name of ``generate_and_score``, ``generate_completions`` and
-    ``train_sampler``; a subclass extends the public one.
+    TRL calls the private name of ``generate_and_score``, ``generate_completions``,
+    ``train_sampler`` and ``save_checkpoint``; a subclass extends the public one.
     """
 
     def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -114,6 +116,17 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return self.train_sampler(self.train_dataset if dataset is None else dataset)
+
+    def save_checkpoint(self, below: str) -> None:
+        """Write ``checkpoint-N`` into a folder; every rank takes part."""
+        output_dir, self.args.output_dir = self.args.output_dir, below
+        try:
+            super()._save_checkpoint(self.model, None)
+        finally:
+            self.args.output_dir = output_dir
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.save_checkpoint(self.args.output_dir)
 
     def log_column(self, name: str, values: Sequence[Any]) -> None:
         """Add a column to the batch that is scored next, as ``log_extra`` does."""
@@ -181,6 +194,10 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.state.global_step != self._last_loaded_step:
             self.vllm_generation.sync_weights()
             self._last_loaded_step = self.state.global_step
+
+    def forget_sync(self) -> None:
+        """Have the next ``sync_rollouts`` send the adapter, whatever step it is of."""
+        self._last_loaded_step = -1
 
 
 def wrap_own_blocks(model: Any, plugin: Any) -> None:

@@ -1,5 +1,6 @@
 """The ranks of one launch, and the only broadcast and gather between them."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -63,6 +64,11 @@ class Ranks:
 
 ONE = Ranks()
 """A process on its own."""
+
+
+def is_first_process() -> bool:
+    """Return whether this is the main process, before the ranks of a launch have met."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def launched_ranks() -> Ranks:

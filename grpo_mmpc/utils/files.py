@@ -47,6 +47,12 @@ def build_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what killed writers of this module have left anywhere below a folder."""
+    for path in list(folder.rglob(".*.partial")):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder, replacing what is there."""
     temporary = _beside(target)

@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from types import FrameType
 PATIENCE_S = 10.0
 """Most that processes left behind by a command get to end before they are killed."""
 
+SAME_REQUEST_S = 0.5
+"""Signals that follow one another so fast are one: the terminal and a launcher both pass it on."""
 _POLL_S = 0.1
 _SIGNAL_WITH_PARENT = 1
 """``PR_SET_PDEATHSIG`` of Linux's prctl."""
@@ -124,32 +127,47 @@ def die_with_parent(parent: int) -> None:
 
 @dataclass
 class StopRequest:
-    """Ctrl-C or SIGTERM while a block runs: the first one asks, another Ctrl-C insists."""
+    """SIGINT or SIGTERM while a block runs: the first one asks, another one insists."""
 
     message: str
     """Printed at the first signal."""
     raises: bool = field(default=False, kw_only=True)
-    """Raise KeyboardInterrupt at a second Ctrl-C instead of counting it."""
+    """Raise KeyboardInterrupt at a second signal instead of counting it."""
+    patient: bool = field(default=True, kw_only=True)
+    """Count the first signal; otherwise it raises too, if ``raises`` says so."""
     times: int = field(default=0, init=False)
     """Signals so far."""
+    number: int = field(default=0, init=False)
+    """The first signal; 0 before it."""
+    _latest: float = field(default=0.0, init=False)
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Take both signals over for the duration of a block, in the main thread."""
+        """Take both signals over for the duration of a block; does nothing beside the main thread.
+
+        SIGINT stays ignored where this process was started to ignore it.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
         previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in previous:
+        mine = [number for number, handler in previous.items() if handler is not signal.SIG_IGN]
+        for number in mine:
             signal.signal(number, self._on_signal)
         try:
             yield self
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            for number in mine:
+                signal.signal(number, previous[number])
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.times and number != signal.SIGINT:
+        now = time.monotonic()
+        if self.times and now - self._latest < SAME_REQUEST_S:
             return
+        self._latest = now
         self.times += 1
-        if self.times == 1:
+        self.number = self.number or number
+        if self.times == 1 and self.patient:
             print(f"\n{self.message}", flush=True)  # noqa: T201
         elif self.raises:
             raise KeyboardInterrupt

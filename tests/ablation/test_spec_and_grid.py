@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from grpo_mmpc.ablation.folder import first_difference
 from grpo_mmpc.ablation.grid import expand
 from grpo_mmpc.ablation.spec import combinations, load_ablation
 from grpo_mmpc.cli import main
+from grpo_mmpc.config.problems import first_difference
 from grpo_mmpc.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

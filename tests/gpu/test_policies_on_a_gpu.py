@@ -106,6 +106,6 @@ def test_a_resumed_run_continues_as_the_uninterrupted_one(make_config, tmp_path)
     shutil.copytree(whole.run_dir, resumed.run_dir)
     shutil.rmtree(Path(resumed.run_dir) / "checkpoints/checkpoint-4")
     (Path(resumed.run_dir) / "config.yaml").write_text(resumed.to_yaml())
-    run_training(resumed, resume=True)
+    run_training(resumed)
     assert completions(resumed.run_dir) == completions(whole.run_dir)
     assert len(completions(whole.run_dir)) == 4

@@ -7,6 +7,7 @@ import pytest
 
 from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress
 from grpo_mmpc.utils.distributed import Ranks
+from grpo_mmpc.utils.processes import StopRequest
 
 MAIN = {"is_world_process_zero": True}
 
@@ -16,7 +17,7 @@ def test_a_step_is_shown_with_its_rewards_and_a_dash_for_one_that_scored_nothing
     progress = StepProgress(["bleu", "clip"], lambda *work, detail: shown.append((*work, detail)))
     logs = {"reward": 0.25, "rewards/bleu/mean": 0.5, "dead_group_share": 0.125, "tokens_per_second": 80.4}
     progress.on_log(None, SimpleNamespace(global_step=3, max_steps=9, **MAIN), None, logs)
-    progress.on_log(None, SimpleNamespace(global_step=3, max_steps=9, **MAIN), None, {"train_runtime": 1.0})
+    progress.on_log(None, SimpleNamespace(global_step=3, max_steps=9, **MAIN), None, {"train_loss": 1.0})
     detail = "reward 0.250  bleu 0.500  clip -  zero-variance groups 12%  80 tokens/s"
     assert shown == [("training", 3, 9, detail)]
 
@@ -42,8 +43,9 @@ def test_a_line_of_metrics_that_a_kill_cut_short_is_cut_when_the_run_resumes(tmp
 
 @pytest.mark.parametrize(("here", "elsewhere"), [(True, False), (False, True), (False, False)])
 def test_all_ranks_save_and_stop_if_one_was_asked_to(here, elsewhere):
-    stop = GracefulStop(Ranks(count=2, gather=lambda flags: [*flags, elsewhere]))
-    stop.request.times = int(here)
+    request = StopRequest("stopping")
+    stop = GracefulStop(request, Ranks(count=2, gather=lambda flags: [*flags, elsewhere]))
+    request.times = int(here)
     control = SimpleNamespace(should_save=False, should_training_stop=False)
     stop.on_step_end(None, SimpleNamespace(global_step=3, max_steps=9), control)
     assert (control.should_save, control.should_training_stop) == (here or elsewhere, here or elsewhere)

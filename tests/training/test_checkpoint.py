@@ -2,44 +2,89 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from grpo_mmpc.training.checkpoint import newest_checkpoint, read_reward_state, steps_of, write_reward_state
+from grpo_mmpc.training.checkpoint import damage, newest_checkpoint, restore, seal, steps_of
+from grpo_mmpc.utils.distributed import ONE
+
+ALARMS = {"alarms": {"image_to_text": {"bleu": [0.5]}}}
 
 
 @pytest.fixture
 def checkpoints(tmp_path) -> Path:
     """Checkpoints after steps 2 and 10, whole."""
     for step in (2, 10):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
-        write_reward_state(folder, {"transforms": {}, "alarms": {"image_to_text": {"bleu": [0.5]}}})
+        saved = tmp_path / ".saving"
+        (saved / "global_step").mkdir(parents=True)
+        (saved / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        (saved / "optimizer.pt").write_bytes(b"0123456789")
+        (saved / "global_step/shard.pt").write_bytes(b"01")
+        seal(saved, tmp_path / f"checkpoint-{step}", reward_state=ALARMS)
     return tmp_path
 
 
-def test_a_whole_checkpoint_tells_its_step_and_what_rewards_remember(checkpoints):
+def trainer(checkpoints: Path) -> SimpleNamespace:
+    told = SimpleNamespace(args=SimpleNamespace(output_dir=str(checkpoints)), restored=None, dropped=None)
+    told.args.steps_per_generation = told.args.num_iterations = told.args.gradient_accumulation_steps = 1
+    told.restore_reward_state = lambda state: setattr(told, "restored", state)
+    told.recorder = SimpleNamespace(drop_after=lambda step: setattr(told, "dropped", step))
+    return told
+
+
+def test_a_whole_checkpoint_appears_under_its_name_alone(checkpoints):
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-10", "checkpoint-2"]
+    assert damage(checkpoints / "checkpoint-10") == ""
     assert steps_of(checkpoints / "checkpoint-10") == 10
-    assert read_reward_state(checkpoints / "checkpoint-10")["alarms"] == {"image_to_text": {"bleu": [0.5]}}
 
 
-def test_the_newest_is_that_with_the_most_steps(checkpoints):
+def test_a_run_goes_on_from_that_with_the_most_steps_and_what_rewards_remember(checkpoints):
     assert newest_checkpoint(checkpoints) == checkpoints / "checkpoint-10"
+    run = trainer(checkpoints)
+    assert restore(run, ranks=ONE) == checkpoints / "checkpoint-10"
+    assert (run.restored, run.dropped) == (ALARMS, 10)
 
 
-@pytest.mark.parametrize("file", ["trainer_state.json", "reward_state.json"])
-@pytest.mark.parametrize("content", [None, '{"global_st'])
-def test_one_that_was_cut_short_is_passed_over(checkpoints, file, content):
-    path = checkpoints / "checkpoint-10" / file
-    path.unlink()
-    if content is not None:
-        path.write_text(content)
-    assert steps_of(path.parent) is None
+@pytest.mark.parametrize("file", ["trainer_state.json", "reward_state.json", "optimizer.pt", "global_step/shard.pt"])
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda path: path.unlink(), "{} is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:1]), "{} has 1 bytes, expected "),
+        (lambda path: path.write_bytes(b"!" * path.stat().st_size), "{} has changed since it was written"),
+    ],
+    ids=["missing", "truncated", "altered"],
+)
+def test_a_damaged_one_is_named_and_the_one_before_it_used(checkpoints, file, spoil, problem, caplog):
+    spoil(checkpoints / "checkpoint-10" / file)
+    run = trainer(checkpoints)
+    assert restore(run, ranks=ONE) == checkpoints / "checkpoint-2"
+    assert run.dropped == 2
+    assert f"checkpoint-10 is damaged and passed over: {problem.format(file)}" in caplog.text
+
+
+def test_one_without_checksums_was_cut_short(checkpoints):
+    (checkpoints / "checkpoint-10/checksums.json").write_text('{"optim')
+    assert steps_of(checkpoints / "checkpoint-10") is None
+    (checkpoints / "checkpoint-10/checksums.json").unlink()
+    assert damage(checkpoints / "checkpoint-10") == "checksums.json is missing"
     assert newest_checkpoint(checkpoints) == checkpoints / "checkpoint-2"
 
 
-def test_without_a_whole_one_there_is_none(tmp_path):
+def test_a_damaged_one_makes_room_when_its_step_is_saved_again(checkpoints):
+    (checkpoints / "checkpoint-10/optimizer.pt").unlink()
+    saved = checkpoints / ".saving"
+    saved.mkdir()
+    (saved / "trainer_state.json").write_text('{"global_step": 10}')
+    seal(saved, checkpoints / "checkpoint-10", reward_state=ALARMS)
+    assert damage(checkpoints / "checkpoint-10") == ""
+
+
+def test_without_a_whole_one_a_run_starts_from_the_first_step(tmp_path):
     (tmp_path / "checkpoint-4").mkdir()
     assert newest_checkpoint(tmp_path) is None
     assert newest_checkpoint(tmp_path / "nowhere") is None
+    run = trainer(tmp_path)
+    assert restore(run, ranks=ONE) is None
+    assert (run.restored, run.dropped) == (None, 0)

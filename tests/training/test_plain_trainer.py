@@ -36,7 +36,7 @@ def test_two_steps_equal_those_of_a_plain_trainer_to_the_last_bit(make_config, a
     session = TrainingSession(config, data)
     order = list(dict.fromkeys(session.trainer.train_sampler(session.trainer.train_dataset)))
     dataset = session.trainer.train_dataset.select(order)
-    session.train(before=None, after_save=None, resume=False)
+    session.train(before=None, after_save=None)
 
     set_seed(config.seed)
     arguments = grpo_arguments(config)

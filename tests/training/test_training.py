@@ -52,7 +52,7 @@ def test_every_adapter_parameter_moves_and_no_base_parameter_does(make_config, a
     config = make_config(architecture, tasks=[task], rewards=mix(digest=1.0), trainer={"max_steps": 3})
     session = session_for(config)
     before = {name: p.detach().clone() for name, p in session.trainer.model.named_parameters()}
-    session.train(before=None, after_save=None, resume=False)
+    session.train(before=None, after_save=None)
     for name, parameter in session.trainer.model.named_parameters():
         moved = not torch.equal(parameter, before[name])
         assert moved == ("lora_" in name), f"{name} {'moved' if moved else 'did not move'}"
@@ -84,7 +84,7 @@ def test_recorded_advantages_equal_the_formula_and_monitors_do_not_count(make_co
         rewards=mix(**weights, echo_item=0.0) | {"aggregation": aggregation},
         trainer={"max_steps": 1, "scale_rewards": scale, "per_device_train_batch_size": 16},
     )
-    session_for(config).train(before=None, after_save=None, resume=False)
+    session_for(config).train(before=None, after_save=None)
     rows = rollouts(config)
     expected = by_hand(rows, weights, aggregation=aggregation, scale=scale, group=4)
     assert len(rows) == 16
@@ -96,7 +96,7 @@ def test_a_reward_that_is_constant_over_each_group_gives_advantages_of_exactly_z
     make_config,
 ):
     config = make_config(rewards=mix(echo_item=1.0), trainer={"max_steps": 1, "temperature": 0.1})
-    session_for(config).train(before=None, after_save=None, resume=False)
+    session_for(config).train(before=None, after_save=None)
     rows = rollouts(config)
     assert all(row["prediction"] is not None for row in rows), "a malformed completion would get its own score"
     assert [row["advantage"] for row in rows] == [0.0] * 8
@@ -112,7 +112,7 @@ def test_every_completion_is_scored_against_its_own_row(make_config, small_catal
         rewards=mix(digest=1.0, echo_item=0.0),
         trainer={"max_steps": 4, "steps_per_generation": 2, "gradient_accumulation_steps": 2},
     )
-    session_for(config).train(before=None, after_save=None, resume=False)
+    session_for(config).train(before=None, after_save=None)
     rows = rollouts(config)
     assert {row["task"] for row in rows} == set(TASKS)
     for start in range(0, len(rows), 4):
@@ -136,7 +136,7 @@ def test_permuting_the_mix_leaves_completions_and_advantages_unchanged(make_conf
     outcomes = []
     for order in (list(weights), list(weights)[::-1]):
         config = make_config(rewards=mix(**{n: weights[n] for n in order}), run_dir=str(tmp_path / order[0]))
-        session_for(config).train(before=None, after_save=None, resume=False)
+        session_for(config).train(before=None, after_save=None)
         outcomes.append([(row["completion"], row["advantage"]) for row in rollouts(config)])
     for (text_a, advantage_a), (text_b, advantage_b) in zip(*outcomes, strict=True):
         assert text_a == text_b
@@ -147,7 +147,7 @@ def test_the_same_seed_repeats_a_run_and_another_seed_does_not(make_config, tmp_
     texts = {}
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         config = make_config(rewards=mix(digest=1.0), seed=seed, run_dir=str(tmp_path / name))
-        session_for(config).train(before=None, after_save=None, resume=False)
+        session_for(config).train(before=None, after_save=None)
         texts[name] = [(row["item_id"], row["completion"]) for row in rollouts(config)]
     assert texts["a"] == texts["b"]
     assert texts["a"] != texts["c"]
@@ -180,7 +180,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(make_config, 
     shutil.copytree(uninterrupted.run_dir, resumed.run_dir)
     shutil.rmtree(Path(resumed.run_dir) / "checkpoints/checkpoint-4")
     (Path(resumed.run_dir) / "config.yaml").write_text(resumed.to_yaml())
-    assert run_training(resumed, resume=True) == 0
+    assert run_training(resumed) == 0
     assert_same_result(uninterrupted, resumed)
     steps = [json.loads(line)["step"] for line in (Path(resumed.run_dir) / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
@@ -210,7 +210,7 @@ def test_a_run_resumed_from_an_earlier_checkpoint_records_its_own_rollouts_only(
     assert sorted({row["step"] for row in rollouts(config)}) == [1, 3]
     for step in (2, 3, 4):
         shutil.rmtree(Path(config.run_dir) / f"checkpoints/checkpoint-{step}")
-    assert run_training(config, resume=True) == 0
+    assert run_training(config) == 0
     assert sorted({row["step"] for row in rollouts(config)}) == [1, 2, 4]
 
 
@@ -218,10 +218,10 @@ def test_a_run_resumed_from_an_earlier_checkpoint_records_its_own_rollouts_only(
 def test_a_resumption_between_two_rollouts_says_that_it_samples_anew(make_config, caplog, done, warned):
     config = make_config(trainer={**SAVING, "num_iterations": 2, "save_steps": 1, "max_steps": done}, evaluation=QUIET)
     session = session_for(config)
-    session.train(before=None, after_save=None, resume=False)
+    session.train(before=None, after_save=None)
     longer = config.model_copy(update={"trainer": {**config.trainer, "max_steps": 3}})
     with caplog.at_level("WARNING"):
-        session_for(longer).train(before=None, after_save=None, resume=True)
+        session_for(longer).train(before=None, after_save=None)
     assert ("lies between two rollouts" in caplog.text) == warned
 
 
@@ -275,7 +275,7 @@ def test_ctrl_c_saves_after_the_step_and_resume_finishes_the_same_run(
     assert "stopped at step 3 of 4; continue with:" in capsys.readouterr().out
     assert (Path(config.run_dir) / "checkpoints/checkpoint-3/adapter_model.safetensors").is_file()
     monkeypatch.undo()
-    assert run_training(config, resume=True) == 0
+    assert run_training(config) == 0
     assert_same_result(uninterrupted, config)
 
 
@@ -305,7 +305,7 @@ def test_a_saved_adapter_and_its_merged_export_reproduce_the_live_policy(make_co
 
     with session.engine(base=True) as engine:
         base_before = answers(engine)
-    session.train(before=None, after_save=None, resume=False)
+    session.train(before=None, after_save=None)
     with session.engine(base=True) as engine:
         assert answers(engine) == base_before
     with session.engine(base=False) as engine:
@@ -328,7 +328,9 @@ def test_a_failing_evaluation_is_loud_and_fatal_only_if_asked(make_config, tmp_p
     assert run_training(config) == 1
     assert "EVALUATION FAILED for base" in caplog.text
     manifest = json.loads((Path(config.run_dir) / "manifest.json").read_text())
-    assert manifest["evaluation_failures"] == ["base: OSError: disk full", "final: OSError: disk full"]
+    assert manifest["evaluation_failures"] == [
+        f"{name}: OSError: disk full" for name in ("base", "checkpoint-1", "final")
+    ]
 
     fatal = make_config(evaluation={"on_error": "raise"}, run_dir=str(tmp_path / "fatal"), trainer={"max_steps": 1})
     with pytest.raises(OSError, match="disk full"):
@@ -362,17 +364,78 @@ def test_broken_rows_are_set_aside_with_reasons_and_training_goes_on(make_config
     assert "1 broken rows set aside" in capsys.readouterr().out
 
 
-def test_a_run_folder_is_never_silently_reused(make_config):
+def test_a_run_folder_is_never_silently_reused(make_config, capsys):
     config = make_config(rewards=mix(digest=1.0), trainer={"max_steps": 1}, evaluation=QUIET)
-    with pytest.raises(TrainingError, match="nothing to resume"):
-        run_training(config, resume=True)
     assert run_training(config) == 0
-    with pytest.raises(TrainingError, match="--resume to continue it, --overwrite to start again"):
+    before = {path: path.stat().st_mtime_ns for path in Path(config.run_dir).rglob("*") if path.is_file()}
+    assert run_training(config) == 0
+    assert "all is done: 1 steps" in capsys.readouterr().out
+    lock = Path(config.run_dir) / ".train.lock"
+    assert {path: path.stat().st_mtime_ns for path in before if path != lock} | {lock: before[lock]} == before
+    changed = config.model_copy(update={"trainer": {**config.trainer, "max_steps": 60}})
+    with pytest.raises(TrainingError, match=r"of another recipe: trainer.max_steps was 1, is now 60; continue"):
+        run_training(changed)
+    assert run_training(changed.model_copy(update={"trainer": config.trainer, "seed": 5}), overwrite=True) == 0
+
+
+def test_a_start_that_failed_is_not_in_the_way_of_the_corrected_command(make_config):
+    broken = make_config(rewards=mix(failing=1.0), trainer={"max_steps": 1}, evaluation=QUIET)
+    with pytest.raises(RewardError):
+        run_training(broken)
+    assert run_training(make_config(rewards=mix(digest=1.0), trainer={"max_steps": 1}, evaluation=QUIET)) == 0
+
+
+def test_a_second_process_is_told_who_holds_the_folder(make_config):
+    from grpo_mmpc.training.claim import claimed
+
+    config = make_config()
+    with claimed(config, overwrite=False), pytest.raises(TrainingError, match=f"in use by .*process {os.getpid()} on "):
         run_training(config)
-    changed = config.model_copy(update={"seed": 5})
-    with pytest.raises(TrainingError, match="the recipe differs from"):
-        run_training(changed, resume=True)
-    assert run_training(changed, overwrite=True) == 0
+
+
+def test_what_is_missing_of_a_trained_run_is_made_up_for(make_config, uninterrupted, tmp_path, capsys):
+    """Evaluations of an earlier checkpoint and of the last one, comparison, report, a torn line."""
+    config = uninterrupted
+    run = Path(config.run_dir)
+    expected = {path: path.read_bytes() for path in run.glob("evaluations/*/*/samples.parquet")}
+    adapters = {path: path.read_bytes() for path in run.glob("checkpoints/*/adapter_model.safetensors")}
+    for name in ("checkpoint-2", "checkpoint-4", "final"):
+        shutil.rmtree(run / "evaluations" / name)
+    (run / "comparison.json").unlink()
+    (run / ".report.html.0.partial").write_text("left over")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    assert run_training(config) == 0
+    assert {path: path.read_bytes() for path in run.glob("evaluations/*/*/samples.parquet")} == expected
+    assert {path: path.read_bytes() for path in run.glob("checkpoints/*/adapter_model.safetensors")} == adapters
+    assert (run / "comparison.json").is_file()
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    assert list(run.rglob("*.partial")) == []
+    (run / "comparison.json").unlink()
+    capsys.readouterr()
+    assert run_training(config) == 0  # without loading a model
+    assert "comparison: " in (said := capsys.readouterr().out) and "loading" not in said
+
+
+def test_without_save_strategy_the_last_adapter_stays(make_config):
+    config = make_config(rewards=mix(digest=1.0), trainer={"max_steps": 2, "save_strategy": "no"}, evaluation=QUIET)
+    assert run_training(config) == 0
+    assert [path.name for path in (Path(config.run_dir) / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_a_disk_that_is_full_leaves_no_half_of_a_checkpoint(make_config, monkeypatch):
+    import grpo_mmpc.training.trainer as trainer
+
+    def full(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    config = make_config(rewards=mix(digest=1.0), trainer={"max_steps": 1}, evaluation=QUIET)
+    monkeypatch.setattr(trainer, "seal", full)
+    with pytest.raises(TrainingError, match=r"checkpoint-1 could not be saved in .*No space left on device .* MB free"):
+        run_training(config)
+    assert list((Path(config.run_dir) / "checkpoints").iterdir()) == []
+    monkeypatch.undo()
+    assert run_training(config) == 0
 
 
 def test_overwrite_never_deletes_a_folder_that_holds_no_run(make_config, tmp_path):
@@ -386,8 +449,8 @@ def test_overwrite_never_deletes_a_folder_that_holds_no_run(make_config, tmp_pat
 def test_overwrite_never_deletes_a_folder_with_somebody_elses_config(make_config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("a: 1")
-    for overwrite, message in ((True, "is not that of a run"), (False, "already holds a run")):
-        with pytest.raises(TrainingError, match=message):
+    for overwrite in (True, False):
+        with pytest.raises(TrainingError, match="is not that of a run"):
             run_training(make_config(), overwrite=overwrite)
     assert (tmp_path / "run" / "config.yaml").read_text() == "a: 1"
 
@@ -404,15 +467,6 @@ def test_a_start_that_fails_costs_no_earlier_run_and_does_not_occupy_the_folder(
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
-def test_a_finished_run_is_not_trained_any_further(make_config):
-    config = make_config(
-        rewards=mix(digest=1.0), trainer={"max_steps": 1, "save_strategy": "steps", "save_steps": 1}, evaluation=QUIET
-    )
-    assert run_training(config) == 0
-    with pytest.raises(TrainingError, match="step 1 of 1 is done"):
-        run_training(config, resume=True)
-
-
 def test_too_few_items_for_one_generation_batch_is_said_with_the_numbers(make_config):
     config = make_config(data={"max_train_items": 1})
     with pytest.raises(TrainingError, match="1 training items do not fill one generation batch of 2 prompts"):
@@ -421,7 +475,7 @@ def test_too_few_items_for_one_generation_batch_is_said_with_the_numbers(make_co
 
 def test_the_weight_multiplies_what_advantages_and_recorded_rewards_are_made_of(make_config):
     config = make_config(rewards=mix(digest=1.0, title_length=2.0), trainer={"max_steps": 2})
-    session_for(config).train(before=None, after_save=None, resume=False)
+    session_for(config).train(before=None, after_save=None)
     rows = rollouts(config)
     for step in (1, 2):
         batch = [row for row in rows if row["step"] == step]
@@ -441,7 +495,7 @@ def test_steps_that_reuse_rollouts_draw_no_tokens_and_wait_for_no_reward(make_co
     config = make_config(
         rewards=mix(digest=1.0), trainer={"max_steps": 2, "num_iterations": 2, "max_completion_length": 8}
     )
-    session_for(config).train(before=None, after_save=None, resume=False)
+    session_for(config).train(before=None, after_save=None)
     drew, reused = [json.loads(line) for line in (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()]
     tokens = 8 * drew["completions/mean_length"]
     assert drew["tokens_per_second"] == pytest.approx(tokens / drew["step_time"])

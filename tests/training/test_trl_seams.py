@@ -43,6 +43,7 @@ def test_grpo_config_has_the_fields_that_are_set_or_read():
         ("_get_train_sampler", ["self", "dataset"]),
         ("_log_completion_extra", ["self", "column", "values"]),
         ("_generate", ["self", "prompts"]),
+        ("_save_checkpoint", ["self", "model", "trial"]),
         ("log", ["self", "logs", "start_time"]),
     ],
 )

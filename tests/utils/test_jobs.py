@@ -88,7 +88,8 @@ def test_one_signal_asks_what_runs_to_stop_and_begins_nothing_new(capsys):
     assert set(world.asked["a"]) == {"stop"}
 
 
-def test_another_ctrl_c_kills_it(capsys):
+def test_another_ctrl_c_kills_it(capsys, monkeypatch):
+    monkeypatch.setattr("grpo_mmpc.utils.processes.SAME_REQUEST_S", 0.0)
     world = World(polls=1000)
     with StopRequest("stopping").listening() as stop:
         world.run(["a"], stop=stop, show=lambda _: os.kill(os.getpid(), signal.SIGINT))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from grpo_mmpc.utils import processes
 from grpo_mmpc.utils.processes import Child, StopRequest, log_tail
 
 FAMILY = """
@@ -129,21 +130,35 @@ def test_the_tail_of_a_log_leaves_out_blank_lines_and_what_was_overwritten(tmp_p
     assert log_tail(tmp_path / "none") == ""
 
 
-def test_the_first_signal_asks_and_another_ctrl_c_insists(capsys) -> None:
+def test_the_first_signal_asks_and_another_insists(capsys) -> None:
     before = signal.getsignal(signal.SIGINT)
     with StopRequest("stopping").listening() as stop:
-        for number, times in ((signal.SIGTERM, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2)):
+        for number, later, times in (
+            (signal.SIGTERM, False, 1),
+            (signal.SIGTERM, False, 1),  # the same one, passed on by a launcher
+            (signal.SIGINT, True, 2),
+            (signal.SIGTERM, True, 3),
+        ):
+            stop._latest -= 10.0 * later
             os.kill(os.getpid(), number)
             assert stop.times == times
     assert capsys.readouterr().out == "\nstopping\n"
+    assert stop.number == signal.SIGTERM
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_another_ctrl_c_can_interrupt_at_once(capsys) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_another_signal_can_interrupt_at_once(number, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "SAME_REQUEST_S", 0.0)
     with StopRequest("stopping", raises=True).listening() as stop, pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         assert stop.times == 1
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
+
+
+def test_the_first_signal_interrupts_where_nothing_is_waited_for() -> None:
+    with StopRequest("stopping", raises=True, patient=False).listening(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 COMMAND = [sys.executable, "-m", "grpo_mmpc", "data", "nano", "--out"]

@@ -60,7 +60,7 @@ def recorded(small_catalogue, tmp_path_factory) -> Path:
     run.mkdir()
     (run / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     session = TrainingSession(config, data)
-    session.train(before=None, after_save=None, resume=False)
+    session.train(before=None, after_save=None)
     manifest = {"data": {"fingerprint": data.catalogue.fingerprint}}
     (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return run

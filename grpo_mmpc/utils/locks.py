@@ -1,0 +1,40 @@
+"""A lock on a folder: one process at a time, whichever way the one before it ended."""
+
+import fcntl
+import logging
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def hold(lock: Path, *, refuse: Callable[[str], Exception]) -> Iterator[None]:
+    """Hold a lock file for the duration of a block, or until this process ends.
+
+    Args:
+        lock: Made if need be; empty when nobody holds it.
+        refuse: Makes the exception for a lock that another process holds, from that one's words.
+
+    Raises:
+        Exception: The one of ``refuse``.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise refuse(file.read().strip() or "an unknown process") from None
+        except OSError as error:  # some network disks have no locks
+            logger.warning("%s: this disk has no locks (%s); start only one command on this folder", lock, error)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
