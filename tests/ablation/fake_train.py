@@ -7,6 +7,7 @@ process id. A file ``fail`` beside the recipe makes it fail.
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+
+from grpo_mmpc.training.checkpoint import seal
 
 STEP_S = float(os.environ.get("FAKE_STEP_S", "0.1"))
 ITEMS = 20
@@ -46,6 +49,13 @@ def write_evaluation(folder: Path, *, quality: float, checkpoint: str) -> None:
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
+def write_checkpoint(folder: Path) -> None:
+    saving = folder.with_name(".saving")
+    saving.mkdir(parents=True)
+    (saving / "trainer_state.json").write_text(json.dumps({"global_step": int(folder.name.rpartition("-")[2])}))
+    seal(saving, folder, reward_state={})
+
+
 def main() -> int:
     *_, command, config_path = [word for word in sys.argv if not word.startswith("-")]
     assert command == "train"
@@ -58,6 +68,7 @@ def main() -> int:
         return 1
     assert ("--resume" in sys.argv) == run.exists()
     checkpoints = run / "checkpoints"
+    shutil.rmtree(checkpoints / ".saving", ignore_errors=True)
     done = max((int(path.name.removeprefix("checkpoint-")) for path in checkpoints.glob("checkpoint-*")), default=0)
     (run / "rollouts").mkdir(parents=True, exist_ok=True)
     (run / "config.yaml").write_text(Path(config_path).read_text())
@@ -68,10 +79,7 @@ def main() -> int:
         with (run / "metrics.jsonl").open("a") as metrics:
             row = {"step": step, "reward": 0.1 * step, "step_time": 0.5, "tokens_per_second": 100.0}
             metrics.write(json.dumps(row) + "\n")
-        folder = checkpoints / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
-        (folder / "reward_state.json").write_text("{}")
+        write_checkpoint(checkpoints / f"checkpoint-{step}")
     reward = config["rewards"]["mix"][0]["name"]
     quality = 0.3 + 0.001 * config["seed"] + (0.2 if reward == "token_f1" else 0.0)
     write_evaluation(run / "evaluations" / "final" / "cqbench", quality=quality, checkpoint="final")

@@ -26,6 +26,7 @@ from grpo_mmpc.ablation.results import collect, prompts_by_step
 from grpo_mmpc.ablation.runner import run_local, slots
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.console import Progress
+from tests.ablation.fake_train import write_checkpoint
 
 HERE = Path(__file__).parent
 
@@ -36,7 +37,7 @@ def starts(folder: Path) -> list[list[str]]:
 
 
 def num_checkpoints(folder: Path) -> int:
-    return len(list(folder.glob("*/seed-*/checkpoints/*/reward_state.json")))
+    return len(list(folder.glob("*/seed-*/checkpoints/checkpoint-*/checksums.json")))
 
 
 def alive(pid: int) -> bool:
@@ -155,13 +156,15 @@ def test_one_ablate_at_a_time_in_a_folder(tmp_path):
 def test_a_checkpoint_that_was_cut_short_is_not_started_from(planned):
     _, _, jobs = planned()
     job = jobs[1]
-    whole = '{"global_step": 1}'
-    for step, content, rewards in ((1, whole, "{}"), (2, '{"global', "{}"), (3, whole, None), (4, whole, '{"mean')):
+    for step, spoil in (
+        (1, lambda folder: None),
+        (2, lambda folder: (folder / "trainer_state.json").write_text('{"global')),
+        (3, lambda folder: (folder / "checksums.json").unlink()),
+        (4, lambda folder: (folder / "reward_state.json").unlink()),
+    ):
         checkpoint = job.folder / "checkpoints" / f"checkpoint-{step}"
-        checkpoint.mkdir(parents=True)
-        (checkpoint / "trainer_state.json").write_text(content)
-        if rewards is not None:
-            (checkpoint / "reward_state.json").write_text(rewards)
+        write_checkpoint(checkpoint)
+        spoil(checkpoint)
     assert state_of(job) == State.PARTLY_TRAINED
     assert command_of(job)[-1] == "--resume"
     assert [path.name for path in (job.folder / "checkpoints").iterdir()] == ["checkpoint-1"]
@@ -171,9 +174,7 @@ def test_a_run_whose_steps_are_done_only_lacks_its_evaluation(planned):
     _, _, jobs = planned()
     job = jobs[1]
     checkpoint = job.folder / "checkpoints" / "checkpoint-2"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "trainer_state.json").write_text('{"global_step": 2}')
-    (checkpoint / "reward_state.json").write_text("{}")
+    write_checkpoint(checkpoint)
     assert state_of(job) == State.TRAINED
     assert command_of(job)[3:] == [
         "evaluate",
@@ -207,9 +208,7 @@ def test_a_disk_that_cannot_be_read_deletes_nothing(planned, monkeypatch):
     _, _, jobs = planned()
     job = jobs[1]
     checkpoint = job.folder / "checkpoints" / "checkpoint-1"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
-    (checkpoint / "reward_state.json").write_text("{}")
+    write_checkpoint(checkpoint)
 
     def stale(path, *_, **__):
         raise OSError(errno.ESTALE, "stale file handle", str(path))
