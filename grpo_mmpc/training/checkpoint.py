@@ -20,17 +20,14 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grpo_mmpc.errors import TrainingError
-from grpo_mmpc.training.arguments import updates_per_rollout
 from grpo_mmpc.utils.distributed import Ranks
 from grpo_mmpc.utils.files import write_json
 from grpo_mmpc.utils.hashing import file_digest
-
-if TYPE_CHECKING:
-    from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -106,39 +103,30 @@ def seal(saved: Path, checkpoint: Path, *, reward_state: Mapping[str, Any]) -> N
     _sync(checkpoint.parent)
 
 
-def restore(trainer: "RecordingGRPOTrainer", *, ranks: Ranks) -> Path | None:
-    """Choose the checkpoint that a run continues from and forget what came after it. A collective.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The place that a run goes on from."""
 
-    Damaged ones are named and passed over. None starts from the first step.
-    """
-    checkpoints = Path(trainer.args.output_dir)
-    checkpoint, state = ranks.on_main(lambda: _read_newest(checkpoints), error=TrainingError)
-    done = 0 if checkpoint is None else _steps(checkpoint)
-    if state is not None:
-        trainer.restore_reward_state(state)
-    if ranks.is_main:
-        trainer.recorder.drop_after(done)
-        steps = updates_per_rollout(trainer.args)
-        if done % steps:
-            logger.warning(
-                "step %d lies between two rollouts (one serves %d steps, and TRL keeps none in a checkpoint): this run "
-                "samples anew and goes on as another one would; checkpoints of every %dth step continue exactly",
-                done,
-                steps,
-                steps,
-            )
-    return checkpoint
+    checkpoint: Path | None = None
+    """None for the first step."""
+    step: int = 0
+    reward_state: Mapping[str, Any] | None = None
 
 
-def _read_newest(checkpoints: Path) -> tuple[Path | None, dict[str, Any] | None]:
-    """Return the newest whole checkpoint and its reward state, naming those that are not whole."""
+def find_start(checkpoints: Path, *, ranks: Ranks) -> Start:
+    """Choose the newest whole checkpoint; damaged ones are named and passed over. A collective."""
+    return ranks.on_main(lambda: _newest_start(checkpoints), error=TrainingError)
+
+
+def _newest_start(checkpoints: Path) -> Start:
     folders = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for checkpoint in reversed(folders):
         problem = damage(checkpoint)
         if not problem:
-            return checkpoint, json.loads((checkpoint / REWARD_STATE).read_text("utf-8"))
+            state = json.loads((checkpoint / REWARD_STATE).read_text("utf-8"))
+            return Start(checkpoint=checkpoint, step=_steps(checkpoint), reward_state=state)
         logger.warning("%s is damaged and passed over: %s", checkpoint, problem)
-    return None, None
+    return Start()
 
 
 def _steps(checkpoint: Path) -> int:

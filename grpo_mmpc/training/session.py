@@ -1,5 +1,6 @@
 """A training session: the trainer of a recipe, its engine and its callbacks."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.parity_check import choose_rows
 from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
-from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
+from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments, updates_per_rollout
 from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress
-from grpo_mmpc.training.checkpoint import restore
+from grpo_mmpc.training.checkpoint import find_start
 from grpo_mmpc.training.dataset import training_dataset
 from grpo_mmpc.training.evaluation_hook import AllStepsDone, Evaluate, EvaluationHook
 from grpo_mmpc.training.live_engine import LiveEngine
@@ -30,6 +31,8 @@ from grpo_mmpc.training.trl_seams import PrinterCallback, TrainerCallback, full_
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks, launched_ranks
 from grpo_mmpc.utils.processes import StopRequest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +149,9 @@ class TrainingSession:
         Goes on from the newest whole checkpoint of the run, if there is one.
         """
         self.hook.before, self.hook.after_save = before, after_save
-        checkpoint = restore(self.trainer, ranks=self.ranks)
+        start = self._go_on()
         with suppress(AllStepsDone):
-            self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            self.trainer.train(resume_from_checkpoint=None if start is None else str(start))
         state = self.trainer.state
         return TrainingEnd(
             step=state.global_step,
@@ -156,6 +159,23 @@ class TrainingSession:
             interrupted=self._stop.stopped,
             reward_errors=dict(self.trainer.mix.errors),
         )
+
+    def _go_on(self) -> Path | None:
+        """Return the checkpoint to continue from, having forgotten what came after it."""
+        trainer = self.trainer
+        start = find_start(Path(trainer.args.output_dir), ranks=self.ranks)
+        if start.reward_state is not None:
+            trainer.restore_reward_state(start.reward_state)
+        if self.ranks.is_main:
+            trainer.recorder.drop_after(start.step)
+            steps = updates_per_rollout(trainer.args)
+            if start.step % steps:
+                logger.warning(
+                    "step %d lies between two rollouts (one serves %d steps, and TRL keeps none in a checkpoint): "
+                    "it samples anew and goes on as another run would; checkpoints of every %dth step continue exactly",
+                    *(start.step, steps, steps),
+                )
+        return start.checkpoint
 
     def engine(self, *, base: bool) -> AbstractContextManager[Engine]:
         """Open an engine on the policy as it is now, with ``base`` without its adapter."""

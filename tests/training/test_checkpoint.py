@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from grpo_mmpc.training.checkpoint import damage, newest_checkpoint, restore, seal, steps_of
+from grpo_mmpc.training.checkpoint import Start, damage, find_start, newest_checkpoint, seal, steps_of
 from grpo_mmpc.utils.distributed import ONE
 
 ALARMS = {"alarms": {"image_to_text": {"bleu": [0.5]}}}
@@ -25,14 +24,6 @@ def checkpoints(tmp_path) -> Path:
     return tmp_path
 
 
-def trainer(checkpoints: Path) -> SimpleNamespace:
-    told = SimpleNamespace(args=SimpleNamespace(output_dir=str(checkpoints)), restored=None, dropped=None)
-    told.args.steps_per_generation = told.args.num_iterations = told.args.gradient_accumulation_steps = 1
-    told.restore_reward_state = lambda state: setattr(told, "restored", state)
-    told.recorder = SimpleNamespace(drop_after=lambda step: setattr(told, "dropped", step))
-    return told
-
-
 def test_a_whole_checkpoint_appears_under_its_name_alone(checkpoints):
     assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-10", "checkpoint-2"]
     assert damage(checkpoints / "checkpoint-10") == ""
@@ -41,9 +32,8 @@ def test_a_whole_checkpoint_appears_under_its_name_alone(checkpoints):
 
 def test_a_run_goes_on_from_that_with_the_most_steps_and_what_rewards_remember(checkpoints):
     assert newest_checkpoint(checkpoints) == checkpoints / "checkpoint-10"
-    run = trainer(checkpoints)
-    assert restore(run, ranks=ONE) == checkpoints / "checkpoint-10"
-    assert (run.restored, run.dropped) == (ALARMS, 10)
+    start = find_start(checkpoints, ranks=ONE)
+    assert (start.checkpoint, start.step, start.reward_state) == (checkpoints / "checkpoint-10", 10, ALARMS)
 
 
 @pytest.mark.parametrize("file", ["trainer_state.json", "reward_state.json", "optimizer.pt", "global_step/shard.pt"])
@@ -58,9 +48,8 @@ def test_a_run_goes_on_from_that_with_the_most_steps_and_what_rewards_remember(c
 )
 def test_a_damaged_one_is_named_and_the_one_before_it_used(checkpoints, file, spoil, problem, caplog):
     spoil(checkpoints / "checkpoint-10" / file)
-    run = trainer(checkpoints)
-    assert restore(run, ranks=ONE) == checkpoints / "checkpoint-2"
-    assert run.dropped == 2
+    start = find_start(checkpoints, ranks=ONE)
+    assert (start.checkpoint, start.step) == (checkpoints / "checkpoint-2", 2)
     assert f"checkpoint-10 is damaged and passed over: {problem.format(file)}" in caplog.text
 
 
@@ -85,6 +74,4 @@ def test_without_a_whole_one_a_run_starts_from_the_first_step(tmp_path):
     (tmp_path / "checkpoint-4").mkdir()
     assert newest_checkpoint(tmp_path) is None
     assert newest_checkpoint(tmp_path / "nowhere") is None
-    run = trainer(tmp_path)
-    assert restore(run, ranks=ONE) is None
-    assert (run.restored, run.dropped) == (None, 0)
+    assert find_start(tmp_path, ranks=ONE) == Start()
