@@ -1,6 +1,6 @@
 """Group near-duplicate items: equal normalised title or similar image."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -26,24 +26,33 @@ _QUERY_ROWS = 4096
 Groups = npt.NDArray[np.int64]
 
 
-def near_duplicate_groups(*, titles: Sequence[str | None], signatures: Sequence[ImageSignature | None]) -> Groups:
+def near_duplicate_groups(
+    *,
+    titles: Sequence[str | None],
+    signatures: Sequence[ImageSignature | None],
+    parents: Sequence[str | None] | None = None,
+) -> Groups:
     """Number the groups of N items 0, 1, ... in order of first appearance, ``[N]``.
 
     Two items share a group if a chain of items leads from one to the other in which neighbours have
     the same non-empty :func:`~grpo_mmpc.catalogue.normalise.title_key` or perceptually equal
-    images. A missing title or image, and an image of one flat colour, say nothing and join nothing.
+    images, or are variants of one product: the same one of ``parents``. A missing title, image or
+    parent, and an image of one flat colour, say nothing and join nothing.
     """
-    edges = np.concatenate([_title_edges(titles), _image_edges(signatures)])
+    edges = np.concatenate([_title_edges(titles), _image_edges(signatures), _equal_text_edges(parents or [])])
     return _connected(len(titles), edges)
 
 
 def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
     """Link every item to the first with the same title key; pairs ``[E, 2]``."""
+    return _equal_text_edges(title_key(title) for title in titles)
+
+
+def _equal_text_edges(keys: Iterable[str | None]) -> npt.NDArray[np.int64]:
     # 64-bit hashes instead of the keys: 8 bytes an item, whatever the length of its title.
     indices: list[int] = []
     hashes: list[int] = []
-    for index, title in enumerate(titles):
-        key = title_key(title)
+    for index, key in enumerate(keys):
         if key:
             indices.append(index)
             hashes.append(number(key))

@@ -23,6 +23,18 @@ class Split:
     """Items that have at least one near-duplicate in the catalogue."""
 
 
+PARENT_COLUMNS = ("parent_id", "parent_sku", "parent_asin", "item_group_id", "parent")
+"""Columns that name the product that an item is a variant of."""
+
+
+def parents_of(catalogue: Catalogue) -> list[str | None] | None:
+    """Return each item's parent, from the first of ``PARENT_COLUMNS`` that is there."""
+    column = next((name for name in PARENT_COLUMNS if name in catalogue.items.column_names), None)
+    if column is None:
+        return None
+    return [None if value is None else str(value).strip() for value in catalogue.items[column][:]]
+
+
 def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Split:
     """Split by item, near-duplicates together, decided by a hash.
 
@@ -43,7 +55,9 @@ def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Spl
     """
     if not 0.0 < held_out < 1.0:
         raise CatalogueError(f"held_out is {held_out}, expected a share between 0 and 1 such as 0.1")
-    groups = near_duplicate_groups(titles=catalogue.items["title"][:], signatures=catalogue.signatures())
+    groups = near_duplicate_groups(
+        titles=catalogue.items["title"][:], signatures=catalogue.signatures(), parents=parents_of(catalogue)
+    )
     num_groups = int(groups.max()) + 1 if len(groups) else 0
     hashes = np.array([number(item_id) for item_id in catalogue.items["item_id"][:]], dtype=np.uint64)
     lowest = np.full(num_groups, np.iinfo(np.uint64).max, dtype=np.uint64)

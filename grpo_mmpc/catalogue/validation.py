@@ -11,6 +11,7 @@ from grpo_mmpc.catalogue.duplicates import largest_groups, near_duplicate_groups
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS
 from grpo_mmpc.catalogue.interactions import InteractionsSummary, summarise_interactions
 from grpo_mmpc.catalogue.reader import Catalogue, load_catalogue
+from grpo_mmpc.catalogue.splits import parents_of
 from grpo_mmpc.types import Quarantined
 
 _CORE = ("item_id", "category", "title", "description", "image")
@@ -86,7 +87,7 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
     catalogue = load_catalogue(folder, max_image_pixels=max_image_pixels, allow_empty=True)
     titles = catalogue.items["title"][:]
     item_ids = catalogue.items["item_id"][:]
-    groups = near_duplicate_groups(titles=titles, signatures=catalogue.signatures())
+    groups = near_duplicate_groups(titles=titles, signatures=catalogue.signatures(), parents=parents_of(catalogue))
     sizes = Counter(groups.tolist())
     shared = [size for size in sizes.values() if size > 1]
     categories = _count_categories(catalogue)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from grpo_mmpc.catalogue.interactions import InteractionsSummary
 from grpo_mmpc.catalogue.validation import CategoryCounts, ValidationReport
 from grpo_mmpc.types import Quarantined
+from grpo_mmpc.utils.console import printable
 
 WIDTH = 80
 SHOWN_ROWS = 20
@@ -57,7 +58,7 @@ def _category_table(categories: Sequence[CategoryCounts]) -> list[str]:
     for head in _HEADS:
         table.add_column(head, justify="right", no_wrap=True)
     for category, numbers in list(zip(categories, rows, strict=True))[:_SHOWN_CATEGORIES]:
-        table.add_row(_printable(category.category), *(f"{number:,}" for number in numbers))
+        table.add_row(printable(category.category), *(f"{number:,}" for number in numbers))
     for line in _more(len(rows) - _SHOWN_CATEGORIES):
         table.add_row(line)
     table.add_row("total", *totals)
@@ -127,19 +128,14 @@ def _bullets(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _wrap(text: str, *, first: str = "", rest: str = "  ") -> list[str]:
-    lines = textwrap.wrap(_printable(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    lines = textwrap.wrap(printable(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
     return lines or [first]
-
-
-def _printable(text: str) -> str:
-    """Replace control characters: those of hostile rows must not reach the terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _shorten(text: str, width: int) -> str:
     """Cut a text to this many terminal columns; East Asian wide characters take two."""
     from rich.text import Text  # heavy: imported on use
 
-    cut = Text(_printable(text))
+    cut = Text(printable(text))
     cut.truncate(width, overflow="ellipsis")
     return cut.plain.rstrip()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.utils.console import Progress, printable
 from grpo_mmpc.utils.options import output_file
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("after", type=Path, metavar="EVAL_B", help="the same of another model or control")
     parser.add_argument("others", type=Path, metavar="EVAL_C", nargs="*", help="more to compare with EVAL_A")
     parser.add_argument("--by-category", action="store_true", help="also print a table per category and their mean")
+    parser.add_argument(
+        "--group-by",
+        metavar="KIND",
+        help="attribute whose items hang together, such as brand; near-duplicates and variants always do",
+    )
     parser.add_argument("--out", type=output_file, metavar="FILE", help="write all numbers, by category too, as JSON")
     parser.add_argument("--csv", type=output_file, metavar="FILE", help="the same as CSV, one row per number")
     parser.add_argument("--latex", type=output_file, metavar="FILE", help="write the tables as LaTeX (booktabs)")
@@ -54,13 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
         path = getattr(arguments, option)
         if path is not None and path.is_dir():
             raise EvaluationError(f"--{option} {path} is a folder; name a file to write, such as {path / 'comparison'}")
-    comparisons = compare_evaluations(
-        arguments.before, [arguments.after, *arguments.others], resamples=arguments.resamples
-    )
+    with Progress() as progress:
+        comparisons = compare_evaluations(
+            arguments.before,
+            [arguments.after, *arguments.others],
+            resamples=arguments.resamples,
+            group_by=arguments.group_by,
+            progress=progress,
+        )
     for comparison in comparisons:
         print(f"before: {comparison.before_folder}\nafter:  {comparison.after_folder}")
         for task in comparison.tasks:
-            print("\n" + "\n".join(_told(task, comparison, by_category=arguments.by_category)) + "\n")
+            lines = ["", *_told(task, comparison, by_category=arguments.by_category), ""]
+            print("\n".join(map(printable, lines)))
 
     if arguments.out is not None:
         write_comparisons(arguments.out, comparisons)
@@ -86,7 +98,8 @@ def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool
     unpaired = left_out if task.before_only or task.after_only else ""
     if task.held_back:
         unpaired += f"; left out: {task.held_back} that chose the best checkpoint"
-    lines = [f"{task.task}: {task.n} items{unpaired}", *_table(task.metrics, comparison)]
+    products = "" if task.groups is None else f" of {task.groups:,} products (resampled as wholes)"
+    lines = [f"{task.task}: {task.n:,} items{products}{unpaired}", *_table(task.metrics, comparison)]
     if by_category:
         lines += ["", f"{task.task}, mean over {len(task.categories)} categories"]
         lines += _table(task.macro, comparison, counted="groups")
@@ -105,27 +118,21 @@ def _table(cells: Mapping[str, "Cell"], comparison: "Comparison", *, counted: st
 
 
 def _row(name: str, cell: "Cell") -> list[str]:
-    from grpo_mmpc.reports.common.labels import p_value
+    from grpo_mmpc.reports.common.labels import number, p_value, signed
 
     star = " *" if cell.was_reward else ""
     label = name if len(name + star) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - len(star) - 1]}…"
     if cell.before is None or cell.after is None or cell.delta is None:
         return [label + star, "-", "-", "-", "", "-", "-", "0", cell.verdict]
     return [
-        *(label + star, _plain(cell.before), _plain(cell.after), _signed(cell.delta)),
-        f"{_signed(cell.interval[0])} {_signed(cell.interval[1])}" if cell.interval else "",
+        label + star,
+        *(number(value, digits=_decimals(value)) for value in (cell.before, cell.after)),
+        signed(cell.delta, digits=_decimals(cell.delta)),
+        " ".join(signed(end, digits=_decimals(end)) for end in cell.interval or ()),
         "-" if cell.p_holm is None else p_value(cell.p_holm),
         "-" if cell.effect_size is None else f"{cell.effect_size:+.2f}",
         *(str(cell.n_scored), cell.verdict),
     ]
-
-
-def _plain(value: float) -> str:
-    return f"{value:.{_decimals(value)}f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.{_decimals(value)}f}"
 
 
 def _decimals(value: float) -> int:

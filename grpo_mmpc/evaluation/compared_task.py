@@ -1,18 +1,19 @@
 """One task of a comparison: its cells over all items and categories, and their verdicts."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from grpo_mmpc.evaluation.measures import Measure, SetMetric, measures_of, set_metrics_of
 from grpo_mmpc.evaluation.metric_tables import table_position
 from grpo_mmpc.evaluation.pairing import PairedScores
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
-from grpo_mmpc.evaluation.resampling import Difference, Resampling, added, differences_of, divided, flips_of
+from grpo_mmpc.evaluation.resampling import Difference, Resampling, added, differences_of, divided, units_of
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.statistics.permutation import num_flips
-from grpo_mmpc.statistics.verdicts import NO_INTERVAL, TOO_FEW, UNSCORED, Evidence, Interval, decide
+from grpo_mmpc.statistics.verdicts import NO_INTERVAL, TOO_FEW, TOO_FEW_CHANGED, UNSCORED, Evidence, Interval, decide
 
 _DIGITS = 10
 """Kept decimals: far below any meaningful difference, above the noise of summation order."""
@@ -31,7 +32,14 @@ class Settings:
     """True if categories are shown, and belong to what p-values are corrected for."""
 
 
-def compare_task(task: str, scores: PairedScores, rewards: Collection[str], settings: Settings) -> TaskComparison:
+def compare_task(
+    task: str,
+    scores: PairedScores,
+    rewards: Collection[str],
+    settings: Settings,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> TaskComparison:
     """Compare one task, without verdicts, which take all comparisons together.
 
     ``rewards`` names those that were trained on in this task.
@@ -54,29 +62,31 @@ def compare_task(task: str, scores: PairedScores, rewards: Collection[str], sett
             for metric in metrics
         }
 
+    def compared(rows: NDArray[np.int64], stream: str) -> list[Difference]:
+        units = units_of(rows, scores.groups, resampling, stream=stream)
+        return differences_of(units, measures, resampling, stream=stream)
+
     # Categories pass one by one and leave only sums behind.
     groups: dict[str, dict[str, Cell]] = {}
     sums: dict[str, Difference] = {}
     counts = dict.fromkeys((measure.name for measure in measures), 0)
-    all_flips = np.zeros((flips, sum(measure.before.shape[1] for measure in measures)))
-    for name in names:
+    for done, name in enumerate(names):
+        if progress is not None:
+            progress(f"comparing {len(categories):,} items of {task}, by category", done, len(names) + 1)
         rows = np.flatnonzero(categories == name)
-        drawn = flips_of(rows, measures, resampling, stream=f"{task}/{name}")
-        all_flips += drawn
-        differences = differences_of(rows, measures, resampling, stream=f"{task}/{name}", flips=drawn)
         cells = {metric.name: _set_cell(metric.categories[name], n=len(rows)) for metric in set_metrics}
-        for measure, difference in zip(measures, differences, strict=True):
+        for measure, difference in zip(measures, compared(rows, f"{task}/{name}"), strict=True):
             cells[measure.name] = _cell(difference, settings, n=len(rows), num_groups=len(names))
             if difference.num_scored:
                 sums[measure.name] = added(sums.get(measure.name), difference)
                 counts[measure.name] += 1
         groups[name] = in_order(cells)
 
+    if progress is not None:
+        progress(f"comparing {len(categories):,} items of {task}, by category", len(names), len(names) + 1)
     rows = np.arange(len(categories))
     overall = {metric.name: _set_cell(metric.overall, n=len(rows)) for metric in set_metrics}
-    for measure, difference in zip(
-        measures, differences_of(rows, measures, resampling, stream=task, flips=all_flips), strict=True
-    ):
+    for measure, difference in zip(measures, compared(rows, task), strict=True):
         overall[measure.name] = _cell(difference, settings, n=len(rows))
     macro = {
         metric.name: _set_cell(metric.overall, n=len(names) * bool(np.isfinite(metric.overall).all()))
@@ -89,6 +99,7 @@ def compare_task(task: str, scores: PairedScores, rewards: Collection[str], sett
     return TaskComparison(
         task=task,
         n=len(scores.categories),
+        groups=None if scores.groups is None else len(np.unique(scores.groups)),
         before_only=scores.before_only,
         after_only=scores.after_only,
         held_back=scores.held_back,
@@ -118,6 +129,7 @@ def with_verdicts(tasks: Sequence[TaskComparison], *, confidence: float) -> list
                 p=cell.p,
                 higher_is_better=cell.higher_is_better,
                 without_p=cell.verdict,
+                few_changed=cell.verdict == TOO_FEW_CHANGED,
             )
             for cells in family
             for cell in cells.values()
@@ -171,8 +183,9 @@ def _cell(difference: Difference | None, settings: Settings, *, n: int, num_grou
         p=_rounded(difference.p_value()) if interval else None,
         effect_size=None if difference.effect_size is None else _rounded(difference.effect_size),
         n=n,
+        design_effect=None if difference.design_effect is None else _rounded(difference.design_effect),
         n_scored=difference.num_scored,
-        verdict=TOO_FEW,
+        verdict=TOO_FEW_CHANGED if interval and difference.few_changed else TOO_FEW,
     )
 
 

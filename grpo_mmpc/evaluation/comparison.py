@@ -30,6 +30,8 @@ def compare_evaluations(
     confidence: float = 0.95,
     seed: int = 0,
     by_category: bool = True,
+    group_by: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Comparison]:
     """Compare evaluations with one, by task, category, metric: intervals, p-values, effect sizes.
 
@@ -48,11 +50,15 @@ def compare_evaluations(
         confidence: Of every interval. 1 minus it is the level of the verdicts.
         seed: Of the resampling.
         by_category: Also compare each category.
+        group_by: Attribute whose items hang together, such as ``brand``, besides near-duplicates
+            and variants of one product, which always do: they are resampled as wholes.
+        progress: Called with a piece of work, groups of items done, and their number.
 
     Raises:
         EvaluationError: Two cannot be compared; says why.
     """
-    first, folders = read_evaluation(find_evaluation(before)), [find_evaluation(other) for other in others]
+    first = read_evaluation(find_evaluation(before), group_by=group_by)
+    folders = [find_evaluation(other) for other in others]
     if rewards is None:
         rewards = [_rewards_of(first.folder, folder) for folder in folders]
     if held_back is None:
@@ -62,11 +68,14 @@ def compare_evaluations(
     )
     evaluations, tasks = [], []
     for folder, names in zip(folders, rewards, strict=True):
-        second = read_evaluation(folder)
+        second = read_evaluation(folder, group_by=group_by)
         paired = pair(before=first, after=second, held_back=held_back)
         evaluations.append(second)
         tasks.append(
-            {task: compare_task(task, scores, names.get(task, ()), settings) for task, scores in paired.items()}
+            {
+                task: compare_task(task, scores, names.get(task, ()), settings, progress=progress)
+                for task, scores in paired.items()
+            }
         )
     for task in dict.fromkeys(task for compared in tasks for task in compared):
         sharing = [compared for compared in tasks if task in compared]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.statistics.verdicts import Floats
@@ -32,6 +33,8 @@ class TaskScores:
     statistics: Mapping[str, Floats]
     """Sufficient statistics of corpus-level metrics by name, ``[N, S]``; a row of NaN =
     unscored."""
+    groups: NDArray[np.int64] | None = None
+    """The group of every item, ``[N]``: items that hang together; None where none do."""
     summary: Mapping[str, Any]
     """The task's part of ``summary.json``."""
 
@@ -71,8 +74,11 @@ def find_evaluation(path: Path) -> Path:
     )
 
 
-def read_evaluation(folder: Path) -> Evaluation:
+def read_evaluation(folder: Path, *, group_by: str | None = None) -> Evaluation:
     """Read ``summary.json`` and the scores of ``samples.parquet``.
+
+    Items with the same value of the attribute ``group_by`` are one group, besides those that the
+    evaluation knows to hang together.
 
     Raises:
         EvaluationError: A file is missing or unreadable, or an item appears twice in a task.
@@ -87,7 +93,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         # Where it lies comes first: a run copies its last checkpoint's evaluation to ``final``,
         # summary and all.
         checkpoint=folder.resolve().parent.name if run_of(folder) else str(summary.get("checkpoint") or folder.name),
-        tasks=_read_scores(folder / SAMPLES_FILE, summary.get("tasks") or {}),
+        tasks=_read_scores(folder / SAMPLES_FILE, summary.get("tasks") or {}, group_by),
     )
 
 
@@ -118,7 +124,9 @@ def write_evaluation(folder: Path, summary: Mapping[str, Any], samples: Sequence
     folder.mkdir(parents=True, exist_ok=True)
     # An older summary must not stand beside newer samples, whenever this is killed.
     (folder / SUMMARY_FILE).unlink(missing_ok=True)
-    types = dict.fromkeys(("rendered_image", "prediction", "reference"), pa.string())
+    types = dict.fromkeys(
+        ("completion", "format", "group", "image_path", "prediction", "reference", "rendered_image"), pa.string()
+    )
     tables = [
         pa.table(
             {
@@ -159,13 +167,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _read_scores(path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScores]:
+def _read_scores(path: Path, summaries: Mapping[str, Any], group_by: str | None) -> dict[str, TaskScores]:
     import pyarrow as pa  # heavy: imported on use
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            scores = _scores_by_task(file, path, summaries)
+            scores = _scores_by_task(file, path, summaries, group_by)
     except FileNotFoundError:
         raise EvaluationError(f"{path} is missing; was the evaluation interrupted? Run it again") from None
     except (pa.ArrowException, OSError) as error:
@@ -174,11 +182,19 @@ def _read_scores(path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScor
     return scores
 
 
-def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any]) -> dict[str, TaskScores]:
+def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any], group_by: str | None) -> dict[str, TaskScores]:
     """Read scores column by column: the whole table would take as much memory again."""
 
     def column(name: str) -> Any:
         return file.read(columns=[name], use_threads=False).column(name)
+
+    def names(rows: NDArray[np.int64]) -> list[str | None]:
+        known = file.schema_arrow.names
+        groups = column("group").take(rows).to_pylist() if "group" in known else [None] * len(rows)
+        if group_by is not None and "attributes" in known:
+            values = [json.loads(text or "{}").get(group_by) for text in column("attributes").take(rows).to_pylist()]
+            groups = [g if value is None else f"\0{value}" for g, value in zip(groups, values, strict=True)]
+        return groups
 
     all_tasks = np.array(column("task").to_pylist(), dtype=object)
     scores = {}
@@ -204,9 +220,18 @@ def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any]) -> dict
             categories=[sys.intern(str(value)) for value in column("category").take(rows).to_pylist()],
             scores=item_level,
             statistics={metric: values for metric, values in corpus_level.items() if values is not None},
+            groups=_groups(names(rows), path=path, group_by=group_by),
             summary=summaries.get(str(task)) or {},
         )
     return scores
+
+
+def _groups(names: Sequence[str | None], *, path: Path, group_by: str | None) -> NDArray[np.int64] | None:
+    if group_by is not None and not any(name and name.startswith("\0") for name in names):
+        raise EvaluationError(f"{path}: no item has the attribute {group_by!r} to group by; name one that items have")
+    known: dict[str, int] = {}
+    groups = [len(names) + i if name is None else known.setdefault(name, i) for i, name in enumerate(names)]
+    return None if len(set(groups)) == len(groups) else np.array(groups)
 
 
 def _statistics(lists: Any) -> Floats | None:

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import Evaluation, TaskScores
 
@@ -20,6 +23,11 @@ class PairedScores:
     after_only: int
     held_back: int
     """Items that both hold and that were left out on purpose."""
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """The group of every item, ``[N]``; None where no two items hang together."""
+        return self.before.groups if self.before.groups is not None else self.after.groups
 
     @property
     def is_whole(self) -> bool:
@@ -112,5 +120,6 @@ def _take(scores: TaskScores, rows: list[int]) -> TaskScores:
         categories=[scores.categories[row] for row in rows],
         scores={name: values[rows] for name, values in scores.scores.items()},
         statistics={name: values[rows] for name, values in scores.statistics.items()},
+        groups=None if scores.groups is None else scores.groups[rows],
         summary=scores.summary,
     )

@@ -54,3 +54,5 @@ class Reference:
     attributes: Mapping[str, str] = field(default_factory=dict)
     image: str | None = None
     """Absolute path of the real image."""
+    group: str | None = None
+    """The group of items that it hangs together with; None where it stands alone."""

@@ -33,6 +33,8 @@ class Cell:
     effect_size: float | None = None
     """Mean of the paired differences over their standard deviation; None for corpus-level metrics
     and means of means."""
+    design_effect: float | None = None
+    """How many times the variance is that of unrelated items; None where no items hang together."""
     n: int
     n_scored: int
     was_reward: bool = False
@@ -48,6 +50,9 @@ class TaskComparison:
     task: str
     n: int
     """Paired items."""
+    groups: int | None = None
+    """The number of groups of items that hang together, which were resampled as wholes; None where
+    every item stands alone."""
     before_only: int = 0
     after_only: int = 0
     held_back: int = 0
@@ -162,6 +167,7 @@ def _task_to_json(task: TaskComparison, key: str, mode: str) -> dict[str, Any]:
 
     return {
         "n": task.n,
+        **({} if task.groups is None else {"groups": task.groups}),
         "unpaired": {"before_only": task.before_only, "after_only": task.after_only},
         "held_back": task.held_back,
         "unpaired_metrics": list(task.unpaired_metrics),
@@ -180,6 +186,7 @@ def _cell_to_json(
         **{name: getattr(cell, name) for name in ("before", "after", "delta")},
         key: cell.interval and list(cell.interval),
         **{name: getattr(cell, name) for name in ("p", "p_holm", "effect_size", "verdict")},
+        **({} if cell.design_effect is None else {"design_effect": cell.design_effect}),
         **({f"{key}_corrected": cell.corrected and list(cell.corrected)} if corrected else {}),
         **dict(zip(counts, (cell.n, cell.n_scored), strict=False)),
         "was_reward": cell.was_reward,

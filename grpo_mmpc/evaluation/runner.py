@@ -162,6 +162,7 @@ def _score(
                 category=row.category,
                 attributes=row.attributes,
                 image=row.image_path,
+                group=suite.groups.get(row.item_id),
             )
             for row in rows
         ],

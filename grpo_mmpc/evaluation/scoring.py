@@ -69,6 +69,7 @@ def score_items(
         "item_id": [r.item_id for r in references],
         "category": [r.category for r in references],
         "task": [task] * len(references),
+        "group": [r.group for r in references],
         "reference": [r.title for r in references],
         "attributes": [json.dumps(dict(r.attributes), ensure_ascii=False, sort_keys=True) for r in references],
         "image_path": [r.image for r in references],

@@ -1,7 +1,8 @@
 """The suite that an evaluation runs: tasks, items, metrics, sampling."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_mmpc.config import RunConfig
@@ -34,6 +35,8 @@ class Suite:
     """Held-out prompts of all tasks."""
     sampling: Mapping[str, SamplingConfig]
     """Greedy, by task."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """By item, the group of near-duplicates or variants that it is of; only groups of several."""
     settings: Mapping[str, Any]
     """Catalogue, encoders and renderer: part of the key."""
     chosen: tuple[str, ...] | None = None
@@ -89,6 +92,7 @@ def build_suite(config: RunConfig, data: RunData) -> Suite:
     return Suite(
         mode=settings.mode,
         rows=tuple(prompt_rows(data.catalogue, chosen, config.evaluation_tasks)),
+        groups=_groups(data, chosen),
         sampling={task: greedy(task, max_tokens=settings.max_tokens.get(task)) for task in config.evaluation_tasks},
         settings={
             "catalogue": data.catalogue.fingerprint,
@@ -97,6 +101,14 @@ def build_suite(config: RunConfig, data: RunData) -> Suite:
         },
         chosen=None if settings.metrics is None else tuple(settings.metrics),
     )
+
+
+def _groups(data: RunData, chosen: Sequence[int]) -> dict[str, str]:
+    ids = data.catalogue.items.select(chosen)["item_id"]
+    members: dict[int, list[str]] = defaultdict(list)
+    for index, item_id in zip(chosen, ids, strict=True):
+        members[data.groups[index]].append(item_id)
+    return {item_id: min(items) for items in members.values() if len(items) > 1 for item_id in items}
 
 
 def _scores_by(options: dict[str, Any] | None) -> dict[str, Any] | None:

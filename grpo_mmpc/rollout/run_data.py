@@ -20,6 +20,7 @@ class RunData:
         split = split_items(self.catalogue, held_out=config.data.held_out, salt=config.data.salt)
         self.train = usable_indices(self.catalogue, split.train)
         self.held_out = usable_indices(self.catalogue, split.held_out)
+        self.groups = split.groups
         self.incomplete = len(split.train) + len(split.held_out) - len(self.train) - len(self.held_out)
         for side, indices in (("training", self.train), ("held-out", self.held_out)):
             if not indices:

@@ -1,12 +1,10 @@
 """The paired bootstrap over items, with intervals for few items and skewed differences."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from grpo_mmpc.statistics.verdicts import Floats, Interval, check_confidence, min_items
 
@@ -14,37 +12,17 @@ _CHUNK_CELLS = 2_000_000
 """Resample counts held at once (32 MB with the items that they count): memory stays flat whatever
 the number of items and resamples."""
 
-_BLOCK_ROWS = 4096
-"""Rows of a table that are read at once: few enough to stay in the processor's cache."""
-
 Aggregate = Callable[[Floats, Floats], Floats]
 """(sums ``[..., S]``, number of scored items ``[...]``) -> values ``[...]``."""
 
 
-class Rows(Protocol):
-    """A table ``[N, K]`` that is read in blocks of rows: an array, or one built as it is read."""
+def bootstrap_sums(values: Floats, *, resamples: int, seed: Sequence[int]) -> Floats:
+    """Return column sums ``[R, K]`` over resamples of N rows with replacement.
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(N, K)``."""
-        ...
-
-    def __getitem__(self, part: slice, /) -> Floats: ...
-
-
-def bootstrap_sums(values: Rows, *, resamples: int, seed: Sequence[int]) -> Floats:
-    """Return column sums over resamples of the rows, every column seeing the same resampled rows.
-
-    Anything that is a function of sums over items (a mean of the scored items, a corpus BLEU) can
-    be bootstrapped from these sums: give its numerator and denominator as columns.
-
-    Args:
-        values: One row per item, ``[N, K]``, finite.
-        resamples: R, how many times N rows are sampled with replacement.
-        seed: Entropy of the generator; the same seed, N and R sample the same rows.
-
-    Returns:
-        ``[R, K]``.
+    Every column sees the same resampled rows, so that anything that is a function of sums over
+    items (a mean of the scored items, a corpus BLEU) can be bootstrapped: give its numerator and
+    denominator as columns of ``values``, ``[N, K]``, finite. The same seed, N and R sample the same
+    rows.
     """
     num_items, num_columns = values.shape
     if num_items == 0:
@@ -61,28 +39,8 @@ def bootstrap_sums(values: Rows, *, resamples: int, seed: Sequence[int]) -> Floa
         # columns.
         sampled += np.arange(rows)[:, None] * num_items
         counts = np.bincount(sampled.ravel(), minlength=rows * num_items).reshape(rows, num_items)  # [rows, N]
-        sums[start : start + rows] = weighted_sums(counts, values)
+        sums[start : start + rows] = counts.astype(np.float64) @ values
     return sums
-
-
-def weighted_sums(weights: NDArray[Any], values: Rows) -> Floats:
-    """Return ``weights @ values``, ``[R, K]``, for weights ``[R, N]``."""
-    sums = np.zeros((len(weights), values.shape[1]))
-    for part in _blocks(values):
-        sums += weights[:, part].astype(np.float64) @ values[part]
-    return sums
-
-
-def column_sums(values: Rows) -> Floats:
-    """Return ``[K]``, added row after row: the same to the last bit wherever blocks end."""
-    sums: Floats = np.zeros(values.shape[1])
-    for part in _blocks(values):
-        sums = np.ascontiguousarray(np.vstack([sums, values[part]])).sum(axis=0)
-    return sums
-
-
-def _blocks(values: Rows) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK_ROWS) for start in range(0, values.shape[0], _BLOCK_ROWS))
 
 
 def studentised_interval(
@@ -108,12 +66,7 @@ def studentised_interval(
     check_confidence(confidence)
     if variance == 0.0:
         return Interval(low=estimate, high=estimate)
-    known = np.isfinite(replicates)
-    deviations, errors = replicates[known] - estimate, np.sqrt(variances[known])
-    # 0/0 is a resample that repeats the estimate: no deviation, whatever the error.
-    deviations[np.abs(deviations) <= 1e-9 * np.abs(deviations).max(initial=0.0)] = 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pivots = np.where(deviations == 0.0, 0.0, deviations / errors)
+    pivots = _pivots(replicates, variances, estimate=estimate)
     rank = int((len(pivots) + 1) * (1 - confidence) / 2 + 1e-9)
     if rank < 1:
         return None
@@ -122,6 +75,30 @@ def studentised_interval(
     if not np.isfinite(ends).all():
         return None
     return Interval(low=float(ends[0]), high=float(ends[1]))
+
+
+def studentised_p(replicates: Floats, variances: Floats, *, estimate: float, variance: float) -> float | None:
+    """Return the p-value of a mean being 0 that belongs to ``studentised_interval``.
+
+    At most 1 minus a confidence exactly where the interval of that confidence leaves out 0; 0 where
+    no resample is as far out, since R of them cannot tell how rare that is. None where the
+    differences, or more than 2.5 % of the resamples, are without spread.
+    """
+    pivots = _pivots(replicates, variances, estimate=estimate)
+    if variance == 0.0 or np.isinf(pivots).mean() > 0.025:
+        return None
+    observed = estimate / math.sqrt(variance)
+    beyond = int(min(np.count_nonzero(pivots >= observed), np.count_nonzero(pivots <= observed)))
+    return min(1.0, 2 * (beyond + 1) / (len(pivots) + 1)) if beyond else 0.0
+
+
+def _pivots(replicates: Floats, variances: Floats, *, estimate: float) -> Floats:
+    known = np.isfinite(replicates)
+    deviations, errors = replicates[known] - estimate, np.sqrt(variances[known])
+    # 0/0 is a resample that repeats the estimate: no deviation, whatever the error.
+    deviations[np.abs(deviations) <= 1e-9 * np.abs(deviations).max(initial=0.0)] = 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(deviations == 0.0, 0.0, deviations / errors)
 
 
 def expanded_percentile_interval(replicates: Floats, *, confidence: float, num_items: int) -> Interval | None:

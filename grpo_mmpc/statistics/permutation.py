@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grpo_mmpc.statistics.bootstrap import Rows, column_sums, weighted_sums
 from grpo_mmpc.statistics.verdicts import Floats
 
-EXACT_ITEMS = 13
+EXACT_UNITS = 13
 """Up to here all 2**n swaps (8,192) are gone through, fewer than are sampled otherwise."""
 
 MAX_FLIPS = 200_000
@@ -28,7 +27,7 @@ def num_flips(*, at_least: int, family: int, confidence: float) -> int:
     return max(at_least, min(MAX_FLIPS, math.ceil(5 * family / (1 - confidence) - 1e-9)))
 
 
-def flipped_sums(values: Rows, *, flips: int, seed: Sequence[int]) -> Floats:
+def flipped_sums(values: Floats, *, flips: int, seed: Sequence[int]) -> Floats:
     """Return column sums ``[R, K]`` after every row ``[N, K]`` was multiplied by a random sign.
 
     The sums of two groups of items that were flipped apart add up to those of both together. The
@@ -45,16 +44,16 @@ def flipped_sums(values: Rows, *, flips: int, seed: Sequence[int]) -> Floats:
         # not change the signs.
         sampled = np.frombuffer(generator.bytes(rows * num_bytes), dtype=np.uint8).reshape(rows, num_bytes)
         bits = np.unpackbits(sampled, axis=1, count=num_items)  # [rows, N]
-        sums[start : start + rows] = weighted_sums(bits, values)
-    flipped: Floats = 2 * sums - column_sums(values)
+        sums[start : start + rows] = bits.astype(np.float64) @ values
+    flipped: Floats = 2 * sums - values.sum(axis=0)
     return flipped
 
 
 def every_flip(values: Floats) -> Floats:
-    """Return column sums ``[2**N, K]`` under all signs of at most ``EXACT_ITEMS`` rows."""
+    """Return column sums ``[2**N, K]`` under all signs of at most ``EXACT_UNITS`` rows."""
     num_items = len(values)
-    if num_items > EXACT_ITEMS:
-        raise ValueError(f"{num_items} items have 2**{num_items} flips; all are gone through up to {EXACT_ITEMS} items")
+    if num_items > EXACT_UNITS:
+        raise ValueError(f"{num_items} items have 2**{num_items} flips; all are gone through up to {EXACT_UNITS} items")
     bits = np.arange(2**num_items)[:, None] >> np.arange(num_items) & 1  # [2**N, N]
     sums: Floats = (2.0 * bits - 1.0) @ values
     return sums

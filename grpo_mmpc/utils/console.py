@@ -19,6 +19,11 @@ def coloured(line: str, colour: str | None) -> str:
     return line if colour is None else f"\x1b[{_ANSI[colour]}m{line}\x1b[0m"
 
 
+def printable(text: str) -> str:
+    """Replace control characters: those of strangers' files must not reach the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def printer(is_main: bool) -> Say:
     """Return a function that prints lines on the main process only."""
 

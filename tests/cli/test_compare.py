@@ -48,7 +48,7 @@ def test_there_is_a_table_per_task_and_words_below_within_110_columns(
     assert "▲ After is better in bleu*, corpus_bleu*, chrf," in said
     # Of bleu, corpus_bleu, bertscore_f1 and parse_rate, which fails for two items only before
     # training.
-    assert "! Rewards (*) are inflated by training on them: 3 better, 0 worse, 1 no evidence." in said
+    assert "! Rewards (*) are inflated by training on them: 3 better, 0 worse, 1 too few changed." in said
 
 
 def test_golden_output(evaluations: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +71,7 @@ def test_an_evaluation_compared_with_itself_supports_nothing(
     compare(evaluations / "base", evaluations / "base")
     said = capsys.readouterr().out
     assert "After is" not in said
-    assert " ".join(said.split()).count("· No evidence of a difference in") == 2
+    assert " ".join(said.split()).count("(too few items changed)") == 2
     # The base model was trained on nothing.
     assert "*" not in said
 

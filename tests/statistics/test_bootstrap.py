@@ -8,11 +8,10 @@ import pytest
 from grpo_mmpc.statistics.bootstrap import (
     _t_quantile,
     bootstrap_sums,
-    column_sums,
     expanded_percentile_interval,
     expanded_tail,
     studentised_interval,
-    weighted_sums,
+    studentised_p,
 )
 from grpo_mmpc.statistics.verdicts import Interval
 
@@ -45,14 +44,6 @@ def test_chunking_does_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> 
     whole = bootstrap_sums(values, resamples=40, seed=[3])
     monkeypatch.setattr("grpo_mmpc.statistics.bootstrap._CHUNK_CELLS", 150)
     np.testing.assert_allclose(bootstrap_sums(values, resamples=40, seed=[3]), whole)
-
-
-def test_reading_in_blocks_does_not_change_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = np.random.default_rng(0)
-    weights, values = generator.integers(0, 3, (5, 50)), generator.random((50, 3))
-    monkeypatch.setattr("grpo_mmpc.statistics.bootstrap._BLOCK_ROWS", 16)
-    np.testing.assert_allclose(weighted_sums(weights, values), weights @ values)
-    np.testing.assert_allclose(column_sums(values), values.sum(axis=0))
 
 
 def test_same_seed_same_draws_other_seed_other_draws() -> None:
@@ -146,3 +137,18 @@ def test_studentised_interval_has_none_where_an_end_would_be_infinite() -> None:
 def test_equal_differences_have_an_interval_of_one_point() -> None:
     interval = studentised_interval(np.full(50, 0.25), np.zeros(50), estimate=0.25, variance=0.0, confidence=0.95)
     assert interval == (0.25, 0.25)
+
+
+def test_the_p_value_is_at_most_a_level_exactly_where_that_interval_leaves_out_0() -> None:
+    generator = np.random.default_rng(5)
+    for shift in np.linspace(-0.5, 0.5, 21):
+        values = generator.exponential(size=40) - 1.0 + shift
+        sums = bootstrap_sums(np.column_stack([values, values**2]), resamples=999, seed=[6])
+        means = sums[:, 0] / 40
+        given = {"estimate": float(values.mean()), "variance": float(values.var() / 40)}
+        variances = (sums[:, 1] / 40 - means**2) / 40
+        interval = studentised_interval(means, variances, confidence=0.95, **given)
+        p = studentised_p(means, variances, **given)
+        assert interval is not None
+        assert p is not None
+        assert (p <= 0.05) == (not interval.low <= 0 <= interval.high)

@@ -105,7 +105,7 @@ def test_a_corpus_level_metric_swaps_whole_items() -> None:
     from scipy.stats import permutation_test
 
     from grpo_mmpc.evaluation.measures import Measure
-    from grpo_mmpc.evaluation.resampling import Resampling, differences_of, flips_of
+    from grpo_mmpc.evaluation.resampling import Resampling, differences_of, units_of
 
     # Hits over tries on either side. scipy permutes items between the sides with a statistic of two
     # index arrays.
@@ -131,6 +131,6 @@ def test_a_corpus_level_metric_swaps_whole_items() -> None:
         is_mean=False,
     )
     settings = Resampling(resamples=10, flips=10, seed=0)
-    flips = flips_of(np.arange(12), [ours], settings, stream="x")
-    [difference] = differences_of(np.arange(12), [ours], settings, stream="x", flips=flips)
+    units = units_of(np.arange(12), None, settings, stream="x")
+    [difference] = differences_of(units, [ours], settings, stream="x")
     assert difference.p_value() == pytest.approx(theirs.pvalue)

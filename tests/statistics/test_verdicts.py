@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_mmpc.statistics.verdicts import Evidence, Interval, decide, effect_size, holm, min_items, verdict
+from grpo_mmpc.statistics.verdicts import Evidence, Interval, decide, effect_size, few_changed, holm, min_items, verdict
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,30 @@ def test_effect_size_is_the_t_statistic_over_the_root_of_n() -> None:
     before, after = generator.random(50), generator.random(50)
     expected = ttest_rel(after, before).statistic / math.sqrt(50)
     assert effect_size(after - before) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("changed", "of", "few", "few_alike"),
+    # Fifty, or fifteen by as much, or half of them where they are fewer.
+    [
+        (49, 1000, True, False),
+        (50, 1000, False, False),
+        (14, 1000, True, True),
+        (19, 40, True, False),
+        (20, 40, False, False),
+        (6, 6, False, False),
+        (0, 8, True, True),
+    ],
+)
+def test_a_verdict_needs_units_that_changed(changed: int, of: int, few: bool, few_alike: bool) -> None:
+    differences = np.zeros(of)
+    differences[:changed] = np.linspace(0.1, 1.0, changed)
+    assert few_changed(differences) == few
+    assert few_changed(np.sign(differences)) == few_alike
+
+
+def test_a_difference_on_too_few_changed_units_gets_no_verdict() -> None:
+    [decision] = decide(
+        [Evidence(delta=0.1, interval=Interval(0.05, 0.15), p=0.001, few_changed=True)], confidence=0.95
+    )
+    assert (decision.verdict, decision.p_holm) == ("too few changed", 0.001)

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from grpo_mmpc.reports.common.labels import p_value, signed
-from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, SAME, TOO_FEW, UNSCORED, WORSE
+from grpo_mmpc.statistics.verdicts import (
+    BETTER,
+    NO_EVIDENCE,
+    NO_INTERVAL,
+    SAME,
+    TOO_FEW,
+    TOO_FEW_CHANGED,
+    UNSCORED,
+    WORSE,
+)
 
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.records import Cell
@@ -103,5 +112,5 @@ def interval_text(interval: Sequence[float] | None, *, write: Callable[[float], 
 def tally(verdicts: Iterable[str]) -> str:
     """``7 better, 1 worse, 2 no evidence``: better and worse are always counted."""
     counts = Counter(verdicts)
-    order = (BETTER, WORSE, NO_EVIDENCE, NO_INTERVAL, TOO_FEW)
+    order = (BETTER, WORSE, NO_EVIDENCE, TOO_FEW_CHANGED, NO_INTERVAL, TOO_FEW)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict] or verdict in order[:2])

@@ -80,7 +80,7 @@ def signed(value: float | None, *, digits: int = 3) -> str:
 
 def p_value(value: float | None) -> str:
     """``0.012`` or ``<0.001``; a dash where there is none."""
-    return "<0.001" if value is not None and value < 0.0005 else number(value)
+    return "<0.001" if value is not None and value < 0.001 else number(value)
 
 
 def plural(count: int, noun: str) -> str:

@@ -6,13 +6,14 @@ from grpo_mmpc.evaluation.records import Cell, TaskComparison
 from grpo_mmpc.reports.common.difference import tally, tone
 from grpo_mmpc.reports.common.findings import Finding, caution
 from grpo_mmpc.reports.common.labels import listed, plural, words
-from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, TOO_FEW_CHANGED, UNSCORED, WORSE
 
 _NAMES_SHOWN = 6
 """Single categories that are named; there can be hundreds."""
 _WHY_NO_VERDICT = {
     NO_INTERVAL: "one value for all items, so no interval",
     TOO_FEW: "too few items",
+    TOO_FEW_CHANGED: "too few items changed",
     UNSCORED: "not scored",
 }
 

@@ -9,7 +9,7 @@ from grpo_mmpc.reports.common.difference import difference_of, tone
 from grpo_mmpc.reports.common.findings import Finding
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, number, plural, task_label, words
 from grpo_mmpc.reports.run.findings import no_evidence, no_verdict, rewards_caution
-from grpo_mmpc.statistics.verdicts import BETTER, NO_INTERVAL, TOO_FEW, UNSCORED, WORSE
+from grpo_mmpc.statistics.verdicts import BETTER, NO_INTERVAL, TOO_FEW, TOO_FEW_CHANGED, UNSCORED, WORSE
 
 _FORMAT_METRICS = ("parse_rate", "render_rate")
 """They say that an answer could be read, not that it was good: never the headline while there is
@@ -88,8 +88,9 @@ def change(label: str, cell: Cell, *, percent: str) -> Finding:
         text = f"{label} {direction} {moved}{'' if cell.higher_is_better else ', which is better'} ({evidence})."
     else:
         sides = f"{number(cell.before)} before and {number(cell.after)} after"
-        text = f"{label}: no evidence of a change, {sides} ({evidence})."
-        return Finding(text=text, kind="not supported")
+        if cell.verdict == TOO_FEW_CHANGED:
+            return Finding(text=f"{label}: too few items changed to tell, {sides} ({evidence}).", kind="no verdict")
+        return Finding(text=f"{label}: no evidence of a change, {sides} ({evidence}).", kind="not supported")
     return Finding(text=text, tone=tone(cell.verdict))
 
 
