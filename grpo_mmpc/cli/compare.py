@@ -56,10 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.resamples < 100:
         raise EvaluationError(f"--resamples is {arguments.resamples}; an interval needs at least 100, better 10000")
-    for option in ("out", "csv", "latex"):
-        path = getattr(arguments, option)
-        if path is not None and path.is_dir():
-            raise EvaluationError(f"--{option} {path} is a folder; name a file to write, such as {path / 'comparison'}")
     with Progress() as progress:
         comparisons = compare_evaluations(
             arguments.before,

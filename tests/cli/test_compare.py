@@ -136,8 +136,9 @@ def test_mistakes_are_answered_with_what_to_do(
 ) -> None:
     assert main(["compare", str(evaluations / "base"), str(evaluations / "final"), "--resamples", "10"]) == 2
     assert "--resamples is 10; an interval needs at least 100" in capsys.readouterr().err
-    assert compare(evaluations / "base", evaluations / "final", "--csv", tmp_path) == 2
-    assert f"--csv {tmp_path} is a folder; name a file to write, such as {tmp_path}/" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        compare(evaluations / "base", evaluations / "final", "--csv", tmp_path)
+    assert f"{tmp_path}: a folder stands where a file is expected" in capsys.readouterr().err
     assert compare(evaluations / "base", evaluations / "finale") == 2
     said = capsys.readouterr().err
     assert "finale holds no evaluation" in said
