@@ -24,6 +24,7 @@ from grpo_mmpc.evaluation.suite import Suite, build_suite
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.recbench import benchmark_policy
+from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.training.checkpoint import checkpoint_folder, newest_checkpoint
 from grpo_mmpc.training.claim import claimed, take_over
@@ -91,6 +92,8 @@ def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
             write_quarantine(path, data.catalogue.quarantined)
         say(f"{len(data.catalogue.quarantined)} broken rows set aside, reasons in {path}")
     quiet_when_redirected()
+    for sentence in nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values():
+        say(f"! {sentence}")
     say(f"loading {config.model.name_or_path} ...")
     # heavy: imported on use
     from grpo_mmpc.training.session import TrainingSession

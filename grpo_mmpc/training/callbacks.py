@@ -1,15 +1,22 @@
 """Trainer callbacks that write, show and stop: metrics file, progress, signals."""
 
 import json
-from dataclasses import dataclass
+import logging
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.rewards.troubles import LATEST, MONITOR, signal_troubles
 from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks
 from grpo_mmpc.utils.files import read_json_lines, write_text
 from grpo_mmpc.utils.processes import StopRequest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -34,6 +41,27 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         record = {"step": state.global_step, **logs}
         with self.path.open("a", encoding="utf-8") as file:  # not to_json: TRL logs NaN for a reward without a score
             file.write(json.dumps(record, default=float) + "\n")
+
+
+@dataclass(eq=False)
+class TroubleLog(TrainerCallback):  # type: ignore[misc]
+    """Logs what is wrong with the learning signal, each trouble once when it begins."""
+
+    weights: Mapping[str, float]
+    _rows: deque[dict[str, Any]] = field(default_factory=partial(deque, maxlen=LATEST))
+    _begun: set[str] = field(default_factory=set)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        """Look at the latest steps."""
+        self._rows.append({"step": state.global_step, **logs})
+        troubles = signal_troubles(list(self._rows), self.weights)
+        for key, sentence in troubles.items():
+            # The alarm of a monitor is logged with its numbers where it rings.
+            if state.is_world_process_zero and key not in self._begun and key != MONITOR:
+                logger.warning(sentence)
+        self._begun = set(troubles)
 
 
 @dataclass(eq=False)

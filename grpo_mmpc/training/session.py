@@ -19,7 +19,7 @@ from grpo_mmpc.rollout.parity_check import choose_rows
 from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments, updates_per_rollout
-from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress
+from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress, TroubleLog
 from grpo_mmpc.training.checkpoint import find_start
 from grpo_mmpc.training.dataset import training_dataset
 from grpo_mmpc.training.evaluation_hook import AllStepsDone, Evaluate, EvaluationHook
@@ -118,6 +118,7 @@ class TrainingSession:
     def _callbacks(self, config: RunConfig, data: RunData, progress: Progress) -> Iterator[TrainerCallback]:
         """Yield the callbacks in their order: evaluation sees a checkpoint that is whole."""
         yield MetricsWriter(Path(config.run_dir) / "metrics.jsonl")
+        yield TroubleLog(self.trainer.mix.weights)
         yield StepProgress([reward.name for reward in self.trainer.mix.rewards], progress)
         parity = config.rollout.parity
         if self._engine.rollouts is not None and parity.enabled:

@@ -1,0 +1,85 @@
+"""Troubles of the learning signal, in sentences: logged when they begin, and first on the page."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+LATEST = 5
+"""Logged steps in a row that make a trouble; fewer, where fewer have been logged."""
+MONITOR = "monitor"
+"""The key of the reward-hacking alarm."""
+DOMINANT = 0.8
+"""Share of the advantages' variance above which one reward decides alone."""
+_NANO = ("nano:qwen2_5_vl", "nano:gemma3", "nano:clip")
+_NANO_IDS = "nano-"
+
+
+def signal_troubles(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, float]) -> dict[str, str]:
+    """Return what is wrong with the latest steps, by a key that tells one trouble from another.
+
+    Args:
+        rows: Lines of ``metrics.jsonl`` so far.
+        weights: By reward name as it is logged; 0 = monitor.
+    """
+    latest = [row for row in rows if "reward" in row][-LATEST:]
+    if not latest:
+        return {}
+    steps = f"steps {latest[0]['step']} to {latest[-1]['step']}" if len(latest) > 1 else f"step {latest[0]['step']}"
+    trained = [name for name, weight in weights.items() if weight > 0]
+    found = {}
+    for name in trained:
+        if _all(latest, f"rewards/{name}/unscored_share", 1.0):
+            found[f"unscored {name}"] = (
+                f"The reward {name} is trained on and scored not one completion in {steps}: nothing is learnt from it. "
+                "Look at what it needs, and whether the catalogue has it."
+            )
+        elif _all(latest, f"rewards/{name}/raw_mean", 0.0) and _all(latest, f"signal/{name}/dead_groups", 1.0):
+            found[f"zero {name}"] = f"The reward {name} gave every completion 0 in {steps}: nothing is learnt from it."
+    if len(latest) == LATEST and (_all(latest, "dead_group_share", 1.0) or _all(latest, "frac_reward_zero_std", 1.0)):
+        found["zero variance"] = (
+            f"No group has variance in {steps}: completions of a prompt score alike, so nothing is learnt. Sample at a "
+            "higher temperature or in larger groups, or reward what differs."
+        )
+    for name in trained if len(trained) > 1 and len(latest) == LATEST else []:
+        shares = [float(row.get(f"signal/{name}/advantage_share", 0.0)) for row in latest]
+        if min(shares) > DOMINANT:
+            found[f"dominant {name}"] = (
+                f"The reward {name} holds {fmean(shares):.0%} of the advantages' variance in {steps}: the others have "
+                "hardly a say, whatever their weight."
+            )
+    if latest[-1].get("reward_hacking_alarms"):
+        found[MONITOR] = (
+            "A monitor falls while a trained reward rises (reward hacking?): read the latest rollouts, and weigh the "
+            "monitor or a reward like it."
+        )
+    return found
+
+
+def nano_troubles(config: Mapping[str, Any], item_ids: Sequence[str]) -> dict[str, str]:
+    """Return whether embedded nano models are asked about products that they have never seen.
+
+    Args:
+        config: A recipe as plain data.
+        item_ids: Of its catalogue, some or all.
+    """
+    if not item_ids or all(item_id.startswith(_NANO_IDS) for item_id in item_ids):
+        return {}
+    named = [name for name in _NANO if name in _texts(config)]
+    if not named:
+        return {}
+    return {
+        "nano": f"{' and '.join(named)} {'knows' if len(named) == 1 else 'know'} only the products of the nano "
+        "catalogue: on others these tiny models write and score nonsense, which shows that everything runs and nothing "
+        "else. Take a real model for a result."
+    }
+
+
+def _all(rows: Sequence[Mapping[str, Any]], key: str, value: float) -> bool:
+    return all(key in row and row[key] == value for row in rows)
+
+
+def _texts(content: Any) -> set[str]:
+    if isinstance(content, str):
+        return {content}
+    entries = content.values() if isinstance(content, Mapping) else content if isinstance(content, list) else ()
+    return {text for entry in entries for text in _texts(entry)}
