@@ -6,7 +6,7 @@ from typing import Any
 
 from grpo_mmpc.metrics.metric import is_known
 
-PairScores = Callable[..., Sequence[float]]
+PairScores = Callable[..., Sequence[float | None]]
 """Scores N pairs, given as ``predictions`` and ``references``; never called without a pair."""
 
 
@@ -39,7 +39,7 @@ class ScorePairs:
         """Score N pairs."""
         pairs = list(zip(predictions, references, strict=True))
         distinct = list(dict.fromkeys((p, r) for p, r in pairs if is_known(r)))
-        scores: dict[tuple[str, str | None], float] = {}
+        scores: dict[tuple[str, str | None], float | None] = {}
         if distinct:
             predictions, known = [list(column) for column in zip(*distinct, strict=True)]
             values = self.function(predictions=predictions, references=known)

@@ -67,7 +67,7 @@ class _Fitted:
             raise RewardError(f"{self.name} cannot be fitted: none of {len(titles)} training titles has any text")
         self.scores = self.fit_on(known)
 
-    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> Sequence[float]:
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> Sequence[float | None]:
         """Score N pairs."""
         if self.scores is None:
             raise RewardError(

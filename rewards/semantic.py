@@ -1,5 +1,6 @@
 """Rewards that compare the meaning of the predicted and the true title with a text encoder."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -102,11 +103,12 @@ class _Bertscore:
     component: str
     rescale_with_baseline: bool
 
-    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float | None]:
         scores = self.encoder().score(
             predictions=predictions, references=references, rescale_with_baseline=self.rescale_with_baseline
         )
-        return [min(1.0, max(0.0, value)) for value in getattr(scores, self.component)]
+        values = getattr(scores, self.component)
+        return [None if math.isnan(value) else min(1.0, max(0.0, value)) for value in values]
 
     def prepare(self, *, references: list[str | None], **_columns: list[Any]) -> None:
         if titles := distinct_titles(references):
@@ -117,9 +119,9 @@ class _Bertscore:
 class _EmbeddingCosine:
     encoder: Callable[[], SentenceEncoder]
 
-    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float | None]:
         cosines = self.encoder().cosine(predictions=predictions, references=references)
-        return [max(0.0, cosine) for cosine in cosines]
+        return [None if math.isnan(cosine) else max(0.0, cosine) for cosine in cosines]
 
     def prepare(self, *, references: list[str | None], **_columns: list[Any]) -> None:
         if titles := distinct_titles(references):

@@ -140,7 +140,8 @@ class BertScoreEncoder:
 
         Returns:
             Raw scores in [-1, 1], in practice 0.8 to 1 for roberta-large; or rescaled ones, with
-            bert-score's published score of random sentence pairs at 0, which can be below 0.
+            bert-score's published score of random sentence pairs at 0, which can be below 0. NaN
+            where a text cannot be tokenised.
 
         Raises:
             ScoringError: Rescaling is asked for and there is no baseline.
@@ -157,7 +158,8 @@ class BertScoreEncoder:
             )
         expected = self._texts.of(references, keep=True)
         predicted = self._texts.of(predictions)
-        pairs = list(dict.fromkeys(zip(predictions, references, strict=True)))
+        wanted = zip(predictions, references, strict=True)
+        pairs = [pair for pair in dict.fromkeys(wanted) if pair[0] in predicted and pair[1] in expected]
         # Pairs of like length share a batch, so that little of it is padding.
         pairs.sort(key=lambda pair: (len(predicted[pair[0]].weights), len(expected[pair[1]].weights)))
         scores: dict[tuple[str, str], list[float]] = {}
@@ -169,7 +171,8 @@ class BertScoreEncoder:
                 baseline = torch.tensor(self._baseline)
                 values = (values - baseline) / (1 - baseline)
             scores.update(zip(batch, values.tolist(), strict=True))
-        columns = [scores[pair] for pair in zip(predictions, references, strict=True)]
+        unread = [float("nan")] * 3
+        columns = [scores.get(pair, unread) for pair in zip(predictions, references, strict=True)]
         return BertScore(
             precision=[column[0] for column in columns],
             recall=[column[1] for column in columns],

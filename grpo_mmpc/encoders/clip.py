@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.encoders.images import ImageEncodings, unit_cosine, unit_rows
+from grpo_mmpc.encoders.images import ImageEncodings, middle, unit_cosine, unit_rows
 from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, shared
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
@@ -63,7 +63,7 @@ class ClipEncoder:
         log line the first time.
 
         Returns:
-            N cosines in [-1, 1]; NaN where the image cannot be read (one log line for each).
+            N cosines in [-1, 1]; NaN where image or text cannot be read (one log line for each).
 
         Raises:
             ValueError: The numbers of images and texts differ.
@@ -72,7 +72,7 @@ class ClipEncoder:
             raise ValueError(f"{len(image_paths)} images for {len(texts)} texts")
         embeddings = self._texts.of(texts)
         return [
-            unit_cosine(image, embeddings[text])
+            unit_cosine(image, embeddings.get(text))
             for image, text in zip(self._images.of(image_paths), texts, strict=True)
         ]
 
@@ -85,7 +85,7 @@ class ClipEncoder:
         return self._images.matrix(image_paths, width=self._model.config.projection_dim)
 
     def _encode_images(self, images: "list[Image.Image]") -> "torch.Tensor":
-        pixels = self._processor(images=images, return_tensors="pt")["pixel_values"]
+        pixels = self._processor(images=[middle(image) for image in images], return_tensors="pt")["pixel_values"]
         features = self._model.get_image_features(pixel_values=pixels.to(self.device, self._model.dtype))
         return unit_rows(features.pooler_output)
 

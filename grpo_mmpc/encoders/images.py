@@ -12,9 +12,10 @@ from grpo_mmpc.catalogue.images import read_image
 from grpo_mmpc.encoders.cache import EncodingCache
 from grpo_mmpc.encoders.loading import num_bytes, scoring
 from grpo_mmpc.encoders.store import StoredEncodings
-from grpo_mmpc.errors import ImageError
+from grpo_mmpc.errors import ImageError, ScoringError
 from grpo_mmpc.metrics.image import ImageSource, OpenedImage
 from grpo_mmpc.utils.hashing import digest
+from grpo_mmpc.utils.single_out import Failure, single_out
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 64
+_LONGEST = 16
+"""Times its width that an image may be high, and the other way round, before ``middle`` cuts it."""
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -102,16 +105,32 @@ class ImageEncodings:
             key: image for key in sources if key not in vectors and (image := self._open(sources[key])) is not None
         }
         if opened:
-            with scoring(self._device):
-                encoded = self._encode(list(opened.values()))
-            # clone: a view would keep the rows of the whole batch alive
-            fresh = {key: row.clone() for key, row in zip(opened, encoded, strict=True)}
+            encoded = single_out(
+                self._rows,
+                list(opened.values()),
+                batch_size=lambda: _BATCH_SIZE,
+                what=self._what,
+                memory_advice="Give the encoder another device (device: cpu)",
+                error=ScoringError,
+                num_distinct=len(opened),
+            )
+            fresh = {}
+            for key, row in zip(opened, encoded, strict=True):
+                if isinstance(row, Failure):
+                    self._report(sources[key], row.reason)
+                else:
+                    fresh[key] = row
             vectors |= fresh
             if self._stored:
                 self._stored.write({contents[key]: row for key, row in fresh.items() if key in contents})
         for key, vector in vectors.items():
             self._held.put(key, vector, num_bytes=num_bytes(vector))
         return vectors
+
+    def _rows(self, images: list[Image.Image]) -> "list[torch.Tensor]":
+        with scoring(self._device):
+            # clone: a view would keep the rows of the whole batch alive
+            return [row.clone() for row in self._encode(images)]
 
     def cosines(self, sources: Sequence[ImageSource], others: Sequence[ImageSource]) -> list[float]:
         """Return the cosines of N pairs of images whose vectors have unit length.
@@ -136,10 +155,25 @@ class ImageEncodings:
         try:
             return open_image(source)
         except ImageError as error:
-            if str(source) not in self._reported:
-                self._reported.add(str(source))
-                logger.warning("%s leaves an item unscored: %s", self._what, error)
+            self._report(source, str(error))
             return None
+
+    def _report(self, source: ImageSource, reason: str) -> None:
+        name = str(source.path if isinstance(source, OpenedImage) else source)
+        if name not in self._reported:
+            self._reported.add(name)
+            logger.warning("%s leaves an item unscored: %s", self._what, reason)
+
+
+def middle(image: Image.Image) -> Image.Image:
+    """Cut a very long image to its middle, all that a processor which crops its centre looks at.
+
+    Such a processor first scales the short side up: a line of 20,000 pixels becomes gigabytes.
+    """
+    width, height = image.size
+    across, down = min(width, _LONGEST * height), min(height, _LONGEST * width)
+    left, top = (width - across) // 2, (height - down) // 2
+    return image if (across, down) == image.size else image.crop((left, top, left + across, top + down))
 
 
 def image_key(source: ImageSource) -> Hashable:

@@ -50,7 +50,7 @@ class SentenceEncoder:
         )
 
     def cosine(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        """Return the cosines of the embeddings of N pairs, in [-1, 1].
+        """Return the cosines of the embeddings of N pairs, in [-1, 1]; NaN for an unreadable text.
 
         Raises:
             ValueError: The numbers of texts differ.
@@ -61,7 +61,7 @@ class SentenceEncoder:
             return []
         expected = self.encode(references, keep=True)
         cosines = (self.encode(predictions) * expected).sum(dim=1)
-        return [max(-1.0, min(1.0, cosine)) for cosine in cosines.tolist()]
+        return list(cosines.clamp(-1.0, 1.0).tolist())
 
     def encode(self, texts: Sequence[str], *, keep: bool = False) -> "torch.Tensor":
         """Return unit embeddings [N, D] of N texts, fp32 on the CPU; long texts are cut.
@@ -73,7 +73,8 @@ class SentenceEncoder:
         if not texts:
             return torch.zeros(0, self._model.config.hidden_size)
         embeddings = self._texts.of(texts, keep=keep)
-        return torch.stack([embeddings[text] for text in texts])
+        unread = torch.full((self._model.config.hidden_size,), float("nan"))
+        return torch.stack([embeddings.get(text, unread) for text in texts])
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         stripped = [text.strip() for text in texts]

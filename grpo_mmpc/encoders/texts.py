@@ -1,5 +1,6 @@
 """Cache the encodings of texts: each is encoded once while held, in batches of like length."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -9,9 +10,13 @@ import numpy as np
 from grpo_mmpc.encoders.cache import EncodingCache
 from grpo_mmpc.encoders.loading import num_bytes, scoring
 from grpo_mmpc.encoders.store import StoredEncodings
+from grpo_mmpc.errors import ScoringError
+from grpo_mmpc.utils.single_out import Failure, single_out
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 MAX_BATCH_ITEMS = 64
 MAX_BATCH_TOKENS = 8192
@@ -61,7 +66,7 @@ class TextEncodings(Generic[V]):
         """Texts that went through the model so far; the rest came from memory or disk."""
 
     def of(self, texts: Sequence[str], *, keep: bool = False) -> dict[str, V]:
-        """Return the encodings by text.
+        """Return the encodings by text, without texts that cannot be read (one log line each).
 
         With ``keep`` they get a place of their own in memory and on disk, for texts that come back.
         """
@@ -70,7 +75,8 @@ class TextEncodings(Generic[V]):
         if not missing:
             return encodings
         with self._lock:
-            ids = dict(zip(missing, self._tokenize(missing), strict=True))
+            ids = self._token_ids(missing)
+        missing = list(ids)
         stored = self._stored if keep else None
         held = self._kept if keep else self._passing
         if stored is not None:
@@ -91,6 +97,21 @@ class TextEncodings(Generic[V]):
         if stored is not None:
             stored.write(fresh)
         return encodings
+
+    def _token_ids(self, texts: list[str]) -> dict[str, list[int]]:
+        rows = single_out(
+            self._tokenize,
+            texts,
+            batch_size=lambda: len(texts),
+            what="the tokenizer",
+            memory_advice="Shorten the text",
+            error=ScoringError,
+            num_distinct=len(texts),
+        )
+        for text, row in zip(texts, rows, strict=True):
+            if isinstance(row, Failure):
+                logger.warning("a text leaves an item unscored: %r: %s", text[:80], row.reason)
+        return {text: row for text, row in zip(texts, rows, strict=True) if not isinstance(row, Failure)}
 
     def _find(self, text: str, encodings: dict[str, V]) -> bool:
         encoding = self._kept.get(text)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from grpo_mmpc.encoders.images import ImageEncodings
+from grpo_mmpc.encoders.images import ImageEncodings, middle
 from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, shared
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.errors import ScoringError
@@ -83,7 +83,9 @@ class VitEncoder:
     def _encode(self, images: "list[Image.Image]") -> "torch.Tensor":
         import torch  # heavy: imported on use
 
-        pixels = torch.stack([self._prepare(image) for image in images]).to(self.device, self._dtype)  # [N, 3, H, W]
+        pixels = torch.stack([self._prepare(middle(image)) for image in images]).to(
+            self.device, self._dtype
+        )  # [N, 3, H, W]
         vectors: torch.Tensor = self._model.forward_head(self._model.forward_features(pixels), pre_logits=True)
         return vectors.float().cpu()  # [N, D]
 

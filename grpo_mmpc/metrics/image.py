@@ -46,7 +46,11 @@ def letterbox(image: "Image.Image", *, size_px: int = COMPARED_SIZE_PX) -> "Imag
     """
     from PIL import Image, ImageOps  # heavy: imported on use
 
-    return ImageOps.pad(image.convert("RGB"), (size_px, size_px), method=Image.Resampling.LANCZOS, color="white")
+    image = image.convert("RGB")
+    longest = max(image.size)
+    if min(image.size) * size_px < longest:  # no less than a line remains of it; Pillow would resize it to nothing
+        image = image.resize([max(1, round(side * size_px / longest)) for side in image.size])
+    return ImageOps.pad(image, (size_px, size_px), method=Image.Resampling.LANCZOS, color="white")
 
 
 def mse(*, predictions: "NDArray[np.uint8]", references: "NDArray[np.uint8]") -> "NDArray[np.float64]":

@@ -3,14 +3,18 @@
 import logging
 import math
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from grpo_mmpc.encoders.clip import ClipEncoder, clip_encoder
+from grpo_mmpc.encoders.images import middle
+from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 MAX_TOKENS = 12
@@ -206,3 +210,46 @@ def test_nothing_in_nothing_out_and_uneven_lists_are_refused(encoder: ClipEncode
 
 def test_a_configuration_is_loaded_once_per_process(folder: Path) -> None:
     assert clip_encoder(model=str(folder), device="cpu") is clip_encoder(model=str(folder), device="cpu")
+
+
+def test_a_line_of_pixels_is_seen_by_its_middle_and_takes_little_memory(encoder: ClipEncoder) -> None:
+    """CLIP's processor scales the short side up before it crops the centre."""
+    colours = np.zeros((1, 20_000, 3), np.uint8)
+    colours[:, 9_900:10_100] = 255
+    line = Image.fromarray(colours)
+    tracemalloc.start()
+    (cosine,) = encoder.image_image(image_paths=[line], other_paths=[Image.new("RGB", (84, 84), "white")])
+    assert cosine == pytest.approx(1.0, abs=1e-3)
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+    wide = Image.effect_noise((160, 10), 80).convert("RGB")
+    assert middle(wide) is wide
+
+
+def test_an_image_that_the_processor_refuses_leaves_its_own_item_unscored(
+    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    processor = encoder._processor
+
+    def refusing(images: list[Image.Image], **options: Any) -> Any:
+        if any(image.height == 9 for image in images):
+            raise KeyError("no such shape")
+        return processor(images=images, **options)
+
+    monkeypatch.setattr(encoder, "_processor", refusing)
+    images = [Image.new("RGB", (8, side), "navy") for side in (7, 9, 11)]
+    with caplog.at_level(logging.WARNING):
+        cosines = encoder.image_text(image_paths=images, texts=["a mug"] * 3)
+    assert [math.isnan(cosine) for cosine in cosines] == [False, True, False]
+    assert "KeyError: 'no such shape'" in caplog.text
+
+
+def test_a_model_of_another_kind_is_refused_in_words(tmp_path: Path) -> None:
+    from transformers import SiglipConfig, SiglipModel
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    SiglipModel(
+        SiglipConfig(text_config=small | {"vocab_size": 50}, vision_config=small | {"image_size": 32, "patch_size": 16})
+    ).save_pretrained(tmp_path)
+    with pytest.raises(ScoringError, match=r"CLIP: cannot load .* from that folder"):
+        ClipEncoder(model=str(tmp_path))

@@ -1,5 +1,6 @@
 """Sentence embeddings against a plain forward pass and, if installed, sentence-transformers."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,13 @@ def test_half_precision_comes_close(encoder: SentenceEncoder) -> None:
     half = SentenceEncoder(model="nano:minilm", dtype="bfloat16").encode(TEXTS)
     assert half.dtype == torch.float32
     assert torch.allclose((half * encoder.encode(TEXTS)).sum(dim=1), torch.ones(len(TEXTS)), atol=0.01)
+
+
+def test_a_text_that_cannot_be_tokenised_leaves_its_own_pair_unscored(caplog: pytest.LogCaptureFixture) -> None:
+    encoder = SentenceEncoder(model="nano:minilm")
+    half = "half a smiley \ud83d"  # as JSON may hold it; UTF-8 has no such letter
+    with caplog.at_level("WARNING"):
+        cosines = encoder.cosine(predictions=["a mug", half, "a mug"], references=["a mug", "a mug", half])
+    assert cosines[0] == pytest.approx(1.0)
+    assert all(math.isnan(cosine) for cosine in cosines[1:])
+    assert "half a smiley" in caplog.text

@@ -126,6 +126,13 @@ def test_different_or_tiny_shapes_are_refused() -> None:
         ssim(prediction=np.zeros((6, 9, 3)), reference=np.zeros((6, 9, 3)))
 
 
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)])
+def test_letterboxing_leaves_a_line_of_an_image_that_is_next_to_one(size: tuple[int, int]) -> None:
+    square = np.asarray(letterbox(Image.new("RGB", size, "black"), size_px=64))
+    assert square.shape == (64, 64, 3)
+    assert (square < 255).any(axis=2).sum() == 64
+
+
 def test_letterboxing_keeps_proportions_on_white() -> None:
     # 100 x 50 into 128: the image takes 128 x 64, with 32 white rows above and below
     square = np.asarray(letterbox(Image.new("RGB", (100, 50), "red")))
