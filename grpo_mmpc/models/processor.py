@@ -24,8 +24,13 @@ _IMAGE_TOKENS = (
 """Names that model configurations have for tokens with a meaning to the vision tower."""
 
 
-def load_processor(section: "ModelSection") -> Any:
+def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[str, Any] | None" = None) -> Any:
     """Load the processor of the base model, padding on the left as generation needs.
+
+    Args:
+        section: The base model.
+        chat_template_kwargs: TRL passes them to ``apply_chat_template`` in training; here they hold
+            for every caller, so that evaluation asks what training asks.
 
     Raises:
         TrainingError: It cannot be loaded; says from where.
@@ -45,6 +50,9 @@ def load_processor(section: "ModelSection") -> Any:
             "Qwen2.5-VL or Gemma-3"
         )
     processor.tokenizer.padding_side = "left"
+    if chat_template_kwargs:
+        render = processor.apply_chat_template
+        processor.apply_chat_template = lambda *args, **kwargs: render(*args, **{**chat_template_kwargs, **kwargs})
     if section.image_attention is not None:
         _set_image_attention(processor, section.image_attention)
     return processor

@@ -17,8 +17,9 @@ def offline_engine(config: RunConfig, *, checkpoint: Path | None) -> Iterator["E
     """Start the recipe's engine with the base model, or with a checkpoint's adapter on it."""
     from grpo_mmpc.models.processor import load_processor
 
+    processor = load_processor(config.model, chat_template_kwargs=config.trainer.get("chat_template_kwargs"))
     start = _transformers_engine if config.rollout.backend == "transformers" else _vllm_engine
-    with start(config, load_processor(config.model), checkpoint) as engine:
+    with start(config, processor, checkpoint) as engine:
         yield engine
 
 

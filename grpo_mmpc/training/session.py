@@ -10,7 +10,7 @@ from typing import Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
-from grpo_mmpc.models.adapter import loaded_adapter
+from grpo_mmpc.models.adapter import is_identity, loaded_adapter, read_adapter
 from grpo_mmpc.models.policy import load_policy, show_special_tokens
 from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rewards import RewardMix
@@ -60,7 +60,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
     rewards = config.rewards
     mix = RewardMix.from_specs(rewards.mix, on_error=rewards.on_error, time_limit=rewards.time_limit, ranks=ranks)
     mix.fit(data.training_titles)
-    processor = load_processor(config.model)
+    processor = load_processor(config.model, chat_template_kwargs=arguments.chat_template_kwargs)
     model = load_policy(config.model)
     show_special_tokens(model, processor.tokenizer)
     try:
@@ -79,6 +79,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
         raise TrainingError(f"the trainer refuses this recipe: {error}") from error
     if trainer.is_fsdp_enabled:
         wrap_own_blocks(trainer.model, trainer.accelerator.state.fsdp_plugin)
+    _check_adapter(trainer)
     return trainer
 
 
@@ -197,6 +198,17 @@ class TrainingSession:
         self.trainer.mix.close()
         self._engine.close()
         self.trainer.accelerator.end_training()
+
+
+def _check_adapter(trainer: RecordingGRPOTrainer) -> None:
+    """Refuse an adapter that cannot move, or has moved already: off, it must be the base model."""
+    if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
+        raise TrainingError("nothing is trainable: adapter.target_modules or another key of adapter freezes everything")
+    if not is_identity(read_adapter(trainer.model, name="start")):
+        raise TrainingError(
+            "the adapter changes the policy before the first step, so that the base model that is measured is not the "
+            "one that is trained; remove adapter.init_lora_weights"
+        )
 
 
 def _check_batches_fill(arguments: Any, *, num_items: int) -> None:

@@ -72,10 +72,12 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
     # heavy: imported on use
     import torch
 
-    rank = config.adapter.r
+    rank = max([config.adapter.r, *(config.adapter.options().get("rank_pattern") or {}).values()])
     fitting = [size for size in LORA_RANKS if size >= rank]
     if not fitting:
-        raise RolloutError(f"adapter.r={rank} is larger than vLLM's largest LoRA rank, {LORA_RANKS[-1]}; lower it")
+        raise RolloutError(
+            f"adapter.r or a rank of adapter.rank_pattern is {rank}, vLLM's largest is {LORA_RANKS[-1]}; lower it"
+        )
     arguments: dict[str, Any] = {
         "model": resolve_model(config.model.name_or_path),
         "dtype": str(config.model.init_kwargs.get("dtype", "auto")).removeprefix("torch."),
@@ -131,8 +133,6 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         elif known and name not in known:
             yield f"rollout.engine.{name}", unknown_option(name, known, owner="vLLM's EngineArgs")
     for name in trainer:
-        if name == "use_vllm" or (name.startswith("vllm_") and not name.startswith("vllm_importance_sampling")):
-            yield f"trainer.{name}", "is not used: rollouts are set in the section rollout"
         if name in ("min_p", "repetition_penalty", "generation_kwargs"):
             yield (
                 f"trainer.{name}",

@@ -1,0 +1,221 @@
+"""The checks of ``trainer`` and ``adapter``: as asked, or refused before a model loads."""
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.config.problems import unknown_option
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
+
+Problems = Iterable[tuple[str, str]]
+"""(dotted key, what is wrong and what to do)."""
+
+LOSS_TYPES_WITH_TOKEN_NORMALISER = ("dapo", "bnpo", "cispo", "vespo")
+"""Losses that divide by the number of completion tokens, out of which ``drop`` takes those of
+zero-variance groups."""
+CHOICES = {
+    "loss_type": (*LOSS_TYPES_WITH_TOKEN_NORMALISER, "grpo", "dr_grpo", "sapo", "luspo"),
+    "scale_rewards": ("group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+}
+"""Values of TRL's that it compares only in the middle of a step."""
+_EVALUATION = "TRL's own evaluation is not used, evaluations follow every checkpoint; set the section evaluation"
+_PUBLISHES = "a run publishes nothing; save it, then push what you want to share"
+_BEST = "set evaluation.best"
+_REFERENCE = "the reference of a LoRA run is the policy without its adapter, which nothing has to sync"
+SET_ELSEWHERE = {
+    "output_dir": "checkpoints are written to run_dir/checkpoints; set run_dir",
+    "seed": "set the top-level key seed",
+    "data_seed": "set the top-level key seed",
+    "reward_weights": "weights belong to the specs in rewards.mix, where names bind them",
+    "multi_objective_aggregation": "set rewards.aggregation",
+    "resume_from_checkpoint": "the command goes on from the newest checkpoint by itself",
+    "use_vllm": "set rollout.backend: vllm, whose engine is checked against the policy",
+    "model_init_kwargs": "set model.init_kwargs",
+    "trust_remote_code": "set model.init_kwargs.trust_remote_code",
+    "train_sampling_strategy": "prompts come in an order of their own, by seed and epoch",
+    "max_tool_calling_iterations": "completions call no tools",
+    "num_generations_eval": _EVALUATION,
+    "eval_strategy": _EVALUATION,
+    "eval_on_start": _EVALUATION,
+    "do_eval": _EVALUATION,
+    "load_best_model_at_end": _BEST,
+    "metric_for_best_model": _BEST,
+    "push_to_hub": _PUBLISHES,
+    "log_completions_hub_repo": _PUBLISHES,
+    "sync_ref_model": _REFERENCE,
+    "ref_model_sync_steps": _REFERENCE,
+    "ref_model_mixup_alpha": _REFERENCE,
+    "parallelism_config": "set the launch file: launch/accelerate",
+}
+"""TRL fields that would have no effect or another one under ``trainer``, and what to do instead."""
+REFUSED = {
+    ("remove_unused_columns", True): "rewards need the columns of the data set; remove it",
+    ("save_only_model", True): "a run could not go on from its checkpoints; remove it",
+    ("ignore_data_skip", True): "a run that goes on would see other prompts; remove it",
+    ("logging_strategy", "no"): "the curves of a run are what is logged; set logging_steps",
+}
+"""Values that would leave a run without something it needs."""
+SECRETS = ("token", "hub_token", "use_auth_token", "auth_token", "access_token", "api_key", "password", "secret")
+
+
+def check_trainer(raw: Mapping[str, Any]) -> Problems:
+    """Yield problems of the ``trainer`` and ``adapter`` sections.
+
+    Names are compared with the installed libraries; TRL's own cross-field rules (batch size
+    divisible by ``num_generations`` and the like) run by building the object.
+    """
+    ensure_importable()
+    # heavy: imported on use
+    from trl import GRPOConfig
+
+    options = raw.get("trainer") or {}
+    if isinstance(options, Mapping):
+        problems = [
+            *_unknown_fields("trainer", options, GRPOConfig),
+            *_wrong_types("trainer", options, GRPOConfig),
+            *_wrong_values(options, raw),
+        ]
+        yield from problems
+        if not problems:
+            yield from _refused_by_trl(options, raw)
+    adapter = raw.get("adapter") or {}
+    if isinstance(adapter, Mapping):
+        yield from _adapter_problems(adapter)
+
+
+def check_secrets(raw: Any, *, key: str = "") -> Problems:
+    """Yield keys that hold a token or password: the recipe is copied into run folder and report."""
+    children = raw.items() if isinstance(raw, Mapping) else enumerate(raw) if isinstance(raw, list) else ()
+    for name, value in children:
+        path = f"{key}.{name}" if key else str(name)
+        if name in SECRETS and isinstance(value, str):
+            yield path, "a secret does not belong into a recipe; set it in the environment (HF_TOKEN for the hub)"
+        yield from check_secrets(value, key=path)
+
+
+def zero_variance_problems(raw: Mapping[str, Any], built: "GRPOConfig") -> Problems:
+    """Yield what keeps this trainer from following ``rewards.dead_groups``."""
+    rewards = raw.get("rewards")
+    policy = rewards.get("dead_groups") if isinstance(rewards, Mapping) else None
+    if policy == "drop" and built.loss_type not in LOSS_TYPES_WITH_TOKEN_NORMALISER:
+        yield (
+            "rewards.dead_groups",
+            f"drop takes tokens out of the normaliser, which loss_type {built.loss_type} does not have; use one of "
+            f"{', '.join(LOSS_TYPES_WITH_TOKEN_NORMALISER)}, or keep",
+        )
+    completions = built.per_device_train_batch_size * built.steps_per_generation
+    if policy == "resample" and completions % built.num_generations:
+        yield (
+            "rewards.dead_groups",
+            f"resample needs whole groups on every process: per_device_train_batch_size * steps_per_generation "
+            f"({completions}) must be a multiple of num_generations ({built.num_generations})",
+        )
+
+
+def _wrong_values(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problems:
+    for name, value in options.items():
+        if isinstance(value, bool | str | None) and value in (None, False, "no"):  # as it is anyway
+            pass
+        elif name in SET_ELSEWHERE:
+            yield f"trainer.{name}", f"is not set here: {SET_ELSEWHERE[name]}"
+        elif name.startswith("vllm_") and not name.startswith("vllm_importance_sampling"):
+            yield f"trainer.{name}", "is not set here: set rollout.mode and rollout.engine"
+        elif name.startswith("hub_"):
+            yield f"trainer.{name}", f"is not set here: {_PUBLISHES}"
+        elif name in CHOICES and value is not True and value not in CHOICES[name]:
+            yield f"trainer.{name}", f"expected one of {', '.join(CHOICES[name])}, found {value!r}"
+    for (name, refused), reason in REFUSED.items():
+        if options.get(name) == refused:
+            yield f"trainer.{name}", f"{refused!r} is refused: {reason}"
+    rate, epochs = options.get("learning_rate", 0.0), options.get("num_train_epochs", 3)
+    if isinstance(rate, int | float) and not (math.isfinite(rate) and rate >= 0):
+        yield "trainer.learning_rate", f"expected a number from 0 on, found {rate!r}"
+    if isinstance(epochs, int | float) and epochs <= 0 and (options.get("max_steps") or -1) <= 0:
+        yield "trainer.num_train_epochs", f"{epochs!r} trains nothing; set trainer.max_steps or more epochs"
+    if options.get("save_steps") == 0:
+        yield "trainer.save_steps", "expected a number above 0, found 0"
+    if options.get("use_cpu") and options.get("fp16"):
+        yield "trainer.fp16", "has no effect on a CPU; remove it"
+    rollout = raw.get("rollout")
+    if options.get("use_cpu") and isinstance(rollout, Mapping) and rollout.get("sleep"):
+        yield "rollout.sleep", "has no effect on a CPU; remove it"
+    if not isinstance(options.get("chat_template_kwargs") or {}, Mapping):
+        yield "trainer.chat_template_kwargs", "expected a mapping"
+
+
+def _refused_by_trl(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problems:
+    """Build TRL's object and what its options need, without a model."""
+    # heavy: imported on use
+    import torch
+    from transformers import Trainer
+    from transformers.integrations import get_reporting_integration_callbacks
+    from trl import GRPOConfig
+
+    # A recipe for GPUs can be checked where there is none: only starting it needs one.
+    elsewhere = {} if torch.accelerator.is_available() else {"use_cpu": True}
+    try:
+        built = GRPOConfig(output_dir="unused", **{"report_to": "none", **elsewhere, **options})
+    except Exception as error:  # whatever TRL raises for a value is a problem of the value
+        yield "trainer", f"TRL refuses these values: {' '.join(str(error).split())}"
+        return
+    yield from zero_variance_problems(raw, built)
+    for name, needs in (
+        ("optim", lambda: Trainer.get_optimizer_cls_and_kwargs(built)),
+        ("report_to", lambda: [callback() for callback in get_reporting_integration_callbacks(built.report_to)]),
+    ):
+        try:
+            needs()
+        except Exception as error:  # a package that is not installed, a name that nobody knows
+            yield f"trainer.{name}", f"{options.get(name)!r} cannot be used: {' '.join(str(error).split())}"
+    if built.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
+        yield "trainer.use_liger_kernel", "needs the package liger-kernel: pip install liger-kernel"
+
+
+def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
+    # heavy: imported on use
+    from peft import LoraConfig
+
+    problems = [*_unknown_fields("adapter", adapter, LoraConfig)]
+    for name, allowed, reason in (
+        ("inference_mode", (False, None), "nothing would be trained"),
+        ("task_type", ("CAUSAL_LM", None), "the policy writes text"),
+        ("bias", ("none", None), "the base model's own biases would change, and stay so without the adapter"),
+        (
+            "init_lora_weights",
+            (True, "gaussian", None),
+            "the adapter would change the policy before the first step, or the base model's own weights",
+        ),
+    ):
+        if adapter.get(name) not in allowed:
+            problems.append((f"adapter.{name}", f"{adapter[name]!r} is refused: {reason}; remove it"))
+    if not problems:
+        try:
+            LoraConfig(**adapter)
+        except Exception as error:  # whatever PEFT raises for a value is a problem of the value
+            problems.append(("adapter", f"PEFT refuses these values: {' '.join(str(error).split())}"))
+    yield from problems
+
+
+def _wrong_types(section: str, options: Mapping[str, Any], target: Any) -> Problems:
+    """Yield values that are no switch or no number where one is due: TRL notices only on use."""
+    for field in dataclasses.fields(target):
+        value, default = options.get(field.name), field.default
+        if value is None or "str" in str(field.type):
+            continue
+        if isinstance(default, bool) and not isinstance(value, bool):
+            yield f"{section}.{field.name}", f"expected true or false, found {value!r}"
+        elif type(default) in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            yield f"{section}.{field.name}", f"expected a number, found {value!r}"
+
+
+def _unknown_fields(section: str, options: Mapping[str, Any], target: Any) -> Problems:
+    known = [field.name for field in dataclasses.fields(target) if field.init]
+    for name in options:
+        if name not in known:
+            yield f"{section}.{name}", unknown_option(name, known, owner=target.__name__)
