@@ -13,6 +13,12 @@ from grpo_mmpc.errors import CatalogueError
 
 REQUIRED_COLUMNS = ("item_id", "category", "title", "image")
 """Must exist, though title and image may be empty; description and attributes may be absent."""
+_ADVICE = {
+    "item_id": "give every item an item_id of its own",
+    "category": "add category with the department of every item (one word for all of them will do)",
+    "title": "add title, with empty cells where it is missing",
+    "image": "add image, with empty cells where it is missing",
+}
 
 
 def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:
@@ -66,13 +72,11 @@ def _missing_message(file: Path, missing: list[str], names: list[str]) -> str:
     hints = []
     for name in missing:
         near = difflib.get_close_matches(name, lower, n=1, cutoff=0.7)
-        if near:
-            hints.append(f"rename {lower[near[0]]} to {name}")
+        hints.append(f"rename {lower[near[0]]} to {name}" if near else _ADVICE[name])
     if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-        hints.append("the header is not separated by commas: save the file as comma-separated")
-    advice = "; ".join(hints) or "add the column, with empty cells where nothing is known"
+        hints = ["the header is not separated by commas: save the file as comma-separated"]
     plural = "column" if len(missing) == 1 else "columns"
     return (
         f"{file} lacks the {plural} {', '.join(missing)}; found: {', '.join(names) or 'none'}; "
-        f"expected: {', '.join(REQUIRED_COLUMNS)} (optional: description, attributes); {advice}"
+        f"expected: {', '.join(REQUIRED_COLUMNS)} (optional: description, attributes); {'; '.join(hints)}"
     )

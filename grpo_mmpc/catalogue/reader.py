@@ -43,6 +43,9 @@ class Catalogue:
     """The number of them that repeat the item_id of an earlier row."""
     warnings: list[str]
     """Odd things that cost no row."""
+    broken_images: Mapping[str, str]
+    """Problem of the image by item_id, for items that are kept although it is broken; see
+    ``load_catalogue``."""
     fingerprint: str
     """Hash of the items file's content and, if the images were checked, of every good image's
     content. The same on every machine, whatever the folder is called."""
@@ -85,6 +88,7 @@ def load_catalogue(
     *,
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     check_images: bool = True,
+    keep_titled: bool = False,
     allow_empty: bool = False,
 ) -> Catalogue:
     """Open a catalogue folder.
@@ -97,6 +101,8 @@ def load_catalogue(
         max_image_pixels: Width times height above which an image counts as broken.
         check_images: Decode every image once (in parallel; remembered until the file changes) and
             set rows with a broken one aside. Without it a broken image shows when it is read.
+        keep_titled: Keep an item with a title whose image is broken, for a caller to whom such an
+            image is a missing one.
         allow_empty: Return a catalogue without items instead of raising.
 
     Raises:
@@ -111,9 +117,13 @@ def load_catalogue(
     items = Dataset.from_file(str(read.arrow_file))
     quarantined, broken = list(read.quarantined), Counter(read.broken_by_category)
     fingerprint = read.digest
+    kept: dict[str, str] = {}
     if check_images:
         signatures = image_signatures(items["image"][:], folder=root, max_image_pixels=max_image_pixels)
-        items, set_aside = _without_broken_images(items, signatures=signatures, read=read, file=items_file.name)
+        problems = [None if signature is None else signature.problem for signature in signatures]
+        if keep_titled:
+            kept, problems = _with_title(items, problems)
+        items, set_aside = _without_broken_images(items, problems=problems, read=read, file=items_file.name)
         quarantined = sorted([*quarantined, *(q for q, _ in set_aside)], key=lambda q: q.row)
         broken.update(category for _, category in set_aside)
         fingerprint = _with_images(read.digest, signatures)
@@ -126,6 +136,7 @@ def load_catalogue(
         broken_by_category=dict(broken),
         duplicate_ids=read.duplicate_ids,
         warnings=read.warnings,
+        broken_images=kept,
         fingerprint=fingerprint,
         max_image_pixels=max_image_pixels,
     )
@@ -150,22 +161,29 @@ def _items_file(root: Path) -> Path:
     return items_file
 
 
+def _with_title(items: "Dataset", problems: Sequence[str | None]) -> tuple[dict[str, str], list[str | None]]:
+    """Return the problems of items that have a title, by item_id, and those that are left."""
+    rows = zip(items["item_id"][:], items["title"][:], problems, strict=True)
+    titled = {item_id: problem for item_id, title, problem in rows if title is not None and problem is not None}
+    left = zip(items["item_id"][:], problems, strict=True)
+    return titled, [None if item_id in titled else problem for item_id, problem in left]
+
+
 def _without_broken_images(
-    items: "Dataset", *, signatures: Sequence[ImageSignature | None], read: NormalisedItems, file: str
+    items: "Dataset", *, problems: Sequence[str | None], read: NormalisedItems, file: str
 ) -> tuple["Dataset", list[tuple[Quarantined, str]]]:
-    broken = [i for i, s in enumerate(signatures) if s is not None and s.problem is not None]
+    broken = {index: problem for index, problem in enumerate(problems) if problem is not None}
     if not broken:
         return items, []
     rows = data_rows(len(items), broken_rows=[q.row for q in read.quarantined])
-    cells = items.select(broken)
-    set_aside = []
-    for index, item_id, category in zip(broken, cells["item_id"][:], cells["category"][:], strict=True):
-        problem = signatures[index]
-        assert problem is not None and problem.problem is not None
-        reason = Quarantined(file=file, row=int(rows[index]), item_id=item_id, reason=problem.problem)
-        set_aside.append((reason, category))
-    gone = set(broken)
-    good = [i for i in range(len(items)) if i not in gone]
+    cells = items.select(list(broken))
+    set_aside = [
+        (Quarantined(file=file, row=int(rows[index]), item_id=item_id, reason=problem), category)
+        for (index, problem), item_id, category in zip(
+            broken.items(), cells["item_id"][:], cells["category"][:], strict=True
+        )
+    ]
+    good = [i for i in range(len(items)) if i not in broken]
     return items.select(good, keep_in_memory=True), set_aside
 
 

@@ -8,6 +8,10 @@ from grpo_mmpc.catalogue.normalise import clean_text, readable_text
 from grpo_mmpc.types import Quarantined
 from grpo_mmpc.utils.files import json_lines
 
+MAX_CHARACTERS = 5_000
+"""Of an identifier, a category, a title or a path: far above any real one, far below what a prompt
+takes."""
+
 
 class RowError(Exception):
     """A row cannot be used; the message becomes the reason in the quarantine."""
@@ -44,12 +48,15 @@ def text_cell(values: Mapping[str, Any], column: str, *, one_line: bool = True) 
     """Return a cell as :func:`~grpo_mmpc.catalogue.normalise.clean_text` reads it.
 
     Raises:
-        RowError: The cell is neither text nor a number.
+        RowError: The cell is neither text nor a number, or too long.
     """
     try:
-        return clean_text(values.get(column), one_line=one_line)
+        text = clean_text(values.get(column), one_line=one_line)
     except TypeError as e:
         raise RowError(f"{column} holds {e}") from e
+    if text is not None and len(text) > MAX_CHARACTERS:
+        raise RowError(f"{column} has {len(text):,} characters, the limit is {MAX_CHARACTERS:,}; shorten it")
+    return text
 
 
 def json_rows(lines: Iterable[str]) -> Iterator[RawRow]:

@@ -38,13 +38,19 @@ def find_table(folder: Path, stem: str) -> Path | None:
     """Return the one file ``stem.parquet``, ``stem.jsonl`` or ``stem.csv`` of a folder, or None.
 
     Raises:
-        CatalogueError: There are several: which one is meant cannot be known.
+        CatalogueError: There are several: which one is meant cannot be known. Or it is a link to a
+            file elsewhere, which a folder from somebody else must not make us read.
     """
     files = [file for suffix in SUFFIXES if (file := folder / f"{stem}{suffix}").is_file()]
     if len(files) > 1:
         names = " and ".join(file.name for file in files)
         raise CatalogueError(f"{folder} holds {names}; keep exactly one of them")
-    return files[0] if files else None
+    if not files:
+        return None
+    real = files[0].resolve()
+    if not real.is_relative_to(folder.resolve()):
+        raise CatalogueError(f"{files[0]} is a link to {real}, outside the folder; copy the file into the folder")
+    return files[0]
 
 
 def open_table(path: Path) -> TableFile:

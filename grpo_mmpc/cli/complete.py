@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="RECIPE|KEY=VALUE",
-        help="model, engine and renderer (default: config.yaml of the run that the checkpoint belongs to)",
+        help="model, engine and renderer (default: the model of the run that the checkpoint belongs to)",
     )
     parser.set_defaults(func=run)
 
@@ -37,18 +37,24 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and complete."""
     from grpo_mmpc.config import is_file
+    from grpo_mmpc.config.recorded import load_recorded_policy
     from grpo_mmpc.errors import ConfigError
+    from grpo_mmpc.models.adapter import check_adapter_folder
     from grpo_mmpc.pipelines.recipe import load_recipe
 
-    words = list(arguments.recipe)
-    if not any(is_file(word) for word in words):  # overrides only: of the run's own recipe
+    if arguments.checkpoint is not None:
+        check_adapter_folder(arguments.checkpoint)
+    if any(is_file(word) for word in arguments.recipe):
+        config = load_recipe(arguments.recipe)
+    else:  # overrides only: of what the run of the checkpoint says about its model
         own = None if arguments.checkpoint is None else arguments.checkpoint.resolve().parent.parent / "config.yaml"
         if own is None or not own.is_file():
             raise ConfigError(
                 ["--recipe is needed: which model, engine and renderer (a checkpoint of a run has its own)"]
             )
-        words.insert(0, str(own))
-    config = load_recipe(words)
+        config, left_out = load_recorded_policy(own, arguments.recipe)
+        if left_out := [key for key in left_out if not any(word.startswith(key) for word in arguments.recipe)]:
+            print(f"not taken from {own}: {', '.join(left_out)}; to use its whole recipe add: --recipe {own}")
     # heavy: imported on use
     from grpo_mmpc.pipelines.complete import complete_catalogue
 

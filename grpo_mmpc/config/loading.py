@@ -64,12 +64,12 @@ def load_as(
     return validate(schema, merge_layers(files, overrides), checks=checks)
 
 
-def merge_layers(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> Layers:
-    """Read and merge files, each after its bases, then apply overrides.
+def merge_layers(files: Sequence[Path | str], overrides: Sequence[str] = (), *, onto: Layers | None = None) -> Layers:
+    """Read and merge files, each after its bases, then apply overrides, ``onto`` what is given.
 
     Problems are collected, not raised.
     """
-    layers = Layers()
+    layers = Layers() if onto is None else onto
     for file in files:
         try:
             _merge_file(layers, Path(file), ())

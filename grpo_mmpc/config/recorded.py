@@ -56,6 +56,52 @@ def load_recorded(
     return validate(RunConfig, layers, checks=checks)
 
 
+def load_recorded_policy(
+    recorded: Path, overrides: Sequence[str] = (), *, checks: Sequence[Check] = ()
+) -> tuple[RunConfig, list[str]]:
+    """Load which model a run's ``config.yaml`` trained and the limits of its answers, nothing else.
+
+    Rewards, renderer, engine and whatever else may name code or a place are not taken from it; the
+    command line may add them.
+
+    Returns:
+        The configuration, and the keys of the file that were left out although they would matter.
+
+    Raises:
+        ConfigError: With all problems.
+    """
+    layers = merge_layers([recorded])
+    raw = layers.merged
+    model, evaluation = (raw[name] if isinstance(raw.get(name), dict) else {} for name in ("model", "evaluation"))
+    left = []
+    for name in ("init_kwargs", "processor_kwargs"):
+        options = model.get(name)
+        options = options if isinstance(options, dict) else {}
+        left += [f"model.{name}.{key}" for key, value in options.items() if not _is_plain(key, value)]
+        model = model | {name: {key: value for key, value in options.items() if _is_plain(key, value)}}
+    layers.merged = {
+        "run_dir": str(recorded.parent),
+        "model": model,
+        "adapter": {},
+        "data": {"catalogue": _EMBEDDED + "catalogue"},
+        "rewards": {"mix": [{"name": "json_format", "weight": 1.0}]},
+        "evaluation": {key: evaluation[key] for key in ("max_tokens", "batch_size") if key in evaluation},
+    }
+    left += ["evaluation.renderer"] if evaluation.get("renderer") else []
+    rollout = raw.get("rollout")
+    left += ["rollout"] if isinstance(rollout, dict) and rollout.get("backend") == "vllm" else []
+    return validate(RunConfig, merge_layers([], overrides, onto=layers), checks=checks), left
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    """Return whether an option of ``from_pretrained`` loads no code, nor a kernel of the hub."""
+    if key == "trust_remote_code":
+        return False
+    # Numbers are sizes and switches; a slash in a name means a repository.
+    plain_names = ("dtype", "torch_dtype", "revision", "attn_implementation")
+    return isinstance(value, int | float) or (key in plain_names and "/" not in str(value))
+
+
 def _targets(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield dotted keys whose value is imported: ``module:factory`` or ``file.py:factory``."""
     entries = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()

@@ -83,7 +83,7 @@ def complete(
             progress(len(known), len(rows))
 
     missing = ranks.on_main(look_up)
-    for start in range(0, len(missing), engine.rows_at_once):
+    for start in range(0, len(missing), engine.rows_at_once if missing else 1):
         piece = missing[start : start + engine.rows_at_once]
         completions = engine.generate([rows[i] for i in piece], sampling)
         ranks.on_main(partial(keep, piece, completions))

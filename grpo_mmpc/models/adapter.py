@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.errors import EvaluationError, RolloutError
 
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_orig_mod.")
 
@@ -49,6 +49,23 @@ def read_adapter(model: Any, *, name: str, dtype: str | None = None) -> Adapter:
         model, state_dict=state, adapter_name=model.active_adapter, save_embedding_layers=False
     )
     return Adapter(name=name, config=_config_bytes(model.peft_config[model.active_adapter]), weights=save(tensors))
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Refuse what holds no adapter before anything is loaded.
+
+    Raises:
+        EvaluationError: Says which checkpoint was meant where the folder is that of a run.
+    """
+    if (folder / "adapter_config.json").is_file():
+        return
+    steps = [path.parent for path in folder.glob("checkpoints/checkpoint-*/adapter_config.json")]
+    if steps:
+        newest = max(steps, key=lambda path: (len(path.name), path.name))
+        raise EvaluationError(f"{folder} is a run folder; give one of its checkpoints, such as {newest}")
+    raise EvaluationError(
+        f"{folder} holds no adapter_config.json; give a checkpoint folder such as RUN/checkpoints/checkpoint-80"
+    )
 
 
 def adapter_from_folder(folder: Path) -> Adapter:

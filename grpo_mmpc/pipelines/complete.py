@@ -1,28 +1,29 @@
 """Fill the missing titles and images of a catalogue: one catalogue folder in, another one out."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, write_quarantine
+from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
 from grpo_mmpc.rendering.store import render_into
-from grpo_mmpc.rollout.offline import offline_engine
+from grpo_mmpc.rollout.offline import LateEngine
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
 from grpo_mmpc.types import ProductRecord, SamplingConfig
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 from grpo_mmpc.utils.files import place_file, without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.locks import hold
 from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 CLAIM = "completion.json"
 """The file in ``out`` that names the catalogue that is completed there, and the policy."""
+_LOCK = ".lock"
 GENERATED = "images/generated"
 """Folder of rendered images, inside the completed catalogue."""
 _PIECE = 5_000
@@ -40,27 +42,36 @@ _PIECE = 5_000
 def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None) -> None:
     """Complete every item that lacks a title or an image, as the recipe says.
 
-    The result holds all usable items; a column ``completed`` names the field that was filled, null
-    elsewhere. What could not be filled stays missing and is listed in ``incomplete.jsonl`` with the
-    reason. Killed and started again, it goes on with the items that are missing.
+    The result holds every item that has a title or a good image; a column ``completed`` names the
+    field that was filled, null elsewhere. What could not be filled stays missing and is listed in
+    ``incomplete.jsonl`` with the reason, rows that are no items in ``quarantine.jsonl``. Killed and
+    started again, it goes on with the items that are missing.
 
     Raises:
-        CatalogueError: The catalogue cannot be read, or ``out`` is the catalogue itself or holds
-            something else, the completion of another catalogue or by another policy among them.
+        CatalogueError: The catalogue cannot be read, or ``out`` is the catalogue itself, is in use,
+            or holds something else, the completion of another catalogue or by another policy among
+            them.
     """
-    say = printer(True)
     quiet_when_redirected()
-    _check_folder(out, catalogue=catalogue)
-    source = load_catalogue(catalogue, check_images=True)
-    missing = Counter(task.name for record in source.records() if (task := filling_task(record)) is not None)
+    if out.resolve() == catalogue.resolve():
+        raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
+    in_use = "is in use by {}; wait for it, stop it, or give another folder"
+    with hold(out / _LOCK, refuse=lambda owner: CatalogueError(f"{out} {in_use.format(owner)}")):
+        _complete(config, catalogue=catalogue, out=out, checkpoint=checkpoint)
+
+
+def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None) -> None:
+    say = printer(True)
+    source = load_catalogue(catalogue, check_images=True, keep_titled=True)
+    missing = Counter(task.name for record in _records(source) if (task := filling_task(record)) is not None)
     say(
-        f"{catalogue}: {len(source)} items, {missing['image_to_text']} without title, "
-        f"{missing['text_to_image']} without image; {len(source.quarantined)} broken rows set aside"
+        f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
+        f"{missing['text_to_image']} without image ({len(source.broken_images)} of them a broken one); "
+        f"{len(source.quarantined)} broken rows set aside"
     )
     policy = policy_identity(config, adapter=checkpoint)
     _claim(out, catalogue=catalogue, policy=policy)
-    if source.quarantined:
-        write_quarantine(out / "quarantine.jsonl", source.quarantined)
+    write_quarantine(out / "quarantine.jsonl", source.quarantined)
     settings, renderer = config.evaluation, None
     if missing["text_to_image"] and settings.renderer is not None:
         renderer = load_renderer(settings.renderer, **settings.renderer_kwargs)
@@ -69,9 +80,8 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
             "no renderer: images stay missing; to fill them add evaluation.renderer=diffusers (or nano, "
             "module:factory) to --recipe"
         )
-    if missing:
-        say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
-    with offline_engine(config, checkpoint=checkpoint) if missing else nullcontext() as engine, Progress() as progress:
+    with ExitStack() as stack:
+        engine = LateEngine(config, checkpoint=checkpoint, stack=stack, say=say)
         filling = _Filling(
             config=config,
             source=source,
@@ -79,33 +89,38 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
             engine=engine,
             renderer=renderer,
             policy=policy,
-            progress=progress,
+            progress=stack.enter_context(Progress()),
             log=CompletionLog(out / FILE),
         )
         filling.run()
-    for interactions in catalogue.glob("interactions.*"):
-        shutil.copyfile(interactions, out / interactions.name)
-    reasons = Counter(entry["reason"] for entry in filling.unfilled)
+    interactions = find_table(catalogue, "interactions")
+    if interactions is not None:
+        place_file(interactions, out / interactions.name)
+    if missing and not engine.started and not filling.unfilled:
+        say("all of them had been filled before: nothing was left to do")
     say(
-        f"filled {filling.filled['title']} titles and {filling.filled['image']} images; "
+        f"{len(source)} items, filled {filling.filled['title']} titles and {filling.filled['image']} images; "
         f"{len(filling.unfilled)} items could not be filled"
     )
-    for reason, count in reasons.most_common(5):
+    for reason, count in Counter(entry["reason"] for entry in filling.unfilled).most_common(5):
         say(f"  {count} x {reason}, see {out / 'incomplete.jsonl'}")
+    if source.quarantined:
+        say(f"  {len(source.quarantined)} rows are no items, see {out / 'quarantine.jsonl'}")
     say(f"completed catalogue: {out}\nnext: grpo-mmpc data validate {out}")
 
 
-def _check_folder(out: Path, *, catalogue: Path) -> None:
-    if out.resolve() == catalogue.resolve():
-        raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / CLAIM).is_file():
-        raise CatalogueError(f"{out} is not empty and holds no completion that could go on; give another folder")
+def _records(source: Catalogue) -> Iterator[ProductRecord]:
+    """Read the items; a broken image is a missing one."""
+    for record in source.records():
+        yield replace(record, image=None) if record.item_id in source.broken_images else record
 
 
 def _claim(out: Path, *, catalogue: Path, policy: str) -> None:
     """Mark the folder as this completion's own, unless it is another one's."""
     path, mine = out / CLAIM, {"catalogue": str(catalogue.resolve()), "policy": policy}
     if not path.is_file():
+        if {file.name for file in out.iterdir()} - {_LOCK}:
+            raise CatalogueError(f"{out} is not empty and holds no completion that could go on; give another folder")
         write_json(path, mine)
         return
     theirs = json.loads(path.read_text("utf-8"))
@@ -128,7 +143,7 @@ class _Filling:
     config: RunConfig
     source: Catalogue
     out: Path
-    engine: "Engine | None"
+    engine: "Engine"
     renderer: "Renderer | None"
     policy: str
     progress: Progress
@@ -144,7 +159,7 @@ class _Filling:
         write_json_lines(self.out / "incomplete.jsonl", self.unfilled)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        rows, records = iter(self.source.items), self.source.records()
+        rows, records = iter(self.source.items), _records(self.source)
         while piece := list(islice(records, _PIECE)):
             gaps = self._fill(piece)
             for row, record in zip(islice(rows, len(piece)), piece, strict=True):
@@ -152,12 +167,18 @@ class _Filling:
                 yield without_nan(self._line(dict(row), record, gaps.get(record.item_id)))
 
     def _line(self, row: dict[str, Any], record: ProductRecord, gap: _Gap | None) -> dict[str, Any]:
-        line = row | {"attributes": dict(record.attributes) or None, "completed": row.get("completed")}
+        line = row | {
+            "image": record.image,
+            "attributes": dict(record.attributes) or None,
+            "completed": row.get("completed"),
+        }
         if gap is not None and gap.value is not None:
             self.filled[gap.field] += 1
             return line | {gap.field: gap.value, "completed": gap.field}
         if gap is not None:
-            self.unfilled.append({"item_id": record.item_id, "reason": gap.reason, "detail": gap.detail})
+            details = (self.source.broken_images.get(record.item_id), gap.detail)
+            entry = {"item_id": record.item_id, "reason": gap.reason, "detail": "; ".join(filter(None, details))}
+            self.unfilled.append(entry)
         return line
 
     def _fill(self, records: Sequence[ProductRecord]) -> dict[str, _Gap]:
@@ -176,7 +197,6 @@ class _Filling:
         return gaps
 
     def _answers(self, task: Task, records: Sequence[ProductRecord]) -> dict[str, _Gap]:
-        assert self.engine is not None
         limits = {str(name): limit for name, limit in self.config.evaluation.max_tokens.items()}
         completions = complete(
             [prompt_row(self.source, record, task) for record in records],

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.suite import build_suite
+from grpo_mmpc.models.adapter import check_adapter_folder
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rollout.offline import offline_engine
@@ -35,10 +35,8 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
     """
     say = printer(True)
     quiet_when_redirected()
-    if checkpoint is not None and not (checkpoint / "adapter_config.json").is_file():
-        raise EvaluationError(
-            f"{checkpoint} holds no adapter_config.json; give a checkpoint folder such as RUN/checkpoints/checkpoint-80"
-        )
+    if checkpoint is not None:
+        check_adapter_folder(checkpoint)
     data = RunData(config)
     suite = build_suite(config, data)
     name = "base" if checkpoint is None else checkpoint.name

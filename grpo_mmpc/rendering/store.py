@@ -95,7 +95,10 @@ def render_into(
         record = held.get(item_id)
         if record is None or record.hash != hashes[item_id]:
             return False
-        return record.file is None or (folder / record.file).is_file()
+        if record.file is None:
+            return True
+        file = folder / record.file
+        return file.is_file() and file.stat().st_size > 0  # empty after a full disk or a lost machine
 
     to_do = [item_id for item_id in prompts if not is_done(item_id)]
     num_done = len(prompts) - len(to_do)

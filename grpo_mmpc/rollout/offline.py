@@ -1,11 +1,13 @@
 """The recipe's engine without a trainer, as evaluations and catalogue completion use it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.model_paths import resolve_model
 
 if TYPE_CHECKING:
@@ -21,6 +23,32 @@ def offline_engine(config: RunConfig, *, checkpoint: Path | None) -> Iterator["E
     start = _transformers_engine if config.rollout.backend == "transformers" else _vllm_engine
     with start(config, processor, checkpoint) as engine:
         yield engine
+
+
+class LateEngine:
+    """The engine of ``offline_engine``, started by the first prompt: none where all is known."""
+
+    def __init__(
+        self, config: RunConfig, *, checkpoint: Path | None, stack: ExitStack, say: Callable[[str], None]
+    ) -> None:
+        self._config, self._checkpoint, self._stack, self._say = config, checkpoint, stack, say
+        self.started = False
+
+    @cached_property
+    def _engine(self) -> "Engine":
+        adapter = "" if self._checkpoint is None else f" with adapter {self._checkpoint}"
+        self._say(f"loading {self._config.model.name_or_path}{adapter} ...")
+        self.started = True
+        return self._stack.enter_context(offline_engine(self._config, checkpoint=self._checkpoint))
+
+    @property
+    def rows_at_once(self) -> int:
+        """See ``Engine``."""
+        return self._engine.rows_at_once
+
+    def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
+        """See ``Engine``."""
+        return self._engine.generate(rows, sampling)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.pipelines import complete as module
 from grpo_mmpc.pipelines.complete import complete_catalogue
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.utils.locks import hold
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def fill(make_config, gappy, tmp_path, monkeypatch):
         def engine(config, *, checkpoint):
             yield writer
 
-        monkeypatch.setattr(module, "offline_engine", engine)
+        monkeypatch.setattr("grpo_mmpc.rollout.offline.offline_engine", engine)
         config = make_config(evaluation=evaluation)
         complete_catalogue(config, catalogue=gappy, out=tmp_path / "filled", checkpoint=None)
         return tmp_path / "filled"
@@ -140,6 +141,105 @@ def test_the_embedded_policy_completes_a_catalogue_from_the_command_line(gappy, 
     assert main(command) == 0
     assert "filled 3 titles and 3 images" in capsys.readouterr().out
     assert len(load_catalogue(out)) == 9
+
+
+def test_no_row_is_lost_whatever_is_wrong_with_it(fill, gappy):
+    rows = rows_of(gappy)
+    (gappy / rows[0]["image"]).write_bytes(b"not an image")  # without title: no item at all
+    (gappy / rows[2]["image"]).write_bytes(b"not an image")  # with title: its image is missing
+    rows += [rows[3], rows[4] | {"item_id": "long", "title": "x" * 10**6}]
+    (gappy / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = fill(Writer(), renderer=None)
+    written = {row["item_id"]: row for row in rows_of(out)}
+    set_aside = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert len(written) + len(set_aside) == 11
+    assert [(row["row"], row["reason"].split(";")[0]) for row in set_aside] == [
+        (1, f"image {rows[0]['image']} is not an image: it starts with b'not an i'"),
+        (10, f"item_id {rows[3]['item_id']} already names row 4, which is kept"),
+        (11, "title has 1,000,000 characters, the limit is 5,000"),
+    ]
+    assert written[rows[2]["item_id"]]["image"] is None
+    assert written[rows[2]["item_id"]]["title"] == rows[2]["title"]
+    listed = [json.loads(line) for line in (out / "incomplete.jsonl").read_text().splitlines()]
+    [entry] = [entry for entry in listed if entry["item_id"] == rows[2]["item_id"]]
+    assert "is not an image" in entry["detail"]
+    assert load_catalogue(out).quarantined == []
+
+
+def test_a_broken_image_of_an_item_with_a_title_is_rendered_anew(fill, gappy):
+    broken = rows_of(gappy)[2]
+    (gappy / broken["image"]).write_bytes(b"not an image")
+    out = fill(Writer())
+    row = rows_of(out)[2]
+    assert row["completed"] == "image" and row["image"].startswith("images/generated/")
+
+
+def test_started_again_when_all_is_done_it_says_so_and_asks_no_model(fill, capsys):
+    out = fill(Writer())
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    capsys.readouterr()
+    fill(Writer(dies_after=0))
+    said = capsys.readouterr().out
+    assert "all of them had been filled before" in said and "loading" not in said
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
+
+
+def test_changed_images_are_taken_again_and_empty_ones_of_a_full_disk_made_whole(fill, gappy):
+    from PIL import Image
+
+    out = fill(Writer())
+    first, last = rows_of(gappy)[0], rows_of(out)[7]
+    (gappy / first["image"]).unlink()
+    Image.new("RGB", (84, 84), "red").save(gappy / first["image"])
+    (out / last["image"]).write_bytes(b"")
+    writer = Writer(lambda row: TASKS[row.task].answer("seen again"))
+    fill(writer)
+    assert (out / first["image"]).read_bytes() == (gappy / first["image"]).read_bytes()
+    assert writer.asked == [f"image_to_text:{first['item_id']}"]
+    assert rows_of(out)[0]["title"] == "seen again"
+    assert (out / last["image"]).stat().st_size > 0
+
+
+def test_two_processes_do_not_share_a_folder(fill, tmp_path):
+    lock = tmp_path / "filled" / ".lock"
+    with hold(lock, refuse=CatalogueError), pytest.raises(CatalogueError, match="filled is in use by process"):
+        fill(Writer())
+
+
+@pytest.mark.parametrize("name", ["items.jsonl", "interactions.jsonl"])
+def test_files_outside_the_catalogue_are_not_read_through_links(fill, gappy, tmp_path, name):
+    (gappy / name).rename(tmp_path / "elsewhere.jsonl")
+    (gappy / name).symlink_to(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(CatalogueError, match=r"is a link to .*elsewhere\.jsonl, outside the folder"):
+        fill(Writer())
+
+
+def test_the_run_of_a_checkpoint_is_data_and_executes_nothing(gappy, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    (run / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    (run / "checkpoints" / "checkpoint-1" / "adapter_config.json").write_text("{}")
+    (run / "config.yaml").write_text(
+        "run_dir: x\nmodel:\n  name_or_path: nano:qwen2_5_vl\n"
+        "  init_kwargs: {trust_remote_code: true, dtype: float32, attn_implementation: some/kernel}\n"
+        "  processor_kwargs: {trust_remote_code: true, max_pixels: 7056}\n"
+        "rewards:\n  mix:\n    - {name: 'os:system', kwargs: {command: 'touch executed'}}\n"
+        "evaluation:\n  max_tokens: {image_to_text: 9}\n"
+        "  renderer: 'os:system'\n  renderer_kwargs: {command: touch executed}\n"
+        "rollout: {backend: vllm, servers: ['http://elsewhere']}\n"
+    )
+    seen = []
+    monkeypatch.setattr(module, "complete_catalogue", lambda config, **_: seen.append(config))
+    monkeypatch.chdir(tmp_path)
+    command = ["complete", str(gappy), "--out", "out", "--checkpoint"]
+    assert main([*command, str(run)]) == 2
+    assert "is a run folder; give one of its checkpoints, such as" in capsys.readouterr().err
+    assert main([*command, str(run / "checkpoints" / "checkpoint-1"), "--recipe", "evaluation.renderer=nano"]) == 0
+    [config] = seen
+    assert config.model.init_kwargs == {"dtype": "float32"} and config.model.processor_kwargs == {"max_pixels": 7056}
+    assert (config.evaluation.renderer, config.evaluation.max_tokens) == ("nano", {"image_to_text": 9})
+    assert config.rollout.backend == "transformers" and [spec.name for spec in config.rewards.mix] == ["json_format"]
+    assert "not taken from" in capsys.readouterr().out
+    assert not (tmp_path / "executed").exists()
 
 
 def test_the_base_model_needs_a_recipe(gappy, tmp_path, capsys):
