@@ -64,10 +64,10 @@ def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path
     say = printer(True)
     source = load_catalogue(catalogue, check_images=True, keep_titled=True)
     missing = Counter(task.name for record in _records(source) if (task := filling_task(record)) is not None)
+    broken = f" ({len(source.broken_images)} of them a broken one)" if source.broken_images else ""
     say(
         f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
-        f"{missing['text_to_image']} without image ({len(source.broken_images)} of them a broken one); "
-        f"{len(source.quarantined)} broken rows set aside"
+        f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
     )
     policy = policy_identity(config, adapter=checkpoint)
     _claim(out, catalogue=catalogue, policy=policy)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
@@ -46,7 +47,7 @@ class LateEngine:
         """See ``Engine``."""
         return self._engine.rows_at_once
 
-    def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str]:
+    def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> "Sequence[str | Failure]":
         """See ``Engine``."""
         return self._engine.generate(rows, sampling)
 
