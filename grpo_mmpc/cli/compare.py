@@ -42,6 +42,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=output_file, metavar="FILE", help="write all numbers, by category too, as JSON")
     parser.add_argument("--csv", type=output_file, metavar="FILE", help="the same as CSV, one row per number")
     parser.add_argument("--latex", type=output_file, metavar="FILE", help="write the tables as LaTeX (booktabs)")
+    parser.add_argument(
+        "--html", type=output_file, metavar="FILE", help="write a page: what changed, items to look at, categories"
+    )
     parser.add_argument("--resamples", type=int, default=10_000, metavar="N", help="bootstrap resamples (%(default)s)")
     parser.set_defaults(func=run)
 
@@ -52,10 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.comparison import compare_evaluations
     from grpo_mmpc.evaluation.records import write_comparisons
+    from grpo_mmpc.reports.run.comparison_page import write_comparison_page
     from grpo_mmpc.reports.run.export import write_csv, write_latex
 
     if arguments.resamples < 100:
         raise EvaluationError(f"--resamples is {arguments.resamples}; an interval needs at least 100, better 10000")
+    if arguments.html is not None and arguments.others:
+        raise EvaluationError("--html is a page of two evaluations; leave the others out, or make a page of each")
     with Progress() as progress:
         comparisons = compare_evaluations(
             arguments.before,
@@ -76,7 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_csv(arguments.csv, comparisons)
     if arguments.latex is not None:
         write_latex(arguments.latex, comparisons, by_category=arguments.by_category)
-    for path in (arguments.out, arguments.csv, arguments.latex):
+    if arguments.html is not None:
+        write_comparison_page(arguments.html, comparisons[0])
+    for path in (arguments.out, arguments.csv, arguments.latex, arguments.html):
         if path is not None:
             print(f"written to {path}")
     if not arguments.by_category:

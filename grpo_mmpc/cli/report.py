@@ -14,7 +14,8 @@ def add_parser(commands: Any) -> None:
         help="write the HTML report of a run",
         description=(
             "One self-contained page: what changed and how sure that is, learning curves, categories, items to look "
-            "at, configuration. Works on interrupted runs too; the page then says what is missing."
+            "at, configuration; and beside it a summary of one page to print, for readers who know no statistics. "
+            "Works on interrupted runs too; the page then says what is missing."
         ),
         epilog="example: grpo-mmpc report runs/nano --tables runs/nano/tables",
     )
@@ -33,12 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
     # heavy: imported on use
     from grpo_mmpc.evaluation.comparison import update_comparison
     from grpo_mmpc.reports.run.export import write_tables
-    from grpo_mmpc.reports.run.page import build_report
+    from grpo_mmpc.reports.run.page import build_report, summary_path
 
     comparison = update_comparison(arguments.run)
     if comparison is not None:
         print(f"comparison: {comparison}")
-    print(f"report: {build_report(arguments.run, out=arguments.out).resolve()}")
+    page = build_report(arguments.run, out=arguments.out).resolve()
+    print(f"report: {page}\nsummary to print: {summary_path(page)}")
     if arguments.tables is not None:
         for path in write_tables(arguments.run, folder=arguments.tables):
             print(f"table: {path}")

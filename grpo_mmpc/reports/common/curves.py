@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from grpo_mmpc.reports.common.figures import Frame, Scale, dot, label, scale_for
+from grpo_mmpc.reports.common.figures import Bounds, Frame, Scale, dot, label, line, scale_for
 from grpo_mmpc.reports.common.labels import MINUS
 
 _MAX_POINTS = 300
@@ -17,7 +17,16 @@ Point = tuple[float, float | None]
 _Known = tuple[float, float]
 
 
-def curve(points: Sequence[Point], *, title: str, smooth: bool, floor: float | None = None) -> Markup:
+def curve(
+    points: Sequence[Point],
+    *,
+    title: str,
+    smooth: bool,
+    floor: float | None = None,
+    bounds: Bounds = (None, None),
+    ends: Sequence[tuple[float, float, float]] = (),
+    reference: float | None = None,
+) -> Markup:
     """Draw a curve over steps, its last value written at its end; empty without any value.
 
     Args:
@@ -26,14 +35,26 @@ def curve(points: Sequence[Point], *, title: str, smooth: bool, floor: float | N
         smooth: Draw a running mean over a tenth of the curve, the points themselves as a thin line
             behind it; otherwise dots joined by a line.
         floor: A value that the axis must reach down to.
+        bounds: Values beyond which the axis never reaches.
+        ends: Intervals by step: step, low, high.
+        reference: A level that a dashed line marks.
     """
     shown = _binned(points)
     known = [(step, value) for step, value in shown if value is not None]
     if not known:
         return Markup("")
-    frame = _frame(known, last_step=max(shown[-1][0], 1.0), floor=floor)
+    frame = _frame(
+        known,
+        last_step=max(shown[-1][0], 1.0),
+        floor=floor,
+        bounds=bounds,
+        also=[value for _, low, high in ends for value in (low, high)] + ([] if reference is None else [reference]),
+    )
     trend = _running_mean(known) if smooth else known
     parts = [frame.value_axis(grouped=True), frame.step_axis("{:,.0f}".format)]
+    if reference is not None:
+        parts.append(line("base", frame.left, frame.y(reference), frame.width - frame.right, frame.y(reference)))
+    parts += [line("reach", frame.x(step), frame.y(low), frame.x(step), frame.y(high)) for step, low, high in ends]
     if smooth:
         parts += [_line("raw", run, frame) for run in _runs(shown)]
     parts.append(_line("trend", trend, frame))
@@ -45,8 +66,10 @@ def curve(points: Sequence[Point], *, title: str, smooth: bool, floor: float | N
     return frame.svg("curve", parts, spoken=f"{title}: {_short(known[0][1])} to {_short(end)}")
 
 
-def _frame(known: Sequence[_Known], *, last_step: float, floor: float | None) -> Frame:
-    values = [value for _, value in known]
+def _frame(
+    known: Sequence[_Known], *, last_step: float, floor: float | None, bounds: Bounds, also: Sequence[float]
+) -> Frame:
+    values = [value for _, value in known] + list(also)
     # An axis of at least a twentieth of the values' size: a change in the third digit must not look
     # like a leap.
     middle, reach = (max(values) + min(values)) / 2, max(map(abs, values)) / 40
@@ -59,7 +82,9 @@ def _frame(known: Sequence[_Known], *, last_step: float, floor: float | None) ->
         top=10,
         bottom=24,
         horizontal=Scale(low=0.0, high=last_step, ticks=ticks, digits=0),
-        vertical=scale_for(values, include=(middle - reach, middle + reach) if floor is None else (floor,)),
+        vertical=scale_for(
+            values, include=(middle - reach, middle + reach) if floor is None else (floor,), bounds=bounds
+        ),
     )
 
 

@@ -19,6 +19,9 @@ _MARGIN = 0.04
 Coordinate = float | str
 """A number in the view box, or a percentage of a track."""
 
+Bounds = tuple[float | None, float | None]
+"""The least and the greatest value that are possible; None where there is no limit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
@@ -39,8 +42,17 @@ class Scale:
         return f"{100 * self.share(value):.2f}%"
 
 
-def scale_for(values: Iterable[float | None], *, include: Sequence[float] = (), max_ticks: int = 4) -> Scale:
-    """Return a scale around all finite values, with the most round ticks that are not too many."""
+def scale_for(
+    values: Iterable[float | None],
+    *,
+    include: Sequence[float] = (),
+    max_ticks: int = 4,
+    bounds: Bounds = (None, None),
+) -> Scale:
+    """Return a scale around all finite values, with the most round ticks that are not too many.
+
+    It reaches a little beyond the values, but not beyond the bounds.
+    """
     finite = [value for value in [*values, *include] if value is not None and math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     if high - low < 1e-9:
@@ -48,6 +60,11 @@ def scale_for(values: Iterable[float | None], *, include: Sequence[float] = (), 
         low, high = low - pad, high + pad
     margin = (high - low) * _MARGIN
     low, high = low - margin, high + margin
+    least, greatest = (low + margin, high - margin)
+    if bounds[0] is not None and bounds[0] <= least:
+        low = max(low, bounds[0])
+    if bounds[1] is not None and bounds[1] >= greatest:
+        high = min(high, bounds[1])
     power = math.floor(math.log10((high - low) / max_ticks))
     for factor, shift in ((1, 0), (2, 0), (5, 0), (1, 1), (2, 1)):
         step = factor * 10.0 ** (power + shift)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grpo_mmpc.reports.common.difference import Tone, glyph
-from grpo_mmpc.reports.common.tables import printable
-from grpo_mmpc.utils.console import coloured
+from grpo_mmpc.utils.console import coloured, printable
 
 Kind = Literal["supported", "not supported", "no verdict", "caution"]
 _COLUMNS = 110

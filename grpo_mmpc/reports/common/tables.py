@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from grpo_mmpc.utils.console import printable
 from grpo_mmpc.utils.files import write_text
 
 _LATEX = {
@@ -53,11 +54,6 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequ
         ).rstrip()
         for row in table
     ]
-
-
-def printable(text: str) -> str:
-    """Return text without control characters: names of a catalogue may hold escape sequences."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def latex_table(columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -1,19 +1,29 @@
 """Learning curves of a run: training signals, and held-out metrics of every evaluation."""
 
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from grpo_mmpc.evaluation.controls import CONTROLS
+from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX, STATISTICS_PREFIX
+from grpo_mmpc.evaluation.metric_tables import find_metric
+from grpo_mmpc.evaluation.records import Cell
 from grpo_mmpc.evaluation.run_folder import RunFolder, finite, section
 from grpo_mmpc.reports.common.curves import Point, curve
-from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, task_label
+from grpo_mmpc.reports.common.figures import Bounds
+from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, number, task_label
 
 _REWARD = re.compile(r"rewards/(.+)/mean")
 _HELD_OUT_LIMIT = 9
 """Curves per task; the tables hold every metric."""
+_SHARE: Bounds = (0.0, 1.0)
+_POSITIVE: Bounds = (0.0, None)
+_Z = 1.96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,55 +43,57 @@ class CurveGroup:
 
     title: str
     note: str
-    curves: list[CurveFigure]
+    curves: list[CurveFigure] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
+    """Values that never changed, in words."""
+
+    def add(self, points: Sequence[Point], *, title: str, **caption: Any) -> None:
+        """Add a curve, or a line of text where it would be flat; nothing without a value.
+
+        ``smooth``, ``floor``, ``bounds``, ``ends`` and ``reference`` are those of ``curve``.
+        """
+        known = [value for _, value in points if value is not None]
+        if len(set(known)) == 1 and len(known) > 1:
+            self.constant.append(f"{title} {number(known[0])}")
+        elif known:
+            figure = {name: caption.pop(name) for name in ("note", "is_trained_on") if name in caption}
+            self.curves.append(CurveFigure(title=title, svg=curve(points, title=title, **caption), **figure))
 
 
 def curve_groups(run: RunFolder, *, weights: Mapping[str, float]) -> list[CurveGroup]:
-    """Return every group that has at least one curve.
+    """Return every group that has something to show.
 
     ``weights`` are those of the mix, by the name that rewards are logged under.
     """
-    groups = [
-        CurveGroup(
-            title="While training",
-            note="Thin: every logged step. Thick: running mean. Sampled completions on training items.",
-            curves=_training_curves(run, weights),
-        )
-    ]
+    groups = [_training(run, weights)]
     for task in dict.fromkeys(task for summary in run.summaries.values() for task in section(summary, "tasks")):
-        groups.append(
-            CurveGroup(
-                title=f"On held-out items: {task_label(str(task)).lower()}",
-                note="Greedy answers of the base model (step 0) and of every evaluated checkpoint.",
-                curves=_held_out_curves(run, task)[:_HELD_OUT_LIMIT],
-            )
-        )
-    return [group for group in groups if group.curves]
+        groups.append(_held_out(run, str(task)))
+    return [group for group in groups if group.curves or group.constant]
 
 
-def _training_curves(run: RunFolder, weights: Mapping[str, float]) -> list[CurveFigure]:
+def _training(run: RunFolder, weights: Mapping[str, float]) -> CurveGroup:
+    group = CurveGroup(
+        title="While training",
+        note="Thin: every logged step. Thick: running mean. Sampled completions on training items.",
+    )
     keys = dict.fromkeys(key for row in run.steps for key in row)
     zero_variance = "dead_group_share" if "dead_group_share" in keys else "frac_reward_zero_std"
-    wanted: list[tuple[str, str, str, float | None]] = [
+    flat = "share of groups whose rewards are all equal: nothing to learn from"
+    near_zero = "of the next token, nats: near 0 nothing new is tried"
+    wanted: list[tuple[str, str, str, Bounds | None]] = [
         ("reward", "Reward", "weighted sum of the mix", None),
         *((key, match[1], _reward_note(match[1], weights), None) for key in keys if (match := _REWARD.fullmatch(key))),
-        (
-            zero_variance,
-            "Zero-variance groups",
-            "share of groups whose rewards are all equal: nothing to learn from",
-            0.0,
-        ),
-        ("malformed_share", "Malformed completions", "share that could not be parsed", 0.0),
-        ("completions/mean_length", "Completion length", "tokens", None),
-        ("entropy", "Entropy", "of the next token, nats: near 0 nothing new is tried", 0.0),
-        ("kl", "KL", "divergence from the base model", 0.0),
+        (zero_variance, "Zero-variance groups", flat, _SHARE),
+        ("malformed_share", "Malformed completions", "share that could not be parsed", _SHARE),
+        ("completions/mean_length", "Completion length", "tokens", _POSITIVE),
+        ("entropy", "Entropy", near_zero, _POSITIVE),
+        ("kl", "KL", "divergence from the base model", _POSITIVE),
     ]
-    figures = []
-    for key, title, note, floor in wanted:
+    for key, title, note, bounds in wanted:
         points: list[Point] = [(float(row["step"]), finite(row.get(key))) for row in run.steps]
-        svg = curve(points, title=title, smooth=True, floor=floor)
-        figures.append(CurveFigure(title=title, note=note, svg=svg))
-    return [figure for figure in figures if figure.svg]
+        floor = 0.0 if key in (zero_variance, "malformed_share", "entropy", "kl") else None
+        group.add(points, title=title, note=note, smooth=True, floor=floor, bounds=bounds or (None, None))
+    return group
 
 
 def _reward_note(name: str, weights: Mapping[str, float]) -> str:
@@ -90,22 +102,88 @@ def _reward_note(name: str, weights: Mapping[str, float]) -> str:
     return f"reward, weight {weights[name]:g}" if weights[name] else "monitor, not trained on"
 
 
-def _held_out_curves(run: RunFolder, task: str) -> list[CurveFigure]:
-    steps = _checkpoint_steps(run)
+def _held_out(run: RunFolder, task: str) -> CurveGroup:
+    group = CurveGroup(
+        title=f"On held-out items: {task_label(task).lower()}",
+        note="Greedy answers of the base model (step 0) and of every evaluated checkpoint. Bars: 95% intervals of the "
+        "mean over items; that of a change, paired by item, is narrower. Dashed: the best answer without a policy.",
+    )
+    steps, mode = _checkpoint_steps(run), run.comparison.mode if run.comparison else "corrected"
     compared = next((t.metrics for t in run.comparison.tasks if t.task == task), {}) if run.comparison else {}
     metrics = {checkpoint: _task_metrics(run, checkpoint, task) for checkpoint in run.summaries}
-    figures = []
-    for name in dict.fromkeys(name for cells in metrics.values() for name in cells):
+    names = [name for name in dict.fromkeys(n for cells in metrics.values() for n in cells) if not attribute_kind(name)]
+    spreads = {checkpoint: _spreads(run.samples(checkpoint), task, names) for checkpoint in steps}
+    for name in names:
         points: list[Point] = []
+        ends = []
         for checkpoint, step in steps.items():
             cell = section(metrics[checkpoint], name)
-            points.append((step, finite(cell.get("mean")) if cell.get("n_scored") else None))
-        if attribute_kind(name) is None and sum(value is not None for _, value in points) > 1:
-            label = metric_label(name)
-            is_trained_on = name in compared and compared[name].was_reward
-            svg = curve(points, title=label, smooth=False)
-            figures.append(CurveFigure(title=label, is_trained_on=is_trained_on, svg=svg))
-    return figures
+            mean = finite(cell.get("mean")) if cell.get("n_scored") else None
+            points.append((step, mean))
+            reach = spreads[checkpoint].get(name)
+            if mean is not None and reach is not None:
+                reach *= math.sqrt((name in compared and compared[name].design_effect) or 1.0)
+                ends.append((step, mean - reach, mean + reach))
+        if sum(value is not None for _, value in points) < 2 or len(group.curves) == _HELD_OUT_LIMIT:
+            continue
+        control = _best_control(run, task, name)
+        group.add(
+            points,
+            title=metric_label(name),
+            note=f"dashed: {control[0]}" if control else "",
+            is_trained_on=name in compared and compared[name].was_reward,
+            smooth=False,
+            bounds=_bounds(name, mode),
+            ends=ends,
+            reference=control[1] if control else None,
+        )
+    return group
+
+
+def _bounds(name: str, mode: str) -> Bounds:
+    metric = find_metric(name, mode=mode)
+    values = sorted((metric.worst, metric.best)) if metric else (-math.inf, math.inf)
+    low, high = (value if math.isfinite(value) else None for value in values)
+    return low, high
+
+
+def _spreads(samples: Path, task: str, names: Sequence[str]) -> dict[str, float]:
+    """Return half the width of the interval of each metric's mean; empty where scores are gone."""
+    import numpy as np  # heavy: imported on use
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        there = set(pq.read_schema(samples).names)
+        # The mean of a corpus-level metric's items is not its value.
+        known = [name for name in names if SCORE_PREFIX + name in there and STATISTICS_PREFIX + name not in there]
+        columns = [f"{SCORE_PREFIX}{name}" for name in known]
+        table = pq.read_table(samples, columns=["task", *columns], filters=[("task", "=", task)])
+    except (OSError, pa.ArrowException):  # the page says so beside the items it cannot show
+        return {}
+    spreads = {}
+    for name, column in zip(known, columns, strict=True):
+        values = np.asarray(table[column].to_numpy(), dtype=np.float64)
+        values = values[np.isfinite(values)]
+        if len(values) > 1 and np.ptp(values) > 0:
+            spreads[name] = _Z * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return spreads
+
+
+def _best_control(run: RunFolder, task: str, metric: str) -> tuple[str, float] | None:
+    """Return the label and value of the best control that needs no policy."""
+    cells: dict[str, Cell] = {
+        CONTROLS[name].label: entry.metrics[metric]
+        for name, tasks in (run.comparison.controls.items() if run.comparison else ())
+        for entry in tasks
+        if name in CONTROLS and not CONTROLS[name].asks_policy and entry.task == task and metric in entry.metrics
+    }
+    values = {label: cell.after for label, cell in cells.items() if cell.after is not None}
+    if not values:
+        return None
+    sign = 1 if next(iter(cells.values())).higher_is_better else -1
+    best = max(values, key=lambda label: sign * values[label])
+    return best, values[best]
 
 
 def _task_metrics(run: RunFolder, checkpoint: str, task: str) -> Mapping[str, Any]:

@@ -1,33 +1,33 @@
 """The report of a run as one HTML file that needs nothing else."""
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.records import Comparison, TaskComparison
 from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order, finite, section
+from grpo_mmpc.nano.catalogue import REFERENCE as NANO
 from grpo_mmpc.recbench import recommendation_view, results_of_run
-from grpo_mmpc.reports.common.gallery import ItemGroup, read_items
-from grpo_mmpc.reports.common.labels import date, duration, metric_label, plural, task_label, words
+from grpo_mmpc.reports.common.labels import attribute_kind, date, duration, metric_label, task_label, words
 from grpo_mmpc.reports.common.templates import render_page
-from grpo_mmpc.reports.common.thumbnails import catalogue_folders, thumbnails
-from grpo_mmpc.reports.run.before_after import attribute_panel, category_panels, change_figure, key_numbers
-from grpo_mmpc.reports.run.controls import controls_table
+from grpo_mmpc.reports.common.thumbnails import catalogue_folders
+from grpo_mmpc.reports.run.comparison_page import comparison_content
 from grpo_mmpc.reports.run.curves import curve_groups
-from grpo_mmpc.reports.run.examples import AFTER, BEFORE, MAX_ITEMS, choose, delta
-from grpo_mmpc.reports.run.headline import headline
+from grpo_mmpc.reports.run.task_view import TaskView, task_view
+from grpo_mmpc.rewards.troubles import nano_troubles, signal_troubles
 from grpo_mmpc.utils.files import write_text
 from grpo_mmpc.utils.secrets import masked
 
 _MARKS = ("config.yaml", "manifest.json", "evaluations", "comparison.json")
-_IMAGE_BUDGET = 1_800_000
-"""Bytes of all thumbnails together; with it the page stays under 3 MB."""
 
 
 def build_report(folder: Path, *, out: Path | None = None) -> Path:
     """Write a run's report to ``out`` or ``RUN/report.html``, and return the path.
+
+    Beside it a summary of one page for readers who know no statistics is written.
 
     Only files of the run folder are read, and every one of them may be missing: the page then says
     so. Where one is there and cannot be read, a page that stands already is left as it is.
@@ -43,42 +43,76 @@ def build_report(folder: Path, *, out: Path | None = None) -> Path:
     path = out or folder / "report.html"
     notes: list[str] = []
     run = RunFolder(folder, notes=notes)
-    text = _render(run, notes)
+    page, summary = _render(run, notes)
     stands = path.exists()
     if not (run.broken and stands):
-        write_text(path, text)
+        write_text(path, page)
+        write_text(summary_path(path), summary)
     if run.broken:
         outcome = "was left as it was" if stands else "shows the rest"
         raise EvaluationError(f"{folder}: {' '.join(run.broken)} The page {path} {outcome}")
     return path
 
 
-def _render(run: RunFolder, notes: list[str]) -> str:
-    """Return the page as text; the same files give the same text."""
+def summary_path(page: Path) -> Path:
+    """Return where the summary of a page lies: one page to print."""
+    return page.with_name("summary.html" if page.name == "report.html" else f"{page.stem}.summary.html")
+
+
+def _render(run: RunFolder, notes: list[str]) -> tuple[str, str]:
+    """Return the page and its summary as text; the same files give the same text."""
     # A reward of a file is logged under the name of its factory.
     weights = {reward.name.rpartition(":")[2]: reward.weight for reward in run.mix}
     comparison = run.comparison
     tasks = [_task(task, comparison, run, weights) for task in comparison.tasks] if comparison else []
     recommendation, problems = results_of_run(run.path)
     notes += [*_unfinished(run), *(f"A recommendation benchmark is left out: {problem}." for problem in problems)]
-    images = [path for task in tasks for group in task["groups"] for item in group.items for path in item.images]
-    return render_page(
-        "reports/run/page.html",
-        name=run.path.resolve().name,
-        subtitle=_subtitle(run, weights),
-        notes=notes,
-        tasks=tasks,
-        facts=_facts(run),
-        comparison=comparison,
-        recommendation=recommendation_view(recommendation) if recommendation else None,
-        curve_groups=curve_groups(run, weights=weights),
-        images=thumbnails(images, folders=_image_folders(run), budget=_IMAGE_BUDGET),
-        delta=delta,
-        change_figure=change_figure,
-        command=masked(str(run.manifest.get("command") or "")),
-        config_text=masked(run.config_text or ""),
-        provenance=_provenance(run.manifest),
+    shown = {
+        **comparison_content(tasks, comparison, folders=_image_folders(run)),
+        "kind": "run report",
+        "name": run.path.resolve().name,
+        "subtitle": _subtitle(run, weights),
+        "notes": notes,
+        "troubles": [*_troubles(run, tasks, weights), *(text for task in tasks for text in task.troubles)],
+        "facts": _facts(run),
+        "base": _base(run) if not tasks else {},
+        "continued": f"grpo-mmpc train {shlex.quote(str(run.path / 'config.yaml'))}",
+        "is_nano": section(run.config, "data").get("catalogue") == NANO,
+        "recommendation": recommendation_view(recommendation) if recommendation else None,
+        "curve_groups": curve_groups(run, weights=weights),
+        "command": masked(str(run.manifest.get("command") or "")),
+        "config_text": masked(run.config_text or ""),
+        "provenance": _provenance(run.manifest),
+    }
+    return render_page("reports/run/page.html", **shown), render_page("reports/run/summary.html", **shown)
+
+
+def _task(task: TaskComparison, comparison: Comparison, run: RunFolder, weights: Mapping[str, float]) -> TaskView:
+    return task_view(
+        task,
+        comparison,
+        samples=(run.samples(comparison.before), run.samples(comparison.after)),
+        weights=weights,
+        missing=section(run.summaries.get(comparison.after, {}), "missing"),
+        unreadable=lambda sentence, is_missing: run.report(sentence, is_missing=is_missing),
     )
+
+
+def _troubles(run: RunFolder, tasks: Sequence[TaskView], weights: Mapping[str, float]) -> list[str]:
+    item_ids = [item.item_id for task in tasks for group in task.groups for item in group.items]
+    return [*nano_troubles(run.config, item_ids).values(), *signal_troubles(run.steps, weights).values()]
+
+
+def _base(run: RunFolder) -> dict[str, dict[str, float]]:
+    """Return, by task, what the base model reached, for a run that has nothing to compare yet."""
+    return {
+        task_label(str(task)): {
+            metric_label(name): value
+            for name, cell in section(section(section(run.summary("base"), "tasks"), task), "metrics").items()
+            if attribute_kind(name) is None and (value := finite(cell.get("mean"))) is not None
+        }
+        for task in section(run.summary("base"), "tasks")
+    }
 
 
 def _image_folders(run: RunFolder) -> list[Path]:
@@ -102,55 +136,6 @@ def _unfinished(run: RunFolder) -> list[str]:
             f"grpo-mmpc report {run.path} brings it up to date."
         )
     return notes
-
-
-def _task(task: TaskComparison, comparison: Comparison, run: RunFolder, weights: Mapping[str, float]) -> dict[str, Any]:
-    said = headline(task, weights=weights, percent=comparison.percent)
-    panels, more_panels = category_panels(task, lead=said.lead)
-    left_out = [
-        f"{plural(count, 'item')} {why}"
-        for count, why in (
-            (task.before_only, "evaluated only before"),
-            (task.after_only, "evaluated only after"),
-            (task.held_back, f"that chose {comparison.after} as the best checkpoint"),
-        )
-        if count
-    ]
-    missing = section(run.summaries.get(comparison.after, {}), "missing")
-    return {
-        "label": task_label(task.task),
-        "n": task.n,
-        "left_out": ", ".join(left_out),
-        "headline": said,
-        "table": key_numbers(task),
-        "why_unscored": "; ".join(f"{name}: {reason}" for name, reason in missing.items()),
-        "controls": controls_table(task, comparison, lead=said.lead),
-        "attributes": attribute_panel(task),
-        "panels": panels,
-        "more_panels": more_panels,
-        "num_categories": len(task.categories),
-        "metric": metric_label(said.lead) if said.lead else "",
-        "groups": _item_groups(task, comparison, run, metric=said.lead),
-        "is_rendered": task.task == "text_to_image",
-    }
-
-
-def _item_groups(
-    task: TaskComparison, comparison: Comparison, run: RunFolder, *, metric: str | None
-) -> list[ItemGroup]:
-    import pyarrow as pa  # heavy: imported on use
-
-    if metric is None:
-        return []
-    samples = {BEFORE: run.samples(comparison.before), AFTER: run.samples(comparison.after)}
-    try:
-        items = read_items(samples, task=task.task, metric=metric)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        is_missing = isinstance(error, FileNotFoundError)
-        sentence = f"The gallery of {words(task.task)} is empty: the samples cannot be read ({error})."
-        run.report(sentence, is_missing=is_missing)
-        return []
-    return choose(items, count=MAX_ITEMS // (3 * len(comparison.tasks)))
 
 
 def _subtitle(run: RunFolder, weights: Mapping[str, float]) -> list[str]:

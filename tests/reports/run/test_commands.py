@@ -34,7 +34,11 @@ def call(*arguments: object) -> int:
 def test_report_makes_the_comparison_that_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("report", run) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed == [f"comparison: {run / 'comparison.json'}", f"report: {(run / 'report.html').resolve()}"]
+    assert printed == [
+        f"comparison: {run / 'comparison.json'}",
+        f"report: {(run / 'report.html').resolve()}",
+        f"summary to print: {(run / 'summary.html').resolve()}",
+    ]
     assert "BLEU rose from" in (run / "report.html").read_text("utf-8")
 
 

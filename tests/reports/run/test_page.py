@@ -90,7 +90,7 @@ def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
     sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert sources
-    assert all(value.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for value in sources)
+    assert all(value.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "#")) for value in sources)
     style = page.html[page.html.index("<style>") : page.html.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
@@ -131,7 +131,10 @@ def test_an_attribute_that_fell_is_warned_about(page: Page) -> None:
 
 def test_every_part_is_there(page: Page) -> None:
     ids = {value for tag, name, value in page.attributes if tag == "section" and name == "id"}
-    assert ids == {"result", "numbers", "attributes", "categories", "gallery", "curves", "run", "method"}
+    assert ids - {"troubles"} == {"plain", "result", "numbers", "attributes", "categories", "gallery", "curves", "run"}
+    anchors = {value for tag, name, value in page.attributes if tag == "a" and name == "href"}
+    assert anchors == {f"#{name}" for name in ids - {"troubles"}}
+    assert "How to read this page" in page.text
     assert "grpo-mmpc train recipes/nano.yaml recipes/mixes/bleu_bertscore.yaml run_dir=runs/fake" in page.text
     assert "9b2e61f0c7d85a34" in page.text  # data fingerprint
     assert "learning_rate: 0.0015" in page.text  # config.yaml, word for word
@@ -160,7 +163,9 @@ def test_key_numbers_carry_corrected_p_values_and_effect_sizes(page: Page) -> No
 
 
 def test_the_gallery_shows_at_most_24_items(page: Page) -> None:
-    assert page.html.count('<article class="card') == 24
+    gallery = page.html[page.html.index('id="gallery"') :]
+    assert gallery.count('<article class="card') == 24
+    assert page.html.count('<article class="card') == 24 + 3  # one of each group comes first
     for title in ("Improved most", "In the middle", "Got worst"):
         assert title in page.text
 
@@ -327,7 +332,7 @@ def test_one_task_and_no_images_are_fine(tmp_path: Path) -> None:
     )
     page = Page(build_report(run))
     assert "img" not in page.tags
-    assert page.html.count("no image") == 24
+    assert page.html.count(">no image<") == 24 + 3
     # One category: nothing to compare across.
     assert "By category" not in page.text
     assert "Text to image" not in page.text

@@ -1,0 +1,71 @@
+"""The page of ``grpo-mmpc compare``: any two evaluations, as a run's page shows its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, read_summary, run_of
+from grpo_mmpc.evaluation.records import Comparison
+from grpo_mmpc.evaluation.run_folder import RunFolder, section
+from grpo_mmpc.reports.common.templates import render_page
+from grpo_mmpc.reports.common.thumbnails import catalogue_folders, thumbnails
+from grpo_mmpc.reports.run.before_after import change_figure
+from grpo_mmpc.reports.run.examples import delta
+from grpo_mmpc.reports.run.task_view import TaskView, task_view
+from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.manifest import command_line
+
+_IMAGE_BUDGET = 1_800_000
+"""Bytes of all thumbnails together; with it the page stays under 3 MB."""
+
+
+def comparison_content(
+    tasks: Sequence[TaskView], comparison: Comparison | None, *, folders: Sequence[Path]
+) -> dict[str, Any]:
+    """Return what the template shows of a comparison, and nothing for the rest of a run's page."""
+    images = [path for task in tasks for group in task.groups for item in group.items for path in item.images]
+    return {
+        "tasks": tasks,
+        "comparison": comparison,
+        "images": thumbnails(images, folders=folders, budget=_IMAGE_BUDGET),
+        "delta": delta,
+        "change_figure": change_figure,
+        **dict.fromkeys(("notes", "facts", "curve_groups", "provenance", "subtitle"), ()),
+        **dict.fromkeys(("recommendation", "config_text", "is_nano", "continued"), ""),
+        "base": {},
+        "kind": "comparison",
+    }
+
+
+def write_comparison_page(path: Path, comparison: Comparison) -> None:
+    """Write the page of one comparison of two evaluation folders."""
+    before, after = Path(comparison.before_folder), Path(comparison.after_folder)
+    notes: list[str] = []
+    tasks = [
+        task_view(
+            task,
+            comparison,
+            samples=(before / SAMPLES_FILE, after / SAMPLES_FILE),
+            weights={},
+            missing=section(read_summary(after), "missing"),
+            unreadable=lambda sentence, _: notes.append(sentence),
+        )
+        for task in comparison.tasks
+    ]
+    content = comparison_content(tasks, comparison, folders=[*_folders(before), *_folders(after)]) | {
+        "name": f"{comparison.before} against {comparison.after}",
+        "subtitle": [str(before), str(after)],
+        "notes": notes,
+        "troubles": [text for task in tasks for text in task.troubles],
+        "command": command_line(),
+    }
+    write_text(path, render_page("reports/run/page.html", **content))
+
+
+def _folders(evaluation: Path) -> list[Path]:
+    """Return where the images of an evaluation may lie: in its run and in the run's catalogue."""
+    run = run_of(evaluation)
+    if run is None:
+        return [evaluation]
+    config = RunFolder(run, notes=[]).config
+    return [run, *catalogue_folders(str(section(config, "data").get("catalogue") or ""))]
