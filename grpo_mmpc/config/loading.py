@@ -95,8 +95,7 @@ def validate(schema: type[Schema], layers: Layers, *, checks: Sequence[Check] = 
         problems += check(layers.merged)
     told = list(layers.problems)
     for key, message in problems:
-        origin = origin_of(key, layers.origins)
-        told.append(f"{origin}: {key}: {message}" if origin else f"{key}: {message}")
+        told.append(": ".join(part for part in (origin_of(key, layers.origins), key, message) if part))
     if told or config is None:
         raise ConfigError(list(dict.fromkeys(told)))
     return config

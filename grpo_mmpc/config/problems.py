@@ -79,6 +79,8 @@ def _explain(detail: Any, schema: type[BaseModel]) -> tuple[str, str]:
         return key, f"unknown key; {nearest(path[-1], _section_of(path, schema).model_fields)}"
     if detail["type"] == "missing":
         return key, "is required and missing"
+    if detail["type"] == "value_error":  # a check of ours, which says what was found
+        return key, str(detail["ctx"]["error"])
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return key, f"{message}, found {detail['input']!r}"
 

@@ -49,9 +49,9 @@ def run_benchmark(
         ScoringError: An encoder cannot be loaded.
     """
     started = time.monotonic()
+    completions = complete(data) if "completed" in settings.fills else []
     truth = true_features(settings, data, say=say, progress=progress)
     filling = Filling(settings, data, truth, work=work)
-    completions = complete(data) if "completed" in settings.fills else []
     if completions and "both" in settings.missing:
         say("missing both: completions are left out, for nothing is left that an item could be completed from")
     splits = {category.name: save_split(work, category.split) for category in data.categories}
@@ -61,8 +61,11 @@ def run_benchmark(
 
     groups = plan(settings, data, filling, completions, splits=splits, show=show("filling features"))
     cells = {cell.key: cell for group in groups for cell in group.cells}
-    waiting = [cell for key, cell in cells.items() if not finished(work, key)]
-    say(f"{len(cells)} recommenders to train and test, {len(cells) - len(waiting)} of them finished earlier")
+    waiting = [cell for key, cell in cells.items() if not finished(work, key, say=say)]
+    if waiting:
+        say(f"{len(cells)} recommenders to train and test, {len(cells) - len(waiting)} of them finished earlier")
+    else:
+        say(f"all {len(cells)} recommenders were trained and tested earlier: nothing to do but to compare them")
     training = show("training recommenders")
     failures = run_cells(work, waiting, lambda done: training(done, len(waiting))) if waiting else {}
     results = {
@@ -72,6 +75,8 @@ def run_benchmark(
         "mode": settings.mode,
         "settings": settings.model_dump(mode="json"),
         "fingerprint": catalogue.fingerprint,
+        "rows": catalogue.rows_read,
+        "rows_set_aside": len(catalogue.quarantined),
         "categories": {
             category.name: {"interactions": asdict(category.counts), "split": asdict(category.statistics)}
             for category in data.categories

@@ -7,18 +7,19 @@ folder.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.errors import RecBenchError, first_line
 from grpo_mmpc.recbench.records import Floats, ItemFeatures, Mode, Pairs, Split, TrainingSettings
+from grpo_mmpc.utils.console import Say
 from grpo_mmpc.utils.files import replace_atomically, write_json
 from grpo_mmpc.utils.hashing import hex_digest, json_digest
 
@@ -65,7 +66,13 @@ def save_split(folder: Path, split: Split) -> str:
         **{f"{part}_{side}": getattr(getattr(split, part), side) for part in _PARTS for side in ("users", "items")},
     }
     parts = (part for name, array in arrays.items() for part in (name, array.tobytes(), str(array.dtype)))
-    return _save(folder / SPLITS, hex_digest(*parts, size=10), ".npz", lambda file: np.savez(file, **arrays))
+    path = folder / SPLITS / f"{hex_digest(*parts, size=10)}.npz"
+    try:
+        load_split(folder, path.name)
+    except RecBenchError:  # not there, or damaged
+        with replace_atomically(path) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)
+    return path.name
 
 
 def save_features(folder: Path, features: Floats) -> str:
@@ -80,8 +87,13 @@ def save_features(folder: Path, features: Floats) -> str:
             f"features of {len(rows)} items are not finite, the first at row {rows[0]}; fill them first"
         )
     values = np.ascontiguousarray(features, dtype=np.float32)
-    name = hex_digest(f"{values.shape}", values.tobytes(), size=10)
-    return _save(folder / FEATURES, name, ".npy", lambda file: np.save(file, values))
+    path = folder / FEATURES / f"{hex_digest(f'{values.shape}', values.tobytes(), size=10)}.npy"
+    try:
+        np.load(path, mmap_mode="r")  # also tells a file that is too short
+    except (OSError, EOFError, ValueError):
+        with replace_atomically(path) as partial, partial.open("wb") as file:
+            np.save(file, values)
+    return path.name
 
 
 def load_split(folder: Path, name: str) -> Split:
@@ -91,14 +103,17 @@ def load_split(folder: Path, name: str) -> Split:
         return Split(user_ids=tuple(arrays["user_ids"].tolist()), item_ids=tuple(arrays["item_ids"].tolist()), **parts)
 
 
-def finished(folder: Path, key: str) -> bool:
-    """Return whether a cell's result is there and can be read."""
+def finished(folder: Path, key: str, *, say: Say = lambda _: None) -> bool:
+    """Return whether a cell's result is there and whole; tell of one that is damaged."""
     path = folder / CELLS / f"{key}.json"
-    try:
-        json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    if not path.exists():
         return False
-    return path.with_suffix(".parquet").is_file()
+    try:
+        read_cell(folder, key)
+    except RecBenchError as error:
+        say(f"{error}: it is run again")
+        return False
+    return True
 
 
 def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
@@ -156,13 +171,19 @@ def read_cell(folder: Path, key: str, *, columns: Sequence[str] | None = None) -
     """Read a finished cell: its JSON, and a column ``[V]`` for each metric and for ``user_id``.
 
     Raises:
-        RecBenchError: It is not there, or cannot be read.
+        RecBenchError: It is not there, or is damaged.
     """
     import pyarrow.parquet as pq  # heavy: imported on use
 
     with _readable(folder / CELLS / f"{key}.json") as path:
         record = json.loads(path.read_text("utf-8"))
-        table = pq.read_table(path.with_suffix(".parquet"), columns=None if columns is None else list(columns))
+        lacking = {"means", "parameters", "device", "users"} - {*record}
+        if lacking:
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+    with _readable(path.with_suffix(".parquet")) as path:
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        if len(table) != record["users"]:
+            raise ValueError(f"{len(table)} users instead of {record['users']}")
     return record, {name: table.column(name).to_numpy() for name in table.column_names}
 
 
@@ -184,8 +205,8 @@ def _inputs(folder: Path, split: str, text: str | None, image: str | None) -> tu
 def _readable(path: Path) -> Iterator[Path]:
     try:
         yield path
-    except (OSError, ValueError, KeyError, NotImplementedError, BadZipFile) as error:
-        raise RecBenchError(f"{path}: cannot be read ({error}); remove it and run again") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, BadZipFile) as error:
+        raise RecBenchError(f"{path}: missing or damaged ({first_line(error)})") from error
 
 
 def _write(
@@ -218,11 +239,3 @@ def _write(
     }
     # Last: a cell is finished when this file is there.
     write_json(folder / f"{cell.key}.json", record)
-
-
-def _save(folder: Path, name: str, suffix: str, write: Callable[[BinaryIO], None]) -> str:
-    path = folder / f"{name}{suffix}"
-    if not path.is_file():
-        with replace_atomically(path) as partial, partial.open("wb") as file:
-            write(file)
-    return path.name

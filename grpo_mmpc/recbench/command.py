@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from grpo_mmpc.utils.options import output_folder, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.benchmark import RunCells
-    from grpo_mmpc.recbench.settings import RecommenderTrainingSection
+    from grpo_mmpc.recbench.settings import RecBenchSection, RecommenderTrainingSection
 
 _NANO = "nano:catalogue"
 
@@ -63,45 +64,54 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """Run, print the findings, write results and page."""
     # heavy: imported on use
-    from grpo_mmpc.catalogue import load_catalogue
     from grpo_mmpc.config import is_file, load_as
+    from grpo_mmpc.errors import ConfigError
+    from grpo_mmpc.recbench.folder import only_one
+    from grpo_mmpc.recbench.settings import RecBenchSection
+
+    files = [word for word in arguments.recipe if is_file(word)]
+    settings = load_as(RecBenchSection, files, [word for word in arguments.recipe if not is_file(word)])
+    named, problems = _named(arguments.completed)
+    problems += [*_without_effect(arguments, settings), *_cannot_run(arguments, settings, named)]
+    if problems:
+        raise ConfigError(problems)
+    with only_one(arguments.out):
+        return _run(arguments, settings, named)
+
+
+def _run(arguments: argparse.Namespace, settings: "RecBenchSection", named: dict[str, Path]) -> int:
+    # heavy: imported on use
+    from grpo_mmpc.catalogue import load_catalogue
     from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.recbench.benchmark import run_benchmark
     from grpo_mmpc.recbench.completed_catalogue import completions_of_catalogues
     from grpo_mmpc.recbench.data import read_benchmark_data
     from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.report.terminal import terminal_lines
-    from grpo_mmpc.recbench.settings import RecBenchSection
-    from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
-    from grpo_mmpc.utils.cpu_compat import ensure_importable
+    from grpo_mmpc.utils.console import Progress, printer
     from grpo_mmpc.utils.manifest import command_line, environment
 
-    files = [word for word in arguments.recipe if is_file(word)]
-    settings = load_as(RecBenchSection, files, [word for word in arguments.recipe if not is_file(word)])
-    named, engine = _named(arguments.completed), _engine(arguments, settings.training)
-    ensure_importable()
-    quiet_when_redirected()
-    folder = catalogue_folder(arguments.catalogue)
     say = printer(True)
     say(f"recommendation benchmark on {arguments.catalogue}, writing to {arguments.out}")
-    catalogue = load_catalogue(folder, check_images=True)
-    results = run_benchmark(
-        settings,
-        catalogue,
-        read_benchmark_data(settings, catalogue, say=say),
-        complete=partial(completions_of_catalogues, settings, named, say=say, progress=Progress()),
-        run_cells=engine,
-        work=arguments.out,
-        out=arguments.out,
-        about={
-            "command": command_line(),
-            "catalogue": arguments.catalogue,
-            "completed": {name: str(path) for name, path in named.items()},
-            **environment(),
-        },
-        say=say,
-        progress=Progress(),
-    )
+    catalogue = load_catalogue(catalogue_folder(arguments.catalogue), check_images=True)
+    with Progress() as progress:
+        results = run_benchmark(
+            settings,
+            catalogue,
+            read_benchmark_data(settings, catalogue, say=say),
+            complete=partial(completions_of_catalogues, settings, named, say=say, progress=progress),
+            run_cells=_engine(arguments, settings.training),
+            work=arguments.out,
+            out=arguments.out,
+            about={
+                "command": command_line(),
+                "catalogue": arguments.catalogue,
+                "completed": {name: str(path) for name, path in named.items()},
+                **environment(),
+            },
+            say=say,
+            progress=progress,
+        )
     print("\n".join(terminal_lines(results, colour=sys.stdout.isatty())))
     page = write_page(results, arguments.out / "report.html")
     print(f"\nwritten to {arguments.out}: results.json, results.csv\nreport: {page.resolve()}")
@@ -110,21 +120,51 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if results["failures"] else 0
 
 
+def _without_effect(arguments: argparse.Namespace, settings: "RecBenchSection") -> Iterator[str]:
+    """Name options that would change nothing."""
+    if arguments.engine == "local" and (arguments.gpus_per_cell or arguments.ray_address):
+        yield "--gpus-per-cell and --ray-address are for --engine ray; here training.device=cuda takes the GPUs"
+    if arguments.engine == "ray" and settings.training.device is not None:
+        yield (
+            f"training.device is {settings.training.device}, but on Ray --gpus-per-cell decides between cores and GPUs"
+        )
+    if arguments.completed and "completed" not in settings.fills:
+        yield f"--completed has no effect, for fills is [{', '.join(settings.fills)}]: add completed to it"
+    if arguments.completed and {*settings.missing} == {"both"}:
+        yield (
+            "--completed has no effect, for items that lose title and image at once (missing: both) cannot be "
+            "completed: add text or image to missing"
+        )
+
+
+def _cannot_run(arguments: argparse.Namespace, settings: "RecBenchSection", named: Mapping[str, Path]) -> Iterator[str]:
+    """Name what would fail only later: devices, encoders, recommenders without a comparison."""
+    # heavy: imported on use
+    from grpo_mmpc.encoders.loading import pick_device
+    from grpo_mmpc.errors import ScoringError
+    from grpo_mmpc.recbench.features import encoder_problems
+    from grpo_mmpc.recbench.plan import problems
+    from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
+    from grpo_mmpc.utils.console import quiet_when_redirected
+    from grpo_mmpc.utils.cpu_compat import ensure_importable
+
+    ensure_importable()
+    quiet_when_redirected()
+    yield from problems(settings, completed=[*named])
+    if arguments.gpus_per_cell < 0:
+        yield f"--gpus-per-cell is {arguments.gpus_per_cell:g}, expected a share of a GPU, or a number of them"
+    if settings.training.device is not None and arguments.engine == "local":
+        try:
+            pick_device(settings.training.device)
+        except ScoringError as error:
+            yield f"training.device: {error}"
+    if any(RECOMMENDERS[name].uses_features for name in settings.recommenders):
+        yield from encoder_problems(settings)
+
+
 def _engine(arguments: argparse.Namespace, training: "RecommenderTrainingSection") -> "RunCells":
-    from grpo_mmpc.errors import ConfigError
     from grpo_mmpc.recbench.engines import run_local, run_ray
 
-    problems = []
-    if arguments.engine == "local" and (arguments.gpus_per_cell or arguments.ray_address):
-        problems.append(
-            "--gpus-per-cell and --ray-address are for --engine ray; here training.device=cuda takes the GPUs"
-        )
-    if arguments.engine == "ray" and training.device is not None:
-        problems.append(
-            f"training.device is {training.device}, but on Ray --gpus-per-cell decides between cores and GPUs"
-        )
-    if problems:
-        raise ConfigError(problems)
     parallel = arguments.parallel or training.parallel
     if arguments.engine == "local":
         return lambda folder, cells, show: run_local(
@@ -140,17 +180,19 @@ def _engine(arguments: argparse.Namespace, training: "RecommenderTrainingSection
     )
 
 
-def _named(words: list[str]) -> dict[str, Path]:
-    from grpo_mmpc.errors import ConfigError
-
+def _named(words: list[str]) -> tuple[dict[str, Path], list[str]]:
+    """Return completed catalogues by name, and what is wrong with the words that name them."""
     named: dict[str, Path] = {}
+    problems = []
     for word in words:
         name, separator, path = word.partition("=")
-        folder = Path(path if separator and not Path(word).is_dir() else word)
-        name = name if separator and not Path(word).is_dir() else folder.resolve().name
-        if not folder.is_dir():
-            raise ConfigError([f"--completed {word}: {folder} is not a folder"])
-        if name in named:
-            raise ConfigError([f"--completed: two catalogues are called {name}; name them: --completed NAME=DIR"])
-        named[name] = folder
-    return named
+        if not separator or Path(word).is_dir():
+            name, path = Path(word).resolve().name, word
+        if not Path(path).is_dir():
+            problems.append(f"--completed {word}: {path or 'nothing'} is not a folder")
+        elif not name.strip().isprintable() or not name.strip():
+            problems.append(f"--completed {word}: the name in front of = is {name!r}, expected letters or numbers")
+        elif name in named:
+            problems.append(f"--completed: two catalogues are called {name}; name them: --completed NAME=DIR")
+        named[name] = Path(path)
+    return named, problems

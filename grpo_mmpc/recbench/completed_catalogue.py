@@ -11,7 +11,7 @@ import numpy as np
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.catalogue.images import find_image
-from grpo_mmpc.errors import ImageError, RecBenchError
+from grpo_mmpc.errors import CatalogueError, ImageError, RecBenchError
 from grpo_mmpc.recbench.completions import Completion, encoded_completion
 from grpo_mmpc.recbench.data import BenchmarkData
 from grpo_mmpc.recbench.masks import widest_masks
@@ -67,6 +67,10 @@ def read_completed(
     # Images are looked at only where they are completions; a broken one must not cost the item
     # its title.
     catalogue = load_catalogue(folder, check_images=False)
+    if catalogue.items_file.resolve().parent != folder.resolve():
+        raise RecBenchError(
+            f"{catalogue.items_file} is a symbolic link that leaves the folder; put the file itself there"
+        )
     is_marked = MARK in catalogue.items.column_names
     rows: Mapping[str, int] = {item_id: row for row, item_id in enumerate(catalogue.items["item_id"][:])}
     broken = {row.item_id for row in catalogue.quarantined}
@@ -123,37 +127,49 @@ def completions_of_catalogues(
     """Read and encode what completed catalogues hold for the items that lose something.
 
     Raises:
-        RecBenchError: A catalogue holds none of the items, or all that was read of it is the
-            original.
+        RecBenchError: Catalogues that cannot be read, hold none of the items, or are the original.
     """
     masks = {
         # What an item never had was not taken away from it.
         modality: mask & np.array([value is not None for value in data.true_values(modality)], dtype=bool)
         for modality, mask in widest_masks(settings, data).items()
     }
-    completions = []
+    read: dict[str, dict[Modality, CompletedField]] = {}
+    problems = []
     for name, folder in named.items():
-        fields = {
-            modality: read_completed(
-                folder, modality, item_ids=data.item_ids, missing=missing, truth=data.true_values(modality)
-            )
-            for modality, missing in masks.items()
-        }
-        originals = {modality: why for modality, read in fields.items() if (why := read.looks_original) is not None}
-        if originals and len(originals) == len(fields):
-            raise RecBenchError(
-                f"{folder}: {' and '.join(originals.values())}: it looks like the original catalogue; give the "
-                f"completed one. If these are completions, say so: a column {MARK} names the field (title, image) for "
-                "each item that was filled"
-            )
-        for modality, read in fields.items():
-            say(f"{name}: {_summary(read, modality, num_missing=int(masks[modality].sum()))}")
+        try:
+            read[name] = _read_all(folder, masks, data)
+        except (RecBenchError, CatalogueError) as error:
+            problems.append(str(error))
+    if problems:
+        raise RecBenchError("\n".join(problems))
+    completions = []
+    for name, fields in read.items():
+        for modality, one in fields.items():
+            say(f"{name}: {_summary(one, modality, num_missing=int(masks[modality].sum()))}")
         # One of which only the original is there (titles were completed, images are what they were)
         # is not completed.
-        given = {modality: read.values for modality, read in fields.items() if modality not in originals}
-        lacking = {modality: read.lacking for modality, read in fields.items()}
+        given = {modality: one.values for modality, one in fields.items() if one.looks_original is None}
+        lacking = {modality: one.lacking for modality, one in fields.items()}
         completions.append(encoded_completion(settings, name, values=given, lacking=lacking, progress=progress))
     return completions
+
+
+def _read_all(folder: Path, masks: Mapping[Modality, Flags], data: BenchmarkData) -> dict[Modality, CompletedField]:
+    fields = {
+        modality: read_completed(
+            folder, modality, item_ids=data.item_ids, missing=missing, truth=data.true_values(modality)
+        )
+        for modality, missing in masks.items()
+    }
+    originals = [one.looks_original for one in fields.values() if one.looks_original is not None]
+    if originals and len(originals) == len(fields):
+        raise RecBenchError(
+            f"{folder}: {' and '.join(originals)}: it looks like the original catalogue; give the completed one. If "
+            f"these are completions, say so: a column {MARK} names the field (title, image) for each item that was "
+            "filled"
+        )
+    return fields
 
 
 def _summary(read: CompletedField, modality: Modality, *, num_missing: int) -> str:
@@ -171,8 +187,9 @@ def _summary(read: CompletedField, modality: Modality, *, num_missing: int) -> s
 def _image(catalogue: Catalogue, cell: str) -> tuple[Path | None, str | None]:
     try:
         return find_image(cell, folder=catalogue.folder), None
-    except ImageError:
-        return None, "its image file is missing"
+    except ImageError as error:
+        is_missing = "does not exist" in str(error)
+        return None, "its image file is missing" if is_missing else "its image is no file inside the folder"
 
 
 def _marked_fields(mark: object, *, folder: Path, item_id: str) -> set[str]:

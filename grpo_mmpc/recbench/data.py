@@ -15,7 +15,7 @@ from grpo_mmpc.recbench.interactions import (
     filter_interactions,
     read_interactions,
 )
-from grpo_mmpc.recbench.records import MODALITIES, Floats, Modality, Pairs, Split
+from grpo_mmpc.recbench.records import Floats, Modality, Pairs, Split
 from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.recbench.splits import SplitStatistics, chronological_split, leave_one_out_split, split_statistics
 from grpo_mmpc.utils.console import Progress, Say
@@ -71,6 +71,13 @@ def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say:
     Raises:
         RecBenchError: No interactions, an unknown category, or no category with anything to rank.
     """
+    if catalogue.quarantined:
+        first = catalogue.quarantined[0]
+        say(
+            f"{catalogue.items_file.name}: {len(catalogue.quarantined):,} of {catalogue.rows_read:,} rows are broken "
+            f"and left out, row {first.row} among them: {first.reason} (all of them: grpo-mmpc data validate "
+            f"{catalogue.folder})"
+        )
     records = {record.item_id: record for record in catalogue.records()}
     raw = read_interactions(catalogue.folder, known_items={i: record.category for i, record in records.items()})
     say(
@@ -126,9 +133,8 @@ def true_features(
     settings: RecBenchSection, data: BenchmarkData, *, say: Say, progress: Progress | None
 ) -> Mapping[Modality, Floats]:
     """Encode titles and images, ``[I, D]`` each; NaN rows for items without, D = 0 if unused."""
-    is_needed = {name: name in settings.modalities or "nearest_neighbour" in settings.fills for name in MODALITIES}
     text = nothing = np.empty((len(data.item_ids), 0), dtype=np.float32)
-    if is_needed["text"]:
+    if "text" in settings.encoded:
         text = text_features(data.titles, settings.encoders.text, progress=progress)
         without = int(rows_without_vector(text).sum())
         if without:
@@ -136,7 +142,7 @@ def true_features(
                 f"{without:,} of {len(data.item_ids):,} items have no title: nothing is known of them, in the ceiling "
                 "too"
             )
-    if not is_needed["image"]:
+    if "image" not in settings.encoded:
         return {"text": text, "image": nothing}
     images = image_features(data.image_paths, settings.encoders.image, mode=settings.mode, progress=progress)
     absent = data.image_paths.count(None)

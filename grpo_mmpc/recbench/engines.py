@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from grpo_mmpc.errors import RecBenchError
+from grpo_mmpc.errors import RecBenchError, first_line
 from grpo_mmpc.recbench.cells import Cell, run_cell
+from grpo_mmpc.utils.faults import explain_os_error
 from grpo_mmpc.utils.jobs import Done, Lost, Running, ray_cluster, ray_tasks, run_queue, worker_processes
 
 Failures = dict[str, str]
@@ -75,8 +76,12 @@ def attempt(folder: Path, cell: Cell, device: str) -> str:
 
     try:
         run_cell(folder, cell, device=device)
-    except (RecBenchError, OSError, torch.OutOfMemoryError) as error:
-        return str(error).splitlines()[0]
+    except torch.OutOfMemoryError as error:
+        return f"{first_line(error)}; lower training.batch_size, or run fewer at once (--parallel)"
+    except OSError as error:
+        return explain_os_error(error).splitlines()[0]
+    except (RecBenchError, RuntimeError, MemoryError) as error:  # PyTorch's own are RuntimeErrors
+        return first_line(error)
     return ""
 
 

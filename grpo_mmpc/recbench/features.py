@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.records import Flags, Floats, Mode
-from grpo_mmpc.recbench.settings import ImageEncoderSection, TextEncoderSection
+from grpo_mmpc.errors import RecBenchError, ScoringError
+from grpo_mmpc.recbench.records import Flags, Floats, Modality, Mode
+from grpo_mmpc.recbench.settings import ImageEncoderSection, RecBenchSection, TextEncoderSection
 from grpo_mmpc.utils.console import Progress
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def text_features(
     Raises:
         ScoringError: Unknown device or precision, or the encoder cannot be loaded.
     """
-    from grpo_mmpc.encoders.sentence import sentence_encoder  # heavy: imported on use
-
-    encode = partial(sentence_encoder(**encoder.model_dump()).encode, keep=True)
+    encode = _text_encoder(encoder)
     given = [None if text is None or not text.strip() else text for text in texts]
     return _in_pieces(given, encode, size=_TEXTS_PER_PIECE, what="encoding texts", progress=progress)
 
@@ -70,22 +68,46 @@ def image_features(
         ScoringError: timm is not installed, unknown device or precision, or the encoder cannot be
             loaded.
     """
+    encode = _image_encoder(encoder, mode=mode)
+    given = [None if path is None else str(path) for path in paths]
+    return _in_pieces(given, encode, size=_IMAGES_PER_PIECE, what="encoding images", progress=progress)
+
+
+def encoder_problems(settings: RecBenchSection) -> list[str]:
+    """Load the encoders that a benchmark needs, and say what is wrong with each."""
+    loaders: dict[Modality, Callable[[], object]] = {
+        "text": lambda: _text_encoder(settings.encoders.text),
+        "image": lambda: _image_encoder(settings.encoders.image, mode=settings.mode),
+    }
+    problems = []
+    for modality, load in loaders.items():
+        if modality in settings.encoded:
+            try:
+                load()
+            except (ScoringError, RecBenchError) as error:
+                problems.append(f"encoders.{modality}: {error}")
+    return problems
+
+
+def _text_encoder(encoder: TextEncoderSection) -> "Callable[[list[str]], Tensor]":
+    from grpo_mmpc.encoders.sentence import sentence_encoder  # heavy: imported on use
+
+    return partial(sentence_encoder(**encoder.model_dump()).encode, keep=True)
+
+
+def _image_encoder(encoder: ImageEncoderSection, *, mode: Mode) -> "Callable[[list[str]], Tensor]":
     from grpo_mmpc.encoders.clip import clip_encoder  # heavy: imported on use
     from grpo_mmpc.encoders.vit import vit_encoder
 
-    encode: Callable[[list[str]], Tensor]
     if encoder.model == OFFLINE_IMAGE_MODEL:
-        encode = clip_encoder(**encoder.model_dump()).embed_images
-    elif encoder.model.startswith("nano:"):
+        return clip_encoder(**encoder.model_dump()).embed_images
+    if encoder.model.startswith("nano:"):
         raise RecBenchError(
             f"{encoder.model} is no encoder of images; give {OFFLINE_IMAGE_MODEL}, or a hub name or folder of a timm "
             f"checkpoint such as {PUBLISHED_IMAGE_MODEL}"
         )
-    else:
-        preprocessing: Literal["checkpoint", "squashed"] = "squashed" if mode == "paper" else "checkpoint"
-        encode = vit_encoder(preprocessing=preprocessing, **encoder.model_dump()).embed_images
-    given = [None if path is None else str(path) for path in paths]
-    return _in_pieces(given, encode, size=_IMAGES_PER_PIECE, what="encoding images", progress=progress)
+    preprocessing: Literal["checkpoint", "squashed"] = "squashed" if mode == "paper" else "checkpoint"
+    return vit_encoder(preprocessing=preprocessing, **encoder.model_dump()).embed_images
 
 
 def _in_pieces(

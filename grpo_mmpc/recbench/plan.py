@@ -68,16 +68,14 @@ def plan(
     work folder; ``show`` is called with (rates planned, rates in all), of every modality.
 
     Raises:
-        RecBenchError: A recommender has nothing to be compared on.
+        RecBenchError: A recommender has nothing to be compared on, see ``problems``.
     """
     with_features: list[str] = [name for name in settings.recommenders if RECOMMENDERS[name].uses_features]
     floors = [name for name in settings.recommenders if name not in with_features]
-    fills = fill_names(settings, completions)
-    if with_features and not fills:
-        raise RecBenchError(
-            f"nothing to compare {', '.join(with_features)} on: fills is [completed], and no completed catalogue is "
-            "there; give one with --completed, or name other fills"
-        )
+    names = [completion.name for completion in completions]
+    if found := problems(settings, completed=names):
+        raise RecBenchError("; ".join(found))
+    fills = fill_names(settings, names)
     groups: list[Group] = []
     total = len(settings.missing) * len(settings.rates)
 
@@ -109,37 +107,54 @@ def plan(
                 for fill, by_seed in features.items()
                 if not (name == "mmgcn" and _tells_nothing(by_seed[settings.seeds[0]]))
             ]
-            if not methods:
-                raise RecBenchError(
-                    f"nothing to compare {name} on: fills is [{', '.join(fills)}], but items that lose title and "
-                    "image at once (missing: both) cannot be completed, and mmgcn cannot be trained without any "
-                    "features; name another fill"
-                )
             groups.append(Group(recommender=name, missing=missing, rate=rate, methods=methods + shared))
     show(total, total)
     return groups
 
 
-def fill_names(settings: RecBenchSection, completions: Sequence[Completion]) -> list[str]:
-    """Return the fills of the settings, with the given completions in place of ``completed``."""
-    named = [f"{COMPLETED}{completion.name}" for completion in completions]
+def problems(settings: RecBenchSection, *, completed: Sequence[str]) -> list[str]:
+    """Say which recommenders would have nothing to be compared on, given names of completions."""
+    fills, shown = fill_names(settings, completed), f"fills is [{', '.join(settings.fills)}]"
+    found = []
+    for name, missing in product(settings.recommenders, settings.missing):
+        usable = [fill for fill in fills if not (missing == "both" and fill.startswith(COMPLETED))]
+        why = "items that lose title and image at once (missing: both) cannot be completed"
+        if not RECOMMENDERS[name].uses_features:
+            continue
+        if not fills:
+            why = "no completed catalogue is there; give one with --completed"
+        elif usable and name == "mmgcn":
+            why = "mmgcn cannot be trained without any features"
+            rest = {*settings.modalities} - {*_taken(missing)}
+            usable = [fill for fill in usable if fill != ID_ONLY and (rest or fill != DROP_MODALITY)]
+        if not usable:
+            found.append(f"nothing to compare {name} on: {shown}, and {why}; or name other fills")
+    return list(dict.fromkeys(found))
+
+
+def fill_names(settings: RecBenchSection, completed: Sequence[str]) -> list[str]:
+    """Return the fills of the settings, with the named completions in place of ``completed``."""
+    named = [f"{COMPLETED}{name}" for name in completed]
     return [name for fill in settings.fills for name in (named if fill == "completed" else [fill])]
 
 
 def _features(
     filling: Filling, fill: str, completions: Sequence[Completion], *, missing: MissingModality, rate: float, seed: int
 ) -> FilledFeatures:
-    taken: tuple[Modality, ...] = MODALITIES if missing == "both" else (missing,)
     if fill == NO_MISSING:
         return filling.whole()
     if fill == ID_ONLY:
         return filling.whole(without=MODALITIES)
     if fill == DROP_MODALITY:
-        return filling.whole(without=taken)
+        return filling.whole(without=_taken(missing))
     if fill.startswith(COMPLETED):
         completion = next(one for one in completions if f"{COMPLETED}{one.name}" == fill)
         return filling.filled("completed", missing=missing, rate=rate, seed=seed, completion=completion)
     return filling.filled(fill, missing=missing, rate=rate, seed=seed)
+
+
+def _taken(missing: MissingModality) -> tuple[Modality, ...]:
+    return MODALITIES if missing == "both" else (missing,)
 
 
 def _tells_nothing(features: FilledFeatures) -> bool:

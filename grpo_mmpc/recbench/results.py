@@ -11,7 +11,7 @@ import numpy as np
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.evaluation.run_folder import checkpoint_order
-from grpo_mmpc.recbench.cells import finished, read_cell
+from grpo_mmpc.recbench.cells import read_cell
 from grpo_mmpc.recbench.common_cells import CommonCells, common_cells
 from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.judgement import Comparison, Contrast, FillResult, judge, with_verdicts
@@ -50,17 +50,22 @@ def collect(
     read: dict[str, _Read] = {}
     users: dict[str, Ints] = {}
     numbers: dict[str, int] = {}
+    missing: set[str] = set()
     for group in groups:
         for cell in group.cells:
-            if cell.key not in read and finished(folder, cell.key):
-                # All cells of a category have its users, in the same order: their names are read
-                # once.
-                is_first = cell.category not in users
+            if cell.key in read or cell.key in missing:
+                continue
+            # All cells of a category have its users, in the same order: their names are read once.
+            is_first = cell.category not in users
+            try:
                 record, scores = read_cell(folder, cell.key, columns=(*SHOWN, "user_id") if is_first else SHOWN)
-                if is_first:
-                    names = scores.pop("user_id")
-                    users[cell.category] = np.array([numbers.setdefault(name, len(numbers)) for name in names])
-                read[cell.key] = _Read(scores, record)
+            except RecBenchError:  # it failed, or was damaged a moment ago
+                missing.add(cell.key)
+                continue
+            if is_first:
+                names = scores.pop("user_id")
+                users[cell.category] = np.array([numbers.setdefault(name, len(numbers)) for name in names])
+            read[cell.key] = _Read(scores, record)
     compared = [_compare(group, read, users, resamples=resamples) for group in groups]
     # One family: everything that a reader sees together.
     decided = iter(with_verdicts([one for _, comparisons in compared for one in comparisons.values()]))

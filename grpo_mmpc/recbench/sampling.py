@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Pairs
 
 
 class NegativeSampler:
     """A sampler of training items that are not in a user's own pairs, without rejection.
+
+    For users who took all of them (``can_sample`` is false) there is none.
 
     An item that nobody took in training is never sampled: it would only ever be pushed down, and
     what its features could do for it would be measured against that. The MMRec toolbox samples from
@@ -28,22 +29,13 @@ class NegativeSampler:
             train: Training pairs; a pair that comes twice counts once.
             num_users: U.
             device: Of the users that are asked for and of the items sampled.
-
-        Raises:
-            RecBenchError: A user took every item of the training part.
         """
         items, numbers = torch.unique(torch.from_numpy(train.items), return_inverse=True)  # [I], [N]
         num_items = len(items)
         keys = torch.unique(torch.from_numpy(train.users) * num_items + numbers)
         users = keys // max(1, num_items)
         counts = torch.bincount(users, minlength=num_users)
-        full = torch.nonzero(counts >= num_items).squeeze(1)
-        if len(full):
-            raise RecBenchError(
-                f"{len(full)} of {num_users} users took all {num_items} items of the training part (first: user "
-                f"{int(full[0])}), so there is no negative item to draw for them; leave such users out, or take a "
-                "category with more items"
-            )
+        self.can_sample = (counts < num_items).to(device)  # [U]
         starts = counts.cumsum(0) - counts
         self._items = items.to(device)
         self._left = (num_items - counts).to(device)  # [U]

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from grpo_mmpc.config import schema_problems
 from grpo_mmpc.config.section import Section
-from grpo_mmpc.recbench.records import Mode
+from grpo_mmpc.recbench.records import MODALITIES, Modality, Mode
 
 RecommenderName = Literal["vbpr", "bm3", "freedom", "mmgcn", "lightgcn", "bpr", "most_popular", "random"]
 FillName = Literal[
@@ -127,12 +127,25 @@ class RecBenchSection(Section):
     salt: str = "recbench"
     """Changing it takes other items away."""
 
+    @property
+    def encoded(self) -> list[Modality]:
+        """The modalities whose features are needed, be it to find neighbours by."""
+        return [one for one in MODALITIES if one in self.modalities or "nearest_neighbour" in self.fills]
+
     @model_validator(mode="after")
     def _consistent(self) -> "RecBenchSection":
         for name in ("categories", "recommenders", "modalities", "missing", "rates", "fills", "seeds"):
             values = getattr(self, name)
             if values is not None and len(set(values)) < len(values):
                 raise ValueError(f"{name} names a value twice: {values}")
+        if self.mode == "paper":
+            own: list[str] = [name for name in ("clustered_by", "salt") if name in self.model_fields_set]
+            own += [f"interactions.{name}" for name in sorted(self.interactions.model_fields_set - {"split"})]
+            if own:
+                raise ValueError(
+                    f"paper mode has a mask and a filter of interactions of its own, so that {', '.join(own)} would "
+                    "have no effect: remove it"
+                )
         for taken in self.missing:
             if len(self.modalities) == 1 and taken not in self.modalities:
                 raise ValueError(

@@ -24,6 +24,9 @@ class SplitStatistics:
     density: float
     """Share of all (user, item) cells that are interactions."""
     median_per_user: float
+    untrained_users: int
+    """Users who took every item of the training part: with nothing to tell apart, they are not
+    trained on."""
     cold_test_items: int
     """Items of the test part that nobody takes in the training part: only their features can
     recommend them."""
@@ -34,6 +37,7 @@ class SplitStatistics:
             f"{self.users:,} users, {self.items:,} items, {self.train:,} / {self.validation:,} / {self.test:,} "
             f"interactions to train / validate / test, density {self.density:.2%}, median {self.median_per_user:g} "
             f"per user, {self.cold_test_items:,} test items without a training interaction"
+            + (f", {self.untrained_users:,} users who took every item" if self.untrained_users else "")
         )
 
 
@@ -65,6 +69,7 @@ def split_statistics(split: Split) -> SplitStatistics:
     """Return sizes, density and cold items of a split; ``print`` shows them on one line."""
     parts = (split.train, split.validation, split.test)
     total = sum(len(part) for part in parts)
+    pairs = np.unique(np.stack([split.train.users, split.train.items]), axis=1)
     per_user = np.bincount(np.concatenate([part.users for part in parts]), minlength=split.num_users)
     return SplitStatistics(
         users=split.num_users,
@@ -74,6 +79,7 @@ def split_statistics(split: Split) -> SplitStatistics:
         test=len(split.test),
         density=total / (split.num_users * split.num_items),
         median_per_user=float(np.median(per_user)),
+        untrained_users=int((np.bincount(pairs[0]) == len(np.unique(pairs[1]))).sum()),
         cold_test_items=len(np.setdiff1d(split.test.items, split.train.items)),
     )
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.catalogue.images import find_image
+from grpo_mmpc.errors import ImageError
 from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.recbench.benchmark import run_benchmark
@@ -224,7 +226,7 @@ class PolicyBenchmark:
         }
 
     def _completion(self, data: BenchmarkData, name: str, path: Path) -> Completion:
-        by_item = {(row["modality"], row["item_id"]): row for row in read_json_lines(path)[1:]}
+        by_item = {(row["modality"], row["item_id"]): row for row in read_json_lines(path, skip_broken=True)[1:]}
         unasked = {"value": None, "reason": "it lacks what it would be completed from"}
         lacking: dict[Modality, list[str | None]] = {}
         values: dict[Modality, list[str | Path | None]] = {}
@@ -233,7 +235,7 @@ class PolicyBenchmark:
             values[modality] = [row["value"] for row in rows]
             lacking[modality] = [row["reason"] for row in rows]
         if "image" in values:
-            values["image"] = [None if value is None else path.parent / value for value in values["image"]]
+            values["image"] = [None if one is None else _inside(path.parent, str(one)) for one in values["image"]]
         return encoded_completion(self.settings, name, values=values, lacking=lacking, progress=self.progress)
 
     def _cautions(self, data: BenchmarkData, name: str) -> list[str]:
@@ -279,6 +281,13 @@ def benchmark_policy(
         progress=evaluator.progress,
         ranks=evaluator.ranks,
     ).run(engine, name=name, policy=policy)
+
+
+def _inside(folder: Path, image: str) -> Path | None:
+    try:
+        return find_image(image, folder=folder)
+    except ImageError:  # gone, or no file of this folder
+        return None
 
 
 def _key_of(path: Path) -> str | None:

@@ -85,6 +85,10 @@ def fit(
     users = torch.from_numpy(split.train.users).to(device)
     items = torch.from_numpy(split.train.items).to(device)
     sampler = NegativeSampler(split.train, num_users=split.num_users, device=device)
+    # One who took everything tells nothing apart.
+    users, items = (side[sampler.can_sample[users]] for side in (users, items))
+    if not len(users):
+        raise RecBenchError("every user took every item of the training part: there is nothing to tell apart")
     # One pass over the parameters instead of one for each operation of the update; the same
     # arithmetic.
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)

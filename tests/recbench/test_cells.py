@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.errors import RecBenchError
@@ -114,23 +115,40 @@ def test_where_every_grid_point_diverges_the_cell_fails_with_the_reasons(cell, t
     assert not finished(tmp_path, cell.key)
 
 
-def test_a_damaged_input_names_the_file_to_remove(cell, tmp_path):
-    path = tmp_path / "features" / cell.text
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RecBenchError, match=rf"{cell.text}: cannot be read .*; remove it and run again"):
+@pytest.mark.parametrize("size", [0, 100, 3000])
+@pytest.mark.parametrize("kind", ["features", "splits"])
+def test_a_damaged_input_is_named_and_written_again_by_whoever_has_its_content(cell, tmp_path, kind, size):
+    path = tmp_path / kind / (cell.text if kind == "features" else cell.split)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    with pytest.raises(RecBenchError, match=rf"{path.name}: missing or damaged"):
         run_cell(tmp_path, cell)
+    split, features = taste_world(0, num_users=40, num_items=60, interactions_per_user=5)
+    assert (save_split(tmp_path, split), save_features(tmp_path, features.text)) == (cell.split, cell.text)
+    assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("damage", ["half a JSON", "no Parquet"])
-def test_a_damaged_result_counts_as_not_there(cell, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["half a JSON", "another JSON", "no Parquet", "half a Parquet", "fewer users"])
+def test_a_damaged_result_is_named_and_counts_as_not_there(cell, tmp_path, damage):
     run_cell(tmp_path, cell)
     path = tmp_path / "cells" / f"{cell.key}.json"
-    assert finished(tmp_path, cell.key)
+    scores = path.with_suffix(".parquet")
+    said: list[str] = []
+    assert finished(tmp_path, cell.key, say=said.append)
     if damage == "half a JSON":
         path.write_text(path.read_text()[:50])
+    elif damage == "another JSON":
+        path.write_text("{}")
+    elif damage == "no Parquet":
+        scores.unlink()
+    elif damage == "half a Parquet":
+        scores.write_bytes(scores.read_bytes()[: scores.stat().st_size // 2])
     else:
-        path.with_suffix(".parquet").unlink()
-    assert not finished(tmp_path, cell.key)
+        pq.write_table(pq.read_table(scores).slice(1), scores)
+    assert not finished(tmp_path, cell.key, say=said.append)
+    assert len(said) == 1 and cell.key in said[0] and said[0].endswith("it is run again")
+    run_cell(tmp_path, cell)
+    assert finished(tmp_path, cell.key)
 
 
 def test_only_the_columns_asked_for_are_read(cell, tmp_path):

@@ -49,6 +49,7 @@ def finish(folder, cell, *, level, device="cpu"):
     columns = {"user_id": [str(user) for user in range(USERS)], **scores}
     pq.write_table(pa.table(columns), folder / "cells" / f"{cell.key}.parquet")
     said = {"parameters": {"reg": 0.1}, "tried": [{}] * 9, "means": dict.fromkeys(METRICS, level), "device": device}
+    said["users"] = USERS
     (folder / "cells" / f"{cell.key}.json").write_text(json.dumps(said))
 
 

@@ -1,6 +1,7 @@
 """The training loop: early stopping, what is kept, determinism, and trainings that go wrong."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,7 +177,17 @@ class TestBadInput:
         with pytest.raises(RecBenchError, match=r"epoch \d+: .*(overflow|not finite|loss is)"):
             fitted(model, split, monitor="recall@20", learning_rate=1e25)
 
-    def test_a_user_that_took_every_item_is_an_error(self):
+    def test_a_user_that_took_every_item_is_not_trained_on_and_the_others_are(self):
+        split = one_user()
+        everything = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4)]
+        users, items = (np.array(side) for side in zip(*everything, strict=True))
+        model = Scripted([1])
+        fitted(model, replace(split, train=Pairs(users=users, items=items)), max_epochs=1)
+        [(asked, positives, negatives)] = model.triples
+        assert sorted(zip(asked, positives, strict=True)) == [(0, 0), (0, 1)]
+        assert {*negatives} <= {2, 3, 4}
+
+    def test_where_everybody_took_every_item_there_is_nothing_to_train_on(self):
         everything = Pairs(users=np.zeros(5, dtype=np.int64), items=np.arange(5))
         split = Split(
             user_ids=("u", "v"),
@@ -185,5 +196,5 @@ class TestBadInput:
             validation=one_user().validation,
             test=one_user().test,
         )
-        with pytest.raises(RecBenchError, match="took all 5 items"):
+        with pytest.raises(RecBenchError, match="nothing to tell apart"):
             fitted(Scripted([1]), split)

@@ -108,7 +108,7 @@ def test_taking_away_what_recommenders_are_not_told_is_refused():
             "evaluation.recbench.encoders.text.modell=x",
             "evaluation.recbench.encoders.text.modell: unknown key; did you mean",
         ),
-        ("evaluation.recbench.seeds=[1,1]", "evaluation.recbench: value error, seeds names a value twice"),
+        ("evaluation.recbench.seeds=[1,1]", "evaluation.recbench: seeds names a value twice"),
         ("evaluation.recbench=3", "evaluation.recbench: input should be a valid dictionary, found 3"),
     ],
 )

@@ -14,18 +14,23 @@ from grpo_mmpc.recbench.report.labels import (
     rate_label,
 )
 from grpo_mmpc.reports.common.findings import texts
-from grpo_mmpc.reports.common.labels import listed
+from grpo_mmpc.reports.common.labels import listed, plural
 
 _PAPER_MODE = (
     "Paper mode reproduces the official protocol with its flaws: masked items without a completion keep their true "
-    "vectors, hyper-parameters are chosen on the test part, the mask differs from process to process, and in FREEDOM's "
-    "graph the same few items without features are everybody's neighbours."
+    "vectors, hyper-parameters are chosen on the test part, the mask differs from process to process, VBPR and BPR "
+    "have no item biases, and in FREEDOM's graph the same few items without features are everybody's neighbours."
 )
 
 
 def cautions(results: Mapping[str, Any]) -> list[str]:
     """Return the cautions on mode, data and devices, then failures and gaps of single methods."""
     sentences = [_PAPER_MODE] if results["mode"] == "paper" else []
+    if aside := results.get("rows_set_aside"):
+        sentences.append(f"{aside:,} of the catalogue's {results['rows']:,} rows are broken and left out.")
+    broken = max((one.get("interactions", {}).get("broken", 0) for one in results["categories"].values()), default=0)
+    if broken:
+        sentences.append(f"{plural(broken, 'row')} of the interactions file cannot be read: left out.")
     sentences += [f"{name} is left out: {why}" for name, why in results["excluded_categories"].items()]
     sentences += _one_seed(results)
     if not compared(results):
