@@ -1,5 +1,6 @@
 """Batch reward functions from functions of one text or pair; repeated ones are scored once."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,10 @@ class ScoreTexts:
 
 @dataclass(frozen=True, slots=True)
 class ScorePairs:
-    """A reward function that compares each prediction with its reference; None without one."""
+    """A reward function that compares each prediction with its reference.
+
+    None without one, and where the function gives NaN: the pair cannot be judged.
+    """
 
     function: PairScores
 
@@ -44,7 +48,7 @@ class ScorePairs:
             predictions, known = [list(column) for column in zip(*distinct, strict=True)]
             values = self.function(predictions=predictions, references=known)
             scores.update(zip(distinct, values, strict=True))
-        return [scores.get(pair) for pair in pairs]
+        return [None if (score := scores.get(pair)) is None or math.isnan(score) else score for pair in pairs]
 
 
 @dataclass(frozen=True, slots=True)

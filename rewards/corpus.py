@@ -42,8 +42,7 @@ def tfidf_cosine() -> Reward:
     completions.
 
     Gamed by: words that no training title uses, which are free; word salad; and repeating the
-    rarest word that is sure to be right. Digits and a-z only: a title in another script has no
-    words and scores 0.
+    rarest word that is sure to be right.
     """
     return _fitted_reward("tfidf_cosine", text.fit_tfidf)
 

@@ -43,7 +43,6 @@ def rouge_l() -> Reward:
     Range: [0, 1]. Needs: the true title. Cost: 0.5 ms for 64 completions.
 
     Gamed by: interleaving many likely words; each hit in order counts, each miss costs little.
-    ASCII words only.
 
     Example:
         >>> rouge_l()(predictions=["red bag", "red bag"], references=["red tote bag", None])

@@ -183,6 +183,10 @@ class BertScoreEncoder:
         """Encode references before there is anything to compare them with."""
         self._texts.of(references, keep=True)
 
+    def reads(self, texts: Sequence[str]) -> list[bool]:
+        """Return whether the model knows the script of each text, see ``TextEncodings.reads``."""
+        return self._texts.reads(texts, self._tokenizer)
+
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of bert-score's ``sent_encode``; none for a text without content."""
         # bert-score also passes add_prefix_space, which has no effect under Transformers 5.

@@ -76,6 +76,10 @@ class SentenceEncoder:
         unread = torch.full((self._model.config.hidden_size,), float("nan"))
         return torch.stack([embeddings.get(text, unread) for text in texts])
 
+    def reads(self, texts: Sequence[str]) -> list[bool]:
+        """Return whether the model knows the script of each text, see ``TextEncodings.reads``."""
+        return self._texts.reads(texts, self._tokenizer)
+
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         stripped = [text.strip() for text in texts]
         rows = self._tokenizer(stripped, truncation=True, max_length=self._max_tokens, verbose=False)

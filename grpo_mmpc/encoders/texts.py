@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -97,6 +97,17 @@ class TextEncodings(Generic[V]):
         if stored is not None:
             stored.write(fresh)
         return encodings
+
+    def reads(self, texts: Sequence[str], tokenizer: Any) -> list[bool]:
+        """Return whether at least half of each text's tokens are known; others are all alike."""
+        unknown = tokenizer.unk_token_id
+        if unknown is None:
+            return [True] * len(texts)
+        distinct, special = list(dict.fromkeys(texts)), {*tokenizer.all_special_ids} - {unknown}
+        with self._lock:
+            ids = self._token_ids(distinct)
+        content = {text: [token for token in row if token not in special] for text, row in ids.items()}
+        return [2 * content.get(text, []).count(unknown) <= len(content.get(text, [])) for text in texts]
 
     def _token_ids(self, texts: list[str]) -> dict[str, list[int]]:
         rows = single_out(

@@ -83,8 +83,9 @@ def run_suite(
             logger.warning(
                 "%d prompts set aside, see %s: %s", len(set_aside), folder / SET_ASIDE, set_aside[0]["reason"]
             )
+        missing = dict(loaded.missing)
         scored = {
-            task: _score(suite, task, answers[task], folder=folder, scorers=loaded, progress=progress)
+            task: _score(suite, task, answers[task], folder=folder, scorers=loaded, missing=missing, progress=progress)
             for task in suite.tasks
         }
         summary = {
@@ -96,7 +97,7 @@ def run_suite(
             "key": suite.key,
             "settings": suite.settings,
             "seconds": round(time.monotonic() - started, 2),
-            "missing": dict(loaded.missing),
+            "missing": missing,
             "set_aside": dict(Counter(entry["task"] for entry in set_aside)),
             "rendering": {task: rendering for task, (_, _, rendering) in scored.items() if rendering is not None},
             "tasks": {task: cells for task, (_, cells, _) in scored.items()},
@@ -122,9 +123,13 @@ def _score(
     *,
     folder: Path,
     scorers: Scorers,
+    missing: dict[str, str],
     progress: ShowProgress | None,
 ) -> tuple[dict[str, list[Any]], dict[str, Any], dict[str, Any] | None]:
-    """Return columns of ``samples.parquet``, the summary, and counts of renders where there are."""
+    """Return columns of ``samples.parquet``, the summary, and counts of renders where there are.
+
+    ``missing`` receives encoders that raise, with the reason.
+    """
     rows = [row for row, _ in answers]
     parsed = [TASKS[task].parse(completion) for _, completion in answers]
     rendered: list[str | None] = [None] * len(rows)
@@ -172,6 +177,7 @@ def _score(
         has_images=is_rendered,
         progress=shown,
     )
+    missing |= scored.inputs.failures
     return scored.samples | {"rendered_image": rendered}, scored.summary, rendering
 
 

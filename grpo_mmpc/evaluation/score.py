@@ -113,7 +113,7 @@ def score_predictions(
     )
     summary = scored.summary
     reasons = {
-        name: scorers.missing.get(encoder_of(name) or "", _NOTHING_TO_COMPARE)
+        name: (dict(scorers.missing) | scored.inputs.failures).get(encoder_of(name) or "", _NOTHING_TO_COMPARE)
         for name, cell in summary["metrics"].items()
         if not cell["n_scored"]
     }

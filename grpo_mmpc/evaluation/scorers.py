@@ -105,6 +105,7 @@ def _load_encoders(options: Mapping[str, Mapping[str, Any] | None]) -> tuple[dic
             continue
         try:
             loaded[name] = loaders[name](**arguments)
-        except (OSError, ValueError, TypeError, ScoringError) as error:
-            missing[name] = " ".join(str(error).split())
+        except Exception as error:  # whatever a stranger's model raises costs its own metrics only
+            known = isinstance(error, OSError | ValueError | TypeError | ScoringError)
+            missing[name] = " ".join((str(error) if known else f"{type(error).__name__}: {error}").split())
     return loaded, missing

@@ -15,7 +15,7 @@ from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.hashing import json_digest
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same completions would be scored differently."""
 
 MALFORMED = {"corrected": None, "paper": ERROR_TEXT}

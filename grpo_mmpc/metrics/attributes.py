@@ -1,9 +1,10 @@
 """Check whether a text names a product's known attributes, by exact words."""
 
 import math
-import re
 from collections.abc import Mapping
 from functools import lru_cache
+
+from grpo_mmpc.metrics.text import words
 
 PACK_KINDS = frozenset({"pack", "pack_size", "pack_count", "count", "unit_count", "number_of_items", "quantity"})
 """Kinds whose value is a number of pieces; a bare number in the text does not state them."""
@@ -24,8 +25,6 @@ _PACK_UNITS = frozenset(
     {"pack", "packs", "pk", "pks", "count", "ct", "piece", "pieces", "pc", "pcs", "set", "sets", "unit", "units"}
 )
 _SPELLINGS = {"grey": "gray", "colour": "color", "multicolour": "multicolor", "aluminium": "aluminum"}
-# A number splits off its unit ("12oz" is "12 oz"); letters keep their digits ("WH1000").
-_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*")
 
 
 def attribute_recall(*, prediction: str, attributes: Mapping[str, str]) -> float:
@@ -58,9 +57,8 @@ def attribute_recall_of(*, prediction: str, attributes: Mapping[str, str], kind:
 
 @lru_cache(maxsize=4096)
 def attribute_words(text: str) -> tuple[str, ...]:
-    """Split a text into words: case folded, units split off numbers, number words as digits."""
-    tokens = _TOKEN.findall(text.casefold())
-    return tuple(_NUMBER_WORDS.get(token, _SPELLINGS.get(token, token)) for token in tokens)
+    """Return ``text.words`` with number words as digits and American spelling."""
+    return tuple(_NUMBER_WORDS.get(word, _SPELLINGS.get(word, word)) for word in words(text))
 
 
 def _states_value(tokens: tuple[str, ...], expected: tuple[str, ...]) -> bool:

@@ -8,7 +8,10 @@ neither set.
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
+
+from grpo_mmpc.metrics.metric import shielded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +42,7 @@ def kid(inputs: "MetricInputs") -> list[float]:
     for position, category in enumerate(inputs.categories or [""] * len(scores)):
         by_category[category].append(position)
     for positions in by_category.values():
-        features = _paired_features(inputs, positions)
+        features = shielded(inputs, "inception", partial(_paired_features, inputs, positions))
         if features is not None:
             values = kid_contributions(real=features.real, generated=features.generated)
             for position, value in zip(features.positions, values.tolist(), strict=True):
@@ -49,7 +52,8 @@ def kid(inputs: "MetricInputs") -> list[float]:
 
 def fid(inputs: "MetricInputs") -> float:
     """Return the FID of all items; NaN without encoder, renders or two real images."""
-    features = _paired_features(inputs, range(len(inputs.predictions)))
+    everything = range(len(inputs.predictions))
+    features = shielded(inputs, "inception", partial(_paired_features, inputs, everything))
     return math.nan if features is None else frechet_distance(real=features.real, generated=features.generated)
 
 
@@ -59,11 +63,14 @@ def kid_contributions(*, real: "NDArray[np.float64]", generated: "NDArray[np.flo
     With the kernel ``k(a, b) = (a.b / D + 1)^3`` and
 
         s_i =   sum_{j != i} (k(x_i, x_j) + k(y_i, y_j)) / (n - 1)
-              - sum_j (k(x_i, y_j) + k(x_j, y_i)) / n
+              - sum_{j != i} (k(x_i, y_j) + k(x_j, y_i)) / (n - 1)
 
-    the mean of s is the KID, unbiased at any n. Every pair of items enters it twice, so that the
-    s_i vary half as much as removing an item would say; the value of an item is therefore
-    ``2 s_i - mean(s)``: the same mean, and intervals as wide as they should be.
+    the mean of s is the KID, unbiased at any n also for sets that are paired: an image resembles
+    its own counterpart more than others, which says nothing of the two distributions, so that pairs
+    (i, i) are left out (Gretton et al. 2012, "A Kernel Two-Sample Test", eq. 4). Every pair of
+    items enters it twice, so that the s_i vary half as much as removing an item would say; the
+    value of an item is therefore ``2 s_i - mean(s)``: the same mean, and intervals as wide as they
+    should be.
 
     Real and generated features have the shape [n, D], n at least 2.
 
@@ -71,9 +78,8 @@ def kid_contributions(*, real: "NDArray[np.float64]", generated: "NDArray[np.flo
         Binkowski et al. 2018, "Demystifying MMD GANs", section 4.
     """
     n = len(real)
-    own = (_kernel_sums(real, real, skip_own=True) + _kernel_sums(generated, generated, skip_own=True)) / (n - 1)
-    cross = (_kernel_sums(real, generated) + _kernel_sums(generated, real)) / n
-    s: NDArray[np.float64] = own - cross
+    own = _kernel_sums(real, real) + _kernel_sums(generated, generated)
+    s: NDArray[np.float64] = (own - _kernel_sums(real, generated) - _kernel_sums(generated, real)) / (n - 1)
     contributions: NDArray[np.float64] = 2.0 * s - s.mean()
     return contributions
 
@@ -107,18 +113,15 @@ def _root_of_covariance(features: "NDArray[np.float64]") -> "NDArray[np.float64]
     return root
 
 
-def _kernel_sums(
-    first: "NDArray[np.float64]", second: "NDArray[np.float64]", *, skip_own: bool = False
-) -> "NDArray[np.float64]":
-    """Return the sum over j of k(first_i, second_j) for each i; without j = i if asked."""
+def _kernel_sums(first: "NDArray[np.float64]", second: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Return the sum over j != i of k(first_i, second_j) for each i."""
     import numpy as np
 
     sums = np.empty(len(first))
     for start in range(0, len(first), _ROWS_AT_ONCE):
         rows = first[start : start + _ROWS_AT_ONCE]
         kernel = (rows @ second.T / first.shape[1] + 1.0) ** 3  # [rows, n]
-        if skip_own:
-            np.fill_diagonal(kernel[:, start:], 0.0)
+        np.fill_diagonal(kernel[:, start:], 0.0)
         sums[start : start + len(rows)] = kernel.sum(axis=1)
     return sums
 

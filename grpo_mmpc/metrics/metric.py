@@ -1,14 +1,20 @@
 """The definition of a metric: inputs, range, and the function that scores a list of items."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
+
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,8 @@ class MetricInputs:
     read_image: "Callable[[str], Image.Image] | None" = None
     """Reader of an image as RGB: ``grpo_mmpc.encoders.images.open_image``, which raises ImageError.
     Needed by the metrics of pixels (PSNR, SSIM, MSE, LPIPS); others then share what was opened."""
+    failures: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Encoders that raised, under their names in ``evaluation.encoders``, with the reason."""
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Results that metrics of this set share, computed by the first that needs them."""
 
@@ -82,6 +90,21 @@ class Metric:
     def higher_is_better(self) -> bool:
         """True if better answers have greater scores."""
         return self.worst < self.best
+
+
+def shielded(inputs: MetricInputs, encoder: str, call: Callable[[], T]) -> T | None:
+    """Return what a call of an encoder gives; None from the first time on that it raises.
+
+    A model of the user's may raise anything, and that costs the metrics of this encoder only.
+    """
+    if encoder in inputs.failures:
+        return None
+    try:
+        return call()
+    except Exception as error:
+        inputs.failures[encoder] = " ".join(f"{type(error).__name__}: {error}".split())
+        logger.warning("%s raised, so that its metrics are unscored: %s", encoder, inputs.failures[encoder])
+        return None
 
 
 def is_known(reference: str | None) -> TypeGuard[str]:

@@ -1,13 +1,13 @@
 """Score rendered images against real ones and titles, opening each file once for all metrics."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.metrics import image
 from grpo_mmpc.metrics.image import ImageSource, OpenedImage
-from grpo_mmpc.metrics.metric import unscored
+from grpo_mmpc.metrics.metric import shielded, unscored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,13 @@ LPIPS_CAP = 1.0
 _PIXEL_METRICS = ("psnr", "ssim", "mse", "lpips")
 _PAIRS_AT_ONCE = 16
 """Decoded at a time: photos of 2 megapixels then take 200 MB."""
+
+_METRICS_OF = {
+    "clip": ("clip_image_image", "clip_text_image"),
+    "dinov2": ("dino_image_image",),
+    "lpips": ("lpips",),
+}
+"""Metrics that are unscored where an encoder raises."""
 
 Column = list[float | None]
 """One score per item; NaN = unscored, None = the render failed."""
@@ -57,6 +64,9 @@ def shared_column(
                 column = columns.setdefault(metric, [*unscored(inputs)])
                 for position, score in scores.items():
                     column[position] = score
+        for encoder in inputs.failures:
+            for metric in _METRICS_OF.get(encoder, ()):
+                columns.pop(metric, None)
         inputs.memo[memo] = columns
     shared: Column = inputs.memo[memo].get(name, unscored(inputs))
     return shared
@@ -84,18 +94,26 @@ def _score_some(inputs: "MetricInputs", positions: Sequence[int]) -> dict[str, d
     if inputs.read_image is not None:
         for name, column in _pixel_scores(inputs, first, second).items():
             scores[name] = _place(reals, pairs, column)
-    if inputs.clip is not None:
-        cosines = inputs.clip.image_image(image_paths=first, other_paths=second) if pairs else []
-        scores["clip_image_image"] = _place(reals, pairs, cosines)
-        titled = [i for i in titles if i in renders]
-        shown, texts = [renders[i] for i in titled], [titles[i] for i in titled]
-        cosines = inputs.clip.image_text(image_paths=shown, texts=texts) if titled else []
-        scores["clip_text_image"] = _place(titles, titled, cosines)
-    if inputs.dino is not None:
-        cosines = inputs.dino.image_image(image_paths=first, other_paths=second) if pairs else []
-        scores["dino_image_image"] = _place(reals, pairs, cosines)
-    if inputs.inception is not None and pairs:
-        inputs.inception.features([*first, *second])  # held by the encoder until FID and KID ask for whole sets
+    titled = [i for i in titles if i in renders]
+    shown, texts = [renders[i] for i in titled], [titles[i] for i in titled]
+    clip, dino, inception = inputs.clip, inputs.dino, inputs.inception
+    both = {"image_paths": first, "other_paths": second}
+
+    def add(
+        name: str, encoder: str, score: Callable[[], list[float]], targets: Mapping[int, object], of: Sequence[int]
+    ) -> None:
+        cosines = shielded(inputs, encoder, score) if of else []
+        if cosines is not None:
+            scores[name] = _place(targets, of, cosines)
+
+    if clip is not None:
+        add("clip_image_image", "clip", lambda: clip.image_image(**both), reals, pairs)
+        add("clip_text_image", "clip", lambda: clip.image_text(image_paths=shown, texts=texts), titles, titled)
+    if dino is not None:
+        add("dino_image_image", "dinov2", lambda: dino.image_image(**both), reals, pairs)
+    if inception is not None and pairs:
+        # held by the encoder until FID and KID ask for whole sets
+        shielded(inputs, "inception", lambda: inception.features([*first, *second]))
     return scores
 
 
@@ -123,9 +141,12 @@ def _pixel_scores(
         "ssim": [max(0.0, image.ssim(prediction=p, reference=r)) for p, r in zip(predictions, references, strict=True)],
         "mse": errors,
     }
-    if inputs.lpips is not None:
-        distances = inputs.lpips.distances(predictions=predictions, references=references)
-        scores["lpips"] = [min(LPIPS_CAP, distance) for distance in distances]
+    network = inputs.lpips
+    if network is not None:
+        pairs = {"predictions": predictions, "references": references}
+        distances = shielded(inputs, "lpips", lambda: network.distances(**pairs))
+        if distances is not None:
+            scores["lpips"] = [min(LPIPS_CAP, distance) for distance in distances]
     return scores
 
 

@@ -1,5 +1,6 @@
 """BERTScore as a metric."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,5 +29,5 @@ def bertscore_f1(*, predictions: Sequence[str], references: Sequence[str], encod
             references=references[piece],
             rescale_with_baseline=encoder.has_baseline,
         )
-        f1 += [min(1.0, max(0.0, score)) for score in scores.f1]
+        f1 += [score if math.isnan(score) else min(1.0, max(0.0, score)) for score in scores.f1]
     return f1

@@ -8,11 +8,11 @@ metric without its encoder is NaN, and scores come back in the order of the item
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.metrics import attributes, extraction, image, image_sets, semantic, text
 from grpo_mmpc.metrics import rendered_images as renders
-from grpo_mmpc.metrics.metric import Metric, MetricInputs, is_known, unscored
+from grpo_mmpc.metrics.metric import Metric, MetricInputs, is_known, shielded, unscored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,11 @@ PairScorer = Callable[..., list[float]]
 
 
 def _text_scores(
-    inputs: MetricInputs, *, worst: float, scorer_of: Callable[[MetricInputs], PairScorer | None]
+    inputs: MetricInputs,
+    *,
+    worst: float,
+    scorer_of: Callable[[MetricInputs], PairScorer | None],
+    encoder: str | None,
 ) -> list[float]:
     scorer = scorer_of(inputs)
     if scorer is None:
@@ -40,19 +44,28 @@ def _text_scores(
     ]
     if rows:
         positions, predictions, references = zip(*rows, strict=True)
-        for position, score in zip(positions, scorer(predictions=predictions, references=references), strict=True):
-            scores[position] = score
+        score = partial(scorer, predictions=predictions, references=references)
+        values = score() if encoder is None else shielded(inputs, encoder, score)
+        if values is None:
+            return unscored(inputs)
+        for position, value in zip(positions, values, strict=True):
+            scores[position] = value
     return scores
 
 
 def _text_metric(
-    name: str, description: str, scorer_of: Callable[[MetricInputs], PairScorer | None], *, worst: float = 0.0
+    name: str,
+    description: str,
+    scorer_of: Callable[[MetricInputs], PairScorer | None],
+    *,
+    worst: float = 0.0,
+    encoder: str | None = None,
 ) -> Metric:
     return Metric(
         name=name,
         tasks=(IMAGE_TO_TEXT,),
         description=description,
-        score=partial(_text_scores, worst=worst, scorer_of=scorer_of),
+        score=partial(_text_scores, worst=worst, scorer_of=scorer_of, encoder=encoder),
         worst=worst,
     )
 
@@ -71,11 +84,23 @@ def _tfidf(inputs: MetricInputs) -> PairScorer:
 
 
 def _bertscore(inputs: MetricInputs) -> PairScorer | None:
-    return partial(semantic.bertscore_f1, encoder=inputs.bertscore) if inputs.bertscore else None
+    encoder = inputs.bertscore
+    return encoder and _readable(encoder, partial(semantic.bertscore_f1, encoder=encoder))
 
 
 def _sentence(inputs: MetricInputs) -> PairScorer | None:
-    return inputs.sentence.cosine if inputs.sentence else None
+    return inputs.sentence and _readable(inputs.sentence, inputs.sentence.cosine)
+
+
+def _readable(encoder: Any, score: PairScorer) -> PairScorer:
+    """Leave out references in a script that the encoder does not know: to it all are alike."""
+
+    def scores(*, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        reads = encoder.reads(references)
+        values = score(predictions=predictions, references=references)
+        return [value if read else math.nan for value, read in zip(values, reads, strict=True)]
+
+    return scores
 
 
 def _corpus_bleu_statistics(inputs: MetricInputs) -> "NDArray[np.float64]":
@@ -174,8 +199,10 @@ _METRICS = (
     _text_metric("token_f1", "F1 of the bags of words", score_each(text.token_f1)),
     _text_metric("jaccard", "shared words over all words", score_each(text.jaccard)),
     _text_metric("tfidf_cosine", "TF-IDF cosine, document frequencies of the split's references", _tfidf),
-    _text_metric("bertscore_f1", "BERTScore F1, rescaled where the model has a baseline", _bertscore),
-    _text_metric("embedding_cosine", "cosine of sentence embeddings", _sentence, worst=-1.0),
+    _text_metric(
+        "bertscore_f1", "BERTScore F1, rescaled where the model has a baseline", _bertscore, encoder="bertscore"
+    ),
+    _text_metric("embedding_cosine", "cosine of sentence embeddings", _sentence, worst=-1.0, encoder="sentence"),
     Metric(
         name="attribute_recall",
         tasks=(IMAGE_TO_TEXT,),

@@ -6,10 +6,12 @@ them changes BLEU.
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -20,9 +22,15 @@ BLEU_ORDER = 4
 SMOOTHINGS = ("method1", "method2", "method3")
 """nltk's smoothing methods that are defined for texts of any length (5 to 7 are not)."""
 
-_WORD = re.compile(r"[^\W_]+")
-_ASCII_WORD = re.compile(r"[a-z0-9]+")
-_NOT_PLAIN = re.compile(r"[^a-z0-9 ]")
+_VULGAR_FRACTION = re.compile("([\u00bc-\u00be\u2150-\u215e\u2189])")
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc"
+"""Scripts without spaces between words."""
+_WORD = (
+    r"(?:(?<![\p{L}\p{Nd}.])\.)?\p{Nd}+(?:[.,/]\p{Nd}+)*"  # 2.5, .5, 1/2, 1,000
+    rf"|[{_UNSPACED}]\p{{M}}*"
+    rf"|(?:(?![{_UNSPACED}])\p{{L}})(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}\p{{Nd}}])*(?:(?<=\p{{Nd}})[.,/]\p{{Nd}}+)*"
+)
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?")
 
 
 class BleuStatistics(NamedTuple):
@@ -40,14 +48,17 @@ class BleuStatistics(NamedTuple):
         return (self.prediction_tokens, self.reference_tokens, *self.matches, *self.totals)
 
 
-def bleu_statistics(*, prediction: str, reference: str) -> BleuStatistics:
+def bleu_statistics(*, prediction: str, reference: str, by_script: bool = True) -> BleuStatistics:
     """Count the clipped n-gram matches of one pair on sacrebleu's 13a tokens; case matters.
+
+    ``by_script`` splits scripts without spaces into characters, as sacrebleu's ``char`` does: to
+    13a a Japanese title is one word.
 
     A malformed prediction enters a corpus as the empty text: no matches, no n-grams, and its
     reference's length still counts against the brevity penalty.
     """
-    predicted = _ngram_counts(prediction)
-    expected = _ngram_counts(reference)
+    predicted = _ngram_counts(prediction, by_script=by_script)
+    expected = _ngram_counts(reference, by_script=by_script)
     matches = [0] * BLEU_ORDER
     for ngram in predicted.counts.keys() & expected.counts.keys():
         matches[len(ngram) - 1] += min(predicted.counts[ngram], expected.counts[ngram])
@@ -128,15 +139,15 @@ def chrf(*, prediction: str, reference: str) -> float:
 
 
 def rouge_l(*, prediction: str, reference: str) -> float:
-    """Return ROUGE-L F1: longest common subsequence of lower-cased [a-z0-9] words, no stemming.
+    """Return ROUGE-L F1: longest common subsequence of ``tokens``, no stemming.
 
-    Equals ``rouge_score``'s ``rougeL`` fmeasure, which knows ASCII words only: text in another
-    script has no words and scores 0.
+    Equals ``rouge_score``'s ``rougeL`` fmeasure on English words; that package has no words in
+    other scripts, and parts "2.5" into two numbers.
 
     References:
         Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
     """
-    predicted, expected = ascii_words(prediction), ascii_words(reference)
+    predicted, expected = tokens(prediction), tokens(reference)
     if not predicted or not expected:
         return 0.0
     return _f1(
@@ -144,33 +155,61 @@ def rouge_l(*, prediction: str, reference: str) -> float:
     )
 
 
-def ascii_words(text: str) -> list[str]:
-    """Split a text into lower-cased runs of a-z and 0-9."""
-    return _ASCII_WORD.findall(text.lower())
+@lru_cache(maxsize=4096)
+def words(text: str) -> tuple[str, ...]:
+    """Split a text into case-folded words and numbers of any script.
+
+    Scripts without spaces (Chinese, Japanese, Thai ...) are split into characters. A number is
+    parted from its unit ("2.5mm" is "2.5", "mm") and keeps its decimals and fractions; "2.50" is
+    "2.5", "1,000" is "1000" and "\u00bd" is "1/2". Hyphens and punctuation separate: "12-pack" is
+    "12", "pack".
+    """
+    folded = unicodedata.normalize("NFKC", _VULGAR_FRACTION.sub(r" \1", text)).casefold().replace("\u2044", "/")
+    return tuple(_number(word) if word[0].isdecimal() or word[0] == "." else word for word in _word().findall(folded))
 
 
-def words(text: str) -> list[str]:
-    """Split a text into case-folded runs of letters and digits of any script."""
-    return _WORD.findall(text.casefold())
+def tokens(text: str) -> tuple[str, ...]:
+    """Return the words of a text; its characters where it has none, such as "!!!"."""
+    return words(text) or tuple("".join(text.split()))
+
+
+def _number(word: str) -> str:
+    if _THOUSANDS.fullmatch(word):
+        word = word.replace(",", "")
+    word = word.replace(",", ".")
+    if word.count(".") == 1 and "/" not in word:
+        whole, _, part = word.partition(".")
+        part = part.rstrip("0")
+        word = (whole or "0") + (f".{part}" if part else "")
+    return word
+
+
+@cache
+def _word() -> Any:
+    import regex  # as Transformers and sacrebleu do: Unicode scripts and marks are unknown to re
+
+    return regex.compile(_WORD)
+
+
+@cache
+def _unspaced() -> Any:
+    import regex
+
+    return regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[^{_UNSPACED}]+")
 
 
 def token_f1(*, prediction: str, reference: str) -> float:
-    """Return the F1 of the bags of words, by ``words``; 0 where a side has none."""
-    predicted, expected = words(prediction), words(reference)
+    """Return the F1 of the bags of ``tokens``; 0 where a side has none."""
+    predicted, expected = tokens(prediction), tokens(reference)
     hits = (Counter(predicted) & Counter(expected)).total()
     return _f1(hits=hits, num_predicted=len(predicted), num_expected=len(expected))
 
 
 def jaccard(*, prediction: str, reference: str) -> float:
-    """Return shared words over all words, as sets; 0 where neither text has a word."""
-    predicted, expected = set(words(prediction)), set(words(reference))
+    """Return shared ``tokens`` over all, as sets; 0 where neither text has one."""
+    predicted, expected = set(tokens(prediction)), set(tokens(reference))
     union = predicted | expected
     return len(predicted & expected) / len(union) if union else 0.0
-
-
-def clean(text: str) -> str:
-    """Keep only a-z, 0-9 and space, in lower case: a hyphenated word becomes one word."""
-    return _NOT_PLAIN.sub("", text.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,42 +217,41 @@ class TfidfScorer:
     """TF-IDF cosines under document frequencies that were fitted before; can be pickled."""
 
     vectorizer: Any
-    """A fitted ``TfidfVectorizer``, or None where there was no word to fit on."""
+    """A fitted ``TfidfVectorizer``."""
 
     def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        """Score N pairs in [0, 1]; 0 where a text has no known word."""
-        if self.vectorizer is None:
-            return [0.0] * len(predictions)
+        """Score N pairs in [0, 1]; NaN where no word of the reference is known."""
+        left, right = self.vectorizer.transform(predictions), self.vectorizer.transform(references)
         # Rows are unit vectors (or zero), so the cosine is the sum of products.
-        products = self.vectorizer.transform(predictions).multiply(self.vectorizer.transform(references))
-        return [min(1.0, float(value)) for value in products.sum(axis=1).flat]
+        products, known = left.multiply(right).sum(axis=1).flat, right.getnnz(axis=1)
+        return [
+            1.0 if tokens(p) == tokens(r) else min(1.0, float(value)) if count else math.nan
+            for p, r, value, count in zip(predictions, references, products, known, strict=True)
+        ]
 
 
 def fit_tfidf(fit_on: Sequence[str]) -> TfidfScorer:
-    """Fit the cosine of TF-IDF vectors of 1- and 2-grams of ``clean`` texts, without stop words.
+    """Fit the cosine of TF-IDF vectors of single ``tokens`` and pairs of neighbours.
 
     The inverse document frequencies are fitted once, on a whole split; fitted on the two texts of
     each pair, as the official script does, they carry no information. Words that no text of the
-    split uses have no dimension, and count neither for nor against a prediction. Without any word
-    to fit on, the scorer gives 0.
+    split uses have no dimension, and count neither for nor against a prediction.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # heavy: imported on use
 
-    vectorizer = TfidfVectorizer(preprocessor=clean, stop_words="english", ngram_range=(1, 2))
-    try:
-        vectorizer.fit(fit_on)
-    except ValueError as error:
-        if "empty vocabulary" not in str(error):
-            raise
-        return TfidfScorer(None)
-    return TfidfScorer(vectorizer)
+    return TfidfScorer(TfidfVectorizer(analyzer=_terms).fit(fit_on))
+
+
+def _terms(text: str) -> list[str]:
+    single = tokens(text)
+    return [*single, *map(" ".join, pairwise(single))]
 
 
 def _f1(*, hits: int, num_predicted: int, num_expected: int) -> float:
     return 2 * hits / (num_predicted + num_expected) if hits else 0.0
 
 
-def _longest_common_subsequence(first: list[str], second: list[str]) -> int:
+def _longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
     # the bit-parallel recurrence of Hyyro 2004, one step per word
     positions: dict[str, int] = {}
     for position, word in enumerate(first):
@@ -232,9 +270,11 @@ class _NgramCounts(NamedTuple):
 
 
 @lru_cache(maxsize=2048)
-def _ngram_counts(text: str) -> _NgramCounts:
+def _ngram_counts(text: str, *, by_script: bool) -> _NgramCounts:
     """Count all 1- to 4-grams; cached because the completions of a group share their reference."""
     tokens = _tokenizer_13a()(text.rstrip()).split()
+    if by_script and not text.isascii():
+        tokens = [part for token in tokens for part in _unspaced().findall(token)]
     counts: Counter[tuple[str, ...]] = Counter()
     for n in range(1, BLEU_ORDER + 1):
         counts.update(zip(*(tokens[start:] for start in range(n)), strict=False))

@@ -39,22 +39,39 @@ def torchmetrics_value(metric: Any, real: np.ndarray, generated: np.ndarray) -> 
 
 @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
 @pytest.mark.parametrize("n", [2, 7, 60, 1100])
-def test_the_mean_contribution_is_torchmetrics_kid(n: int) -> None:
+def test_the_mean_contribution_is_torchmetrics_kid_without_an_item_and_its_own_counterpart(n: int) -> None:
     ensure_importable()
     from torchmetrics.image.kid import KernelInceptionDistance
 
     real, generated = feature_sets(n)
     metric = KernelInceptionDistance(feature=Identity(), subsets=1, subset_size=n)
-    expected = torchmetrics_value(metric, real, generated)
-    assert kid_contributions(real=real, generated=generated).mean() == pytest.approx(expected, abs=1e-6)
+    theirs = torchmetrics_value(metric, real, generated)
+    cross = (real @ generated.T / real.shape[1] + 1) ** 3
+    apart = (cross.sum() - np.trace(cross)) / (n * (n - 1))
+    found = kid_contributions(real=real, generated=generated).mean()
+    assert found == pytest.approx(theirs + 2 * cross.mean() - 2 * apart, abs=1e-6)
 
 
 def test_two_pairs_in_one_dimension_by_hand() -> None:
-    # x = 0, 1; y = 1, 2; k(a, b) = (ab + 1)^3. k(x1,x2) = 1, k(y1,y2) = 27;
-    # k(x,y): x1 with both 1, 1; x2 with y1 8, with y2 27.
-    # s1 = 1 + 27 - (1 + 1 + 1 + 8) / 2 = 22.5; s2 = 28 - (8 + 27 + 1 + 27) / 2 = -3.5; mean 9.5
+    # x = 0, 1; y = 1, 2; k(a, b) = (ab + 1)^3. k(x1,x2) = 1, k(y1,y2) = 27; k(x1,y2) = 1,
+    # k(x2,y1) = 8. s1 = s2 = 1 + 27 - (1 + 8) = 19
     found = kid_contributions(real=np.array([[0.0], [1.0]]), generated=np.array([[1.0], [2.0]]))
-    assert found.tolist() == pytest.approx([2 * 22.5 - 9.5, 2 * -3.5 - 9.5])
+    assert found.tolist() == pytest.approx([19.0, 19.0])
+
+
+def test_images_that_resemble_their_own_item_do_not_lower_the_distance_of_equal_sets() -> None:
+    # Equal marginals, once with a correlation of .8 between a real image and its render.
+    rng = np.random.default_rng(6)
+    means = []
+    for share in (0.0, 0.8):
+        values = []
+        for _ in range(300):
+            real = rng.normal(size=(30, 4))
+            generated = share * real + math.sqrt(1 - share**2) * rng.normal(size=(30, 4))
+            values.append(kid_contributions(real=real, generated=generated).mean())
+        means.append((np.mean(values), np.std(values) / math.sqrt(300)))
+    for mean, error in means:
+        assert abs(mean) < 3.5 * error
 
 
 def test_contributions_spread_as_the_jackknife_says() -> None:

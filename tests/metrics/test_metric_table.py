@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
 from grpo_mmpc.metrics.table import METRICS, attribute_recall_metrics
@@ -31,6 +32,9 @@ class FakeBertScore:
         self.has_baseline = has_baseline
         self.asked: list[tuple[str, str]] = []
 
+    def reads(self, texts: Sequence[str]) -> list[bool]:
+        return [True] * len(texts)
+
     def score(
         self, *, predictions: Sequence[str], references: Sequence[str], rescale_with_baseline: bool = False
     ) -> FakeScores:
@@ -40,6 +44,9 @@ class FakeBertScore:
 
 
 class FakeSentence:
+    def reads(self, texts: Sequence[str]) -> list[bool]:
+        return [True] * len(texts)
+
     def cosine(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         return [0.25] * len(predictions)
 
@@ -263,6 +270,9 @@ def test_a_malformed_completion_gets_the_worst_value_that_its_metric_states() ->
     class Alike:
         has_baseline = False
 
+        def reads(self, texts: list[str]) -> list[bool]:
+            return [True] * len(texts)
+
         def score(self, *, predictions: list[str], references: list[str], rescale_with_baseline: bool) -> Any:
             return SimpleNamespace(f1=[1.0] * len(predictions))
 
@@ -321,3 +331,37 @@ def test_lists_of_different_lengths_are_refused() -> None:
         MetricInputs(task="image_to_text", predictions=["a"], references=["a"], attributes=[{}, {}])
     with pytest.raises(ValueError, match="categories has 1 entries for 2 predictions"):
         MetricInputs(task="text_to_image", predictions=["a", "b"], references=["a", "b"], categories=["toys"])
+
+
+def test_an_encoder_that_raises_leaves_its_own_metrics_unscored_with_the_reason(tmp_path: Path) -> None:
+    class Broken:
+        has_baseline = False
+
+        def fails(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("no projection\nhere")
+
+        reads = score = cosine = image_image = image_text = distances = features = fails
+
+    image = tmp_path / "image.png"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(image)
+    names = ("bertscore", "sentence", "clip", "dino", "lpips", "inception")
+    inputs = MetricInputs(
+        task="text_to_image",
+        predictions=["red bag"] * 2,
+        references=["red bag"] * 2,
+        real_images=[str(image)] * 2,
+        rendered_images=[str(image)] * 2,
+        read_image=open_image,
+        **{name: Broken() for name in names},
+    )
+    scores = {name: metric.score(inputs) for name, metric in METRICS.items()}
+    assert METRICS["fid"].of_set is not None
+    assert math.isnan(METRICS["fid"].of_set(inputs))
+    assert inputs.failures == dict.fromkeys(
+        ("bertscore", "sentence", "clip", "dinov2", "lpips", "inception"), "RuntimeError: no projection here"
+    )
+    needing = ("bertscore_f1", "embedding_cosine", "clip_image_image", "clip_text_image", "dino_image_image", "lpips")
+    for name in (*needing, "kid"):
+        assert all(map(math.isnan, scores[name])), name
+    for name in ("bleu", "psnr", "ssim", "mse"):
+        assert not any(map(math.isnan, scores[name])), name

@@ -12,9 +12,8 @@ from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 
 from grpo_mmpc.metrics.metric import MetricInputs
 from grpo_mmpc.metrics.official import text as paper
-from grpo_mmpc.metrics.official.text import PAPER_METRICS, swapped_bleu, tfidf_similarity
+from grpo_mmpc.metrics.official.text import PAPER_METRICS, ascii_words, swapped_bleu, tfidf_similarity
 from grpo_mmpc.metrics.table import METRICS
-from grpo_mmpc.metrics.text import ascii_words
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 

@@ -128,10 +128,10 @@ def test_effect_size_is_the_t_statistic_over_the_root_of_n() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "of", "few", "few_alike"),
-    # Fifty, or fifteen by as much, or half of them where they are fewer.
+    # 150, or fifteen by as much, or half of them where they are fewer.
     [
-        (49, 1000, True, False),
-        (50, 1000, False, False),
+        (149, 1000, True, False),
+        (150, 1000, False, False),
         (14, 1000, True, True),
         (19, 40, True, False),
         (20, 40, False, False),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grpo_mmpc.metrics import image, image_sets
 from grpo_mmpc.metrics.image import OpenedImage
-from grpo_mmpc.metrics.metric import Metric, MetricInputs, unscored
+from grpo_mmpc.metrics.metric import Metric, MetricInputs, shielded, unscored
 from grpo_mmpc.metrics.rendered_images import open_source, shared_column
 from grpo_mmpc.metrics.table import TEXT_TO_IMAGE
 
@@ -91,7 +91,11 @@ def _fid(inputs: MetricInputs) -> float:
         resized = (
             stretch(pixels, height=FID_SIZE_PX, width=FID_SIZE_PX) for p in pairs for pixels in (p.generated, p.real)
         )
-        rows.append(encoder.features([Image.fromarray(pixels) for pixels in resized]))
+        images = [Image.fromarray(pixels) for pixels in resized]
+        found = shielded(inputs, "inception", partial(encoder.features, images))
+        if found is None:
+            return math.nan
+        rows.append(found)
     if not rows or sum(map(len, rows)) < 2 * FID_MIN_PAIRS:
         return math.nan
     features = np.concatenate(rows)
@@ -144,12 +148,17 @@ def _score_pairs(inputs: MetricInputs, pairs: Sequence[_Pair]) -> dict[str, dict
         "ssim": [paper_ssim(prediction=p.generated, reference=p.real) for p in pairs],
         "mse": errors,
     }
-    if inputs.lpips is not None:
-        scores["lpips"] = [_swapped_lpips(inputs.lpips, p) for p in pairs]
-    if inputs.clip is not None:
-        scores["clip_image_image"] = inputs.clip.image_image(
-            image_paths=[Image.fromarray(p.generated) for p in pairs], other_paths=[p.source for p in pairs]
-        )
+    lpips, clip = inputs.lpips, inputs.clip
+    if lpips is not None:
+        distances = shielded(inputs, "lpips", lambda: [_swapped_lpips(lpips, p) for p in pairs])
+        scores |= {} if distances is None else {"lpips": distances}
+    if clip is not None:
+        images = {
+            "image_paths": [Image.fromarray(p.generated) for p in pairs],
+            "other_paths": [p.source for p in pairs],
+        }
+        cosines = shielded(inputs, "clip", lambda: clip.image_image(**images))
+        scores |= {} if cosines is None else {"clip_image_image": cosines}
     positions = [p.position for p in pairs]
     return {name: dict(zip(positions, column, strict=True)) for name, column in scores.items()}
 

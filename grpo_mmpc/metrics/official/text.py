@@ -6,6 +6,7 @@ public code; none of that code is used.
 
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
@@ -13,15 +14,15 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from grpo_mmpc.metrics import text
-from grpo_mmpc.metrics.metric import Metric, MetricInputs, unscored
+from grpo_mmpc.metrics.metric import Metric, MetricInputs, shielded, unscored
 from grpo_mmpc.metrics.table import IMAGE_TO_TEXT, PairScorer, score_each
-from grpo_mmpc.metrics.text import ascii_words
 
 logger = logging.getLogger(__name__)
 
 ERROR_TEXT = "error"
 """Text of the official pipeline in place of a completion that does not parse."""
 
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
 _MAX_FEATURES = 1000
 _IDF_OF_ONE = math.log(3 / 2) + 1  # smoothed idf of a term in 1 of 2 texts; in 2 of 2 it is ln(3/3) + 1 = 1
 _PAIRS_AT_ONCE = 1024
@@ -60,6 +61,11 @@ def tfidf_similarity(*, prediction: str, reference: str) -> TfidfSimilarity:
     return TfidfSimilarity(cosine, 1 / (1 + math.sqrt(2 - 2 * cosine)))
 
 
+def ascii_words(text: str) -> list[str]:
+    """Split a text into lower-cased runs of a-z and 0-9."""
+    return _ASCII_WORD.findall(text.lower())
+
+
 def jaccard(*, prediction: str, reference: str) -> float:
     """Return shared words over all words of the cleaned texts, as sets; 0 where either is empty."""
     predicted, expected = set(ascii_words(prediction)), set(ascii_words(reference))
@@ -75,7 +81,7 @@ def swapped_bleu(*, prediction: str, reference: str) -> float:
     References:
         Papineni et al. 2002, with the arguments exchanged as in the official script.
     """
-    statistics = text.bleu_statistics(prediction=reference, reference=prediction)
+    statistics = text.bleu_statistics(prediction=reference, reference=prediction, by_script=False)
     if 0 in statistics.matches:
         return 0.0
     precisions = [matches / total for matches, total in zip(statistics.matches, statistics.totals, strict=True)]
@@ -131,11 +137,15 @@ def _log_once(category: str, reason: str) -> None:
 
 def _bertscore_f1(inputs: MetricInputs) -> PairScorer | None:
     encoder = inputs.bertscore
-    return (
-        None
-        if encoder is None
-        else lambda *, predictions, references: encoder.score(predictions=predictions, references=references).f1
-    )
+    if encoder is None:
+        return None
+
+    def score(*, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        pairs = {"predictions": predictions, "references": references}
+        scores = shielded(inputs, "bertscore", lambda: encoder.score(**pairs))
+        return [math.nan] * len(predictions) if scores is None else list(scores.f1)
+
+    return score
 
 
 def _term_counts(words: Sequence[str]) -> Counter[str]:

@@ -1,0 +1,151 @@
+"""How often intervals hold the truth, and how often a verdict is false, in simulated comparisons.
+
+    python benchmarks/coverage.py            # 1,500 families of 12 metrics each; about ten minutes
+    python benchmarks/coverage.py --quick    # 150 families; within a minute
+
+Every data set has a true difference of 0 and goes through the code of ``grpo-mmpc compare``. Kinds:
+``clusters`` are normal differences of 5 variants of each product, intra-class correlation 0.3;
+``skewed`` are exponential; of ``zero_inflated`` ones 90 % are exactly 0 and the rest is
+exponential; ``binary`` ones are -1 or 1 in 4 % of items and 0 elsewhere. ``coverage_KIND_N`` is the
+share of 95 % intervals that hold 0 among the data sets that are judged, ``judged_KIND_N`` the share
+of data sets that are (the others are "too few changed"), and ``false_verdict_KIND_N`` the share of
+families of 12 unrelated metrics with any "better" or "worse", corrected by Holm's method.
+
+Checks: coverage within 95 +- 2 % wherever more than 5 % of the data sets are judged, and false
+verdicts in at most 6 % of the families; with ``--quick`` give or take two standard errors.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grpo_mmpc.evaluation.measures import Measure
+from grpo_mmpc.evaluation.resampling import Difference, Resampling, differences_of, units_of
+from grpo_mmpc.statistics.verdicts import BETTER, WORSE, Evidence, decide
+from grpo_mmpc.utils.manifest import environment
+
+Floats = NDArray[np.float64]
+METRICS = 12
+CLUSTER = 5
+FAMILIES_AT_ONCE = 25
+
+
+def clusters(generator: np.random.Generator, num_items: int, count: int) -> Floats:
+    """Return differences of variants, ``[N, M]``, of which 0.3 of the variance is the product's."""
+    between = generator.normal(0.0, math.sqrt(0.3), (num_items // CLUSTER, count))
+    return np.repeat(between, CLUSTER, axis=0) + generator.normal(0.0, math.sqrt(0.7), (num_items, count))
+
+
+def skewed(generator: np.random.Generator, num_items: int, count: int) -> Floats:
+    """Return exponential differences around 0."""
+    return generator.exponential(size=(num_items, count)) - 1.0
+
+
+def zero_inflated(generator: np.random.Generator, num_items: int, count: int) -> Floats:
+    """Return differences of which one in ten is not 0."""
+    return skewed(generator, num_items, count) * (generator.random((num_items, count)) < 0.1)
+
+
+def binary(generator: np.random.Generator, num_items: int, count: int) -> Floats:
+    """Return differences of a yes-or-no metric that few items change."""
+    return generator.choice([-1.0, 0.0, 1.0], p=[0.02, 0.96, 0.02], size=(num_items, count))
+
+
+KINDS: dict[str, Callable[[np.random.Generator, int, int], Floats]] = {
+    "clusters": clusters,
+    "skewed": skewed,
+    "zero_inflated": zero_inflated,
+    "binary": binary,
+}
+
+
+def compared(differences: Floats, *, groups: NDArray[np.int64] | None, resamples: int, seed: int) -> list[Difference]:
+    """Compare every column of ``[N, M]``."""
+    measures = [
+        Measure(
+            name="x",
+            higher_is_better=True,
+            before=np.zeros((len(column), 1)),
+            after=column[:, None],
+            scored=np.ones(len(column), dtype=bool),
+            aggregate=lambda sums, count: sums[..., 0] / count,
+            is_mean=True,
+        )
+        for column in differences.T
+    ]
+    settings = Resampling(resamples=resamples, flips=resamples, seed=seed)
+    units = units_of(np.arange(len(differences)), groups, settings, stream="x")
+    return differences_of(units, measures, settings, stream="x")
+
+
+def simulate(kind: str, num_items: int, *, families: int, resamples: int) -> tuple[float, float, float]:
+    """Return the shares of data sets covered among those judged, judged, and of false families."""
+    groups = np.repeat(np.arange(num_items // CLUSTER), CLUSTER) if kind == "clusters" else None
+    covered, judged, false = [], [], []
+    for start in range(0, families, FAMILIES_AT_ONCE):
+        count = min(FAMILIES_AT_ONCE, families - start)
+        generator = np.random.default_rng([num_items, start])
+        data = KINDS[kind](generator, num_items, count * METRICS)
+        evidence = []
+        for one in compared(data, groups=groups, resamples=resamples, seed=start):
+            interval = one.interval(confidence=0.95)
+            judged.append(interval is not None and not one.few_changed)
+            covered.append(interval is not None and interval.low - 1e-9 <= 0.0 <= interval.high + 1e-9)
+            evidence.append(Evidence(delta=one.delta, interval=interval, p=one.p_value(), few_changed=one.few_changed))
+        for family in range(count):
+            decisions = decide(evidence[family * METRICS : (family + 1) * METRICS], confidence=0.95)
+            false.append(any(decision.verdict in (BETTER, WORSE) for decision in decisions))
+    share = float(np.mean(np.array(covered)[judged])) if any(judged) else math.nan
+    return share, float(np.mean(judged)), float(np.mean(false))
+
+
+def main() -> None:
+    """Simulate every kind at every size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--families", type=int, default=1500, help="families of each kind and size (%(default)s)")
+    parser.add_argument("--resamples", type=int, default=2999, help="resamples and flips (%(default)s)")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.families, arguments.resamples = 150, 999
+    figures: dict[str, float] = {"families": arguments.families, "resamples": arguments.resamples}
+    checks: dict[str, bool] = {}
+    for kind in KINDS:
+        for num_items in (100, 360, 1000):
+            share, judged, false = simulate(kind, num_items, families=arguments.families, resamples=arguments.resamples)
+            name = f"{kind}_{num_items}"
+            figures |= {f"judged_{name}": round(judged, 4), f"false_verdict_{name}": round(false, 4)}
+            slack = 2 * math.sqrt(0.06 * 0.94 / arguments.families) if arguments.quick else 0.0
+            checks[f"false_verdict_{name}"] = false <= 0.06 + slack
+            if judged > 0.05:
+                figures[f"coverage_{name}"] = round(share, 4)
+                count = arguments.families * METRICS * judged
+                slack = 2 * math.sqrt(0.05 * 0.95 / count) if arguments.quick else 0.0
+                checks[f"coverage_{name}"] = abs(share - 0.95) <= 0.02 + slack
+            print(f"{name}: covered {share:.3f}, judged {judged:.3f}, false {false:.3f}", file=sys.stderr, flush=True)
+    where = environment()
+    print(
+        json.dumps(
+            {
+                "benchmark": "coverage",
+                "hardware": where["hardware"],
+                "versions": where["versions"],
+                "results": {},
+                "figures": figures,
+                "checks": checks,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
