@@ -13,12 +13,15 @@ from typing import Any, Literal
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards.isolated import InProcess
 from grpo_mmpc.rewards.loading import LoadedReward
-from grpo_mmpc.rewards.worker import Columns, Fit, Host, Message, Prepare, Reply, Score, Worker
+from grpo_mmpc.rewards.worker import Columns, Fit, Host, Message, Prepare, Reply, Score, Worker, explained
 
 logger = logging.getLogger(__name__)
 
 LEAK_BYTES = 512 * 2**20
 """Growth of memory over calls of one reward, the first one left out, that is worth a warning."""
+LARGEST = 1e15
+"""Largest value of a reward: TRL computes in float32, where squares of larger ones overflow and all
+advantages become 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +205,9 @@ def _import_for_threads(rewards: Iterable[LoadedReward]) -> None:
         from grpo_mmpc.utils.cpu_compat import ensure_importable
 
         ensure_importable()
-        import transformers  # noqa: F401  (heavy: only where a reward will import it)
+        # heavy: only where a reward will import them
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
 
 
 def _checked(answer: Reply, *, expected: int) -> tuple[list[float | None], int, Exception | None]:
@@ -217,9 +222,9 @@ def _checked(answer: Reply, *, expected: int) -> tuple[list[float | None], int, 
 
 
 def checked_scores(scores: Any, *, expected: int) -> tuple[list[float | None], int, RewardError | None]:
-    """Return scores as floats or None, the number of NaN or infinity, and the first such error.
+    """Return scores as floats or None, how many TRL cannot take, and the first such error.
 
-    NaN and infinity become None as well.
+    NaN, infinity and what is larger than ``LARGEST`` become None as well.
 
     Raises:
         RewardError: Not a sequence of ``expected`` numbers.
@@ -236,9 +241,9 @@ def checked_scores(scores: Any, *, expected: int) -> tuple[list[float | None], i
         if isinstance(score, str | bytes):
             raise RewardError(f"returned {score!r} at position {position}, expected a number or None")
         value = None if score is None else float(score)
-        if value is not None and not math.isfinite(value):
+        if value is not None and not abs(value) <= LARGEST:
             problem = problem or RewardError(
-                f"returned {value} at position {position}, expected a finite number or None"
+                f"returned {value} at position {position}, expected a number from -{LARGEST:g} to {LARGEST:g} or None"
             )
             failed += 1
             value = None
@@ -247,4 +252,4 @@ def checked_scores(scores: Any, *, expected: int) -> tuple[list[float | None], i
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, RewardError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RewardError) else explained(error)

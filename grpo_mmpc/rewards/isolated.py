@@ -11,7 +11,16 @@ from typing import Any
 
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import RewardError
-from grpo_mmpc.rewards.worker import Columns, Fit, Host, Message, cuda_device, resident_bytes, use_cuda_device
+from grpo_mmpc.rewards.worker import (
+    Columns,
+    Fit,
+    Host,
+    Message,
+    cuda_device,
+    explained,
+    resident_bytes,
+    use_cuda_device,
+)
 from grpo_mmpc.utils.processes import Child
 
 _ENDING = {signal.SIGINT, signal.SIGTERM}
@@ -116,7 +125,7 @@ def serve(descriptor: int) -> None:
             try:
                 value = _to_send(message.apply(reward))
             except Exception as error:  # part of the answer: the parent knows the policy
-                problem = f"{type(error).__name__}: {error}"
+                problem = explained(error)
         resident = resident_bytes(os.getpid())
         try:
             connection.send((value, problem, resident))

@@ -11,14 +11,17 @@ from importlib.metadata import entry_points
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from grpo_mmpc.config import RewardSpec, nearest
 from grpo_mmpc.errors import GrpoMmpcError, RewardError
+from grpo_mmpc.rewards.declaration import Reward
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import RewardFn
 from grpo_mmpc.utils.hashing import hex_digest
 
 ENTRY_POINT_GROUP = "grpo_mmpc.rewards"
+_OF_A_FILE = "grpo_mmpc_user_reward_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,26 @@ def load_factory(name: str) -> Callable[..., RewardFn]:
             key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")
         ]
         raise RewardError(f"reward {name!r}: {source} has no function {attribute!r}; {nearest(attribute, functions)}")
+    if name not in registered and not _is_reward(factory, module):
+        raise RewardError(
+            f"reward {name!r} is not known to be one, and is not called: it must be defined in a file that the recipe "
+            "names, or say what it returns (-> Reward, from grpo_mmpc import Reward)"
+        )
     return factory  # type: ignore[no-any-return]
+
+
+def _is_reward(factory: Any, module: ModuleType) -> bool:
+    """Return whether a target says that it makes a reward, or is part of a file of rewards."""
+    if isinstance(factory, type):
+        says_so = issubclass(factory, Reward)
+    else:
+        returned = inspect.signature(factory).return_annotation
+        name = returned if isinstance(returned, str) else getattr(returned, "__name__", "")
+        says_so = returned == RewardFn or name.rpartition(".")[2] in ("Reward", "RewardFn")
+    if says_so or not module.__name__.startswith(_OF_A_FILE):
+        return says_so
+    home = sys.modules.get(getattr(factory, "__module__", ""))
+    return home is module or getattr(home, getattr(factory, "__name__", ""), None) is not factory
 
 
 def reward_key(spec: RewardSpec) -> str:
@@ -163,7 +185,7 @@ def _module_from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(path)
     # One module for all factories of a file, so that they share what it holds.
-    name = f"grpo_mmpc_user_reward_{hex_digest(str(path.resolve()), size=8)}"
+    name = f"{_OF_A_FILE}{hex_digest(str(path.resolve()), size=8)}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,10 +1,7 @@
 """The reward mix of a recipe: TRL reward functions and weights.
 
-TRL sums the rewards of a completion with ``nansum``, so a None inside a group acts as a reward of
-0: a penalty wherever rewards are positive. ``RewardMix`` therefore hands TRL the mean of the
-group's scored completions instead, which gives the unscored completion no advantage from that
-reward, and keeps None only where no trained reward could score the completion at all (TRL then sets
-its advantage to 0). Raw values are kept apart and recorded as they were.
+Values that a reward could not give are made neutral before TRL sees them, see ``neutral``; raw
+values are kept apart and recorded as they were.
 """
 
 import time
@@ -55,6 +52,7 @@ class RewardMix:
         self,
         rewards: Sequence[LoadedReward],
         *,
+        aggregation: str = "sum_then_normalize",
         on_error: Literal["raise", "unscored"] = "raise",
         time_limit: float = 600.0,
         ranks: Ranks = ONE,
@@ -63,6 +61,7 @@ class RewardMix:
 
         Args:
             rewards: At least one with a positive weight, their names unique.
+            aggregation: The way in which TRL makes one advantage of them.
             on_error: See ``RewardsSection.on_error``.
             time_limit: Seconds of one call, where a spec states none.
             ranks: The processes that score together, all of which hold equally many completions.
@@ -73,6 +72,7 @@ class RewardMix:
         _check_mix(rewards)
         self.rewards = list(rewards)
         self._executor = RewardExecutor(rewards, on_error=on_error, time_limit=time_limit)
+        self._aggregation = aggregation
         self._ranks = ranks
         self._scored_for: list[Any] | None = None
         self._scored: ScoredBatch | None = None
@@ -177,7 +177,9 @@ class RewardMix:
             parsed=parsed,
             raw=raw,
             waited=time.monotonic() - start,
-            for_trainer=neutral(raw, kwargs["prompt_id"], trained=self.trained, ranks=self._ranks),
+            for_trainer=neutral(
+                raw, kwargs["prompt_id"], trained=self.trained, aggregation=self._aggregation, ranks=self._ranks
+            ),
             failed={name: one.failed for name, one in scores.items()},
             seconds={name: one.seconds for name, one in scores.items()},
         )
@@ -237,11 +239,15 @@ def neutral(
     prompt_ids: Sequence[str],
     *,
     trained: Sequence[str],
+    aggregation: str,
     ranks: Ranks = ONE,
 ) -> Values:
-    """Return values for TRL, in which the group's mean stands for unscored ones.
+    """Return values for TRL, in which what is unscored neither helps nor harms a completion.
 
-    A completion that no trained reward scored stays None.
+    TRL adds None as 0 to a weighted sum: there the mean of the group's scored completions stands
+    for it. Under ``normalize_then_sum`` TRL leaves None out of mean, deviation and sum, and it
+    stays: another value at the mean would shrink the deviation that the others are divided by. A
+    completion that no trained reward scored is None for all.
 
     Groups may be spread over ranks: means are those of the gathered values, and every rank takes
     part.
@@ -250,23 +256,26 @@ def neutral(
         raw: By reward, N values; None = unscored.
         prompt_ids: Group of each completion.
         trained: Rewards with a positive weight.
+        aggregation: As ``advantages`` takes it.
         ranks: The processes that hold the other completions.
     """
-    names = list(raw)
-    rows = ranks.gather(list(zip(prompt_ids, *(raw[name] for name in names), strict=True)))
     scorable = [any(raw[name][i] is not None for name in trained) for i in range(len(prompt_ids))]
-    values: Values = {}
-    for column, name in enumerate(names, start=1):
-        members: dict[str, list[float]] = defaultdict(list)
-        for row in rows:
-            if row[column] is not None:
-                members[row[0]].append(row[column])
-        means = {group: sum(known) / len(known) for group, known in members.items()}
-        values[name] = [
-            (value if value is not None else means.get(group)) if known else None
-            for value, group, known in zip(raw[name], prompt_ids, scorable, strict=True)
+    means: dict[tuple[str, str], float] = {}
+    if aggregation == "sum_then_normalize":
+        rows = ranks.gather(list(zip(prompt_ids, *raw.values(), strict=True)))
+        members: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for group, *values in rows:
+            for name, value in zip(raw, values, strict=True):
+                if value is not None:
+                    members[name, group].append(value)
+        means = {key: sum(known) / len(known) for key, known in members.items()}
+    return {
+        name: [
+            (means.get((name, group)) if value is None else value) if known else None
+            for value, group, known in zip(column, prompt_ids, scorable, strict=True)
         ]
-    return values
+        for name, column in raw.items()
+    }
 
 
 def completion_text(completion: Any) -> str:

@@ -3,8 +3,10 @@
 import os
 import queue
 import sys
+import sysconfig
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -13,6 +15,12 @@ from typing import Any
 
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.types import RewardFn
+
+_NOT_THE_USERS = (
+    str(Path(__file__).parents[1]),
+    *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
+    "<frozen",
+)
 
 Columns = Mapping[str, list[Any]]
 """Keyword lists that a reward is called with, all of one length."""
@@ -168,6 +176,17 @@ class Worker:
         growth = after - before if before and after else 0
         self._growth = self._growth + growth if self.host.is_process else growth
         return Reply(value=value, error=error, seconds=seconds)
+
+
+def explained(error: BaseException) -> str:
+    """Return type and message of an exception, and the file and line of the code that led to it.
+
+    That is the innermost line outside this package and outside installed ones.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def cuda_device() -> int | None:

@@ -58,7 +58,13 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
     dataset = training_dataset(config, data)
     _check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
     rewards = config.rewards
-    mix = RewardMix.from_specs(rewards.mix, on_error=rewards.on_error, time_limit=rewards.time_limit, ranks=ranks)
+    mix = RewardMix.from_specs(
+        rewards.mix,
+        aggregation=rewards.aggregation,
+        on_error=rewards.on_error,
+        time_limit=rewards.time_limit,
+        ranks=ranks,
+    )
     mix.fit(data.training_titles)
     processor = load_processor(config.model, chat_template_kwargs=arguments.chat_template_kwargs)
     model = load_policy(config.model)

@@ -119,7 +119,9 @@ def test_a_run_that_is_disturbed_ends_as_one_that_is_not(left_alone, tmp_path, n
         except subprocess.TimeoutExpired:
             os.kill(process.pid, number)
             sent += 1
-            assert process.wait(timeout=120) in STATUSES[number], log.read_text()[-3000:]
+            status = process.wait(timeout=120)
+            is_done = status == 0 and "next: grpo-mmpc" in log.read_text()  # it was about to end
+            assert is_done or status in STATUSES[number], log.read_text()[-3000:]
         if (Path(config.run_dir) / "comparison.json").exists():  # done before it was hit: again from the start
             assert process.returncode != 0 or artefacts(Path(config.run_dir)) == expected
             config = calm.model_copy(update={"run_dir": str(tmp_path / f"run-{sent}" / "run")})

@@ -1,6 +1,7 @@
 """Rewards that misbehave, as a user's file may."""
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -159,5 +160,12 @@ def forking():
             time.sleep(600)
             os._exit(0)
         return [float(pid)] * len(predictions)
+
+    return score
+
+
+def misusing_json():
+    def score(*, predictions, **columns):
+        json.loads("{")
 
     return score

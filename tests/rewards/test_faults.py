@@ -358,3 +358,12 @@ def test_a_declaration_that_makes_no_sense_is_refused_before_the_run(mixes, decl
 def test_a_factory_that_fails_is_named(mixes):
     with pytest.raises(RewardError, match="failing_factory': its factory failed: RuntimeError: no GPU here"):
         mixes("failing_factory")
+
+
+@ISOLATED
+def test_the_error_of_a_reward_shows_its_file_and_line(mixes, isolated, caplog):
+    """The line of the reward itself, not that of the library which it called."""
+    mix = mixes("misusing_json", isolated=isolated)
+    assert mix.score(**batch("kettle")).raw["misusing_json"] == [None]
+    line = FAULTY.read_text().splitlines().index('        json.loads("{")') + 1
+    assert f"({FAULTY}, line {line})" in caplog.text

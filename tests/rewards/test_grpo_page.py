@@ -25,8 +25,8 @@ RAW = {
 }
 
 
-def handed_to_trl() -> dict[str, list[float | None]]:
-    return neutral(RAW, GROUPS, trained=list(WEIGHTS))
+def handed_to_trl(aggregation: str = "sum_then_normalize") -> dict[str, list[float | None]]:
+    return neutral(RAW, GROUPS, trained=list(WEIGHTS), aggregation=aggregation)
 
 
 def test_none_is_replaced_as_the_brackets_say():
@@ -40,7 +40,9 @@ def test_none_is_replaced_as_the_brackets_say():
 @pytest.mark.parametrize(("column", "formula"), enumerate(COLUMNS, start=3), ids=[" ".join(f) for f in COLUMNS])
 def test_advantages_are_those_of_the_table(column, formula):
     aggregation, scale = formula
-    values = advantages(handed_to_trl(), WEIGHTS, groups=GROUPS, aggregation=aggregation, scale_rewards=scale)
+    values = advantages(
+        handed_to_trl(aggregation), WEIGHTS, groups=GROUPS, aggregation=aggregation, scale_rewards=scale
+    )
     assert values == pytest.approx([float(cells[column]) for cells in rows()], abs=5e-4)
 
 
@@ -48,3 +50,19 @@ def test_none_as_zero_would_punish_as_the_text_says():
     as_zero = {name: [0.0 if v is None else v for v in values[:4]] for name, values in RAW.items()}
     values = advantages(as_zero, WEIGHTS, groups=["p"] * 4, aggregation="sum_then_normalize", scale_rewards="none")
     assert values == pytest.approx([-0.01, -0.09, 0.31, -0.21])
+
+
+def test_what_is_unscored_leaves_the_scores_of_the_others_as_they_are_under_normalize_then_sum():
+    """Of eight, five are scored: their z-scores are those of a group of five, and 0 for the others.
+
+    Mean .3 and deviation .158 of .1 to .5; with three more at the mean it would be .119, and every
+    z-score 1.3 times as large.
+    """
+    raw = {"overlap": [0.1, 0.2, 0.3, 0.4, 0.5, None, None, None], "image": [0.0] * 8}
+    weights, groups = {"overlap": 1.0, "image": 1.0}, ["p"] * 8
+    values = neutral(raw, groups, trained=list(weights), aggregation="normalize_then_sum")
+    assert values == raw
+    z = [(value - 0.3) / (0.025**0.5 + 1e-4) for value in raw["overlap"][:5]] + [0.0] * 3
+    spread = (sum(one * one for one in z) / 7) ** 0.5 + 1e-4
+    expected = [one / spread for one in z]
+    assert advantages(values, weights, groups=groups, aggregation="normalize_then_sum") == pytest.approx(expected)

@@ -289,3 +289,25 @@ def test_trl_style_message_lists_are_read_as_text():
     data["completions"] = [[{"role": "assistant", "content": [{"type": "text", "text": TEXT_TO_IMAGE.answer("red")}]}]]
     data["task"] = ["text_to_image"]
     assert call(RewardMix([loaded("a", lengths)]), data) == [[3.0]]
+
+
+@pytest.mark.parametrize("target", ["os:system", "subprocess:run", "shutil:rmtree", "builtins:dict"])
+def test_what_is_no_reward_is_never_called(target, tmp_path):
+    with pytest.raises(RewardError, match="is not known to be one, and is not called"):
+        load_factory(target)
+    own = tmp_path / "own.py"
+    module, _, name = target.partition(":")
+    own.write_text(f"from {module} import {name}\n")
+    with pytest.raises(RewardError, match="is not known to be one, and is not called"):
+        load_factory(f"{own}:{name}")
+
+
+def test_a_module_may_hold_a_reward_that_says_so():
+    assert callable(load_factory("grpo_mmpc_rewards.text:bleu"))
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 1e16])
+def test_a_value_that_float32_cannot_square_is_a_failure_and_not_an_advantage_of_zero(value):
+    mix = RewardMix([loaded("huge", lambda *, predictions, **_: [value] * len(predictions))])
+    with pytest.raises(RewardError, match=r"at position 0, expected a number from -1e\+15 to 1e\+15 or None"):
+        mix.score(**batch(["red"]))

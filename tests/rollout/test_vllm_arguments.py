@@ -45,7 +45,6 @@ def test_a_recipe_with_transformers_rollouts_is_not_looked_at():
     [
         ({"rollout": {"backend": "vllm", "engine": {"dtype": "half"}}}, "rollout.engine.dtype", "model.init_kwargs"),
         ({"rollout": {"backend": "vllm", "engine": {"model": "x"}}}, "rollout.engine.model", "model.name_or_path"),
-        ({"trainer": {"vllm_mode": "server"}}, "trainer.vllm_mode", "the section rollout"),
         ({"trainer": {"min_p": 0.1}}, "trainer.min_p", "importance-sampling correction would be wrong"),
         ({"adapter": {"target_modules": "all-linear"}}, "adapter.target_modules", "vision_tower"),
         ({"adapter": {}}, "adapter.target_modules", "name language layers"),

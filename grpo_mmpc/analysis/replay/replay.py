@@ -178,7 +178,9 @@ def _outcome(
     logged = signals(raw, weights, lengths=[0] * len(groups), **how)
     return _Outcome(
         raw=raw,
-        advantages=advantages(neutral(raw, groups, trained=trained), weights, **how),
+        advantages=advantages(
+            neutral(raw, groups, trained=trained, aggregation=config.rewards.aggregation), weights, **how
+        ),
         dead=zero_variance_groups(raw, trained=trained, groups=groups),
         shares={name: share for name in weights if (share := logged.get(f"signal/{name}/advantage_share")) is not None},
     )

@@ -177,7 +177,8 @@ def _mix_row(rewards: RewardsSection, scored: Mapping[str, Scored], data: _Data)
     if not weights:
         return []
     groups = data.batch.columns["prompt_id"]
-    values = neutral({name: scored[name].scores for name in weights}, groups, trained=list(weights))
+    raw = {name: scored[name].scores for name in weights}
+    values = neutral(raw, groups, trained=list(weights), aggregation=rewards.aggregation)
     total: Scores
     if rewards.aggregation == "normalize_then_sum":
         total = list(advantages(values, weights, groups=groups, aggregation=rewards.aggregation))
