@@ -34,6 +34,10 @@ class TrainingError(GrpoMmpcError):
     """A run cannot start or continue."""
 
 
+class AdapterError(GrpoMmpcError):
+    """An adapter's folder is damaged, made to exhaust, or made for another model."""
+
+
 class RolloutError(GrpoMmpcError):
     """A rollout engine cannot start, answers wrongly, or is not the trained policy."""
 

@@ -39,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.config import is_file
     from grpo_mmpc.config.recorded import load_recorded_policy
     from grpo_mmpc.errors import ConfigError
-    from grpo_mmpc.models.adapter import check_adapter_folder
+    from grpo_mmpc.models.adapter_folder import open_adapter
     from grpo_mmpc.pipelines.recipe import load_recipe
 
     if arguments.checkpoint is not None:
-        check_adapter_folder(arguments.checkpoint)
+        open_adapter(arguments.checkpoint)
     if any(is_file(word) for word in arguments.recipe):
         config = load_recipe(arguments.recipe)
     else:  # overrides only: of what the run of the checkpoint says about its model

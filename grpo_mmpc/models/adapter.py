@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.errors import EvaluationError, RolloutError
+from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.models.adapter_folder import WEIGHTS, AdapterFolder
 
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_orig_mod.")
 
@@ -51,40 +52,15 @@ def read_adapter(model: Any, *, name: str, dtype: str | None = None) -> Adapter:
     return Adapter(name=name, config=_config_bytes(model.peft_config[model.active_adapter]), weights=save(tensors))
 
 
-def check_adapter_folder(folder: Path) -> None:
-    """Refuse what holds no adapter before anything is loaded.
-
-    Raises:
-        EvaluationError: Says which checkpoint was meant where the folder is that of a run.
-    """
-    if (folder / "adapter_config.json").is_file():
-        return
-    steps = [path.parent for path in folder.glob("checkpoints/checkpoint-*/adapter_config.json")]
-    if steps:
-        newest = max(steps, key=lambda path: (len(path.name), path.name))
-        raise EvaluationError(f"{folder} is a run folder; give one of its checkpoints, such as {newest}")
-    raise EvaluationError(
-        f"{folder} holds no adapter_config.json; give a checkpoint folder such as RUN/checkpoints/checkpoint-80"
+def adapter_from_folder(adapter: AdapterFolder) -> Adapter:
+    """Read a checked adapter; engines get the modules that its weights name, and no pattern."""
+    suffixes = sorted({module.rpartition(".")[2] for module in adapter.config["target_modules"]})
+    config = {**adapter.config, "target_modules": suffixes}
+    return Adapter(
+        name=adapter.folder.name,
+        config=json.dumps(config).encode(),
+        weights=(adapter.folder / WEIGHTS).read_bytes(),
     )
-
-
-def adapter_from_folder(folder: Path) -> Adapter:
-    """Read a saved adapter from a checkpoint folder.
-
-    Raises:
-        RolloutError: The folder holds none.
-    """
-    try:
-        return Adapter(
-            name=folder.name,
-            config=(folder / "adapter_config.json").read_bytes(),
-            weights=(folder / "adapter_model.safetensors").read_bytes(),
-        )
-    except FileNotFoundError as error:
-        raise RolloutError(
-            f"{folder} holds no adapter ({Path(str(error.filename)).name} is missing); give a checkpoint folder such "
-            "as RUN/checkpoints/checkpoint-80"
-        ) from None
 
 
 @contextmanager

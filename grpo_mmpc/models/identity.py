@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.utils.hashing import digest_of, hex_digest
+from grpo_mmpc.utils.model_paths import resolve_model
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import RunConfig
@@ -17,10 +18,19 @@ _UNSTABLE_CONFIG_KEYS = ("_name_or_path", "transformers_version")
 
 
 def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
-    """Hash the base model's name and arguments, and an adapter's files: equal if policies are."""
+    """Hash the base model's content and arguments, and an adapter's files: equal if policies are.
+
+    A base model that is not on this machine counts by its name.
+    """
     files = [] if adapter is None else sorted([*adapter.glob("adapter_config.json"), *adapter.glob("adapter_model*")])
-    section = json.dumps(config.model.model_dump(mode="json"), sort_keys=True)
-    return hex_digest(section, *(part for file in files for part in (file.name, file.read_bytes())), size=8)
+    section = config.model.model_dump(mode="json")
+    base = base_model_identity(
+        resolve_model(config.model.name_or_path), revision=section["init_kwargs"].get("revision")
+    )
+    if base is not None:
+        section["name_or_path"] = base
+    content = json.dumps(section, sort_keys=True)
+    return hex_digest(content, *(part for file in files for part in (file.name, file.read_bytes())), size=8)
 
 
 def base_model_identity(model: str, *, revision: str | None = None) -> str | None:

@@ -1,24 +1,33 @@
 """Load a policy: the base model, or the base model with an adapter on top."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.errors import TrainingError, first_line
+from grpo_mmpc.errors import AdapterError, TrainingError, first_line
+from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter, refuse_adapter_as_model
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import ModelSection
 
+logger = logging.getLogger(__name__)
+
+_OF_CONFIG = ("revision", "trust_remote_code", "token", "cache_dir", "subfolder")
+
 
 def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
     """Load the base model, or with ``adapter`` a ``PeftModel`` that has it loaded (not trainable).
 
     Raises:
-        TrainingError: Model or adapter cannot be loaded; says from where and what to do.
+        TrainingError: The model cannot be loaded; says from where and what to do.
+        AdapterError: The adapter cannot be used, or is another model's.
     """
+    refuse_adapter_as_model(section.name_or_path)
+    opened = None if adapter is None else open_adapter(adapter)
     ensure_importable()
     # heavy: imported on use
     from transformers import AutoModelForImageTextToText
@@ -28,15 +37,32 @@ def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
         model = AutoModelForImageTextToText.from_pretrained(source, **section.init_kwargs)
     except (OSError, ValueError) as error:
         raise TrainingError(cannot_load("model", section.name_or_path, source, error)) from error
-    if adapter is None:
+    if opened is None:
         return model
-    if not (adapter / "adapter_config.json").is_file():
-        raise TrainingError(
-            f"{adapter} holds no adapter_config.json; give a checkpoint folder such as RUN/checkpoints/checkpoint-80"
-        )
-    from peft import PeftModel
+    warning = check_base(opened, section)
+    if warning is not None:
+        logger.warning(warning)
+    check_fits(opened, model)
+    from peft import LoraConfig, PeftModel
 
-    return PeftModel.from_pretrained(model, str(adapter))
+    known = {name: value for name, value in opened.config.items() if name in LoraConfig.__dataclass_fields__}
+    try:
+        return PeftModel.from_pretrained(model, str(adapter), config=LoraConfig(**known))
+    except (ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
+        raise AdapterError(f"PEFT refuses the adapter {adapter}: {first_line(error)}") from error
+
+
+def model_skeleton(section: "ModelSection") -> Any:
+    """Build the base model without weights, on no device, to see what modules it has."""
+    ensure_importable()
+    # heavy: imported on use
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    options = {name: section.init_kwargs[name] for name in _OF_CONFIG if name in section.init_kwargs}
+    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(resolve_model(section.name_or_path), **options)
+        return AutoModelForImageTextToText.from_config(config)
 
 
 @contextmanager

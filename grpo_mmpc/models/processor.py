@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
 from grpo_mmpc.models.policy import cannot_load
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
@@ -34,7 +35,9 @@ def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[st
 
     Raises:
         TrainingError: It cannot be loaded; says from where.
+        AdapterError: ``model.name_or_path`` is an adapter.
     """
+    refuse_adapter_as_model(section.name_or_path)
     ensure_importable()
     # heavy: imported on use
     from transformers import AutoProcessor

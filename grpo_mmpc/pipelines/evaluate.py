@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.suite import build_suite
-from grpo_mmpc.models.adapter import check_adapter_folder
+from grpo_mmpc.models.adapter_folder import open_adapter
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rollout.offline import offline_engine
@@ -31,12 +31,12 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
         The folder with ``samples.parquet`` and ``summary.json``.
 
     Raises:
-        EvaluationError: ``checkpoint`` holds no adapter.
+        AdapterError: ``checkpoint`` holds no adapter that can be used.
     """
     say = printer(True)
     quiet_when_redirected()
     if checkpoint is not None:
-        check_adapter_folder(checkpoint)
+        open_adapter(checkpoint)
     data = RunData(config)
     suite = build_suite(config, data)
     name = "base" if checkpoint is None else checkpoint.name

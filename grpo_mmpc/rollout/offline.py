@@ -1,5 +1,6 @@
 """The recipe's engine without a trainer, as evaluations and catalogue completion use it."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -14,12 +15,21 @@ from grpo_mmpc.utils.single_out import Failure
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
 
+logger = logging.getLogger(__name__)
+
 
 @contextmanager
 def offline_engine(config: RunConfig, *, checkpoint: Path | None) -> Iterator["Engine"]:
-    """Start the recipe's engine with the base model, or with a checkpoint's adapter on it."""
+    """Start the recipe's engine with the base model, or with a checkpoint's adapter on it.
+
+    Raises:
+        AdapterError: The checkpoint cannot be used, or is another model's.
+    """
+    from grpo_mmpc.models.adapter_folder import open_adapter
     from grpo_mmpc.models.processor import load_processor
 
+    if checkpoint is not None:
+        open_adapter(checkpoint)  # before anything is loaded
     processor = load_processor(config.model, chat_template_kwargs=config.trainer.get("chat_template_kwargs"))
     start = _transformers_engine if config.rollout.backend == "transformers" else _vllm_engine
     with start(config, processor, checkpoint) as engine:
@@ -70,11 +80,21 @@ def _vllm_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> 
     from transformers import AutoConfig
 
     from grpo_mmpc.models.adapter import adapter_from_folder
+    from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter
+    from grpo_mmpc.models.policy import model_skeleton
     from grpo_mmpc.models.processor import suppressed_token_ids
     from grpo_mmpc.rollout.vllm.rollouts import VLLMEngine
     from grpo_mmpc.rollout.vllm.start import start_engine
 
-    adapter = None if checkpoint is None else adapter_from_folder(checkpoint)
+    adapter = None
+    if checkpoint is not None:
+        opened = open_adapter(checkpoint)
+        warning = check_base(opened, config.model)
+        if warning is not None:
+            logger.warning(warning)
+        # vLLM leaves out weights that fit no module, without a word.
+        check_fits(opened, model_skeleton(config.model))
+        adapter = adapter_from_folder(opened)
     suppressed = suppressed_token_ids(processor, AutoConfig.from_pretrained(resolve_model(config.model.name_or_path)))
     max_tokens = max(config.evaluation.max_tokens.values(), default=1)
     engine = start_engine(config, processor, suppressed=suppressed, max_tokens=max_tokens)

@@ -37,3 +37,17 @@ def test_policies_differ_by_model_section_and_by_adapter(tmp_path, make_config):
     base, first, same, changed = (policy_identity(config, adapter=folder) for folder in (None, *folders))
     assert first == same
     assert len({base, first, changed, policy_identity(other, adapter=None)}) == 4
+
+
+def test_other_weights_in_the_same_folder_are_another_policy_and_a_moved_model_is_the_same(tmp_path, make_config):
+    model = tmp_path / "model"
+    shutil.copytree(resolve_model("nano:qwen2_5_vl"), model)
+    embedded = make_config()
+    config = embedded.model_copy(update={"model": embedded.model.model_copy(update={"name_or_path": str(model)})})
+    before = policy_identity(config, adapter=None)
+    assert before == policy_identity(embedded, adapter=None)
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    for position in range(8 + int.from_bytes(weights[:8], "little"), len(weights)):
+        weights[position] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    assert policy_identity(config, adapter=None) != before

@@ -4,7 +4,9 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
@@ -216,8 +218,10 @@ def test_files_outside_the_catalogue_are_not_read_through_links(fill, gappy, tmp
 
 def test_the_run_of_a_checkpoint_is_data_and_executes_nothing(gappy, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
-    (run / "checkpoints" / "checkpoint-1").mkdir(parents=True)
-    (run / "checkpoints" / "checkpoint-1" / "adapter_config.json").write_text("{}")
+    adapter = run / "checkpoints" / "checkpoint-1"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text('{"r": 1}')
+    save_file({"base_model.model.q_proj.lora_A.weight": np.zeros((1, 1))}, adapter / "adapter_model.safetensors")
     (run / "config.yaml").write_text(
         "run_dir: x\nmodel:\n  name_or_path: nano:qwen2_5_vl\n"
         "  init_kwargs: {trust_remote_code: true, dtype: float32, attn_implementation: some/kernel}\n"
@@ -233,7 +237,7 @@ def test_the_run_of_a_checkpoint_is_data_and_executes_nothing(gappy, tmp_path, c
     command = ["complete", str(gappy), "--out", "out", "--checkpoint"]
     assert main([*command, str(run)]) == 2
     assert "is a run folder; give one of its checkpoints, such as" in capsys.readouterr().err
-    assert main([*command, str(run / "checkpoints" / "checkpoint-1"), "--recipe", "evaluation.renderer=nano"]) == 0
+    assert main([*command, str(adapter), "--recipe", "evaluation.renderer=nano"]) == 0
     [config] = seen
     assert config.model.init_kwargs == {"dtype": "float32"} and config.model.processor_kwargs == {"max_pixels": 7056}
     assert (config.evaluation.renderer, config.evaluation.max_tokens) == ("nano", {"image_to_text": 9})
