@@ -1,6 +1,7 @@
 """Read product images safely: common formats in, plain RGB out, no file outside the folder."""
 
 import os
+import re
 import stat
 import struct
 import unicodedata
@@ -12,13 +13,31 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from grpo_mmpc.catalogue.colours import to_srgb
 from grpo_mmpc.errors import ImageError
 
 MAX_IMAGE_PIXELS = 50_000_000
 """Default pixel limit: above any camera's photo, below what exhausts memory (150 MB as RGB)."""
+MIN_SIDE_PX = 4
+"""Anything smaller is a tracking pixel or a placeholder."""
+MAX_ASPECT = 100
+"""Longer side over shorter one: Qwen's processor refuses 200, and CLIP's makes gigabytes of 1 x
+20,000 pixels."""
 
 # Formats of product photos. Others are refused: some of Pillow's readers start programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+# Formats that shops deliver and Pillow does not read, or must not: what a person calls them.
+_OTHER_FORMATS = {
+    "HEIC (a photo of an iPhone)": re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL),
+    "JPEG XL": re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL "),
+    "a PDF document": re.compile(rb"%PDF"),
+    "PostScript (EPS)": re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"),
+    "a Photoshop document": re.compile(rb"8BPS"),
+    "a compressed archive": re.compile(rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!"),
+    "an icon (ICO)": re.compile(rb"\x00\x00\x01\x00"),
+    "a video": re.compile(rb"....ftyp(?:isom|mp4|M4V|qt  )|\x1aE\xdf\xa3", re.DOTALL),
+}
 
 # Errors of Pillow's readers on damaged files: each leaks whatever tripped over the bad bytes.
 _DAMAGED = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError)
@@ -40,7 +59,8 @@ def read_image(path: Path | str, *, folder: Path | str, max_image_pixels: int = 
     """Read an image as 8-bit RGB, upright, on white where it was transparent.
 
     Takes JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF in any mode (grey, palette, alpha, CMYK, 16 bits
-    per channel, which is scaled and not clipped). Of an animation, the first frame.
+    per channel, which is scaled and not clipped) and any colour space that its embedded profile
+    names, as sRGB. Of an animation, the first frame.
 
     Args:
         path: Path relative to the folder, or an absolute path inside it.
@@ -50,8 +70,8 @@ def read_image(path: Path | str, *, folder: Path | str, max_image_pixels: int = 
             header, before any pixel is decoded.
 
     Raises:
-        ImageError: The image is missing, empty, damaged, not an image, too large, or outside the
-            folder.
+        ImageError: The image is missing, empty, damaged, not an image, too large, too small, too
+            long for its width, or outside the folder.
     """
     file = find_image(path, folder=folder)
     try:
@@ -151,18 +171,31 @@ def decode_image(
     """
     try:
         image = _open_header(stream, name=name)
-        width, height = image.size
-        if width * height > max_image_pixels:
-            raise ImageError(
-                f"image {name} has {width} x {height} = {width * height:,} pixels, the limit is {max_image_pixels:,}; "
-                "shrink it (2000 x 2000 is plenty) or raise the limit with data.max_image_pixels"
-            )
+        _check_size(*image.size, name=name, max_image_pixels=max_image_pixels)
         if shrink_to_px is not None:
             image.draft("", (shrink_to_px, shrink_to_px))
         image.load()
-        return _to_rgb(_upright(image))
+        return _to_rgb(_upright(to_srgb(image)))
     except (*_DAMAGED, *_DAMAGED_TOO) as e:
         raise ImageError(f"image {name} is damaged ({_short(str(e)) or type(e).__name__}); replace the file") from e
+
+
+def _check_size(width: int, height: int, *, name: str, max_image_pixels: int) -> None:
+    if width * height > max_image_pixels:
+        raise ImageError(
+            f"image {name} has {width} x {height} = {width * height:,} pixels, the limit is {max_image_pixels:,}; "
+            "shrink it, 2000 x 2000 is plenty"
+        )
+    if min(width, height) < MIN_SIDE_PX:
+        raise ImageError(
+            f"image {name} has {width} x {height} pixels, a placeholder that shows nothing; replace it, or leave the "
+            "image empty"
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(
+            f"image {name} has {width} x {height} pixels, more than {MAX_ASPECT} times as long as wide, which no model "
+            "takes; crop or replace it"
+        )
 
 
 def _open_header(stream: BinaryIO, *, name: str) -> Image.Image:
@@ -173,7 +206,7 @@ def _open_header(stream: BinaryIO, *, name: str) -> Image.Image:
     threads.
     """
     Image.init()
-    prefix = stream.read(64)
+    prefix = stream.read(1024)
     if not prefix:
         raise ImageError(f"image {name} is empty (0 bytes); download or copy the file again")
     for kind in _FORMATS:
@@ -188,6 +221,9 @@ def _open_header(stream: BinaryIO, *, name: str) -> Image.Image:
         if accepted:
             stream.seek(0)
             return factory(stream, name)
+    for kind, mark in _OTHER_FORMATS.items():
+        if mark.match(prefix):
+            raise ImageError(f"image {name} is {kind}, which is not read; save it as JPEG or PNG")
     text = prefix.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"<"):
         kind = "a drawing in SVG" if b"<svg" in text else "a web page (a failed download, most likely)"

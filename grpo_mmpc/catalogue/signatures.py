@@ -30,7 +30,7 @@ THUMBNAIL_BYTES = LUMA_CELLS**2 + 2 * CHROMA_CELLS**2
 """16 x 16 brightness cells, then 8 x 8 of each colour difference (coarser, as in JPEG)."""
 
 _SMOOTH = Image.Resampling.HAMMING  # BOX would jump by a whole pixel row when the source is resized
-_VERSION = 1
+_VERSION = 2
 _MAX_THREADS = 8
 _CHUNK = 256
 _STORED = ("digest", "aspect", "thumbnail")

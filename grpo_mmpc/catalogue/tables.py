@@ -14,7 +14,9 @@ from grpo_mmpc.errors import CatalogueError
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
-_READ_ROWS = 4096
+_READ_ROWS = 256
+_MAX_GROWTH, _FREE_BYTES = 100, 256_000_000
+"""A Parquet file may unpack to so many times its size, and so many bytes in any case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +118,16 @@ def _parquet_columns(path: Path) -> dict[str, pa.DataType]:
 
 def _parquet_rows(path: Path) -> Iterator[RawRow]:
     number = 0
+    room = _FREE_BYTES + _MAX_GROWTH * path.stat().st_size
     with _open_parquet(path) as file:
         try:
             for batch in file.iter_batches(batch_size=_READ_ROWS):
+                room -= batch.nbytes
+                if room < 0:
+                    raise CatalogueError(
+                        f"{path} unpacks to more than {_MAX_GROWTH} times its size, by row {number}; a text that fills "
+                        "memory and disk is no catalogue: shorten it, or write the file as JSON lines"
+                    )
                 for values in batch.to_pylist():
                     number += 1
                     yield RawRow(row=number, values=values)

@@ -1,6 +1,7 @@
 """Print a validation report for a person at an 80-column terminal."""
 
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -100,10 +101,24 @@ def _interactions(summary: InteractionsSummary) -> Iterator[str]:
 
 
 def _broken_rows(rows: Sequence[Quarantined]) -> Iterator[str]:
-    for row in rows[:SHOWN_ROWS]:
-        item = f" ({_shorten(row.item_id, 30)})" if row.item_id else ""
-        yield from _bullets([f"{row.file} row {row.row}{item}: {row.reason}"])
-    yield from _more(len(rows) - SHOWN_ROWS)
+    alike: dict[str, list[Quarantined]] = {}
+    for row in rows:
+        alike.setdefault(kind_of_reason(row), []).append(row)
+    for first, *others in list(alike.values())[:SHOWN_ROWS]:
+        item = f" ({_shorten(first.item_id, 30)})" if first.item_id else ""
+        yield from _bullets([f"{first.file} row {first.row}{item}: {first.reason}"])
+        if others:
+            numbers = ", ".join(str(row.row) for row in others[:5]) + (", ..." if len(others) > 5 else "")
+            yield from _wrap(f"the same in {_count(len(others), 'more row')}: {numbers}", first="    ", rest="    ")
+    yield from _more(len(alike) - SHOWN_ROWS)
+
+
+def kind_of_reason(row: Quarantined) -> str:
+    """Return a reason without its row's names and numbers, which tells kinds of faults apart."""
+    text = row.reason
+    if row.item_id:
+        text = re.sub(rf"(?<!\w){re.escape(row.item_id)}(?!\w)", "*", text)
+    return re.sub(r"image \S+|https?://\S+|'[^']*'|\d[\d,.]*", "*", text)
 
 
 def _more(hidden: int) -> Iterator[str]:

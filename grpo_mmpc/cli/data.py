@@ -102,7 +102,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def validate_command(args: argparse.Namespace) -> int:
-    """Print the report; 1 with ``--strict`` when anything is broken."""
+    """Print the report; 1 without one usable row, with ``--strict`` when anything is broken."""
     from grpo_mmpc.catalogue.validation import validate_catalogue
     from grpo_mmpc.catalogue.validation_text import format_report
     from grpo_mmpc.utils.files import write_json
@@ -114,7 +114,7 @@ def validate_command(args: argparse.Namespace) -> int:
         print(f"Written to {args.json}")
     if report.items:
         print(_next(f"grpo-mmpc train recipes/nano.yaml {shlex.quote(f'data.catalogue={args.catalogue}')}"))
-    return 1 if args.strict and report.is_broken else 0
+    return 1 if not report.items or (args.strict and report.is_broken) else 0
 
 
 def amazon_command(args: argparse.Namespace) -> int:

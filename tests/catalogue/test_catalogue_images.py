@@ -18,6 +18,12 @@ RED = (255, 0, 0)
 WHITE = (255, 255, 255)
 
 
+@pytest.fixture(autouse=True)
+def _pixels_that_can_be_checked_by_eye(request, monkeypatch):
+    if "_longest" not in request.node.name:
+        monkeypatch.setattr("grpo_mmpc.catalogue.images.MIN_SIDE_PX", 1)
+
+
 def save(folder: Path, image: Image.Image, name: str, **options) -> str:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     image.save(folder / name, **options)
@@ -242,9 +248,17 @@ def test_flipped_bytes_never_raise_anything_but_an_image_error():
         (b"\n <html><body>", "web page"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "drawing in SVG"),
         (b"just some text", r"a\.jpg is not an image: it starts with b'just som'"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", r"is PostScript \(EPS\), which is not read; save it as JPEG or PNG"),
+        (b"<?xml version='1.0' encoding='UTF-8' standalone='no'?>\n<!-- a --><svg/>", "drawing in SVG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", r"is HEIC \(a photo of an iPhone\), which is not read; save it as JPEG or PNG"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"8BPS\0\1", "a Photoshop document"),
+        (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
     ],
-    ids=["empty", "html", "html after blanks", "svg", "text", "postscript, which Pillow would run"],
+    ids=[
+        *("empty", "html", "html after blanks", "svg", "text", "postscript, which Pillow would run"),
+        *("svg after xml", "heic", "pdf", "photoshop", "jpeg xl"),
+    ],
 )
 def test_what_is_no_photo_is_named_for_what_it_is(tmp_path, content, message):
     (tmp_path / "a.jpg").write_bytes(content)
@@ -253,6 +267,93 @@ def test_what_is_no_photo_is_named_for_what_it_is(tmp_path, content, message):
 
 
 # --- where the file may be
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((1, 1), "has 1 x 1 pixels, a placeholder that shows nothing"),
+        ((300, 3), "a placeholder that shows nothing"),
+        ((2000, 4), "has 2000 x 4 pixels, more than 100 times as long as wide, which no model takes; crop"),
+        ((4, 401), "more than 100 times as long as wide"),
+    ],
+)
+def test_the_smallest_and_the_longest_images_are_refused(tmp_path, size, message):
+    name = save(tmp_path, Image.new("RGB", size, RED), "a.png")
+    with pytest.raises(ImageError, match=message):
+        read_image(name, folder=tmp_path)
+
+
+def test_the_smallest_image_that_is_taken_and_the_longest(tmp_path):
+    name = save(tmp_path, Image.new("RGB", (4, 400), RED), "a.png")
+    assert read_image(name, folder=tmp_path).size == (4, 400)
+
+
+def profile(gamma: float, primaries: tuple[tuple[float, float], ...]) -> bytes:
+    """Build a matrix profile as ICC.1 says, version 2, without chromatic adaptation."""
+    white = np.array([0.9642, 1.0, 0.8249])  # D50
+    columns = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in primaries]).T
+    matrix = columns * np.linalg.solve(columns, white)
+
+    def fixed(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    tags = {b"wtpt": b"XYZ \0\0\0\0" + fixed(*white)}
+    for name, column in zip((b"r", b"g", b"b"), matrix.T, strict=True):
+        tags[name + b"XYZ"] = b"XYZ \0\0\0\0" + fixed(*column)
+        tags[name + b"TRC"] = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + b"\0" * 79
+    tags[b"cprt"] = b"text\0\0\0\0none\0\0\0\0"
+    offset, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, data in tags.items():
+        data += b"\0" * (-len(data) % 4)
+        table += name + struct.pack(">II", offset + len(body), len(data))
+        body += data
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s", offset + len(body), b"\0" * 4, 0x02100000, b"mntr", b"RGB ", b"XYZ ", b"", b"acsp"
+    )
+    header = (header + b"\0" * 28 + fixed(*white)).ljust(128, b"\0")
+    return header + struct.pack(">I", len(tags)) + table + body
+
+
+SRGB_D50 = ((0.6485, 0.3309), (0.3212, 0.5979), (0.1559, 0.0660))
+"""Primaries of sRGB as seen under D50."""
+WIDE = ((0.7347, 0.2653), (0.1152, 0.8264), (0.1566, 0.0177))
+"""Those of Wide Gamut RGB, under D50."""
+
+
+def test_colours_of_an_embedded_profile_become_srgb(tmp_path):
+    # The same primaries with a linear scale: 55 of 255 is .216 of the light, and sRGB writes
+    # 1.055 x .216^(1/2.4) - .055 = .502, 128 of 255.
+    linear = save(tmp_path, Image.new("RGB", (8, 8), (55, 55, 55)), "linear.png", icc_profile=profile(1.0, SRGB_D50))
+    assert np.abs(pixels(read_image(linear, folder=tmp_path)).astype(int) - 128).max() <= 2
+    # A green within a wider space is a stronger one in sRGB; grey stays grey.
+    wide = profile(2.2, WIDE)
+    name = save(tmp_path, Image.new("RGB", (8, 8), (120, 160, 120)), "wide.png", icc_profile=wide)
+    red, green, _ = pixels(read_image(name, folder=tmp_path))[0, 0].astype(int)
+    assert green > 160 and red < 110
+    grey = save(tmp_path, Image.new("RGB", (8, 8), (128, 128, 128)), "grey.png", icc_profile=wide)
+    assert np.ptp(pixels(read_image(grey, folder=tmp_path))) <= 2
+
+
+def test_transparency_survives_the_change_of_colours(tmp_path):
+    image = Image.new("RGBA", (8, 8), (0, 255, 0, 0))
+    name = save(tmp_path, image, "a.png", icc_profile=profile(2.2, WIDE))
+    assert pixels(read_image(name, folder=tmp_path))[0, 0].tolist() == list(WHITE)
+
+
+@pytest.mark.parametrize("damage", [b"no profile at all", profile(2.2, WIDE)[:200]], ids=["text", "cut short"])
+def test_an_unusable_profile_changes_nothing(tmp_path, damage):
+    name = save(tmp_path, Image.new("RGB", (8, 8), RED), "a.png", icc_profile=damage)
+    assert pixels(read_image(name, folder=tmp_path))[0, 0].tolist() == list(RED)
+
+
+def test_a_profile_of_srgb_itself_leaves_every_pixel_as_it_is(tmp_path):
+    from PIL import ImageCms
+
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    name = save(tmp_path, Image.new("RGB", (8, 8), (12, 200, 77)), "a.png", icc_profile=own)
+    assert pixels(read_image(name, folder=tmp_path))[0, 0].tolist() == [12, 200, 77]
 
 
 @pytest.fixture

@@ -194,13 +194,21 @@ def test_no_line_of_the_report_is_wider_than_80_columns_whatever_the_names(folde
     assert max(len(line) for line in format_report(validate_catalogue(folder)).splitlines()) <= 80
 
 
-def test_the_first_twenty_broken_rows_are_shown_and_the_rest_counted(folder):
-    write(folder, {"title": "Apple"}, *({"item_id": f"b{i}", "category": None} for i in range(25)))
+def test_a_reason_is_given_once_with_the_number_of_rows_that_share_it(folder):
+    rows = [{"item_id": f"b{i}", "category": None} for i in range(25)]
+    write(
+        folder,
+        {"title": "Apple"},
+        *rows,
+        {"item_id": "c", "image": "images/none.png"},
+        {"item_id": "d", "image": "x.png"},
+    )
     text = format_report(validate_catalogue(folder))
-    assert "25 broken rows of items.jsonl, left out of training:" in text
-    assert "  - items.jsonl row 21 (b19): category is missing; name the department the item\n    belongs to" in text
-    assert "row 22" not in text
-    assert "  ... and 5 more, all in --json" in text
+    assert "27 broken rows of items.jsonl, left out of training:" in text
+    assert "  - items.jsonl row 2 (b0): category is missing; name the department the item\n    belongs to" in text
+    assert "    the same in 24 more rows: 3, 4, 5, 6, 7, ..." in text
+    assert text.count("category is missing") == 1
+    assert "does not exist" in text and "the same in 1 more row: 28" in text
 
 
 def test_the_table_adds_up(folder):
