@@ -14,7 +14,16 @@ from grpo_mmpc.evaluation.measures import aggregate_of
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
-from grpo_mmpc.statistics.verdicts import TOO_FEW, TOO_FEW_SEEDS, UNSCORED, Evidence, Floats, decide, min_items
+from grpo_mmpc.statistics.verdicts import (
+    TOO_FEW,
+    TOO_FEW_SEEDS,
+    UNSCORED,
+    Evidence,
+    Floats,
+    Interval,
+    decide,
+    min_items,
+)
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -153,6 +162,9 @@ class _Matrix:
     has_base: bool
     num_items: int
     """Scored in every run; 0 leaves ``values`` empty."""
+    least: float
+    greatest: float
+    """The range of the metric, which no interval leaves."""
 
     @classmethod
     def of(
@@ -168,7 +180,16 @@ class _Matrix:
             values = aggregate(sums.sum(axis=1), np.full(num_runs, float(num_items)))
             entropy = [zlib.crc32(task.encode()), 0]
             replicates = replicate_values(sums, aggregate=aggregate, resamples=resamples, seed=entropy)
-        return cls(values=values, replicates=replicates, columns=columns, has_base=has_base, num_items=num_items)
+        least, greatest = sorted((metric.worst, metric.best))
+        return cls(
+            values=values,
+            replicates=replicates,
+            columns=columns,
+            has_base=has_base,
+            num_items=num_items,
+            least=least,
+            greatest=greatest,
+        )
 
     def cell(self, mix: str, reference: str, *, was_reward: bool) -> MixCell:
         """Compare one mix with the reference; without its verdict, which needs the whole family."""
@@ -209,7 +230,12 @@ class _Matrix:
         mean = estimate(values, replicates, weights, num_items=self.num_items, pooled=pooled, confidence=CONFIDENCE)
         if table.shape[1] > 1 and (pooled is None or pooled.degrees < MIN_DEGREES):
             return replace(mean, interval=None, p=None)
-        return mean
+        if mean.interval is None:
+            return mean
+        span = self.greatest - self.least
+        least, greatest = (self.least, self.greatest) if against is None else (-span, span)
+        low, high = mean.interval
+        return replace(mean, interval=Interval(max(low, min(least, mean.value)), min(high, max(greatest, mean.value))))
 
     def _by_mix_and_seed(self) -> Floats:
         """Values by mix and seed, ``[M, S]``, NaN where there is no run."""

@@ -55,8 +55,11 @@ def add_parser(commands: Any) -> None:
         "--ray-address", metavar="ADDRESS", help="of a running cluster; default: start one on this machine"
     )
     parser.add_argument("--overwrite", action="store_true", help="start runs again whose recipe has changed")
+    parser.add_argument(
+        "--run-anyway", action="store_true", help="run a grid that cannot show any difference, which is refused"
+    )
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--check", action="store_true", help="only check every run and print the grid")
+    group.add_argument("--check", action="store_true", help="only check every run, print the grid and what it can show")
     group.add_argument("--report-only", action="store_true", help="only compare what is there and write the page")
     parser.set_defaults(func=run)
 
@@ -67,7 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.ablation.folder import check_recipes, only_one, share_base, write_recipes
     from grpo_mmpc.ablation.grid import expand
     from grpo_mmpc.ablation.jobs import jobs_of
+    from grpo_mmpc.ablation.power import power_line, why_nothing_can_be_shown
     from grpo_mmpc.ablation.spec import load_ablation, to_yaml
+    from grpo_mmpc.errors import ConfigError
     from grpo_mmpc.utils.files import write_text
 
     path = Path(arguments.recipe[0])
@@ -76,8 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"checking the recipes of {path} ...", file=sys.stderr, flush=True)
     runs = expand(spec, arguments.recipe[1:], path=path, folder=folder, load=_load)
     jobs = jobs_of(runs, folder=folder, launcher=spec.launcher)
+    blind = why_nothing_can_be_shown(spec)
     if arguments.check:
         _print_grid(spec, runs, jobs)
+        print(power_line(spec, runs))
+    if blind and not (arguments.run_anyway or arguments.report_only):
+        raise ConfigError([f"{path}: {blind}", "--run-anyway runs it all the same"])
+    if arguments.check:
         return 0
     with only_one(folder):
         was_stopped = False

@@ -113,7 +113,7 @@ def test_the_page_holds_verdict_picture_examples_and_nothing_unescaped(finished)
         "3 seeds:",
     ):
         assert part in page
-    assert not re.search(r"<script|<b>mug|(?:src|href)=\"(?!data:)", page)
+    assert not re.search(r"<script|<b>mug|(?:src|href)=\"(?!data:|#)", page)
     assert f"{spec.launcher} -m grpo_mmpc train {runs[0].config.run_dir}.yaml" in page
     content = json.loads(report.paths[1].read_text())
     assert content["pareto"]["front"] == ["token_f1"]

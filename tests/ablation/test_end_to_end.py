@@ -43,10 +43,8 @@ def test_two_runs_of_one_step_end_in_a_page(tiny, tmp_path, capsys):
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_small_ablation_runs_and_ends_in_its_page(tiny, tmp_path, capsys, engine):
     folder = tmp_path / "out"
-    assert (
-        main(["ablate", str(tiny), "--out", str(folder), "--engine", engine, "--parallel", "2", "--cpus-per-run", "1"])
-        == 0
-    )
+    few = ["--parallel", "2", "--cpus-per-run", "1", "--run-anyway"]
+    assert main(["ablate", str(tiny), "--out", str(folder), "--engine", engine, *few]) == 0
     said = capsys.readouterr().out
     assert f"written to {folder / 'ablation.html'}" in said
     content = json.loads((folder / "ablation.json").read_text())
@@ -63,5 +61,5 @@ def test_a_small_ablation_runs_and_ends_in_its_page(tiny, tmp_path, capsys, engi
     # model.
     assert (folder / "bleu/seed-0/evaluations/base/cqbench/summary.json").is_file()
     capsys.readouterr()
-    assert main(["ablate", str(tiny), "--out", str(folder), "--engine", engine]) == 0
+    assert main(["ablate", str(tiny), "--out", str(folder), "--engine", engine, "--run-anyway"]) == 0
     assert "5 of 5 jobs are finished" in capsys.readouterr().out
