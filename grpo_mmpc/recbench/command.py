@@ -1,6 +1,7 @@
 """The command ``grpo-mmpc recbench``: does a completed catalogue help recommendation?"""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from grpo_mmpc.recbench.settings import RecBenchSection, RecommenderTrainingSection
 
 _NANO = "nano:catalogue"
+_WIDE = 120
+"""Columns of what is no terminal."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -112,7 +115,8 @@ def _run(arguments: argparse.Namespace, settings: "RecBenchSection", named: dict
             say=say,
             progress=progress,
         )
-    print("\n".join(terminal_lines(results, colour=sys.stdout.isatty())))
+    width = shutil.get_terminal_size(fallback=(_WIDE, 24)).columns
+    print("\n".join(terminal_lines(results, colour=sys.stdout.isatty(), width=width)))
     page = write_page(results, arguments.out / "report.html")
     print(f"\nwritten to {arguments.out}: results.json, results.csv\nreport: {page.resolve()}")
     if not named and "completed" in settings.fills:

@@ -237,10 +237,10 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
 def _as_columns(result: FillResult) -> dict[str, Any]:
     return {
         "value": result.level.value,
-        "ci95": _ends(result.level),
+        "ci95": _within(result.level),
         "by_seed": {str(seed): value for seed, value in result.by_seed.items()},
         "by_category": {
-            name: {"value": level.value, "ci95": _ends(level)} for name, level in result.by_category.items()
+            name: {"value": level.value, "ci95": _within(level)} for name, level in result.by_category.items()
         },
         **_tested(result),
         "same_as": result.same_as,
@@ -256,6 +256,12 @@ def _tested(one: Contrast) -> dict[str, Any]:
         "p_holm": one.p_holm,
         "verdict": one.verdict,
     }
+
+
+def _within(level: Estimate) -> list[float] | None:
+    """Return the ends of a level's interval, no further than a level can be."""
+    ends = _ends(level)
+    return None if ends is None else [min(max(end, 0.0), 1.0) for end in ends]
 
 
 def _ends(estimate: Estimate | None) -> list[float] | None:

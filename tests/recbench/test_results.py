@@ -270,3 +270,12 @@ def test_the_results_that_tests_of_the_report_make_up_have_the_keys_of_those_tha
         assert compared.keys() == others.keys()
         for name in ("methods", "against_first_completion"):
             assert {*map(frozenset, compared[name].values())} == {*map(frozenset, others[name].values())}
+
+
+def test_an_interval_of_a_level_ends_where_levels_do(folder):
+    method = method_of("zeros", "z", categories=("A",))
+    for cell, level in zip(method.every_cell, (0.0, 0.9), strict=True):
+        finish(folder, cell, level=level)
+    [result] = collect(folder, [group_of(method)], {}, resamples=100)
+    one = result["metrics"]["recall@20"]["methods"]["zeros"]
+    assert one["ci95"] == one["by_category"]["A"]["ci95"] == [0.0, 1.0]
