@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.evaluation.metric_tables import metrics_of
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.official.text import ERROR_TEXT
@@ -13,7 +14,9 @@ from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced
 from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.utils.content import content_identity
 from grpo_mmpc.utils.hashing import json_digest
+from grpo_mmpc.utils.model_paths import resolve_model
 
 VERSION = 3
 """Raised whenever the same completions would be scored differently."""
@@ -112,5 +115,18 @@ def _groups(data: RunData, chosen: Sequence[int]) -> dict[str, str]:
 
 
 def _scores_by(options: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the options that an encoder's scores depend on: not the device."""
-    return None if options is None else {name: value for name, value in options.items() if name != "device"}
+    """Return what an encoder's scores depend on: not the device, and the files of the model."""
+    if options is None:
+        return None
+    relevant = {name: value for name, value in options.items() if name != "device"}
+    for name in ("model", "weights"):
+        if relevant.get(name) and (content := content_identity(_place(str(relevant[name])))) is not None:
+            relevant[name] = content
+    return relevant
+
+
+def _place(model: str) -> str:
+    try:
+        return resolve_model(model)
+    except ScoringError:  # loading says so, and leaves its metrics unscored
+        return model

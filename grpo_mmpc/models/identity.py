@@ -1,43 +1,32 @@
 """Hashes that tell base models and policies apart by content, wherever their files lie."""
 
-import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.utils.content import content_identity, content_of_file, model_folder
 from grpo_mmpc.utils.hashing import digest_of, hex_digest
 from grpo_mmpc.utils.model_paths import resolve_model
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import RunConfig
 
-_SAMPLES = 16
-_SAMPLE_BYTES = 4096
-_UNSTABLE_CONFIG_KEYS = ("_name_or_path", "transformers_version")
-
 
 def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
-    """Hash the base model's content and arguments, and an adapter's files: equal if policies are.
+    """Hash the base model's files and arguments, and an adapter's files: equal if policies are.
 
-    A base model that is not on this machine counts by its name.
+    A model whose files this machine cannot get is known by its name.
     """
     files = [] if adapter is None else sorted([*adapter.glob("adapter_config.json"), *adapter.glob("adapter_model*")])
     section = config.model.model_dump(mode="json")
-    base = base_model_identity(
-        resolve_model(config.model.name_or_path), revision=section["init_kwargs"].get("revision")
-    )
-    if base is not None:
-        section["name_or_path"] = base
-    content = json.dumps(section, sort_keys=True)
-    return hex_digest(content, *(part for file in files for part in (file.name, file.read_bytes())), size=8)
+    name, revision = section.pop("name_or_path"), config.model.init_kwargs.get("revision")
+    content = content_identity(resolve_model(name), revision=revision) or name
+    parts = (part for file in files for part in (file.name, content_of_file(file)))
+    return hex_digest(json.dumps([section, content], sort_keys=True), *parts, size=8)
 
 
 def base_model_identity(model: str, *, revision: str | None = None) -> str | None:
-    """Hash a base model's config, and the headers and samples of its weights.
-
-    Reading whole checkpoints would take minutes; sixteen samples of each file differ between any
-    two trainings.
+    """Hash a base model's config and weights, without tokenizer and processor.
 
     Args:
         model: Local folder, or a name in the local hub cache.
@@ -47,39 +36,11 @@ def base_model_identity(model: str, *, revision: str | None = None) -> str | Non
         64 hexadecimal digits, or None if this machine has no such files (config.json and
         safetensors).
     """
-    folder = _folder_of(model, revision)
+    folder = model_folder(model, revision=revision)
     files = [] if folder is None else _weight_files(folder)
     if folder is None or not files or not (folder / "config.json").is_file():
         return None
-    config = json.loads((folder / "config.json").read_bytes())
-    stable = {key: value for key, value in config.items() if key not in _UNSTABLE_CONFIG_KEYS}
-    pieces = (piece for file in files for piece in _pieces(file))
-    return digest_of(itertools.chain([json.dumps(stable, sort_keys=True)], pieces), size=32).hex()
-
-
-def _pieces(weights: Path) -> Iterator[str | bytes]:
-    """Yield a file's name and size, its header, and samples of its tensors."""
-    size = weights.stat().st_size
-    yield f"{weights.name} {size}"
-    with weights.open("rb") as stream:
-        header = int.from_bytes(stream.read(8), "little")
-        yield stream.read(min(header, size))
-        for sample in range(_SAMPLES):
-            stream.seek(8 + header + (size - 8 - header) * sample // _SAMPLES)
-            yield stream.read(_SAMPLE_BYTES)
-
-
-def _folder_of(model: str, revision: str | None) -> Path | None:
-    if Path(model).is_dir():
-        return Path(model)
-    # heavy: imported on use
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError):
-        return None
+    return digest_of((content_of_file(file) for file in (folder / "config.json", *files)), size=32).hex()
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -1,13 +1,16 @@
 """Renderers by name: ``nano``, ``diffusers``, or ``module:factory`` for one's own."""
 
 import importlib
+import importlib.util
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import nearest
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.utils.content import content_identity, content_of_file
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering.renderer import Renderer
@@ -55,11 +58,24 @@ def renderer_identity(reference: str, kwargs: Mapping[str, Any] | None = None) -
     """Return what a renderer's images depend on besides prompt and seed, as JSON for hashes.
 
     The batch size and device of our own renderers are left out, so that a run that was cut off by a
-    full memory can go on with smaller batches without rendering anything again.
+    full memory can go on with smaller batches without rendering anything again. A model is known by
+    its files, a factory of one's own by its source.
     """
     ignored = _SAME_IMAGES if reference in RENDERERS else ()
     relevant = {name: value for name, value in (kwargs or {}).items() if name not in ignored}
-    return json.dumps([reference, relevant], sort_keys=True, default=str)
+    if isinstance(relevant.get("model"), str) and (content := content_identity(relevant["model"])) is not None:
+        relevant["model"] = content
+    source = None if reference in RENDERERS else _source_of(reference)
+    own = [] if source is None else [content_of_file(source)]
+    return json.dumps([reference, relevant, *own], sort_keys=True, default=str)
+
+
+def _source_of(reference: str) -> Path | None:
+    try:
+        found = importlib.util.find_spec(reference.partition(":")[0])
+    except (ImportError, ValueError):
+        return None
+    return Path(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else None
 
 
 def _find_factory(reference: str) -> Callable[..., Any]:

@@ -1,10 +1,13 @@
 """Base models and policies are told apart by content, not by path."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 from grpo_mmpc.models.identity import base_model_identity, policy_identity
+from grpo_mmpc.utils import content
+from grpo_mmpc.utils.hashing import file_digest
 from grpo_mmpc.utils.model_paths import resolve_model
 
 
@@ -39,15 +42,35 @@ def test_policies_differ_by_model_section_and_by_adapter(tmp_path, make_config):
     assert len({base, first, changed, policy_identity(other, adapter=None)}) == 4
 
 
-def test_other_weights_in_the_same_folder_are_another_policy_and_a_moved_model_is_the_same(tmp_path, make_config):
-    model = tmp_path / "model"
-    shutil.copytree(resolve_model("nano:qwen2_5_vl"), model)
-    embedded = make_config()
-    config = embedded.model_copy(update={"model": embedded.model.model_copy(update={"name_or_path": str(model)})})
-    before = policy_identity(config, adapter=None)
-    assert before == policy_identity(embedded, adapter=None)
-    weights = bytearray((model / "model.safetensors").read_bytes())
-    for position in range(8 + int.from_bytes(weights[:8], "little"), len(weights)):
-        weights[position] ^= 1
-    (model / "model.safetensors").write_bytes(weights)
-    assert policy_identity(config, adapter=None) != before
+def test_other_weights_in_the_same_folder_are_another_policy_and_a_copy_elsewhere_is_the_same(tmp_path, make_config):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        shutil.copytree(resolve_model("nano:qwen2_5_vl"), folder)
+
+    def identity(folder: Path) -> str:
+        return policy_identity(make_config(model={"name_or_path": str(folder)}), adapter=None)
+
+    before = identity(first)
+    assert before == identity(second) == policy_identity(make_config(), adapter=None)
+    with (first / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, 2)
+        last = weights.read(1)
+        weights.seek(-1, 2)
+        weights.write(bytes([last[0] ^ 1]))
+    assert identity(first) != before
+    (second / "chat_template.jinja").write_text("{{ messages }}")
+    assert identity(second) != before
+
+
+def test_a_file_is_read_once_for_each_size_and_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRPO_MMPC_CACHE", str(tmp_path / "cache"))
+    file, reads = tmp_path / "model.safetensors", []
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(content, "file_digest", lambda path: reads.append(path) or file_digest(path))
+    fresh = [content.content_of_file(file) for _ in range(2)]
+    assert len(reads) == 2  # it may change again within its time stamp
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    settled = [content.content_of_file(file) for _ in range(3)]
+    assert (len(reads), len({*fresh, *settled})) == (3, 1)
+    file.write_bytes(b"WEIGHTS")
+    assert content.content_of_file(file) != settled[0]

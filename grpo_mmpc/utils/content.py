@@ -1,0 +1,99 @@
+"""The identity of model files: a hash of what they hold, computed once for each size and time."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.utils.cache import cache_folder, drop_unused
+from grpo_mmpc.utils.files import write_json
+from grpo_mmpc.utils.hashing import file_digest, hex_digest
+
+_SUFFIXES = {".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model", ".jinja", ".py"}
+_OTHER_FORMATS = {"original", "onnx", "openvino", "flax", "checkpoints"}
+"""Sub-folders of hub repositories that loading does not read."""
+_UNSTABLE_CONFIG_KEYS = ("_name_or_path", "transformers_version")
+_SETTLED_S = 2.0
+"""A file that changed later than this ago may change again at the same size and time."""
+
+
+def content_identity(model: str | Path, *, revision: str | None = None) -> str | None:
+    """Return a hash of the files that loading a model reads, wherever they lie.
+
+    Args:
+        model: Local folder or file, or a hub name. One that is not in the local hub cache is
+            downloaded where the hub may be asked, since loading it does the same.
+        revision: Of a hub name.
+
+    Returns:
+        32 hexadecimal digits; None where this machine cannot get such files.
+    """
+    place = model_folder(str(model), revision=revision, download=True)
+    if place is None:
+        return None
+    files = sorted(_files(place)) if place.is_dir() else [place]
+    if not files:
+        return None
+    names = [file.name if file == place else file.relative_to(place).as_posix() for file in files]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        digests = list(pool.map(content_of_file, files))
+    return hex_digest(*(f"{name} {digest}\n" for name, digest in zip(names, digests, strict=True)))
+
+
+def content_of_file(path: Path) -> str:
+    """Return the hash of a file, from the cache where size and time are those of before."""
+    path = path.resolve()
+    if path.name == "config.json":
+        config = json.loads(path.read_bytes())
+        stable = {key: value for key, value in config.items() if key not in _UNSTABLE_CONFIG_KEYS}
+        return hex_digest(json.dumps(stable, sort_keys=True))
+    status, entry = path.stat(), cache_folder("content") / f"{hex_digest(str(path))}.json"
+    seen = [status.st_size, status.st_mtime_ns]
+    known = _read(entry)
+    if known.get("seen") == seen:
+        os.utime(entry)
+        return str(known["digest"])
+    digest = file_digest(path)
+    if time.time() - status.st_mtime > _SETTLED_S:
+        drop_unused(entry.parent)
+        write_json(entry, {"path": str(path), "seen": seen, "digest": digest})
+    return digest
+
+
+def model_folder(model: str, *, revision: str | None = None, download: bool = False) -> Path | None:
+    """Return where the files of a model lie; None where they are not on this machine."""
+    if Path(model).exists():
+        return Path(model)
+    # heavy: imported on use
+    from huggingface_hub import constants, snapshot_download
+
+    patterns = [f"*{suffix}" for suffix in sorted(_SUFFIXES - {".bin", ".pt", ".pth", ".py"})]
+    for local_only in (True, False) if download and not constants.HF_HUB_OFFLINE else (True,):
+        try:
+            return Path(
+                snapshot_download(model, revision=revision, local_files_only=local_only, allow_patterns=patterns)
+            )
+        except Exception:  # no such name, no network, no right to it: loading says so better
+            continue
+    return None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    found = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix in _SUFFIXES and path.is_file() and not _OTHER_FORMATS & {*path.relative_to(folder).parts[:-1]}
+    ]
+    has_safetensors = {path.parent for path in found if path.suffix == ".safetensors"}
+    return (path for path in found if path.suffix not in (".bin", ".pt", ".pth") or path.parent not in has_safetensors)
+
+
+def _read(entry: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(entry.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
