@@ -1,12 +1,17 @@
 """YAML as recipes are written: YAML 1.2's words and numbers, and no key twice."""
 
+import difflib
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from grpo_mmpc.errors import ConfigError
+
+MAX_VALUES = 100_000
+"""Values of a configuration, those that anchors repeat counted each time."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -16,6 +21,10 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    "while reading a mapping", node.start_mark, "a key is a list or a mapping", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     "while reading a mapping", node.start_mark, f"the key {key!r} appears twice", key_node.start_mark
@@ -50,7 +59,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError([f"{path}: no such file (working directory {Path.cwd()})"]) from None
+        files = [str(file) for file in path.parent.glob("*.y*ml")]
+        close = difflib.get_close_matches(str(path), files, n=1, cutoff=0.8)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError([f"{path}: no such file (working directory {Path.cwd()}){hint}"]) from None
     except IsADirectoryError:
         raise ConfigError([f"{path}: is a folder; a recipe is a YAML file"]) from None
     except UnicodeDecodeError as error:
@@ -67,9 +79,29 @@ def parse_yaml(text: str, *, source: str) -> Any:
     """Parse YAML text; ``source`` says in errors where it stands.
 
     Raises:
-        ConfigError: The text is no valid YAML.
+        ConfigError: The text is no valid YAML, or grows without measure by its anchors.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MAX_VALUES:
+            raise ConfigError([f"{source}: its anchors unfold to more than {MAX_VALUES:,} values; write them out"])
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ConfigError([f"{source}: not valid YAML: it is nested too deep, or an anchor holds itself"]) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that there is not
         raise ConfigError([f"{source}: not valid YAML: {' '.join(str(error).split())}"]) from error
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values below a node as often as anchors repeat them; each node is visited once."""
+    if id(node) not in known:
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [one for pair in node.value for one in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]

@@ -9,9 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.config.yaml_files import parse_yaml
+from grpo_mmpc.errors import ConfigError, EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of
 from grpo_mmpc.evaluation.records import Best, Comparison
 from grpo_mmpc.tasks import TASKS
@@ -61,10 +60,9 @@ class RunFolder:
     def config(self) -> Mapping[str, Any]:
         """``config.yaml`` as plain values."""
         try:
-            content = yaml.safe_load(self.config_text or "")
-        except yaml.YAMLError as error:
-            why = " ".join(str(error).split())
-            self.report(f"config.yaml is not valid YAML ({why}); restore it: it says what was trained on.")
+            content = parse_yaml(self.config_text or "", source="config.yaml")
+        except ConfigError as error:
+            self.report(f"{error.problems[0]}; restore it: it says what was trained on.")
             return {}
         return content if isinstance(content, dict) else {}
 

@@ -35,7 +35,7 @@ def test_an_empty_folder_reads_as_empty_and_every_missing_file_is_noted_once(tmp
 @pytest.mark.parametrize(
     ("name", "content", "attribute", "said"),
     [
-        ("config.yaml", "a: [", "config", "config.yaml is not valid YAML"),
+        ("config.yaml", "a: [", "config", "config.yaml: not valid YAML"),
         ("config.yaml", "rewards: {mix: [bleu]}", "mix", "expected rewards.mix, a list of name and weight"),
         ("manifest.json", "[]", "manifest", "manifest.json holds a list, expected an object"),
         ("comparison.json", '{"before": "base"}', "comparison", "comparison.json is not a comparison"),

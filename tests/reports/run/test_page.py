@@ -226,7 +226,7 @@ def test_a_missing_file_is_said_and_the_rest_is_shown(small: Path, tmp_path: Pat
         ("comparison.json", '{"before": "base"}', "comparison.json is not a comparison"),
         ("comparison.json", "[]", "comparison.json holds a list, expected an object"),
         ("manifest.json", "null", "manifest.json holds a NoneType"),
-        ("config.yaml", "a: [", "config.yaml is not valid YAML"),
+        ("config.yaml", "a: [", "config.yaml: not valid YAML"),
         ("metrics.jsonl", '{"step": 1, "reward": 0.5}\n{"step": 2, "rew', "1 line could not be read and was left out"),
         ("evaluations/final/cqbench/samples.parquet", "PAR1", "the samples cannot be read"),
         ("evaluations/base/cqbench/summary.json", "", "the evaluation of base is left out of the curves"),
