@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from grpo_mmpc.analysis.reward_bench.candidates import Candidate, TitlePool, candidates, shuffled
-from grpo_mmpc.analysis.reward_bench.results import Preview, RewardResult, TaskResult, task_result
+from grpo_mmpc.analysis.reward_bench.results import MIX, Preview, RewardResult, TaskResult, task_result
 from grpo_mmpc.analysis.reward_bench.scoring import BATCH, Batch, Scored, Scores, repeats, score
 from grpo_mmpc.analysis.reward_columns import RewardColumns
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
@@ -18,7 +18,6 @@ from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced, usable_indices
 from grpo_mmpc.utils.hashing import stable_order
 
-MIX = "mix"
 _REPEATED_ITEMS = 30
 _REASON = 200
 """Characters of a reason: hubs say much."""

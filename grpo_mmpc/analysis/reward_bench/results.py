@@ -7,6 +7,8 @@ from statistics import fmean
 
 from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS, Candidate
 
+MIX = "mix"
+"""The name of the weighted sum among the rewards."""
 UNRELATED = "other_category"
 _DIGITS = 7
 """Scores that agree to this many are equal: the cosine of a text with itself is 1 up to the last

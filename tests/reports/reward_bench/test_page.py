@@ -70,6 +70,18 @@ def test_a_reward_that_is_fooled_is_named_with_what_fools_it_and_the_mix_comes_f
     assert "clip cannot tell the true answer from word shuffled and over long" in said[1].text
 
 
+def test_a_reward_that_takes_the_title_of_another_product_for_the_true_one_is_said_so() -> None:
+    blind = reward("clip", {"same_category": 0.5, "other_category": 0.55, "over_long": 0.2})
+    near = reward("form", {"same_category": 0.5})
+    shown = replace(preview(), rewards=[reward("bleu", {}), blind, near])
+    assert [finding.text for finding in findings(shown, TASK)] == [
+        "clip cannot tell your titles apart: that of another product scores as well.",
+        "form tells your categories apart, but not the titles within one.",
+        "clip cannot tell the true answer from over long, or prefers the wrong one.",
+        "bleu prefers the true answer to every kind of wrong one, in at least 60% of items.",
+    ]
+
+
 def test_a_single_exception_does_not_read_as_always_and_names_are_escaped() -> None:
     page = render(preview())
     assert ">.99</td>" in page  # rounded down
