@@ -128,7 +128,8 @@ class RunFolder:
     @cached_property
     def suite(self) -> str:
         """The suite that checkpoints were evaluated on."""
-        return self._suite or str(self._comparison_json.get("suite", "cqbench"))
+        named = self._suite or str(self._comparison_json.get("suite", "cqbench"))
+        return named if named == Path(named).name else "cqbench"
 
     @cached_property
     def evaluations(self) -> dict[str, Path]:
@@ -153,7 +154,7 @@ class RunFolder:
 
     def samples(self, checkpoint: str) -> Path:
         """Return the path of a checkpoint's samples."""
-        return self.path / "evaluations" / checkpoint / self.suite / SAMPLES_FILE
+        return self.path / "evaluations" / _plain_name(checkpoint) / self.suite / SAMPLES_FILE
 
     @property
     def latest(self) -> str | None:
@@ -182,7 +183,10 @@ class RunFolder:
         if not self._comparison_json:
             return None
         try:
-            return Comparison.from_json(self._comparison_json)
+            comparison = Comparison.from_json(self._comparison_json)
+            for name in (comparison.before, comparison.after, comparison.suite):
+                _plain_name(name)
+            return comparison
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.report(f"comparison.json is not a comparison ({type(error).__name__}: {error}); nothing is compared.")
             return None
@@ -230,6 +234,17 @@ class RunFolder:
         self._notes.append(sentence)
         if not is_missing:
             self.broken.append(sentence)
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a folder inside the run.
+
+    Raises:
+        ValueError: It leads elsewhere, as one in a stranger's file may.
+    """
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise ValueError(f"{name!r} is not the name of a folder in the run")
+    return name
 
 
 def checkpoint_order(name: str) -> tuple[int, int, str]:

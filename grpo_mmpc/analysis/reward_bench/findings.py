@@ -13,12 +13,14 @@ def findings(preview: Preview, task: str) -> list[Finding]:
     if not scored:
         return [Finding(text="No reward could score both the true answer and a wrong one.", kind="no verdict")]
     fooled = {reward.name: _fooling(reward, task) for reward in scored}
+    blind = [name for name, kinds in fooled.items() if {_SAME, _OTHER} <= set(kinds)]
     said = [
-        *_on_titles([name for name, kinds in fooled.items() if {_SAME, _OTHER} <= set(kinds)], is_blind=True),
+        *_on_titles(blind, is_blind=True),
         *_on_titles([name for name, kinds in fooled.items() if _SAME in kinds and _OTHER not in kinds], is_blind=False),
     ]
     for name, kinds in fooled.items():
-        if rest := [words(kind) for kind in kinds if kind not in (_SAME, _OTHER)]:
+        rest = [words(kind) for kind in kinds if kind not in (_SAME, _OTHER)]
+        if rest and name not in blind:
             text = f"{name} cannot tell the true answer from {listed(rest)}, or prefers the wrong one."
             said.insert(0 if name == MIX else len(said), Finding(text=text, tone="worse"))
     firm = [name for name, kinds in fooled.items() if not kinds]

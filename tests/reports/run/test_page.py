@@ -225,6 +225,11 @@ def test_a_missing_file_is_said_and_the_rest_is_shown(small: Path, tmp_path: Pat
         ("comparison.json", "{", "comparison.json is not valid JSON"),
         ("comparison.json", '{"before": "base"}', "comparison.json is not a comparison"),
         ("comparison.json", "[]", "comparison.json holds a list, expected an object"),
+        (
+            "comparison.json",
+            '{"before": "../../other", "after": "final", "resamples": 9, "tasks": {}}',
+            "is not the name of a folder in the run",
+        ),
         ("manifest.json", "null", "manifest.json holds a NoneType"),
         ("config.yaml", "a: [", "config.yaml: not valid YAML"),
         ("metrics.jsonl", '{"step": 1, "reward": 0.5}\n{"step": 2, "rew', "1 line could not be read and was left out"),
