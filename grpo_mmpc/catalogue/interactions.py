@@ -32,7 +32,7 @@ class Interaction(NamedTuple):
     @property
     def looks_like_seconds(self) -> bool:
         """True if the timestamp is a date before 1980, as seconds taken for milliseconds are."""
-        return 0 < self.timestamp < _EARLIEST_MS
+        return self.timestamp < _EARLIEST_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,8 @@ def read_interaction(values: Mapping[str, Any]) -> Interaction:
         raise RowError(
             f"timestamp is {values.get('timestamp')!r}, expected milliseconds since 1970 as a whole number"
         ) from e
+    if timestamp < 0:
+        raise RowError(f"timestamp {timestamp} lies before 1970, expected milliseconds since then")
     return Interaction(user_id, item_id, timestamp, _rating(values.get("rating")))
 
 

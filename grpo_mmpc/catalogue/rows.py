@@ -59,7 +59,7 @@ def text_cell(values: Mapping[str, Any], column: str, *, one_line: bool = True) 
     return text
 
 
-def json_rows(lines: Iterable[str]) -> Iterator[RawRow]:
+def json_rows(lines: Iterable[bytes] | Iterable[str]) -> Iterator[RawRow]:
     """Read JSON lines; blank lines are skipped, lines without an object have a problem."""
     for row, line in enumerate(json_lines(lines), start=1):
         if line.values is None:

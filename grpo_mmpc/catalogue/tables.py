@@ -32,7 +32,7 @@ class TableFile:
     def rows(self) -> Iterator[RawRow]:
         """Read every row, in order. A row that cannot be read has a problem instead of values."""
         if self.path.suffix == ".parquet":
-            return _parquet_rows(self.path)
+            return parquet_rows(self.path)
         return _jsonl_rows(self.path) if self.path.suffix == ".jsonl" else _csv_rows(self.path)
 
 
@@ -116,7 +116,8 @@ def _parquet_columns(path: Path) -> dict[str, pa.DataType]:
         return dict(zip(schema.names, schema.types, strict=True))
 
 
-def _parquet_rows(path: Path) -> Iterator[RawRow]:
+def parquet_rows(path: Path) -> Iterator[RawRow]:
+    """Read the rows of a Parquet file."""
     number = 0
     room = _FREE_BYTES + _MAX_GROWTH * path.stat().st_size
     with _open_parquet(path) as file:

@@ -37,7 +37,7 @@ def _lines(report: ValidationReport) -> Iterator[str]:
     if report.quarantined:
         yield ""
         yield f"{_count(len(report.quarantined), 'broken row')} of {report.items_file}, left out of training:"
-        yield from _broken_rows(report.quarantined)
+        yield from broken_rows(report.quarantined)
     if report.warnings:
         yield ""
         yield "Warnings:"
@@ -97,10 +97,11 @@ def _interactions(summary: InteractionsSummary) -> Iterator[str]:
     yield from _bullets(summary.warnings)
     if summary.broken:
         yield f"{_count(len(summary.broken), 'broken row')} of {summary.file}:"
-        yield from _broken_rows(summary.broken)
+        yield from broken_rows(summary.broken)
 
 
-def _broken_rows(rows: Sequence[Quarantined]) -> Iterator[str]:
+def broken_rows(rows: Sequence[Quarantined]) -> Iterator[str]:
+    """List broken rows, each kind of fault once with the number of rows that share it."""
     alike: dict[str, list[Quarantined]] = {}
     for row in rows:
         alike.setdefault(kind_of_reason(row), []).append(row)
@@ -123,7 +124,7 @@ def kind_of_reason(row: Quarantined) -> str:
 
 def _more(hidden: int) -> Iterator[str]:
     if hidden > 0:
-        yield f"  ... and {hidden:,} more, all in --json"
+        yield f"  ... and {hidden:,} more"
 
 
 def _verdict(report: ValidationReport) -> str:

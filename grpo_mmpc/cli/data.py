@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import time
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,15 +49,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     amazon.add_argument(
         "source",
         metavar="SOURCE",
-        help="meta_<Category>.jsonl[.gz], a folder of such files, raw_meta_<Category> (streamed from the hub), or "
-        "McAuley-Lab/Amazon-Reviews-2023 (its nine MMPCBench categories)",
+        help="meta_<Category>.jsonl[.gz] or .parquet, a folder of such files, raw_meta_<Category> (streamed from the "
+        "hub), or McAuley-Lab/Amazon-Reviews-2023 (its nine MMPCBench categories)",
     )
     amazon.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
     amazon.add_argument("--categories", metavar="NAME", nargs="+", default=[], help="which categories to take")
     amazon.add_argument(
         "--max-items", metavar="N", type=positive_int, help="items to keep of each category, the first ones"
     )
-    amazon.add_argument("--download-images", action="store_true", help="fetch each item's main picture from the web")
+    amazon.add_argument("--download-images", action="store_true", help="fetch each item's main image from the web")
+    amazon.add_argument(
+        "--allow-host", metavar="HOST", action="append", default=[], help="an image server in your own network"
+    )
     amazon.add_argument(
         "--reviews",
         metavar="PATH",
@@ -122,8 +126,10 @@ def amazon_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.catalogue.sources.amazon_items import convert_amazon_metadata
     from grpo_mmpc.catalogue.sources.amazon_records import open_reviews, open_sources
     from grpo_mmpc.catalogue.sources.amazon_reviews import item_ids, refuse_other_interactions, write_reviews
-    from grpo_mmpc.catalogue.sources.download import fetch_url
+    from grpo_mmpc.catalogue.sources.download import Download, download_images
+    from grpo_mmpc.errors import CatalogueError
     from grpo_mmpc.utils.console import Progress
+    from grpo_mmpc.utils.locks import hold
 
     sources = open_sources(args.source, categories=args.categories)
     reviews = open_reviews(args.reviews)  # a mistyped path shows now, not after hours of downloading images
@@ -131,23 +137,35 @@ def amazon_command(args: argparse.Namespace) -> int:
         refuse_other_interactions(args.out)
     print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
     started = time.monotonic()
-    with Progress() as progress:
+    in_use = "is in use by {}; wait for it, stop it, or give another folder"
+    refuse = lambda owner: CatalogueError(f"{args.out} {in_use.format(owner)}")  # noqa: E731
+    with hold(args.out / ".lock", refuse=refuse), Progress() as progress:
+
+        def fetch(downloads: "Iterable[Download]") -> "Mapping[Path, str]":
+            return download_images(
+                downloads,
+                journal=args.out / "images_not_there.jsonl",
+                allowed_hosts=frozenset(args.allow_host),
+                progress=lambda count: progress("images", count),
+            )
+
         done = convert_amazon_metadata(
             sources,
             out=args.out,
             max_items=args.max_items,
-            fetch=fetch_url if args.download_images else None,
+            fetch=fetch if args.download_images else None,
             progress=partial(_show_items, progress),
         )
-    _print_conversion(done, seconds=time.monotonic() - started, downloaded=args.download_images)
-    if reviews:
-        with Progress() as progress:
+        progress.close()
+        _print_conversion(done, seconds=time.monotonic() - started, downloaded=args.download_images)
+        if reviews:
             converted = write_reviews(
                 reviews, out=args.out, known_items=item_ids(args.out), progress=partial(_show_reviews, progress)
             )
-        _print_reviews(converted, out=args.out)
+            progress.close()
+            _print_reviews(converted, out=args.out)
     print(_next(f"grpo-mmpc data validate {shlex.quote(str(args.out))}"))
-    return 0 if done.items else 1
+    return 0 if sum(done.items.values()) else 1
 
 
 def mask_command(args: argparse.Namespace) -> int:
@@ -178,11 +196,13 @@ def nano_command(args: argparse.Namespace) -> int:
 
 
 def _show_items(progress: "Progress", done: "AmazonConversion") -> None:
-    items, category = sum(done.items.values()), list(done.items)[-1]
+    items, category = sum(done.items.values()), next(reversed(done.items), "")
     progress("records", done.records_read, detail=f"{items:,} items, {done.images:,} images, now {category}")
 
 
 def _print_conversion(done: "AmazonConversion", *, seconds: float, downloaded: bool) -> None:
+    from grpo_mmpc.catalogue.validation_text import broken_rows
+
     print("Items by category:")
     for category, count in done.items.items():
         print(f"  {category}: {count:,}")
@@ -194,8 +214,7 @@ def _print_conversion(done: "AmazonConversion", *, seconds: float, downloaded: b
     ):
         if rows:
             print(f"{what}: {len(rows):,}, all in {done.folder / file}")
-            for row in rows[:5]:
-                print(f"  - {row.file} row {row.row}: {row.reason}")
+            print("\n".join(broken_rows(rows)))
     if not downloaded:
         print("No image was downloaded: every item's image is empty. Run again with --download-images to fetch them.")
 

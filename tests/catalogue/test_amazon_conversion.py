@@ -13,12 +13,13 @@ from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.catalogue.sources.amazon_items import (
     convert_amazon_metadata,
     image_name,
-    main_image_url,
+    image_urls,
     read_attributes,
 )
 from grpo_mmpc.catalogue.sources.amazon_records import BENCHMARK_CATEGORIES, HUB_DATASET, AmazonSource, open_sources
-from grpo_mmpc.catalogue.sources.download import FetchError
+from grpo_mmpc.cli import main
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.utils.hashing import hex_digest
 
 URL = "https://m.media-amazon.com/images/I/"
 
@@ -120,7 +121,7 @@ OTHER = {"hi_res": "h2", "large": "l2", "thumb": "t2", "variant": "PT01"}
     ],
 )
 def test_the_image_is_the_largest_of_the_main_image_in_either_form(images, url):
-    assert main_image_url(images) == url
+    assert image_urls(images)[:1] == ([url] if url else [])
 
 
 @pytest.mark.parametrize(
@@ -153,14 +154,16 @@ def test_a_record_that_cannot_become_an_item_is_written_down(tmp_path):
         ],
         out=tmp_path,
     )
-    assert [row["item_id"] for row in rows(tmp_path)] == ["B1", "B3"]
+    assert [row["item_id"] for row in rows(tmp_path)] == ["B1"]
+    needed = "one of them is needed to complete the other"
     assert [(q.row, q.item_id, q.reason) for q in done.skipped] == [
         (2, None, "parent_asin is missing: the item cannot be named"),
         (3, "B2", "neither title nor image"),
         (4, "B1", "parent_asin B1 was already read from meta_All_Beauty.jsonl row 1"),
         (5, None, "line 5: not JSON"),
+        (6, "B3", f"neither title nor image; {needed} (its image was not downloaded)"),
     ]
-    assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 5
     assert done.records_read == 6 == sum(done.items.values()) + len(done.skipped)
 
 
@@ -189,43 +192,82 @@ def test_categories_that_only_the_records_know_are_limited_too(tmp_path):
 
 
 def test_images_are_fetched_checked_and_named_after_the_item(tmp_path):
-    def fetch(url: str) -> bytes:
-        if url.endswith("gone.jpg"):
-            raise FetchError(f"{url}: HTTP status 404")
-        return b"<html>" if url.endswith("page.jpg") else jpeg()
+    asked = []
 
-    def pictured(asin: str, name: str) -> dict:
-        return record(asin, images=[{"hi_res": URL + name, "variant": "MAIN"}])
+    def fetch(downloads) -> dict[Path, str]:
+        problems = {}
+        for download in downloads:
+            asked.append(download)
+            if download.urls[-1].endswith("gone.jpg"):
+                problems[download.file] = "HTTP status 404"
+            else:
+                download.file.write_bytes(jpeg())
+        return problems
 
-    records = [pictured("B1", "x.jpg"), pictured("B2", "gone.jpg"), pictured("B3", "page.jpg"), record("B4", images=[])]
+    def pictured(asin: str, name: str, **changes) -> dict:
+        return record(asin, images=[{"large": URL + name, "hi_res": None, "variant": "MAIN"}], **changes)
+
+    records = [pictured("B1", "x.jpg"), pictured("B2", "gone.jpg"), record("B4", images=[]), record("B5")]
+    records.append(pictured("B6", "gone.jpg", title=None))
     done = convert_amazon_metadata([source(*records)], out=tmp_path, fetch=fetch)
-    assert [row["image"] for row in rows(tmp_path)] == ["images/B1.jpg", None, None, None]
-    assert sorted(p.name for p in (tmp_path / "images").iterdir()) == ["B1.jpg"]
-    assert done.images == 1
-    assert [(q.row, q.item_id) for q in done.image_failures] == [(2, "B2"), (3, "B3")]
-    assert "HTTP status 404" in done.image_failures[0].reason
-    assert "is a web page" in done.image_failures[1].reason
+    assert [row["image"] for row in rows(tmp_path)] == ["images/B1.jpg", None, None, "images/B5.jpg"]
+    assert asked[2].urls == (f"{URL}h.jpg", f"{URL}l.jpg")  # the next one where the largest is dead
+    assert done.images == 2 and done.items == {"All_Beauty": 4}
+    assert [(q.row, q.item_id, q.reason) for q in done.image_failures] == [
+        (2, "B2", "HTTP status 404"),
+        (5, "B6", "HTTP status 404"),
+    ]
+    assert [(q.row, q.item_id) for q in done.skipped] == [(5, "B6")]  # neither title nor image is left
+    assert "its image was not downloaded" in done.skipped[0].reason
     assert len((tmp_path / "image_failures.jsonl").read_text().splitlines()) == 2
 
 
-def test_an_interrupted_conversion_continues_without_fetching_again(tmp_path):
-    fetched = []
-
-    def fetch(url: str) -> bytes:
-        fetched.append(url)
-        if len(fetched) == 1:
-            return jpeg()
+def test_an_interrupted_conversion_leaves_nothing_half_written(tmp_path):
+    def fetch(downloads) -> dict[Path, str]:
+        next(iter(downloads)).file.write_bytes(jpeg())
         raise KeyboardInterrupt
 
-    records = [record("B1", images=[{"large": f"{URL}1.png"}]), record("B2", images=[{"large": f"{URL}2.png"}])]
+    (tmp_path / ".items.jsonl.0123.partial").write_text("of a process that was killed")
     with pytest.raises(KeyboardInterrupt):
-        convert_amazon_metadata([source(*records)], out=tmp_path, fetch=fetch)
-    assert not (tmp_path / "items.jsonl").exists()
-    kept = [p.name for p in (tmp_path / "images").iterdir()]
-    fetched.clear()
-    convert_amazon_metadata([source(*records)], out=tmp_path, fetch=lambda url: fetched.append(url) or jpeg())
-    assert len(fetched) == 2 - len(kept)
-    assert [row["image"] for row in rows(tmp_path)] == ["images/B1.png", "images/B2.png"]
+        convert_amazon_metadata([source(record("B1"), record("B2"))], out=tmp_path, fetch=fetch)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["images"]
+
+
+def test_entities_and_tags_of_html_are_resolved(tmp_path):
+    convert_amazon_metadata(
+        [
+            source(
+                record(
+                    "B1",
+                    title="Salt &amp; Pepper Mill, 6&quot; &#8211; Black",
+                    description=["<p>Grinds <b>w</b>ell&nbsp;</p>", "for pots &lt; 20 cm<br/>and &amp;amp; more"],
+                    store="Acme &amp; Sons",
+                    details={"Color": "Black &amp; White"},
+                )
+            )
+        ],
+        out=tmp_path,
+    )
+    [row] = rows(tmp_path)
+    assert row["title"] == 'Salt & Pepper Mill, 6" \u2013 Black'
+    assert row["description"] == "Grinds well\nfor pots < 20 cm and & more"
+    assert row["attributes"] == {"brand": "Acme & Sons", "color": "Black & White"}
+
+
+def test_what_is_written_passes_its_own_check(tmp_path, capsys):
+    path = tmp_path / "meta_A.jsonl"
+    lines = [record("B1"), record("B2", title=None), record("B3", title="x" * 6000), record("B4", images=None)]
+    path.write_bytes(b"\xef\xbb\xbf" + "\n".join(json.dumps(line) for line in lines).encode())
+    reviews = [
+        {"user_id": "u", "parent_asin": "B1", "timestamp": t, "rating": 5} for t in (1588687728923, 1588687728, -1)
+    ]
+    (tmp_path / "A.jsonl").write_text("\n".join(map(json.dumps, reviews)))
+    out = tmp_path / "out"
+    assert main(["data", "amazon", str(path), "--out", str(out), "--reviews", str(tmp_path / "A.jsonl")]) == 0
+    assert main(["data", "validate", str(out), "--strict"]) == 0
+    said = capsys.readouterr().out
+    assert [row["item_id"] for row in rows(out)] == ["B1", "B4"]
+    assert "written to" in said and "broken: 2" in said
 
 
 @pytest.mark.parametrize(
@@ -233,7 +275,7 @@ def test_an_interrupted_conversion_continues_without_fetching_again(tmp_path):
     [
         ("B1", "https://x/a.PNG?size=1", "images/B1.png"),
         ("B1", "https://x/a", "images/B1.jpg"),
-        ("../../etc/x", "https://x/a.exe", "images/______etc_x.jpg"),
+        ("../../etc/x", "https://x/a.exe", f"images/______etc_x-{hex_digest('../../etc/x', size=4)}.jpg"),
     ],
 )
 def test_an_image_name_stays_in_its_folder(item_id, url, name):
@@ -277,11 +319,54 @@ def test_a_folder_gives_the_wanted_categories(tmp_path):
         open_sources(str(tmp_path), categories=["C"])
 
 
-def test_a_damaged_archive_is_an_error_that_names_the_file(tmp_path):
-    path = write_lines(tmp_path / "meta_A.jsonl.gz", *(json.dumps(record(str(i))) for i in range(50)))
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(CatalogueError, match=r"meta_A\.jsonl\.gz cannot be read: .*download it again"):
-        list(open_sources(str(path))[0].records)
+def test_a_damaged_archive_gives_what_stands_before_the_damage_and_says_so(tmp_path):
+    path = write_lines(tmp_path / "meta_A.jsonl.gz", *(json.dumps(record(str(i))) for i in range(500)))
+    path.write_bytes(path.read_bytes()[:-400])
+    *whole, last = open_sources(str(path))[0].records
+    assert len(whole) > 100 and all(row.problem is None for row in whole)
+    assert last.row == len(whole) + 1
+    assert last.problem.startswith("meta_A.jsonl.gz is damaged here, and nothing behind it is read: ")
+
+
+@pytest.mark.parametrize("damage", ["byte order mark", "wrong byte", "packed without suffix", "suffix without packing"])
+def test_a_file_is_read_for_what_it_is(tmp_path, damage):
+    text = "".join(json.dumps(record(f"B{i}")) + "\n" for i in range(3)).encode()
+    name, content, good = "meta_A.jsonl", text, 3
+    if damage == "byte order mark":
+        content = b"\xef\xbb\xbf" + text
+    elif damage == "wrong byte":
+        content, good = text.replace(b"Conditioner B1", b"Conditioner \xff"), 2
+    elif damage == "packed without suffix":
+        content = gzip.compress(text)
+    else:
+        name = "meta_A.jsonl.gz"
+    (tmp_path / name).write_bytes(content)
+    records = list(open_sources(str(tmp_path / name))[0].records)
+    assert [row.row for row in records] == [1, 2, 3]
+    assert sum(row.problem is None for row in records) == good
+    assert all(row.problem is None or "not UTF-8" in row.problem for row in records)
+
+
+def test_the_parquet_files_of_the_hub_are_read(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = record(
+        "B1",
+        details='{"Color": "Brown"}',
+        images={"hi_res": [None, "h"], "large": ["l", "m"], "variant": ["MAIN", "PT01"]},
+    )
+    folder = tmp_path / "raw_meta_All_Beauty"
+    folder.mkdir()
+    for part in range(2):
+        table = pa.Table.from_pylist([{**row, "parent_asin": f"B{part}"}])
+        pq.write_table(table, folder / f"full-0000{part}-of-00002.parquet")
+    (found,) = open_sources(str(folder))
+    assert found.category == "All_Beauty"
+    done = convert_amazon_metadata([found], out=tmp_path / "out")
+    assert done.items == {"All_Beauty": 2} and not done.skipped
+    assert rows(tmp_path / "out")[1]["attributes"] == {"brand": "Howard Products", "color": "Brown"}
+    assert rows(tmp_path / "out")[1]["image_url"] == "l"
 
 
 def test_what_is_neither_file_nor_hub_name_is_refused():

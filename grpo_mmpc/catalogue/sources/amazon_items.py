@@ -4,19 +4,23 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.normalise import readable_text
 from grpo_mmpc.catalogue.quarantine import write_quarantine
-from grpo_mmpc.catalogue.rows import RawRow, RowError
+from grpo_mmpc.catalogue.records import read_core
+from grpo_mmpc.catalogue.rows import RowError
 from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource
-from grpo_mmpc.catalogue.sources.download import Download, Fetch, download_images
+from grpo_mmpc.catalogue.sources.download import Download
+from grpo_mmpc.catalogue.sources.markup import without_markup
 from grpo_mmpc.types import Quarantined
-from grpo_mmpc.utils.files import write_json_lines
+from grpo_mmpc.utils.files import json_lines, write_json_lines
+from grpo_mmpc.utils.hashing import hex_digest
 
-_BATCH = 256
+_REPORT_EVERY = 1_000
+_SIZES = ("hi_res", "large")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
 # Kind of attribute -> names under which sellers give it in ``details``, best first.
@@ -46,11 +50,16 @@ class AmazonConversion:
 
 
 class _Item(NamedTuple):
-    """A row of the catalogue, and the record it was made from."""
+    """A row of the catalogue, where it comes from, and the addresses of its image."""
 
     cells: dict[str, Any]
-    record: RawRow
-    source: str
+    file: str
+    row: int
+    urls: list[str]
+
+
+Fetch = Callable[[Iterable[Download]], Mapping[Path, str]]
+"""Fetches images, returns the problems of those that could not be had; see ``download_images``."""
 
 
 def convert_amazon_metadata(
@@ -64,37 +73,81 @@ def convert_amazon_metadata(
     """Write ``items.jsonl`` (and images) from metadata records, read one at a time.
 
     An item's item_id is its ``parent_asin``; of several records with one parent_asin the first
-    counts. The description paragraphs are joined by line breaks; the image is the largest of the
-    main image; brand, color, size and material become attributes. Further columns: ``image_url``
-    and ``main_category``.
+    counts. Entities and tags of HTML are resolved. The description paragraphs are joined by line
+    breaks; the image is the largest of the main image that can be had; brand, color, size and
+    material become attributes. Further columns: ``image_url`` and ``main_category``.
 
     Args:
         sources: For instance from :func:`~grpo_mmpc.catalogue.sources.amazon_records.open_sources`.
         out: Folder to write. An interrupted conversion can be repeated: images that are there are
             not fetched again, and ``items.jsonl`` appears only when it is complete.
         max_items: Keep at most this many items of each category, the first ones.
-        fetch: Downloads an image; None downloads nothing and leaves ``image`` empty.
+        fetch: Downloads images; None downloads nothing and leaves ``image`` empty.
         progress: Called now and then with the result so far.
     """
     folder = Path(out)
     (folder / "images").mkdir(parents=True, exist_ok=True)
+    for left_behind in folder.glob(".*.partial"):  # by a process that was killed
+        left_behind.unlink()
     done = AmazonConversion(folder=folder)
-    queue = _items(sources, done=done, max_items=max_items)
 
-    def rows() -> Iterator[dict[str, Any]]:
-        while batch := list(islice(queue, _BATCH)):
-            if fetch is not None:
-                done.image_failures.extend(_fetch_images(batch, folder=folder, fetch=fetch))
-            done.images += sum(item.cells["image"] is not None for item in batch)
-            yield from (item.cells for item in batch)
-            if progress is not None:
+    def drafts() -> Iterator[dict[str, Any]]:
+        for item in _items(sources, done=done, max_items=max_items):
+            yield item._asdict()
+            if progress is not None and done.records_read % _REPORT_EVERY == 0:
                 progress(done)
 
-    write_json_lines(folder / "items.jsonl", rows())
+    draft = folder / ".draft.partial"
+    try:
+        write_json_lines(draft, drafts())
+        problems = {} if fetch is None else fetch(_downloads(draft, folder=folder))
+        write_json_lines(folder / "items.jsonl", _rows(draft, problems, done=done, fetched=fetch is not None))
+    finally:
+        draft.unlink(missing_ok=True)
     write_quarantine(folder / "skipped.jsonl", done.skipped)
     if fetch is not None:
         write_quarantine(folder / "image_failures.jsonl", done.image_failures)
+    if progress is not None:
+        progress(done)
     return done
+
+
+def _drafts(draft: Path) -> Iterator[_Item]:
+    with draft.open("rb") as lines:
+        for line in json_lines(lines):
+            assert line.values is not None
+            yield _Item(**line.values)
+
+
+def _downloads(draft: Path, *, folder: Path) -> Iterator[Download]:
+    for item in _drafts(draft):
+        if item.urls:
+            yield Download(urls=tuple(item.urls), file=folder / image_name(item.cells["item_id"], item.urls[0]))
+
+
+def _rows(
+    draft: Path, problems: Mapping[Path, str], *, done: AmazonConversion, fetched: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the catalogue: items with a title or an image that is there."""
+    for item in _drafts(draft):
+        cells, item_id = item.cells, item.cells["item_id"]
+        name = image_name(item_id, item.urls[0]) if fetched and item.urls else None
+        problem = None if name is None else problems.get(done.folder / name)
+        set_aside = partial(Quarantined, file=item.file, row=item.row, item_id=item_id)
+        if problem is not None:
+            done.image_failures.append(set_aside(reason=problem))
+        elif name is not None:
+            cells["image"] = name
+            done.images += 1
+        try:
+            read_core(cells)  # what would be set aside when the catalogue is read does not enter it
+        except RowError as error:
+            done.skipped.append(
+                set_aside(reason=f"{error} (its image was not downloaded)" if item.urls else str(error))
+            )
+            done.items[cells["category"]] -= 1
+            continue
+        yield cells
 
 
 def _items(sources: Iterable[AmazonSource], *, done: AmazonConversion, max_items: int | None) -> Iterator[_Item]:
@@ -121,7 +174,7 @@ def _items(sources: Iterable[AmazonSource], *, done: AmazonConversion, max_items
                 continue
             first_seen[item_id] = f"{source.name} row {record.row}"
             done.items[category] = done.items.get(category, 0) + 1
-            yield _Item(item, record, source.name)
+            yield _Item(item, source.name, record.row, image_urls(record.values.get("images")))
             if is_full(source.category):
                 break  # before the next record: a hub source would go on downloading
 
@@ -135,12 +188,12 @@ def read_item(record: Mapping[str, Any], *, category: str | None) -> dict[str, A
     item_id = readable_text(record.get("parent_asin"))
     if item_id is None:
         raise RowError("parent_asin is missing: the item cannot be named")
-    main_category = readable_text(record.get("main_category"))
+    main_category = _plain(record.get("main_category"))
     if category is None and main_category is None:
         raise RowError("main_category is missing and the source names no category")
-    title = readable_text(record.get("title"))
-    image_url = main_image_url(record.get("images"))
-    if title is None and image_url is None:
+    title = _plain(record.get("title"))
+    urls = image_urls(record.get("images"))
+    if title is None and not urls:
         raise RowError("neither title nor image")
     paragraphs = record.get("description")
     paragraphs = paragraphs if isinstance(paragraphs, list) else [paragraphs]
@@ -148,16 +201,21 @@ def read_item(record: Mapping[str, Any], *, category: str | None) -> dict[str, A
         "item_id": item_id,
         "category": category or main_category,
         "title": title,
-        "description": "\n".join(t for p in paragraphs if (t := readable_text(p)) is not None) or None,
+        "description": "\n".join(t for p in paragraphs if (t := _plain(p)) is not None) or None,
         "image": None,
         "attributes": read_attributes(record) or None,
-        "image_url": image_url,
+        "image_url": urls[0] if urls else None,
         "main_category": main_category,
     }
 
 
-def main_image_url(images: object) -> str | None:
-    """Return the address of the best image: MAIN before others, ``hi_res`` before ``large``.
+def _plain(value: object) -> str | None:
+    """Return a cell as text without markup; None where it holds nothing."""
+    return readable_text(without_markup(value) if isinstance(value, str) else value)
+
+
+def image_urls(images: object) -> list[str]:
+    """Return the addresses of the best image, best first: MAIN before others, then by size.
 
     Args:
         images: A list of objects with the keys thumb, large, hi_res, variant (the JSONL files), or
@@ -170,13 +228,12 @@ def main_image_url(images: object) -> str | None:
     elif isinstance(images, list):
         candidates = [image for image in images if isinstance(image, Mapping)]
     else:
-        return None
+        return []
     for image in sorted(candidates, key=lambda image: image.get("variant") != "MAIN"):
-        for size in ("hi_res", "large"):
-            url = readable_text(image.get(size))
-            if url is not None:
-                return url
-    return None
+        urls = [url for size in _SIZES if (url := readable_text(image.get(size))) is not None]
+        if urls:
+            return urls
+    return []
 
 
 def read_attributes(values: Mapping[str, Any]) -> dict[str, str]:
@@ -190,28 +247,18 @@ def read_attributes(values: Mapping[str, Any]) -> dict[str, str]:
     known = {str(k).strip().casefold(): v for k, v in details.items()} if isinstance(details, Mapping) else {}
     facts: dict[str, str] = {}
     for kind, names in _DETAIL_NAMES.items():
-        text = next((t for name in names if (t := readable_text(known.get(name))) is not None), None)
+        text = next((t for name in names if (t := _plain(known.get(name))) is not None), None)
         if kind == "brand" and text is None:
-            text = readable_text(values.get("store"))
+            text = _plain(values.get("store"))
         if text is not None:
             facts[kind] = text
     return facts
 
 
-def _fetch_images(batch: list[_Item], *, folder: Path, fetch: Fetch) -> list[Quarantined]:
-    wanted = [(item, url) for item in batch if (url := item.cells["image_url"]) is not None]
-    downloads = [Download(url, folder / image_name(item.cells["item_id"], url)) for item, url in wanted]
-    failures = []
-    for (item, _), (download, problem) in zip(wanted, download_images(downloads, fetch=fetch), strict=True):
-        if problem is None:
-            item.cells["image"] = download.file.relative_to(folder).as_posix()
-        else:
-            failures.append(item.record.set_aside(problem, file=item.source, id_column="parent_asin"))
-    return failures
-
-
 def image_name(item_id: str, url: str) -> str:
     """Return the path of an item's image file; no identifier leads out of ``images/``."""
     suffix = Path(re.split("[?#]", url, maxsplit=1)[0]).suffix.lower()
-    safe = re.sub(r"[^A-Za-z0-9_-]", "_", item_id)
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", item_id)[:60]
+    if safe != item_id:
+        safe += f"-{hex_digest(item_id, size=4)}"  # "a/b" and "a_b" are two items
     return f"images/{safe}{suffix if suffix in _IMAGE_SUFFIXES else '.jpg'}"

@@ -4,10 +4,11 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from grpo_mmpc.catalogue.rows import RawRow, json_rows
+from grpo_mmpc.catalogue.tables import parquet_rows
 from grpo_mmpc.errors import CatalogueError
 
 HUB_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
@@ -25,7 +26,8 @@ BENCHMARK_CATEGORIES = (
 )
 """The nine categories of MMPCBench (arXiv 2601.19750)."""
 
-_META_FILE = re.compile(r"meta_(?P<category>.+?)\.jsonl(\.gz)?$")
+_META_FILE = re.compile(r"(?:raw_)?meta_(?P<category>.+?)(?:\.jsonl|\.jsonl\.gz|\.parquet|)$")
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,9 @@ def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonS
     """Open the item metadata that a name on the command line means; nothing is read yet.
 
     Args:
-        source: ``meta_<Category>.jsonl`` or ``.jsonl.gz``; a folder of such files; a hub
-            configuration (``raw_meta_All_Beauty``); or the hub data set's name,
+        source: ``meta_<Category>.jsonl``, ``.jsonl.gz`` or ``.parquet``; a folder of such files; a
+            folder ``raw_meta_<Category>`` of the hub's Parquet files; a hub configuration
+            (``raw_meta_All_Beauty``); or the hub data set's name,
             ``McAuley-Lab/Amazon-Reviews-2023``.
         categories: Which categories to read, of a folder or the hub data set (default: every file
             of the folder, the nine MMPCBench categories of the hub). For a single file, at most
@@ -55,6 +58,8 @@ def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonS
         CatalogueError: No such file or no such category.
     """
     path = Path(source)
+    if path.is_dir() and any(path.glob("*.parquet")) and _category_of(path) is not None:
+        return [_file_source(path, category=categories[0] if categories else _category_of(path))]
     if path.is_dir():
         return [_file_source(file, category=c) for c, file in _folder_files(path, categories).items()]
     if path.is_file():
@@ -102,10 +107,14 @@ def _category_of(path: Path) -> str | None:
 
 
 def _folder_files(folder: Path, categories: Sequence[str]) -> dict[str, Path]:
-    files = {c: f for f in sorted(folder.iterdir()) if (c := _category_of(f)) is not None}
+    files = {
+        c: f
+        for f in sorted(folder.iterdir())
+        if (c := _category_of(f)) is not None and (f.is_dir() or f.name.endswith(_SUFFIXES))
+    }
     if not files:
         raise CatalogueError(
-            f"{folder} holds no file named meta_<Category>.jsonl or .jsonl.gz; give the folder they are in"
+            f"{folder} holds no file named meta_<Category>.jsonl, .jsonl.gz or .parquet; give the folder they are in"
         )
     unknown = [c for c in categories if c not in files]
     if unknown:
@@ -118,14 +127,33 @@ def _file_source(path: Path, *, category: str | None) -> AmazonSource:
 
 
 def _file_records(path: Path) -> Iterator[RawRow]:
-    """Read a file of JSON lines, gzipped or not, one record at a time."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            yield from json_rows(lines)
-    except (OSError, EOFError, zlib.error) as e:
-        raise CatalogueError(f"{path} cannot be read: {e}; download it again") from e
-    except UnicodeDecodeError as e:
-        raise CatalogueError(f"{path} is not UTF-8 (byte 0x{e.object[e.start]:02x}); download it again") from e
+    """Read JSON lines, gzipped or not, or Parquet, one record at a time, whatever the suffix says.
+
+    A file that ends too early or is damaged gives the records up to there, then one with a problem.
+    """
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    row = 0
+    for file in files:
+        try:
+            for record in _records_of(file):
+                row += 1
+                yield replace(record, row=row)
+        except (EOFError, zlib.error, gzip.BadGzipFile, CatalogueError) as e:
+            yield RawRow(
+                row=row + 1,
+                problem=f"{file.name} is damaged here, and nothing behind it is read: {e}; download it again",
+            )
+
+
+def _records_of(file: Path) -> Iterator[RawRow]:
+    with file.open("rb") as stream:
+        mark = stream.read(4)
+    if mark == b"PAR1":
+        yield from parquet_rows(file)
+        return
+    # As bytes: a line that is not UTF-8 is a problem of its own, and a byte order mark is none.
+    with gzip.open(file) if mark[:2] == b"\x1f\x8b" else file.open("rb") as lines:
+        yield from json_rows(lines)
 
 
 def _hub_source(kind: str, category: str) -> AmazonSource:

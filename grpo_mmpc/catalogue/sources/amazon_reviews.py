@@ -101,4 +101,7 @@ def refuse_other_interactions(folder: Path) -> None:
 def _interaction(review: Mapping[str, Any]) -> Interaction:
     if review.get("parent_asin") in (None, ""):
         raise RowError("parent_asin is missing: what was reviewed cannot be known")
-    return read_interaction({**review, "item_id": review["parent_asin"]})
+    interaction = read_interaction({**review, "item_id": review["parent_asin"]})
+    if interaction.looks_like_seconds:
+        raise RowError(f"timestamp {interaction.timestamp} lies before 1980; expected milliseconds, not seconds")
+    return interaction

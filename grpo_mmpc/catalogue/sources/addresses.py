@@ -1,0 +1,88 @@
+"""Which addresses of the web a download may connect to: public ones, checked when connecting.
+
+A file from somebody else must not make this machine read its own services or those of its network,
+whether an address is written as a number, hides behind a name, or comes with a redirect.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class RefusedError(OSError):
+    """An address that must not be connected to."""
+
+
+def check_url(url: str, *, allowed_hosts: frozenset[str]) -> str:
+    """Return the host of an http(s) address; one that is a number is checked at once.
+
+    Raises:
+        RefusedError: Another scheme, no host, or a number that is not public.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        parts.port  # noqa: B018  (reading it checks it)
+    except ValueError as error:
+        raise RefusedError(f"{url[:80]} is no http(s) address: {error}") from error
+    if parts.scheme not in ("http", "https") or not host or any(letter.isspace() for letter in host):
+        raise RefusedError(f"{url[:80]} is no http(s) address")
+    if host not in allowed_hosts:
+        with suppress(ValueError):  # a name, which the resolver checks
+            _check(host, host)
+    return host
+
+
+def _check(host: str, address: str) -> None:
+    """Refuse an IP address that is not public, also inside an IPv6 one."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            ip = inner
+    if not ip.is_global or ip.is_multicast:
+        raise RefusedError(f"{host} is {ip}, no public address; allow it with --allow-host {host} if it is yours")
+
+
+class PublicResolver(AbstractResolver):
+    """Looks up names, and refuses those that mean an address that is not public.
+
+    The connection is made to the address that was checked, so that a name cannot change its meaning
+    in between.
+    """
+
+    def __init__(self, allowed_hosts: frozenset[str]) -> None:
+        self._allowed = allowed_hosts
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name.
+
+        Raises:
+            RefusedError: One of them is not public.
+        """
+        found: list[Any] = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
+        )
+        if host not in self._allowed:
+            for *_, address in found:
+                _check(host, address[0])
+        return [
+            ResolveResult(
+                hostname=host, host=address[0], port=port, family=kind, proto=proto, flags=socket.AI_NUMERICHOST
+            )
+            for kind, _, proto, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Hold nothing."""
