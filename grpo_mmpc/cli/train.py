@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="only check the recipe: print every value with the file that set it, and stop",
+        help="only check recipe, catalogue and run folder: print all values with their origin, what they come to, ok",
     )
     parser.set_defaults(func=run)
 
@@ -32,9 +32,9 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and run it."""
     if arguments.check:
-        from grpo_mmpc.pipelines.recipe import described_recipe
+        from grpo_mmpc.pipelines.check import check_run
 
-        print(described_recipe(arguments.recipe), end="")
+        check_run(arguments.recipe, overwrite=arguments.overwrite)
         return 0
     from grpo_mmpc.pipelines.train import run_training
 

@@ -77,7 +77,13 @@ def ensure_catalogue() -> Path:
 
 
 def catalogue_folder(reference: str) -> Path:
-    """Return the folder of ``nano:catalogue``, built if need be, or of another catalogue."""
+    """Return the folder of ``nano:catalogue``, built if need be, or of another catalogue.
+
+    Raises:
+        CatalogueError: ``nano:`` followed by another name.
+    """
+    if reference.startswith("nano:") and reference != REFERENCE:
+        raise CatalogueError(f"there is no embedded catalogue {reference!r}; did you mean {REFERENCE!r}?")
     return ensure_catalogue() if reference == REFERENCE else Path(reference)
 
 

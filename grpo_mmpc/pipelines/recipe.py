@@ -22,15 +22,15 @@ def load_recipe(arguments: Sequence[str]) -> RunConfig:
     return validate(RunConfig, _layers(arguments), checks=_checks())
 
 
-def described_recipe(arguments: Sequence[str]) -> str:
-    """Return the checked recipe as YAML in which every value says where it was set.
+def described_recipe(arguments: Sequence[str]) -> tuple[RunConfig, str]:
+    """Return the checked recipe, and as YAML in which every value says where it was set.
 
     Raises:
         ConfigError: Something is wrong with the recipe.
     """
     layers = _layers(arguments)
     config = validate(RunConfig, layers, checks=_checks())
-    return with_origins(config.to_yaml(), given=layers.merged, origins=layers.origins)
+    return config, with_origins(config.to_yaml(), given=layers.merged, origins=layers.origins)
 
 
 def _layers(arguments: Sequence[str]) -> Layers:
@@ -44,9 +44,9 @@ def _checks() -> list[Check]:
     # heavy: imported on use
     from grpo_mmpc.recbench import check_section
     from grpo_mmpc.rollout.vllm.arguments import check_rollout
-    from grpo_mmpc.training.option_checks import check_secrets, check_trainer
+    from grpo_mmpc.training.option_checks import check_trainer
 
-    return [check_secrets, check_rewards, check_trainer, check_rollout, check_evaluation, check_section]
+    return [check_rewards, check_trainer, check_rollout, check_evaluation, check_section]
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

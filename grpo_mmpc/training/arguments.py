@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from trl import GRPOConfig
 
 
-def grpo_arguments(config: RunConfig) -> "GRPOConfig":
+def grpo_arguments(config: RunConfig, *, anywhere: bool = False) -> "GRPOConfig":
     """Build TRL's ``GRPOConfig``: the recipe's ``trainer`` section plus what other sections decide.
+
+    With ``anywhere`` also those of a recipe for GPUs where there is none, to be looked at only.
 
     Raises:
         TrainingError: TRL refuses the values, for instance bf16 where no GPU is visible.
@@ -26,6 +28,8 @@ def grpo_arguments(config: RunConfig) -> "GRPOConfig":
     options = dict(config.trainer)
     options.setdefault("disable_tqdm", True)  # our progress line says more
     options.setdefault("report_to", "none")
+    if anywhere and not torch.accelerator.is_available():
+        options["use_cpu"] = True
     try:
         return GRPOConfig(
             output_dir=str(Path(config.run_dir) / "checkpoints"),
@@ -35,7 +39,8 @@ def grpo_arguments(config: RunConfig) -> "GRPOConfig":
             **options,
         )
     except ValueError as error:
-        hint = "" if torch.accelerator.is_available() else " (no GPU is visible here; set trainer.use_cpu=true)"
+        on_cpu = " (no GPU is visible here; on a CPU set trainer.use_cpu=true)"
+        hint = "" if torch.accelerator.is_available() else on_cpu
         raise TrainingError(f"TRL refuses these trainer values: {' '.join(str(error).split())}{hint}") from error
 
 

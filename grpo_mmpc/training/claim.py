@@ -13,6 +13,7 @@ from grpo_mmpc.config import RunConfig, read_yaml
 from grpo_mmpc.config.problems import first_difference
 from grpo_mmpc.errors import ConfigError, TrainingError
 from grpo_mmpc.training.checkpoint import newest_checkpoint
+from grpo_mmpc.utils.faults import try_folder
 from grpo_mmpc.utils.files import remove_partial, write_text
 from grpo_mmpc.utils.locks import hold
 
@@ -31,14 +32,14 @@ def claimed(config: RunConfig, *, overwrite: bool) -> Iterator[None]:
         TrainingError: Another process holds it, or it holds another recipe's run, or no run.
     """
     run_dir = Path(config.run_dir)
-    _check(config, overwrite=overwrite)
+    check_folder(config, overwrite=overwrite)
     with hold(
         run_dir / LOCK,
         refuse=lambda owner: TrainingError(
             f"{run_dir} is in use by another training ({owner}); wait for it, or choose another run_dir"
         ),
     ):
-        _check(config, overwrite=overwrite)  # what it held a moment ago may have been written since
+        check_folder(config, overwrite=overwrite)  # what it held a moment ago may have been written since
         try:
             yield
         finally:
@@ -62,8 +63,15 @@ def take_over(config: RunConfig, *, overwrite: bool) -> None:
     write_text(run_dir / "config.yaml", config.to_yaml())
 
 
-def _check(config: RunConfig, *, overwrite: bool) -> None:
+def check_folder(config: RunConfig, *, overwrite: bool) -> None:
+    """Refuse a folder that this recipe may neither start nor go on in; touches nothing.
+
+    Raises:
+        TrainingError: It holds another recipe's run, or no run.
+        OSError: It cannot be written.
+    """
     run_dir = Path(config.run_dir)
+    try_folder(run_dir)
     recorded = run_dir / "config.yaml"
     left = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
     if left <= {LOCK}:

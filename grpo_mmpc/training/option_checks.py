@@ -61,7 +61,6 @@ REFUSED = {
     ("logging_strategy", "no"): "the curves of a run are what is logged; set logging_steps",
 }
 """Values that would leave a run without something it needs."""
-SECRETS = ("token", "hub_token", "use_auth_token", "auth_token", "access_token", "api_key", "password", "secret")
 
 
 def check_trainer(raw: Mapping[str, Any]) -> Problems:
@@ -87,16 +86,6 @@ def check_trainer(raw: Mapping[str, Any]) -> Problems:
     adapter = raw.get("adapter") or {}
     if isinstance(adapter, Mapping):
         yield from _adapter_problems(adapter)
-
-
-def check_secrets(raw: Any, *, key: str = "") -> Problems:
-    """Yield keys that hold a token or password: the recipe is copied into run folder and report."""
-    children = raw.items() if isinstance(raw, Mapping) else enumerate(raw) if isinstance(raw, list) else ()
-    for name, value in children:
-        path = f"{key}.{name}" if key else str(name)
-        if name in SECRETS and isinstance(value, str):
-            yield path, "a secret does not belong into a recipe; set it in the environment (HF_TOKEN for the hub)"
-        yield from check_secrets(value, key=path)
 
 
 def zero_variance_problems(raw: Mapping[str, Any], built: "GRPOConfig") -> Problems:

@@ -56,7 +56,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
     """
     arguments = grpo_arguments(config)  # before the model: ZeRO-3 must know that it will shard it
     dataset = training_dataset(config, data)
-    _check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
+    check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
     rewards = config.rewards
     mix = RewardMix.from_specs(
         rewards.mix,
@@ -217,7 +217,12 @@ def _check_adapter(trainer: RecordingGRPOTrainer) -> None:
         )
 
 
-def _check_batches_fill(arguments: Any, *, num_items: int) -> None:
+def check_batches_fill(arguments: Any, *, num_items: int) -> None:
+    """Refuse items that do not fill one generation batch, out of which no epoch can be made.
+
+    Raises:
+        TrainingError: With the numbers.
+    """
     prompts = arguments.generation_batch_size // arguments.num_generations
     if num_items < prompts:
         raise TrainingError(

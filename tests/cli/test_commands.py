@@ -72,18 +72,46 @@ def test_overrides_may_stand_behind_options_and_other_leftovers_are_refused(caps
 def test_check_prints_the_resolved_recipe_and_trains_nothing(tmp_path, capsys):
     run_dir = tmp_path / "run"
     assert main(["train", str(ROOT / "recipes/nano.yaml"), f"run_dir={run_dir}", "seed=5", "--check"]) == 0
-    said = capsys.readouterr().out
-    assert f"run_dir: {run_dir}" in said
-    assert "seed: 5" in said
+    out, summary = capsys.readouterr()
+    assert f"run_dir: {run_dir}" in out
+    assert "seed: 5" in out
     assert not run_dir.exists()
+    for said in (
+        r"data: 3,600 items of nano:catalogue: 3,\d+ to train on, \d+ held out; 0 lack a title or an image",
+        r"training: 45 steps of 8 prompts with 8 completions on 1 process: 360 prompts, 0\.1 epochs; 11 % of the items",
+        r"evaluation: 360 held-out items can show a difference of about 0\.0\d\d in a metric between 0 and 1",
+    ):
+        assert re.search(said, summary), summary
+    assert summary.endswith("\nok\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.catalogue=nano:catalog", "did you mean 'nano:catalogue'?"),
+        ("data.catalogue=nowhere", "nowhere"),
+        ("data.held_out=0.99999", "held_out"),
+    ],
+)
+def test_check_also_reads_the_catalogue(tmp_path, capsys, override, said):
+    recipe = [str(ROOT / "recipes/nano.yaml"), f"run_dir={tmp_path / 'run'}", override, "--check"]
+    assert main(["train", *recipe]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_check_also_looks_at_the_run_folder(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert main(["train", str(ROOT / "recipes/nano.yaml"), f"run_dir={tmp_path}", "--check"]) == 2
+    assert "is not empty and holds no run" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator: TRL takes bf16 here")
 def test_a_recipe_for_gpus_can_be_checked_without_one_and_is_refused_when_it_starts(tmp_path, capsys, small_catalogue):
     recipe = [str(ROOT / "recipes/qwen2_5_vl_7b.yaml"), f"run_dir={tmp_path / 'run'}"]
+    recipe += [f"data.catalogue={small_catalogue}", "data.held_out=0.2"]
     assert main(["train", *recipe, "--check"]) == 0
     nano = ["model.name_or_path=nano:qwen2_5_vl", "model.init_kwargs={}", "model.processor_kwargs={}"]
-    assert main(["train", *recipe, *nano, f"data.catalogue={small_catalogue}", "data.held_out=0.2"]) == 2
+    assert main(["train", *recipe, *nano]) == 2
     assert "no GPU is visible here; on a CPU set trainer.use_cpu=true" in capsys.readouterr().err
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from grpo_mmpc.training.option_checks import check_secrets, check_trainer
+from grpo_mmpc.training.option_checks import check_trainer
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,3 @@ def test_what_happens_anyway_may_be_said(trainer):
 def test_an_adapter_must_be_able_to_move_and_be_nothing_when_it_is_off(adapter, said):
     (problem,) = check_trainer({"adapter": {"r": 4} | adapter})
     assert said in problem[1]
-
-
-def test_no_secret_is_copied_into_a_run_folder():
-    raw = {
-        "model": {"init_kwargs": {"token": "hf_x"}, "processor_kwargs": {"pad_token": "<pad>"}},
-        "rewards": {"mix": [{"name": "judge", "kwargs": {"api_key": "k"}}]},
-    }
-    assert [key for key, _ in check_secrets(raw)] == ["model.init_kwargs.token", "rewards.mix.0.kwargs.api_key"]

@@ -1,0 +1,57 @@
+"""``train --check``: everything that would be refused later, and what the run will be."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.pipelines.recipe import described_recipe
+from grpo_mmpc.rollout.run_data import RunData
+from grpo_mmpc.statistics.power import what_items_show
+
+
+def check_run(recipe: Sequence[str], *, overwrite: bool = False) -> None:
+    """Print the checked recipe, on standard error what it comes to, then ``ok``; trains nothing.
+
+    Raises:
+        ConfigError: Something is wrong with the recipe.
+        CatalogueError: The catalogue cannot be read, or has too few items.
+        TrainingError: The run folder is in the way, or the items do not fill a batch.
+    """
+    from grpo_mmpc.training.claim import check_folder  # heavy: imported on use
+
+    config, text = described_recipe(recipe)
+    print(text, end="", flush=True)
+    check_folder(config, overwrite=overwrite)
+    for line in _summary(config, RunData(config)):
+        print(line, file=sys.stderr)
+    print("ok", file=sys.stderr)
+
+
+def _summary(config: RunConfig, data: RunData) -> list[str]:
+    # heavy: imported on use
+    from grpo_mmpc.evaluation.suite import build_suite
+    from grpo_mmpc.training.arguments import grpo_arguments
+    from grpo_mmpc.training.session import check_batches_fill
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    arguments = grpo_arguments(config, anywhere=True)
+    items = min(len(data.train), config.data.max_train_items or len(data.train))
+    check_batches_fill(arguments, num_items=items)
+    group = arguments.num_generations
+    completions = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+    per_step = completions / group / arguments.num_iterations
+    prompts = items * len(config.tasks)
+    steps = arguments.max_steps if arguments.max_steps > 0 else int(arguments.num_train_epochs * prompts / per_step)
+    asked = steps * per_step
+    rows = build_suite(config, data).rows
+    held_out = min(sum(row.task == task for row in rows) for task in config.evaluation_tasks)
+    return [
+        f"data: {len(data.catalogue):,} items of {config.data.catalogue}: {len(data.train):,} to train on, "
+        f"{len(data.held_out):,} held out; {data.incomplete:,} lack a title or an image, "
+        f"{len(data.catalogue.quarantined):,} set aside",
+        f"training: {steps:,} steps of {per_step:g} prompts with {group} completions on {processes} "
+        f"process{'es' * (processes > 1)}: {asked:,.0f} prompts, {asked / prompts:.1f} epochs; "
+        f"{min(1.0, asked / prompts):.0%} of the items are seen".replace("%", " %"),
+        f"evaluation: {what_items_show(held_out, confidence=0.95)}",
+    ]
