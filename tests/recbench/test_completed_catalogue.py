@@ -1,6 +1,7 @@
 """What of a completed catalogue counts as completion, and what is said of the rest."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_what_the_complete_command_writes_is_read(
         (gappy / row["image"]).write_bytes(path.read_bytes())
     rows[0]["title"] = rows[1]["title"] = rows[2]["image"] = None
     (gappy / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr(complete, "offline_engine", engine)
+    monkeypatch.setattr("grpo_mmpc.rollout.offline.offline_engine", engine)
     ours = tmp_path / "ours"
     complete.complete_catalogue(make_config(), catalogue=gappy, out=ours, checkpoint=None)
 
@@ -201,3 +202,41 @@ def test_the_completion_of_another_catalogue_is_refused(tmp_path: Path) -> None:
 def test_nothing_missing_needs_no_completion(tmp_path: Path) -> None:
     field = read(original(tmp_path), missing=np.zeros(4, dtype=bool))
     assert field.values == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("/SECRET", "its row is broken"),
+        ("../secret.png", "its row is broken"),
+        ("images/../../secret.png", "its row is broken"),
+        ("http://127.0.0.1/secret.png", "its row is broken"),
+        ("images/link.png", "its image is no file inside the folder"),
+        ("images/folder/secret.png", "its image is no file inside the folder"),
+        ("images/loop.png", "its image is no file inside the folder"),
+        ("images/pipe.png", "its image is no file inside the folder"),
+        ("images", "its image is no file inside the folder"),
+        ("images/gone.png", "its image file is missing"),
+    ],
+)
+def test_a_stranger_s_catalogue_names_nothing_outside_its_folder(tmp_path: Path, image: str, said: str) -> None:
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (8, 8)).save(secret)
+    rows: list[dict[str, Any]] = [{"item_id": i, "completed": "image"} for i in IDS]
+    rows[1]["image"] = image.replace("/SECRET", str(secret))
+    folder = catalogue(tmp_path / "theirs", rows)
+    (folder / "images" / "link.png").symlink_to(secret)
+    (folder / "images" / "folder").symlink_to(tmp_path)
+    (folder / "images" / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "images" / "pipe.png")
+    field = read_completed(folder, "image", item_ids=IDS, missing=MISSING, truth=[None] * 4)
+    assert field.lacking == (None, said, None, None)
+    assert [value is not None for value in field.values] == [False, False, True, True]
+
+
+def test_an_items_file_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = catalogue(tmp_path / "theirs", [{"item_id": i, "title": f"made of {i}"} for i in IDS])
+    (folder / "items.jsonl").rename(tmp_path / "items.jsonl")
+    (folder / "items.jsonl").symlink_to(tmp_path / "items.jsonl")
+    with pytest.raises(CatalogueError, match=r"items\.jsonl is a link to .*, outside the folder"):
+        read(folder)

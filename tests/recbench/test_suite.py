@@ -1,6 +1,7 @@
 """The benchmark of a policy: completions, what is measured again, what is printed."""
 
 import json
+import os
 import threading
 from contextlib import nullcontext
 from dataclasses import replace
@@ -267,3 +268,17 @@ def test_completions_that_cannot_be_read_fail_on_every_rank(catalogue, tmp_path,
     main, other = World().run(work)
     assert isinstance(main, OSError)
     assert isinstance(other, EvaluationError) and "disk gone" in str(other)
+
+
+def test_answers_of_an_earlier_policy_are_data_which_names_no_file_elsewhere_and_may_be_torn(catalogue, tmp_path):
+    options = {"load_renderer": NanoRenderer, "renderer": "nano"}
+    first = benchmark_of(catalogue, tmp_path, "missing=[image]", **options)
+    first.run(lambda: nullcontext(Policy()), name="base", policy="p")
+    path = tmp_path / "base" / "recbench" / "answers.jsonl"
+    lines = path.read_text().splitlines()
+    outside = catalogue.folder / "images" / "Bags-00.png"
+    lines[1] = json.dumps(json.loads(lines[1]) | {"value": str(outside)})
+    lines[2] = json.dumps(json.loads(lines[2]) | {"value": os.path.relpath(outside, path.parent)})
+    path.write_text("\n".join([*lines[:-1], lines[-1][:20]]))
+    first.run(lambda: nullcontext(Policy()), name="final", policy="q")
+    assert methods(tmp_path, "final")["completed:base"]["image"]["covered"] == 32 - 3
