@@ -6,7 +6,7 @@ from grpo_mmpc.evaluation.records import Cell, TaskComparison
 from grpo_mmpc.reports.common.gallery import Item
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, plural, task_label
 from grpo_mmpc.reports.run.examples import AFTER, BEFORE, delta
-from grpo_mmpc.statistics.verdicts import BETTER, TOO_FEW, TOO_FEW_CHANGED, WORSE
+from grpo_mmpc.statistics.verdicts import BETTER, TOO_FEW, WORSE
 
 _NAMED = 3
 _SAME = 1e-9
@@ -55,11 +55,8 @@ def task_troubles(task: TaskComparison, items: Sequence[Item], *, lead: str | No
             f"{label}: all {plural(len(items), 'answer')} are word for word as before: this training changed nothing "
             "that can be seen."
         )
-    verdict = task.metrics[lead].verdict if lead is not None else ""
-    if verdict == TOO_FEW:
+    if lead is not None and task.metrics[lead].verdict == TOO_FEW:
         troubles.append(f"{label}: {plural(task.n, 'held-out item')} are too few for any verdict; hold more out.")
-    if verdict == TOO_FEW_CHANGED:
-        troubles.append(f"{label}: too few answers changed in {metric_label(lead or '')} for a verdict on it.")
     return troubles
 
 
