@@ -5,9 +5,9 @@
 
 Every data set has a true difference of 0 and goes through the code of ``grpo-mmpc compare``. Kinds:
 ``clusters`` are normal differences of 5 variants of each product, intra-class correlation 0.3;
-``skewed`` are exponential; of ``zero_inflated`` ones 90 % are exactly 0 and the rest is
-exponential; ``binary`` ones are -1 or 1 in 4 % of items and 0 elsewhere. ``coverage_KIND_N`` is the
-share of 95 % intervals that hold 0 among the data sets that are judged, ``judged_KIND_N`` the share
+``skewed`` are exponential; of ``zero_inflated`` ones 90 % are exactly 0, of ``partly_changed`` ones
+70 %, and the rest is exponential; ``binary`` ones are -1 or 1 in 4 % of items and 0 elsewhere.
+``coverage_KIND_N`` is the share of 95 % intervals that hold 0 among the data sets that are judged, ``judged_KIND_N`` the share
 of data sets that are (the others are "too few changed"), and ``false_verdict_KIND_N`` the share of
 families of 12 unrelated metrics with any "better" or "worse", corrected by Holm's method.
 
@@ -55,6 +55,11 @@ def zero_inflated(generator: np.random.Generator, num_items: int, count: int) ->
     return skewed(generator, num_items, count) * (generator.random((num_items, count)) < 0.1)
 
 
+def partly_changed(generator: np.random.Generator, num_items: int, count: int) -> Floats:
+    """Return differences of which three in ten are not 0."""
+    return skewed(generator, num_items, count) * (generator.random((num_items, count)) < 0.3)
+
+
 def binary(generator: np.random.Generator, num_items: int, count: int) -> Floats:
     """Return differences of a yes-or-no metric that few items change."""
     return generator.choice([-1.0, 0.0, 1.0], p=[0.02, 0.96, 0.02], size=(num_items, count))
@@ -64,6 +69,7 @@ KINDS: dict[str, Callable[[np.random.Generator, int, int], Floats]] = {
     "clusters": clusters,
     "skewed": skewed,
     "zero_inflated": zero_inflated,
+    "partly_changed": partly_changed,
     "binary": binary,
 }
 

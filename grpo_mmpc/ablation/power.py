@@ -35,9 +35,9 @@ def power_line(spec: AblationSpec, runs: Sequence[PlannedRun]) -> str:
     from grpo_mmpc.rollout.run_data import RunData
 
     config = runs[0].config
-    rows = build_suite(config, RunData(config)).rows
-    items = min(sum(row.task == task for row in rows) for task in config.evaluation_tasks)
-    shown = what_items_show(items, confidence=CONFIDENCE)
+    suite = build_suite(config, RunData(config))
+    items = min(sum(row.task == task for row in suite.rows) for task in config.evaluation_tasks)
+    shown = what_items_show(items, products=suite.num_products, confidence=CONFIDENCE)
     if items < min_items(CONFIDENCE):
         return f"power: {shown}"
     seeds = len(spec.seeds)

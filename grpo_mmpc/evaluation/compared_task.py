@@ -1,5 +1,6 @@
 """One task of a comparison: its cells over all items and categories, and their verdicts."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from grpo_mmpc.evaluation.records import Cell, TaskComparison
 from grpo_mmpc.evaluation.resampling import Difference, Resampling, added, differences_of, divided, units_of
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.statistics.permutation import num_flips
+from grpo_mmpc.statistics.power import least_difference
 from grpo_mmpc.statistics.verdicts import NO_INTERVAL, TOO_FEW, TOO_FEW_CHANGED, UNSCORED, Evidence, Interval, decide
 
 _DIGITS = 10
@@ -86,8 +88,13 @@ def compare_task(
         progress(f"comparing {len(categories):,} items of {task}, by category", len(names), len(names) + 1)
     rows = np.arange(len(categories))
     overall = {metric.name: _set_cell(metric.overall, n=len(rows)) for metric in set_metrics}
+    comparisons = len(measures) * settings.num_comparisons
     for measure, difference in zip(measures, compared(rows, task), strict=True):
-        overall[measure.name] = _cell(difference, settings, n=len(rows))
+        cell, detectable = _cell(difference, settings, n=len(rows)), None
+        if difference.variance and cell.interval:
+            error = math.sqrt(difference.variance)
+            detectable = _rounded(least_difference(error, comparisons=comparisons, confidence=settings.confidence))
+        overall[measure.name] = replace(cell, detectable=detectable)
     macro = {
         metric.name: _set_cell(metric.overall, n=len(names) * bool(np.isfinite(metric.overall).all()))
         for metric in set_metrics

@@ -35,6 +35,9 @@ class Cell:
     and means of means."""
     design_effect: float | None = None
     """How many times the variance is that of unrelated items; None where no items hang together."""
+    detectable: float | None = None
+    """The difference that these items show with a chance of 80 %, corrected for all metrics of the
+    task; None for other groups and corpus-level metrics."""
     n: int
     n_scored: int
     was_reward: bool = False
@@ -187,6 +190,7 @@ def _cell_to_json(
         key: cell.interval and list(cell.interval),
         **{name: getattr(cell, name) for name in ("p", "p_holm", "effect_size", "verdict")},
         **({} if cell.design_effect is None else {"design_effect": cell.design_effect}),
+        **({} if cell.detectable is None else {"detectable": cell.detectable}),
         **({f"{key}_corrected": cell.corrected and list(cell.corrected)} if corrected else {}),
         **dict(zip(counts, (cell.n, cell.n_scored), strict=False)),
         "was_reward": cell.was_reward,

@@ -52,6 +52,12 @@ class Suite:
         return list(dict.fromkeys(row.task for row in self.rows))
 
     @property
+    def num_products(self) -> int | None:
+        """The number of groups of items that hang together; None where every item stands alone."""
+        items = {row.item_id for row in self.rows}
+        return len({self.groups.get(item_id, item_id) for item_id in items}) if self.groups else None
+
+    @property
     def key(self) -> str:
         """The hash of all that scores depend on besides the policy: equal keys are comparable."""
         content = {

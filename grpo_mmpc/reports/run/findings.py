@@ -28,6 +28,7 @@ def findings(task: TaskComparison, *, label: Callable[[str], str] = str) -> list
         *_claims(task.metrics, label),
         *no_evidence(task, label=label),
         *no_verdict(task.metrics, label=label),
+        *power(task, label=label),
         *rewards_caution(task.metrics),
         *categories_findings(task, label=label),
     ]
@@ -71,6 +72,23 @@ def no_verdict(metrics: Mapping[str, Cell], *, label: Callable[[str], str]) -> l
         if (names := _with_verdict(metrics, verdict, label))
     ]
     return [Finding(text=f"No verdict on {'; '.join(reasons)}.", kind="no verdict")] if reasons else []
+
+
+def power(task: TaskComparison, *, label: Callable[[str], str]) -> list[Finding]:
+    """Say how large a difference these items can show, in the most and the least telling metric."""
+    known = {
+        name: cell.detectable
+        for name, cell in task.metrics.items()
+        if cell.detectable and (cell.before is None or abs(cell.before) <= 1)  # in other units it tells nothing
+    }
+    if not known:
+        return []
+    items = plural(task.n, "item") + ("" if task.groups is None else f" of {plural(task.groups, 'product')}")
+    least, most = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
+    reach = f"{known[least]:.3f} in {label(least)}"
+    if most != least:
+        reach += f" to {known[most]:.3f} in {label(most)}"
+    return [Finding(text=f"With these {items}, differences of {reach} can be shown (chance 80 %).")]
 
 
 def rewards_caution(metrics: Mapping[str, Cell]) -> list[Finding]:

@@ -8,7 +8,7 @@ from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.reports.common.difference import difference_of, tone
 from grpo_mmpc.reports.common.findings import Finding
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, number, plural, task_label, words
-from grpo_mmpc.reports.run.findings import no_evidence, no_verdict, rewards_caution
+from grpo_mmpc.reports.run.findings import no_evidence, no_verdict, power, rewards_caution
 from grpo_mmpc.statistics.verdicts import BETTER, NO_INTERVAL, TOO_FEW, TOO_FEW_CHANGED, UNSCORED, WORSE
 
 _FORMAT_METRICS = ("parse_rate", "render_rate")
@@ -49,6 +49,7 @@ def headline(task: TaskComparison, *, weights: Mapping[str, float], percent: str
             *rewards_caution(task.metrics),
             *no_evidence(task, label=metric_label),
             *no_verdict(task.metrics, label=metric_label),
+            *power(task, label=metric_label),
             *_by_category(task, lead=lead),
         ],
     )
