@@ -7,8 +7,9 @@ Every data set has a true difference of 0 and goes through the code of ``grpo-mm
 ``clusters`` are normal differences of 5 variants of each product, intra-class correlation 0.3;
 ``skewed`` are exponential; of ``zero_inflated`` ones 90 % are exactly 0, of ``partly_changed`` ones
 70 %, and the rest is exponential; ``binary`` ones are -1 or 1 in 4 % of items and 0 elsewhere.
-``coverage_KIND_N`` is the share of 95 % intervals that hold 0 among the data sets that are judged, ``judged_KIND_N`` the share
-of data sets that are (the others are "too few changed"), and ``false_verdict_KIND_N`` the share of
+``coverage_KIND_N`` is the share of 95 % intervals that hold 0 among the data sets that are judged,
+``judged_KIND_N`` the share of data sets that are (the others are "too few changed"), and
+``false_verdict_KIND_N`` the share of
 families of 12 unrelated metrics with any "better" or "worse", corrected by Holm's method.
 
 Checks: coverage within 95 +- 2 % wherever more than 5 % of the data sets are judged, and false

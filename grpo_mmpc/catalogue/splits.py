@@ -35,6 +35,21 @@ def parents_of(catalogue: Catalogue) -> list[str | None] | None:
     return [None if value is None else str(value).strip() for value in catalogue.items[column][:]]
 
 
+def catalogue_groups(catalogue: Catalogue) -> dict[str, str]:
+    """Return, by item, a name of the group of near-duplicates and variants that it is of.
+
+    Items that stand alone are left out.
+    """
+    groups = near_duplicate_groups(
+        titles=catalogue.items["title"][:], signatures=catalogue.signatures(), parents=parents_of(catalogue)
+    )
+    ids, sizes = catalogue.items["item_id"][:], np.bincount(groups)
+    names: dict[int, str] = {}
+    for item_id, group in zip(ids, groups.tolist(), strict=True):
+        names.setdefault(group, item_id)
+    return {i: names[group] for i, group in zip(ids, groups.tolist(), strict=True) if sizes[group] > 1}
+
+
 def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Split:
     """Split by item, near-duplicates together, decided by a hash.
 

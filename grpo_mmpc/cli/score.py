@@ -5,13 +5,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.console import Progress
+from grpo_mmpc.utils.console import Progress, printable
 from grpo_mmpc.utils.files import write_json, write_json_lines
 from grpo_mmpc.utils.options import output_file, output_folder
 
 if TYPE_CHECKING:
     from grpo_mmpc.evaluation.predictions import Predictions, Reference
     from grpo_mmpc.evaluation.score import Scores
+
+
+_SHOWN = 5
+"""Rows set aside that are shown."""
 
 
 def add_parser(commands: Any) -> None:
@@ -71,6 +75,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--export-official", type=output_folder, metavar="DIR", help="write the predictions in the official layout"
     )
+    parser.add_argument(
+        "--as-evaluation",
+        type=output_folder,
+        metavar="DIR",
+        help="write an evaluation folder, which grpo-mmpc compare takes as a side",
+    )
     parser.set_defaults(func=run)
 
 
@@ -79,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     # heavy: imported on use
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.prediction_files import is_evaluation, read_predictions, read_references, with_images
-    from grpo_mmpc.evaluation.score import export_official
+    from grpo_mmpc.evaluation.score import check_evaluation_folder, check_export, export_official
 
     task = arguments.task or ("text_to_image" if arguments.images else "image_to_text")
     if arguments.images and task != "text_to_image":
@@ -87,26 +97,41 @@ def run(arguments: argparse.Namespace) -> int:
             "--images are renders of text_to_image, but --task is image_to_text; leave one of them out"
         )
     source = arguments.predictions or arguments.official
-    answers = read_predictions(source, task=task, webp=arguments.mode == "corrected")
+    set_aside: list[str] = []
+    answers = read_predictions(source, task=task, webp=arguments.mode == "corrected", set_aside=set_aside)
     if arguments.images:
         answers = with_images(answers, arguments.images, webp=arguments.mode == "corrected")
     references_from = arguments.references or (source if is_evaluation(source) else None)
-    references = None if references_from is None else read_references(references_from, task=task)
+    references = None
+    if references_from is not None:
+        grouped = arguments.as_evaluation is not None
+        references = read_references(references_from, task=task, set_aside=set_aside, grouped=grouped)
     if references is None and arguments.export_official is None:
         raise EvaluationError(
             "--references is missing: give JSON lines with item_id and reference, or a catalogue folder"
         )
+    items = []
+    if arguments.as_evaluation is not None:
+        check_evaluation_folder(arguments.as_evaluation)
+    if arguments.export_official is not None:
+        items = check_export(arguments.export_official, answers, references or [], task=task)
     if references is not None:
         _score(arguments, task=task, answers=answers, references=references)
+    if set_aside:
+        print(f"set aside, as if they were not there: {len(set_aside):,} rows")
+        print("\n".join(f"  {printable(reason)}" for reason in set_aside[:_SHOWN]))
+        if len(set_aside) > _SHOWN:
+            print(f"  and {len(set_aside) - _SHOWN:,} more")
     if arguments.export_official is not None:
-        written = export_official(arguments.export_official, answers, references or [], task=task)
+        written = export_official(arguments.export_official, items, task=task)
         print(f"official layout: {written:,} files in {arguments.export_official}")
     return 0
 
 
 def _score(arguments: argparse.Namespace, *, task: str, answers: "Predictions", references: "list[Reference]") -> None:
+    from grpo_mmpc.config import EncodersSection
     from grpo_mmpc.errors import EvaluationError
-    from grpo_mmpc.evaluation.score import choose_metrics, score_predictions
+    from grpo_mmpc.evaluation.score import choose_metrics, score_predictions, write_as_evaluation
     from grpo_mmpc.evaluation.scorers import scorers_for
 
     names = None
@@ -117,7 +142,8 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Predictions", 
     metrics = choose_metrics(names, task=task, mode=arguments.mode, references=references, answers=answers)
     with Progress() as progress:
         progress("loading encoders", 0)
-        scorers = scorers_for(metrics, options=_encoder_options(arguments))
+        options, defaults = _encoder_options(arguments), EncodersSection().model_dump()
+        scorers = scorers_for(metrics, options=options)
         scores = score_predictions(
             answers,
             references,
@@ -136,6 +162,10 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Predictions", 
     if arguments.per_item is not None:
         write_json_lines(arguments.per_item, scores.rows())
         print(f"per item: {arguments.per_item}")
+    if arguments.as_evaluation is not None:
+        used = {name: defaults[name] | options.get(name, {}) for name in defaults if getattr(scorers, name)}
+        write_as_evaluation(arguments.as_evaluation, scores, encoders=used, source=answers.source)
+        print(f"evaluation: {arguments.as_evaluation}; next: grpo-mmpc compare OTHER {arguments.as_evaluation}")
 
 
 def _encoder_options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:

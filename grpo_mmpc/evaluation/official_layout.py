@@ -35,22 +35,30 @@ def is_official(folder: Path) -> bool:
     return (folder / TITLES_FOLDER).is_dir() or any(read_official_images(folder, webp=True).values())
 
 
-def read_official_titles(folder: Path) -> list[Prediction]:
+def read_official_titles(folder: Path, *, set_aside: list[str]) -> list[Prediction]:
     """Return the titles of ``titles/*.tsv``; ``<category>_gpu0.tsv`` counts to its category.
 
+    Rows that lack an id or a title, or repeat an item, are added to ``set_aside`` with the reason.
+
     Raises:
-        EvaluationError: A file cannot be read, a row lacks its title, or an item appears twice.
+        EvaluationError: A file cannot be read.
     """
     answers: dict[str, Prediction] = {}
     places: dict[str, str] = {}
     for path in sorted((folder / TITLES_FOLDER).glob("*.tsv")):
-        for answer, where in _read_titles(path, category=_name_of(re.sub(r"_gpu\d+$", "", path.stem))):
-            if answer.item_id in answers:
-                raise EvaluationError(
-                    f"{where}: item {answer.item_id!r} appears twice, first in {places[answer.item_id]}; "
-                    "keep one of the rows"
-                )
-            answers[answer.item_id], places[answer.item_id] = answer, where
+        category = _name_of(re.sub(r"_gpu\d+$", "", path.stem))
+        for cells, columns, where in _read_rows(path):
+            try:
+                answer = _title(cells, columns, category=category, where=where)
+                if answer.item_id in answers:
+                    raise EvaluationError(
+                        f"{where}: item {answer.item_id!r} appears twice, first in {places[answer.item_id]}, which "
+                        "counts; keep one of the rows"
+                    )
+            except EvaluationError as error:
+                set_aside.append(str(error))
+            else:
+                answers[answer.item_id], places[answer.item_id] = answer, where
     return list(answers.values())
 
 
@@ -87,7 +95,7 @@ def write_official(folder: Path, answers: Sequence[Prediction], *, titles: bool 
         by_category[answer.category or ""].append(answer)
     written = 0
     for category, members in by_category.items():
-        name = _file_name(category, what="category")
+        name = safe_name(category, what="category")
         if titles:
             (folder / TITLES_FOLDER).mkdir(parents=True, exist_ok=True)
             _write_titles(folder / TITLES_FOLDER / f"{name}.tsv", members)
@@ -95,12 +103,12 @@ def write_official(folder: Path, answers: Sequence[Prediction], *, titles: bool 
         for answer in members:
             if answer.image is not None:
                 (folder / name).mkdir(parents=True, exist_ok=True)
-                _write_image(answer.image, folder / name / f"{_file_name(answer.item_id, what='item_id')}.jpg")
+                _write_image(answer.image, folder / name / f"{safe_name(answer.item_id, what='item_id')}.jpg")
                 written += 1
     return written
 
 
-def _read_titles(path: Path, *, category: str) -> Iterator[tuple[Prediction, str]]:
+def _read_rows(path: Path) -> Iterator[tuple[list[str], tuple[int, int], str]]:
     columns = (0, 1)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter="\t")
@@ -118,7 +126,7 @@ def _read_titles(path: Path, *, category: str) -> Iterator[tuple[Prediction, str
                     if header is not None:
                         columns = header
                         continue
-                yield _title(cells, columns, category=category, where=where), where
+                yield cells, columns, where
         except (csv.Error, UnicodeDecodeError) as error:
             raise EvaluationError(
                 f"{path}, line {line}: cannot be read as tab-separated UTF-8 text ({error}); correct the file"
@@ -142,7 +150,7 @@ def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: 
         raise EvaluationError(f"{where}: the item_id is empty; every row needs one")
     if "\t" in cell or "\n" in cell:
         raise EvaluationError(
-            f"{where}: the title runs over the end of its cell, so a quote at its start is never closed; "
+            f"{where}: the title runs over {cell.count(chr(10)) + 1} lines, so a quote at its start is never closed; "
             'put the title in quotes and double the quotes inside it ("")'
         )
     return Prediction(
@@ -175,7 +183,7 @@ def _write_image(source: Path, target: Path) -> None:
         raise EvaluationError(f"cannot export {source}: {error}") from error
 
 
-def _file_name(name: str, *, what: str) -> str:
+def safe_name(name: str, *, what: str) -> str:
     """Return a name that stays inside its folder anywhere; ``_name_of`` reads it back."""
     safe = _UNSAFE.sub(lambda match: f"%{ord(match.group()):02X}", name)
     if not name or len(safe.encode("utf-8", errors="replace")) > _MAX_NAME_BYTES:

@@ -66,6 +66,9 @@ def pair(
         )
     for what in ("encoders", "renderer"):
         ours, theirs = before.settings.get(what), after.settings.get(what)
+        if isinstance(ours, dict) and isinstance(theirs, dict):  # one that a side did without judges nothing there
+            both = [name for name in ours if ours[name] is not None and theirs.get(name) is not None]
+            ours, theirs = ({name: side[name] for name in both} for side in (ours, theirs))
         if what in before.settings and what in after.settings and ours != theirs:
             raise EvaluationError(
                 f"these evaluations cannot be compared: {before.folder} was scored with {what} {ours}, "

@@ -1,36 +1,39 @@
 """Predictions and references, read from the files of any system."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from grpo_mmpc.catalogue import load_catalogue
+from grpo_mmpc.catalogue import catalogue_groups, load_catalogue
 from grpo_mmpc.errors import EvaluationError, ImageError
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, find_evaluation
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
 from grpo_mmpc.evaluation.predictions import UNCATEGORISED, Prediction, Predictions, Reference
 from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.utils.files import json_lines
+from grpo_mmpc.utils.files import JsonLine, json_lines
+
+T = TypeVar("T")
 
 
-def read_predictions(source: Path, *, task: str, webp: bool = True) -> Predictions:
+def read_predictions(source: Path, *, task: str, webp: bool = True, set_aside: list[str]) -> Predictions:
     """Read predictions from JSON lines, an evaluation folder or a folder in the official layout.
 
     ``image_to_text`` reads titles, ``text_to_image`` prompts and images, WebP ones if ``webp``.
+    Rows that cannot be used are added to ``set_aside``: file, line, reason, remedy.
 
     Raises:
-        EvaluationError: It is none of the three, or something in it cannot be used.
+        EvaluationError: It is none of the three, or nothing in it can be used.
     """
     if source.is_file():
-        return _predictions_of_lines(source, task=task)
+        return _predictions_of_lines(source, task=task, set_aside=set_aside)
     if not source.exists():
         raise EvaluationError(f"{source} does not exist (looked from {Path.cwd()}); correct the path")
     if is_evaluation(source):  # first: an evaluation has a folder of images too
         return _predictions_of_evaluation(find_evaluation(source), task=task)
     if is_official(source):
-        return _official_predictions(source, task=task, webp=webp)
+        return _official_predictions(source, task=task, webp=webp, set_aside=set_aside)
     models = sorted(path.name for path in source.iterdir() if path.is_dir() and is_official(path))
     if models:
         raise EvaluationError(
@@ -48,21 +51,23 @@ def is_evaluation(source: Path) -> bool:
     return (source / SAMPLES_FILE).is_file() or (source.is_dir() and any(source.glob(f"*/{SAMPLES_FILE}")))
 
 
-def read_references(source: Path, *, task: str) -> list[Reference]:
+def read_references(source: Path, *, task: str, set_aside: list[str], grouped: bool = False) -> list[Reference]:
     """Read references from a file of JSON lines, a catalogue folder or an evaluation folder.
 
-    Items of a catalogue that lack the title are left out: there is nothing to judge by.
+    Items of a catalogue that lack the title are left out: there is nothing to judge by. Rows that
+    cannot be used are added to ``set_aside``. ``grouped`` looks for near-duplicates and variants.
 
     Raises:
-        EvaluationError: The file cannot be used; names line and key.
+        EvaluationError: Nothing in the file can be used.
         CatalogueError: The folder is no catalogue.
     """
     if source.is_file():
-        return _references_of_lines(source)
+        return _references_of_lines(source, set_aside=set_aside)
     if is_evaluation(source):
         return _references_of_evaluation(find_evaluation(source), task=task)
     catalogue = load_catalogue(source, check_images=False)
     references = []
+    names = catalogue_groups(catalogue) if grouped else {}
     for record in catalogue.records():
         if record.title is None:
             continue
@@ -77,6 +82,7 @@ def read_references(source: Path, *, task: str) -> list[Reference]:
                 category=record.category,
                 attributes=record.attributes,
                 image=None if image is None else str(image),
+                group=names.get(record.item_id),
             )
         )
     return references
@@ -108,15 +114,19 @@ def with_images(answers: Predictions, folder: Path, *, webp: bool = True) -> Pre
 # --- JSON lines
 
 
-def _predictions_of_lines(path: Path, *, task: str) -> Predictions:
-    by_item: dict[str, Prediction] = {}
+def _predictions_of_lines(path: Path, *, task: str, set_aside: list[str]) -> Predictions:
     keys: set[str] = set()
-    for item_id, row, where in _items(path):
-        keys |= row.keys()
-        prediction = _text(row, "prediction", where)
-        if "prediction" not in row and (completion := _text(row, "completion", where)) is not None:
+
+    def convert(item_id: str, row: dict[str, Any], where: str) -> Prediction:
+        keys.update(row)
+        prediction, completion = _text(row, "prediction", where), _text(row, "completion", where)
+        if "prediction" not in row and completion is not None:
             prediction = TASKS[task].parse(completion).prediction
-        by_item[item_id] = Prediction(item_id=item_id, prediction=prediction, category=_text(row, "category", where))
+        return Prediction(
+            item_id=item_id, prediction=prediction, completion=completion, category=_text(row, "category", where)
+        )
+
+    by_item = _rows(path, convert, set_aside)
     if not keys & {"prediction", "completion"}:
         raise EvaluationError(
             f"{path}: no row has the key prediction (found: {', '.join(sorted(keys))}); "
@@ -125,9 +135,8 @@ def _predictions_of_lines(path: Path, *, task: str) -> Predictions:
     return Predictions(source=path, by_item=by_item)
 
 
-def _references_of_lines(path: Path) -> list[Reference]:
-    references = []
-    for item_id, row, where in _items(path):
+def _references_of_lines(path: Path, *, set_aside: list[str]) -> list[Reference]:
+    def convert(item_id: str, row: dict[str, Any], where: str) -> Reference:
         if "reference" not in row:
             raise EvaluationError(
                 f"{where}: the key reference is missing (found: {', '.join(sorted(row))}); "
@@ -136,49 +145,65 @@ def _references_of_lines(path: Path) -> list[Reference]:
         attributes = row.get("attributes") or {}
         if not isinstance(attributes, dict):
             raise EvaluationError(f'{where}: attributes must be an object such as {{"color": "red"}}, or null')
-        references.append(
-            Reference(
-                item_id=item_id,
-                title=_text(row, "reference", where),
-                category=_text(row, "category", where) or UNCATEGORISED,
-                attributes={str(kind): str(value) for kind, value in attributes.items() if value is not None},
-            )
+        return Reference(
+            item_id=item_id,
+            title=_text(row, "reference", where),
+            category=_text(row, "category", where) or UNCATEGORISED,
+            attributes={_encodable(kind): _encodable(str(v)) for kind, v in attributes.items() if v is not None},
+            group=_text(row, "group", where),
         )
-    return references
+
+    return list(_rows(path, convert, set_aside).values())
 
 
-def _items(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _rows(path: Path, convert: Callable[[str, dict[str, Any], str], T], set_aside: list[str]) -> dict[str, T]:
+    by_item: dict[str, T] = {}
     first_line: dict[str, int] = {}
+    problems: list[str] = []
     with path.open("rb") as file:
         for line in json_lines(file, allow_nan=False):
-            where, row = f"{path}, line {line.number}", line.values
-            if row is None:
-                raise EvaluationError(f"{where}: {line.problem}")
-            item_id = row.get("item_id")
-            if isinstance(item_id, int) and not isinstance(item_id, bool):
-                item_id = str(item_id)
-            if not isinstance(item_id, str) or not item_id.strip():
-                raise EvaluationError(
-                    f"{where}: the key item_id is {'missing' if item_id is None else 'no text'} "
-                    f"(found: {', '.join(sorted(row)) or 'nothing'}); every row needs the item's identifier"
-                )
-            if item_id in first_line:
-                raise EvaluationError(
-                    f"{where}: item_id {item_id!r} appears twice, first in line {first_line[item_id]}; "
-                    "keep one of the rows"
-                )
-            first_line[item_id] = line.number
-            yield item_id, row, where
-    if not first_line:
-        raise EvaluationError(f"{path} holds no row; write one JSON object per line")
+            where = f"{path}, line {line.number}"
+            try:
+                item_id, row = _item(line, where)
+                if item_id in first_line:
+                    raise EvaluationError(
+                        f"{where}: item_id {item_id!r} appears twice, first in line {first_line[item_id]}, which "
+                        "counts; keep one of the rows"
+                    )
+                by_item[item_id] = convert(item_id, row, where)
+                first_line[item_id] = line.number
+            except EvaluationError as error:
+                problems.append(str(error))
+    if not by_item:
+        raise EvaluationError(problems[0] if problems else f"{path} holds no row; write one JSON object per line")
+    set_aside += problems
+    return by_item
+
+
+def _item(line: JsonLine, where: str) -> tuple[str, dict[str, Any]]:
+    if line.values is None:
+        raise EvaluationError(f"{where}: {line.problem}")
+    item_id = line.values.get("item_id")
+    if isinstance(item_id, int) and not isinstance(item_id, bool):
+        item_id = str(item_id)
+    if not isinstance(item_id, str) or not item_id.strip():
+        raise EvaluationError(
+            f"{where}: the key item_id is {'missing' if item_id is None else 'no text'} "
+            f"(found: {', '.join(sorted(line.values)) or 'nothing'}); every row needs the item's identifier"
+        )
+    return _encodable(item_id), line.values
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str | None:
     value = row.get(key)
     if value is not None and not isinstance(value, str):
         raise EvaluationError(f"{where}: {key} holds {json.dumps(value)[:60]}, expected text or null")
+    return None if value is None else _encodable(value)
+
+
+def _encodable(text: str) -> str:
     # Half a surrogate pair is legal in JSON and nowhere else: no file and no tokenizer takes it.
-    return None if value is None else value.encode("utf-8", "replace").decode("utf-8")
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 # --- evaluation folders
@@ -190,7 +215,11 @@ def _samples(folder: Path, *, task: str, columns: list[str]) -> list[dict[str, A
 
     path = folder / SAMPLES_FILE
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path, columns=["task", "item_id", "category", *columns]).to_pylist()
+        known = set(pq.read_schema(path).names)
+        table = pq.read_table(
+            path, columns=[name for name in ("task", "item_id", "category", *columns) if name in known]
+        )
+        rows: list[dict[str, Any]] = [dict.fromkeys(columns) | row for row in table.to_pylist()]
     except (pa.ArrowException, OSError, KeyError) as error:
         raise EvaluationError(f"{path} cannot be read ({error}); run the evaluation again") from error
     chosen = [row for row in rows if row["task"] == task]
@@ -201,7 +230,7 @@ def _samples(folder: Path, *, task: str, columns: list[str]) -> list[dict[str, A
 
 
 def _predictions_of_evaluation(folder: Path, *, task: str) -> Predictions:
-    rows = _samples(folder, task=task, columns=["prediction", "rendered_image"])
+    rows = _samples(folder, task=task, columns=["completion", "format", "prediction", "rendered_image"])
     summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8")) if (folder / SUMMARY_FILE).is_file() else {}
     # With a renderer, an absent image is a failed render, also where every single one failed.
     images = task in summary.get("rendering", {}) or any(row["rendered_image"] for row in rows)
@@ -210,6 +239,8 @@ def _predictions_of_evaluation(folder: Path, *, task: str) -> Predictions:
             item_id=str(row["item_id"]),
             prediction=row["prediction"],
             category=row["category"],
+            completion=row["completion"],
+            format=row["format"],
             image=folder / row["rendered_image"] if row["rendered_image"] else None,
         )
         for row in rows
@@ -225,18 +256,20 @@ def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:
             category=str(row["category"]),
             attributes=json.loads(row["attributes"]),
             image=row["image_path"],
+            group=row["group"],
         )
-        for row in _samples(folder, task=task, columns=["reference", "image_path", "attributes"])
+        for row in _samples(folder, task=task, columns=["reference", "image_path", "attributes", "group"])
     ]
 
 
 # --- official layout
 
 
-def _official_predictions(folder: Path, *, task: str, webp: bool) -> Predictions:
+def _official_predictions(folder: Path, *, task: str, webp: bool, set_aside: list[str]) -> Predictions:
     if task == "text_to_image":
         return with_images(Predictions(source=folder, by_item={}, has_prompts=False), folder, webp=webp)
-    rows = read_official_titles(folder)
+    rows = read_official_titles(folder, set_aside=set_aside)
     if not rows:
-        raise EvaluationError(f"{folder}/{TITLES_FOLDER} holds no title; expected rows in {TITLES_FOLDER}/CATEGORY.tsv")
+        why = set_aside[0] if set_aside else f"expected rows in {TITLES_FOLDER}/CATEGORY.tsv"
+        raise EvaluationError(f"{folder}/{TITLES_FOLDER} holds no title; {why}")
     return Predictions(source=folder, by_item={row.item_id: row for row in rows})

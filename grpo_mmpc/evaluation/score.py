@@ -1,5 +1,6 @@
 """The scores of any system's answers against references: per item, per category and in total."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import Any
 
 from grpo_mmpc.config import nearest
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX
+from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX, write_evaluation
 from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE, metrics_of
-from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, read_official_images, write_official
+from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, read_official_images, safe_name, write_official
 from grpo_mmpc.evaluation.predictions import Prediction, Predictions, Reference
 from grpo_mmpc.evaluation.scorers import Scorers, encoder_of
 from grpo_mmpc.evaluation.scoring import score_items
+from grpo_mmpc.evaluation.suite import VERSION, scores_by
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.official.text import aborted_categories
 from grpo_mmpc.utils.files import without_nan
@@ -30,7 +32,11 @@ class Scores:
     by_metric: Mapping[str, list[float]]
     """NaN = unscored."""
     summary: Mapping[str, Any]
-    """The content of ``summary.json``; null where nothing was scored."""
+    """The content of ``--out``; null where nothing was scored."""
+    samples: Mapping[str, list[Any]]
+    """Columns of ``samples.parquet``."""
+    cells: Mapping[str, Any]
+    """The task's part of an evaluation's ``summary.json``."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield a flat record per item: item_id, category, prediction, each metric by name."""
@@ -135,11 +141,59 @@ def score_predictions(
         "predictions_without_reference": len(answers.by_item) - len(given),
     }
     by_metric = {name: scored.samples[f"{SCORE_PREFIX}{name}"] for name in metrics}
-    return Scores(answers=paired, references=asked, by_metric=by_metric, summary=without_nan(content))
+    return Scores(
+        answers=paired,
+        references=asked,
+        by_metric=by_metric,
+        summary=without_nan(content),
+        samples=scored.samples,
+        cells=summary,
+    )
 
 
-def export_official(folder: Path, answers: Predictions, references: Sequence[Reference], *, task: str) -> int:
-    """Write answers in the official layout; return the number of files.
+def write_as_evaluation(folder: Path, scores: Scores, *, encoders: Mapping[str, Any], source: Path) -> None:
+    """Write scores as an evaluation that ``grpo-mmpc compare`` takes as a side.
+
+    ``encoders`` are the arguments of those that were used. Images are copied into the folder.
+    """
+    task, images = scores.summary["task"], []
+    for answer in scores.answers:
+        name = None
+        if answer.image is not None:
+            name = f"images/{safe_name(answer.item_id, what='item_id')}{answer.image.suffix}"
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(answer.image, folder / name)
+        images.append(name)
+    summary = {
+        "suite": "cqbench",
+        "version": VERSION,
+        "mode": scores.summary["mode"],
+        "checkpoint": folder.name,
+        "policy": f"predictions of {source}",
+        "settings": {"encoders": {name: scores_by(options) for name, options in encoders.items()}},
+        "missing": scores.summary["missing"],
+        "tasks": {task: scores.cells},
+    }
+    write_evaluation(folder, summary, [dict(scores.samples) | {"rendered_image": images}])
+
+
+def check_evaluation_folder(folder: Path) -> None:
+    """Refuse a folder that holds something, before any work.
+
+    Raises:
+        EvaluationError: It does.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise EvaluationError(f"--as-evaluation: {folder} is not empty; remove it or name another folder")
+
+
+def export_official(folder: Path, items: Sequence[Prediction], *, task: str) -> int:
+    """Write what ``check_export`` gave in the official layout; return the number of files."""
+    return write_official(folder, items, titles=task == "image_to_text")
+
+
+def check_export(folder: Path, answers: Predictions, references: Sequence[Reference], *, task: str) -> list[Prediction]:
+    """Return predictions with their categories, and refuse what cannot be exported before any work.
 
     Raises:
         EvaluationError: The folder already holds answers of this task, or a category is unknown.
@@ -160,7 +214,7 @@ def export_official(folder: Path, answers: Predictions, references: Sequence[Ref
                 "or with --references"
             )
         items.append(replace(answer, category=category))
-    return write_official(folder, items, titles=is_text)
+    return items
 
 
 def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:

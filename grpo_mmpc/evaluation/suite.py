@@ -105,7 +105,7 @@ def build_suite(config: RunConfig, data: RunData) -> Suite:
         sampling={task: greedy(task, max_tokens=settings.max_tokens.get(task)) for task in config.evaluation_tasks},
         settings={
             "catalogue": data.catalogue.fingerprint,
-            "encoders": {name: _scores_by(options) for name, options in settings.encoders.model_dump().items()},
+            "encoders": {name: scores_by(options) for name, options in settings.encoders.model_dump().items()},
             "renderer": settings.renderer and renderer_identity(settings.renderer, settings.renderer_kwargs),
         },
         chosen=None if settings.metrics is None else tuple(settings.metrics),
@@ -120,7 +120,7 @@ def _groups(data: RunData, chosen: Sequence[int]) -> dict[str, str]:
     return {item_id: min(items) for items in members.values() if len(items) > 1 for item_id in items}
 
 
-def _scores_by(options: dict[str, Any] | None) -> dict[str, Any] | None:
+def scores_by(options: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return what an encoder's scores depend on: not the device, and the files of the model."""
     if options is None:
         return None

@@ -2,16 +2,21 @@
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
+from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.prediction_files import read_predictions
 
 REFERENCES = [
     {"item_id": "a", "reference": "Acme Red Mug 12oz, Pack of 2", "category": "Home", "attributes": {"color": "red"}},
@@ -278,10 +283,6 @@ def test_official_images_are_compared_with_the_catalogues(score: Score, small_ca
         ('{"item_id": true, "prediction": "x"}', "the key item_id is no text"),
         ('{"item_id": "a", "prediction": 5}', "p.jsonl, line 1: prediction holds 5, expected text or null"),
         ('{"item_id": "a", "title": "x"}', "no row has the key prediction (found: item_id, title)"),
-        (
-            '{"item_id": "a", "prediction": "x"}\n{"item_id": "a", "prediction": "y"}',
-            "p.jsonl, line 2: item_id 'a' appears twice, first in line 1",
-        ),
         ("", "p.jsonl holds no row"),
         ('{"item_id": "q", "prediction": "x"}', "no item has both a prediction and a reference (1 predictions"),
         ("[" * 100_000, "p.jsonl, line 1: "),
@@ -292,6 +293,87 @@ def test_a_mistake_in_the_predictions_is_named(score: Score, tmp_path: Path, pre
     path.write_text(predictions)
     references = lines(tmp_path / "r.jsonl", REFERENCES)
     assert message in score.error("--predictions", str(path), "--references", str(references), "--metrics", "bleu")
+
+
+def test_bad_rows_are_set_aside_with_reasons_and_the_others_scored(
+    score: Score, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = "".join(json.dumps(row) + "\n" for row in GOLD)
+    bad = '{"item_id": "a", "prediction": "twice"}\n{"item_id"\n{"item_id": "z", "prediction": 5}\n'
+    predictions = tmp_path / "p.jsonl"
+    predictions.write_text(good + bad)
+    references = [*REFERENCES, {"item_id": "y", "title": "x"}]
+    summary = score(predictions, "--metrics", "jaccard", references=references)
+    assert summary["metrics"]["jaccard"] == {"mean": 1.0, "n_scored": len(GOLD), "n_total": len(GOLD)}
+    said = capsys.readouterr().out
+    assert "set aside, as if they were not there: 4 rows" in said
+    count = len(GOLD)
+    assert f"p.jsonl, line {count + 1}: item_id 'a' appears twice, first in line 1, which counts" in said
+    assert f"p.jsonl, line {count + 2}: not JSON" in said
+    assert f"p.jsonl, line {count + 3}: prediction holds 5, expected text or null" in said
+    assert f"r.jsonl, line {len(references)}: the key reference is missing" in said
+
+
+def test_anybodys_outputs_are_a_full_side_of_a_comparison(
+    score: Score, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = [{"item_id": f"i{n}", "reference": f"red mug number {n}", "category": "Home"} for n in range(24)]
+    items = [item | {"group": f"product {n // 2}"} for n, item in enumerate(items)]
+    sides = []
+    for name, words in (("ours", "blue mug"), ("theirs", "red mug number {n}")):
+        given = [{"item_id": f"i{n}", "prediction": words.format(n=n)} for n in range(24)]
+        sides.append(tmp_path / name)
+        score(given, "--metrics", LEXICAL, "--as-evaluation", str(sides[-1]), references=items)
+    assert "next: grpo-mmpc compare OTHER" in capsys.readouterr().out
+    assert main(["compare", *map(str, sides), "--resamples", "500"]) == 0
+    said = capsys.readouterr().out
+    assert "image_to_text: 24 items of 12 products (resampled as wholes)" in said
+    assert "▲ After is better in bleu, corpus_bleu, chrf, rouge_l, token_f1 and jaccard." in said
+    assert "is not empty" in score.error(
+        *("--predictions", str(tmp_path / "p.jsonl"), "--references", str(tmp_path / "r.jsonl")),
+        *("--as-evaluation", str(sides[0])),
+    )
+
+
+def test_an_occupied_folder_is_refused_before_anything_is_scored(
+    score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model/titles").mkdir(parents=True)
+    monkeypatch.setattr("grpo_mmpc.evaluation.score.score_predictions", lambda *_, **__: pytest.fail("scored"))
+    predictions, references = lines(tmp_path / "p.jsonl", GOLD), lines(tmp_path / "r.jsonl", REFERENCES)
+    words = ["--predictions", str(predictions), "--references", str(references), "--metrics", "bleu"]
+    assert "already holds titles" in score.error(*words, "--export-official", str(tmp_path / "model"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+ROWS = st.dictionaries(st.sampled_from(["item_id", "prediction", "completion", "category", "x"]), JSON, max_size=5)
+LINES = (
+    ROWS.map(json.dumps).map(str.encode)
+    | st.binary(max_size=40)
+    | st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass"))
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.lists(LINES, max_size=8).map(b"\n".join))
+def test_any_file_of_predictions_is_read_or_explained(content: bytes) -> None:
+    """Every line that is not blank is a prediction or set aside; nothing else is ever raised."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "p.jsonl"
+        path.write_bytes(content)
+        set_aside: list[str] = []
+        try:
+            read = read_predictions(path, task="image_to_text", set_aside=set_aside)
+        except EvaluationError as error:
+            assert str(path) in str(error)
+            return
+        assert len(read.by_item) + len(set_aside) == sum(bool(line.strip()) for line in content.split(b"\n"))
+        for item_id, prediction in read.by_item.items():
+            f"{item_id}{prediction.prediction}{prediction.category}".encode()  # any file takes them
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,11 @@ from hypothesis import strategies as st
 def titles_of(folder: Path, content: str, name: str = "Home.tsv") -> list[tuple[str, str | None]]:
     (folder / "titles").mkdir(exist_ok=True)
     (folder / "titles" / name).write_text(content, encoding="utf-8")
-    return [(row.item_id, row.prediction) for row in read_official_titles(folder)]
+    set_aside: list[str] = []
+    rows = read_official_titles(folder, set_aside=set_aside)
+    if set_aside:
+        raise EvaluationError(set_aside[0])
+    return [(row.item_id, row.prediction) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +50,7 @@ def test_quotes_are_those_of_csv(tmp_path: Path) -> None:
 def test_shards_of_a_category_are_read_together(tmp_path: Path) -> None:
     titles_of(tmp_path, "a\tRed Mug\n", name="Home_and_Kitchen_gpu0.tsv")
     titles_of(tmp_path, "b\tBlue Mug\n", name="Home_and_Kitchen_gpu1.tsv")
-    rows = read_official_titles(tmp_path)
+    rows = read_official_titles(tmp_path, set_aside=[])
     assert [(row.item_id, row.category) for row in rows] == [("a", "Home_and_Kitchen"), ("b", "Home_and_Kitchen")]
 
 
@@ -58,7 +62,7 @@ def test_error_and_an_empty_cell_are_malformed_and_what_pandas_calls_missing_is_
         ("d", "null"),
         ("e", "NaN cake"),
     ]
-    assert [row.is_nan for row in read_official_titles(tmp_path)] == [False, True, True, True, False]
+    assert [row.is_nan for row in read_official_titles(tmp_path, set_aside=[])] == [False, True, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +105,7 @@ def test_titles_and_images_come_back(tmp_path: Path) -> None:
         Prediction(item_id="c", category="Home & Kitchen/Mugs", prediction="حقيبة 🎒"),
     ]
     write_official(tmp_path / "model", answers)
-    rows = read_official_titles(tmp_path / "model")
+    rows = read_official_titles(tmp_path / "model", set_aside=[])
     assert {(row.item_id, row.category, row.prediction) for row in rows} == {
         (answer.item_id, answer.category, answer.prediction) for answer in answers
     }
@@ -132,7 +136,7 @@ def test_no_id_and_no_category_leaves_the_folder(tmp_path: Path, name: str) -> N
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path != picture]
     assert len(written) == 2
     assert all(model in path.parents for path in written)
-    assert [row.category for row in read_official_titles(model)] == [name]
+    assert [row.category for row in read_official_titles(model, set_aside=[])] == [name]
     assert list(read_official_images(model)) == [name]
 
 
@@ -150,6 +154,6 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> N
 def test_any_title_and_category_come_back(tmp_path_factory: pytest.TempPathFactory, title: str, category: str) -> None:
     folder = tmp_path_factory.mktemp("model")
     write_official(folder, [Prediction(item_id="a", category=category, prediction=title)])
-    (row,) = read_official_titles(folder)
+    (row,) = read_official_titles(folder, set_aside=[])
     assert row.category == category
     assert row.prediction == (None if title in ("", "error") else title)
