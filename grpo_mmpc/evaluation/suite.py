@@ -86,8 +86,11 @@ def greedy(task: str, *, max_tokens: int | None = None) -> SamplingConfig:
     return SamplingConfig(max_tokens=max_tokens or TASKS[task].max_completion_tokens, temperature=0.0)
 
 
-def build_suite(config: RunConfig, data: RunData) -> Suite:
-    """Return the evaluation suite of a recipe: held-out items balanced over categories."""
+def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> Suite:
+    """Return the evaluation suite of a recipe: held-out items balanced over categories.
+
+    One that ``will_run`` downloads its encoders, to know them by their content.
+    """
     from grpo_mmpc.rendering.registry import renderer_identity
 
     settings = config.evaluation
@@ -105,7 +108,9 @@ def build_suite(config: RunConfig, data: RunData) -> Suite:
         sampling={task: greedy(task, max_tokens=settings.max_tokens.get(task)) for task in config.evaluation_tasks},
         settings={
             "catalogue": data.catalogue.fingerprint,
-            "encoders": {name: scores_by(options) for name, options in settings.encoders.model_dump().items()},
+            "encoders": {
+                name: scores_by(options, download=will_run) for name, options in settings.encoders.model_dump().items()
+            },
             "renderer": settings.renderer and renderer_identity(settings.renderer, settings.renderer_kwargs),
         },
         chosen=None if settings.metrics is None else tuple(settings.metrics),
@@ -120,13 +125,16 @@ def _groups(data: RunData, chosen: Sequence[int]) -> dict[str, str]:
     return {item_id: min(items) for items in members.values() if len(items) > 1 for item_id in items}
 
 
-def scores_by(options: dict[str, Any] | None) -> dict[str, Any] | None:
+def scores_by(options: dict[str, Any] | None, *, download: bool = False) -> dict[str, Any] | None:
     """Return what an encoder's scores depend on: not the device, and the files of the model."""
     if options is None:
         return None
     relevant = {name: value for name, value in options.items() if name != "device"}
     for name in ("model", "weights"):
-        if relevant.get(name) and (content := content_identity(_place(str(relevant[name])))) is not None:
+        if (
+            relevant.get(name)
+            and (content := content_identity(_place(str(relevant[name])), download=download)) is not None
+        ):
             relevant[name] = content
     return relevant
 

@@ -20,7 +20,7 @@ def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
     files = [] if adapter is None else sorted([*adapter.glob("adapter_config.json"), *adapter.glob("adapter_model*")])
     section = config.model.model_dump(mode="json")
     name, revision = section.pop("name_or_path"), config.model.init_kwargs.get("revision")
-    content = content_identity(resolve_model(name), revision=revision) or name
+    content = content_identity(resolve_model(name), revision=revision, download=True) or name
     parts = (part for file in files for part in (file.name, content_of_file(file)))
     return hex_digest(json.dumps([section, content], sort_keys=True), *parts, size=8)
 

@@ -44,8 +44,8 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
     prompts = items * len(config.tasks)
     steps = arguments.max_steps if arguments.max_steps > 0 else int(arguments.num_train_epochs * prompts / per_step)
     asked = steps * per_step
-    rows = build_suite(config, data).rows
-    held_out = min(sum(row.task == task for row in rows) for task in config.evaluation_tasks)
+    suite = build_suite(config, data, will_run=False)
+    held_out = min(sum(row.task == task for row in suite.rows) for task in config.evaluation_tasks)
     return [
         f"data: {len(data.catalogue):,} items of {config.data.catalogue}: {len(data.train):,} to train on, "
         f"{len(data.held_out):,} held out; {data.incomplete:,} lack a title or an image, "
@@ -53,5 +53,5 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
         f"training: {steps:,} steps of {per_step:g} prompts with {group} completions on {processes} "
         f"process{'es' * (processes > 1)}: {asked:,.0f} prompts, {asked / prompts:.1f} epochs; "
         f"{min(1.0, asked / prompts):.0%} of the items are seen".replace("%", " %"),
-        f"evaluation: {what_items_show(held_out, confidence=0.95)}",
+        f"evaluation: {what_items_show(held_out, products=suite.num_products, confidence=0.95)}",
     ]

@@ -20,18 +20,19 @@ _SETTLED_S = 2.0
 """A file that changed later than this ago may change again at the same size and time."""
 
 
-def content_identity(model: str | Path, *, revision: str | None = None) -> str | None:
+def content_identity(model: str | Path, *, revision: str | None = None, download: bool = False) -> str | None:
     """Return a hash of the files that loading a model reads, wherever they lie.
 
     Args:
-        model: Local folder or file, or a hub name. One that is not in the local hub cache is
-            downloaded where the hub may be asked, since loading it does the same.
+        model: Local folder or file, or a hub name.
         revision: Of a hub name.
+        download: Download a hub name that is not in the local cache, where the hub may be asked;
+            for models that are about to be loaded, which does the same.
 
     Returns:
         32 hexadecimal digits; None where this machine cannot get such files.
     """
-    place = model_folder(str(model), revision=revision, download=True)
+    place = model_folder(str(model), revision=revision, download=download)
     if place is None:
         return None
     files = sorted(_files(place)) if place.is_dir() else [place]
