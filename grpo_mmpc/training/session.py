@@ -23,6 +23,7 @@ from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgre
 from grpo_mmpc.training.checkpoint import find_start
 from grpo_mmpc.training.dataset import training_dataset
 from grpo_mmpc.training.evaluation_hook import AllStepsDone, Evaluate, EvaluationHook
+from grpo_mmpc.training.faults import FiniteUpdates, explained_faults
 from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.parity_callback import ParityCheck, compare_engine
 from grpo_mmpc.training.recorder import RolloutRecorder
@@ -133,6 +134,7 @@ class TrainingSession:
             compare = partial(compare_engine, config, self.trainer, self._engine, rows, ranks=self.ranks)
             if rows:
                 yield ParityCheck(lambda step: compare(step=step))
+        yield FiniteUpdates(self.ranks, self.trainer.note)
         yield self.hook
         yield self._stop
 
@@ -158,14 +160,15 @@ class TrainingSession:
         """
         self.hook.before, self.hook.after_save = before, after_save
         start = self._go_on()
-        with suppress(AllStepsDone):
-            self.trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        state = self.trainer.state
+        trainer = self.trainer
+        with suppress(AllStepsDone), explained_faults(trainer.args, step=lambda: trainer.state.global_step):
+            trainer.train(resume_from_checkpoint=None if start is None else str(start))
+        state = trainer.state
         return TrainingEnd(
             step=state.global_step,
             max_steps=state.max_steps,
             interrupted=self._stop.stopped,
-            reward_errors=dict(self.trainer.mix.errors),
+            reward_errors=dict(trainer.mix.errors),
         )
 
     def _go_on(self) -> Path | None:
