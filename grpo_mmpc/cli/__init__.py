@@ -7,6 +7,7 @@ import sys
 
 from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
+from grpo_mmpc.utils.console import LogHandler
 from grpo_mmpc.utils.faults import explain_os_error, full_disk
 from grpo_mmpc.utils.manifest import command_line
 from grpo_mmpc.utils.processes import stopped_by_signals
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = parse_arguments(argv)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings are many; its errors reach the user as ours
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[LogHandler()])
     logging.getLogger("vllm").setLevel(logging.ERROR)  # also where TRL imports it without its own log configuration
     try:
         with stopped_by_signals():

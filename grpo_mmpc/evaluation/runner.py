@@ -177,6 +177,8 @@ def _score(
         has_images=is_rendered,
         progress=shown,
     )
+    if progress is not None:
+        progress(f"scoring {task}", 1, 1)  # the bar is gone before a result is printed
     missing |= scored.inputs.failures
     return scored.samples | {"rendered_image": rendered}, scored.summary, rendering
 

@@ -1,6 +1,7 @@
 """Output of working commands: lines from the main process, one progress display for slow work."""
 
 import atexit
+import logging
 import sys
 import threading
 import time
@@ -40,6 +41,15 @@ def quiet_when_redirected() -> None:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+
+
+class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes log lines to what standard error is now: above the bar while one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class Progress:
@@ -134,14 +144,14 @@ class _Work:
         done, seconds = f"{int(self.done):,}", now - self.began
         rate = (self.done - self.first) / seconds if seconds > 0 else 0.0
         parts = [done if self.total is None else f"{done}/{int(self.total):,}"] if self.done or self.total else []
-        if self.detail:
-            parts.append(self.detail)
         if rate >= 0.1:
             parts.append(f"{rate:.1f}/s")
         if rate > 0 and self.total is not None:
             parts.append(f"{_clock((self.total - self.done) / rate)} left")
         else:
             parts.append(f"{seconds:.0f} s")
+        if self.detail:  # last: the end of a line is cut where the terminal is narrow
+            parts.append(self.detail)
         return ", ".join(parts)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from grpo_mmpc.cli import build_parser, main, parse_arguments
+from grpo_mmpc.cli import main, parse_arguments
 from grpo_mmpc.config import is_file
 from grpo_mmpc.pipelines.recipe import load_recipe
 from tests.recbench.report.fake_results import results
@@ -187,28 +187,6 @@ def test_every_installed_reward_is_listed_with_its_summary_and_arguments(capsys)
     for name in ("bleu", "bertscore", "clip_similarity", "json_format"):
         assert re.search(rf"^{name} +\S", said, re.MULTILINE), name
     assert "bertscore(*, model" in said
-
-
-def readme_commands() -> list[list[str]]:
-    """Argument lists of the ``grpo-mmpc`` lines in the README's shell blocks."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    found = [line.split()[1:] for line in lines if line.startswith("grpo-mmpc ")]
-    found += [line.partition("-m grpo_mmpc ")[2].split() for line in lines if "-m grpo_mmpc " in line]
-    return found
-
-
-def test_the_readme_shows_commands():
-    assert len(readme_commands()) >= 4
-
-
-@pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
-def test_a_command_of_the_readme_parses_and_names_files_that_exist(command):
-    build_parser().parse_args(command)
-    for word in command:
-        if word.endswith(".yaml") and "=" not in word:
-            assert (ROOT / word).is_file(), word
 
 
 def test_links_and_pictures_of_the_readme_exist():

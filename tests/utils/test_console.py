@@ -32,7 +32,7 @@ def test_in_a_log_file_slow_work_says_how_far_it_is_and_that_it_still_goes_on(ca
     out, err = capsys.readouterr()
     assert not out
     first, *others = err.splitlines()
-    assert re.fullmatch(r"generating: 1,012/4,000, reward 0\.3, \d+\.\d/s, 0:\d\d left", first)
+    assert re.fullmatch(r"generating: 1,012/4,000, \d+\.\d/s, 0:\d\d left, reward 0\.3", first)
     assert others  # of the same state: nothing came in between
 
 
@@ -60,7 +60,7 @@ def test_on_a_terminal_the_bar_is_seen_and_only_what_was_printed_stays():
 
     pty.spawn([sys.executable, "-c", SLOW_WORK], keep)
     text = b"".join(written).decode()
-    assert re.search(r"generating .*3/5, reward \[red\]0\.3, [\d.]+/s, 0:\d\d left", text)
+    assert re.search(r"generating .*3/5, [\d.]+/s, 0:\d\d left, reward \[red\]0\.3", text)
     assert "reading" in text
     assert screen(text) == ["written to " + "x" * 100, "a warning", "end"]
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
