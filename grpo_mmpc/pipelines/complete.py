@@ -22,7 +22,7 @@ from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
 from grpo_mmpc.types import ProductRecord, SamplingConfig
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
-from grpo_mmpc.utils.files import place_file, without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.files import drop_partials, place_file, without_nan, write_json, write_json_lines
 from grpo_mmpc.utils.locks import hold
 from grpo_mmpc.utils.single_out import Failure
 
@@ -71,7 +71,11 @@ def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path
     )
     policy = policy_identity(config, adapter=checkpoint)
     _claim(out, catalogue=catalogue, policy=policy)
+    drop_partials(out)
     write_quarantine(out / "quarantine.jsonl", source.quarantined)
+    interactions = find_table(catalogue, "interactions")
+    if interactions is not None:
+        place_file(interactions, out / interactions.name)
     settings, renderer = config.evaluation, None
     if missing["text_to_image"] and settings.renderer is not None:
         renderer = load_renderer(settings.renderer, **settings.renderer_kwargs)
@@ -93,9 +97,6 @@ def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path
             log=CompletionLog(out / FILE),
         )
         filling.run()
-    interactions = find_table(catalogue, "interactions")
-    if interactions is not None:
-        place_file(interactions, out / interactions.name)
     if missing and not engine.started and not filling.unfilled:
         say("all of them had been filled before: nothing was left to do")
     say(

@@ -16,7 +16,7 @@ from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource
 from grpo_mmpc.catalogue.sources.download import Download
 from grpo_mmpc.catalogue.sources.markup import without_markup
 from grpo_mmpc.types import Quarantined
-from grpo_mmpc.utils.files import json_lines, write_json_lines
+from grpo_mmpc.utils.files import drop_partials, json_lines, write_json_lines
 from grpo_mmpc.utils.hashing import hex_digest
 
 _REPORT_EVERY = 1_000
@@ -87,8 +87,7 @@ def convert_amazon_metadata(
     """
     folder = Path(out)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    for left_behind in folder.glob(".*.partial"):  # by a process that was killed
-        left_behind.unlink()
+    drop_partials(folder)
     done = AmazonConversion(folder=folder)
 
     def drafts() -> Iterator[dict[str, Any]]:
