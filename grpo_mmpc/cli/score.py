@@ -73,6 +73,9 @@ def add_parser(commands: Any) -> None:
         "--per-item", type=output_file, metavar="FILE", help="write the scores of every item as JSON lines"
     )
     parser.add_argument(
+        "--html", type=output_file, metavar="FILE", help="write a page: metrics with intervals, categories, items"
+    )
+    parser.add_argument(
         "--export-official", type=output_folder, metavar="DIR", help="write the predictions in the official layout"
     )
     parser.add_argument(
@@ -133,6 +136,7 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Predictions", 
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.score import choose_metrics, score_predictions, write_as_evaluation
     from grpo_mmpc.evaluation.scorers import scorers_for
+    from grpo_mmpc.reports.run.score_page import write_score_page
 
     names = None
     if arguments.metrics is not None:
@@ -166,6 +170,10 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Predictions", 
         used = {name: defaults[name] | options.get(name, {}) for name in defaults if getattr(scorers, name)}
         write_as_evaluation(arguments.as_evaluation, scores, encoders=used, source=answers.source)
         print(f"evaluation: {arguments.as_evaluation}; next: grpo-mmpc compare OTHER {arguments.as_evaluation}")
+    if arguments.html is not None:
+        source = arguments.references or arguments.predictions or arguments.official
+        write_score_page(arguments.html, scores, notes=list(_notes(scores.summary)), source=source)
+        print(f"page: {arguments.html}")
 
 
 def _encoder_options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
 from grpo_mmpc.rendering.store import render_into
+from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.rollout.offline import LateEngine
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
@@ -69,6 +70,8 @@ def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path
         f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
         f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
     )
+    for sentence in nano_troubles(config.model_dump(mode="json"), source.items[:20]["item_id"]).values():
+        say(f"! {sentence}")
     policy = policy_identity(config, adapter=checkpoint)
     _claim(out, catalogue=catalogue, policy=policy)
     drop_partials(out)

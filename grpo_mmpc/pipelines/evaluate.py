@@ -11,6 +11,7 @@ from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.adapter_folder import open_adapter
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
+from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.rollout.offline import offline_engine
 from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
@@ -38,6 +39,8 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
     if checkpoint is not None:
         open_adapter(checkpoint)
     data = RunData(config)
+    for sentence in nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values():
+        say(f"! {sentence}")
     suite = build_suite(config, data)
     name = "base" if checkpoint is None else checkpoint.name
     evaluations = Path(config.run_dir) / "evaluations" if out is None else out / "controls"

@@ -60,11 +60,9 @@ def nano_troubles(config: Mapping[str, Any], item_ids: Sequence[str]) -> dict[st
 
     Args:
         config: A recipe as plain data.
-        item_ids: Of its catalogue, some or all.
+        item_ids: Of the catalogue that they work on, some or all.
     """
-    data = config.get("data")
-    is_nano = isinstance(data, Mapping) and data.get("catalogue") == "nano:catalogue"
-    if is_nano or not item_ids or all(item_id.startswith(_NANO_IDS) for item_id in item_ids):
+    if not item_ids or all(item_id.startswith(_NANO_IDS) for item_id in item_ids):
         return {}
     named = [name for name in _NANO if name in _texts(config)]
     if not named:

@@ -6,7 +6,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.reports.common.difference import difference_of, glyph, interval_text
-from grpo_mmpc.reports.common.figures import axis
+from grpo_mmpc.reports.common.figures import axis, track
 from grpo_mmpc.reports.common.labels import metric_label, number, partly_scored, plural, signed, words
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _FILTERS: dict[str, Callable[..., Any]] = {
     **{"number": number, "signed": signed, "words": words, "plural": plural},
-    **{"metric": metric_label, "partly_scored": partly_scored, "difference": difference_of, "axis": axis},
+    **{"metric": metric_label, "partly_scored": partly_scored, "difference": difference_of},
+    **{"axis": axis, "track": track},
     **{"glyph": glyph, "level_interval": partial(interval_text, write=number)},
 }
 

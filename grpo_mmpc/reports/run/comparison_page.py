@@ -52,7 +52,7 @@ def write_comparison_page(path: Path, comparison: Comparison) -> None:
         )
         for task in comparison.tasks
     ]
-    content = comparison_content(tasks, comparison, folders=[*_folders(before), *_folders(after)]) | {
+    content = comparison_content(tasks, comparison, folders=[*image_folders(before), *image_folders(after)]) | {
         "name": f"{comparison.before} against {comparison.after}",
         "subtitle": [str(before), str(after)],
         "notes": notes,
@@ -62,10 +62,10 @@ def write_comparison_page(path: Path, comparison: Comparison) -> None:
     write_text(path, render_page("reports/run/page.html", **content))
 
 
-def _folders(evaluation: Path) -> list[Path]:
-    """Return where the images of an evaluation may lie: in its run and in the run's catalogue."""
-    run = run_of(evaluation)
+def image_folders(source: Path) -> list[Path]:
+    """Return where images may lie: in a run and its catalogue, or in the folder itself."""
+    run = run_of(source)
     if run is None:
-        return [evaluation]
+        return [source] if source.is_dir() else []
     config = RunFolder(run, notes=[]).config
     return [run, *catalogue_folders(str(section(config, "data").get("catalogue") or ""))]

@@ -100,7 +100,9 @@ def _task(task: TaskComparison, comparison: Comparison, run: RunFolder, weights:
 
 def _troubles(run: RunFolder, tasks: Sequence[TaskView], weights: Mapping[str, float]) -> list[str]:
     item_ids = [item.item_id for task in tasks for group in task.groups for item in group.items]
-    return [*nano_troubles(run.config, item_ids).values(), *signal_troubles(run.steps, weights).values()]
+    is_nano = section(run.config, "data").get("catalogue") == NANO
+    nano = {} if is_nano else nano_troubles(run.config, item_ids)
+    return [*nano.values(), *signal_troubles(run.steps, weights).values()]
 
 
 def _base(run: RunFolder) -> dict[str, dict[str, float]]:

@@ -152,7 +152,7 @@ VARIANTS: dict[str, Callable[[Path], Path]] = {
     "single_task": lambda folder: build_run(folder, tasks=["image_to_text"]),
     "no_images": lambda folder: build_run(folder, images=False, items_per_category=8),
     "interrupted": lambda folder: build_run(folder, checkpoints=[], steps=23),
-    "empty": lambda folder: (folder.mkdir(parents=True, exist_ok=True), folder)[1],
+    "empty": lambda folder: ((folder / "evaluations").mkdir(parents=True, exist_ok=True), folder)[1],
 }
 
 

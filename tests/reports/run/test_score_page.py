@@ -1,0 +1,35 @@
+"""``score --html``: anybody's answers as a page, with intervals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from grpo_mmpc.cli import main
+from grpo_mmpc.reports.run.score_page import _interval
+
+
+def test_answers_of_any_system_become_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers, references, page = (tmp_path / name for name in ("answers.jsonl", "references.jsonl", "page.html"))
+    titles = [f"red mug number {i} <b>" for i in range(12)]
+    rows = [{"item_id": str(i), "prediction": title if i % 2 else "blue mug"} for i, title in enumerate(titles)]
+    answers.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    known = [{"item_id": str(i), "reference": title, "category": f"c{i % 2}"} for i, title in enumerate(titles)]
+    references.write_text("".join(f"{json.dumps(row)}\n" for row in known))
+    words = ["--predictions", str(answers), "--references", str(references), "--metrics", "token_f1,rouge_l"]
+    assert main(["score", *words, "--html", str(page)]) == 0
+    assert f"page: {page}" in capsys.readouterr().out
+    text = page.read_text("utf-8")
+    for part in ("Token F1", "95% interval", "By category", "Best answers", "Worst answers", "12 of 12", "&lt;b&gt;"):
+        assert part in text
+
+
+def test_items_of_one_group_count_together() -> None:
+    values = [0.0, 0.0, 1.0, 1.0] * 4
+    alone = _interval(values, [str(i) for i in range(16)])
+    # Mean 0.5, standard deviation 0.516, t of 15 degrees 2.131: 0.275 either side.
+    assert alone == (pytest.approx(0.225, abs=1e-3), pytest.approx(0.775, abs=1e-3))
+    # Eight pairs that agree within: as eight items. 2.365 * 0.535 / sqrt(8) = 0.447 either side.
+    pairs = _interval(values, [str(i // 2) for i in range(16)])
+    assert pairs == (pytest.approx(0.053, abs=1e-3), pytest.approx(0.947, abs=1e-3))
+    assert _interval(values, ["a", "b"] * 8) is None
