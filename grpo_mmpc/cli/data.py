@@ -175,7 +175,10 @@ def mask_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.recbench import Missingness, write_masked_catalogue
 
     missingness = Missingness(rate=args.rate, modality=args.missing, clustered_by=args.clustered_by, salt=args.salt)
+    before = (args.out / "mask.json").is_file()
     done = write_masked_catalogue(load_catalogue(catalogue_folder(args.catalogue)), args.out, missingness)
+    if before:
+        print("nothing to do: it was written earlier")
     what = {"text": "title", "image": "image"}[args.missing]
     print(f"Catalogue: {args.out}, {done.items:,} items, {done.masked:,} without their {what}")
     if done.already_missing or done.spared:

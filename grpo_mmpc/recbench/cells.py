@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import BadZipFile
 
@@ -92,7 +93,8 @@ def save_features(folder: Path, features: Floats) -> str:
         np.load(path, mmap_mode="r")  # also tells a file that is too short
     except (OSError, EOFError, ValueError):
         with replace_atomically(path) as partial, partial.open("wb") as file:
-            np.save(file, values)
+            # Into a file itself NumPy writes without telling why it failed.
+            np.save(SimpleNamespace(write=file.write), values)
     return path.name
 
 

@@ -132,6 +132,8 @@ def _without_effect(arguments: argparse.Namespace, settings: "RecBenchSection") 
         yield (
             f"training.device is {settings.training.device}, but on Ray --gpus-per-cell decides between cores and GPUs"
         )
+    if arguments.completed and not settings.encoded:
+        yield f"--completed has no effect, for no recommender of [{', '.join(settings.recommenders)}] gets features"
     if arguments.completed and "completed" not in settings.fills:
         yield f"--completed has no effect, for fills is [{', '.join(settings.fills)}]: add completed to it"
     if arguments.completed and {*settings.missing} == {"both"}:
@@ -148,7 +150,6 @@ def _cannot_run(arguments: argparse.Namespace, settings: "RecBenchSection", name
     from grpo_mmpc.errors import ScoringError
     from grpo_mmpc.recbench.features import encoder_problems
     from grpo_mmpc.recbench.plan import problems
-    from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
     from grpo_mmpc.utils.console import quiet_when_redirected
     from grpo_mmpc.utils.cpu_compat import ensure_importable
 
@@ -162,8 +163,7 @@ def _cannot_run(arguments: argparse.Namespace, settings: "RecBenchSection", name
             pick_device(settings.training.device)
         except ScoringError as error:
             yield f"training.device: {error}"
-    if any(RECOMMENDERS[name].uses_features for name in settings.recommenders):
-        yield from encoder_problems(settings)
+    yield from encoder_problems(settings)
 
 
 def _engine(arguments: argparse.Namespace, training: "RecommenderTrainingSection") -> "RunCells":

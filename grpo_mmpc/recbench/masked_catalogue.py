@@ -1,8 +1,9 @@
 """The masked catalogue: a copy with gaps that any policy can complete."""
 
+import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,9 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
 
     Descriptions and attributes of items whose title is masked are removed with it: they would hand
     a policy the answer. All other columns stay. Images that stay are hard links where the disk
-    allows it. The folder, which may exist if it is empty, appears complete or not at all. A mask
-    clustered by brand goes by the attribute ``brand`` of each item.
+    allows it. The folder, which may exist if it is empty, appears complete or not at all; what it
+    holds from an earlier call is not written again. A mask clustered by brand goes by the attribute
+    ``brand`` of each item.
 
     Raises:
         RecBenchError: Both modalities at once, no item to mask, or ``out`` is the catalogue or has
@@ -52,7 +54,6 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
             "an item without title and without image cannot be completed from anything; write one catalogue with "
             'modality "text" and another with "image"'
         )
-    _refuse_occupied(out, catalogue=catalogue)
     field = FIELDS[missingness.modality]
     is_named = named_items(catalogue, missingness)
     fates = [
@@ -71,14 +72,13 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
             f"no {field} of {catalogue.folder} is masked at rate {missingness.rate} ({masked.already_missing} already "
             f"missing, {masked.spared} spared because the item has nothing else); raise the rate or take another salt"
         )
-    try:
-        with build_folder(out) as folder:
-            _write(folder, catalogue, fates, field=field)
-            write_json(folder / MASK, asdict(missingness) | asdict(masked))
-    except OSError as error:
-        raise RecBenchError(
-            f"cannot write the finished catalogue to {out}: {error}; choose a writable folder"
-        ) from error
+    content = asdict(missingness) | asdict(masked)
+    if _was_written(out, content):
+        return masked
+    _refuse_occupied(out, catalogue=catalogue)
+    with build_folder(out) as folder:
+        _write(folder, catalogue, fates, field=field)
+        write_json(folder / MASK, content)
     return masked
 
 
@@ -116,6 +116,13 @@ def _fate(record: ProductRecord, field: str) -> str:
         return "already missing"
     other = record.image if field == "title" else record.title
     return "spared" if other is None else "masked"
+
+
+def _was_written(out: Path, content: Mapping[str, Any]) -> bool:
+    try:
+        return bool(json.loads((out / MASK).read_text("utf-8")) == content)
+    except (OSError, ValueError):
+        return False
 
 
 def _refuse_occupied(out: Path, *, catalogue: Catalogue) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from grpo_mmpc.config import schema_problems
 from grpo_mmpc.config.section import Section
+from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import MODALITIES, Modality, Mode
 
 RecommenderName = Literal["vbpr", "bm3", "freedom", "mmgcn", "lightgcn", "bpr", "most_popular", "random"]
@@ -130,6 +131,8 @@ class RecBenchSection(Section):
     @property
     def encoded(self) -> list[Modality]:
         """The modalities whose features are needed, be it to find neighbours by."""
+        if not any(RECOMMENDERS[name].uses_features for name in self.recommenders):
+            return []
         return [one for one in MODALITIES if one in self.modalities or "nearest_neighbour" in self.fills]
 
     @model_validator(mode="after")

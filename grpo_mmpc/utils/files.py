@@ -26,6 +26,10 @@ def replace_atomically(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a write, which knows no path
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -84,8 +84,8 @@ def test_what_is_left_is_what_an_undisturbed_run_leaves(undisturbed, tmp_path, n
         except subprocess.TimeoutExpired:
             process.send_signal(number)
             status = process.wait(timeout=60)
-            # Python itself starts in the first second, which is no time to ask it for words.
-            assert status in (-number, INTERRUPTED), (folder / "log").read_text()
+            # Python itself starts in the first second, and it may have ended in this very moment.
+            assert status in (-number, INTERRUPTED, 0), (folder / "log").read_text()
         deadline = time.monotonic() + 20
         while workers(folder) and time.monotonic() < deadline:
             time.sleep(0.1)

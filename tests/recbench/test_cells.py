@@ -1,6 +1,9 @@
 """Cells: what their key depends on, what is left of one that fails, what damaged files lead to."""
 
+import errno
 import json
+import resource
+import signal
 import threading
 from dataclasses import replace
 
@@ -183,3 +186,20 @@ def test_what_a_cell_says_is_json_that_a_person_can_read(cell, tmp_path):
     assert said["cell"]["recommender"] == "vbpr"
     assert said["device"] == "cpu"
     assert set(said["means"]) == {f"{m}@{k}" for m in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50)}
+
+
+@pytest.mark.parametrize("kind", ["features", "split"])
+def test_a_full_disk_is_told_with_the_file_and_leaves_nothing(tmp_path, kind):
+    split, features = taste_world(0, num_users=40, num_items=60, interactions_per_user=5)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))  # a write beyond it fails as on a full disk
+    try:
+        with pytest.raises(OSError) as raised:
+            save_features(tmp_path, features.text) if kind == "features" else save_split(tmp_path, split)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert raised.value.errno == errno.EFBIG
+    assert str(tmp_path) in str(raised.value.filename)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

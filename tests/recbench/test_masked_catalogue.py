@@ -179,3 +179,14 @@ def test_the_command_says_what_was_taken_away_and_what_to_do_next(folder, tmp_pa
     assert "40 items, 38 without their title" in said
     assert "1 had none before; 1 kept theirs because they have nothing else." in said
     assert f"Next: grpo-mmpc complete {tmp_path / 'masked'} --checkpoint DIR --out COMPLETED" in said
+
+
+def test_the_same_command_again_says_that_all_is_done_and_another_mask_is_refused(folder, tmp_path, capsys):
+    command = ["data", "mask", str(folder), "--out", str(tmp_path / "masked")]
+    assert main(command) == 0
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "masked").rglob("*")}
+    assert main(command) == 0
+    assert "nothing to do: it was written earlier" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "masked").rglob("*")} == times
+    assert main([*command, "--rate", "0.5"]) == 2
+    assert "exists and is not an empty folder" in capsys.readouterr().err

@@ -16,6 +16,8 @@ from grpo_mmpc.recbench.report.labels import (
 from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.reports.common.labels import listed, plural
 
+_REASONS = 6
+"""Reasons that are named; they may be as many as items."""
 _PAPER_MODE = (
     "Paper mode reproduces the official protocol with its flaws: masked items without a completion keep their true "
     "vectors, hyper-parameters are chosen on the test part, the mask differs from process to process, VBPR and BPR "
@@ -81,7 +83,9 @@ def _not_filled(group: Mapping[str, Any]) -> list[str]:
     for method, coverage in group["coverage"].items():
         for modality, one in coverage.items():
             if one["covered"] < one["masked"] and method != "zeros":
-                reasons = "; ".join(f"{count:,}: {reason}" for reason, count in one["reasons"].items())
+                given = [f"{count:,}: {reason}" for reason, count in one["reasons"].items()]
+                more = [f"{len(given) - _REASONS:,} more reasons"] if len(given) > _REASONS else []
+                reasons = "; ".join([*given[:_REASONS], *more])
                 sentences.append(
                     f"{capital(method_label(method, what=what))} at {rate_label(group['rate'])}: {one['covered']:,} of "
                     f"{one['masked']:,} missing {MISSING[modality]} filled, the others not ({reasons})."
