@@ -15,7 +15,7 @@ from grpo_mmpc.utils.files import copy_folder, write_text
 from grpo_mmpc.utils.locks import hold
 
 
-def only_one(folder: Path) -> AbstractContextManager[None]:
+def only_one(folder: Path) -> AbstractContextManager[str]:
     """Hold the folder for the duration of a block, or until this process ends in whatever way.
 
     Raises:

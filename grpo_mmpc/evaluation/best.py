@@ -55,8 +55,16 @@ def write_best(run: Path, best: Best) -> None:
 
 
 def _candidates(run: RunFolder) -> list[Path]:
-    """Return the evaluated checkpoints in order; the final policy too, unless it is one of them."""
-    folders = {name: folder for name, folder in run.evaluations.items() if checkpoint_order(name)[0] >= 2}
+    """Return the evaluated checkpoints in order; the final policy too, unless it is one of them.
+
+    Those that ``save_total_limit`` has deleted are none: nobody could use the best one.
+    """
+    saved = {path.name for path in (run.path / "checkpoints").glob("checkpoint-*")}
+    folders = {
+        name: folder
+        for name, folder in run.evaluations.items()
+        if checkpoint_order(name)[0] >= 2 and (name in saved or name == "final" or not saved)
+    }
     policies = {name: run.summary(name).get("policy") for name in folders}
     if policies.get("final") in [policies[name] for name in folders if name != "final"]:
         del folders["final"]

@@ -1,5 +1,6 @@
 """A run's claim of its folder: one recipe and one process at a time, nothing deleted unasked."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from grpo_mmpc.training.checkpoint import newest_checkpoint
 from grpo_mmpc.utils.faults import try_folder
 from grpo_mmpc.utils.files import remove_partial, write_text
 from grpo_mmpc.utils.locks import hold
+
+logger = logging.getLogger(__name__)
 
 LOCK = ".train.lock"
 LEFT_BY_A_FAILED_START = {LOCK, "config.yaml", "quarantine.jsonl", "manifest.json", "parity.jsonl", "evaluations"}
@@ -38,7 +41,13 @@ def claimed(config: RunConfig, *, overwrite: bool) -> Iterator[None]:
         refuse=lambda owner: TrainingError(
             f"{run_dir} is in use by another training ({owner}); wait for it, or choose another run_dir"
         ),
-    ):
+    ) as left:
+        if left:
+            logger.warning(
+                "the training before this one (%s) ended without a word, as after kill -9, for want of memory, or by a "
+                "reward that ends its process (isolated: true in its spec keeps that apart)",
+                left,
+            )
         check_folder(config, overwrite=overwrite)  # what it held a moment ago may have been written since
         try:
             yield

@@ -12,8 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def hold(lock: Path, *, refuse: Callable[[str], Exception]) -> Iterator[None]:
+def hold(lock: Path, *, refuse: Callable[[str], Exception]) -> Iterator[str]:
     """Hold a lock file for the duration of a block, or until this process ends.
+
+    Yields the words of the process before, if that ended without leaving the block.
 
     Args:
         lock: Made if need be; empty when nobody holds it.
@@ -31,10 +33,12 @@ def hold(lock: Path, *, refuse: Callable[[str], Exception]) -> Iterator[None]:
             raise refuse(file.read().strip() or "an unknown process") from None
         except OSError as error:  # some network disks have no locks
             logger.warning("%s: this disk has no locks (%s); start only one command on this folder", lock, error)
+        file.seek(0)
+        left = file.read().strip()
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
         try:
-            yield
+            yield left
         finally:
             file.truncate(0)

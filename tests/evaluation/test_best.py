@@ -53,6 +53,13 @@ def test_the_base_model_is_no_candidate_and_the_earliest_of_equals_wins(tmp_path
     assert best_of(tmp_path).checkpoint == "checkpoint-9"
 
 
+def test_a_checkpoint_that_was_deleted_is_not_the_best(tmp_path):
+    for name, quality in (("checkpoint-9", 0.9), ("checkpoint-10", 0.3), ("checkpoint-11", 0.4)):
+        evaluate(tmp_path, name, lambda item, quality=quality: quality)
+    (tmp_path / "checkpoints/checkpoint-9").rmdir()  # as save_total_limit does
+    assert best_of(tmp_path).checkpoint == "checkpoint-11"
+
+
 def test_the_final_policy_counts_unless_it_is_one_of_the_checkpoints(tmp_path):
     evaluate(tmp_path, "checkpoint-10", lambda item: 0.3, policy="p")
     evaluate(tmp_path, "final", lambda item: 0.3, policy="p")

@@ -1,0 +1,22 @@
+"""One process holds a folder, and the next one hears of one that ended without a word."""
+
+import pytest
+
+from grpo_mmpc.utils.locks import hold
+
+
+def test_a_lock_is_held_by_one_and_free_again(tmp_path):
+    lock = tmp_path / "folder" / ".lock"
+    with hold(lock, refuse=ValueError) as left:
+        assert left == ""
+        with pytest.raises(ValueError, match="process "), hold(lock, refuse=ValueError):
+            pass
+    with hold(lock, refuse=ValueError) as left:
+        assert left == ""
+    assert lock.read_text() == ""
+
+
+def test_what_a_killed_process_has_left_is_told_to_the_next(tmp_path):
+    (tmp_path / ".lock").write_text("process 7 on host\n")
+    with hold(tmp_path / ".lock", refuse=ValueError) as left:
+        assert left == "process 7 on host"
