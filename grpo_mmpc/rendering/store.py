@@ -8,6 +8,7 @@ last line of an item counts.
 
 import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 RECORDS_NAME = "renders.jsonl"
 _LEAST_BATCH = 16
 """Images between two writings, at least: all that a kill can cost."""
+
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 Progress = Callable[[int, int], None]
 """Called with (items done, items in total)."""
@@ -95,10 +98,7 @@ def render_into(
         record = held.get(item_id)
         if record is None or record.hash != hashes[item_id]:
             return False
-        if record.file is None:
-            return True
-        file = folder / record.file
-        return file.is_file() and file.stat().st_size > 0  # empty after a full disk or a lost machine
+        return record.file is None or _is_whole(folder / record.file)
 
     to_do = [item_id for item_id in prompts if not is_done(item_id)]
     num_done = len(prompts) - len(to_do)
@@ -134,7 +134,7 @@ def _render_batch(
         if isinstance(result, Failure):
             reason = result.reason
         else:
-            name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', item_id)[:60]}-{hashes[item_id]}.png"
+            name = _file_name(item_id, hashes[item_id])
             with replace_atomically(folder / name) as temporary:
                 # Level 1 is lossless like the others; the default one takes as long as the GPU.
                 result.convert("RGB").save(temporary, format="PNG", compress_level=1)
@@ -144,13 +144,31 @@ def _render_batch(
     return records
 
 
+def _file_name(item_id: str, key: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', item_id)[:60]}-{key}.png"
+
+
+def _is_whole(file: Path) -> bool:
+    """Return whether a file is an image to its end: a full disk or a lost machine leaves less."""
+    if file.is_symlink() or not file.is_file() or file.stat().st_size < len(_PNG_END):
+        return False
+    with file.open("rb") as stream:
+        stream.seek(-len(_PNG_END), os.SEEK_END)
+        return stream.read() == _PNG_END
+
+
 def _read_records(folder: Path) -> dict[str, RenderRecord]:
-    """Return the last record of every item; a line that a kill cut short is rendered again."""
+    """Return the last record of every item; a line that a kill cut short is rendered again.
+
+    The file may be a stranger's: a name that is not the one of this item's image is not followed.
+    """
     path = folder / RECORDS_NAME
     records = {}
-    for line in read_json_lines(path, skip_broken=True) if path.is_file() else []:
-        with suppress(TypeError):  # fields of another version
-            records[line["item_id"]] = RenderRecord(**line)
+    for line in read_json_lines(path, skip_broken=True) if path.is_file() and not path.is_symlink() else []:
+        with suppress(TypeError, KeyError):  # fields of another version
+            record = RenderRecord(**line)
+            if isinstance(record.item_id, str) and record.file in (None, _file_name(record.item_id, str(record.hash))):
+                records[record.item_id] = record
     return records
 
 

@@ -204,6 +204,29 @@ def test_a_image_that_was_deleted_is_rendered_again(tmp_path):
     check_images(result, {"1": "a mug", "2": "a lamp"})
 
 
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: data[: len(data) // 2]])
+def test_an_image_that_is_not_there_to_its_end_is_rendered_again(tmp_path, damage):
+    first = render(tmp_path, {"1": "a mug", "2": "a lamp"})
+    first.paths["1"].write_bytes(damage(first.paths["1"].read_bytes()))
+    renderer = Recording()
+    check_images(render(tmp_path, {"1": "a mug", "2": "a lamp"}, renderer), {"1": "a mug", "2": "a lamp"})
+    assert renderer.rendered == {"a mug": 1}
+
+
+@pytest.mark.parametrize("name", ["{outside}", "../thesis.txt", "link.png", ".", "", 7, ["a"]])
+def test_a_strangers_record_neither_deletes_nor_names_anything_else(tmp_path, name):
+    outside, folder = tmp_path / "thesis.txt", tmp_path / "images"
+    outside.write_text("three years of work")
+    folder.mkdir()
+    (folder / "link.png").symlink_to(outside)
+    file = name.format(outside=outside) if isinstance(name, str) else name
+    line = {"item_id": "1", "file": file, "reason": None, "prompt_tokens": None, "hash": "0000"}
+    (folder / "renders.jsonl").write_text(json.dumps(line) + "\n")
+    result = render(folder, {"1": "a mug"})
+    check_images(result, {"1": "a mug"})
+    assert outside.read_text() == "three years of work" and (folder / "link.png").is_symlink()
+
+
 def test_recorded_failures_are_not_tried_again(tmp_path):
     class Empty(Recording):
         def render(self, prompts, *, seeds):
