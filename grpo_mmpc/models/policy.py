@@ -35,7 +35,7 @@ def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
     source = resolve_model(section.name_or_path)
     try:
         model = AutoModelForImageTextToText.from_pretrained(source, **section.init_kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
         raise TrainingError(cannot_load("model", section.name_or_path, source, error)) from error
     if opened is None:
         return model

@@ -45,7 +45,7 @@ def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[st
     source = resolve_model(section.name_or_path)
     try:
         processor = AutoProcessor.from_pretrained(source, **section.processor_kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
         raise TrainingError(cannot_load("processor", section.name_or_path, source, error)) from error
     if not hasattr(processor, "tokenizer"):
         raise TrainingError(

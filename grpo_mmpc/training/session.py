@@ -17,6 +17,7 @@ from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.parity_check import choose_rows
 from grpo_mmpc.rollout.run_data import RunData
+from grpo_mmpc.rollout.trainer_prompts import check_trainer_prompts
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments, updates_per_rollout
 from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress, TroubleLog
@@ -28,12 +29,15 @@ from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.parity_callback import ParityCheck, compare_engine
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
-from grpo_mmpc.training.trl_seams import PrinterCallback, TrainerCallback, full_size, wrap_own_blocks
+from grpo_mmpc.training.trl_seams import PrinterCallback, TrainerCallback, forwarded_inputs, full_size, wrap_own_blocks
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks, launched_ranks
 from grpo_mmpc.utils.processes import StopRequest
 
 logger = logging.getLogger(__name__)
+
+_COMPARED_PROMPTS = 8
+"""Prompts that are made together and alone before a model loads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,8 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
     )
     mix.fit(data.training_titles)
     processor = load_processor(config.model, chat_template_kwargs=arguments.chat_template_kwargs)
+    rows = choose_rows(prompt_rows(data.catalogue, data.train, config.tasks), _COMPARED_PROMPTS)
+    check_trainer_prompts(rows, processor, forwarded=forwarded_inputs())
     model = load_policy(config.model)
     show_special_tokens(model, processor.tokenizer)
     try:

@@ -8,6 +8,7 @@ Transformers' trainer and TRL are imported from here: both import torchvision, w
 importable by then, and TRL imports vLLM, which decides on its platform there and then.
 """
 
+import inspect
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,10 +40,17 @@ __all__ = [
     "TrainerControl",
     "TrainerState",
     "TrainingArguments",
+    "forwarded_inputs",
     "full_size",
     "rotate_checkpoints",
     "wrap_own_blocks",
 ]
+
+
+def forwarded_inputs() -> frozenset[str]:
+    """Return the names of a processor's tensors that TRL passes on to the model."""
+    return frozenset(inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters)
+
 
 TOKEN_COUNT = "num_items_in_batch"
 """Key of a batch: completion tokens of all ranks, by which token-normalised losses divide."""

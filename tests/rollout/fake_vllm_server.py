@@ -27,7 +27,6 @@ FACTS = {
     "max_lora_rank": 8,
     "max_loras": 1,
     "lora_dtype": "float32",
-    "runtime_lora_updating": True,
 }
 
 
@@ -135,30 +134,23 @@ def _handler(fake: FakeVLLM) -> type[BaseHTTPRequestHandler]:
             if len(fake.files) >= fake.room:
                 self.reply(507, _error("the server cannot store the adapter: no room"))
                 return
+            if fake.refuses_adapters:
+                self.reply(422, _error(fake.refuses_adapters))
+                return
             fake.files[name] = content
-            self.reply(200, {"path": f"/memory/{name}"})
+            fake.loaded.append(name)
+            self.reply(200, {})
 
         def do_DELETE(self) -> None:
-            there = fake.files.pop(self.path.rpartition("/")[2], None)
+            name = self.path.rpartition("/")[2]
+            there = fake.files.pop(name, None)
+            if there:
+                fake.loaded.remove(name)
             self.reply(200 if there else 404, {})
 
         def do_POST(self) -> None:
             body = json.loads(self.body())
-            if self.path == "/v1/load_lora_adapter":
-                if fake.refuses_adapters:
-                    self.reply(500, _error(fake.refuses_adapters))
-                    return
-                assert body["lora_path"] == f"/memory/{body['lora_name']}"
-                assert body["lora_name"] in fake.files
-                fake.loaded.append(body["lora_name"])
-                self.reply(200, "Success")
-            elif self.path == "/v1/unload_lora_adapter":
-                known = body["lora_name"] in fake.loaded
-                if known:
-                    fake.loaded.remove(body["lora_name"])
-                self.reply(200 if known else 404, {})
-            else:
-                self.chat(body)
+            self.chat(body)
 
         def chat(self, body: dict[str, Any]) -> None:
             fault = fake.next_chat(body)

@@ -37,6 +37,8 @@ def test_the_command_line_says_the_same_as_the_engine_arguments(tmp_path):
         engine = AsyncEngineArgs.from_cli_args(args)
         names = json.loads(sys.stdin.read())
         print(json.dumps({"host": args.host, "port": args.port, "served": args.served_model_name,
+                          "domains": engine.allowed_media_domains, "origins": args.allowed_origins,
+                          "middleware": args.middleware,
                           "engine": {name: getattr(engine, name) for name in names}}, default=str))
     """
     wanted = engine_arguments(config) | {"generation_config": "vllm"}
@@ -53,7 +55,9 @@ def test_the_command_line_says_the_same_as_the_engine_arguments(tmp_path):
     assert (parsed["host"], parsed["port"], parsed["served"]) == ("0.0.0.0", 8123, ["nano:qwen2_5_vl"])
     assert parsed["engine"] == wanted
     assert environment["VLLM_PLUGINS"] == "grpo_mmpc_adapters,grpo_mmpc_cpu"
-    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    assert parsed["domains"] == ["data.invalid"] and parsed["origins"] == []
+    assert parsed["middleware"] == ["grpo_mmpc.rollout.vllm.guard.Guard"]
+    assert environment["GRPO_MMPC_SERVE_HOST"] == "0.0.0.0"
 
 
 @pytest.mark.parametrize(("binding", "in_engine_process"), [(None, True), ("nobind", True), ("0-3", False)])
@@ -93,8 +97,11 @@ def test_the_printed_command_is_the_one_that_would_run(tmp_path):
     config = vllm_config("qwen2_5_vl", tmp_path)
     command, environment = serve_command(config, host="127.0.0.1", port=8000)
     script = shell_command(config, host="127.0.0.1", port=8000).replace("python -m", "printf '%s\\n'")
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    with_key = {**os.environ, "VLLM_API_KEY": "secret"}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=with_key)
     assert done.stdout.splitlines() == command[2:]
+    without = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert without.returncode != 0 and "VLLM_API_KEY: a secret" in without.stderr
     assert all(f"{name}=" in script for name in environment)
 
 

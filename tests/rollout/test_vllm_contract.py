@@ -96,7 +96,6 @@ def test_environment_variables_still_have_the_names_that_are_set():
 
     ours = {*cpu_environment()} - {SWITCH}
     others = {
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
         "VLLM_API_KEY",
         "VLLM_ENABLE_V1_MULTIPROCESSING",
         "VLLM_LOGGING_LEVEL",
@@ -162,13 +161,30 @@ def test_the_chat_api_takes_every_field_of_a_request_and_returns_token_ids_and_l
     )
 
 
-def test_adapters_are_loaded_and_unloaded_at_the_routes_that_are_called():
+def test_adapters_are_loaded_by_the_methods_that_are_called_and_the_routes_for_any_folder_are_off():
+    from vllm import envs
+    from vllm.entrypoints.openai.models.serving import OpenAIServingModels
     from vllm.entrypoints.serve.lora import api_router
     from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 
-    source = inspect.getsource(api_router)
-    assert '"/v1/load_lora_adapter"' in source and '"/v1/unload_lora_adapter"' in source
+    assert parameters(OpenAIServingModels.load_lora_adapter)[:2] == ["self", "request"]
+    assert "self.lora_requests" in inspect.getsource(OpenAIServingModels.load_lora_adapter)
     assert {"lora_name", "lora_path"} <= set(LoadLoRAAdapterRequest.model_fields)
+    assert "if not envs.VLLM_ALLOW_RUNTIME_LORA_UPDATING:" in inspect.getsource(api_router)
+    assert envs.environment_variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]() is False
+
+
+def test_a_domain_that_cannot_exist_keeps_the_server_from_fetching_images():
+    from vllm.multimodal.media.connector import MediaConnector
+
+    connector = MediaConnector(allowed_media_domains=["data.invalid"])
+    with pytest.raises(ValueError, match="must be from one of the allowed domains"):
+        connector.fetch_image("http://127.0.0.1:1/a.png")
+    image = (
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAA"
+        "DElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
+    )
+    connector.fetch_image(image)
 
 
 def test_torch_can_still_be_told_not_to_compile(monkeypatch):

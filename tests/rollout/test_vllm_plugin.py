@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from grpo_mmpc.rollout.vllm import adapter_store
+from grpo_mmpc.rollout.vllm import adapter_store, guard
 from grpo_mmpc.rollout.vllm import plugin as vllm_plugin
-from grpo_mmpc.rollout.vllm.adapter_store import AdapterStore, pack, unpack, write_adapter
+from grpo_mmpc.rollout.vllm.adapter_store import AdapterStore, content_hash, pack, unpack, write_adapter
+from grpo_mmpc.rollout.vllm.guard import Guard
 from grpo_mmpc.rollout.vllm.plugin import AdapterUpload
 
 
@@ -123,77 +123,172 @@ def test_uploads_of_one_name_at_a_time_leave_one_adapter_where_all_were_told(mem
 def test_an_upload_survives_packing_and_half_of_one_is_refused():
     body = pack(config=b'{"r": 8}', weights=b"tensors")
     assert unpack(body) == (b'{"r": 8}', b"tensors")
-    for broken in (body[:16], body[:5], b"", pack(config=b"[]", weights=b"w"), pack(config=b"{", weights=b"w")):
+    for broken in (body[:16], body[:5], b""):
         with pytest.raises(ValueError):
             unpack(broken)
 
 
+LORA = b'{"peft_type": "LORA", "r": 8}'
+
+
+def named(body: bytes, name: str = "policy") -> str:
+    return f"/grpo_mmpc/adapters/{name}-{content_hash(body)}"
+
+
+class Server:
+    """The routes of the plugin behind the guard, on a vLLM that notes what it is told."""
+
+    def __init__(self) -> None:
+        from starlette.applications import Starlette
+        from starlette.testclient import TestClient
+
+        self.lora_requests: dict[str, str] = {}
+        self.refuses = ""
+        app, self.plugin = Starlette(), AdapterUpload()
+        self.plugin.attach_router(app)
+        app.add_middleware(Guard)
+        state = SimpleNamespace(vllm_config=None, openai_serving_models=self)
+        asyncio.run(self.plugin.init_state(self, state, None))
+        self.client = TestClient(app, base_url="http://127.0.0.1:8000", headers={"Authorization": "Bearer secret"})
+
+    async def load_lora_adapter(self, request: Any) -> Any:
+        if self.refuses:
+            return SimpleNamespace(error=SimpleNamespace(message=self.refuses))
+        self.lora_requests[request.lora_name] = request.lora_path
+        return "Success"
+
+    async def unload_lora_adapter(self, request: Any) -> None:
+        del self.lora_requests[request.lora_name]
+
+    async def check_health(self) -> None:
+        pass
+
+    def put(self, weights: bytes, *, config: bytes = LORA, owner: str = "run", **options: Any) -> Any:
+        body = pack(config=config, weights=weights)
+        return self.client.put(named(body), content=body, headers={"X-Grpo-Mmpc-Owner": owner}, **options)
+
+
 @pytest.fixture
-def plugin_client(tmp_path, monkeypatch) -> Iterator[Callable[..., Any]]:
-    """Make a client of the plugin's routes, with keys or without, and list what vLLM unloaded."""
+def server(tmp_path, monkeypatch) -> Server:
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    from starlette.applications import Starlette
-    from starlette.testclient import TestClient
-
-    forgotten: list[str] = []
-
-    async def unload_lora_adapter(request: Any) -> None:
-        forgotten.append(request.lora_name)
-
-    def make(*keys: str) -> tuple[Any, list[str]]:
-        app, plugin = Starlette(), AdapterUpload()
-        plugin.attach_router(app)
-        models = SimpleNamespace(unload_lora_adapter=unload_lora_adapter)
-        state = SimpleNamespace(vllm_config=None, openai_serving_models=models)
-        asyncio.run(plugin.init_state(None, state, SimpleNamespace(api_key=list(keys) or None)))
-        return TestClient(app), forgotten
-
-    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
     monkeypatch.setattr(vllm_plugin, "engine_facts", lambda *_: {"model": "base"})
     monkeypatch.setattr(adapter_store.os, "access", lambda *_: False)
     monkeypatch.setattr(adapter_store.tempfile, "tempdir", str(tmp_path))
-    yield make
+    return Server()
 
 
-def test_uploads_are_refused_by_size_by_name_and_by_content(plugin_client, monkeypatch):
-    client, _ = plugin_client()
-    good = pack(config=b"{}", weights=b"w" * 100)
-    assert client.put("/grpo_mmpc/adapters/a", content=good).status_code == 200
-    assert client.put("/grpo_mmpc/adapters/.a", content=good).status_code == 400
-    assert client.put("/grpo_mmpc/adapters/a%2Fb", content=good).status_code in (400, 404)
-    assert client.put("/grpo_mmpc/adapters/b", content=good[:9]).status_code == 400
-    monkeypatch.setattr(vllm_plugin, "MAX_UPLOAD_BYTES", 50)
-    assert client.put("/grpo_mmpc/adapters/b", content=good).status_code == 413
-    assert client.delete("/grpo_mmpc/adapters/a").status_code == 200
-    assert client.delete("/grpo_mmpc/adapters/a").status_code == 404
+def test_an_upload_is_stored_loaded_and_unloaded(server):
+    assert server.put(b"tensors").status_code == 200
+    assert server.put(b"tensors").status_code == 200  # another rank
+    ((name, path),) = server.lora_requests.items()
+    assert (Path(path) / "adapter_model.safetensors").read_bytes() == b"tensors"
+    assert server.client.delete(f"/grpo_mmpc/adapters/{name}").status_code == 200
+    assert server.lora_requests == {} and not Path(path).exists()
+    assert server.client.delete(f"/grpo_mmpc/adapters/{name}").status_code == 404
 
 
-def test_an_upload_that_the_server_has_no_room_for_is_answered_with_why(plugin_client, monkeypatch, tmp_path):
-    client, _ = plugin_client()
+def test_a_name_that_is_not_the_contents_is_refused(server):
+    good, other = pack(config=LORA, weights=b"one"), pack(config=LORA, weights=b"two")
+    for path in (named(other), "/grpo_mmpc/adapters/policy", named(good, ".a"), named(good, "a%2Fb")):
+        assert server.client.put(path, content=good).status_code in (400, 404)
+    assert server.lora_requests == {}
+
+
+@pytest.mark.parametrize("config", [b"[]", b"{", b"[" * 100_000, b'{"r": -1}', b"{" + b" " * 2**20 + b"}"])
+def test_a_configuration_that_is_none_is_refused_in_words(server, config):
+    answer = server.put(b"w", config=config)
+    assert answer.status_code == 400 and "adapter_config.json" in answer.json()["error"]["message"]
+
+
+def test_an_adapter_that_vllm_refuses_is_answered_with_its_reason_and_not_kept(server):
+    server.refuses = "rank 999 is greater than max_lora_rank"
+    answer = server.put(b"w")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (422, server.refuses)
+    assert server.plugin._store.names() == []
+
+
+def test_an_upload_that_the_server_has_no_room_for_is_answered_with_why(server, monkeypatch, tmp_path):
     monkeypatch.setattr(adapter_store.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    answer = client.put("/grpo_mmpc/adapters/a", content=pack(config=b"{}", weights=b"w"))
+    answer = server.put(b"w")
     assert answer.status_code == 507
     assert f"no room for an adapter of 0.0 MB ({tmp_path}" in answer.json()["error"]["message"]
 
 
-def test_a_server_with_an_api_key_asks_for_it_on_every_route(plugin_client):
-    client, _ = plugin_client("secret")
-    for headers, status in (
-        ({}, 401),
-        ({"Authorization": "Bearer other"}, 401),
-        ({"Authorization": "Bearer secret"}, 200),
-    ):
-        assert client.get("/grpo_mmpc/engine", headers=headers).status_code == status
-        body = pack(config=b"{}", weights=b"w")
-        assert client.put("/grpo_mmpc/adapters/a", content=body, headers=headers).status_code == status
-        assert client.delete("/grpo_mmpc/adapters/a", headers=headers).status_code == status
+def test_a_run_pushes_out_its_own_adapters_and_no_other_runs(server):
+    assert server.put(b"theirs", owner="other").status_code == 200
+    for number in range(8):
+        assert server.put(b"%d" % number).status_code == 200
+    held = {(Path(path) / "adapter_model.safetensors").read_bytes() for path in server.lora_requests.values()}
+    assert held == {b"theirs", b"4", b"5", b"6", b"7"}
 
 
-def test_adapters_of_runs_that_died_are_forgotten_the_oldest_first(plugin_client, monkeypatch, tmp_path):
-    monkeypatch.setattr(vllm_plugin, "MAX_ADAPTERS", 3)
-    client, forgotten = plugin_client()
-    for number in range(5):
-        path = client.put(f"/grpo_mmpc/adapters/{number}", content=pack(config=b"{}", weights=b"w")).json()["path"]
-        os.utime(path, ns=(number, number))
-    assert forgotten == ["0", "1"]
-    assert sorted(folder.name for folder in Path(path).parent.iterdir() if folder.is_dir()) == ["2", "3", "4"]
+def test_silent_runs_make_room_and_others_do_not(server, monkeypatch):
+    monkeypatch.setattr(vllm_plugin, "MAX_BYTES", 250)
+    assert server.put(b"a" * 100, owner="first").status_code == 200
+    assert server.put(b"b" * 100, owner="second").status_code == 507
+    monkeypatch.setattr(vllm_plugin, "IDLE_S", -1.0)
+    assert server.put(b"b" * 100, owner="second").status_code == 200
+    assert len(server.lora_requests) == 1
+
+
+# The guard ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer other", "secret", "Basic secret", "Bearer "])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST", "OPTIONS"])
+def test_nothing_answers_without_the_key_but_the_health_probe(server, authorization, method):
+    headers = {} if authorization is None else {"Authorization": authorization}
+    if authorization is None:
+        del server.client.headers["Authorization"]
+    for path in ("/grpo_mmpc/engine", "/metrics", "/v1/chat/completions", "/docs"):
+        assert server.client.request(method, path, headers=headers).status_code == 401
+    assert server.client.get("/health", headers=headers).status_code == 404  # this app has none
+
+
+def test_a_server_without_a_key_answers_nobody(server, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "")
+    keyless = Server()
+    assert keyless.client.get("/grpo_mmpc/engine", headers={"Authorization": "Bearer "}).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""])
+def test_a_page_that_gives_the_loopback_interface_another_name_is_refused(server, host, monkeypatch):
+    assert server.client.get("/grpo_mmpc/engine", headers={"Host": host}).status_code == 400
+    for fine in ("127.0.0.1:8000", "localhost", "[::1]:8000"):
+        assert server.client.get("/grpo_mmpc/engine", headers={"Host": fine}).status_code == 200
+    monkeypatch.setenv("GRPO_MMPC_SERVE_HOST", "0.0.0.0")
+    assert Server().client.get("/grpo_mmpc/engine", headers={"Host": "node7:8000"}).status_code == 200
+
+
+def test_bodies_are_bounded_whether_their_length_is_stated_or_not(server, monkeypatch):
+    monkeypatch.setattr(guard, "MAX_UPLOAD_BYTES", 1000)
+    assert server.put(b"w" * 900).status_code == 200
+    assert server.put(b"w" * 1000).status_code == 413
+    chunks = (b"w" * 300 for _ in range(9))
+    assert server.client.put(named(b""), content=chunks).status_code == 413
+    assert server.client.put(named(b""), content=b"w", headers={"Content-Length": "-1"}).status_code in (400, 413)
+
+
+@pytest.mark.parametrize(("pause_s", "chunk", "word"), [(10.0, b"", "no byte"), (0.03, b"w", "too slowly")])
+def test_a_body_that_only_holds_the_server_is_cut(monkeypatch, pause_s, chunk, word):
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    monkeypatch.setattr(guard, "_PATIENCE_S", 0.2)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    async def trickle() -> dict[str, Any]:
+        await asyncio.sleep(pause_s)
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"authorization", b"Bearer secret")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
+    asyncio.run(asyncio.wait_for(Guard(app)(scope, trickle, send), 5))
+    assert sent[0]["status"] == 408 and word in sent[1]["body"].decode()

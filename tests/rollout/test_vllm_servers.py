@@ -379,7 +379,6 @@ def test_an_adapter_that_vllm_cannot_use_is_an_error_at_once(fakes):
         ({"logprobs_mode": "raw_logprobs"}, r"returns raw_logprobs, .*--logprobs-mode processed_logprobs"),
         ({"mm_processor_kwargs": {}}, r"images with {}, the trainer with {'max_pixels': 7056}.*--mm-processor-kwargs"),
         ({"max_model_len": 99}, r"context of 99 tokens, .* up to 100; raise --max-model-len"),
-        ({"runtime_lora_updating": False}, r"set VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
     ],
 )
 def test_a_server_that_is_not_what_the_run_needs_is_refused_with_name_and_remedy(fakes, facts, message):

@@ -3,7 +3,6 @@
 import atexit
 import errno
 import fcntl
-import json
 import os
 import re
 import secrets
@@ -12,6 +11,8 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+from grpo_mmpc.utils.hashing import hex_digest
 
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _FOLDER_PREFIX = "grpo_mmpc-adapters-"
@@ -27,15 +28,18 @@ def unpack(body: bytes) -> tuple[bytes, bytes]:
     """Return config and weights of an upload.
 
     Raises:
-        ValueError: The body is not what ``pack`` makes of a JSON object and a safetensors file.
+        ValueError: The body ends before the weights begin.
     """
     end = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES], "little")
     config, weights = body[_LENGTH_BYTES:end], body[end:]
     if not weights:
         raise ValueError(f"the body ends after {len(body)} bytes, before any weights")
-    if not isinstance(json.loads(config), dict):
-        raise ValueError("adapter_config.json is not an object")
     return config, weights
+
+
+def content_hash(body: bytes) -> str:
+    """Return the hash of an upload in which its name ends."""
+    return hex_digest(body, size=16)
 
 
 def adapter_places() -> list[Path]:
@@ -105,6 +109,11 @@ class AdapterStore:
         paths = [path for folder in self.folders for path in folder.iterdir()]
         folders = [path for path in paths if path.is_dir() and _NAME.fullmatch(path.name)]
         return [path.name for path in sorted(folders, key=lambda path: path.stat().st_mtime_ns)]
+
+    def num_bytes(self) -> int:
+        """Return the size of all stored adapters."""
+        paths = (path for name in self.names() if (folder := self._find(name)) for path in folder.iterdir())
+        return sum(path.stat().st_size for path in paths)
 
     def put(self, name: str, *, config: bytes, weights: bytes) -> Path:
         """Write an adapter unless it is there; nobody sees it half written.

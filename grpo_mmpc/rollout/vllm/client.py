@@ -10,13 +10,12 @@ import httpx
 
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import Adapter
-from grpo_mmpc.rollout.vllm.adapter_store import pack
+from grpo_mmpc.rollout.vllm.adapter_store import content_hash, pack
 from grpo_mmpc.rollout.vllm.arguments import SUPPORTED
 from grpo_mmpc.rollout.vllm.plugin import ADAPTERS_ROUTE, ENGINE_ROUTE, PLUGIN
 from grpo_mmpc.rollout.vllm.protocol import Completion, GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import check_prompt_ids
 from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine
-from grpo_mmpc.utils.hashing import hex_digest
 from grpo_mmpc.utils.single_out import Failure, Raised
 
 CONNECT_S = 10.0
@@ -41,8 +40,8 @@ class Upload:
     def of(cls, adapter: Adapter) -> "Upload":
         """Pack an adapter under a name that only it can have."""
         body = pack(config=adapter.config, weights=adapter.weights)
-        plain = re.sub(r"[^A-Za-z0-9._-]", "_", adapter.name).lstrip(".")[:100]
-        return cls(name=f"{plain}-{hex_digest(body, size=8)}", body=body)
+        plain = re.sub(r"[^A-Za-z0-9._-]", "_", adapter.name).lstrip(".")[:90]
+        return cls(name=f"{plain}-{content_hash(body)}", body=body)
 
 
 class Server:
@@ -83,31 +82,17 @@ class Server:
         self.facts = facts
 
     def load(self, upload: Upload) -> None:
-        """Upload an adapter unless it is there, and load it."""
+        """Upload and load an adapter unless it is there."""
         if upload.name in self._model_names():
             return
-        stored = self._call("PUT", f"{ADAPTERS_ROUTE}/{upload.name}", content=upload.body, accept=(507,))
-        if stored.status_code == 507:  # waiting makes no room
-            raise RolloutError(f"rollout server {self.url}: {_reason(stored)}")
-        path = stored.json()["path"]
-        try:
-            response = self._call(
-                "POST",
-                "/v1/load_lora_adapter",
-                json={"lora_name": upload.name, "lora_path": path},
-                accept=(400,),
-            )
-        except UnavailableError as error:
-            # vLLM answers 500 to an adapter that it cannot use: for ever, unless the engine has
-            # died.
-            self._call("GET", "/health")
-            raise RolloutError(f"rollout server {self.url} cannot load the adapter: {error}") from error
-        if response.status_code == 400 and "already been loaded" not in response.text:
-            raise RolloutError(f"rollout server {self.url} refuses the adapter: {_reason(response)}")
+        answer = self._call("PUT", f"{ADAPTERS_ROUTE}/{upload.name}", content=upload.body, accept=(422, 507))
+        if answer.status_code == 422:
+            raise RolloutError(f"rollout server {self.url} cannot load the adapter: {_reason(answer)}")
+        if answer.status_code == 507:  # waiting makes no room
+            raise RolloutError(f"rollout server {self.url}: {_reason(answer)}")
 
     def unload(self, upload: Upload) -> None:
         """Unload and delete an adapter, also one that is not there."""
-        self._call("POST", "/v1/unload_lora_adapter", json={"lora_name": upload.name}, accept=(400, 404))
         self._call("DELETE", f"{ADAPTERS_ROUTE}/{upload.name}", accept=(404,))
 
     def complete(self, prompt: Prompt, body: Mapping[str, Any], upload: Upload | None) -> GroupOutput | Failure:
@@ -181,7 +166,7 @@ class Server:
         if response.status_code >= 500 and response.status_code not in accept:
             raise UnavailableError(f"{method} {path} answered {response.status_code}: {_reason(response)}")
         if response.status_code == 401:
-            raise RolloutError(f"rollout server {self.url} wants an API key; set VLLM_API_KEY as on the server")
+            raise RolloutError(f"rollout server {self.url} wants another API key; set VLLM_API_KEY as on the server")
         if response.status_code >= 400 and response.status_code not in accept:
             raise RolloutError(
                 f"rollout server {self.url} refuses {method} {path} ({response.status_code}): {_reason(response)}"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shlex
 import signal
 import socket
@@ -18,6 +19,7 @@ from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.vllm.arguments import check_installed, engine_arguments, start_advice
 from grpo_mmpc.rollout.vllm.cpu import PLUGIN as CPU_PLUGIN
 from grpo_mmpc.rollout.vllm.cpu import cpu_environment
+from grpo_mmpc.rollout.vllm.guard import GUARD, HOST_VARIABLE, KEY_VARIABLE
 from grpo_mmpc.rollout.vllm.plugin import PLUGIN
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.cpu_compat import for_children
@@ -61,10 +63,12 @@ def serve_command(
     arguments = engine_arguments(config, beside_trainer=beside_trainer)
     # Its end-of-sequence tokens still count, its sampling defaults do not: requests say everything.
     arguments.setdefault("generation_config", "vllm")
+    # Images come inside of requests: a name that cannot exist keeps the server from fetching any.
+    arguments.setdefault("allowed_media_domains", ["data.invalid"])
     ours = [PLUGIN, CPU_PLUGIN]  # the second does nothing on a GPU
     plugins = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name not in ("", *ours)]
     environment = {
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        HOST_VARIABLE: host,
         "VLLM_PLUGINS": ",".join([*plugins, *ours]),
         "VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1"),
     }
@@ -72,6 +76,7 @@ def serve_command(
         environment |= _server_cpu_environment()
     command = [sys.executable, "-m", SERVER_MODULE, "--host", host, "--port", str(port)]
     command += ["--served-model-name", config.model.name_or_path, *command_line_flags(arguments)]
+    command += ["--middleware", GUARD, "--allowed-origins", "[]"]
     return command, environment
 
 
@@ -97,6 +102,7 @@ def shell_command(config: "RunConfig", *, host: str, port: int) -> str:
     """Return the server's environment and command as one shell command, for Slurm scripts."""
     command, environment = serve_command(config, host=host, port=port)
     parts = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    parts.append(f'{KEY_VARIABLE}="${{{KEY_VARIABLE}:?a secret, the same for servers and trainer}}"')
     options: list[str] = []
     for word in command[3:]:
         if word.startswith("--"):
@@ -115,11 +121,14 @@ def run_server(config: "RunConfig", *, host: str, port: int) -> int:
     check_installed()
     _listen(host, port)
     command, environment = serve_command(config, host=host, port=port)
+    key = environment[KEY_VARIABLE] = _key()
     url = f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}"
     print(  # noqa: T201
         f"serving {config.model.name_or_path} on {url}; train with\n"
-        f"  rollout.backend=vllm rollout.mode=server 'rollout.servers=[{url}]'\n"
-        "Ctrl-C stops it. Whoever reaches the port can use the model: keep it inside your network.",
+        f"  {KEY_VARIABLE}={key} grpo-mmpc train RECIPE rollout.backend=vllm rollout.mode=server "
+        f"'rollout.servers=[{url}]'\n"
+        f"Ctrl-C stops it. Only who has the key can use it; to choose one, set {KEY_VARIABLE} here and there. "
+        "Requests are not encrypted: keep the port inside your network.",
         flush=True,
     )
     # Slurm and containers end a job with SIGTERM: leave through `finally` then too.
@@ -133,7 +142,7 @@ def run_server(config: "RunConfig", *, host: str, port: int) -> int:
 
 
 class LocalServer:
-    """One server on this machine for the length of a run; ``url`` is where it answers."""
+    """One server on this machine for the length of a run, at ``url``, for who has ``key``."""
 
     def __init__(
         self,
@@ -161,6 +170,7 @@ class LocalServer:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         command, environment = serve_command(config, host="127.0.0.1", port=port, beside_trainer=True)
+        self.key = environment[KEY_VARIABLE] = _key()
         log.unlink(missing_ok=True)  # its errors are looked for
         self._child = _start_child(command, environment, log=log)
         try:
@@ -197,6 +207,10 @@ class LocalServer:
             return httpx.get(f"{self.url}/health", timeout=5.0, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
+
+
+def _key() -> str:
+    return os.environ.get(KEY_VARIABLE) or secrets.token_urlsafe(24)
 
 
 def _server_cpu_environment() -> dict[str, str]:

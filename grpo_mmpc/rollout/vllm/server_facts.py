@@ -21,7 +21,6 @@ def engine_facts(vllm_config: Any, args: Any) -> dict[str, Any]:
     """
     # heavy: the server has them loaded
     import vllm
-    from vllm import envs
 
     model, lora = vllm_config.model_config, vllm_config.lora_config
     return {
@@ -39,7 +38,6 @@ def engine_facts(vllm_config: Any, args: Any) -> dict[str, Any]:
         "max_lora_rank": lora.max_lora_rank if lora is not None else 0,
         "max_loras": lora.max_loras if lora is not None else 0,
         "lora_dtype": str(lora.lora_dtype).removeprefix("torch.") if lora is not None else None,
-        "runtime_lora_updating": bool(envs.VLLM_ALLOW_RUNTIME_LORA_UPDATING),
     }
 
 
@@ -84,8 +82,6 @@ class ExpectedEngine:
                 f"takes adapters up to rank {facts['max_lora_rank']}, adapter.r is {self.lora_rank}; raise "
                 "--max-lora-rank or lower adapter.r"
             )
-        if not facts["runtime_lora_updating"]:
-            problems.append("does not load adapters at run time; set VLLM_ALLOW_RUNTIME_LORA_UPDATING=True")
         if facts["logprobs_mode"] != "processed_logprobs":
             problems.append(
                 f"returns {facts['logprobs_mode']}, which importance-sampling correction cannot use; start it with "

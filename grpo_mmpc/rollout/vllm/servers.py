@@ -19,6 +19,8 @@ import httpx
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import Adapter
 from grpo_mmpc.rollout.vllm.client import CONNECT_S, HOW_TO_START, Server, UnavailableError, Upload
+from grpo_mmpc.rollout.vllm.guard import KEY_VARIABLE
+from grpo_mmpc.rollout.vllm.plugin import OWNER_HEADER
 from grpo_mmpc.rollout.vllm.protocol import GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import DataUrls, chat_request, unfit
 from grpo_mmpc.rollout.vllm.server_facts import ExpectedEngine
@@ -53,6 +55,8 @@ class ServerVLLM:
         ranks: Ranks = ONE,
         max_concurrent: int = 64,
         suppressed_token_ids: Sequence[int] = (),
+        api_key: str | None = None,
+        owner: str = "",
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """Wait for every server and check it.
@@ -66,6 +70,8 @@ class ServerVLLM:
                 with other servers.
             max_concurrent: Requests in flight.
             suppressed_token_ids: Never sampled.
+            api_key: Of the servers; None takes ``VLLM_API_KEY``.
+            owner: Tells this run's adapters from those of others.
             on_close: Called last by ``close``; stops a server that was started for this run.
 
         Raises:
@@ -87,10 +93,10 @@ class ServerVLLM:
         self._noting = threading.Lock()
         self._answered_at = 0.0
         self._on_close = on_close
-        key = os.environ.get("VLLM_API_KEY")
+        key = api_key or os.environ.get(KEY_VARIABLE)
         self._http = httpx.Client(
             trust_env=False,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={OWNER_HEADER: owner} | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=httpx.Timeout(timeout, connect=CONNECT_S),
             # vLLM closes idle connections after five seconds; ours must be the first to let go.
             limits=httpx.Limits(max_connections=max_concurrent + len(urls), keepalive_expiry=2.0),

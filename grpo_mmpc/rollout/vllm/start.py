@@ -11,6 +11,7 @@ from grpo_mmpc.rollout.vllm.arguments import engine_arguments
 from grpo_mmpc.rollout.vllm.protocol import GroupEngine
 from grpo_mmpc.utils.console import printer
 from grpo_mmpc.utils.distributed import ONE, Ranks
+from grpo_mmpc.utils.hashing import hex_digest
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.vllm.serve import LocalServer
@@ -59,7 +60,10 @@ def _connect(config: RunConfig, suppressed: Sequence[int], *, context_tokens: in
     from grpo_mmpc.rollout.vllm.servers import ServerVLLM
 
     own: list[LocalServer] = []
-    urls = list(config.rollout.servers) or [ranks.on_main(lambda: _start_server(config, own), error=RolloutError)]
+    urls, key = list(config.rollout.servers), None
+    if not urls:
+        url, key = ranks.on_main(lambda: _start_server(config, own), error=RolloutError)
+        urls = [url]
     try:
         return ServerVLLM(
             urls,
@@ -67,6 +71,8 @@ def _connect(config: RunConfig, suppressed: Sequence[int], *, context_tokens: in
             timeout=config.rollout.server_timeout,
             ranks=ranks,
             suppressed_token_ids=suppressed,
+            api_key=key,
+            owner=hex_digest(str(Path(config.run_dir).absolute()), size=8),
             on_close=own[0].close if own else None,
         )
     except BaseException:
@@ -75,7 +81,7 @@ def _connect(config: RunConfig, suppressed: Sequence[int], *, context_tokens: in
         raise
 
 
-def _start_server(config: RunConfig, own: "list[LocalServer]") -> str:
+def _start_server(config: RunConfig, own: "list[LocalServer]") -> tuple[str, str]:
     from grpo_mmpc.rollout.vllm.serve import LocalServer
 
     server = LocalServer(
@@ -85,4 +91,4 @@ def _start_server(config: RunConfig, own: "list[LocalServer]") -> str:
         say=printer(True),
     )
     own.append(server)
-    return server.url
+    return server.url, server.key
