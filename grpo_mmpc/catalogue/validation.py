@@ -12,6 +12,7 @@ from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS
 from grpo_mmpc.catalogue.interactions import InteractionsSummary, summarise_interactions
 from grpo_mmpc.catalogue.reader import Catalogue, load_catalogue
 from grpo_mmpc.catalogue.splits import parents_of
+from grpo_mmpc.metrics.language import foreign_share
 from grpo_mmpc.types import Quarantined
 
 _CORE = ("item_id", "category", "title", "description", "image")
@@ -110,9 +111,22 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
         warnings=[
             *_category_warnings(categories),
             *_group_warnings(shared, num_items=len(catalogue)),
+            *_script_warnings(titles),
             *catalogue.warnings,
         ],
     )
+
+
+def _script_warnings(titles: Iterable[str | None]) -> list[str]:
+    known = [title for title in titles if title]
+    foreign = sum(foreign_share(title) >= 0.5 for title in known)
+    if not foreign:
+        return []
+    return [
+        f"{foreign:,} of {len(known):,} titles ({foreign / len(known):.0%}) are not in Latin script: word metrics read "
+        "them by their script, title_attribute_* finds no English facts in them and leaves them unscored, as text "
+        "encoders of other languages do"
+    ]
 
 
 def _count_categories(catalogue: Catalogue) -> list[CategoryCounts]:

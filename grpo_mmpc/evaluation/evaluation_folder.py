@@ -101,8 +101,11 @@ def finished(folder: Path, *, key: str, policy: str) -> bool:
     """Return whether the suite of this key was already run into the folder on this policy."""
     if not (folder / SUMMARY_FILE).is_file() or not (folder / SAMPLES_FILE).is_file():
         return False
-    summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8"))
-    return bool(summary.get("key") == key and summary.get("policy") == policy)
+    try:
+        summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8"))
+    except ValueError:  # half a file of another writer: evaluated again, its completions are kept
+        return False
+    return isinstance(summary, dict) and (summary.get("key"), summary.get("policy")) == (key, policy)
 
 
 def headline(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,10 +19,13 @@ from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.distributed import ONE, Ranks
+from grpo_mmpc.utils.locks import hold
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering.renderer import Renderer
     from grpo_mmpc.rollout.engine import Engine
+
+LOCK = ".evaluate.lock"
 
 OpenEngine = Callable[[], AbstractContextManager["Engine"]]
 """Opens the policy that is evaluated."""
@@ -39,6 +42,8 @@ class Evaluator:
     evaluations: Path
     progress: Progress | None = None
     ranks: Ranks = ONE
+    num_run: int = 0
+    """Suites and controls that were run, not found finished."""
 
     def say(self, text: str) -> None:
         """Print a line on the main process."""
@@ -59,7 +64,10 @@ class Evaluator:
             self.say(f"{name}: already evaluated with these items and settings")
             return
         began = time.monotonic()
-        with engine() as opened:
+        self.num_run += 1
+        with ExitStack() as stack:
+            self.ranks.on_main(partial(self._hold, folder, name, stack))
+            opened = stack.enter_context(engine())
             run_suite(
                 suite,
                 opened,
@@ -72,6 +80,15 @@ class Evaluator:
             )
         if self.ranks.is_main:
             self.say(f"evaluated {name} in {time.monotonic() - began:.0f} s: {headline(folder)}")
+
+    def _hold(self, folder: Path, name: str, stack: ExitStack) -> None:
+        def refuse(owner: str) -> EvaluationError:
+            return EvaluationError(
+                f"{folder} is in use by another evaluation of {name} ({owner}); wait for it, or take another --out"
+            )
+
+        stack.enter_context(hold(folder / LOCK, refuse=refuse))
+        stack.callback((folder / LOCK).unlink, missing_ok=True)
 
     def run_controls(self, engine: OpenEngine, *, name: str, policy: str) -> None:
         """Run the recipe's controls beside a policy. A collective.
@@ -118,4 +135,5 @@ class Evaluator:
             return
         alone = replace(self, ranks=ONE)
         alone.scorers = scorers
+        self.num_run += 1
         alone.run(lambda: nullcontext(answers), folder=folder, name=title, policy=policy, suite=suite)

@@ -241,11 +241,18 @@ def _predictions_of_evaluation(folder: Path, *, task: str) -> Predictions:
             category=row["category"],
             completion=row["completion"],
             format=row["format"],
-            image=folder / row["rendered_image"] if row["rendered_image"] else None,
+            image=_inside(folder, row["rendered_image"]),
         )
         for row in rows
     }
     return Predictions(source=folder, by_item=by_item, is_whole=True, has_images=images)
+
+
+def _inside(folder: Path, name: str | None) -> Path | None:
+    path = folder / (name or "")
+    if name and not path.resolve().is_relative_to(folder.resolve()):
+        raise EvaluationError(f"{folder}/{SAMPLES_FILE} names an image outside its folder, {name!r}: it is not read")
+    return path if name else None
 
 
 def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:

@@ -16,6 +16,12 @@ set on 1,033 English titles (nano, grocery, and 52 chosen for their foreign name
 titles, all 30 English ones score 1 and 29 of 30 foreign ones below 0.5."""
 
 
+def foreign_share(text: str) -> float:
+    """Return the share of a text's letters that are not Latin; 0 without letters."""
+    letters = [character for character in text if character.isalpha()]
+    return sum(not _is_latin(letter) for letter in letters) / max(1, len(letters))
+
+
 def english_score(text: str) -> float:
     """Score in [0, 1] how far a text passes for English; 1 unless there is evidence against it.
 
@@ -28,11 +34,9 @@ def english_score(text: str) -> float:
     References:
         Lui and Baldwin 2012, "langid.py: An Off-the-shelf Language Identification Tool".
     """
-    letters = [character for character in text if character.isalpha()]
-    if not letters:
+    if not any(map(str.isalpha, text)):
         return 1.0
-    foreign = sum(not _is_latin(character) for character in letters)
-    script = max(0.0, 1.0 - 2.0 * foreign / len(letters))
+    script = max(0.0, 1.0 - 2.0 * foreign_share(text))
     if not script:
         return 0.0
     odds = max((_log_odds(part) + _log_odds(_without_accents(part))) / 2 for part in _parts(text))

@@ -62,7 +62,7 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
         evaluator.run(engine, folder=folder, name=name, policy=policy)
         evaluator.run_controls(engine, name=name, policy=policy)
         benchmark_policy(evaluator, engine, name=name, policy=policy)
-    say(f"written to {folder}")
+    say(f"{'written to' if evaluator.num_run else 'all is evaluated; nothing was to do:'} {folder}")
     if out is None and config.evaluation.recbench is not None:
         say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")
     other = "OTHER_DIR" if checkpoint is None else "BASE_DIR"

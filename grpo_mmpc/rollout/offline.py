@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.model_paths import resolve_model
 from grpo_mmpc.utils.single_out import Failure
@@ -32,7 +33,7 @@ def offline_engine(config: RunConfig, *, checkpoint: Path | None) -> Iterator["E
         open_adapter(checkpoint)  # before anything is loaded
     processor = load_processor(config.model, chat_template_kwargs=config.trainer.get("chat_template_kwargs"))
     start = _transformers_engine if config.rollout.backend == "transformers" else _vllm_engine
-    with start(config, processor, checkpoint) as engine:
+    with start(_without_trainer(config), processor, checkpoint) as engine:
         yield engine
 
 
@@ -60,6 +61,27 @@ class LateEngine:
     def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> "Sequence[str | Failure]":
         """See ``Engine``."""
         return self._engine.generate(rows, sampling)
+
+
+def _without_trainer(config: RunConfig) -> RunConfig:
+    """Let a server hold an engine that several training processes would share: this is one process.
+
+    Raises:
+        RolloutError: This machine has too few GPUs for it.
+    """
+    size = config.rollout.engine.tensor_parallel_size or 1
+    if config.rollout.backend == "transformers" or config.rollout.mode == "server" or size == 1:
+        return config
+    import torch  # heavy: imported on use
+
+    if torch.cuda.is_available() and torch.cuda.device_count() < size:
+        raise RolloutError(
+            f"rollout.engine.tensor_parallel_size is {size}, and this machine has {torch.cuda.device_count()} GPU(s): "
+            "run this command on a machine with as many, set rollout.engine.tensor_parallel_size to what the policy "
+            "needs here, or name running servers in rollout.servers with rollout.mode=server"
+        )
+    logger.warning("one process alone: a vLLM server of this machine holds the %d parts of the engine", size)
+    return config.model_copy(update={"rollout": config.rollout.model_copy(update={"mode": "server"})})
 
 
 @contextmanager

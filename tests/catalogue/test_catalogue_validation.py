@@ -240,3 +240,9 @@ def test_a_long_category_is_cut_and_its_numbers_are_not(folder):
 def test_control_characters_of_a_hostile_row_do_not_reach_the_terminal(folder):
     write(folder, {"title": "\x1b[31mred", "category": "\x1b]0;title\x07"}, {"image": "\x1b[2J.png"})
     assert "\x1b" not in format_report(validate_catalogue(folder))
+
+
+def test_titles_that_english_metrics_cannot_judge_are_counted(folder):
+    write(folder, {"title": "Apple"}, {"title": "Красная куртка", "image": None}, {"title": "青い 2", "image": None})
+    [warning] = validate_catalogue(folder).warnings
+    assert "2 of 3 titles (67%) are not in Latin script" in warning

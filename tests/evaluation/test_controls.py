@@ -20,6 +20,7 @@ from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.utils.locks import hold
 
 GREEDY = SamplingConfig(max_tokens=8, temperature=0.0)
 DIRECTIONS = {"north": [1.0, 0.0], "north-east": [0.8, 0.6], "east": [0.0, 1.0], "unread": [float("nan")] * 2}
@@ -188,3 +189,16 @@ def test_controls_of_the_final_policy_are_not_measured_again_under_the_name_of_i
 def test_controls_of_another_policy_or_with_other_settings_are_measured(controls_of, policy, changes):
     controls_of("final", "the weights")
     assert controls_of("checkpoint-80", policy, **changes) == (3, [])
+
+
+def test_a_second_evaluation_into_a_folder_is_told_who_holds_it(controls_of, tmp_path):
+    folder = tmp_path / "control-blank_image-final" / "cqbench"
+    with (
+        hold(folder / evaluator.LOCK, refuse=AssertionError),
+        pytest.raises(EvaluationError, match=r"in use by another evaluation of control-blank_image-final \(process"),
+    ):
+        controls_of("final", "the weights")
+    assert controls_of("final", "the weights") == (3, [])
+    assert not (folder / evaluator.LOCK).exists()
+    (folder / "summary.json").write_text('{"key": ')  # half a file is no result, and no traceback
+    assert controls_of("final", "the weights")[1] == []

@@ -89,3 +89,18 @@ def test_filters_are_warned_about_only_where_the_correction_is_on(trainer, warne
 )
 def test_vespo_takes_weights_of_tokens_only_as_in_trl(trainer, refused):
     assert ("trainer.vllm_importance_sampling_mode" in problems_of(trainer=trainer)) == refused
+
+
+def test_one_process_alone_lets_a_server_hold_an_engine_of_several_parts(make_config, monkeypatch):
+    import torch
+
+    from grpo_mmpc.rollout import offline
+
+    config = make_config(rollout={"backend": "vllm", "engine": {"tensor_parallel_size": 4}})
+    assert offline._without_trainer(config).rollout.mode == "server"
+    one = make_config(rollout={"backend": "vllm", "engine": {"tensor_parallel_size": 1}})
+    assert offline._without_trainer(one) is one
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RolloutError, match=r"tensor_parallel_size is 4, and this machine has 1 GPU"):
+        offline._without_trainer(config)
