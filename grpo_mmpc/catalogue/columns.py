@@ -36,14 +36,22 @@ def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:
                 f"{file}: column {name} holds {columns[name]}, expected text; an image is given as a path relative to "
                 "the catalogue folder, such as images/{item_id}.jpg: write the images into files"
             )
+    warnings = []
     if "description" not in columns:
-        return [f"{file.name} has no column description: every description counts as missing"]
-    return []
+        warnings.append(f"{file.name} has no column description: every description counts as missing")
+    if unusable := [name for name in columns if not _is_usable(name)]:
+        warnings.append(f"{file.name}: columns whose names no table can hold are left out: {unusable[:5]!r}")
+    return warnings
 
 
 def extra_columns(columns: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
     """Return the kept type of each further column; JSON text where datasets has no such type."""
-    return {name: _kept_type(kind) for name, kind in columns.items() if name not in CORE_COLUMNS}
+    kept = {name: kind for name, kind in columns.items() if name not in CORE_COLUMNS and _is_usable(name)}
+    return {name: _kept_type(kind) for name, kind in kept.items()}
+
+
+def _is_usable(name: str) -> bool:
+    return bool(name.strip()) and "\0" not in name and name == writable(name)
 
 
 def to_arrow(values: list[Any], kind: pa.DataType) -> pa.Array:

@@ -109,9 +109,10 @@ def validate_command(args: argparse.Namespace) -> int:
     """Print the report; 1 without one usable row, with ``--strict`` when anything is broken."""
     from grpo_mmpc.catalogue.validation import validate_catalogue
     from grpo_mmpc.catalogue.validation_text import format_report
+    from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.utils.files import write_json
 
-    report = validate_catalogue(args.catalogue)
+    report = validate_catalogue(catalogue_folder(str(args.catalogue)))
     print(format_report(report))
     if args.json is not None:
         write_json(args.json, report.to_json(), indent=2)

@@ -70,7 +70,8 @@ def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path
         f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
         f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
     )
-    for sentence in nano_troubles(config.model_dump(mode="json"), source.items[:20]["item_id"]).values():
+    model = {"model": config.model.name_or_path}
+    for sentence in nano_troubles(model, source.items[:20]["item_id"]).values() if missing else ():
         say(f"! {sentence}")
     policy = policy_identity(config, adapter=checkpoint)
     _claim(out, catalogue=catalogue, policy=policy)

@@ -77,6 +77,7 @@ def nano_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_readme_from_top_to_bottom_and_what_follows(tmp_path: Path, nano_folder: Path) -> None:
     """One newcomer, one working directory: each command as the README has it, with fewer steps."""
     for name in ("recipes", "launch"):

@@ -246,6 +246,15 @@ def test_the_run_of_a_checkpoint_is_data_and_executes_nothing(gappy, tmp_path, c
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_nano_policy_says_that_it_knows_no_other_products(fill, gappy, capsys):
+    fill(Writer())
+    assert "knows only the products of the nano catalogue" not in capsys.readouterr().out
+    rows = [row | {"item_id": f"shop-{i}"} for i, row in enumerate(rows_of(gappy))]
+    (gappy / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fill(Writer())
+    assert "! nano:qwen2_5_vl knows only the products of the nano catalogue" in capsys.readouterr().out
+
+
 def test_the_base_model_needs_a_recipe(gappy, tmp_path, capsys):
     assert main(["complete", str(gappy), "--out", str(tmp_path / "out"), "--base"]) == 2
     assert "--recipe is needed" in capsys.readouterr().err
