@@ -54,6 +54,8 @@ def command_line(*, resume: bool = False) -> str:
 
     program = Path(sys.argv[0]).name
     shown = "python -m grpo_mmpc" if program == "__main__.py" else program
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # what launched the ranks is not known here
+        shown = "accelerate launch ... -m grpo_mmpc"
     words = [shown, *(shlex.quote(masked(word)) for word in sys.argv[1:])]
     if resume:
         words = [*(word for word in words if word not in ("--overwrite", "--resume")), "--resume"]
