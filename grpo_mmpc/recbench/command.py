@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from grpo_mmpc.recbench.settings import RecBenchSection, RecommenderTrainingSection
 
 _NANO = "nano:catalogue"
-_WIDE = 120
+_WIDE = 200
 """Columns of what is no terminal."""
 
 
