@@ -178,15 +178,22 @@ def stopped_by_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt at SIGTERM and SIGHUP too, as Ctrl-C does; a second one ends at once.
 
     A signal that this process was started to ignore stays ignored: SIGINT under ``&`` in a script,
-    SIGHUP under nohup.
+    SIGHUP under nohup. Does nothing beside the main thread.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     mine = [number for number, handler in previous.items() if handler is not signal.SIG_IGN]
+    first: list[float] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in mine:
-            signal.signal(other, signal.SIG_DFL)
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        if not first:
+            first.append(time.monotonic())
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        if time.monotonic() - first[0] >= SAME_REQUEST_S:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     for number in mine:
         signal.signal(number, stop)

@@ -27,7 +27,7 @@ GROWING = ("completions.jsonl", "renders.jsonl")
 
 def gappy_catalogue(folder: Path) -> list[str]:
     """Write a catalogue with many gaps; return the command that fills them."""
-    build_catalogue(folder / "shop", num_items=360, seed=5)
+    build_catalogue(folder / "shop", num_items=120, seed=5)
     lines = (folder / "shop" / "items.jsonl").read_text().splitlines()
     rows = [json.loads(line) | {0: {"title": None}, 1: {"image": None}}.get(i % 4, {}) for i, line in enumerate(lines)]
     (folder / "shop" / "items.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
