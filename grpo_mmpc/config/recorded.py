@@ -20,6 +20,7 @@ def load_recorded(
     overrides: Sequence[str] = (),
     *,
     trusted: Collection[str],
+    used: Collection[str],
     checks: Sequence[Check] = (),
 ) -> RunConfig:
     """Load a run's ``config.yaml`` with recipes and overrides of the command line merged over it.
@@ -32,6 +33,7 @@ def load_recorded(
         files: Recipes.
         overrides: ``key=value``.
         trusted: Targets that the user names as known to him.
+        used: Sections that the caller acts on; the others are read and not looked at.
         checks: See ``load_config``.
 
     Raises:
@@ -41,7 +43,7 @@ def load_recorded(
     own = set(merge_layers(files, overrides).origins.values())
     foreign = {
         key: target
-        for key, target in _targets(layers.merged)
+        for key, target in _targets({name: layers.merged[name] for name in used if name in layers.merged})
         if origin_of(key, layers.origins) not in own and target not in trusted
     }
     if foreign:

@@ -291,6 +291,10 @@ def test_code_that_a_run_folder_names_is_not_executed_unasked(run, mix, tmp_path
         assert f"{run / 'config.yaml'}: rewards.mix.0.name: 'os:system' names code" in said
         assert "rewards.mix.1.kwargs.renderer: 'os:system' names code" in said
         assert "--trust os:system" in said
+    # Another mix leaves nothing of it in use; the renderer of evaluations is not used here.
+    config["evaluation"] |= renders
+    (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    assert main(["rescore", str(run), "--mix", mix(json_format=1.0)]) == 0
     config["base"] = "base.yaml"  # by a detour
     del config["rewards"]["mix"]
     (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
