@@ -60,8 +60,8 @@ def files(tmp_path: Path) -> dict[str, str]:
     translucent.putalpha(128)
     pictures = {
         "photo.jpg": noise,
-        "one_pixel.png": Image.new("RGB", (1, 1), "red"),
-        "strip.png": noise.resize((2000, 10)),
+        "smallest.png": Image.new("RGB", (4, 4), "red"),
+        "strip.png": noise.resize((1000, 10)),
         "rgba.png": translucent,
         "palette.png": noise.convert("P", palette=Image.Palette.ADAPTIVE),
         "grey.png": noise.convert("L"),

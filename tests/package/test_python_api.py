@@ -30,7 +30,7 @@ def test_the_quick_start_runs_as_it_stands(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     bleu, token_f1 = result.stdout.splitlines()[-2:]
-    assert re.fullmatch(r"BLEU 0\.\d{3} -> 0\.\d{3}: no evidence", bleu)
+    assert re.fullmatch(r"BLEU 0\.\d{3} -> 0\.\d{3}: (no evidence|too few changed)", bleu)
     assert token_f1 == "0.8"  # precision 2/2, recall 2/3
     assert (tmp_path / "runs" / "quick" / "report.html").is_file()
 
