@@ -137,6 +137,9 @@ def test_a_run_that_is_disturbed_ends_as_one_that_is_not(left_alone, tmp_path, n
     assert start(config).wait() == 0, log.read_text()[-3000:]
     print(f"{sent} signals sent", file=sys.stderr)
     ours = artefacts(Path(config.run_dir))
-    assert ours.keys() == expected.keys()
+    # A stop saves a checkpoint of its own, which is evaluated; a kill leaves none.
+    own = {name for name in ours if "/checkpoint-" in name and name not in expected}
+    assert number != signal.SIGKILL or not own
+    assert ours.keys() - own == expected.keys()
     assert [name for name in expected if ours[name] != expected[name]] == []
     assert "Traceback" not in log.read_text()

@@ -1,0 +1,19 @@
+"""What TRL passes to the chat template in training holds for every other caller too."""
+
+from types import SimpleNamespace
+
+from grpo_mmpc.config import ModelSection
+from grpo_mmpc.models.processor import load_processor
+
+
+def test_every_caller_renders_with_the_same_keywords_unless_it_says_otherwise(monkeypatch):
+    seen = []
+    processor = SimpleNamespace(
+        tokenizer=SimpleNamespace(), apply_chat_template=lambda messages, **keywords: seen.append(keywords)
+    )
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", lambda *_, **__: processor)
+    loaded = load_processor(
+        ModelSection(name_or_path="nano:qwen2_5_vl"), chat_template_kwargs={"enable_thinking": False, "tokenize": False}
+    )
+    loaded.apply_chat_template([], tokenize=True)
+    assert seen == [{"enable_thinking": False, "tokenize": True}]
