@@ -34,6 +34,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from grpo_mmpc.utils.cpu_compat import ensure_importable
@@ -150,11 +151,12 @@ def corrected_per_pair(titles: Sequence[str]) -> Callable[[str, str], dict[str, 
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    from grpo_mmpc.metrics.text import clean, jaccard, token_f1
+    from grpo_mmpc.metrics.text import jaccard, token_f1, tokens
 
     tokenizer, smoothing = Tokenizer13a(), SmoothingFunction().method3
-    rouge = RougeScorer(["rougeL"])
-    vectorizer = TfidfVectorizer(preprocessor=clean, stop_words="english", ngram_range=(1, 2)).fit(titles)
+    rouge = RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=lambda title: list(tokens(title))))
+    words: Any = {"tokenizer": tokens, "token_pattern": None, "lowercase": False}
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), **words).fit(titles)
     bert_f1 = bert_scorer()
     sentence: Any = SentenceEncoder(model="nano:minilm")
 
