@@ -104,11 +104,11 @@ class _Bertscore:
     rescale_with_baseline: bool
 
     def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float | None]:
-        scores = self.encoder().score(
+        encoder = self.encoder()
+        scores = encoder.score(
             predictions=predictions, references=references, rescale_with_baseline=self.rescale_with_baseline
         )
-        values = getattr(scores, self.component)
-        return [None if math.isnan(value) else min(1.0, max(0.0, value)) for value in values]
+        return _judged(getattr(scores, self.component), encoder.reads(references))
 
     def prepare(self, *, references: list[str | None], **_columns: list[Any]) -> None:
         if titles := distinct_titles(references):
@@ -120,8 +120,8 @@ class _EmbeddingCosine:
     encoder: Callable[[], SentenceEncoder]
 
     def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> list[float | None]:
-        cosines = self.encoder().cosine(predictions=predictions, references=references)
-        return [None if math.isnan(cosine) else max(0.0, cosine) for cosine in cosines]
+        encoder = self.encoder()
+        return _judged(encoder.cosine(predictions=predictions, references=references), encoder.reads(references))
 
     def prepare(self, *, references: list[str | None], **_columns: list[Any]) -> None:
         if titles := distinct_titles(references):
@@ -136,3 +136,11 @@ def _encoded(scores: "_Bertscore | _EmbeddingCosine") -> Reward:
         needs=("reference", "encoder"),
         prepare=scores.prepare,
     )
+
+
+def _judged(values: Sequence[float], reads: Sequence[bool]) -> list[float | None]:
+    """Cut to [0, 1]; None where a text cannot be encoded, or the reference's script is unknown."""
+    return [
+        min(1.0, max(0.0, value)) if read and not math.isnan(value) else None
+        for value, read in zip(values, reads, strict=True)
+    ]

@@ -31,6 +31,9 @@ def test_items_without_a_reference_are_unscored_and_never_encoded(monkeypatch: p
     asked: list[tuple[str, str]] = []
 
     class Encoder:
+        def reads(self, texts: list[str]) -> list[bool]:
+            return [True] * len(texts)
+
         def score(
             self, *, predictions: Sequence[str], references: Sequence[str], rescale_with_baseline: bool
         ) -> Scores:

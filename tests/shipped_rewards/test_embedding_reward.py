@@ -27,6 +27,9 @@ def test_negative_cosines_count_as_zero_and_unknown_titles_are_unscored(monkeypa
     asked = []
 
     class Encoder:
+        def reads(self, texts: list[str]) -> list[bool]:
+            return [True] * len(texts)
+
         def cosine(self, *, predictions: list[str], references: list[str]) -> list[float]:
             asked.append((predictions, references))
             return [-0.25, 0.5]
@@ -72,3 +75,14 @@ def test_a_prepared_reference_is_not_encoded_again() -> None:
 def test_an_unknown_precision_is_refused_before_any_encoder_loads(name: str) -> None:
     problems = list(check_mix([RewardSpec(name=name, weight=1.0, kwargs={"dtype": "half"})], tuple(TASKS)))
     assert "dtype must be one of float32, bfloat16, float16, found 'half'" in problems[0][1]
+
+
+@pytest.mark.parametrize("name", ["bertscore", "embedding_cosine"])
+def test_a_reference_in_a_script_that_the_encoder_does_not_know_is_unscored(name: str) -> None:
+    # Every Thai title is one unknown token to MiniLM: any two would get the full reward.
+    reward = getattr(semantic, name)(model="nano:minilm", device="cpu")
+    scores = reward(predictions=["สีแดง", "สีแดง", "red bag"], references=["กาต้มน้ำ", "red bag", "red bag"])
+    assert scores[0] is None
+    assert scores[1] is not None
+    assert scores[1] < 0.9
+    assert scores[2] == pytest.approx(1.0, abs=1e-4)
