@@ -14,6 +14,7 @@ from grpo_mmpc.analysis.reward_columns import RewardColumns
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config.recorded import load_recorded
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.rollout.run_data import RunData
 
@@ -291,10 +292,10 @@ def test_code_that_a_run_folder_names_is_not_executed_unasked(run, mix, tmp_path
         assert f"{run / 'config.yaml'}: rewards.mix.0.name: 'os:system' names code" in said
         assert "rewards.mix.1.kwargs.renderer: 'os:system' names code" in said
         assert "--trust os:system" in said
-    # Another mix leaves nothing of it in use; the renderer of evaluations is not used here.
-    config["evaluation"] |= renders
-    (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
-    assert main(["rescore", str(run), "--mix", mix(json_format=1.0)]) == 0
+    # Another mix leaves nothing of it in use, and a replay uses no renderer of evaluations.
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"evaluation": renders}), "utf-8")
+    other = load_recorded(run / "config.yaml", [mix(json_format=1.0)], trusted=[], used=["rewards"])
+    assert [reward.name for reward in other.rewards.mix] == ["json_format"]
     config["base"] = "base.yaml"  # by a detour
     del config["rewards"]["mix"]
     (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
