@@ -1,7 +1,8 @@
 """The processor of a policy; what a model family does with images: tokens, counts, attention."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+from grpo_mmpc.config.problems import unknown_option
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
 from grpo_mmpc.models.policy import cannot_load
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
     from grpo_mmpc.config import ModelSection
 
+_LOADING_OPTIONS = (
+    *("use_fast", "backend", "revision", "trust_remote_code", "token", "cache_dir", "subfolder", "local_files_only"),
+    "chat_template",
+)
 _IMAGE_TOKENS = (
     "image_token_id",
     "image_token_index",
@@ -52,6 +57,7 @@ def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[st
             f"model.name_or_path={section.name_or_path!r} has no image processor; expected a multimodal model such as "
             "Qwen2.5-VL or Gemma-3"
         )
+    _check_options(processor, section.processor_kwargs)
     processor.tokenizer.padding_side = "left"
     if chat_template_kwargs:
         render = processor.apply_chat_template
@@ -59,6 +65,18 @@ def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[st
     if section.image_attention is not None:
         _set_image_attention(processor, section.image_attention)
     return processor
+
+
+def _check_options(processor: Any, options: "Mapping[str, Any]") -> None:
+    """Refuse options that ``from_pretrained`` takes without a word and nobody reads."""
+    valid = getattr(type(getattr(processor, "image_processor", None)), "valid_kwargs", None)
+    if valid is None:
+        return
+    known = {*get_type_hints(valid), *_LOADING_OPTIONS}
+    for name in options:
+        if name not in known and not hasattr(processor.tokenizer, name):
+            kind = type(processor.image_processor).__name__
+            raise TrainingError(f"model.processor_kwargs.{name}: {unknown_option(name, known, owner=kind)}")
 
 
 def image_attention(section: "ModelSection", processor: Any) -> str | None:
