@@ -1,0 +1,101 @@
+"""The evaluations of a policy while it is trained, by name."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
+from grpo_mmpc.evaluation.evaluator import Evaluator
+from grpo_mmpc.evaluation.suite import Suite
+from grpo_mmpc.models.identity import policy_identity
+from grpo_mmpc.recbench import benchmark_policy
+from grpo_mmpc.rollout.run_data import RunData
+from grpo_mmpc.training.checkpoint import checkpoint_folder
+from grpo_mmpc.utils.console import Progress, printer
+from grpo_mmpc.utils.files import copy_folder
+from grpo_mmpc.utils.manifest import now
+
+if TYPE_CHECKING:
+    from grpo_mmpc.training.session import TrainingSession
+
+
+class LivePolicies:
+    """Evaluates the policy in training by name: ``base``, ``checkpoint-N``, ``final``."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: RunData,
+        suite: Suite,
+        session: "TrainingSession",
+        *,
+        progress: Progress | None,
+    ) -> None:
+        self._run_dir = Path(config.run_dir)
+        self._config = config
+        self._suite = suite
+        self._session = session
+        self._started = now()
+        self._evaluator = Evaluator(
+            config,
+            data,
+            suite,
+            evaluations=self._run_dir / "evaluations",
+            progress=progress,
+            ranks=session.ranks,
+        )
+
+    def evaluate(self, name: str) -> None:
+        """Run the suite on a policy; on the base model RecBench too.
+
+        A checkpoint of an earlier step, which an earlier start has left out, is loaded for it.
+        """
+        is_base = name == "base"
+        folder = self._folder(name)
+        saved = self._run_dir / "checkpoints" / name
+        is_earlier = name not in ("base", "final", f"checkpoint-{self._session.step}")
+        if is_earlier and self._session.ranks.on_main(lambda: (folder / SUMMARY_FILE).is_file()):
+            return
+        with self._session.holding(saved) if is_earlier else nullcontext():
+            self._evaluator.run(
+                lambda: self._session.engine(base=is_base), folder=folder, name=name, policy=self._identity(name)
+            )
+        if is_base:
+            self._evaluate_recommendation(name)
+
+    def evaluate_final(self, step: int) -> None:
+        """Run suite, controls and recommendation benchmark on the trained policy. A collective."""
+        last, ranks = self._folder(f"checkpoint-{step}"), self._session.ranks
+        if ranks.on_main(lambda: (last / SUMMARY_FILE).is_file()):
+            # The last checkpoint holds the final weights, and greedy decoding would give the same
+            # completions again.
+            if ranks.is_main:
+                copy_folder(last, self._folder("final"))
+            printer(ranks.is_main)(f"final: the evaluation of checkpoint-{step}")
+        else:
+            self._session.hook.run(self.evaluate, "final")
+        self._session.hook.run(self._evaluate_controls, "final")
+        self._session.hook.run(self._evaluate_recommendation, "final")
+
+    def _evaluate_controls(self, name: str) -> None:
+        self._evaluator.run_controls(lambda: self._session.engine(base=False), name=name, policy=self._identity(name))
+
+    def _evaluate_recommendation(self, name: str) -> None:
+        benchmark_policy(
+            self._evaluator,
+            lambda: self._session.engine(base=name == "base"),
+            name=name,
+            policy=self._identity(name),
+        )
+
+    def _folder(self, name: str) -> Path:
+        return self._run_dir / "evaluations" / name / self._suite.name
+
+    def _identity(self, name: str) -> str:
+        checkpoints = self._run_dir / "checkpoints"
+        saved = checkpoint_folder(checkpoints, self._session.step) if name == "final" else checkpoints / name
+        known = policy_identity(self._config, adapter=saved if saved.is_dir() else None)
+        # A policy that was never saved has no weights on disk to be known by: it is that of this
+        # very process.
+        return known if name == "base" or saved.is_dir() else f"{known} {name} {self._started}"
