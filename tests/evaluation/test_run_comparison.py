@@ -14,7 +14,7 @@ from grpo_mmpc.evaluation.best import choose_best, decides, write_best
 from grpo_mmpc.evaluation.comparison import compare_evaluations, write_comparison
 
 ITEMS = [f"item-{number}" for number in range(60)]
-SETTINGS = {"catalogue": "abc", "encoders": {"clip": None}, "renderer": None}
+SETTINGS = {"catalogue": "abc", "encoders": {"clip": {"model": "one"}}, "renderer": None}
 
 
 def evaluate(run: Path, name: str, value: Any, *, items: list[str] = ITEMS, **summary: Any) -> Path:
