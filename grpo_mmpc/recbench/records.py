@@ -76,6 +76,11 @@ class ItemFeatures:
         both: dict[Modality, Floats | None] = {"text": self.text, "image": self.image}
         return {modality: values for modality, values in both.items() if values is not None}
 
+    @property
+    def joined(self) -> Floats | None:
+        """Those modalities side by side, ``[I, F]``; None without any."""
+        return np.concatenate(list(self.given.values()), axis=1) if self.given else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:

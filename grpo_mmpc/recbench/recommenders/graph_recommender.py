@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from grpo_mmpc.recbench.graphs import interaction_matrix
-from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender, xavier_uniform
 from grpo_mmpc.recbench.records import Split
 
 
@@ -16,8 +16,7 @@ class GraphRecommender(Recommender):
         super().__init__()
         self.num_users, self.num_items = split.num_users, split.num_items
         self.taken = interaction_matrix(split.train, num_users=split.num_users, num_items=split.num_items)
-        parts = [torch.empty(count, dim, device=generator.device) for count in (split.num_users, split.num_items)]
-        vectors = [nn.init.xavier_uniform_(part, generator=generator) for part in parts]
+        vectors = [xavier_uniform(count, dim, generator=generator) for count in (split.num_users, split.num_items)]
         self.nodes = nn.Parameter(torch.cat(vectors).to(device))
 
     def as_embeddings(self, final: Tensor) -> Embeddings:

@@ -14,6 +14,11 @@ class Embeddings(NamedTuple):
     items: Tensor  # [I, D]
 
 
+def xavier_uniform(rows: int, columns: int, *, generator: torch.Generator) -> Tensor:
+    """Sample a table of parameters ``[rows, columns]``, on the generator's device."""
+    return nn.init.xavier_uniform_(torch.empty(rows, columns, device=generator.device), generator=generator)
+
+
 class Recommender(nn.Module):
     """A model of who likes what.
 

@@ -4,11 +4,10 @@ He and McAuley 2016, "VBPR: Visual Bayesian Personalized Ranking from Implicit F
 arXiv 1510.01784.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender, xavier_uniform
 from grpo_mmpc.recbench.recommenders.vbpr_fused import BatchLoss
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
@@ -37,13 +36,12 @@ class VBPR(Recommender):
     ) -> None:
         """Sample the parameters; without any features it is BPR with an item bias."""
         super().__init__()
-        joined = torch.from_numpy(np.concatenate(list(features.given.values()), axis=1)) if features.given else None
-        self.register_buffer("features", joined if joined is None else joined.to(device), persistent=False)
+        joined = None if features.joined is None else torch.from_numpy(features.joined).to(device)
+        self.register_buffer("features", joined, persistent=False)
         self.reg = reg
 
         def xavier(rows: int, columns: int) -> Tensor:
-            table = torch.empty(rows, columns, device=generator.device)
-            return nn.init.xavier_uniform_(table, generator=generator).to(device)
+            return xavier_uniform(rows, columns, generator=generator).to(device)
 
         def with_bias(matrix: Tensor, *, dim: int) -> nn.Parameter:
             return nn.Parameter(torch.cat([matrix, torch.zeros_like(matrix.narrow(dim, 0, 1))], dim=dim))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from grpo_mmpc.recbench.graphs import distinct, take
-from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
+from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender, xavier_uniform
 from grpo_mmpc.recbench.records import ItemFeatures, Split
 
 
@@ -29,14 +29,11 @@ class ToolboxVBPR(Recommender):
     ) -> None:
         super().__init__()
         self.reg = reg
-        given = [torch.from_numpy(values) for values in features.given.values()]
-        self.register_buffer("features", torch.cat(given, dim=1).to(device) if given else None, persistent=False)
-
-        def table(rows: int, columns: int) -> Tensor:
-            return nn.init.xavier_uniform_(torch.empty(rows, columns, device=generator.device), generator=generator)
-
-        self.users = nn.Parameter(table(split.num_users, embedding_dim * (2 if given else 1)).to(device))
-        self.items = nn.Parameter(table(split.num_items, embedding_dim).to(device))
+        joined = None if features.joined is None else torch.from_numpy(features.joined).to(device)
+        self.register_buffer("features", joined, persistent=False)
+        width = embedding_dim if joined is None else 2 * embedding_dim
+        self.users = nn.Parameter(xavier_uniform(split.num_users, width, generator=generator).to(device))
+        self.items = nn.Parameter(xavier_uniform(split.num_items, embedding_dim, generator=generator).to(device))
         self.projection: nn.Linear | None = None
         if self.features is not None:
             self.projection = nn.Linear(self.features.shape[1], embedding_dim, device=generator.device)
