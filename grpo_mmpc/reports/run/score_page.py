@@ -1,10 +1,8 @@
 """The page of ``grpo-mmpc score``: anybody's answers, every metric with its interval, and items."""
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from grpo_mmpc.evaluation.metric_tables import find_metric
@@ -15,7 +13,7 @@ from grpo_mmpc.reports.common.labels import metric_label, task_label
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.reports.run.comparison_page import image_folders
-from grpo_mmpc.statistics.verdicts import min_items
+from grpo_mmpc.statistics.clustered import mean_interval
 from grpo_mmpc.utils.files import write_text
 from grpo_mmpc.utils.manifest import command_line
 
@@ -36,7 +34,7 @@ def write_score_page(path: Path, scores: Scores, *, notes: Sequence[str], source
         subtitle=[f"{summary['items']:,} items", f"{summary['mode']} mode"],
         label=task_label(summary["task"]),
         metrics={
-            metric_label(name): (cell, _interval(scores.by_metric[name], groups), summary["macro"][name])
+            metric_label(name): (cell, mean_interval(scores.by_metric[name], groups), summary["macro"][name])
             for name, cell in means.items()
         },
         scale=_scale(means),
@@ -52,26 +50,6 @@ def write_score_page(path: Path, scores: Scores, *, notes: Sequence[str], source
         command=command_line(),
     )
     write_text(path, page)
-
-
-def _interval(values: Sequence[float], groups: Sequence[str]) -> tuple[float, float] | None:
-    """Return the 95% interval of the mean for other groups of items; None with too few of them.
-
-    Items of one group hang together: their deviations add up before they are squared.
-    """
-    known = [(value, group) for value, group in zip(values, groups, strict=True) if math.isfinite(value)]
-    mean = fmean(value for value, _ in known) if known else 0.0
-    sums: dict[str, float] = defaultdict(float)
-    for value, group in known:
-        sums[group] += value - mean
-    count = len(sums)
-    if count < min_items(0.95):
-        return None
-    from scipy.stats import t as student  # type: ignore[import-untyped]  # heavy: imported on use
-
-    variance = sum(total * total for total in sums.values()) * count / (count - 1) / len(known) ** 2
-    reach = float(student.ppf(0.975, count - 1)) * math.sqrt(variance)
-    return mean - reach, mean + reach
 
 
 def _scale(means: Mapping[str, Mapping[str, Any]]) -> Scale:

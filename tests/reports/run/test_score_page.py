@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.cli import main
-from grpo_mmpc.reports.run.score_page import _interval
 
 
 def test_answers_of_any_system_become_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,14 +21,3 @@ def test_answers_of_any_system_become_a_page(tmp_path: Path, capsys: pytest.Capt
     text = page.read_text("utf-8")
     for part in ("Token F1", "95% interval", "By category", "Best answers", "Worst answers", "12 of 12", "&lt;b&gt;"):
         assert part in text
-
-
-def test_items_of_one_group_count_together() -> None:
-    values = [0.0, 0.0, 1.0, 1.0] * 4
-    alone = _interval(values, [str(i) for i in range(16)])
-    # Mean 0.5, standard deviation 0.516, t of 15 degrees 2.131: 0.275 either side.
-    assert alone == (pytest.approx(0.225, abs=1e-3), pytest.approx(0.775, abs=1e-3))
-    # Eight pairs that agree within: as eight items. 2.365 * 0.535 / sqrt(8) = 0.447 either side.
-    pairs = _interval(values, [str(i // 2) for i in range(16)])
-    assert pairs == (pytest.approx(0.053, abs=1e-3), pytest.approx(0.947, abs=1e-3))
-    assert _interval(values, ["a", "b"] * 8) is None
