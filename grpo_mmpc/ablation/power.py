@@ -36,7 +36,7 @@ def power_line(spec: AblationSpec, runs: Sequence[PlannedRun]) -> str:
 
     config = runs[0].config
     suite = build_suite(config, RunData(config), will_run=False)
-    items = min(sum(row.task == task for row in suite.rows) for task in config.evaluation_tasks)
+    items = min(len(suite.rows_of(task)) for task in config.evaluation_tasks)
     shown = what_items_show(items, products=suite.num_products, confidence=CONFIDENCE)
     if items < min_items(CONFIDENCE):
         return f"power: {shown}"

@@ -130,7 +130,7 @@ def amazon_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.catalogue.sources.download import Download, download_images
     from grpo_mmpc.errors import CatalogueError
     from grpo_mmpc.utils.console import Progress
-    from grpo_mmpc.utils.locks import hold
+    from grpo_mmpc.utils.locks import hold, in_use
 
     sources = open_sources(args.source, categories=args.categories)
     reviews = open_reviews(args.reviews)  # a mistyped path shows now, not after hours of downloading images
@@ -138,9 +138,7 @@ def amazon_command(args: argparse.Namespace) -> int:
         refuse_other_interactions(args.out)
     print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
     started = time.monotonic()
-    in_use = "is in use by {}; wait for it, stop it, or give another folder"
-    refuse = lambda owner: CatalogueError(f"{args.out} {in_use.format(owner)}")  # noqa: E731
-    with hold(args.out / ".lock", refuse=refuse), Progress() as progress:
+    with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError)), Progress() as progress:
 
         def fetch(downloads: "Iterable[Download]") -> "Mapping[Path, str]":
             return download_images(

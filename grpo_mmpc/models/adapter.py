@@ -74,14 +74,19 @@ def loaded_adapter(model: Any, folder: Path) -> Iterator[None]:
     from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    if any(hasattr(p, "ds_id") or hasattr(p, "full_tensor") for p in model.parameters()):
+    if is_sharded(model):
         raise RolloutError(f"a sharded policy takes no other adapter; run grpo-mmpc evaluate --checkpoint {folder}")
     own = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(model).items()}
     try:
-        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
         yield
     finally:
         set_peft_model_state_dict(model, own)
+
+
+def is_sharded(model: Any) -> bool:
+    """Return whether ZeRO-3 or FSDP keeps parameters in pieces, so that passes are collectives."""
+    return any(hasattr(p, "ds_id") or hasattr(p, "full_tensor") for p in model.parameters())
 
 
 def is_identity(adapter: Adapter) -> bool:

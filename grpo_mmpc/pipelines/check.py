@@ -1,6 +1,5 @@
 """``train --check``: everything that would be refused later, and what the run will be."""
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -8,6 +7,7 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.pipelines.recipe import described_recipe
 from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.statistics.power import what_items_show
+from grpo_mmpc.utils.distributed import num_processes
 
 
 def check_run(recipe: Sequence[str], *, overwrite: bool = False) -> None:
@@ -34,7 +34,7 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
     from grpo_mmpc.training.arguments import grpo_arguments
     from grpo_mmpc.training.session import check_batches_fill
 
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = num_processes()
     arguments = grpo_arguments(config, anywhere=True)
     items = min(len(data.train), config.data.max_train_items or len(data.train))
     check_batches_fill(arguments, num_items=items)
@@ -45,7 +45,7 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
     steps = arguments.max_steps if arguments.max_steps > 0 else int(arguments.num_train_epochs * prompts / per_step)
     asked = steps * per_step
     suite = build_suite(config, data, will_run=False)
-    held_out = min(sum(row.task == task for row in suite.rows) for task in config.evaluation_tasks)
+    held_out = min(len(suite.rows_of(task)) for task in config.evaluation_tasks)
     return [
         f"data: {len(data.catalogue):,} items of {config.data.catalogue}: {len(data.train):,} to train on, "
         f"{len(data.held_out):,} held out; {data.incomplete:,} lack a title or an image, "

@@ -23,8 +23,8 @@ from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
 from grpo_mmpc.types import ProductRecord, SamplingConfig
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
-from grpo_mmpc.utils.files import drop_partials, place_file, without_nan, write_json, write_json_lines
-from grpo_mmpc.utils.locks import hold
+from grpo_mmpc.utils.files import place_file, remove_partial, without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.locks import hold, in_use
 from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpo
     quiet_when_redirected()
     if out.resolve() == catalogue.resolve():
         raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
-    in_use = "is in use by {}; wait for it, stop it, or give another folder"
-    with hold(out / _LOCK, refuse=lambda owner: CatalogueError(f"{out} {in_use.format(owner)}")):
+    with hold(out / _LOCK, refuse=in_use(out, CatalogueError)):
         _complete(config, catalogue=catalogue, out=out, checkpoint=checkpoint)
 
 
@@ -75,7 +74,7 @@ def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path
         say(f"! {sentence}")
     policy = policy_identity(config, adapter=checkpoint)
     _claim(out, catalogue=catalogue, policy=policy)
-    drop_partials(out)
+    remove_partial(out)
     write_quarantine(out / "quarantine.jsonl", source.quarantined)
     interactions = find_table(catalogue, "interactions")
     if interactions is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.cells import CELLS, FEATURES, SPLITS
 from grpo_mmpc.utils.faults import try_folder
+from grpo_mmpc.utils.files import remove_partial
 from grpo_mmpc.utils.locks import hold
 
 LOCK = "recbench.lock"
@@ -30,6 +31,5 @@ def only_one(folder: Path) -> Iterator[None]:
     with hold(folder / LOCK, refuse=refuse):
         for place in (folder, *(folder / name for name in (SPLITS, FEATURES, CELLS))):
             try_folder(place)
-            for partial in place.glob(".*.partial"):
-                partial.unlink(missing_ok=True)
+        remove_partial(folder)
         yield

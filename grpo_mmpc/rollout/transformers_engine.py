@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.models.adapter import is_sharded
 from grpo_mmpc.models.processor import context_length, image_token_id
 from grpo_mmpc.rollout.engine import deal_over_ranks
 from grpo_mmpc.rollout.prompts import accepted_inputs
@@ -36,9 +37,7 @@ class TransformersEngine:
 
     def __post_init__(self) -> None:
         self.rows_at_once = self.batch_size * self.ranks.count
-        # Parameters in pieces, by ZeRO-3 or FSDP: every forward pass is a collective.
-        parameters = self.model.parameters()
-        self._is_sharded = any(hasattr(p, "ds_id") or hasattr(p, "full_tensor") for p in parameters)
+        self._is_sharded = is_sharded(self.model)
 
     def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str | Failure]:
         """See ``Engine.generate``. Training mode of the model is restored afterwards."""

@@ -11,6 +11,7 @@ import torch
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from grpo_mmpc.utils.distributed import Ranks
+from grpo_mmpc.utils.single_out import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def explained_faults(arguments: Any, *, step: Callable[[], int]) -> Iterator[Non
     except (RuntimeError, MemoryError) as error:
         text = " ".join(str(error).split())
         lowered, where = text.lower(), f"step {step() + 1}"
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in lowered for sign in _NO_MEMORY):
+        if is_out_of_memory(error) or any(sign in lowered for sign in _NO_MEMORY):
             raise TrainingError(
                 f"{where}: out of memory ({text[:200]}). Lower trainer.per_device_train_batch_size (now "
                 f"{arguments.per_device_train_batch_size}) and raise trainer.gradient_accumulation_steps (now "

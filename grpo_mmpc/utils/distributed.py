@@ -71,6 +71,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def num_processes() -> int:
+    """Return how many processes the launch has, before they have met."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launched_ranks() -> Ranks:
     """Return the ranks that ``accelerate launch`` or Slurm started, or one process on its own."""
     # heavy: imported on use

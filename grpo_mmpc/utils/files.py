@@ -68,12 +68,6 @@ def copy_folder(source: Path, target: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def drop_partials(folder: Path) -> None:
-    """Remove what killed writers left in a folder that this process holds alone."""
-    for left_behind in [path for path in folder.rglob(".*.partial") if path.is_file()]:
-        left_behind.unlink()
-
-
 def place_file(source: Path, target: Path) -> None:
     """Make the target the same file as the source: linked where the disk allows it, else copied.
 

@@ -42,3 +42,8 @@ def hold(lock: Path, *, refuse: Callable[[str], Exception]) -> Iterator[str]:
             yield left
         finally:
             file.truncate(0)
+
+
+def in_use(folder: Path, error: Callable[[str], Exception]) -> Callable[[str], Exception]:
+    """Return what ``hold`` refuses an output folder with, in words for any command."""
+    return lambda owner: error(f"{folder} is in use by {owner}; wait for it, stop it, or give another folder")

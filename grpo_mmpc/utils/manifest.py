@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.utils.distributed import num_processes
 from grpo_mmpc.utils.secrets import masked
 
 PACKAGES = (
@@ -34,7 +35,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+        "world_size": num_processes(),
     }
     if torch.cuda.is_available():
         hardware["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -54,7 +55,7 @@ def command_line(*, resume: bool = False) -> str:
 
     program = Path(sys.argv[0]).name
     shown = "python -m grpo_mmpc" if program == "__main__.py" else program
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # what launched the ranks is not known here
+    if num_processes() > 1:  # what launched the ranks is not known here
         shown = "accelerate launch ... -m grpo_mmpc"
     words = [shown, *(shlex.quote(masked(word)) for word in sys.argv[1:])]
     if resume:

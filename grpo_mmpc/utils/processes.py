@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -147,18 +147,8 @@ class StopRequest:
 
         SIGINT stays ignored where this process was started to ignore it.
         """
-        if threading.current_thread() is not threading.main_thread():
+        with _handled(signal.SIGINT, signal.SIGTERM, handler=self._on_signal):
             yield self
-            return
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        mine = [number for number, handler in previous.items() if handler is not signal.SIG_IGN]
-        for number in mine:
-            signal.signal(number, self._on_signal)
-        try:
-            yield self
-        finally:
-            for number in mine:
-                signal.signal(number, previous[number])
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -180,11 +170,6 @@ def stopped_by_signals() -> Iterator[None]:
     A signal that this process was started to ignore stays ignored: SIGINT under ``&`` in a script,
     SIGHUP under nohup. Does nothing beside the main thread.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    mine = [number for number, handler in previous.items() if handler is not signal.SIG_IGN]
     first: list[float] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -195,8 +180,20 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
+    with _handled(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, handler=stop):
+        yield
+
+
+@contextmanager
+def _handled(*numbers: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle those signals that are not ignored; does nothing beside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in numbers}
+    mine = [number for number, known in previous.items() if known is not signal.SIG_IGN]
     for number in mine:
-        signal.signal(number, stop)
+        signal.signal(number, handler)
     try:
         yield
     finally:

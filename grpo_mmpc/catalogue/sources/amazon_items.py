@@ -16,7 +16,7 @@ from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource
 from grpo_mmpc.catalogue.sources.download import Download
 from grpo_mmpc.catalogue.sources.markup import without_markup
 from grpo_mmpc.types import Quarantined
-from grpo_mmpc.utils.files import drop_partials, json_lines, write_json_lines
+from grpo_mmpc.utils.files import json_lines, remove_partial, write_json_lines
 from grpo_mmpc.utils.hashing import hex_digest
 
 _REPORT_EVERY = 1_000
@@ -87,7 +87,7 @@ def convert_amazon_metadata(
     """
     folder = Path(out)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    drop_partials(folder)
+    remove_partial(folder)
     done = AmazonConversion(folder=folder)
 
     def drafts() -> Iterator[dict[str, Any]]:
