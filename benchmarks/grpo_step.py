@@ -42,12 +42,12 @@ ensure_importable()  # before anything imports transformers' models
 import torch  # noqa: E402
 from transformers import TrainerCallback, set_seed  # noqa: E402
 
+from grpo_mmpc.catalogue.run_data import RunData  # noqa: E402
 from grpo_mmpc.config import RunConfig  # noqa: E402
 from grpo_mmpc.models.policy import load_policy  # noqa: E402
 from grpo_mmpc.models.processor import load_processor  # noqa: E402
 from grpo_mmpc.pipelines.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.rewards import RewardMix, completion_text  # noqa: E402
-from grpo_mmpc.rollout.run_data import RunData  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments  # noqa: E402
 from grpo_mmpc.training.dataset import training_dataset  # noqa: E402

@@ -46,6 +46,7 @@ ensure_importable()  # before anything imports transformers' models
 
 import torch  # noqa: E402
 
+from grpo_mmpc.catalogue.run_data import RunData  # noqa: E402
 from grpo_mmpc.config import RunConfig  # noqa: E402
 from grpo_mmpc.encoders import loading, open_image  # noqa: E402
 from grpo_mmpc.encoders.bertscore import BertScoreEncoder  # noqa: E402
@@ -56,7 +57,6 @@ from grpo_mmpc.models.policy import load_policy  # noqa: E402
 from grpo_mmpc.models.processor import load_processor  # noqa: E402
 from grpo_mmpc.pipelines.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.rewards import RewardMix  # noqa: E402
-from grpo_mmpc.rollout.run_data import RunData  # noqa: E402
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.types import PromptRow, SamplingConfig  # noqa: E402

@@ -31,8 +31,8 @@ def power_line(spec: AblationSpec, runs: Sequence[PlannedRun]) -> str:
         CatalogueError: It cannot be read.
     """
     # heavy: imported on use
+    from grpo_mmpc.catalogue.run_data import RunData
     from grpo_mmpc.evaluation.suite import build_suite
-    from grpo_mmpc.rollout.run_data import RunData
 
     config = runs[0].config
     suite = build_suite(config, RunData(config), will_run=False)

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.controls import CONTROLS, MAX_POOL, changed_rows, known_answers
@@ -15,7 +16,6 @@ from grpo_mmpc.evaluation.evaluation_folder import finished, headline
 from grpo_mmpc.evaluation.runner import run_suite
 from grpo_mmpc.evaluation.scorers import Scorers, load_scorers
 from grpo_mmpc.evaluation.suite import Suite
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.distributed import ONE, Ranks

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.evaluation.metric_tables import metrics_of
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.official.text import ERROR_TEXT
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced
 from grpo_mmpc.types import PromptRow, SamplingConfig

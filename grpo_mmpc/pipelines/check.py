@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Sequence
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.pipelines.recipe import described_recipe
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.statistics.power import what_items_show
 from grpo_mmpc.utils.distributed import num_processes
 

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.suite import build_suite
@@ -13,7 +14,6 @@ from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.rollout.offline import offline_engine
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 
 if TYPE_CHECKING:

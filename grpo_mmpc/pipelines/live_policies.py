@@ -4,13 +4,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.suite import Suite
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.training.checkpoint import checkpoint_folder
 from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.files import copy_folder

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import write_quarantine
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
@@ -23,7 +24,6 @@ from grpo_mmpc.evaluation.suite import Suite, build_suite
 from grpo_mmpc.pipelines.live_policies import LivePolicies
 from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.rewards.troubles import nano_troubles
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.training.checkpoint import newest_checkpoint
 from grpo_mmpc.training.claim import claimed, take_over
 from grpo_mmpc.utils.console import Progress, Say, printer, quiet_when_redirected

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.rewards.columns import RowReader
 from grpo_mmpc.rollout.prompts import load_prompt_image
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.utils.hashing import stable_order
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.adapter import is_identity, loaded_adapter, read_adapter
@@ -16,7 +17,6 @@ from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.parity_check import choose_rows
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.rollout.trainer_prompts import check_trainer_prompts
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments, updates_per_rollout

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from grpo_mmpc.catalogue import load_catalogue
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import EvaluationSection, RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation import evaluator
@@ -16,7 +17,6 @@ from grpo_mmpc.evaluation.controls import CONTROLS, another_row, changed_rows, k
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.scorers import Scorers
 from grpo_mmpc.evaluation.suite import build_suite
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.types import PromptRow, SamplingConfig

@@ -2,9 +2,9 @@
 
 import pytest
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.encoders.bertscore import bertscore_encoder
 from grpo_mmpc.encoders.clip import clip_encoder
-from grpo_mmpc.rollout.run_data import RunData
 from tests.gpu.conftest import DEVICE
 
 

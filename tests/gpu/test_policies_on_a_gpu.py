@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import ModelSection
 from grpo_mmpc.models.policy import load_policy
 from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.pipelines.train import run_training
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows

@@ -2,9 +2,9 @@
 
 import pytest
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config.rewards import RewardSpec
 from grpo_mmpc.rewards import RewardMix
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import IMAGE_TO_TEXT
 from tests.gpu.conftest import DEVICE
 

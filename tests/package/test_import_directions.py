@@ -8,9 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LEVELS = (
     ("utils", "types", "errors"),
-    ("config", "statistics", "tasks", "catalogue", "metrics"),
+    ("config", "statistics", "tasks", "catalogue", "metrics", "nano"),
     ("encoders", "rendering", "models"),
-    ("nano",),
     ("rewards", "rollout"),
     ("training", "evaluation"),
     ("reports.common",),

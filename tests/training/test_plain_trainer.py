@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.models.policy import load_policy
 from grpo_mmpc.models.processor import load_processor
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import IMAGE_TO_TEXT
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments
 from grpo_mmpc.training.session import TrainingSession

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError, RewardError, TrainingError
 from grpo_mmpc.pipelines.train import run_training
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.training.session import TrainingSession
 

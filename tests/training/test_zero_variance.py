@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.rewards import advantages
-from grpo_mmpc.rollout.run_data import RunData
 from grpo_mmpc.training.option_checks import check_trainer, zero_variance_problems
 from grpo_mmpc.training.resampling import drop_rows, groups_to_sample_again, replace_rows
 from grpo_mmpc.training.session import TrainingSession
