@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.tasks import prompts
-from grpo_mmpc.tasks.parser import parse_completion
+from grpo_mmpc.tasks import parser, prompts
 from grpo_mmpc.types import ParsedCompletion
+from grpo_mmpc.utils.hashing import hex_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +44,14 @@ class Task:
             content = [{"type": "text", "text": f"{self.instruction}\n{title}"}]
         return [{"role": "user", "content": content}]
 
+    @property
+    def version(self) -> str:
+        """The hash of prompt text and parser: an answer under another one may be another answer."""
+        return hex_digest(f"{self.instruction}\0{self.json_key}\0", Path(parser.__file__).read_bytes(), size=6)
+
     def parse(self, completion: str) -> ParsedCompletion:
         """Read the answer out of a completion; see ``parse_completion``."""
-        return parse_completion(completion, json_key=self.json_key)
+        return parser.parse_completion(completion, json_key=self.json_key)
 
     def answer(self, text: str) -> str:
         """Return the completion a perfect policy would give: ``{"title": "..."}``."""

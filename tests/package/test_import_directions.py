@@ -13,6 +13,7 @@ LEVELS = (
     ("rewards", "rollout"),
     ("training", "evaluation"),
     ("reports.common",),
+    ("completion",),
     ("recbench", "ablation", "analysis"),
     ("reports",),
     ("pipelines",),

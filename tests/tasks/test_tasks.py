@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -98,3 +99,9 @@ def test_half_a_surrogate_pair_becomes_text_that_files_and_tokenizers_take():
 def test_a_number_of_thousands_of_digits_is_malformed_and_no_crash():
     assert IMAGE_TO_TEXT.parse('{"title": ' + "9" * 5000 + "}").prediction is None
     assert IMAGE_TO_TEXT.parse("see " + '{"title": ' + "9" * 5000 + "}").format == "malformed"
+
+
+def test_the_version_of_a_prompt_changes_with_its_text_and_nothing_else():
+    changed = replace(IMAGE_TO_TEXT, instruction=IMAGE_TO_TEXT.instruction + " Be brief.")
+    assert len({IMAGE_TO_TEXT.version, TEXT_TO_IMAGE.version, changed.version}) == 3
+    assert replace(IMAGE_TO_TEXT, max_completion_tokens=1).version == IMAGE_TO_TEXT.version

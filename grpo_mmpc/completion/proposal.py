@@ -1,0 +1,97 @@
+"""The record of one filled field: its value, where it comes from, and whether it may be used.
+
+A completed catalogue holds one for every field that was missing, ``proposals.jsonl``, in the order
+of its items.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.utils.files import json_lines
+
+FILE = "proposals.jsonl"
+"""Beside ``items.jsonl``."""
+
+Source = Literal["model", "sibling", "same image", "own field"]
+Status = Literal["accepted", "review", "failed"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """What is proposed for one field of one item, with all that it depends on."""
+
+    item_id: str
+    field: str
+    """``title`` or ``image``."""
+    value: str | None
+    """The title, or the path of the image inside the completed catalogue; None where it failed."""
+    source: Source = "model"
+    """Where the value was taken from: an answer of the model, another item that is a variant or has
+    the same image, or another field of the item itself."""
+    source_item: str | None = None
+    """The other item's identifier, where there is one."""
+    policy: str | None
+    """``policy_identity`` of model and adapter; None where no model was asked, likewise below."""
+    model: str | None
+    """The base model's name or path as the recipe has it."""
+    adapter: str | None
+    """The hash of the adapter's files; None also for the base model."""
+    prompt: str | None
+    """``Task.version``: the hash of the prompt's text and of the parser."""
+    sampling: Mapping[str, Any]
+    """The fields of ``SamplingConfig``; of an image also its ``renderer``."""
+    confidence: float | None = None
+    """In [0, 1]; None where nothing was estimated."""
+    signals: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """What the confidence was made of, by name."""
+    status: Status
+    """``failed`` where there is no value; a value that is not ``accepted`` waits for ``review``."""
+    reasons: Sequence[str] = ()
+    """Why it failed, or waits."""
+
+    def __post_init__(self) -> None:
+        """Refuse a record that contradicts itself."""
+        for name, value, known in (
+            ("source", self.source, get_args(Source)),
+            ("status", self.status, get_args(Status)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+        if (self.value is None) != (self.status == "failed"):
+            raise ValueError(f"the status is {self.status!r} and the value {self.value!r}: only a failed one has none")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object of the record; its keys are the fields, in their order."""
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)} | {"reasons": list(self.reasons)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Proposal":
+        """Return the record of a JSON object.
+
+        Raises:
+            ValueError: Keys are missing or unknown, or the record contradicts itself.
+        """
+        try:
+            return cls(**content)
+        except TypeError as error:  # of the dataclass, which names the keys
+            raise ValueError(f"no proposal: {error}") from error
+
+
+def read_proposals(folder: Path) -> Iterator[Proposal]:
+    """Read the proposals of a completed catalogue, one at a time.
+
+    Raises:
+        CatalogueError: There are none, or a line is none; says which and why.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise CatalogueError(f"{folder} has no {FILE}; give a folder that grpo-mmpc complete has written")
+    with path.open("rb") as file:
+        for line in json_lines(file):
+            try:
+                yield Proposal.from_json(line.values or {})
+            except ValueError as error:
+                raise CatalogueError(f"{path}, line {line.number}: {line.problem or error}") from error
