@@ -31,6 +31,11 @@ class RunData:
                 )
 
     @property
+    def held_out_products(self) -> int:
+        """The number of held-out items, those that hang together counted once."""
+        return len({self.groups[index] for index in self.held_out})
+
+    @property
     def training_titles(self) -> list[str]:
         """The titles of all training items, the corpus of rewards that ask for one."""
         return list(self.catalogue.items.select(self.train)["title"])
@@ -43,6 +48,7 @@ class RunData:
             "items": len(self.catalogue),
             "train_items": len(self.train),
             "held_out_items": len(self.held_out),
+            "held_out_products": self.held_out_products,
             "incomplete": self.incomplete,
             "quarantined": len(self.catalogue.quarantined),
         }

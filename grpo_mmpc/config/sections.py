@@ -51,7 +51,7 @@ class DataSection(Section):
     catalogue: str
     """Catalogue folder, or ``nano:catalogue`` for the embedded one."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of near-duplicate groups kept for evaluation."""
+    """Share of products (groups of variants and near-duplicates) kept for evaluation."""
     salt: str = ""
     """Changes which items are held out."""
     max_train_items: Annotated[int, Field(gt=0)] | None = None
@@ -193,9 +193,11 @@ class EvaluationSection(Section):
     metrics: list[str] | None = None
     """Names of metrics; null means all of the mode."""
     items_per_category: Annotated[int, Field(gt=0)] = 1000
-    """Held-out items per task and category, chosen by stable hash."""
+    """Held-out products per task and category, chosen by stable hash."""
     max_items: Annotated[int, Field(gt=0)] | None = None
-    """Held-out items per task over all categories, balanced; null sets no further limit."""
+    """Held-out products per task over all categories, balanced; null sets no further limit."""
+    all_variants: bool = False
+    """Evaluate every variant and near-duplicate of these products instead of one of each."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     """Prompts generated together."""
     max_tokens: dict[TaskName, Annotated[int, Field(gt=0)]] = {}

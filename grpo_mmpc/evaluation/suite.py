@@ -15,7 +15,7 @@ from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.content import content_identity
-from grpo_mmpc.utils.hashing import json_digest
+from grpo_mmpc.utils.hashing import json_digest, stable_order
 from grpo_mmpc.utils.model_paths import resolve_model
 
 VERSION = 3
@@ -87,20 +87,24 @@ def greedy(task: str, *, max_tokens: int | None = None) -> SamplingConfig:
 
 
 def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> Suite:
-    """Return the evaluation suite of a recipe: held-out items balanced over categories.
+    """Return the evaluation suite of a recipe: held-out products balanced over categories.
 
-    One that ``will_run`` downloads its encoders, to know them by their content.
+    Of a product with several variants or near-duplicates the one that a hash picks is evaluated,
+    or each. A suite that ``will_run`` downloads its encoders, to know them by their content.
     """
     from grpo_mmpc.rendering.registry import renderer_identity
 
     settings = config.evaluation
+    products = _products(data, salt=config.data.salt)
     chosen = select_balanced(
         data.catalogue,
-        data.held_out,
+        list(products),
         max_items=settings.max_items,
         max_per_category=settings.items_per_category,
         salt=config.data.salt,
     )
+    if settings.all_variants:
+        chosen = [variant for first in chosen for variant in products[first]]
     return Suite(
         mode=settings.mode,
         rows=tuple(prompt_rows(data.catalogue, chosen, config.evaluation_tasks)),
@@ -115,6 +119,16 @@ def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> S
         },
         chosen=None if settings.metrics is None else tuple(settings.metrics),
     )
+
+
+def _products(data: RunData, *, salt: str) -> dict[int, list[int]]:
+    """Return the held-out items of each product, by the first of them in the order of the salt."""
+    ids = data.catalogue.items.select(data.held_out)["item_id"]
+    variants: dict[int, list[int]] = defaultdict(list)
+    for position in stable_order(list(ids), salt=salt):
+        index = data.held_out[position]
+        variants[data.groups[index]].append(index)
+    return {items[0]: items for items in variants.values()}
 
 
 def _groups(data: RunData, chosen: Sequence[int]) -> dict[str, str]:

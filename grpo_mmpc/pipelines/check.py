@@ -45,10 +45,13 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
     steps = arguments.max_steps if arguments.max_steps > 0 else int(arguments.num_train_epochs * prompts / per_step)
     asked = steps * per_step
     suite = build_suite(config, data, will_run=False)
+    how = "every variant is evaluated" if config.evaluation.all_variants else "one variant of each is evaluated"
+    together = data.held_out_products < len(data.held_out)
+    products = f" ({data.held_out_products:,} products: {how})" if together else ""
     held_out = min(len(suite.rows_of(task)) for task in config.evaluation_tasks)
     return [
         f"data: {len(data.catalogue):,} items of {config.data.catalogue}: {len(data.train):,} to train on, "
-        f"{len(data.held_out):,} held out; {data.incomplete:,} lack a title or an image, "
+        f"{len(data.held_out):,} held out{products}; {data.incomplete:,} lack a title or an image, "
         f"{len(data.catalogue.quarantined):,} set aside",
         f"training: {steps:,} steps of {per_step:g} prompts with {group} completions on {processes} "
         f"process{'es' * (processes > 1)}: {asked:,.0f} prompts, {asked / prompts:.1f} epochs; "

@@ -154,9 +154,11 @@ def _subtitle(run: RunFolder, weights: Mapping[str, float]) -> list[str]:
 
 def _facts(run: RunFolder) -> list[tuple[str, str]]:
     data = section(run.manifest, "data")
+    products = data.get("held_out_products")
     counts = {
         "Training items": data.get("train_items"),
         "Held-out items": data.get("held_out_items"),
+        "Held-out products": products if products != data.get("held_out_items") else None,
         "Rows quarantined": data.get("quarantined"),
         "Steps": run.steps[-1]["step"] if run.steps else None,
         "Trainable parameters": run.manifest.get("trainable_parameters"),
