@@ -1,4 +1,4 @@
-from grpo_mmpc.cli import main
+from grpo_mmpc.cli import program
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program()

@@ -2,6 +2,7 @@
 in seconds."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRPO_MMPC_ENCODINGS_GB", "0")  # the user's own file of encodings is left alone
 os.environ.setdefault("GRPO_MMPC_VLLM_CPU", "1")  # as our engines do: tests import vLLM before any engine starts
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as nohup and `&` start us; our children would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ARCHITECTURES = {"qwen2_5_vl": "nano:qwen2_5_vl", "gemma3": "nano:gemma3"}
 

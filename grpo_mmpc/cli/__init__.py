@@ -4,13 +4,14 @@ import argparse
 import logging
 import os
 import sys
+from typing import NoReturn
 
 from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.utils.console import LogHandler
 from grpo_mmpc.utils.faults import explain_os_error, full_disk
 from grpo_mmpc.utils.manifest import command_line
-from grpo_mmpc.utils.processes import stopped_by_signals
+from grpo_mmpc.utils.processes import ignore_the_next_signal, stopped_by_signals
 
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit statuses beside 0 and 1; docs/reliability.md explains them."""
@@ -42,6 +43,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         arguments.recipe += rest
     return arguments
+
+
+def program() -> NoReturn:
+    """Run one command and end this process; a signal after its last line changes no exit status."""
+    status = main()
+    ignore_the_next_signal()
+    raise SystemExit(status)
 
 
 def main(argv: list[str] | None = None) -> int:

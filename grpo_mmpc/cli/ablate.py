@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.ablation.power import power_line, why_nothing_can_be_shown
     from grpo_mmpc.ablation.spec import load_ablation, to_yaml
     from grpo_mmpc.errors import ConfigError
-    from grpo_mmpc.utils.files import write_text
+    from grpo_mmpc.utils.files import remove_partial, write_text
 
     path = Path(arguments.recipe[0])
     spec = load_ablation(path)
@@ -98,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
             write_text(folder / "ablation.yaml", to_yaml(spec))
             was_stopped = _run_jobs(jobs, arguments)
             share_base(jobs)
+            if not was_stopped:  # no process writes there any more
+                remove_partial(folder)
         return _report(spec, runs, jobs, was_stopped=was_stopped, folder=folder)
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from grpo_mmpc.evaluation.suite import Suite
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.distributed import ONE, Ranks
+from grpo_mmpc.utils.files import remove_partial
 from grpo_mmpc.utils.locks import hold
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Evaluator:
         A collective. ``name`` is that of the checkpoint; for ``policy`` see ``policy_identity``.
         """
         suite = suite or self.suite
-        if self.ranks.on_main(lambda: finished(folder, key=suite.key, policy=policy)):
+        if self.ranks.on_main(lambda: self._is_finished(folder, name=name, key=suite.key, policy=policy)):
             self.say(f"{name}: already evaluated with these items and settings")
             return
         began = time.monotonic()
@@ -89,6 +90,15 @@ class Evaluator:
 
         stack.enter_context(hold(folder / LOCK, refuse=refuse))
         stack.callback((folder / LOCK).unlink, missing_ok=True)
+        remove_partial(folder)
+
+    def _is_finished(self, folder: Path, *, name: str, key: str, policy: str) -> bool:
+        """Return whether nothing is to do; removes the lock that a kill at the end has left."""
+        is_done = finished(folder, key=key, policy=policy)
+        if is_done and (folder / LOCK).exists():
+            with suppress(EvaluationError), ExitStack() as stack:
+                self._hold(folder, name, stack)
+        return is_done
 
     def run_controls(self, engine: OpenEngine, *, name: str, policy: str) -> None:
         """Run the recipe's controls beside a policy. A collective.
@@ -125,7 +135,7 @@ class Evaluator:
         folder = self.evaluations / title / suite.name
         # Retrieved answers depend on encoders and catalogue too: the suite's key holds both.
         policy = f"{title} {suite.key}"
-        if finished(folder, key=suite.key, policy=policy):
+        if self._is_finished(folder, name=title, key=suite.key, policy=policy):
             return
         pool = partial(self.data.training_rows, CONTROLS[control].task, at_most=MAX_POOL)
         try:

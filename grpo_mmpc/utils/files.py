@@ -1,12 +1,14 @@
 """Atomic writes of files and folders, JSON, and JSON lines that survive a killed writer."""
 
+import fcntl
+import glob
 import json
 import math
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,17 +40,39 @@ def replace_atomically(target: Path) -> Iterator[Path]:
 def build_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside the target that becomes the target when the block succeeds.
 
+    Folders that killed writers of the same target have left there are removed.
+
     Raises:
         OSError: The target has come to hold something; another process may have been faster.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(target)
-    temporary.mkdir()
-    try:
+    with ExitStack() as stack:
+        with _locked(target.parent, fcntl.LOCK_EX):  # so that nobody takes a folder for left before it is locked
+            for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+                with suppress(OSError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(left)
+            temporary.mkdir()
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            stack.enter_context(_locked(temporary, fcntl.LOCK_EX))
         yield temporary
         temporary.replace(target)
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    """Lock a folder for the duration of a block, or until this process ends.
+
+    Raises:
+        OSError: ``how`` does not wait, and another process holds it or the disk has no locks.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with nullcontext() if how & fcntl.LOCK_NB else suppress(OSError):
+            fcntl.flock(opened, how)
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(opened)
 
 
 def remove_partial(folder: Path) -> None:

@@ -184,6 +184,13 @@ def stopped_by_signals() -> Iterator[None]:
         yield
 
 
+def ignore_the_next_signal() -> None:
+    """From here on ignore one signal to stop, since all is done; another one ends at once."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda received, _: signal.signal(received, signal.SIG_DFL))
+
+
 @contextmanager
 def _handled(*numbers: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle those signals that are not ignored; does nothing beside the main thread."""

@@ -52,3 +52,11 @@ def test_a_page_is_not_made_of_runs_of_another_recipe(command, capsys):
     assert "bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1" in capsys.readouterr().err
     assert (command.folder / "ablation.html").read_bytes() == before
     assert command("--report-only") == 0
+
+
+def test_what_a_killed_command_was_writing_is_removed_once_all_runs_are_done(command):
+    assert command() == 0
+    left = command.folder / "bleu" / ".seed-0.yaml.0.partial"
+    left.touch()
+    assert command() == 0
+    assert not left.exists()

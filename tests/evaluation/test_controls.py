@@ -202,3 +202,14 @@ def test_a_second_evaluation_into_a_folder_is_told_who_holds_it(controls_of, tmp
     assert not (folder / evaluator.LOCK).exists()
     (folder / "summary.json").write_text('{"key": ')  # half a file is no result, and no traceback
     assert controls_of("final", "the weights")[1] == []
+
+
+def test_what_a_killed_evaluation_left_is_removed_also_when_it_had_been_finished(controls_of, tmp_path):
+    folder = tmp_path / "control-blank_image-final" / "cqbench"
+    folder.mkdir(parents=True)
+    (folder / ".samples.parquet.0.partial").touch()
+    controls_of("final", "the weights")
+    assert not list(folder.glob(".*"))
+    (folder / evaluator.LOCK).write_text("process 1 on a machine that is gone")
+    assert controls_of("final", "the weights")[0] == 0
+    assert not list(folder.glob(".*"))

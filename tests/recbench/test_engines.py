@@ -20,10 +20,9 @@ from tests.recbench.worlds import taste_world
 ROOT = Path(__file__).parents[2]
 
 ENDLESS = """
-import signal, sys
+import sys
 from grpo_mmpc.utils.processes import die_with_parent
 die_with_parent({parent})  # where the tests themselves are killed
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background hands down "ignore"
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from grpo_mmpc.recbench.engines import run_local

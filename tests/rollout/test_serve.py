@@ -205,10 +205,8 @@ def test_a_server_that_never_answers_is_given_up_and_ended(tmp_path, monkeypatch
 def test_serving_in_the_foreground_ends_with_all_its_processes(tmp_path, number):
     pytest.importorskip("vllm", reason="vLLM is not installed")
     code = f"""
-        import signal
         import sys
         from pathlib import Path
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background inherits "ignore"
         from grpo_mmpc.rollout.vllm import serve
         from tests.rollout.vllm_policies import vllm_config
         serve.serve_command = lambda *_, **__: ([sys.executable, "-c", {textwrap.dedent(FAMILY)!r}], {{}})

@@ -2,6 +2,9 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -60,6 +63,22 @@ def test_a_folder_appears_when_it_is_whole_and_never_over_another(tmp_path):
     with pytest.raises(OSError, match="not empty"), build_folder(target) as temporary:
         (temporary / "other").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "file"]
+
+
+def test_a_folder_that_a_killed_writer_left_is_removed_and_one_being_built_is_not(tmp_path):
+    target, other = tmp_path / "fold[er]", tmp_path / "fold[er].b"
+    building = "from grpo_mmpc.utils.files import build_folder; from pathlib import Path; import os, signal"
+    kill = f"{building}\nwith build_folder(Path({str(target)!r})): os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", kill]).returncode == -signal.SIGKILL
+    with build_folder(other) as of_another:
+        assert len(list(tmp_path.iterdir())) == 2
+        with build_folder(target) as ours:
+            assert {*tmp_path.iterdir()} == {of_another, ours}
+            (ours / "file").touch()
+            with pytest.raises(ZeroDivisionError), build_folder(target) as faster:
+                assert ours.is_dir() and faster.is_dir()
+                raise ZeroDivisionError
+    assert {*tmp_path.iterdir()} == {target, other}
 
 
 def test_a_copied_folder_replaces_what_was_there(tmp_path):

@@ -185,3 +185,28 @@ def test_a_command_that_a_signal_stops_says_how_to_go_on_and_leaves_nothing_half
     assert process.returncode == 130
     assert f"stopped by {number.name}; go on with: python -m grpo_mmpc data nano --out {out}" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_last_line_changes_no_exit_status_and_a_second_one_ends_the_process(
+    number: signal.Signals,
+) -> None:
+    def ended_by(times: int) -> int:
+        late = f"lambda: [os.kill(os.getpid(), {int(number)}) for _ in range({times})]"
+        run = f"import atexit, os, sys; atexit.register({late}); sys.argv[1:] = ['rewards', 'list']"
+        run += "; from grpo_mmpc.cli import program; program()"
+        return subprocess.run([sys.executable, "-c", run], capture_output=True).returncode
+
+    assert ended_by(1) == 0
+    assert ended_by(2) == -number
+
+
+def test_a_folder_that_a_killed_command_left_is_removed_when_the_command_is_given_again(tmp_path: Path) -> None:
+    command = [*COMMAND, str(tmp_path / "out"), "--num-items", "100"]
+    with subprocess.Popen(command) as process:
+        while not list(tmp_path.glob(".out.*/images/nano-00009.png")):
+            assert process.poll() is None
+        process.kill()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert subprocess.run(command, check=False).returncode == 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
