@@ -16,7 +16,7 @@ from grpo_mmpc.metrics.language import foreign_share
 from grpo_mmpc.types import Quarantined
 
 _CORE = ("item_id", "category", "title", "description", "image")
-_EXAMPLE_GROUPS = 5
+_EXAMPLE_GROUPS, _SHOWN_OF_GROUP = 5, 3
 _MAX_CATEGORIES = 200
 
 
@@ -40,6 +40,8 @@ class DuplicateGroup:
     items: int
     item_ids: list[str]
     """The first few."""
+    images: list[str | None]
+    """Their images, relative to the folder."""
     title: str | None
     """Title of the first."""
 
@@ -104,7 +106,12 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
         near_duplicate_groups=len(shared),
         near_duplicate_items=sum(shared),
         largest_groups=[
-            DuplicateGroup(items=len(g), item_ids=[item_ids[i] for i in g[:3]], title=titles[g[0]])
+            DuplicateGroup(
+                items=len(g),
+                item_ids=[item_ids[i] for i in g[:_SHOWN_OF_GROUP]],
+                images=[catalogue.items[i]["image"] for i in g[:_SHOWN_OF_GROUP]],
+                title=titles[g[0]],
+            )
             for g in largest_groups(groups, limit=_EXAMPLE_GROUPS)
         ],
         interactions=summarise_interactions(catalogue.folder, known_items=set(item_ids)),

@@ -44,7 +44,7 @@ def _lines(report: ValidationReport) -> Iterator[str]:
         yield from _bullets(report.warnings[:_SHOWN_WARNINGS])
         yield from _more(len(report.warnings) - _SHOWN_WARNINGS)
     yield ""
-    yield from _wrap(_verdict(report))
+    yield from _wrap(verdict(report))
 
 
 def _category_table(categories: Sequence[CategoryCounts]) -> list[str]:
@@ -102,16 +102,22 @@ def _interactions(summary: InteractionsSummary) -> Iterator[str]:
 
 def broken_rows(rows: Sequence[Quarantined]) -> Iterator[str]:
     """List broken rows, each kind of fault once with the number of rows that share it."""
-    alike: dict[str, list[Quarantined]] = {}
-    for row in rows:
-        alike.setdefault(kind_of_reason(row), []).append(row)
-    for first, *others in list(alike.values())[:SHOWN_ROWS]:
+    alike = kinds_of_fault(rows)
+    for first, *others in alike[:SHOWN_ROWS]:
         item = f" ({_shorten(first.item_id, 30)})" if first.item_id else ""
         yield from _bullets([f"{first.file} row {first.row}{item}: {first.reason}"])
         if others:
             numbers = ", ".join(str(row.row) for row in others[:5]) + (", ..." if len(others) > 5 else "")
             yield from _wrap(f"the same in {_count(len(others), 'more row')}: {numbers}", first="    ", rest="    ")
     yield from _more(len(alike) - SHOWN_ROWS)
+
+
+def kinds_of_fault(rows: Iterable[Quarantined]) -> list[list[Quarantined]]:
+    """Return rows that were set aside, those with the same kind of reason together."""
+    alike: dict[str, list[Quarantined]] = {}
+    for row in rows:
+        alike.setdefault(kind_of_reason(row), []).append(row)
+    return list(alike.values())
 
 
 def kind_of_reason(row: Quarantined) -> str:
@@ -127,7 +133,8 @@ def _more(hidden: int) -> Iterator[str]:
         yield f"  ... and {hidden:,} more"
 
 
-def _verdict(report: ValidationReport) -> str:
+def verdict(report: ValidationReport) -> str:
+    """Return how many rows can be used, as a sentence."""
     if not report.items:
         return "No usable item: correct the rows above first."
     usable = f"{_count(report.items, 'usable item')} of {_count(report.rows_read, 'row')}"

@@ -37,6 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     validate.add_argument(
         "--json", metavar="OUT", type=output_file, help="also write the whole report here, every row named"
     )
+    validate.add_argument("--html", metavar="OUT", type=output_file, help="also write it here as a page")
     validate.set_defaults(func=validate_command)
 
     amazon = commands.add_parser(
@@ -117,6 +118,11 @@ def validate_command(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(args.json, report.to_json(), indent=2)
         print(f"Written to {args.json}")
+    if args.html is not None:
+        from grpo_mmpc.reports.catalogue.validation_page import write_validation_page
+
+        write_validation_page(args.html, report)
+        print(f"Page: {args.html}")
     if report.items:
         print(_next(f"grpo-mmpc train recipes/nano.yaml {shlex.quote(f'data.catalogue={args.catalogue}')}"))
     return 1 if not report.items or (args.strict and report.is_broken) else 0

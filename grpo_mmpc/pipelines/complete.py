@@ -17,6 +17,7 @@ from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
 from grpo_mmpc.rendering.store import render_into
+from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.rollout.offline import LateEngine
 from grpo_mmpc.tasks import TASKS, Task
@@ -70,7 +71,8 @@ def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path
         f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
     )
     model = {"model": config.model.name_or_path}
-    for sentence in nano_troubles(model, source.items[:20]["item_id"]).values() if missing else ():
+    troubles = list(nano_troubles(model, source.items[:20]["item_id"]).values()) if missing else []
+    for sentence in troubles:
         say(f"! {sentence}")
     policy = policy_identity(config, adapter=checkpoint)
     _claim(out, catalogue=catalogue, policy=policy)
@@ -110,7 +112,8 @@ def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path
         say(f"  {count} x {reason}, see {out / 'incomplete.jsonl'}")
     if source.quarantined:
         say(f"  {len(source.quarantined)} rows are no items, see {out / 'quarantine.jsonl'}")
-    say(f"completed catalogue: {out}\nnext: grpo-mmpc data validate {out}")
+    page = write_completion_page(out, catalogue=catalogue, notes=troubles)
+    say(f"completed catalogue: {out}\nexamples of what was filled: {page}\nnext: grpo-mmpc data validate {out}")
 
 
 def _records(source: Catalogue) -> Iterator[ProductRecord]:

@@ -1,0 +1,109 @@
+"""The page of a completed catalogue: what was filled, and what was not, with examples of each."""
+
+import json
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from grpo_mmpc.catalogue.quarantine import read_quarantine
+from grpo_mmpc.catalogue.validation_text import kinds_of_fault
+from grpo_mmpc.reports.common.gallery import PER_CATEGORY, Answer, Text
+from grpo_mmpc.reports.common.labels import words
+from grpo_mmpc.reports.common.templates import render_page
+from grpo_mmpc.reports.common.thumbnails import thumbnails
+from grpo_mmpc.utils.files import read_json_lines, write_text
+
+COMPLETION_PAGE = "completion.html"
+_SHOWN = 8
+_IMAGE_BUDGET = 900_000
+
+
+class Example(NamedTuple):
+    """One item as the page shows it."""
+
+    item_id: str
+    category: str
+    image: Path | None
+    title: Text | None
+    """Its beginning; words that the item's other fields have too are marked where it is new."""
+    facts: list[tuple[str, str]]
+    """Description and attributes."""
+    reason: str
+    """Why its gap stays; empty where it was filled."""
+
+
+def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]) -> Path:
+    """Write the page of a completed folder beside its items; return its path.
+
+    Examples are chosen by a hash of the id, the same ones each time.
+
+    Args:
+        folder: The completed catalogue.
+        catalogue: The one that was completed.
+        notes: What to read first.
+    """
+    left = {row["item_id"]: row for row in read_json_lines(folder / "incomplete.jsonl")}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    kept: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    with (folder / "items.jsonl").open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):  # one at a time: a catalogue may be larger than memory
+            item_id, category = str(row["item_id"]), str(row.get("category"))
+            kind = left[item_id]["reason"] if item_id in left else row["completed"]
+            counts[category].update(("items", *(["left" if item_id in left else kind] if kind else [])))
+            if kind:
+                alike = kept[kind, category]
+                alike.append(row)
+                alike.sort(key=_order)
+                del alike[PER_CATEGORY:]
+    shown = {
+        kind: [_example(row, folder=folder, left=left) for row in _spread(kept, kind)]
+        for kind in dict.fromkeys(kind for kind, _ in kept)
+    }
+    images = [one.image for examples in shown.values() for one in examples if one.image]
+    page = render_page(
+        "reports/catalogue/completion.html",
+        name=folder.name,
+        subtitle=[f"completion of {catalogue}"],
+        notes=notes,
+        categories=dict(sorted(counts.items(), key=lambda entry: (-entry[1]["items"], entry[0]))),
+        total=sum(counts.values(), Counter()),
+        filled={field: shown.pop(field, []) for field in ("title", "image")},
+        left={reason: (sum(row["reason"] == reason for row in left.values()), shown[reason]) for reason in shown},
+        faults=kinds_of_fault(read_quarantine(folder / "quarantine.jsonl")),
+        images=thumbnails(images, folders=[folder], budget=_IMAGE_BUDGET),
+    )
+    write_text(folder / COMPLETION_PAGE, page)
+    return folder / COMPLETION_PAGE
+
+
+def _order(row: Mapping[str, Any]) -> int:
+    return zlib.crc32(str(row["item_id"]).encode())
+
+
+def _spread(kept: Mapping[tuple[str, str], list[dict[str, Any]]], kind: str) -> list[dict[str, Any]]:
+    """Return few items of a kind, the first of every category before a second one."""
+    ranked = [
+        (place, _order(row), row) for (one, _), rows in kept.items() if one == kind for place, row in enumerate(rows)
+    ]
+    return [row for *_, row in sorted(ranked, key=lambda entry: entry[:2])[:_SHOWN]]
+
+
+def _example(row: Mapping[str, Any], *, folder: Path, left: Mapping[str, Mapping[str, str]]) -> Example:
+    attributes = row.get("attributes") or {}
+    if isinstance(attributes, str):
+        attributes = json.loads(attributes)
+    facts = [(words(str(kind)), str(value)) for kind, value in attributes.items()]
+    facts += [("description", str(row["description"]))] if row.get("description") else []
+    known = " ".join(value for _, value in facts) if row["completed"] == "title" else ""
+    title = Answer(prediction=row["title"], completion="", score=0.0, rendered=None).text(known)
+    reason = left.get(str(row["item_id"]), {})
+    return Example(
+        item_id=str(row["item_id"]),
+        category=str(row.get("category")),
+        image=folder / row["image"] if row.get("image") else None,
+        title=title if row.get("title") else None,
+        facts=facts,
+        reason=str(reason.get("detail") or reason.get("reason") or ""),
+    )
