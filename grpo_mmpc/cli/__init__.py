@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
@@ -17,15 +17,35 @@ BAD_INPUT, INTERRUPTED = 2, 130
 """Exit statuses beside 0 and 1; docs/reliability.md explains them."""
 
 
+class _Help(argparse.HelpFormatter):
+    """Fill paragraphs one by one: an example of its own stays on a line of its own."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(super(_Help, self)._fill_text(line, width, indent) for line in text.splitlines())
+
+
+class _Parser(argparse.ArgumentParser):
+    """The parser of the program and, since argparse makes them of its class, of every command."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": _Help} | options)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        from grpo_mmpc.config import nearest  # heavy: imported on use
+
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"{value!r} is unknown; {nearest(str(value), list(action.choices))}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     from grpo_mmpc import recbench
     from grpo_mmpc.cli import ablate, compare, complete, data, evaluate, report, rescore, rewards, score, serve, train
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="grpo-mmpc",
         description="Align multimodal LLMs with GRPO so that they complete product catalogues, and measure it.",
-        epilog="Start with: grpo-mmpc train recipes/nano.yaml   (offline, two CPU cores, about three minutes)",
+        epilog="Start with: grpo-mmpc train recipes/nano.yaml   (offline, two CPU cores, about six minutes)",
     )
     parser.add_argument("--version", action="version", version=f"grpo-mmpc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -37,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse arguments; overrides may also follow options: ``evaluate R --base seed=1``."""
     parser = build_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help()
+        parser.exit(BAD_INPUT)
     arguments, rest = parser.parse_known_args(argv)
     if rest:
         if not hasattr(arguments, "recipe") or any(word.startswith("-") for word in rest):

@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool) -> list[str]:
-    """Everything about one task, at most 110 columns wide."""
+    """Everything about one task, as wide as the terminal, at most 110 columns."""
     from grpo_mmpc.reports.common.findings import terminal_lines
     from grpo_mmpc.reports.common.labels import words
     from grpo_mmpc.reports.run.findings import findings
@@ -118,7 +118,8 @@ def _table(cells: Mapping[str, "Cell"], comparison: "Comparison", *, counted: st
 
     interval = f"{comparison.percent} interval"
     head = ("metric", "before", "after", "change", interval, "p (Holm)", "effect", counted, "verdict")
-    return text_table(head, [_row(name, cell) for name, cell in cells.items()], left=(0, len(head) - 1))
+    rows = [_row(name, cell) for name, cell in cells.items()]
+    return text_table(head, rows, left=(0, len(head) - 1), spare=("effect", counted, "p (Holm)", "before"))
 
 
 def _row(name: str, cell: "Cell") -> list[str]:
@@ -134,7 +135,7 @@ def _row(name: str, cell: "Cell") -> list[str]:
         signed(cell.delta, digits=_decimals(cell.delta)),
         " ".join(signed(end, digits=_decimals(end)) for end in cell.interval or ()),
         "-" if cell.p_holm is None else p_value(cell.p_holm),
-        "-" if cell.effect_size is None else f"{cell.effect_size:+.2f}",
+        "-" if cell.effect_size is None else signed(cell.effect_size, digits=2),
         *(str(cell.n_scored), cell.verdict),
     ]
 

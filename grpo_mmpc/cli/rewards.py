@@ -1,7 +1,6 @@
 """The command ``grpo-mmpc rewards``: list rewards, preview what fools them, start a new one."""
 
 import argparse
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +74,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     import inspect
 
     from grpo_mmpc.rewards import load_factory, registered_rewards
+    from grpo_mmpc.utils.console import columns, fitted
 
     rows = []
     for name in sorted(registered_rewards()):
@@ -83,10 +83,11 @@ def run_list(arguments: argparse.Namespace) -> int:
         rows.append((name, *_declared(factory), summary))
     heads = ("name", "range", "tasks", "needs", "what it is")
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)][:-1]
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() and not arguments.verbose else None
+    beside = sum(widths) + 2 * len(widths) + max(len(row[-1]) for row in rows)
+    is_narrow = sys.stdout.isatty() and columns() < beside
     for row in (heads, *rows):
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[-1]])[:limit])
+        cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
+        print(fitted(f"{cells.rstrip()}\n    {row[-1]}" if is_narrow else f"{cells}  {row[-1]}", sys.stdout))
         if arguments.verbose and row is not heads:
             signature = str(inspect.signature(load_factory(row[0]))).partition(" -> ")[0]
             print(f"{'':<{widths[0]}}  {row[0]}{signature}")

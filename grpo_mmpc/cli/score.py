@@ -28,9 +28,9 @@ def add_parser(commands: Any) -> None:
             "and a malformed prediction are wrong answers; a metric without its encoder is unscored, with the reason."
         ),
         epilog=(
-            "examples: grpo-mmpc score --predictions P.jsonl --references R.jsonl --bertscore-model nano:minilm "
-            "--out s.json; "
-            "grpo-mmpc score --official outputs/qwen_vl_7b --references CATALOGUE --mode paper; "
+            "examples:\n"
+            "grpo-mmpc score --predictions P.jsonl --references R.jsonl --bertscore-model nano:minilm --out s.json\n"
+            "grpo-mmpc score --official outputs/qwen_vl_7b --references CATALOGUE --mode paper\n"
             "grpo-mmpc score --predictions runs/nano/evaluations/base --export-official outputs/nano"
         ),
     )

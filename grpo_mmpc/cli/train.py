@@ -13,7 +13,7 @@ def add_parser(commands: Any) -> None:
         help="align a policy with GRPO and measure it before and after",
         description="Run a recipe. Several YAML files merge left to right; key=value overrides come last.",
         epilog=(
-            "example: grpo-mmpc train recipes/nano.yaml recipes/mixes/bleu.yaml trainer.max_steps=20   "
+            "example: grpo-mmpc train recipes/nano.yaml recipes/mixes/bleu.yaml trainer.max_steps=20\n"
             "multi-GPU: accelerate launch --config_file launch/accelerate/zero3.yaml -m grpo_mmpc train RECIPE"
         ),
     )

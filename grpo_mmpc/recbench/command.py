@@ -1,7 +1,6 @@
 """The command ``grpo-mmpc recbench``: does a completed catalogue help recommendation?"""
 
 import argparse
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from grpo_mmpc.recbench.settings import RecBenchSection, RecommenderTrainingSection
 
 _NANO = "nano:catalogue"
-_WIDE = 200
-"""Columns of what is no terminal."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -91,7 +88,7 @@ def _run(arguments: argparse.Namespace, settings: "RecBenchSection", named: dict
     from grpo_mmpc.recbench.data import read_benchmark_data
     from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.report.terminal import terminal_lines
-    from grpo_mmpc.utils.console import Progress, printer
+    from grpo_mmpc.utils.console import Progress, columns, printer
     from grpo_mmpc.utils.manifest import command_line, environment
 
     say = printer(True)
@@ -115,8 +112,7 @@ def _run(arguments: argparse.Namespace, settings: "RecBenchSection", named: dict
             say=say,
             progress=progress,
         )
-    width = shutil.get_terminal_size(fallback=(_WIDE, 24)).columns
-    print("\n".join(terminal_lines(results, colour=sys.stdout.isatty(), width=width)))
+    print("\n".join(terminal_lines(results, colour=sys.stdout.isatty(), width=columns())))
     page = write_page(results, arguments.out / "report.html")
     print(f"\nwritten to {arguments.out}: results.json, results.csv\nreport: {page.resolve()}")
     if not named and "completed" in settings.fills:

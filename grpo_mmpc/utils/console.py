@@ -2,16 +2,20 @@
 
 import atexit
 import logging
+import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 Say = Callable[[str], None]
 
 _REDRAW_S = 0.1
+_WIDE = 120
+_BAR_WIDTH = 20
 _ANSI = {"red": 31, "green": 32}
 
 
@@ -25,12 +29,33 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def columns() -> int:
+    """Return the columns to write in: the terminal's, 120 where standard output is a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """Break lines that are longer than the terminal at words; in files they stay as they are.
+
+    A line that holds a command stays whole, so that it can be copied.
+    """
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    lines = []
+    for line in text.split("\n"):
+        wrapper.subsequent_indent = " " * (len(line) - len(line.lstrip()) or 2)
+        lines += [line] if len(line) <= width or "grpo-mmpc " in line else wrapper.wrap(line)
+    return "\n".join(lines)
+
+
 def printer(is_main: bool) -> Say:
     """Return a function that prints lines on the main process only."""
 
     def say(text: str) -> None:
         if is_main:
-            print(text, flush=True)  # noqa: T201
+            print(fitted(text, sys.stdout), flush=True)  # noqa: T201
 
     return say
 
@@ -50,6 +75,10 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
         """Write a record."""
         self.stream = sys.stderr
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return its text, broken at words where a terminal shows it."""
+        return fitted(super().format(record), sys.stderr)
 
 
 class Progress:
@@ -119,7 +148,10 @@ class Progress:
             atexit.register(self.close)  # a bar hides the cursor
         if now - self._drawn >= _REDRAW_S:
             self._drawn = now
-            status = {"description": work.what, "status": work.status(now)}
+            status = {
+                "description": work.what,
+                "status": _cut(work.status(now), self._bar.console.width - len(work.what)),
+            }
             self._bar.update(self._task, total=work.total, completed=work.done, refresh=True, **status)
 
     def _log(self, ends: threading.Event) -> None:
@@ -159,6 +191,12 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+def _cut(status: str, room: int) -> str:
+    """Cut what stands behind the name of the work and the bar, before rich shortens the name."""
+    room = max(room - _BAR_WIDTH - 3, 12)
+    return status if len(status) <= room else f"{status[: room - 1].rstrip(', ')}…"
+
+
 def _bar() -> Any:
     # heavy: imported on use
     from rich.console import Console
@@ -169,7 +207,7 @@ def _bar() -> Any:
     one_line = Column(no_wrap=True, overflow="ellipsis")
     return Bar(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=_BAR_WIDTH),
         TextColumn("{task.fields[status]}", markup=False, table_column=one_line),
         console=Console(stderr=True, soft_wrap=True, highlight=False),
         transient=True,

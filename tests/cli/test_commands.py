@@ -215,3 +215,18 @@ def test_a_file_is_told_from_an_override_also_where_its_path_holds_an_equals_sig
     path.write_text("seed: 1")
     assert is_file(str(path))
     assert is_file("recipes/nano.yaml")
+
+
+@pytest.mark.parametrize(("words", "near"), [(["trian"], "train"), (["data", "valdate", "x"], "validate")])
+def test_a_mistyped_command_is_told_the_nearest_one(words, near, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert f"did you mean '{near}'?" in capsys.readouterr().err
+
+
+def test_each_example_of_a_help_text_begins_a_line(capsys):
+    with pytest.raises(SystemExit):
+        main(["score", "--help"])
+    said = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("grpo-mmpc score --") for line in said) == 3

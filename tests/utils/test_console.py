@@ -83,3 +83,29 @@ def screen(text: str) -> list[str]:
             lines[row] = lines[row][:column].ljust(column) + letter + lines[row][column + 1 :]
             column += 1
     return [line for line in lines if line.strip()]
+
+
+WIDE_LINES = """
+import os
+os.environ["COLUMNS"] = "40"
+from grpo_mmpc.utils.console import Progress, printer
+say = printer(True)
+say("evaluated base: bleu 0.127, bertscore_f1 0.632, parse_rate 1.000")
+say("next: grpo-mmpc compare runs/demo/evaluations/base runs/demo/evaluations/final")
+with Progress() as progress:
+    progress("training", 1, 45, detail="reward 0.766 bleu 0.278 bertscore 0.689")
+"""
+
+
+def test_on_a_terminal_lines_break_at_words_but_commands_stay_whole_and_a_bar_keeps_its_name():
+    written: list[bytes] = []
+
+    def keep(descriptor: int) -> bytes:
+        written.append(os.read(descriptor, 1024))
+        return b"."
+
+    pty.spawn([sys.executable, "-c", WIDE_LINES], keep)
+    lines = b"".join(written).decode().replace("\r", "").split("\n")
+    assert lines[:2] == ["evaluated base: bleu 0.127, bertscore_f1", "  0.632, parse_rate 1.000"]
+    assert lines[2] == "next: grpo-mmpc compare runs/demo/evaluations/base runs/demo/evaluations/final"
+    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[3]))

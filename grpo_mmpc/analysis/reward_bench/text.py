@@ -8,6 +8,7 @@ from grpo_mmpc.analysis.reward_bench.findings import findings
 from grpo_mmpc.analysis.reward_bench.results import FOOLED_BELOW, Preview, RewardResult, Separation, rounded_down
 from grpo_mmpc.reports.common.findings import terminal_lines
 from grpo_mmpc.reports.common.tables import text_table
+from grpo_mmpc.utils.console import columns
 
 SHORT = {
     "same_category": "same cat",
@@ -20,7 +21,6 @@ SHORT = {
     "over_long": "long",
 }
 """Kinds as column heads."""
-_WIDTH = 110
 
 
 def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
@@ -30,7 +30,7 @@ def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
         if not scored or not kinds:
             continue
         yield f"{task}: the true answer against wrong ones, {preview.items} items of {preview.catalogue}"
-        yield from terminal_lines(findings(preview, task), colour=colour, width=_WIDTH)
+        yield from terminal_lines(findings(preview, task), colour=colour)
         yield ""
         yield from _table("wins", task, scored, _wins)
         yield ""
@@ -92,4 +92,6 @@ def _number(value: float | None, *, mark: str = " ") -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(
+        text, min(columns(), 110), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grpo_mmpc.reports.common.difference import Tone, glyph
-from grpo_mmpc.utils.console import coloured, printable
+from grpo_mmpc.utils.console import coloured, columns, printable
 
 Kind = Literal["supported", "not supported", "no verdict", "caution"]
-_COLUMNS = 110
+_MOST_COLUMNS = 110
 _COLOURS = {"better": "green", "worse": "red"}
 _MARKS = {"supported": "-", "not supported": "·", "no verdict": "?", "caution": "!"}
 
@@ -42,11 +42,13 @@ def texts(findings: Iterable[Finding]) -> list[str]:
     return [finding.text for finding in findings]
 
 
-def terminal_lines(findings: Iterable[Finding], *, colour: bool = False, width: int = _COLUMNS) -> list[str]:
+def terminal_lines(findings: Iterable[Finding], *, colour: bool = False, width: int | None = None) -> list[str]:
     """Render findings for a terminal: a mark, then the sentence, wrapped with a hanging indent.
 
-    ``colour`` writes better and worse ones in ANSI colours.
+    ``colour`` writes better and worse ones in ANSI colours. Lines are as wide as the terminal (or
+    ``width``), but at most 110 columns.
     """
+    width = min(columns() if width is None else width, _MOST_COLUMNS)
     lines: list[str] = []
     for finding in findings:
         wrapped = textwrap.wrap(

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from grpo_mmpc.utils.console import printable
+from grpo_mmpc.reports.common.labels import listed
+from grpo_mmpc.utils.console import columns, printable
 from grpo_mmpc.utils.files import write_text
 
 _LATEX = {
@@ -40,20 +41,35 @@ def _harmless(cell: object) -> object:
     return f"'{text}" if _FORMULA.match(cell) else text
 
 
-def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> list[str]:
+def text_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    left: Sequence[int] = (0,),
+    spare: Sequence[str] = (),
+    width: int | None = None,
+) -> list[str]:
     """Return lines of a table for a terminal, every column as wide as its widest cell.
 
-    Columns of ``left`` are aligned at the left; the others hold numbers.
+    Columns of ``left`` are aligned at the left; the others hold numbers. Columns of ``spare`` are
+    left out where the table is wider than the terminal (or ``width``), as many as need be, in this
+    order; then a last line names them.
     """
     table = [[printable(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    return [
+    widths = {column: max(len(row[column]) for row in table) for column in range(len(head))}
+    gone: list[str] = []
+    for name in spare:
+        if sum(widths.values()) + 2 * (len(widths) - 1) <= (columns() if width is None else width):
+            break
+        del widths[head.index(name)]
+        gone.append(name)
+    lines = [
         "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            row[column].ljust(width) if column in left else row[column].rjust(width) for column, width in widths.items()
         ).rstrip()
         for row in table
     ]
+    return [*lines, f"(a wider terminal also shows {listed(gone)})"] if gone else lines
 
 
 def latex_table(columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

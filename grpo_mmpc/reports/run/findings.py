@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
 from grpo_mmpc.reports.common.difference import tally, tone
 from grpo_mmpc.reports.common.findings import Finding, caution
-from grpo_mmpc.reports.common.labels import listed, plural, words
+from grpo_mmpc.reports.common.labels import listed, number, plural, words
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, NO_INTERVAL, TOO_FEW, TOO_FEW_CHANGED, UNSCORED, WORSE
 
 _NAMES_SHOWN = 6
@@ -79,15 +79,18 @@ def power(task: TaskComparison, *, label: Callable[[str], str]) -> list[Finding]
     known = {
         name: cell.detectable
         for name, cell in task.metrics.items()
-        if cell.detectable and (cell.before is None or abs(cell.before) <= 1)  # in other units it tells nothing
+        if cell.detectable
+        and cell.verdict not in (TOO_FEW, TOO_FEW_CHANGED)  # few changed items tell little of the spread
+        and (cell.before is None or abs(cell.before) <= 1)  # in other units it tells nothing
     }
     if not known:
         return []
     items = plural(task.n, "item") + ("" if task.groups is None else f" of {plural(task.groups, 'product')}")
     least, most = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
-    reach = f"{known[least]:.3f} in {label(least)}"
+    said = {name: number(value) if value >= 0.001 else "less than 0.001" for name, value in known.items()}
+    reach = f"{said[least]} in {label(least)}"
     if most != least:
-        reach += f" to {known[most]:.3f} in {label(most)}"
+        reach += f" to {said[most]} in {label(most)}"
     return [Finding(text=f"With these {items}, differences of {reach} can be shown (chance 80 %).")]
 
 
@@ -112,12 +115,12 @@ def categories_findings(task: TaskComparison, *, label: Callable[[str], str]) ->
     """Compare verdicts over items with those over categories, and count those within each."""
     if len(task.categories) < 2:
         return []
-    other = [
-        f"{_starred(name, cell, label)} ({task.macro[name].verdict})"
-        for name, cell in task.metrics.items()
-        if name in task.macro and task.macro[name].verdict != cell.verdict
-    ]
-    said = f"the verdict differs for {listed(other)}" if other else "all verdicts are the same"
+    other: dict[str, list[str]] = {}
+    for name, cell in task.metrics.items():
+        if name in task.macro and (verdict := task.macro[name].verdict) != cell.verdict:
+            other.setdefault(verdict, []).append(_starred(name, cell, label))
+    differing = "; ".join(f"{listed(names)} ({verdict})" for verdict, names in other.items())
+    said = f"the verdict differs for {differing}" if other else "all verdicts are the same"
     return [
         Finding(text=f"As unweighted means over {plural(len(task.categories), 'category')}, {said}."),
         _in_categories(task, label),

@@ -32,3 +32,16 @@ def test_a_cell_that_a_spreadsheet_would_run_is_text(tmp_path: Path, cell: objec
 
 def test_escape_sequences_of_names_do_not_reach_the_terminal() -> None:
     assert text_table(("name",), [("\x1b[31mred\x1b[0m",)]) == ["name", " [31mred [0m"]
+
+
+def test_a_table_wider_than_the_terminal_leaves_out_spare_columns_in_their_order_and_names_them():
+    head, row = ("name", "mean", "effect", "p"), ("bleu", "0.5", "+1.2", "0.01")
+    # 4 + 4 + 6 + 4 columns and three gaps of 2: 24
+    whole = ["name  mean  effect     p", "bleu   0.5    +1.2  0.01"]
+    assert text_table(head, [row], spare=("effect", "p"), width=24) == whole
+    assert text_table(head, [row], spare=("effect", "p"), width=23) == [
+        "name  mean     p",
+        "bleu   0.5  0.01",
+        "(a wider terminal also shows effect)",
+    ]
+    assert text_table(head, [row], spare=("effect", "p"), width=3)[-1] == "(a wider terminal also shows effect and p)"
