@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.catalogue.splits import catalogue_groups
 from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.pipelines import check
-from grpo_mmpc.rollout.run_data import RunData
 
 WORDS = [
     "ash",
