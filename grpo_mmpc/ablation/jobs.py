@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,27 +126,13 @@ def state_of(job: Job) -> State:
 
 
 def command_of(job: Job) -> list[str]:
-    """Return what continues a job that is not finished, and delete what cannot be continued.
-
-    Only for who holds the job's lock.
-    """
+    """Return what starts, continues or finishes a job; only for who holds the job's lock."""
     alone = [sys.executable, "-m", "grpo_mmpc"]
-    if not _is_whole(job.final):  # else half an evaluation would be taken for one that need not be repeated
-        (job.final / SAMPLES_FILE).unlink(missing_ok=True)
+    if not _is_whole(job.final):  # one that is damaged would be taken for one that need not be repeated
+        (job.final / SUMMARY_FILE).unlink(missing_ok=True)
     if job.is_base:
         return [*alone, "evaluate", str(job.config), "--base", "--out", str(job.folder)]
-    state, checkpoints = state_of(job), job.folder / "checkpoints"
-    for checkpoint in checkpoints.glob("checkpoint-*"):
-        if steps_of(checkpoint) is None:  # killed while it was being saved: training would try to start from it
-            shutil.rmtree(checkpoint)
-    if state == State.TRAINED:
-        last = newest_checkpoint(checkpoints)
-        return [*alone, "evaluate", str(job.config), "--checkpoint", str(last), "--out", str(job.final)]
     start = [*shlex.split(job.launcher), "-m", "grpo_mmpc"] if job.launcher else alone
-    if state == State.PARTLY_TRAINED:
-        return [*start, "train", str(job.config), "--resume"]
-    if job.folder.exists():
-        shutil.rmtree(job.folder)
     return [*start, "train", str(job.config)]
 
 

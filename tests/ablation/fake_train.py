@@ -1,8 +1,8 @@
-"""A stand-in for training, ``fake_train.py -m grpo_mmpc train CONFIG [--resume]``.
+"""A stand-in for training, ``fake_train.py -m grpo_mmpc train CONFIG``.
 
 Writes what a run writes: recipe, a checkpoint and a line of metrics every step, rollouts, the final
 evaluation, the manifest. Logs every start to ``starts.log`` of the ablation's folder, with its
-process id. A file ``fail`` beside the recipe makes it fail.
+process id and whether it continues. A file ``fail`` beside the recipe makes it fail.
 """
 
 import json
@@ -57,19 +57,18 @@ def write_checkpoint(folder: Path) -> None:
 
 
 def main() -> int:
-    *_, command, config_path = [word for word in sys.argv if not word.startswith("-")]
+    *_, command, config_path = sys.argv
     assert command == "train"
     config = yaml.safe_load(Path(config_path).read_text())
     run, steps = Path(config["run_dir"]), config["trainer"]["max_steps"]
+    checkpoints = run / "checkpoints"
+    done = max((int(path.name.removeprefix("checkpoint-")) for path in checkpoints.glob("checkpoint-*")), default=0)
     with (run.parents[1] / "starts.log").open("a") as log:
-        log.write(f"{run.parent.name}/{run.name} {os.getpid()}{' --resume' if '--resume' in sys.argv else ''}\n")
+        log.write(f"{run.parent.name}/{run.name} {os.getpid()}{' continues' if done else ''}\n")
     if (run.parent / "fail").exists():
         print("Traceback: the fake run has to fail")
         return 1
-    assert ("--resume" in sys.argv) == run.exists()
-    checkpoints = run / "checkpoints"
     shutil.rmtree(checkpoints / ".saving", ignore_errors=True)
-    done = max((int(path.name.removeprefix("checkpoint-")) for path in checkpoints.glob("checkpoint-*")), default=0)
     (run / "rollouts").mkdir(parents=True, exist_ok=True)
     (run / "config.yaml").write_text(Path(config_path).read_text())
     for step in range(done + 1, steps + 1):

@@ -82,7 +82,7 @@ def test_an_ablation_killed_twice_leaves_no_process_and_ends_with_every_run_fini
     assert [state_of(job) for job in jobs] == [State.FINISHED] * len(jobs)
     # Some run went on from its checkpoint; none trained a step twice, and none that had finished
     # was started again.
-    assert any("--resume" in line for line in starts(folder))
+    assert any("continues" in line for line in starts(folder))
     for job in jobs[1:]:
         steps = [json.loads(line)["step"] for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
         assert sorted(set(steps)) == [1, 2, 3, 4, 5]
@@ -155,37 +155,14 @@ def test_one_ablate_at_a_time_in_a_folder(tmp_path):
         pass  # free again
 
 
-def test_a_checkpoint_that_was_cut_short_is_not_started_from(planned):
+def test_a_run_is_started_continued_and_finished_by_one_command(planned):
     _, _, jobs = planned()
-    job = jobs[1]
-    for step, spoil in (
-        (1, lambda folder: None),
-        (2, lambda folder: (folder / "trainer_state.json").write_text('{"global')),
-        (3, lambda folder: (folder / "checksums.json").unlink()),
-        (4, lambda folder: (folder / "reward_state.json").unlink()),
-    ):
-        checkpoint = job.folder / "checkpoints" / f"checkpoint-{step}"
-        write_checkpoint(checkpoint)
-        spoil(checkpoint)
-    assert state_of(job) == State.PARTLY_TRAINED
-    assert command_of(job)[-1] == "--resume"
-    assert [path.name for path in (job.folder / "checkpoints").iterdir()] == ["checkpoint-1"]
-
-
-def test_a_run_whose_steps_are_done_only_lacks_its_evaluation(planned):
-    _, _, jobs = planned()
-    job = jobs[1]
-    checkpoint = job.folder / "checkpoints" / "checkpoint-2"
-    write_checkpoint(checkpoint)
-    assert state_of(job) == State.TRAINED
-    assert command_of(job)[3:] == [
-        "evaluate",
-        str(job.config),
-        "--checkpoint",
-        str(checkpoint),
-        "--out",
-        str(job.final),
-    ]
+    job, train = jobs[1], ["-m", "grpo_mmpc", "train", str(jobs[1].config)]
+    states = [(state_of(job), command_of(job)[-4:])]
+    for step in (1, 2):
+        write_checkpoint(job.folder / "checkpoints" / f"checkpoint-{step}")
+        states.append((state_of(job), command_of(job)[-4:]))
+    assert states == [(State.WAITING, train), (State.PARTLY_TRAINED, train), (State.TRAINED, train)]
 
 
 def test_nothing_is_decided_or_deleted_while_another_attempt_lives(planned):
@@ -232,8 +209,8 @@ def test_half_an_evaluation_is_none_and_is_made_again(planned, samples):
         path.write_bytes(samples)
     assert state_of(jobs[1]) == State.TRAINED
     assert next(job.name for job in collect(runs, jobs).missing) == jobs[1].name
-    assert command_of(jobs[1])[3] == "evaluate"
-    assert not path.exists()
+    command_of(jobs[1])
+    assert not (jobs[1].final / "summary.json").exists()
 
 
 def test_an_evaluation_that_cannot_be_read_is_listed_and_does_not_end_the_page(planned):
