@@ -1,6 +1,5 @@
 """All mixes on all metrics: means over seeds and items, differences to the reference, verdicts."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +23,7 @@ from grpo_mmpc.statistics.verdicts import (
     decide,
     min_items,
 )
+from grpo_mmpc.utils.hashing import crc
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -178,7 +178,7 @@ class _Matrix:
         if num_items:
             aggregate = aggregate_of(metric)
             values = aggregate(sums.sum(axis=1), np.full(num_runs, float(num_items)))
-            entropy = [zlib.crc32(task.encode()), 0]
+            entropy = [crc(task), 0]
             replicates = replicate_values(sums, aggregate=aggregate, resamples=resamples, seed=entropy)
         least, greatest = sorted((metric.worst, metric.best))
         return cls(

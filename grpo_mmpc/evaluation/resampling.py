@@ -1,7 +1,6 @@
 """Resampled differences on groups of items: all, one category, the mean over categories."""
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from grpo_mmpc.statistics.bootstrap import (
 )
 from grpo_mmpc.statistics.permutation import EXACT_UNITS, every_flip, flipped_sums, permutation_p
 from grpo_mmpc.statistics.verdicts import Floats, Interval, effect_size, few_changed, min_items
+from grpo_mmpc.utils.hashing import crc
 
 MAX_UNITS = 5_000
 """More units than these are dealt at random into so many, which leaves expectation and variance of
@@ -202,7 +202,7 @@ def divided(total: Difference, count: int) -> Difference:
 
 
 def _seed(settings: Resampling, stream: str) -> list[int]:
-    return [settings.seed, zlib.crc32(stream.encode())]
+    return [settings.seed, crc(stream)]
 
 
 def _columns(measure: Measure, units: Units) -> Floats:

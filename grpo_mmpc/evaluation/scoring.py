@@ -15,10 +15,6 @@ from grpo_mmpc.evaluation.predictions import Prediction, Reference
 from grpo_mmpc.evaluation.scorers import Scorers
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
 
-Cell = dict[str, float | int]
-"""``mean`` (NaN = nothing scored), ``n`` items, ``n_scored`` of them; ``mean_rendered`` where items
-have images."""
-
 
 class ScoredItems(NamedTuple):
     """The scores of the items of one task."""
@@ -119,7 +115,8 @@ def _summary(
 
 def _cell(
     name: str, metric: Metric, samples: Mapping[str, Sequence[Any]], positions: Sequence[int], inputs: MetricInputs
-) -> Cell:
+) -> dict[str, float | int]:
+    """Return ``mean`` (NaN = nothing scored), ``n``, ``n_scored``, ``mean_rendered`` of images."""
     if metric.of_set is not None:
         value = metric.of_set(_subset(inputs, positions))
         return {"mean": value, "n": len(positions), "n_scored": 0 if math.isnan(value) else len(positions)}
@@ -130,7 +127,7 @@ def _cell(
         mean = float(metric.aggregate(statistics[scored].sum(axis=0)))
     else:
         mean = _mean_of(scores[scored].tolist())
-    cell: Cell = {"mean": mean, "n": len(positions), "n_scored": int(scored.sum())}
+    cell = {"mean": mean, "n": len(positions), "n_scored": int(scored.sum())}
     if any(samples["rendered_image"]):
         with_image = np.array([samples["rendered_image"][i] is not None for i in positions], dtype=bool)
         cell["mean_rendered"] = _mean_of(scores[scored & with_image].tolist())

@@ -81,11 +81,6 @@ class Suite:
         return metrics_of(task, mode=self.mode, attribute_kinds=kinds, chosen=self.chosen)
 
 
-def greedy(task: str, *, max_tokens: int | None = None) -> SamplingConfig:
-    """Return greedy decoding of a task, up to its own limit of new tokens or another."""
-    return SamplingConfig(max_tokens=max_tokens or TASKS[task].max_completion_tokens, temperature=0.0)
-
-
 def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> Suite:
     """Return the evaluation suite of a recipe: held-out products balanced over categories.
 
@@ -109,7 +104,7 @@ def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> S
         mode=settings.mode,
         rows=tuple(prompt_rows(data.catalogue, chosen, config.evaluation_tasks)),
         groups=_groups(data, chosen),
-        sampling={task: greedy(task, max_tokens=settings.max_tokens.get(task)) for task in config.evaluation_tasks},
+        sampling={task: TASKS[task].greedy(settings.max_tokens) for task in config.evaluation_tasks},
         settings={
             "catalogue": data.catalogue.fingerprint,
             "encoders": {

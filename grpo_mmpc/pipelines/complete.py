@@ -22,7 +22,7 @@ from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.rollout.offline import LateEngine
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
-from grpo_mmpc.types import ProductRecord, SamplingConfig
+from grpo_mmpc.types import ProductRecord
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 from grpo_mmpc.utils.files import place_file, remove_partial, without_nan, write_json, write_json_lines
 from grpo_mmpc.utils.locks import hold, in_use
@@ -204,10 +204,9 @@ class _Filling:
         return gaps
 
     def _answers(self, task: Task, records: Sequence[ProductRecord]) -> dict[str, _Gap]:
-        limits = {str(name): limit for name, limit in self.config.evaluation.max_tokens.items()}
         completions = complete(
             [prompt_row(self.source, record, task) for record in records],
-            SamplingConfig(max_tokens=limits.get(task.name, task.max_completion_tokens), temperature=0.0),
+            task.greedy(self.config.evaluation.max_tokens),
             self.engine,
             log=self.log,
             policy=self.policy,

@@ -1,9 +1,7 @@
 """Evaluate the base model or a checkpoint on a recipe's held-out items, with its controls."""
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import cache
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
@@ -13,11 +11,8 @@ from grpo_mmpc.models.adapter_folder import open_adapter
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rewards.troubles import nano_troubles
-from grpo_mmpc.rollout.offline import offline_engine
+from grpo_mmpc.rollout.offline import LateEngine
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
-
-if TYPE_CHECKING:
-    from grpo_mmpc.rollout.engine import Engine
 
 
 def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None = None) -> Path:
@@ -48,20 +43,11 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
     policy = policy_identity(config, adapter=checkpoint)
 
     with ExitStack() as stack, Progress() as progress:
-
-        @cache
-        def loaded() -> "Engine":
-            say(f"loading {config.model.name_or_path}{'' if checkpoint is None else f' with adapter {checkpoint}'} ...")
-            return stack.enter_context(offline_engine(config, checkpoint=checkpoint))
-
-        def engine() -> AbstractContextManager["Engine"]:
-            """Open the engine, loaded once and only when needed."""
-            return nullcontext(loaded())
-
+        engine = LateEngine(config, checkpoint=checkpoint, stack=stack, say=say)
         evaluator = Evaluator(config, data, suite, evaluations=evaluations, progress=progress)
-        evaluator.run(engine, folder=folder, name=name, policy=policy)
-        evaluator.run_controls(engine, name=name, policy=policy)
-        benchmark_policy(evaluator, engine, name=name, policy=policy)
+        evaluator.run(lambda: nullcontext(engine), folder=folder, name=name, policy=policy)
+        evaluator.run_controls(lambda: nullcontext(engine), name=name, policy=policy)
+        benchmark_policy(evaluator, lambda: nullcontext(engine), name=name, policy=policy)
     say(f"{'written to' if evaluator.num_run else 'all is evaluated; nothing was to do:'} {folder}")
     if out is None and config.evaluation.recbench is not None:
         say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue
-from grpo_mmpc.recbench.cells import VERSION, Cell, finished, save_split
+from grpo_mmpc.recbench.cells import VERSION, RecommenderCell, finished, save_split
 from grpo_mmpc.recbench.completions import Completion
 from grpo_mmpc.recbench.data import BenchmarkData, true_features
 from grpo_mmpc.recbench.engines import Failures, Shown
@@ -18,7 +18,7 @@ from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.manifest import now
 
-RunCells = Callable[[Path, Sequence[Cell], Shown], Failures]
+RunCells = Callable[[Path, Sequence[RecommenderCell], Shown], Failures]
 """Runs cells of a work folder, see ``engines``."""
 
 Complete = Callable[[BenchmarkData], Sequence[Completion]]

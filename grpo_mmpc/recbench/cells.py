@@ -35,7 +35,7 @@ MONITOR = "recall@20"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class RecommenderCell:
     """The inputs of one training; paths are names inside the work folder."""
 
     category: str
@@ -118,7 +118,7 @@ def finished(folder: Path, key: str, *, say: Say = lambda _: None) -> bool:
     return True
 
 
-def run_cell(folder: Path, cell: Cell, *, device: str = "cpu") -> None:
+def run_cell(folder: Path, cell: RecommenderCell, *, device: str = "cpu") -> None:
     """Train, choose and test; write users' scores, ``cells/KEY.parquet``, and ``KEY.json``.
 
     Raises:
@@ -213,7 +213,7 @@ def _readable(path: Path) -> Iterator[Path]:
 
 def _write(
     folder: Path,
-    cell: Cell,
+    cell: RecommenderCell,
     split: Split,
     scores: Mapping[str, Any],
     *,

@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from grpo_mmpc.errors import RecBenchError, first_line
-from grpo_mmpc.recbench.cells import Cell, run_cell
+from grpo_mmpc.recbench.cells import RecommenderCell, run_cell
 from grpo_mmpc.utils.faults import explain_os_error
 from grpo_mmpc.utils.jobs import Done, Lost, Running, ray_cluster, ray_tasks, run_queue, worker_processes
 
@@ -21,7 +21,7 @@ _RETRIES = 2
 
 
 def run_local(
-    folder: Path, cells: Sequence[Cell], *, parallel: int | None, device: str | None, show: Shown
+    folder: Path, cells: Sequence[RecommenderCell], *, parallel: int | None, device: str | None, show: Shown
 ) -> Failures:
     """Run cells in processes of this machine; finished ones stay finished when this is interrupted.
 
@@ -52,7 +52,13 @@ def run_local(
 
 
 def run_ray(
-    folder: Path, cells: Sequence[Cell], *, address: str | None, parallel: int | None, gpus_per_cell: float, show: Shown
+    folder: Path,
+    cells: Sequence[RecommenderCell],
+    *,
+    address: str | None,
+    parallel: int | None,
+    gpus_per_cell: float,
+    show: Shown,
 ) -> Failures:
     """Run cells as Ray tasks with one core each; all machines must see ``folder`` under one path.
 
@@ -70,7 +76,7 @@ def run_ray(
         )
 
 
-def attempt(folder: Path, cell: Cell, device: str) -> str:
+def attempt(folder: Path, cell: RecommenderCell, device: str) -> str:
     """Run one cell; return what is wrong with its data or its machine, empty if nothing is."""
     import torch  # heavy: imported on use
 
@@ -86,8 +92,8 @@ def attempt(folder: Path, cell: Cell, device: str) -> str:
 
 
 def _run(
-    cells: Sequence[Cell],
-    start: Callable[[Cell, str], Running[str | Lost]],
+    cells: Sequence[RecommenderCell],
+    start: Callable[[RecommenderCell, str], Running[str | Lost]],
     *,
     slots: Sequence[str],
     show: Shown,
@@ -96,7 +102,7 @@ def _run(
     failures: Failures = {}
     done = 0
 
-    def ended(cell: Cell, result: str | Lost, again: bool) -> None:
+    def ended(cell: RecommenderCell, result: str | Lost, again: bool) -> None:
         nonlocal done
         if isinstance(result, Lost):
             if result.raised:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from itertools import cycle, product
 
 from grpo_mmpc.errors import RecBenchError
-from grpo_mmpc.recbench.cells import Cell
+from grpo_mmpc.recbench.cells import RecommenderCell
 from grpo_mmpc.recbench.completions import COMPLETED, Completion
 from grpo_mmpc.recbench.data import BenchmarkData
 from grpo_mmpc.recbench.filled_features import Coverage, FilledFeatures, Filling
@@ -22,14 +22,14 @@ class Method:
     """A method, compared with others of its group: a fill, or a recommender without features."""
 
     name: str
-    cells: dict[int, dict[str, Cell]]
+    cells: dict[int, dict[str, RecommenderCell]]
     """By seed and category."""
     coverage: dict[Modality, Coverage]
     """The rate and modality that were taken away; empty where nothing is put in its place: the
     ceiling, models without features, floors."""
 
     @property
-    def every_cell(self) -> list[Cell]:
+    def every_cell(self) -> list[RecommenderCell]:
         """The cells of all seeds and categories."""
         return [cell for by_category in self.cells.values() for cell in by_category.values()]
 
@@ -48,7 +48,7 @@ class Group:
     methods: list[Method]
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[RecommenderCell]:
         """The cells of all methods; those that two methods share come twice."""
         return [cell for method in self.methods for cell in method.every_cell]
 
@@ -79,7 +79,7 @@ def plan(
     groups: list[Group] = []
     total = len(settings.missing) * len(settings.rates)
 
-    def cells(name: str, features: Mapping[int, FilledFeatures]) -> dict[int, dict[str, Cell]]:
+    def cells(name: str, features: Mapping[int, FilledFeatures]) -> dict[int, dict[str, RecommenderCell]]:
         return {
             seed: {
                 category: _cell(settings, name, category, splits[category], files, seed=seed)
@@ -163,11 +163,11 @@ def _tells_nothing(features: FilledFeatures) -> bool:
 
 def _cell(
     settings: RecBenchSection, name: str, category: str, split: str, files: Mapping[Modality, str | None], *, seed: int
-) -> Cell:
+) -> RecommenderCell:
     spec, section = RECOMMENDERS[name], settings.training
     if spec.without_features is not None and not any(files.values()):
         spec = RECOMMENDERS[spec.without_features]
-    return Cell(
+    return RecommenderCell(
         category=category,
         recommender=spec.name,
         split=split,

@@ -11,7 +11,6 @@ add to the mean of categories: as another person in each, they would make interv
 to the root of the number of categories.
 """
 
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,7 @@ from grpo_mmpc.recbench.records import Ints
 from grpo_mmpc.statistics.bootstrap import bootstrap_sums
 from grpo_mmpc.statistics.crossed import Estimate, SeedVariance, estimate, pooled_variance, seed_weights
 from grpo_mmpc.statistics.verdicts import Floats, min_items
+from grpo_mmpc.utils.hashing import crc
 
 CONFIDENCE = 0.95
 MIN_USERS = min_items(CONFIDENCE)
@@ -141,9 +141,7 @@ def score_table(
         moves[place] += (values - values.mean(axis=0)) / (len(scores) * np.sqrt(size * max(1, size - 1)))
         is_in[place, column] = True
     levels = np.mean([values.mean(axis=0) for values in scores.values()], axis=0)
-    draws = bootstrap_sums(
-        moves.reshape(len(people), -1), resamples=resamples, seed=[zlib.crc32("\n".join(scores).encode())]
-    )
+    draws = bootstrap_sums(moves.reshape(len(people), -1), resamples=resamples, seed=[crc("\n".join(scores))])
     # Those who are in the same categories have the same variance.
     _, group, group_sizes = np.unique(is_in, axis=0, return_inverse=True, return_counts=True)
     over_seeds = moves.mean(axis=2)[np.argsort(group.ravel(), kind="stable")]  # [U, M]

@@ -31,7 +31,7 @@ from grpo_mmpc.rendering.registry import renderer_identity
 from grpo_mmpc.rendering.store import render_into
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_row
-from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.files import read_json_lines, write_json_lines
@@ -101,7 +101,7 @@ class PolicyBenchmark:
             texts = {
                 modality: complete(
                     rows,
-                    self._sampling(_TASKS[modality]),
+                    TASKS[_TASKS[modality]].greedy(self.max_tokens),
                     opened,
                     log=logs[0] if logs else None,
                     policy=policy,
@@ -185,9 +185,6 @@ class PolicyBenchmark:
             ]
             for modality, rows in wanted.items()
         }
-
-    def _sampling(self, task: str) -> SamplingConfig:
-        return SamplingConfig(max_tokens=self.max_tokens.get(task, TASKS[task].max_completion_tokens), temperature=0.0)
 
     def _answers(
         self, modality: Modality, rows: Sequence[PromptRow], completions: Sequence[str | Failure], *, folder: Path

@@ -1,12 +1,13 @@
 """The two completion tasks: which field is shown, which is withheld, and how the answer is read."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.tasks import parser, prompts
-from grpo_mmpc.types import ParsedCompletion
+from grpo_mmpc.types import ParsedCompletion, SamplingConfig
 from grpo_mmpc.utils.hashing import hex_digest
 
 
@@ -48,6 +49,10 @@ class Task:
     def version(self) -> str:
         """The hash of prompt text and parser: an answer under another one may be another answer."""
         return hex_digest(f"{self.instruction}\0{self.json_key}\0", Path(parser.__file__).read_bytes(), size=6)
+
+    def greedy(self, max_tokens: Mapping[Any, int] | None = None) -> SamplingConfig:
+        """Return greedy decoding, up to a limit of new tokens by task, or else the task's own."""
+        return SamplingConfig(max_tokens=(max_tokens or {}).get(self.name, self.max_completion_tokens), temperature=0.0)
 
     def parse(self, completion: str) -> ParsedCompletion:
         """Read the answer out of a completion; see ``parse_completion``."""

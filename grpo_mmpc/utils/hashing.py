@@ -1,11 +1,12 @@
 """Hashes that are the same in every process, on every machine and in every version of this package.
 
 Names of files, seeds, splits and masks are made of them: what a function returns for given
-arguments must never change. All are BLAKE2b; ``size`` is the number of bytes.
+arguments must never change. All but ``crc`` are BLAKE2b; ``size`` is the number of bytes.
 """
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def number(text: str) -> int:
 def seed(text: str) -> int:
     """Return a seed in [0, 2^31) for any random generator; similar texts share nothing."""
     return int.from_bytes(digest(text, size=4), "big") >> 1
+
+
+def crc(text: str) -> int:
+    """Return a text's CRC-32, the seed of resamples and of the order of examples."""
+    return zlib.crc32(text.encode())
 
 
 def in_share(text: str, *, share: float) -> bool:

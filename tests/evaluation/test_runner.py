@@ -11,7 +11,7 @@ from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.evaluation.evaluation_folder import finished
 from grpo_mmpc.evaluation.runner import run_suite
 from grpo_mmpc.evaluation.scorers import Scorers
-from grpo_mmpc.evaluation.suite import Suite, greedy
+from grpo_mmpc.evaluation.suite import Suite
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.table import METRICS
 from grpo_mmpc.nano.renderer import NanoRenderer
@@ -27,7 +27,7 @@ def catalogue(small_catalogue):
 
 def suite_of(catalogue, tasks, *, count=3, **settings) -> Suite:
     rows = tuple(prompt_rows(catalogue, range(count), tasks))
-    return Suite(rows=rows, sampling={task: greedy(task) for task in tasks}, settings=settings)
+    return Suite(rows=rows, sampling={task: TASKS[task].greedy() for task in tasks}, settings=settings)
 
 
 class Answers:

@@ -13,7 +13,7 @@ import pytest
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench import training
-from grpo_mmpc.recbench.cells import Cell, finished, read_cell, run_cell, save_features, save_split
+from grpo_mmpc.recbench.cells import RecommenderCell, finished, read_cell, run_cell, save_features, save_split
 from grpo_mmpc.recbench.records import TrainingSettings
 from tests.recbench.worlds import taste_world
 
@@ -21,7 +21,7 @@ from tests.recbench.worlds import taste_world
 @pytest.fixture
 def cell(tmp_path):
     split, features = taste_world(0, num_users=40, num_items=60, interactions_per_user=5)
-    return Cell(
+    return RecommenderCell(
         category="A",
         recommender="vbpr",
         split=save_split(tmp_path, split),

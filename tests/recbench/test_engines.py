@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from grpo_mmpc.recbench import engines
-from grpo_mmpc.recbench.cells import Cell, finished, save_features, save_split
+from grpo_mmpc.recbench.cells import RecommenderCell, finished, save_features, save_split
 from grpo_mmpc.recbench.engines import run_local
 from grpo_mmpc.recbench.records import TrainingSettings
 from tests.recbench.worlds import taste_world
@@ -35,10 +35,10 @@ if __name__ == "__main__":
 """
 
 
-def cells_of(folder: Path, *, count: int, max_epochs: int = 2) -> list[Cell]:
+def cells_of(folder: Path, *, count: int, max_epochs: int = 2) -> list[RecommenderCell]:
     split, features = taste_world(0, num_users=40, num_items=60, interactions_per_user=5)
     return [
-        Cell(
+        RecommenderCell(
             category="A",
             recommender="vbpr",
             split=save_split(folder, split),

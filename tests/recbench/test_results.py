@@ -11,7 +11,7 @@ import pytest
 
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench import results as results_module
-from grpo_mmpc.recbench.cells import Cell
+from grpo_mmpc.recbench.cells import RecommenderCell
 from grpo_mmpc.recbench.filled_features import Coverage, FilledFeatures
 from grpo_mmpc.recbench.plan import Group, Method, plan
 from grpo_mmpc.recbench.records import TrainingSettings
@@ -24,7 +24,7 @@ TRAINING = TrainingSettings(max_epochs=1, patience=1, batch_size=1, learning_rat
 
 
 def cell_of(text, *, seed, category="A", recommender="vbpr"):
-    return Cell(
+    return RecommenderCell(
         category=category,
         recommender=recommender,
         split="s",

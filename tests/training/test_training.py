@@ -281,7 +281,7 @@ def test_ctrl_c_saves_after_the_step_and_resume_finishes_the_same_run(
 
 @BOTH
 def test_a_saved_adapter_and_its_merged_export_reproduce_the_live_policy(make_config, architecture):
-    from grpo_mmpc.evaluation.suite import Suite, greedy
+    from grpo_mmpc.evaluation.suite import Suite
     from grpo_mmpc.models.policy import load_policy
     from grpo_mmpc.rollout.transformers_engine import TransformersEngine
     from grpo_mmpc.tasks.prompt_rows import prompt_rows
@@ -294,7 +294,7 @@ def test_a_saved_adapter_and_its_merged_export_reproduce_the_live_policy(make_co
     session = session_for(config)
     data = RunData(config)
     rows = prompt_rows(data.catalogue, data.held_out[:4], TASKS)
-    suite = Suite(rows=tuple(rows), sampling={task: greedy(task, max_tokens=12) for task in TASKS}, settings={})
+    suite = Suite(rows=tuple(rows), sampling={task: TASKS[task].greedy({task: 12}) for task in TASKS}, settings={})
 
     def answers(engine) -> list[str]:
         return [

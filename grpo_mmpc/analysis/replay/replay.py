@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 from grpo_mmpc.analysis.replay.agreement import GroupPair, winners
 from grpo_mmpc.analysis.replay.result import Contender, Example, Replay
 from grpo_mmpc.analysis.replay.rollouts import RolloutBatch, WriteRollouts, read_batches, writing_rollouts
-from grpo_mmpc.analysis.reward_columns import RewardColumns
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RewardSpec, RunConfig
 from grpo_mmpc.errors import CatalogueError, EvaluationError
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.rewards import RewardMix, advantages, neutral, reward_key
+from grpo_mmpc.rewards.columns import RewardColumns
 from grpo_mmpc.rewards.signals import signals, zero_variance_groups
 from grpo_mmpc.utils.console import Progress
 

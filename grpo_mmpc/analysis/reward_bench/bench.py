@@ -9,11 +9,11 @@ from pathlib import Path
 from grpo_mmpc.analysis.reward_bench.candidates import Candidate, TitlePool, candidates, shuffled
 from grpo_mmpc.analysis.reward_bench.results import MIX, Preview, RewardResult, TaskResult, task_result
 from grpo_mmpc.analysis.reward_bench.scoring import BATCH, Batch, Scored, Scores, repeats, score
-from grpo_mmpc.analysis.reward_columns import RewardColumns
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.errors import CatalogueError, GrpoMmpcError, RewardError
 from grpo_mmpc.rewards import advantages, neutral, reward_key
+from grpo_mmpc.rewards.columns import RewardColumns
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced, usable_indices
 from grpo_mmpc.utils.hashing import stable_order

@@ -1,9 +1,8 @@
 """The scores of all candidates by one reward at a time, its speed and its repeatability."""
 
 import logging
-import multiprocessing
+import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from grpo_mmpc.analysis.reward_bench.results import Timing
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.rewards import RewardMix, reward_key
+from grpo_mmpc.utils.jobs import run_queue, worker_processes
 
 BATCH = 64
 _OTHER_BATCH = 17
@@ -80,18 +80,19 @@ def repeats(
     processes. The answer is by reward, None where the other process could not score; ``expected``
     are the scores by reward, ``titles`` are for ``fit``.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=logging.disable) as pool:
-        try:
-            again = pool.submit(_score_all, list(specs), batch, list(titles)).result()
-        except BrokenProcessPool:  # the process was killed, for want of memory perhaps
-            return dict.fromkeys(map(reward_key, specs))
+    try:
+        with worker_processes(1, threads=len(os.sched_getaffinity(0))) as submit:
+            calls = [(_score_all, list(specs), batch, list(titles))]
+            ((_, again),) = run_queue(calls, lambda call, _: submit(*call), slots=[None], ended=lambda *_: None)
+    except BrokenProcessPool:  # the process was killed, for want of memory perhaps
+        return dict.fromkeys(map(reward_key, specs))
     return {
         name: None if scores is None else all(map(_equal, expected[name], scores)) for name, scores in again.items()
     }
 
 
 def _score_all(specs: list[RewardSpec], batch: Batch, titles: list[str]) -> dict[str, Scores | None]:
+    logging.disable()
     scores: dict[str, Scores | None] = {}
     backwards = batch.take(range(len(batch) - 1, -1, -1))
     for spec in specs:

@@ -1,7 +1,6 @@
 """Items to look at: every policy's answers, and the rule that chooses few of many items."""
 
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX
 from grpo_mmpc.reports.common.labels import clamp
+from grpo_mmpc.utils.hashing import crc
 
 PER_CATEGORY = 2
 """In one group, as long as there are other categories to choose from."""
@@ -138,7 +138,7 @@ def most(items: Sequence[Item], value: Callable[[Item], float], *, count: int) -
     The order of the input does not matter: equal values are told apart by a hash of the id, so that
     they do not all come from the beginning of the catalogue.
     """
-    ordered = sorted(items, key=lambda item: (-value(item), zlib.crc32(item.item_id.encode())))
+    ordered = sorted(items, key=lambda item: (-value(item), crc(item.item_id)))
     per_category: Counter[str] = Counter()
     taken: list[Item] = []
     for item in ordered:

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from grpo_mmpc.analysis.reward_columns import RewardColumns
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.cli import main
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.config.recorded import load_recorded
 from grpo_mmpc.evaluation.run_folder import RunFolder
+from grpo_mmpc.rewards.columns import RewardColumns
 
 OWN = Path(__file__).with_name("own_rewards.py")
 MIX = [
