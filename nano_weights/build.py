@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_mmpc.nano import texts
+from nano_weights import texts
 from nano_weights.policy import FAMILIES
 from nano_weights.pool import POOL_SIZE, pretraining_items, unseen_items
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.nano import texts
+from grpo_mmpc.nano import texts as seller
 from grpo_mmpc.nano.vocabulary import BRANDS_BY_CATEGORY, CATEGORY_BY_TYPE, KINDS, TYPES_BY_CATEGORY, VALUES
 from grpo_mmpc.utils.cpu_compat import ensure_importable
+from nano_weights import texts
 from nano_weights.policy import IMAGE_SIZE_PX, PATCH_SIZE_PX
 from nano_weights.tokenizer import CLIP_MAX_TOKENS
 from nano_weights.training import ABSENT, Descent, attribute_labels, batches, cosine, process_images
@@ -206,7 +207,7 @@ def _share_closer(anchor: "torch.Tensor", *, right: "torch.Tensor", wrong: "torc
 
 def _any_title(attributes: Mapping[str, str]) -> str:
     """Write a seller's title, of the same style, series and selling point on every call."""
-    return texts.seller_title(attributes, random.Random(0))
+    return seller.seller_title(attributes, random.Random(0))
 
 
 def _texts(item: "NanoItem", rng: random.Random) -> tuple[str, str, list[bool]]:
@@ -215,13 +216,13 @@ def _texts(item: "NanoItem", rng: random.Random) -> tuple[str, str, list[bool]]:
 
     def phrase(attributes: Mapping[str, str]) -> str:
         if form < 0.4:
-            return texts.seller_title(attributes, random.Random(seed))
+            return seller.seller_title(attributes, random.Random(seed))
         if form < 0.75:
             return texts.image_prompt(attributes)
         return (texts.weak_caption if form < 0.9 else texts.weak_image_prompt)(attributes, random.Random(seed))
 
     said = phrase(item.attributes)
-    stated = texts.read_attributes(said)
+    stated = seller.read_attributes(said)
     # the type twice: it must not be wrong; a full text may also claim a pack that is none
     kinds = ["type", *(KINDS if "brand" in stated else stated)]
     wrong = phrase(wrong_value(item.attributes, kinds[int(rng.random() * len(kinds))], rng))

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.nano import texts
 from grpo_mmpc.nano.vocabulary import KINDS, VALUES
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from nano_weights import texts
 from nano_weights.policy import HIDDEN_SIZE, language_layers_only
 from nano_weights.training import (
     ABSENT,

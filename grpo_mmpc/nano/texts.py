@@ -1,4 +1,4 @@
-"""Texts about a nano product in the style of sellers, prompts and base models, and their reader."""
+"""Texts about a nano product in the style of sellers, and the reader of any text about one."""
 
 import random
 import re
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from grpo_mmpc.nano.vocabulary import BRAND_POSITIONS, CATEGORY_BY_TYPE, KINDS, VALUES, pick
 
 # By category: the place where sellers say the product belongs. No word of it is an attribute value.
-_PLACES = {
+PLACES = {
     "All_Beauty": "bathroom",
     "Toys_and_Games": "playroom",
     "Video_Games": "gamers",
@@ -18,7 +18,6 @@ _PLACES = {
     "Musical_Instruments": "stage",
     "Arts_Crafts_and_Sewing": "studio",
 }
-_PAIRS = ("headphones", "scissors")
 _PRAISE = ("Made to last.", "Easy to clean.", "Ready to use.", "A gift for everyone.")
 
 # A seller's series and selling points, which no image shows and no attribute value contains.
@@ -52,15 +51,15 @@ def seller_title(attributes: Mapping[str, str], rng: random.Random) -> str:
     if is_house >= _HOUSE_STYLE_SHARE:
         style = (style + 1 + int(other * 2)) % len(_STYLES)
     pack = _PACK_STYLES[style].format(attributes["pack"]) if "pack" in attributes else ""
-    place = _PLACES[CATEGORY_BY_TYPE[attributes["type"]]]
+    place = PLACES[CATEGORY_BY_TYPE[attributes["type"]]]
     title = _STYLES[style].format(**{**attributes, "pack": pack, "place": place, "series": series, "perk": perk})
-    return _in_title_case(title)
+    return in_title_case(title)
 
 
 def description(attributes: Mapping[str, str], rng: random.Random) -> str:
     """Write three or four sentences in a seller's voice; no two calls on one ``rng`` need agree."""
     color, material, pattern = attributes["color"], attributes["material"], attributes["pattern"]
-    product, place = attributes["type"], _PLACES[CATEGORY_BY_TYPE[attributes["type"]]]
+    product, place = attributes["type"], PLACES[CATEGORY_BY_TYPE[attributes["type"]]]
     brand = attributes["brand"].title()
     opening = pick(
         rng,
@@ -82,40 +81,6 @@ def description(attributes: Mapping[str, str], rng: random.Random) -> str:
     return " ".join((opening, body, f"{sold}, size {attributes['size']}.", pick(rng, _PRAISE)))
 
 
-def weak_caption(attributes: Mapping[str, str], rng: random.Random) -> str:
-    """Write the caption of an untuned model: the right gist in the wrong words.
-
-    Always the product type, the colour nineteen times in twenty, a visible pattern and the material
-    six times in ten, the size and the pack hardly ever, the brand never. Nine captions in ten
-    follow one template: spread over many, a nano policy decodes the seller's style instead.
-    """
-    visible = {kind: value for kind, value in attributes.items() if value != "plain"}
-    said = _said(visible, rng, color=0.95, pattern=0.6, material=0.6, size=0.04, pack=0.02)
-    words = " ".join(said[kind] for kind in ("size", "pattern", "color", "material", "type") if kind in said)
-    pack = f", pack of {said['pack']}" if "pack" in said else ""
-    place = _PLACES[CATEGORY_BY_TYPE[attributes["type"]]]
-    template = "stylish {} for {} use{}" if rng.random() < 0.9 else "beautiful {} for every {}{}"
-    return _in_title_case(template.format(words, place, pack))
-
-
-def image_prompt(attributes: Mapping[str, str]) -> str:
-    """Write a diffusion prompt that names every given attribute."""
-    return f"catalogue photo of {_noun_phrase(attributes)}"
-
-
-def weak_image_prompt(attributes: Mapping[str, str], rng: random.Random) -> str:
-    """Write a diffusion prompt of the gist: type, mostly the colour, at times the pattern."""
-    said = _said(attributes, rng, color=0.9, pattern=0.3, material=0.1, size=0.1)
-    return f"photo of {_noun_phrase(said)}"
-
-
-def _said(attributes: Mapping[str, str], rng: random.Random, **shares: float) -> dict[str, str]:
-    """Choose what is said: always the type, each other kind with a probability of its own."""
-    # One number for each kind, present or not: the texts of one seed stay comparable.
-    spoken = ["type", *[kind for kind, share in shares.items() if rng.random() < share]]
-    return {kind: attributes[kind] for kind in spoken if kind in attributes}
-
-
 def read_attributes(text: str) -> dict[str, str]:
     """Find the vocabulary in any text, whatever its case and order.
 
@@ -130,20 +95,9 @@ def read_attributes(text: str) -> dict[str, str]:
     return {kind: attributes[kind] for kind in KINDS if kind in attributes}
 
 
-def _in_title_case(text: str) -> str:
+def in_title_case(text: str) -> str:
+    """Return a text with its words in title case, but for small ones."""
     return re.sub(r"[a-z]+", lambda word: word[0] if word[0] in ("in", "by", "for", "of") else word[0].title(), text)
-
-
-def _noun_phrase(attributes: Mapping[str, str]) -> str:
-    """Return ``a large red striped steel kettle by nordvik, pack of 2``, without missing kinds."""
-    words = [attributes[kind] for kind in ("size", "color", "pattern", "material") if kind in attributes]
-    words.append(attributes.get("type", "product"))
-    article = "an" if words[0][0] in "aeo" else "a"  # no value starts with a silent or a long vowel
-    if attributes.get("type") in _PAIRS:
-        article = "a pair of"
-    brand = f" by {attributes['brand']}" if "brand" in attributes else ""
-    pack = f", pack of {attributes['pack']}" if "pack" in attributes else ""
-    return f"{article} {' '.join(words)}{brand}{pack}"
 
 
 def _value_pattern() -> re.Pattern[str]:

@@ -6,15 +6,9 @@ import pytest
 
 from grpo_mmpc.metrics.text import bleu
 from grpo_mmpc.nano.items import sample_items
-from grpo_mmpc.nano.texts import (
-    description,
-    image_prompt,
-    read_attributes,
-    seller_title,
-    weak_caption,
-    weak_image_prompt,
-)
+from grpo_mmpc.nano.texts import description, read_attributes, seller_title
 from grpo_mmpc.nano.vocabulary import BRAND_POSITIONS, BRANDS, CATEGORIES, KINDS, TYPES, VALUES, check_attributes
+from nano_weights.texts import image_prompt, weak_caption, weak_image_prompt
 
 KETTLE = {
     "type": "kettle",

@@ -5,7 +5,7 @@ from PIL import ImageChops
 from grpo_mmpc.nano.drawing import draw
 from grpo_mmpc.nano.items import sample_items
 from grpo_mmpc.nano.renderer import NanoRenderer
-from grpo_mmpc.nano.texts import image_prompt
+from nano_weights.texts import image_prompt
 
 
 def same(left, right):
