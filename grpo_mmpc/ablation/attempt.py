@@ -34,11 +34,9 @@ class Attempt:
     """A job's process, started as soon as no process of an earlier attempt lives anywhere."""
 
     def __init__(self, job: Job, *, environment: Mapping[str, str]) -> None:
-        """Start it, or wait for the job's lock: ``poll`` starts it then.
+        """Start a job that is not finished, or wait for its lock: ``poll`` starts it then.
 
-        Args:
-            job: Not finished.
-            environment: Set for its processes, over this process's own.
+        ``environment`` is set for its processes, over this process's own.
         """
         self.job = job
         self._environment = environment

@@ -95,12 +95,8 @@ def compare(
 ) -> AblationComparison:
     """Compare all mixes that have finished runs.
 
-    Args:
-        results: What the folder holds.
-        mixes: In the order of the page.
-        reference: One of them, or ``base``.
-        metrics: ``TASK.METRIC`` to look at; None all that have a value per item.
-        resamples: Of the bootstrap.
+    ``mixes`` are in the order of the page, ``reference`` is one of them or ``base``; ``metrics``
+    are ``TASK.METRIC``, None all that have a value per item.
 
     Raises:
         EvaluationError: Runs were evaluated on different items or in different ways.

@@ -31,9 +31,7 @@ def only_one(folder: Path) -> AbstractContextManager[str]:
 def write_recipes(jobs: Sequence[Job], *, overwrite: bool) -> None:
     """Write every job's recipe beside its folder, unless one that was already started had another.
 
-    Args:
-        jobs: Of the grid.
-        overwrite: Delete what jobs with another recipe have left, and start those again.
+    ``overwrite`` deletes what jobs with another recipe have left, and starts those again.
 
     Raises:
         ConfigError: Which runs have changed, and in what.

@@ -48,12 +48,8 @@ def expand(
 ) -> list[PlannedRun]:
     """Return every run, checked, seed by seed: an ablation stopped early holds whole comparisons.
 
-    Args:
-        spec: The ablation.
-        overrides: ``key=value`` for every run, over those of the file.
-        path: Its file, for messages and relative names.
-        folder: The ablation's.
-        load: Loads and checks one recipe.
+    ``overrides`` are ``key=value`` for every run, over those of the file ``path``; ``load`` loads
+    and checks one recipe.
 
     Raises:
         ConfigError: With the problems of all runs at once, and which runs have each.

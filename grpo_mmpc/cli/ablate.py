@@ -25,8 +25,7 @@ def add_parser(commands: Any) -> None:
         help="run a recipe under several mixes and seeds and compare them on one page",
         description=(
             "Checks every run first, runs those that are not finished, and compares what is there. Stopped or killed, "
-            "the "
-            "same command goes on where it was."
+            "the same command goes on where it was."
         ),
         epilog="example: grpo-mmpc ablate recipes/ablations/nano_reward_mixes.yaml   (two CPU cores, about 20 minutes)",
     )

@@ -44,8 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "amazon",
         help="convert item metadata and reviews of Amazon Reviews 2023",
         description="Convert item metadata of Amazon Reviews 2023 into a catalogue folder, and reviews of these items "
-        "into "
-        "its interactions.",
+        "into its interactions.",
     )
     amazon.add_argument(
         "source",
@@ -68,8 +67,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         nargs="+",
         default=[],
         help="also write interactions.jsonl from these reviews: <Category>.jsonl[.gz], or raw_review_<Category> "
-        "(streamed "
-        "from the hub); needed for the recommendation benchmark",
+        "(streamed from the hub); needed for the recommendation benchmark",
     )
     amazon.set_defaults(func=amazon_command)
 
@@ -77,8 +75,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "mask",
         help="take titles or images away, for others to complete",
         description="Write a copy of a catalogue without the titles (images) of some items. Complete it with any "
-        "policy, and "
-        "grpo-mmpc recbench measures what the completions are worth.",
+        "policy, and grpo-mmpc recbench measures what the completions are worth.",
     )
     mask.add_argument("catalogue", metavar="CATALOGUE", help="catalogue folder, or nano:catalogue")
     mask.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
@@ -234,8 +231,7 @@ def _show_reviews(progress: "Progress", done: "ReviewConversion") -> None:
 def _print_reviews(done: "ReviewConversion", *, out: Path) -> None:
     print(
         f"Reviews read: {done.read:,}; written to {out / 'interactions.jsonl'}: {done.written:,}; of products that are "
-        "not "
-        f"in the catalogue: {done.other_items:,}; broken: {done.broken:,}."
+        f"not in the catalogue: {done.other_items:,}; broken: {done.broken:,}."
     )
     for row in done.examples:
         print(f"  - {row.file} row {row.row}: {row.reason}")

@@ -112,13 +112,7 @@ def is_file(argument: str) -> bool:
 
 
 def _merge_file(layers: Layers, path: Path, including: tuple[Path, ...]) -> None:
-    """Merge the bases of a file, then the file itself.
-
-    Args:
-        layers: Receives the values.
-        path: The file.
-        including: The files whose bases led here, outermost first.
-    """
+    """Merge the bases of a file, then the file; ``including`` led here, outermost first."""
     if path.resolve() in [file.resolve() for file in including]:
         chain = " -> ".join(str(file) for file in (*including, path))
         raise ConfigError([f"{including[-1]}: base: goes in a circle: {chain}; take one of them out"])

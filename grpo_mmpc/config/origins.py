@@ -14,10 +14,8 @@ DEFAULT = "default"
 def with_origins(text: str, *, given: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """Append the origin of each value as a comment; the YAML means the same.
 
-    Args:
-        text: A YAML mapping in block style, one value a line.
-        given: The merged mapping before defaults were filled in.
-        origins: By dotted key, the file or command line that set it.
+    ``text`` is a mapping in block style, one value a line; ``given`` is it before defaults were
+    filled in; ``origins`` say by dotted key which file or command line set it.
     """
     lines = text.splitlines()
     notes = {

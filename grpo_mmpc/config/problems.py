@@ -24,13 +24,8 @@ def unknown_option(name: str, known: Iterable[str], *, owner: str) -> str:
 def schema_problems(content: Any, schema: type[BaseModel], *, key: str = "") -> Iterable[tuple[str, str]]:
     """Explain everything that a schema refuses of some content, with the nearest known names.
 
-    Args:
-        content: A mapping as read from YAML.
-        schema: The model it must satisfy.
-        key: Dotted key of the content in the configuration; empty for the whole of it.
-
-    Returns:
-        (dotted key, what is wrong and what to do); nothing where the schema accepts it.
+    Yields (dotted key, what is wrong and what to do); ``key`` is where the content stands in the
+    configuration, empty for the whole of it.
     """
     try:
         schema.model_validate(content)

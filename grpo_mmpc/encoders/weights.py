@@ -16,11 +16,8 @@ _TRUE = {"1", "on", "yes", "true"}
 def find_weights(*, what: str, weights: str | None, url: str) -> Path:
     """Return the file of a network's weights.
 
-    Args:
-        what: Name of the network, for messages.
-        weights: A file, or a folder that holds the file under its published name; None looks into
-            torch's cache, and downloads what is not there unless HF_HUB_OFFLINE is set.
-        url: Where the file is published.
+    ``weights`` is a file, or a folder that holds it under the name at which ``url`` publishes it;
+    None looks into torch's cache, and downloads what is not there unless HF_HUB_OFFLINE is set.
 
     Raises:
         ScoringError: The file is not there and may not or cannot be downloaded; says where it was

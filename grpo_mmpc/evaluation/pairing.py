@@ -54,10 +54,9 @@ def pair(
     """
     if (before.suite, before.version) != (after.suite, after.version):
         raise EvaluationError(
-            "these evaluations cannot be compared: "
-            f"{before.folder} is suite {before.suite!r} version {before.version}, "
-            f"{after.folder} is suite {after.suite!r} version {after.version}; "
-            "evaluate both with the same version of the same suite"
+            f"these evaluations cannot be compared: {before.folder} is suite {before.suite!r} version "
+            f"{before.version}, {after.folder} is suite {after.suite!r} version {after.version}; evaluate both with "
+            "the same version of the same suite"
         )
     if before.mode != after.mode:
         raise EvaluationError(

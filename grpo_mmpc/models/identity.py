@@ -26,15 +26,10 @@ def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
 
 
 def base_model_identity(model: str, *, revision: str | None = None) -> str | None:
-    """Hash a base model's config and weights, without tokenizer and processor.
+    """Hash config and weights of a local folder or of a name in the hub cache, nothing else.
 
-    Args:
-        model: Local folder, or a name in the local hub cache.
-        revision: Of a hub name.
-
-    Returns:
-        64 hexadecimal digits, or None if this machine has no such files (config.json and
-        safetensors).
+    Returns 64 hexadecimal digits, or None if this machine has no such files (config.json and
+    safetensors).
     """
     folder = model_folder(model, revision=revision)
     files = [] if folder is None else _weight_files(folder)

@@ -18,15 +18,8 @@ _GENERATOR = ("vocabulary", "texts", "shapes", "drawing", "items", "catalogue", 
 def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int = DEFAULT_SEED) -> Path:
     """Write a catalogue folder: ``items.jsonl``, ``images/*.png``, ``interactions.jsonl``.
 
-    The folder appears complete or not at all.
-
-    Args:
-        out: The folder to create; it may exist if it is empty.
-        num_items: Number of products.
-        seed: Of products, images and users.
-
-    Returns:
-        ``out``.
+    ``out``, which is returned, may exist if it is empty; it appears complete or not at all. The
+    seed is that of products, images and users.
 
     Raises:
         CatalogueError: ``out`` is a file or a folder with something in it.

@@ -45,13 +45,9 @@ def sample_interactions(
     colours, and one brand, size, pattern and material; the user sees a random shelf and takes one
     item after the other, each with probability proportional to 2 ** liking, where the liking adds
     up the strengths of the favourites the item has. Now and then something from another department
-    is taken in the same manner. Nobody buys an item twice.
-
-    Args:
-        items: The catalogue. Of a department with fewer than ``MIN_PER_USER`` items users take all.
-        seed: The same items and seed give the same interactions in every process and Python
-            version.
-        num_users: Number of users.
+    is taken in the same manner. Nobody buys an item twice; of a department with fewer than
+    ``MIN_PER_USER`` items users take all. The same items and seed give the same interactions in
+    every process and Python version.
 
     Returns:
         The interactions by user, each user's in order of time, one to some weeks apart. The rating

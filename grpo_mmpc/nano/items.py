@@ -48,12 +48,8 @@ def signature(item: NanoItem) -> Signature:
 def sample_items(*, num_items: int, seed: int, exclude: Collection[Signature] = frozenset()) -> list[NanoItem]:
     """Sample items with distinct attribute combinations, balanced over the nine categories.
 
-    The same arguments give the same items in every process and Python version.
-
-    Args:
-        num_items: Number of items; categories differ by at most one item.
-        seed: Any integer.
-        exclude: Signatures that must not occur, for instance those of the default catalogue.
+    Categories differ by at most one item, and none has a signature of ``exclude``. The same
+    arguments give the same items in every process and Python version.
 
     Raises:
         ValueError: There are not as many distinct combinations.

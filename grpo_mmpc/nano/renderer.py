@@ -11,10 +11,7 @@ class NanoRenderer:
 
     Like a real text-to-image model it draws something for every prompt: what the prompt leaves open
     stays neutral, and a prompt without any product gives a blob. Only an empty prompt cannot be
-    rendered.
-
-    Args:
-        size: Side of the images in pixels.
+    rendered. Images have ``size`` pixels a side.
     """
 
     def __init__(self, size: int = 84) -> None:

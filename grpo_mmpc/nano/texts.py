@@ -38,13 +38,10 @@ def seller_title(attributes: Mapping[str, str], rng: random.Random) -> str:
     """Write a seller's title: all attributes in a house style, and words that no image tells.
 
     It names every attribute, so the title recalls all of them; a product without ``pack`` is sold
-    singly and says nothing about it. The series and the selling point are sampled, and 15 titles
-    in 100 follow another house style than their brand's: no policy can foresee them, so that
-    a perfect reading of the image stays well below a BLEU of 1.
-
-    Args:
-        attributes: Every kind except possibly ``pack``.
-        rng: Decides series, selling point and style; two calls in the same state decide alike.
+    singly and says nothing about it. The series and the selling point are sampled, and 15 titles in
+    100 follow another house style than their brand's: no policy can foresee them, so that a perfect
+    reading of the image stays well below a BLEU of 1. Two calls with ``rng`` in the same state
+    decide alike.
     """
     series, perk, is_house, other = pick(rng, _SERIES), pick(rng, _PERKS), rng.random(), rng.random()
     style = BRAND_POSITIONS[attributes["brand"]]

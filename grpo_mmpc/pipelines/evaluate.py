@@ -18,13 +18,8 @@ from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None = None) -> Path:
     """Run the recipe's suite on a policy, then its controls and the recommendation benchmark.
 
-    Args:
-        config: The recipe.
-        checkpoint: Folder of the adapter; None evaluates the base model.
-        out: Folder to write to; None is ``RUN/evaluations/NAME/SUITE``.
-
-    Returns:
-        The folder with ``samples.parquet`` and ``summary.json``.
+    Without ``checkpoint``, the folder of an adapter, the base model is evaluated. Returns the
+    folder with ``samples.parquet`` and ``summary.json``, ``out`` or ``RUN/evaluations/NAME/SUITE``.
 
     Raises:
         AdapterError: ``checkpoint`` holds no adapter that can be used.

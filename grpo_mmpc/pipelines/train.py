@@ -47,12 +47,9 @@ STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 def run_training(recipe: RunConfig | Sequence[str], *, overwrite: bool = False) -> int:
     """Start a recipe, go on with it, or finish what it lacks; returns the exit status.
 
-    0 when all is done, 1 if an evaluation failed, one of ``STOPPED`` after a signal. Whatever
-    ended it, the same call continues.
-
-    Args:
-        recipe: A loaded one, or files and ``key=value`` overrides.
-        overwrite: Delete the run that is in ``run_dir``.
+    0 when all is done, 1 if an evaluation failed, one of ``STOPPED`` after a signal. Whatever ended
+    it, the same call continues. A recipe is a loaded one, or files and ``key=value`` overrides;
+    ``overwrite`` deletes the run that is in ``run_dir``.
 
     Raises:
         ConfigError: Something is wrong with the recipe.

@@ -36,13 +36,9 @@ class MaskedFeatures:
 
 
 def mask_features(values: Floats, *, missing: Flags, item_ids: Sequence[str] | None = None) -> MaskedFeatures:
-    """Return a copy in which nothing is left of the missing rows.
+    """Return features ``[I, D]`` in which nothing is left of the missing rows ``[I]``.
 
-    Args:
-        values: ``[I, D]``; rows of items that never had the modality are NaN and must be among the
-            missing.
-        missing: ``[I]``.
-        item_ids: For messages.
+    Rows of items that never had the modality are NaN and must be among the missing.
 
     Raises:
         RecBenchError: A row is not finite and not missing; names the items.

@@ -47,9 +47,7 @@ class SparseGraph:
     def propagate_to(self, rows: Tensor, vectors: Tensor) -> Tensor:
         """Return ``(matrix @ vectors)[rows]``, computing no other row where that is cheaper.
 
-        Args:
-            rows: ``[R]``, each once.
-            vectors: ``[M, D]``.
+        ``rows`` ``[R]`` are different, ``vectors`` ``[M, D]``.
         """
         if not self._is_on_cpu:
             return take(self.propagate(vectors), rows)
@@ -120,15 +118,10 @@ def mean_graph(interactions: sparse.csr_matrix, *, device: str) -> SparseGraph:
 
 
 def drop_edges(interactions: sparse.csr_matrix, *, dropout: float, generator: torch.Generator) -> sparse.csr_matrix:
-    """Keep ``1 - dropout`` of the edges, sampled with weights ``1 / sqrt(d_u d_i)``.
+    """Keep ``1 - dropout`` of the edges of ``[U, I]``, sampled with weights ``1 / sqrt(d_u d_i)``.
 
     The busier its user and its item, the likelier an edge is left out: the degree-sensitive edge
-    pruning of FREEDOM.
-
-    Args:
-        interactions: ``[U, I]`` of ones.
-        dropout: Share left out, in [0, 1); at least one edge is kept.
-        generator: Of the draw.
+    pruning of FREEDOM. ``dropout`` is in [0, 1); at least one edge is kept.
     """
     num_edges = interactions.nnz
     if dropout == 0.0 or num_edges == 0:

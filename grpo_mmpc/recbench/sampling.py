@@ -23,12 +23,9 @@ class NegativeSampler:
     """
 
     def __init__(self, train: Pairs, *, num_users: int, device: str = "cpu") -> None:
-        """Sort what was taken.
+        """Sort what was taken; a training pair that comes twice counts once.
 
-        Args:
-            train: Training pairs; a pair that comes twice counts once.
-            num_users: U.
-            device: Of the users that are asked for and of the items sampled.
+        ``device`` is that of the users that are asked for and of the items sampled.
         """
         items, numbers = torch.unique(torch.from_numpy(train.items), return_inverse=True)  # [I], [N]
         num_items = len(items)
@@ -43,12 +40,7 @@ class NegativeSampler:
         self._keys = (keys - (torch.arange(len(keys)) - starts[users])).to(device)  # user * I + (item - j), ascending
 
     def sample(self, users: Tensor, generator: torch.Generator) -> Tensor:
-        """Sample one item for each of the users, ``[B]`` int64.
-
-        Args:
-            users: ``[B]``.
-            generator: On the same device.
-        """
+        """Sample one item for each of the users ``[B]``: ``[B]`` int64."""
         left = self._left[users]
         draw = torch.rand(len(users), dtype=torch.float64, generator=generator, device=users.device)
         rank = (draw * left).long().clamp_(max=left - 1)

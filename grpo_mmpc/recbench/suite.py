@@ -240,9 +240,8 @@ class PolicyBenchmark:
         if not seen:
             return []
         return [
-            f"{seen:,} of the {len(data.item_ids):,} items took part in this policy's training, which was rewarded "
-            "for coming close to their titles: on items it has never seen it may do worse. The base model saw none "
-            "of them."
+            f"{seen:,} of the {len(data.item_ids):,} items took part in this policy's training, which was rewarded for "
+            "coming close to their titles: on items it has never seen it may do worse. The base model saw none of them."
         ]
 
     def _shown(self, what: str, done: int, total: int) -> None:

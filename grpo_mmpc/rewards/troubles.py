@@ -17,9 +17,8 @@ _NANO_IDS = "nano-"
 def signal_troubles(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, float]) -> dict[str, str]:
     """Return what is wrong with the latest steps, by a key that tells one trouble from another.
 
-    Args:
-        rows: Lines of ``metrics.jsonl`` so far.
-        weights: By reward name as it is logged; 0 = monitor.
+    ``rows`` are lines of ``metrics.jsonl`` so far; ``weights`` are by reward name as it is logged,
+    0 = monitor.
     """
     latest = [row for row in rows if "reward" in row][-LATEST:]
     if not latest:
@@ -58,9 +57,7 @@ def signal_troubles(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, flo
 def nano_troubles(config: Mapping[str, Any], item_ids: Sequence[str]) -> dict[str, str]:
     """Return whether embedded nano models are asked about products that they have never seen.
 
-    Args:
-        config: A recipe as plain data.
-        item_ids: Of the catalogue that they work on, some or all.
+    ``config`` is a recipe as plain data, ``item_ids`` are some or all of the catalogue's.
     """
     if not item_ids or all(item_id.startswith(_NANO_IDS) for item_id in item_ids):
         return {}

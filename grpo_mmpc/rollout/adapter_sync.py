@@ -12,13 +12,8 @@ def sync_adapter(engine: "GroupEngine", model: Any, *, name: str, previous: str 
     """Send the live adapter to an engine under a new name, and unload the one before.
 
     The base weights are never merged into, so nothing drifts, and the engine never mixes two
-    adapters: it caches by name. A collective under ZeRO-3 and FSDP.
-
-    Args:
-        engine: The engine; tensors are sent in the dtype to which it would cast them.
-        model: The trainer's ``PeftModel``.
-        name: New to the engine.
-        previous: Name of the adapter that it replaces, if there is one.
+    adapters: it caches by name. Tensors are sent in the dtype to which the engine would cast them.
+    A collective under ZeRO-3 and FSDP.
     """
     engine.load(read_adapter(model, name=name, dtype=engine.lora_dtype))
     if previous is not None:

@@ -98,12 +98,8 @@ def accepted_inputs(
 def refusal(row: PromptRow, processor: Any, *, max_tokens: int, context: int | None) -> Failure | None:
     """Return why a prompt cannot be completed, and what to do; None if it can.
 
-    Args:
-        row: The prompt.
-        processor: The policy's.
-        max_tokens: Longest completion.
-        context: Tokens of prompt and completion together that model and engine take; None if
-            unknown.
+    ``max_tokens`` is the longest completion, ``context`` the tokens of both together that model and
+    engine take, None if unknown.
     """
     try:
         length = int(model_inputs([row], processor, device="cpu")["input_ids"].shape[1])

@@ -64,9 +64,7 @@ def newest_checkpoint(checkpoints: Path) -> Path | None:
 def damage(checkpoint: Path, *, hashes: bool = True) -> str:
     """Say what is wrong with a checkpoint; empty if it is whole.
 
-    Args:
-        checkpoint: Its folder.
-        hashes: Read every file; otherwise look only at what is there and how large it is.
+    With ``hashes`` every file is read, otherwise only what is there and how large it is.
 
     Raises:
         OSError: It cannot be read, which says nothing about it.

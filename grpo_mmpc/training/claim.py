@@ -57,12 +57,7 @@ def claimed(config: RunConfig, *, overwrite: bool) -> Iterator[None]:
 
 
 def take_over(config: RunConfig, *, overwrite: bool) -> None:
-    """Write into the folder what runs, and remove what must not stay in it.
-
-    Args:
-        config: The recipe.
-        overwrite: Delete the run that is there.
-    """
+    """Write into the folder what runs, and remove what must not stay: all, with ``overwrite``."""
     run_dir = Path(config.run_dir)
     if overwrite:
         for path in run_dir.iterdir():

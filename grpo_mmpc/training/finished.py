@@ -15,13 +15,9 @@ def finished_completions(model: torch.nn.Module, *, end_tokens: Iterable[int], r
     """Watch ``model.generate`` inside the block and hand over completions as they end.
 
     ``generate`` feeds every sampled token back to the model, one column of the batch a step. A row
-    is handed over once its end token has passed; those that end last, or are cut off, are not. The
-    first call of the model holds the prompts and starts a new batch.
-
-    Args:
-        model: The model whose ``forward`` is called with ``input_ids``.
-        end_tokens: Token ids that end a completion.
-        receive: Must return soon, for generation waits for it.
+    is handed over once one of the ``end_tokens`` has passed; those that end last, or are cut off,
+    are not. The first call of the model holds the prompts and starts a new batch. Generation waits
+    for ``receive``, which must return soon.
     """
     ends = set(end_tokens)
     columns: list[list[int]] = []

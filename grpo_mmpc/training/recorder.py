@@ -23,13 +23,10 @@ class RolloutRecorder:
     _batch: int = 0
 
     def write(self, *, step: int, batch: "GatheredBatch", weights: Mapping[str, float], num_generations: int) -> Path:
-        """Write one generation batch over all ranks.
+        """Write one generation batch over all ranks: B*G completions, group after group.
 
-        Args:
-            step: 1-based optimiser step that the rollouts are first used in.
-            batch: B*G completions, group after group, with their rewards and advantages.
-            weights: Of the rewards.
-            num_generations: G.
+        ``step`` is the 1-based optimiser step that they are first used in, ``num_generations`` is
+        G.
         """
         # heavy: imported on use
         import pyarrow as pa

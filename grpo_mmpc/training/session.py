@@ -107,13 +107,7 @@ class TrainingSession:
         progress: Progress | None = None,
         request: StopRequest | None = None,
     ) -> None:
-        """Build the trainer and start the engine.
-
-        Args:
-            config: The recipe.
-            data: Its items.
-            progress: Shows the steps.
-            request: Hears the signals that ask training to stop.
+        """Build the trainer and start the engine; ``request`` hears the signals that ask to stop.
 
         Raises:
             TrainingError: See ``build_trainer``.

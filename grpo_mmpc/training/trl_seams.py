@@ -212,12 +212,8 @@ def wrap_own_blocks(model: Any, plugin: Any) -> None:
     """Tell Accelerate's FSDP which of the architecture's blocks this model has.
 
     It takes the architecture's whole list and stops at one that is missing: Gemma-3 names blocks of
-    SigLIP's text tower.
-
-    Args:
-        model: The policy.
-        plugin: Accelerate's ``FullyShardedDataParallelPlugin``; left alone if a launch file names
-            blocks.
+    SigLIP's text tower. A ``FullyShardedDataParallelPlugin`` for which a launch file names blocks
+    is left alone.
     """
     if plugin.transformer_cls_names_to_wrap is None:
         there = {type(module).__name__ for module in model.modules()}

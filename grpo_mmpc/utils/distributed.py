@@ -40,13 +40,9 @@ class Ranks:
     def on_main(self, work: Callable[[], T], *, error: type[GrpoMmpcError] = EvaluationError) -> T:
         """Do something on the main process and return its result on every rank.
 
-        Args:
-            work: Called on the main process alone.
-            error: Raised by the other ranks when it fails.
-
         Raises:
             Exception: The one that ``work`` raised, on the main process.
-            GrpoMmpcError: On the other ranks then, so that none of them waits for the main one.
+            GrpoMmpcError: ``error``, on the other ranks then, so that none of them waits for it.
         """
         result, failure = None, None
         if self.is_main:

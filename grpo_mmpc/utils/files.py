@@ -198,9 +198,7 @@ def json_lines(lines: Iterable[bytes | str], *, allow_nan: bool = True) -> Itera
 def read_json_lines(path: Path, *, skip_broken: bool = False) -> list[dict[str, Any]]:
     """Return all objects of a file of JSON lines.
 
-    Args:
-        path: The file.
-        skip_broken: Leave out lines that hold no object, as a killed writer leaves one behind.
+    ``skip_broken`` leaves out lines that hold no object, as a killed writer leaves one behind.
 
     Raises:
         ValueError: A line holds no object; says which and why.

@@ -135,12 +135,9 @@ class _Submitted:
 def worker_processes(count: int, *, threads: int) -> Iterator[Callable[..., Running[Any]]]:
     """Yield ``submit(function, *arguments)``, which calls a function in one of so many processes.
 
+    Give the queue as many slots. Numerical libraries get so many ``threads`` in each of them.
     Whatever ends the block early ends the processes at once: what they write has to be whole or
     absent.
-
-    Args:
-        count: Processes; give the queue as many slots.
-        threads: Of numerical libraries, in each of them.
 
     Raises:
         BrokenProcessPool: When a result is asked for: a process was killed, as the system does when

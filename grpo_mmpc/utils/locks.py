@@ -15,11 +15,9 @@ logger = logging.getLogger(__name__)
 def hold(lock: Path, *, refuse: Callable[[str], Exception]) -> Iterator[str]:
     """Hold a lock file for the duration of a block, or until this process ends.
 
-    Yields the words of the process before, if that ended without leaving the block.
-
-    Args:
-        lock: Made if need be; empty when nobody holds it.
-        refuse: Makes the exception for a lock that another process holds, from that one's words.
+    Yields the words of the process before, if that ended without leaving the block; nobody holds an
+    empty file. ``refuse`` makes the exception for a lock that another process holds, from its
+    words.
 
     Raises:
         Exception: The one of ``refuse``.

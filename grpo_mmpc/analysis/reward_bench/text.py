@@ -41,10 +41,9 @@ def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
             yield from _table("earned", task, graded, lambda kind: _number(kind.earned))
             yield ""
     yield from _wrapped(
-        "wins: how often the true answer scores above the wrong one to the same prompt, ties half: what GRPO "
-        "compares. 1 = always, 0.5 = cannot tell, below = prefers the wrong one; ! marks less than "
-        f"{FOOLED_BELOW:g}: this kind of answer fools the reward. The files hold the AUC too, over answers to "
-        "different prompts."
+        "wins: how often the true answer scores above the wrong one to the same prompt, ties half: what GRPO compares. "
+        f"1 = always, 0.5 = cannot tell, below = prefers the wrong one; ! marks less than {FOOLED_BELOW:g}: this kind "
+        "of answer fools the reward. The files hold the AUC too, over answers to different prompts."
     )
     yield from _wrapped(
         "earned: what a wrong answer still gets on average, on a scale from 0 (a title of another category) to 1 "

@@ -66,11 +66,9 @@ def percent(share: float) -> str:
 
 
 def recovery_label(entry: Mapping[str, Any], *, interval: str = "") -> str:
-    """Return ``50% (30% to 70%)``; empty where recovery is not given.
+    """Return ``50% (30% to 70%)`` of a method in ``results.json``; empty without recovery.
 
-    Args:
-        entry: A method in ``results.json``.
-        interval: What the ends are called, in front of them.
+    ``interval`` is written in front of the ends.
     """
     if entry["recovery"] is None:
         return ""

@@ -17,13 +17,9 @@ _SIZES = (256, 192, 128, 96, 64)
 def thumbnails(paths: Iterable[Path], *, folders: Sequence[Path], budget: int) -> Mapping[Path, str]:
     """Return data URIs of images, all at the largest size at which together they fit the budget.
 
-    Files that are no readable images, and those outside the folders, are left out: whoever made a
-    run folder may have named any file of this machine in it.
-
-    Args:
-        paths: The images.
-        folders: Where they may lie, symbolic links followed.
-        budget: Bytes of all of them together.
+    ``budget`` is in bytes. Files that are no readable images, and those outside the folders
+    (symbolic links followed), are left out: whoever made a run folder may have named any file of
+    this machine in it.
     """
     unique = list(dict.fromkeys(paths))
     encoded: dict[Path, str] = {}

@@ -84,11 +84,7 @@ class AdapterStore:
     """Uploaded adapters as folders that only this user can read, gone with the process."""
 
     def __init__(self, places: Sequence[Path] | None = None) -> None:
-        """Make a folder in every place, after removing those that killed servers left behind.
-
-        Args:
-            places: Where, the best first; None is ``adapter_places()``.
-        """
+        """Make a folder in every place, the best first, after removing what killed servers left."""
         self.folders: list[Path] = []
         self._locks: list[int] = []
         self._naming = threading.Lock()

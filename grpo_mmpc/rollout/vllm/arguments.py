@@ -152,9 +152,8 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if adapter.get("target_modules") in (None, "all-linear"):
         yield (
             "adapter.target_modules",
-            f"{adapter.get('target_modules')!r} may reach modules whose adapters vLLM ignores "
-            f"({', '.join(UNSERVED)}); name language layers: "
-            "'.*language_model.*\\.(q|k|v|o|gate|up|down)_proj'",
+            f"{adapter.get('target_modules')!r} may reach modules whose adapters vLLM ignores ({', '.join(UNSERVED)}); "
+            "name language layers: '.*language_model.*\\.(q|k|v|o|gate|up|down)_proj'",
         )
     for name, served in (("modules_to_save", None), ("use_dora", False), ("bias", "none")):
         if adapter.get(name, served) not in (served, None):

@@ -124,11 +124,10 @@ def run_server(config: "RunConfig", *, host: str, port: int) -> int:
     key = environment[KEY_VARIABLE] = _key()
     url = f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}"
     print(  # noqa: T201
-        f"serving {config.model.name_or_path} on {url}; train with\n"
-        f"  {KEY_VARIABLE}={key} grpo-mmpc train RECIPE rollout.backend=vllm rollout.mode=server "
-        f"'rollout.servers=[{url}]'\n"
-        f"Ctrl-C stops it. Only who has the key can use it; to choose one, set {KEY_VARIABLE} here and there. "
-        "Requests are not encrypted: keep the port inside your network.",
+        f"serving {config.model.name_or_path} on {url}; train with\n  {KEY_VARIABLE}={key} grpo-mmpc train RECIPE "
+        f"rollout.backend=vllm rollout.mode=server 'rollout.servers=[{url}]'\nCtrl-C stops it. Only who has the key "
+        f"can use it; to choose one, set {KEY_VARIABLE} here and there. Requests are not encrypted: keep the port "
+        "inside your network.",
         flush=True,
     )
     # Slurm and containers end a job with SIGTERM: leave through `finally` then too.
