@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.statistics.verdicts import Floats
-from grpo_mmpc.utils.files import replace_atomically, without_nan, write_json
+from grpo_mmpc.utils.files import read_object, replace_atomically, without_nan, write_json
 
 SAMPLES_FILE = "samples.parquet"
 SUMMARY_FILE = "summary.json"
@@ -99,13 +99,8 @@ def read_evaluation(folder: Path, *, group_by: str | None = None) -> Evaluation:
 
 def finished(folder: Path, *, key: str, policy: str) -> bool:
     """Return whether the suite of this key was already run into the folder on this policy."""
-    if not (folder / SUMMARY_FILE).is_file() or not (folder / SAMPLES_FILE).is_file():
-        return False
-    try:
-        summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8"))
-    except ValueError:  # half a file of another writer: evaluated again, its completions are kept
-        return False
-    return isinstance(summary, dict) and (summary.get("key"), summary.get("policy")) == (key, policy)
+    summary = read_object(folder / SUMMARY_FILE)  # empty: evaluated again, its completions are kept
+    return (summary.get("key"), summary.get("policy")) == (key, policy) and (folder / SAMPLES_FILE).is_file()
 
 
 def headline(folder: Path) -> str:

@@ -12,7 +12,7 @@ from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, f
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
 from grpo_mmpc.evaluation.predictions import UNCATEGORISED, Prediction, Predictions, Reference
 from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.utils.files import JsonLine, json_lines
+from grpo_mmpc.utils.files import JsonLine, json_lines, read_object
 
 T = TypeVar("T")
 
@@ -231,7 +231,7 @@ def _samples(folder: Path, *, task: str, columns: list[str]) -> list[dict[str, A
 
 def _predictions_of_evaluation(folder: Path, *, task: str) -> Predictions:
     rows = _samples(folder, task=task, columns=["completion", "format", "prediction", "rendered_image"])
-    summary = json.loads((folder / SUMMARY_FILE).read_text("utf-8")) if (folder / SUMMARY_FILE).is_file() else {}
+    summary = read_object(folder / SUMMARY_FILE)
     # With a renderer, an absent image is a failed render, also where every single one failed.
     images = task in summary.get("rendering", {}) or any(row["rendered_image"] for row in rows)
     by_item = {

@@ -1,6 +1,5 @@
 """Fill the missing titles and images of a catalogue: one catalogue folder in, another one out."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
 from grpo_mmpc.types import ProductRecord
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
-from grpo_mmpc.utils.files import place_file, remove_partial, without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.files import place_file, read_object, remove_partial, without_nan, write_json, write_json_lines
 from grpo_mmpc.utils.locks import hold, in_use
 from grpo_mmpc.utils.single_out import Failure
 
@@ -130,9 +129,10 @@ def _claim(out: Path, *, catalogue: Path, policy: str) -> None:
             raise CatalogueError(f"{out} is not empty and holds no completion that could go on; give another folder")
         write_json(path, mine)
         return
-    theirs = json.loads(path.read_text("utf-8"))
+    theirs = read_object(path)
     if theirs != mine:
-        what = "by another policy" if theirs.get("catalogue") == mine["catalogue"] else f"of {theirs.get('catalogue')}"
+        of = theirs.get("catalogue", "an unknown catalogue")
+        what = "by another policy" if of == mine["catalogue"] else f"of {of}"
         raise CatalogueError(f"{out} holds the completion {what}; give another folder")
 
 

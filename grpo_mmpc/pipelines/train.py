@@ -4,7 +4,6 @@ Training and evaluation do not know each other: this module hands the trainer a 
 evaluates.
 """
 
-import json
 import os
 import signal
 import sys
@@ -29,7 +28,7 @@ from grpo_mmpc.training.claim import claimed, take_over
 from grpo_mmpc.utils.console import Progress, Say, printer, quiet_when_redirected
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.distributed import Ranks, is_first_process, launched_ranks
-from grpo_mmpc.utils.files import write_json
+from grpo_mmpc.utils.files import read_object, write_json
 from grpo_mmpc.utils.manifest import command_line, environment, now
 from grpo_mmpc.utils.processes import StopRequest
 
@@ -156,10 +155,7 @@ def _read_data(config: RunConfig) -> RunData:
 def _finish(config: RunConfig, say: Say) -> bool:
     """Return whether a run is trained and measured; writes comparison and report if they lack."""
     run_dir, suite = Path(config.run_dir), config.evaluation.suite
-    try:
-        manifest = json.loads((run_dir / "manifest.json").read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
+    manifest = read_object(run_dir / "manifest.json")
     last = newest_checkpoint(run_dir / "checkpoints")
     is_trained = last is not None and last.name == f"checkpoint-{manifest.get('steps')}"
     names = ["base"] * config.evaluation.before + ["final"]

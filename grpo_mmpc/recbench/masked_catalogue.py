@@ -1,9 +1,8 @@
 """The masked catalogue: a copy with gaps that any policy can complete."""
 
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.masks import Missingness, missing_items
 from grpo_mmpc.recbench.records import FIELDS, Flags
 from grpo_mmpc.types import ProductRecord
-from grpo_mmpc.utils.files import build_folder, place_file, without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.files import build_folder, place_file, read_object, without_nan, write_json, write_json_lines
 
 MASK = "mask.json"
 """Says in the folder what was taken away from which catalogue."""
@@ -73,7 +72,7 @@ def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missing
             f"missing, {masked.spared} spared because the item has nothing else); raise the rate or take another salt"
         )
     content = asdict(missingness) | asdict(masked)
-    if _was_written(out, content):
+    if read_object(out / MASK) == content:
         return masked
     _refuse_occupied(out, catalogue=catalogue)
     with build_folder(out) as folder:
@@ -116,13 +115,6 @@ def _fate(record: ProductRecord, field: str) -> str:
         return "already missing"
     other = record.image if field == "title" else record.title
     return "spared" if other is None else "masked"
-
-
-def _was_written(out: Path, content: Mapping[str, Any]) -> bool:
-    try:
-        return bool(json.loads((out / MASK).read_text("utf-8")) == content)
-    except (OSError, ValueError):
-        return False
 
 
 def _refuse_occupied(out: Path, *, catalogue: Catalogue) -> None:

@@ -34,7 +34,7 @@ from grpo_mmpc.tasks.prompt_rows import prompt_row
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.distributed import ONE, Ranks
-from grpo_mmpc.utils.files import read_json_lines, write_json_lines
+from grpo_mmpc.utils.files import read_json_lines, read_object, write_json_lines
 from grpo_mmpc.utils.hashing import json_digest
 from grpo_mmpc.utils.manifest import command_line
 from grpo_mmpc.utils.single_out import Failure
@@ -295,9 +295,6 @@ def _key_of(path: Path) -> str | None:
 
 
 def _finished(folder: Path, *, key: str, policy: str) -> bool:
-    try:
-        results = json.loads((folder / "results.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
+    results = read_object(folder / "results.json")
     # Cells that failed are run again; completions and finished cells are kept.
     return bool(results.get("key") == key and results.get("policy") == policy and not results.get("failures"))

@@ -144,6 +144,15 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1, default: Def
     write_text(path, to_json(content, indent=indent, default=default) + "\n")
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file; empty where there is none, or it was cut short."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, default: Default | None = None) -> None:
     """Write a file of one JSON object per line as the rows come; it appears when all are there.
 

@@ -15,6 +15,7 @@ from grpo_mmpc.utils.files import (
     json_lines,
     place_file,
     read_json_lines,
+    read_object,
     replace_atomically,
     without_nan,
     write_json,
@@ -135,3 +136,21 @@ def test_every_kind_of_broken_line_says_what_is_wrong_with_it():
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line():
     assert next(json_lines([b'\xef\xbb\xbf{"a": 1}'])).values == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b'{"half": ', b"[1]", b"\xff", b"[" * 100_000],
+    ids=["absent", "empty", "half", "list", "bytes", "deep"],
+)
+def test_an_object_that_is_absent_cut_short_or_none_is_empty(tmp_path, content):
+    path = tmp_path / "state.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_object(path) == {}
+    assert read_object(path / "below a file") == {}
+
+
+def test_an_object_is_read_as_it_was_written(tmp_path):
+    write_json(tmp_path / "state.json", {"key": 1})
+    assert read_object(tmp_path / "state.json") == {"key": 1}
