@@ -1,4 +1,4 @@
-"""The printed result of ``grpo-mmpc rescore``, at most 110 columns wide."""
+"""The printed result of ``grpo-mmpc rescore``, as wide as the terminal, at most 110 columns."""
 
 import textwrap
 from collections.abc import Iterator
@@ -8,14 +8,15 @@ from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.reports.common.findings import Finding, caution, terminal_lines
 from grpo_mmpc.reports.common.tables import text_table
 from grpo_mmpc.rewards import reward_key
+from grpo_mmpc.utils.console import columns
 
-_WIDTH = 110
+_MOST_COLUMNS = 110
 _NUM_SHOWN = 3
 _LEGEND = (
-    "rank correlation: Spearman's, of the advantages under both mixes (1 = same order, 0 = unrelated), over all",
-    "  completions and within groups (mean); winner differs: groups in which another completion would be the best;",
-    "  sign differs: completions that one mix makes likelier and the other less likely; both among groups with",
-    "  variance under both mixes; zero variance: groups whose completions all score alike, which teach nothing",
+    "rank correlation: Spearman's, of the advantages under both mixes (1 = same order, 0 = unrelated), over all "
+    "completions and within groups (mean); winner differs: groups in which another completion would be the best; "
+    "sign differs: completions that one mix makes likelier and the other less likely; both among groups with "
+    "variance under both mixes; zero variance: groups whose completions all score alike, which teach nothing"
 )
 
 
@@ -27,14 +28,14 @@ def lines(replay: Replay, *, colour: bool = False) -> Iterator[str]:
         f"steps {steps[0]} to {steps[-1]}"
     )
     for label, section in (("old mix", replay.old), ("new mix", replay.new)):
-        yield from textwrap.wrap(f"{label}  {_mix(section)}", _WIDTH, subsequent_indent=" " * 9)
+        yield from _wrapped(f"{label}  {_mix(section)}", indent=9)
     yield ""
     yield from _table(replay)
-    yield from _LEGEND
+    yield from _wrapped(_LEGEND, indent=2)
     yield ""
     yield from _shares(replay)
     yield from _examples(replay)
-    yield from terminal_lines(findings(replay), colour=colour, width=_WIDTH)
+    yield from terminal_lines(findings(replay), colour=colour)
 
 
 def findings(replay: Replay) -> list[Finding]:
@@ -129,7 +130,15 @@ def _table(replay: Replay) -> list[str]:
         for steps, one in [*stretches.items(), ("all", replay.total)]
     ]
     head = ("steps", "groups", "rank correlation", "in group", "winner differs", "sign differs")
-    return text_table((*head, "zero variance: old", "new"), rows)
+    return text_table((*head, "zero variance: old", "new"), rows, spare=("sign differs", "rank correlation"))
+
+
+def _wrapped(text: str, *, indent: int) -> list[str]:
+    return textwrap.wrap(text, _width(), subsequent_indent=" " * indent)
+
+
+def _width() -> int:
+    return min(columns(), _MOST_COLUMNS)
 
 
 def _shares(replay: Replay) -> list[str]:
@@ -158,7 +167,7 @@ def _example(example: Example) -> Iterator[str]:
 
 
 def _quoted(label: str, text: str) -> list[str]:
-    wrapped = textwrap.wrap(" ".join(text.split()), _WIDTH - 16, max_lines=3, placeholder=" ...") or ["(nothing)"]
+    wrapped = textwrap.wrap(" ".join(text.split()), _width() - 16, max_lines=3, placeholder=" ...") or ["(nothing)"]
     return [f"    {label:<11} {wrapped[0]}", *(f"    {'':<11} {line}" for line in wrapped[1:])]
 
 

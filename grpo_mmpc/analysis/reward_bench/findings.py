@@ -21,7 +21,7 @@ def findings(preview: Preview, task: str) -> list[Finding]:
     for name, kinds in fooled.items():
         rest = [words(kind) for kind in kinds if kind not in (_SAME, _OTHER)]
         if rest and name not in blind:
-            text = f"{name} cannot tell the true answer from {listed(rest)}, or prefers the wrong one."
+            text = f"{name} cannot tell the true answer from {listed(rest)} ones, or prefers the wrong one."
             said.insert(0 if name == MIX else len(said), Finding(text=text, tone="worse"))
     firm = [name for name, kinds in fooled.items() if not kinds]
     if firm:

@@ -78,7 +78,8 @@ def _table(
         rows.append([reward.name, *([weight] if weighed else []), *(cell(kinds[kind]) for kind in SHORT)])
     # A column for the mark behind every number.
     heads = [f"{head} " for head in SHORT.values()]
-    yield from text_table((measure, *(["weight"] if weighed else []), *heads), rows)
+    spare = (*(["weight"] if weighed else []), heads[-3])
+    yield from text_table((measure, *(["weight"] if weighed else []), *heads), rows, spare=spare)
 
 
 def _wins(kind: Separation) -> str:

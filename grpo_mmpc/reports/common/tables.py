@@ -69,7 +69,7 @@ def text_table(
         ).rstrip()
         for row in table
     ]
-    return [*lines, f"(a wider terminal also shows {listed(gone)})"] if gone else lines
+    return [*lines, f"(a wider terminal also shows {listed([name.strip() for name in gone])})"] if gone else lines
 
 
 def latex_table(columns: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

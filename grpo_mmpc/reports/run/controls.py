@@ -70,7 +70,7 @@ def _on_the_strongest(controls: Mapping[str, Cell], label: str) -> Finding:
     if cell.verdict == WORSE:
         return Finding(text=f"{start}: the policy, at {policy}, is better.", tone="better")
     if cell.verdict == BETTER:
-        text = f"{start}: better than the policy at {policy}. This job does not need the policy yet."
+        text = f"{start}: better than the policy at {policy}. Until the policy beats that, it is the answer to use."
         return Finding(text=text, tone="worse")
     if cell.verdict in (TOO_FEW, NO_INTERVAL):
         return Finding(text=f"{start}: too few items to compare it with the policy at {policy}.", kind="no verdict")

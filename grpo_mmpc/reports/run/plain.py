@@ -32,8 +32,8 @@ def plain_sentences(task: TaskComparison, items: Sequence[Item], *, lead: str | 
         changes = [sign * delta(item) for item in items]
         higher, lower = (sum(side * change > _SAME for change in changes) for side in (1, -1))
         said.append(
-            f"Of {plural(len(items), 'answer')}, {higher:,} are better than before by {metric_label(lead)}, {lower:,} "
-            f"worse and {len(items) - higher - lower:,} the same."
+            f"Of {plural(len(items), 'answer')}, {higher:,} got better by {metric_label(lead)}, {lower:,} got worse "
+            f"and {len(items) - higher - lower:,} stayed the same."
         )
     if same := unchanged(items):
         # Where most stayed as they were, that is the finding.

@@ -45,6 +45,8 @@ class TaskView:
     groups: list[ItemGroup]
     pairs: list[Item]
     """One item of each group, shown first."""
+    pairs_rule: str
+    """How they were chosen."""
 
     @property
     def is_rendered(self) -> bool:
@@ -105,6 +107,7 @@ def task_view(
         metric=metric_label(said.lead) if said.lead else "",
         groups=groups,
         pairs=[group.items[0] for group in groups],
+        pairs_rule=f"One item of each kind ({'; '.join(group.title for group in groups).lower()})",
     )
 
 

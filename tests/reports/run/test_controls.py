@@ -85,7 +85,7 @@ def test_a_policy_that_is_as_good_without_the_picture_is_said_not_to_look(verdic
     ("value", "verdict", "said"),
     [
         (0.3, "worse", "the policy, at 0.500, is better"),
-        (0.6, "better", "does not need the policy yet"),
+        (0.6, "better", "it is the answer to use"),
         (0.5, "no evidence", "no evidence of a difference"),
     ],
 )

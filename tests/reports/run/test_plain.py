@@ -52,14 +52,14 @@ def test_answers_are_counted_and_where_most_are_as_before_that_comes_first() -> 
     metrics = {"bleu": cell(0.1, 0.5)}
     said = plain_sentences(task(metrics), items(0.1, 0.1, -0.1, 0.0), lead="bleu")
     assert said == [
-        "Of 4 answers, 2 are better than before by BLEU, 1 worse and 1 the same.",
+        "Of 4 answers, 2 got better by BLEU, 1 got worse and 1 stayed the same.",
         "1 of 4 answers are word for word as before.",
     ]
     assert plain_sentences(task(metrics), items(0.1, *[0.0] * 13), lead="bleu")[0] == (
         "13 of 14 answers are word for word as before."
     )
     lower = {"mse": cell(0.5, 0.4, higher_is_better=False)}
-    assert "1 are better" in plain_sentences(task(lower), items(-0.1, 0.0), lead="mse")[0]
+    assert "1 got better" in plain_sentences(task(lower), items(-0.1, 0.0), lead="mse")[0]
 
 
 def test_answers_that_cannot_be_read_are_counted() -> None:
