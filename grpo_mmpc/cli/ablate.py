@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.ablation.power import power_line, why_nothing_can_be_shown
     from grpo_mmpc.ablation.spec import load_ablation, to_yaml
     from grpo_mmpc.errors import ConfigError
+    from grpo_mmpc.utils.console import fitted
     from grpo_mmpc.utils.files import remove_partial, write_text
 
     path = Path(arguments.recipe[0])
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     blind = why_nothing_can_be_shown(spec)
     if arguments.check:
         _print_grid(spec, runs, jobs)
-        print(power_line(spec, runs))
+        print(fitted(power_line(spec, runs), sys.stdout))
     if blind and not (arguments.run_anyway or arguments.report_only):
         raise ConfigError([f"{path}: {blind}", "--run-anyway runs it all the same"])
     if arguments.check:
@@ -168,7 +169,7 @@ def _print_grid(spec: "AblationSpec", runs: Sequence["PlannedRun"], jobs: Sequen
         rewards = ", ".join(f"{reward.name} {reward.weight:g}" for reward in entry.config.rewards.mix if reward.weight)
         steps = str(entry.config.trainer.get("max_steps", "?"))
         rows.append((entry.name, states[entry.name], steps, f"{entry.config.rewards.aggregation}: {rewards}"))
-    print("\n".join(text_table(("run", "state", "steps", "rewards"), rows, left=(0, 1, 3))))
+    print("\n".join(text_table(("run", "state", "steps", "rewards"), rows, left=(0, 1, 3), spare=("rewards",))))
     bases = len({entry.base_key for entry in runs})
     times = "once" if bases == 1 else f"{bases} times"
     print(f"{len(runs)} runs, compared with {spec.reference}; the untrained model is evaluated {times}")

@@ -64,7 +64,7 @@ def write_comparison_page(path: Path, comparison: Comparison) -> None:
 
 def image_folders(source: Path) -> list[Path]:
     """Return where images may lie: in a run and its catalogue, or in the folder itself."""
-    run = run_of(source)
+    run = run_of(source) or run_of(source / "suite")  # RUN/evaluations/NAME does as well
     if run is None:
         return [source] if source.is_dir() else []
     config = RunFolder(run, notes=[]).config

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.cli import main
+from grpo_mmpc.reports.run.comparison_page import image_folders
 
 
 def test_answers_of_any_system_become_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,3 +22,13 @@ def test_answers_of_any_system_become_a_page(tmp_path: Path, capsys: pytest.Capt
     text = page.read_text("utf-8")
     for part in ("Token F1", "95% interval", "By category", "Best answers", "Worst answers", "12 of 12", "&lt;b&gt;"):
         assert part in text
+
+
+def test_images_of_a_run_are_found_with_and_without_the_name_of_the_suite(tmp_path: Path) -> None:
+    shop, run = tmp_path / "shop", tmp_path / "run"
+    (run / "evaluations" / "base" / "cqbench").mkdir(parents=True)
+    shop.mkdir()
+    (shop / "items.jsonl").touch()
+    (run / "config.yaml").write_text(f"data: {{catalogue: {shop}}}\n")
+    for source in ("evaluations/base", "evaluations/base/cqbench"):
+        assert image_folders(run / source) == [run, shop]
