@@ -1,61 +1,29 @@
 """Running many jobs: as processes of this machine with a share of it each, or as Ray tasks."""
 
-import os
-import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from grpo_mmpc.ablation.attempt import Attempt, Outcome, attempt
 from grpo_mmpc.ablation.jobs import Job, steps_done
-from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.console import Progress, printer
-from grpo_mmpc.utils.jobs import Lost, RayTask, Running, ray_cluster, ray_tasks, run_queue
+from grpo_mmpc.utils.jobs import Environment, Lost, RayTask, Running, ray_cluster, ray_tasks, run_queue
 from grpo_mmpc.utils.processes import StopRequest
-
-Slot = Mapping[str, str]
-"""The share of the machine of one job, as environment variables."""
 
 _NAMES_SHOWN = 4
 _SHOW_EVERY_S = 1.0
 
 
-def slots(*, parallel: int | None, gpus_per_run: int | None, cpus_per_run: int | None) -> list[Slot]:
-    """Return what each of the jobs that run at once on this machine may use.
-
-    Args:
-        parallel: At most this many; None as many as GPUs or cores allow: training on two cores is
-            done sooner by two runs of one thread than by two threads of one run.
-        gpus_per_run: GPUs of each run; None takes one where there are any.
-        cpus_per_run: Threads of each run; None shares the cores out.
-
-    Raises:
-        ConfigError: There are fewer GPUs than one run needs.
-    """
-    gpus, cores = _gpus(), len(os.sched_getaffinity(0))
-    gpus_per_run = (1 if gpus else 0) if gpus_per_run is None else gpus_per_run
-    if gpus_per_run > len(gpus):
-        raise ConfigError([f"--gpus-per-run is {gpus_per_run}, but this machine has {len(gpus)} GPUs to give"])
-    at_most = len(gpus) // gpus_per_run if gpus_per_run else cores // (cpus_per_run or 1)
-    count = max(1, at_most if parallel is None else parallel)
-    if gpus_per_run and count > at_most:
-        raise ConfigError([f"--parallel {count} runs of {gpus_per_run} GPUs need more than the {len(gpus)} there are"])
-    threads = str(cpus_per_run or max(1, cores // count))
-    environments: list[Slot] = []
-    for number in range(count):
-        own = gpus[number * gpus_per_run : (number + 1) * gpus_per_run]
-        visible = {"CUDA_VISIBLE_DEVICES": ",".join(own)} if gpus else {}
-        environments.append({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | visible)
-    return environments
-
-
-def run_local(jobs: Sequence[Job], *, given: Sequence[Slot], retries: int, already: int = 0) -> dict[str, Outcome]:
+def run_local(
+    jobs: Sequence[Job], *, given: Sequence[Environment], retries: int, already: int = 0
+) -> dict[str, Outcome]:
     """Run jobs that are not finished as processes of this machine; return how each ended.
 
     Args:
         jobs: What is left to do.
-        given: See ``slots``.
+        given: See ``shares_of_machine``; training on two cores is done sooner by two runs of one
+            thread than by two threads of one run.
         retries: Further attempts of a job that failed.
         already: Jobs that were finished before, for the progress.
 
@@ -199,15 +167,3 @@ class _Board:
         parts.append(f"{self._total - self._ended - self._failed - len(running)} waiting")
         begun = sum(min(0.99, done / of) for done, of in steps.values() if of > 0)
         self.progress("runs", self._already + self._ended + begun, self._already + self._total, detail=", ".join(parts))
-
-
-def _gpus() -> list[str]:
-    """Names of this machine's GPUs as CUDA_VISIBLE_DEVICES takes them, without loading torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name and name != "-1"]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=30).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]

@@ -107,7 +107,8 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
     """Run what is not finished; return whether that was stopped before it had ended."""
     # heavy: imported on use
     from grpo_mmpc.ablation.jobs import State, state_of
-    from grpo_mmpc.ablation.runner import run_local, run_ray, slots
+    from grpo_mmpc.ablation.runner import run_local, run_ray
+    from grpo_mmpc.utils.jobs import shares_of_machine
 
     states = {job.name: state_of(job) for job in jobs}
     to_do = [job for job in jobs if states[job.name] != State.FINISHED]
@@ -127,8 +128,11 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
             already=already,
         )
     else:
-        given = slots(
-            parallel=arguments.parallel, gpus_per_run=arguments.gpus_per_run, cpus_per_run=arguments.cpus_per_run
+        given = shares_of_machine(
+            parallel=arguments.parallel,
+            gpus_each=arguments.gpus_per_run,
+            cpus_each=arguments.cpus_per_run,
+            options=("--gpus-per-run", "--parallel"),
         )
         outcomes = run_local(to_do, given=given, retries=arguments.retries, already=already)
     return any(outcome.stopped for outcome in outcomes.values()) or len(outcomes) < len(to_do)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.utils.options import add_policy, output_folder
+from grpo_mmpc.utils.options import add_policy, output_folder, positive_int
 
 
 def add_parser(commands: Any) -> None:
@@ -31,7 +31,31 @@ def add_parser(commands: Any) -> None:
         metavar="RECIPE|KEY=VALUE",
         help="model, engine and renderer (default: the model of the run that the checkpoint belongs to)",
     )
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where workers run (%(default)s)")
+    parser.add_argument(
+        "--workers", type=positive_int, metavar="N", help="workers at once (default: one a device, one on a CPU)"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of a running cluster; default: start one on this machine"
+    )
+    parser.add_argument(
+        "--part",
+        type=_share,
+        metavar="I/N",
+        help="fill the I-th of N shares, for arrays of a batch system; whoever sees that all are there merges them",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="take over the completion by another policy; all items are asked again"
+    )
     parser.set_defaults(func=run)
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Read ``I/N`` with I from 1 to N."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, such as 2/8, got {text}")
+    return int(number), int(count)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,6 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.models.adapter_folder import open_adapter
     from grpo_mmpc.pipelines.recipe import load_recipe
 
+    if arguments.part is not None and (arguments.engine == "ray" or arguments.workers is not None):
+        raise ConfigError(["--part fills its share in one process; leave --engine and --workers out"])
+    if arguments.ray_address is not None and arguments.engine != "ray":
+        raise ConfigError(["--ray-address needs --engine ray"])
     if arguments.checkpoint is not None:
         open_adapter(arguments.checkpoint)
     if any(is_file(word) for word in arguments.recipe):
@@ -56,7 +84,19 @@ def run(arguments: argparse.Namespace) -> int:
         if left_out := [key for key in left_out if not any(word.startswith(key) for word in arguments.recipe)]:
             print(f"not taken from {own}: {', '.join(left_out)}; to use its whole recipe add: --recipe {own}")
     # heavy: imported on use
-    from grpo_mmpc.pipelines.complete import complete_catalogue
+    from grpo_mmpc.pipelines.complete import Workers, complete_catalogue
 
-    complete_catalogue(config, catalogue=arguments.catalogue, out=arguments.out, checkpoint=arguments.checkpoint)
+    complete_catalogue(
+        config,
+        catalogue=arguments.catalogue,
+        out=arguments.out,
+        checkpoint=arguments.checkpoint,
+        workers=Workers(
+            engine=arguments.engine,
+            count=arguments.workers,
+            ray_address=arguments.ray_address,
+            share=arguments.part,
+        ),
+        overwrite=arguments.overwrite,
+    )
     return 0

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.utils.options import add_policy, add_recipe, output_folder
+from grpo_mmpc.utils.options import add_policy, add_recipe, output_folder, positive_int
 
 
 def add_parser(commands: Any) -> None:
@@ -21,6 +21,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", type=output_folder, metavar="DIR", help="where to write (default: RUN_DIR/evaluations/NAME/SUITE)"
     )
+    parser.add_argument(
+        "--workers", type=positive_int, metavar="N", help="engines at once (default: one a device, one on a CPU)"
+    )
     parser.set_defaults(func=run)
 
 
@@ -31,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_recipe(arguments.recipe)
     from grpo_mmpc.pipelines.evaluate import run_evaluation
 
-    run_evaluation(config, checkpoint=arguments.checkpoint, out=arguments.out)
+    run_evaluation(config, checkpoint=arguments.checkpoint, out=arguments.out, workers=arguments.workers)
     if arguments.out is not None and config.evaluation.recbench is not None:
         # `grpo-mmpc report` shows the benchmark of a run; a folder outside of one has no other
         # page.

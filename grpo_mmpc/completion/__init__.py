@@ -1,4 +1,6 @@
-"""Completing a catalogue by parts: what is proposed for each missing field, and how it comes about.
+"""Completing a catalogue by parts.
 
-``proposal`` is the record of one filled field.
+``plan`` deals what is missing over parts, ``part`` is one of them and its files, ``worker`` fills
+parts, ``workers`` starts several, ``merge`` writes the completed catalogue, and ``proposal`` is the
+record of one filled field.
 """

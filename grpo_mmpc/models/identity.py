@@ -17,12 +17,21 @@ def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
 
     A model whose files this machine cannot get is known by its name.
     """
-    files = [] if adapter is None else sorted([*adapter.glob("adapter_config.json"), *adapter.glob("adapter_model*")])
     section = config.model.model_dump(mode="json")
     name, revision = section.pop("name_or_path"), config.model.init_kwargs.get("revision")
     content = content_identity(resolve_model(name), revision=revision, download=True) or name
-    parts = (part for file in files for part in (file.name, content_of_file(file)))
+    parts = [] if adapter is None else _adapter_parts(adapter)
     return hex_digest(json.dumps([section, content], sort_keys=True), *parts, size=8)
+
+
+def adapter_identity(adapter: Path) -> str:
+    """Hash an adapter's files, whatever base model it is used on."""
+    return hex_digest(*_adapter_parts(adapter), size=8)
+
+
+def _adapter_parts(adapter: Path) -> list[str]:
+    files = sorted([*adapter.glob("adapter_config.json"), *adapter.glob("adapter_model*")])
+    return [part for file in files for part in (file.name, content_of_file(file))]
 
 
 def base_model_identity(model: str, *, revision: str | None = None) -> str | None:

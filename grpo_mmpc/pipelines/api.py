@@ -56,13 +56,17 @@ def train(config: "RunConfig", *, overwrite: bool = False) -> "RunFolder":
     return RunFolder(Path(config.run_dir))
 
 
-def evaluate(config: "RunConfig", *, checkpoint: Place | None = None, out: Place | None = None) -> Path:
+def evaluate(
+    config: "RunConfig", *, checkpoint: Place | None = None, out: Place | None = None, workers: int | None = 1
+) -> Path:
     """Evaluate the base model or an adapter on the recipe's held-out items, with its controls.
 
     Args:
         config: The recipe.
         checkpoint: Folder with ``adapter_config.json``; None evaluates the base model.
         out: Where to write; None takes ``RUN_DIR/evaluations/NAME/SUITE``.
+        workers: Engines at once; None is one a device. Several start processes: a script has the
+            call below ``if __name__ == "__main__":`` then.
 
     Returns:
         The folder with ``samples.parquet`` and ``summary.json``.
@@ -73,7 +77,7 @@ def evaluate(config: "RunConfig", *, checkpoint: Place | None = None, out: Place
     from grpo_mmpc.pipelines.evaluate import run_evaluation
 
     adapter, folder = (None if place is None else Path(place) for place in (checkpoint, out))
-    return run_evaluation(config, checkpoint=adapter, out=folder)
+    return run_evaluation(config, checkpoint=adapter, out=folder, workers=workers)
 
 
 def compare(
@@ -103,7 +107,15 @@ def compare(
     )
 
 
-def complete(config: "RunConfig", catalogue: Place, *, out: Place, checkpoint: Place | None = None) -> Path:
+def complete(
+    config: "RunConfig",
+    catalogue: Place,
+    *,
+    out: Place,
+    checkpoint: Place | None = None,
+    workers: int | None = 1,
+    overwrite: bool = False,
+) -> Path:
     """Fill the missing titles and images of a whole catalogue.
 
     Args:
@@ -111,6 +123,8 @@ def complete(config: "RunConfig", catalogue: Place, *, out: Place, checkpoint: P
         catalogue: Catalogue folder.
         out: Folder of the completed catalogue; started again, it goes on there.
         checkpoint: Folder with ``adapter_config.json``; None completes with the base model.
+        workers: As of ``evaluate``.
+        overwrite: Take over the completion by another policy; all items are asked again.
 
     Returns:
         ``out``.
@@ -118,10 +132,17 @@ def complete(config: "RunConfig", catalogue: Place, *, out: Place, checkpoint: P
     Raises:
         CatalogueError: The catalogue cannot be read, or ``out`` holds something else.
     """
-    from grpo_mmpc.pipelines.complete import complete_catalogue
+    from grpo_mmpc.pipelines.complete import Workers, complete_catalogue
 
     adapter = None if checkpoint is None else Path(checkpoint)
-    complete_catalogue(config, catalogue=Path(catalogue), out=Path(out), checkpoint=adapter)
+    complete_catalogue(
+        config,
+        catalogue=Path(catalogue),
+        out=Path(out),
+        checkpoint=adapter,
+        workers=Workers(count=workers),
+        overwrite=overwrite,
+    )
     return Path(out)
 
 

@@ -1,249 +1,165 @@
-"""Fill the missing titles and images of a catalogue: one catalogue folder in, another one out."""
+"""Fill the missing titles and images of a catalogue: one catalogue folder in, another one out.
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from itertools import islice
+The plan deals what is missing over parts, workers fill one part after another, each into one file,
+and the merge writes the completed catalogue from them. See ``grpo_mmpc.completion``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Literal
 
-from grpo_mmpc.catalogue import Catalogue, load_catalogue, write_quarantine
-from grpo_mmpc.catalogue.tables import find_table
+from grpo_mmpc.catalogue import Catalogue, load_catalogue
+from grpo_mmpc.completion.merge import INCOMPLETE, all_there, is_merged, mark_merged, merge
+from grpo_mmpc.completion.part import parts_of
+from grpo_mmpc.completion.plan import LOCK, claim, make_plan
+from grpo_mmpc.completion.worker import Share, fill_share
+from grpo_mmpc.completion.workers import fill_by_ray, fill_here
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
-from grpo_mmpc.models.identity import policy_identity
-from grpo_mmpc.rendering.registry import load_renderer, renderer_identity
-from grpo_mmpc.rendering.store import render_into
 from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
 from grpo_mmpc.rewards.troubles import nano_troubles
-from grpo_mmpc.rollout.offline import LateEngine
-from grpo_mmpc.tasks import TASKS, Task
-from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
-from grpo_mmpc.types import ProductRecord
-from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
-from grpo_mmpc.utils.files import place_file, read_object, remove_partial, without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.locks import hold, in_use
-from grpo_mmpc.utils.single_out import Failure
 
-if TYPE_CHECKING:
-    from grpo_mmpc.rendering.renderer import Renderer
-    from grpo_mmpc.rollout.engine import Engine
-
-CLAIM = "completion.json"
-"""The file in ``out`` that names the catalogue that is completed there, and the policy."""
-_LOCK = ".lock"
-GENERATED = "images/generated"
-"""Folder of rendered images, inside the completed catalogue."""
-_PIECE = 5_000
-"""Items whose prompts and images are held at once."""
+say = printer(True)
 
 
-def complete_catalogue(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """Who fills the parts of a completion."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Processes of this machine, or tasks of a Ray cluster."""
+    count: int | None = None
+    """None is one a device, or a single one where there is none."""
+    ray_address: str | None = None
+    """See ``ray_cluster``."""
+    share: tuple[int, int] | None = None
+    """``(i, n)``: this process fills the i-th of n shares, counted from 1, beside n - 1 others that
+    somebody else starts, on any machine; who sees that all parts are there merges them."""
+
+
+ONE_A_DEVICE = Workers()
+
+
+def complete_catalogue(
+    config: RunConfig,
+    *,
+    catalogue: Path,
+    out: Path,
+    checkpoint: Path | None,
+    workers: Workers = ONE_A_DEVICE,
+    overwrite: bool = False,
+) -> None:
     """Complete every item that lacks a title or an image, as the recipe says.
 
     The result holds every item that has a title or a good image; a column ``completed`` names the
-    field that was filled, null elsewhere. What could not be filled stays missing and is listed in
-    ``incomplete.jsonl`` with the reason, rows that are no items in ``quarantine.jsonl``. Killed and
-    started again, it goes on with the items that are missing.
+    field that was filled, null elsewhere, and ``proposals.jsonl`` says of each what it depends on.
+    What could not be filled stays missing and is listed in ``incomplete.jsonl`` with the reason,
+    rows that are no items in ``quarantine.jsonl``. Killed and started again, it goes on with the
+    items that are missing; of a catalogue that has changed, new and changed items are asked.
+
+    Args:
+        config: The recipe.
+        catalogue: Catalogue folder.
+        out: Folder of the completed catalogue.
+        checkpoint: Folder of the adapter; None completes with the base model.
+        workers: Who fills the parts.
+        overwrite: Take over the completion by another policy, and ask this one for everything.
 
     Raises:
         CatalogueError: The catalogue cannot be read, or ``out`` is the catalogue itself, is in use,
             or holds something else, the completion of another catalogue or by another policy among
             them.
     """
-    quiet_when_redirected()
     if out.resolve() == catalogue.resolve():
         raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
-    with hold(out / _LOCK, refuse=in_use(out, CatalogueError)):
-        _complete(config, catalogue=catalogue, out=out, checkpoint=checkpoint)
+    begin = partial(_begin, config, catalogue=catalogue, out=out, checkpoint=checkpoint, overwrite=overwrite)
+    if workers.share is not None:
+        number, count = workers.share
+        _do_share(begin, number, count, out=out)
+        return
+    with hold(out / LOCK, refuse=in_use(out, CatalogueError)):
+        source, share = begin()
+        with Progress() as progress:
+            if share.parts and workers.engine == "ray":
+                fill_by_ray(share, address=workers.ray_address, workers=workers.count, say=say, progress=progress)
+            elif share.parts:
+                fill_here(share, workers=workers.count, say=say, progress=progress)
+        _merge(source, share)
 
 
-def _complete(config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None) -> None:
-    say = printer(True)
+def _do_share(begin: Callable[[], tuple[Catalogue, Share]], number: int, count: int, *, out: Path) -> None:
+    """Fill one of several shares, and merge if all parts are there then."""
+    with hold(out / LOCK, refuse=None):
+        source, whole = begin()
+    mine = [part for part in whole.parts if part.number % count == number - 1]
+    with Progress() as progress:
+        total = sum(part.progress()[0] for part in mine)
+        fill_share(replace(whole, parts=mine, number=number - 1), say, lambda done: progress("filling", done, total))
+    with hold(out / LOCK, refuse=None):
+        if not all_there(out, whole.plan):
+            say(f"share {number} of {count} is filled; the last of the others merges all of them into {out}")
+        elif is_merged(out, whole.plan):
+            say(f"share {number} of {count} is filled, and all of them are merged: {out}")
+        else:
+            _merge(source, whole)
+
+
+def _begin(
+    config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None, overwrite: bool
+) -> tuple[Catalogue, Share]:
+    """Read the catalogue and plan its completion; return it with the parts left to fill."""
     source = load_catalogue(catalogue, check_images=True, keep_titled=True)
-    missing = Counter(task.name for record in _records(source) if (task := filling_task(record)) is not None)
+    plan, missing = make_plan(config, source, checkpoint=checkpoint)
     broken = f" ({len(source.broken_images)} of them a broken one)" if source.broken_images else ""
     say(
         f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
         f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
     )
-    model = {"model": config.model.name_or_path}
-    troubles = list(nano_troubles(model, source.items[:20]["item_id"]).values()) if missing else []
-    for sentence in troubles:
+    for sentence in _notes(source, config) if missing else ():
         say(f"! {sentence}")
-    policy = policy_identity(config, adapter=checkpoint)
-    _claim(out, catalogue=catalogue, policy=policy)
-    remove_partial(out)
-    write_quarantine(out / "quarantine.jsonl", source.quarantined)
-    interactions = find_table(catalogue, "interactions")
-    if interactions is not None:
-        place_file(interactions, out / interactions.name)
-    settings, renderer = config.evaluation, None
-    if missing["text_to_image"] and settings.renderer is not None:
-        renderer = load_renderer(settings.renderer, **settings.renderer_kwargs)
-    elif missing["text_to_image"]:
+    claim(out, plan, source, overwrite=overwrite)
+    if missing["text_to_image"] and plan.renderer is None:
         say(
             "no renderer: images stay missing; to fill them add evaluation.renderer=diffusers (or nano, "
             "module:factory) to --recipe"
         )
-    with ExitStack() as stack:
-        engine = LateEngine(config, checkpoint=checkpoint, stack=stack, say=say)
-        filling = _Filling(
-            config=config,
-            source=source,
-            out=out,
-            engine=engine,
-            renderer=renderer,
-            policy=policy,
-            progress=stack.enter_context(Progress()),
-            log=CompletionLog(out / FILE),
-        )
-        filling.run()
-    if missing and not engine.started and not filling.unfilled:
+    share = Share(
+        config=config,
+        checkpoint=None if checkpoint is None else checkpoint.absolute(),
+        out=out.absolute(),
+        plan=plan,
+        parts=[part for part in parts_of(out.absolute(), plan.parts) if not part.is_done()],
+        number=0,
+        working_directory=Path.cwd(),
+    )
+    return source, share
+
+
+def _merge(source: Catalogue, share: Share) -> None:
+    """Write the completed catalogue, and say what is in it."""
+    out, plan = share.out, share.plan
+    tally = merge(out, plan, source)
+    if plan.gaps and not share.parts and not tally.unfilled:
         say("all of them had been filled before: nothing was left to do")
     say(
-        f"{len(source)} items, filled {filling.filled['title']} titles and {filling.filled['image']} images; "
-        f"{len(filling.unfilled)} items could not be filled"
+        f"{len(source)} items, filled {tally.filled['title']} titles and {tally.filled['image']} images; "
+        f"{tally.unfilled.total()} items could not be filled"
     )
-    for reason, count in Counter(entry["reason"] for entry in filling.unfilled).most_common(5):
-        say(f"  {count} x {reason}, see {out / 'incomplete.jsonl'}")
+    for reason, count in tally.unfilled.most_common(5):
+        say(f"  {count} x {reason}, see {out / INCOMPLETE}")
     if source.quarantined:
         say(f"  {len(source.quarantined)} rows are no items, see {out / 'quarantine.jsonl'}")
-    page = write_completion_page(out, catalogue=catalogue, notes=troubles)
+    page = write_completion_page(
+        out, catalogue=Path(plan.catalogue), notes=_notes(source, share.config) if plan.gaps else []
+    )
+    mark_merged(out, plan)
     say(f"completed catalogue: {out}\nexamples of what was filled: {page}\nnext: grpo-mmpc data validate {out}")
 
 
-def _records(source: Catalogue) -> Iterator[ProductRecord]:
-    """Read the items; a broken image is a missing one."""
-    for record in source.records():
-        yield replace(record, image=None) if record.item_id in source.broken_images else record
-
-
-def _claim(out: Path, *, catalogue: Path, policy: str) -> None:
-    """Mark the folder as this completion's own, unless it is another one's."""
-    path, mine = out / CLAIM, {"catalogue": str(catalogue.resolve()), "policy": policy}
-    if not path.is_file():
-        if {file.name for file in out.iterdir()} - {_LOCK}:
-            raise CatalogueError(f"{out} is not empty and holds no completion that could go on; give another folder")
-        write_json(path, mine)
-        return
-    theirs = read_object(path)
-    if theirs != mine:
-        of = theirs.get("catalogue", "an unknown catalogue")
-        what = "by another policy" if of == mine["catalogue"] else f"of {of}"
-        raise CatalogueError(f"{out} holds the completion {what}; give another folder")
-
-
-class _Gap(NamedTuple):
-    """The missing field of an item: its new value, or the reason why it has none."""
-
-    field: str
-    value: str | None
-    reason: str = ""
-    detail: str = ""
-
-
-@dataclass(kw_only=True)
-class _Filling:
-    config: RunConfig
-    source: Catalogue
-    out: Path
-    engine: "Engine"
-    renderer: "Renderer | None"
-    policy: str
-    progress: Progress
-    log: CompletionLog
-    filled: Counter[str] = field(default_factory=Counter)
-    """Items by the field that was filled."""
-    unfilled: list[dict[str, str]] = field(default_factory=list)
-    """Items whose gap stays, each with reason and detail."""
-
-    def run(self) -> None:
-        """Write ``items.jsonl``, the images and ``incomplete.jsonl``."""
-        write_json_lines(self.out / "items.jsonl", self._lines(), default=str)
-        write_json_lines(self.out / "incomplete.jsonl", self.unfilled)
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        rows, records = iter(self.source.items), _records(self.source)
-        while piece := list(islice(records, _PIECE)):
-            gaps = self._fill(piece)
-            for row, record in zip(islice(rows, len(piece)), piece, strict=True):
-                self._take_image(record)
-                yield without_nan(self._line(dict(row), record, gaps.get(record.item_id)))
-
-    def _line(self, row: dict[str, Any], record: ProductRecord, gap: _Gap | None) -> dict[str, Any]:
-        line = row | {
-            "image": record.image,
-            "attributes": dict(record.attributes) or None,
-            "completed": row.get("completed"),
-        }
-        if gap is not None and gap.value is not None:
-            self.filled[gap.field] += 1
-            return line | {gap.field: gap.value, "completed": gap.field}
-        if gap is not None:
-            details = (self.source.broken_images.get(record.item_id), gap.detail)
-            entry = {"item_id": record.item_id, "reason": gap.reason, "detail": "; ".join(filter(None, details))}
-            self.unfilled.append(entry)
-        return line
-
-    def _fill(self, records: Sequence[ProductRecord]) -> dict[str, _Gap]:
-        gaps: dict[str, _Gap] = {}
-        for task in TASKS.values():
-            lacking = [record for record in records if filling_task(record) is task]
-            if task.target_modality == "image" and self.renderer is None:
-                no_renderer = _Gap("image", None, "no renderer", "set evaluation.renderer")
-                gaps |= {record.item_id: no_renderer for record in lacking}
-            elif lacking:
-                answers = self._answers(task, lacking)
-                prompts = {item_id: gap.value for item_id, gap in answers.items() if gap.value is not None}
-                gaps |= answers
-                if task.target_modality == "image" and prompts:
-                    gaps |= self._render(prompts)
-        return gaps
-
-    def _answers(self, task: Task, records: Sequence[ProductRecord]) -> dict[str, _Gap]:
-        completions = complete(
-            [prompt_row(self.source, record, task) for record in records],
-            task.greedy(self.config.evaluation.max_tokens),
-            self.engine,
-            log=self.log,
-            policy=self.policy,
-            progress=lambda done, total: self.progress(f"completing {task.name}", done, total),
-        )
-        gaps = {}
-        for record, completion in zip(records, completions, strict=True):
-            if isinstance(completion, Failure):
-                gaps[record.item_id] = _Gap(task.target_modality, None, "not completed", completion.reason)
-                continue
-            prediction = task.parse(completion).prediction
-            gaps[record.item_id] = (
-                _Gap(task.target_modality, None, "malformed completion", completion)
-                if prediction is None
-                else _Gap(task.target_modality, prediction)
-            )
-        return gaps
-
-    def _render(self, prompts: Mapping[str, str]) -> dict[str, _Gap]:
-        settings = self.config.evaluation
-        assert self.renderer is not None and settings.renderer is not None
-        result = render_into(
-            self.out / GENERATED,
-            self.renderer,
-            prompts,
-            identity=renderer_identity(settings.renderer, settings.renderer_kwargs),
-            progress=lambda done, total: self.progress("rendering", done, total),
-        )
-        return {
-            item_id: _Gap("image", None, "failed render", result.records[item_id].reason or "")
-            if path is None
-            else _Gap("image", f"{GENERATED}/{path.name}")
-            for item_id, path in result.paths.items()
-        }
-
-    def _take_image(self, record: ProductRecord) -> None:
-        """Put the item's own image under its own path."""
-        path = self.source.image_path(record)
-        if path is not None and record.image is not None:
-            place_file(path, self.out / record.image)
+def _notes(source: Catalogue, config: RunConfig) -> list[str]:
+    """Say what is to be known before the result is read."""
+    return list(nano_troubles({"model": config.model.name_or_path}, source.items[:20]["item_id"]).values())

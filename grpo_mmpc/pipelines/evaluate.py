@@ -11,15 +11,18 @@ from grpo_mmpc.models.adapter_folder import open_adapter
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rewards.troubles import nano_troubles
-from grpo_mmpc.rollout.offline import LateEngine
+from grpo_mmpc.rollout.engines import LateEngine
 from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
 
 
-def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | None = None) -> Path:
+def run_evaluation(
+    config: RunConfig, *, checkpoint: Path | None, out: Path | None = None, workers: int | None = 1
+) -> Path:
     """Run the recipe's suite on a policy, then its controls and the recommendation benchmark.
 
-    Without ``checkpoint``, the folder of an adapter, the base model is evaluated. Returns the
-    folder with ``samples.parquet`` and ``summary.json``, ``out`` or ``RUN/evaluations/NAME/SUITE``.
+    Without ``checkpoint``, the folder of an adapter, the base model is evaluated; for ``workers``
+    see ``engine_shares``. Returns the folder with ``samples.parquet`` and ``summary.json``, ``out``
+    or ``RUN/evaluations/NAME/SUITE``.
 
     Raises:
         AdapterError: ``checkpoint`` holds no adapter that can be used.
@@ -38,7 +41,7 @@ def run_evaluation(config: RunConfig, *, checkpoint: Path | None, out: Path | No
     policy = policy_identity(config, adapter=checkpoint)
 
     with ExitStack() as stack, Progress() as progress:
-        engine = LateEngine(config, checkpoint=checkpoint, stack=stack, say=say)
+        engine = LateEngine(config, checkpoint=checkpoint, stack=stack, say=say, workers=workers)
         evaluator = Evaluator(config, data, suite, evaluations=evaluations, progress=progress)
         evaluator.run(lambda: nullcontext(engine), folder=folder, name=name, policy=policy)
         evaluator.run_controls(lambda: nullcontext(engine), name=name, policy=policy)

@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 from grpo_mmpc.errors import RecBenchError, first_line
 from grpo_mmpc.recbench.cells import RecommenderCell, run_cell
 from grpo_mmpc.utils.faults import explain_os_error
-from grpo_mmpc.utils.jobs import Done, Lost, Running, ray_cluster, ray_tasks, run_queue, worker_processes
+from grpo_mmpc.utils.jobs import Done, Lost, Running, ray_cluster, ray_tasks, run_queue, threads, worker_processes
 
 Failures = dict[str, str]
 """Key of a cell -> why it has no result."""
@@ -40,15 +41,13 @@ def run_local(
     count = min(len(cells), parallel or (cores if devices == ["cpu"] else len(devices)))
     if count <= 1:
         return _run(cells, lambda cell, own: Done(attempt(folder, cell, own)), slots=devices[:1], show=show)
-    slots = [devices[number % len(devices)] for number in range(count)]
-    try:
-        with worker_processes(count, threads=max(1, cores // count)) as submit:
-            return _run(cells, lambda cell, own: submit(attempt, folder, cell, own), slots=slots, show=show)
-    except BrokenProcessPool as error:
-        raise RecBenchError(
-            "a worker of the recommendation benchmark was killed, as the system does when memory runs out; "
-            "finished cells are kept: run again, with training.parallel=1 if it happens again"
-        ) from error
+    with worker_processes([threads(max(1, cores // count))] * count) as submit:
+        return _run(
+            cells,
+            lambda cell, own: submit(own, attempt, folder, cell, devices[own % len(devices)]),
+            slots=range(count),
+            show=show,
+        )
 
 
 def run_ray(
@@ -93,9 +92,9 @@ def attempt(folder: Path, cell: RecommenderCell, device: str) -> str:
 
 def _run(
     cells: Sequence[RecommenderCell],
-    start: Callable[[RecommenderCell, str], Running[str | Lost]],
+    start: Callable[[RecommenderCell, Any], Running[str | Lost]],
     *,
-    slots: Sequence[str],
+    slots: Sequence[Any],
     show: Shown,
     retries: int = 0,
 ) -> Failures:
@@ -109,6 +108,11 @@ def _run(
                 raise result.error  # a mistake of ours
             if again:
                 return
+            if isinstance(result.error, BrokenProcessPool):
+                raise RecBenchError(
+                    "a worker of the recommendation benchmark was killed, as the system does when memory runs out; "
+                    "finished cells are kept: run again, with training.parallel=1 if it happens again"
+                )
             result = f"{type(result.error).__name__}: {str(result.error).splitlines()[0]}"
         if result:
             failures[cell.key] = result

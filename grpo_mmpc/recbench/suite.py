@@ -179,7 +179,7 @@ class PolicyBenchmark:
         by_id = {record.item_id: record for record in self.catalogue.records()}
         return {
             modality: [
-                prompt_row(self.catalogue, by_id[data.item_ids[row]], TASKS[_TASKS[modality]])
+                prompt_row(self.catalogue.folder, by_id[data.item_ids[row]], TASKS[_TASKS[modality]])
                 for row in rows
                 if data.titles[row] is not None and data.image_paths[row] is not None
             ]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from grpo_mmpc.rendering.renderer import CountsTokens, Renderer, render
 from grpo_mmpc.utils import hashing
-from grpo_mmpc.utils.files import append_json_lines, read_json_lines, replace_atomically
+from grpo_mmpc.utils.files import append_json_lines, place_file, read_json_lines, replace_atomically
 from grpo_mmpc.utils.single_out import Failure
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ def render_into(
     prompts: Mapping[str, str],
     *,
     identity: str,
+    earlier: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> RenderResult:
     """Render what the folder does not hold yet.
@@ -82,6 +83,7 @@ def render_into(
         renderer: Any ``Renderer``; prompt tokens are recorded where it counts them.
         prompts: Prompts by item id; the seed of an image is ``render_seed`` of its item.
         identity: ``renderer_identity``; another one renders everything again.
+        earlier: Folders that were rendered into before: what they hold is taken from there.
         progress: Called first with what is there already, then after each batch.
 
     Raises:
@@ -95,11 +97,21 @@ def render_into(
     }
 
     def is_done(item_id: str) -> bool:
-        record = held.get(item_id)
-        if record is None or record.hash != hashes[item_id]:
-            return False
-        return record.file is None or _is_whole(folder / record.file)
+        return _holds(folder, held.get(item_id), hashes[item_id])
 
+    for other in earlier:
+        theirs = _read_records(other)
+        taken = [
+            theirs[item_id]
+            for item_id in prompts
+            if not is_done(item_id) and _holds(other, theirs.get(item_id), hashes[item_id])
+        ]
+        for record in taken:
+            if record.file is not None:
+                place_file(other / record.file, folder / record.file)
+        if taken:
+            append_json_lines(folder / RECORDS_NAME, map(asdict, taken))
+        held |= {record.item_id: record for record in taken}
     to_do = [item_id for item_id in prompts if not is_done(item_id)]
     num_done = len(prompts) - len(to_do)
     if progress is not None:
@@ -148,7 +160,14 @@ def _file_name(item_id: str, key: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_-]', '_', item_id)[:60]}-{key}.png"
 
 
-def _is_whole(file: Path) -> bool:
+def _holds(folder: Path, record: RenderRecord | None, key: str) -> bool:
+    """Return whether a folder holds the result of that hash, whole, be it a failure."""
+    if record is None or record.hash != key:
+        return False
+    return record.file is None or is_whole(folder / record.file)
+
+
+def is_whole(file: Path) -> bool:
     """Return whether a file is an image to its end: a full disk or a lost machine leaves less."""
     if file.is_symlink() or not file.is_file() or file.stat().st_size < len(_PNG_END):
         return False

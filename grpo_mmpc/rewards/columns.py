@@ -53,7 +53,7 @@ class RowReader:
         """Return the prompt of an item, by its position in the catalogue, and its ``columns``."""
         from grpo_mmpc.tasks.prompt_rows import prompt_row  # heavy: imported on use
 
-        prompt = prompt_row(self._catalogue, self._catalogue.record(index), TASKS[task])
+        prompt = prompt_row(self._catalogue.folder, self._catalogue.record(index), TASKS[task])
         extras = self.columns[len(ROW_COLUMNS) :]
         raw = self._catalogue.items[index] if extras else {}
         own = {name: getattr(prompt, name) for name in ROW_COLUMNS}

@@ -1,17 +1,15 @@
 """The recipe's engine without a trainer, as evaluations and catalogue completion use it."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.utils.jobs import Environment, machine_gpus, shares_of_machine
 from grpo_mmpc.utils.model_paths import resolve_model
-from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
@@ -37,30 +35,32 @@ def offline_engine(config: RunConfig, *, checkpoint: Path | None) -> Iterator["E
         yield engine
 
 
-class LateEngine:
-    """The engine of ``offline_engine``, started by the first prompt: none where all is known."""
+def engine_shares(config: RunConfig, *, workers: int | None) -> list[Environment]:
+    """Return the share of this machine that each engine gets.
 
-    def __init__(
-        self, config: RunConfig, *, checkpoint: Path | None, stack: ExitStack, say: Callable[[str], None]
-    ) -> None:
-        self._config, self._checkpoint, self._stack, self._say = config, checkpoint, stack, say
-        self.started = False
+    Args:
+        config: The recipe; an engine takes the GPUs of ``tensor_parallel_size``.
+        workers: Engines at once; None is one a device, and a single one on a CPU or in front of
+            servers that run already.
 
-    @cached_property
-    def _engine(self) -> "Engine":
-        adapter = "" if self._checkpoint is None else f" with adapter {self._checkpoint}"
-        self._say(f"loading {self._config.model.name_or_path}{adapter} ...")
-        self.started = True
-        return self._stack.enter_context(offline_engine(self._config, checkpoint=self._checkpoint))
+    Raises:
+        ConfigError: There are fewer GPUs than so many workers need.
+    """
+    gpus = min(gpus_of_engine(config), len(machine_gpus()))
+    return shares_of_machine(
+        parallel=workers or (None if gpus else 1),
+        gpus_each=gpus,
+        cpus_each=None,
+        options=("rollout.engine.tensor_parallel_size", "--workers"),
+    )
 
-    @property
-    def rows_at_once(self) -> int:
-        """See ``Engine``."""
-        return self._engine.rows_at_once
 
-    def generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> "Sequence[str | Failure]":
-        """See ``Engine``."""
-        return self._engine.generate(rows, sampling)
+def gpus_of_engine(config: RunConfig) -> int:
+    """Return how many GPUs an engine takes where there are any; none where servers have them."""
+    if config.rollout.backend == "transformers":
+        return 1
+    is_remote = config.rollout.mode == "server" and config.rollout.servers
+    return 0 if is_remote else config.rollout.engine.tensor_parallel_size or 1
 
 
 def _without_trainer(config: RunConfig) -> RunConfig:

@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.catalogue.images import find_image
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.types import ProductRecord, PromptRow
 from grpo_mmpc.utils.hashing import stable_order
@@ -51,17 +53,23 @@ def filling_task(record: ProductRecord) -> Task | None:
     return None
 
 
-def prompt_row(catalogue: Catalogue, record: ProductRecord, task: Task) -> PromptRow:
+def prompt_row(folder: Path, record: ProductRecord, task: Task) -> PromptRow:
     """Build the prompt of an item that has what the task shows, the image or the title.
 
     The reference is the title in image_to_text; text_to_image has no text reference, its reference
     is the image. Either is None for an item that lacks it: its completion fills the gap and cannot
     be scored.
 
+    Args:
+        folder: The catalogue's.
+        record: The item.
+        task: What is shown and what is withheld.
+
     Raises:
         ValueError: The item lacks what the task shows.
+        ImageError: Its image vanished or lies outside the folder.
     """
-    path = catalogue.image_path(record)
+    path = None if record.image is None else find_image(record.image, folder=folder)
     shows_image = task.source_modality == "image"
     if (path if shows_image else record.title) is None:
         shown = "image" if shows_image else "title"
@@ -83,4 +91,4 @@ def prompt_row(catalogue: Catalogue, record: ProductRecord, task: Task) -> Promp
 def prompt_rows(catalogue: Catalogue, indices: Sequence[int], tasks: Iterable[str]) -> list[PromptRow]:
     """Prompt rows of the items for each task, task by task."""
     records = [catalogue.record(i) for i in indices]
-    return [prompt_row(catalogue, record, TASKS[task]) for task in tasks for record in records]
+    return [prompt_row(catalogue.folder, record, TASKS[task]) for task in tasks for record in records]

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,9 +75,16 @@ def _locked(folder: Path, how: int) -> Iterator[None]:
         os.close(opened)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what killed writers of this module have left anywhere below a folder."""
+def remove_partial(folder: Path, *, besides: Sequence[Path] = ()) -> None:
+    """Remove what killed writers of this module have left anywhere below a folder.
+
+    Args:
+        folder: The folder.
+        besides: Folders below it where others may be writing.
+    """
     for path in list(folder.rglob(".*.partial")):
+        if any(path.is_relative_to(one) for one in besides):
+            continue
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
@@ -153,14 +160,25 @@ def read_object(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, default: Default | None = None) -> None:
+def write_json_lines(
+    path: Path, rows: Iterable[Mapping[str, Any]], *, default: Default | None = None, sync: bool = False
+) -> None:
     """Write a file of one JSON object per line as the rows come; it appears when all are there.
+
+    Args:
+        path: The file.
+        rows: Its objects.
+        default: See ``Default``.
+        sync: Wait until the disk has it, for a file that other machines look for.
 
     Raises:
         ValueError: A number is NaN or infinite; see ``without_nan``.
     """
     with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(f"{to_json(row, default=default)}\n" for row in rows)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def append_json_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, default: Default | None = None) -> None:

@@ -3,11 +3,13 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,6 +22,9 @@ Job = TypeVar("Job")
 Slot = TypeVar("Slot")
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
+
+Environment = Mapping[str, str]
+"""The share of the machine of one job, as environment variables."""
 
 _POLL_S = 0.1
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME")
@@ -123,7 +128,10 @@ class _Submitted:
     future: "Future[Any]"
 
     def poll(self) -> Any:
-        return self.future.result() if self.future.done() else None
+        try:
+            return self.future.result() if self.future.done() else None
+        except BrokenProcessPool as error:
+            return Lost(error=error, raised=False, stopped=False)
 
     def stop(self) -> None:
         self.future.cancel()
@@ -131,38 +139,96 @@ class _Submitted:
     kill = stop
 
 
-@contextmanager
-def worker_processes(count: int, *, threads: int) -> Iterator[Callable[..., Running[Any]]]:
-    """Yield ``submit(function, *arguments)``, which calls a function in one of so many processes.
+def shares_of_machine(
+    *, parallel: int | None, gpus_each: int | None, cpus_each: int | None, options: tuple[str, str]
+) -> list[Environment]:
+    """Return what each of the jobs that run at once on this machine may use.
 
-    Give the queue as many slots. Numerical libraries get so many ``threads`` in each of them.
+    Args:
+        parallel: At most this many; None as many as GPUs or cores allow.
+        gpus_each: GPUs of each job; None takes one where there are any.
+        cpus_each: Threads of each job; None shares the cores out.
+        options: What ``gpus_each`` and ``parallel`` are called, for messages.
+
+    Raises:
+        ConfigError: There are fewer GPUs than asked for.
+    """
+    gpus, cores = machine_gpus(), len(os.sched_getaffinity(0))
+    gpus_each = (1 if gpus else 0) if gpus_each is None else gpus_each
+    if gpus_each > len(gpus):
+        raise ConfigError([f"{options[0]} is {gpus_each}, but this machine has {len(gpus)} GPUs to give"])
+    at_most = len(gpus) // gpus_each if gpus_each else cores // (cpus_each or 1)
+    count = max(1, at_most if parallel is None else parallel)
+    if gpus_each and count > at_most:
+        raise ConfigError([f"{options[1]} {count} times {gpus_each} GPUs needs more than the {len(gpus)} there are"])
+    own_threads = threads(cpus_each or max(1, cores // count))
+    environments: list[Environment] = []
+    for number in range(count):
+        own = gpus[number * gpus_each : (number + 1) * gpus_each]
+        environments.append(own_threads | ({"CUDA_VISIBLE_DEVICES": ",".join(own)} if gpus else {}))
+    return environments
+
+
+def machine_gpus() -> list[str]:
+    """Names of this machine's GPUs as CUDA_VISIBLE_DEVICES takes them, without loading torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name and name != "-1"]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+
+
+@contextmanager
+def worker_processes(environments: Sequence[Environment]) -> Iterator[Callable[..., Running[Any]]]:
+    """Yield ``submit(number, function, *arguments)``: calls a function in the process of a number.
+
+    There is one process for each environment, started when it is first needed, and again when it
+    was killed, as the system does when memory runs out: the result of that call is ``Lost``.
     Whatever ends the block early ends the processes at once: what they write has to be whole or
     absent.
 
-    Raises:
-        BrokenProcessPool: When a result is asked for: a process was killed, as the system does when
-            memory runs out.
+    Args:
+        environments: Variables of each process; give the queue as many slots.
     """
-    pool = ProcessPoolExecutor(
-        count, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(threads, os.getpid())
-    )
+    pools: dict[int, ProcessPoolExecutor] = {}
+
+    def submit(number: int, function: Callable[..., Any], *arguments: Any) -> Running[Any]:
+        def call() -> Running[Any]:
+            if number not in pools:
+                begin = (dict(environments[number]), os.getpid())
+                pools[number] = ProcessPoolExecutor(
+                    1, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=begin
+                )
+            return _Submitted(pools[number].submit(function, *arguments))
+
+        try:
+            return call()
+        except BrokenProcessPool:
+            pools.pop(number).shutdown(wait=False)
+            return call()
+
     try:
-        yield lambda function, *arguments: _Submitted(pool.submit(function, *arguments))
-        pool.shutdown()
+        yield submit
+        for pool in pools.values():
+            pool.shutdown()
     except BaseException:
         # Waiting for what they are doing could take hours.
-        for worker in list(pool._processes.values()):
-            worker.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
+        for pool in pools.values():
+            for worker in list((pool._processes or {}).values()):
+                worker.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
         raise
 
 
-def _begin_worker(threads: int, parent: int) -> None:
+def _begin_worker(environment: Environment, parent: int) -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    os.environ |= _threads(threads)  # read when torch is imported, which a worker need not do
+    os.environ |= environment  # read when torch is imported, which a worker need not do
     if (torch := sys.modules.get("torch")) is not None:  # by the script that was started
-        torch.set_num_threads(threads)
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
 
 
 # --- As tasks of a Ray cluster
@@ -257,12 +323,13 @@ def ray_tasks(ray: Any, function: Callable[..., Any], *, cpus: int, gpus: float,
     for name, needed in (("GPU", gpus), ("CPU", cpus)):
         if needed > has.get(name, 0):
             raise ConfigError([f"one {what} needs {needed:g} {name}s, the whole Ray cluster has {has.get(name, 0):g}"])
-    environment = _threads(cpus) | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment = threads(cpus) | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     task = ray.remote(function).options(
         num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": environment}
     )
     return lambda *arguments: RayTask(ray, task.remote(*arguments))
 
 
-def _threads(count: int) -> dict[str, str]:
+def threads(count: int) -> dict[str, str]:
+    """Return the environment variables that give numerical libraries so many threads."""
     return {"OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)}

@@ -12,12 +12,12 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def hold(lock: Path, *, refuse: Callable[[str], Exception]) -> Iterator[str]:
+def hold(lock: Path, *, refuse: Callable[[str], Exception] | None) -> Iterator[str]:
     """Hold a lock file for the duration of a block, or until this process ends.
 
     Yields the words of the process before, if that ended without leaving the block; nobody holds an
     empty file. ``refuse`` makes the exception for a lock that another process holds, from its
-    words.
+    words; None waits for it.
 
     Raises:
         Exception: The one of ``refuse``.
@@ -25,8 +25,9 @@ def hold(lock: Path, *, refuse: Callable[[str], Exception]) -> Iterator[str]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refuse else 0))
         except BlockingIOError:
+            assert refuse is not None
             file.seek(0)
             raise refuse(file.read().strip() or "an unknown process") from None
         except OSError as error:  # some network disks have no locks

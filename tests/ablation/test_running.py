@@ -23,7 +23,7 @@ from grpo_mmpc.ablation.attempt import Attempt
 from grpo_mmpc.ablation.folder import check_recipes, only_one, share_base, write_recipes
 from grpo_mmpc.ablation.jobs import State, command_of, jobs_of, state_of
 from grpo_mmpc.ablation.results import collect, prompts_by_step
-from grpo_mmpc.ablation.runner import run_local, slots
+from grpo_mmpc.ablation.runner import run_local
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.console import Progress
 from tests.ablation.fake_train import write_checkpoint
@@ -257,22 +257,3 @@ def test_prompts_of_a_run_are_read_step_by_step(planned):
         "step-000001": ["0-1-0", "0-1-1", "0-1-2"],
         "step-000002": ["0-2-0", "0-2-1", "0-2-2"],
     }
-
-
-def test_gpus_are_given_in_groups_and_cores_shared_out(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
-    given = slots(parallel=None, gpus_per_run=2, cpus_per_run=None)
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in given] == ["4,5", "6,7"]
-    assert {slot["OMP_NUM_THREADS"] for slot in given} == {"4"}
-    with pytest.raises(ConfigError, match="--gpus-per-run is 8, but this machine has 4"):
-        slots(parallel=None, gpus_per_run=8, cpus_per_run=None)
-    with pytest.raises(ConfigError, match="need more than the 4 there are"):
-        slots(parallel=3, gpus_per_run=2, cpus_per_run=None)
-
-
-def test_without_gpus_every_core_runs_one_run_of_one_thread(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
-    given = slots(parallel=None, gpus_per_run=None, cpus_per_run=None)
-    assert given == [{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}] * 2

@@ -155,7 +155,7 @@ def test_a_model_that_is_not_there_is_explained_without_a_traceback(tmp_path, ca
 def test_a_recommendation_benchmark_outside_of_a_run_gets_its_own_page(
     tmp_path, monkeypatch, capsys, policy, recbench, shown
 ):
-    def evaluated(config, *, checkpoint, out):
+    def evaluated(config, *, checkpoint, out, workers):
         folder = out / "controls" / ("base" if checkpoint is None else checkpoint.name) / "recbench"
         folder.mkdir(parents=True)
         (folder / "results.json").write_text(json.dumps(results(cautions=["Read this first."])))
@@ -175,7 +175,7 @@ def test_a_recommendation_benchmark_outside_of_a_run_gets_its_own_page(
 
 
 def test_a_benchmark_that_could_not_be_run_has_no_page(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("grpo_mmpc.pipelines.evaluate.run_evaluation", lambda config, *, checkpoint, out: out)
+    monkeypatch.setattr("grpo_mmpc.pipelines.evaluate.run_evaluation", lambda config, *, checkpoint, out, workers: out)
     recipes = [str(ROOT / "recipes/nano.yaml"), str(ROOT / "recipes/recbench/nano_in_training.yaml")]
     assert main(["evaluate", *recipes, "--base", "--out", str(tmp_path / "out")]) == 0
     assert "report" not in capsys.readouterr().out

@@ -97,7 +97,7 @@ def evaluate(folder: Path) -> Drill:
     return Drill(folder=folder, command=["evaluate", "recipe.yaml", "--base"])
 
 
-def complete(folder: Path) -> Drill:
+def complete(folder: Path, *options: str) -> Drill:
     """A catalogue with many gaps."""
     build_catalogue(folder / "shop", num_items=120, seed=5)
     lines = (folder / "shop" / "items.jsonl").read_text().splitlines()
@@ -106,8 +106,8 @@ def complete(folder: Path) -> Drill:
     _recipe(folder, evaluation={"batch_size": 8, "renderer": "nano"})
     return Drill(
         folder=folder,
-        command=["complete", "shop", "--out", "out", "--base", "--recipe", "recipe.yaml"],
-        unordered=("completions.jsonl", "renders.jsonl"),
+        command=["complete", "shop", "--out", "out", "--base", "--recipe", "recipe.yaml", *options],
+        unordered=("renders.jsonl",),
     )
 
 

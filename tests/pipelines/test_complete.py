@@ -1,8 +1,6 @@
 """Completing a catalogue: every gap is filled or named, nothing else changes, no kill costs."""
 
 import json
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,63 +13,7 @@ from grpo_mmpc.pipelines import complete as module
 from grpo_mmpc.pipelines.complete import complete_catalogue
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.locks import hold
-
-
-@pytest.fixture
-def gappy(small_catalogue, tmp_path) -> Path:
-    """Nine items of the nano catalogue: three without title, three without image, three whole."""
-    folder = tmp_path / "gappy"
-    folder.mkdir()
-    rows = [json.loads(line) for line in (small_catalogue / "items.jsonl").read_text().splitlines()[:9]]
-    for i, row in enumerate(rows):
-        (folder / row["image"]).parent.mkdir(parents=True, exist_ok=True)
-        (folder / row["image"]).write_bytes((small_catalogue / row["image"]).read_bytes())
-        row["shelf"] = f"A{i}"
-        if i % 3 == 0:
-            row["title"] = None
-        if i % 3 == 1:
-            row["image"] = None
-    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "interactions.jsonl").write_text('{"user_id": "u", "item_id": "i", "timestamp": 1, "rating": 5}\n')
-    return folder
-
-
-class Writer:
-    """Stands for a policy: answers with the item's id."""
-
-    rows_at_once = 1
-
-    def __init__(self, answer=None, *, dies_after: int = 1_000) -> None:
-        self.answer = answer or (lambda row: TASKS[row.task].answer(f"red mug {row.item_id}"))
-        self.left = dies_after
-        self.asked: list[str] = []
-
-    def generate(self, rows, sampling) -> list[str]:
-        assert sampling.temperature == 0
-        if self.left == 0:
-            raise KeyboardInterrupt
-        self.left -= 1
-        self.asked += [row.prompt_id for row in rows]
-        return [self.answer(row) for row in rows]
-
-
-@pytest.fixture
-def fill(make_config, gappy, tmp_path, monkeypatch):
-    def run(writer: Writer, **evaluation) -> Path:
-        @contextmanager
-        def engine(config, *, checkpoint):
-            yield writer
-
-        monkeypatch.setattr("grpo_mmpc.rollout.offline.offline_engine", engine)
-        config = make_config(evaluation=evaluation)
-        complete_catalogue(config, catalogue=gappy, out=tmp_path / "filled", checkpoint=None)
-        return tmp_path / "filled"
-
-    return run
-
-
-def rows_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+from tests.pipelines.writer import Writer, rows_of
 
 
 def test_every_gap_is_filled_and_nothing_else_changes(fill, gappy):

@@ -116,7 +116,7 @@ def test_what_the_complete_command_writes_is_read(
         (gappy / row["image"]).write_bytes(path.read_bytes())
     rows[0]["title"] = rows[1]["title"] = rows[2]["image"] = None
     (gappy / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr("grpo_mmpc.rollout.offline.offline_engine", engine)
+    monkeypatch.setattr("grpo_mmpc.rollout.engines.offline_engine", engine)
     ours = tmp_path / "ours"
     complete.complete_catalogue(make_config(), catalogue=gappy, out=ours, checkpoint=None)
 

@@ -9,8 +9,19 @@ from dataclasses import dataclass, field
 import pytest
 
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.utils.jobs import Done, Lost, ray_cluster, ray_tasks, run_queue, worker_processes
+from grpo_mmpc.utils.jobs import (
+    Done,
+    Lost,
+    ray_cluster,
+    ray_tasks,
+    run_queue,
+    shares_of_machine,
+    worker_processes,
+)
 from grpo_mmpc.utils.processes import StopRequest
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+ABLATE = ("--gpus-per-run", "--parallel")
 
 
 @dataclass
@@ -110,17 +121,44 @@ def test_what_this_process_does_itself_needs_no_waiting():
 
 
 def test_functions_run_in_worker_processes_and_what_they_raise_ends_the_queue():
-    with worker_processes(2, threads=1) as submit:
-        started = run_queue([2, 3], lambda job, _: submit(pow, job, 2), slots=[0, 1], ended=lambda *_: None)
+    with worker_processes([ONE_THREAD] * 2) as submit:
+        started = run_queue([2, 3], lambda job, slot: submit(slot, pow, job, 2), slots=[0, 1], ended=lambda *_: None)
         assert sorted(started) == [(2, 4), (3, 9)]
-    with pytest.raises(ZeroDivisionError), worker_processes(1, threads=1) as submit:
-        run_queue([0], lambda job, _: submit(divmod, 1, job), slots=[0], ended=lambda *_: None)
+    with pytest.raises(ZeroDivisionError), worker_processes([ONE_THREAD]) as submit:
+        run_queue([0], lambda job, slot: submit(slot, divmod, 1, job), slots=[0], ended=lambda *_: None)
+
+
+def test_each_process_has_its_own_share_of_the_machine():
+    shares = [ONE_THREAD | {"CUDA_VISIBLE_DEVICES": device} for device in ("4", "7")]
+    with worker_processes(shares) as submit:
+        seen = run_queue(
+            [0, 1],
+            lambda _, slot: submit(slot, os.getenv, "CUDA_VISIBLE_DEVICES"),
+            slots=[0, 1],
+            ended=lambda *_: None,
+        )
+    assert sorted(seen) == [(0, "4"), (1, "7")]
+
+
+def test_a_worker_that_is_killed_loses_its_job_alone_and_another_takes_its_place():
+    with worker_processes([ONE_THREAD] * 2) as submit:
+        other = submit(1, abs, -3)
+        (_, lost), (_, pid) = run_queue(
+            [signal.SIGKILL, 0],
+            lambda number, _: submit(0, signal.raise_signal, number) if number else submit(0, os.getpid),
+            slots=[0],
+            ended=lambda *_: None,
+        )
+        assert isinstance(lost, Lost) and not lost.raised
+        while (result := other.poll()) is None:
+            time.sleep(0.1)
+        assert pid > 0 and result == 3
 
 
 def test_workers_end_at_once_when_the_block_fails():
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), worker_processes(1, threads=1) as submit:
-        submit(time.sleep, 60)
+    with pytest.raises(KeyboardInterrupt), worker_processes([ONE_THREAD]) as submit:
+        submit(0, time.sleep, 60)
         raise KeyboardInterrupt
     assert time.monotonic() - began < 20
 
@@ -137,3 +175,22 @@ def test_functions_run_as_ray_tasks(monkeypatch):
         )
     assert read == [7]
     assert isinstance(lost, Lost) and lost.raised and not lost.stopped and "JSONDecodeError" in str(lost.error)
+
+
+def test_gpus_are_given_in_groups_and_cores_shared_out(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    given = shares_of_machine(parallel=None, gpus_each=2, cpus_each=None, options=ABLATE)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in given] == ["4,5", "6,7"]
+    assert {slot["OMP_NUM_THREADS"] for slot in given} == {"4"}
+    with pytest.raises(ConfigError, match="--gpus-per-run is 8, but this machine has 4"):
+        shares_of_machine(parallel=None, gpus_each=8, cpus_each=None, options=ABLATE)
+    with pytest.raises(ConfigError, match="--parallel 3 times 2 GPUs needs more than the 4 there are"):
+        shares_of_machine(parallel=3, gpus_each=2, cpus_each=None, options=ABLATE)
+
+
+def test_without_gpus_every_core_runs_one_job_of_one_thread(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
+    given = shares_of_machine(parallel=None, gpus_each=None, cpus_each=None, options=ABLATE)
+    assert given == [{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}] * 2

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from grpo_mmpc.analysis.reward_bench.results import Timing
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.rewards import RewardMix, reward_key
-from grpo_mmpc.utils.jobs import run_queue, worker_processes
+from grpo_mmpc.utils.jobs import Lost, run_queue, threads, worker_processes
 
 BATCH = 64
 _OTHER_BATCH = 17
@@ -80,11 +79,10 @@ def repeats(
     processes. The answer is by reward, None where the other process could not score; ``expected``
     are the scores by reward, ``titles`` are for ``fit``.
     """
-    try:
-        with worker_processes(1, threads=len(os.sched_getaffinity(0))) as submit:
-            calls = [(_score_all, list(specs), batch, list(titles))]
-            ((_, again),) = run_queue(calls, lambda call, _: submit(*call), slots=[None], ended=lambda *_: None)
-    except BrokenProcessPool:  # the process was killed, for want of memory perhaps
+    with worker_processes([threads(len(os.sched_getaffinity(0)))]) as submit:
+        calls = [(_score_all, list(specs), batch, list(titles))]
+        ((_, again),) = run_queue(calls, lambda call, _: submit(0, *call), slots=[None], ended=lambda *_: None)
+    if isinstance(again, Lost):  # the process was killed, for want of memory perhaps
         return dict.fromkeys(map(reward_key, specs))
     return {
         name: None if scores is None else all(map(_equal, expected[name], scores)) for name, scores in again.items()

@@ -1,0 +1,188 @@
+"""Completing a catalogue: workers beside one process, memory at size, and going on after a kill.
+
+    python benchmarks/complete.py              # about ten minutes on two cores
+    python benchmarks/complete.py --quick      # fewer items
+
+Items a second are of the nano policy that writes missing titles: the time of a whole command less
+that of the same command with a single part to fill, so that loading is left out. Memory is that of
+a process with a stand-in for the policy, which answers at once, on catalogues of 3,000 and 30,000
+items with an image each. The kill is a SIGKILL of the whole command with half of the titles
+written; the time to go on is that to the first title after it.
+
+The last line is one JSON object; ``ratio`` is how many times better ours is.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.nano.catalogue import build_catalogue
+from grpo_mmpc.utils.files import place_file
+from grpo_mmpc.utils.manifest import environment
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ["--base", "--recipe", str(ROOT / "recipes" / "nano.yaml")]
+MACHINERY = """
+import resource, sys
+from contextlib import contextmanager
+from pathlib import Path
+import grpo_mmpc.rollout.engines as engines
+from grpo_mmpc.pipelines.complete import complete_catalogue
+from grpo_mmpc.pipelines.recipe import load_recipe
+from grpo_mmpc.tasks import TASKS
+
+class Writer:
+    rows_at_once = 32
+    def generate(self, rows, sampling):
+        return [TASKS[row.task].answer("red mug") for row in rows]
+
+@contextmanager
+def engine(config, *, checkpoint):
+    yield Writer()
+
+engines.offline_engine = engine
+complete_catalogue(load_recipe([sys.argv[3]]), catalogue=Path(sys.argv[1]), out=Path(sys.argv[2]), checkpoint=None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+"""
+
+
+def without_titles(folder: Path, *, num_items: int, copies: int = 1) -> Path:
+    """Write a nano catalogue without titles; each item ``copies`` times, with its own image."""
+    build_catalogue(folder, num_items=num_items, seed=7)
+    rows = [json.loads(line) | {"title": None} for line in (folder / "items.jsonl").read_text().splitlines()]
+    with (folder / "items.jsonl").open("w") as file:
+        for copy in range(copies):
+            for row in rows:
+                image = f"images/{copy}-{Path(row['image']).name}"
+                place_file(folder / row["image"], folder / image)
+                file.write(json.dumps(row | {"item_id": f"{copy}-{row['item_id']}", "image": image}) + "\n")
+    return folder
+
+
+def start(catalogue: Path, out: Path, *options: str) -> "subprocess.Popen[bytes]":
+    """Start ``complete`` in a process of its own."""
+    command = [sys.executable, "-m", "grpo_mmpc", "complete", str(catalogue), "--out", str(out), *options, *RECIPE]
+    quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=os.environ | quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def seconds(catalogue: Path, out: Path, *options: str) -> float:
+    """Complete a catalogue from nothing; return the wall seconds of the command."""
+    shutil.rmtree(out, ignore_errors=True)
+    began = time.perf_counter()
+    if start(catalogue, out, *options).wait():
+        raise SystemExit(f"complete {' '.join(options)} failed")
+    return time.perf_counter() - began
+
+
+def written(out: Path) -> int:
+    """Titles that are on the disk."""
+    files = [*out.glob("parts/*/answers.jsonl"), *out.glob("parts/*/completions.jsonl")]
+    return sum(line.startswith(b'{"item_id"') or line.startswith(b'{"prompt_id"') for f in files for line in _lines(f))
+
+
+def _lines(file: Path) -> list[bytes]:
+    try:
+        return file.read_bytes().splitlines()
+    except FileNotFoundError:  # renamed meanwhile
+        return []
+
+
+def after_a_kill(catalogue: Path, out: Path, *, num_items: int) -> dict[str, float]:
+    """Kill a completion half way; return the seconds to the first title of the next command."""
+    shutil.rmtree(out, ignore_errors=True)
+    process = start(catalogue, out)
+    while written(out) < num_items / 2:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    held = written(out)
+    began = time.perf_counter()
+    process = start(catalogue, out)
+    while process.poll() is None and written(out) <= held:
+        time.sleep(0.05)
+    went_on = time.perf_counter() - began
+    process.wait()
+    return {"held": held, "seconds": went_on, "total": time.perf_counter() - began}
+
+
+def peak_mb(catalogue: Path, out: Path) -> float:
+    """Peak resident memory of a completion whose policy costs nothing."""
+    command = [sys.executable, "-c", MACHINERY, str(catalogue), str(out), str(ROOT / "recipes" / "nano.yaml")]
+    for _ in range(2):  # the second one finds the catalogue's images checked
+        shutil.rmtree(out, ignore_errors=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Run everything and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=2_000, help="titles to write (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    sizes = (3_000, 30_000)
+    if arguments.quick:
+        arguments.items, arguments.repeats, sizes = 260, 1, (300, 3_000)
+    ways = {"one": (), "two": ("--workers", "2"), "ray": ("--engine", "ray", "--workers", "2")}
+    checks: dict[str, bool] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        many = without_titles(folder / "many", num_items=arguments.items)
+        few = without_titles(folder / "few", num_items=2)
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(arguments.repeats):
+            for name, options in ways.items():
+                start_up = seconds(few, folder / f"few-{name}", *options)
+                whole = seconds(many, folder / f"many-{name}", *options)
+                rates[name].append((arguments.items - 2) / max(whole - start_up, 1e-3))
+        for name in ("two", "ray"):
+            same = [(folder / f"many-{one}" / "items.jsonl").read_bytes() for one in ("one", name)]
+            checks[f"{name}_writes_the_same_catalogue"] = same[0] == same[1]
+        kill = after_a_kill(many, folder / "killed", num_items=arguments.items)
+        killed = (folder / "killed" / "items.jsonl").read_bytes()
+        checks["the_same_catalogue_after_a_kill"] = killed == (folder / "many-one" / "items.jsonl").read_bytes()
+        memory = {}
+        for size in sizes:
+            catalogue = without_titles(folder / f"size-{size}", num_items=300, copies=size // 300)
+            memory[size] = peak_mb(catalogue, folder / f"out-{size}")
+    small, large = (memory[size] for size in sizes)
+    checks["memory_grows_by_less_than_50_mb"] = large - small < 50
+    rate = {name: statistics.median(values) for name, values in rates.items()}
+    where = environment()
+    results: dict[str, Any] = {
+        name: {"ours": rate[side], "baseline": rate["one"], "unit": "items/s", "ratio": rate[side] / rate["one"]}
+        for name, side in (("two_workers", "two"), ("two_workers_by_ray", "ray"))
+    }
+    result = {
+        "benchmark": "complete",
+        "hardware": where["hardware"],
+        "versions": where["versions"],
+        "results": results,
+        "figures": {
+            "items_per_s_one_worker": rate["one"],
+            "items_per_s_two_workers": rate["two"],
+            "items_per_s_ray": rate["ray"],
+            "peak_mb_small": small,
+            "peak_mb_large": large,
+            "memory_growth_mb": large - small,
+            "seconds_to_go_on_after_a_kill": kill["seconds"],
+            "share_held_by_a_kill": kill["held"] / arguments.items,
+        },
+        "checks": checks,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The merge of all parts into one catalogue folder, in the order of the catalogue."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from grpo_mmpc.catalogue import Catalogue, write_quarantine
+from grpo_mmpc.catalogue.tables import find_table
+from grpo_mmpc.completion.part import GENERATED, Answer, parts_of
+from grpo_mmpc.completion.plan import CLAIM, PARTS, Plan, is_claimed, records_of
+from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
+from grpo_mmpc.completion.proposal import Proposal
+from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.rendering.store import RECORDS_NAME
+from grpo_mmpc.tasks import Task
+from grpo_mmpc.tasks.prompt_rows import filling_task
+from grpo_mmpc.types import ProductRecord
+from grpo_mmpc.utils.files import (
+    place_file,
+    read_object,
+    remove_partial,
+    replace_atomically,
+    to_json,
+    without_nan,
+    write_json,
+)
+from grpo_mmpc.utils.hashing import digest_of
+
+INCOMPLETE = "incomplete.jsonl"
+_FILES = ("items.jsonl", PROPOSALS_FILE, INCOMPLETE)
+_MERGED = "merged"
+"""The key of the claim that holds ``_answers_digest`` of what was merged."""
+
+
+@dataclass
+class Tally:
+    """How many gaps were filled, and why others were not."""
+
+    filled: Counter[str] = field(default_factory=Counter)
+    """Items by the field that was filled."""
+    unfilled: Counter[str] = field(default_factory=Counter)
+    """Items by the reason."""
+
+
+def all_there(out: Path, plan: Plan) -> bool:
+    """Return whether every part of a plan holds its answers."""
+    return is_claimed(out, plan) and all(part.is_there() for part in parts_of(out, plan.parts))
+
+
+def is_merged(out: Path, plan: Plan) -> bool:
+    """Return whether these very answers were merged before."""
+    return read_object(out / CLAIM).get(_MERGED) == _answers_digest(out, plan)
+
+
+def merge(out: Path, plan: Plan, source: Catalogue) -> Tally:
+    """Write the completed catalogue from all parts, item by item; the lock of ``out`` is held.
+
+    Every item is in ``items.jsonl``, every gap in ``proposals.jsonl``, those that could not be
+    filled in ``incomplete.jsonl``, rows that are no items in ``quarantine.jsonl``.
+
+    Raises:
+        CatalogueError: A part does not answer this plan: another process has changed it.
+    """
+    tally = Tally()
+    # Those of parts belong to who works on them.
+    remove_partial(out, besides=(out / PARTS, out / GENERATED))
+    write_quarantine(out / "quarantine.jsonl", source.quarantined)
+    interactions = find_table(Path(plan.catalogue), "interactions")
+    if interactions is not None:
+        place_file(interactions, out / interactions.name)
+    with ExitStack() as stack:
+        items, proposals, incomplete = (
+            stack.enter_context(stack.enter_context(replace_atomically(out / name)).open("w", encoding="utf-8"))
+            for name in _FILES
+        )
+        for row, record, task, answer in _answered(out, plan, source):
+            path = source.image_path(record)
+            if path is not None and record.image is not None:
+                place_file(path, out / record.image)
+            _write(items, without_nan(_item(row, record, answer)))
+            if task is None or answer is None:
+                continue
+            _write(proposals, _proposal(plan, task, answer).to_json())
+            if answer.value is not None:
+                tally.filled[answer.field] += 1
+            else:
+                tally.unfilled[answer.reason] += 1
+                details = (source.broken_images.get(record.item_id), answer.detail)
+                detail = "; ".join(filter(None, details))
+                _write(incomplete, {"item_id": record.item_id, "reason": answer.reason, "detail": detail})
+    _drop_unused(out, plan)
+    return tally
+
+
+def mark_merged(out: Path, plan: Plan) -> None:
+    """Write into the claim that these very answers are merged, and all that is made of them."""
+    write_json(out / CLAIM, asdict(plan) | {_MERGED: _answers_digest(out, plan)})
+
+
+def _write(file: TextIO, content: Mapping[str, Any]) -> None:
+    file.write(f"{to_json(content, default=str)}\n")
+
+
+def _answered(
+    out: Path, plan: Plan, source: Catalogue
+) -> Iterator[tuple[dict[str, Any], ProductRecord, Task | None, Answer | None]]:
+    """Yield each item with the task that fills its gap and the answer, where it has one."""
+    answers = [part.answers() for part in parts_of(out, plan.parts)]
+    for row, record in zip(source.items, records_of(source), strict=True):
+        task = filling_task(record)
+        answer = None if task is None else next(answers[plan.part_of(record.item_id)], None)
+        if task is not None and (answer is None or answer.item_id != record.item_id):
+            raise CatalogueError(f"{out}: another process has changed the parts of item {record.item_id}; start again")
+        yield dict(row), record, task, answer
+
+
+def _item(row: Mapping[str, Any], record: ProductRecord, answer: Answer | None) -> dict[str, Any]:
+    item = {
+        **row,
+        "image": record.image,
+        "attributes": dict(record.attributes) or None,
+        "completed": row.get("completed"),
+    }
+    if answer is None or answer.value is None:
+        return item
+    assert record.title is None or record.image is None, f"a known {answer.field} of {record.item_id} is overwritten"
+    return item | {answer.field: answer.value, "completed": answer.field}
+
+
+def _proposal(plan: Plan, task: Task, answer: Answer) -> Proposal:
+    is_asked = bool(answer.key)
+    renderer = {"renderer": plan.renderer} if task.target_modality == "image" else {}
+    return Proposal(
+        item_id=answer.item_id,
+        field=answer.field,
+        value=answer.value,
+        policy=plan.policy if is_asked else None,
+        model=plan.model if is_asked else None,
+        adapter=plan.adapter if is_asked else None,
+        prompt=plan.prompts[task.name] if is_asked else None,
+        sampling={**plan.sampling[task.name], **renderer} if is_asked else {},
+        status="failed" if answer.value is None else "accepted",
+        reasons=[text for text in (answer.reason, answer.detail) if text],
+    )
+
+
+def _answers_digest(out: Path, plan: Plan) -> str:
+    lines = (to_json(asdict(line)) for part in parts_of(out, plan.parts) for line in part.answers())
+    return digest_of(lines).hex()
+
+
+def _drop_unused(out: Path, plan: Plan) -> None:
+    """Remove images that no answer names, parts of former plans, and what workers need at work."""
+    parts = parts_of(out, plan.parts)
+    names = {part.name for part in parts}
+    for folder in [*(out / PARTS).glob("*-of-*"), *(out / GENERATED).glob("*")]:
+        if folder.name not in names:
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink(missing_ok=True)
+    for part in parts:
+        part.lock.unlink(missing_ok=True)
+        kept = {
+            RECORDS_NAME,
+            *(Path(line.value).name for line in part.answers() if line.value and line.field == "image"),
+        }
+        for path in part.images.glob("*"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+    for folder in out.glob(".worker-*"):
+        shutil.rmtree(folder)

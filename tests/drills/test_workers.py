@@ -1,0 +1,83 @@
+"""Kill ``complete`` with several workers, here and on Ray: the whole command or one of them.
+
+What is left in the end is, byte for byte, what one process leaves that nobody disturbs.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.drills.commands import complete
+from tests.drills.disturbing import Drill
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+ROOT = Path(__file__).parents[2]
+COMMAND = """
+import sys
+import grpo_mmpc.completion.plan as plan
+from grpo_mmpc.cli import main
+
+if __name__ == "__main__":
+    plan._PART_SIZE = 8  # eight parts of 60 gaps
+    raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+def start(drill: Drill, *options: str) -> "subprocess.Popen[bytes]":
+    (drill.folder / "command.py").write_text(COMMAND)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "GRPO_MMPC_CACHE": str(drill.folder / "cache"),
+        "PYTHONPATH": str(ROOT),
+    }
+    with (drill.folder / "log").open("a") as log:
+        command = [sys.executable, "command.py", *drill.command, *options]
+        return subprocess.Popen(command, cwd=drill.folder, env=environment, stdout=log, stderr=log)
+
+
+def one_worker(parent: int, *, ray: bool) -> int | None:
+    """Return the process id of a worker of a command."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            line = place.joinpath("cmdline").read_bytes()
+            above = int(place.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):  # ended in this moment
+            continue
+        if b"ray::fill_share" in line if ray else above == parent and b"spawn_main" in line:
+            return int(place.name)
+    return None
+
+
+@pytest.mark.parametrize("victim", ["command", "worker"])
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_what_is_left_is_what_one_undisturbed_process_leaves(tmp_path: Path, engine: str, victim: str) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    drill, options = complete(tmp_path.resolve()), ("--engine", engine, "--workers", "2")
+    out, log = drill.folder / "out", drill.folder / "log"
+    assert start(drill).wait() == 0, log.read_text()
+    expected = drill.left()
+    assert len(list(out.glob("parts/*"))) == 8
+    drill._clear()
+    chance, killed = random.Random(1), 0
+    for _ in range(1 if victim == "worker" else 3):
+        process, wanted = start(drill, *options), chance.randrange(1, 6)
+        while process.poll() is None and len(list(out.glob("parts/*/answers.jsonl"))) < wanted:
+            time.sleep(0.02)
+        pid = process.pid if victim == "command" else one_worker(process.pid, ray=engine == "ray")
+        if process.poll() is None and pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+        # a worker's place is taken by another one
+        assert process.wait() in ((0, -signal.SIGKILL) if victim == "command" else (0,)), log.read_text()
+    assert start(drill, *options).wait() == 0, log.read_text()
+    left = drill.left()
+    assert killed and left.keys() == expected.keys()
+    assert [name for name in expected if left[name] != expected[name]] == []
