@@ -12,6 +12,9 @@ Every data set has a true difference of 0 and goes through the code of ``grpo-mm
 ``false_verdict_KIND_N`` the share of
 families of 12 unrelated metrics with any "better" or "worse", corrected by Holm's method.
 
+``coverage_crossed_N`` are ablations, one a family: two of four mixes, three seeds, items in such
+clusters, where seeds, clusters and answers add to the difference.
+
 Checks: coverage within 95 +- 2 % wherever more than 5 % of the data sets are judged, and false
 verdicts in at most 6 % of the families; with ``--quick`` give or take two standard errors.
 """
@@ -31,6 +34,7 @@ from numpy.typing import NDArray
 
 from grpo_mmpc.evaluation.measures import Measure
 from grpo_mmpc.evaluation.resampling import Difference, Resampling, differences_of, units_of
+from grpo_mmpc.statistics.crossed import estimate, pooled_variance, replicate_values, seed_weights
 from grpo_mmpc.statistics.verdicts import BETTER, WORSE, Evidence, decide
 from grpo_mmpc.utils.manifest import environment
 
@@ -115,6 +119,30 @@ def simulate(kind: str, num_items: int, *, families: int, resamples: int) -> tup
     return share, float(np.mean(judged)), float(np.mean(false))
 
 
+def simulate_crossed(num_items: int, *, data_sets: int, resamples: int) -> float:
+    """Return the share of ablations whose interval of the difference of two mixes holds 0."""
+    seeds, others, clusters_of = 3, 2, num_items // CLUSTER
+    generator = np.random.default_rng([num_items, 1])
+    luck = generator.normal(size=(data_sets, 2 + others, seeds)) / math.sqrt(2 * clusters_of)
+    between = generator.normal(size=(data_sets, 1, clusters_of))
+    within = generator.normal(size=(data_sets, seeds, clusters_of, CLUSTER)).mean(axis=-1)
+    means = (luck[:, 0] - luck[:, 1])[:, :, None] + between + within  # [D, S, U]
+    replicates = replicate_values(
+        CLUSTER * means.reshape(data_sets * seeds, clusters_of, 1),
+        counts=np.full(clusters_of, float(CLUSTER)),
+        aggregate=lambda sums, count: sums[..., 0] / count,
+        resamples=resamples,
+        seed=[num_items],
+    ).reshape(resamples, data_sets, seeds)
+    weights = seed_weights(num_seeds=seeds, resamples=resamples, seed=[1])
+    covered = []
+    for one in range(data_sets):
+        pooled = pooled_variance(luck[one], num_seeds=seeds, of_difference=True)
+        mean = estimate(means[one].mean(axis=1), replicates[:, one], weights, num_items=clusters_of, pooled=pooled)
+        covered.append(mean.interval is not None and mean.interval.low <= 0.0 <= mean.interval.high)
+    return float(np.mean(covered))
+
+
 def main() -> None:
     """Simulate every kind at every size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -139,6 +167,13 @@ def main() -> None:
                 slack = 2 * math.sqrt(0.05 * 0.95 / count) if arguments.quick else 0.0
                 checks[f"coverage_{name}"] = abs(share - 0.95) <= 0.02 + slack
             print(f"{name}: covered {share:.3f}, judged {judged:.3f}, false {false:.3f}", file=sys.stderr, flush=True)
+    for num_items in (100, 360, 1000):
+        name, count = f"coverage_crossed_{num_items}", arguments.families
+        share = simulate_crossed(num_items, data_sets=count, resamples=arguments.resamples)
+        figures[name] = round(share, 4)
+        # One resampling serves all data sets, of which each is one comparison: more chance.
+        checks[name] = abs(share - 0.95) <= 0.02 + 2 * math.sqrt(0.05 * 0.95 / count)
+        print(f"{name}: {share:.3f}", file=sys.stderr, flush=True)
     where = environment()
     print(
         json.dumps(

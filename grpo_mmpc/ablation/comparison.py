@@ -7,9 +7,11 @@ import numpy as np
 
 from grpo_mmpc.ablation.results import Results, RunResult
 from grpo_mmpc.ablation.spec import BASE, is_among
-from grpo_mmpc.ablation.sums import check_alike, item_sums, metrics_of
+from grpo_mmpc.ablation.sums import ItemSums, check_alike, item_sums, metrics_of
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.measures import aggregate_of
+from grpo_mmpc.evaluation.metric_tables import range_of
+from grpo_mmpc.evaluation.resampling import Resampling, units_of
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
@@ -19,7 +21,6 @@ from grpo_mmpc.statistics.verdicts import (
     UNSCORED,
     Evidence,
     Floats,
-    Interval,
     decide,
     min_items,
 )
@@ -61,6 +62,8 @@ class MetricRow:
     n: int
     n_scored: int
     """Items with a score in every run: only those count."""
+    n_products: int | None
+    """Groups of these that hang together, resampled as wholes; None where every item is its own."""
     base: float | None
     """The value of the model before training on the same items."""
     cells: list[MixCell]
@@ -125,9 +128,15 @@ def compare(
         trained = {mix: next(run for run in runs if run.mix == mix).rewards.get(task, ()) for mix in mixes}
         for name, metric in metrics_of(tables[0], task, mode=evaluations[0].mode).items():
             if is_among(f"{task}.{name}", metrics) and all(name in {**t.scores, **t.statistics} for t in tables):
-                sums, num_items = item_sums(tables, name)  # [K, N, C]
+                sums = item_sums(tables, name)
                 matrix = _Matrix.of(
-                    sums, metric=metric, runs=runs, has_base=base is not None, task=task, resamples=resamples
+                    sums,
+                    metric=metric,
+                    bounds=range_of(name, mode=evaluations[0].mode),
+                    runs=runs,
+                    has_base=base is not None,
+                    task=task,
+                    resamples=resamples,
                 )
                 trained_by = [mix for mix in mixes if trained_metrics(trained[mix], metrics=[name])]
                 rows.append(
@@ -135,8 +144,9 @@ def compare(
                         task=task,
                         metric=name,
                         higher_is_better=metric.higher_is_better,
-                        n=num_items,
+                        n=sums.num_items,
                         n_scored=matrix.num_items,
+                        n_products=sums.num_products,
                         base=float(matrix.values[-1]) if base is not None and matrix.num_items else None,
                         cells=[matrix.cell(mix, reference, was_reward=mix in trained_by) for mix in mixes],
                         trained_by=trained_by,
@@ -158,31 +168,50 @@ class _Matrix:
     has_base: bool
     num_items: int
     """Scored in every run; 0 leaves ``values`` empty."""
+    num_units: int
+    """Those that hang together counted once: what is resampled, as in ``compare``."""
     least: float
     greatest: float
     """The range of the metric, which no interval leaves."""
 
     @classmethod
     def of(
-        cls, sums: Floats, *, metric: Metric, runs: Sequence[RunResult], has_base: bool, task: str, resamples: int
+        cls,
+        sums: ItemSums,
+        *,
+        metric: Metric,
+        bounds: tuple[float, float],
+        runs: Sequence[RunResult],
+        has_base: bool,
+        task: str,
+        resamples: int,
     ) -> "_Matrix":
-        num_runs, num_items, _ = sums.shape
+        num_runs, num_items, _ = sums.values.shape
+        units = units_of(
+            np.arange(num_items), sums.groups, Resampling(resamples=resamples, flips=0, seed=0), stream=task
+        )
         columns: dict[str, dict[int, int]] = {}
         for position, run in enumerate(runs):
             columns.setdefault(run.mix, {})[run.seed] = position
         values, replicates = np.empty(0), np.empty((0, 0))
         if num_items:
             aggregate = aggregate_of(metric)
-            values = aggregate(sums.sum(axis=1), np.full(num_runs, float(num_items)))
-            entropy = [crc(task), 0]
-            replicates = replicate_values(sums, aggregate=aggregate, resamples=resamples, seed=entropy)
-        least, greatest = sorted((metric.worst, metric.best))
+            values = aggregate(sums.values.sum(axis=1), np.full(num_runs, float(num_items)))
+            replicates = replicate_values(
+                np.stack([units.sums(run) for run in sums.values]),
+                counts=units.sums(np.ones((num_items, 1)))[:, 0],
+                aggregate=aggregate,
+                resamples=resamples,
+                seed=[crc(task), 0],
+            )
+        least, greatest = bounds
         return cls(
             values=values,
             replicates=replicates,
             columns=columns,
             has_base=has_base,
             num_items=num_items,
+            num_units=units.count,
             least=least,
             greatest=greatest,
         )
@@ -223,15 +252,14 @@ class _Matrix:
         weights = seed_weights(num_seeds=len(runs), resamples=len(replicates), seed=[1])
         table = self._by_mix_and_seed()
         pooled = pooled_variance(table, num_seeds=len(runs), of_difference=of_difference)
-        mean = estimate(values, replicates, weights, num_items=self.num_items, pooled=pooled, confidence=CONFIDENCE)
+        mean = estimate(values, replicates, weights, num_items=self.num_units, pooled=pooled, confidence=CONFIDENCE)
         if table.shape[1] > 1 and (pooled is None or pooled.degrees < MIN_DEGREES):
             return replace(mean, interval=None, p=None)
         if mean.interval is None:
             return mean
         span = self.greatest - self.least
         least, greatest = (self.least, self.greatest) if against is None else (-span, span)
-        low, high = mean.interval
-        return replace(mean, interval=Interval(max(low, min(least, mean.value)), min(high, max(greatest, mean.value))))
+        return replace(mean, interval=mean.interval.within(least, greatest, value=mean.value))
 
     def _by_mix_and_seed(self) -> Floats:
         """Values by mix and seed, ``[M, S]``, NaN where there is no run."""
@@ -266,5 +294,5 @@ def _evidence(row: MetricRow, difference: Estimate) -> Evidence:
         interval=difference.interval,
         p=difference.p,
         higher_is_better=row.higher_is_better,
-        without_p=TOO_FEW if row.n_scored < min_items(CONFIDENCE) else TOO_FEW_SEEDS,
+        without_p=TOO_FEW if (row.n_products or row.n_scored) < min_items(CONFIDENCE) else TOO_FEW_SEEDS,
     )

@@ -1,8 +1,10 @@
 """Contributions of every item to a metric in every run, by which a whole ablation is resampled."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import Evaluation, TaskScores
@@ -11,11 +13,25 @@ from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.verdicts import Floats
 
 
-def item_sums(tables: Sequence[TaskScores], name: str) -> tuple[Floats, int]:
-    """Return every item's contribution in every run, and the number of all items.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemSums:
+    """Contributions to a metric of the N items that are scored in all K runs."""
 
-    Contributions are ``[K, N, C]``, of the items that are scored in all runs.
-    """
+    values: Floats
+    """``[K, N, C]``."""
+    groups: NDArray[np.int64] | None
+    """The group of every item, ``[N]``; None where no two of all items hang together."""
+    num_items: int
+    """Those that are not scored included."""
+
+    @property
+    def num_products(self) -> int | None:
+        """The number of groups; None where no two items hang together."""
+        return None if self.groups is None else len(np.unique(self.groups))
+
+
+def item_sums(tables: Sequence[TaskScores], name: str) -> ItemSums:
+    """Return every item's contribution in every run."""
     columns = [table.statistics[name] if name in table.statistics else table.scores[name][:, None] for table in tables]
     positions = [{item_id: row for row, item_id in enumerate(table.item_ids)} for table in tables]
     shared = [item_id for item_id in tables[0].item_ids if all(item_id in rows for rows in positions)]
@@ -24,7 +40,11 @@ def item_sums(tables: Sequence[TaskScores], name: str) -> tuple[Floats, int]:
         [column[[rows[item_id] for item_id in shared], :width] for column, rows in zip(columns, positions, strict=True)]
     )
     scored = np.isfinite(stacked).all(axis=(0, 2))
-    return stacked[:, scored], len(shared)
+    groups = None
+    for table, rows in zip(tables, positions, strict=True):
+        if groups is None and table.groups is not None:
+            groups = table.groups[[rows[item_id] for item_id in shared]][scored]
+    return ItemSums(values=stacked[:, scored], groups=groups, num_items=len(shared))
 
 
 def metrics_of(table: TaskScores, task: str, *, mode: str) -> dict[str, Metric]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.metric_tables import find_metric, table_position
+from grpo_mmpc.evaluation.metric_tables import find_metric, range_of, table_position
 from grpo_mmpc.evaluation.pairing import PairedScores
 from grpo_mmpc.statistics.bootstrap import Aggregate
 from grpo_mmpc.statistics.verdicts import Floats
@@ -130,8 +130,7 @@ def aggregate_of(metric: "Metric | None") -> Aggregate:
 
 def _measure(name: str, metric: "Metric | None", before: Floats, after: Floats, *, mode: str, is_mean: bool) -> Measure:
     scored: NDArray[np.bool_] = np.logical_and(np.isfinite(before).all(axis=1), np.isfinite(after).all(axis=1))
-    # Paper mode cuts no values: its BERTScore and LPIPS may leave the range that the table names.
-    largest = math.inf if metric is None or mode == "paper" else abs(metric.best - metric.worst)
+    least, greatest = range_of(name, mode=mode)
     return Measure(
         name=name,
         higher_is_better=metric is None or metric.higher_is_better,
@@ -140,7 +139,7 @@ def _measure(name: str, metric: "Metric | None", before: Floats, after: Floats, 
         scored=scored,
         aggregate=aggregate_of(None if is_mean else metric),
         is_mean=is_mean,
-        largest=largest,
+        largest=greatest - least,
     )
 
 

@@ -1,5 +1,6 @@
 """The metrics of each scoring mode by name, and the choice of those that a task is scored by."""
 
+import math
 from collections.abc import Collection, Iterable
 
 from grpo_mmpc.errors import EvaluationError
@@ -43,6 +44,17 @@ def find_metric(name: str, *, mode: str) -> Metric | None:
     table = _table(mode)
     whole = [known for known in table if name == known or name.startswith(f"{known}_")]
     return table[max(whole, key=len)] if whole else None
+
+
+def range_of(name: str, *, mode: str) -> tuple[float, float]:
+    """Return the least and the greatest value of a metric, infinite where it has none.
+
+    Paper mode cuts no values: its BERTScore and LPIPS may leave the range that the table names.
+    """
+    metric = find_metric(name, mode=mode)
+    if metric is None or mode == "paper":
+        return -math.inf, math.inf
+    return min(metric.worst, metric.best), max(metric.worst, metric.best)
 
 
 def table_position(name: str, *, mode: str) -> int:

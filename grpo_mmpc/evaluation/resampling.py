@@ -124,7 +124,7 @@ class Difference:
             )
         if interval is None:
             interval = expanded_percentile_interval(self.replicates, confidence=confidence, num_items=self.num_units)
-        return interval and Interval(low=max(interval.low, -self.largest), high=min(interval.high, self.largest))
+        return interval and interval.within(-self.largest, self.largest, value=self.delta)
 
     def p_value(self) -> float:
         """Return the larger of the two-sided p-values of the permutation test and the bootstrap.

@@ -237,10 +237,11 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
 def _as_columns(result: FillResult) -> dict[str, Any]:
     return {
         "value": result.level.value,
-        "ci95": _within(result.level),
+        "ci95": _within(result.level, least=0.0),
         "by_seed": {str(seed): value for seed, value in result.by_seed.items()},
         "by_category": {
-            name: {"value": level.value, "ci95": _within(level)} for name, level in result.by_category.items()
+            name: {"value": level.value, "ci95": _within(level, least=0.0)}
+            for name, level in result.by_category.items()
         },
         **_tested(result),
         "same_as": result.same_as,
@@ -252,16 +253,16 @@ def _as_columns(result: FillResult) -> dict[str, Any]:
 def _tested(one: Contrast) -> dict[str, Any]:
     return {
         "difference": None if one.difference is None else one.difference.value,
-        "difference_ci95": _ends(one.difference),
+        "difference_ci95": _within(one.difference, least=-1.0),
         "p_holm": one.p_holm,
         "verdict": one.verdict,
     }
 
 
-def _within(level: Estimate) -> list[float] | None:
-    """Return the ends of a level's interval, no further than a level can be."""
-    ends = _ends(level)
-    return None if ends is None else [min(max(end, 0.0), 1.0) for end in ends]
+def _within(estimate: Estimate | None, *, least: float) -> list[float] | None:
+    """Return the ends of an interval, no further than a level or a difference can be."""
+    ends = _ends(estimate)
+    return None if ends is None else [min(max(end, least), 1.0) for end in ends]
 
 
 def _ends(estimate: Estimate | None) -> list[float] | None:

@@ -69,15 +69,23 @@ def pooled_variance(values: Floats, *, num_seeds: int, of_difference: bool) -> S
     return SeedVariance(variance=(2 if of_difference else 1) * mean_square / num_seeds, degrees=degrees)
 
 
-def replicate_values(sums: Floats, *, aggregate: Aggregate, resamples: int, seed: Sequence[int]) -> Floats:
-    """Return every run's value ``[R, K]`` on every resample of the items, the same for all runs.
+def replicate_values(
+    sums: Floats, *, counts: Floats, aggregate: Aggregate, resamples: int, seed: Sequence[int]
+) -> Floats:
+    """Return every run's value ``[R, K]`` on every resample of the units, the same for all runs.
 
-    ``sums`` are what each item adds, ``[K, N, C]`` for K runs, finite.
+    Args:
+        sums: What each unit of items adds, ``[K, U, C]`` for K runs, finite.
+        counts: Items of each unit, ``[U]``.
+        aggregate: Of the metric.
+        resamples: R.
+        seed: Of the resamples.
     """
-    num_runs, num_items, num_columns = sums.shape
-    columns = sums.transpose(1, 0, 2).reshape(num_items, num_runs * num_columns)  # [N, K*C]
-    resampled = bootstrap_sums(columns, resamples=resamples, seed=seed).reshape(resamples, num_runs, num_columns)
-    return aggregate(resampled, np.full((resamples, num_runs), float(num_items)))
+    num_runs, num_units, num_columns = sums.shape
+    columns = sums.transpose(1, 0, 2).reshape(num_units, num_runs * num_columns)
+    resampled = bootstrap_sums(np.column_stack([columns, counts]), resamples=resamples, seed=seed)  # [R, K*C + 1]
+    per_run = resampled[:, :-1].reshape(resamples, num_runs, num_columns)
+    return aggregate(per_run, np.broadcast_to(resampled[:, -1:], (resamples, num_runs)))
 
 
 def seed_weights(*, num_seeds: int, resamples: int, seed: Sequence[int]) -> Floats:
@@ -104,7 +112,7 @@ def estimate(
         values: Per seed, over all items, ``[S]``; of a difference, the difference.
         replicates: The same on resampled items, ``[R, S]``.
         weights: See ``seed_weights``, ``[R, S]``.
-        num_items: N.
+        num_items: N; where items hang together, their groups.
         degrees_of_items: Of the items' variance, where strata of very different sizes weigh alike:
             ``replicates`` then are taken to have that variance without bias. None means N - 1.
         pooled: The least that is believed of the seeds' variance; None believes these values alone.

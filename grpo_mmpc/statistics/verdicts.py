@@ -31,6 +31,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def within(self, least: float, greatest: float, *, value: float) -> "Interval":
+        """Return the part inside a range; the value in the middle stays, wherever it is."""
+        return Interval(max(self.low, min(least, value)), min(self.high, max(greatest, value)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:

@@ -4,6 +4,8 @@ import csv
 import json
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.ablation.comparison import compare
@@ -59,6 +61,22 @@ def test_means_differences_marks_and_verdicts(finished):
         "in any.",
         "token_f1 against bleu: better in BLEU +0.200 and ROUGE-L +0.200.",
     ]
+
+
+def test_variants_of_one_product_are_resampled_as_wholes(finished):
+    _, runs, jobs, _ = finished()
+    for job in jobs[1:]:
+        samples = job.final / "samples.parquet"
+        table = pq.read_table(samples)
+        pairs = [f"product-{row // 2}" for row in range(len(table))]
+        pq.write_table(table.append_column("group", pa.array(pairs)), samples)
+    comparison = compare(collect(runs, jobs), mixes=["bleu", "token_f1"], reference="bleu", metrics=None)
+    row = comparison.rows[0]
+    assert (row.n_scored, row.n_products) == (20, 10)
+    # Deviations of items are -4, -2, 0, 2, 4 hundredths in turn, so those of pairs -6, 2, 0, -2, 6,
+    # twice over: (10 / 9) * 2 * 80 / 20**2 = 0.444 is the variance of the mean, 0.667 hundredths
+    # its root; of 20 single items (20 / 19) * 4 * 40 / 20**2 = 0.421 and 0.649.
+    assert row.cells[0].level.se_items == pytest.approx(0.00667, rel=0.02)
 
 
 def test_costs_count_every_step_whether_it_draws_rollouts_reuses_them_or_is_logged_with_others(finished):

@@ -14,7 +14,9 @@ def mean(sums, count):
 
 def judge(matrix, *, seed, pooled=None):
     """Estimate of ``[S, N]`` values."""
-    replicates = replicate_values(matrix[:, :, None], aggregate=mean, resamples=R, seed=[seed])
+    replicates = replicate_values(
+        matrix[:, :, None], counts=np.ones(matrix.shape[1]), aggregate=mean, resamples=R, seed=[seed]
+    )
     weights = seed_weights(num_seeds=len(matrix), resamples=R, seed=[seed, 1])
     return estimate(matrix.mean(axis=1), replicates, weights, num_items=matrix.shape[1], pooled=pooled)
 
@@ -76,12 +78,27 @@ def test_pooled_variance_of_differences_leaves_out_what_a_seed_does_to_all_mixes
     assert pooled_variance(values[:, :1], num_seeds=1, of_difference=True) is None
 
 
+def test_units_of_several_items_count_by_their_items():
+    # One item of 0 and three of 1: resamples hold the first unit twice, each once, or the second
+    # twice: 0 / 2, 3 / 4, 6 / 6.
+    sums = np.array([[[0.0], [3.0]]])
+    draws = replicate_values(sums, counts=np.array([1.0, 3.0]), aggregate=mean, resamples=200, seed=[7])
+    assert sorted(set(draws.ravel())) == [0.0, 0.75, 1.0]
+
+
+def test_five_copies_of_every_item_tell_no_more_than_one():
+    sums = np.random.default_rng(8).normal(size=(2, 15, 1))
+    alone = replicate_values(sums, counts=np.ones(15), aggregate=mean, resamples=50, seed=[9])
+    copies = replicate_values(5 * sums, counts=np.full(15, 5.0), aggregate=mean, resamples=50, seed=[9])
+    assert copies == pytest.approx(alone)
+
+
 def test_all_runs_see_the_same_resampled_items_and_the_same_entropy_repeats_them():
     sums = np.random.default_rng(0).normal(size=(2, 12, 1))
     sums[1] = sums[0]
-    draws = replicate_values(sums, aggregate=mean, resamples=50, seed=[4])
+    draws = replicate_values(sums, counts=np.ones(12), aggregate=mean, resamples=50, seed=[4])
     assert np.array_equal(draws[:, 0], draws[:, 1])
-    assert np.array_equal(draws, replicate_values(sums, aggregate=mean, resamples=50, seed=[4]))
+    assert np.array_equal(draws, replicate_values(sums, counts=np.ones(12), aggregate=mean, resamples=50, seed=[4]))
 
 
 @pytest.mark.parametrize(

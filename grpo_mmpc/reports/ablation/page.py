@@ -87,6 +87,7 @@ def _metric_panel(row: MetricRow, reference: str) -> dict[str, Any]:
         "" if row.trained_by else "no mix was trained on it",
         "" if row.higher_is_better else "less is better",
         f"{row.n_scored:,} of {row.n:,} items scored in every run" if row.n_scored < row.n else "",
+        f"{row.n_scored:,} items of {row.n_products:,} products, resampled as wholes" if row.n_products else "",
     ]
     lines = [
         Line(

@@ -9,21 +9,23 @@ from typing import Any
 
 from markupsafe import Markup
 
+from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.controls import CONTROLS
-from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX, STATISTICS_PREFIX
-from grpo_mmpc.evaluation.metric_tables import find_metric
+from grpo_mmpc.evaluation.evaluation_folder import read_evaluation
+from grpo_mmpc.evaluation.metric_tables import range_of
 from grpo_mmpc.evaluation.records import Cell
 from grpo_mmpc.evaluation.run_folder import RunFolder, finite, section
 from grpo_mmpc.reports.common.curves import Point, curve
 from grpo_mmpc.reports.common.figures import Bounds
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, number, task_label
+from grpo_mmpc.statistics.clustered import mean_interval
+from grpo_mmpc.statistics.verdicts import Interval
 
 _REWARD = re.compile(r"rewards/(.+)/mean")
 _HELD_OUT_LIMIT = 9
 """Curves per task; the tables hold every metric."""
 _SHARE: Bounds = (0.0, 1.0)
 _POSITIVE: Bounds = (0.0, None)
-_Z = 1.96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ def _held_out(run: RunFolder, task: str) -> CurveGroup:
     compared = next((t.metrics for t in run.comparison.tasks if t.task == task), {}) if run.comparison else {}
     metrics = {checkpoint: _task_metrics(run, checkpoint, task) for checkpoint in run.summaries}
     names = [name for name in dict.fromkeys(n for cells in metrics.values() for n in cells) if not attribute_kind(name)]
-    spreads = {checkpoint: _spreads(run.samples(checkpoint), task, names) for checkpoint in steps}
+    intervals = {checkpoint: _intervals(run.samples(checkpoint), task, names, mode=mode) for checkpoint in steps}
     for name in names:
         points: list[Point] = []
         ends = []
@@ -120,10 +122,9 @@ def _held_out(run: RunFolder, task: str) -> CurveGroup:
             cell = section(metrics[checkpoint], name)
             mean = finite(cell.get("mean")) if cell.get("n_scored") else None
             points.append((step, mean))
-            reach = spreads[checkpoint].get(name)
-            if mean is not None and reach is not None:
-                reach *= math.sqrt((name in compared and compared[name].design_effect) or 1.0)
-                ends.append((step, mean - reach, mean + reach))
+            interval = intervals[checkpoint].get(name)
+            if mean is not None and interval is not None:
+                ends.append((step, *interval))
         if sum(value is not None for _, value in points) < 2 or len(group.curves) == _HELD_OUT_LIMIT:
             continue
         control = _best_control(run, task, name)
@@ -141,33 +142,26 @@ def _held_out(run: RunFolder, task: str) -> CurveGroup:
 
 
 def _bounds(name: str, mode: str) -> Bounds:
-    metric = find_metric(name, mode=mode)
-    values = sorted((metric.worst, metric.best)) if metric else (-math.inf, math.inf)
-    low, high = (value if math.isfinite(value) else None for value in values)
+    low, high = (value if math.isfinite(value) else None for value in range_of(name, mode=mode))
     return low, high
 
 
-def _spreads(samples: Path, task: str, names: Sequence[str]) -> dict[str, float]:
-    """Return half the width of the interval of each metric's mean; empty where scores are gone."""
-    import numpy as np  # heavy: imported on use
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _intervals(samples: Path, task: str, names: Sequence[str], *, mode: str) -> dict[str, Interval]:
+    """Return the interval of each metric's mean over items; empty where scores are gone.
 
+    The mean of a corpus-level metric's items is not its value.
+    """
     try:
-        there = set(pq.read_schema(samples).names)
-        # The mean of a corpus-level metric's items is not its value.
-        known = [name for name in names if SCORE_PREFIX + name in there and STATISTICS_PREFIX + name not in there]
-        columns = [f"{SCORE_PREFIX}{name}" for name in known]
-        table = pq.read_table(samples, columns=["task", *columns], filters=[("task", "=", task)])
-    except (OSError, pa.ArrowException):  # the page says so beside the items it cannot show
+        scores = read_evaluation(samples.parent).tasks[task]
+    except (EvaluationError, KeyError):  # the page says so beside the items it cannot show
         return {}
-    spreads = {}
-    for name, column in zip(known, columns, strict=True):
-        values = np.asarray(table[column].to_numpy(), dtype=np.float64)
-        values = values[np.isfinite(values)]
-        if len(values) > 1 and np.ptp(values) > 0:
-            spreads[name] = _Z * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return spreads
+    groups = scores.item_ids if scores.groups is None else scores.groups.tolist()
+    intervals = {
+        name: mean_interval(scores.scores[name].tolist(), groups, bounds=range_of(name, mode=mode))
+        for name in names
+        if name in scores.scores
+    }
+    return {name: interval for name, interval in intervals.items() if interval and interval.low < interval.high}
 
 
 def _best_control(run: RunFolder, task: str, metric: str) -> tuple[str, float] | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.evaluation.metric_tables import find_metric
+from grpo_mmpc.evaluation.metric_tables import find_metric, range_of
 from grpo_mmpc.evaluation.score import Scores
 from grpo_mmpc.reports.common.figures import Scale, scale_for
 from grpo_mmpc.reports.common.gallery import Answer, Item, most, without
@@ -34,7 +34,11 @@ def write_score_page(path: Path, scores: Scores, *, notes: Sequence[str], source
         subtitle=[f"{summary['items']:,} items", f"{summary['mode']} mode"],
         label=task_label(summary["task"]),
         metrics={
-            metric_label(name): (cell, mean_interval(scores.by_metric[name], groups), summary["macro"][name])
+            metric_label(name): (
+                cell,
+                mean_interval(scores.by_metric[name], groups, bounds=range_of(name, mode=summary["mode"])),
+                summary["macro"][name],
+            )
             for name, cell in means.items()
         },
         scale=_scale(means),
