@@ -17,7 +17,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     """
     profile = image.info.get("icc_profile")
     mode = _SPACES.get(profile[16:20]) if isinstance(profile, bytes) else None
-    if mode is None or image.mode.startswith(("I", "F")):
+    if mode is None:
         return image
     transform = _transform(profile, mode)
     if transform is None:
@@ -27,7 +27,6 @@ def to_srgb(image: Image.Image) -> Image.Image:
     converted: Image.Image = transform.apply(pixels)
     if alpha is not None:
         converted.putalpha(alpha)
-    converted.info = {key: value for key, value in image.info.items() if key == "exif"}
     return converted
 
 

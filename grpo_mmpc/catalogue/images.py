@@ -175,7 +175,7 @@ def decode_image(
         if shrink_to_px is not None:
             image.draft("", (shrink_to_px, shrink_to_px))
         image.load()
-        return _to_rgb(_upright(to_srgb(image)))
+        return _to_rgb(to_srgb(_to_8_bit(_upright(image))))
     except (*_DAMAGED, *_DAMAGED_TOO) as e:
         raise ImageError(f"image {name} is damaged ({_short(str(e)) or type(e).__name__}); replace the file") from e
 
@@ -242,8 +242,6 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -254,7 +252,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale wide grey pixels to 0..255; Pillow's conversion clips, and 16-bit photos turn white."""
+    """Scale wide grey pixels to 0..255; Pillow's conversion clips, and 16-bit photos turn white.
+
+    Images of other modes stay as they are.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
     values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if image.mode.startswith("I;16"):
         full = 65535.0
@@ -262,7 +265,9 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
         full = 1.0
     else:  # 32-bit integers and floats do not say their range: take the smallest usual one that holds the values
         full = next((top for top in (255.0, 65535.0) if values.max() <= top), float(values.max()))
-    return Image.fromarray(np.rint(np.clip(values / full, 0.0, 1.0) * 255.0).astype(np.uint8))
+    grey = Image.fromarray(np.rint(np.clip(values / full, 0.0, 1.0) * 255.0).astype(np.uint8))
+    grey.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
+    return grey
 
 
 @lru_cache(maxsize=8)
