@@ -1,18 +1,19 @@
 """Images from the web: public addresses only, within limits, and nobody waits for a slow one."""
 
+import asyncio
 import io
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from grpo_mmpc.catalogue.sources import addresses
+from grpo_mmpc.catalogue.sources import addresses, download
 from grpo_mmpc.catalogue.sources.addresses import RefusedError, check_url
 from grpo_mmpc.catalogue.sources.download import Download, Limits, download_images
 
@@ -145,6 +146,65 @@ def test_what_is_no_image_is_not_kept(server, fetch, page, message):
     server.pages["/a"] = page
     assert message in fetch("/a", limits=Limits(max_bytes=5_000))
     assert server.seen["/a"] == 1
+
+
+def test_a_host_gets_so_many_requests_at_once_and_no_more(server, tmp_path):
+    now, most, lock = 0, 0, threading.Lock()
+
+    def slow(request, times: int) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        good(request, times)
+
+    server.pages["/slow"] = slow
+    downloads = [Download(urls=(f"{server.url}/slow",), file=tmp_path / f"{i}.png") for i in range(40)]
+    limits = Limits(per_host=5)
+    assert not download_images(downloads, journal=tmp_path / "j", limits=limits, allowed_hosts=HERE)
+    assert 2 <= most <= 5
+
+
+def test_what_hangs_gives_its_place_at_the_host_to_the_others(server, tmp_path):
+    end = threading.Event()
+    server.pages["/hangs"], server.pages["/good"] = lambda request, times: end.wait(20), good
+    names = ["hangs"] * 4 + ["good"] * 40
+    downloads = [Download(urls=(f"{server.url}/{n}",), file=tmp_path / f"{i}.png") for i, n in enumerate(names)]
+    done: list[float] = []
+    started = time.monotonic()
+    problems = download_images(
+        downloads,
+        journal=tmp_path / "j",
+        limits=Limits(per_host=4, hanging_s=0.3, total_s=4.0, attempts=1),
+        allowed_hosts=HERE,
+        progress=lambda count: done.append(time.monotonic() - started),
+    )
+    end.set()
+    assert len(problems) == 4
+    assert 0.3 <= done[0] and done[39] < 3.0 < done[40]  # the forty wait .3 s, not the four seconds of the four
+
+
+def test_pauses_between_tries_differ_so_that_not_all_come_back_at_once(server, tmp_path, monkeypatch):
+    pauses: list[float] = []
+    monkeypatch.setattr(download.asyncio, "sleep", pause(pauses, asyncio.sleep))
+    server.pages["/busy"] = lambda request, times: answer(request, b"", status=503)
+    downloads = [Download(urls=(f"{server.url}/busy?{i}",), file=tmp_path / f"{i}.png") for i in range(20)]
+    server.pages |= {f"/busy?{i}": server.pages["/busy"] for i in range(20)}
+    limits = Limits(wait_s=1.0, attempts=2)
+    assert len(download_images(downloads, journal=tmp_path / "j", limits=limits, allowed_hosts=HERE)) == 20
+    assert len(pauses) == 20 and all(0.5 <= seconds <= 1.5 for seconds in pauses)
+    assert max(pauses) - min(pauses) > 0.3
+
+
+def pause(pauses: list[float], sleep: Callable[[float], Awaitable[None]]) -> Callable[[float], Awaitable[None]]:
+    async def record(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    return record
 
 
 def drip(request, times: int) -> None:

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,8 @@ class Limits:
     """A server that asks for a longer pause (Retry-After) is left for the next run."""
     at_once: int = 256
     per_host: int = 16
+    hanging_s: float = 2.0
+    """After so long without an answer a request no longer counts among those of its host."""
     host_failures: int = 32
     """Timeouts in a row after which a host is left for the next run."""
 
@@ -171,8 +174,11 @@ class _Run:
         for _ in range(self._limits.max_redirects + 1):
             try:
                 host = check_url(url, allowed_hosts=self._allowed)
-                async with self._hosts.setdefault(host, asyncio.Semaphore(self._limits.per_host)):
-                    answer = await self._get(url, host)
+                with ExitStack() as place:
+                    places = self._hosts.setdefault(host, asyncio.Semaphore(self._limits.per_host))
+                    await places.acquire()
+                    place.callback(places.release)
+                    answer = await self._get(url, host, place)
             except (RefusedError, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
                 raise _FetchError(str(error) or f"{url[:80]} is no http(s) address", may_pass=False) from error
             except TimeoutError as error:
@@ -188,14 +194,20 @@ class _Run:
             url = answer
         raise _FetchError(f"more than {self._limits.max_redirects} redirects", may_pass=False)
 
-    async def _get(self, url: str, host: str) -> bytes | str:
-        """Return the body of an address, or the address that it redirects to."""
+    async def _get(self, url: str, host: str, place: ExitStack) -> bytes | str:
+        """Return the body of an address, or the address that it redirects to.
+
+        The ``place`` among those of the host is given back where the answer keeps others waiting.
+        """
         if self._timeouts[host] >= self._limits.host_failures:
             raise _FetchError(f"{host} does not answer; left for the next run", may_pass=True, wait_s=float("inf"))
         pause = self._not_before[host] - time.monotonic()
         if pause > 0:
             await asyncio.sleep(pause)
+        hanging = asyncio.get_running_loop().call_later(self._limits.hanging_s, place.close)
+        place.callback(hanging.cancel)
         async with self._session.get(url, allow_redirects=False) as answer:
+            hanging.cancel()
             if answer.status in _REDIRECTS and "Location" in answer.headers:
                 return str(answer.url.join(type(answer.url)(answer.headers["Location"])))
             if answer.status != 200:
