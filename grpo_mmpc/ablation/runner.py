@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from grpo_mmpc.ablation.attempt import Attempt, Outcome, attempt
 from grpo_mmpc.ablation.jobs import Job, steps_done
 from grpo_mmpc.utils.console import Progress, printer
-from grpo_mmpc.utils.jobs import Environment, Lost, RayTask, Running, ray_cluster, ray_tasks, run_queue
+from grpo_mmpc.utils.jobs import Environment, Lost, Running, ray_cluster, ray_tasks, run_queue
 from grpo_mmpc.utils.processes import StopRequest
 
 _NAMES_SHOWN = 4
@@ -74,7 +73,7 @@ def run_ray(
 
         return _run(
             jobs,
-            lambda job, _: _Task(job=job, task=submit(job)),
+            lambda job, _: submit(job),
             [None] * (parallel or len(jobs)),
             retries=retries,
             board=_Board(jobs, already=already, room=room),
@@ -83,7 +82,7 @@ def run_ray(
 
 def _run(
     jobs: Sequence[Job],
-    start: Callable[[Job, Any], Running[Outcome]],
+    start: Callable[[Job, Any], Running[Outcome | Lost]],
     given: Sequence[Any],
     *,
     retries: int,
@@ -96,31 +95,18 @@ def _run(
             start,
             slots=given,
             retries=retries,
-            failed=lambda outcome: not (outcome.finished or outcome.stopped),
-            ended=board.ended,
+            failed=lambda result: not (result.stopped or (isinstance(result, Outcome) and result.finished)),
+            ended=lambda job, result, again: board.ended(_outcome(job, result), again=again),
             show=board.show,
             stop=stop,
         )
-    return {job.name: outcome for job, outcome in ended}
+    return {job.name: _outcome(job, result) for job, result in ended}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
-    job: Job
-    task: RayTask
-
-    def poll(self) -> Outcome | None:
-        result: Outcome | Lost | None = self.task.poll()
-        if isinstance(result, Lost):
-            tail = str(result.error)
-            return Outcome(name=self.job.name, finished=False, stopped=result.stopped, status=1, tail=tail)
+def _outcome(job: Job, result: Outcome | Lost) -> Outcome:
+    if isinstance(result, Outcome):
         return result
-
-    def stop(self) -> None:
-        self.task.stop()
-
-    def kill(self) -> None:
-        self.task.kill()
+    return Outcome(name=job.name, finished=False, stopped=result.stopped, status=1, tail=str(result.error))
 
 
 class _Board:
@@ -136,7 +122,7 @@ class _Board:
         self._shown = 0.0
         self._say = printer(True)
 
-    def ended(self, job: Job, outcome: Outcome, again: bool) -> None:
+    def ended(self, outcome: Outcome, *, again: bool) -> None:
         """Say how a job ended."""
         if outcome.finished:
             self._ended += 1

@@ -1,6 +1,7 @@
 """The way of a catalogue record into the keyword lists that a reward is called with."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from grpo_mmpc.errors import ImageError
@@ -41,13 +42,20 @@ PLURALS = {
 
 
 class RowReader:
-    """Reads (item, task) pairs of a catalogue as prompts and what rewards know of them."""
+    """Reads (item, task) pairs of a catalogue as prompts and what rewards know of them.
+
+    Items are named by position, or by their ids for saved or made-up completions.
+    """
 
     def __init__(self, catalogue: "Catalogue") -> None:
         self._catalogue = catalogue
         own = {*ROW_COLUMNS, *TRL_KEYWORDS, "prompt", "images", "image"}
         self.columns = (*ROW_COLUMNS, *(name for name in catalogue.items.column_names if name not in own))
         """Keys of every row: those of ``RewardRow``, then the catalogue's own."""
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {item_id: i for i, item_id in enumerate(self._catalogue.items["item_id"][:])}
 
     def read(self, index: int, task: str) -> tuple[PromptRow, dict[str, Any]]:
         """Return the prompt of an item, by its position in the catalogue, and its ``columns``."""
@@ -59,28 +67,19 @@ class RowReader:
         own = {name: getattr(prompt, name) for name in ROW_COLUMNS}
         return prompt, own | {name: raw[name] for name in extras}
 
-
-class RewardColumns:
-    """The rows of a catalogue's items by their id, for saved or made-up completions.
-
-    Each (item, task) is read once a batch.
-    """
-
-    def __init__(self, catalogue: "Catalogue") -> None:
-        self._catalogue = catalogue
-        self._reader = RowReader(catalogue)
-        self._index = {item_id: i for i, item_id in enumerate(catalogue.items["item_id"][:])}
-
     def known(self, item_ids: Sequence[str]) -> list[bool]:
         """Return for each item whether the catalogue still has it, with title and image."""
         complete = {item_id: self._is_complete(item_id) for item_id in dict.fromkeys(item_ids)}
         return [complete[item_id] for item_id in item_ids]
 
     def of(self, item_ids: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Any]]:
-        """Return the keyword lists for ``RewardMix.score`` of known items, but completions."""
+        """Return the keyword lists for ``RewardMix.score`` of known items, but completions.
+
+        Each (item, task) is read once.
+        """
         pairs = list(zip(item_ids, tasks, strict=True))
-        rows = {(item, task): self._reader.read(self._index[item], task) for item, task in dict.fromkeys(pairs)}
-        columns = {name: [rows[pair][1][name] for pair in pairs] for name in self._reader.columns}
+        rows = {(item, task): self.read(self._index[item], task) for item, task in dict.fromkeys(pairs)}
+        columns = {name: [rows[pair][1][name] for pair in pairs] for name in self.columns}
         return {"prompts": [rows[pair][0].messages for pair in pairs], **columns}
 
     def _is_complete(self, item_id: str) -> bool:

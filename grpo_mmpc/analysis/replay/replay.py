@@ -15,7 +15,7 @@ from grpo_mmpc.config import RewardSpec, RunConfig
 from grpo_mmpc.errors import CatalogueError, EvaluationError
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.rewards import RewardMix, advantages, neutral, reward_key
-from grpo_mmpc.rewards.columns import RewardColumns
+from grpo_mmpc.rewards.columns import RowReader
 from grpo_mmpc.rewards.signals import signals, zero_variance_groups
 from grpo_mmpc.utils.console import Progress
 
@@ -58,7 +58,7 @@ def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, p
     mix = RewardMix.from_specs(new.rewards.mix, on_error=new.rewards.on_error, time_limit=new.rewards.time_limit)
     result = Replay(run=str(run), name=name, old=old.rewards, new=new.rewards)
     result.catalogue_changed = folder.catalogue_fingerprint not in (None, data.catalogue.fingerprint)
-    columns = RewardColumns(data.catalogue)
+    columns = RowReader(data.catalogue)
     with closing(mix), writing_rollouts(out, rewards=list(mix.weights)) as write:
         mix.fit(data.training_titles)
         for done, batch in enumerate(read_batches(files)):
@@ -78,7 +78,7 @@ def _take(
     batch: RolloutBatch,
     result: Replay,
     *,
-    columns: RewardColumns,
+    columns: RowReader,
     mix: RewardMix,
     old: RunConfig,
     new: RunConfig,

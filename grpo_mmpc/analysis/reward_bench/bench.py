@@ -13,7 +13,7 @@ from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.errors import CatalogueError, GrpoMmpcError, RewardError
 from grpo_mmpc.rewards import advantages, neutral, reward_key
-from grpo_mmpc.rewards.columns import RewardColumns
+from grpo_mmpc.rewards.columns import RowReader
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced, usable_indices
 from grpo_mmpc.utils.hashing import stable_order
@@ -111,7 +111,7 @@ class _Data:
         chosen = select_balanced(catalogue, usable, max_items=items, salt=f"preview {seed}")
         self.num_items = len(chosen)
         self._catalogue, self._tasks = catalogue, list(tasks)
-        self._columns = RewardColumns(catalogue)
+        self._columns = RowReader(catalogue)
         titled = [(record.item_id, record.category, record.title) for record in catalogue.records() if record.title]
         pool = TitlePool((category, title) for _, category, title in titled if title)
         self.candidates = candidates(prompt_rows(catalogue, chosen, tasks), pool, seed=seed)

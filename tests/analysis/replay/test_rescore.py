@@ -16,7 +16,7 @@ from grpo_mmpc.cli import main
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.config.recorded import load_recorded
 from grpo_mmpc.evaluation.run_folder import RunFolder
-from grpo_mmpc.rewards.columns import RewardColumns
+from grpo_mmpc.rewards.columns import RowReader
 
 OWN = Path(__file__).with_name("own_rewards.py")
 MIX = [
@@ -177,7 +177,7 @@ def test_columns_are_those_of_the_training_data_set(small_catalogue, task):
     config: Any = SimpleNamespace(tasks=[task], data=SimpleNamespace(salt="", max_train_items=None))
     data: Any = SimpleNamespace(catalogue=catalogue, train=range(5))
     expected = training_dataset(config, data)[:]
-    found = RewardColumns(catalogue).of(expected["item_id"], expected["task"])
+    found = RowReader(catalogue).of(expected["item_id"], expected["task"])
     assert found.pop("prompts") == expected.pop("prompt")
     del expected["images"]  # never handed to rewards
     assert found == expected
