@@ -163,7 +163,8 @@ def _example(example: Example) -> Iterator[str]:
     for label, one in (("won", example.old_winner), ("would win", example.new_winner)):
         yield from _quoted(label, one.text)
         scores = ", ".join(f"{name} {_number(value)}" for name, value in one.rewards.items())
-        yield f"    {'':<11} advantage {one.old_advantage:+.2f}, would be {one.new_advantage:+.2f}; {scores}"
+        change = f"advantage {one.old_advantage:+.2f}, would be {one.new_advantage:+.2f}"
+        yield from _wrapped(f"{'':<15} {change}; {scores}", indent=16)
 
 
 def _quoted(label: str, text: str) -> list[str]:

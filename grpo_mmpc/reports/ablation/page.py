@@ -111,10 +111,13 @@ def _metric_panel(row: MetricRow, reference: str) -> dict[str, Any]:
 
 def _facts(content: Content) -> list[tuple[str, str]]:
     comparison, runs = content.comparison, content.results.runs
+    finished = ("Runs finished", f"{len(runs)} of {len(content.runs)}")
+    if not runs:  # there is nothing else to count
+        return [finished]
     facts = [
         ("Mixes", str(len(comparison.mixes))),
         ("Seeds", ", ".join(map(str, comparison.seeds))),
-        ("Runs finished", f"{len(runs)} of {len(content.runs)}"),
+        finished,
         ("Held-out items", f"{max((row.n for row in comparison.rows), default=0):,}"),
     ]
     walls = [run.cost.wall_s for run in runs if run.cost.wall_s is not None]
