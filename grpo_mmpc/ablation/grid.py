@@ -11,6 +11,7 @@ from grpo_mmpc.ablation.spec import BASE, AblationSpec, AxisValue, combinations,
 from grpo_mmpc.config import RunConfig, nearest
 from grpo_mmpc.config.problems import short
 from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.utils.secrets import secret_keys
 
 Load = Callable[[Sequence[str]], RunConfig]
 """Turns files and overrides into a checked recipe, or raises ConfigError with all problems, as
@@ -21,6 +22,10 @@ _MEASURED_BY = (
     *("evaluation.renderer", "evaluation.renderer_kwargs"),
 )
 """Settings that must be those of all runs."""
+_NO_TOKENS = (
+    "runs are started from their folders, which hold no tokens; leave it out and set it in the environment "
+    "(HF_TOKEN for the hub), on every machine of a Ray cluster"
+)
 _NAMED = 4
 """At most so many runs are named beside a problem that some of them share."""
 
@@ -71,6 +76,8 @@ def expand(
                     text = problem.replace("command line: ", f"{path}: ", 1)
                     problems[text].append(f"{mix}/seed-{seed}")
                 continue
+            for key in secret_keys(config.model_dump(mode="json")):
+                problems[f"{key}: {_NO_TOKENS}"].append(f"{mix}/seed-{seed}")
             # Evaluated once for all runs, see base_key.
             config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"before": False})})
             runs.append(PlannedRun(mix=mix, seed=seed, config=config, base_key=_base_key(config)))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from grpo_mmpc.config.problems import origin_of, schema_problems
+from grpo_mmpc.config.problems import MISSING, origin_of, schema_problems
 from grpo_mmpc.config.sections import RunConfig
 from grpo_mmpc.config.yaml_files import parse_yaml, read_yaml
 from grpo_mmpc.errors import ConfigError
@@ -34,6 +34,8 @@ class Layers:
     origins: dict[str, str] = field(default_factory=dict)
     """By dotted key, the file that set its value, or ``COMMAND_LINE``."""
     problems: list[str] = field(default_factory=list)
+    is_partial: bool = False
+    """A file could not be read, so that what is missing says nothing."""
 
 
 def load_config(
@@ -75,6 +77,7 @@ def merge_layers(files: Sequence[Path | str], overrides: Sequence[str] = (), *, 
             _merge_file(layers, Path(file), ())
         except ConfigError as error:
             layers.problems += error.problems
+            layers.is_partial = True
     for override in overrides:
         try:
             _apply_override(layers.merged, override, layers.origins)
@@ -89,8 +92,12 @@ def validate(schema: type[Schema], layers: Layers, *, checks: Sequence[Check] = 
     Raises:
         ConfigError: With all problems, those of reading included.
     """
-    problems = list(schema_problems(layers.merged, schema))
-    config = None if problems else schema.model_validate(layers.merged)
+    problems = [
+        (key, message)
+        for key, message in schema_problems(layers.merged, schema)
+        if message != MISSING or not layers.is_partial
+    ]
+    config = None if problems or layers.problems else schema.model_validate(layers.merged)
     for check in checks:
         problems += check(layers.merged)
     told = list(layers.problems)

@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+MISSING = "is required and missing"
+"""What is wrong with a key that stands nowhere."""
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the closest known name, else the list of known names."""
@@ -73,7 +76,7 @@ def _explain(detail: Any, schema: type[BaseModel]) -> tuple[str, str]:
     if detail["type"] == "extra_forbidden":
         return key, f"unknown key; {nearest(path[-1], _section_of(path, schema).model_fields)}"
     if detail["type"] == "missing":
-        return key, "is required and missing"
+        return key, MISSING
     if detail["type"] == "value_error":  # a check of ours, which says what was found
         return key, str(detail["ctx"]["error"])
     message = detail["msg"][0].lower() + detail["msg"][1:]

@@ -1,6 +1,7 @@
 """Access tokens, taken out of everything that is written down: a run folder is handed around."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 MASK = "***"
@@ -22,6 +23,15 @@ def without_secrets(content: Any) -> Any:
             for key, value in content.items()
         }
     return [without_secrets(value) for value in content] if isinstance(content, list) else content
+
+
+def secret_keys(content: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted keys whose values ``without_secrets`` takes out."""
+    entries = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for name, value in entries:
+        if isinstance(value, str) and _KEY.fullmatch(str(name)):
+            yield f"{path}{name}"
+        yield from secret_keys(value, f"{path}{name}.")
 
 
 def masked(text: str) -> str:

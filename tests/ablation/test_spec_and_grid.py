@@ -77,6 +77,13 @@ def test_an_axis_of_the_picture_that_is_not_among_the_metrics_is_refused(planned
     planned(metrics=["image_to_text.bleu", "image_to_text.attribute_recall_*"])
 
 
+def test_a_token_which_no_run_folder_holds_is_asked_of_the_environment_and_not_shown(planned):
+    with pytest.raises(ConfigError) as error:
+        planned(overrides={"model.init_kwargs.token": "hf_secret"})
+    assert "model.init_kwargs.token: runs are started from their folders, which hold no tokens" in str(error.value)
+    assert "HF_TOKEN" in str(error.value) and "hf_secret" not in str(error.value)
+
+
 def test_problems_of_all_runs_are_reported_once_with_the_runs_that_have_them(ablation, tmp_path, capsys):
     path = ablation(
         overrides={"trainer.max_stepz": 5},

@@ -54,6 +54,14 @@ def test_a_file_that_is_not_there_is_compared_with_those_that_are(tmp_path):
         read_yaml(tmp_path / "nano.yml")
 
 
+def test_of_a_misspelt_file_only_its_name_is_said_and_other_mistakes_still_are(tmp_path):
+    (tmp_path / "nano.yaml").write_text("seed: 1")
+    with pytest.raises(ConfigError) as caught:
+        load_config([tmp_path / "nano.yml"], ["seed=-1"])
+    unread, other = caught.value.problems
+    assert "nano.yml: no such file" in unread and other.startswith("command line: seed: ")
+
+
 NAMES = st.sampled_from([*RunConfig.model_fields, "mix", "name", "weight", "base", "engine", "encoders", "x", ""])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
 VALUES = st.recursive(

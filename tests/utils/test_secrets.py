@@ -2,7 +2,7 @@
 
 import pytest
 
-from grpo_mmpc.utils.secrets import masked, without_secrets
+from grpo_mmpc.utils.secrets import masked, secret_keys, without_secrets
 
 HF = "hf_" + "aB3" * 8
 
@@ -32,3 +32,4 @@ def test_plain_data_keeps_its_shape() -> None:
         "mix": [{"kwargs": {"api_key": None}}],
         "token": None,
     }
+    assert list(secret_keys(content)) == ["trainer.hub_token", "mix.0.kwargs.api_key"]
