@@ -13,9 +13,9 @@ def clean_text(value: object, *, one_line: bool = True) -> str | None:
     """Return a cell as text, or None where it holds nothing.
 
     Args:
-        value: Text, a number, or None. NaN, blank text and the words of :data:`MISSING_WORDS` count
-            as missing. A whole float (``1001.0``, what pandas makes of an integer column with gaps)
-            loses its fraction.
+        value: Text, a number, or None. NaN, blank or invisible text and the words of
+            :data:`MISSING_WORDS` count as missing. A whole float (``1001.0``, what pandas makes
+            of an integer column with gaps) loses its fraction.
         one_line: Fold every run of whitespace, line breaks included, into one space. A title must
             stay on one line: the text_to_image prompt gives it a line of its own.
 
@@ -39,7 +39,12 @@ def clean_text(value: object, *, one_line: bool = True) -> str | None:
         text = text.replace("\x00", "")
     text = writable(text)
     text = " ".join(text.split()) if one_line else text.strip()
-    return None if not text or text in MISSING_WORDS else text
+    return None if text in MISSING_WORDS or not _is_visible(text) else text
+
+
+def _is_visible(text: str) -> bool:
+    """Return whether a text holds more than spaces and characters of no width."""
+    return any(c.isprintable() and not c.isspace() for c in text)
 
 
 def readable_text(value: object) -> str | None:

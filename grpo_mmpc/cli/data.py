@@ -166,8 +166,11 @@ def amazon_command(args: argparse.Namespace) -> int:
             )
             progress.close()
             _print_reviews(converted, out=args.out)
+    if not sum(done.items.values()):
+        print(f"No item: no record of {args.source} could become one; is it the metadata of products?")
+        return 1
     print(_next(f"grpo-mmpc data validate {shlex.quote(str(args.out))}"))
-    return 0 if sum(done.items.values()) else 1
+    return 0
 
 
 def mask_command(args: argparse.Namespace) -> int:

@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.export_official is not None:
         items = check_export(arguments.export_official, answers, references or [], task=task)
     if references is not None:
-        _score(arguments, task=task, answers=answers, references=references)
+        _score(arguments, task=task, answers=answers, references=references, set_aside=set_aside)
     if set_aside:
         print(f"set aside, as if they were not there: {len(set_aside):,} rows")
         print("\n".join(f"  {printable(reason)}" for reason in set_aside[:_SHOWN]))
@@ -131,7 +131,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _score(arguments: argparse.Namespace, *, task: str, answers: "Predictions", references: "list[Reference]") -> None:
+def _score(
+    arguments: argparse.Namespace,
+    *,
+    task: str,
+    answers: "Predictions",
+    references: "list[Reference]",
+    set_aside: list[str],
+) -> None:
     from grpo_mmpc.config import EncodersSection
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.score import choose_metrics, score_predictions, write_as_evaluation
@@ -161,7 +168,7 @@ def _score(arguments: argparse.Namespace, *, task: str, answers: "Predictions", 
         )
     print("\n".join(_table(scores)))
     if arguments.out is not None:
-        write_json(arguments.out, scores.summary, indent=2)
+        write_json(arguments.out, {**scores.summary, "set_aside": set_aside}, indent=2)
         print(f"summary: {arguments.out}")
     if arguments.per_item is not None:
         write_json_lines(arguments.per_item, scores.rows())

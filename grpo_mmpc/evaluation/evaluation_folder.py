@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ SAMPLES_FILE = "samples.parquet"
 SUMMARY_FILE = "summary.json"
 SCORE_PREFIX = "score/"
 STATISTICS_PREFIX = "stat/"
+_NEEDED = ("task", "item_id", "category")
+_TEXTS = (*_NEEDED, *("reference", "prediction", "completion", "format", "attributes", "group"))
+_TEXTS += ("image_path", "rendered_image")
 _HEADLINE_METRICS = ("bleu", "bertscore_f1", "clip_image_image", "parse_rate")
 
 
@@ -52,6 +56,12 @@ class Evaluation:
     """Encoders and renderer; empty where they were not recorded."""
     checkpoint: str
     tasks: Mapping[str, TaskScores]
+
+
+def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a sub-mapping, empty where there is none."""
+    value = content.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
 def find_evaluation(path: Path) -> Path:
@@ -89,12 +99,59 @@ def read_evaluation(folder: Path, *, group_by: str | None = None) -> Evaluation:
         suite=str(summary["suite"]),
         version=str(summary["version"]),
         mode=str(summary.get("mode", "corrected")),
-        settings=summary.get("settings") or {},
+        settings=section(summary, "settings"),
         # Where it lies comes first: a run copies its last checkpoint's evaluation to ``final``,
         # summary and all.
         checkpoint=folder.resolve().parent.name if run_of(folder) else str(summary.get("checkpoint") or folder.name),
-        tasks=_read_scores(folder / SAMPLES_FILE, summary.get("tasks") or {}, group_by),
+        tasks=_read_scores(folder / SAMPLES_FILE, section(summary, "tasks"), group_by),
     )
+
+
+def check_columns(path: Path, schema: Any) -> None:
+    """Refuse samples that lack a column of every evaluation, or hold something else in one.
+
+    Raises:
+        EvaluationError: Names the file, the column and what it holds.
+    """
+    import pyarrow.types as kinds  # heavy: imported on use
+
+    problems = [f"has no column {name}" for name in _NEEDED if name not in schema.names]
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        is_text = kinds.is_string(kind) or kinds.is_large_string(kind)
+        is_number = kinds.is_floating(kind) or kinds.is_integer(kind)
+        expected = {name in _TEXTS: "text", name.startswith(SCORE_PREFIX): "numbers"}.get(True)
+        if expected and not (kinds.is_null(kind) or (is_text if expected == "text" else is_number)):
+            problems.append(f"holds {kind} in the column {name}, expected {expected}")
+    if problems:
+        raise EvaluationError(f"{path} {', '.join(problems)}; run the evaluation again")
+
+
+def check_unique(path: Path, item_ids: Sequence[str | None], *, task: str) -> None:
+    """Refuse an item that an evaluation names twice, or not at all.
+
+    Raises:
+        EvaluationError: Names the item.
+    """
+    if len(set(item_ids)) < len(item_ids) or None in item_ids:
+        twice = next((name for name, count in Counter(item_ids).items() if count > 1), None)
+        raise EvaluationError(f"{path}: item {twice!r} appears more than once in {task}; items must be unique")
+
+
+def read_attributes(text: str | None, *, path: Path) -> dict[str, Any]:
+    """Return the known facts of a sample.
+
+    Raises:
+        EvaluationError: They are no JSON object.
+    """
+    try:
+        attributes = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        attributes = None
+    if not isinstance(attributes, dict):
+        raise EvaluationError(
+            f"{path}: attributes hold {(text or '')[:60]!r}, no JSON object; run the evaluation again"
+        )
+    return attributes
 
 
 def finished(folder: Path, *, key: str, policy: str) -> bool:
@@ -171,10 +228,11 @@ def _read_scores(path: Path, summaries: Mapping[str, Any], group_by: str | None)
 
     try:
         with pq.ParquetFile(path) as file:
+            check_columns(path, file.schema_arrow)
             scores = _scores_by_task(file, path, summaries, group_by)
     except FileNotFoundError:
         raise EvaluationError(f"{path} is missing; was the evaluation interrupted? Run it again") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # lists of different lengths in one column
         raise EvaluationError(f"{path} cannot be read ({error}); run the evaluation again") from error
     pa.default_memory_pool().release_unused()
     return scores
@@ -190,7 +248,8 @@ def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any], group_b
         known = file.schema_arrow.names
         groups = column("group").take(rows).to_pylist() if "group" in known else [None] * len(rows)
         if group_by is not None and "attributes" in known:
-            values = [json.loads(text or "{}").get(group_by) for text in column("attributes").take(rows).to_pylist()]
+            cells = column("attributes").take(rows).to_pylist()
+            values = [read_attributes(text, path=path).get(group_by) for text in cells]
             groups = [g if value is None else f"\0{value}" for g, value in zip(groups, values, strict=True)]
         return groups
 
@@ -198,10 +257,8 @@ def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any], group_b
     scores = {}
     for task in dict.fromkeys(all_tasks):
         rows = np.flatnonzero(all_tasks == task)
-        item_ids = [str(value) for value in column("item_id").take(rows).to_pylist()]
-        if len(set(item_ids)) < len(item_ids):
-            twice = next(item_id for position, item_id in enumerate(item_ids) if item_id in item_ids[:position])
-            raise EvaluationError(f"{path}: item {twice!r} appears more than once in {task}; items must be unique")
+        item_ids = column("item_id").take(rows).to_pylist()
+        check_unique(path, item_ids, task=task)
         corpus_level = {
             name.removeprefix(STATISTICS_PREFIX): _statistics(column(name).take(rows))
             for name in file.schema_arrow.names
@@ -219,7 +276,7 @@ def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any], group_b
             scores=item_level,
             statistics={metric: values for metric, values in corpus_level.items() if values is not None},
             groups=_groups(names(rows), path=path, group_by=group_by),
-            summary=summaries.get(str(task)) or {},
+            summary=section(summaries, str(task)),
         )
     return scores
 

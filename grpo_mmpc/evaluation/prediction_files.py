@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 
 from grpo_mmpc.catalogue import catalogue_groups, load_catalogue
 from grpo_mmpc.errors import EvaluationError, ImageError
-from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, find_evaluation
+from grpo_mmpc.evaluation.evaluation_folder import (
+    SAMPLES_FILE,
+    SUMMARY_FILE,
+    check_columns,
+    check_unique,
+    find_evaluation,
+    read_attributes,
+    section,
+)
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
 from grpo_mmpc.evaluation.predictions import UNCATEGORISED, Prediction, Predictions, Reference
 from grpo_mmpc.tasks import TASKS
@@ -215,17 +223,20 @@ def _samples(folder: Path, *, task: str, columns: list[str]) -> list[dict[str, A
 
     path = folder / SAMPLES_FILE
     try:
-        known = set(pq.read_schema(path).names)
+        schema = pq.read_schema(path)
+        check_columns(path, schema)
+        known = set(schema.names)
         table = pq.read_table(
             path, columns=[name for name in ("task", "item_id", "category", *columns) if name in known]
         )
         rows: list[dict[str, Any]] = [dict.fromkeys(columns) | row for row in table.to_pylist()]
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise EvaluationError(f"{path} cannot be read ({error}); run the evaluation again") from error
     chosen = [row for row in rows if row["task"] == task]
     if not chosen:
         tasks = ", ".join(sorted({row["task"] for row in rows})) or "nothing"
         raise EvaluationError(f"{path} holds no rows of {task}, only of {tasks}; choose that one with --task")
+    check_unique(path, [row["item_id"] for row in chosen], task=task)
     return chosen
 
 
@@ -233,7 +244,7 @@ def _predictions_of_evaluation(folder: Path, *, task: str) -> Predictions:
     rows = _samples(folder, task=task, columns=["completion", "format", "prediction", "rendered_image"])
     summary = read_object(folder / SUMMARY_FILE)
     # With a renderer, an absent image is a failed render, also where every single one failed.
-    images = task in summary.get("rendering", {}) or any(row["rendered_image"] for row in rows)
+    images = task in section(summary, "rendering") or any(row["rendered_image"] for row in rows)
     by_item = {
         str(row["item_id"]): Prediction(
             item_id=str(row["item_id"]),
@@ -261,7 +272,7 @@ def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:
             item_id=str(row["item_id"]),
             title=row["reference"],
             category=str(row["category"]),
-            attributes=json.loads(row["attributes"]),
+            attributes={k: str(v) for k, v in read_attributes(row["attributes"], path=folder / SAMPLES_FILE).items()},
             image=row["image_path"],
             group=row["group"],
         )

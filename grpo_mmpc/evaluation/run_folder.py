@@ -11,7 +11,7 @@ from typing import Any
 
 from grpo_mmpc.config.yaml_files import parse_yaml
 from grpo_mmpc.errors import ConfigError, EvaluationError
-from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of, section
 from grpo_mmpc.evaluation.records import Best, Comparison
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.files import json_lines
@@ -253,12 +253,6 @@ def checkpoint_order(name: str) -> tuple[int, int, str]:
     if number:
         return (2, int(number[1]), name)
     return ({"base": 1, "final": 3}.get(name, 0), 0, name)
-
-
-def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return a sub-mapping, empty where there is none."""
-    value = content.get(key)
-    return value if isinstance(value, Mapping) else {}
 
 
 def finite(value: Any) -> float | None:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,8 @@ def _wrong_values(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problem
         yield "trainer.learning_rate", f"expected a number from 0 on, found {rate!r}"
     if isinstance(epochs, int | float) and epochs <= 0 and (options.get("max_steps") or -1) <= 0:
         yield "trainer.num_train_epochs", f"{epochs!r} trains nothing; set trainer.max_steps or more epochs"
+    if options.get("max_steps") == 0:
+        yield "trainer.max_steps", "0 means as many as trainer.num_train_epochs asks for; remove it, or give a number"
     if options.get("save_steps") == 0:
         yield "trainer.save_steps", "expected a number above 0, found 0"
     if options.get("use_cpu") and options.get("fp16"):
@@ -174,6 +177,7 @@ def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
     for name, allowed, reason in (
         ("inference_mode", (False, None), "nothing would be trained"),
         ("task_type", ("CAUSAL_LM", None), "the policy writes text"),
+        ("peft_type", ("LORA", None), "adapters are LoRA"),
         ("bias", ("none", None), "the base model's own biases would change, and stay so without the adapter"),
         (
             "init_lora_weights",
@@ -183,6 +187,11 @@ def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
     ):
         if adapter.get(name) not in allowed:
             problems.append((f"adapter.{name}", f"{adapter[name]!r} is refused: {reason}; remove it"))
+    for name in ("target_modules", "exclude_modules"):
+        try:
+            re.compile(pattern if isinstance(pattern := adapter.get(name), str) else "")
+        except re.error as error:
+            problems.append((f"adapter.{name}", f"{pattern!r} is no regular expression: {error}; correct it"))
     if not problems:
         try:
             LoraConfig(**adapter)

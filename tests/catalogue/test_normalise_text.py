@@ -6,7 +6,22 @@ from grpo_mmpc.catalogue.normalise import clean_text, title_key
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", "  \n", float("nan"), "nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "\x00"]
+    "value",
+    [
+        None,
+        "",
+        "  \n",
+        float("nan"),
+        "nan",
+        "NaN",
+        "None",
+        "null",
+        "NULL",
+        "<NA>",
+        "N/A",
+        "\x00",
+        "\u200b \ufeff\u2060",
+    ],
 )
 def test_what_programs_write_for_nothing_is_missing(value):
     assert clean_text(value) is None

@@ -207,6 +207,28 @@ def test_an_evaluation_folder_brings_its_own_references(score: Score, evaluation
     assert summary["malformed"] == 1
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("task", None, "samples.parquet has no column task"),
+        ("category", None, "samples.parquet has no column category"),
+        ("prediction", [1.5] * 4, "holds double in the column prediction, expected text"),
+        ("score/bleu", ["a"] * 4, "holds string in the column score/bleu, expected numbers"),
+        ("item_id", ["a"] * 4, "item 'a' appears more than once in image_to_text"),
+        ("item_id", ["a", None] * 2, "item None appears more than once in image_to_text; items must be unique"),
+        ("attributes", ["{"] * 4, "attributes hold '{', no JSON object"),
+    ],
+)
+def test_samples_that_no_evaluation_writes_are_refused_by_name(
+    score: Score, evaluation: Path, column: str, values: list[Any] | None, message: str
+) -> None:
+    path = evaluation / "cqbench/samples.parquet"
+    table = pq.read_table(path)
+    table = table.drop_columns([column]) if column in table.column_names else table
+    pq.write_table(table if values is None else table.append_column(column, pa.array(values)), path)
+    assert message in score.error("--predictions", str(evaluation), "--metrics", "bleu")
+
+
 def test_references_that_an_evaluation_never_asked_for_are_no_wrong_answers(score: Score, evaluation: Path) -> None:
     summary = score(evaluation, "--metrics", "jaccard")
     assert summary["items"] == 2
@@ -305,6 +327,7 @@ def test_bad_rows_are_set_aside_with_reasons_and_the_others_scored(
     references = [*REFERENCES, {"item_id": "y", "title": "x"}]
     summary = score(predictions, "--metrics", "jaccard", references=references)
     assert summary["metrics"]["jaccard"] == {"mean": 1.0, "n_scored": len(GOLD), "n_total": len(GOLD)}
+    assert len(summary["set_aside"]) == 4
     said = capsys.readouterr().out
     assert "set aside, as if they were not there: 4 rows" in said
     count = len(GOLD)

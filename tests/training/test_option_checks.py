@@ -30,6 +30,7 @@ from grpo_mmpc.training.option_checks import check_trainer
         ({"learning_rate": -1.0}, "expected a number from 0 on"),
         ({"learning_rate": float("nan")}, "expected a number from 0 on"),
         ({"save_steps": 0}, "expected a number above 0"),
+        ({"max_steps": 0}, "as many as trainer.num_train_epochs asks for"),
         ({"num_train_epochs": 0}, "trains nothing"),
         ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
         ({"report_to": "foo"}, "foo is not supported"),
@@ -62,8 +63,10 @@ def test_what_happens_anyway_may_be_said(trainer):
     [
         ({"init_lora_weights": "pissa"}, "the adapter would change the policy before the first step"),
         ({"init_lora_weights": False}, "the adapter would change the policy before the first step"),
+        ({"peft_type": "PREFIX_TUNING"}, "'PREFIX_TUNING' is refused: adapters are LoRA"),
         ({"inference_mode": True}, "nothing would be trained"),
         ({"bias": "all"}, "stay so without the adapter"),
+        ({"target_modules": ".*("}, "'.*(' is no regular expression: missing ), unterminated subpattern"),
         ({"lora_alhpa": 4}, "did you mean 'lora_alpha'?"),
     ],
 )

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, read_summary, run_of
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, read_summary, run_of, section
 from grpo_mmpc.evaluation.records import Comparison
-from grpo_mmpc.evaluation.run_folder import RunFolder, section
+from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import catalogue_folders, thumbnails
 from grpo_mmpc.reports.run.before_after import change_figure

@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.controls import CONTROLS
-from grpo_mmpc.evaluation.evaluation_folder import read_evaluation
+from grpo_mmpc.evaluation.evaluation_folder import read_evaluation, section
 from grpo_mmpc.evaluation.metric_tables import range_of
 from grpo_mmpc.evaluation.records import Cell
-from grpo_mmpc.evaluation.run_folder import RunFolder, finite, section
+from grpo_mmpc.evaluation.run_folder import RunFolder, finite
 from grpo_mmpc.reports.common.curves import Point, curve
 from grpo_mmpc.reports.common.figures import Bounds
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, number, task_label

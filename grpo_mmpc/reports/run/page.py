@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.evaluation_folder import section
 from grpo_mmpc.evaluation.records import Comparison, TaskComparison
-from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order, finite, section
+from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order, finite
 from grpo_mmpc.nano.catalogue import REFERENCE as NANO
 from grpo_mmpc.recbench import recommendation_view, results_of_run
 from grpo_mmpc.reports.common.labels import attribute_kind, date, duration, metric_label, task_label, words
