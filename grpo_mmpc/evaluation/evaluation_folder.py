@@ -20,8 +20,10 @@ SUMMARY_FILE = "summary.json"
 SCORE_PREFIX = "score/"
 STATISTICS_PREFIX = "stat/"
 _NEEDED = ("task", "item_id", "category")
-_TEXTS = (*_NEEDED, *("reference", "prediction", "completion", "format", "attributes", "group"))
-_TEXTS += ("image_path", "rendered_image")
+_TEXTS = (
+    *_NEEDED,
+    *("reference", "prediction", "completion", "format", "attributes", "group", "image_path", "rendered_image"),
+)
 _HEADLINE_METRICS = ("bleu", "bertscore_f1", "clip_image_image", "parse_rate")
 
 
