@@ -1,14 +1,17 @@
 """Problems of a configuration in words: dotted keys, messages and the nearest known name."""
 
 import difflib
+import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 MISSING = "is required and missing"
 """What is wrong with a key that stands nowhere."""
+Problems = Iterable[tuple[str, str]]
+"""(dotted key, what is wrong and what to do)."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -22,6 +25,29 @@ def unknown_option(name: str, known: Iterable[str], *, owner: str) -> str:
     """Explain a key that a library does not take: the nearest of its names, or whose it is not."""
     close = nearest(name, known)
     return f"unknown key; {close if close.startswith('did you mean') else f'it is not a field of {owner}'}"
+
+
+def unknown_options(section: str, options: Mapping[str, Any], known: Collection[str] | None, *, owner: str) -> Problems:
+    """Yield the keys of a kwargs dictionary that its receiver does not take, with the nearest name.
+
+    Args:
+        section: Dotted key of the dictionary.
+        options: The dictionary.
+        known: Names that the receiver takes; None if it cannot be known, which yields nothing.
+        owner: The receiver, for messages.
+    """
+    if known is not None:
+        for name in options:
+            if name not in known:
+                yield f"{section}.{name}", unknown_option(str(name), known, owner=owner)
+
+
+def parameters_of(function: Callable[..., Any], *, without: Collection[str] = ()) -> frozenset[str] | None:
+    """Return the names that a function takes by keyword; None where it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return frozenset(p.name for p in parameters if p.kind is not p.VAR_POSITIONAL) - frozenset(without)
 
 
 def schema_problems(content: Any, schema: type[BaseModel], *, key: str = "") -> Iterable[tuple[str, str]]:

@@ -3,10 +3,10 @@
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_type_hints
 
-from grpo_mmpc.config.problems import unknown_option
+from grpo_mmpc.config.problems import Problems, unknown_options
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
 from grpo_mmpc.utils.cpu_compat import ensure_importable
@@ -23,10 +23,14 @@ _QUANTISATION = {
     "hqq": ("hqq", "pip install hqq"),
     "torchao": ("torchao", "pip install torchao"),
 }
+_LOADING_OPTIONS = (
+    *("use_fast", "backend", "revision", "trust_remote_code", "token", "cache_dir", "subfolder", "local_files_only"),
+    "chat_template",
+)
 _HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token", "code_revision")
 
 
-def check_model(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def check_model(raw: Mapping[str, Any]) -> Problems:
     """Yield problems of the section as (key, message): packages, misspelt options, adapters."""
     section = raw.get("model")
     if not isinstance(section, Mapping) or not isinstance(section.get("name_or_path"), str):
@@ -37,24 +41,85 @@ def check_model(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     except GrpoMmpcError as error:
         yield "model.name_or_path", str(error)
         return
-    if not isinstance(options, Mapping):
-        return
+    trainer = raw.get("trainer")
+    yield from _processor_problems(
+        name,
+        _mapping(section.get("processor_kwargs")),
+        _mapping(_mapping(trainer).get("chat_template_kwargs")),
+    )
+    options = _mapping(options)
     needs = [("attn_implementation", _ATTENTION.get(str(options.get("attn_implementation"))))]
     quantisation = options.get("quantization_config")
     if isinstance(quantisation, Mapping):
         method = str(quantisation.get("quant_method", "bitsandbytes"))
         needs.append(("quantization_config", _QUANTISATION.get(method)))
     for key, need in needs:
-        if need is not None and importlib.util.find_spec(need[0]) is None:
-            yield f"model.init_kwargs.{key}", f"needs the package {need[0]}, which is not installed: {need[1]}"
-    known = _model_options(name) if options else frozenset()
-    for key in options:
-        if known and key not in known:
-            yield f"model.init_kwargs.{key}", unknown_option(str(key), known, owner="from_pretrained and the model")
+        if need is not None and (lacking := lacking_package(*need)):
+            yield f"model.init_kwargs.{key}", lacking
+    if options:
+        yield from unknown_options(
+            "model.init_kwargs", options, _model_options(name), owner="from_pretrained and the model"
+        )
 
 
-def _model_options(name: str) -> frozenset[str]:
-    """Return what ``from_pretrained`` takes for a model on this machine; empty for another one.
+def lacking_package(name: str, install: str) -> str | None:
+    """Return that an option needs a package, and how to install it; None where it is installed."""
+    installed = importlib.util.find_spec(name) is not None
+    return None if installed else f"needs the package {name}, which is not installed: {install}"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a section, or nothing where it is not a mapping: the schema reports that."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _processor_problems(name: str, options: Mapping[str, Any], template: Mapping[str, Any]) -> Problems:
+    """Yield keys that neither processor nor chat template of a model on this machine reads."""
+    if not options and not template:
+        return
+    ensure_importable()
+    # heavy: imported on use
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(resolve_model(name), local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError):  # reported when it is loaded
+        return
+    yield from unknown_processor_options(processor, options)
+    yield from unknown_options(
+        "trainer.chat_template_kwargs", template, _template_options(processor), owner="the chat template"
+    )
+
+
+def unknown_processor_options(processor: Any, options: Mapping[str, Any]) -> Problems:
+    """Yield keys that a processor's ``from_pretrained`` takes without a word and nobody reads."""
+    kind = type(getattr(processor, "image_processor", None))
+    valid = getattr(kind, "valid_kwargs", None)
+    if valid is None:
+        return
+    known = {*get_type_hints(valid), *_LOADING_OPTIONS}
+    mine = {name: value for name, value in options.items() if not hasattr(processor.tokenizer, name)}
+    yield from unknown_options("model.processor_kwargs", mine, known, owner=kind.__name__)
+
+
+def _template_options(processor: Any) -> frozenset[str] | None:
+    """Return what a chat template reads, and what ``apply_chat_template`` itself takes."""
+    # heavy: imported on use
+    from jinja2 import Environment, TemplateSyntaxError, meta
+
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if not isinstance(template, str):
+        return None
+    try:
+        read = meta.find_undeclared_variables(Environment().parse(template))
+    except TemplateSyntaxError:  # tags of Transformers' own
+        return None
+    taken = inspect.signature(type(processor).apply_chat_template).parameters
+    return frozenset([*read, *taken]) - {"self", "messages", "kwargs", "conversation"}
+
+
+def _model_options(name: str) -> frozenset[str] | None:
+    """Return what ``from_pretrained`` takes for a model on this machine; None for another one.
 
     It takes its own options by name out of ``**kwargs``, and those of the configuration.
     """
@@ -65,7 +130,7 @@ def _model_options(name: str) -> frozenset[str]:
     try:
         config = AutoConfig.from_pretrained(resolve_model(name), local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError):  # reported when it is loaded
-        return frozenset()
+        return None
     source = inspect.getsource(PreTrainedModel.from_pretrained)
     own = re.findall(r'kwargs\.(?:pop|get)\(\s*"([a-z]\w*)"', source)
     signature = inspect.signature(PreTrainedModel.from_pretrained).parameters

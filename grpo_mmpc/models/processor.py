@@ -1,10 +1,10 @@
 """The processor of a policy; what a model family does with images: tokens, counts, attention."""
 
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.config.problems import unknown_option
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
+from grpo_mmpc.models.option_checks import unknown_processor_options
 from grpo_mmpc.models.policy import cannot_load
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
 
     from grpo_mmpc.config import ModelSection
 
-_LOADING_OPTIONS = (
-    *("use_fast", "backend", "revision", "trust_remote_code", "token", "cache_dir", "subfolder", "local_files_only"),
-    "chat_template",
-)
 _IMAGE_TOKENS = (
     "image_token_id",
     "image_token_index",
@@ -57,7 +53,8 @@ def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[st
             f"model.name_or_path={section.name_or_path!r} has no image processor; expected a multimodal model such as "
             "Qwen2.5-VL or Gemma-3"
         )
-    _check_options(processor, section.processor_kwargs)
+    for key, problem in unknown_processor_options(processor, section.processor_kwargs):
+        raise TrainingError(f"{key}: {problem}")
     processor.tokenizer.padding_side = "left"
     if chat_template_kwargs:
         render = processor.apply_chat_template
@@ -65,18 +62,6 @@ def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[st
     if section.image_attention is not None:
         _set_image_attention(processor, section.image_attention)
     return processor
-
-
-def _check_options(processor: Any, options: "Mapping[str, Any]") -> None:
-    """Refuse options that ``from_pretrained`` takes without a word and nobody reads."""
-    valid = getattr(type(getattr(processor, "image_processor", None)), "valid_kwargs", None)
-    if valid is None:
-        return
-    known = {*get_type_hints(valid), *_LOADING_OPTIONS}
-    for name in options:
-        if name not in known and not hasattr(processor.tokenizer, name):
-            kind = type(processor.image_processor).__name__
-            raise TrainingError(f"model.processor_kwargs.{name}: {unknown_option(name, known, owner=kind)}")
 
 
 def image_attention(section: "ModelSection", processor: Any) -> str | None:

@@ -1,7 +1,10 @@
 """Render with any text-to-image pipeline of diffusers, as MMPCBench does (arXiv 2601.19750)."""
 
+import importlib.util
 import inspect
+import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.config import nearest
 from grpo_mmpc.encoders.loading import pick_device
 from grpo_mmpc.errors import EvaluationError, first_line
+from grpo_mmpc.utils.content import model_folder
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.single_out import Failure, is_out_of_memory
 
@@ -21,6 +25,7 @@ logger = logging.getLogger(__name__)
 PAPER_MODEL = "stabilityai/stable-diffusion-3.5-large-turbo"
 PAPER_CALL_KWARGS: Mapping[str, Any] = {"num_inference_steps": 4, "guidance_scale": 0.0, "max_sequence_length": 512}
 _RESERVED = ("prompt", "generator", "num_images_per_prompt", "output_type", "return_dict")
+NOT_INSTALLED = "renderer diffusers: the package diffusers cannot be imported; run: pip install 'grpo-mmpc[diffusers]'"
 _NO_LIMIT = 10**9  # tokenizers without a limit carry a huge number instead
 
 
@@ -62,7 +67,7 @@ class DiffusersRenderer:
         self.model = model
         self.batch_size = batch_size
         self.pipeline = _load_pipeline(model, dict(init_kwargs or {}), device)
-        self.call_kwargs = _call_options(self.pipeline, model, dict(call_kwargs or {}))
+        self.call_kwargs = _call_options(type(self.pipeline), model, dict(call_kwargs or {}))
         """Arguments of every call besides prompts and generators."""
         limits = _token_limits(self.pipeline, self.call_kwargs)
         self.token_limit: int | None = min((limit for _, limit in limits), default=None)
@@ -133,10 +138,7 @@ def _load_pipeline(model: str, init_kwargs: dict[str, Any], device: str | None) 
     try:
         from diffusers import AutoPipelineForText2Image, DiffusionPipeline  # heavy: imported on use
     except ImportError as error:
-        raise EvaluationError(
-            f"renderer diffusers: the package diffusers cannot be imported ({error}); "
-            "run: pip install 'grpo-mmpc[diffusers]'"
-        ) from error
+        raise EvaluationError(f"{NOT_INSTALLED} ({error})") from error
 
     if "device_map" in init_kwargs:
         if device is not None:
@@ -175,21 +177,66 @@ def _load_pipeline(model: str, init_kwargs: dict[str, Any], device: str | None) 
         ) from error
 
 
-def _call_options(pipeline: Any, model: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the paper's options under the given ones; the pipeline must take them."""
-    parameters = inspect.signature(pipeline.__call__).parameters
-    kind = type(pipeline).__name__
+def check_pipeline_options(
+    *,
+    model: str = PAPER_MODEL,
+    init_kwargs: Mapping[str, Any] | None = None,
+    call_kwargs: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> None:
+    """Hold options to the class of a pipeline that is on this machine, without its weights.
+
+    Raises:
+        EvaluationError: diffusers is not installed, or an option is misspelt.
+    """
+    if importlib.util.find_spec("diffusers") is None:
+        raise EvaluationError(NOT_INSTALLED)
+    folder = model_folder(model) if init_kwargs or call_kwargs else None
+    if folder is None or not (folder / "model_index.json").is_file():
+        return
+    ensure_importable()
+    import diffusers  # heavy: imported on use
+
+    name = json.loads((folder / "model_index.json").read_bytes()).get("_class_name")
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if kind is None:  # a pipeline with code of its own
+        return
+    _takes_call_options(kind, model, call_kwargs or {})
+    # It takes its options out of **kwargs, and drops what neither it nor the class reads.
+    source = inspect.getsource(diffusers.DiffusionPipeline.from_pretrained.__func__)
+    source += inspect.getsource(diffusers.AutoPipelineForText2Image.from_pretrained.__func__)
+    known = {*re.findall(r'kwargs\.pop\(\s*"(\w+)"', source), *inspect.signature(kind.__init__).parameters} - {"self"}
+    for option in init_kwargs or {}:
+        if option not in known:
+            raise EvaluationError(
+                f"renderer diffusers: {kind.__name__} takes no init option {option!r}; {nearest(option, known)}"
+            )
+
+
+def _takes_call_options(kind: type, model: str, given: Mapping[str, Any]) -> set[str]:
+    """Return the options of a pipeline's calls, which must hold the given ones."""
+    parameters = inspect.signature(kind.__call__).parameters
     absent = [name for name in ("prompt", "generator") if name not in parameters]
     if absent:
-        raise EvaluationError(f"renderer diffusers: {model!r} is a {kind}, which takes no {' and no '.join(absent)}")
+        raise EvaluationError(
+            f"renderer diffusers: {model!r} is a {kind.__name__}, which takes no {' and no '.join(absent)}"
+        )
     if reserved := sorted(set(given) & set(_RESERVED)):
         raise EvaluationError(f"renderer diffusers: call_kwargs must not set {', '.join(reserved)}: the renderer does")
     # Also where there is a **kwargs: pipelines take old names that way, and drop the rest without a
     # word.
-    options = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - set(_RESERVED)
+    options = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - {"self", *_RESERVED}
     for name in given:
         if name not in options:
-            raise EvaluationError(f"renderer diffusers: {kind} takes no call option {name!r}; {nearest(name, options)}")
+            raise EvaluationError(
+                f"renderer diffusers: {kind.__name__} takes no call option {name!r}; {nearest(name, options)}"
+            )
+    return options
+
+
+def _call_options(kind: type, model: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the paper's options under the given ones; the pipeline must take them."""
+    options = _takes_call_options(kind, model, given)
     paper = {name: value for name, value in PAPER_CALL_KWARGS.items() if name in options and name not in given}
     if paper and model != PAPER_MODEL:
         logger.warning(

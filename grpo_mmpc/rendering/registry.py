@@ -52,6 +52,10 @@ def check_renderer(reference: str, kwargs: Mapping[str, Any]) -> None:
         EvaluationError: As ``load_renderer``, but for the model itself.
     """
     _check_arguments(reference, _find_factory(reference), kwargs)
+    if reference == "diffusers":
+        from grpo_mmpc.rendering.diffusers import check_pipeline_options
+
+        check_pipeline_options(**kwargs)
 
 
 def renderer_identity(reference: str, kwargs: Mapping[str, Any] | None = None) -> str:

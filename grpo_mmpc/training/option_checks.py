@@ -1,20 +1,17 @@
 """The checks of ``trainer`` and ``adapter``: as asked, or refused before a model loads."""
 
 import dataclasses
-import importlib.util
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.config.problems import unknown_option
+from grpo_mmpc.config.problems import Problems, parameters_of, unknown_options
+from grpo_mmpc.models.option_checks import lacking_package
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
-
-Problems = Iterable[tuple[str, str]]
-"""(dotted key, what is wrong and what to do)."""
 
 LOSS_TYPES_WITH_TOKEN_NORMALISER = ("dapo", "bnpo", "cispo", "vespo")
 """Losses that divide by the number of completion tokens, out of which ``drop`` takes those of
@@ -25,6 +22,8 @@ CHOICES = {
     "importance_sampling_level": ("token", "sequence"),
 }
 """Values of TRL's that it compares only in the middle of a step."""
+_CHECKPOINTING = ("use_reentrant", "determinism_check", "context_fn", "preserve_rng_state", "debug", "early_stop")
+"""Options of torch's ``checkpoint`` that it takes out of ``**kwargs`` or by name."""
 _EVALUATION = "TRL's own evaluation is not used, evaluations follow every checkpoint; set the section evaluation"
 _PUBLISHES = "a run publishes nothing; save it, then push what you want to share"
 _BEST = "set evaluation.best"
@@ -77,13 +76,14 @@ def check_trainer(raw: Mapping[str, Any]) -> Problems:
     options = raw.get("trainer") or {}
     if isinstance(options, Mapping):
         problems = [
-            *_unknown_fields("trainer", options, GRPOConfig),
+            *unknown_options("trainer", options, _fields(GRPOConfig), owner="GRPOConfig"),
             *_wrong_types("trainer", options, GRPOConfig),
             *_wrong_values(options, raw),
         ]
         yield from problems
         if not problems:
             yield from _refused_by_trl(options, raw)
+            yield from _unknown_kwargs(options)
     adapter = raw.get("adapter") or {}
     if isinstance(adapter, Mapping):
         yield from _adapter_problems(adapter)
@@ -165,15 +165,15 @@ def _refused_by_trl(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Probl
             needs()
         except Exception as error:  # a package that is not installed, a name that nobody knows
             yield f"trainer.{name}", f"{options.get(name)!r} cannot be used: {' '.join(str(error).split())}"
-    if built.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
-        yield "trainer.use_liger_kernel", "needs the package liger-kernel: pip install liger-kernel"
+    if built.use_liger_kernel and (lacking := lacking_package("liger_kernel", "pip install liger-kernel")):
+        yield "trainer.use_liger_kernel", lacking
 
 
 def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
     # heavy: imported on use
     from peft import LoraConfig
 
-    problems = [*_unknown_fields("adapter", adapter, LoraConfig)]
+    problems = [*unknown_options("adapter", adapter, _fields(LoraConfig), owner="LoraConfig")]
     for name, allowed, reason in (
         ("inference_mode", (False, None), "nothing would be trained"),
         ("task_type", ("CAUSAL_LM", None), "the policy writes text"),
@@ -212,8 +212,24 @@ def _wrong_types(section: str, options: Mapping[str, Any], target: Any) -> Probl
             yield f"{section}.{field.name}", f"expected a number, found {value!r}"
 
 
-def _unknown_fields(section: str, options: Mapping[str, Any], target: Any) -> Problems:
-    known = [field.name for field in dataclasses.fields(target) if field.init]
-    for name in options:
-        if name not in known:
-            yield f"{section}.{name}", unknown_option(name, known, owner=target.__name__)
+def _unknown_kwargs(options: Mapping[str, Any]) -> Problems:
+    """Yield keys of the dictionaries under ``trainer`` that nobody reads, or only a later step."""
+    # heavy: imported on use
+    from transformers import GenerationConfig
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+    kind = options.get("lr_scheduler_type", "linear")
+    scheduler = next((function for name, function in TYPE_TO_SCHEDULER_FUNCTION.items() if name == kind), None)
+    own = ("function", "optimizer", "num_warmup_steps", "num_training_steps")
+    for name, known, owner in (
+        ("generation_kwargs", frozenset(GenerationConfig().to_dict()), "GenerationConfig"),
+        ("gradient_checkpointing_kwargs", _CHECKPOINTING, "torch's checkpoint"),
+        ("lr_scheduler_kwargs", scheduler and parameters_of(scheduler, without=own), f"the scheduler {kind}"),
+    ):
+        given = options.get(name)
+        if isinstance(given, Mapping):
+            yield from unknown_options(f"trainer.{name}", given, known, owner=owner)
+
+
+def _fields(target: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(target) if field.init]

@@ -53,8 +53,21 @@ def test_an_adapter_in_the_place_of_a_model_is_refused(tmp_path: Path) -> None:
 )
 def test_options_of_the_processor_that_nobody_reads_are_refused(name: str, option: str, is_known: bool) -> None:
     section = ModelSection(name_or_path=f"nano:{name}", processor_kwargs={option: 7056})
+    checked = dict(check_model({"model": section.model_dump()}))
+    assert list(checked) == ([] if is_known else [f"model.processor_kwargs.{option}"])
     if is_known:
         load_processor(section)
         return
     with pytest.raises(TrainingError, match=rf"model\.processor_kwargs\.{option}"):
         load_processor(section)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3"])
+def test_a_key_that_the_chat_template_does_not_read_is_refused(name: str) -> None:
+    def checked(**template: Any) -> dict[str, str]:
+        return dict(
+            check_model({"model": {"name_or_path": f"nano:{name}"}, "trainer": {"chat_template_kwargs": template}})
+        )
+
+    assert checked(processor_kwargs={"padding": False}, continue_final_message=False) == {}
+    assert list(checked(enable_thinkin=False)) == ["trainer.chat_template_kwargs.enable_thinkin"]

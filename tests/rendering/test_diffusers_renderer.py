@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import shutil
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from grpo_mmpc.errors import EvaluationError, GrpoMmpcError, ScoringError
 from grpo_mmpc.rendering.diffusers import PAPER_CALL_KWARGS, PAPER_MODEL, DiffusersRenderer
+from grpo_mmpc.rendering.registry import check_renderer
 from grpo_mmpc.rendering.renderer import CountsTokens, render
 from grpo_mmpc.rendering.store import render_into, render_seed
 from grpo_mmpc.utils.single_out import Failure, Raised
@@ -161,6 +163,24 @@ def test_one_negative_prompt_counts_for_every_image(make, kind):
 def test_an_option_that_the_pipeline_does_not_take_is_refused_before_rendering(make, kind, call_kwargs, message):
     with pytest.raises(EvaluationError, match=message):
         make(kind, call_kwargs=call_kwargs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"call_kwargs": {"num_inference_step": 3}}, "did you mean 'num_inference_steps'"),
+        ({"init_kwargs": {"tokenizer_4": None}}, "takes no init option 'tokenizer_4'; did you mean 'tokenizer_3'"),
+        ({"init_kwargs": {"tokenizer_3": None, "dtype": "bfloat16"}, "call_kwargs": {"width": 32}}, None),
+    ],
+)
+def test_options_are_held_to_the_pipeline_without_its_weights(folders, tmp_path, options, message):
+    without = shutil.ignore_patterns("*.safetensors")
+    model = str(shutil.copytree(folders[SD3], tmp_path / "pipeline", ignore=without))
+    if message is None:
+        check_renderer("diffusers", {"model": model, **options})
+        return
+    with pytest.raises(EvaluationError, match=message):
+        check_renderer("diffusers", {"model": model, **options})
 
 
 def test_init_options_reach_from_pretrained(make):

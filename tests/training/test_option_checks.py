@@ -73,3 +73,20 @@ def test_what_happens_anyway_may_be_said(trainer):
 def test_an_adapter_must_be_able_to_move_and_be_nothing_when_it_is_off(adapter, said):
     (problem,) = check_trainer({"adapter": {"r": 4} | adapter})
     assert said in problem[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "misspelt", "nearest"),
+    [
+        ({"generation_kwargs": {"repetition_penalti": 1.1, "min_p": 0.1}}, "repetition_penalti", "repetition_penalty"),
+        ({"gradient_checkpointing_kwargs": {"use_reentrent": False}}, "use_reentrent", "use_reentrant"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycle": 1}}, "num_cycle", "num_cycles"),
+    ],
+)
+def test_keys_of_dictionaries_that_are_passed_on_are_held_to_what_takes_them(options, misspelt, nearest):
+    ((key, message),) = check_trainer({"trainer": {"use_cpu": True, **options}})
+    (section,) = (name for name in options if name.endswith("kwargs"))
+    assert key == f"trainer.{section}.{misspelt}"
+    assert f"did you mean {nearest!r}?" in message
+    right = {name: {nearest: 1} if name == section else value for name, value in options.items()}
+    assert list(check_trainer({"trainer": {"use_cpu": True, **right}})) == []
