@@ -105,6 +105,7 @@ def _vllm_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> 
     from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter
     from grpo_mmpc.models.policy import model_skeleton
     from grpo_mmpc.models.processor import suppressed_token_ids
+    from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets
     from grpo_mmpc.rollout.vllm.rollouts import VLLMEngine
     from grpo_mmpc.rollout.vllm.start import start_engine
 
@@ -116,6 +117,7 @@ def _vllm_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> 
             logger.warning(warning)
         # vLLM leaves out weights that fit no module, without a word.
         check_fits(opened, model_skeleton(config.model))
+        refuse_unserved_targets({*opened.modules.values()}, engine=config.rollout.engine.options())
         adapter = adapter_from_folder(opened)
     suppressed = suppressed_token_ids(processor, AutoConfig.from_pretrained(resolve_model(config.model.name_or_path)))
     max_tokens = max(config.evaluation.max_tokens.values(), default=1)

@@ -43,7 +43,10 @@ class LiveEngine:
         warning = sampling_warning(self._config.trainer)
         if warning is not None and self._ranks.is_main:
             logger.warning(warning)
-        refuse_unserved_targets([name for name, module in trainer.model.named_modules() if hasattr(module, "lora_A")])
+        refuse_unserved_targets(
+            [name for name, module in trainer.model.named_modules() if hasattr(module, "lora_A")],
+            engine=self._config.rollout.engine.options(),
+        )
         self.suppressed_token_ids = suppressed_token_ids(self._processor, trainer.model.config)
         engine = start_engine(
             self._config,

@@ -286,7 +286,10 @@ def test_a_missing_or_untested_vllm_is_refused_with_what_to_install(monkeypatch,
 
 def test_adapters_that_vllm_would_ignore_are_refused() -> None:
     language = "base_model.model.model.language_model.layers.0.self_attn.q_proj"
-    refuse_unserved_targets([language])
-    for ignored in ("base_model.model.model.visual.blocks.0.attn.qkv", "base_model.model.lm_head"):
-        with pytest.raises(RolloutError, match=r"ignore 1 of 2 adapted modules.*language layers"):
-            refuse_unserved_targets([language, ignored])
+    refuse_unserved_targets([language], engine={})
+    visual, head = "base_model.model.model.visual.blocks.0.attn.qkv", "base_model.model.lm_head"
+    with pytest.raises(RolloutError, match=r"ignore 1 of 2 adapted modules.*enable_tower_connector_lora=true"):
+        refuse_unserved_targets([language, visual], engine={})
+    refuse_unserved_targets([language, visual], engine={"enable_tower_connector_lora": True})
+    with pytest.raises(RolloutError, match=r"ignore 1 of 2 adapted modules.*language layers"):
+        refuse_unserved_targets([language, head], engine={"enable_tower_connector_lora": True})

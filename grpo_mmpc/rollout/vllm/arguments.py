@@ -3,13 +3,13 @@
 import ast
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.config.problems import unknown_option
+from grpo_mmpc.config.problems import unknown_options
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -17,8 +17,12 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM 0.31 takes for ``max_lora_rank``; a smaller adapter fits into the next larger
 one."""
 
-UNSERVED = ("lm_head", "embed_tokens", "visual", "vision_tower", "multi_modal_projector")
+LANGUAGE_LAYERS = r"'.*(language_model|text_model).*\.(q|k|v|o|gate|up|down)_proj'"
+"""The ``adapter.target_modules`` of the recipes."""
+UNSERVED = ("lm_head", "embed_tokens")
 """Modules whose adapters vLLM ignores or refuses."""
+TOWER = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector")
+"""Modules whose adapters vLLM serves with ``enable_tower_connector_lora``, and ignores without."""
 
 DERIVED = {
     "model": "set model.name_or_path",
@@ -127,11 +131,10 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if rollout.get("backend") != "vllm":
         return
     known = engine_fields()
-    for name in _mapping(rollout.get("engine")):
-        if name in DERIVED:
-            yield f"rollout.engine.{name}", f"is not set here: {DERIVED[name]}"
-        elif known and name not in known:
-            yield f"rollout.engine.{name}", unknown_option(name, known, owner="vLLM's EngineArgs")
+    engine = _mapping(rollout.get("engine"))
+    for name in (name for name in engine if name in DERIVED):
+        yield f"rollout.engine.{name}", f"is not set here: {DERIVED[name]}"
+    yield from unknown_options("rollout.engine", engine, known or None, owner="vLLM's EngineArgs")
     for name in trainer:
         if name in ("min_p", "repetition_penalty", "generation_kwargs"):
             yield (
@@ -149,11 +152,12 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             "trainer.vllm_importance_sampling_mode",
             f"is {mode!r}; loss_type vespo needs token_truncate or token_mask, as TRL does",
         )
-    if adapter.get("target_modules") in (None, "all-linear"):
+    if adapter.get("target_modules") in (None, "all-linear") and not engine.get("enable_tower_connector_lora"):
         yield (
             "adapter.target_modules",
-            f"{adapter.get('target_modules')!r} may reach modules whose adapters vLLM ignores ({', '.join(UNSERVED)}); "
-            "name language layers: '.*language_model.*\\.(q|k|v|o|gate|up|down)_proj'",
+            f"{adapter.get('target_modules')!r} may reach modules whose adapters vLLM ignores "
+            f"({', '.join((*UNSERVED, *TOWER))}); name language layers: "
+            f"{LANGUAGE_LAYERS}, or set rollout.engine.enable_tower_connector_lora=true",
         )
     for name, served in (("modules_to_save", None), ("use_dora", False), ("bias", "none")):
         if adapter.get(name, served) not in (served, None):
@@ -197,21 +201,27 @@ def sampling_warning(trainer: Mapping[str, Any]) -> str | None:
     )
 
 
-def refuse_unserved_targets(adapted_modules: list[str]) -> None:
+def refuse_unserved_targets(adapted_modules: Collection[str], *, engine: Mapping[str, Any]) -> None:
     """Refuse adapters on modules that vLLM would leave out without a word.
 
     Args:
         adapted_modules: Full names of the modules that carry a LoRA.
+        engine: The options under ``rollout.engine``.
 
     Raises:
-        RolloutError: One of them is in the vision tower, the projector, the embeddings or the head.
+        RolloutError: One of them is in the embeddings or the head, or, without
+            ``enable_tower_connector_lora``, in the vision tower or the projector.
     """
-    ignored = [name for name in adapted_modules if any(part in name.split(".") for part in UNSERVED)]
+    unserved = UNSERVED if engine.get("enable_tower_connector_lora") else (*UNSERVED, *TOWER)
+    ignored = [name for name in adapted_modules if any(part in name.split(".") for part in unserved)]
     if ignored:
+        tower = any(part in ignored[0].split(".") for part in TOWER)
+        serve = "set rollout.engine.enable_tower_connector_lora=true, " if tower else ""
         raise RolloutError(
             f"vLLM would ignore {len(ignored)} of {len(adapted_modules)} adapted modules, for instance {ignored[0]}: "
-            "rollouts would come from another policy than the one being trained. Restrict adapter.target_modules to "
-            "language layers ('.*language_model.*\\.(q|k|v|o|gate|up|down)_proj'), or use rollout.backend=transformers"
+            f"answers would come from another policy than the one that is trained. Restrict adapter.target_modules to "
+            f"language layers ({LANGUAGE_LAYERS}), {serve}or use "
+            "rollout.backend=transformers"
         )
 
 
