@@ -432,6 +432,7 @@ def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
     from transformers import PrinterCallback
 
     from grpo_mmpc.training.recorder import RolloutRecorder
+    from grpo_mmpc.training.set_aside import SetAside
     from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 
     path = Path(name) if name.endswith(".json") else ROOT / "tests" / "recipes" / "model_configs" / f"{name}.json"
@@ -467,6 +468,7 @@ def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
             processing_class=processor,
             peft_config=lora_arguments(config),
             recorder=RolloutRecorder(Path(scratch) / "rollouts"),
+            set_aside=SetAside(Path(scratch) / "set_aside.jsonl", data.catalogue, processor, max_tokens=1),
             mix=mix,
         )
         trainer.remove_callback(PrinterCallback)

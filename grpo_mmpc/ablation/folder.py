@@ -12,7 +12,7 @@ from grpo_mmpc.ablation.jobs import Job, State, state_of
 from grpo_mmpc.config.problems import first_difference
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.files import copy_folder, write_text
-from grpo_mmpc.utils.locks import hold
+from grpo_mmpc.utils.locks import hold, in_use
 
 
 def only_one(folder: Path) -> AbstractContextManager[str]:
@@ -21,11 +21,8 @@ def only_one(folder: Path) -> AbstractContextManager[str]:
     Raises:
         ConfigError: Another process holds it.
     """
-    hint = "wait for it, or take another folder with --out DIR"
-    return hold(
-        folder / "ablation.lock",
-        refuse=lambda owner: ConfigError([f"{folder} is in use by another ablate ({owner}); {hint}"]),
-    )
+    refuse = in_use(folder, lambda text: ConfigError([text]), command="ablate", instead="take another with --out DIR")
+    return hold(folder / "ablation.lock", refuse=refuse)
 
 
 def write_recipes(jobs: Sequence[Job], *, overwrite: bool) -> None:

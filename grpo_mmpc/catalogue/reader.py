@@ -58,6 +58,11 @@ class Catalogue:
         """Return the item at a position of ``items``."""
         return to_record(self.items[index])
 
+    def row_of(self, item_id: str) -> int:
+        """Return the data row of ``items_file`` that an item came from, counted from 1."""
+        rows = data_rows(len(self.items), broken_rows=[broken.row for broken in self.quarantined])
+        return int(rows[self.items["item_id"][:].index(item_id)])
+
     def records(self) -> Iterator[ProductRecord]:
         """Read every item in order, in batches."""
         for batch in self.items.iter(batch_size=_BATCH_ROWS):

@@ -141,7 +141,7 @@ def amazon_command(args: argparse.Namespace) -> int:
         refuse_other_interactions(args.out)
     print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
     started = time.monotonic()
-    with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError)), Progress() as progress:
+    with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
 
         def fetch(downloads: "Iterable[Download]") -> "Mapping[Path, str]":
             return download_images(

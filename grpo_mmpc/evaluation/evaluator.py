@@ -20,7 +20,7 @@ from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.files import remove_partial
-from grpo_mmpc.utils.locks import hold
+from grpo_mmpc.utils.locks import hold, in_use
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering.renderer import Renderer
@@ -83,11 +83,7 @@ class Evaluator:
             self.say(f"evaluated {name} in {time.monotonic() - began:.0f} s: {headline(folder)}")
 
     def _hold(self, folder: Path, name: str, stack: ExitStack) -> None:
-        def refuse(owner: str) -> EvaluationError:
-            return EvaluationError(
-                f"{folder} is in use by another evaluation of {name} ({owner}); wait for it, or take another --out"
-            )
-
+        refuse = in_use(folder, EvaluationError, command=f"evaluation of {name}", instead="take another --out")
         stack.enter_context(hold(folder / LOCK, refuse=refuse))
         stack.callback((folder / LOCK).unlink, missing_ok=True)
         remove_partial(folder)

@@ -21,14 +21,13 @@ from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.files import write_json_lines
-from grpo_mmpc.utils.single_out import Failure
+from grpo_mmpc.utils.single_out import SET_ASIDE_FILE, Failure
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-SET_ASIDE = "set_aside.jsonl"
 """Rows that could not be completed, one JSON object with the reason a line, beside the samples."""
 
 ShowProgress = Callable[[str, int, int], None]
@@ -79,9 +78,9 @@ def run_suite(
             if isinstance(text, Failure)
         ]
         if set_aside:
-            write_json_lines(folder / SET_ASIDE, set_aside)
+            write_json_lines(folder / SET_ASIDE_FILE, set_aside)
             logger.warning(
-                "%d prompts set aside, see %s: %s", len(set_aside), folder / SET_ASIDE, set_aside[0]["reason"]
+                "%d prompts set aside, see %s: %s", len(set_aside), folder / SET_ASIDE_FILE, set_aside[0]["reason"]
             )
         missing = dict(loaded.missing)
         scored = {

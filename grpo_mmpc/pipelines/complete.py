@@ -81,7 +81,7 @@ def complete_catalogue(
         number, count = workers.share
         _do_share(begin, number, count, out=out)
         return
-    with hold(out / LOCK, refuse=in_use(out, CatalogueError)):
+    with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):
         source, share = begin()
         with Progress() as progress:
             if share.parts and workers.engine == "ray":

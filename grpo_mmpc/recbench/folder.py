@@ -8,7 +8,7 @@ from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.cells import CELLS, FEATURES, SPLITS
 from grpo_mmpc.utils.faults import try_folder
 from grpo_mmpc.utils.files import remove_partial
-from grpo_mmpc.utils.locks import hold
+from grpo_mmpc.utils.locks import hold, in_use
 
 LOCK = "recbench.lock"
 
@@ -24,11 +24,7 @@ def only_one(folder: Path) -> Iterator[None]:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if names and not {LOCK, SPLITS, CELLS} & {*names}:
         raise RecBenchError(f"--out {folder} holds {names[0]}, which is not of recbench; name an empty or new folder")
-
-    def refuse(owner: str) -> RecBenchError:
-        return RecBenchError(f"{folder} is in use by another recbench ({owner}); wait for it, or name another --out")
-
-    with hold(folder / LOCK, refuse=refuse):
+    with hold(folder / LOCK, refuse=in_use(folder, RecBenchError, command="recbench", instead="name another --out")):
         for place in (folder, *(folder / name for name in (SPLITS, FEATURES, CELLS))):
             try_folder(place)
         remove_partial(folder)

@@ -49,7 +49,7 @@ class RowReader:
 
     def __init__(self, catalogue: "Catalogue") -> None:
         self._catalogue = catalogue
-        own = {*ROW_COLUMNS, *TRL_KEYWORDS, "prompt", "images", "image"}
+        own = {*ROW_COLUMNS, *TRL_KEYWORDS, "prompt", "images", "image", "set_aside"}
         self.columns = (*ROW_COLUMNS, *(name for name in catalogue.items.column_names if name not in own))
         """Keys of every row: those of ``RewardRow``, then the catalogue's own."""
 
@@ -96,8 +96,8 @@ class RowReader:
 def as_keywords(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Return a batch of rows, column by column, under the names that rewards know.
 
-    Prompts stay; TRL's further keywords and the images are left out.
+    Prompts stay; TRL's further keywords, images and reasons of setting aside are left out.
     """
-    kept = {key: value for key, value in columns.items() if key not in (*TRL_KEYWORDS[1:], "images")}
+    kept = {key: value for key, value in columns.items() if key not in (*TRL_KEYWORDS[1:], "images", "set_aside")}
     # A catalogue's own column may have one of these names; the data set's comes first.
     return kept | {plural: kept.pop(name) for name, plural in PLURALS.items() if name in kept}

@@ -27,7 +27,8 @@ Values = dict[str, list[float | None]]
 class ScoredBatch:
     """The rewards of one rank's completions."""
 
-    task: list[str]
+    task: list[str | None]
+    """None for a completion of a prompt that is set aside, which no reward scores."""
     parsed: list[ParsedCompletion]
     raw: Values
     """Values as the rewards returned them; the worst score for malformed completions."""
@@ -157,15 +158,18 @@ class RewardMix:
             completions: N completions, as text or as TRL's list of one assistant message.
             **kwargs: TRL's further keywords and the data set's columns, lists of length N;
                 ``task``, ``prompt_id``, ``item_id``, ``category``, ``reference`` and ``image_path``
-                must be among them.
+                must be among them. No reward scores a completion with a reason under ``set_aside``.
 
         Raises:
             RewardError: A reward broke its contract and the policy is ``raise``; names the reward.
         """
         texts = [completion_text(completion) for completion in completions]
         parsed = _parse(texts, kwargs["task"])
+        reasons = kwargs.get("set_aside") or [None] * len(texts)
+        tasks = [task if reason is None else None for task, reason in zip(kwargs["task"], reasons, strict=True)]
         columns = {
             **as_keywords(kwargs),
+            "tasks": tasks,
             "prompts": prompts,
             "completions": texts,
             "predictions": [one.prediction for one in parsed],
@@ -173,7 +177,7 @@ class RewardMix:
         start = time.monotonic()
         raw, scores = self._score_raw(columns)
         return ScoredBatch(
-            task=kwargs["task"],
+            task=tasks,
             parsed=parsed,
             raw=raw,
             waited=time.monotonic() - start,
@@ -218,7 +222,9 @@ class RewardMix:
                 log_extra(f"raw/{name}", values)
         if log_metric is None:
             return
-        log_metric("malformed_share", sum(one.format == "malformed" for one in scored.parsed) / len(scored.task))
+        formats = [one.format for one, task in zip(scored.parsed, scored.task, strict=True) if task is not None]
+        if formats:
+            log_metric("malformed_share", formats.count("malformed") / len(formats))
         log_metric("reward_time/wait", scored.waited)
         for reward in self.rewards:
             name = reward.name

@@ -39,6 +39,10 @@ def signal_troubles(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, flo
             f"No group has variance in {steps}: completions of a prompt score alike, so nothing is learnt. Sample at a "
             "higher temperature or in larger groups, or reward what differs."
         )
+    if len(latest) == LATEST and _all(latest, "set_aside_share", 1.0):
+        found["set aside"] = (
+            f"Not one prompt of {steps} could be trained on: nothing is learnt. set_aside.jsonl of the run says why."
+        )
     for name in trained if len(trained) > 1 and len(latest) == LATEST else []:
         shares = [float(row.get(f"signal/{name}/advantage_share", 0.0)) for row in latest]
         if min(shares) > DOMINANT:

@@ -84,7 +84,7 @@ def check_parity(
     temperature: float,
     step: int,
     mean_tolerance: float | None = None,
-    dtype: str | None = None,
+    dtype: str,
 ) -> ParityReport:
     """Sample from the engine, score the same tokens with policy and base model, and compare.
 
@@ -102,7 +102,7 @@ def check_parity(
         temperature: Of the rollouts; log-probabilities are compared after it.
         step: Trainer's step, for the report.
         mean_tolerance: None takes ``MEAN_TOLERANCE`` of the dtype.
-        dtype: What the policy computes in (mixed precision); None is the dtype of its weights.
+        dtype: What the policy computes in, see ``computing_dtype``.
     """
     sampling = SamplingConfig(max_tokens=max_tokens, temperature=temperature, seed=step)
     prompts = [prompt_of(row, processor, count=1, seed=derived_seed(20, step, i)) for i, row in enumerate(rows)]
@@ -122,8 +122,7 @@ def check_parity(
             to_policy += [abs(a - b) for a, b in zip(completion.logprobs, by_policy, strict=True)]
             to_base += [abs(a - b) for a, b in zip(completion.logprobs, by_base, strict=True)]
 
-    dtype = dtype or str(next(p for p in model.parameters() if not p.requires_grad).dtype).removeprefix("torch.")
-    tolerance = mean_tolerance or MEAN_TOLERANCE.get(dtype, MEAN_TOLERANCE["bfloat16"])
+    tolerance = mean_tolerance or tolerance_of(dtype)
     nearer = [a < b for a, b in zip(to_policy, to_base, strict=True) if a != b]
     mean = _mean(to_policy)
     mean_to_base = None if adapter_is_identity else _mean(to_base)
@@ -141,6 +140,23 @@ def check_parity(
         nearer_policy_share=share,
         problems=list(dict.fromkeys(problems)) or _difference_problems(mean, mean_to_base, share, tolerance, dtype),
     )
+
+
+def computing_dtype(model: Any, arguments: Any) -> str:
+    """Return what a policy computes in: that of mixed precision, else the dtype of its weights.
+
+    Args:
+        model: The policy.
+        arguments: The trainer's, with ``bf16`` and ``fp16``.
+    """
+    if arguments.bf16 or arguments.fp16:
+        return "bfloat16" if arguments.bf16 else "float16"
+    return str(next(p for p in model.parameters() if not p.requires_grad).dtype).removeprefix("torch.")
+
+
+def tolerance_of(dtype: str) -> float:
+    """Return the largest mean difference of log-probabilities that rounding explains."""
+    return MEAN_TOLERANCE.get(dtype, MEAN_TOLERANCE["bfloat16"])
 
 
 def _sample(

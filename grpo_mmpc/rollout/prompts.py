@@ -1,11 +1,12 @@
 """Prompt rows as chat messages with their images, as the tensors that a model takes, or refused."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import read_image
 from grpo_mmpc.encoders.cache import EncodingCache
+from grpo_mmpc.encoders.images import image_key
 from grpo_mmpc.errors import first_line
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.single_out import Failure
@@ -13,35 +14,48 @@ from grpo_mmpc.utils.single_out import Failure
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_decoded: "EncodingCache[tuple[str, int, int], Image]" = EncodingCache(max_bytes=512 * 2**20)
+_decoded: "EncodingCache[Hashable, Image]" = EncodingCache(max_bytes=512 * 2**20)
 
 
 def load_prompt_image(path: str) -> "Image":
     """Read an image as RGB; the last ones stay decoded, since a group shows one to all rollouts."""
-    file = Path(path)
-    status = file.stat()
-    key = path, status.st_mtime_ns, status.st_size
+    key = image_key(path)
     image = _decoded.get(key)
     if image is None:
-        image = read_image(file, folder=file.parent)
+        image = read_image(Path(path), folder=Path(path).parent)
         _decoded.put(key, image, num_bytes=image.width * image.height * 3)
     return image
 
 
 def conversation(row: PromptRow) -> list[dict[str, Any]]:
     """Return the chat messages of a row with the image itself in place of its placeholder."""
+    images = [] if row.prompt_image_path is None else [load_prompt_image(row.prompt_image_path)]
+    if not images and any(part["type"] == "image" for message in row.messages for part in message["content"]):
+        raise ValueError(f"prompt {row.prompt_id!r} has an image placeholder and no image")
+    return _filled(row.messages, images)
+
+
+def _filled(messages: list[dict[str, Any]], images: "Sequence[Image]") -> list[dict[str, Any]]:
+    left = iter(images)
     return [
-        {"role": message["role"], "content": [_content_part(part, row) for part in message["content"]]}
-        for message in row.messages
+        {
+            "role": message["role"],
+            "content": [
+                {"type": "image", "image": next(left)} if part["type"] == "image" else part
+                for part in message["content"]
+            ],
+        }
+        for message in messages
     ]
 
 
-def _content_part(part: dict[str, Any], row: PromptRow) -> dict[str, Any]:
-    if part["type"] != "image":
-        return {"type": "text", "text": part["text"]}
-    if row.prompt_image_path is None:
-        raise ValueError(f"prompt {row.prompt_id!r} has an image placeholder and no image")
-    return {"type": "image", "image": load_prompt_image(row.prompt_image_path)}
+def plain_prompt(*, shows_image: bool) -> "tuple[list[dict[str, Any]], list[Image]]":
+    """Return messages and images of a short prompt that any processor takes."""
+    from PIL import Image
+
+    images = [Image.new("RGB", (64, 64), "white")] if shows_image else []
+    content = [*({"type": "image", "text": None} for _ in images), {"type": "text", "text": "."}]
+    return [{"role": "user", "content": content}], images
 
 
 def model_inputs(rows: Sequence[PromptRow], processor: Any, *, device: Any) -> dict[str, Any]:
@@ -88,7 +102,7 @@ def accepted_inputs(
     if failed is not None and not any(refusals):
         raise failed
     kept = [
-        conversation(row) if refused is None else _plain_conversation(row)
+        conversation(row) if refused is None else _filled(*plain_prompt(shows_image=row.prompt_image_path is not None))
         for row, refused in zip(rows, refusals, strict=True)
         if refused is None or fill
     ]
@@ -118,11 +132,3 @@ def too_long(length: int, *, max_tokens: int, context: int) -> str:
         "the item's texts, or lower model.processor_kwargs.max_pixels or the completion length (a vLLM takes more "
         "with rollout.engine.max_model_len)"
     )
-
-
-def _plain_conversation(row: PromptRow) -> list[dict[str, Any]]:
-    """Return a short prompt that any processor takes, with an image if the row has one."""
-    from PIL import Image
-
-    image = [{"type": "image", "image": Image.new("RGB", (64, 64), "white")}] if row.prompt_image_path else []
-    return [{"role": "user", "content": [*image, {"type": "text", "text": "."}]}]

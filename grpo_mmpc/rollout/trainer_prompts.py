@@ -12,6 +12,8 @@ from grpo_mmpc.errors import TrainingError, first_line
 from grpo_mmpc.rollout.prompts import conversation, refusal
 from grpo_mmpc.types import PromptRow
 
+FAMILIES = "Qwen2-VL to Qwen3.5, Gemma-3, Gemma-4, InternVL, LLaVA-NeXT, SmolVLM, Idefics3"
+"""Families of which tiny random models were trained."""
 _BATCH_KEYS = ("input_ids", "attention_mask")
 
 
@@ -42,7 +44,7 @@ def check_trainer_prompts(rows: Sequence[PromptRow], processor: Any, *, forwarde
         if lost:
             raise TrainingError(
                 f"{kind} returns {', '.join(lost)}, which TRL does not pass on to the model: this family cannot be "
-                "trained here yet; use one that was run (Qwen2-VL to Qwen3.5, Gemma-3, Gemma-4, InternVL, LLaVA-NeXT)"
+                f"trained here yet; use one that was run ({FAMILIES})"
             )
         for row, ids in zip(together, encoded["input_ids"], strict=True):
             alone = _as_a_trainer([row], processor)["input_ids"][0]

@@ -87,6 +87,8 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
         parts = [f"reward {_shown(logs['reward'])}"]
         parts += [f"{name} {_shown(logs.get(f'rewards/{name}/mean'))}" for name in self.reward_names]
         parts.append(f"zero-variance groups {logs.get('dead_group_share', 0.0):.0%}")
+        if logs.get("set_aside_share"):
+            parts.append(f"set aside {logs['set_aside_share']:.0%}")
         if logs.get("tokens_per_second"):
             parts.append(f"{logs['tokens_per_second']:.0f} tokens/s")
         return "  ".join(parts)

@@ -50,15 +50,23 @@ def steps_of(checkpoint: Path) -> int | None:
     return None if damage(checkpoint, hashes=False) else _steps(checkpoint)
 
 
-def newest_checkpoint(checkpoints: Path) -> Path | None:
-    """Return the last checkpoint of which no file is missing or cut short; None if there is none.
+def newest_checkpoint(checkpoints: Path, *, hashes: bool = False) -> Path | None:
+    """Return the last checkpoint that is whole; None if there is none.
+
+    Args:
+        checkpoints: The folder that holds them.
+        hashes: Read every file, and log what is damaged; otherwise see ``steps_of``.
 
     Raises:
         OSError: One cannot be read.
     """
-    steps = {path: steps_of(path) for path in checkpoints.glob("checkpoint-*")}
-    whole = {path: count for path, count in steps.items() if count is not None}
-    return max(whole, key=whole.__getitem__, default=None)
+    for checkpoint in sorted(checkpoints.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name))[::-1]:
+        problem = damage(checkpoint, hashes=hashes)
+        if not problem:
+            return checkpoint
+        if hashes:
+            logger.warning("%s is damaged and passed over: %s", checkpoint, problem)
+    return None
 
 
 def damage(checkpoint: Path, *, hashes: bool = True) -> str:
@@ -117,14 +125,11 @@ def find_start(checkpoints: Path, *, ranks: Ranks) -> Start:
 
 
 def _newest_start(checkpoints: Path) -> Start:
-    folders = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for checkpoint in reversed(folders):
-        problem = damage(checkpoint)
-        if not problem:
-            state = json.loads((checkpoint / REWARD_STATE).read_text("utf-8"))
-            return Start(checkpoint=checkpoint, step=_steps(checkpoint), reward_state=state)
-        logger.warning("%s is damaged and passed over: %s", checkpoint, problem)
-    return Start()
+    checkpoint = newest_checkpoint(checkpoints, hashes=True)
+    if checkpoint is None:
+        return Start()
+    state = json.loads((checkpoint / REWARD_STATE).read_text("utf-8"))
+    return Start(checkpoint=checkpoint, step=_steps(checkpoint), reward_state=state)
 
 
 def _steps(checkpoint: Path) -> int:

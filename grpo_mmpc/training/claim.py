@@ -16,12 +16,15 @@ from grpo_mmpc.errors import ConfigError, TrainingError
 from grpo_mmpc.training.checkpoint import newest_checkpoint
 from grpo_mmpc.utils.faults import try_folder
 from grpo_mmpc.utils.files import remove_partial, write_text
-from grpo_mmpc.utils.locks import hold
+from grpo_mmpc.utils.locks import hold, in_use
+from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 
 logger = logging.getLogger(__name__)
 
 LOCK = ".train.lock"
-LEFT_BY_A_FAILED_START = {LOCK, "config.yaml", "quarantine.jsonl", "manifest.json", "parity.jsonl", "evaluations"}
+LEFT_BY_A_FAILED_START = {
+    *(LOCK, "config.yaml", "quarantine.jsonl", "manifest.json", "parity.jsonl", SET_ASIDE_FILE, "evaluations")
+}
 """Files of a run that has not made a step, which may stay: an evaluation knows its policy."""
 
 
@@ -36,12 +39,8 @@ def claimed(config: RunConfig, *, overwrite: bool) -> Iterator[None]:
     """
     run_dir = Path(config.run_dir)
     check_folder(config, overwrite=overwrite)
-    with hold(
-        run_dir / LOCK,
-        refuse=lambda owner: TrainingError(
-            f"{run_dir} is in use by another training ({owner}); wait for it, or choose another run_dir"
-        ),
-    ) as left:
+    refuse = in_use(run_dir, TrainingError, command="training", instead="choose another run_dir")
+    with hold(run_dir / LOCK, refuse=refuse) as left:
         if left:
             logger.warning(
                 "the training before this one (%s) ended without a word, as after kill -9, for want of memory, or by a "

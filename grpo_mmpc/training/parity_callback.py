@@ -9,7 +9,7 @@ from typing import Any
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import is_identity, read_adapter
-from grpo_mmpc.rollout.parity_check import ParityReport, check_parity
+from grpo_mmpc.rollout.parity_check import ParityReport, check_parity, computing_dtype
 from grpo_mmpc.training.evaluation_hook import preserved_random_state
 from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
@@ -92,7 +92,7 @@ def compare_engine(
         temperature=trainer.args.temperature,
         step=step,
         mean_tolerance=config.rollout.parity.mean_tolerance,
-        dtype="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else None,
+        dtype=computing_dtype(trainer.model, trainer.args),
     )
     if trainer.accelerator.is_main_process:
         append_json_lines(Path(config.run_dir) / "parity.jsonl", [without_nan(asdict(report))])

@@ -13,7 +13,7 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.adapter import is_identity, loaded_adapter, read_adapter
 from grpo_mmpc.models.policy import load_policy, show_special_tokens
-from grpo_mmpc.models.processor import load_processor
+from grpo_mmpc.models.processor import context_length, load_processor
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.parity_check import choose_rows
@@ -28,11 +28,14 @@ from grpo_mmpc.training.faults import FiniteUpdates, explained_faults
 from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.parity_callback import ParityCheck, compare_engine
 from grpo_mmpc.training.recorder import RolloutRecorder
+from grpo_mmpc.training.set_aside import SetAside
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.training.trl_seams import PrinterCallback, TrainerCallback, forwarded_inputs, full_size, wrap_own_blocks
+from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks, launched_ranks
 from grpo_mmpc.utils.processes import StopRequest
+from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +63,10 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
         RewardError: A reward cannot be built, or fails on the corpus.
     """
     arguments = grpo_arguments(config)  # before the model: ZeRO-3 must know that it will shard it
-    dataset = training_dataset(config, data)
+    processor = load_processor(config.model, chat_template_kwargs=arguments.chat_template_kwargs)
+    path = Path(config.run_dir) / SET_ASIDE_FILE
+    set_aside = SetAside(path, data.catalogue, processor, max_tokens=arguments.max_completion_length)
+    dataset = training_dataset(config, data, refuse=set_aside.refusal)
     check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
     rewards = config.rewards
     mix = RewardMix.from_specs(
@@ -71,11 +77,11 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
         ranks=ranks,
     )
     mix.fit(data.training_titles)
-    processor = load_processor(config.model, chat_template_kwargs=arguments.chat_template_kwargs)
     rows = choose_rows(prompt_rows(data.catalogue, data.train, config.tasks), _COMPARED_PROMPTS)
     check_trainer_prompts(rows, processor, forwarded=forwarded_inputs())
     model = load_policy(config.model)
     show_special_tokens(model, processor.tokenizer)
+    set_aside.context = context_length(model.config)
     try:
         trainer = RecordingGRPOTrainer(
             model=model,
@@ -85,6 +91,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
             processing_class=processor,
             peft_config=lora_arguments(config),
             recorder=RolloutRecorder(Path(config.run_dir) / "rollouts"),
+            set_aside=set_aside,
             mix=mix,
             dead_group_policy=rewards.dead_groups,
         )
@@ -116,6 +123,8 @@ class TrainingSession:
         self.ranks = launched_ranks()
         self.trainer = build_trainer(config, data, ranks=self.ranks)
         self._engine = LiveEngine(config, self.trainer)
+        if self._engine.rollouts is not None:
+            self.trainer.set_aside.context = self._engine.rollouts.engine.max_model_len
         request = request or StopRequest("")
         self.hook = EvaluationHook(request, self.ranks, raise_errors=config.evaluation.on_error == "raise")
         self._stop = GracefulStop(request, self.ranks)
@@ -130,7 +139,12 @@ class TrainingSession:
         yield StepProgress([reward.name for reward in self.trainer.mix.rewards], progress)
         parity = config.rollout.parity
         if self._engine.rollouts is not None and parity.enabled:
-            rows = choose_rows(prompt_rows(data.catalogue, data.train, config.tasks), parity.rows)
+            everything = prompt_rows(data.catalogue, data.train, config.tasks)
+
+            def taken(count: int) -> list[PromptRow]:
+                return [r for r in choose_rows(everything, count) if self.trainer.set_aside.refusal(r) is None]
+
+            rows = taken(parity.rows) or taken(16 * parity.rows)[: parity.rows]
             compare = partial(compare_engine, config, self.trainer, self._engine, rows, ranks=self.ranks)
             if rows:
                 yield ParityCheck(lambda step: compare(step=step))

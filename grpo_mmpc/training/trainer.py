@@ -18,7 +18,10 @@ from grpo_mmpc.training.finished import finished_completions
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.resampling import ZeroVarianceResampler, drop_rows
 from grpo_mmpc.training.sampler import TaskBatchSampler
+from grpo_mmpc.training.set_aside import SetAside
 from grpo_mmpc.training.trl_seams import GatheredBatch, SeamedGRPOTrainer, rotate_checkpoints
+from grpo_mmpc.training.unpadded import check_against_unpadded
+from grpo_mmpc.utils.distributed import launched_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +32,26 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
     """GRPOTrainer that treats zero-variance groups, records rollouts and diagnoses the signal."""
 
     def __init__(
-        self, *args: Any, recorder: RolloutRecorder, mix: RewardMix, dead_group_policy: str = "keep", **kwargs: Any
+        self,
+        *args: Any,
+        recorder: RolloutRecorder,
+        set_aside: SetAside,
+        mix: RewardMix,
+        dead_group_policy: str = "keep",
+        **kwargs: Any,
     ) -> None:
         """Build TRL's trainer, whose ``reward_funcs`` are the mix's."""
         super().__init__(*args, **kwargs)
         self.recorder = recorder
+        self.set_aside = set_aside
         self.mix = mix
+        self._ranks = launched_ranks()
         self._dead_group_policy = dead_group_policy
         self._resampler = ZeroVarianceResampler(self, score=self._sample_and_score, zero_variance=self._zero_variance)
         self._diagnosis = Diagnosis(mix, aggregation=self.multi_objective_aggregation, scale_rewards=self.scale_rewards)
         self._inputs: list[dict[str, Any]] = []
+        self._refused: dict[str, str] = {}
+        self._is_checked = False
         self._max_masked_fraction = 1.0
 
     def use_rollouts(self, rollouts: VLLMRollouts, *, max_masked_fraction: float) -> None:
@@ -107,22 +120,37 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         """Sample completions, while rewards encode what is known of them already."""
         if self.use_vllm:
             self.vllm_generation.conversations = prompts
-            return super().generate_completions(prompts)
-        # Rewards encode finished completions while the longest ones are still being written.
-        model = self.accelerator.unwrap_model(self.model).get_base_model()
-        with finished_completions(model, end_tokens=self.eos_token_ids, receive=self._prepare_finished):
-            return super().generate_completions(prompts)
+            completions = super().generate_completions(prompts)
+            for row, reason in self.vllm_generation.refused.items():
+                self._inputs[row]["set_aside"] = reason
+        else:
+            # Rewards encode finished completions while the longest ones are still being written.
+            model = self.accelerator.unwrap_model(self.model).get_base_model()
+            with finished_completions(model, end_tokens=self.eos_token_ids, receive=self._prepare_finished):
+                completions = super().generate_completions(prompts)
+        # A group may be spread over ranks, and be refused on one of them.
+        reasons = [(row["prompt_id"], row["set_aside"]) for row in self._inputs if row["set_aside"] is not None]
+        self._refused = dict(self._ranks.gather(reasons))
+        for row in self._inputs:
+            row["set_aside"] = self._refused.get(row["prompt_id"])
+        return completions
 
     def _prepare_finished(self, finished: dict[int, list[int]]) -> None:
+        finished = {row: ids for row, ids in finished.items() if self._inputs[row]["set_aside"] is None}
         texts = self.processing_class.tokenizer.batch_decode(list(finished.values()), skip_special_tokens=True)
         self.mix.prepare([self._inputs[row] for row in finished], completions=texts)
 
     def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Sample, score, treat zero-variance groups, diagnose and record a generation batch."""
         output, batch = self._sample_and_score(inputs)
+        refused = self._refused
         output = self._treat_zero_variance(inputs, output, batch)
+        self._leave_out(refused, inputs, output, batch)
         if "importance_sampling_ratio" in output:
             self._watch_masked_fraction(output)
+        batch = batch.without(refused)
+        if not batch.prompt_ids:
+            return output
         metrics, alarms = self._diagnosis.metrics_of(batch)
         for name, value in metrics.items():
             self.note(name, value)
@@ -140,11 +168,26 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
     def _sample_and_score(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], GatheredBatch]:
         """Have TRL sample and score; returns its batch and what it logged of it over all ranks."""
         self._inputs = inputs
-        self.mix.prepare(inputs)
+        self.mix.prepare([row for row in inputs if row["set_aside"] is None])
         for column in EXTRA_COLUMNS:
             self.log_column(column, [row[column] for row in inputs])
         output = super().generate_and_score(inputs)
+        if not self._is_checked:
+            check_against_unpadded(self, inputs, output, ranks=self._ranks)
+            self._is_checked = True
         return output, self.last_batch(len(inputs) * self.accelerator.num_processes)
+
+    def _leave_out(
+        self, refused: Mapping[str, str], inputs: list[dict[str, Any]], output: dict[str, Any], batch: GatheredBatch
+    ) -> None:
+        """Mask the completions of prompts that were set aside on any rank, list and count them."""
+        self.note("set_aside_share", len(refused) / len(set(batch.prompt_ids)))
+        if not refused:
+            return
+        drop_rows(output, [i for i, row in enumerate(inputs) if row["prompt_id"] in refused])
+        self.count_tokens(output)
+        for row in self.set_aside.add(refused) if self.accelerator.is_main_process else ():
+            self._warn(f"set aside, see {self.set_aside.path}: {row.file} row {row.row} ({row.item_id}): {row.reason}")
 
     def _zero_variance(self, batch: GatheredBatch) -> set[str]:
         return zero_variance_groups(batch.raw, trained=self.mix.trained, groups=batch.prompt_ids)
@@ -153,8 +196,9 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         self, inputs: list[dict[str, Any]], output: dict[str, Any], batch: GatheredBatch
     ) -> dict[str, Any]:
         """Follow ``rewards.dead_groups``; ``batch`` is changed with it."""
-        flat = self._zero_variance(batch)
-        self.note("dead_group_share", len(flat) / len(set(batch.prompt_ids)))
+        flat = self._zero_variance(batch) - self._refused.keys()
+        if scored := set(batch.prompt_ids) - self._refused.keys():
+            self.note("dead_group_share", len(flat) / len(scored))
         if not flat:
             return output
         if self._dead_group_policy == "resample":

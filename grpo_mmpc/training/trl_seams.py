@@ -9,11 +9,14 @@ importable by then, and TRL imports vLLM, which decides on its platform there an
 """
 
 import inspect
+import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from grpo_mmpc.rollout.vllm.cpu import switch_on
 from grpo_mmpc.utils.cpu_compat import ensure_importable
@@ -45,6 +48,13 @@ __all__ = [
     "rotate_checkpoints",
     "wrap_own_blocks",
 ]
+
+
+TRL_LOGGER = logging.getLogger("trl.trainer.grpo_trainer")
+
+
+def _is_not_about_unscored(record: logging.LogRecord) -> bool:
+    return "All reward functions returned None" not in record.getMessage()
 
 
 def forwarded_inputs() -> frozenset[str]:
@@ -85,6 +95,15 @@ class GatheredBatch:
         """By reward, N values as the rewards returned them; None = unscored."""
         return {name: self.logs[f"raw/{name}"] for name in self.for_trainer}
 
+    def without(self, prompt_ids: Collection[str]) -> "GatheredBatch":
+        """Return the batch without the completions of some prompts."""
+        kept = [i for i, prompt_id in enumerate(self.prompt_ids) if prompt_id not in prompt_ids]
+        logs, for_trainer = (
+            {name: [column[i] for i in kept] for name, column in columns.items()}
+            for columns in (self.logs, self.for_trainer)
+        )
+        return GatheredBatch(logs=logs, for_trainer=for_trainer)
+
     def put(self, position: int, other: "GatheredBatch", source: int) -> None:
         """Replace one completion by one of another batch."""
         for name, column in self.logs.items():
@@ -103,10 +122,15 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Sample and score one generation batch of this rank; returns it as the loss takes it.
 
-        TRL has no public hook between the advantages and the loss.
+        TRL has no public hook between the advantages and the loss. Its warning of a completion that
+        nothing scored, with the whole row, is left out: shares are logged and listed instead.
         """
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        return output
+        TRL_LOGGER.addFilter(_is_not_about_unscored)
+        try:
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+            return output
+        finally:
+            TRL_LOGGER.removeFilter(_is_not_about_unscored)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         return self.generate_and_score(inputs)
@@ -117,6 +141,21 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _generate(self, prompts: list[Any]) -> Any:
         return self.generate_completions(prompts)
+
+    def log_probabilities_of(self, output: Mapping[str, Any]) -> Any:
+        """Compute the log-probabilities of a batch's completions as the loss does, ``[B, L]``."""
+        ids, masks = (
+            torch.cat([output[f"prompt_{kind}"], output[f"completion_{kind}"]], dim=1) for kind in ("ids", "mask")
+        )
+        log_probabilities, *_ = self._get_per_token_logps_and_entropies(
+            self.model,
+            ids,
+            masks,
+            output["completion_ids"].shape[1],
+            batch_size=self.args.per_device_train_batch_size,
+            **{name: output[name] for name in forwarded_inputs() & output.keys()},
+        )
+        return log_probabilities
 
     def train_sampler(self, dataset: Any) -> Any:
         """Return the order of prompts; TRL has no option for it."""

@@ -43,6 +43,8 @@ def hold(lock: Path, *, refuse: Callable[[str], Exception] | None) -> Iterator[s
             file.truncate(0)
 
 
-def in_use(folder: Path, error: Callable[[str], Exception]) -> Callable[[str], Exception]:
+def in_use(
+    folder: Path, error: Callable[[str], Exception], *, command: str, instead: str = "give another folder"
+) -> Callable[[str], Exception]:
     """Return what ``hold`` refuses an output folder with, in words for any command."""
-    return lambda owner: error(f"{folder} is in use by {owner}; wait for it, stop it, or give another folder")
+    return lambda owner: error(f"{folder} is in use by another {command} ({owner}); wait for it, stop it, or {instead}")

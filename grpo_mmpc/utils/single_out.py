@@ -11,6 +11,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+SET_ASIDE_FILE = "set_aside.jsonl"
+"""Lists the prompts that a training or an evaluation could not take, in its folder."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Takes the place of the result of an item that is set aside."""

@@ -146,7 +146,7 @@ def test_changed_images_are_taken_again_and_empty_ones_of_a_full_disk_made_whole
 
 def test_two_processes_do_not_share_a_folder(fill, tmp_path):
     lock = tmp_path / "filled" / ".lock"
-    with hold(lock, refuse=CatalogueError), pytest.raises(CatalogueError, match="filled is in use by process"):
+    with hold(lock, refuse=CatalogueError), pytest.raises(CatalogueError, match="filled is in use by another complete"):
         fill(Writer())
 
 

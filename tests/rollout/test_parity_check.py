@@ -35,6 +35,7 @@ def check(bench: Bench, **changes: Any) -> ParityReport:
         "suppressed_token_ids": bench.suppressed,
         "max_tokens": 24,
         "temperature": 1.0,
+        "dtype": "float32",
         "step": 1,
     }
     return check_parity(**arguments | changes)

@@ -81,6 +81,40 @@ def test_a_weight_sync_that_does_nothing_stops_the_run_after_the_first_step(make
         run_training(config)
 
 
+@BOTH
+def test_a_prompt_that_the_engine_fails_on_is_masked_and_listed_and_the_run_goes_on(
+    make_vllm_config, architecture, monkeypatch
+):
+    from grpo_mmpc.rollout.vllm.engine import LocalVLLM
+
+    complete, first = LocalVLLM._complete, []
+
+    def fail_on_the_first_group(self, prompts, sampling, adapter):
+        groups = [prompt.token_ids for prompt in prompts if prompt.count == 4]
+        first.extend(groups[:1] if not first else [])
+        if first and any(ids == first[0] for ids in groups):
+            raise RuntimeError("the scheduler has lost it")
+        return complete(self, prompts, sampling, adapter)
+
+    monkeypatch.setattr(LocalVLLM, "_complete", fail_on_the_first_group)
+    config = make_vllm_config(
+        architecture,
+        tasks=["text_to_image"],
+        data={"max_train_items": 2},
+        rewards={"mix": [{"name": f"{REWARDS}:digest", "weight": 1.0}]},
+        trainer={"max_steps": 2},
+        evaluation=QUIET,
+    )
+    assert run_training(config) == 0
+    (listed,) = lines(config, "set_aside.jsonl")
+    assert listed["reason"].startswith("RuntimeError: the scheduler has lost it")
+    steps = lines(config, "metrics.jsonl")
+    assert [step["set_aside_share"] for step in steps] == [0.5, 0.5]
+    assert all(step["sampling/sampling_logp_difference/max"] < 1e-3 for step in steps)
+    for file in (Path(config.run_dir) / "rollouts").glob("*.parquet"):
+        assert set(pq.read_table(file)["prompt_id"].to_pylist()).isdisjoint({listed["prompt_id"]})
+
+
 def test_every_evaluation_uses_the_live_engine_and_says_what_transformers_says(make_vllm_config, tmp_path):
     config = make_vllm_config(
         trainer={**SAVE, "max_steps": 2, "learning_rate": 0.1}, evaluation={"on_error": "raise", "max_items": 9}

@@ -19,8 +19,9 @@ from grpo_mmpc.reports.run.comparison_page import comparison_content
 from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.task_view import TaskView, task_view
 from grpo_mmpc.rewards.troubles import nano_troubles, signal_troubles
-from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.files import read_json_lines, write_text
 from grpo_mmpc.utils.secrets import masked
+from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 
 _MARKS = ("config.yaml", "manifest.json", "evaluations", "comparison.json")
 
@@ -132,6 +133,12 @@ def _unfinished(run: RunFolder) -> list[str]:
         f"The reward {name} failed {count} times while training; those completions were unscored."
         for name, count in section(run.manifest, "reward_errors").items()
     ]
+    if aside := _set_aside(run):
+        few = len(aside) == 1
+        notes.append(
+            f"{len(aside)} prompt{'s' * (not few)} could not be trained on, see {SET_ASIDE_FILE}; "
+            f"{'' if few else 'the first: '}{aside[0].get('prompt_id')}: {aside[0].get('reason')}."
+        )
     comparison, reported = run.comparison, run.reported
     if comparison and reported and checkpoint_order(reported) > checkpoint_order(comparison.after):
         notes.append(
@@ -139,6 +146,11 @@ def _unfinished(run: RunFolder) -> list[str]:
             f"grpo-mmpc report {run.path} brings it up to date."
         )
     return notes
+
+
+def _set_aside(run: RunFolder) -> list[dict[str, Any]]:
+    path = run.path / SET_ASIDE_FILE
+    return read_json_lines(path, skip_broken=True) if path.is_file() else []
 
 
 def _subtitle(run: RunFolder, weights: Mapping[str, float]) -> list[str]:
@@ -161,6 +173,7 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
         "Held-out items": data.get("held_out_items"),
         "Held-out products": products if products != data.get("held_out_items") else None,
         "Rows quarantined": data.get("quarantined"),
+        "Prompts set aside": len(_set_aside(run)) or None,
         "Steps": run.steps[-1]["step"] if run.steps else None,
         "Trainable parameters": run.manifest.get("trainable_parameters"),
     }

@@ -1,19 +1,20 @@
 """The two users of a vLLM: a trainer that wants tokens, and an evaluation that wants text."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from grpo_mmpc.encoders.images import image_key
 from grpo_mmpc.errors import RolloutError, first_line
 from grpo_mmpc.rollout.adapter_sync import sync_adapter
 from grpo_mmpc.rollout.engine import deal_over_ranks
 from grpo_mmpc.rollout.prompts import refusal
-from grpo_mmpc.rollout.vllm.protocol import GroupEngine, GroupOutput, Prompt
+from grpo_mmpc.rollout.vllm.protocol import Completion, GroupEngine, GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import check_prompt_ids, derived_seed, prompt_of
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.distributed import ONE, Ranks
-from grpo_mmpc.utils.hashing import hex_digest
 from grpo_mmpc.utils.single_out import Failure, Raised
 
 ROWS_AT_ONCE = 256
@@ -40,6 +41,9 @@ class VLLMRollouts:
     """The trainer's current step, from which seeds are derived: a resumed run repeats them."""
     adapter: str | None = field(default=None, init=False)
     """Name of the adapter that the engine has now."""
+    refused: dict[int, str] = field(default_factory=dict, init=False)
+    """By row of the last call, why the engine did not take its prompt. What stands for such a
+    completion is to be masked: one token of unknown probability."""
     conversations: Sequence[Any] = field(default=(), init=False)
     """Prompts of the next call as chat messages with images; set by the trainer."""
     _calls: tuple[int, int] = field(default=(-1, 0), init=False)
@@ -73,15 +77,19 @@ class VLLMRollouts:
             ``[completion][token][1]``.
 
         Raises:
-            RolloutError: The engine used another prompt than the trainer, or does not take one.
+            RolloutError: The engine used another prompt than the trainer.
         """
         groups = self._groups(prompts, images)
         with profiler or nullcontext():
             results = self.engine.generate(groups, self.sampling, adapter=self.adapter)
-        outputs = []
+        outputs: list[GroupOutput] = []
+        self.refused = {}
         for group, output in zip(groups, results, strict=True):
-            if isinstance(output, Failure):  # rows are checked before they are trained on
-                raise RolloutError(f"the rollout engine does not take a prompt that the trainer takes: {output.reason}")
+            if isinstance(output, Failure):
+                first = sum(len(earlier.completions) for earlier in outputs)
+                self.refused |= dict.fromkeys(range(first, first + group.count), output.reason)
+                nothing = Completion(token_ids=group.token_ids[-1:], logprobs=[math.nan])
+                output = GroupOutput(prompt_ids=group.token_ids, completions=[nothing] * group.count)
             check_prompt_ids(group.token_ids, output.prompt_ids)
             outputs.append(output)
         completions = [completion for output in outputs for completion in output.completions]
@@ -97,7 +105,8 @@ class VLLMRollouts:
     def _groups(self, prompts: list[list[int]], images: list[list[Any] | None] | None) -> list[Prompt]:
         if len(self.conversations) != len(prompts):
             raise RolloutError(f"{len(prompts)} prompts but {len(self.conversations)} conversations")
-        keys = [(tuple(ids), image_key(images[row] if images is not None else None)) for row, ids in enumerate(prompts)]
+        shown = images or [None] * len(prompts)
+        keys = [(ids, [image_key(image) for image in some or ()]) for ids, some in zip(prompts, shown, strict=True)]
         starts = [row for row in range(len(prompts)) if row == 0 or keys[row] != keys[row - 1]]
         step = self.step()
         calls = self._calls[1] + 1 if self._calls[0] == step else 0
@@ -157,8 +166,3 @@ class VLLMEngine:
             return prompt_of(row, self.processor, count=1, seed=seed)
         except Exception as error:  # processors of others raise anything at all
             return refusal(row, self.processor, max_tokens=0, context=None) or Raised(reason=first_line(error))
-
-
-def image_key(images: Sequence[Any] | None) -> str:
-    """Hash a prompt's images by content."""
-    return hex_digest(*(part for image in images or () for part in (f"{image.mode}{image.size}", image.tobytes())))
