@@ -48,7 +48,10 @@ def content_of_file(path: Path) -> str:
     """Return the hash of a file, from the cache where size and time are those of before."""
     path = path.resolve()
     if path.name == "config.json":
-        config = json.loads(path.read_bytes())
+        try:
+            config = json.loads(path.read_bytes())
+        except ValueError:  # loading says so
+            return file_digest(path)
         stable = {key: value for key, value in config.items() if key not in _UNSTABLE_CONFIG_KEYS}
         return hex_digest(json.dumps(stable, sort_keys=True))
     status, entry = path.stat(), cache_folder("content") / f"{hex_digest(str(path))}.json"
