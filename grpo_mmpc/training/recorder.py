@@ -65,4 +65,7 @@ class RolloutRecorder:
 
 @cache
 def _file_hash(path: str | None) -> str | None:
-    return None if path is None else file_digest(Path(path))
+    try:
+        return None if path is None else file_digest(Path(path))
+    except OSError:  # it was deleted since it was shown
+        return None

@@ -168,6 +168,11 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
     def _sample_and_score(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], GatheredBatch]:
         """Have TRL sample and score; returns its batch and what it logged of it over all ranks."""
         self._inputs = inputs
+        for row in inputs:  # they were read a step ahead
+            if row["set_aside"] is None and row["image_path"] and not Path(row["image_path"]).exists():
+                row["set_aside"] = (
+                    f"image {row['image_path']} does not exist any more; add the file or correct the path"
+                )
         self.mix.prepare([row for row in inputs if row["set_aside"] is None])
         for column in EXTRA_COLUMNS:
             self.log_column(column, [row[column] for row in inputs])

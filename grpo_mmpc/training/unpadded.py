@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.errors import ImageError, TrainingError
 from grpo_mmpc.rewards.columns import ROW_COLUMNS
 from grpo_mmpc.rollout.log_probabilities import log_probabilities
 from grpo_mmpc.rollout.parity_check import computing_dtype, tolerance_of
-from grpo_mmpc.rollout.prompts import plain_prompt
+from grpo_mmpc.rollout.prompts import conversation, plain_prompt
 from grpo_mmpc.rollout.trainer_prompts import FAMILIES
 from grpo_mmpc.training.trl_seams import SeamedGRPOTrainer
 from grpo_mmpc.types import PromptRow
@@ -45,20 +45,20 @@ def check_against_unpadded(
         with torch.no_grad():
             in_batch = trainer.log_probabilities_of(output)  # [B, L]
         for i in (min(taken, key=lengths.__getitem__), max(taken, key=lengths.__getitem__)):
-            row = inputs[i]
+            row, prompt = inputs[i], _prompt_row(inputs[i])
             kept = output["completion_mask"][i].bool()
             ids = output["completion_ids"][i][kept].tolist()
             alone = log_probabilities(
                 trainer.model,
                 trainer.processing_class,
-                _prompt_row(row),
+                prompt or _plain_row(row),
                 ids or [trainer.processing_class.tokenizer.eos_token_id],  # a collective where the policy is sharded
                 suppressed_token_ids=(),
                 temperature=trainer.args.temperature,
             )
             differences = [abs(a - b) for a, b in zip(in_batch[i][kept].tolist(), alone, strict=False)]
             mean = sum(differences) / max(1, len(differences))
-            if not mean <= tolerance and row["set_aside"] is None:
+            if not mean <= tolerance and prompt is not None:
                 problem = (
                     f"the trainer's log-probabilities of {row['prompt_id']} differ by {mean:.2g} on average from those "
                     f"of the prompt alone, without padding (more than {tolerance:g}, {dtype})"
@@ -75,8 +75,17 @@ def check_against_unpadded(
         )
 
 
-def _prompt_row(row: Mapping[str, Any]) -> PromptRow:
-    messages, shown = row["prompt"], row["image_path"] if row["images"] else None
-    if row["set_aside"] is not None:  # only so that every rank computes as much
-        messages, shown = plain_prompt(shows_image=False)[0], None
-    return PromptRow(**{name: row[name] for name in ROW_COLUMNS}, messages=messages, prompt_image_path=shown)
+def _prompt_row(row: Mapping[str, Any]) -> PromptRow | None:
+    """Return the prompt of a row; None if it is set aside, or its image is gone by now."""
+    shown = row["image_path"] if row["images"] else None
+    prompt = PromptRow(**{name: row[name] for name in ROW_COLUMNS}, messages=row["prompt"], prompt_image_path=shown)
+    try:
+        return None if row["set_aside"] is not None or not conversation(prompt) else prompt
+    except (ImageError, OSError):
+        return None
+
+
+def _plain_row(row: Mapping[str, Any]) -> PromptRow:
+    """Return a prompt without an image: every rank computes as much, whatever it lacks."""
+    messages, _ = plain_prompt(shows_image=False)
+    return PromptRow(**{name: row[name] for name in ROW_COLUMNS}, messages=messages, prompt_image_path=None)
