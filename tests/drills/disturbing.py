@@ -31,7 +31,7 @@ STOPPED = {signal.SIGTERM: (130, 143), signal.SIGINT: (130,)}
 PATIENCE_S = 180.0
 """Most that a command may take to stop, and its processes to end with it."""
 
-_TIMES = ("time", "seconds", "started", "finished", "per_second", "wait", "trainer_state", "command")
+_TIMES = re.compile("time(?!stamp)|seconds|started|finished|per_second|wait|trainer_state|command")
 """Parts of the names of values that tell when it was started, and how."""
 _SHOWN_TIMES = re.compile(rb"\d+ \w+ \d{4}, \d\d:\d\d[^<]*|[\d.]+ s\b|\d+ min \d+ s\b")
 
@@ -95,10 +95,11 @@ class Drill:
             process, starts = self._start(), starts + 1
             moment = chance.uniform(self.begins, self.seconds) if hit < hits else None
             try:
-                status = process.wait(timeout=moment)
+                status, is_sent = process.wait(timeout=moment), False
             except subprocess.TimeoutExpired:
                 self._send(process, number)
-                status = process.wait(timeout=PATIENCE_S)
+                status, is_sent = process.wait(timeout=PATIENCE_S), True
+            assert is_sent or status == 0, self._log()
             self._wait_for_its_processes()
             if status == 0:
                 done += 1
@@ -230,7 +231,7 @@ def without_times(path: Path) -> object:
 
 def _timeless(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _timeless(v) for key, v in value.items() if not any(word in key for word in _TIMES)}
+        return {key: _timeless(v) for key, v in value.items() if not _TIMES.search(key)}
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
