@@ -115,13 +115,16 @@ class GracefulStop(TrainerCallback):  # type: ignore[misc]
         self._request.patient = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask the trainer to save and stop if any rank was asked to; save after the last step."""
+        """Ask the trainer to save if any rank was asked to stop, and after the last step."""
         is_asked = self._ranks.any(self._request.times > 0)
         if is_asked:
             self.stopped = state.global_step < state.max_steps
-            control.should_training_stop = True
         if is_asked or state.global_step >= state.max_steps:  # also with save_strategy=no: an adapter stays
             control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Stop once all is saved, so that the checkpoint is that of a run that goes on."""
+        control.should_training_stop = control.should_training_stop or self.stopped
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Leave nothing that a signal would have to wait for."""

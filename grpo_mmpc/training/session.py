@@ -149,8 +149,8 @@ class TrainingSession:
             if rows:
                 yield ParityCheck(lambda step: compare(step=step))
         yield FiniteUpdates(self.ranks, self.trainer.note)
-        yield self.hook
         yield self._stop
+        yield self.hook
 
     @property
     def parameters(self) -> int:

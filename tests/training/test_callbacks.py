@@ -48,5 +48,7 @@ def test_all_ranks_save_and_stop_if_one_was_asked_to(here, elsewhere):
     request.times = int(here)
     control = SimpleNamespace(should_save=False, should_training_stop=False)
     stop.on_step_end(None, SimpleNamespace(global_step=3, max_steps=9), control)
-    assert (control.should_save, control.should_training_stop) == (here or elsewhere, here or elsewhere)
+    assert (control.should_save, control.should_training_stop) == (here or elsewhere, False)  # saved as if it went on
+    stop.on_save(None, None, control)
+    assert control.should_training_stop == (here or elsewhere)
     assert stop.stopped == (here or elsewhere)
