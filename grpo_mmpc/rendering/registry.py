@@ -90,8 +90,8 @@ def _find_factory(reference: str) -> Callable[..., Any]:
         )
     try:
         factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty module name
-        raise EvaluationError(f"renderer {reference!r} cannot be loaded: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way while being imported
+        raise EvaluationError(f"renderer {reference!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if not callable(factory):
         raise EvaluationError(f"renderer {reference!r} is a {type(factory).__name__}; expected a class or function")
     return factory  # type: ignore[no-any-return]

@@ -76,7 +76,7 @@ def load_factory(name: str) -> Callable[..., RewardFn]:
         raise RewardError(f"reward {name!r}: no such file {source} (working directory {Path.cwd()})") from error
     except SyntaxError as error:
         raise RewardError(f"reward {name!r}: {error.filename}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:  # a user's module may fail in any way while being imported
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way while being imported
         raise RewardError(f"reward {name!r}: importing {source} failed: {type(error).__name__}: {error}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -160,7 +160,7 @@ def build_reward(spec: RewardSpec) -> LoadedReward:
         fn = factory(**spec.kwargs)
     except (TypeError, ValueError, GrpoMmpcError) as error:
         raise RewardError(f"reward {spec.name!r} refuses its kwargs {spec.kwargs}: {error}") from error
-    except Exception as error:  # a user's factory may fail in any way
+    except (Exception, SystemExit) as error:  # a user's factory may fail in any way
         raise RewardError(f"reward {spec.name!r}: its factory failed: {type(error).__name__}: {error}") from error
     if not callable(fn):
         raise RewardError(f"reward {spec.name!r}: the factory returned {type(fn).__name__}, expected a function")

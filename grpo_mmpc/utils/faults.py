@@ -60,8 +60,10 @@ def try_file(file: Path) -> None:
     """Try to write where a file is or will be, and leave no trace.
 
     Raises:
-        OSError: It cannot be written, or a folder stands in its way.
+        OSError: It cannot be written, or something else than a file stands in its way.
     """
     if file.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(file))
+    if file.exists() and not file.is_file():  # a device or a pipe, whose place the file would take
+        raise FileExistsError(errno.EEXIST, "File exists", str(file))
     try_folder(file.parent)

@@ -13,7 +13,7 @@ import pytest
 
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import RewardError
-from grpo_mmpc.rewards import RewardMix, build_reward
+from grpo_mmpc.rewards import RewardMix, build_reward, load_factory
 from grpo_mmpc.rewards.isolated import _without_images
 from grpo_mmpc.rewards.worker import Fit, Prepare, Score
 from grpo_mmpc.tasks import IMAGE_TO_TEXT
@@ -358,6 +358,12 @@ def test_a_declaration_that_makes_no_sense_is_refused_before_the_run(mixes, decl
 def test_a_factory_that_fails_is_named(mixes):
     with pytest.raises(RewardError, match="failing_factory': its factory failed: RuntimeError: no GPU here"):
         mixes("failing_factory")
+
+
+def test_a_file_or_factory_that_exits_does_not_end_the_command_without_a_word(tmp_path):
+    (tmp_path / "own.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(RewardError, match=r"importing .*own\.py failed: SystemExit: 3"):
+        load_factory(f"{tmp_path}/own.py:factory")
 
 
 @ISOLATED

@@ -39,6 +39,9 @@ def test_trying_an_output_leaves_no_trace_and_says_what_is_in_the_way(tmp_path: 
     (tmp_path / "folder").mkdir()
     try_folder(tmp_path / "new" / "deep")
     try_file(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError):  # a file in its place would take a pipe or a device away
+        try_file(tmp_path / "pipe")
     with pytest.raises(NotADirectoryError):
         try_folder(tmp_path / "file" / "deep")
     with pytest.raises(IsADirectoryError):

@@ -142,12 +142,6 @@ OPTIONS = Group(
             ("adapter.init_lora_weights=pissa", "init_lora_weights"),
             ("adapter.inference_mode=true", "inference_mode"),
             ("adapter.peft_type=PREFIX_TUNING", "peft_type"),
-            ("model.name_or_path=nano:qwen", "did you mean"),
-            ("model.name_or_path=no/such-model", "no/such-model"),
-            ("model.init_kwargs.attn_implementation=flash_attention_2", "flash"),
-            ("model.init_kwargs.dtyp=float32", "did you mean 'dtype'?"),
-            ("rollout.backend=vlm", "rollout.backend"),
-            ("evaluation.renderer=dalle", "evaluation.renderer"),
         )
     ],
 )

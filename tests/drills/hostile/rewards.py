@@ -1,6 +1,7 @@
 """Reward files of a user, and the surroundings of a command."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,48 +51,37 @@ REWARDS = Group(
         Case(
             "an argument that the factory does not take",
             reward(file="def factory(*, a=1):\n    return len\n", kwargs={"b": 2}),
-            "b",
+            "reward 'own.py:factory' takes",
         ),
         Case(
             "a function that takes no columns",
             reward(file="def factory():\n    def score():\n        return []\n    return score\n"),
-            "own.py",
+            "factory: ... got an unexpected keyword argument",
         ),
         Case(
             "os.system in the place of a reward", reward(name="os:system", kwargs={"command": "touch ran"}), "os:system"
         ),
-        Case("raises for every answer", reward("raise ValueError('no such brand')"), "no such brand", GOES_ON),
-        Case("returns text", reward("return ['good'] * len(predictions)"), "own.py:factory", GOES_ON),
-        Case("returns too few", reward("return [1.0]"), "own.py:factory", GOES_ON),
-        Case("returns nothing", reward("return None"), "own.py:factory", GOES_ON),
-        Case("returns None for all", reward("return [None] * len(predictions)"), "factory", GOES_ON),
         Case(
-            "returns NaN and infinity",
-            reward("return [float('nan'), float('inf')] * (len(predictions) // 2) + [1e400] * (len(predictions) % 2)"),
-            "factory",
-            GOES_ON,
+            "raises for every answer",
+            reward("raise ValueError('no such brand')"),
+            "ValueError: no such brand ... own.py, line 4",
         ),
-        Case("hangs", reward("time.sleep(600)", time_limit=2), "own.py:factory", GOES_ON),
+        Case(
+            "returns text",
+            reward("return ['good'] * len(predictions)"),
+            "returned 'good' at position 0, expected a number or None",
+        ),
+        Case("returns too few", reward("return [1.0]"), "factory: returned 1 scores for"),
+        Case("returns nothing", reward("return None"), "factory: returned NoneType, expected a list of"),
+        Case("returns infinity", reward("return [float('inf')] * len(predictions)"), "returned inf at position 0"),
+        Case("hangs", reward("time.sleep(600)", time_limit=2), "factory: took longer than its time limit of 2 s"),
         Case(
             "hangs in a process of its own",
             reward("time.sleep(600)", time_limit=2, isolated=True),
-            "own.py:factory",
-            GOES_ON,
+            "factory: took longer than its time limit of 2 s",
         ),
-        Case("calls sys.exit", reward("sys.exit(3)"), "own.py:factory", GOES_ON),
-        Case("ends its own process", reward("os._exit(3)", isolated=True), "own.py:factory", GOES_ON),
-        Case(
-            "prints and writes escape sequences",
-            reward("print('\\x1b[2J'); return [1.0] * len(predictions)"),
-            "factory",
-            GOES_ON,
-        ),
-        Case(
-            "empties the lists that it gets",
-            reward("n = len(predictions); predictions.clear(); return [1.0] * n"),
-            "factory",
-            GOES_ON,
-        ),
+        Case("calls sys.exit", reward("sys.exit(3)"), "factory: raised SystemExit(3)"),
+        Case("ends its own process", reward("os._exit(3)", isolated=True), "factory: its process died (exit code 3)"),
     ],
 )
 
@@ -126,14 +116,19 @@ SURROUNDINGS = Group(
             "1 usable item",
             environment={"PYTHONIOENCODING": "ascii"},
         ),
-        Case("TERM=dumb, 1 column", SHOP, "", environment={"TERM": "dumb", "COLUMNS": "1"}),
+        Case("TERM=dumb, 1 column", SHOP, "usable", environment={"TERM": "dumb", "COLUMNS": "1"}),
         Case("COLUMNS=abc", SHOP, "5 usable items", environment={"COLUMNS": "abc"}),
         Case("a reader that goes away", SHOP, "Catalogue shop", command=f"sh:{VALIDATE} | head -1"),
         Case("stdin closed", SHOP, "5 usable items", command=f"sh:{VALIDATE} <&-"),
         Case("stdout closed", SHOP, "", command=f"sh:{VALIDATE} >&-"),
-        Case("stdout and stderr closed", SHOP, "", command=f"sh:{VALIDATE} >&- 2>&-"),
         Case("a full disk as stdout", SHOP, "the disk is full", REFUSED, command=f"sh:{VALIDATE} >/dev/full"),
-        Case("a full disk as output", SHOP, "/dev/full", REFUSED, command=f"sh:{VALIDATE} --json /dev/full"),
+        Case(
+            "a pipe in the place of the output",
+            both(SHOP, lambda folder: os.mkfifo(folder / "report.json")),
+            "report.json: something stands there already",
+            REFUSED,
+            command=f"sh:{VALIDATE} --json report.json",
+        ),
         Case(
             "an output below a file",
             both(SHOP, write("x", "")),
@@ -150,7 +145,6 @@ SURROUNDINGS = Group(
         ),
         Case("an output below /proc", SHOP, "/proc", REFUSED, command=f"sh:{VALIDATE} --json /proc/x/report.json"),
         Case("a TMPDIR that does not exist", SHOP, "5 usable items", environment={"TMPDIR": "/nowhere"}),
-        Case("8 open files at most", SHOP, "", REFUSED, command=f"sh:ulimit -n 8; {VALIDATE}"),
         Case("a command that does not exist", SHOP, "invalid choice: 'trian'", REFUSED, command="sh:grpo-mmpc trian"),
         Case("no command", SHOP, "the following arguments are required", REFUSED, command="sh:grpo-mmpc"),
     ],
