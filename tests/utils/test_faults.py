@@ -46,7 +46,7 @@ def test_trying_an_output_leaves_no_trace_and_says_what_is_in_the_way(tmp_path: 
         try_folder(tmp_path / "file" / "deep")
     with pytest.raises(IsADirectoryError):
         try_file(tmp_path / "folder")
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder", "pipe"}
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, capsys) -> None:
