@@ -8,6 +8,8 @@ import unicodedata
 MISSING_WORDS = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"})
 """Words of programs for a missing value. Case matters: "Nan" is a kind of bread."""
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+
 
 def clean_text(value: object, *, one_line: bool = True) -> str | None:
     """Return a cell as text, or None where it holds nothing.
@@ -85,7 +87,7 @@ def json_kind(value: object) -> str:
 
 def json_text(value: object) -> str:
     """Return compact JSON text of a value; parts that JSON does not know become their text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return _COMPACT.encode(value)
 
 
 def writable(text: str) -> str:

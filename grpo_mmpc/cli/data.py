@@ -2,22 +2,14 @@
 
 import argparse
 import shlex
-import time
-from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from grpo_mmpc.cli.data_amazon import add_amazon
 from grpo_mmpc.utils.options import output_file, output_folder, positive_int
-
-if TYPE_CHECKING:
-    from grpo_mmpc.catalogue.sources.amazon_items import AmazonConversion
-    from grpo_mmpc.catalogue.sources.amazon_reviews import ReviewConversion
-    from grpo_mmpc.utils.console import Progress
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``data validate``, ``data amazon``, ``data mask`` and ``data nano``.
+    """Add ``data validate``, ``amazon``, ``synthetic``, ``mask`` and ``nano``.
 
     Each sets ``func`` to a function(args) -> exit code.
     """
@@ -40,36 +32,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     validate.add_argument("--html", metavar="OUT", type=output_file, help="also write it here as a page")
     validate.set_defaults(func=validate_command)
 
-    amazon = commands.add_parser(
-        "amazon",
-        help="convert item metadata and reviews of Amazon Reviews 2023",
-        description="Convert item metadata of Amazon Reviews 2023 into a catalogue folder, and reviews of these items "
-        "into its interactions.",
-    )
-    amazon.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="meta_<Category>.jsonl[.gz] or .parquet, a folder of such files, raw_meta_<Category> (streamed from the "
-        "hub), or McAuley-Lab/Amazon-Reviews-2023 (its nine MMPCBench categories)",
-    )
-    amazon.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
-    amazon.add_argument("--categories", metavar="NAME", nargs="+", default=[], help="which categories to take")
-    amazon.add_argument(
-        "--max-items", metavar="N", type=positive_int, help="items to keep of each category, the first ones"
-    )
-    amazon.add_argument("--download-images", action="store_true", help="fetch each item's main image from the web")
-    amazon.add_argument(
-        "--allow-host", metavar="HOST", action="append", default=[], help="an image server in your own network"
-    )
-    amazon.add_argument(
-        "--reviews",
-        metavar="PATH",
-        nargs="+",
-        default=[],
-        help="also write interactions.jsonl from these reviews: <Category>.jsonl[.gz], or raw_review_<Category> "
-        "(streamed from the hub); needed for the recommendation benchmark",
-    )
-    amazon.set_defaults(func=amazon_command)
+    add_amazon(commands)
 
     mask = commands.add_parser(
         "mask",
@@ -125,54 +88,6 @@ def validate_command(args: argparse.Namespace) -> int:
     return 1 if not report.items or (args.strict and report.is_broken) else 0
 
 
-def amazon_command(args: argparse.Namespace) -> int:
-    """Convert, print what became of the records."""
-    from grpo_mmpc.catalogue.sources.amazon_items import convert_amazon_metadata
-    from grpo_mmpc.catalogue.sources.amazon_records import open_reviews, open_sources
-    from grpo_mmpc.catalogue.sources.amazon_reviews import item_ids, refuse_other_interactions, write_reviews
-    from grpo_mmpc.catalogue.sources.download import Download, download_images
-    from grpo_mmpc.errors import CatalogueError
-    from grpo_mmpc.utils.console import Progress
-    from grpo_mmpc.utils.locks import hold, in_use
-
-    sources = open_sources(args.source, categories=args.categories)
-    reviews = open_reviews(args.reviews)  # a mistyped path shows now, not after hours of downloading images
-    if reviews:
-        refuse_other_interactions(args.out)
-    print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
-    started = time.monotonic()
-    with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
-
-        def fetch(downloads: "Iterable[Download]") -> "Mapping[Path, str]":
-            return download_images(
-                downloads,
-                journal=args.out / "images_not_there.jsonl",
-                allowed_hosts=frozenset(args.allow_host),
-                progress=lambda count: progress("images", count),
-            )
-
-        done = convert_amazon_metadata(
-            sources,
-            out=args.out,
-            max_items=args.max_items,
-            fetch=fetch if args.download_images else None,
-            progress=partial(_show_items, progress),
-        )
-        progress.close()
-        _print_conversion(done, seconds=time.monotonic() - started, downloaded=args.download_images)
-        if reviews:
-            converted = write_reviews(
-                reviews, out=args.out, known_items=item_ids(args.out), progress=partial(_show_reviews, progress)
-            )
-            progress.close()
-            _print_reviews(converted, out=args.out)
-    if not sum(done.items.values()):
-        print(f"No item: no record of {args.source} could become one; is it the metadata of products?")
-        return 1
-    print(_next(f"grpo-mmpc data validate {shlex.quote(str(args.out))}"))
-    return 0
-
-
 def mask_command(args: argparse.Namespace) -> int:
     """Write the catalogue with gaps."""
     from grpo_mmpc.catalogue import load_catalogue
@@ -201,48 +116,6 @@ def nano_command(args: argparse.Namespace) -> int:
     print(f"Catalogue: {folder}")
     print(_next(f"grpo-mmpc data validate {shlex.quote(str(folder))}"))
     return 0
-
-
-def _show_items(progress: "Progress", done: "AmazonConversion") -> None:
-    items, category = sum(done.items.values()), next(reversed(done.items), "")
-    progress("records", done.records_read, detail=f"{items:,} items, {done.images:,} images, now {category}")
-
-
-def _print_conversion(done: "AmazonConversion", *, seconds: float, downloaded: bool) -> None:
-    from grpo_mmpc.catalogue.validation_text import broken_rows
-
-    print("Items by category:")
-    for category, count in done.items.items():
-        print(f"  {category}: {count:,}")
-    items = sum(done.items.values())
-    print(f"Records read: {done.records_read:,}; items: {items:,}; images: {done.images:,}; {seconds:.0f} s.")
-    for rows, what, file in (
-        (done.skipped, "Records that could not become items", "skipped.jsonl"),
-        (done.image_failures, "Images that could not be fetched (their items were kept)", "image_failures.jsonl"),
-    ):
-        if rows:
-            print(f"{what}: {len(rows):,}, all in {done.folder / file}")
-            print("\n".join(broken_rows(rows)))
-    if not downloaded:
-        print("No image was downloaded: every item's image is empty. Run again with --download-images to fetch them.")
-
-
-def _show_reviews(progress: "Progress", done: "ReviewConversion") -> None:
-    progress("reviews", done.read, detail=f"{done.written:,} of the catalogue's items")
-
-
-def _print_reviews(done: "ReviewConversion", *, out: Path) -> None:
-    print(
-        f"Reviews read: {done.read:,}; written to {out / 'interactions.jsonl'}: {done.written:,}; of products that are "
-        f"not in the catalogue: {done.other_items:,}; broken: {done.broken:,}."
-    )
-    for row in done.examples:
-        print(f"  - {row.file} row {row.row}: {row.reason}")
-    if not done.written:
-        print(
-            "No review is of an item of this catalogue, so that it has no interactions: are the reviews of the same "
-            "category as the metadata?"
-        )
 
 
 def _next(command: str) -> str:

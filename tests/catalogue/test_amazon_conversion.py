@@ -10,12 +10,8 @@ from PIL import Image
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.catalogue.rows import RawRow
-from grpo_mmpc.catalogue.sources.amazon_items import (
-    convert_amazon_metadata,
-    image_name,
-    image_urls,
-    read_attributes,
-)
+from grpo_mmpc.catalogue.sources.amazon_build import build_amazon
+from grpo_mmpc.catalogue.sources.amazon_items import image_name, image_urls, read_attributes
 from grpo_mmpc.catalogue.sources.amazon_records import BENCHMARK_CATEGORIES, HUB_DATASET, AmazonSource, open_sources
 from grpo_mmpc.cli import main
 from grpo_mmpc.errors import CatalogueError
@@ -72,7 +68,7 @@ def jpeg() -> bytes:
 
 
 def test_a_record_becomes_an_item(tmp_path):
-    convert_amazon_metadata([source(record("B01CUPMQZE"))], out=tmp_path)
+    build_amazon([source(record("B01CUPMQZE"))], out=tmp_path)
     assert rows(tmp_path) == [
         {
             "item_id": "B01CUPMQZE",
@@ -88,7 +84,7 @@ def test_a_record_becomes_an_item(tmp_path):
 
 
 def test_what_is_written_loads_as_a_catalogue(tmp_path):
-    convert_amazon_metadata([source(record("B1"), record("B2"))], out=tmp_path)
+    build_amazon([source(record("B1"), record("B2"))], out=tmp_path)
     catalogue = load_catalogue(tmp_path)
     assert [r.item_id for r in catalogue.records()] == ["B1", "B2"]
     assert catalogue.record(0).attributes["color"] == "Brown"
@@ -96,7 +92,7 @@ def test_what_is_written_loads_as_a_catalogue(tmp_path):
 
 
 def test_without_a_name_for_the_source_the_main_category_counts(tmp_path):
-    convert_amazon_metadata([source(record("B1"), category=None)], out=tmp_path)
+    build_amazon([source(record("B1"), category=None)], out=tmp_path)
     assert rows(tmp_path)[0]["category"] == "All Beauty"
 
 
@@ -141,7 +137,7 @@ def test_attributes_come_from_the_details_and_the_store(details, store, facts):
 
 
 def test_a_record_that_cannot_become_an_item_is_written_down(tmp_path):
-    done = convert_amazon_metadata(
+    done = build_amazon(
         [
             source(
                 record("B1"),
@@ -176,14 +172,14 @@ def test_no_record_is_read_beyond_the_wanted_number_of_items(tmp_path):
             yield RawRow(row=i + 1, values=record(f"{category}-{i}", parent_asin=None if i == 0 else f"{category}-{i}"))
 
     sources = [AmazonSource(name=c, category=c, records=endless(c)) for c in ("A", "B")]
-    done = convert_amazon_metadata(sources, out=tmp_path, max_items=3)
+    done = build_amazon(sources, out=tmp_path, max_items=3)
     assert done.items == {"A": 3, "B": 3}
     assert read == [0, 1, 2, 3] * 2
 
 
 def test_categories_that_only_the_records_know_are_limited_too(tmp_path):
     records = [record(f"B{i}", main_category="Odd" if i % 2 else "Even") for i in range(10)]
-    done = convert_amazon_metadata([source(*records, category=None)], out=tmp_path, max_items=2)
+    done = build_amazon([source(*records, category=None)], out=tmp_path, max_items=2)
     assert [row["item_id"] for row in rows(tmp_path)] == ["B0", "B1", "B2", "B3"]
     assert done.items == {"Even": 2, "Odd": 2}
 
@@ -209,7 +205,7 @@ def test_images_are_fetched_checked_and_named_after_the_item(tmp_path):
 
     records = [pictured("B1", "x.jpg"), pictured("B2", "gone.jpg"), record("B4", images=[]), record("B5")]
     records.append(pictured("B6", "gone.jpg", title=None))
-    done = convert_amazon_metadata([source(*records)], out=tmp_path, fetch=fetch)
+    done = build_amazon([source(*records)], out=tmp_path, fetch=fetch)
     assert [row["image"] for row in rows(tmp_path)] == ["images/B1.jpg", None, None, "images/B5.jpg"]
     assert asked[2].urls == (f"{URL}h.jpg", f"{URL}l.jpg")  # the next one where the largest is dead
     assert done.images == 2 and done.items == {"All_Beauty": 4}
@@ -229,12 +225,12 @@ def test_an_interrupted_conversion_leaves_nothing_half_written(tmp_path):
 
     (tmp_path / ".items.jsonl.0123.partial").write_text("of a process that was killed")
     with pytest.raises(KeyboardInterrupt):
-        convert_amazon_metadata([source(record("B1"), record("B2"))], out=tmp_path, fetch=fetch)
+        build_amazon([source(record("B1"), record("B2"))], out=tmp_path, fetch=fetch)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["images"]
 
 
 def test_entities_and_tags_of_html_are_resolved(tmp_path):
-    convert_amazon_metadata(
+    build_amazon(
         [
             source(
                 record(
@@ -363,7 +359,7 @@ def test_the_parquet_files_of_the_hub_are_read(tmp_path):
         pq.write_table(table, folder / f"full-0000{part}-of-00002.parquet")
     (found,) = open_sources(str(folder))
     assert found.category == "All_Beauty"
-    done = convert_amazon_metadata([found], out=tmp_path / "out")
+    done = build_amazon([found], out=tmp_path / "out")
     assert done.items == {"All_Beauty": 2} and not done.skipped
     assert rows(tmp_path / "out")[1]["attributes"] == {"brand": "Howard Products", "color": "Brown"}
     assert rows(tmp_path / "out")[1]["image_url"] == "l"

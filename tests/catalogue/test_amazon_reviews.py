@@ -2,14 +2,15 @@
 
 import gzip
 import json
-import tracemalloc
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.catalogue.sources.amazon_build import ReviewCounts, build_amazon
 from grpo_mmpc.catalogue.sources.amazon_records import HUB_DATASET, AmazonSource, open_reviews
-from grpo_mmpc.catalogue.sources.amazon_reviews import item_ids, write_reviews
+from grpo_mmpc.catalogue.sources.amazon_reviews import refuse_other_interactions
 from grpo_mmpc.errors import CatalogueError
 
 
@@ -39,28 +40,33 @@ def source(*reviews: dict | str, name: str = "All_Beauty.jsonl") -> AmazonSource
     return AmazonSource(name=name, category=None, records=rows)
 
 
+def convert(*reviews: AmazonSource, out: Path, known: tuple[str, ...] = ("B1",)) -> ReviewCounts:
+    """Convert reviews of a catalogue of these items."""
+    metadata = [
+        RawRow(row=row, values={"parent_asin": item, "title": "Soap"}) for row, item in enumerate(known, start=1)
+    ]
+    items = AmazonSource(name="meta_A.jsonl", category="A", records=metadata)
+    return build_amazon([items], out=out, reviews=reviews).reviews
+
+
 def rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "interactions.jsonl").read_text("utf-8").splitlines()]
+    return pq.read_table(folder / "interactions.parquet").to_pylist()
 
 
 def test_a_review_becomes_an_interaction_with_its_parent_product(tmp_path):
-    write_reviews([source(review())], out=tmp_path, known_items={"B1"})
+    convert(source(review()), out=tmp_path)
     assert rows(tmp_path) == [{"user_id": "AE1", "item_id": "B1", "timestamp": 1588687728923, "rating": 4.0}]
 
 
-def test_what_is_dropped_is_counted(tmp_path):
-    done = write_reviews(
-        [
-            source(review(), review(item="B9"), review(item=None), review(user=None), "not JSON"),
-            source(
-                review(timestamp="soon"), review(rating="great"), review(user="AE2", rating=None), name="more.jsonl"
-            ),
-        ],
+def test_what_is_dropped_is_counted_and_named(tmp_path):
+    done = convert(
+        source(review(), review(item="B9"), review(item=None), review(user=None), "not JSON"),
+        source(review(timestamp="soon"), review(rating="great"), review(user="AE2", rating=None), name="more.jsonl"),
         out=tmp_path,
-        known_items={"B1"},
     )
     assert (done.read, done.written, done.other_items, done.broken) == (8, 2, 1, 5)
-    assert [(e.file, e.row, e.reason.partition(":")[0].partition(",")[0]) for e in done.examples] == [
+    named = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert [(e["file"], e["row"], e["reason"].partition(":")[0].partition(",")[0]) for e in named] == [
         ("All_Beauty.jsonl", 3, "parent_asin is missing"),
         ("All_Beauty.jsonl", 4, "user_id is missing; remove the row or name the user"),
         ("All_Beauty.jsonl", 5, "not JSON"),
@@ -71,28 +77,13 @@ def test_what_is_dropped_is_counted(tmp_path):
 
 
 def test_only_the_first_few_broken_reviews_are_kept_as_examples(tmp_path):
-    done = write_reviews([source(*[review(user=None)] * 100)], out=tmp_path, known_items={"B1"})
+    done = convert(source(*[review(user=None)] * 100), out=tmp_path)
     assert (done.broken, len(done.examples)) == (100, 5)
 
 
 def test_repeated_reviews_are_all_written(tmp_path):
     """The reader of the file decides which of them count."""
-    assert write_reviews([source(review(), review())], out=tmp_path, known_items={"B1"}).written == 2
-
-
-def test_memory_does_not_grow_with_the_number_of_reviews(tmp_path):
-    def many():
-        for n in range(50_000):
-            yield RawRow(row=n + 1, values=review(user=f"AE{n}", text="x" * 100))
-
-    tracemalloc.start()
-    try:
-        stream = [AmazonSource(name="many", category=None, records=many())]
-        assert write_reviews(stream, out=tmp_path, known_items={"B1"}).written == 50_000
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 1_000_000  # the users' names alone are more than 2.5 MB
+    assert convert(source(review(), review()), out=tmp_path).written == 2
 
 
 def test_an_interrupted_conversion_leaves_the_earlier_interactions(tmp_path):
@@ -100,26 +91,22 @@ def test_an_interrupted_conversion_leaves_the_earlier_interactions(tmp_path):
         yield RawRow(row=1, values=review())
         raise KeyboardInterrupt
 
-    (tmp_path / "interactions.jsonl").write_text("earlier\n")
+    (tmp_path / "interactions.parquet").write_text("earlier")
     with pytest.raises(KeyboardInterrupt):
-        write_reviews([AmazonSource(name="x", category=None, records=broken())], out=tmp_path, known_items={"B1"})
-    assert [p.read_text() for p in tmp_path.iterdir()] == ["earlier\n"]
+        convert(AmazonSource(name="x", category=None, records=broken()), out=tmp_path)
+    assert (tmp_path / "interactions.parquet").read_text() == "earlier"
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_where_no_review_is_written_there_is_no_file(tmp_path):
-    assert write_reviews([source(review())], out=tmp_path, known_items={"B9"}).written == 0
-    assert list(tmp_path.iterdir()) == []
+    assert convert(source(review(item="B9")), out=tmp_path).written == 0
+    assert not (tmp_path / "interactions.parquet").exists()
 
 
 def test_interactions_in_another_format_are_not_joined_by_a_second_file(tmp_path):
     (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp,rating\n")
     with pytest.raises(CatalogueError, match=r"holds interactions\.csv already; remove it"):
-        write_reviews([source(review())], out=tmp_path, known_items={"B1"})
-
-
-def test_items_are_those_that_the_conversion_wrote(tmp_path):
-    (tmp_path / "items.jsonl").write_text('{"item_id": "B1"}\n{"item_id": "B2"}\n')
-    assert item_ids(tmp_path) == {"B1", "B2"}
+        refuse_other_interactions(tmp_path)
 
 
 # --- sources

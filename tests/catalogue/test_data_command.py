@@ -102,11 +102,11 @@ def test_amazon_reviews_become_interactions_of_the_items(tmp_path, capsys):
     metadata, reviews = write_amazon_files(tmp_path, reviewed="B1")
     assert run("amazon", metadata, "--out", tmp_path / "out", "--reviews", reviews) == 0
     assert (
-        f"Reviews read: 2; written to {tmp_path / 'out' / 'interactions.jsonl'}: 1; of products that are not in the "
+        f"Reviews read: 2; written to {tmp_path / 'out' / 'interactions.parquet'}: 1; of products that are not in the "
         "catalogue: 0; broken: 1.\n  - All_Beauty.jsonl row 2: user_id is missing; remove the row or name the user\n"
     ) in capsys.readouterr().out
     assert run("validate", tmp_path / "out", "--strict") == 0
-    assert "Interactions (interactions.jsonl): 1 row, 1 user, 1 item" in capsys.readouterr().out
+    assert "Interactions (interactions.parquet): 1 row, 1 user, 1 item" in capsys.readouterr().out
 
 
 def test_reviews_of_other_products_are_counted_and_the_catalogue_stays_valid(tmp_path, capsys):

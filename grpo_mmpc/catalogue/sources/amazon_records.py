@@ -1,15 +1,18 @@
 """Read records of Amazon Reviews 2023, items or reviews, from files or streamed from the hub."""
 
+import csv
 import gzip
+import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from grpo_mmpc.catalogue.rows import RawRow, json_rows
 from grpo_mmpc.catalogue.tables import parquet_rows
-from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.errors import CatalogueError, first_line
 
 HUB_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
 
@@ -26,8 +29,8 @@ BENCHMARK_CATEGORIES = (
 )
 """The nine categories of MMPCBench (arXiv 2601.19750)."""
 
-_META_FILE = re.compile(r"(?:raw_)?meta_(?P<category>.+?)(?:\.jsonl|\.jsonl\.gz|\.parquet|)$")
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+_META_FILE = re.compile(r"(?:raw_)?meta_(?P<category>.+?)(?:\.jsonl(?:\.gz|\.zst)?|\.parquet|)$")
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,12 @@ class AmazonSource:
     """Category of its items; None takes each metadata record's ``main_category``."""
     records: Iterable[RawRow]
     """Read once, and only as far as needed."""
+    files: tuple[Path, ...] = ()
+    """The records' files, where they lie on this machine."""
+    hub_path: str | None = None
+    """Inside the hub's data set; None for local files."""
+    revision: str | None = None
+    """Of the hub's data set, where it is known."""
 
 
 def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonSource]:
@@ -81,16 +90,17 @@ def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonS
 def open_reviews(names: Sequence[str]) -> list[AmazonSource]:
     """Open the reviews that names on the command line mean; nothing is read yet.
 
-    Each is ``<Category>.jsonl`` or ``.jsonl.gz``, or ``raw_review_<Category>``, which is streamed
-    from the hub.
+    Each is ``<Category>.jsonl``, ``.jsonl.gz`` or ``.jsonl.zst``, a rating-only ``<Category>.csv``,
+    a Parquet file or a folder of them, or ``raw_review_<Category>`` of the hub.
 
     Raises:
         CatalogueError: No such file.
     """
     sources = []
     for name in names:
-        if Path(name).is_file():
-            sources.append(_file_source(Path(name), category=None))
+        path = Path(name)
+        if path.is_file() or any(path.glob("*.parquet")):
+            sources.append(_file_source(path, category=None))
         elif re.fullmatch(r"raw_review_\w+", name):
             sources.append(_hub_source("review", name.removeprefix("raw_review_")))
         else:
@@ -123,43 +133,127 @@ def _folder_files(folder: Path, categories: Sequence[str]) -> dict[str, Path]:
 
 
 def _file_source(path: Path, *, category: str | None) -> AmazonSource:
-    return AmazonSource(name=path.name, category=category, records=_file_records(path))
+    files = tuple(sorted(path.glob("*.parquet"))) if path.is_dir() else (path,)
+    return AmazonSource(name=path.name, category=category, records=file_records(files), files=files)
 
 
-def _file_records(path: Path) -> Iterator[RawRow]:
-    """Read JSON lines, gzipped or not, or Parquet, one record at a time, whatever the suffix says.
+def content_of(file: Path) -> str:
+    """Return what a file holds, whatever its suffix says: parquet, gzip, zstd, csv or json."""
+    with file.open("rb") as stream:
+        start = stream.read(4)
+    if start == b"PAR1":
+        return "parquet"
+    if start[:2] == b"\x1f\x8b":
+        return "gzip"
+    if start == b"\x28\xb5\x2f\xfd":
+        return "zstd"
+    return "csv" if file.suffix.lower() == ".csv" else "json"
 
-    A file that ends too early or is damaged gives the records up to there, then one with a problem.
+
+def file_records(files: Iterable[Path], *, wanted: Container[int] | None = None) -> Iterator[RawRow]:
+    """Read records one at a time; a damaged file gives those before, then one with a problem.
+
+    Args:
+        files: Their rows are counted on from one to the next.
+        wanted: Rows to read, where not all; the others cost next to nothing.
     """
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     row = 0
     for file in files:
         try:
-            for record in _records_of(file):
-                row += 1
-                yield replace(record, row=row)
-        except (EOFError, zlib.error, gzip.BadGzipFile, CatalogueError) as e:
+            for number, record in _records_of(file, first=row, wanted=wanted):
+                row = number
+                if record is not None:
+                    yield record
+        except (EOFError, zlib.error, gzip.BadGzipFile, OSError, CatalogueError) as e:
+            row += 1
             yield RawRow(
-                row=row + 1,
-                problem=f"{file.name} is damaged here, and nothing behind it is read: {e}; download it again",
+                row=row,
+                problem=f"{file.name} is damaged here, and nothing behind it is read: {first_line(e)}; "
+                "download it again",
             )
 
 
-def _records_of(file: Path) -> Iterator[RawRow]:
-    with file.open("rb") as stream:
-        mark = stream.read(4)
-    if mark == b"PAR1":
-        yield from parquet_rows(file)
+def _records_of(file: Path, *, first: int, wanted: Container[int] | None) -> Iterator[tuple[int, RawRow | None]]:
+    """Yield every row's number, with its record where that is wanted."""
+    content = content_of(file)
+    if content == "parquet":
+        for record in parquet_rows(file):
+            row = first + record.row
+            yield row, replace(record, row=row) if wanted is None or row in wanted else None
         return
+    row, header = first, None
     # As bytes: a line that is not UTF-8 is a problem of its own, and a byte order mark is none.
-    with gzip.open(file) if mark[:2] == b"\x1f\x8b" else file.open("rb") as lines:
-        yield from json_rows(lines)
+    with _lines(file, content=content) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            if content == "csv" and header is None:
+                header = csv_cells(line)
+                continue
+            row += 1
+            if wanted is not None and row not in wanted:
+                yield row, None
+            elif header is not None:
+                yield row, _csv_record(line, row=row, header=header)
+            else:
+                [read] = json_rows([line])
+                yield row, replace(read, row=row, problem=read.problem and f"line {number}: {read.problem[8:]}")
+
+
+@contextmanager
+def _lines(file: Path, *, content: str) -> Iterator[Iterable[bytes]]:
+    if content == "zstd":
+        import pyarrow as pa  # heavy: imported on use
+
+        with pa.input_stream(str(file), compression="zstd") as stream:
+            yield io.BufferedReader(stream)
+        return
+    with gzip.open(file) if content == "gzip" else file.open("rb") as lines:
+        yield lines
+
+
+def csv_cells(line: bytes) -> list[str]:
+    """Return the cells of one line of CSV; one that is not UTF-8 has none."""
+    try:
+        return next(csv.reader([line.decode("utf-8-sig").strip()]))
+    except UnicodeDecodeError:
+        return []
+
+
+def _csv_record(line: bytes, *, row: int, header: list[str]) -> RawRow:
+    cells = csv_cells(line)
+    if len(cells) != len(header):
+        return RawRow(
+            row=row, problem=f"it has {len(cells)} cells in UTF-8, the header names {len(header)}; correct it"
+        )
+    return RawRow(row=row, values={name: cell or None for name, cell in zip(header, cells, strict=True)})
 
 
 def _hub_source(kind: str, category: str) -> AmazonSource:
     folder, prefix = ("meta_categories", "meta_") if kind == "meta" else ("review_categories", "")
-    records = _hub_records(f"raw/{folder}/{prefix}{category}.jsonl")
-    return AmazonSource(name=f"raw_{kind}_{category}", category=category, records=records)
+    path = f"raw/{folder}/{prefix}{category}.jsonl"
+    return AmazonSource(name=f"raw_{kind}_{category}", category=category, records=_hub_records(path), hub_path=path)
+
+
+def download_source(source: AmazonSource) -> AmazonSource:
+    """Return a source of the hub as a file in the hub's own cache, others as they are.
+
+    For who reads all of it: an interrupted download goes on, and the revision is known.
+
+    Raises:
+        CatalogueError: It cannot be had.
+    """
+    if source.hub_path is None:
+        return source
+    import httpx  # heavy: imported on use
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = Path(hf_hub_download(HUB_DATASET, source.hub_path, repo_type="dataset"))
+    except (OSError, httpx.HTTPError) as e:
+        raise _unreachable(source.hub_path, e) from e
+    revision = file.parents[len(PurePosixPath(source.hub_path).parts) - 1].name
+    return replace(source, files=(file,), revision=revision)
 
 
 def _hub_records(path: str) -> Iterator[RawRow]:
@@ -172,12 +266,17 @@ def _hub_records(path: str) -> Iterator[RawRow]:
     import httpx  # heavy: imported on use
     from datasets import load_dataset
 
-    file = f"hf://datasets/{HUB_DATASET}/{path}"
     try:
+        file = f"hf://datasets/{HUB_DATASET}/{path}"
         stream = load_dataset("text", data_files=file, split="train", streaming=True)
         yield from json_rows(row["text"] for row in stream)
     except (OSError, httpx.HTTPError) as e:
-        raise CatalogueError(
-            f"cannot stream {file}: {e}; check the category's name and the network (HF_HUB_OFFLINE must not be set), "
-            f"or download {PurePosixPath(path).name}.gz yourself and give its path"
-        ) from e
+        raise _unreachable(path, e) from e
+
+
+def _unreachable(path: str, error: Exception) -> CatalogueError:
+    return CatalogueError(
+        f"cannot read hf://datasets/{HUB_DATASET}/{path}: {first_line(error)}; check the category's name and the "
+        f"network (HF_HUB_OFFLINE must not be set), or download {PurePosixPath(path).name}.gz yourself and give its "
+        "path"
+    )

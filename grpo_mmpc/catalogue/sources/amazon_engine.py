@@ -1,0 +1,237 @@
+"""DuckDB over files of Amazon Reviews 2023: every record as JSON cells, in bounded memory.
+
+The engine reads what is regular; each record that it cannot read, or reads otherwise than
+:mod:`~grpo_mmpc.catalogue.sources.amazon_records` would, is left to that module.
+"""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.catalogue.normalise import MISSING_WORDS, json_text
+from grpo_mmpc.catalogue.sources.amazon_items import (
+    image_name,
+    image_urls,
+    plain_text,
+    read_attributes,
+    read_description,
+)
+from grpo_mmpc.catalogue.sources.amazon_records import content_of, csv_cells
+from grpo_mmpc.catalogue.sources.markup import without_markup
+from grpo_mmpc.utils.faults import full_disk
+from grpo_mmpc.utils.hashing import number
+
+if TYPE_CHECKING:
+    import duckdb
+
+_MEMORY = "1GB"
+_TICK_S = 0.2
+
+_PIECE = r'[^"\\<&\p{Z}\p{C}]+(?: [^"\\<&\p{Z}\p{C}]+)*'
+_MISSING = ", ".join(f"'\"{word}\"'" for word in sorted(MISSING_WORDS))
+
+
+def is_plain(cell: str) -> str:
+    """Return SQL that is true where cleaning would leave the JSON text of a cell as it is."""
+    return f"""(regexp_full_match({cell}, '"{_PIECE}"') AND {cell} NOT IN ({_MISSING}))"""
+
+
+def is_identifier(cell: str) -> str:
+    """Return SQL that is true for the JSON text of an ordinary identifier."""
+    return (
+        f"""(regexp_full_match({cell}, '"[A-Za-z0-9_-]+"') AND length({cell}) < 200 AND {cell} NOT IN ({_MISSING}))"""
+    )
+
+
+def text_of(cell: str) -> str:
+    """Return SQL for the clean text of a JSON cell; Python is asked only where it has to be."""
+    return f"CASE WHEN {cell} IS NULL THEN NULL WHEN {is_plain(cell)} THEN {cell}[2:-2] ELSE clean_text({cell}) END"
+
+
+def quoted(text: str) -> str:
+    """Return a text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+@dataclass(slots=True, kw_only=True)
+class Engine:
+    """A database on disk, in a folder that is gone afterwards."""
+
+    connection: "duckdb.DuckDBPyConnection"
+    folder: Path
+    tick: Callable[[], None]
+    """Called several times a second while a statement runs."""
+    cleaned: Counter[str] = field(default_factory=Counter)
+    """Cells that were changed, by what was removed from them."""
+
+    def run(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows; a signal stops it."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(lambda: self.connection.execute(statement).fetchall())
+            try:
+                while True:
+                    try:
+                        return future.result(timeout=_TICK_S)
+                    except TimeoutError:
+                        if future.done():
+                            raise
+                        self.tick()
+            except BaseException:
+                self.connection.interrupt()
+                raise
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows to a table, by the names of its columns."""
+        import pyarrow as pa  # heavy: imported on use
+
+        if rows:
+            self.connection.register("appended", pa.Table.from_pylist(list(rows)))
+            self.run(f"INSERT INTO {table} BY NAME FROM appended")
+            self.connection.unregister("appended")
+
+    def copy(self, query: str, *, to: Path, form: str) -> int:
+        """Write the rows of a query into a file; return how many."""
+        [[number]] = self.run(f"COPY ({query}) TO {quoted(str(to))} (FORMAT {form})")
+        return int(number)
+
+    def relation(self, file: Path, columns: Sequence[str]) -> str:
+        """Return SQL for a file's records: ``row`` from 1, and cells as JSON text, null if unread.
+
+        Raises:
+            duckdb.Error: The file is damaged; sometimes only when it is read.
+        """
+        content = content_of(file)
+        link = self.folder / f"input-{content}"  # no character of a name means anything to the engine
+        link.unlink(missing_ok=True)
+        link.symlink_to(file.resolve())
+        name = quoted(str(link))
+        if content == "parquet":
+            known = {name for name, *_ in self.run(f"DESCRIBE FROM read_parquet({name})")}
+            cells = ", ".join(f"{f'to_json({c})' if c in known else 'NULL'}::VARCHAR AS {c}" for c in columns)
+            return f"(SELECT file_row_number + 1 AS row, {cells} FROM read_parquet({name}, file_row_number=true))"
+        if content == "csv":
+            return self._csv(link, columns)
+        packing = "none" if content == "json" else content
+        types = ", ".join(f"{c}: 'JSON'" for c in columns)
+        cells = ", ".join(f"{c}::VARCHAR AS {c}" for c in columns)
+        return (
+            f"(SELECT row_number() OVER () AS row, {cells} FROM read_json({name}, format='newline_delimited', "
+            f"compression='{packing}', ignore_errors=true, columns={{{types}}}))"
+        )
+
+    def _csv(self, link: Path, columns: Sequence[str]) -> str:
+        """Split lines at commas; one with a quote or of another length has nulls only."""
+        with link.open("rb") as lines:
+            header = csv_cells(next(filter(bytes.strip, lines), b""))
+        cells = ", ".join(
+            f"CASE WHEN len(c) = {len(header)} AND NOT contains(line, '\"') "
+            f"THEN to_json(nullif(c[{header.index(name) + 1}], ''))::VARCHAR END AS {name}"
+            if name in header
+            else f"NULL::VARCHAR AS {name}"
+            for name in columns
+        )
+        return (
+            f"(SELECT row_number() OVER () - 1 AS row, {cells} FROM (SELECT rtrim(line, chr(13)) AS line, "
+            f"string_split(rtrim(line, chr(13)), ',') AS c FROM read_csv({quoted(str(link))}, "
+            "columns={line: 'VARCHAR'}, auto_detect=false, header=false, delim='\x01', quote='', escape='', "
+            "compression='none', max_line_size=16777216) WHERE trim(line) != '') QUALIFY row > 0)"
+        )
+
+
+@contextmanager
+def open_engine(out: Path, *, tick: Callable[[], None]) -> Iterator[Engine]:
+    """Open a database inside a folder; what a killed process left there is removed before."""
+    import duckdb  # heavy: imported on use
+
+    folder = out / ".amazon.partial"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        connection = duckdb.connect(folder / "work.duckdb")
+        try:
+            threads = len(os.sched_getaffinity(0))
+            connection.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = {threads}")
+            connection.execute(f"SET temp_directory = {quoted(str(folder / 'spill'))}")
+            engine = Engine(connection=connection, folder=folder, tick=tick)
+            _add_functions(engine)
+            yield engine
+        finally:
+            connection.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_of_input(error: Exception) -> bool:
+    """Return whether an error of the engine means that it cannot read a file, and nothing else."""
+    import duckdb  # heavy: imported on use
+
+    return (
+        isinstance(error, duckdb.Error) and not isinstance(error, duckdb.OutOfMemoryException) and not full_disk(error)
+    )
+
+
+def _value(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; nested too deep
+        return None
+
+
+def _add_functions(engine: Engine) -> None:
+    """Give SQL the rules of this package for cells that are not plain."""
+    import pyarrow as pa  # heavy: imported on use
+    from duckdb.func import FunctionNullHandling, PythonUDFType
+
+    def add(name: str, function: Callable[..., Any], *arguments: str, result: str = "VARCHAR") -> None:
+        kind = {"VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string()), "UBIGINT": pa.uint64()}[result]
+
+        def batch(*columns: Any) -> Any:  # DuckDB evaluates annotations, here without pyarrow
+            return pa.array(map(function, *(column.to_pylist() for column in columns)), kind)
+
+        # The engine counts parameters.
+        exact = (lambda one: batch(one)) if len(arguments) == 1 else (lambda one, two: batch(one, two))
+        engine.connection.create_function(
+            name,
+            exact,
+            list(arguments),
+            result,
+            type=PythonUDFType.ARROW,
+            null_handling=FunctionNullHandling.SPECIAL,
+            side_effects=False,
+        )
+
+    def clean(cell: str) -> str | None:
+        value = _value(cell)
+        text = plain_text(value)
+        if isinstance(value, str) and text != value:
+            unmarked = without_markup(value)
+            engine.cleaned["markup and entities"] += unmarked != value
+            engine.cleaned["spaces and control characters"] += text is not None and text != unmarked
+            engine.cleaned["words for a missing value"] += text is None and bool(unmarked.strip())
+        return text
+
+    def described(cell: str) -> str | None:
+        value = _value(cell)
+        engine.cleaned["markup and entities"] += any(
+            isinstance(part, str) and without_markup(part) != part
+            for part in (value if isinstance(value, list) else [value])
+        )
+        return read_description(value)
+
+    def attributes(details: str | None, store: str | None) -> str | None:
+        facts = read_attributes({"details": details and _value(details), "store": store and _value(store)})
+        return json_text(facts) if facts else None
+
+    add("clean_text", clean, "VARCHAR")
+    add("clean_description", described, "VARCHAR")
+    add("attributes_of", attributes, "VARCHAR", "VARCHAR")
+    add("urls_of", lambda cell: [] if cell is None else image_urls(_value(cell)), "VARCHAR", result="VARCHAR[]")
+    add("image_name", image_name, "VARCHAR", "VARCHAR")
+    add("hash_order", number, "VARCHAR", result="UBIGINT")

@@ -1,0 +1,297 @@
+"""The passes over files of Amazon Reviews 2023: which items there are, the wanted ones, reviews.
+
+A record's ``key`` is its place among all sources: the source's position times 2^40, plus its row.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.catalogue.normalise import json_text
+from grpo_mmpc.catalogue.rows import RawRow, RowError
+from grpo_mmpc.catalogue.sources.amazon_engine import Engine, is_identifier, is_of_input, is_plain, quoted, text_of
+from grpo_mmpc.catalogue.sources.amazon_items import IMAGE_SIZES, read_item
+from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource, file_records
+from grpo_mmpc.catalogue.sources.amazon_reviews import read_review
+from grpo_mmpc.types import Quarantined
+
+_SHIFT = 40
+_BATCH_ROWS = 10_000
+
+_ITEM_TABLES = """
+    CREATE TABLE seen (key BIGINT, item_id VARCHAR, category VARCHAR, has_title BOOL, has_image BOOL);
+    CREATE TABLE drafts (key BIGINT, item_id VARCHAR, category VARCHAR, title VARCHAR, description VARCHAR,
+        attributes VARCHAR, image_urls VARCHAR[], main_category VARCHAR);
+    CREATE VIEW candidates AS SELECT *, false AS is_draft FROM seen UNION ALL
+        SELECT key, item_id, category, title IS NOT NULL, len(image_urls) > 0, true FROM drafts;
+"""
+_REVIEW_TABLE = "CREATE TABLE reviews (key BIGINT, user_id VARCHAR, item BIGINT, timestamp BIGINT, rating DOUBLE)"
+
+_MILLISECONDS = '"?([1-9][0-9]{12,14}|[3-9][0-9]{11})"?'
+"""After 1980 and before the year 30,000."""
+_RATING = '"?[0-9]([.][0-9]+)?"?'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """How records of one kind are read."""
+
+    cells: Sequence[str]
+    """Those that are looked at."""
+    page: Callable[[AmazonSource], str]
+    """SQL for the columns of a page of records: ``is_read`` and whatever is kept."""
+    keep: str
+    """SQL that inserts a page's rows; ``{key}`` is their key."""
+    read: Callable[[RawRow, AmazonSource], dict[str, Any]]
+    """The row loop's reading of one record, for those that the engine leaves."""
+    append: Callable[[Sequence[Mapping[str, Any]]], None]
+    """Take the rows that ``read`` gave."""
+    tables: Sequence[str]
+    """Where rows end up."""
+    join: str = ""
+    """SQL behind the cells, which are called ``r``."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Scan:
+    """What the sources of one kind held."""
+
+    sources: Sequence[AmazonSource]
+    read: int = 0
+    skipped: dict[int, Quarantined] = field(default_factory=dict)
+    """By key."""
+    parts: list[tuple[Path, int, int]] = field(default_factory=list)
+    """Files that the engine could read, with the key before their first row, and their rows."""
+
+    def place(self, key: int) -> tuple[str, int]:
+        """Return the source's name and the row of a record."""
+        return self.sources[key >> _SHIFT].name, key & ((1 << _SHIFT) - 1)
+
+
+def scan_items(engine: Engine, sources: Sequence[AmazonSource], *, max_items: int | None) -> Scan:
+    """Fill ``candidates`` with every record that is an item: its id, category, and what it has.
+
+    A source that names its category is read only as far as its first ``max_items`` items.
+    """
+    engine.run(_ITEM_TABLES)
+    kind = _Kind(
+        cells=("parent_asin", "title", "main_category", "images"),
+        page=_item_page,
+        keep="INSERT INTO seen SELECT {key}, item_id, category, has_title, has_image FROM page WHERE is_read",
+        read=_read_item,
+        append=lambda rows: engine.insert("drafts", rows),
+        tables=("seen", "drafts"),
+    )
+    scan = Scan(sources=sources)
+    for position, source in enumerate(sources):
+        base, enough = position << _SHIFT, max_items if source.category is not None else None
+        limit = None if enough is None or not source.files else 2 * enough + 1000
+        while True:
+            rows = _scan_source(engine, scan, kind, base=base, limit=limit, enough=enough)
+            last = None if enough is None else _last_wanted(engine, base=base, enough=enough)
+            if last is not None or limit is None or rows < limit:
+                break
+            limit *= 4
+            _forget(engine, scan, kind, after=base)
+        if last is not None:
+            _forget(engine, scan, kind, after=last)
+        scan.read += rows if last is None else last - base
+    return scan
+
+
+def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str) -> tuple[Scan, int]:
+    """Fill ``reviews`` with the usable reviews of known items; return how many were of others, too.
+
+    Args:
+        engine: Holds the items.
+        sources: Reviews.
+        known: SQL of a table with ``item_id`` and ``key``.
+    """
+    engine.run(_REVIEW_TABLE)
+    engine.run(f"CREATE OR REPLACE TEMP TABLE known AS SELECT item_id, key FROM {known}")
+    engine.run("CREATE TABLE slow (key BIGINT, user_id VARCHAR, item_id VARCHAR, timestamp BIGINT, rating DOUBLE)")
+    kind = _Kind(
+        cells=("user_id", "parent_asin", "timestamp", "rating"),
+        page=_review_page,
+        keep="INSERT INTO reviews SELECT {key}, user_id, item, timestamp, rating FROM page "
+        "WHERE is_read AND item IS NOT NULL",
+        read=lambda record, _: read_review(record.cells())._asdict(),
+        append=lambda rows: engine.insert("slow", rows),
+        tables=("reviews", "slow"),
+        join="LEFT JOIN known ON known.item_id = r.parent_asin[2:-2]",
+    )
+    scan = Scan(sources=sources)
+    for position in range(len(sources)):
+        scan.read += _scan_source(engine, scan, kind, base=position << _SHIFT)
+    engine.run(
+        "INSERT INTO reviews SELECT s.key, user_id, k.key, timestamp, rating FROM slow s JOIN known k USING (item_id)"
+    )
+    [[written]] = engine.run("SELECT count(*) FROM reviews")
+    return scan, scan.read - written - len(scan.skipped)
+
+
+def read_wanted(engine: Engine, scan: Scan, *, wanted: str) -> None:
+    """Fill ``drafts`` with the whole of the wanted items, and with no other.
+
+    Args:
+        engine: Holds ``drafts`` of the items that were read in Python.
+        scan: The first pass.
+        wanted: SQL of a table with ``key``, ``item_id``, ``category`` and ``is_draft``.
+    """
+    engine.run(f"DELETE FROM drafts WHERE key NOT IN (SELECT key FROM {wanted})")
+    engine.cleaned.clear()
+    engine.run("SET threads = 1")  # several would wait for each other's Python
+    for file, base, rows in scan.parts:
+        here = f"(SELECT * FROM {wanted} WHERE NOT is_draft AND key > {base} AND key <= {base + rows})"
+        [[number]] = engine.run(f"SELECT count(*) FROM {here}")
+        if not number:
+            continue
+        records = engine.relation(file, ("title", "main_category", "images", "details", "description", "store"))
+        engine.run(
+            f"INSERT INTO drafts SELECT w.key, w.item_id, w.category, {text_of('title')}, "
+            f"{_description_of('description')}, attributes_of(details, store), {_urls_of('images')}, "
+            f"{text_of('r.main_category')} FROM {records} r JOIN {here} w ON w.key = {base} + r.row"
+        )
+    engine.run(f"SET threads = {len(os.sched_getaffinity(0))}")
+
+
+# --- one source
+
+
+def _scan_source(
+    engine: Engine, scan: Scan, kind: _Kind, *, base: int, limit: int | None = None, enough: int | None = None
+) -> int:
+    """Read a source, the engine first and then what it leaves; return the number of its rows."""
+    source = scan.sources[base >> _SHIFT]
+    left: set[int] | None = None
+    rows = 0
+    if source.files:
+        try:
+            rows, left = _fast(engine, scan, kind, source, base=base, limit=limit)
+        except Exception as error:  # of a damaged file, which is read as far as it goes
+            if not is_of_input(error):
+                raise
+            _forget(engine, scan, kind, after=base)
+    if left is not None and not left:
+        return rows
+    records = file_records(source.files, wanted=left) if source.files else source.records
+    slow = _slow(scan, kind, source, records, base=base, enough=enough if left is None else None)
+    return rows if left is not None else slow
+
+
+def _fast(
+    engine: Engine, scan: Scan, kind: _Kind, source: AmazonSource, *, base: int, limit: int | None
+) -> tuple[int, set[int]]:
+    """Read files by the engine; return their number of rows, and those left to the row loop."""
+    offset, left = 0, set[int]()
+    for file in source.files:
+        records = engine.relation(file, kind.cells)
+        if limit is not None:
+            records = f"(FROM {records} LIMIT {limit - offset})"
+        engine.run(f"CREATE OR REPLACE TEMP TABLE page AS SELECT row, {kind.page(source)} FROM {records} r {kind.join}")
+        [[rows]] = engine.run("SELECT count(*) FROM page")
+        engine.run(kind.keep.format(key=f"{base + offset} + row"))
+        left |= {offset + row for [row] in engine.run("SELECT row FROM page WHERE NOT coalesce(is_read, false)")}
+        scan.parts.append((file, base + offset, rows))
+        offset += rows
+    engine.run("DROP TABLE IF EXISTS page")
+    return offset, left
+
+
+def _slow(
+    scan: Scan, kind: _Kind, source: AmazonSource, records: Iterable[RawRow], *, base: int, enough: int | None
+) -> int:
+    """Read records one at a time; return the last row."""
+    batch: list[dict[str, Any]] = []
+    ids: set[str] = set()
+    last = 0
+    for record in records:
+        last = record.row
+        try:
+            values = kind.read(record, source)
+        except RowError as e:
+            scan.skipped[base + last] = record.set_aside(e, file=source.name, id_column="parent_asin")
+            continue
+        batch.append({"key": base + last, **values})
+        if len(batch) == _BATCH_ROWS:
+            kind.append(batch)
+            batch = []
+        if enough is not None:
+            ids.add(values["item_id"])
+            if len(ids) == enough:
+                break  # before the next record: a hub source would go on downloading
+    kind.append(batch)
+    return last
+
+
+def _forget(engine: Engine, scan: Scan, kind: _Kind, *, after: int) -> None:
+    """Drop what was read of a source after one of its records."""
+    end = ((after >> _SHIFT) + 1) << _SHIFT
+    for table in kind.tables:
+        engine.run(f"DELETE FROM {table} WHERE key > {after} AND key < {end}")
+    scan.skipped = {key: row for key, row in scan.skipped.items() if not after < key < end}
+    if after == end - (1 << _SHIFT):
+        scan.parts = [part for part in scan.parts if part[1] < after]
+
+
+def _last_wanted(engine: Engine, *, base: int, enough: int) -> int | None:
+    """Return the key of a source's last item that counts; None where it has fewer."""
+    rows = engine.run(
+        f"SELECT min(key) FROM candidates GROUP BY item_id HAVING min(key) > {base} "
+        f"ORDER BY 1 LIMIT 1 OFFSET {enough - 1}"
+    )
+    return rows[0][0] if rows else None
+
+
+# --- what the columns of a page mean
+
+
+def _item_page(source: AmazonSource) -> str:
+    category = text_of("r.main_category") if source.category is None else quoted(source.category)
+    return f"""
+        CASE WHEN {is_identifier("parent_asin")} THEN parent_asin[2:-2] END AS item_id,
+        {category} AS category,
+        CASE WHEN title IS NULL THEN false WHEN {is_plain("title")} THEN true ELSE clean_text(title) IS NOT NULL END
+            AS has_title,
+        CASE WHEN images IS NULL OR images = '[]' THEN false
+             WHEN regexp_matches(images, '"(hi_res|large)":"https?://[^" ]+"') THEN true
+             ELSE len(urls_of(images)) > 0 END AS has_image,
+        item_id IS NOT NULL AND category IS NOT NULL AND (has_title OR has_image) AS is_read"""
+
+
+def _read_item(record: RawRow, source: AmazonSource) -> dict[str, Any]:
+    item = read_item(record.cells(), category=source.category)
+    return item | {"attributes": item["attributes"] and json_text(item["attributes"])}
+
+
+def _review_page(_: AmazonSource) -> str:
+    return f"""
+        {is_identifier("parent_asin")} AND {is_identifier("r.user_id")}
+            AND regexp_full_match(r.timestamp, '{_MILLISECONDS}')
+            AND (r.rating IS NULL OR regexp_full_match(r.rating, '{_RATING}')) AS is_read,
+        known.key AS item,
+        CASE WHEN item IS NOT NULL THEN r.user_id[2:-2] END AS user_id,
+        TRY_CAST(trim(r.timestamp, '"') AS BIGINT) AS timestamp,
+        TRY_CAST(trim(r.rating, '"') AS DOUBLE) AS rating"""
+
+
+def _urls_of(cell: str) -> str:
+    """Return SQL for the addresses of the best image; in Python unless a plain MAIN is first."""
+    first = f"regexp_extract({cell}, '^\\[(\\{{[^{{}}]*\\}})', 1)"
+    value = r'(null|"[^"\\<&\p{Z}\p{C}]*")'
+    sizes = ", ".join(f"""regexp_extract({first}, '"{size}":"(https?://[^"]+)"', 1)""" for size in IMAGE_SIZES)
+    return (
+        f"""CASE WHEN contains({first}, '"variant":"MAIN"') AND contains({first}, '":"http') """
+        f"""AND regexp_full_match({first}, '\\{{("[a-z_]+":{value},?)+\\}}') """
+        f"THEN list_filter([{sizes}], lambda url: url != '') ELSE urls_of({cell}) END"
+    )
+
+
+def _description_of(cell: str) -> str:
+    one = is_plain(f"{cell}[2:-2]")
+    return (
+        f"CASE WHEN {cell} IS NULL OR {cell} = '[]' THEN NULL WHEN {cell}[1] = '[' AND {one} THEN {cell}[3:-3] "
+        f"ELSE clean_description({cell}) END"
+    )
