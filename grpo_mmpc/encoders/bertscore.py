@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, scoring, shared
+from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, scoring, shared, token_limit
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
 from grpo_mmpc.errors import ScoringError
@@ -221,7 +221,7 @@ def _load(folder: str, num_layers: int) -> tuple[Any, Any]:
 
     model, tokenizer = first_layers(folder, num_layers), get_tokenizer(folder)
     if tokenizer.model_max_length > 1_000_000:  # some tokenizers state no limit; the models have one all the same
-        tokenizer.model_max_length = min(getattr(model.config, "max_position_embeddings", None) or 512, 512)
+        tokenizer.model_max_length = token_limit(tokenizer, model, 512)
     return model, tokenizer
 
 

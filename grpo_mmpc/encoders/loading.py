@@ -152,14 +152,31 @@ def pretrained(kind: Any, folder: str, **options: Any) -> Any:
     tensors. Widening is exact, so values are those of the files.
 
     Raises:
-        ValueError: The files lack weights of the model, which would stay random.
+        ValueError: The folder holds a model of another kind, or its files lack weights of the
+            model, which would stay random.
     """
+    from transformers import PreTrainedConfig  # heavy: imported on use
+
+    config_class = getattr(kind, "config_class", None)  # None: AutoModel, any that reads text
+    if config_class is not None:
+        there = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+        if there not in (None, config_class.model_type):
+            raise ValueError(f"it is a {there} model, and this encoder reads {config_class.model_type} models")
     model, info = kind.from_pretrained(folder, dtype="float32", output_loading_info=True, **options)
+    if config_class is None and model.main_input_name != "input_ids":
+        raise ValueError(f"it is a {model.config.model_type} model, which does not read text alone")
     # Files of masked language models have no pooling layer; nothing here reads it.
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name.split("."))
     if missing:
         raise ValueError(f"its files lack {len(missing)} weights of a {type(model).__name__}, such as {missing[0]}")
     return model
+
+
+def token_limit(tokenizer: Any, model: Any, *further: int | None) -> int:
+    """Return the least stated limit of a text, in tokens; 512 where none is stated."""
+    limits = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None), *further)
+    stated = [int(limit) for limit in limits if limit and limit < 1_000_000]  # 1e30: a tokenizer without a limit
+    return min(stated, default=512)
 
 
 def frozen(model: Any, *, device: str, dtype: str = "float32") -> Any:

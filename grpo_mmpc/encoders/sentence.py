@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, shared
+from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, shared, token_limit
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
 from grpo_mmpc.errors import ScoringError
@@ -105,12 +105,8 @@ def _load(folder: str) -> tuple[Any, Any, int]:
         raise ScoringError(f"sentence encoder: {folder} does not pool by the mean of its tokens; use a model that does")
     model = pretrained(AutoModel, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    limits = (
-        _side_file(folder, "sentence_bert_config.json").get("max_seq_length"),
-        tokenizer.model_max_length,
-        getattr(model.config, "max_position_embeddings", None),
-    )
-    return model, tokenizer, min(int(limit) for limit in limits if limit)
+    own_limit = _side_file(folder, "sentence_bert_config.json").get("max_seq_length")
+    return model, tokenizer, token_limit(tokenizer, model, own_limit)
 
 
 def _side_file(folder: str, name: str) -> dict[str, Any]:
