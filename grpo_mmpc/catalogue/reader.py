@@ -124,7 +124,9 @@ def load_catalogue(
     fingerprint = read.digest
     kept: dict[str, str] = {}
     if check_images:
-        signatures = image_signatures(items["image"][:], folder=root, max_image_pixels=max_image_pixels)
+        signatures = image_signatures(
+            items["image"][:], folder=root, max_image_pixels=max_image_pixels, with_thumbnails=False
+        )
         problems = [None if signature is None else signature.problem for signature in signatures]
         if keep_titled:
             kept, problems = _with_title(items, problems)

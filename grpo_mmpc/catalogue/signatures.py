@@ -33,6 +33,7 @@ _SMOOTH = Image.Resampling.HAMMING  # BOX would jump by a whole pixel row when t
 _VERSION = 2
 _MAX_THREADS = 8
 _CHUNK = 256
+_STORED_ROWS = 4096
 _STORED = ("digest", "aspect", "thumbnail")
 _SCHEMA = pa.schema(
     {
@@ -76,19 +77,23 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def image_signatures(
-    images: Sequence[str | None], *, folder: Path, max_image_pixels: int = MAX_IMAGE_PIXELS
+    images: Sequence[str | None],
+    *,
+    folder: Path,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+    with_thumbnails: bool = True,
 ) -> list[ImageSignature | None]:
     """Open every image once and describe it; None where a record names no image.
 
     Files are decoded in parallel. Results are remembered, outside the catalogue, by path, size and
     modification time, so that the next call only looks at files that changed. Problems are never
-    remembered.
+    remembered. Thumbnails, two thirds of the memory, may be left out where all is remembered.
     """
     wanted = sorted({image for image in images if image is not None})
     if not wanted:
         return [None] * len(images)
     store = cache_folder("images") / f"{_folder_key(folder, max_image_pixels)}.parquet"
-    known = _read_store(store)
+    known = _read_store(store, with_thumbnails=with_thumbnails)
     described: dict[str, ImageSignature] = {}
     stamps: dict[str, tuple[int, int]] = {}
     work: list[tuple[str, Path]] = []
@@ -106,6 +111,9 @@ def image_signatures(
             described[image] = remembered[1]
         else:
             work.append((image, file))
+    if work and not with_thumbnails:  # which the store is written with
+        known = _read_store(store)
+        described |= {image: known[image][1] for image in stamps if image in described and image in known}
     for image, signature in _describe_all(work, max_image_pixels=max_image_pixels):
         described[image] = signature
     if work:
@@ -149,34 +157,34 @@ def _folder_key(folder: Path, max_image_pixels: int) -> str:
     return hex_digest(f"{_VERSION}\0{folder.resolve()}\0{max_image_pixels}")
 
 
-def _read_store(store: Path) -> dict[str, _Remembered]:
+def _read_store(store: Path, *, with_thumbnails: bool = True) -> dict[str, _Remembered]:
     if not store.exists():
         return {}
+    columns = [name for name in _SCHEMA.names if with_thumbnails or name != "thumbnail"]
+    known: dict[str, _Remembered] = {}
     try:
-        rows = pq.read_table(store).to_pylist()
         with suppress(OSError):  # a cache shared with another user
             os.utime(store)  # in use: drop_unused must not take it
-        return {
-            row["path"]: (
-                (row["size"], row["mtime_ns"]),
-                ImageSignature(problem=None, **{name: row[name] for name in _STORED}),
-            )
-            for row in rows
-        }
+        for batch in pq.ParquetFile(store).iter_batches(batch_size=_CHUNK, columns=columns):
+            for row in batch.to_pylist():
+                path, size, mtime_ns = row.pop("path"), row.pop("size"), row.pop("mtime_ns")
+                known[path] = ((size, mtime_ns), ImageSignature(problem=None, **row))
     except (OSError, pa.ArrowInvalid, KeyError) as e:
         _log.warning("ignoring the damaged image cache %s (%s); it will be rebuilt", store, e)
         return {}
+    return known
 
 
 def _write_store(store: Path, images: Mapping[str, _Remembered]) -> None:
-    rows = [
+    rows = (
         {"path": path, "size": size, "mtime_ns": mtime_ns, **{name: getattr(signature, name) for name in _STORED}}
         for path, ((size, mtime_ns), signature) in images.items()
-    ]
+    )
     try:
         drop_unused(store.parent)
-        with replace_atomically(store) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), temporary, compression="zstd")
+        with replace_atomically(store) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as file:
+            while batch := list(islice(rows, _STORED_ROWS)):
+                file.write_table(pa.Table.from_pylist(batch, schema=_SCHEMA))
     except OSError as e:
         _log.warning("cannot write the image cache %s (%s); images will be checked again next time", store, e)
 
