@@ -45,6 +45,12 @@ def add_parser(commands: Any) -> None:
         help="fill the I-th of N shares, for arrays of a batch system; whoever sees that all are there merges them",
     )
     parser.add_argument(
+        "--siblings",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="first take titles from variants, items with the same image and the item's own fields (default: yes)",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="take over the completion by another policy; all items are asked again"
     )
     parser.set_defaults(func=run)
@@ -97,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
             ray_address=arguments.ray_address,
             share=arguments.part,
         ),
+        siblings=arguments.siblings,
         overwrite=arguments.overwrite,
     )
     return 0

@@ -42,6 +42,10 @@ class Tally:
 
     filled: Counter[str] = field(default_factory=Counter)
     """Items by the field that was filled."""
+    sources: Counter[str] = field(default_factory=Counter)
+    """Filled items by ``Proposal.source``."""
+    review: int = 0
+    """Filled items that wait for review."""
     unfilled: Counter[str] = field(default_factory=Counter)
     """Items by the reason."""
 
@@ -84,9 +88,12 @@ def merge(out: Path, plan: Plan, source: Catalogue) -> Tally:
             _write(items, without_nan(_item(row, record, answer)))
             if task is None or answer is None:
                 continue
-            _write(proposals, _proposal(plan, task, answer).to_json())
+            proposal = _proposal(plan, task, answer)
+            _write(proposals, proposal.to_json())
             if answer.value is not None:
                 tally.filled[answer.field] += 1
+                tally.sources[proposal.source] += 1
+                tally.review += proposal.status == "review"
             else:
                 tally.unfilled[answer.reason] += 1
                 details = (source.broken_images.get(record.item_id), answer.detail)
@@ -138,13 +145,15 @@ def _proposal(plan: Plan, task: Task, answer: Answer) -> Proposal:
         item_id=answer.item_id,
         field=answer.field,
         value=answer.value,
+        source=answer.source,
+        source_item=answer.source_item,
         policy=plan.policy if is_asked else None,
         model=plan.model if is_asked else None,
         adapter=plan.adapter if is_asked else None,
         prompt=plan.prompts[task.name] if is_asked else None,
         sampling={**plan.sampling[task.name], **renderer} if is_asked else {},
-        status="failed" if answer.value is None else "accepted",
-        reasons=[text for text in (answer.reason, answer.detail) if text],
+        status="failed" if answer.value is None else "review" if answer.doubt else "accepted",
+        reasons=[text for text in (answer.reason, answer.detail, answer.doubt) if text],
     )
 
 

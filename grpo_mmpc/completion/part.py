@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_mmpc.completion.plan import PARTS, Gap, gaps_file, part_name
+from grpo_mmpc.completion.proposal import Source
 from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
 from grpo_mmpc.rendering.store import is_whole
 from grpo_mmpc.utils.files import json_lines, remove_partial, write_json_lines
@@ -37,6 +38,10 @@ class Answer:
     reason: str = ""
     """The reason why there is none."""
     detail: str = ""
+    source: Source = "model"
+    source_item: str | None = None
+    doubt: str = ""
+    """See ``Beside``; of what the catalogue itself gave."""
 
 
 class Gaps(NamedTuple):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.completion.siblings import Beside, Siblings
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.models.identity import adapter_identity, policy_identity
@@ -54,6 +55,8 @@ class Plan:
     """``Task.version`` by task."""
     sampling: Mapping[str, Mapping[str, Any]]
     """Fields of ``SamplingConfig`` by task."""
+    siblings: bool
+    """Whether a title that the catalogue itself gives is taken before the policy is asked."""
     gaps: int
     parts: int
 
@@ -73,11 +76,15 @@ class Gap:
     """Size and modification time of the image that is shown: changed, its content is looked at."""
     conditions: str
     """The hash of policy, prompt, sampling and, for an image, renderer."""
+    beside: Beside | None = None
+    """What fills it without the policy."""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Gap":
         """Return the gap of a line that ``write_plan`` wrote."""
-        return cls(**{**content, "record": ProductRecord(**content["record"])})
+        beside = content["beside"]
+        record = ProductRecord(**content["record"])
+        return cls(**{**content, "record": record, "beside": None if beside is None else Beside(**beside)})
 
 
 def part_name(number: int, count: int) -> str:
@@ -96,9 +103,11 @@ def records_of(source: Catalogue) -> Iterator[ProductRecord]:
         yield replace(record, image=None) if record.item_id in source.broken_images else record
 
 
-def make_plan(config: RunConfig, source: Catalogue, *, checkpoint: Path | None) -> tuple[Plan, Counter[str]]:
+def make_plan(
+    config: RunConfig, source: Catalogue, *, checkpoint: Path | None, siblings: bool
+) -> tuple[Plan, Counter[str]]:
     """Return the plan of a catalogue's completion, and its gaps by task."""
-    missing = Counter(task.name for _, task in _gaps(source))
+    missing = Counter(task.name for _, _, task in _gaps(source))
     settings, parts = config.evaluation, 1
     while missing.total() > parts * _PART_SIZE:
         parts *= 2
@@ -111,6 +120,7 @@ def make_plan(config: RunConfig, source: Catalogue, *, checkpoint: Path | None) 
         renderer=None if settings.renderer is None else renderer_identity(settings.renderer, settings.renderer_kwargs),
         prompts={name: task.version for name, task in TASKS.items()},
         sampling={name: asdict(task.greedy(settings.max_tokens)) for name, task in TASKS.items()},
+        siblings=siblings,
         gaps=missing.total(),
         parts=parts,
     )
@@ -170,7 +180,8 @@ def _write_gaps(out: Path, plan: Plan, source: Catalogue) -> None:
     for name in names:
         (temporary / name).touch()
     conditions = {name: _conditions(plan, task) for name, task in TASKS.items()}
-    for waiting, (record, task) in enumerate(_gaps(source), start=1):
+    siblings = Siblings(source, records_of(source)) if plan.siblings else None
+    for waiting, (position, record, task) in enumerate(_gaps(source), start=1):
         image = source.image_path(record)
         status = None if image is None else image.stat()
         gap = Gap(
@@ -178,6 +189,7 @@ def _write_gaps(out: Path, plan: Plan, source: Catalogue) -> None:
             task=task.name,
             stamp=None if status is None else (status.st_size, status.st_mtime_ns),
             conditions=conditions[task.name],
+            beside=siblings.title(position, record) if siblings and task.target_modality == "title" else None,
         )
         held[names[plan.part_of(record.item_id)]].append(f"{to_json(asdict(gap))}\n")
         if waiting % _HELD == 0:
@@ -189,10 +201,10 @@ def _write_gaps(out: Path, plan: Plan, source: Catalogue) -> None:
     temporary.rmdir()
 
 
-def _gaps(source: Catalogue) -> Iterator[tuple[ProductRecord, Task]]:
-    for record in records_of(source):
+def _gaps(source: Catalogue) -> Iterator[tuple[int, ProductRecord, Task]]:
+    for position, record in enumerate(records_of(source)):
         if (task := filling_task(record)) is not None:
-            yield record, task
+            yield position, record, task
 
 
 def _conditions(plan: Plan, task: Task) -> str:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,9 +93,9 @@ class _Worker:
         former = [one for one in [*part.former(), part] if one.folder.is_dir()]
         before = {line.item_id: line for one in former for line in one.answers() if line.item_id in wanted}
         log = CompletionLog(part.log)
-        answers: dict[str, Answer] = {}
+        answers = {gap.record.item_id: _taken(gap) for gap in gaps if gap.beside is not None}
         for task in TASKS.values():
-            mine = [gap for gap in gaps if gap.task == task.name]
+            mine = [gap for gap in gaps if gap.task == task.name and gap.beside is None]
             if mine and task.target_modality == "image" and self.plan.renderer is None:
                 none = Answer(
                     item_id="",
@@ -165,6 +165,17 @@ class _Worker:
                 value = f"{GENERATED}/{part.name}/{path.name}"
                 images[item_id] = replace(answers[item_id], value=value, reason="", detail="")
         return {**answers, **images}
+
+
+def _taken(gap: Gap) -> Answer:
+    assert gap.beside is not None
+    return Answer(
+        item_id=gap.record.item_id,
+        field=TASKS[gap.task].target_modality,
+        key="",
+        answer=None,
+        **asdict(gap.beside),
+    )
 
 
 def _answer(task: Task, completion: str | Failure) -> Answer:

@@ -84,11 +84,11 @@ def stated_counts(words: tuple[str, ...]) -> frozenset[str]:
 
 
 def _same_word(first: str, second: str) -> bool:
-    return first == second or first in _plurals(second) or second in _plurals(first)
+    return first == second or first in plurals(second) or second in plurals(first)
 
 
 @lru_cache(maxsize=4096)
-def _plurals(word: str) -> frozenset[str]:
+def plurals(word: str) -> frozenset[str]:
     """Return regular English plurals of a word; none of codes, sizes and numbers."""
     if len(word) < 3 or not word.isalpha():
         return frozenset()

@@ -14,6 +14,7 @@ from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.completion.merge import INCOMPLETE, all_there, is_merged, mark_merged, merge
 from grpo_mmpc.completion.part import parts_of
 from grpo_mmpc.completion.plan import LOCK, claim, make_plan
+from grpo_mmpc.completion.proposal import FILE as PROPOSALS
 from grpo_mmpc.completion.worker import Share, fill_share
 from grpo_mmpc.completion.workers import fill_by_ray, fill_here
 from grpo_mmpc.config import RunConfig
@@ -24,6 +25,8 @@ from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.locks import hold, in_use
 
 say = printer(True)
+
+_BESIDE = {"sibling": "a variant", "same image": "an item with the same image", "own field": "another field"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ def complete_catalogue(
     out: Path,
     checkpoint: Path | None,
     workers: Workers = ONE_A_DEVICE,
+    siblings: bool = True,
     overwrite: bool = False,
 ) -> None:
     """Complete every item that lacks a title or an image, as the recipe says.
@@ -67,6 +71,8 @@ def complete_catalogue(
         out: Folder of the completed catalogue.
         checkpoint: Folder of the adapter; None completes with the base model.
         workers: Who fills the parts.
+        siblings: Take a title that the catalogue itself gives before the policy is asked; see
+            ``grpo_mmpc.completion.siblings``.
         overwrite: Take over the completion by another policy, and ask this one for everything.
 
     Raises:
@@ -76,7 +82,9 @@ def complete_catalogue(
     """
     if out.resolve() == catalogue.resolve():
         raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
-    begin = partial(_begin, config, catalogue=catalogue, out=out, checkpoint=checkpoint, overwrite=overwrite)
+    begin = partial(
+        _begin, config, catalogue=catalogue, out=out, checkpoint=checkpoint, siblings=siblings, overwrite=overwrite
+    )
     if workers.share is not None:
         number, count = workers.share
         _do_share(begin, number, count, out=out)
@@ -109,11 +117,11 @@ def _do_share(begin: Callable[[], tuple[Catalogue, Share]], number: int, count: 
 
 
 def _begin(
-    config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None, overwrite: bool
+    config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None, siblings: bool, overwrite: bool
 ) -> tuple[Catalogue, Share]:
     """Read the catalogue and plan its completion; return it with the parts left to fill."""
     source = load_catalogue(catalogue, check_images=True, keep_titled=True)
-    plan, missing = make_plan(config, source, checkpoint=checkpoint)
+    plan, missing = make_plan(config, source, checkpoint=checkpoint, siblings=siblings)
     broken = f" ({len(source.broken_images)} of them a broken one)" if source.broken_images else ""
     say(
         f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
@@ -149,6 +157,10 @@ def _merge(source: Catalogue, share: Share) -> None:
         f"{len(source)} items, filled {tally.filled['title']} titles and {tally.filled['image']} images; "
         f"{tally.unfilled.total()} items could not be filled"
     )
+    if beside := {source: count for source, count in tally.sources.items() if source != "model"}:
+        say(f"  taken from beside: {', '.join(f'{count} from {_BESIDE[source]}' for source, count in beside.items())}")
+    if tally.review:
+        say(f"  {tally.review} wait for review, see status and reasons in {out / PROPOSALS}")
     for reason, count in tally.unfilled.most_common(5):
         say(f"  {count} x {reason}, see {out / INCOMPLETE}")
     if source.quarantined:

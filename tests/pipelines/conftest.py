@@ -32,7 +32,13 @@ def gappy(small_catalogue, tmp_path) -> Path:
 @pytest.fixture
 def fill(make_config, gappy, tmp_path, monkeypatch):
     def run(
-        writer: Writer, *, workers: Workers = ONE_A_DEVICE, model=None, overwrite: bool = False, **evaluation
+        writer: Writer,
+        *,
+        workers: Workers = ONE_A_DEVICE,
+        model=None,
+        siblings: bool = True,
+        overwrite: bool = False,
+        **evaluation,
     ) -> Path:
         @contextmanager
         def engine(config, *, checkpoint):
@@ -41,7 +47,15 @@ def fill(make_config, gappy, tmp_path, monkeypatch):
         monkeypatch.setattr("grpo_mmpc.rollout.engines.offline_engine", engine)
         config = make_config(evaluation=evaluation, model=model or {})
         out = tmp_path / "filled"
-        complete_catalogue(config, catalogue=gappy, out=out, checkpoint=None, workers=workers, overwrite=overwrite)
+        complete_catalogue(
+            config,
+            catalogue=gappy,
+            out=out,
+            checkpoint=None,
+            workers=workers,
+            siblings=siblings,
+            overwrite=overwrite,
+        )
         return tmp_path / "filled"
 
     return run

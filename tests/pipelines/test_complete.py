@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
+from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.pipelines import complete as module
 from grpo_mmpc.pipelines.complete import complete_catalogue
@@ -200,3 +201,22 @@ def test_a_nano_policy_says_that_it_knows_no_other_products(fill, gappy, capsys)
 def test_the_base_model_needs_a_recipe(gappy, tmp_path, capsys):
     assert main(["complete", str(gappy), "--out", str(tmp_path / "out"), "--base"]) == 2
     assert "--recipe is needed" in capsys.readouterr().err
+
+
+def test_a_variants_title_is_taken_with_its_source_and_the_policy_is_not_asked(fill, gappy, capsys):
+    rows = rows_of(gappy)
+    for row in rows:
+        row["parent_id"] = "p" if row in rows[1:4] else None
+    rows[1]["title"], rows[2]["title"] = "Acme Mug", None
+    rows[2]["image"] = None
+    del rows[2]
+    (gappy / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    writer = Writer()
+    taken = next(one for one in read_proposals(fill(writer)) if one.item_id == rows[2]["item_id"])
+    assert (taken.value, taken.source, taken.source_item) == ("Acme Mug", "sibling", rows[1]["item_id"])
+    assert (taken.policy, taken.status) == (None, "accepted")
+    assert f"image_to_text:{taken.item_id}" not in writer.asked
+    assert "taken from beside: 1 from a variant" in capsys.readouterr().out
+    asked = Writer()
+    fill(asked, siblings=False)
+    assert asked.asked == [f"image_to_text:{taken.item_id}"]

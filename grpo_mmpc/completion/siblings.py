@@ -1,0 +1,186 @@
+"""The look beside an item before a model is asked: titles that the catalogue itself gives.
+
+A title is taken from a variant of the same product, from an item with the same image, or from the
+item's own other fields. What the item's attributes say otherwise is adapted word by word; a title
+that cannot be adapted for certain is not taken, and one that says more than is known waits for
+review.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.catalogue.duplicates import near_duplicate_groups
+from grpo_mmpc.catalogue.splits import parents_of
+from grpo_mmpc.completion.fields import agrees, kind_of
+from grpo_mmpc.completion.proposal import Source
+from grpo_mmpc.metrics.attributes import attribute_recall_of, attribute_words
+from grpo_mmpc.metrics.extraction import extract_attributes
+from grpo_mmpc.types import ProductRecord
+
+_NAME_KINDS = frozenset({"title", "name", "product name", "product title", "item name"})
+"""Attributes that are a title."""
+_LONGEST_HEADING = 150
+_PACK = r"(?:(?:(?:pack|set|box|case|lot|bundle)s? of |x ?){0}|{0}[ -]?(?:packs?|pk|count|ct|pieces?|pcs?|sets?))"
+_MOST_SIBLINGS = 50
+"""Titled siblings that are looked at for one product."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A title that the catalogue itself gives."""
+
+    value: str
+    source: Source
+    source_item: str | None = None
+    doubt: str = ""
+    """What the title says and nothing confirms; empty where all is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Titled:
+    item_id: str
+    title: str
+    attributes: Mapping[str, str]
+
+
+class Siblings:
+    """Titled items by product and by image, of those products and images that lack a title."""
+
+    def __init__(self, source: Catalogue, records: Iterable[ProductRecord]) -> None:
+        """Look through a catalogue once; ``records`` are its items, in order."""
+        titles = source.items["title"][:]
+        self._keys: list[dict[Literal["sibling", "same image"], Hashable]] = [{} for _ in titles]
+        parents = parents_of(source) or []
+        products = set(parents)
+        for keys, item_id, parent in zip(self._keys, source.items["item_id"][:], parents, strict=False):
+            # A parent may be an item itself.
+            if product := parent or (item_id if item_id in products else None):
+                keys["sibling"] = ("product", product)
+        if any(titles) and not all(titles):
+            groups = near_duplicate_groups(titles=[None] * len(titles), signatures=source.signatures())
+            sizes = Counter(groups.tolist())
+            for keys, group in zip(self._keys, groups.tolist(), strict=True):
+                if sizes[group] > 1:
+                    keys["same image"] = ("image", group)
+        wanted = {key for keys, title in zip(self._keys, titles, strict=True) if title is None for key in keys.values()}
+        self._titled: dict[Hashable, list[_Titled]] = defaultdict(list)
+        for keys, record in zip(self._keys, records, strict=True):
+            for key in wanted.intersection(keys.values()) if record.title is not None else ():
+                if len(self._titled[key]) < _MOST_SIBLINGS:
+                    self._titled[key].append(_Titled(record.item_id, str(record.title), record.attributes))
+
+    def title(self, position: int, record: ProductRecord) -> Beside | None:
+        """Return the title of an item at a position of the catalogue; None where nothing gives it.
+
+        Certain ones come first; then a variant before an item with the same image, and that before
+        the item's own fields.
+        """
+        keys = self._keys[position]
+        is_same_image = {one.item_id for one in self._titled.get(keys.get("same image"), ())}
+        given = []
+        for source, key in sorted(keys.items(), reverse=True):
+            adapted = [
+                (one, text, doubt)
+                for one in self._titled.get(key, ())
+                for text, doubt in [adapt(one.title, theirs=one.attributes, own=record.attributes)]
+                if text is not None
+            ]
+            # An image of several products may be a placeholder: all of them must say the same.
+            if source == "same image" and len({attribute_words(text) for _, text, _ in adapted if text}) != 1:
+                continue
+            given += [
+                Beside(
+                    value=str(text),
+                    source=source,
+                    source_item=one.item_id,
+                    doubt=_doubt(doubt - {"color"} if one.item_id in is_same_image else doubt),
+                )
+                for one, text, doubt in adapted
+            ]
+        given += own_title(record)
+        times = Counter(one.value for one in given)
+        return min(given, key=lambda one: (bool(one.doubt), -times[one.value]), default=None)
+
+
+def adapt(title: str, *, theirs: Mapping[str, str], own: Mapping[str, str]) -> tuple[str | None, frozenset[str]]:
+    """Return another item's title with this item's values in it, and the kinds that stay unknown.
+
+    A value of theirs that differs from the item's own is replaced where the title states it exactly
+    once; None where it cannot be. A fact that the title states and the item does not know is named.
+
+    Args:
+        title: The other item's.
+        theirs: Its attributes.
+        own: Those of the item that needs a title.
+    """
+    text, unknown = title, set()
+    for kind, value in theirs.items():
+        if attribute_recall_of(prediction=title, attributes=theirs, kind=kind) != 1.0:
+            continue
+        if kind not in own:
+            unknown.add(kind_of(kind))
+        elif attribute_words(own[kind]) != attribute_words(value):
+            changed = _replaced(text, kind, old=value, new=own[kind])
+            if changed is None:
+                return None, frozenset()
+            text = changed
+    for kind, facts in extract_attributes(text).items():
+        known = [value for name, value in own.items() if kind_of(name) == kind]
+        # Of a title without attributes: a colour may be exchanged, a size only confirmed.
+        others = [fact for fact in facts if not any(agrees(fact, kind, value) for value in known)]
+        if known and others:
+            changed = (
+                _replaced(text, kind, old=others[0], new=known[0]) if kind == "color" and len(facts) == 1 else None
+            )
+            if changed is None:
+                return None, frozenset()
+            text = changed
+        elif others and not any(attribute_words(fact) == attribute_words(v) for fact in others for v in own.values()):
+            unknown.add(kind)
+    return text, frozenset(unknown)
+
+
+def own_title(record: ProductRecord) -> list[Beside]:
+    """Return the titles among an item's own fields: an attribute that is one, a heading."""
+    named = [
+        value for kind, value in record.attributes.items() if re.sub(r"[\W_]+", " ", kind).casefold() in _NAME_KINDS
+    ]
+    if named:
+        return [Beside(value=named[0], source="own field")]
+    heading, _, rest = (record.description or "").partition("\n")
+    heading = heading.strip()
+    is_heading = rest.strip() and len(heading) <= _LONGEST_HEADING and heading[-1:] not in ".!?:;,"
+    if is_heading and len(heading.split()) > 1:
+        return [Beside(value=heading, source="own field", doubt="the first line of the description")]
+    return []
+
+
+def _replaced(text: str, kind: str, *, old: str, new: str) -> str | None:
+    is_count = kind_of(kind) == "count"
+    if is_count:
+        old, new = (next(filter(str.isdecimal, attribute_words(value)), "") for value in (old, new))
+    words = r"[\W_]+".join(map(re.escape, re.findall(r"[^\W_]+", old)))
+    if not words or not new:
+        return None
+    # Letters of a size are capitals, and never the s of "Men's".
+    flags = re.NOFLAG if len(old) <= 2 and not is_count else re.IGNORECASE
+    pattern = _PACK.format(words) if is_count else words
+    places = list(re.finditer(rf"(?<![^\W_])(?<!['\u2019]){pattern}(?![^\W_])", text, flags))
+    if len(places) != 1:
+        return None
+    [place] = places
+    part = place.group()
+    if is_count:
+        written = re.sub(words, new, part)
+    else:
+        written = new.upper() if part.isupper() else new.title() if part.istitle() and new.islower() else new
+    return text[: place.start()] + written + text[place.end() :]
+
+
+def _doubt(unknown: Iterable[str]) -> str:
+    kinds: Sequence[str] = sorted(unknown)
+    return f"{', '.join(kinds)} as the other item has it, which nothing confirms" if kinds else ""
