@@ -134,7 +134,7 @@ def _item(row: Mapping[str, Any], record: ProductRecord, answer: Answer | None) 
     }
     if answer is None or answer.value is None:
         return item
-    assert record.title is None or record.image is None, f"a known {answer.field} of {record.item_id} is overwritten"
+    assert getattr(record, answer.field) is None, f"a known {answer.field} of {record.item_id} would be overwritten"
     return item | {answer.field: answer.value, "completed": answer.field}
 
 
