@@ -359,3 +359,15 @@ def test_a_broken_renderer_ends_the_run_and_leaves_no_failures_on_record(tmp_pat
 def test_nothing_to_render_is_fine(tmp_path):
     result = render(tmp_path / "new" / "images", {})
     assert (result.paths, result.failures) == ({}, {})
+
+
+def test_images_and_failures_of_an_earlier_folder_are_taken_from_there_unless_the_prompt_is_another(tmp_path):
+    earlier, later = tmp_path / "earlier", tmp_path / "later"
+    first = render(earlier, {"a": "a red mug", "b": "a blue mug", "empty": " "})
+    again = Recording()
+    prompts = {"a": "a red mug", "b": "a green mug", "empty": " ", "c": "a pan"}
+    result = render(later, prompts, again, earlier=[earlier, tmp_path / "never"])
+    check_images(result, prompts)
+    assert set(again.rendered) == {"a green mug", "a pan"}
+    assert result.records["empty"] == first.records["empty"]
+    assert (later / first.paths["a"].name).samefile(first.paths["a"])

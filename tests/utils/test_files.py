@@ -16,6 +16,7 @@ from grpo_mmpc.utils.files import (
     place_file,
     read_json_lines,
     read_object,
+    remove_partial,
     replace_atomically,
     without_nan,
     write_json,
@@ -154,3 +155,11 @@ def test_an_object_that_is_absent_cut_short_or_none_is_empty(tmp_path, content):
 def test_an_object_is_read_as_it_was_written(tmp_path):
     write_json(tmp_path / "state.json", {"key": 1})
     assert read_object(tmp_path / "state.json") == {"key": 1}
+
+
+def test_partial_files_of_folders_where_others_write_are_left(tmp_path):
+    for name in ("a/.x.1.partial", "b/.x.1.partial"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    remove_partial(tmp_path, besides=(tmp_path / "b",))
+    assert [path.parent.name for path in tmp_path.rglob("*.partial")] == ["b"]

@@ -1,5 +1,8 @@
 """One process holds a folder, and the next one hears of one that ended without a word."""
 
+import threading
+from pathlib import Path
+
 import pytest
 
 from grpo_mmpc.utils.locks import hold
@@ -20,3 +23,19 @@ def test_what_a_killed_process_has_left_is_told_to_the_next(tmp_path):
     (tmp_path / ".lock").write_text("process 7 on host\n")
     with hold(tmp_path / ".lock", refuse=ValueError) as left:
         assert left == "process 7 on host"
+
+
+def test_who_refuses_nobody_waits(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with hold(tmp_path / ".lock", refuse=None):
+            order.append("second")
+
+    with hold(tmp_path / ".lock", refuse=None):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
