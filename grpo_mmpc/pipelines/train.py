@@ -26,7 +26,7 @@ from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.training.checkpoint import newest_checkpoint
 from grpo_mmpc.training.claim import claimed, take_over
 from grpo_mmpc.utils.console import Progress, Say, printer, quiet_when_redirected
-from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc.utils.cpu_compat import ensure_importable, load_to_numbered_cpus
 from grpo_mmpc.utils.distributed import Ranks, is_first_process, launched_ranks
 from grpo_mmpc.utils.files import read_object, write_json
 from grpo_mmpc.utils.manifest import command_line, environment, now
@@ -129,6 +129,7 @@ def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
 def _join_ranks(config: RunConfig) -> Ranks:
     """Meet the other processes of the launch."""
     ensure_importable()
+    load_to_numbered_cpus()
     # heavy: imported on use
     from accelerate import PartialState
 

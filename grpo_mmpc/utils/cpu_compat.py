@@ -107,3 +107,15 @@ class _Loader(SourceFileLoader):
             if self.name == "torchcodec":  # vLLM and datasets are content with that
                 raise ImportError(f"{self.name} cannot load beside a torch without CUDA: {error}") from error
             # Transformers imports torchaudio because it is there: it gets a module without content.
+
+
+def load_to_numbered_cpus() -> None:
+    """Let ``torch.load`` map to ``cpu:0``, which Accelerate calls the device of launched processes.
+
+    Without it a run of several processes on CPUs could not read its own optimizer again.
+    """
+    import torch  # heavy: imported on use
+
+    torch.serialization.register_package(
+        100, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+    )

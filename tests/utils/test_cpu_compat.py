@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from grpo_mmpc.utils.cpu_compat import repair_environment
+from grpo_mmpc.utils.cpu_compat import load_to_numbered_cpus, repair_environment
 
 CODE = """
 import datasets
@@ -56,3 +57,10 @@ def test_a_package_that_loads_is_left_alone(tmp_path, monkeypatch):
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["3"]
     assert "a fault of its own" in done.stderr
+
+
+def test_a_tensor_is_loaded_to_the_numbered_cpu_of_a_launched_process(tmp_path):
+    torch.save({"step": torch.tensor([3.0])}, tmp_path / "optimizer.pt")
+    load_to_numbered_cpus()
+    loaded = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 0), weights_only=True)
+    assert loaded["step"].item() == 3.0
