@@ -5,6 +5,7 @@ a pipe that the asking process holds. When that process ends in whatever way, ``
 the system closes the pipe, and the supervisor ends the command with all its processes.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -185,8 +186,12 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def ignore_the_next_signal() -> None:
-    """From here on ignore one signal to stop, since all is done; another one ends at once."""
+    """From here on ignore one signal to stop, since all is done; another one ends at once.
+
+    Python forgets its own handlers before it frees what is left: then all signals are ignored.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        atexit.register(signal.signal, number, signal.SIG_IGN)
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda received, _: signal.signal(received, signal.SIG_DFL))
 

@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,14 +192,27 @@ def test_a_command_that_a_signal_stops_says_how_to_go_on_and_leaves_nothing_half
 def test_a_signal_after_the_last_line_changes_no_exit_status_and_a_second_one_ends_the_process(
     number: signal.Signals,
 ) -> None:
-    def ended_by(times: int) -> int:
-        late = f"lambda: [os.kill(os.getpid(), {int(number)}) for _ in range({times})]"
-        run = f"import atexit, os, sys; atexit.register({late}); sys.argv[1:] = ['rewards', 'list']"
-        run += "; from grpo_mmpc.cli import program; program()"
-        return subprocess.run([sys.executable, "-c", run], capture_output=True).returncode
+    def ended_by(late: str) -> int:
+        code = f"""
+            import atexit, os, sys, threading, time
+            def send():
+                os.kill(os.getpid(), {int(number)})
+            class Freed:
+                __del__ = lambda self, send=send: send()
+            def insist():
+                while threading.main_thread().is_alive():
+                    time.sleep(0.01)
+                send(), time.sleep(0.3), send()
+            {late}
+            sys.argv[1:] = ["rewards", "list"]
+            from grpo_mmpc.cli import program
+            program()
+            """
+        return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True).returncode
 
-    assert ended_by(1) == 0
-    assert ended_by(2) == -number
+    assert ended_by("atexit.register(send)") == 0
+    assert ended_by("sys.freed_at_the_end = Freed()") == 0
+    assert ended_by("threading.Thread(target=insist).start()") == -number
 
 
 def test_a_folder_that_a_killed_command_left_is_removed_when_the_command_is_given_again(tmp_path: Path) -> None:
