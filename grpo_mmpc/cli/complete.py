@@ -51,6 +51,14 @@ def add_parser(commands: Any) -> None:
         help="first take titles from variants, items with the same image and the item's own fields (default: yes)",
     )
     parser.add_argument(
+        "--samples",
+        type=positive_int,
+        default=0,
+        metavar="K",
+        help="also sample K titles at temperature 1: the share that agrees is the confidence in each field (default: "
+        "none)",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="take over the completion by another policy; all items are asked again"
     )
     parser.set_defaults(func=run)
@@ -104,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             share=arguments.part,
         ),
         siblings=arguments.siblings,
+        samples=arguments.samples,
         overwrite=arguments.overwrite,
     )
     return 0

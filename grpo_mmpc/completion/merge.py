@@ -4,17 +4,22 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from grpo_mmpc.catalogue import Catalogue, write_quarantine
+from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.catalogue.tables import find_table
+from grpo_mmpc.completion.fields import Fields
+from grpo_mmpc.completion.gate import confidences, judge, signals_of
 from grpo_mmpc.completion.part import GENERATED, Answer, parts_of
 from grpo_mmpc.completion.plan import CLAIM, PARTS, Plan, is_claimed, records_of
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
 from grpo_mmpc.completion.proposal import Proposal
+from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.metrics.constraints import Constraints
 from grpo_mmpc.rendering.store import RECORDS_NAME
 from grpo_mmpc.tasks import Task
 from grpo_mmpc.tasks.prompt_rows import filling_task
@@ -28,7 +33,7 @@ from grpo_mmpc.utils.files import (
     without_nan,
     write_json,
 )
-from grpo_mmpc.utils.hashing import digest_of
+from grpo_mmpc.utils.hashing import digest_of, number
 
 INCOMPLETE = "incomplete.jsonl"
 _FILES = ("items.jsonl", PROPOSALS_FILE, INCOMPLETE)
@@ -44,8 +49,12 @@ class Tally:
     """Items by the field that was filled."""
     sources: Counter[str] = field(default_factory=Counter)
     """Filled items by ``Proposal.source``."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why filled items wait, without their numbers."""
     review: int = 0
     """Filled items that wait for review."""
+    changed: int = 0
+    """Existing titles and images that differ from those of the catalogue: always 0."""
     unfilled: Counter[str] = field(default_factory=Counter)
     """Items by the reason."""
 
@@ -60,16 +69,18 @@ def is_merged(out: Path, plan: Plan) -> bool:
     return read_object(out / CLAIM).get(_MERGED) == _answers_digest(out, plan)
 
 
-def merge(out: Path, plan: Plan, source: Catalogue) -> Tally:
+def merge(out: Path, plan: Plan, source: Catalogue, settings: GateSection) -> Tally:
     """Write the completed catalogue from all parts, item by item; the lock of ``out`` is held.
 
     Every item is in ``items.jsonl``, every gap in ``proposals.jsonl``, those that could not be
-    filled in ``incomplete.jsonl``, rows that are no items in ``quarantine.jsonl``.
+    filled in ``incomplete.jsonl``, rows that are no items in ``quarantine.jsonl``. ``settings`` are
+    those of the gate.
 
     Raises:
         CatalogueError: A part does not answer this plan: another process has changed it.
     """
     tally = Tally()
+    gate = _Gate(settings, source)
     # Those of parts belong to who works on them.
     remove_partial(out, besides=(out / PARTS, out / GENERATED))
     write_quarantine(out / "quarantine.jsonl", source.quarantined)
@@ -85,20 +96,24 @@ def merge(out: Path, plan: Plan, source: Catalogue) -> Tally:
             path = source.image_path(record)
             if path is not None and record.image is not None:
                 place_file(path, out / record.image)
-            _write(items, without_nan(_item(row, record, answer)))
+            item = _item(row, record, answer)
+            tally.changed += any(old is not None and item[name] != old for name, old in _known(record).items())
+            _write(items, without_nan(item))
             if task is None or answer is None:
                 continue
-            proposal = _proposal(plan, task, answer)
+            proposal = gate.judged(_proposal(plan, task, answer), record, answer)
             _write(proposals, proposal.to_json())
             if answer.value is not None:
                 tally.filled[answer.field] += 1
                 tally.sources[proposal.source] += 1
                 tally.review += proposal.status == "review"
+                tally.reasons.update({reason.split(":")[0] for reason in proposal.reasons})
             else:
                 tally.unfilled[answer.reason] += 1
                 details = (source.broken_images.get(record.item_id), answer.detail)
                 detail = "; ".join(filter(None, details))
                 _write(incomplete, {"item_id": record.item_id, "reason": answer.reason, "detail": detail})
+    assert tally.changed == 0, f"{tally.changed} existing values would be overwritten"
     _drop_unused(out, plan)
     return tally
 
@@ -134,8 +149,49 @@ def _item(row: Mapping[str, Any], record: ProductRecord, answer: Answer | None) 
     }
     if answer is None or answer.value is None:
         return item
-    assert getattr(record, answer.field) is None, f"a known {answer.field} of {record.item_id} would be overwritten"
     return item | {answer.field: answer.value, "completed": answer.field}
+
+
+class _Gate:
+    """The gate, with what it knows of the whole catalogue."""
+
+    def __init__(self, settings: GateSection, source: Catalogue) -> None:
+        self._settings = settings
+        self._constraints = Constraints(**settings.constraints) if settings.constraints else None
+        self._fields = Fields(record.attributes for record in source.records())
+        # 64-bit hashes: a title costs 8 bytes, whatever its length.
+        self._titles = {number(title_key(title)) for title in source.items["title"][:] if title}
+
+    def judged(self, proposal: Proposal, record: ProductRecord, answer: Answer) -> Proposal:
+        """Return a proposal with its signals, confidence and status; an image's as it is."""
+        title = proposal.value
+        if title is None or proposal.field != "title":
+            return proposal
+        key = number(title_key(title))
+        violated = self._constraints.check(title, record.attributes) if self._constraints else []
+        signals = signals_of(
+            title,
+            samples=answer.samples,
+            attributes=record.attributes,
+            fields=self._fields,
+            violated=violated,
+            # A variant's title may well be the same.
+            is_duplicate=proposal.source == "model" and key in self._titles,
+        )
+        self._titles.add(key)
+        confidence = confidences(signals)
+        status, reasons = judge(signals, confidence=confidence, violated=violated, gate=self._settings)
+        return replace(
+            proposal,
+            signals=signals,
+            confidence=min(confidence.values(), default=None),
+            status="review" if proposal.reasons else status,
+            reasons=[*proposal.reasons, *reasons],
+        )
+
+
+def _known(record: ProductRecord) -> dict[str, str | None]:
+    return {"title": record.title, "image": record.image}
 
 
 def _proposal(plan: Plan, task: Task, answer: Answer) -> Proposal:

@@ -38,6 +38,8 @@ class Answer:
     reason: str = ""
     """The reason why there is none."""
     detail: str = ""
+    samples: Sequence[str | None] = ()
+    """Further titles of the policy, at temperature 1; None is a malformed one."""
     source: Source = "model"
     source_item: str | None = None
     doubt: str = ""

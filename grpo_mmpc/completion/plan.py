@@ -57,6 +57,8 @@ class Plan:
     """Fields of ``SamplingConfig`` by task."""
     siblings: bool
     """Whether a title that the catalogue itself gives is taken before the policy is asked."""
+    samples: int
+    """Titles sampled at temperature 1 beside the greedy one, by whose agreement it is judged."""
     gaps: int
     parts: int
 
@@ -104,7 +106,7 @@ def records_of(source: Catalogue) -> Iterator[ProductRecord]:
 
 
 def make_plan(
-    config: RunConfig, source: Catalogue, *, checkpoint: Path | None, siblings: bool
+    config: RunConfig, source: Catalogue, *, checkpoint: Path | None, siblings: bool, samples: int
 ) -> tuple[Plan, Counter[str]]:
     """Return the plan of a catalogue's completion, and its gaps by task."""
     missing = Counter(task.name for _, _, task in _gaps(source))
@@ -121,6 +123,7 @@ def make_plan(
         prompts={name: task.version for name, task in TASKS.items()},
         sampling={name: asdict(task.greedy(settings.max_tokens)) for name, task in TASKS.items()},
         siblings=siblings,
+        samples=samples,
         gaps=missing.total(),
         parts=parts,
     )

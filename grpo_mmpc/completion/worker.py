@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,8 +120,10 @@ class _Worker:
         sampling = SamplingConfig(**self.plan.sampling[task.name])
         rows = [prompt_row(Path(self.plan.catalogue), gap.record, task) for gap in gaps]
         version = self.plan.prompts[task.name]
+        samples = self.plan.samples if task.target_modality == "title" else 0
+        conditions = f"{version}+{samples}" if samples else version
         keys = {
-            row.item_id: hex_digest(completion_key(row, sampling, policy=self.plan.policy), version) for row in rows
+            row.item_id: hex_digest(completion_key(row, sampling, policy=self.plan.policy), conditions) for row in rows
         }
         answers = {
             item_id: before[item_id]
@@ -129,18 +131,30 @@ class _Worker:
             if item_id in before and before[item_id].key == key and before[item_id].reason != NOT_COMPLETED
         }
         asked = [row for row in rows if row.item_id not in answers]
-        is_final = task.target_modality != "image"
-        completions = complete(
-            asked,
-            sampling,
-            self.engine,
-            log=log,
-            policy=self.plan.policy,
-            progress=lambda done, _: self.shown(self.filled + len(answers) + done) if is_final else None,
-        )
-        for row, completion in zip(asked, completions, strict=True):
-            answer = _answer(task, completion)
-            answers[row.item_id] = replace(answer, item_id=row.item_id, key=keys[row.item_id])
+        done_before = self.filled + len(answers)
+
+        def progress(turn: int, done: int, _: int) -> None:
+            if task.target_modality == "title":  # an image is still to be rendered
+                self.shown(done_before + (turn * len(asked) + done) // (samples + 1))
+
+        greedy, *sampled = [
+            complete(
+                asked,
+                one,
+                self.engine,
+                log=log,
+                policy=self.plan.policy,
+                progress=partial(progress, turn),
+            )
+            for turn, one in enumerate([sampling, *samplings(sampling, samples)])
+        ]
+        for row, completion, *others in zip(asked, greedy, *sampled, strict=True):
+            answers[row.item_id] = replace(
+                _answer(task, completion),
+                item_id=row.item_id,
+                key=keys[row.item_id],
+                samples=[_answer(task, other).answer for other in others],
+            )
         return answers
 
     def _render(self, part: Part, answers: Mapping[str, Answer], former: Sequence[Part]) -> dict[str, Answer]:
@@ -165,6 +179,11 @@ class _Worker:
                 value = f"{GENERATED}/{part.name}/{path.name}"
                 images[item_id] = replace(answers[item_id], value=value, reason="", detail="")
         return {**answers, **images}
+
+
+def samplings(greedy: SamplingConfig, count: int) -> list[SamplingConfig]:
+    """Return how the titles beside the greedy one are sampled, each by a seed of its own."""
+    return [replace(greedy, temperature=1.0, seed=greedy.seed + number) for number in range(1, count + 1)]
 
 
 def _taken(gap: Gap) -> Answer:

@@ -3,10 +3,11 @@
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from grpo_mmpc.config.rewards import RewardsSection, TaskName
 from grpo_mmpc.config.section import PassThroughSection, Section
+from grpo_mmpc.metrics.constraints import Constraints
 from grpo_mmpc.utils.secrets import without_secrets
 
 ControlName = Literal[
@@ -235,6 +236,26 @@ class EvaluationSection(Section):
     ``RecBenchSection``; ``{}`` is its light setting."""
 
 
+class GateSection(Section):
+    """The gate of ``grpo-mmpc complete``: which new titles are accepted, and which wait."""
+
+    confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A title waits for review if any of its fields is below: by the share of ``--samples`` that
+    agree, or by the calibrated probability that it is right."""
+    constraints: dict[str, Any] = {}
+    """What every title must keep, the arguments of the reward ``constraints``; ``{}`` demands
+    nothing."""
+
+    @field_validator("constraints")
+    @classmethod
+    def _are_possible(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            Constraints(**value)
+        except TypeError as error:
+            raise ValueError(str(error).replace("Constraints.__init__() ", "")) from error
+        return value
+
+
 class ReportSection(Section):
     """The HTML report written at the end of a run."""
 
@@ -257,6 +278,7 @@ class RunConfig(Section):
     """TRL ``GRPOConfig`` fields, verbatim. ``output_dir``, ``seed`` and the reward weights are set
     from this file."""
     evaluation: EvaluationSection = EvaluationSection()
+    gate: GateSection = GateSection()
     report: ReportSection = ReportSection()
 
     @property

@@ -55,6 +55,7 @@ def complete_catalogue(
     checkpoint: Path | None,
     workers: Workers = ONE_A_DEVICE,
     siblings: bool = True,
+    samples: int = 0,
     overwrite: bool = False,
 ) -> None:
     """Complete every item that lacks a title or an image, as the recipe says.
@@ -73,6 +74,7 @@ def complete_catalogue(
         workers: Who fills the parts.
         siblings: Take a title that the catalogue itself gives before the policy is asked; see
             ``grpo_mmpc.completion.siblings``.
+        samples: Titles to sample beside each greedy one, by whose agreement it is judged.
         overwrite: Take over the completion by another policy, and ask this one for everything.
 
     Raises:
@@ -83,7 +85,14 @@ def complete_catalogue(
     if out.resolve() == catalogue.resolve():
         raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
     begin = partial(
-        _begin, config, catalogue=catalogue, out=out, checkpoint=checkpoint, siblings=siblings, overwrite=overwrite
+        _begin,
+        config,
+        catalogue=catalogue,
+        out=out,
+        checkpoint=checkpoint,
+        siblings=siblings,
+        samples=samples,
+        overwrite=overwrite,
     )
     if workers.share is not None:
         number, count = workers.share
@@ -117,11 +126,18 @@ def _do_share(begin: Callable[[], tuple[Catalogue, Share]], number: int, count: 
 
 
 def _begin(
-    config: RunConfig, *, catalogue: Path, out: Path, checkpoint: Path | None, siblings: bool, overwrite: bool
+    config: RunConfig,
+    *,
+    catalogue: Path,
+    out: Path,
+    checkpoint: Path | None,
+    siblings: bool,
+    samples: int,
+    overwrite: bool,
 ) -> tuple[Catalogue, Share]:
     """Read the catalogue and plan its completion; return it with the parts left to fill."""
     source = load_catalogue(catalogue, check_images=True, keep_titled=True)
-    plan, missing = make_plan(config, source, checkpoint=checkpoint, siblings=siblings)
+    plan, missing = make_plan(config, source, checkpoint=checkpoint, siblings=siblings, samples=samples)
     broken = f" ({len(source.broken_images)} of them a broken one)" if source.broken_images else ""
     say(
         f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
@@ -150,7 +166,7 @@ def _begin(
 def _merge(source: Catalogue, share: Share) -> None:
     """Write the completed catalogue, and say what is in it."""
     out, plan = share.out, share.plan
-    tally = merge(out, plan, source)
+    tally = merge(out, plan, source, share.config.gate)
     if plan.gaps and not share.parts and not tally.unfilled:
         say("all of them had been filled before: nothing was left to do")
     say(
@@ -159,8 +175,12 @@ def _merge(source: Catalogue, share: Share) -> None:
     )
     if beside := {source: count for source, count in tally.sources.items() if source != "model"}:
         say(f"  taken from beside: {', '.join(f'{count} from {_BESIDE[source]}' for source, count in beside.items())}")
-    if tally.review:
-        say(f"  {tally.review} wait for review, see status and reasons in {out / PROPOSALS}")
+    say(
+        f"gate: {tally.filled.total() - tally.review} accepted, {tally.review} wait for review, "
+        f"{tally.unfilled.total()} failed; {tally.changed} existing values changed"
+    )
+    for reason, count in tally.reasons.most_common(5):
+        say(f"  {count} x {reason}, see {out / PROPOSALS}")
     for reason, count in tally.unfilled.most_common(5):
         say(f"  {count} x {reason}, see {out / INCOMPLETE}")
     if source.quarantined:

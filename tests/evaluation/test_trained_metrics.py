@@ -7,7 +7,7 @@ from grpo_mmpc.evaluation.trained import REWARD_METRICS, trained_metrics
 from grpo_mmpc.rewards import registered_rewards
 
 METRICS = [*METRICS_OF_MODE["corrected"], "attribute_recall_color"]
-OF_FORM = {"repetition_penalty", "length_band", "image_prompt_limit", "english_only"}
+OF_FORM = {"repetition_penalty", "length_band", "image_prompt_limit", "english_only", "constraints"}
 """Rewards that no metric measures."""
 
 

@@ -37,6 +37,8 @@ def fill(make_config, gappy, tmp_path, monkeypatch):
         workers: Workers = ONE_A_DEVICE,
         model=None,
         siblings: bool = True,
+        samples: int = 0,
+        gate=None,
         overwrite: bool = False,
         **evaluation,
     ) -> Path:
@@ -45,7 +47,7 @@ def fill(make_config, gappy, tmp_path, monkeypatch):
             yield writer
 
         monkeypatch.setattr("grpo_mmpc.rollout.engines.offline_engine", engine)
-        config = make_config(evaluation=evaluation, model=model or {})
+        config = make_config(evaluation=evaluation, model=model or {}, gate=gate or {})
         out = tmp_path / "filled"
         complete_catalogue(
             config,
@@ -54,6 +56,7 @@ def fill(make_config, gappy, tmp_path, monkeypatch):
             checkpoint=None,
             workers=workers,
             siblings=siblings,
+            samples=samples,
             overwrite=overwrite,
         )
         return tmp_path / "filled"

@@ -220,3 +220,34 @@ def test_a_variants_title_is_taken_with_its_source_and_the_policy_is_not_asked(f
     asked = Writer()
     fill(asked, siblings=False)
     assert asked.asked == [f"image_to_text:{taken.item_id}"]
+
+
+class Sampler(Writer):
+    """Answers greedily with one title, and with others by the seed of the sample."""
+
+    def generate(self, rows, sampling) -> list[str]:
+        self.asked += [f"{row.item_id} {sampling.temperature:g} {sampling.seed}" for row in rows]
+        color = "blue" if sampling.seed == 2 else "red"
+        return [TASKS[row.task].answer(f"{color} mug {row.item_id}") for row in rows]
+
+
+def test_samples_become_signals_and_the_gate_lets_confident_titles_pass(fill, gappy, capsys):
+    rows = rows_of(gappy)
+    for row in rows:
+        row["attributes"] = {"color": "red"} if row["title"] is None else {"color": "blue"}
+    rows[0]["attributes"] = {"color": "blue"}
+    (gappy / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sampler = Sampler()
+    gate = {"confidence": 0.6, "constraints": {"length": [1, 100], "banned": ["mug"]}}
+    first, second, _ = (one for one in read_proposals(fill(sampler, samples=3)) if one.field == "title")
+    assert [asked for asked in sampler.asked if asked.startswith(first.item_id)] == [
+        f"{first.item_id} {how}" for how in ("0 0", "1 1", "1 2", "1 3")
+    ]
+    assert first.signals == {"agreement.color": pytest.approx(2 / 3), "conflict.color": 1.0}
+    assert (first.status, first.reasons) == ("review", ["color: the item's attributes say otherwise"])
+    assert (second.status, second.confidence) == ("accepted", pytest.approx(2 / 3))
+    assert "gate: 5 accepted, 1 wait for review, 0 failed; 0 existing values changed" in capsys.readouterr().out
+    again = Sampler()
+    _, second, _ = (one for one in read_proposals(fill(again, samples=3, gate=gate)) if one.field == "title")
+    assert again.asked == []  # another gate asks no model
+    assert second.reasons == ["banned: mug"]
