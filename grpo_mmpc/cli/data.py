@@ -63,6 +63,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     nano.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
     nano.add_argument("--num-items", metavar="N", type=positive_int, default=3600, help="items to draw (default: 3600)")
     nano.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same catalogue (default: 0)")
+    nano.add_argument(
+        "--hard",
+        action="store_true",
+        help="cover and blur the images, and give some items brands and types that no policy has seen",
+    )
     nano.set_defaults(func=nano_command)
 
 
@@ -112,7 +117,7 @@ def nano_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.nano.catalogue import build_catalogue
 
     print(f"Drawing {args.num_items:,} products into {args.out} ...", flush=True)
-    folder = build_catalogue(args.out, num_items=args.num_items, seed=args.seed)
+    folder = build_catalogue(args.out, num_items=args.num_items, seed=args.seed, hard=args.hard)
     print(f"Catalogue: {folder}")
     print(_next(f"grpo-mmpc data validate {shlex.quote(str(folder))}"))
     return 0

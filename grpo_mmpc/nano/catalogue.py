@@ -15,28 +15,34 @@ REFERENCE = "nano:catalogue"
 _GENERATOR = ("vocabulary", "texts", "shapes", "drawing", "items", "catalogue", "interactions")
 
 
-def build_catalogue(out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int = DEFAULT_SEED) -> Path:
+def build_catalogue(
+    out: Path, *, num_items: int = DEFAULT_NUM_ITEMS, seed: int = DEFAULT_SEED, hard: bool = False
+) -> Path:
     """Write a catalogue folder: ``items.jsonl``, ``images/*.png``, ``interactions.jsonl``.
 
     ``out``, which is returned, may exist if it is empty; it appears complete or not at all. The
-    seed is that of products, images and users.
+    seed is that of products, images and users. With ``hard``, images are spoiled and some brands
+    and types are such as no policy has seen; see ``grpo_mmpc.nano.hard``.
 
     Raises:
         CatalogueError: ``out`` is a file or a folder with something in it.
     """
     _refuse_occupied(out)
     from grpo_mmpc.nano.drawing import draw  # heavy: imported on use
+    from grpo_mmpc.nano.hard import drawn_attributes, harden, spoil
     from grpo_mmpc.nano.interactions import sample_interactions
 
-    items = sample_items(num_items=num_items, seed=seed)
+    sampled = sample_items(num_items=num_items, seed=seed)
+    items = list(map(harden, sampled)) if hard else sampled
     try:
         with build_folder(out) as folder, Progress() as progress:
             (folder / "images").mkdir()
             for number, item in enumerate(items, start=1):
-                draw(item.attributes, jitter=item.jitter).save(folder / _image(item), compress_level=4)
+                image = draw(drawn_attributes(item), jitter=item.jitter)
+                (spoil(image, item) if hard else image).save(folder / _image(item), compress_level=4)
                 progress("drawing the nano catalogue", number, len(items))
             write_json_lines(folder / "items.jsonl", map(_row, items))
-            purchases = sample_interactions(items, seed=seed)
+            purchases = sample_interactions(sampled, seed=seed)
             write_json_lines(folder / "interactions.jsonl", (purchase._asdict() for purchase in purchases))
     except OSError:
         _refuse_occupied(out)  # another process was faster
