@@ -5,11 +5,12 @@ import shlex
 from pathlib import Path
 
 from grpo_mmpc.cli.data_amazon import add_amazon
+from grpo_mmpc.cli.data_import import add_export, add_import
 from grpo_mmpc.utils.options import output_file, output_folder, positive_int
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``data validate``, ``amazon``, ``synthetic``, ``mask`` and ``nano``.
+    """Add ``data validate``, ``import``, ``export``, ``amazon``, ``synthetic``, ``mask``, ``nano``.
 
     Each sets ``func`` to a function(args) -> exit code.
     """
@@ -32,6 +33,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     validate.add_argument("--html", metavar="OUT", type=output_file, help="also write it here as a page")
     validate.set_defaults(func=validate_command)
 
+    add_import(commands)
+    add_export(commands)
     add_amazon(commands)
 
     mask = commands.add_parser(

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from grpo_mmpc.catalogue import Catalogue, write_quarantine
 from grpo_mmpc.catalogue.normalise import title_key
+from grpo_mmpc.catalogue.sources.importing import import_record
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.completion.fields import Fields
 from grpo_mmpc.completion.gate import confidences, judge, signals_of
@@ -84,9 +85,9 @@ def merge(out: Path, plan: Plan, source: Catalogue, settings: GateSection) -> Ta
     # Those of parts belong to who works on them.
     remove_partial(out, besides=(out / PARTS, out / GENERATED))
     write_quarantine(out / "quarantine.jsonl", source.quarantined)
-    interactions = find_table(Path(plan.catalogue), "interactions")
-    if interactions is not None:
-        place_file(interactions, out / interactions.name)
+    for beside in (find_table(Path(plan.catalogue), "interactions"), import_record(Path(plan.catalogue))):
+        if beside is not None:
+            place_file(beside, out / beside.name)
     with ExitStack() as stack:
         items, proposals, incomplete = (
             stack.enter_context(stack.enter_context(replace_atomically(out / name)).open("w", encoding="utf-8"))

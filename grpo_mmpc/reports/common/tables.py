@@ -30,11 +30,12 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_harmless(cell) for cell in row] for row in rows)
+    writer.writerows([harmless(cell) for cell in row] for row in rows)
     write_text(path, text.getvalue())
 
 
-def _harmless(cell: object) -> object:
+def harmless(cell: object) -> object:
+    """Return a cell that no spreadsheet runs as a formula: with an apostrophe if need be."""
     if not isinstance(cell, str):
         return cell
     text = cell.replace("\r", " ")  # which the csv module does not quote

@@ -1,0 +1,156 @@
+"""One item as a source lists it, and the meaning of a table's columns.
+
+Every reader of every format yields :class:`~grpo_mmpc.catalogue.rows.RawRow`; what a row means is
+decided here, or by the shop that wrote the file (``shops``).
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.config.problems import nearest
+from grpo_mmpc.errors import CatalogueError
+
+Fields = Mapping[str, Sequence[str]]
+"""The columns that hold a field, best first."""
+
+SYNONYMS: Fields = {
+    "item_id": ("item_id", "id", "sku", "handle", "product id", "item number", "article", "asin", "gtin", "ean"),
+    "title": ("title", "name", "product name", "product title", "item name"),
+    "description": ("description", "body", "product description", "long description", "short description"),
+    "category": ("category", "categories", "product category", "product type", "google product category", "department"),
+    "image": (
+        *("image", "images", "image link", "image url", "image src", "photo", "picture", "main image"),
+        *("additional image link", "image path", "file name", "img", "jpg"),
+    ),
+    "attributes": ("attributes", "brand", "vendor", "manufacturer", "color", "colour", "size", "material"),
+    "parent_id": ("parent_id", "parent sku", "parent_asin", "item group id", "parent"),
+}
+"""Names by which columns are recognised; case, underscores and hyphens do not matter."""
+_SEVERAL = ("image", "attributes")
+"""Fields that may have several columns."""
+_ATTRIBUTE_NAMES = {"vendor": "brand", "manufacturer": "brand", "colour": "color"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """One item as a source has it, before anything is cleaned or checked."""
+
+    row: int
+    """The data row that it begins with."""
+    item_id: object = None
+    title: object = None
+    description: object = None
+    category: object = None
+    images: Sequence[Any] = ()
+    """Addresses, paths, or bytes, the main one first."""
+    attributes: object = None
+    """A mapping, or the JSON text of one."""
+    parent_id: object = None
+    """The identifier of the product that it is a variant of; of a product with variants its own."""
+    further: Mapping[str, Any] = field(default_factory=dict)
+    """Cells that mean none of the above, by column."""
+    cells: Mapping[str, str] = field(default_factory=dict)
+    """By field, the column of this row that holds it and nothing else, for writing back."""
+    problem: str | None = None
+    """The reason why the row is no item."""
+
+
+def choose_fields(columns: Sequence[str], chosen: Fields) -> dict[str, list[str]]:
+    """Return the columns of each field: those that were chosen, else those that are recognised.
+
+    Raises:
+        CatalogueError: A field or a column does not exist, or no column can be a title or an image.
+    """
+    if unknown := [name for name in chosen if name not in SYNONYMS]:
+        raise CatalogueError(f"--map {unknown[0]}=...: unknown field; {nearest(unknown[0], SYNONYMS)}")
+    for name, wanted in chosen.items():
+        for column in wanted:
+            if column not in columns:
+                near = nearest(column, columns)
+                listed = "" if near.startswith("known") else f"; the columns are: {', '.join(columns)}"
+                raise CatalogueError(f"--map {name}={column}: there is no such column; {near}{listed}")
+    taken = {column for wanted in chosen.values() for column in wanted}
+    plain = {_plain(column): column for column in reversed(columns) if column not in taken}
+    fields = {name: list(wanted) for name, wanted in chosen.items()}
+    for name, names in SYNONYMS.items():
+        if name not in chosen:
+            seen = [plain[_plain(one)] for one in names if _plain(one) in plain]
+            fields[name] = seen if name in _SEVERAL else seen[:1]
+    if not fields["title"] and not fields["image"]:
+        raise CatalogueError(
+            f"no column is recognised as title or image; the columns are: {', '.join(columns)}; say which is which, "
+            f"for instance: --map title={_example(columns, 0)} image={_example(columns, 1)}"
+        )
+    return fields
+
+
+def _example(columns: Sequence[str], place: int) -> str:
+    return (
+        repr(columns[place]) if len(columns) > place and " " in columns[place] else (*columns, "Photo", "Photo")[place]
+    )
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def table_listings(rows: Iterable[RawRow], fields: Fields) -> Iterator[Listing]:
+    """Read one item a row."""
+    used = {column for columns in fields.values() for column in columns}
+    for raw in rows:
+        if raw.problem is not None:
+            yield Listing(row=raw.row, problem=raw.problem)
+            continue
+        one = {name: raw.values.get(columns[0]) for name, columns in fields.items() if columns and name not in _SEVERAL}
+        images = [image for column in fields["image"] for image in several(raw.values.get(column))]
+        yield Listing(
+            row=raw.row,
+            images=images,
+            attributes=_attributes(raw.values, fields["attributes"]),
+            further={column: value for column, value in raw.values.items() if column not in used},
+            cells={name: fields[name][0] for name in ("title", "image") if fields[name]},
+            **one,
+        )
+
+
+def several(cell: object) -> list[Any]:
+    """Return the images of a cell: one, a list, or addresses and paths between commas.
+
+    Commas inside an address are not followed by a space or another address.
+    """
+    if isinstance(cell, list | tuple):
+        return [image for part in cell for image in several(part)]
+    if isinstance(cell, Mapping):  # as datasets stores an image
+        return [cell["bytes"] if cell.get("bytes") else cell.get("path")] if {"bytes", "path"} & cell.keys() else []
+    if not isinstance(cell, str):
+        return [] if cell is None else [cell]
+    if cell.lstrip().startswith("["):
+        try:
+            return several(json.loads(cell))
+        except (ValueError, RecursionError):
+            pass
+    spaced = cell.replace("\n", ", ").replace("|", ", ").replace(";", ", ")
+    for scheme in ("http://", "https://"):
+        spaced = spaced.replace(f",{scheme}", f", {scheme}")
+    return [part.strip() for part in spaced.split(", ") if part.strip()]
+
+
+def _attributes(values: Mapping[str, Any], columns: Sequence[str]) -> object:
+    """Return the facts of columns of their own together with those of a column of objects."""
+    facts: dict[str, Any] = {}
+    for column in columns:
+        value = values.get(column)
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                return value  # whose problem the catalogue's own reader explains
+        if isinstance(value, Mapping):
+            facts |= value
+        elif value is not None:
+            name = _plain(column)
+            facts.setdefault(_ATTRIBUTE_NAMES.get(name, name), value)
+    return facts

@@ -1,0 +1,90 @@
+"""Open whatever holds a shop's items as tables of raw rows; each format has one small reader."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.catalogue.sources import delimited, hub, webdataset, workbook
+from grpo_mmpc.catalogue.sources.photographs import METADATA, photograph_table
+from grpo_mmpc.catalogue.sources.source_table import SourceTable
+from grpo_mmpc.catalogue.tables import open_table
+from grpo_mmpc.errors import CatalogueError
+
+_TEXT = (".csv", ".tsv", ".txt", ".tab")
+_TABLES = (".parquet", ".jsonl", ".ndjson")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def open_source(
+    source: str, *, encoding: str | None = None, delimiter: str | None = None, sheet: str | None = None
+) -> list[SourceTable]:
+    """Open a file, a folder, or a data set of the hub; no row is read yet.
+
+    Args:
+        source: CSV, TSV, Excel, Parquet, JSON lines, a WebDataset (.tar); a folder of shards of one
+            of these, of photographs, or of ``Dataset.save_to_disk``; or a name on the hub.
+        encoding: Of a text file; None guesses it.
+        delimiter: Of a text file; None guesses it.
+        sheet: Of a workbook; None takes the first that is filled.
+
+    Raises:
+        CatalogueError: There is no such source, or it cannot be read.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [_open_file(path, encoding=encoding, delimiter=delimiter, sheet=sheet)]
+    if path.is_dir():
+        return _open_folder(path, encoding=encoding, delimiter=delimiter, sheet=sheet)
+    if any(mark in path.name for mark in "*?["):
+        if files := sorted(path.parent.glob(path.name)):
+            return [_open_file(file, encoding=encoding, delimiter=delimiter, sheet=sheet) for file in files]
+        raise CatalogueError(f"{source} matches no file (looked from {Path.cwd()}); correct the pattern")
+    if _HUB_NAME.fullmatch(source) and not path.suffix:
+        return hub.hub_tables(source)
+    raise CatalogueError(f"{source} does not exist (looked from {Path.cwd()}); correct the path")
+
+
+def _open_file(path: Path, *, encoding: str | None, delimiter: str | None, sheet: str | None) -> SourceTable:
+    suffix = path.suffix.lower()
+    if not path.stat().st_size:
+        raise CatalogueError(f"{path} is empty (0 bytes); export it again")
+    make: Callable[..., SourceTable] = partial(SourceTable, path=path, images_in=path.parent)
+    if suffix in workbook.SUFFIXES:
+        sheet = workbook.choose_sheet(path, sheet)
+        return make(
+            kind=f"Excel, sheet {sheet}",
+            columns=workbook.read_header(path, sheet),
+            rows=partial(workbook.read_rows, path, sheet),
+            options={"sheet": sheet},
+        )
+    if suffix in _TEXT:
+        dialect = delimited.sniff(path, encoding=encoding, delimiter=delimiter)
+        return make(
+            kind=str(dialect),
+            columns=delimited.read_header(path, dialect),
+            rows=partial(delimited.read_rows, path, dialect),
+            options={"encoding": dialect.encoding, "delimiter": dialect.delimiter},
+        )
+    if suffix in _TABLES:
+        table = open_table(path)
+        return make(
+            kind="Parquet" if suffix == ".parquet" else "JSON lines", columns=list(table.columns), rows=table.rows
+        )
+    if suffix == ".tar":
+        return make(kind="WebDataset", columns=webdataset.COLUMNS, rows=partial(webdataset.read_tar, path))
+    advice = "; save it as .xlsx" if suffix in (".xls", ".ods", ".numbers") else ""
+    known = ", ".join((*_TEXT, *workbook.SUFFIXES, *_TABLES, ".tar"))
+    raise CatalogueError(f"{path} is of no format that is read ({known}, or a folder){advice}")
+
+
+def _open_folder(folder: Path, **options: Any) -> list[SourceTable]:
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return hub.saved_tables(folder)
+    described = any((folder / name).is_file() for name in METADATA)
+    for suffixes in ((".parquet",), (".tar",), (".jsonl", ".ndjson"), (*_TEXT, *workbook.SUFFIXES)):
+        files = [] if described else sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and f.is_file())
+        if files:
+            return [_open_file(file, **options) for file in files]
+    return [photograph_table(folder)]

@@ -1,0 +1,65 @@
+"""Read a folder of photographs: one item an image, with what a metadata file says of it."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.catalogue.sources import delimited
+from grpo_mmpc.catalogue.sources.source_table import SourceTable
+from grpo_mmpc.catalogue.tables import open_table
+from grpo_mmpc.errors import CatalogueError
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""What Hugging Face's imagefolder calls the file of texts; ``file_name`` names the image."""
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_COLUMNS = ("item_id", "image", "category")
+
+
+def photograph_table(folder: Path) -> SourceTable:
+    """Open a folder of photographs, those of folders below it included.
+
+    The path without suffix is the ``item_id``; the folder that an image lies in, where that is not
+    the whole, its ``category``.
+
+    Raises:
+        CatalogueError: There is no photograph.
+    """
+    if not any(_photographs(folder)):
+        raise CatalogueError(f"{folder} holds no photograph ({', '.join(_SUFFIXES)}) and no table; correct the path")
+    about = next((folder / name for name in METADATA if (folder / name).is_file()), None)
+    columns: list[str] = (
+        [] if about is None else [name for name in _metadata(about)[0] if name not in (*_COLUMNS, "file_name")]
+    )
+    return SourceTable(
+        path=folder,
+        kind="photographs" if about is None else f"photographs with {about.name}",
+        columns=[*_COLUMNS, *columns],
+        rows=partial(_rows, folder, about),
+        images_in=folder,
+    )
+
+
+def _photographs(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES and path.is_file())
+
+
+def _rows(folder: Path, about: Path | None) -> Iterator[RawRow]:
+    texts: dict[str, Mapping[str, Any]] = {}
+    if about is not None:
+        for raw in _metadata(about)[1]:
+            texts[str(raw.values.get("file_name"))] = {k: v for k, v in raw.values.items() if k != "file_name"}
+    for number, path in enumerate(_photographs(folder), start=1):
+        name = path.relative_to(folder).as_posix()
+        parent = path.parent.relative_to(folder).as_posix()
+        own = {"item_id": name.removesuffix(path.suffix), "image": name, "category": None if parent == "." else parent}
+        yield RawRow(row=number, values=own | dict(texts.get(name, {})))
+
+
+def _metadata(about: Path) -> tuple[list[str], Iterator[RawRow]]:
+    if about.suffix != ".csv":
+        table = open_table(about)
+        return list(table.columns), table.rows()
+    dialect = delimited.sniff(about)
+    return delimited.read_header(about, dialect), delimited.read_rows(about, dialect)

@@ -1,0 +1,70 @@
+"""Read a WebDataset shard: files of a tar archive that share a name up to the dot are a sample."""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.errors import CatalogueError
+
+COLUMNS = ("item_id", "title", "description", "category", "image", "attributes", "parent_id")
+"""The columns of a sample: its key, its image, its text, and what its JSON object says."""
+_IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+_TEXTS = {"txt": "title", "text": "title", "title": "title", "caption": "title", "cls": "category"}
+_MOST_BYTES = 50_000_000
+"""Of one file of the archive."""
+
+
+def read_tar(path: Path) -> Iterator[RawRow]:
+    """Read one row a sample; several images of a sample are its ``image`` in the order of names.
+
+    Raises:
+        CatalogueError: The archive is none, or damaged from some sample on.
+    """
+    key, number, values, problem = "", 0, dict[str, Any](), ""
+
+    def sample() -> RawRow:
+        return RawRow(row=number, values={"item_id": key} | values, problem=problem or None)
+
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                if not member.isfile() or Path(member.name).name.startswith("."):
+                    continue
+                folder, _, name = member.name.rpartition("/")
+                stem, _, kind = name.partition(".")
+                own = f"{folder}/{stem}" if folder else stem
+                if own != key:
+                    if number:
+                        yield sample()
+                    key, number, values, problem = own, number + 1, {}, ""
+                if member.size > _MOST_BYTES:
+                    problem = f"{member.name} has {member.size:,} bytes, the limit is {_MOST_BYTES:,}"
+                elif content := archive.extractfile(member):
+                    problem = _take(kind.lower(), content.read(), values) or problem
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise CatalogueError(f"{path} is no tar archive, or damaged after sample {number}: {error}") from error
+    if number:
+        yield sample()
+
+
+def _take(kind: str, content: bytes, values: dict[str, Any]) -> str:
+    """Add one file of a sample to its values; return its problem."""
+    if kind.rpartition(".")[2] in _IMAGES:
+        values.setdefault("image", []).append(content)
+        return ""
+    try:
+        if kind in _TEXTS:
+            values.setdefault(_TEXTS[kind], content.decode("utf-8-sig"))
+        elif kind == "json":
+            facts = json.loads(content)
+            if not isinstance(facts, dict):
+                return "its .json holds no object"
+            values |= {name: value for name, value in facts.items() if name != "image" and value is not None}
+    except (ValueError, RecursionError) as error:
+        return f"its .{kind} cannot be read: {error}"
+    return ""

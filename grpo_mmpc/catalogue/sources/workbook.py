@@ -1,0 +1,102 @@
+"""Read a sheet of an Excel workbook, and write the workbook back with some cells filled."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.catalogue.sources.delimited import column_names
+from grpo_mmpc.config.problems import nearest
+from grpo_mmpc.errors import CatalogueError
+
+SUFFIXES = (".xlsx", ".xlsm")
+
+
+def choose_sheet(path: Path, name: str | None) -> str:
+    """Return the name of the sheet to read: the given one, else the first that holds something.
+
+    Raises:
+        CatalogueError: It is no workbook, has no such sheet, or holds nothing.
+    """
+    with _open(path, read_only=True) as book:
+        if name is not None:
+            if name not in book.sheetnames:
+                raise CatalogueError(f"{path} has no sheet {name!r}; {nearest(name, book.sheetnames)}")
+            return name
+        for sheet in book.worksheets:
+            if any(_is_filled(row) for row in sheet.iter_rows(values_only=True)):
+                return str(sheet.title)
+    raise CatalogueError(f"{path} holds no filled sheet; the first line of one must name the columns")
+
+
+def read_header(path: Path, sheet: str) -> list[str]:
+    """Return the names of the columns: of the first row that is not empty."""
+    with _open(path, read_only=True) as book:
+        return column_names(next(row for row in book[sheet].iter_rows(values_only=True) if _is_filled(row)))
+
+
+def read_rows(path: Path, sheet: str) -> Iterator[RawRow]:
+    """Read the rows below the header; of a formula the value that Excel computed."""
+    names: list[str] | None = None
+    number = 0
+    with _open(path, read_only=True) as book:
+        for row in book[sheet].iter_rows(values_only=True):
+            if not _is_filled(row):
+                continue
+            if names is None:
+                names = column_names(row)
+                continue
+            number += 1
+            cells = [*row, *[None] * (len(names) - len(row))]
+            # A date is no text; what was typed reads like this.
+            values = {
+                n: c if c is None or isinstance(c, int | float | str) else str(c)
+                for n, c in zip(names, cells, strict=False)
+            }
+            yield RawRow(row=number, values=values)
+
+
+def write_filled(path: Path, out: BinaryIO, sheet: str, filled: Mapping[int, Mapping[str, str]]) -> None:
+    """Write a workbook again with some cells filled: texts by data row and column."""
+    with _open(path, read_only=False) as book:
+        names: list[str] | None = None
+        number = 0
+        for row in book[sheet].iter_rows():
+            if not _is_filled([cell.value for cell in row]):
+                continue
+            if names is None:
+                names = column_names([cell.value for cell in row])
+                continue
+            number += 1
+            for column, text in filled.get(number, {}).items():
+                cell = row[names.index(column)]
+                cell.value, cell.data_type = text, "s"  # a text, whatever it begins with
+        book.save(out)
+
+
+@contextmanager
+def _open(path: Path, *, read_only: bool) -> Iterator[Any]:
+    from zipfile import BadZipFile
+
+    import openpyxl  # heavy: imported on use
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        with warnings.catch_warnings():  # of what openpyxl does not know, such as some kinds of validation
+            warnings.simplefilter("ignore")
+            keep_vba = not read_only and path.suffix == ".xlsm"
+            book = openpyxl.load_workbook(path, read_only=read_only, data_only=read_only, keep_vba=keep_vba)
+    except (BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise CatalogueError(f"{path} cannot be read as an Excel workbook: {error}; save it as .xlsx again") from error
+    try:
+        yield book
+    finally:
+        book.close()
+
+
+def _is_filled(row: Any) -> bool:
+    return any(cell is not None and str(cell).strip() for cell in row)

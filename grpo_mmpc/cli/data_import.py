@@ -1,0 +1,177 @@
+"""``grpo-mmpc data import`` and ``data export``: a shop's files in, the same with titles out."""
+
+import argparse
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_mmpc.utils.options import output_folder
+
+if TYPE_CHECKING:
+    from grpo_mmpc.catalogue.sources.download import Download
+    from grpo_mmpc.catalogue.sources.importing import Imported
+    from grpo_mmpc.catalogue.sources.source_table import SourceTable
+
+
+def add_import(commands: Any) -> None:
+    """Add ``data import``."""
+    parser = commands.add_parser(
+        "import",
+        help="make a catalogue of a shop's export, any table, a data set, or a folder of photographs",
+        description="Make a catalogue of a shop's export (Shopify, WooCommerce), any CSV, TSV or Excel file, Parquet, "
+        "JSON lines, WebDataset, a data set of Hugging Face, or a folder of photographs. Rows that are no items are "
+        "set aside with the reason. Interrupted, the same command goes on where it was.",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="file, folder, 'part-*.parquet' in quotes, or name on the hub")
+    parser.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
+    parser.add_argument(
+        "--map",
+        metavar="FIELD=COLUMN",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="which column is what: item_id, title, description, category, image, attributes, parent_id; several "
+        "columns with commas: image=Photo1,Photo2",
+    )
+    parser.add_argument("--category", metavar="NAME", help="of items that have none (default: products)")
+    parser.add_argument("--images", metavar="DIR", type=Path, help="look here for an image's file before it is fetched")
+    parser.add_argument("--no-download", action="store_true", help="fetch no image from the web")
+    parser.add_argument(
+        "--allow-host", metavar="HOST", action="append", default=[], help="an image server in your own network"
+    )
+    parser.add_argument("--encoding", metavar="NAME", help="of a text file, such as windows-1252 (default: guessed)")
+    parser.add_argument("--separator", metavar="CHARACTER", type=_separator, help="of a text file (default: guessed)")
+    parser.add_argument("--sheet", metavar="NAME", help="of a workbook (default: the first that is filled)")
+    parser.set_defaults(func=import_command)
+
+
+def add_export(commands: Any) -> None:
+    """Add ``data export``."""
+    parser = commands.add_parser(
+        "export",
+        help="write completed titles back into the shop's export",
+        description="Write the file that was imported again, with the cells filled that the policy has filled; all "
+        "else stays as it was, to the byte.",
+    )
+    parser.add_argument("completed", metavar="COMPLETED", type=Path, help="folder that grpo-mmpc complete has written")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="file to write; a folder where several were imported"
+    )
+    parser.add_argument(
+        "--status",
+        nargs="+",
+        choices=("accepted", "review"),
+        default=["accepted"],
+        help="of the proposals to write (default: accepted)",
+    )
+    parser.add_argument("--source", metavar="FILE", type=Path, help="where the imported file, or its folder, is now")
+    parser.add_argument(
+        "--image-address", metavar="URL", help="also write new images, under this beginning of their addresses"
+    )
+    parser.set_defaults(func=export_command)
+
+
+def _separator(text: str) -> str:
+    character = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}.get(text, text)
+    if len(character) != 1 or character in '"\r\n':
+        raise argparse.ArgumentTypeError(f"expected one character, or tab, comma, semicolon, got {text!r}")
+    return character
+
+
+def _chosen(words: list[str]) -> dict[str, list[str]]:
+    from grpo_mmpc.errors import CatalogueError
+
+    chosen = {}
+    for word in words:
+        name, equals, columns = word.partition("=")
+        if not equals or not name or not columns:
+            raise CatalogueError(f"--map {word}: expected FIELD=COLUMN, such as title=Name")
+        chosen[name] = [column.strip() for column in columns.split(",")]
+    return chosen
+
+
+def import_command(args: argparse.Namespace) -> int:
+    """Import, print what became of the rows; 1 without one item."""
+    from grpo_mmpc.catalogue.sources.download import download_images
+    from grpo_mmpc.catalogue.sources.importing import CATEGORY, import_tables
+    from grpo_mmpc.catalogue.sources.opening import open_source
+    from grpo_mmpc.errors import CatalogueError
+    from grpo_mmpc.utils.console import Progress
+    from grpo_mmpc.utils.locks import hold, in_use
+
+    if args.images is not None and not args.images.is_dir():
+        raise CatalogueError(f"--images {args.images} is no folder; correct the path")
+    tables = open_source(args.source, encoding=args.encoding, delimiter=args.separator, sheet=args.sheet)
+    for table in tables:
+        print(f"Reading {table.path}: {table.kind}; {len(table.columns)} columns.", flush=True)
+    category = args.category or CATEGORY
+    with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
+
+        def fetch(downloads: "Iterable[Download]") -> "Mapping[Path, str]":
+            return download_images(
+                downloads,
+                journal=args.out / "images_not_there.jsonl",
+                allowed_hosts=frozenset(args.allow_host),
+                progress=lambda count: progress("images", count),
+            )
+
+        done = import_tables(
+            tables,
+            out=args.out,
+            chosen=_chosen(args.map),
+            category=category,
+            images_in=args.images,
+            fetch=None if args.no_download else fetch,
+            progress=progress,
+        )
+        progress.close()
+    _print_import(done, tables, category=category)
+    if not sum(done.items.values()):
+        print(f"No item: no row of {args.source} could become one.")
+        return 1
+    print(f"Next: grpo-mmpc data validate {shlex.quote(str(args.out))}")
+    return 0
+
+
+def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: str) -> None:
+    from grpo_mmpc.catalogue.validation_text import broken_rows
+    from grpo_mmpc.utils.console import printable
+
+    if done.shop is not None:
+        print(f"An export of {done.shop}, by its columns.")
+    for table, fields in zip(tables, done.fields, strict=False):
+        meaning = ", ".join(f"{name} = {' + '.join(columns)}" for name, columns in fields.items() if columns)
+        print(printable(f"Columns of {table.path.name}: {meaning}; the others are kept as they are."))
+    if done.defaults["item_id"]:
+        print(f"{done.defaults['item_id']:,} rows have no identifier: they are named by file and row.")
+    if done.defaults["category"]:
+        print(f"{done.defaults['category']:,} rows have no category: they get {category!r} (--category names another).")
+    items = sum(done.items.values())
+    print(f"Rows: {done.rows:,}; items: {items:,}, {done.variants:,} of them variants; images: {done.images:,}.")
+    print(f"Without title: {done.missing['title']:,}; without image: {done.missing['image']:,}.")
+    if changes := {what: count for what, count in done.cleaned.items() if count}:
+        print("Cleaned: " + ", ".join(f"{what} in {count:,} cells" for what, count in sorted(changes.items())) + ".")
+    if done.foreign_titles:
+        print(f"{done.foreign_titles:,} of {done.titles_judged:,} titles looked at do not pass for English.")
+    for rows, what, file in (
+        (done.skipped, "Rows that could not become items", "skipped.jsonl"),
+        (done.image_failures, "Images that could not be had", "image_failures.jsonl"),
+    ):
+        if rows:
+            print(f"{what}: {len(rows):,}, all in {done.folder / file}")
+            print("\n".join(broken_rows(rows)))
+
+
+def export_command(args: argparse.Namespace) -> int:
+    """Write the files, print what was filled; 1 where nothing was."""
+    from grpo_mmpc.completion.export import export_completed
+
+    done = export_completed(
+        args.completed, args.out, statuses=args.status, source=args.source, image_address=args.image_address
+    )
+    print("\n".join(f"Written: {file}" for file in done.files))
+    print(", ".join(f"{count:,} {name} cells" for name, count in done.written.items()) or "No cell", "filled.")
+    for reason, count in done.left.most_common():
+        print(f"  {count:,} not written: {reason}")
+    return 0 if done.written else 1

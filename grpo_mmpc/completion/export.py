@@ -1,0 +1,183 @@
+"""Write the filled fields of a completed catalogue back into the files it was imported from."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from grpo_mmpc.catalogue.rows import RowError
+from grpo_mmpc.catalogue.sources import delimited, workbook
+from grpo_mmpc.catalogue.sources.cleaning import cleaned, has_words
+from grpo_mmpc.catalogue.sources.importing import identifier, import_record, read_listings
+from grpo_mmpc.catalogue.sources.listing import Listing
+from grpo_mmpc.catalogue.sources.opening import open_source
+from grpo_mmpc.catalogue.sources.source_table import SourceTable
+from grpo_mmpc.completion.proposal import read_proposals
+from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.reports.common.tables import harmless
+from grpo_mmpc.utils.files import read_object, replace_atomically
+from grpo_mmpc.utils.hashing import file_digest
+
+Cells = Mapping[int, Mapping[str, str]]
+"""Texts by data row and column."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Exported:
+    """What became of the proposals."""
+
+    files: list[Path] = field(default_factory=list)
+    """Files written, in the order of the files imported."""
+    written: Counter[str] = field(default_factory=Counter)
+    """Cells that were filled, by field."""
+    left: Counter[str] = field(default_factory=Counter)
+    """Proposals that were not written, by the reason."""
+
+
+def export_completed(
+    folder: Path,
+    out: Path,
+    *,
+    statuses: Collection[str] = ("accepted",),
+    source: Path | None = None,
+    image_address: str | None = None,
+) -> Exported:
+    """Write each imported file again, with the cells filled for which there is a proposal.
+
+    All else stays as it was: to the byte in a CSV file, cell by cell in a workbook. A text that a
+    spreadsheet would run as a formula gets an apostrophe before it.
+
+    Args:
+        folder: A completed catalogue whose source was written by ``data import``.
+        out: The file to write; a folder where several files were imported.
+        statuses: Of the proposals to write.
+        source: Where the file that was imported lies now; None is where it lay then.
+        image_address: The beginning of the addresses at which the shop finds the new images by
+            their files' names; None writes no images.
+
+    Raises:
+        CatalogueError: The catalogue was not imported from files that can be written back, or they
+            have changed since.
+    """
+    done = Exported()
+    wanted = _wanted(folder, statuses=statuses, image_address=image_address, done=done)
+    record = _record(folder)
+    tables = _tables(record, source=source)
+    targets = [out / table.path.name for table in tables] if len(tables) > 1 else [out]
+    for table, target in zip(tables, targets, strict=True):
+        if target.exists() and target.samefile(table.path):
+            raise CatalogueError(f"--out {target} is the file that was imported; give another one")
+        if target.suffix.lower() != table.path.suffix.lower():
+            raise CatalogueError(f"--out {target}: a {table.path.suffix} file was imported; give one of that suffix")
+    cells = _cells(tables, record["map"], wanted, done=done)
+    with ExitStack() as stack:  # all or none
+        for table, target in zip(tables, targets, strict=True):
+            temporary = stack.enter_context(replace_atomically(target))
+            with temporary.open("wb") as file:
+                _write(table, file, cells[table.path])
+            done.files.append(target)
+    return done
+
+
+def _wanted(
+    folder: Path, *, statuses: Collection[str], image_address: str | None, done: Exported
+) -> dict[tuple[str, str], str]:
+    """Return the texts to write, by item and field."""
+    wanted = {}
+    for one in read_proposals(folder):
+        if one.value is None or one.status not in statuses:
+            done.left[f"its status is {one.status}"] += 1
+        elif one.field == "image" and image_address is None:
+            done.left["a new image; upload it and add --image-address with the beginning of its address"] += 1
+        else:
+            address = f"{(image_address or '').rstrip('/')}/{Path(one.value).name}"
+            wanted[one.item_id, one.field] = address if one.field == "image" else one.value
+    return wanted
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = import_record(folder)
+    record = {} if path is None else read_object(path)
+    if not {"files", "map", "shop"} <= record.keys():
+        raise CatalogueError(
+            f"{folder} has no import.json: it was not made from an export; its titles are in {folder / 'items.jsonl'}"
+        )
+    return record
+
+
+def _tables(record: Mapping[str, Any], *, source: Path | None) -> list[SourceTable]:
+    """Open the imported files as they were opened then."""
+    tables = []
+    for file in record["files"]:
+        path = Path(file["path"])
+        if not file["options"]:
+            raise CatalogueError(f"{path} ({file['kind']}) cannot be written back; use items.jsonl of the catalogue")
+        if source is not None:
+            path = source / path.name if source.is_dir() else source
+        if not path.is_file():
+            raise CatalogueError(f"{path}, which was imported, is not there; say where it is: --source FILE")
+        if file_digest(path) != file["digest"]:
+            raise CatalogueError(
+                f"{path} has changed since it was imported; import and complete it again: only what is new is asked"
+            )
+        tables += open_source(str(path), **file["options"])
+    return tables
+
+
+def _cells(
+    tables: list[SourceTable], chosen: Mapping[str, list[str]], wanted: dict[tuple[str, str], str], *, done: Exported
+) -> Mapping[Path, Cells]:
+    """Find the cell of each text: the items are read as the import read them."""
+    cells: dict[Path, dict[int, dict[str, str]]] = {table.path: defaultdict(dict) for table in tables}
+    seen: set[str] = set()
+    for table, listing in read_listings(tables, chosen).listings:
+        if listing.problem is not None:
+            continue
+        try:
+            item_id, _ = identifier(listing, table, Counter())
+        except RowError:
+            continue
+        if item_id in seen:
+            continue
+        seen.add(item_id)
+        for name in ("title", "image"):
+            text = wanted.pop((item_id, name), None)
+            if text is None:
+                continue
+            problem = _problem(listing, name, text, table)
+            if problem is None:
+                cells[table.path][listing.row][listing.cells[name]] = str(harmless(text))
+                done.written[name] += 1
+            else:
+                done.left[problem] += 1
+    if wanted:
+        done.left["the export has no such item"] += len(wanted)
+    return cells
+
+
+def _problem(listing: Listing, name: str, text: str, table: SourceTable) -> str | None:
+    """Return the reason why a text cannot be written; true values are never overwritten."""
+    if name not in listing.cells:
+        return f"a variant, or a table, without a column for the {name}: it has that of its product"
+    if name == "title":
+        there = cleaned(listing.title, Counter())
+        if there is not None and has_words(there):
+            return "the export has a title there"
+    elif listing.images:
+        return "the export has an image there, which could not be had"
+    encoding = table.options.get("encoding", "utf-8")
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError as error:
+        return f"{text[error.start]!r} cannot be written as {encoding}; save the export as UTF-8 and import it again"
+    return None
+
+
+def _write(table: SourceTable, file: BinaryIO, cells: Cells) -> None:
+    options = table.options
+    if "sheet" in options:
+        workbook.write_filled(table.path, file, options["sheet"], cells)
+    else:
+        delimited.write_filled(table.path, file, delimited.Dialect(**options), cells)

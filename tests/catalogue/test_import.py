@@ -1,0 +1,244 @@
+"""grpo-mmpc data import: what a shop's export or any table becomes, and what is set aside."""
+
+import argparse
+import io
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from grpo_mmpc.catalogue import load_catalogue
+from grpo_mmpc.catalogue.sources.cleaning import cleaned
+from grpo_mmpc.cli.data import add_parser
+from grpo_mmpc.errors import CatalogueError
+
+_SHOPIFY = "Handle,Title,Body (HTML),Vendor,Type,Option1 Name,Option1 Value,Variant SKU,Variant Image,Image Src"
+SHOPIFY = f"""{_SHOPIFY},Image Position
+mug,,<p>Holds&nbsp;tea.</p>,Acme,Mugs,Size,S,M-S,,back.png,2
+mug,,,,,,L,M-L,large.png,front.png,1
+bowl,Blue Bowl,,Acme,Bowls,Title,Default Title,B-1,,front.png,1
+,Lost,,,,,,,,,
+"""
+WOO = """ID,Type,SKU,Name,Short description,Categories,Images,Parent,Attribute 1 name,Attribute 1 value(s)
+21,variation,S2-1,Tea - 1 kg,,,,id:20,Size,1 kg
+20,variable,S2,Tea,Green tea,"Food > Tea, Sale","front.png, back.png",,Brand,Alpro
+22,variation,S2-2,Tea - 2 kg,,,,S2,Size,2 kg
+23,simple,S3,,,,,,,
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRPO_MMPC_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def shop(tmp_path) -> Path:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for number, name in enumerate(("front.png", "back.png", "large.png")):
+        Image.new("RGB", (8, 8), (number * 60, 10, 10)).save(folder / name)
+    return folder
+
+
+def run(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser(prog="grpo-mmpc")
+    add_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args(["data", *map(str, arguments)])
+    return args.func(args)
+
+
+def imported(source: Path, *options: str | Path) -> dict[str, dict]:
+    """Import into ``out`` beside the source; return the items by identifier."""
+    out = source.parent / "out"
+    assert run("import", source, "--out", out, *options) == 0
+    return {row["item_id"]: row for row in map(json.loads, (out / "items.jsonl").read_text().splitlines())}
+
+
+def set_aside(source: Path) -> list[tuple[int, str]]:
+    lines = (source.parent / "out" / "skipped.jsonl").read_text().splitlines()
+    return [(row["row"], row["reason"]) for row in map(json.loads, lines)]
+
+
+def same_image(source: Path, item: dict, place: int = 0) -> bool:
+    return (source.parent / "out" / item["images"][place]).read_bytes() == source.read_bytes()
+
+
+def written(folder: Path, name: str, text: str, encoding: str = "utf-8") -> Path:
+    (folder / name).write_bytes(text.encode(encoding))
+    return folder / name
+
+
+def test_shopify_rows_of_one_handle_are_a_product_and_its_variants(shop, capsys):
+    items = imported(written(shop, "shop.csv", SHOPIFY))
+    assert list(items) == ["mug", "mug:M-L", "bowl"]
+    mug, large, bowl = items.values()
+    assert (mug["title"], mug["description"], mug["category"]) == (None, "Holds tea.", "Mugs")
+    assert (mug["attributes"], large["attributes"]) == ({"brand": "Acme"}, {"brand": "Acme", "size": "L"})
+    assert mug["parent_id"] == large["parent_id"] == "mug"
+    assert same_image(shop / "front.png", mug) and same_image(shop / "back.png", mug, 1)  # in the order of positions
+    assert mug["image"] == mug["images"][0]
+    assert same_image(shop / "large.png", large)
+    assert bowl["attributes"] == {"brand": "Acme"}  # "Default Title" says that there is no option
+    assert set_aside(shop / "x") == [(4, "Handle is missing: the product cannot be named")]
+    assert "An export of Shopify, by its columns." in capsys.readouterr().out
+
+
+def test_a_woocommerce_variation_shares_what_its_product_has(shop):
+    items = imported(written(shop, "woo.csv", WOO))
+    one, tea, two = items.values()
+    assert [item["parent_id"] for item in (one, tea, two)] == ["20", "20", "20"]  # by identifier and by SKU
+    assert {item["category"] for item in items.values()} == {"Food > Tea"}
+    assert one["images"] == tea["images"] == two["images"]
+    assert one["attributes"] == {"brand": "Alpro", "size": "1 kg"}
+    assert one["title"] == "Tea - 1 kg" and tea["description"] == "Green tea"
+    assert set_aside(shop / "x")[0][0] == 4  # neither title nor image
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_encoding_and_separator_are_found_out(shop, encoding, separator):
+    rows = [("Artikel", "Name", "Photo"), ("1", "Größe Küche Öl", "front.png"), ("2", "Weiße Schüssel", "back.png")]
+    text = "".join(separator.join(row) + "\r\n" for row in rows)
+    source = written(shop, "list.csv", text, encoding)
+    items = imported(source, "--map", "item_id=Artikel")
+    assert [item["title"] for item in items.values()] == ["Größe Küche Öl", "Weiße Schüssel"]
+    assert items["1"]["category"] == "products"  # the stated default
+
+
+def test_a_chosen_column_that_does_not_exist_is_named_with_the_nearest_one_and_all_columns(shop):
+    source = written(shop, "list.csv", "Nr,Bezeichnung,Foto\n1,Mug,front.png\n")
+    with pytest.raises(CatalogueError, match=r"title=Bezeichnug: there is no such column; did you mean 'Bezeichnung'"):
+        run("import", source, "--out", shop / "out", "--map", "title=Bezeichnug")
+    with pytest.raises(CatalogueError, match=r"the columns are: Nr, Bezeichnung, Foto; say which is which"):
+        run("import", source, "--out", shop / "out")
+    with pytest.raises(CatalogueError, match=r"titel=...: unknown field; did you mean 'title'"):
+        run("import", source, "--out", shop / "out", "--map", "titel=Bezeichnung")
+
+
+def test_attributes_are_columns_or_json_and_other_columns_are_kept(shop):
+    text = 'id,name,image,brand,Colour,attributes,price\n1,Mug,front.png,Acme,red,"{""size"": ""L""}",3.5\n'
+    item = imported(written(shop, "list.csv", text), "--category", "Mugs")["1"]
+    assert item["attributes"] == {"size": "L", "brand": "Acme", "color": "red"}
+    assert (item["category"], item["price"]) == ("Mugs", "3.5")
+
+
+def test_rows_that_are_no_items_are_set_aside_with_file_row_and_reason(shop):
+    text = 'id,name,photo\n1,Mug,front.png\n1,Again,\n2,,\n3,Bowl\n4,Cup,../secret.png\n5,"open,x\n6,Pan,gone.png\n'
+    source = written(shop, "list.csv", text)
+    items = imported(source)
+    assert list(items) == ["1", "4", "6"]
+    reasons = dict(set_aside(source))
+    assert "already read from list.csv row 1" in reasons[2]
+    assert "neither title nor image" in reasons[3]
+    assert "line 5 has 2 cells, the header names 3" in reasons[4]
+    assert "opens a quote that is never closed" in reasons[6]
+    failures = (shop / "out" / "image_failures.jsonl").read_text()
+    assert "lies outside" in failures and "gone.png does not exist" in failures
+
+
+def test_texts_are_cleaned_and_the_changes_counted(shop, capsys):
+    text = (
+        "id,name,photo\n1,Tom &amp; <b>Co</b>,\n2,CrÃ¨me brÃ»lÃ©e,\n3,a  b\u200e,\n4,---,front.png\n5,N/A,front.png\n"
+    )
+    items = imported(written(shop, "list.csv", text))
+    assert [item["title"] for item in items.values()] == ["Tom & Co", "Crème brûlée", "a b", None, None]
+    record = json.loads((shop / "out" / "import.json").read_text())
+    assert record["cleaned_cells"] == {
+        "markup and entities": 1,
+        "mojibake": 1,
+        "spaces and control characters": 1,
+        "titles without a letter or digit": 1,
+        "words for a missing value": 1,
+    }
+    assert "mojibake in 1 cells" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text", ["Crème brûlée", "It\u2019s naïve \u2013 Ærø", "Яблоко", "日本語 20°C", "Größe ÄÖÜ", "Ångström®"]
+)
+def test_right_letters_stay_as_they_are(text):
+    assert cleaned(text, counts := Counter()) == text
+    assert not counts.total()
+
+
+def test_the_same_import_again_leaves_the_same_bytes(shop):
+    source = written(shop, "shop.csv", SHOPIFY)
+    imported(source)
+    files = {p: p.read_bytes() for p in (shop / "out").rglob("*") if p.is_file()}
+    imported(source)
+    assert files == {p: p.read_bytes() for p in (shop / "out").rglob("*") if p.is_file()}
+
+
+def test_items_that_no_import_wrote_are_not_overwritten(shop):
+    (shop / "out").mkdir()
+    (shop / "out" / "items.csv").write_text("item_id,category,title,image\n1,a,b,\n")
+    with pytest.raises(CatalogueError, match=r"holds items.csv, which no import wrote"):
+        run("import", written(shop, "shop.csv", SHOPIFY), "--out", shop / "out")
+
+
+def test_an_image_is_looked_for_by_its_name_before_it_is_fetched(shop):
+    text = "id,name,photo\n1,Mug,https://shop.example/x/front.png?v=1\n"
+    item = imported(written(shop, "list.csv", text), "--images", shop, "--no-download")["1"]
+    assert same_image(shop / "front.png", item)
+    assert item["image_url"] == "https://shop.example/x/front.png?v=1"
+
+
+def test_parquet_shards_and_a_saved_data_set_give_images_from_bytes(shop):
+    from datasets import ClassLabel, Dataset, Features, Value
+    from datasets import Image as ImageColumn
+
+    content = (shop / "front.png").read_bytes()
+    features = Features(
+        {
+            "id": Value("string"),
+            "name": Value("string"),
+            "image": ImageColumn(),
+            "category": ClassLabel(names=["Mugs", "Pans"]),
+        }
+    )
+    rows = {
+        "id": ["1", "2"],
+        "name": ["Mug", None],
+        "image": [{"bytes": content, "path": None}] * 2,
+        "category": [1, 0],
+    }
+    data = Dataset.from_dict(rows, features=features)
+    data.save_to_disk(str(shop / "saved"))
+    items = imported(shop / "saved")
+    assert [item["category"] for item in items.values()] == ["Pans", "Mugs"]
+    assert same_image(shop / "front.png", items["2"])
+    (shop / "shards").mkdir()
+    for part in (0, 1):
+        data.shard(2, part).to_parquet(str(shop / "shards" / f"part-{part}.parquet"))
+    items = imported(shop / "shards")
+    assert list(items) == ["1", "2"] and same_image(shop / "front.png", items["1"])
+
+
+def test_a_web_data_set_gives_one_item_a_sample(shop):
+    with tarfile.open(shop / "shard.tar", "w") as archive:
+        files = {"a.jpg": (shop / "front.png").read_bytes(), "a.txt": b"Mug", "b.png": (shop / "back.png").read_bytes()}
+        for name, content in (files | {"b.json": b'{"category": "Pans", "price": 3}', "c.json": b"["}).items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    items = imported(shop / "shard.tar")
+    assert [(item["title"], item["category"]) for item in items.values()] == [("Mug", "products"), (None, "Pans")]
+    assert "its .json cannot be read" in set_aside(shop / "x")[0][1]
+
+
+def test_a_folder_of_photographs_with_metadata_is_what_imagefolder_reads(shop):
+    photos = shop / "photos"
+    (photos / "Mugs").mkdir(parents=True)
+    for name in ("front.png", "back.png"):
+        (photos / "Mugs" / name).write_bytes((shop / name).read_bytes())
+    (photos / "metadata.csv").write_text("file_name,title\nMugs/front.png,Red Mug\n")
+    items = imported(photos)
+    assert {i: (item["title"], item["category"]) for i, item in items.items()} == {
+        "Mugs/back": (None, "Mugs"),
+        "Mugs/front": ("Red Mug", "Mugs"),
+    }
+    assert len(load_catalogue(shop / "out")) == 2

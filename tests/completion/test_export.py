@@ -1,0 +1,159 @@
+"""grpo-mmpc data export: the imported file again, equal to the byte but for the filled cells."""
+
+import argparse
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from grpo_mmpc.cli.data import add_parser
+from grpo_mmpc.completion.proposal import Proposal
+from grpo_mmpc.errors import CatalogueError
+
+
+def run(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser(prog="grpo-mmpc")
+    add_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args(["data", *map(str, arguments)])
+    return args.func(args)
+
+
+def proposal(item_id: str, value: str | None, status: str = "accepted", field: str = "title") -> Proposal:
+    own = {"policy": None, "model": None, "adapter": None, "prompt": None, "sampling": {}}
+    return Proposal(item_id=item_id, field=field, value=value, status=status, **own)
+
+
+@pytest.fixture
+def shop(tmp_path) -> Path:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    return tmp_path
+
+
+def exported(source: Path, *proposals: Proposal, options: tuple[str, ...] = ()) -> bytes:
+    """Import, take the catalogue for a completed one with these proposals, export."""
+    folder = source.parent / "catalogue"
+    assert run("import", source, "--out", folder, "--no-download") == 0
+    (folder / "proposals.jsonl").write_text("".join(json.dumps(p.to_json()) + "\n" for p in proposals))
+    out = source.parent / f"out{source.suffix}"
+    run("export", folder, "--out", out, *options)
+    return out.read_bytes()
+
+
+SHOPIFY = (
+    b'Handle,Title,Image Src,"Tags"\r\nmug,,a.png,"x, y"\r\nmug,,,\r\n'
+    b'bowl,"",a.png,z\ncup,Cup,a.png, "odd" quote\r\nlast,,a.png,'
+)
+WOO = b'\xef\xbb\xbfID,Type,SKU,Name,Images,Parent\n1,simple,S,"",a.png,\n2,simple,T,Kept,a.png,\n'
+FORMATS = {
+    "shop.csv": (
+        SHOPIFY,
+        {"mug": b"Red Mug", "bowl": b"Bowl", "last": b"Last"},
+        SHOPIFY.replace(b"mug,,a", b"mug,Red Mug,a")
+        .replace(b'bowl,""', b'bowl,"Bowl"')
+        .replace(b"last,,", b"last,Last,"),
+    ),
+    "woo.csv": (WOO, {"1": b"Tea"}, WOO.replace(b'S,""', b'S,"Tea"')),
+    "any.tsv": (
+        b"id\tname\tphoto\n1\t\ta.png\n\n2\t N/A \ta.png",
+        {"1": b"Tea, green", "2": b"Pot"},
+        b"id\tname\tphoto\n1\tTea, green\ta.png\n\n2\tPot\ta.png",
+    ),
+    "german.csv": (
+        "sep=;\r\nid;name;photo;Größe\r\n1;;a.png;Küche Öl\r\n".encode("cp1252"),
+        {"1": "Süß; 2".encode("cp1252")},
+        'sep=;\r\nid;name;photo;Größe\r\n1;"Süß; 2";a.png;Küche Öl\r\n'.encode("cp1252"),
+    ),
+    "wide.csv": (
+        "id\tname\tphoto\r\n1\t\ta.png\r\n".encode("utf-16"),
+        {"1": b"Tea"},
+        "id\tname\tphoto\r\n1\tTea\ta.png\r\n".encode("utf-16"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_only_the_filled_cells_differ(shop, name):
+    before, titles, after = FORMATS[name]
+    (shop / name).write_bytes(before)
+    encoding = "cp1252" if name == "german.csv" else "utf-8"
+    assert exported(shop / name, *(proposal(i, title.decode(encoding)) for i, title in titles.items())) == after
+
+
+def test_of_a_workbook_only_the_filled_cells_differ(shop):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.title = "notes"
+    sheet = book.create_sheet("products")
+    for row in (
+        ["id", "name", "photo", "price", "twice"],
+        [1, None, "a.png", 3.5, "=D2*2"],
+        [],
+        [2, "Kept", "a.png", 4, "=D4*2"],
+    ):
+        sheet.append(row)
+    sheet["D2"].number_format = "0.00"
+    book.save(shop / "list.xlsx")
+    after = openpyxl.load_workbook(io.BytesIO(exported(shop / "list.xlsx", proposal("1", "=Tea"), proposal("2", "No"))))
+    before = openpyxl.load_workbook(shop / "list.xlsx")
+    assert after.sheetnames == before.sheetnames
+    values = [[cell.value for cell in row] for row in after["products"].iter_rows()]
+    expected = [[cell.value for cell in row] for row in before["products"].iter_rows()]
+    expected[1][1] = "'=Tea"
+    assert values == expected
+    assert after["products"]["D2"].number_format == "0.00" and after["products"]["B2"].data_type == "s"
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@"])
+def test_a_title_that_a_spreadsheet_would_run_gets_an_apostrophe(shop, begin):
+    (shop / "a.csv").write_bytes(b"id,name,photo\n1,,a.png\n")
+    assert (
+        exported(shop / "a.csv", proposal("1", f"{begin}cmd()")) == f"id,name,photo\n1,'{begin}cmd(),a.png\n".encode()
+    )
+
+
+def test_what_is_not_accepted_or_has_no_empty_cell_is_counted_and_left(shop, capsys):
+    source = shop / "a.csv"
+    source.write_bytes("id;name;photo\n1;;a.png\n2;Kept é;a.png\n3;;a.png\n4;;\n5;;a.png\n".encode("cp1252"))
+    proposals = [proposal("1", "One", "review"), proposal("2", "Two"), proposal("3", "Äpfel 日"), proposal("9", "Nine")]
+    proposals += [proposal("5", None, "failed"), proposal("2", "images/new.png", field="image")]
+    assert exported(source, *proposals) == source.read_bytes()
+    said = capsys.readouterr().out
+    for reason in (
+        "its status is review",
+        "its status is failed",
+        "the export has a title there",
+        "'日' cannot be written as cp1252",
+        "the export has no such item",
+        "a new image; upload it",
+    ):
+        assert f"1 not written: {reason}" in said
+    assert b"1;One;" in exported(source, *proposals, options=("--status", "accepted", "review"))
+
+
+def test_an_export_that_has_changed_or_would_be_overwritten_is_refused(shop):
+    source = shop / "a.csv"
+    source.write_bytes(b"id,name,photo\n1,,a.png\n")
+    exported(source, proposal("1", "One"))
+    with pytest.raises(CatalogueError, match=r"is the file that was imported"):
+        run("export", shop / "catalogue", "--out", source)
+    with pytest.raises(CatalogueError, match=r"give one of that suffix"):
+        run("export", shop / "catalogue", "--out", shop / "out.xlsx")
+    moved = source.rename(shop / "moved.csv")
+    with pytest.raises(CatalogueError, match=r"is not there; say where it is: --source"):
+        run("export", shop / "catalogue", "--out", shop / "b.csv")
+    assert run("export", shop / "catalogue", "--out", shop / "b.csv", "--source", moved) == 0
+    moved.write_bytes(b"id,name,photo\n1,,a.png\n2,,a.png\n")
+    with pytest.raises(CatalogueError, match=r"has changed since it was imported"):
+        run("export", shop / "catalogue", "--out", shop / "b.csv", "--source", moved)
+
+
+def test_new_images_are_written_under_the_address_that_is_given(shop):
+    source = shop / "a.csv"
+    source.write_bytes(b"id,name,photo\n1,Mug,\n")
+    after = exported(
+        source, proposal("1", "images/1.png", field="image"), options=("--image-address", "https://x.example/up/")
+    )
+    assert after == b"id,name,photo\n1,Mug,https://x.example/up/1.png\n"
