@@ -59,6 +59,13 @@ def add_parser(commands: Any) -> None:
         "none)",
     )
     parser.add_argument(
+        "--calibrate",
+        type=positive_int,
+        default=0,
+        metavar="N",
+        help="first answer N items whose title is known, to learn how often an agreement is right; needs --samples",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="take over the completion by another policy; all items are asked again"
     )
     parser.set_defaults(func=run)
@@ -84,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(["--part fills its share in one process; leave --engine and --workers out"])
     if arguments.ray_address is not None and arguments.engine != "ray":
         raise ConfigError(["--ray-address needs --engine ray"])
+    if arguments.calibrate and (not arguments.samples or arguments.part is not None):
+        raise ConfigError(["--calibrate needs --samples, and one command for all parts: leave --part out"])
     if arguments.checkpoint is not None:
         open_adapter(arguments.checkpoint)
     if any(is_file(word) for word in arguments.recipe):
@@ -113,6 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         ),
         siblings=arguments.siblings,
         samples=arguments.samples,
+        calibrate_on=arguments.calibrate,
         overwrite=arguments.overwrite,
     )
     return 0

@@ -12,6 +12,7 @@ from grpo_mmpc.catalogue import Catalogue, write_quarantine
 from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.catalogue.sources.importing import import_record
 from grpo_mmpc.catalogue.tables import find_table
+from grpo_mmpc.completion.calibration import Calibration
 from grpo_mmpc.completion.fields import Fields
 from grpo_mmpc.completion.gate import confidences, judge, signals_of
 from grpo_mmpc.completion.part import GENERATED, Answer, parts_of
@@ -70,18 +71,20 @@ def is_merged(out: Path, plan: Plan) -> bool:
     return read_object(out / CLAIM).get(_MERGED) == _answers_digest(out, plan)
 
 
-def merge(out: Path, plan: Plan, source: Catalogue, settings: GateSection) -> Tally:
+def merge(
+    out: Path, plan: Plan, source: Catalogue, settings: GateSection, calibration: Calibration | None = None
+) -> Tally:
     """Write the completed catalogue from all parts, item by item; the lock of ``out`` is held.
 
     Every item is in ``items.jsonl``, every gap in ``proposals.jsonl``, those that could not be
     filled in ``incomplete.jsonl``, rows that are no items in ``quarantine.jsonl``. ``settings`` are
-    those of the gate.
+    those of the gate; a ``calibration`` turns agreement into its confidence.
 
     Raises:
         CatalogueError: A part does not answer this plan: another process has changed it.
     """
     tally = Tally()
-    gate = _Gate(settings, source)
+    gate = _Gate(settings, source, calibration)
     # Those of parts belong to who works on them.
     remove_partial(out, besides=(out / PARTS, out / GENERATED))
     write_quarantine(out / "quarantine.jsonl", source.quarantined)
@@ -156,7 +159,8 @@ def _item(row: Mapping[str, Any], record: ProductRecord, answer: Answer | None) 
 class _Gate:
     """The gate, with what it knows of the whole catalogue."""
 
-    def __init__(self, settings: GateSection, source: Catalogue) -> None:
+    def __init__(self, settings: GateSection, source: Catalogue, calibration: Calibration | None) -> None:
+        self._calibration = calibration
         self._settings = settings
         self._constraints = Constraints(**settings.constraints) if settings.constraints else None
         self._fields = Fields(record.attributes for record in source.records())
@@ -181,6 +185,8 @@ class _Gate:
         )
         self._titles.add(key)
         confidence = confidences(signals)
+        if self._calibration is not None:
+            confidence = {kind: self._calibration.probability(kind, share) for kind, share in confidence.items()}
         status, reasons = judge(signals, confidence=confidence, violated=violated, gate=self._settings)
         return replace(
             proposal,

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
+from grpo_mmpc.completion.calibration import FILE as CALIBRATION
+from grpo_mmpc.completion.calibration import read_calibration
 from grpo_mmpc.completion.merge import INCOMPLETE, all_there, is_merged, mark_merged, merge
 from grpo_mmpc.completion.part import parts_of
-from grpo_mmpc.completion.plan import LOCK, claim, make_plan
+from grpo_mmpc.completion.plan import LOCK, Plan, claim, make_plan
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS
 from grpo_mmpc.completion.worker import Share, fill_share
 from grpo_mmpc.completion.workers import fill_by_ray, fill_here
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.pipelines.calibrate import calibrate
 from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.utils.console import Progress, printer
@@ -56,6 +59,7 @@ def complete_catalogue(
     workers: Workers = ONE_A_DEVICE,
     siblings: bool = True,
     samples: int = 0,
+    calibrate_on: int = 0,
     overwrite: bool = False,
 ) -> None:
     """Complete every item that lacks a title or an image, as the recipe says.
@@ -75,6 +79,8 @@ def complete_catalogue(
         siblings: Take a title that the catalogue itself gives before the policy is asked; see
             ``grpo_mmpc.completion.siblings``.
         samples: Titles to sample beside each greedy one, by whose agreement it is judged.
+        calibrate_on: Items with a known title, at most, that are answered to learn what the
+            agreement is worth; 0 takes the calibration that ``out`` has, if there is one.
         overwrite: Take over the completion by another policy, and ask this one for everything.
 
     Raises:
@@ -100,12 +106,32 @@ def complete_catalogue(
         return
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):
         source, share = begin()
-        with Progress() as progress:
-            if share.parts and workers.engine == "ray":
-                fill_by_ray(share, address=workers.ray_address, workers=workers.count, say=say, progress=progress)
-            elif share.parts:
-                fill_here(share, workers=workers.count, say=say, progress=progress)
+        _fill(share, workers)
+        if calibrate_on:
+
+            def answer(titled: Path, answers: Path) -> Plan:
+                _, own = _begin(
+                    config,
+                    catalogue=titled,
+                    out=answers,
+                    checkpoint=checkpoint,
+                    siblings=False,
+                    samples=samples,
+                    overwrite=True,
+                )
+                _fill(own, workers)
+                return own.plan
+
+            calibrate(source, share.plan, out=out, items=calibrate_on, checkpoint=checkpoint, answer=answer, say=say)
         _merge(source, share)
+
+
+def _fill(share: Share, workers: Workers) -> None:
+    with Progress() as progress:
+        if share.parts and workers.engine == "ray":
+            fill_by_ray(share, address=workers.ray_address, workers=workers.count, say=say, progress=progress)
+        elif share.parts:
+            fill_here(share, workers=workers.count, say=say, progress=progress)
 
 
 def _do_share(begin: Callable[[], tuple[Catalogue, Share]], number: int, count: int, *, out: Path) -> None:
@@ -166,7 +192,10 @@ def _begin(
 def _merge(source: Catalogue, share: Share) -> None:
     """Write the completed catalogue, and say what is in it."""
     out, plan = share.out, share.plan
-    tally = merge(out, plan, source, share.config.gate)
+    calibration = None
+    if plan.samples and (out / CALIBRATION).is_file():
+        calibration = read_calibration(out / CALIBRATION, policy=plan.policy, samples=plan.samples)
+    tally = merge(out, plan, source, share.config.gate, calibration)
     if plan.gaps and not share.parts and not tally.unfilled:
         say("all of them had been filled before: nothing was left to do")
     say(

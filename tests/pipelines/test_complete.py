@@ -1,6 +1,8 @@
 """Completing a catalogue: every gap is filled or named, nothing else changes, no kill costs."""
 
 import json
+import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -251,3 +253,36 @@ def test_samples_become_signals_and_the_gate_lets_confident_titles_pass(fill, ga
     _, second, _ = (one for one in read_proposals(fill(again, samples=3, gate=gate)) if one.field == "title")
     assert again.asked == []  # another gate asks no model
     assert second.reasons == ["banned: mug"]
+
+
+def test_a_calibration_answers_titled_items_as_if_they_had_no_title_and_the_gate_uses_it(
+    make_config, small_catalogue, tmp_path, monkeypatch, capsys
+):
+    rows = rows_of(small_catalogue)
+    types = {row["item_id"]: row["attributes"]["type"] for row in rows}
+    items = [row | {"title": None} if i % 4 == 0 else row for i, row in enumerate(rows)]
+    folder = tmp_path / "partly"
+    shutil.copytree(small_catalogue / "images", folder / "images")
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items))
+
+    class Sure(Writer):
+        """Agrees with itself on every type, and on none of the colours."""
+
+        def generate(self, rows, sampling) -> list[str]:
+            self.asked += [row.item_id for row in rows]
+            color = ("red", "blue", "green")[sampling.seed]
+            return [TASKS[row.task].answer(f"{color} {types[row.item_id]}") for row in rows]
+
+    writer = Sure()
+    monkeypatch.setattr("grpo_mmpc.rollout.engines.offline_engine", lambda *_, **__: nullcontext(writer))
+    out = tmp_path / "out"
+    complete_catalogue(make_config(), catalogue=folder, out=out, checkpoint=None, samples=2, calibrate_on=40)
+    titled = {row["item_id"] for row in items if row["title"]}
+    assert len(titled & set(writer.asked)) == 40
+    curves = json.loads((out / "calibration.json").read_text())["curves"]
+    assert curves["type"][1][-1] > 0.95 and curves["color"][1][0] < 0.6
+    [first, *_] = read_proposals(out)
+    assert set(first.signals) >= {"agreement.type", "agreement.color"}
+    assert first.confidence == pytest.approx(curves["color"][1][0])
+    assert "At confidence 0.8, " in (out / "calibration.html").read_text()
+    assert "what a confidence is worth" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.quarantine import read_quarantine
 from grpo_mmpc.catalogue.validation_text import kinds_of_fault
+from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.reports.common.gallery import PER_CATEGORY, Answer, Text
 from grpo_mmpc.reports.common.labels import words
 from grpo_mmpc.reports.common.templates import render_page
@@ -61,6 +62,7 @@ def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]
         kind: [_example(row, folder=folder, left=left) for row in _spread(kept, kind)]
         for kind in dict.fromkeys(kind for kind, _ in kept)
     }
+    proposals = Counter((one.status, one.source) for one in read_proposals(folder))
     images = [one.image for examples in shown.values() for one in examples if one.image]
     page = render_page(
         "reports/catalogue/completion.html",
@@ -70,6 +72,11 @@ def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]
         categories=dict(sorted(counts.items(), key=lambda entry: (-entry[1]["items"], entry[0]))),
         total=sum(counts.values(), Counter()),
         filled={field: shown.pop(field, []) for field in ("title", "image")},
+        gate={
+            status: sum(count for (of, _), count in proposals.items() if of == status)
+            for status in ("accepted", "review")
+        },
+        beside=sum(count for (_, source), count in proposals.items() if source != "model"),
         left={reason: (sum(row["reason"] == reason for row in left.values()), shown[reason]) for reason in shown},
         faults=kinds_of_fault(read_quarantine(folder / "quarantine.jsonl")),
         images=thumbnails(images, folders=[folder], budget=_IMAGE_BUDGET),

@@ -1,6 +1,7 @@
 """Pages of a checked and of a completed catalogue: what is there, what was filled, and why not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from grpo_mmpc.cli import main
 from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
+from tests.completion.test_proposal import TITLE
 from tests.reports.golden import visible_text
 
 
@@ -70,10 +72,13 @@ def test_a_completion_shows_new_fields_beside_known_facts_and_every_reason(tmp_p
     write_lines(folder / "incomplete.jsonl", [{"item_id": "c", "reason": "failed render", "detail": "black image"}])
     fault = {"file": "items.jsonl", "row": 5, "item_id": "e", "reason": "no title and no image"}
     write_lines(folder / "quarantine.jsonl", [fault])
+    doubtful = replace(TITLE, source="sibling", source_item="b", status="review", reasons=["size"])
+    write_lines(folder / "proposals.jsonl", [TITLE.to_json(), TITLE.to_json(), doubtful.to_json()])
     page = write_completion_page(folder, catalogue=Path("raw"), notes=["a caution"])
     html = page.read_text("utf-8")
     text = visible_text(html)
     assert "1 title and 1 image were filled; 1 item could not be." in text and "a caution" in text
+    assert "The gate accepts 2 of them and leaves 1 to a review" in text and "1 title came from a variant" in text
     # items, titles filled, images filled, not filled
     assert "Fruit | 2 | 1 | 1 | 0" in text and "Tools | 2 | 0 | 0 | 1" in text
     assert "<mark>Red</mark> pear" in html  # its description has the word too
@@ -87,7 +92,7 @@ def test_examples_come_from_every_category_before_a_second_one_of_the_same(tmp_p
     rows = [{"item_id": one, "category": name, "title": one, "completed": "title"} for name, one in items]
     folder = folder_with(tmp_path, [{"item_id": "x", "category": "x", "title": "x", "image": "images/x.png"}])
     write_lines(folder / "items.jsonl", rows)
-    for name in ("incomplete.jsonl", "quarantine.jsonl"):
+    for name in ("incomplete.jsonl", "quarantine.jsonl", "proposals.jsonl"):
         (folder / name).write_text("")
     html = write_completion_page(folder, catalogue=Path("raw"), notes=[]).read_text("utf-8")
     cards = [name for name in dict.fromkeys(name for name, _ in items) if f"<bdi>{name}</bdi></span>" in html]
