@@ -66,6 +66,11 @@ def add_parser(commands: Any) -> None:
         help="first answer N items whose title is known, to learn how often an agreement is right; needs --samples",
     )
     parser.add_argument(
+        "--audit",
+        action="store_true",
+        help="fill nothing: list existing titles that contradict their image or attributes; needs --samples",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="take over the completion by another policy; all items are asked again"
     )
     parser.set_defaults(func=run)
@@ -93,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(["--ray-address needs --engine ray"])
     if arguments.calibrate and (not arguments.samples or arguments.part is not None):
         raise ConfigError(["--calibrate needs --samples, and one command for all parts: leave --part out"])
+    if arguments.audit and (not arguments.samples or arguments.part is not None or arguments.calibrate):
+        raise ConfigError(["--audit needs --samples and knows neither --part nor --calibrate"])
     if arguments.checkpoint is not None:
         open_adapter(arguments.checkpoint)
     if any(is_file(word) for word in arguments.recipe):
@@ -107,19 +114,30 @@ def run(arguments: argparse.Namespace) -> int:
         if left_out := [key for key in left_out if not any(word.startswith(key) for word in arguments.recipe)]:
             print(f"not taken from {own}: {', '.join(left_out)}; to use its whole recipe add: --recipe {own}")
     # heavy: imported on use
-    from grpo_mmpc.pipelines.complete import Workers, complete_catalogue
+    from grpo_mmpc.pipelines.complete import Workers, audit_catalogue, complete_catalogue
 
+    workers = Workers(
+        engine=arguments.engine,
+        count=arguments.workers,
+        ray_address=arguments.ray_address,
+        share=arguments.part,
+    )
+    if arguments.audit:
+        audit_catalogue(
+            config,
+            catalogue=arguments.catalogue,
+            out=arguments.out,
+            checkpoint=arguments.checkpoint,
+            workers=workers,
+            samples=arguments.samples,
+        )
+        return 0
     complete_catalogue(
         config,
         catalogue=arguments.catalogue,
         out=arguments.out,
         checkpoint=arguments.checkpoint,
-        workers=Workers(
-            engine=arguments.engine,
-            count=arguments.workers,
-            ray_address=arguments.ray_address,
-            share=arguments.part,
-        ),
+        workers=workers,
         siblings=arguments.siblings,
         samples=arguments.samples,
         calibrate_on=arguments.calibrate,

@@ -10,7 +10,8 @@ from grpo_mmpc.metrics.extraction import extract_attributes
 _COLOR_KINDS = frozenset({"color", "colour"})
 _MOST_WORDS = 5
 _MOST_VALUES = 20_000
-"""Values of a kind; one with more, or with a value of its own for most items, is free text."""
+"""Values of a kind; one with more, or with a value of its own for nearly every item, is free
+text."""
 
 
 class Fields:
@@ -30,7 +31,7 @@ class Fields:
         self._starts: defaultdict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         self._kinds = set()
         for kind, counts in values.items():
-            if len(counts) > _MOST_VALUES or (len(counts) > 20 and 2 * len(counts) > counts.total()):
+            if len(counts) > _MOST_VALUES or (len(counts) > 20 and 10 * len(counts) > 9 * counts.total()):
                 continue
             for spelled in counts:
                 if 0 < len(spelled) <= _MOST_WORDS and not all(word.isdecimal() for word in spelled):

@@ -114,6 +114,9 @@ def complete(
     out: Place,
     checkpoint: Place | None = None,
     workers: int | None = 1,
+    siblings: bool = True,
+    samples: int = 0,
+    calibrate_on: int = 0,
     overwrite: bool = False,
 ) -> Path:
     """Fill the missing titles and images of a whole catalogue.
@@ -124,6 +127,9 @@ def complete(
         out: Folder of the completed catalogue; started again, it goes on there.
         checkpoint: Folder with ``adapter_config.json``; None completes with the base model.
         workers: As of ``evaluate``.
+        siblings: First take titles that variants, equal images or the item's other fields give.
+        samples: Titles to sample beside each greedy one; the share that agrees is the confidence.
+        calibrate_on: Items with a known title, at most, that tell what that confidence is worth.
         overwrite: Take over the completion by another policy; all items are asked again.
 
     Returns:
@@ -141,6 +147,9 @@ def complete(
         out=Path(out),
         checkpoint=adapter,
         workers=Workers(count=workers),
+        siblings=siblings,
+        samples=samples,
+        calibrate_on=calibrate_on,
         overwrite=overwrite,
     )
     return Path(out)

@@ -4,6 +4,7 @@ The plan deals what is missing over parts, workers fill one part after another, 
 and the merge writes the completed catalogue from them. See ``grpo_mmpc.completion``.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +16,13 @@ from grpo_mmpc.completion.calibration import FILE as CALIBRATION
 from grpo_mmpc.completion.calibration import read_calibration
 from grpo_mmpc.completion.merge import INCOMPLETE, all_there, is_merged, mark_merged, merge
 from grpo_mmpc.completion.part import parts_of
-from grpo_mmpc.completion.plan import LOCK, Plan, claim, make_plan
+from grpo_mmpc.completion.plan import CLAIM, LOCK, Plan, claim, make_plan
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS
 from grpo_mmpc.completion.worker import Share, fill_share
 from grpo_mmpc.completion.workers import fill_by_ray, fill_here
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.pipelines.calibrate import calibrate
+from grpo_mmpc.pipelines.known_titles import AUDIT, audit, calibrate
 from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.utils.console import Progress, printer
@@ -108,22 +109,59 @@ def complete_catalogue(
         source, share = begin()
         _fill(share, workers)
         if calibrate_on:
-
-            def answer(titled: Path, answers: Path) -> Plan:
-                _, own = _begin(
-                    config,
-                    catalogue=titled,
-                    out=answers,
-                    checkpoint=checkpoint,
-                    siblings=False,
-                    samples=samples,
-                    overwrite=True,
-                )
-                _fill(own, workers)
-                return own.plan
-
+            answer = partial(_answer, config, checkpoint=checkpoint, workers=workers, samples=samples)
             calibrate(source, share.plan, out=out, items=calibrate_on, checkpoint=checkpoint, answer=answer, say=say)
         _merge(source, share)
+
+
+def audit_catalogue(
+    config: RunConfig,
+    *,
+    catalogue: Path,
+    out: Path,
+    checkpoint: Path | None,
+    workers: Workers = ONE_A_DEVICE,
+    samples: int,
+) -> None:
+    """List existing titles that contradict their image or attributes; see ``known_titles.audit``.
+
+    The arguments are those of ``complete_catalogue``. The catalogue is only read.
+
+    Raises:
+        CatalogueError: See ``complete_catalogue``; or ``out`` holds something else than an audit.
+    """
+    if out.resolve() == catalogue.resolve() or (out / CLAIM).exists():
+        raise CatalogueError(f"--out {out} holds a catalogue; give another folder for the audit")
+    with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):
+        source = load_catalogue(catalogue, check_images=True, keep_titled=True)
+        answer = partial(_answer, config, checkpoint=checkpoint, workers=workers, samples=samples)
+        listed = audit(source, out=out, answer=answer, gate=config.gate, say=say)
+    items = len({one.item_id for one in listed})
+    denied = sum(one.attributes_say is not None for one in listed)
+    seen = sum(one.image_says is not None for one in listed)
+    say(
+        f"titles that contradict something: {items} (fields denied by attributes: {denied}, by the image: {seen}); "
+        "0 values changed"
+    )
+    for kind, count in Counter(one.kind for one in listed).most_common():
+        say(f"  {count} x {kind}, such as {next(one for one in listed if one.kind == kind).text()}")
+    say(f"all of them: {out / AUDIT}")
+
+
+def _answer(
+    config: RunConfig, titled: Path, answers: Path, *, checkpoint: Path | None, workers: Workers, samples: int
+) -> Plan:
+    _, share = _begin(
+        config,
+        catalogue=titled,
+        out=answers,
+        checkpoint=checkpoint,
+        siblings=False,
+        samples=samples,
+        overwrite=True,
+    )
+    _fill(share, workers)
+    return share.plan
 
 
 def _fill(share: Share, workers: Workers) -> None:

@@ -13,7 +13,7 @@ from grpo_mmpc.cli import main
 from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.pipelines import complete as module
-from grpo_mmpc.pipelines.complete import complete_catalogue
+from grpo_mmpc.pipelines.complete import audit_catalogue, complete_catalogue
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.locks import hold
 from tests.pipelines.writer import Writer, rows_of
@@ -286,3 +286,32 @@ def test_a_calibration_answers_titled_items_as_if_they_had_no_title_and_the_gate
     assert first.confidence == pytest.approx(curves["color"][1][0])
     assert "At confidence 0.8, " in (out / "calibration.html").read_text()
     assert "what a confidence is worth" in capsys.readouterr().out
+
+
+def test_an_audit_lists_titles_that_the_image_denies_and_changes_nothing(
+    make_config, gappy, tmp_path, monkeypatch, capsys
+):
+    before = (gappy / "items.jsonl").read_bytes()
+    both = [row for row in rows_of(gappy) if row["title"] and row["image"]]
+    color = both[0]["attributes"]["color"]
+    other = next(row["attributes"]["color"] for row in rows_of(gappy) if row["attributes"]["color"] != color)
+
+    class Reader(Writer):
+        def generate(self, rows, sampling) -> list[str]:
+            self.asked += [row.item_id for row in rows]
+            wrong = rows[0].item_id == both[0]["item_id"]
+            return [TASKS[row.task].answer(f"{other} thing" if wrong else "thing") for row in rows]
+
+    reader = Reader()
+    monkeypatch.setattr("grpo_mmpc.rollout.engines.offline_engine", lambda *_, **__: nullcontext(reader))
+    out = tmp_path / "audit"
+    audit_catalogue(make_config(), catalogue=gappy, out=out, checkpoint=None, samples=2)
+    assert set(reader.asked) == {row["item_id"] for row in both}
+    [line] = map(json.loads, (out / "audit.jsonl").read_text().splitlines())
+    assert (line["item_id"], line["title_says"], line["image_says"]) == (both[0]["item_id"], [color], [other])
+    assert line["confidence"] == 1.0
+    assert "titles that contradict something: 1" in capsys.readouterr().out
+    assert (gappy / "items.jsonl").read_bytes() == before
+    again = Reader(dies_after=0)
+    audit_catalogue(make_config(), catalogue=gappy, out=out, checkpoint=None, samples=2)
+    assert again.asked == []
