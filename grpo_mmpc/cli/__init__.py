@@ -40,7 +40,20 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     from grpo_mmpc import recbench
-    from grpo_mmpc.cli import ablate, compare, complete, data, evaluate, report, rescore, rewards, score, serve, train
+    from grpo_mmpc.cli import (
+        ablate,
+        compare,
+        complete,
+        data,
+        evaluate,
+        report,
+        rescore,
+        review,
+        rewards,
+        score,
+        serve,
+        train,
+    )
 
     parser = _Parser(
         prog="grpo-mmpc",
@@ -49,7 +62,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"grpo-mmpc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (train, evaluate, compare, score, report, ablate, complete, recbench, rewards, rescore, data, serve):
+    for module in (
+        train,
+        evaluate,
+        compare,
+        score,
+        report,
+        ablate,
+        complete,
+        review,
+        recbench,
+        rewards,
+        rescore,
+        data,
+        serve,
+    ):
         module.add_parser(commands)
     return parser
 

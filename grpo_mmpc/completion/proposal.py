@@ -5,7 +5,9 @@ of its items.
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,7 +17,7 @@ from grpo_mmpc.utils.files import json_lines
 FILE = "proposals.jsonl"
 """Beside ``items.jsonl``."""
 
-Source = Literal["model", "sibling", "same image", "own field"]
+Source = Literal["model", "sibling", "same image", "own field", "person"]
 Status = Literal["accepted", "review", "failed"]
 
 
@@ -30,7 +32,7 @@ class Proposal:
     """The title, or the path of the image inside the completed catalogue; None where it failed."""
     source: Source = "model"
     """Where the value was taken from: an answer of the model, another item that is a variant or has
-    the same image, or another field of the item itself."""
+    the same image, another field of the item itself, or a reviewer who wrote it."""
     source_item: str | None = None
     """The other item's identifier, where there is one."""
     policy: str | None
@@ -50,7 +52,10 @@ class Proposal:
     status: Status
     """``failed`` where there is no value; a value that is not ``accepted`` waits for ``review``."""
     reasons: Sequence[str] = ()
-    """Why it failed, or waits."""
+    """Why it failed, or waits; of a reviewed one also why it waited."""
+    reviewed: Mapping[str, str | None] | None = None
+    """The decision of a person, as ``grpo-mmpc review --apply`` has applied it: ``decision``,
+    ``by``, ``when``, and the ``value`` and ``status`` before it. None where nobody has decided."""
 
     def __post_init__(self) -> None:
         """Refuse a record that contradicts itself."""
@@ -62,6 +67,11 @@ class Proposal:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         if (self.value is None) != (self.status == "failed"):
             raise ValueError(f"the status is {self.status!r} and the value {self.value!r}: only a failed one has none")
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Item and field."""
+        return self.item_id, self.field
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of the record; its keys are the fields, in their order."""
@@ -78,6 +88,23 @@ class Proposal:
             return cls(**content)
         except TypeError as error:  # of the dataclass, which names the keys
             raise ValueError(f"no proposal: {error}") from error
+
+
+def item_of(line: bytes, *, folder: Path) -> dict[str, Any]:
+    """Return the item of one line of a completed catalogue's ``items.jsonl``.
+
+    Raises:
+        CatalogueError: It holds none.
+    """
+    with suppress(ValueError, RecursionError):
+        row = json.loads(line)
+        texts = ("item_id", "category", "title", "image")
+        if isinstance(row, dict) and all(isinstance(row.get(name, 0), str | None) for name in texts):
+            return row
+    raise CatalogueError(
+        f"{folder / 'items.jsonl'} holds a line that is no item of a completed catalogue: {line[:80]!r}; complete the "
+        "catalogue again"
+    )
 
 
 def read_proposals(folder: Path) -> Iterator[Proposal]:

@@ -181,10 +181,13 @@ def write_json_lines(
             os.fsync(file.fileno())
 
 
-def append_json_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, default: Default | None = None) -> None:
+def append_json_lines(
+    path: Path, rows: Iterable[Mapping[str, Any]], *, default: Default | None = None, sync: bool = False
+) -> None:
     """Append one JSON object per line; they have left this process when this returns.
 
-    After a line that a kill has cut short a new one is begun, so that only that one is lost.
+    After a line that a kill has cut short a new one is begun, so that only that one is lost. With
+    ``sync`` the disk has them too.
 
     Raises:
         ValueError: A number is NaN or infinite; see ``without_nan``.
@@ -197,6 +200,9 @@ def append_json_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, default:
             if file.read(1) != b"\n":
                 lines = "\n" + lines
         file.write(lines.encode("utf-8"))
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class JsonLine(NamedTuple):

@@ -43,6 +43,7 @@ def test_its_keys_are_those_that_gate_and_review_read():
         "signals": {},
         "status": "accepted",
         "reasons": [],
+        "reviewed": None,
     }
 
 

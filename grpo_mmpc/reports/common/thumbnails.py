@@ -11,19 +11,21 @@ from grpo_mmpc.errors import ImageError
 if TYPE_CHECKING:
     from PIL import Image
 
-_SIZES = (256, 192, 128, 96, 64)
+_SIZES = (512, 384, 256, 192, 128, 96, 64)
 
 
-def thumbnails(paths: Iterable[Path], *, folders: Sequence[Path], budget: int) -> Mapping[Path, str]:
+def thumbnails(
+    paths: Iterable[Path], *, folders: Sequence[Path], budget: int, largest_px: int = 256
+) -> Mapping[Path, str]:
     """Return data URIs of images, all at the largest size at which together they fit the budget.
 
-    ``budget`` is in bytes. Files that are no readable images, and those outside the folders
-    (symbolic links followed), are left out: whoever made a run folder may have named any file of
-    this machine in it.
+    ``budget`` is in bytes, ``largest_px`` the longer side at most. Files that are no
+    readable images, and those outside the folders (symbolic links followed), are left out: whoever
+    made a run folder may have named any file of this machine in it.
     """
     unique = list(dict.fromkeys(paths))
     encoded: dict[Path, str] = {}
-    for size in _SIZES:
+    for size in (size for size in _SIZES if size <= largest_px):
         encoded = {path: uri for path in unique if (uri := _thumbnail(path, folders=folders, size=size)) is not None}
         if sum(map(len, encoded.values())) <= budget:
             break
