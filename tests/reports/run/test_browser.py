@@ -2,35 +2,24 @@
 without Chromium."""
 
 import re
-import shutil
-import subprocess
 from html import escape
 from pathlib import Path
 
 import pytest
 
 from grpo_mmpc.reports.run.page import build_report
+from tests.reports import browser
+from tests.reports.browser import needs_chromium
 from tests.reports.run.fake_run import VARIANTS, build_run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 def dump(html: str, folder: Path) -> str:
     """The document after loading, as the browser holds it."""
     path = folder / "page.html"
     path.write_text(html, encoding="utf-8")
-    profile = f"--user-data-dir={folder / 'profile'}"
-    command = [str(CHROMIUM), *FLAGS, profile, "--window-size=1400,2000", "--dump-dom", path.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    return browser.dump(path.as_uri(), folder)
 
 
 def scroll_width(page: str, folder: Path, *, width: int) -> int:
