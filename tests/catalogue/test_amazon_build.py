@@ -1,6 +1,7 @@
 """Whole builds from synthetic files: every fault read or named, engine and row loop alike."""
 
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 
 from grpo_mmpc.catalogue.sources import amazon_scan
 from grpo_mmpc.catalogue.sources.amazon_build import AmazonBuild, build_amazon
-from grpo_mmpc.catalogue.sources.amazon_records import open_reviews, open_sources
+from grpo_mmpc.catalogue.sources.amazon_records import download_source, open_reviews, open_sources
 from grpo_mmpc.catalogue.sources.amazon_synthetic import SyntheticFiles, write_synthetic
 from grpo_mmpc.catalogue.sources.amazon_warts import ITEM_WARTS, REVIEW_WARTS
 from grpo_mmpc.cli import main
+from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.recbench.interactions import filter_interactions, read_interactions
 from grpo_mmpc.recbench.settings import InteractionsSection
 
@@ -186,3 +188,63 @@ def test_nothing_of_a_killed_build_is_left(files, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == [
         *("data_card.json", "images", "interactions.parquet", "items.jsonl", "skipped.jsonl")
     ]
+
+
+def test_cleaned_cells_are_counted_by_what_was_removed(tmp_path):
+    texts = ["Mug &amp; Cup", "<b>Mug</b>", "Mug  blue", "plain", "N/A"]
+    file = tmp_path / "meta_A.jsonl"
+    images = [{"large": "https://x/a.jpg", "variant": "MAIN"}]
+    rows = [{"parent_asin": f"B{i}", "title": text, "images": images} for i, text in enumerate(texts)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for select in (None, "cqbench"):
+        done = build_amazon(open_sources(str(file)), out=tmp_path / str(select), select=select)
+        missing = {} if select else {"words for a missing value": 1}
+        assert done.cleaned == {"markup and entities": 2, "spaces and control characters": 1, **missing}
+
+
+def test_a_whole_file_of_the_hub_is_downloaded_and_its_revision_kept(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    path = "raw/review_categories/A.jsonl"
+    file = tmp_path / "snapshots" / "2b6d03" / path
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(review("U1", "B1", 0)) + "\n")
+    asked = []
+
+    def download(*names: str, repo_type: str) -> str:
+        asked.append((*names, repo_type))
+        return str(file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    [source] = map(download_source, open_reviews(["raw_review_A"]))
+    assert asked == [("McAuley-Lab/Amazon-Reviews-2023", path, "dataset")]
+    assert (source.files, source.revision) == ((file,), "2b6d03")
+
+
+def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
+    import huggingface_hub
+
+    def download(*_: str, repo_type: str) -> str:
+        raise ConnectionError("offline mode is enabled")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(CatalogueError, match=r"offline mode is enabled; .*download A\.jsonl\.gz yourself"):
+        download_source(open_reviews(["raw_review_A"])[0])
+
+
+def test_the_synthetic_command_writes_what_the_next_one_reads(tmp_path, capsys):
+    for name in ("first", "second"):
+        arguments = ["data", "synthetic", "--out", str(tmp_path / name), "--items", "90", "--reviews", "900"]
+        assert main([*arguments, "--clean"]) == 0
+    said = capsys.readouterr().out
+    assert "90 metadata records and 900 reviews of nine categories" in said and "planted" not in said
+    command = shlex.split(said.splitlines()[1].removeprefix("Next: grpo-mmpc "))
+    command[command.index("my_catalogue")] = str(tmp_path / "shop")
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "Records read: 90; items: 90;" in said and "Reviews read: 900; written to" in said
+    assert (tmp_path / "shop" / "skipped.jsonl").read_text() == ""
+    page = (tmp_path / "shop" / "data_card.html").read_text("utf-8")
+    assert "metadata records" in page and "shop: where this catalogue comes from" in page
+    for file in (tmp_path / "first").glob("*.*"):
+        assert file.read_bytes() == (tmp_path / "second" / file.name).read_bytes()  # same seed, same files

@@ -114,7 +114,8 @@ def build_amazon(
 
     with open_engine(folder, tick=lambda: progress(doing)) as engine:
         begin("reading metadata")
-        metadata = scan_items(engine, sources, max_items=max_items if select is None else None)
+        all_wanted = select is None and max_items is None
+        metadata = scan_items(engine, sources, max_items=None if select else max_items, whole=all_wanted)
         done.records_read = metadata.read
         done.item_filters = distinct_items(engine, read=metadata.read)
         _name_repeated(engine, metadata)

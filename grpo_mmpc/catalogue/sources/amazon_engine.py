@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.catalogue.normalise import MISSING_WORDS, json_text
+from grpo_mmpc.catalogue.normalise import json_text
+from grpo_mmpc.catalogue.sources.amazon_cells import quoted
 from grpo_mmpc.catalogue.sources.amazon_items import (
     image_name,
     image_urls,
@@ -33,31 +34,6 @@ if TYPE_CHECKING:
 
 _MEMORY = "1GB"
 _TICK_S = 0.2
-
-_PIECE = r'[^"\\<&\p{Z}\p{C}]+(?: [^"\\<&\p{Z}\p{C}]+)*'
-_MISSING = ", ".join(f"'\"{word}\"'" for word in sorted(MISSING_WORDS))
-
-
-def is_plain(cell: str) -> str:
-    """Return SQL that is true where cleaning would leave the JSON text of a cell as it is."""
-    return f"""(regexp_full_match({cell}, '"{_PIECE}"') AND {cell} NOT IN ({_MISSING}))"""
-
-
-def is_identifier(cell: str) -> str:
-    """Return SQL that is true for the JSON text of an ordinary identifier."""
-    return (
-        f"""(regexp_full_match({cell}, '"[A-Za-z0-9_-]+"') AND length({cell}) < 200 AND {cell} NOT IN ({_MISSING}))"""
-    )
-
-
-def text_of(cell: str) -> str:
-    """Return SQL for the clean text of a JSON cell; Python is asked only where it has to be."""
-    return f"CASE WHEN {cell} IS NULL THEN NULL WHEN {is_plain(cell)} THEN {cell}[2:-2] ELSE clean_text({cell}) END"
-
-
-def quoted(text: str) -> str:
-    """Return a text as SQL writes it."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +62,13 @@ class Engine:
             except BaseException:
                 self.connection.interrupt()
                 raise
+
+    def use_threads(self, number: int | None) -> None:
+        """Use so many, or as many as there are cores; one where Python does much of the work.
+
+        Several would wait for each other's Python, at a cost.
+        """
+        self.run(f"SET threads = {number or len(os.sched_getaffinity(0))}")
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows to a table, by the names of its columns."""
@@ -156,10 +139,10 @@ def open_engine(out: Path, *, tick: Callable[[], None]) -> Iterator[Engine]:
     try:
         connection = duckdb.connect(folder / "work.duckdb")
         try:
-            threads = len(os.sched_getaffinity(0))
-            connection.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = {threads}")
+            connection.execute(f"SET memory_limit = '{_MEMORY}'")
             connection.execute(f"SET temp_directory = {quoted(str(folder / 'spill'))}")
             engine = Engine(connection=connection, folder=folder, tick=tick)
+            engine.use_threads(None)
             _add_functions(engine)
             yield engine
         finally:
@@ -186,23 +169,14 @@ def _value(cell: str) -> Any:
 
 def _add_functions(engine: Engine) -> None:
     """Give SQL the rules of this package for cells that are not plain."""
-    import pyarrow as pa  # heavy: imported on use
-    from duckdb.func import FunctionNullHandling, PythonUDFType
+    from duckdb.func import FunctionNullHandling  # heavy: imported on use
 
     def add(name: str, function: Callable[..., Any], *arguments: str, result: str = "VARCHAR") -> None:
-        kind = {"VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string()), "UBIGINT": pa.uint64()}[result]
-
-        def batch(*columns: Any) -> Any:  # DuckDB evaluates annotations, here without pyarrow
-            return pa.array(map(function, *(column.to_pylist() for column in columns)), kind)
-
-        # The engine counts parameters.
-        exact = (lambda one: batch(one)) if len(arguments) == 1 else (lambda one, two: batch(one, two))
         engine.connection.create_function(
             name,
-            exact,
+            function,
             list(arguments),
             result,
-            type=PythonUDFType.ARROW,
             null_handling=FunctionNullHandling.SPECIAL,
             side_effects=False,
         )

@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.catalogue.normalise import readable_text
+from grpo_mmpc.catalogue.normalise import MISSING_WORDS, readable_text
 from grpo_mmpc.catalogue.rows import RowError
 from grpo_mmpc.catalogue.sources.markup import without_markup
 from grpo_mmpc.utils.hashing import hex_digest
@@ -60,6 +61,8 @@ def read_item(record: Mapping[str, Any], *, category: str | None) -> dict[str, A
 
 def plain_text(value: object) -> str | None:
     """Return a cell as text without markup; None where it holds nothing."""
+    if isinstance(value, str) and value.isascii() and value.isalnum():
+        return None if value in MISSING_WORDS else value  # most cells by far are one word
     return readable_text(without_markup(value) if isinstance(value, str) else value)
 
 
@@ -101,7 +104,7 @@ def read_attributes(values: Mapping[str, Any]) -> dict[str, str]:
             details = None  # a seller's broken table costs the attributes, not the item
     texts: dict[tuple[str, int], str | None] = {}
     for name, value in details.items() if isinstance(details, Mapping) else ():
-        place = _NAMES.get(str(name).strip().casefold())
+        place = _place(name) if isinstance(name, str) else None
         if place is not None:
             texts[place] = plain_text(value)
     facts: dict[str, str] = {}
@@ -112,6 +115,11 @@ def read_attributes(values: Mapping[str, Any]) -> dict[str, str]:
         if text is not None:
             facts[kind] = text
     return facts
+
+
+@lru_cache(maxsize=10_000)
+def _place(name: str) -> tuple[str, int] | None:
+    return _NAMES.get(name.strip().casefold())
 
 
 def image_name(item_id: str, url: str) -> str:

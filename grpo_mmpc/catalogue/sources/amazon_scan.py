@@ -3,7 +3,6 @@
 A record's ``key`` is its place among all sources: the source's position times 2^40, plus its row.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,17 @@ from typing import Any
 
 from grpo_mmpc.catalogue.normalise import json_text
 from grpo_mmpc.catalogue.rows import RawRow, RowError
-from grpo_mmpc.catalogue.sources.amazon_engine import Engine, is_identifier, is_of_input, is_plain, quoted, text_of
-from grpo_mmpc.catalogue.sources.amazon_items import IMAGE_SIZES, read_item
+from grpo_mmpc.catalogue.sources.amazon_cells import (
+    DRAFT_COLUMNS,
+    ITEM_CELLS,
+    REVIEW_CELLS,
+    draft_columns,
+    identity_columns,
+    presence_columns,
+    review_columns,
+)
+from grpo_mmpc.catalogue.sources.amazon_engine import Engine, is_of_input
+from grpo_mmpc.catalogue.sources.amazon_items import read_item
 from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource, file_records
 from grpo_mmpc.catalogue.sources.amazon_reviews import read_review
 from grpo_mmpc.types import Quarantined
@@ -29,10 +37,6 @@ _ITEM_TABLES = """
 """
 _REVIEW_TABLE = "CREATE TABLE reviews (key BIGINT, user_id VARCHAR, item BIGINT, timestamp BIGINT, rating DOUBLE)"
 
-_MILLISECONDS = '"?([1-9][0-9]{12,14}|[3-9][0-9]{11})"?'
-"""After 1980 and before the year 30,000."""
-_RATING = '"?[0-9]([.][0-9]+)?"?'
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
@@ -41,9 +45,11 @@ class _Kind:
     cells: Sequence[str]
     """Those that are looked at."""
     page: Callable[[AmazonSource], str]
-    """SQL for the columns of a page of records: ``is_read`` and whatever is kept."""
+    """SQL for the columns of a page of records."""
+    is_read: str
+    """SQL that is true for a row of the page which the engine has read right."""
     keep: str
-    """SQL that inserts a page's rows; ``{key}`` is their key."""
+    """SQL that inserts rows of the page; ``{key}`` is their key."""
     read: Callable[[RawRow, AmazonSource], dict[str, Any]]
     """The row loop's reading of one record, for those that the engine leaves."""
     append: Callable[[Sequence[Mapping[str, Any]]], None]
@@ -70,21 +76,35 @@ class Scan:
         return self.sources[key >> _SHIFT].name, key & ((1 << _SHIFT) - 1)
 
 
-def scan_items(engine: Engine, sources: Sequence[AmazonSource], *, max_items: int | None) -> Scan:
+def scan_items(
+    engine: Engine, sources: Sequence[AmazonSource], *, max_items: int | None = None, whole: bool = False
+) -> Scan:
     """Fill ``candidates`` with every record that is an item: its id, category, and what it has.
 
-    A source that names its category is read only as far as its first ``max_items`` items.
+    Args:
+        engine: Of the work folder.
+        sources: Metadata.
+        max_items: Read a source that names its category only as far as its first so many items.
+        whole: Fill ``drafts`` with all of them at once: for who wants them all.
     """
     engine.run(_ITEM_TABLES)
+    has = ("clean_title IS NOT NULL", "len(image_urls) > 0") if whole else ("has_title", "has_image")
+    kept = (
+        f"drafts SELECT {{key}}, item_id, category, {DRAFT_COLUMNS}"
+        if whole
+        else ("seen SELECT {key}, item_id, category, has_title, has_image")
+    )
     kind = _Kind(
-        cells=("parent_asin", "title", "main_category", "images"),
-        page=_item_page,
-        keep="INSERT INTO seen SELECT {key}, item_id, category, has_title, has_image FROM page WHERE is_read",
+        cells=("parent_asin", *ITEM_CELLS) if whole else ("parent_asin", "title", "main_category", "images"),
+        page=lambda source: f"{identity_columns(source.category)}, {draft_columns() if whole else presence_columns()}",
+        is_read=f"item_id IS NOT NULL AND category IS NOT NULL AND ({has[0]} OR {has[1]})",
+        keep=f"INSERT INTO {kept} FROM page",
         read=_read_item,
         append=lambda rows: engine.insert("drafts", rows),
         tables=("seen", "drafts"),
     )
     scan = Scan(sources=sources)
+    engine.use_threads(1 if whole else None)
     for position, source in enumerate(sources):
         base, enough = position << _SHIFT, max_items if source.category is not None else None
         limit = None if enough is None or not source.files else 2 * enough + 1000
@@ -98,6 +118,9 @@ def scan_items(engine: Engine, sources: Sequence[AmazonSource], *, max_items: in
         if last is not None:
             _forget(engine, scan, kind, after=last)
         scan.read += rows if last is None else last - base
+    engine.use_threads(None)
+    if not whole:
+        engine.cleaned.clear()  # titles were only looked at
     return scan
 
 
@@ -110,17 +133,20 @@ def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str)
         known: SQL of a table with ``item_id`` and ``key``.
     """
     engine.run(_REVIEW_TABLE)
-    engine.run(f"CREATE OR REPLACE TEMP TABLE known AS SELECT item_id, key FROM {known}")
+    engine.run(
+        f"CREATE OR REPLACE TEMP TABLE known AS SELECT item_id, key, '\"' || item_id || '\"' AS cell FROM {known}"
+    )
     engine.run("CREATE TABLE slow (key BIGINT, user_id VARCHAR, item_id VARCHAR, timestamp BIGINT, rating DOUBLE)")
     kind = _Kind(
-        cells=("user_id", "parent_asin", "timestamp", "rating"),
-        page=_review_page,
-        keep="INSERT INTO reviews SELECT {key}, user_id, item, timestamp, rating FROM page "
-        "WHERE is_read AND item IS NOT NULL",
+        cells=REVIEW_CELLS,
+        page=lambda source: review_columns(),
+        is_read="is_read",
+        keep="INSERT INTO reviews SELECT {key}, user_id, item, timestamp, rating "
+        "FROM (FROM page WHERE item IS NOT NULL)",
         read=lambda record, _: read_review(record.cells())._asdict(),
         append=lambda rows: engine.insert("slow", rows),
         tables=("reviews", "slow"),
-        join="LEFT JOIN known ON known.item_id = r.parent_asin[2:-2]",
+        join="LEFT JOIN known ON known.cell = r.parent_asin",
     )
     scan = Scan(sources=sources)
     for position in range(len(sources)):
@@ -141,20 +167,22 @@ def read_wanted(engine: Engine, scan: Scan, *, wanted: str) -> None:
         wanted: SQL of a table with ``key``, ``item_id``, ``category`` and ``is_draft``.
     """
     engine.run(f"DELETE FROM drafts WHERE key NOT IN (SELECT key FROM {wanted})")
-    engine.cleaned.clear()
-    engine.run("SET threads = 1")  # several would wait for each other's Python
+    engine.use_threads(1)
     for file, base, rows in scan.parts:
         here = f"(SELECT * FROM {wanted} WHERE NOT is_draft AND key > {base} AND key <= {base + rows})"
         [[number]] = engine.run(f"SELECT count(*) FROM {here}")
         if not number:
             continue
-        records = engine.relation(file, ("title", "main_category", "images", "details", "description", "store"))
         engine.run(
-            f"INSERT INTO drafts SELECT w.key, w.item_id, w.category, {text_of('title')}, "
-            f"{_description_of('description')}, attributes_of(details, store), {_urls_of('images')}, "
-            f"{text_of('r.main_category')} FROM {records} r JOIN {here} w ON w.key = {base} + r.row"
+            f"INSERT INTO drafts SELECT w.key, w.item_id, w.category, {draft_columns()} "
+            f"FROM {engine.relation(file, ITEM_CELLS)} r JOIN {here} w ON w.key = {base} + r.row"
         )
-    engine.run(f"SET threads = {len(os.sched_getaffinity(0))}")
+    engine.use_threads(None)
+
+
+def _read_item(record: RawRow, source: AmazonSource) -> dict[str, Any]:
+    item = read_item(record.cells(), category=source.category)
+    return item | {"attributes": item["attributes"] and json_text(item["attributes"])}
 
 
 # --- one source
@@ -192,8 +220,10 @@ def _fast(
             records = f"(FROM {records} LIMIT {limit - offset})"
         engine.run(f"CREATE OR REPLACE TEMP TABLE page AS SELECT row, {kind.page(source)} FROM {records} r {kind.join}")
         [[rows]] = engine.run("SELECT count(*) FROM page")
-        engine.run(kind.keep.format(key=f"{base + offset} + row"))
-        left |= {offset + row for [row] in engine.run("SELECT row FROM page WHERE NOT coalesce(is_read, false)")}
+        engine.run(f"{kind.keep.format(key=f'{base + offset} + row')} WHERE {kind.is_read}")
+        left |= {
+            offset + row for [row] in engine.run(f"SELECT row FROM page WHERE NOT coalesce({kind.is_read}, false)")
+        }
         scan.parts.append((file, base + offset, rows))
         offset += rows
     engine.run("DROP TABLE IF EXISTS page")
@@ -243,55 +273,3 @@ def _last_wanted(engine: Engine, *, base: int, enough: int) -> int | None:
         f"ORDER BY 1 LIMIT 1 OFFSET {enough - 1}"
     )
     return rows[0][0] if rows else None
-
-
-# --- what the columns of a page mean
-
-
-def _item_page(source: AmazonSource) -> str:
-    category = text_of("r.main_category") if source.category is None else quoted(source.category)
-    return f"""
-        CASE WHEN {is_identifier("parent_asin")} THEN parent_asin[2:-2] END AS item_id,
-        {category} AS category,
-        CASE WHEN title IS NULL THEN false WHEN {is_plain("title")} THEN true ELSE clean_text(title) IS NOT NULL END
-            AS has_title,
-        CASE WHEN images IS NULL OR images = '[]' THEN false
-             WHEN regexp_matches(images, '"(hi_res|large)":"https?://[^" ]+"') THEN true
-             ELSE len(urls_of(images)) > 0 END AS has_image,
-        item_id IS NOT NULL AND category IS NOT NULL AND (has_title OR has_image) AS is_read"""
-
-
-def _read_item(record: RawRow, source: AmazonSource) -> dict[str, Any]:
-    item = read_item(record.cells(), category=source.category)
-    return item | {"attributes": item["attributes"] and json_text(item["attributes"])}
-
-
-def _review_page(_: AmazonSource) -> str:
-    return f"""
-        {is_identifier("parent_asin")} AND {is_identifier("r.user_id")}
-            AND regexp_full_match(r.timestamp, '{_MILLISECONDS}')
-            AND (r.rating IS NULL OR regexp_full_match(r.rating, '{_RATING}')) AS is_read,
-        known.key AS item,
-        CASE WHEN item IS NOT NULL THEN r.user_id[2:-2] END AS user_id,
-        TRY_CAST(trim(r.timestamp, '"') AS BIGINT) AS timestamp,
-        TRY_CAST(trim(r.rating, '"') AS DOUBLE) AS rating"""
-
-
-def _urls_of(cell: str) -> str:
-    """Return SQL for the addresses of the best image; in Python unless a plain MAIN is first."""
-    first = f"regexp_extract({cell}, '^\\[(\\{{[^{{}}]*\\}})', 1)"
-    value = r'(null|"[^"\\<&\p{Z}\p{C}]*")'
-    sizes = ", ".join(f"""regexp_extract({first}, '"{size}":"(https?://[^"]+)"', 1)""" for size in IMAGE_SIZES)
-    return (
-        f"""CASE WHEN contains({first}, '"variant":"MAIN"') AND contains({first}, '":"http') """
-        f"""AND regexp_full_match({first}, '\\{{("[a-z_]+":{value},?)+\\}}') """
-        f"THEN list_filter([{sizes}], lambda url: url != '') ELSE urls_of({cell}) END"
-    )
-
-
-def _description_of(cell: str) -> str:
-    one = is_plain(f"{cell}[2:-2]")
-    return (
-        f"CASE WHEN {cell} IS NULL OR {cell} = '[]' THEN NULL WHEN {cell}[1] = '[' AND {one} THEN {cell}[3:-3] "
-        f"ELSE clean_description({cell}) END"
-    )
