@@ -150,6 +150,8 @@ def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: st
     items = sum(done.items.values())
     print(f"Rows: {done.rows:,}; items: {items:,}, {done.variants:,} of them variants; images: {done.images:,}.")
     print(f"Without title: {done.missing['title']:,}; without image: {done.missing['image']:,}.")
+    if done.not_fetched:
+        print(f"{done.not_fetched:,} images were not fetched; without --no-download they are.")
     if changes := {what: count for what, count in done.cleaned.items() if count}:
         print("Cleaned: " + ", ".join(f"{what} in {count:,} cells" for what, count in sorted(changes.items())) + ".")
     if done.foreign_titles:

@@ -17,9 +17,11 @@ from grpo_mmpc.errors import CatalogueError
 
 _SHOPIFY = "Handle,Title,Body (HTML),Vendor,Type,Option1 Name,Option1 Value,Variant SKU,Variant Image,Image Src"
 SHOPIFY = f"""{_SHOPIFY},Image Position
-mug,,<p>Holds&nbsp;tea.</p>,Acme,Mugs,Size,S,M-S,,back.png,2
+mug,Mug,<p>Holds&nbsp;tea.</p>,Acme,Mugs,Size,S,M-S,,back.png,2
 mug,,,,,,L,M-L,large.png,front.png,1
 bowl,Blue Bowl,,Acme,Bowls,Title,Default Title,B-1,,front.png,1
+jug,,,,,Size,S,J-S,,front.png,1
+jug,,,,,,L,J-L,,,
 ,Lost,,,,,,,,,
 """
 WOO = """ID,Type,SKU,Name,Short description,Categories,Images,Parent,Attribute 1 name,Attribute 1 value(s)
@@ -74,16 +76,20 @@ def written(folder: Path, name: str, text: str, encoding: str = "utf-8") -> Path
 
 def test_shopify_rows_of_one_handle_are_a_product_and_its_variants(shop, capsys):
     items = imported(written(shop, "shop.csv", SHOPIFY))
-    assert list(items) == ["mug", "mug:M-L", "bowl"]
-    mug, large, bowl = items.values()
-    assert (mug["title"], mug["description"], mug["category"]) == (None, "Holds tea.", "Mugs")
+    assert list(items) == ["mug", "mug:M-L", "bowl", "jug"]
+    mug, large, bowl, jug = items.values()
+    assert (mug["title"], mug["description"], mug["category"]) == ("Mug", "Holds tea.", "Mugs")
     assert (mug["attributes"], large["attributes"]) == ({"brand": "Acme"}, {"brand": "Acme", "size": "L"})
     assert mug["parent_id"] == large["parent_id"] == "mug"
     assert same_image(shop / "front.png", mug) and same_image(shop / "back.png", mug, 1)  # in the order of positions
     assert mug["image"] == mug["images"][0]
     assert same_image(shop / "large.png", large)
     assert bowl["attributes"] == {"brand": "Acme"}  # "Default Title" says that there is no option
-    assert set_aside(shop / "x") == [(4, "Handle is missing: the product cannot be named")]
+    assert jug["title"] is None
+    assert set_aside(shop / "x") == [
+        (5, "a variant of jug, which has no title yet: it has that of its product"),
+        (6, "Handle is missing: the product cannot be named"),
+    ]
     assert "An export of Shopify, by its columns." in capsys.readouterr().out
 
 

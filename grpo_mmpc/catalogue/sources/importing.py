@@ -52,6 +52,8 @@ class Imported:
     variants: int = 0
     """Items that are a variant of another one."""
     images: int = 0
+    not_fetched: int = 0
+    """Images that were left where they are, because none were to be fetched."""
     skipped: list[Quarantined] = field(default_factory=list)
     """Rows that are no items; also in ``skipped.jsonl``."""
     image_failures: list[Quarantined] = field(default_factory=list)
@@ -297,7 +299,8 @@ def _rows(draft: Path, problems: Mapping[Path, str], *, done: Imported, is_fetch
     judge_every = max(1, done.rows // _TITLES_JUDGED)
     for number, one in enumerate(_read(draft)):
         cells, item_id = one.cells, one.cells["item_id"]
-        left = [url for _, url in one.images if url is not None and not is_fetched]
+        left = sum(url is not None for _, url in one.images) if not is_fetched else 0
+        done.not_fetched += left
         failed = one.problems + [
             problems[done.folder / name] for name, _ in one.images if done.folder / name in problems
         ]

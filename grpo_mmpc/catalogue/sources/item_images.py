@@ -25,6 +25,7 @@ class ImageFinder:
 
     def __init__(self, folder: Path, *, images_in: Path | None) -> None:
         self._folder, self._images_in = folder, images_in
+        self._decoded: set[Path] = set()
 
     def place(self, image: object, *, owner: str, beside: Path) -> tuple[str, str | None]:
         """Return an image's path in the folder, and the address that it has to be fetched from.
@@ -51,8 +52,10 @@ class ImageFinder:
 
     def _copy(self, file: Path, *, named: str, owner: str) -> str:
         name = image_name(owner, named=named, suffix=file.suffix)
-        with file.open("rb") as stream:
-            decode_image(stream, name=named, shrink_to_px=_ENOUGH_PX)
+        if file not in self._decoded:
+            with file.open("rb") as stream:
+                decode_image(stream, name=named, shrink_to_px=_ENOUGH_PX)
+            self._decoded.add(file)
         (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
         place_file(file, self._folder / name)
         return name
