@@ -63,7 +63,7 @@ def normalise_items(items_file: Path) -> NormalisedItems:
     except OSError as e:
         raise CatalogueError(f"{items_file} cannot be read: {e.strerror}; check its permissions") from e
     folder = cache_folder("catalogues")
-    entry = folder / f"{digest}-{_code_digest()}-{items_file.suffix[1:]}"
+    entry = folder / f"{digest}-{code_digest()}-{items_file.suffix[1:]}"
     if not (entry / "meta.json").exists():
         table = open_table(items_file)
         warnings = check_columns(items_file, table.columns)
@@ -181,6 +181,6 @@ def data_rows(num_items: int, *, broken_rows: Iterable[int]) -> npt.NDArray[np.i
     return rank + np.searchsorted(broken - np.arange(len(broken)), rank, side="right")
 
 
-def _code_digest() -> str:
-    """Hash this package's source: changed reading rules make a new cache entry."""
+def code_digest() -> str:
+    """Hash this package's source: changed rules make a new cache entry."""
     return hex_digest(*(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))), size=6)

@@ -1,5 +1,6 @@
-"""Group near-duplicate items: equal normalised title or similar image."""
+"""Group near-duplicate items: titles that differ in a word at most, similar images, one parent."""
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -8,7 +9,13 @@ import numpy.typing as npt
 
 from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, ImageSignature, thumbnails
+from grpo_mmpc.metrics.text import words
 from grpo_mmpc.utils.hashing import number
+
+LEAST_SHARED_WORDS = 9
+"""Words that two titles share at least, of which one has one word more: nine tenths of all."""
+LEAST_SHARED_OF_EXCHANGED = 18
+"""Words that two titles share at least, of which each has a word of its own: nine tenths of all."""
 
 CELL_TOLERANCE = 12
 """Largest difference of any thumbnail cell, of 256 levels, between two copies of one image.
@@ -21,9 +28,15 @@ differ in colour, pattern or one small mark, 27.
 
 _ASPECT_TOLERANCE = 0.05
 _COARSE = 4
-_QUERY_ROWS = 4096
+_BLOCK_ROWS = 4096
+
+SEARCHED_EXACTLY = 10_000
+"""Different thumbnails up to which every close pair is found; beyond it, random grids find them."""
+_GRIDS, _GRID_LEVELS, _GRID_NEIGHBOURS = 16, 16.0, 8
 
 Groups = npt.NDArray[np.int64]
+_Hashes = npt.NDArray[np.uint64]
+_Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 def near_duplicate_groups(
@@ -35,8 +48,15 @@ def near_duplicate_groups(
     """Number the groups of N items 0, 1, ... in order of first appearance, ``[N]``.
 
     Two items share a group if a chain of items leads from one to the other in which neighbours have
-    the same non-empty :func:`~grpo_mmpc.catalogue.normalise.title_key` or perceptually equal
-    images, or are variants of one product: the same one of ``parents``. A missing title, image or
+    near-duplicate titles or perceptually equal images, or are variants of one product: the same one
+    of ``parents``.
+
+    Titles are near-duplicates with the same non-empty
+    :func:`~grpo_mmpc.catalogue.normalise.title_key`, or if nine tenths of their distinct words, in
+    any order, are the same and at most one word of each is not: one has a word more and they share
+    :data:`LEAST_SHARED_WORDS`, or each has a word of its own and they share
+    :data:`LEAST_SHARED_OF_EXCHANGED`. So short titles of one template ("Blue Mug 2 pack", "Blue Mug
+    3 pack") stay apart: the word that differs is what is asked. A missing title, image or
     parent, and an image of one flat colour, say nothing and join nothing.
     """
     edges = np.concatenate([_title_edges(titles), _image_edges(signatures), _equal_text_edges(parents or [])])
@@ -44,19 +64,66 @@ def near_duplicate_groups(
 
 
 def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
-    """Link every item to the first with the same title key; pairs ``[E, 2]``."""
-    return _equal_text_edges(title_key(title) for title in titles)
+    """Link items with near-duplicate titles; pairs ``[E, 2]``.
+
+    A set of words is the sum of its words' hashes, so a set without one of them is a subtraction,
+    and two sets that differ in a word have one such sum in common: every pair is found, by sorting.
+    """
+    # 64-bit hashes instead of texts: 8 bytes a title and a word, whatever their length.
+    vocabulary, owners, keys, counts, hashes = _Vocabulary(), array("q"), array("Q"), array("q"), array("Q")
+    for index, title in enumerate(titles):
+        if key := title_key(title):
+            owners.append(index)
+            keys.append(number(key))
+            distinct = set(key.split() if key.isascii() else words(key))
+            counts.append(len(distinct))
+            hashes.extend(map(vocabulary.__getitem__, distinct))
+    owner, count, flat = np.array(owners, np.int64), np.array(counts, np.int64), np.array(hashes, np.uint64)
+    same = _edges_of_equal(owner, np.array(keys, np.uint64))
+    return np.concatenate([same, _edges_of_similar(owner, count, flat)])
+
+
+class _Vocabulary(dict[str, int]):
+    """The hash of every word, computed once."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = value = number(word)
+        return value
+
+
+def _edges_of_similar(owner: npt.NDArray[np.int64], count: npt.NDArray[np.int64], flat: _Hashes) -> Groups:
+    """Link owners whose sets of words differ in a word at most.
+
+    Args:
+        owner: Of each set.
+        count: The number of words of each, at least 1.
+        flat: Their hashes, set after set.
+    """
+    if not len(owner):
+        return np.empty((0, 2), dtype=np.int64)
+    ends = np.cumsum(count)
+    sums = np.add.reduceat(flat, ends - count)
+    long = count >= LEAST_SHARED_WORDS
+    whole = np.unique(sums[long])
+    owners, values = [owner[long]], [sums[long]]
+    for start in range(0, len(owner), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        first = ends[start] - count[start]
+        size = np.repeat(count[block], count[block])
+        without = np.repeat(sums[block], count[block]) - flat[first : first + len(size)]
+        # Of shorter titles, what is left must be a title; of longer ones, two rests may meet.
+        rest_is_title = np.zeros(len(without), dtype=bool)
+        if len(whole):
+            rest_is_title = whole[np.searchsorted(whole, without) % len(whole)] == without
+        kept = (size > LEAST_SHARED_WORDS) & ((size > LEAST_SHARED_OF_EXCHANGED) | rest_is_title)
+        owners.append(np.repeat(owner[block], count[block])[kept])
+        values.append(without[kept])
+    return _edges_of_equal(np.concatenate(owners), np.concatenate(values))
 
 
 def _equal_text_edges(keys: Iterable[str | None]) -> npt.NDArray[np.int64]:
-    # 64-bit hashes instead of the keys: 8 bytes an item, whatever the length of its title.
-    indices: list[int] = []
-    hashes: list[int] = []
-    for index, key in enumerate(keys):
-        if key:
-            indices.append(index)
-            hashes.append(number(key))
-    return _edges_of_equal(np.array(indices, dtype=np.int64), np.array(hashes, dtype=np.uint64))
+    named = [(index, number(key)) for index, key in enumerate(keys) if key]
+    return _edges_of_equal(np.array([i for i, _ in named], np.int64), np.array([h for _, h in named], np.uint64))
 
 
 def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.int64]:
@@ -79,34 +146,61 @@ def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.
         return_inverse=True,
     )
     same = _edges_of_equal(owner, which.reshape(-1).astype(np.uint64))
+    shape = np.log(aspects[first])
     close = [
-        (owner[first[a]], owner[first[b]])
+        np.stack([owner[first[a]], owner[first[b]]], axis=1)[np.abs(shape[a] - shape[b]) <= _ASPECT_TOLERANCE]
         for a, b in _close_pairs(look[:, : cells.shape[1]])
-        if abs(np.log(aspects[first[a]] / aspects[first[b]])) <= _ASPECT_TOLERANCE
     ]
-    return np.concatenate([same, np.array(close, dtype=np.int64).reshape(-1, 2)])
+    return np.concatenate([same, *close])
 
 
-def _close_pairs(cells: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """Yield every pair of thumbnails of which no cell differs by more than the tolerance.
+def _close_pairs(cells: npt.NDArray[np.uint8]) -> Iterator[_Pairs]:
+    """Yield pairs of thumbnails of which no cell differs by more than the tolerance, in blocks.
 
-    Candidates come from a tree over coarse averages: averages of cells that are each within the
-    tolerance are within the tolerance too, so no pair is missed.
+    Candidates come from coarse averages: averages of cells that are each within the tolerance are
+    within the tolerance too.
     """
     if len(cells) < 2:
         return
+    coarse = _coarse(cells)
+    for a, b in _in_a_tree(coarse) if len(cells) <= SEARCHED_EXACTLY else _in_grids(coarse):
+        for start in range(0, len(a), _BLOCK_ROWS):
+            one, other = a[start : start + _BLOCK_ROWS], b[start : start + _BLOCK_ROWS]
+            near = np.abs(coarse[one] - coarse[other]).max(axis=1) <= CELL_TOLERANCE
+            one, other = one[near], other[near]
+            first, second = cells[one], cells[other]
+            near = (np.maximum(first, second) - np.minimum(first, second)).max(axis=1, initial=0) <= CELL_TOLERANCE
+            yield one[near], other[near]
+
+
+def _in_a_tree(coarse: npt.NDArray[np.float64]) -> Iterator[_Pairs]:
+    """Yield every pair that may be close; the time grows with the square of the images."""
     from sklearn.neighbors import KDTree  # heavy: imported on use
 
-    coarse = _coarse(cells)
     tree = KDTree(coarse, metric="chebyshev")
-    wide = cells.astype(np.int16)
-    for start in range(0, len(cells), _QUERY_ROWS):
-        near = tree.query_radius(coarse[start : start + _QUERY_ROWS], CELL_TOLERANCE)
-        for a, candidates in enumerate(near, start=start):
-            later = candidates[candidates > a]
-            if len(later):
-                worst = np.abs(wide[later] - wide[a]).max(axis=1)
-                yield from ((a, int(b)) for b in later[worst <= CELL_TOLERANCE])
+    for start in range(0, len(coarse), _BLOCK_ROWS):
+        near = tree.query_radius(coarse[start : start + _BLOCK_ROWS], CELL_TOLERANCE)
+        a = np.repeat(np.arange(start, start + len(near)), [len(candidates) for candidates in near])
+        b = np.concatenate(near)
+        yield a[b > a], b[b > a]
+
+
+def _in_grids(coarse: npt.NDArray[np.float64]) -> Iterator[_Pairs]:
+    """Yield pairs that share a cell of some randomly placed grid, in time linear in the images.
+
+    Copies of one photo differ in their averages by a level or two, so most grids put them into one
+    cell. In a crowded cell only the next few by their place along a random line are compared; the
+    grid after it parts the images in another way.
+    """
+    chance = np.random.default_rng(0)
+    for _ in range(_GRIDS):
+        cell = np.floor(coarse / _GRID_LEVELS + chance.random(coarse.shape[1])).astype(np.uint64)
+        key = (cell * chance.integers(2**63, size=coarse.shape[1], dtype=np.uint64)).sum(axis=1)
+        order = np.lexsort((coarse @ chance.standard_normal(coarse.shape[1]), key))
+        for step in range(1, _GRID_NEIGHBOURS + 1):
+            a, b = order[:-step], order[step:]
+            together = key[a] == key[b]
+            yield a[together], b[together]
 
 
 def _coarse(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

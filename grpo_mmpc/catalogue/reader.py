@@ -50,6 +50,7 @@ class Catalogue:
     """Hash of the items file's content and, if the images were checked, of every good image's
     content. The same on every machine, whatever the folder is called."""
     max_image_pixels: int
+    images_checked: bool
 
     def __len__(self) -> int:
         return len(self.items)
@@ -146,6 +147,7 @@ def load_catalogue(
         broken_images=kept,
         fingerprint=fingerprint,
         max_image_pixels=max_image_pixels,
+        images_checked=check_images,
     )
     if not len(items) and not allow_empty:
         raise CatalogueError(_no_items_message(catalogue))

@@ -1,5 +1,6 @@
 """The data of a run: its catalogue, split into training and held-out items."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, split_items
@@ -9,6 +10,9 @@ from grpo_mmpc.nano.catalogue import catalogue_folder
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, usable_indices
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.hashing import stable_order
+
+_MOST_SPACED = 4096
+"""Training items whose image headers are read before training, at most."""
 
 
 class RunData:
@@ -58,3 +62,7 @@ class RunData:
         ids = self.catalogue.items.select(self.train)["item_id"]
         chosen = [self.train[i] for i in stable_order(list(ids), salt="pool")[:at_most]]
         return prompt_rows(self.catalogue, chosen, [task])
+
+    def spaced_rows(self, tasks: Iterable[str]) -> list[PromptRow]:
+        """Return prompts of all training items, or of some thousand evenly spaced of many."""
+        return prompt_rows(self.catalogue, self.train[:: -(-len(self.train) // _MOST_SPACED)], tasks)

@@ -1,13 +1,21 @@
 """Split items so that no near-duplicate of a held-out item is trained on."""
 
+import logging
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from grpo_mmpc.catalogue.duplicates import near_duplicate_groups
+from grpo_mmpc.catalogue.arrow_cache import code_digest
+from grpo_mmpc.catalogue.duplicates import Groups, near_duplicate_groups
 from grpo_mmpc.catalogue.reader import Catalogue
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.utils.hashing import in_share, number
+from grpo_mmpc.utils.cache import cache_folder, drop_unused
+from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.hashing import hex_digest, in_share, number
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +43,40 @@ def parents_of(catalogue: Catalogue) -> list[str | None] | None:
     return [None if value is None else str(value).strip() for value in catalogue.items[column][:]]
 
 
+def product_groups(catalogue: Catalogue) -> Groups:
+    """Return the group of near-duplicates and variants of every item, by position, ``[N]``.
+
+    They are computed once for what a catalogue with checked images holds, and read from the cache
+    from then on: by every command, and by every rank but the first.
+    """
+    # Of the same content, other items are kept where broken images do not count.
+    key = hex_digest("\0".join([catalogue.fingerprint, code_digest(), *sorted(catalogue.broken_images)]))
+    store = cache_folder("groups") / f"{key}.npy"
+    if catalogue.images_checked:
+        with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+            known: Groups = np.load(store)
+            with suppress(OSError):  # a cache shared with another user
+                os.utime(store)  # in use: drop_unused must not take it
+            return known
+    groups = near_duplicate_groups(
+        titles=catalogue.items["title"][:], signatures=catalogue.signatures(), parents=parents_of(catalogue)
+    )
+    if catalogue.images_checked:
+        try:
+            drop_unused(store.parent)
+            with replace_atomically(store) as temporary, temporary.open("wb") as stream:
+                np.save(stream, groups)
+        except OSError as e:
+            _log.warning("cannot write %s (%s); near-duplicates will be searched again next time", store, e)
+    return groups
+
+
 def catalogue_groups(catalogue: Catalogue) -> dict[str, str]:
     """Return, by item, a name of the group of near-duplicates and variants that it is of.
 
     Items that stand alone are left out.
     """
-    groups = near_duplicate_groups(
-        titles=catalogue.items["title"][:], signatures=catalogue.signatures(), parents=parents_of(catalogue)
-    )
+    groups = product_groups(catalogue)
     ids, sizes = catalogue.items["item_id"][:], np.bincount(groups)
     names: dict[int, str] = {}
     for item_id, group in zip(ids, groups.tolist(), strict=True):
@@ -70,9 +104,7 @@ def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Spl
     """
     if not 0.0 < held_out < 1.0:
         raise CatalogueError(f"held_out is {held_out}, expected a share between 0 and 1 such as 0.1")
-    groups = near_duplicate_groups(
-        titles=catalogue.items["title"][:], signatures=catalogue.signatures(), parents=parents_of(catalogue)
-    )
+    groups = product_groups(catalogue)
     num_groups = int(groups.max()) + 1 if len(groups) else 0
     hashes = np.array([number(item_id) for item_id in catalogue.items["item_id"][:]], dtype=np.uint64)
     lowest = np.full(num_groups, np.iinfo(np.uint64).max, dtype=np.uint64)
@@ -96,8 +128,8 @@ def _empty_side_message(catalogue: Catalogue, split: Split, *, held_out: float) 
     message = f"{catalogue.folder}: no item falls on the {side} side with held_out={held_out}; "
     if split.num_groups < 2:
         return message + (
-            f"its {len(catalogue)} items form {split.num_groups} group of near-duplicates (same title or same image), "
-            "which stays together: add different items"
+            f"its {len(catalogue)} items form {split.num_groups} group of near-duplicates "
+            "(title or image nearly the same), which stays together: add different items"
         )
     change = "lower" if side == "training" else "raise"
     return message + (

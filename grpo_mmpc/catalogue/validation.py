@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue.arrow_cache import UNKNOWN_CATEGORY
-from grpo_mmpc.catalogue.duplicates import largest_groups, near_duplicate_groups
+from grpo_mmpc.catalogue.duplicates import largest_groups
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS
 from grpo_mmpc.catalogue.interactions import InteractionsSummary, summarise_interactions
 from grpo_mmpc.catalogue.reader import Catalogue, load_catalogue
-from grpo_mmpc.catalogue.splits import parents_of
+from grpo_mmpc.catalogue.splits import product_groups
 from grpo_mmpc.metrics.language import foreign_share
 from grpo_mmpc.types import Quarantined
 
@@ -61,7 +61,7 @@ class ValidationReport:
     duplicate_ids: int
     """Rows set aside because an earlier row has the same item_id; included in ``quarantined``."""
     near_duplicate_groups: int
-    """Groups of at least two items with the same normalised title or perceptually equal images."""
+    """Groups of at least two near-duplicates or variants of one product."""
     near_duplicate_items: int
     largest_groups: list[DuplicateGroup]
     interactions: InteractionsSummary | None
@@ -90,7 +90,7 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
     catalogue = load_catalogue(folder, max_image_pixels=max_image_pixels, allow_empty=True)
     titles = catalogue.items["title"][:]
     item_ids = catalogue.items["item_id"][:]
-    groups = near_duplicate_groups(titles=titles, signatures=catalogue.signatures(), parents=parents_of(catalogue))
+    groups = product_groups(catalogue)
     sizes = Counter(groups.tolist())
     shared = [size for size in sizes.values() if size > 1]
     categories = _count_categories(catalogue)

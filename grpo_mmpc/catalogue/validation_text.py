@@ -70,10 +70,10 @@ def _category_table(categories: Sequence[CategoryCounts]) -> list[str]:
 
 def _near_duplicates(report: ValidationReport) -> Iterator[str]:
     if not report.near_duplicate_groups:
-        yield from _wrap("Near-duplicates (same title or same image): none.")
+        yield from _wrap("Near-duplicates (title or image nearly the same): none.")
         return
     yield from _wrap(
-        f"Near-duplicates (same title or same image): {_count(report.near_duplicate_items, 'item')} in "
+        f"Near-duplicates (title or image nearly the same): {_count(report.near_duplicate_items, 'item')} in "
         f"{_count(report.near_duplicate_groups, 'group')}, kept on one side of every split. The largest:"
     )
     for group in report.largest_groups:

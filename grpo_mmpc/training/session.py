@@ -18,7 +18,6 @@ from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.parity_check import choose_rows
 from grpo_mmpc.rollout.trainer_prompts import check_trainer_prompts
-from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments, updates_per_rollout
 from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress, TroubleLog
 from grpo_mmpc.training.checkpoint import find_start
@@ -77,7 +76,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
         ranks=ranks,
     )
     mix.fit(data.training_titles)
-    rows = choose_rows(prompt_rows(data.catalogue, data.train, config.tasks), _COMPARED_PROMPTS)
+    rows = choose_rows(data.spaced_rows(config.tasks), _COMPARED_PROMPTS)
     check_trainer_prompts(rows, processor, forwarded=forwarded_inputs())
     model = load_policy(config.model)
     show_special_tokens(model, processor.tokenizer)
@@ -139,7 +138,7 @@ class TrainingSession:
         yield StepProgress([reward.name for reward in self.trainer.mix.rewards], progress)
         parity = config.rollout.parity
         if self._engine.rollouts is not None and parity.enabled:
-            everything = prompt_rows(data.catalogue, data.train, config.tasks)
+            everything = data.spaced_rows(config.tasks)
 
             def taken(count: int) -> list[PromptRow]:
                 return [r for r in choose_rows(everything, count) if self.trainer.set_aside.refusal(r) is None]

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grpo_mmpc.catalogue import load_catalogue, split_items
+from grpo_mmpc.catalogue import load_catalogue, split_items, splits
+from grpo_mmpc.catalogue.duplicates import near_duplicate_groups
 from grpo_mmpc.catalogue.normalise import title_key
+from grpo_mmpc.catalogue.splits import product_groups
+from grpo_mmpc.catalogue.validation import validate_catalogue
 from grpo_mmpc.errors import CatalogueError
 
 
@@ -162,3 +165,40 @@ def test_images_need_not_have_been_checked_and_broken_ones_join_nothing(tmp_path
     rows = [{**row, "image": "images/broken.png"} for row in items(40)]
     split = split_items(load_catalogue(write(tmp_path, rows), check_images=False), held_out=0.5)
     assert split.num_groups == 40
+
+
+def test_groups_are_computed_once_for_a_content(tmp_path, monkeypatch):
+    computed = []
+
+    def counted(**arguments):
+        computed.append(len(arguments["titles"]))
+        return near_duplicate_groups(**arguments)
+
+    monkeypatch.setattr(splits, "near_duplicate_groups", counted)
+    folder = write(tmp_path / "a", [*items(40), {"item_id": "copy", "title": "product NUMBER 3"}])
+    first = split_items(load_catalogue(folder), held_out=0.3)
+    assert split_items(load_catalogue(folder), held_out=0.3) == first
+    assert validate_catalogue(folder).near_duplicate_items == 2
+    assert computed == [41]
+    write(folder, items(40))
+    assert split_items(load_catalogue(folder), held_out=0.3).num_near_duplicates == 0
+    assert computed == [41, 40]
+
+
+def test_groups_of_a_damaged_cache_are_computed_again(tmp_path):
+    folder = write(tmp_path / "a", items(40))
+    first = split_items(load_catalogue(folder), held_out=0.3)
+    (stored,) = (tmp_path / "cache" / "groups").iterdir()
+    stored.write_bytes(stored.read_bytes()[:150])
+    assert split_items(load_catalogue(folder), held_out=0.3) == first
+
+
+def test_groups_know_an_image_that_changed_under_its_name(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name, seed in (("a", 1), ("b", 2)):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(jpeg(picture(seed), 90))
+    folder = write(tmp_path, [{"item_id": n, "title": n, "image": f"images/{n}.jpg"} for n in "ab"])
+    assert product_groups(load_catalogue(folder)).tolist() == [0, 1]
+    (tmp_path / "images" / "b.jpg").write_bytes(jpeg(picture(1), 60))
+    assert product_groups(load_catalogue(folder, check_images=False)).tolist() == [0, 0]
+    assert product_groups(load_catalogue(folder)).tolist() == [0, 0]

@@ -1,13 +1,16 @@
 """Near-duplicates: one photo saved in two ways is one; drawings that differ in one mark are two."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from grpo_mmpc.catalogue import duplicates
 from grpo_mmpc.catalogue.duplicates import CELL_TOLERANCE, largest_groups, near_duplicate_groups
 from grpo_mmpc.catalogue.signatures import ImageSignature, thumbnail, thumbnails
+from grpo_mmpc.utils.files import read_json_lines
 
 
 def signature(image: Image.Image) -> ImageSignature:
@@ -149,6 +152,21 @@ def test_no_close_pair_is_missed_by_the_search():
     assert near_duplicate_groups(titles=[None] * 80, signatures=signatures)[40] != 0
 
 
+def test_of_more_images_than_are_searched_exactly_nearly_every_copy_is_seen(monkeypatch):
+    monkeypatch.setattr(duplicates, "SEARCHED_EXACTLY", 0)
+    images = [variant for seed in range(80) for variant in (photo(seed), *(c(photo(seed)) for c in COPIES.values()))]
+    groups = np.array(image_groups(*images)).reshape(80, 1 + len(COPIES))
+    assert (groups == groups[:, :1]).mean() > 0.99
+    assert len(set(groups[:, 0])) == 80
+
+
+def test_what_the_grids_join_is_close(monkeypatch):
+    drawings = [drawing(), saved(drawing(), "PNG"), drawing(mark=(4, 4, 8, 8)), drawing(stripes=True)]
+    exact = image_groups(*drawings)
+    monkeypatch.setattr(duplicates, "SEARCHED_EXACTLY", 0)
+    assert image_groups(*drawings) == exact == [0, 0, 1, 2]
+
+
 def test_a_blurred_photo_is_no_copy():
     assert image_groups(photo(0), photo(0).filter(ImageFilter.GaussianBlur(30))) == [0, 1]
 
@@ -162,6 +180,67 @@ def test_one_normalised_title_makes_a_group():
 
 def test_missing_titles_and_titles_of_punctuation_make_no_group():
     assert title_groups(None, None, "", "", "***", "???") == [0, 1, 2, 3, 4, 5]
+
+
+def numbered(count: int, *others: str) -> str:
+    """Return a title of so many words, and others."""
+    return " ".join([*(f"w{i}" for i in range(count)), *others])
+
+
+def test_titles_of_a_template_are_different():
+    titles = ("Blue Mug 2 pack", "Blue Mug 3 pack", "Red Mug 2 pack", "Blue Mug", "pack 2 Mug Blue")
+    assert title_groups(*titles) == [0, 1, 2, 3, 4]
+
+
+def test_a_word_more_is_a_near_duplicate_where_nine_are_shared():
+    assert title_groups(numbered(9), numbered(9, "new")) == [0, 0]  # 9 of 10 words
+    assert title_groups(numbered(8), numbered(8, "new")) == [0, 1]  # 8 of 9
+    assert title_groups(numbered(9, "new"), numbered(9, "old")) == [0, 1]  # 9 of 11
+    assert title_groups(numbered(9, "new"), numbered(9, "old"), numbered(9)) == [0, 0, 0]  # a chain
+    assert title_groups(numbered(30), numbered(30, "very", "new")) == [0, 1]  # two words more
+
+
+def test_an_exchanged_word_is_a_near_duplicate_where_eighteen_are_shared():
+    assert title_groups(numbered(18, "2"), numbered(18, "3")) == [0, 0]  # 18 of 20 words
+    assert title_groups(numbered(17, "2"), numbered(17, "3")) == [0, 1]  # 17 of 19
+    assert title_groups(numbered(30, "2", "red"), numbered(30, "3", "blue")) == [0, 1]  # two words of 34
+
+
+def test_of_nine_words_and_more_their_order_does_not_matter():
+    words = numbered(9).split()
+    assert title_groups(" ".join(words), " ".join(reversed(words)), " ".join([*words, *words])) == [0, 0, 0]
+    assert title_groups("a b c", "c b a") == [0, 1]
+
+
+def test_scripts_without_spaces_are_compared_by_characters():
+    title = "陶瓷马克杯大容量早餐咖啡情侣简约水具蓝色"
+    assert title_groups(title, f"{title}新", "陶瓷马克杯", "陶瓷马克杯新") == [0, 0, 1, 2]
+
+
+def test_similar_titles_are_those_that_comparing_all_pairs_gives():
+    chance = np.random.default_rng(0)
+    kept = [sorted(chance.choice(22, size=int(chance.integers(7, 22)), replace=False)) for _ in range(400)]
+    sets = [{f"w{word}" for word in one} for one in kept]
+    near = [
+        (a, b)
+        for a, b in itertools.combinations(range(len(sets)), 2)
+        if len(sets[a] & sets[b]) >= 0.9 * len(sets[a] | sets[b])
+        and max(len(sets[a] - sets[b]), len(sets[b] - sets[a])) < 2
+    ]
+    groups = title_groups(*(" ".join(sorted(one)) for one in sets))
+    expected = list(range(len(sets)))
+    for a, b in near * 20:
+        expected[a] = expected[b] = min(expected[a], expected[b])
+    names = {}
+    assert groups == [names.setdefault(one, len(names)) for one in expected]
+    assert 10 < len(sets) - len(names) < 300
+
+
+def test_no_two_titles_of_the_embedded_catalogue_are_near_duplicates():
+    from grpo_mmpc.nano.catalogue import ensure_catalogue
+
+    titles = [row["title"] for row in read_json_lines(ensure_catalogue() / "items.jsonl")]
+    assert title_groups(*titles) == list(range(3600))
 
 
 def test_a_chain_of_title_and_image_joins_its_ends():
