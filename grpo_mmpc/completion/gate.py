@@ -62,12 +62,12 @@ def judge(
         gate: The thresholds.
     """
     reasons = [
-        f"{kind}: confidence {value:.2f}, below {gate.confidence:.2f}"
+        f"low confidence in {kind}: {value:.2f}, below {gate.confidence:.2f}"
         for kind, value in sorted(confidence.items())
         if value < gate.confidence
     ]
     reasons += [
-        f"{name.removeprefix(CONFLICT)}: the item's attributes say otherwise"
+        f"{name.removeprefix(CONFLICT)} is not what the item's attributes say"
         for name in sorted(signals)
         if name.startswith(CONFLICT)
     ]

@@ -163,9 +163,15 @@ class _Gate:
         self._calibration = calibration
         self._settings = settings
         self._constraints = Constraints(**settings.constraints) if settings.constraints else None
-        self._fields = Fields(record.attributes for record in source.records())
-        # 64-bit hashes: a title costs 8 bytes, whatever its length.
-        self._titles = {number(title_key(title)) for title in source.items["title"][:] if title}
+        # 64-bit hashes instead of titles, whatever their length.
+        self._titles: set[int] = set()
+        self._fields = Fields(self._attributes(source))
+
+    def _attributes(self, source: Catalogue) -> Iterator[Mapping[str, str]]:
+        for record in source.records():
+            if record.title is not None:
+                self._titles.add(number(title_key(record.title)))
+            yield record.attributes
 
     def judged(self, proposal: Proposal, record: ProductRecord, answer: Answer) -> Proposal:
         """Return a proposal with its signals, confidence and status; an image's as it is."""

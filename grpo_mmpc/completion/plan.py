@@ -77,7 +77,7 @@ class Gap:
     stamp: tuple[int, int] | None
     """Size and modification time of the image that is shown: changed, its content is looked at."""
     conditions: str
-    """The hash of policy, prompt, sampling and, for an image, renderer."""
+    """The hash of policy, prompt, sampling, and samples of a title or renderer of an image."""
     beside: Beside | None = None
     """What fills it without the policy."""
 
@@ -212,4 +212,5 @@ def _gaps(source: Catalogue) -> Iterator[tuple[int, ProductRecord, Task]]:
 
 def _conditions(plan: Plan, task: Task) -> str:
     renderer = plan.renderer if task.target_modality == "image" else None
-    return json_digest([plan.policy, plan.prompts[task.name], plan.sampling[task.name], renderer])
+    samples = plan.samples if task.target_modality == "title" else None
+    return json_digest([plan.policy, plan.prompts[task.name], plan.sampling[task.name], renderer, samples])

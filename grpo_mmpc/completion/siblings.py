@@ -52,21 +52,24 @@ class Siblings:
 
     def __init__(self, source: Catalogue, records: Iterable[ProductRecord]) -> None:
         """Look through a catalogue once; ``records`` are its items, in order."""
-        titles = source.items["title"][:]
-        self._keys: list[dict[Literal["sibling", "same image"], Hashable]] = [{} for _ in titles]
+        titles = source.items.select_columns(["title"]).with_format("arrow").iter(batch_size=10_000)
+        has_title = [is_valid for table in titles for is_valid in table.column("title").is_valid().to_pylist()]
+        self._keys: list[dict[Literal["sibling", "same image"], Hashable]] = [{} for _ in has_title]
         parents = parents_of(source) or []
         products = set(parents)
         for keys, item_id, parent in zip(self._keys, source.items["item_id"][:], parents, strict=False):
             # A parent may be an item itself.
             if product := parent or (item_id if item_id in products else None):
                 keys["sibling"] = ("product", product)
-        if any(titles) and not all(titles):
-            groups = near_duplicate_groups(titles=[None] * len(titles), signatures=source.signatures())
+        if any(has_title) and not all(has_title):
+            groups = near_duplicate_groups(titles=[None] * len(has_title), signatures=source.signatures())
             sizes = Counter(groups.tolist())
             for keys, group in zip(self._keys, groups.tolist(), strict=True):
                 if sizes[group] > 1:
                     keys["same image"] = ("image", group)
-        wanted = {key for keys, title in zip(self._keys, titles, strict=True) if title is None for key in keys.values()}
+        wanted = {
+            key for keys, is_titled in zip(self._keys, has_title, strict=True) if not is_titled for key in keys.values()
+        }
         self._titled: dict[Hashable, list[_Titled]] = defaultdict(list)
         for keys, record in zip(self._keys, records, strict=True):
             for key in wanted.intersection(keys.values()) if record.title is not None else ():

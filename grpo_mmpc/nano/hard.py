@@ -21,6 +21,8 @@ UNSEEN: Mapping[str, tuple[str, ...]] = {
 _UNSEEN_SHARE = 1 / 6
 """Share of the items with an unseen brand, and with an unseen type."""
 _MOST_PATCHES = 3
+_PATCH = (244, 244, 244)
+"""Nearly the paper: a colour of its own would be taken for that of the product."""
 _MOST_BLUR_PX = 1.0
 
 
@@ -53,7 +55,7 @@ def spoil(image: Image.Image, item: NanoItem) -> Image.Image:
     side = image.width // 2
     for _ in range(int(rng.random() * (_MOST_PATCHES + 1))):
         x, y = (int(rng.random() * (image.width - side + 1)) for _ in range(2))
-        ImageDraw.Draw(spoiled).rectangle((x, y, x + side - 1, y + side - 1), fill=(200, 200, 200))
+        ImageDraw.Draw(spoiled).rectangle((x, y, x + side - 1, y + side - 1), fill=_PATCH)
     return spoiled
 
 

@@ -16,13 +16,13 @@ from grpo_mmpc.completion.calibration import FILE as CALIBRATION
 from grpo_mmpc.completion.calibration import read_calibration
 from grpo_mmpc.completion.merge import INCOMPLETE, all_there, is_merged, mark_merged, merge
 from grpo_mmpc.completion.part import parts_of
-from grpo_mmpc.completion.plan import CLAIM, LOCK, Plan, claim, make_plan
+from grpo_mmpc.completion.plan import LOCK, Plan, claim, make_plan
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS
 from grpo_mmpc.completion.worker import Share, fill_share
 from grpo_mmpc.completion.workers import fill_by_ray, fill_here
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.pipelines.known_titles import AUDIT, audit, calibrate
+from grpo_mmpc.pipelines.known_titles import AUDIT, FOLDER, audit, calibrate
 from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.utils.console import Progress, printer
@@ -130,8 +130,8 @@ def audit_catalogue(
     Raises:
         CatalogueError: See ``complete_catalogue``; or ``out`` holds something else than an audit.
     """
-    if out.resolve() == catalogue.resolve() or (out / CLAIM).exists():
-        raise CatalogueError(f"--out {out} holds a catalogue; give another folder for the audit")
+    if out.is_dir() and {path.name for path in out.iterdir()} - {LOCK, FOLDER, AUDIT}:
+        raise CatalogueError(f"--out {out} holds something else than an audit; give another folder")
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):
         source = load_catalogue(catalogue, check_images=True, keep_titled=True)
         answer = partial(_answer, config, checkpoint=checkpoint, workers=workers, samples=samples)
@@ -232,7 +232,10 @@ def _merge(source: Catalogue, share: Share) -> None:
     out, plan = share.out, share.plan
     calibration = None
     if plan.samples and (out / CALIBRATION).is_file():
-        calibration = read_calibration(out / CALIBRATION, policy=plan.policy, samples=plan.samples)
+        try:
+            calibration = read_calibration(out / CALIBRATION, policy=plan.policy, samples=plan.samples)
+        except CatalogueError as error:
+            say(f"! {error}; until then the share of samples that agree is the confidence")
     tally = merge(out, plan, source, share.config.gate, calibration)
     if plan.gaps and not share.parts and not tally.unfilled:
         say("all of them had been filled before: nothing was left to do")
@@ -247,7 +250,9 @@ def _merge(source: Catalogue, share: Share) -> None:
         f"{tally.unfilled.total()} failed; {tally.changed} existing values changed"
     )
     for reason, count in tally.reasons.most_common(5):
-        say(f"  {count} x {reason}, see {out / PROPOSALS}")
+        say(f"  {count} x {reason}")
+    if tally.review:
+        say(f"  status and reasons of each: {out / PROPOSALS}")
     for reason, count in tally.unfilled.most_common(5):
         say(f"  {count} x {reason}, see {out / INCOMPLETE}")
     if source.quarantined:

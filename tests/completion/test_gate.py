@@ -83,8 +83,8 @@ def test_every_reason_against_a_title_is_named():
     )
     assert status == "review"
     assert reasons == [
-        "color: confidence 0.33, below 0.50",
-        "type: the item's attributes say otherwise",
+        "low confidence in color: 0.33, below 0.50",
+        "type is not what the item's attributes say",
         "another item has this title",
         "banned: red",
     ]

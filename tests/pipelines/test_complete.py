@@ -246,7 +246,7 @@ def test_samples_become_signals_and_the_gate_lets_confident_titles_pass(fill, ga
         f"{first.item_id} {how}" for how in ("0 0", "1 1", "1 2", "1 3")
     ]
     assert first.signals == {"agreement.color": pytest.approx(2 / 3), "conflict.color": 1.0}
-    assert (first.status, first.reasons) == ("review", ["color: the item's attributes say otherwise"])
+    assert (first.status, first.reasons) == ("review", ["color is not what the item's attributes say"])
     assert (second.status, second.confidence) == ("accepted", pytest.approx(2 / 3))
     assert "gate: 5 accepted, 1 wait for review, 0 failed; 0 existing values changed" in capsys.readouterr().out
     again = Sampler()
@@ -315,3 +315,17 @@ def test_an_audit_lists_titles_that_the_image_denies_and_changes_nothing(
     again = Reader(dies_after=0)
     audit_catalogue(make_config(), catalogue=gappy, out=out, checkpoint=None, samples=2)
     assert again.asked == []
+    with pytest.raises(CatalogueError, match="holds something else than an audit"):
+        audit_catalogue(make_config(), catalogue=gappy, out=gappy, checkpoint=None, samples=2)
+
+
+def test_a_calibration_of_other_samples_is_not_used_and_that_is_said(fill, capsys):
+    fill(Sampler(), samples=1)
+    out = fill(Sampler(), samples=2)
+    (out / "calibration.json").write_text(
+        json.dumps({"policy": "another", "samples": 2, "items": 1, "curves": {"": [[0.0], [0.1]]}})
+    )
+    capsys.readouterr()
+    [first, *_] = read_proposals(fill(Sampler(), samples=2))
+    assert first.confidence == 0.5  # of the two samples one is blue
+    assert "is of another policy" in capsys.readouterr().out

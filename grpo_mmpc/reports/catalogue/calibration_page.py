@@ -24,6 +24,7 @@ from grpo_mmpc.utils.files import write_text
 CALIBRATION_PAGE = "calibration.html"
 THRESHOLDS = (0.0, 0.5, 0.8, 0.9, 0.95)
 _BINS = 5
+_MOST_DOTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +114,13 @@ def _reliability(rows: Sequence[Judged], confidence: Sequence[float]) -> Markup:
 def _selective(rows: Sequence[Judged], confidence: Sequence[float]) -> Markup:
     """Draw the accuracy of what is kept over the share that is kept."""
     kept = selected(rows, confidence, sorted(set(confidence), reverse=True))
-    # Neighbours that hardly differ in what they keep are one dot.
-    shown = [one for one, before in zip(kept, [None, *kept], strict=False) if _is_far(one, before)]
+    shown: list[Selected] = []
+    for one in kept:  # neighbours that hardly differ in what they keep are one dot
+        if not shown or one.kept == one.stated or (one.kept - shown[-1].kept) * _MOST_DOTS >= one.stated:
+            shown.append(one)
     frame = _frame(min(one.interval[0] for one in shown))
     points = [(one.kept / one.stated, one.accuracy, one.interval) for one in shown]
     return _drawn(frame, points, [], below="share of answers kept", beside="share right")
-
-
-def _is_far(one: Selected, before: Selected | None) -> bool:
-    return before is None or one.kept == one.stated or (one.kept - before.kept) * 40 >= one.stated
 
 
 def _drawn(
