@@ -17,8 +17,8 @@ text."""
 class Fields:
     """Reads titles for the values that a catalogue's attributes take, and for facts by rule.
 
-    Kinds without values in the catalogue are those of ``extract_attributes``; pack counts always
-    are.
+    A kind of which a title has no value that the catalogue knows is read by rule, pack counts
+    always; see ``extract_attributes`` for its kinds.
     """
 
     def __init__(self, attributes: Iterable[Mapping[str, str]]) -> None:
@@ -29,15 +29,13 @@ class Fields:
                 if kind_of(kind) != "count" and len(values[kind]) <= _MOST_VALUES:
                     values[kind][attribute_words(value)] += 1
         self._starts: defaultdict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
-        self._kinds = set()
         for kind, counts in values.items():
             if len(counts) > _MOST_VALUES or (len(counts) > 20 and 10 * len(counts) > 9 * counts.total()):
                 continue
             for spelled in counts:
                 if 0 < len(spelled) <= _MOST_WORDS and not all(word.isdecimal() for word in spelled):
-                    self._kinds.add(kind_of(kind))
                     for first in {spelled[0], *plurals(spelled[0])}:
-                        self._starts[first].append((spelled, kind))
+                        self._starts[first].append((spelled, kind_of(kind)))
         self.stated = lru_cache(maxsize=65536)(self._stated)
 
     def _stated(self, title: str) -> Mapping[str, frozenset[str]]:
@@ -57,7 +55,7 @@ class Fields:
                     values[kind].add(" ".join(spelled))
             position += longest
         read = {kind: frozenset(found) for kind, found in values.items()}
-        return read | {kind: facts for kind, facts in extract_attributes(title).items() if kind not in self._kinds}
+        return read | {kind: facts for kind, facts in extract_attributes(title).items() if kind not in read}
 
 
 def kind_of(name: str) -> str:

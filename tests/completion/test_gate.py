@@ -24,6 +24,10 @@ def test_a_title_states_the_longest_value_that_the_catalogue_knows_and_facts_by_
     }
 
 
+def test_a_value_that_the_catalogue_does_not_know_is_read_by_rule():
+    assert FIELDS.stated("Orange Kettle") == {"color": {"orange"}, "type": {"kettle"}}
+
+
 def test_attributes_with_a_value_of_their_own_for_each_item_are_no_field():
     fields = Fields({"sku": f"code {i}", "type": ("kettle", "mug")[i % 2]} for i in range(40))
     assert fields.stated("Kettle code 7") == {"type": {"kettle"}}

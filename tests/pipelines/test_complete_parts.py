@@ -170,7 +170,8 @@ def test_a_share_that_a_kill_ended_in_the_middle_of_a_part_leaves_nothing_over(f
 
 def test_an_item_stays_in_its_part_or_goes_to_one_of_the_two_that_take_its_place():
     common = {"catalogue": "", "fingerprint": "", "policy": "", "model": "", "adapter": None, "renderer": None}
-    small, large = (Plan(**common, prompts={}, sampling={}, gaps=0, parts=parts) for parts in (8, 16))
+    common |= {"prompts": {}, "sampling": {}, "siblings": False, "samples": 0, "gaps": 0}
+    small, large = (Plan(**common, parts=parts) for parts in (8, 16))
     for item in map(str, range(100)):
         assert large.part_of(item) in (small.part_of(item), small.part_of(item) + 8)
 
