@@ -125,7 +125,7 @@ def build_amazon(
             of_reviews = scan_reviews(engine, reviews, known="kept")
             begin("selecting")
             done.interaction_filters = select_interactions(engine, mode=mode, max_users=max_items)
-            done.item_filters.append(Filter("of the selected interactions", _number(engine, "wanted")))
+            done.item_filters.append(Filter("of the selected interactions", engine.count("wanted")))
         else:
             done.item_filters += select_items(engine, select=select, max_items=max_items)
         begin("reading items")
@@ -146,17 +146,7 @@ def build_amazon(
         broken: list[Quarantined] = []
         if reviews:
             begin("writing interactions")
-            scan, other_items = of_reviews
-            broken = [row for _, row in sorted(scan.skipped.items())]
-            written = _write_interactions(engine, folder, table="chosen" if select == "recbench" else "reviews")
-            done.reviews = ReviewCounts(
-                read=scan.read,
-                written=written,
-                other_items=other_items,
-                unselected=scan.read - written - other_items - len(broken),
-                broken=len(broken),
-                examples=broken[:5],
-            )
+            broken = _write_reviews(engine, done, *of_reviews, table="chosen" if select == "recbench" else "reviews")
     done.skipped = [row for _, row in sorted(metadata.skipped.items())]
     write_quarantine(folder / "skipped.jsonl", [*done.skipped, *broken])
     if fetch is not None:
@@ -224,10 +214,11 @@ def _set_aside(metadata: Scan, key: int, item_id: str, reason: str) -> Quarantin
     return Quarantined(file=file, row=row, item_id=item_id, reason=reason)
 
 
-def _write_interactions(engine: Engine, folder: Path, *, table: str) -> int:
-    """Write the interactions of the items that were written; return how many."""
+def _write_reviews(engine: Engine, done: AmazonBuild, scan: Scan, other_items: int, *, table: str) -> list[Quarantined]:
+    """Write the interactions of the items that were written; return the broken reviews."""
     order = "user_id, timestamp, item_id" if table == "chosen" else "r.key"
-    with replace_atomically(folder / INTERACTIONS) as file:
+    target = done.folder / INTERACTIONS
+    with replace_atomically(target) as file:
         written = engine.copy(
             f"SELECT user_id, item_id, timestamp, rating FROM {table} r JOIN items i ON i.key = r.item "
             f"ORDER BY {order}",
@@ -235,13 +226,17 @@ def _write_interactions(engine: Engine, folder: Path, *, table: str) -> int:
             form="parquet, COMPRESSION zstd",
         )
     if not written:
-        (folder / INTERACTIONS).unlink()  # no interactions: an empty file would be a broken one
-    return written
-
-
-def _number(engine: Engine, table: str) -> int:
-    [[number]] = engine.run(f"SELECT count(*) FROM {table}")
-    return int(number)
+        target.unlink()  # no interactions: an empty file would be a broken one
+    broken = [row for _, row in sorted(scan.skipped.items())]
+    done.reviews = ReviewCounts(
+        read=scan.read,
+        written=written,
+        other_items=other_items,
+        unselected=scan.read - written - other_items - len(broken),
+        broken=len(broken),
+        examples=broken[:5],
+    )
+    return broken
 
 
 def _card(done: AmazonBuild, *, sources: Sequence[AmazonSource], select: Select | None, mode: Mode) -> dict[str, Any]:

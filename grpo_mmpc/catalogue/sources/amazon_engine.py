@@ -63,6 +63,11 @@ class Engine:
                 self.connection.interrupt()
                 raise
 
+    def count(self, table: str) -> int:
+        """Return the number of a table's rows."""
+        [[number]] = self.run(f"SELECT count(*) FROM {table}")
+        return int(number)
+
     def use_threads(self, number: int | None) -> None:
         """Use so many, or as many as there are cores; one where Python does much of the work.
 

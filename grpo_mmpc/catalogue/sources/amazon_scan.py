@@ -154,8 +154,7 @@ def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str)
     engine.run(
         "INSERT INTO reviews SELECT s.key, user_id, k.key, timestamp, rating FROM slow s JOIN known k USING (item_id)"
     )
-    [[written]] = engine.run("SELECT count(*) FROM reviews")
-    return scan, scan.read - written - len(scan.skipped)
+    return scan, scan.read - engine.count("reviews") - len(scan.skipped)
 
 
 def read_wanted(engine: Engine, scan: Scan, *, wanted: str) -> None:
@@ -170,8 +169,7 @@ def read_wanted(engine: Engine, scan: Scan, *, wanted: str) -> None:
     engine.use_threads(1)
     for file, base, rows in scan.parts:
         here = f"(SELECT * FROM {wanted} WHERE NOT is_draft AND key > {base} AND key <= {base + rows})"
-        [[number]] = engine.run(f"SELECT count(*) FROM {here}")
-        if not number:
+        if not engine.count(here):
             continue
         engine.run(
             f"INSERT INTO drafts SELECT w.key, w.item_id, w.category, {draft_columns()} "
@@ -219,7 +217,7 @@ def _fast(
         if limit is not None:
             records = f"(FROM {records} LIMIT {limit - offset})"
         engine.run(f"CREATE OR REPLACE TEMP TABLE page AS SELECT row, {kind.page(source)} FROM {records} r {kind.join}")
-        [[rows]] = engine.run("SELECT count(*) FROM page")
+        rows = engine.count("page")
         engine.run(f"{kind.keep.format(key=f'{base + offset} + row')} WHERE {kind.is_read}")
         left |= {
             offset + row for [row] in engine.run(f"SELECT row FROM page WHERE NOT coalesce({kind.is_read}, false)")

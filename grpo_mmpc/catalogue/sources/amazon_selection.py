@@ -52,8 +52,8 @@ def distinct_items(engine: Engine, *, read: int) -> list[Filter]:
     )
     return [
         Filter("metadata records", read),
-        Filter("readable, with an id, and a title or an image address", _count(engine, "candidates")),
-        Filter("first record of each item", _count(engine, "kept")),
+        Filter("readable, with an id, and a title or an image address", engine.count("candidates")),
+        Filter("first record of each item", engine.count("kept")),
     ]
 
 
@@ -68,7 +68,7 @@ def select_items(engine: Engine, *, select: Select | None, max_items: int | None
     table, order = "kept", "key"
     if select == "cqbench":
         engine.run("CREATE VIEW eligible AS FROM kept WHERE has_title AND has_image")
-        filters.append(Filter("with a title and an image address", _count(engine, "eligible")))
+        filters.append(Filter("with a title and an image address", engine.count("eligible")))
         table, order, max_items = (
             "eligible",
             "hash_order('cqbench' || chr(0) || item_id), key",
@@ -78,7 +78,7 @@ def select_items(engine: Engine, *, select: Select | None, max_items: int | None
     engine.run(f"CREATE TABLE wanted AS FROM {table} {few}")
     if max_items:
         how = "by the hash of the id" if select else "the first ones"
-        filters.append(Filter(f"{max_items:,} a category, {how}", _count(engine, "wanted")))
+        filters.append(Filter(f"{max_items:,} a category, {how}", engine.count("wanted")))
     return filters
 
 
@@ -139,19 +139,14 @@ def select_interactions(engine: Engine, *, mode: Mode, max_users: int | None = N
 def _core(engine: Engine, rules: _Rules, keep: Callable[[str, str], None]) -> None:
     """Drop users and items with too few interactions until nothing changes."""
     while True:
-        before = _count(engine, "chosen")
+        before = engine.count("chosen")
         for column, least in (("user_id", rules.min_per_user), ("item", rules.min_per_item)):
             if least > 1:
                 enough = f"(SELECT category, {column} FROM chosen GROUP BY ALL HAVING count(*) >= {least})"
                 what = "users" if column == "user_id" else "items"
                 keep(f"{what} with {least} or more", f"SEMI JOIN {enough} USING (category, {column})")
-        if _count(engine, "chosen") == before:
+        if engine.count("chosen") == before:
             return
-
-
-def _count(engine: Engine, table: str) -> int:
-    [[number]] = engine.run(f"SELECT count(*) FROM {table}")
-    return int(number)
 
 
 def _counted(engine: Engine, rule: str) -> Filter:
