@@ -54,7 +54,7 @@ class Fields:
                 if len(spelled) == longest:
                     values[kind].add(" ".join(spelled))
             position += longest
-        read = {kind: frozenset(found) for kind, found in values.items()}
+        read = {kind: frozenset(spelled) for kind, spelled in values.items()}
         return read | {kind: facts for kind, facts in extract_attributes(title).items() if kind not in read}
 
 
