@@ -191,7 +191,7 @@ def test_nothing_of_a_killed_build_is_left(files, tmp_path):
 
 
 def test_cleaned_cells_are_counted_by_what_was_removed(tmp_path):
-    texts = ["Mug &amp; Cup", "<b>Mug</b>", "Mug  blue", "plain", "N/A"]
+    texts = ["Mug &amp; Cup", "<b>Mug</b>", "Mug  blue", "plain", "N/A", "CrÃ¨me", "Crème"]
     file = tmp_path / "meta_A.jsonl"
     images = [{"large": "https://x/a.jpg", "variant": "MAIN"}]
     rows = [{"parent_asin": f"B{i}", "title": text, "images": images} for i, text in enumerate(texts)]
@@ -199,7 +199,7 @@ def test_cleaned_cells_are_counted_by_what_was_removed(tmp_path):
     for select in (None, "cqbench"):
         done = build_amazon(open_sources(str(file)), out=tmp_path / str(select), select=select)
         missing = {} if select else {"words for a missing value": 1}
-        assert done.cleaned == {"markup and entities": 2, "spaces and control characters": 1, **missing}
+        assert done.cleaned == {"markup and entities": 2, "spaces and control characters": 1, **missing, "mojibake": 1}
 
 
 def test_a_whole_file_of_the_hub_is_downloaded_and_its_revision_kept(tmp_path, monkeypatch):

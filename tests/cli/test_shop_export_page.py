@@ -39,13 +39,13 @@ def test_the_page_from_top_to_bottom(tmp_path: Path, small_catalogue: Path) -> N
     write_exports(tmp_path, small_catalogue)
     blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    assert len(lines) == 5
+    assert len(lines) == 7
     said = [start(*shlex.split(line), cwd=tmp_path) for line in lines]
     printed = re.search(r"```text\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[1].splitlines()
     assert printed[1:] == said[0].splitlines()[1:]
     before, after = ((tmp_path / name).read_bytes() for name in ("shop.csv", "shop_with_titles.csv"))
     changed = [(a, b) for a, b in zip(before.split(b"\r\n"), after.split(b"\r\n"), strict=True) if a != b]
-    filled = re.search(r"(\d+) title cells filled", said[3])
+    filled = re.search(r"(\d+) title cells filled", said[5])
     assert filled and 1 <= int(filled[1]) == len(changed) <= 3
     for old, new in changed:
         handle, rest = old.split(b",,", 1)

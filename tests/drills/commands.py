@@ -127,6 +127,15 @@ def data_amazon(folder: Path) -> Drill:
     return Drill(folder=folder, command=["data", "amazon", "meta_A.jsonl", "--out", "out", "--reviews", "A.jsonl"])
 
 
+def data_import(folder: Path) -> Drill:
+    """An export of many rows, some with an image, and rows that are no items."""
+    build_catalogue(folder / "photos", num_items=40, seed=5)
+    images = sorted(path.relative_to(folder).as_posix() for path in (folder / "photos" / "images").iterdir())
+    lines = [f'{i};"Mug &amp; Cup {i}";{images[i % 40] if i % 9 == 0 else ""}\r\n' for i in range(30_000)]
+    (folder / "shop.csv").write_text("id;name;photo\r\n" + "".join(lines) + ";;\r\n", newline="")
+    return Drill(folder=folder, command=["data", "import", "shop.csv", "--out", "out"])
+
+
 def recbench(folder: Path) -> Drill:
     """Two recommenders, three fills, two rates, two seeds, two processes."""
     small_catalogue(folder / "shop")
@@ -143,4 +152,5 @@ COMMANDS: dict[str, Callable[[Path], Drill]] = {
     "complete": complete,
     "recbench": recbench,
     "data_amazon": data_amazon,
+    "data_import": data_import,
 }

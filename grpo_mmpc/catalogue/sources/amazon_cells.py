@@ -7,7 +7,9 @@ once, any other is handed to the function in Python that is the rule.
 from grpo_mmpc.catalogue.normalise import MISSING_WORDS
 from grpo_mmpc.catalogue.sources.amazon_items import IMAGE_SIZES
 
-_PIECE = r'[^"\\<&\p{Z}\p{C}]+(?: [^"\\<&\p{Z}\p{C}]+)*'
+_LETTER = r'[^"\\<&\p{Z}\p{C}\x{C2}-\x{F4}√\x{FFFD}]'
+"""One that cleaning leaves as it is; those with accents may belong to a wrong encoding."""
+_PIECE = rf"{_LETTER}+(?: {_LETTER}+)*"
 _PLAIN_OBJECT = rf'\{{("[^"\\]+":(null|"{_PIECE}"),?)*\}}'
 
 _MILLISECONDS = '"?([1-9][0-9]{12,14}|[3-9][0-9]{11})"?'

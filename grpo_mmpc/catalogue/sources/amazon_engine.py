@@ -25,7 +25,6 @@ from grpo_mmpc.catalogue.sources.amazon_items import (
     read_description,
 )
 from grpo_mmpc.catalogue.sources.amazon_records import content_of, csv_cells
-from grpo_mmpc.catalogue.sources.markup import without_markup
 from grpo_mmpc.utils.faults import full_disk
 from grpo_mmpc.utils.hashing import number
 
@@ -187,22 +186,10 @@ def _add_functions(engine: Engine) -> None:
         )
 
     def clean(cell: str) -> str | None:
-        value = _value(cell)
-        text = plain_text(value)
-        if isinstance(value, str) and text != value:
-            unmarked = without_markup(value)
-            engine.cleaned["markup and entities"] += unmarked != value
-            engine.cleaned["spaces and control characters"] += text is not None and text != unmarked
-            engine.cleaned["words for a missing value"] += text is None and bool(unmarked.strip())
-        return text
+        return plain_text(_value(cell), engine.cleaned)
 
     def described(cell: str) -> str | None:
-        value = _value(cell)
-        engine.cleaned["markup and entities"] += any(
-            isinstance(part, str) and without_markup(part) != part
-            for part in (value if isinstance(value, list) else [value])
-        )
-        return read_description(value)
+        return read_description(_value(cell), engine.cleaned)
 
     def attributes(details: str | None, store: str | None) -> str | None:
         facts = read_attributes({"details": details and _value(details), "store": store and _value(store)})

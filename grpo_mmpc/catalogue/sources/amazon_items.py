@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from grpo_mmpc.catalogue.normalise import MISSING_WORDS, readable_text
 from grpo_mmpc.catalogue.rows import RowError
-from grpo_mmpc.catalogue.sources.markup import without_markup
+from grpo_mmpc.catalogue.sources.cleaning import cleaned
 from grpo_mmpc.utils.hashing import hex_digest
 
 IMAGE_SIZES = ("hi_res", "large")
@@ -59,17 +60,20 @@ def read_item(record: Mapping[str, Any], *, category: str | None) -> dict[str, A
     }
 
 
-def plain_text(value: object) -> str | None:
-    """Return a cell as text without markup; None where it holds nothing."""
-    if isinstance(value, str) and value.isascii() and value.isalnum():
-        return None if value in MISSING_WORDS else value  # most cells by far are one word
-    return readable_text(without_markup(value) if isinstance(value, str) else value)
+def plain_text(value: object, counts: Counter[str] | None = None) -> str | None:
+    """Return a cell as :func:`cleaned` text; None where it holds nothing, or what is no text."""
+    if isinstance(value, str) and value.isascii() and value.isalnum() and value not in MISSING_WORDS:
+        return value  # most cells by far are one word
+    try:
+        return cleaned(value, Counter() if counts is None else counts)
+    except TypeError:
+        return None
 
 
-def read_description(paragraphs: object) -> str | None:
+def read_description(paragraphs: object, counts: Counter[str] | None = None) -> str | None:
     """Return the paragraphs that hold text, joined by line breaks."""
     listed = paragraphs if isinstance(paragraphs, list) else [paragraphs]
-    return "\n".join(text for part in listed if (text := plain_text(part)) is not None) or None
+    return "\n".join(text for part in listed if (text := plain_text(part, counts)) is not None) or None
 
 
 def image_urls(images: object) -> list[str]:
