@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from grpo_mmpc.completion.fields import Fields, agrees, kind_of
-from grpo_mmpc.completion.gate import confidences
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import read_object, write_json
 from grpo_mmpc.utils.hashing import number
@@ -80,7 +79,7 @@ def read_calibration(path: Path, *, policy: str, samples: int) -> Calibration:
 def judge_fields(
     item_id: str,
     title: str,
-    signals: Mapping[str, float],
+    shares: Mapping[str, float],
     *,
     true_title: str,
     attributes: Mapping[str, str],
@@ -88,11 +87,13 @@ def judge_fields(
 ) -> list[Judged]:
     """Judge each field that a title states by the item's attributes, else by its true title.
 
+    ``shares`` are those of the samples that agree, by kind; see ``gate.agreement``.
+
     What neither of them speaks of cannot be judged and is left out.
     """
     stated, true = fields.stated(title), fields.stated(true_title)
     judged = []
-    for kind, share in confidences(signals).items():
+    for kind, share in shares.items():
         known = [value for name, value in attributes.items() if kind_of(name) == kind_of(kind)]
         if kind in stated and (known or kind in true):
             is_right = (

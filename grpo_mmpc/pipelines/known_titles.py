@@ -9,7 +9,7 @@ from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.splits import split_items
 from grpo_mmpc.completion.calibration import FILE, Judged, fit, judge_fields
 from grpo_mmpc.completion.fields import Fields, contradicted, kind_of
-from grpo_mmpc.completion.gate import AGREEMENT, agreement
+from grpo_mmpc.completion.gate import agreement
 from grpo_mmpc.completion.part import parts_of
 from grpo_mmpc.completion.plan import LOCK, Plan
 from grpo_mmpc.config.sections import GateSection
@@ -83,11 +83,10 @@ def calibrate(
     fields = Fields(record.attributes for record in source.records())
     judged: list[Judged] = []
     for record, title, samples in _answered(source, chosen, folder=out / FOLDER, answer=answer):
-        shares = agreement(title, samples, fields)
         judged += judge_fields(
             record.item_id,
             title,
-            {f"{AGREEMENT}{kind}": share for kind, share in shares.items()},
+            agreement(title, samples, fields),
             true_title=str(record.title),
             attributes=record.attributes,
             fields=fields,

@@ -61,8 +61,8 @@ def test_a_calibration_survives_its_file_and_is_of_one_policy_and_number_of_samp
 
 
 def test_attributes_judge_before_the_true_title_and_what_neither_says_is_left_out():
-    title, signals = "Zibbo Mug, 12 oz", {"agreement.type": 0.5, "agreement.brand": 1.0, "agreement.size": 0.25}
-    judged = judge_fields("i", title, signals, true_title="Zibbo Pot", attributes={"type": "kettle"}, fields=FIELDS)
+    title, shares = "Zibbo Mug, 12 oz", {"type": 0.5, "brand": 1.0, "size": 0.25}
+    judged = judge_fields("i", title, shares, true_title="Zibbo Pot", attributes={"type": "kettle"}, fields=FIELDS)
     assert judged == [Judged("i", "type", 0.5, False), Judged("i", "brand", 1.0, True)]
 
 
