@@ -42,7 +42,7 @@ class RunData:
     @property
     def training_titles(self) -> list[str]:
         """The titles of all training items, the corpus of rewards that ask for one."""
-        return list(self.catalogue.items.select(self.train)["title"])
+        return self.catalogue.column("title", self.train)
 
     def summary(self, config: RunConfig) -> dict[str, Any]:
         """Return the manifest's entry on the data."""
@@ -59,8 +59,8 @@ class RunData:
 
     def training_rows(self, task: str, *, at_most: int) -> list[PromptRow]:
         """Return prompts of training items, chosen by stable hash where there are more."""
-        ids = self.catalogue.items.select(self.train)["item_id"]
-        chosen = [self.train[i] for i in stable_order(list(ids), salt="pool")[:at_most]]
+        ids = self.catalogue.column("item_id", self.train)
+        chosen = [self.train[i] for i in stable_order(ids, salt="pool")[:at_most]]
         return prompt_rows(self.catalogue, chosen, [task])
 
     def spaced_rows(self, tasks: Iterable[str]) -> list[PromptRow]:

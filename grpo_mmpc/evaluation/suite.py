@@ -118,16 +118,16 @@ def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> S
 
 def _products(data: RunData, *, salt: str) -> dict[int, list[int]]:
     """Return the held-out items of each product, by the first of them in the order of the salt."""
-    ids = data.catalogue.items.select(data.held_out)["item_id"]
+    ids = data.catalogue.column("item_id", data.held_out)
     variants: dict[int, list[int]] = defaultdict(list)
-    for position in stable_order(list(ids), salt=salt):
+    for position in stable_order(ids, salt=salt):
         index = data.held_out[position]
         variants[data.groups[index]].append(index)
     return {items[0]: items for items in variants.values()}
 
 
 def _groups(data: RunData, chosen: Sequence[int]) -> dict[str, str]:
-    ids = data.catalogue.items.select(chosen)["item_id"]
+    ids = data.catalogue.column("item_id", chosen)
     members: dict[int, list[str]] = defaultdict(list)
     for index, item_id in zip(chosen, ids, strict=True):
         members[data.groups[index]].append(item_id)

@@ -271,7 +271,7 @@ def benchmark_policy(
         max_tokens={str(task): limit for task, limit in recipe.max_tokens.items()},
         load_renderer=evaluator.renderer,
         renderer=None if recipe.renderer is None else renderer_identity(recipe.renderer, recipe.renderer_kwargs),
-        trained_on=frozenset(catalogue.items.select(evaluator.data.train)["item_id"]),
+        trained_on=frozenset(catalogue.column("item_id", evaluator.data.train)),
         about={"command": command_line(), "catalogue": evaluator.config.data.catalogue},
         say=evaluator.say,
         progress=evaluator.progress,

@@ -33,10 +33,9 @@ def select_balanced(
     max_per_category: int | None = None,
 ) -> list[int]:
     """Select at most ``max_items`` items, from the categories in turn so that each is equal."""
-    chosen = catalogue.items.select(indices)
-    ids, categories = chosen["item_id"], chosen["category"]
+    ids, categories = (catalogue.column(name, indices) for name in ("item_id", "category"))
     by_category: dict[str, list[int]] = defaultdict(list)
-    for position in stable_order(list(ids), salt=salt):
+    for position in stable_order(ids, salt=salt):
         by_category[categories[position]].append(indices[position])
     queues = [by_category[category][:max_per_category] for category in sorted(by_category)]
     depth = max((len(queue) for queue in queues), default=0)

@@ -36,7 +36,7 @@ def training_dataset(
     from datasets import Dataset
 
     reader = RowReader(data.catalogue)
-    ids = list(data.catalogue.items.select(data.train)["item_id"])
+    ids = data.catalogue.column("item_id", data.train)
     chosen = [data.train[i] for i in stable_order(ids, salt=config.data.salt)[: config.data.max_train_items]]
     pairs = [(index, task) for index in chosen for task in config.tasks]
 

@@ -365,3 +365,10 @@ def test_thousands_of_images_load_in_seconds(folder):
     # 3,600 images in under 5 s is under 1.4 ms each; processor time, so that a busy machine does
     # not matter.
     assert time.process_time() - started < 400 * 5 / 3600 + 0.5
+
+
+def test_a_column_is_read_at_positions_in_their_order(tmp_path):
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (folder / "items.csv").write_text("item_id,category,title,image\n" + "".join(f"{i},F,t{i},\n" for i in "abc"))
+    assert load_catalogue(folder).column("title", [2, 0]) == ["tc", "ta"]

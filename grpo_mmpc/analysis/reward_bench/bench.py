@@ -116,13 +116,13 @@ class _Data:
         pool = TitlePool((category, title) for _, category, title in titled if title)
         self.candidates = candidates(prompt_rows(catalogue, chosen, tasks), pool, seed=seed)
         self.batch = self._batch(self.candidates)
-        ids = set(catalogue.items.select(chosen)["item_id"])
+        ids = set(catalogue.column("item_id", chosen))
         rest = [title for item_id, _, title in titled if item_id not in ids and title]
         self.titles = rest or [title for _, _, title in titled if title]
         """For ``fit``: as in training, without the titles that are asked for, unless there are no
         others."""
         others = sorted(set(usable) - set(chosen)) or sorted(usable)
-        order = stable_order(list(catalogue.items.select(others)["item_id"]), salt=f"timed {seed}")
+        order = stable_order(catalogue.column("item_id", others), salt=f"timed {seed}")
         self._timed = [others[i] for i in order]
 
     def _batch(self, chosen: Sequence[Candidate]) -> Batch:
