@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grpo_mmpc.catalogue.images import find_image, relative_image_path
+from grpo_mmpc.catalogue.sources.importing import RECORD
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.completion.decisions import FILE as DECISIONS_FILE
 from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
@@ -24,7 +25,7 @@ MARK = "reviewed.json"
 """The file that says whose reviewed catalogue a folder is."""
 Undecided = Literal["missing", "keep"]
 """What becomes of a value that waits for review and was not decided."""
-_BESIDE = ("quarantine.jsonl", "import.json")
+_BESIDE = ("quarantine.jsonl", RECORD)
 _FILES = ("items.jsonl", PROPOSALS_FILE, INCOMPLETE)
 
 
@@ -107,6 +108,11 @@ def _write(folder: Path, out: Path, decisions: Decisions, undecided: Undecided, 
         )
         for row, proposal in _rows(folder):
             if proposal is not None:
+                if row[proposal.field] != proposal.value:  # a true value is never overwritten
+                    raise CatalogueError(
+                        f"{folder}: items.jsonl and proposals.jsonl differ in the {proposal.field} of "
+                        f"{proposal.item_id}; give the command that completed it again"
+                    )
                 proposal, value, what = _applied(proposal, decisions.about(proposal), undecided)
                 done.counts[what] += 1
                 row[proposal.field] = value

@@ -261,7 +261,7 @@ def _merge(source: Catalogue, share: Share) -> None:
         out, catalogue=Path(plan.catalogue), notes=_notes(source, share.config) if plan.gaps else []
     )
     mark_merged(out, plan)
-    say(f"completed catalogue: {out}\nexamples of what was filled: {page}\nnext: grpo-mmpc data validate {out}")
+    say(f"completed catalogue: {out}\nexamples of what was filled: {page}\nnext: grpo-mmpc review {out}")
 
 
 def _notes(source: Catalogue, config: RunConfig) -> list[str]:

@@ -5,13 +5,16 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from grpo_mmpc.cli import parse_arguments
+from tests.completion.completed import write_completed
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -74,6 +77,27 @@ def nano_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nano") / "catalogue"
     start("grpo-mmpc", "data", "nano", "--out", str(folder), "--num-items", "90", cwd=folder.parent)
     return folder
+
+
+@pytest.mark.slow
+def test_the_documented_review(tmp_path: Path) -> None:
+    write_completed(tmp_path / "completed")
+    lines = [line for line in documented() if own_words(line)[0] == "review"]
+    pages = [line for line in lines if "--" not in line]
+    assert len(pages) == 1 and len(lines) == 5
+    command = [str(BIN / word) if word == "grpo-mmpc" else word for word in shlex.split(pages[0])]
+    served = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in served.stdout:
+        if line.startswith("Review: "):
+            page = urlopen(line.split()[1], timeout=60).read().decode()
+        if line.startswith("The address is the key"):
+            served.send_signal(signal.SIGINT)
+    assert served.wait(60) == 0 and "Acme Kettle, Blue" not in page and "B2" in page
+    (tmp_path / "decisions.jsonl").write_text("")
+    for line in lines:
+        if line not in pages:
+            start(*shlex.split(line), cwd=tmp_path)
+    assert "nothing is broken" in start("grpo-mmpc", "data", "validate", "reviewed", cwd=tmp_path)
 
 
 @pytest.mark.slow

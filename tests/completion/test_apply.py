@@ -176,6 +176,15 @@ def test_a_folder_that_holds_something_else_is_refused(completed, tmp_path):
         apply_decisions(completed, completed)
 
 
+def test_a_value_that_is_not_the_proposed_one_is_not_overwritten(completed, tmp_path):
+    rows = lines_of(completed / "items.jsonl")
+    write_lines(completed / "items.jsonl", [*rows[:2], rows[2] | {"title": "Mine"}, *rows[3:]])
+    write_lines(completed / "decisions.jsonl", [decision("B3", "reject", MUG)])
+    with pytest.raises(CatalogueError, match="differ in the title of B3"):
+        apply_decisions(completed, tmp_path / "out")
+    assert not (tmp_path / "out/items.jsonl").exists()
+
+
 def test_an_image_outside_the_folder_is_not_taken(completed, tmp_path):
     (tmp_path / "secret.png").write_bytes((completed / "images/B1.png").read_bytes())
     rows = lines_of(completed / "items.jsonl")

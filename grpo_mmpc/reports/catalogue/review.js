@@ -186,7 +186,7 @@ async function show() {
   if (one.reasons.length) why.push([entry.status === "failed" ? "Failed" : "Reasons", one.reasons.join("\n")]);
   if (one.source !== "model") why.push(["Taken from", one.source + (one.source_item ? " " + one.source_item : "")]);
   const signals = Object.entries(one.signals).filter(([, value]) => typeof value === "number");
-  if (signals.length) why.push(["Signals", signals.map(([name, value]) => `${name.replaceAll("_", " ")} ${Number(value.toFixed(3))}`).join(", ")]);
+  if (signals.length) why.push(["Signals", signals.map(([name, value]) => `${name.replace(/[_.]/g, " ")} ${Number(value.toFixed(3))}`).join(", ")]);
   if (one.nearest) why.push(["Nearest title", `${one.nearest.title} (${one.nearest.item_id}, ${Math.round(100 * one.nearest.share)} % of words shared)`]);
   fill($("why"), why);
   fill($("facts"), one.facts);
