@@ -39,6 +39,16 @@ class Applied:
     """Decisions that hold for nothing, and why."""
 
 
+def refuse_reviewed(folder: Path) -> None:
+    """Refuse a catalogue that a review has left.
+
+    Raises:
+        CatalogueError: It is one; names what was reviewed.
+    """
+    if source := read_object(folder / MARK).get("completed"):
+        raise CatalogueError(f"{folder} is what the review of {source} has left; give {source}")
+
+
 def apply_decisions(
     folder: Path, out: Path, *, files: Sequence[Path] = (), undecided: Undecided = "missing"
 ) -> Applied:
@@ -58,6 +68,7 @@ def apply_decisions(
             or a line of ``files`` is no decision.
         ImageError: An image is gone, or lies outside the folder.
     """
+    refuse_reviewed(folder)
     done = Applied()
     decisions = _read(folder, files, done)
     claim = {"completed": str(folder.resolve())}

@@ -185,6 +185,12 @@ def test_a_value_that_is_not_the_proposed_one_is_not_overwritten(completed, tmp_
     assert not (tmp_path / "out/items.jsonl").exists()
 
 
+def test_what_a_review_has_left_is_not_reviewed_itself(completed, tmp_path):
+    apply_decisions(completed, tmp_path / "out")
+    with pytest.raises(CatalogueError, match=f"is what the review of {completed} has left; give {completed}"):
+        apply_decisions(tmp_path / "out", tmp_path / "again")
+
+
 def test_an_image_outside_the_folder_is_not_taken(completed, tmp_path):
     (tmp_path / "secret.png").write_bytes((completed / "images/B1.png").read_bytes())
     rows = lines_of(completed / "items.jsonl")

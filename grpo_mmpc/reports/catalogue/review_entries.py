@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from grpo_mmpc.completion.apply import refuse_reviewed
 from grpo_mmpc.completion.decisions import FILE as DECISIONS_FILE
 from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
 from grpo_mmpc.completion.proposal import Proposal, item_of, read_proposals
@@ -69,6 +70,7 @@ class Review:
         Raises:
             CatalogueError: It is none, or nothing was missing in it.
         """
+        refuse_reviewed(folder)
         self.folder = folder
         self.proposals = list(read_proposals(folder))
         if not self.proposals:
