@@ -12,6 +12,7 @@ from PIL import Image
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.catalogue.sources.cleaning import cleaned
+from grpo_mmpc.catalogue.sources.listing import several
 from grpo_mmpc.cli.data import add_parser
 from grpo_mmpc.errors import CatalogueError
 
@@ -248,3 +249,25 @@ def test_a_folder_of_photographs_with_metadata_is_what_imagefolder_reads(shop):
         "Mugs/front": ("Red Mug", "Mugs"),
     }
     assert len(load_catalogue(shop / "out")) == 2
+
+
+@pytest.mark.parametrize(
+    ("cell", "images"),
+    [
+        ("a.jpg, b.png;c.webp|d.jpeg", ["a.jpg", "b.png", "c.webp", "d.jpeg"]),
+        ("https://x.example/a;v=1,2?b=3|4", ["https://x.example/a;v=1,2?b=3|4"]),
+        ("https://x.example/a,https://x.example/b", ["https://x.example/a", "https://x.example/b"]),
+        ("Mug, red.jpg", ["Mug, red.jpg"]),
+        ('["a.jpg", "b.jpg"]', ["a.jpg", "b.jpg"]),
+    ],
+)
+def test_several_images_of_a_cell_are_parted_where_one_ends(cell, images):
+    assert several(cell) == images
+
+
+def test_a_cut_archive_gives_what_is_before_the_cut(shop):
+    test_a_web_data_set_gives_one_item_a_sample(shop)
+    whole = (shop / "shard.tar").read_bytes()  # a text and the next header take 512 bytes each
+    (shop / "shard.tar").write_bytes(whole[: whole.index(b"Mug") + 1034])
+    assert list(imported(shop / "shard.tar")) == ["a"]
+    assert "is damaged here, and nothing behind it is read" in set_aside(shop / "x")[0][1]

@@ -5,6 +5,7 @@ decided here, or by the shop that wrote the file (``shops``).
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,17 @@ Fields = Mapping[str, Sequence[str]]
 
 SYNONYMS: Fields = {
     "item_id": ("item_id", "id", "sku", "handle", "product id", "item number", "article", "asin", "gtin", "ean"),
-    "title": ("title", "name", "product name", "product title", "item name"),
+    "title": ("title", "name", "product name", "product title", "item name", "caption", "text"),
     "description": ("description", "body", "product description", "long description", "short description"),
-    "category": ("category", "categories", "product category", "product type", "google product category", "department"),
+    "category": (
+        "category",
+        "categories",
+        "product category",
+        "product type",
+        "google product category",
+        "department",
+        "label",
+    ),
     "image": (
         *("image", "images", "image link", "image url", "image src", "photo", "picture", "main image"),
         *("additional image link", "image path", "file name", "img", "jpg"),
@@ -31,6 +40,11 @@ SYNONYMS: Fields = {
 """Names by which columns are recognised; case, underscores and hyphens do not matter."""
 _SEVERAL = ("image", "attributes")
 """Fields that may have several columns."""
+_BETWEEN = re.compile(
+    r"\n|[,;|]\s*(?=https?://)|(?<=\.(?:jpg|png|gif|bmp|tif))\s*[,;|]|(?<=\.(?:jpeg|webp|avif|tiff))\s*[,;|]",
+    re.IGNORECASE,
+)
+"""What parts two images: names and addresses may hold commas and semicolons of their own."""
 _ATTRIBUTE_NAMES = {"vendor": "brand", "manufacturer": "brand", "colour": "color"}
 
 
@@ -117,10 +131,7 @@ def table_listings(rows: Iterable[RawRow], fields: Fields) -> Iterator[Listing]:
 
 
 def several(cell: object) -> list[Any]:
-    """Return the images of a cell: one, a list, or addresses and paths between commas.
-
-    Commas inside an address are not followed by a space or another address.
-    """
+    """Return the images of a cell: one, a list, or addresses and paths between commas."""
     if isinstance(cell, list | tuple):
         return [image for part in cell for image in several(part)]
     if isinstance(cell, Mapping):  # as datasets stores an image
@@ -132,10 +143,7 @@ def several(cell: object) -> list[Any]:
             return several(json.loads(cell))
         except (ValueError, RecursionError):
             pass
-    spaced = cell.replace("\n", ", ").replace("|", ", ").replace(";", ", ")
-    for scheme in ("http://", "https://"):
-        spaced = spaced.replace(f",{scheme}", f", {scheme}")
-    return [part.strip() for part in spaced.split(", ") if part.strip()]
+    return [part.strip() for part in _BETWEEN.split(cell) if part.strip()]
 
 
 def _attributes(values: Mapping[str, Any], columns: Sequence[str]) -> object:

@@ -21,7 +21,7 @@ def read_tar(path: Path) -> Iterator[RawRow]:
     """Read one row a sample; several images of a sample are its ``image`` in the order of names.
 
     Raises:
-        CatalogueError: The archive is none, or damaged from some sample on.
+        CatalogueError: The file is no archive.
     """
     key, number, values, problem = "", 0, dict[str, Any](), ""
 
@@ -47,7 +47,10 @@ def read_tar(path: Path) -> Iterator[RawRow]:
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise CatalogueError(f"{path} is no tar archive, or damaged after sample {number}: {error}") from error
+        if not number:
+            raise CatalogueError(f"{path} is no tar archive: {error}; download or copy it again") from error
+        number, values = number + 1, {}
+        problem = f"{path.name} is damaged here, and nothing behind it is read: {error}; download or copy it again"
     if number:
         yield sample()
 
