@@ -7,7 +7,8 @@ import struct
 import unicodedata
 import zlib
 from functools import lru_cache
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from ntpath import splitdrive
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -92,17 +93,17 @@ def relative_image_path(image: str) -> str:
             f"image {_short(image)} is a web address, not a file; download it into images/ and name that file"
         )
     posix = image.replace("\\", "/")
-    if posix.startswith("/") or PureWindowsPath(image).drive:
+    if posix.startswith("/") or splitdrive(image)[0]:
         raise ImageError(
             f"image {image} is an absolute path; copy the file into images/ and give the path from the folder"
         )
     parts: list[str] = []
-    for part in PurePosixPath(posix).parts:
+    for part in posix.split("/"):
         if part == "..":
             if not parts:
                 raise ImageError(f"image {image} lies outside the catalogue folder; copy the file into images/")
             parts.pop()
-        else:
+        elif part not in ("", "."):
             parts.append(part)
     if not parts:
         raise ImageError(f"image {image!r} names no file; give a path such as images/{{item_id}}.jpg")
@@ -122,7 +123,7 @@ def find_image(path: Path | str, *, folder: Path | str, real_folders: dict[str, 
     """
     known = {} if real_folders is None else real_folders
     root = _real(str(folder), known)
-    wanted = str(path) if Path(path).is_absolute() else f"{root}/{relative_image_path(str(path))}"
+    wanted = str(path) if str(path).startswith("/") else f"{root}/{relative_image_path(str(path))}"
     try:
         file = _resolve(wanted, known)
     except (OSError, ValueError) as e:  # a name too long for the file system, a loop of links
@@ -130,7 +131,7 @@ def find_image(path: Path | str, *, folder: Path | str, real_folders: dict[str, 
     if not file.startswith(root.rstrip("/") + "/") and file != root:
         how = "is a symbolic link to a file" if Path(wanted).is_symlink() else "lies"
         raise ImageError(f"image {path} {how} outside the catalogue folder; copy the file into images/")
-    if Path(file).is_file():
+    if os.path.isfile(file):  # noqa: PTH113 - a Path takes as long as the look-up, for every item
         return Path(file)
     if Path(file).exists():
         raise ImageError(f"image {path} is not a file; give the path of an image file")
