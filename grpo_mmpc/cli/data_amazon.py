@@ -125,7 +125,10 @@ def amazon_command(args: argparse.Namespace) -> int:
         _print_reviews(done)
     print(f"Data card: {page}")
     if not sum(done.items.values()):
-        print(f"No item: no record of {args.source} could become one; is it the metadata of products?")
+        if args.select and sum(row.rows for row in done.item_filters[2:3]):
+            print(f"No item: the rules of --select {args.select} left none; the data card counts what each one left.")
+        else:
+            print(f"No item: no record of {args.source} could become one; is it the metadata of products?")
         return 1
     print(f"Next: grpo-mmpc data validate {shlex.quote(str(args.out))}")
     return 0
@@ -172,7 +175,7 @@ def _print_reviews(done: "AmazonBuild") -> None:
     )
     for row in reviews.examples:
         print(f"  - {row.file} row {row.row}: {row.reason}")
-    if not reviews.written:
+    if not reviews.written and not reviews.unselected:
         print(
             "No review is of an item of this catalogue, so that it has no interactions: are the reviews of the same "
             "category as the metadata?"
