@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRPO_MMPC_ENCODINGS_GB", "0")  # the user's own file of encodings is left alone
@@ -13,6 +14,10 @@ os.environ.setdefault("GRPO_MMPC_VLLM_CPU", "1")  # as our engines do: tests imp
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as nohup and `&` start us; our children would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples in every run and on slow machines; HYPOTHESIS_PROFILE=default tries new ones.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 ARCHITECTURES = {"qwen2_5_vl": "nano:qwen2_5_vl", "gemma3": "nano:gemma3"}
 

@@ -234,7 +234,7 @@ def test_slow_ones_delay_nobody(server, tmp_path):
     downloads = [Download(urls=(url,), file=tmp_path / f"{i}.png") for i, url in enumerate(urls)]
     done: list[float] = []
     started = time.monotonic()
-    limits = Limits(total_s=3.0, attempts=1)
+    limits = Limits(total_s=6.0, attempts=1)
     problems = download_images(
         downloads,
         journal=tmp_path / "j",
@@ -243,8 +243,8 @@ def test_slow_ones_delay_nobody(server, tmp_path):
         progress=lambda count: done.append(time.monotonic() - started),
     )
     end.set()
-    assert len(problems) == 40 and all("no answer within 3 s" in problem for problem in problems.values())
-    assert done[199] < 3.0 < done[-1] < 12
+    assert len(problems) == 40 and all("no answer within 6 s" in problem for problem in problems.values())
+    assert done[199] < 6.0 < done[-1] < 20
 
 
 @pytest.mark.parametrize(

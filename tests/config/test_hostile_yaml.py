@@ -36,12 +36,12 @@ def bomb(levels: int = 30) -> str:
     ids=["bomb", "circle", "deep", "list as key", "mapping as key", "no date", "code"],
 )
 def test_yaml_that_would_harm_is_explained_at_once(text, said):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ConfigError) as caught:
         parse_yaml(text, source="recipe.yaml")
     assert said in caught.value.problems[0]
     assert caught.value.problems[0].startswith("recipe.yaml: ")
-    assert time.monotonic() - began < 10.0
+    assert time.process_time() - began < 10.0
 
 
 def test_anchors_that_stay_small_are_welcome():
@@ -67,7 +67,9 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
 )
-QUIET = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @QUIET

@@ -66,14 +66,18 @@ def check(folder: Path, *, rows: int | None) -> None:
                 assert str(split_statistics(split)).startswith(f"{counts.users:,} users")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(rows=ROWS)
 def test_rows_of_json_lines(tmp_path, rows):
     (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     check(tmp_path, rows=len(rows))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(rows=ROWS, lines=st.lists(LINES, max_size=4), data=st.data())
 def test_broken_lines_between_good_ones(tmp_path, rows, lines, data):
     good = [json.dumps(row).encode() for row in rows]
@@ -82,7 +86,9 @@ def test_broken_lines_between_good_ones(tmp_path, rows, lines, data):
     check(tmp_path, rows=None)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(rows=ROWS)
 def test_rows_of_a_csv_file(tmp_path, rows):
     with (tmp_path / "interactions.csv").open("w", encoding="utf-8", newline="") as file:

@@ -10,7 +10,7 @@ from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.errors import CatalogueError
 
 INTERACTIONS = "interactions.parquet"
-"""A fifth of the size of JSON lines, with typed times, and read by columns."""
+"""Smaller than JSON lines, with typed times, and read by columns."""
 
 
 def read_review(review: Mapping[str, Any]) -> Interaction:
