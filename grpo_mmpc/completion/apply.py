@@ -12,11 +12,11 @@ from grpo_mmpc.catalogue.sources.importing import RECORD
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.completion.decisions import FILE as DECISIONS_FILE
 from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
-from grpo_mmpc.completion.merge import INCOMPLETE
 from grpo_mmpc.completion.part import GENERATED
 from grpo_mmpc.completion.plan import LOCK
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
 from grpo_mmpc.completion.proposal import Proposal, item_of, read_proposals
+from grpo_mmpc.completion.tally import INCOMPLETE
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import place_file, read_object, remove_partial, replace_atomically, to_json, write_json
 from grpo_mmpc.utils.locks import hold, in_use

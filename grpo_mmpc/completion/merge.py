@@ -1,10 +1,9 @@
 """The merge of all parts into one catalogue folder, in the order of the catalogue."""
 
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +18,7 @@ from grpo_mmpc.completion.part import GENERATED, Answer, parts_of
 from grpo_mmpc.completion.plan import CLAIM, PARTS, Plan, is_claimed, records_of
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
 from grpo_mmpc.completion.proposal import Proposal
+from grpo_mmpc.completion.tally import INCOMPLETE, Tally
 from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.metrics.constraints import Constraints
@@ -37,28 +37,9 @@ from grpo_mmpc.utils.files import (
 )
 from grpo_mmpc.utils.hashing import digest_of, number
 
-INCOMPLETE = "incomplete.jsonl"
 _FILES = ("items.jsonl", PROPOSALS_FILE, INCOMPLETE)
 _MERGED = "merged"
 """The key of the claim that holds ``_answers_digest`` of what was merged."""
-
-
-@dataclass
-class Tally:
-    """How many gaps were filled, and why others were not."""
-
-    filled: Counter[str] = field(default_factory=Counter)
-    """Items by the field that was filled."""
-    sources: Counter[str] = field(default_factory=Counter)
-    """Filled items by ``Proposal.source``."""
-    reasons: Counter[str] = field(default_factory=Counter)
-    """Why filled items wait, without their numbers."""
-    review: int = 0
-    """Filled items that wait for review."""
-    changed: int = 0
-    """Existing titles and images that differ from those of the catalogue: always 0."""
-    unfilled: Counter[str] = field(default_factory=Counter)
-    """Items by the reason."""
 
 
 def all_there(out: Path, plan: Plan) -> bool:

@@ -4,7 +4,6 @@ The plan deals what is missing over parts, workers fill one part after another, 
 and the merge writes the completed catalogue from them. See ``grpo_mmpc.completion``.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,10 +13,9 @@ from typing import Literal
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.completion.calibration import FILE as CALIBRATION
 from grpo_mmpc.completion.calibration import read_calibration
-from grpo_mmpc.completion.merge import INCOMPLETE, all_there, is_merged, mark_merged, merge
+from grpo_mmpc.completion.merge import all_there, is_merged, mark_merged, merge
 from grpo_mmpc.completion.part import parts_of
 from grpo_mmpc.completion.plan import LOCK, Plan, claim, make_plan
-from grpo_mmpc.completion.proposal import FILE as PROPOSALS
 from grpo_mmpc.completion.worker import Share, fill_share
 from grpo_mmpc.completion.workers import fill_by_ray, fill_here
 from grpo_mmpc.config import RunConfig
@@ -29,8 +27,6 @@ from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.locks import hold, in_use
 
 say = printer(True)
-
-_BESIDE = {"sibling": "a variant", "same image": "an item with the same image", "own field": "another field"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,17 +131,7 @@ def audit_catalogue(
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):
         source = load_catalogue(catalogue, check_images=True, keep_titled=True)
         answer = partial(_answer, config, checkpoint=checkpoint, workers=workers, samples=samples)
-        listed = audit(source, out=out, answer=answer, gate=config.gate, say=say)
-    items = len({one.item_id for one in listed})
-    denied = sum(one.attributes_say is not None for one in listed)
-    seen = sum(one.image_says is not None for one in listed)
-    say(
-        f"titles that contradict something: {items} (fields denied by attributes: {denied}, by the image: {seen}); "
-        "0 values changed"
-    )
-    for kind, count in Counter(one.kind for one in listed).most_common():
-        say(f"  {count} x {kind}, such as {next(one for one in listed if one.kind == kind).text()}")
-    say(f"all of them: {out / AUDIT}")
+        audit(source, out=out, answer=answer, gate=config.gate, say=say)
 
 
 def _answer(
@@ -239,22 +225,7 @@ def _merge(source: Catalogue, share: Share) -> None:
     tally = merge(out, plan, source, share.config.gate, calibration)
     if plan.gaps and not share.parts and not tally.unfilled:
         say("all of them had been filled before: nothing was left to do")
-    say(
-        f"{len(source)} items, filled {tally.filled['title']} titles and {tally.filled['image']} images; "
-        f"{tally.unfilled.total()} items could not be filled"
-    )
-    if beside := {source: count for source, count in tally.sources.items() if source != "model"}:
-        say(f"  taken from beside: {', '.join(f'{count} from {_BESIDE[source]}' for source, count in beside.items())}")
-    say(
-        f"gate: {tally.filled.total() - tally.review} accepted, {tally.review} wait for review, "
-        f"{tally.unfilled.total()} failed; {tally.changed} existing values changed"
-    )
-    for reason, count in tally.reasons.most_common(5):
-        say(f"  {count} x {reason}")
-    if tally.review:
-        say(f"  status and reasons of each: {out / PROPOSALS}")
-    for reason, count in tally.unfilled.most_common(5):
-        say(f"  {count} x {reason}, see {out / INCOMPLETE}")
+    say(f"{len(source)} items, " + "\n".join(tally.sentences(out)))
     if source.quarantined:
         say(f"  {len(source.quarantined)} rows are no items, see {out / 'quarantine.jsonl'}")
     page = write_completion_page(

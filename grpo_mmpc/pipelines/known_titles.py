@@ -1,6 +1,7 @@
 """Answer items whose titles are known: to calibrate confidence, and to audit the titles."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,10 +97,8 @@ def calibrate(
     say(f"calibration: {out / FILE}\nwhat a confidence is worth: {page}")
 
 
-def audit(
-    source: Catalogue, *, out: Path, answer: Callable[[Path, Path], Plan], gate: GateSection, say: Say
-) -> list[Contradiction]:
-    """Find existing titles that contradict the image, as the policy reads it, or the attributes.
+def audit(source: Catalogue, *, out: Path, answer: Callable[[Path, Path], Plan], gate: GateSection, say: Say) -> None:
+    """List existing titles that contradict the image, as the policy reads it, or the attributes.
 
     Args:
         source: The catalogue, which is only read.
@@ -122,7 +121,16 @@ def audit(
         for one in contradictions(record, *given.get(record.item_id, ("", {})), fields=fields, least=gate.confidence)
     ]
     write_json_lines(out / AUDIT, map(asdict, listed))
-    return listed
+    items = len({one.item_id for one in listed})
+    denied = sum(one.attributes_say is not None for one in listed)
+    seen = sum(one.image_says is not None for one in listed)
+    say(
+        f"titles that contradict something: {items} (fields denied by attributes: {denied}, by the image: {seen}); "
+        "0 values changed"
+    )
+    for kind, count in Counter(one.kind for one in listed).most_common():
+        say(f"  {count} x {kind}, such as {next(one for one in listed if one.kind == kind).text()}")
+    say(f"all of them: {out / AUDIT}")
 
 
 def contradictions(

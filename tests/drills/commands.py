@@ -76,6 +76,7 @@ def ablate(folder: Path) -> Drill:
         folder=folder,
         command=["ablate", "ablation.yaml", "--out", "out", "--parallel", "2", "--run-anyway"],
         records=(".log", ".attempts.jsonl"),
+        dated=("ablation.html",),
         added=lambda name: "/checkpoint-" in name,
     )
 

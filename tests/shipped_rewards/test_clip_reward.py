@@ -149,11 +149,14 @@ def test_nothing_is_loaded_while_building(monkeypatch: pytest.MonkeyPatch) -> No
         ({"against": "rendered_image"}, "belong together"),
         ({"renderer": "grpo_mmpc.nano.renderer:NanoRenderer"}, "belong together"),
         ({"floor": 1.0}, "floor"),
-        ({"against": "rendered_image", "renderer": "no_such_module:Renderer"}, "cannot be loaded: No module named"),
+        (
+            {"against": "rendered_image", "renderer": "no_such_module:Renderer"},
+            "cannot be loaded: ModuleNotFoundError: No module named",
+        ),
         ({"against": "rendered_image", "renderer": "grpo_mmpc.nano.renderer"}, "for your own write module:factory"),
         (
             {"against": "rendered_image", "renderer": "no_such_package.nano:Renderer"},
-            "cannot be loaded: No module named",
+            "cannot be loaded: ModuleNotFoundError: No module named",
         ),
         ({"against": "rendered_image", "renderer": "nono"}, "unknown renderer 'nono'"),
         (

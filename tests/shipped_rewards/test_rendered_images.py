@@ -100,7 +100,10 @@ def test_dinov2_encodes_real_images_before_there_are_completions(module: Any, di
     ("kwargs", "message"),
     [
         ({"renderer": "nono"}, r"unknown renderer 'nono' \(.*nano.*for your own write module:factory"),
-        ({"renderer": "no_such_module:Renderer"}, "cannot be loaded: No module named 'no_such_module'"),
+        (
+            {"renderer": "no_such_module:Renderer"},
+            "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
         ({"renderer": ":Renderer"}, "renderer ':Renderer' cannot be loaded"),
         ({"renderer": None}, "a renderer is needed: nano, diffusers or module:factory"),
         ({"renderer": "nano", "renderer_kwargs": {"device": "cuda:1"}}, "renderer 'nano' takes no argument 'device'"),
