@@ -3,16 +3,13 @@
 import argparse
 import shlex
 import time
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.utils.options import non_negative_int, output_folder, positive_int
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from grpo_mmpc.catalogue.sources.amazon_build import AmazonBuild
-    from grpo_mmpc.catalogue.sources.download import Download
 
 
 def add_amazon(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -80,7 +77,7 @@ def amazon_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.catalogue.sources.amazon_build import build_amazon
     from grpo_mmpc.catalogue.sources.amazon_records import download_source, open_reviews, open_sources
     from grpo_mmpc.catalogue.sources.amazon_reviews import refuse_other_interactions
-    from grpo_mmpc.catalogue.sources.download import download_images
+    from grpo_mmpc.catalogue.sources.download import JOURNAL, download_images
     from grpo_mmpc.errors import CatalogueError
     from grpo_mmpc.reports.catalogue.data_card_page import write_data_card_page
     from grpo_mmpc.utils.console import Progress
@@ -91,23 +88,19 @@ def amazon_command(args: argparse.Namespace) -> int:
     sources = open_sources(args.source, categories=args.categories)
     if args.select or args.max_items is None:
         sources = [download_source(source) for source in sources]  # whole; for the first few it is streamed
-    reviews = [
-        download_source(source) for source in open_reviews(args.reviews)
-    ]  # a mistyped path shows now, not after hours of downloading images
+    # A mistyped path shows now, not after hours of downloading images.
+    reviews = [download_source(source) for source in open_reviews(args.reviews)]
     if reviews:
         refuse_other_interactions(args.out)
     print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
     started = time.monotonic()
     with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
-
-        def fetch(downloads: "Iterable[Download]") -> "Mapping[Path, str]":
-            return download_images(
-                downloads,
-                journal=args.out / "images_not_there.jsonl",
-                allowed_hosts=frozenset(args.allow_host),
-                progress=lambda count: progress("images", count),
-            )
-
+        fetch = partial(
+            download_images,
+            journal=args.out / JOURNAL,
+            allowed_hosts=frozenset(args.allow_host),
+            progress=partial(progress, "images"),
+        )
         done = build_amazon(
             sources,
             out=args.out,

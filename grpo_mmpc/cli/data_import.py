@@ -2,14 +2,13 @@
 
 import argparse
 import shlex
-from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.utils.options import output_folder
 
 if TYPE_CHECKING:
-    from grpo_mmpc.catalogue.sources.download import Download
     from grpo_mmpc.catalogue.sources.importing import Imported
     from grpo_mmpc.catalogue.sources.source_table import SourceTable
 
@@ -93,7 +92,7 @@ def _chosen(words: list[str]) -> dict[str, list[str]]:
 
 def import_command(args: argparse.Namespace) -> int:
     """Import, print what became of the rows; 1 without one item."""
-    from grpo_mmpc.catalogue.sources.download import download_images
+    from grpo_mmpc.catalogue.sources.download import JOURNAL, download_images
     from grpo_mmpc.catalogue.sources.importing import CATEGORY, import_tables
     from grpo_mmpc.catalogue.sources.opening import open_source
     from grpo_mmpc.errors import CatalogueError
@@ -107,15 +106,12 @@ def import_command(args: argparse.Namespace) -> int:
         print(f"Reading {table.path}: {table.kind}; {len(table.columns)} columns.", flush=True)
     category = args.category or CATEGORY
     with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
-
-        def fetch(downloads: "Iterable[Download]") -> "Mapping[Path, str]":
-            return download_images(
-                downloads,
-                journal=args.out / "images_not_there.jsonl",
-                allowed_hosts=frozenset(args.allow_host),
-                progress=lambda count: progress("images", count),
-            )
-
+        fetch = partial(
+            download_images,
+            journal=args.out / JOURNAL,
+            allowed_hosts=frozenset(args.allow_host),
+            progress=partial(progress, "images"),
+        )
         done = import_tables(
             tables,
             out=args.out,

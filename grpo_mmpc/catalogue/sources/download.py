@@ -25,6 +25,8 @@ _HEADERS = {"User-Agent": "grpo-mmpc (research; product image download)"}
 # Worth another try; every other status will be the same next time.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _IMAGE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
+JOURNAL = "images_not_there.jsonl"
+"""The file in a catalogue folder with the addresses that will never have an image."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
