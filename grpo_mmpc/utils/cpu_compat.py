@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -109,10 +110,12 @@ class _Loader(SourceFileLoader):
             # Transformers imports torchaudio because it is there: it gets a module without content.
 
 
+@cache
 def load_to_numbered_cpus() -> None:
     """Let ``torch.load`` map to ``cpu:0``, which Accelerate calls the device of launched processes.
 
-    Without it a run of several processes on CPUs could not read its own optimizer again.
+    Without it a run of several processes on CPUs could not read its own optimizer again. Cached:
+    torch sorts its registry, and cannot sort two entries of one priority.
     """
     import torch  # heavy: imported on use
 

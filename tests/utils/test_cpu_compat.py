@@ -62,5 +62,6 @@ def test_a_package_that_loads_is_left_alone(tmp_path, monkeypatch):
 def test_a_tensor_is_loaded_to_the_numbered_cpu_of_a_launched_process(tmp_path):
     torch.save({"step": torch.tensor([3.0])}, tmp_path / "optimizer.pt")
     load_to_numbered_cpus()
+    load_to_numbered_cpus()  # the next run of the same process
     loaded = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 0), weights_only=True)
     assert loaded["step"].item() == 3.0
