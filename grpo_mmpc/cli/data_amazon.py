@@ -77,7 +77,7 @@ def amazon_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.catalogue.sources.amazon_build import build_amazon
     from grpo_mmpc.catalogue.sources.amazon_records import download_source, open_reviews, open_sources
     from grpo_mmpc.catalogue.sources.amazon_reviews import refuse_other_interactions
-    from grpo_mmpc.catalogue.sources.download import JOURNAL, download_images
+    from grpo_mmpc.catalogue.sources.download import downloads_into
     from grpo_mmpc.errors import CatalogueError
     from grpo_mmpc.reports.catalogue.data_card_page import write_data_card_page
     from grpo_mmpc.utils.console import Progress
@@ -95,12 +95,7 @@ def amazon_command(args: argparse.Namespace) -> int:
     print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
     started = time.monotonic()
     with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
-        fetch = partial(
-            download_images,
-            journal=args.out / JOURNAL,
-            allowed_hosts=frozenset(args.allow_host),
-            progress=partial(progress, "images"),
-        )
+        fetch = downloads_into(args.out, allowed_hosts=args.allow_host, progress=partial(progress, "images"))
         done = build_amazon(
             sources,
             out=args.out,

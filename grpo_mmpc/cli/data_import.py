@@ -92,7 +92,7 @@ def _chosen(words: list[str]) -> dict[str, list[str]]:
 
 def import_command(args: argparse.Namespace) -> int:
     """Import, print what became of the rows; 1 without one item."""
-    from grpo_mmpc.catalogue.sources.download import JOURNAL, download_images
+    from grpo_mmpc.catalogue.sources.download import downloads_into
     from grpo_mmpc.catalogue.sources.importing import CATEGORY, import_tables
     from grpo_mmpc.catalogue.sources.opening import open_source
     from grpo_mmpc.errors import CatalogueError
@@ -106,12 +106,7 @@ def import_command(args: argparse.Namespace) -> int:
         print(f"Reading {table.path}: {table.kind}; {len(table.columns)} columns.", flush=True)
     category = args.category or CATEGORY
     with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
-        fetch = partial(
-            download_images,
-            journal=args.out / JOURNAL,
-            allowed_hosts=frozenset(args.allow_host),
-            progress=partial(progress, "images"),
-        )
+        fetch = downloads_into(args.out, allowed_hosts=args.allow_host, progress=partial(progress, "images"))
         done = import_tables(
             tables,
             out=args.out,

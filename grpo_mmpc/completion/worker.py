@@ -97,15 +97,7 @@ class _Worker:
         for task in TASKS.values():
             mine = [gap for gap in gaps if gap.task == task.name and gap.beside is None]
             if mine and task.target_modality == "image" and self.plan.renderer is None:
-                none = Answer(
-                    item_id="",
-                    field="image",
-                    key="",
-                    answer=None,
-                    value=None,
-                    reason="no renderer",
-                    detail="set evaluation.renderer",
-                )
+                none = _no_answer(task, "no renderer", "set evaluation.renderer")
                 answers |= {gap.record.item_id: replace(none, item_id=gap.record.item_id) for gap in mine}
             elif mine:
                 given = self._ask(task, mine, before, log)
@@ -199,10 +191,14 @@ def _taken(gap: Gap) -> Answer:
 
 def _answer(task: Task, completion: str | Failure) -> Answer:
     """Read a completion; item and key are the caller's to add."""
-    none = Answer(item_id="", field=task.target_modality, key="", answer=None, value=None)
     if isinstance(completion, Failure):
-        return replace(none, reason=NOT_COMPLETED, detail=completion.reason)
+        return _no_answer(task, NOT_COMPLETED, completion.reason)
     prediction = task.parse(completion).prediction
     if prediction is None:
-        return replace(none, reason="malformed completion", detail=completion)
-    return replace(none, answer=prediction, value=prediction if task.target_modality == "title" else None)
+        return _no_answer(task, "malformed completion", completion)
+    value = prediction if task.target_modality == "title" else None
+    return Answer(item_id="", field=task.target_modality, key="", answer=prediction, value=value)
+
+
+def _no_answer(task: Task, reason: str, detail: str) -> Answer:
+    return Answer(item_id="", field=task.target_modality, key="", answer=None, value=None, reason=reason, detail=detail)

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ _HEADERS = {"User-Agent": "grpo-mmpc (research; product image download)"}
 # Worth another try; every other status will be the same next time.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _IMAGE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
-JOURNAL = "images_not_there.jsonl"
+_JOURNAL = "images_not_there.jsonl"
 """The file in a catalogue folder with the addresses that will never have an image."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -94,6 +95,15 @@ def download_images(
         progress: Called with the number of images done.
     """
     return asyncio.run(_Run(journal, limits or Limits(), allowed_hosts, progress).all(downloads))
+
+
+def downloads_into(
+    folder: Path, *, allowed_hosts: Iterable[str], progress: Callable[[int], None]
+) -> Callable[[Iterable[Download]], Mapping[Path, str]]:
+    """Return ``download_images`` for a catalogue folder, which keeps the journal."""
+    return partial(
+        download_images, journal=folder / _JOURNAL, allowed_hosts=frozenset(allowed_hosts), progress=progress
+    )
 
 
 class _Run:
