@@ -1,9 +1,7 @@
 """Read the optional interactions file; every row is checked by one rule."""
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +9,12 @@ from typing import Any, NamedTuple
 from grpo_mmpc.catalogue.rows import RowError, text_cell
 from grpo_mmpc.catalogue.tables import TableFile, find_table, open_table
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.types import Quarantined
 
 COLUMNS = ("user_id", "item_id", "timestamp", "rating")
 
-# Any date after 1980 is above this in milliseconds, and below it in seconds until the year 11,500.
-_EARLIEST_MS = 3e11
+EARLIEST_MS = 300_000_000_000
+"""Any date after 1980 is above this in milliseconds, and below it in seconds until the year
+11,500."""
 
 
 class Interaction(NamedTuple):
@@ -32,25 +30,7 @@ class Interaction(NamedTuple):
     @property
     def looks_like_seconds(self) -> bool:
         """True if the timestamp is a date before 1980, as seconds taken for milliseconds are."""
-        return self.timestamp < _EARLIEST_MS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InteractionsSummary:
-    """Counts of an interactions file."""
-
-    file: str
-    rows_read: int
-    users: int
-    items: int
-    """Distinct known items with at least one interaction."""
-    unknown_items: dict[str, int]
-    """Rows by item_id that is not among the usable items, most frequent first."""
-    broken: list[Quarantined]
-    """Rows without user, item, whole-number timestamp, or with a rating that is no number."""
-    repeated: int
-    """Rows whose user and item already occurred."""
-    warnings: list[str]
+        return self.timestamp < EARLIEST_MS
 
 
 def open_interactions(folder: Path) -> TableFile | None:
@@ -72,15 +52,6 @@ def open_interactions(folder: Path) -> TableFile | None:
     return table
 
 
-def checked_rows(table: TableFile) -> Iterator[Interaction | Quarantined]:
-    """Read every row of an interactions file in order; broken ones come with the reason."""
-    for raw in table.rows():
-        try:
-            yield read_interaction(raw.cells())
-        except RowError as e:
-            yield raw.set_aside(e, file=table.path.name)
-
-
 def read_interaction(values: Mapping[str, Any]) -> Interaction:
     """Check and clean the cells of one row.
 
@@ -97,47 +68,6 @@ def read_interaction(values: Mapping[str, Any]) -> Interaction:
     if timestamp < 0:
         raise RowError(f"timestamp {timestamp} lies before 1970, expected milliseconds since then")
     return Interaction(user_id, item_id, timestamp, _rating(values.get("rating")))
-
-
-def summarise_interactions(folder: Path, *, known_items: Set[str]) -> InteractionsSummary | None:
-    """Count ``interactions.{parquet,jsonl,csv}`` in one pass; None where there is no such file.
-
-    Raises:
-        CatalogueError: Several files, an unreadable one, or a missing column.
-    """
-    table = open_interactions(folder)
-    if table is None:
-        return None
-    broken: list[Quarantined] = []
-    unknown: Counter[str] = Counter()
-    users: set[str] = set()
-    items: set[str] = set()
-    pairs: set[int] = set()
-    rows_read = repeated = in_seconds = 0
-    for row in checked_rows(table):
-        rows_read += 1
-        if isinstance(row, Quarantined):
-            broken.append(row)
-            continue
-        if row.item_id not in known_items:
-            unknown[row.item_id] += 1
-            continue
-        users.add(row.user_id)
-        items.add(row.item_id)
-        pair = hash((row.user_id, row.item_id))
-        repeated += pair in pairs
-        pairs.add(pair)
-        in_seconds += row.looks_like_seconds
-    return InteractionsSummary(
-        file=table.path.name,
-        rows_read=rows_read,
-        users=len(users),
-        items=len(items),
-        unknown_items=dict(unknown.most_common()),
-        broken=broken,
-        repeated=repeated,
-        warnings=file_warnings(rows_read=rows_read, in_seconds=in_seconds),
-    )
 
 
 def file_warnings(*, rows_read: int, in_seconds: int) -> list[str]:

@@ -1,8 +1,8 @@
 """One raw row of a file, readable or not, and the rows of JSON lines."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.normalise import clean_text, readable_text
 from grpo_mmpc.types import Quarantined
@@ -17,13 +17,15 @@ class RowError(Exception):
     """A row cannot be used; the message becomes the reason in the quarantine."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawRow:
+_NO_CELLS: Mapping[str, Any] = MappingProxyType({})
+
+
+class RawRow(NamedTuple):
     """One data row as the file has it."""
 
     row: int
     """1-based data row; the header and blank lines are not counted."""
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = _NO_CELLS
     """Cells by column; empty when the row could not be read."""
     problem: str | None = None
     """The reason why the row could not be read."""

@@ -1,11 +1,14 @@
 """Stream the raw rows of one table file (Parquet, JSONL or CSV), broken ones included."""
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NamedTuple, TextIO
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,8 +18,20 @@ from grpo_mmpc.errors import CatalogueError
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 _READ_ROWS = 256
+_BATCH_ROWS = 4096
 _MAX_GROWTH, _FREE_BYTES = 100, 256_000_000
 """A Parquet file may unpack to so many times its size, and so many bytes in any case."""
+
+
+class Batch(NamedTuple):
+    """Rows of a file that lie together."""
+
+    rows: npt.NDArray[np.int64]
+    """Data row of each that could be read, ascending."""
+    cells: Mapping[str, Sequence[Any] | pa.Array]
+    """Their cells by column."""
+    unread: list[RawRow]
+    """Those that could not be read, with their problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +49,20 @@ class TableFile:
         if self.path.suffix == ".parquet":
             return parquet_rows(self.path)
         return _jsonl_rows(self.path) if self.path.suffix == ".jsonl" else _csv_rows(self.path)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        """Read some columns of every row, in order, a few thousand rows at a time."""
+        if self.path.suffix == ".parquet":
+            for first, batch in _parquet_batches(self.path, size=_BATCH_ROWS, columns=columns):
+                cells = dict(zip(batch.schema.names, batch.columns, strict=True))
+                yield Batch(np.arange(first, first + len(batch)), cells, [])
+            return
+        rows = self.rows()
+        while some := list(islice(rows, _BATCH_ROWS)):
+            good = [raw for raw in some if raw.problem is None]
+            cells = {name: [raw.values.get(name) for raw in good] for name in columns}
+            numbers = np.array([raw.row for raw in good], dtype=np.int64)
+            yield Batch(numbers, cells, [raw for raw in some if raw.problem is not None])
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
@@ -118,20 +147,28 @@ def _parquet_columns(path: Path) -> dict[str, pa.DataType]:
 
 def parquet_rows(path: Path) -> Iterator[RawRow]:
     """Read the rows of a Parquet file."""
+    for first, batch in _parquet_batches(path, size=_READ_ROWS):
+        for number, values in enumerate(batch.to_pylist(), start=first):
+            yield RawRow(row=number, values=values)
+
+
+def _parquet_batches(
+    path: Path, *, size: int, columns: Sequence[str] | None = None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield batches of rows, each with the number of its first."""
     number = 0
     room = _FREE_BYTES + _MAX_GROWTH * path.stat().st_size
     with _open_parquet(path) as file:
         try:
-            for batch in file.iter_batches(batch_size=_READ_ROWS):
+            for batch in file.iter_batches(batch_size=size, columns=columns):
                 room -= batch.nbytes
                 if room < 0:
                     raise CatalogueError(
                         f"{path} unpacks to more than {_MAX_GROWTH} times its size, by row {number}; a text that fills "
                         "memory and disk is no catalogue: shorten it, or write the file as JSON lines"
                     )
-                for values in batch.to_pylist():
-                    number += 1
-                    yield RawRow(row=number, values=values)
+                yield number + 1, batch
+                number += len(batch)
         except (pa.ArrowException, OSError) as e:
             raise CatalogueError(f"{path} is damaged after row {number}: {e}; write it again") from e
 

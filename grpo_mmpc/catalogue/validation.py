@@ -9,13 +9,13 @@ from typing import Any
 from grpo_mmpc.catalogue.arrow_cache import UNKNOWN_CATEGORY
 from grpo_mmpc.catalogue.duplicates import largest_groups
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS
-from grpo_mmpc.catalogue.interactions import InteractionsSummary, summarise_interactions
+from grpo_mmpc.catalogue.interactions_summary import InteractionsSummary, summarise_interactions
 from grpo_mmpc.catalogue.reader import Catalogue, load_catalogue
 from grpo_mmpc.catalogue.splits import product_groups
 from grpo_mmpc.metrics.language import foreign_share
 from grpo_mmpc.types import Quarantined
 
-_CORE = ("item_id", "category", "title", "description", "image")
+_CORE = ("category", "title", "description", "image")
 _EXAMPLE_GROUPS, _SHOWN_OF_GROUP = 5, 3
 _MAX_CATEGORIES = 200
 
@@ -114,7 +114,7 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
             )
             for g in largest_groups(groups, limit=_EXAMPLE_GROUPS)
         ],
-        interactions=summarise_interactions(catalogue.folder, known_items=set(item_ids)),
+        interactions=summarise_interactions(catalogue),
         warnings=[
             *_category_warnings(categories),
             *_group_warnings(shared, num_items=len(catalogue)),
@@ -126,7 +126,7 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
 
 def _script_warnings(titles: Iterable[str | None]) -> list[str]:
     known = [title for title in titles if title]
-    foreign = sum(foreign_share(title) >= 0.5 for title in known)
+    foreign = sum(foreign_share(title) >= 0.5 for title in known if not title.isascii())
     if not foreign:
         return []
     return [
@@ -138,16 +138,13 @@ def _script_warnings(titles: Iterable[str | None]) -> list[str]:
 
 def _count_categories(catalogue: Catalogue) -> list[CategoryCounts]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for batch in catalogue.items.select_columns(list(_CORE)).iter(batch_size=4096):
-        for category, title, description, image in zip(
-            batch["category"], batch["title"], batch["description"], batch["image"], strict=True
-        ):
-            counts[category].update(
-                items=1,
-                missing_title=int(title is None),
-                missing_description=int(description is None),
-                missing_image=int(image is None),
-            )
+    table = catalogue.items.select_columns(list(_CORE)).with_format("arrow")[:]
+    gaps = ("title", "description", "image")
+    grouped = table.group_by("category").aggregate([([], "count_all"), *((name, "count") for name in gaps)])
+    for row in grouped.to_pylist():
+        items = row["count_all"]
+        missing = {f"missing_{name}": items - row[f"{name}_count"] for name in gaps}
+        counts[row["category"]].update(items=items, **missing)
     for category, broken in catalogue.broken_by_category.items():
         counts[category]["broken"] += broken
     names = [field.name for field in fields(CategoryCounts)][1:]

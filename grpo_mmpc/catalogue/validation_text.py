@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from grpo_mmpc.catalogue.interactions import InteractionsSummary
+from grpo_mmpc.catalogue.interactions_summary import InteractionsSummary
 from grpo_mmpc.catalogue.validation import CategoryCounts, ValidationReport
 from grpo_mmpc.types import Quarantined
 from grpo_mmpc.utils.console import printable

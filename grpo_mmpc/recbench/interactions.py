@@ -3,17 +3,18 @@
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grpo_mmpc.catalogue.interactions import COLUMNS, checked_rows, file_warnings, open_interactions
+from grpo_mmpc.catalogue.interaction_batches import checked_batches
+from grpo_mmpc.catalogue.interactions import COLUMNS, EARLIEST_MS, file_warnings, open_interactions
 from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Flags, Ints, Mode
 from grpo_mmpc.recbench.settings import MIN_PER_USER, InteractionsSection
-from grpo_mmpc.types import Quarantined
 
 _EXAMPLES = 3
 
@@ -132,28 +133,29 @@ def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInt
     item_positions = {item_id: position for position, item_id in enumerate(item_ids)}
     category_positions = {category: position for position, category in enumerate(categories)}
     seen_users: dict[str, int] = {}
-    users, items, timestamps, ratings = array("q"), array("q"), array("q"), array("d")  # 8 bytes a cell
+    users, items = array("q"), array("q")  # 8 bytes a cell
+    timestamps, ratings = [np.empty(0, np.int64)], [np.empty(0, np.float64)]
     unknown: list[str] = []
     broken: list[str] = []
-    rows_read = num_unknown = num_broken = in_seconds = 0
-    for row in checked_rows(table):
-        rows_read += 1
-        if isinstance(row, Quarantined):
-            num_broken += 1
-            if len(broken) < _EXAMPLES:
-                broken.append(f"{row.file} row {row.row}: {row.reason}")
-            continue
-        item = item_positions.get(row.item_id)
-        if item is None:
-            num_unknown += 1
-            if len(unknown) < _EXAMPLES:
-                unknown.append(f"{table.path.name} row {rows_read}: no usable item has the item_id {row.item_id}")
-            continue
-        users.append(seen_users.setdefault(row.user_id, len(seen_users)))
-        items.append(item)
-        timestamps.append(row.timestamp)
-        ratings.append(np.nan if row.rating is None else row.rating)
-        in_seconds += row.looks_like_seconds
+    rows_read = num_unknown = num_broken = 0
+    for batch in checked_batches(table):
+        rows_read += batch.read
+        num_broken += len(batch.broken)
+        broken += [f"{row.file} row {row.row}: {row.reason}" for row in batch.broken[: _EXAMPLES - len(broken)]]
+        names = batch.item_ids.to_pylist()
+        item = np.array([item_positions.get(name, -1) for name in names], dtype=np.int64)
+        is_known = item >= 0
+        num_unknown += int((~is_known).sum())
+        unknown += [
+            f"{table.path.name} row {batch.rows[i]}: no usable item has the item_id {names[i]}"
+            for i in np.flatnonzero(~is_known)[: _EXAMPLES - len(unknown)]
+        ]
+        named = compress(batch.user_ids.to_pylist(), is_known)
+        users.extend(seen_users.setdefault(user, len(seen_users)) for user in named)
+        items.frombytes(item[is_known].tobytes())
+        timestamps.append(batch.timestamps[is_known])
+        ratings.append(batch.ratings[is_known])
+    times = np.concatenate(timestamps)
     user_ids, ranks = np.unique(np.array(list(seen_users), dtype=object), return_inverse=True)
     return RawInteractions(
         file=table.path.name,
@@ -163,13 +165,13 @@ def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInt
         item_categories=np.array([category_positions[known_items[i]] for i in item_ids], dtype=np.int64),
         users=ranks[np.array(users, dtype=np.int64)],
         items=np.array(items, dtype=np.int64),
-        timestamps=np.array(timestamps, dtype=np.int64),
-        ratings=np.array(ratings, dtype=np.float64),
+        timestamps=times,
+        ratings=np.concatenate(ratings),
         rows_read=rows_read,
         unknown_items=num_unknown,
         broken=num_broken,
         examples=(*unknown, *broken),
-        warnings=tuple(file_warnings(rows_read=rows_read, in_seconds=in_seconds)),
+        warnings=tuple(file_warnings(rows_read=rows_read, in_seconds=int((times < EARLIEST_MS).sum()))),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from grpo_mmpc.catalogue import validate_catalogue
+from grpo_mmpc.catalogue import interactions_summary, validate_catalogue
 from grpo_mmpc.catalogue.validation import CategoryCounts
 from grpo_mmpc.catalogue.validation_text import format_report
 from grpo_mmpc.errors import CatalogueError
@@ -163,6 +163,21 @@ def test_timestamps_in_seconds_are_warned_about(folder):
     found = validate_catalogue(folder).interactions
     assert found is not None
     assert found.warnings == ["timestamps before 1980 in 1 of 2 rows: they look like seconds, expected milliseconds"]
+
+
+def test_interactions_are_counted_once_until_they_or_the_items_change(folder, monkeypatch):
+    write(folder, {"title": "Apple"}, {"title": "Pear"})
+    write_interactions(folder, "u1,i0,1600000000000,5", "u1,i2,1600000000000,5", "u1,i0,never,5")
+    first = validate_catalogue(folder).interactions
+    assert first is not None and first.unknown_items == {"i2": 1}
+    counted = []
+    real = interactions_summary.checked_batches
+    monkeypatch.setattr(interactions_summary, "checked_batches", lambda table: counted.append(table) or real(table))
+    assert validate_catalogue(folder).interactions == first
+    assert not counted
+    write(folder, {"title": "Apple"}, {"title": "Pear"}, {"title": "Plum"})
+    again = validate_catalogue(folder).interactions
+    assert counted and again is not None and again.unknown_items == {}
 
 
 @pytest.mark.parametrize("row", ["u1,gone,1600000000000,5", "u1,i0,never,5"])

@@ -179,7 +179,7 @@ def _records_of(file: Path, *, first: int, wanted: Container[int] | None) -> Ite
     if content == "parquet":
         for record in parquet_rows(file):
             row = first + record.row
-            yield row, replace(record, row=row) if wanted is None or row in wanted else None
+            yield row, record._replace(row=row) if wanted is None or row in wanted else None
         return
     row, header = first, None
     # As bytes: a line that is not UTF-8 is a problem of its own, and a byte order mark is none.
@@ -197,7 +197,7 @@ def _records_of(file: Path, *, first: int, wanted: Container[int] | None) -> Ite
                 yield row, _csv_record(line, row=row, header=header)
             else:
                 [read] = json_rows([line])
-                yield row, replace(read, row=row, problem=read.problem and f"line {number}: {read.problem[8:]}")
+                yield row, read._replace(row=row, problem=read.problem and f"line {number}: {read.problem[8:]}")
 
 
 @contextmanager

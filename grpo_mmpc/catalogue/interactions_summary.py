@@ -1,0 +1,133 @@
+"""Count the interactions of a catalogue by operations on sets, and remember the outcome."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from grpo_mmpc.catalogue.arrow_cache import code_digest
+from grpo_mmpc.catalogue.interaction_batches import checked_batches
+from grpo_mmpc.catalogue.interactions import EARLIEST_MS, file_warnings, open_interactions
+from grpo_mmpc.catalogue.reader import Catalogue
+from grpo_mmpc.catalogue.tables import TableFile, find_table
+from grpo_mmpc.types import Quarantined
+from grpo_mmpc.utils.cache import cache_folder, drop_unused
+from grpo_mmpc.utils.files import read_object, write_json
+from grpo_mmpc.utils.hashing import file_digest, hex_digest
+
+if TYPE_CHECKING:
+    import duckdb
+
+_MEMORY = "512MB"
+_ROWS_AT_ONCE = 2**19
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InteractionsSummary:
+    """Counts of an interactions file."""
+
+    file: str
+    rows_read: int
+    users: int
+    items: int
+    """Distinct known items with at least one interaction."""
+    unknown_items: dict[str, int]
+    """Rows by item_id that is not among the usable items, most frequent first."""
+    broken: list[Quarantined]
+    """Rows without user, item, whole-number timestamp, or with a rating that is no number."""
+    repeated: int
+    """Rows whose user and item already occurred."""
+    warnings: list[str]
+
+
+def summarise_interactions(catalogue: Catalogue) -> InteractionsSummary | None:
+    """Count ``interactions.{parquet,jsonl,csv}`` of a catalogue; None where there is no such file.
+
+    Of the same files it is counted once, and read from the cache from then on.
+
+    Raises:
+        CatalogueError: Several files, an unreadable one, or a missing column.
+    """
+    path = find_table(catalogue.folder, "interactions")
+    if path is None:
+        return None
+    known = [catalogue.fingerprint, *sorted(catalogue.broken_images)]
+    key = hex_digest("\0".join([file_digest(path), path.name, code_digest(), *known]))
+    store = cache_folder("interactions") / f"{key}.json"
+    if seen := read_object(store):
+        os.utime(store)
+        return InteractionsSummary(**{**seen, "broken": [Quarantined(**row) for row in seen["broken"]]})
+    table = open_interactions(catalogue.folder)
+    assert table is not None
+    summary = _count(table, catalogue)
+    drop_unused(store.parent)
+    write_json(store, asdict(summary), indent=None)
+    return summary
+
+
+def _count(table: TableFile, catalogue: Catalogue) -> InteractionsSummary:
+    broken: list[Quarantined] = []
+    rows_read = 0
+
+    def batches() -> Iterator[pa.Table]:
+        nonlocal rows_read
+        held: list[pa.RecordBatch] = []
+        for batch in checked_batches(table):
+            rows_read += batch.read
+            broken.extend(batch.broken)
+            held.append(pa.record_batch([batch.rows, batch.user_ids, batch.item_ids, batch.timestamps], names=_NAMES))
+            if sum(map(len, held)) >= _ROWS_AT_ONCE:
+                yield pa.Table.from_batches(held)
+                held = []
+        if held:
+            yield pa.Table.from_batches(held)
+
+    with _database() as connection:
+        items = catalogue.items.select_columns(["item_id"]).with_format("arrow")[:]
+        connection.register("known", items.append_column("item", pa.array(range(len(items)), pa.int32())))
+        connection.execute(
+            "CREATE TABLE checked (row BIGINT, user UBIGINT, item INTEGER, unknown VARCHAR, in_seconds BOOL)"
+        )
+        for batch in batches():
+            connection.register("batch", batch)
+            connection.execute(
+                "INSERT INTO checked SELECT row, hash(user_id), item, CASE WHEN item IS NULL THEN item_id END, "
+                f"timestamp < {EARLIEST_MS} FROM batch LEFT JOIN known USING (item_id)"
+            )
+        usable = "checked WHERE item IS NOT NULL"
+        counts = f"SELECT count(DISTINCT user), count(DISTINCT item), count(*), count_if(in_seconds) FROM {usable}"
+        [[users, different, rows, in_seconds]] = connection.execute(counts).fetchall()
+        [[pairs]] = connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT user, item FROM {usable})").fetchall()
+        unknown = connection.execute(
+            "SELECT unknown, count(*) FROM checked WHERE item IS NULL GROUP BY unknown ORDER BY count(*) DESC, min(row)"
+        ).fetchall()
+    return InteractionsSummary(
+        file=table.path.name,
+        rows_read=rows_read,
+        users=users,
+        items=different,
+        unknown_items=dict(unknown),
+        broken=broken,
+        repeated=rows - pairs,
+        warnings=file_warnings(rows_read=rows_read, in_seconds=in_seconds),
+    )
+
+
+_NAMES = ["row", "user_id", "item_id", "timestamp"]
+
+
+@contextmanager
+def _database() -> Iterator["duckdb.DuckDBPyConnection"]:
+    """Open a database in memory that spills what is beyond its limit."""
+    import duckdb  # heavy: imported on use
+
+    with tempfile.TemporaryDirectory(prefix="grpo_mmpc_") as spill:
+        connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": spill})
+        try:
+            yield connection
+        finally:
+            connection.close()
