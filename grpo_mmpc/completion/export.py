@@ -17,7 +17,7 @@ from grpo_mmpc.catalogue.sources.source_table import SourceTable
 from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.common.tables import harmless
-from grpo_mmpc.utils.files import read_object, replace_atomically
+from grpo_mmpc.utils.files import read_object, remove_left, replace_atomically
 from grpo_mmpc.utils.hashing import file_digest
 
 Cells = Mapping[int, Mapping[str, str]]
@@ -74,6 +74,7 @@ def export_completed(
     cells = _cells(tables, record["map"], wanted, done=done)
     with ExitStack() as stack:  # all or none
         for table, target in zip(tables, targets, strict=True):
+            remove_left(target)
             temporary = stack.enter_context(replace_atomically(target))
             with temporary.open("wb") as file:
                 _write(table, file, cells[table.path])

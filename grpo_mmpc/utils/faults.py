@@ -4,6 +4,8 @@ import errno
 import tempfile
 from pathlib import Path
 
+from grpo_mmpc.utils.files import remove_left
+
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space on it",
     errno.EDQUOT: "the disk quota is used up; free some space",
@@ -57,7 +59,7 @@ def try_folder(folder: Path) -> None:
 
 
 def try_file(file: Path) -> None:
-    """Try to write where a file is or will be, and leave no trace.
+    """Try to write where a file is or will be, and leave no trace, also none of killed writers.
 
     Raises:
         OSError: It cannot be written, or something else than a file stands in its way.
@@ -67,3 +69,4 @@ def try_file(file: Path) -> None:
     if file.exists() and not file.is_file():  # a device or a pipe, whose place the file would take
         raise FileExistsError(errno.EEXIST, "File exists", str(file))
     try_folder(file.parent)
+    remove_left(file)

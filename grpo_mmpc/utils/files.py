@@ -88,6 +88,17 @@ def remove_partial(folder: Path, *, besides: Sequence[Path] = ()) -> None:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def remove_left(target: Path) -> None:
+    """Remove what writers of one file that were killed on this machine have left beside it."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.[0-9]*-*.partial"):
+        try:
+            os.kill(int(path.suffixes[-2][1:].partition("-")[0]), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except PermissionError:  # lives, and is another user's
+            continue
+
+
 def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder, replacing what is there."""
     temporary = _beside(target)
@@ -270,4 +281,4 @@ def _refuse_constant(name: str) -> None:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    return target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex}.partial")

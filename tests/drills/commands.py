@@ -1,7 +1,10 @@
 """The smallest runs of the long commands that still do everything that a long one does."""
 
 import json
+import threading
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import yaml
@@ -129,12 +132,33 @@ def data_amazon(folder: Path) -> Drill:
 
 
 def data_import(folder: Path) -> Drill:
-    """An export of many rows, some with an image, and rows that are no items."""
+    """An export of many rows, some with an image, here or on the web, some no items."""
     build_catalogue(folder / "photos", num_items=40, seed=5)
     images = sorted(path.relative_to(folder).as_posix() for path in (folder / "photos" / "images").iterdir())
-    lines = [f'{i};"Mug &amp; Cup {i}";{images[i % 40] if i % 9 == 0 else ""}\r\n' for i in range(30_000)]
+    web = _serve(folder)
+    places = [*images, *(f"{web}/{number}/{image}" for number in range(40) for image in [*images, "gone.jpg"])]
+    lines = [f'{i};"Mug &amp; Cup {i}";{places[i // 9 % len(places)] if i % 9 == 0 else ""}\r\n' for i in range(30_000)]
     (folder / "shop.csv").write_text("id;name;photo\r\n" + "".join(lines) + ";;\r\n", newline="")
-    return Drill(folder=folder, command=["data", "import", "shop.csv", "--out", "out"])
+    return Drill(
+        folder=folder,
+        command=["data", "import", "shop.csv", "--out", "out", "--allow-host", "127.0.0.1"],
+        unordered=("images_not_there.jsonl",),
+    )
+
+
+def _serve(folder: Path) -> str:
+    """Serve a folder on the loopback, under any number, until this process ends; return where."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def translate_path(self, path: str) -> str:
+            return super().translate_path("/" + path.split("/", 2)[2])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 def recbench(folder: Path) -> Drill:

@@ -16,6 +16,7 @@ from grpo_mmpc.utils.files import (
     place_file,
     read_json_lines,
     read_object,
+    remove_left,
     remove_partial,
     replace_atomically,
     without_nan,
@@ -81,6 +82,21 @@ def test_a_folder_that_a_killed_writer_left_is_removed_and_one_being_built_is_no
                 assert ours.is_dir() and faster.is_dir()
                 raise ZeroDivisionError
     assert {*tmp_path.iterdir()} == {target, other}
+
+
+def test_a_file_that_a_killed_writer_left_is_removed_and_one_being_written_is_not(tmp_path):
+    target = tmp_path / "scores[1].json"
+    writing = "from grpo_mmpc.utils.files import replace_atomically; from pathlib import Path; import os, signal"
+    kill = f"with replace_atomically(Path({str(target)!r})) as path: path.touch(); os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", f"{writing}\n{kill}"]).returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    with replace_atomically(target) as ours:
+        ours.touch()
+        remove_left(target.with_suffix(""))
+        assert {*tmp_path.iterdir()} == {left, ours}
+        remove_left(target)
+        assert [*tmp_path.iterdir()] == [ours]
+    assert [*tmp_path.iterdir()] == [target]
 
 
 def test_a_copied_folder_replaces_what_was_there(tmp_path):
