@@ -48,8 +48,8 @@ def build_report(folder: Path, *, out: Path | None = None) -> Path:
     page, summary = _render(run, notes)
     stands = path.exists()
     if not (run.broken and stands):
-        write_text(path, page)
         write_text(summary_path(path), summary)
+        write_text(path, page)  # last: where it stands, nothing is written again
     if run.broken:
         outcome = "was left as it was" if stands else "shows the rest"
         raise EvaluationError(f"{folder}: {' '.join(run.broken)} The page {path} {outcome}")

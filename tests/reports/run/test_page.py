@@ -178,6 +178,16 @@ def test_the_same_run_gives_the_same_bytes(run: Path, page: Page, tmp_path: Path
     assert build_report(run, out=tmp_path / "again" / "page.html").read_text("utf-8") == page.html
 
 
+def test_a_page_is_written_after_its_summary_so_that_where_it_stands_nothing_lacks(small: Path, tmp_path: Path) -> None:
+    run = copy_without(small, tmp_path / "run")
+    for name in ("report.html", "summary.html"):
+        (run / name).unlink(missing_ok=True)
+    (run / "summary.html").mkdir()  # ends the writing here, as a kill may
+    with pytest.raises(IsADirectoryError):
+        build_report(run)
+    assert not (run / "report.html").exists()
+
+
 def test_right_to_left_text_is_isolated(odd_page: Page) -> None:
     assert "حقيبة" in odd_page.text
     directions = [value for tag, name, value in odd_page.attributes if tag == "dd" and name == "dir"]
