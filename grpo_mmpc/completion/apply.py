@@ -18,7 +18,15 @@ from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
 from grpo_mmpc.completion.proposal import Proposal, item_of, read_proposals
 from grpo_mmpc.completion.tally import INCOMPLETE
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.utils.files import place_file, read_object, remove_partial, replace_atomically, to_json, write_json
+from grpo_mmpc.utils.files import (
+    names_in,
+    place_file,
+    read_object,
+    remove_partial,
+    replace_atomically,
+    to_json,
+    write_json,
+)
 from grpo_mmpc.utils.locks import hold, in_use
 
 MARK = "reviewed.json"
@@ -72,9 +80,7 @@ def apply_decisions(
     done = Applied()
     decisions = _read(folder, files, done)
     claim = {"completed": str(folder.resolve())}
-    if not out.exists() or not any(out.iterdir()):
-        out.mkdir(parents=True, exist_ok=True)
-    elif read_object(out / MARK) != claim:
+    if names_in(out) - {LOCK} and read_object(out / MARK) != claim:
         raise CatalogueError(f"{out} is not empty and holds no review of {folder}; give another folder")
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="review --apply")):
         remove_partial(out)

@@ -17,7 +17,7 @@ from grpo_mmpc.evaluation.scoring import score_items
 from grpo_mmpc.evaluation.suite import VERSION, scores_by
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.official.text import aborted_categories
-from grpo_mmpc.utils.files import without_nan
+from grpo_mmpc.utils.files import build_folder, without_nan
 
 _NOTHING_TO_COMPARE = "no item has what it compares with (a true title, a real image, known attributes, a render)"
 
@@ -152,29 +152,30 @@ def score_predictions(
 
 
 def write_as_evaluation(folder: Path, scores: Scores, *, encoders: Mapping[str, Any], source: Path) -> None:
-    """Write scores as an evaluation that ``grpo-mmpc compare`` takes as a side.
+    """Write scores as a whole evaluation that ``grpo-mmpc compare`` takes as a side, or nothing.
 
     ``encoders`` are the arguments of those that were used. Images are copied into the folder.
     """
     task, images = scores.summary["task"], []
-    for answer in scores.answers:
-        name = None
-        if answer.image is not None:
-            name = f"images/{safe_name(answer.item_id, what='item_id')}{answer.image.suffix}"
-            (folder / "images").mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(answer.image, folder / name)
-        images.append(name)
-    summary = {
-        "suite": "cqbench",
-        "version": VERSION,
-        "mode": scores.summary["mode"],
-        "checkpoint": folder.name,
-        "policy": f"predictions of {source}",
-        "settings": {"encoders": {name: scores_by(options) for name, options in encoders.items()}},
-        "missing": scores.summary["missing"],
-        "tasks": {task: scores.cells},
-    }
-    write_evaluation(folder, summary, [dict(scores.samples) | {"rendered_image": images}])
+    with build_folder(folder) as made:
+        for answer in scores.answers:
+            name = None
+            if answer.image is not None:
+                name = f"images/{safe_name(answer.item_id, what='item_id')}{answer.image.suffix}"
+                (made / "images").mkdir(exist_ok=True)
+                shutil.copyfile(answer.image, made / name)
+            images.append(name)
+        summary = {
+            "suite": "cqbench",
+            "version": VERSION,
+            "mode": scores.summary["mode"],
+            "checkpoint": folder.name,
+            "policy": f"predictions of {source}",
+            "settings": {"encoders": {name: scores_by(options) for name, options in encoders.items()}},
+            "missing": scores.summary["missing"],
+            "tasks": {task: scores.cells},
+        }
+        write_evaluation(made, summary, [dict(scores.samples) | {"rendered_image": images}])
 
 
 def check_evaluation_folder(folder: Path) -> None:

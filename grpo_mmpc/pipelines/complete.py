@@ -24,6 +24,7 @@ from grpo_mmpc.pipelines.known_titles import AUDIT, FOLDER, audit, calibrate
 from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.utils.console import Progress, printer
+from grpo_mmpc.utils.files import names_in
 from grpo_mmpc.utils.locks import hold, in_use
 
 say = printer(True)
@@ -126,7 +127,7 @@ def audit_catalogue(
     Raises:
         CatalogueError: See ``complete_catalogue``; or ``out`` holds something else than an audit.
     """
-    if out.is_dir() and {path.name for path in out.iterdir()} - {LOCK, FOLDER, AUDIT}:
+    if names_in(out) - {LOCK, FOLDER, AUDIT}:
         raise CatalogueError(f"--out {out} holds something else than an audit; give another folder")
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):
         source = load_catalogue(catalogue, check_images=True, keep_titled=True)

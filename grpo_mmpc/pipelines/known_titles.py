@@ -19,7 +19,7 @@ from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.catalogue.calibration_page import write_calibration_page
 from grpo_mmpc.types import ProductRecord
 from grpo_mmpc.utils.console import Say
-from grpo_mmpc.utils.files import build_folder, place_file, write_json_lines
+from grpo_mmpc.utils.files import build_folder, place_file, remove_left, write_json_lines
 from grpo_mmpc.utils.hashing import json_digest, stable_order
 from grpo_mmpc.utils.locks import hold
 
@@ -120,6 +120,7 @@ def audit(source: Catalogue, *, out: Path, answer: Callable[[Path, Path], Plan],
         if record.title
         for one in contradictions(record, *given.get(record.item_id, ("", {})), fields=fields, least=gate.confidence)
     ]
+    remove_left(out / AUDIT)
     write_json_lines(out / AUDIT, map(asdict, listed))
     items = len({one.item_id for one in listed})
     denied = sum(one.attributes_say is not None for one in listed)

@@ -7,7 +7,7 @@ from pathlib import Path
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.cells import CELLS, FEATURES, SPLITS
 from grpo_mmpc.utils.faults import try_folder
-from grpo_mmpc.utils.files import remove_partial
+from grpo_mmpc.utils.files import names_in, remove_partial
 from grpo_mmpc.utils.locks import hold, in_use
 
 LOCK = "recbench.lock"
@@ -21,7 +21,7 @@ def only_one(folder: Path) -> Iterator[None]:
         RecBenchError: Another process holds it, or it is the folder of something else.
         OSError: It cannot be written.
     """
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(names_in(folder))
     if names and not {LOCK, SPLITS, CELLS} & {*names}:
         raise RecBenchError(f"--out {folder} holds {names[0]}, which is not of recbench; name an empty or new folder")
     with hold(folder / LOCK, refuse=in_use(folder, RecBenchError, command="recbench", instead="name another --out")):

@@ -15,7 +15,7 @@ from grpo_mmpc.config.problems import first_difference
 from grpo_mmpc.errors import ConfigError, TrainingError
 from grpo_mmpc.training.checkpoint import newest_checkpoint
 from grpo_mmpc.utils.faults import try_folder
-from grpo_mmpc.utils.files import remove_partial, write_text
+from grpo_mmpc.utils.files import names_in, remove_partial, write_text
 from grpo_mmpc.utils.locks import hold, in_use
 from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 
@@ -56,11 +56,14 @@ def claimed(config: RunConfig, *, overwrite: bool) -> Iterator[None]:
 
 
 def take_over(config: RunConfig, *, overwrite: bool) -> None:
-    """Write into the folder what runs, and remove what must not stay: all, with ``overwrite``."""
+    """Write into the folder what runs, and remove what must not stay: all, with ``overwrite``.
+
+    Killed meanwhile, it is still the folder of a run.
+    """
     run_dir = Path(config.run_dir)
     if overwrite:
         for path in run_dir.iterdir():
-            if path.name != LOCK:
+            if path.name not in (LOCK, "config.yaml"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     remove_partial(run_dir)
     write_text(run_dir / "config.yaml", config.to_yaml())
@@ -76,8 +79,7 @@ def check_folder(config: RunConfig, *, overwrite: bool) -> None:
     run_dir = Path(config.run_dir)
     try_folder(run_dir)
     recorded = run_dir / "config.yaml"
-    left = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
-    if left <= {LOCK}:
+    if names_in(run_dir) <= {LOCK}:
         return
     if not recorded.exists():
         raise TrainingError(f"{run_dir} is not empty and holds no run; choose another run_dir")
@@ -94,7 +96,7 @@ def check_folder(config: RunConfig, *, overwrite: bool) -> None:
 
 def _has_begun(run_dir: Path) -> bool:
     """Return whether a run has made a step: a start that failed is not in the way of another."""
-    left = {path.name for path in run_dir.iterdir()} - LEFT_BY_A_FAILED_START
+    left = names_in(run_dir) - LEFT_BY_A_FAILED_START
     if "checkpoints" in left and newest_checkpoint(run_dir / "checkpoints") is None:
         left.remove("checkpoints")
     return bool(left - {"rollouts"}) or len(list((run_dir / "rollouts").glob("*.parquet"))) > 1

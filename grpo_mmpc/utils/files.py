@@ -88,6 +88,11 @@ def remove_partial(folder: Path, *, besides: Sequence[Path] = ()) -> None:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def names_in(folder: Path) -> set[str]:
+    """Return the names of what a folder holds, if it is there, besides what killed writers left."""
+    return {path.name for path in folder.iterdir() if not path.match(".*.partial")} if folder.is_dir() else set()
+
+
 def remove_left(target: Path) -> None:
     """Remove what writers of one file that were killed on this machine have left beside it."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.[0-9]*-*.partial"):

@@ -358,6 +358,20 @@ def test_anybodys_outputs_are_a_full_side_of_a_comparison(
     )
 
 
+def test_an_evaluation_of_scores_is_whole_or_not_there(
+    score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    predictions, references = lines(tmp_path / "p.jsonl", GOLD), lines(tmp_path / "r.jsonl", REFERENCES)
+    before = {*tmp_path.iterdir()}
+    monkeypatch.setattr("grpo_mmpc.evaluation.score.write_evaluation", full)
+    words = ["--predictions", str(predictions), "--references", str(references), "--metrics", "bleu"]
+    assert "the disk is full" in score.error(*words, "--as-evaluation", str(tmp_path / "side"))
+    assert {*tmp_path.iterdir()} == before
+
+
 def test_an_occupied_folder_is_refused_before_anything_is_scored(
     score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,14 @@ def test_half_a_line_of_a_killed_review_costs_that_one_only(completed, tmp_path)
     assert fields(tmp_path / "out")["B3"][0] == MUG
 
 
+def test_what_a_killed_beginning_left_is_not_in_the_way(completed, tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in (".lock", ".reviewed.json.1.partial"):
+        (tmp_path / "out" / name).touch()
+    apply_decisions(completed, tmp_path / "out")
+    assert not (tmp_path / "out/.reviewed.json.1.partial").exists()
+
+
 def test_a_folder_that_holds_something_else_is_refused(completed, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("dear")

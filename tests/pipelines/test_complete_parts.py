@@ -168,6 +168,12 @@ def test_a_share_that_a_kill_ended_in_the_middle_of_a_part_leaves_nothing_over(f
     assert {path.relative_to(out) for path in out.rglob("*")} == whole
 
 
+def test_a_kill_while_the_first_file_is_written_is_not_in_the_way(fill, tmp_path):
+    (tmp_path / "filled").mkdir()
+    (tmp_path / "filled/.completion.json.1.partial").write_text("{")
+    assert not list(fill(Writer()).rglob("*.partial"))
+
+
 def test_an_item_stays_in_its_part_or_goes_to_one_of_the_two_that_take_its_place():
     common = {"catalogue": "", "fingerprint": "", "policy": "", "model": "", "adapter": None, "renderer": None}
     common |= {"prompts": {}, "sampling": {}, "siblings": False, "samples": 0, "gaps": 0}

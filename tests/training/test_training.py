@@ -438,6 +438,23 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_checkpoint(make_config, monkeyp
     assert run_training(config) == 0
 
 
+def test_a_run_that_was_killed_at_its_first_file_or_in_overwriting_is_not_in_its_own_way(
+    make_config, tmp_path, monkeypatch
+):
+    from grpo_mmpc.training.claim import check_folder, take_over
+
+    config, run = make_config(), tmp_path / "run"
+    run.mkdir()
+    (run / ".config.yaml.1.partial").touch()
+    check_folder(config, overwrite=False)
+    take_over(config, overwrite=False)
+    (run / "checkpoints").mkdir()
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        take_over(config, overwrite=True)
+    check_folder(config, overwrite=True)
+
+
 def test_overwrite_never_deletes_a_folder_that_holds_no_run(make_config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")

@@ -13,6 +13,7 @@ from grpo_mmpc.utils.files import (
     build_folder,
     copy_folder,
     json_lines,
+    names_in,
     place_file,
     read_json_lines,
     read_object,
@@ -97,6 +98,13 @@ def test_a_file_that_a_killed_writer_left_is_removed_and_one_being_written_is_no
         remove_left(target)
         assert [*tmp_path.iterdir()] == [ours]
     assert [*tmp_path.iterdir()] == [target]
+
+
+def test_a_folder_is_empty_that_holds_only_what_a_killed_writer_left(tmp_path):
+    (tmp_path / ".claim.json.1-0.partial").touch()
+    assert names_in(tmp_path) == names_in(tmp_path / "absent") == set()
+    (tmp_path / "claim.json").touch()
+    assert names_in(tmp_path) == {"claim.json"}
 
 
 def test_a_copied_folder_replaces_what_was_there(tmp_path):
