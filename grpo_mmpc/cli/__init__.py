@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
-from grpo_mmpc.utils.console import LogHandler
+from grpo_mmpc.utils.console import LogHandler, fitted
 from grpo_mmpc.utils.faults import explain_os_error, full_disk
 from grpo_mmpc.utils.manifest import command_line
 from grpo_mmpc.utils.processes import ignore_the_next_signal, stopped_by_signals
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         with stopped_by_signals():
             return int(arguments.func(arguments))
     except GrpoMmpcError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(fitted(f"error: {error}", sys.stderr), file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as stop:
         print(f"\nstopped by {stop or 'SIGINT'}; go on with: {_same_command(arguments)}", file=sys.stderr)
@@ -131,7 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         reason = (
             explain_os_error(error) if isinstance(error, OSError) else f"the disk is full; free some space ({error})"
         )
-        print(f"error: {reason}\nthen go on with: {_same_command(arguments)}", file=sys.stderr)
+        text = f"error: {reason}\nthen go on with: {_same_command(arguments)}"
+        print(fitted(text, sys.stderr), file=sys.stderr)
         return BAD_INPUT
 
 

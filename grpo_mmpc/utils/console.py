@@ -46,8 +46,10 @@ def fitted(text: str, stream: TextIO) -> str:
     lines = []
     for line in text.split("\n"):
         wrapper.subsequent_indent = " " * (len(line) - len(line.lstrip()) or 2)
-        lines += [line] if len(line) <= width or "grpo-mmpc " in line else wrapper.wrap(line)
-    return "\n".join(lines)
+        whole = len(line) <= width or "grpo-mmpc " in line
+        # dots at the end stay with the word before them, by a space that is no place to break at
+        lines += [line] if whole else wrapper.wrap(line.replace(" ...", "\xa0..."))
+    return "\n".join(lines).replace("\xa0...", " ...")
 
 
 def printer(is_main: bool) -> Say:

@@ -1,6 +1,7 @@
 """Whatever stands in a recipe is a configuration or a list of problems, within seconds."""
 
 import contextlib
+import re
 import time
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def test_a_file_that_is_not_there_is_compared_with_those_that_are(tmp_path):
     (tmp_path / "nano.yaml").write_text("seed: 1")
     with pytest.raises(ConfigError, match=r"no such file .*did you mean .*nano\.yaml\?"):
         read_yaml(tmp_path / "nano.yml")
+
+
+def test_a_recipe_of_the_repository_is_found_for_who_starts_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    repository = Path(__file__).parents[2]
+    with pytest.raises(ConfigError, match=re.escape(f"start from {repository}, where it lies, or give {repository}/")):
+        read_yaml(Path("recipes/nano.yaml"))
 
 
 def test_of_a_misspelt_file_only_its_name_is_said_and_other_mistakes_still_are(tmp_path):

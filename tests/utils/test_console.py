@@ -92,6 +92,7 @@ from grpo_mmpc.utils.console import Progress, printer
 say = printer(True)
 say("evaluated base: bleu 0.127, bertscore_f1 0.632, parse_rate 1.000")
 say("next: grpo-mmpc compare runs/demo/evaluations/base runs/demo/evaluations/final")
+say("loading nano with checkpoint-45 of demo ...")
 with Progress() as progress:
     progress("training", 1, 45, detail="reward 0.766 bleu 0.278 bertscore 0.689")
 """
@@ -108,4 +109,5 @@ def test_on_a_terminal_lines_break_at_words_but_commands_stay_whole_and_a_bar_ke
     lines = b"".join(written).decode().replace("\r", "").split("\n")
     assert lines[:2] == ["evaluated base: bleu 0.127, bertscore_f1", "  0.632, parse_rate 1.000"]
     assert lines[2] == "next: grpo-mmpc compare runs/demo/evaluations/base runs/demo/evaluations/final"
-    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[3]))
+    assert lines[3:5] == ["loading nano with checkpoint-45 of", "  demo ..."]
+    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[5]))

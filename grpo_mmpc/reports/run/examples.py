@@ -20,10 +20,13 @@ def choose(items: Sequence[Item], *, count: int) -> list[ItemGroup]:
     """Choose three groups of up to ``count`` items each, the same ones for the same items.
 
     No item appears twice. A group is named by what really happened: where no item got worse, the
-    last group says so.
+    last group says so, and where none changed there is one group of such.
     """
     if not items:
         return []
+    if not any(map(delta, items)):
+        same = most(items, delta, count=3 * count)
+        return [ItemGroup(title="No item changed", rule="the same score before and after", items=same)]
     middle = median(map(delta, items))
     best = most(items, delta, count=count)
     left = without(items, best)

@@ -112,12 +112,19 @@ def rewards_caution(metrics: Mapping[str, Cell]) -> list[Finding]:
 
 
 def categories_findings(task: TaskComparison, *, label: Callable[[str], str]) -> list[Finding]:
-    """Compare verdicts over items with those over categories, and count those within each."""
+    """Compare verdicts over items with those over categories, and count those within each.
+
+    Two reasons for having no verdict do not differ.
+    """
     if len(task.categories) < 2:
         return []
+    scored = [cell for row in task.categories.values() for cell in row.values() if cell.n_scored]
+    if all(cell.verdict == TOO_FEW for cell in scored):
+        return [Finding(text=f"{plural(len(task.categories), 'category')} have too few items each to be told apart.")]
     other: dict[str, list[str]] = {}
     for name, cell in task.metrics.items():
-        if name in task.macro and (verdict := task.macro[name].verdict) != cell.verdict:
+        verdict = task.macro[name].verdict if name in task.macro else cell.verdict
+        if verdict != cell.verdict and not {verdict, cell.verdict} <= _WHY_NO_VERDICT.keys():
             other.setdefault(verdict, []).append(_starred(name, cell, label))
     differing = "; ".join(f"{listed(names)} ({verdict})" for verdict, names in other.items())
     said = f"the verdict differs for {differing}" if other else "all verdicts are the same"

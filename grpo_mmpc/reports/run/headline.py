@@ -100,6 +100,8 @@ def _by_category(task: TaskComparison, *, lead: str) -> list[Finding]:
     if len(cells) < 2:
         return []
     better, worse, few = (sum(cell.verdict == verdict for cell in cells) for verdict in (BETTER, WORSE, TOO_FEW))
+    if few == len(cells):
+        return [Finding(text="By category nothing can be told: each has too few items.")]
     text = f"By category, {metric_label(lead)} got better in {better} of {len(cells)} and worse in {worse}"
     unknown = f"; {plural(few, 'category')} {'has' if few == 1 else 'have'} too few items to tell" if few else ""
     family = plural(task.families.get("categories", len(cells)), "comparison")

@@ -87,6 +87,7 @@ def task_view(
     ]
     items = _items(task, samples, metric=said.lead, unreadable=unreadable)
     groups = choose(items, count=MAX_ITEMS // (3 * len(comparison.tasks)))
+    titles = [group.title for group in groups]
     return TaskView(
         task=task,
         label=task_label(task.task),
@@ -106,8 +107,8 @@ def task_view(
         more_panels=more_panels,
         metric=metric_label(said.lead) if said.lead else "",
         groups=groups,
-        pairs=[group.items[0] for group in groups],
-        pairs_rule=f"One item of each kind ({'; '.join(group.title for group in groups).lower()})",
+        pairs=[item for group in groups for item in group.items[: 1 if len(groups) > 1 else 3]],
+        pairs_rule=titles[0] if len(titles) == 1 else f"One item of each kind ({'; '.join(titles).lower()})",
     )
 
 

@@ -56,6 +56,8 @@ def test_groups_are_not_called_worse_or_better_than_they_are() -> None:
     assert titles[-1] == "Improved least: no item chosen here got worse"
     titles = [group.title for group in choose([item(f"a{n}", -0.1 - n / 10) for n in range(9)], count=2)]
     assert titles[0] == "Changed least: no item improved"
+    [group] = choose([item(f"a{n}", 0.0) for n in range(9)], count=2)
+    assert group.title == "No item changed" and len(group.items) == 6
 
 
 def test_the_order_of_the_input_does_not_matter() -> None:

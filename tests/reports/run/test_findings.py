@@ -144,3 +144,12 @@ def test_categories_that_got_worse_are_named_up_to_a_limit() -> None:
         "Within single categories, corrected for 18 comparisons: 8 better, 8 worse. Worse: bleu in Kind 0, "
         "bleu in Kind 1, bleu in Kind 2, bleu in Kind 3, bleu in Kind 4, bleu in Kind 5 and 2 more."
     )
+
+
+def test_where_nothing_can_be_told_by_category_that_is_said_once_and_no_verdict_differs() -> None:
+    few = {"bleu": cell("too few items")}
+    sentences = told({"bleu": cell("too few changed")}, macro=few, categories={"A": few, "B": few})
+    assert sentences[-1] == "2 categories have too few items each to be told apart."
+    mixed = {"A": few, "B": {"bleu": cell("no evidence")}}
+    sentences = told({"bleu": cell("too few changed")}, macro=few, categories=mixed)
+    assert sentences[-2] == "As unweighted means over 2 categories, all verdicts are the same."

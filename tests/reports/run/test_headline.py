@@ -174,6 +174,8 @@ def test_categories_count_only_after_correction() -> None:
         "4 comparisons; 1 category has too few items to tell."
     )
     assert [text.split(" got worse")[0] for text in texts(told.warnings)] == ["BLEU in C"]
+    told = words_of(task({"bleu": BETTER}, {"A": {"bleu": few}, "D": {"bleu": few}}))
+    assert told.details[-1].text == "By category nothing can be told: each has too few items."
 
 
 def test_a_task_without_any_score_says_so() -> None:
