@@ -86,11 +86,8 @@ def _share(text: str) -> tuple[int, int]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and complete."""
-    from grpo_mmpc.config import is_file
-    from grpo_mmpc.config.recorded import load_recorded_policy
     from grpo_mmpc.errors import ConfigError
-    from grpo_mmpc.models.adapter_folder import open_adapter
-    from grpo_mmpc.pipelines.recipe import load_recipe
+    from grpo_mmpc.pipelines.recipe import load_policy_recipe
 
     if arguments.part is not None and (arguments.engine == "ray" or arguments.workers is not None):
         raise ConfigError(["--part fills its share in one process; leave --engine and --workers out"])
@@ -100,19 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(["--calibrate needs --samples, and one command for all parts: leave --part out"])
     if arguments.audit and (not arguments.samples or arguments.part is not None or arguments.calibrate):
         raise ConfigError(["--audit needs --samples and knows neither --part nor --calibrate"])
-    if arguments.checkpoint is not None:
-        open_adapter(arguments.checkpoint)
-    if any(is_file(word) for word in arguments.recipe):
-        config = load_recipe(arguments.recipe)
-    else:  # overrides only: of what the run of the checkpoint says about its model
-        own = None if arguments.checkpoint is None else arguments.checkpoint.resolve().parent.parent / "config.yaml"
-        if own is None or not own.is_file():
-            raise ConfigError(
-                ["--recipe is needed: which model, engine and renderer (a checkpoint of a run has its own)"]
-            )
-        config, left_out = load_recorded_policy(own, arguments.recipe)
-        if left_out := [key for key in left_out if not any(word.startswith(key) for word in arguments.recipe)]:
-            print(f"not taken from {own}: {', '.join(left_out)}; to use its whole recipe add: --recipe {own}")
+    config = load_policy_recipe(arguments.recipe, checkpoint=arguments.checkpoint)
     # heavy: imported on use
     from grpo_mmpc.pipelines.complete import Workers, audit_catalogue, complete_catalogue
 

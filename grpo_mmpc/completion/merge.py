@@ -3,25 +3,21 @@
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from grpo_mmpc.catalogue import Catalogue, write_quarantine
-from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.catalogue.sources.importing import import_record
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.completion.calibration import Calibration
-from grpo_mmpc.completion.fields import Fields
-from grpo_mmpc.completion.gate import confidences, judge, signals_of
+from grpo_mmpc.completion.judging import Gate, proposal_of
 from grpo_mmpc.completion.part import GENERATED, Answer, parts_of
 from grpo_mmpc.completion.plan import CLAIM, PARTS, Plan, is_claimed, records_of
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
-from grpo_mmpc.completion.proposal import Proposal
 from grpo_mmpc.completion.tally import INCOMPLETE, Tally
 from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.metrics.constraints import Constraints
 from grpo_mmpc.rendering.store import RECORDS_NAME
 from grpo_mmpc.tasks import Task
 from grpo_mmpc.tasks.prompt_rows import filling_task
@@ -35,7 +31,7 @@ from grpo_mmpc.utils.files import (
     without_nan,
     write_json,
 )
-from grpo_mmpc.utils.hashing import digest_of, number
+from grpo_mmpc.utils.hashing import digest_of
 
 _FILES = ("items.jsonl", PROPOSALS_FILE, INCOMPLETE)
 _MERGED = "merged"
@@ -65,7 +61,7 @@ def merge(
         CatalogueError: A part does not answer this plan: another process has changed it.
     """
     tally = Tally()
-    gate = _Gate(settings, source, calibration)
+    gate = Gate(settings, source.records(), calibration)
     # Those of parts belong to who works on them.
     remove_partial(out, besides=(out / PARTS, out / GENERATED))
     write_quarantine(out / "quarantine.jsonl", source.quarantined)
@@ -86,9 +82,10 @@ def merge(
             _write(items, without_nan(item))
             if task is None or answer is None:
                 continue
-            proposal = gate.judged(_proposal(plan, task, answer), record, answer)
+            proposal = gate.judge(proposal_of(plan, task, answer, is_asked=bool(answer.key)), record, answer)
             _write(proposals, proposal.to_json())
             if answer.value is not None:
+                gate.remember(proposal)
                 tally.filled[answer.field] += 1
                 tally.sources[proposal.source] += 1
                 tally.review += proposal.status == "review"
@@ -137,74 +134,8 @@ def _item(row: Mapping[str, Any], record: ProductRecord, answer: Answer | None) 
     return item | {answer.field: answer.value, "completed": answer.field}
 
 
-class _Gate:
-    """The gate, with what it knows of the whole catalogue."""
-
-    def __init__(self, settings: GateSection, source: Catalogue, calibration: Calibration | None) -> None:
-        self._calibration = calibration
-        self._settings = settings
-        self._constraints = Constraints(**settings.constraints) if settings.constraints else None
-        # 64-bit hashes instead of titles, whatever their length.
-        self._titles: set[int] = set()
-        self._fields = Fields(self._attributes(source))
-
-    def _attributes(self, source: Catalogue) -> Iterator[Mapping[str, str]]:
-        for record in source.records():
-            if record.title is not None:
-                self._titles.add(number(title_key(record.title)))
-            yield record.attributes
-
-    def judged(self, proposal: Proposal, record: ProductRecord, answer: Answer) -> Proposal:
-        """Return a proposal with its signals, confidence and status; an image's as it is."""
-        title = proposal.value
-        if title is None or proposal.field != "title":
-            return proposal
-        key = number(title_key(title))
-        violated = self._constraints.check(title, record.attributes) if self._constraints else []
-        signals = signals_of(
-            title,
-            samples=answer.samples,
-            attributes=record.attributes,
-            fields=self._fields,
-            violated=violated,
-            # A variant's title may well be the same.
-            is_duplicate=proposal.source == "model" and key in self._titles,
-        )
-        self._titles.add(key)
-        confidence = confidences(signals)
-        if self._calibration is not None:
-            confidence = {kind: self._calibration.probability(kind, share) for kind, share in confidence.items()}
-        status, reasons = judge(signals, confidence=confidence, violated=violated, gate=self._settings)
-        return replace(
-            proposal,
-            signals=signals,
-            confidence=min(confidence.values(), default=None),
-            status="review" if proposal.reasons else status,
-            reasons=[*proposal.reasons, *reasons],
-        )
-
-
 def _known(record: ProductRecord) -> dict[str, str | None]:
     return {"title": record.title, "image": record.image}
-
-
-def _proposal(plan: Plan, task: Task, answer: Answer) -> Proposal:
-    is_asked = bool(answer.key)
-    renderer = {"renderer": plan.renderer} if task.target_modality == "image" else {}
-    return Proposal(
-        item_id=answer.item_id,
-        field=answer.field,
-        value=answer.value,
-        source=answer.source,
-        source_item=answer.source_item,
-        policy=plan.policy if is_asked else None,
-        model=plan.model if is_asked else None,
-        adapter=plan.adapter if is_asked else None,
-        prompt=plan.prompts[task.name] if is_asked else None,
-        sampling={**plan.sampling[task.name], **renderer} if is_asked else {},
-        status="failed" if answer.value is None else "review" if answer.doubt else "accepted",
-        reasons=[text for text in (answer.reason, answer.detail, answer.doubt) if text],
-    )
 
 
 def _answers_digest(out: Path, plan: Plan) -> str:

@@ -37,13 +37,9 @@ _HELD = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """All that the parts of a completion have in common; processes with equal plans share them."""
+class Provenance:
+    """All that an answer of the policy depends on beside the item."""
 
-    catalogue: str
-    """Absolute path of the catalogue that is completed."""
-    fingerprint: str
-    """``Catalogue.fingerprint``: of items and images."""
     policy: str
     """``policy_identity``."""
     model: str
@@ -55,10 +51,20 @@ class Plan:
     """``Task.version`` by task."""
     sampling: Mapping[str, Mapping[str, Any]]
     """Fields of ``SamplingConfig`` by task."""
-    siblings: bool
-    """Whether a title that the catalogue itself gives is taken before the policy is asked."""
     samples: int
     """Titles sampled at temperature 1 beside the greedy one, by whose agreement it is judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Provenance):
+    """All that the parts of a completion have in common; processes with equal plans share them."""
+
+    catalogue: str
+    """Absolute path of the catalogue that is completed."""
+    fingerprint: str
+    """``Catalogue.fingerprint``: of items and images."""
+    siblings: bool
+    """Whether a title that the catalogue itself gives is taken before the policy is asked."""
     gaps: int
     parts: int
 
@@ -105,25 +111,33 @@ def records_of(source: Catalogue) -> Iterator[ProductRecord]:
         yield replace(record, image=None) if record.item_id in source.broken_images else record
 
 
-def make_plan(
-    config: RunConfig, source: Catalogue, *, checkpoint: Path | None, siblings: bool, samples: int
-) -> tuple[Plan, Counter[str]]:
-    """Return the plan of a catalogue's completion, and its gaps by task."""
-    missing = Counter(task.name for _, _, task in _gaps(source))
-    settings, parts = config.evaluation, 1
-    while missing.total() > parts * _PART_SIZE:
-        parts *= 2
-    plan = Plan(
-        catalogue=str(source.folder.resolve()),
-        fingerprint=source.fingerprint,
+def provenance_of(config: RunConfig, *, checkpoint: Path | None, samples: int) -> Provenance:
+    """Return what answers depend on that a recipe and a checkpoint give."""
+    settings = config.evaluation
+    return Provenance(
         policy=policy_identity(config, adapter=checkpoint),
         model=config.model.name_or_path,
         adapter=None if checkpoint is None else adapter_identity(checkpoint),
         renderer=None if settings.renderer is None else renderer_identity(settings.renderer, settings.renderer_kwargs),
         prompts={name: task.version for name, task in TASKS.items()},
         sampling={name: asdict(task.greedy(settings.max_tokens)) for name, task in TASKS.items()},
-        siblings=siblings,
         samples=samples,
+    )
+
+
+def make_plan(
+    config: RunConfig, source: Catalogue, *, checkpoint: Path | None, siblings: bool, samples: int
+) -> tuple[Plan, Counter[str]]:
+    """Return the plan of a catalogue's completion, and its gaps by task."""
+    missing = Counter(task.name for _, _, task in _gaps(source))
+    parts = 1
+    while missing.total() > parts * _PART_SIZE:
+        parts *= 2
+    plan = Plan(
+        **asdict(provenance_of(config, checkpoint=checkpoint, samples=samples)),
+        catalogue=str(source.folder.resolve()),
+        fingerprint=source.fingerprint,
+        siblings=siblings,
         gaps=missing.total(),
         parts=parts,
     )

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.completion.asking import NO_RENDERER, ask, no_answer
 from grpo_mmpc.completion.part import GENERATED, NOT_COMPLETED, Answer, Part
 from grpo_mmpc.completion.plan import Gap, Plan
 from grpo_mmpc.config import RunConfig
@@ -97,7 +98,7 @@ class _Worker:
         for task in TASKS.values():
             mine = [gap for gap in gaps if gap.task == task.name and gap.beside is None]
             if mine and task.target_modality == "image" and self.plan.renderer is None:
-                none = _no_answer(task, "no renderer", "set evaluation.renderer")
+                none = no_answer(task, NO_RENDERER, "set evaluation.renderer")
                 answers |= {gap.record.item_id: replace(none, item_id=gap.record.item_id) for gap in mine}
             elif mine:
                 given = self._ask(task, mine, before, log)
@@ -129,24 +130,12 @@ class _Worker:
             if task.target_modality == "title":  # an image is still to be rendered
                 self.shown(done_before + (turn * len(asked) + done) // (samples + 1))
 
-        greedy, *sampled = [
-            complete(
-                asked,
-                one,
-                self.engine,
-                log=log,
-                policy=self.plan.policy,
-                progress=partial(progress, turn),
-            )
-            for turn, one in enumerate([sampling, *samplings(sampling, samples)])
-        ]
-        for row, completion, *others in zip(asked, greedy, *sampled, strict=True):
-            answers[row.item_id] = replace(
-                _answer(task, completion),
-                item_id=row.item_id,
-                key=keys[row.item_id],
-                samples=[_answer(task, other).answer for other in others],
-            )
+        def generate(turn: int, one: SamplingConfig) -> Sequence[str | Failure]:
+            policy, show = self.plan.policy, partial(progress, turn)
+            return complete(asked, one, self.engine, log=log, policy=policy, progress=show)
+
+        for given in ask(task, asked, sampling=sampling, samples=samples, generate=generate):
+            answers[given.item_id] = replace(given, key=keys[given.item_id])
         return answers
 
     def _render(self, part: Part, answers: Mapping[str, Answer], former: Sequence[Part]) -> dict[str, Answer]:
@@ -173,11 +162,6 @@ class _Worker:
         return {**answers, **images}
 
 
-def samplings(greedy: SamplingConfig, count: int) -> list[SamplingConfig]:
-    """Return how the titles beside the greedy one are sampled, each by a seed of its own."""
-    return [replace(greedy, temperature=1.0, seed=greedy.seed + number) for number in range(1, count + 1)]
-
-
 def _taken(gap: Gap) -> Answer:
     assert gap.beside is not None
     return Answer(
@@ -187,18 +171,3 @@ def _taken(gap: Gap) -> Answer:
         answer=None,
         **asdict(gap.beside),
     )
-
-
-def _answer(task: Task, completion: str | Failure) -> Answer:
-    """Read a completion; item and key are the caller's to add."""
-    if isinstance(completion, Failure):
-        return _no_answer(task, NOT_COMPLETED, completion.reason)
-    prediction = task.parse(completion).prediction
-    if prediction is None:
-        return _no_answer(task, "malformed completion", completion)
-    value = prediction if task.target_modality == "title" else None
-    return Answer(item_id="", field=task.target_modality, key="", answer=prediction, value=value)
-
-
-def _no_answer(task: Task, reason: str, detail: str) -> Answer:
-    return Answer(item_id="", field=task.target_modality, key="", answer=None, value=None, reason=reason, detail=detail)

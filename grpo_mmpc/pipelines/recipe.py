@@ -5,11 +5,14 @@ Files and overrides, and every check that runs before a model loads.
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.config import RewardSpec, RunConfig, is_file, nearest
 from grpo_mmpc.config.loading import Check, Layers, merge_layers, validate
 from grpo_mmpc.config.origins import with_origins
+from grpo_mmpc.config.recorded import load_recorded_policy
+from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.distributed import is_first_process
 
 
@@ -31,6 +34,33 @@ def described_recipe(arguments: Sequence[str]) -> tuple[RunConfig, str]:
     layers = _layers(arguments)
     config = validate(RunConfig, layers, checks=_checks())
     return config, with_origins(config.to_yaml(), given=layers.merged, origins=layers.origins)
+
+
+def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None) -> RunConfig:
+    """Load the recipe of a policy that is only asked: named ones, or that of its run.
+
+    Args:
+        words: Files and overrides; overrides alone change what the run of the checkpoint says.
+        checkpoint: Folder of the adapter.
+
+    Raises:
+        ConfigError: Something is wrong with the recipe, or there is none.
+        AdapterError: The checkpoint cannot be used.
+    """
+    # heavy: imported on use
+    from grpo_mmpc.models.adapter_folder import open_adapter
+
+    if checkpoint is not None:
+        open_adapter(checkpoint)
+    if any(is_file(word) for word in words):
+        return load_recipe(words)
+    own = None if checkpoint is None else checkpoint.resolve().parent.parent / "config.yaml"
+    if own is None or not own.is_file():
+        raise ConfigError(["a recipe is needed: which model, engine and renderer (a checkpoint of a run has its own)"])
+    config, left_out = load_recorded_policy(own, words)
+    if left_out := [key for key in left_out if not any(word.startswith(key) for word in words)]:
+        print(f"not taken from {own}: {', '.join(left_out)}; to use its whole recipe, name that file as recipe")
+    return config
 
 
 def _layers(arguments: Sequence[str]) -> Layers:

@@ -1,4 +1,4 @@
-"""The door of a vLLM server: a key on every route, known hosts, bounded bodies."""
+"""The door of a server: a key on every route, known hosts, bounded bodies."""
 
 import asyncio
 import os
@@ -37,10 +37,17 @@ class Guard:
     vLLM itself asks for its key on some routes only, and answers any Host and any origin.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, *, key: str | None = None, host: str | None = None) -> None:
+        """Guard an application.
+
+        Args:
+            app: The application.
+            key: Asked of every request but ``/health``; None is that of the environment, likewise:
+            host: The interface that is listened on.
+        """
         self._app = app
-        self._key = os.environ.get(KEY_VARIABLE, "")
-        self._hosts = LOOPBACK if os.environ.get(HOST_VARIABLE, LOOPBACK[0]) in LOOPBACK else None
+        self._key = key or os.environ.get(KEY_VARIABLE, "")
+        self._hosts = LOOPBACK if (host or os.environ.get(HOST_VARIABLE, LOOPBACK[0])) in LOOPBACK else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""

@@ -119,9 +119,9 @@ def run_server(config: "RunConfig", *, host: str, port: int) -> int:
         RolloutError: vLLM is missing or of another version, or the port is taken.
     """
     check_installed()
-    _listen(host, port)
+    probe_port(host, port)
     command, environment = serve_command(config, host=host, port=port)
-    key = environment[KEY_VARIABLE] = _key()
+    key = environment[KEY_VARIABLE] = server_key()
     url = f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}"
     print(  # noqa: T201
         f"serving {config.model.name_or_path} on {url}; train with\n  {KEY_VARIABLE}={key} grpo-mmpc train RECIPE "
@@ -165,11 +165,11 @@ class LocalServer:
             RolloutError: It cannot start; shows why and the end of its log.
         """
         check_installed()
-        port = _listen("127.0.0.1", port or 0)  # whoever has it may well answer our health checks
+        port = probe_port("127.0.0.1", port or 0)  # whoever has it may well answer our health checks
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         command, environment = serve_command(config, host="127.0.0.1", port=port, beside_trainer=True)
-        self.key = environment[KEY_VARIABLE] = _key()
+        self.key = environment[KEY_VARIABLE] = server_key()
         log.unlink(missing_ok=True)  # its errors are looked for
         self._child = _start_child(command, environment, log=log)
         try:
@@ -208,7 +208,8 @@ class LocalServer:
             return False
 
 
-def _key() -> str:
+def server_key() -> str:
+    """Return the key of the environment, else a random one."""
     return os.environ.get(KEY_VARIABLE) or secrets.token_urlsafe(24)
 
 
@@ -228,8 +229,12 @@ def _server_cpu_environment() -> dict[str, str]:
     return environment
 
 
-def _listen(host: str, port: int) -> int:
-    """Listen on a port for a moment and return its number; 0 stands for a free one."""
+def probe_port(host: str, port: int) -> int:
+    """Listen on a port for a moment and return its number; 0 stands for a free one.
+
+    Raises:
+        RolloutError: It is taken.
+    """
     with socket.socket() as probe:
         # As vLLM does: connections that are closing do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,149 @@
+"""Completion as a service: items come one by one or in batches, and are asked together.
+
+Requests wait in a queue; the thread that owns the engine takes all that wait, up to a batch of it.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import Empty, Full, Queue
+from typing import TYPE_CHECKING, NoReturn
+
+from grpo_mmpc.completion.asking import NO_RENDERER, ask, no_answer
+from grpo_mmpc.completion.judging import Gate, proposal_of
+from grpo_mmpc.completion.part import Answer
+from grpo_mmpc.completion.plan import Provenance
+from grpo_mmpc.completion.proposal import Proposal
+from grpo_mmpc.errors import GrpoMmpcError, RolloutError
+from grpo_mmpc.rendering.renderer import render
+from grpo_mmpc.rendering.store import render_seed
+from grpo_mmpc.tasks import TASKS, Task
+from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
+from grpo_mmpc.types import ProductRecord, PromptRow, SamplingConfig
+from grpo_mmpc.utils.single_out import Failure
+
+if TYPE_CHECKING:
+    from grpo_mmpc.rendering.renderer import Renderer
+    from grpo_mmpc.rollout.engine import Engine
+
+MOST_WAITING = 256
+"""Requests that may wait; who comes then is sent away."""
+
+
+class BusyError(GrpoMmpcError):
+    """Too many requests wait already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Items that one client asks for together."""
+
+    folder: Path
+    """The folder that their images are in."""
+    records: Sequence[ProductRecord]
+    """Each lacks a title or an image, and not both."""
+    done: "Future[list[Proposal]]" = field(default_factory=Future)
+    """Gets a proposal for each item, in their order."""
+
+
+class CompletionService:
+    """Answers requests of any thread, in the one that calls ``run``."""
+
+    def __init__(self, provenance: Provenance, *, engine: "Engine", renderer: "Renderer | None", gate: Gate) -> None:
+        self.provenance = provenance
+        self._engine, self._renderer, self._gate = engine, renderer, gate
+        self._waiting: Queue[Request] = Queue(MOST_WAITING)
+
+    def submit(self, request: Request) -> None:
+        """Let a request wait for its turn.
+
+        Raises:
+            BusyError: Too many do already.
+        """
+        try:
+            self._waiting.put_nowait(request)
+        except Full:
+            raise BusyError(f"{MOST_WAITING} requests wait already; try again in a few seconds") from None
+
+    def run(self) -> NoReturn:
+        """Answer what comes until this thread is interrupted, or meets another than its own errors.
+
+        Raises:
+            BaseException: Anything but a ``GrpoMmpcError``, which its requests get alone.
+        """
+        requests: list[Request] = []
+        try:
+            while True:
+                requests = [self._waiting.get()]
+                requests += self._others(self._engine.rows_at_once - len(requests[0].records))
+                try:
+                    proposals = self._answer([(one.folder, record) for one in requests for record in one.records])
+                except GrpoMmpcError as error:
+                    for one in requests:
+                        one.done.set_exception(error)
+                    continue
+                for one in requests:
+                    one.done.set_result(proposals[: len(one.records)])
+                    proposals = proposals[len(one.records) :]
+        finally:
+            for one in [*requests, *self._others(MOST_WAITING)]:
+                if not one.done.done():
+                    one.done.set_exception(RolloutError("the server has stopped"))
+
+    def _others(self, room: int) -> list[Request]:
+        """Take requests that wait, as long as there is room for their items."""
+        taken: list[Request] = []
+        while room > 0:
+            try:
+                taken.append(self._waiting.get_nowait())
+            except Empty:
+                break
+            room -= len(taken[-1].records)
+        return taken
+
+    def _answer(self, items: Sequence[tuple[Path, ProductRecord]]) -> list[Proposal]:
+        proposals: list[Proposal | None] = [None] * len(items)
+        for task in TASKS.values():
+            mine = [i for i, (_, record) in enumerate(items) if filling_task(record) == task]
+            answers = self._ask(task, [items[i] for i in mine]) if mine else []
+            for i, answer in zip(mine, answers, strict=True):
+                proposal = proposal_of(self.provenance, task, answer, is_asked=answer.reason != NO_RENDERER)
+                proposals[i] = self._gate.judge(proposal, items[i][1], answer)
+        return [proposal for proposal in proposals if proposal is not None]
+
+    def _ask(self, task: Task, items: Sequence[tuple[Path, ProductRecord]]) -> list[Answer]:
+        if task.target_modality == "image" and self._renderer is None:
+            none = no_answer(task, NO_RENDERER, "start the server with evaluation.renderer=...")
+            return [replace(none, item_id=record.item_id) for _, record in items]
+        rows = [prompt_row(folder, record, task) for folder, record in items]
+        answers = ask(
+            task,
+            rows,
+            sampling=SamplingConfig(**self.provenance.sampling[task.name]),
+            samples=self.provenance.samples if task.target_modality == "title" else 0,
+            generate=lambda _, sampling: self._generate(rows, sampling),
+        )
+        return answers if task.target_modality == "title" else self._render(answers)
+
+    def _generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str | Failure]:
+        size = self._engine.rows_at_once
+        pieces = (rows[start : start + size] for start in range(0, len(rows), size))
+        return [completion for piece in pieces for completion in self._engine.generate(piece, sampling)]
+
+    def _render(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Return the answers with their images, as base64 of a PNG."""
+        assert self._renderer is not None
+        prompts = {i: answer.answer for i, answer in enumerate(answers) if answer.answer is not None}
+        seeds = [render_seed(answers[i].item_id) for i in prompts]
+        rendered = list(answers)
+        for i, image in zip(prompts, render(self._renderer, list(prompts.values()), seeds=seeds), strict=True):
+            if isinstance(image, Failure):
+                rendered[i] = replace(answers[i], reason="failed render", detail=image.reason)
+            else:
+                png = io.BytesIO()
+                image.save(png, "PNG")
+                rendered[i] = replace(answers[i], value=base64.b64encode(png.getvalue()).decode())
+        return rendered

@@ -1,0 +1,162 @@
+"""The HTTP interface of a ``CompletionService``: JSON in batches, or one photograph as it is."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from json import loads
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from grpo_mmpc import __version__
+from grpo_mmpc.catalogue.images import decode_image
+from grpo_mmpc.catalogue.records import read_attributes
+from grpo_mmpc.catalogue.rows import RowError, text_cell
+from grpo_mmpc.completion.asking import no_answer
+from grpo_mmpc.completion.judging import proposal_of
+from grpo_mmpc.completion.proposal import Proposal
+from grpo_mmpc.completion.service import BusyError, CompletionService, Request
+from grpo_mmpc.errors import GrpoMmpcError, ImageError
+from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.types import ProductRecord
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+MOST_ITEMS = 256
+"""Items of one request."""
+_PHOTO = {"requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+class Item(BaseModel):
+    """A product that lacks its title or its image."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_id: str = Field("", description="Comes back with the proposal; the item's place in the batch if empty.")
+    category: str = ""
+    title: str | None = Field(None, description="Without it, the image is answered with a title.")
+    image: str | None = Field(
+        None, description="Base64 of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF; without it, the title with an image."
+    )
+    attributes: dict[str, Any] = Field({}, description="Known facts, which a title must not contradict.")
+
+
+class Batch(BaseModel):
+    """Items to complete; what is wrong with one of them costs the others nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[Item] = Field(min_length=1, max_length=MOST_ITEMS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletedBatch:
+    """One proposal for each item, in their order; the image that fills one is base64 of a PNG."""
+
+    proposals: list[Proposal]
+
+
+def application(service: CompletionService) -> "FastAPI":
+    """Return the application: ``/complete``, ``/photo``, ``/health``, ``/openapi.json``."""
+    # heavy: imported on use
+    from fastapi import FastAPI, HTTPException
+    from fastapi import Request as HttpRequest
+
+    app = FastAPI(title="grpo-mmpc: catalogue completion", version=__version__, docs_url=None, redoc_url=None)
+
+    async def answered(items: Sequence[Item]) -> list[Proposal]:
+        with TemporaryDirectory(prefix="grpo-mmpc-") as folder:
+            try:
+                return await _answered(service, items, folder=Path(folder))
+            except BusyError as error:
+                raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from error
+            except GrpoMmpcError as error:
+                raise HTTPException(500, str(error)) from error
+
+    @app.get("/health", summary="Whether it answers; needs no key")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.post("/complete", summary="Fill what items lack")
+    async def complete(batch: Batch) -> CompletedBatch:
+        return CompletedBatch(proposals=await answered(batch.items))
+
+    @app.post("/photo", summary="Give a photograph a title", openapi_extra=_PHOTO)
+    async def photo(
+        request: HttpRequest, item_id: str = "", category: str = "", attributes: Annotated[str, "a JSON object"] = "{}"
+    ) -> Proposal:
+        try:
+            facts = loads(attributes)
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(422, f"attributes is not JSON: {error}") from error
+        if not isinstance(facts, dict):
+            raise HTTPException(422, "attributes is no JSON object")
+        image = base64.b64encode(await request.body()).decode()
+        item = Item(item_id=item_id, category=category, title=None, image=image, attributes=facts)
+        [proposal] = await answered([item])
+        return proposal
+
+    return app
+
+
+async def _answered(service: CompletionService, items: Sequence[Item], *, folder: Path) -> list[Proposal]:
+    read = await asyncio.to_thread(
+        lambda: [_read(service, item, number=i, folder=folder) for i, item in enumerate(items, start=1)]
+    )
+    records = [one for one in read if isinstance(one, ProductRecord)]
+    request = Request(folder=folder, records=records)
+    proposals: list[Proposal] = []
+    if records:
+        service.submit(request)
+        proposals = await asyncio.wrap_future(request.done)
+    answers = iter(proposals)
+    return [one if isinstance(one, Proposal) else next(answers) for one in read]
+
+
+def _read(service: CompletionService, item: Item, *, number: int, folder: Path) -> ProductRecord | Proposal:
+    """Return the record of an item whose image is written into the folder, or why there is none."""
+    try:
+        return _record(item, number=number, folder=folder)
+    except (RowError, ImageError) as error:
+        task = TASKS["text_to_image" if item.image is None else "image_to_text"]
+        refused = replace(no_answer(task, "not an item", str(error)), item_id=item.item_id or str(number))
+        return proposal_of(service.provenance, task, refused, is_asked=False)
+
+
+def _record(item: Item, *, number: int, folder: Path) -> ProductRecord:
+    cells: Mapping[str, Any] = item.model_dump()
+    item_id = text_cell(cells, "item_id") or str(number)
+    title = text_cell(cells, "title")
+    if (title is None) == (item.image is None):
+        given = "neither title nor image" if title is None else "nothing is missing: title and image"
+        raise RowError(f"{given}; give one of them, and the other is what comes back")
+    facts, warning = read_attributes(item.attributes)
+    if warning is not None:
+        raise RowError(warning)
+    name = None if item.image is None else str(number)
+    if name is not None:
+        (folder / name).write_bytes(_image_bytes(str(item.image), name=item_id))
+    return ProductRecord(
+        item_id=item_id,
+        category=text_cell(cells, "category") or "",
+        title=title,
+        description=None,
+        image=name,
+        attributes={} if facts is None else loads(facts),
+    )
+
+
+def _image_bytes(text: str, *, name: str) -> bytes:
+    try:
+        content = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except ValueError as error:
+        raise RowError(
+            f"image is not base64 ({error}); send the bytes of the file so, or to /photo as they are"
+        ) from error
+    decode_image(io.BytesIO(content), name=name)
+    return content
