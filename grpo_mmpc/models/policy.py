@@ -52,14 +52,17 @@ def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
         raise AdapterError(f"PEFT refuses the adapter {adapter}: {first_line(error)}") from error
 
 
-def model_skeleton(section: "ModelSection") -> Any:
-    """Build the base model without weights, on no device, to see what modules it has."""
+def model_skeleton(section: "ModelSection", **loading: Any) -> Any:
+    """Build the base model without weights, on no device, to see what modules it has.
+
+    ``loading`` goes to ``AutoConfig.from_pretrained``, such as ``local_files_only``.
+    """
     ensure_importable()
     # heavy: imported on use
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    options = {name: section.init_kwargs[name] for name in _OF_CONFIG if name in section.init_kwargs}
+    options = {name: section.init_kwargs[name] for name in _OF_CONFIG if name in section.init_kwargs} | loading
     with torch.device("meta"):
         config = AutoConfig.from_pretrained(resolve_model(section.name_or_path), **options)
         return AutoModelForImageTextToText.from_config(config)

@@ -72,12 +72,13 @@ def _layers(arguments: Sequence[str]) -> Layers:
 
 def _checks() -> list[Check]:
     # heavy: imported on use
+    from grpo_mmpc.models.adapter_checks import check_adapter
     from grpo_mmpc.models.option_checks import check_model
     from grpo_mmpc.recbench import check_section
     from grpo_mmpc.rollout.vllm.arguments import check_rollout
     from grpo_mmpc.training.option_checks import check_trainer
 
-    return [check_model, check_rewards, check_trainer, check_rollout, check_evaluation, check_section]
+    return [check_model, check_adapter, check_rewards, check_trainer, check_rollout, check_evaluation, check_section]
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -12,6 +12,7 @@ from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.adapter import is_identity, loaded_adapter, read_adapter
+from grpo_mmpc.models.adapter_checks import adapter_problems
 from grpo_mmpc.models.policy import load_policy, show_special_tokens
 from grpo_mmpc.models.processor import context_length, load_processor
 from grpo_mmpc.rewards import RewardMix
@@ -78,6 +79,8 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
     mix.fit(data.training_titles)
     rows = choose_rows(data.spaced_rows(config.tasks), _COMPARED_PROMPTS)
     check_trainer_prompts(rows, processor, forwarded=forwarded_inputs())
+    for key, problem in adapter_problems(config.model, config.adapter.options()):
+        raise TrainingError(f"{key}: {problem}")
     model = load_policy(config.model)
     show_special_tokens(model, processor.tokenizer)
     set_aside.context = context_length(model.config)

@@ -1,0 +1,70 @@
+"""Checks of a recipe's ``adapter`` on its model, which is built without weights.
+
+PEFT sees only the model whether names match it and how large a rank becomes; by then it is loaded.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from grpo_mmpc.config.problems import Problems
+from grpo_mmpc.config.sections import ModelSection
+from grpo_mmpc.errors import first_line
+from grpo_mmpc.models.policy import model_skeleton
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+
+
+def check_adapter(raw: Mapping[str, Any]) -> Problems:
+    """Yield problems of the section as (key, message), where the model's configuration is here."""
+    adapter = raw.get("adapter")
+    try:
+        section = ModelSection.model_validate(raw.get("model"))
+    except ValidationError:  # reported by the schema
+        return
+    if isinstance(adapter, Mapping):
+        yield from adapter_problems(section, adapter, local_files_only=True)
+
+
+def adapter_problems(section: ModelSection, options: Mapping[str, Any], *, local_files_only: bool = False) -> Problems:
+    """Yield what PEFT would refuse, allocate in vain or leave out of a LoRA on this model."""
+    ensure_importable()
+    # heavy: imported on use
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    try:
+        skeleton = model_skeleton(section, local_files_only=local_files_only)
+        config = LoraConfig(**{"task_type": "CAUSAL_LM", **options})
+    except Exception:  # a model that cannot be built so is judged when it is loaded, PEFT's own values by themselves
+        return
+    linear = {name.rpartition(".")[2] for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear)}
+    try:
+        with torch.device("meta"), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model = get_peft_model(skeleton, config)
+    except Exception as error:  # whatever PEFT raises is a problem of the values
+        shown = f"PEFT refuses these values for {section.name_or_path}: {first_line(error)[:400]}"
+        yield "adapter", shown + (f" Its linear layers: {', '.join(sorted(linear))}" if "target" in shown else "")
+        return
+    for text in (str(warning.message) for warning in said):
+        if "ignored" in text:
+            yield "adapter", f"{text[:400]} Correct or remove it"
+    largest: dict[int, int] = {}
+    for rank, most in _ranks(model):
+        largest[rank] = max(most, largest.get(rank, 0))
+    for rank, most in largest.items():
+        if rank > most:
+            key = "adapter.r" if rank == config.r else "adapter.rank_pattern"
+            yield key, f"{rank:,} is above {most:,}, the largest rank that a layer it adapts can have; lower it"
+
+
+def _ranks(model: Any) -> Iterator[tuple[int, int]]:
+    """Yield for each adapted layer the rank that it gets, and the largest that it can have."""
+    # heavy: imported on use
+    from peft.tuners.lora import LoraLayer
+
+    for layer in model.base_model.model.modules():
+        if isinstance(layer, LoraLayer) and hasattr(layer.get_base_layer(), "weight"):
+            yield layer.r["default"], min(layer.get_base_layer().weight.flatten(1).shape)
