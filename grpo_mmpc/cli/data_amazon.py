@@ -41,7 +41,7 @@ def add_amazon(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         nargs="+",
         default=[],
         help="also write interactions.parquet from these reviews: <Category>.jsonl[.gz|.zst], .parquet or a "
-        "rating-only .csv, or raw_review_<Category> (of the hub); needed for the recommendation benchmark",
+        "rating-only .csv[.gz|.zst], or raw_review_<Category> (of the hub); needed for the recommendation benchmark",
     )
     amazon.add_argument(
         "--select",

@@ -4,6 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -56,6 +57,17 @@ def rows(folder: Path) -> list[dict]:
 def test_a_review_becomes_an_interaction_with_its_parent_product(tmp_path):
     convert(source(review()), out=tmp_path)
     assert rows(tmp_path) == [{"user_id": "AE1", "item_id": "B1", "timestamp": 1588687728923, "rating": 4.0}]
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+def test_a_rating_only_file_is_read_packed_or_not(tmp_path, packing):
+    table = b"user_id,parent_asin,rating,timestamp\r\nAE1,B1,4.0,1588687728923\r\nAE2,B9,1.0,1588687728924\r\nhalf,B"
+    path = tmp_path / f"All_Beauty.csv{packing}"
+    with pa.output_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}.get(packing)) as file:
+        file.write(table)
+    done = convert(*open_reviews([str(path)]), out=tmp_path / "out")
+    assert (done.read, done.written, done.other_items, done.broken) == (3, 1, 1, 1)
+    assert rows(tmp_path / "out") == [{"user_id": "AE1", "item_id": "B1", "timestamp": 1588687728923, "rating": 4.0}]
 
 
 def test_what_is_dropped_is_counted_and_named(tmp_path):

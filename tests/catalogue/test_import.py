@@ -1,9 +1,11 @@
 """grpo-mmpc data import: what a shop's export or any table becomes, and what is set aside."""
 
 import argparse
+import gzip
 import io
 import json
 import tarfile
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -265,9 +267,72 @@ def test_several_images_of_a_cell_are_parted_where_one_ends(cell, images):
     assert several(cell) == images
 
 
-def test_a_cut_archive_gives_what_is_before_the_cut(shop):
-    test_a_web_data_set_gives_one_item_a_sample(shop)
-    whole = (shop / "shard.tar").read_bytes()  # a text and the next header take 512 bytes each
-    (shop / "shard.tar").write_bytes(whole[: whole.index(b"Mug") + 1034])
+def mugs(path: Path, *keys: str) -> bytes:
+    """A WebDataset of titles: of each a header and a block, 1,024 bytes."""
+    with tarfile.open(path, "w") as archive:
+        for key in keys:
+            about = tarfile.TarInfo(f"{key}.txt")
+            about.size = 3
+            archive.addfile(about, io.BytesIO(b"Mug"))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("cut", [1537, 2048, 2049, 2559], ids=["in a text", "between", "in a header", "at its end"])
+def test_a_cut_archive_gives_what_is_before_the_cut(shop, cut):
+    whole = mugs(shop / "shard.tar", "a", "b", "c")
+    (shop / "shard.tar").write_bytes(whole[:cut])
     assert list(imported(shop / "shard.tar")) == ["a"]
-    assert "is damaged here, and nothing behind it is read" in set_aside(shop / "x")[0][1]
+    ((row, reason),) = set_aside(shop / "x")
+    assert row == 2  # of which more may have been behind the cut
+    assert "is damaged here, and nothing behind it is read" in reason
+
+
+def test_a_damaged_header_and_a_second_archive_are_not_taken_for_the_end(shop):
+    whole = mugs(shop / "shard.tar", "a", "b", "c")
+    (shop / "shard.tar").write_bytes(whole[:2048] + b"?" + whole[2049:])
+    assert list(imported(shop / "shard.tar")) == ["a"]
+    assert "bad checksum at byte 2,048" in set_aside(shop / "x")[0][1]
+    (shop / "shard.tar").write_bytes(whole + whole)
+    assert list(imported(shop / "shard.tar")) == ["a", "b"]
+    assert "give archives one by one, not joined" in set_aside(shop / "x")[0][1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_needs_no_byte_order_mark(shop, encoding):
+    assert imported(written(shop, "list.csv", "id,name\n1,Größe\n", encoding))["1"]["title"] == "Größe"
+
+
+def test_columns_of_one_name_are_kept_apart(shop):
+    item = imported(written(shop, "list.csv", "id,name,size,size,size (2),size\n1,Mug,a,b,c,d\n"))["1"]
+    assert [item[name] for name in ("size (2)", "size (2) (2)", "size (3)")] == ["b", "c", "d"]
+
+
+def test_what_is_no_table_is_refused_in_words(shop):
+    for name, content, message in (
+        ("wide.csv", b"id,name" + b",x" * 16_383 + b"\n1,Mug\n", r"has 16,385 columns, the limit is 16,384"),
+        ("picture.csv", (shop / "front.png").read_bytes(), "is no text, whatever its name says"),
+        ("packed.csv", gzip.compress(b"id,name\n1,Mug\n"), "is no text, whatever its name says"),
+        ("old.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(999), "protected by a password, or an old .xls"),
+        ("text.xlsx", b"id,name\n", "File is not a zip file; save it as .xlsx again"),
+    ):
+        (shop / name).write_bytes(content)
+        with pytest.raises(CatalogueError, match=message):
+            run("import", shop / name, "--out", shop / "out")
+
+
+@pytest.mark.parametrize("part", ["sheet1.xml", "styles.xml", "workbook.xml", "Content_Types"])
+def test_a_workbook_of_which_a_part_is_damaged_is_refused_in_words(shop, part):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.append(["id", "name"])
+    book.active.append(["1", "Mug"])
+    book.save(shop / "whole.xlsx")
+    with zipfile.ZipFile(shop / "whole.xlsx") as whole, zipfile.ZipFile(shop / "x.xlsx", "w") as damaged:
+        for name in whole.namelist():
+            content = whole.read(name)
+            damaged.writestr(name, content[: len(content) // 2] if part in name else content)
+    with pytest.raises(
+        CatalogueError, match=r"x\.xlsx cannot be read as an Excel workbook: .*; save it as \.xlsx again"
+    ):
+        run("import", shop / "x.xlsx", "--out", shop / "out")

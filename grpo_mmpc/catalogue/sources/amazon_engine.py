@@ -24,7 +24,7 @@ from grpo_mmpc.catalogue.sources.amazon_items import (
     read_attributes,
     read_description,
 )
-from grpo_mmpc.catalogue.sources.amazon_records import content_of, csv_cells
+from grpo_mmpc.catalogue.sources.amazon_records import csv_cells, form_of, unpacked_lines
 from grpo_mmpc.utils.faults import full_disk
 from grpo_mmpc.utils.hashing import number
 
@@ -94,7 +94,7 @@ class Engine:
         Raises:
             duckdb.Error: The file is damaged; sometimes only when it is read.
         """
-        content = content_of(file)
+        content, packing = form_of(file)
         link = self.folder / f"input-{content}"  # no character of a name means anything to the engine
         link.unlink(missing_ok=True)
         link.symlink_to(file.resolve())
@@ -104,8 +104,7 @@ class Engine:
             cells = ", ".join(f"{f'to_json({c})' if c in known else 'NULL'}::VARCHAR AS {c}" for c in columns)
             return f"(SELECT file_row_number + 1 AS row, {cells} FROM read_parquet({name}, file_row_number=true))"
         if content == "csv":
-            return self._csv(link, columns)
-        packing = "none" if content == "json" else content
+            return self._csv(link, columns, packing)
         types = ", ".join(f"{c}: 'JSON'" for c in columns)
         cells = ", ".join(f"{c}::VARCHAR AS {c}" for c in columns)
         return (
@@ -113,9 +112,9 @@ class Engine:
             f"compression='{packing}', ignore_errors=true, columns={{{types}}}))"
         )
 
-    def _csv(self, link: Path, columns: Sequence[str]) -> str:
+    def _csv(self, link: Path, columns: Sequence[str], packing: str) -> str:
         """Split lines at commas; one with a quote or of another length has nulls only."""
-        with link.open("rb") as lines:
+        with unpacked_lines(link, packing) as lines:
             header = csv_cells(next(filter(bytes.strip, lines), b""))
         cells = ", ".join(
             f"CASE WHEN len(c) = {len(header)} AND NOT contains(line, '\"') "
@@ -128,7 +127,7 @@ class Engine:
             f"(SELECT row_number() OVER () - 1 AS row, {cells} FROM (SELECT rtrim(line, chr(13)) AS line, "
             f"string_split(rtrim(line, chr(13)), ',') AS c FROM read_csv({quoted(str(link))}, "
             "columns={line: 'VARCHAR'}, auto_detect=false, header=false, delim='\x01', quote='', escape='', "
-            "compression='none', max_line_size=16777216) WHERE trim(line) != '') QUALIFY row > 0)"
+            f"compression='{packing}', max_line_size=16777216) WHERE trim(line) != '') QUALIFY row > 0)"
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from grpo_mmpc.catalogue.rows import RawRow, json_rows
 from grpo_mmpc.catalogue.tables import parquet_rows
@@ -90,8 +91,8 @@ def open_sources(source: str, *, categories: Sequence[str] = ()) -> list[AmazonS
 def open_reviews(names: Sequence[str]) -> list[AmazonSource]:
     """Open the reviews that names on the command line mean; nothing is read yet.
 
-    Each is ``<Category>.jsonl``, ``.jsonl.gz`` or ``.jsonl.zst``, a rating-only ``<Category>.csv``,
-    a Parquet file or a folder of them, or ``raw_review_<Category>`` of the hub.
+    Each is ``<Category>.jsonl``, ``.jsonl.gz`` or ``.jsonl.zst``, a rating-only ``<Category>.csv``
+    packed or not, a Parquet file or a folder of them, or ``raw_review_<Category>`` of the hub.
 
     Raises:
         CatalogueError: No such file.
@@ -137,17 +138,23 @@ def _file_source(path: Path, *, category: str | None) -> AmazonSource:
     return AmazonSource(name=path.name, category=category, records=file_records(files), files=files)
 
 
-def content_of(file: Path) -> str:
-    """Return what a file holds, whatever its suffix says: parquet, gzip, zstd, csv or json."""
+class Form(NamedTuple):
+    """What a file holds (parquet, csv or json), and how that is packed (gzip, zstd or none)."""
+
+    content: str
+    packing: str = "none"
+
+
+def form_of(file: Path) -> Form:
+    """Look into a file, whatever its suffix says; only ``.csv`` in its name tells CSV from JSON."""
     with file.open("rb") as stream:
         start = stream.read(4)
     if start == b"PAR1":
-        return "parquet"
+        return Form("parquet")
+    content = "csv" if ".csv" in file.name.lower() else "json"
     if start[:2] == b"\x1f\x8b":
-        return "gzip"
-    if start == b"\x28\xb5\x2f\xfd":
-        return "zstd"
-    return "csv" if file.suffix.lower() == ".csv" else "json"
+        return Form(content, "gzip")
+    return Form(content, "zstd" if start == b"\x28\xb5\x2f\xfd" else "none")
 
 
 def file_records(files: Iterable[Path], *, wanted: Container[int] | None = None) -> Iterator[RawRow]:
@@ -175,7 +182,7 @@ def file_records(files: Iterable[Path], *, wanted: Container[int] | None = None)
 
 def _records_of(file: Path, *, first: int, wanted: Container[int] | None) -> Iterator[tuple[int, RawRow | None]]:
     """Yield every row's number, with its record where that is wanted."""
-    content = content_of(file)
+    content, packing = form_of(file)
     if content == "parquet":
         for record in parquet_rows(file):
             row = first + record.row
@@ -183,7 +190,7 @@ def _records_of(file: Path, *, first: int, wanted: Container[int] | None) -> Ite
         return
     row, header = first, None
     # As bytes: a line that is not UTF-8 is a problem of its own, and a byte order mark is none.
-    with _lines(file, content=content) as lines:
+    with unpacked_lines(file, packing) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -201,14 +208,15 @@ def _records_of(file: Path, *, first: int, wanted: Container[int] | None) -> Ite
 
 
 @contextmanager
-def _lines(file: Path, *, content: str) -> Iterator[Iterable[bytes]]:
-    if content == "zstd":
+def unpacked_lines(file: Path, packing: str) -> Iterator[Iterable[bytes]]:
+    """Open a file of lines for a block, whatever it is packed with."""
+    if packing == "zstd":
         import pyarrow as pa  # heavy: imported on use
 
         with pa.input_stream(str(file), compression="zstd") as stream:
             yield io.BufferedReader(stream)
         return
-    with gzip.open(file) if content == "gzip" else file.open("rb") as lines:
+    with gzip.open(file) if packing == "gzip" else file.open("rb") as lines:
         yield lines
 
 

@@ -27,6 +27,8 @@ _ENCODINGS = [
 _SAMPLE_BYTES, _SAMPLE_RECORDS = 65_536, 30
 _LONGEST = 1_000_000
 """Characters of a record above which an open quote is a slip, not a text of many lines."""
+_MOST_COLUMNS = 16_384
+"""As many as a sheet of Excel can have."""
 _DECLARED = re.compile(r"sep=(.)$")
 """The first line by which spreadsheets are told the separator."""
 
@@ -85,6 +87,9 @@ def _encoding(path: Path) -> str:
         for mark, encoding in _BYTE_ORDER_MARKS:
             if head.startswith(mark):
                 return encoding
+        for encoding, zeros in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
+            if zeros == b"\0\0":  # Latin letters without a byte order mark
+                return encoding
         decoder = codecs.getincrementaldecoder("utf-8")()
         try:
             while piece := stream.read(1 << 20):
@@ -93,6 +98,9 @@ def _encoding(path: Path) -> str:
             return "utf-8"
         except UnicodeDecodeError:
             stream.seek(0)
+        if b"\0" in stream.read(_SAMPLE_BYTES):
+            raise CatalogueError(f"{path} is no text, whatever its name says; export it as CSV or .xlsx")
+        stream.seek(0)
         telling = b"".join(islice((line for line in stream if not line.isascii()), 2_000))[:_SAMPLE_BYTES]
     best = from_bytes(telling.rpartition(b"\n")[0] or telling, cp_isolation=_ENCODINGS).best()
     if best is None:
@@ -188,21 +196,28 @@ def spelled(text: str, *, instead: str, delimiter: str) -> str:
 
 def column_names(header: Sequence[object]) -> list[str]:
     """Return a name for each column, no two of them equal."""
-    names: list[str] = []
+    names: dict[str, int] = {}
     for position, cell in enumerate(header, start=1):
-        name = str(cell if cell is not None else "").strip() or f"unnamed_{position}"
-        same = sum(other == name or other.startswith(f"{name} (") for other in names)
-        names.append(f"{name} ({same + 1})" if name in names else name)
-    return names
+        name = own = str(cell if cell is not None else "").strip() or f"unnamed_{position}"
+        while own in names:
+            names[name] += 1
+            own = f"{name} ({names[name]})"
+        names[own] = 1
+    return list(names)
 
 
 def read_header(path: Path, dialect: Dialect) -> list[str]:
     """Return the names of a file's columns.
 
     Raises:
-        CatalogueError: It has no line.
+        CatalogueError: It has no line, or one that is no header.
     """
     for record in records(path, dialect):
+        if len(record.cells) > _MOST_COLUMNS:
+            raise CatalogueError(
+                f"{path} has {len(record.cells):,} columns, the limit is {_MOST_COLUMNS:,}; is {dialect.delimiter!r} "
+                "its separator (--separator), and the first line its header?"
+            )
         if not record.is_blank:
             return column_names([value_of(cell) for cell in record.cells])
     raise CatalogueError(f"{path} has no header line; the first line must name the columns")

@@ -4,7 +4,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.errors import CatalogueError
@@ -29,7 +29,7 @@ def read_tar(path: Path) -> Iterator[RawRow]:
         return RawRow(row=number, values={"item_id": key} | values, problem=problem or None)
 
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r|*", tarinfo=_Header) as archive:
             for member in archive:
                 if not member.isfile() or Path(member.name).name.startswith("."):
                     continue
@@ -44,15 +44,34 @@ def read_tar(path: Path) -> Iterator[RawRow]:
                     problem = f"{member.name} has {member.size:,} bytes, the limit is {_MOST_BYTES:,}"
                 elif content := archive.extractfile(member):
                     problem = _take(kind.lower(), content.read(), values) or problem
+            _refuse_more(archive)
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         if not number:
             raise CatalogueError(f"{path} is no tar archive: {error}; download or copy it again") from error
-        number, values = number + 1, {}
+        values = {}  # of a sample that may go on behind the damage
         problem = f"{path.name} is damaged here, and nothing behind it is read: {error}; download or copy it again"
     if number:
         yield sample()
+
+
+class _Header(tarfile.TarInfo):
+    """A header of an archive; tarfile itself takes one that is cut or damaged for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:
+            raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from error
+
+
+def _refuse_more(archive: tarfile.TarFile) -> None:
+    """Refuse what is behind the end that an archive marks, as in several that were joined."""
+    while piece := archive.fileobj.read(1 << 20) if archive.fileobj else b"":
+        if any(piece):
+            raise tarfile.ReadError("the archive ends, and more follows; give archives one by one, not joined")
 
 
 def _take(kind: str, content: bytes, values: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Read a sheet of an Excel workbook, and write the workbook back with some cells filled."""
 
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,14 @@ from typing import Any, BinaryIO
 from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.catalogue.sources.delimited import column_names
 from grpo_mmpc.config.problems import nearest
-from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.errors import CatalogueError, first_line
 
 SUFFIXES = (".xlsx", ".xlsm")
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+"""The start of an old workbook, and of a new one that Excel has encrypted."""
+_LEAKED = (KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError, OSError, zlib.error)
+_LEAKED_TOO = (SyntaxError, RuntimeError)
+"""Errors of openpyxl where a part is missing or damaged, of its XML, and of encryption."""
 
 
 def choose_sheet(path: Path, name: str | None) -> str:
@@ -83,19 +89,26 @@ def _open(path: Path, *, read_only: bool) -> Iterator[Any]:
     import openpyxl  # heavy: imported on use
     from openpyxl.utils.exceptions import InvalidFileException
 
+    book = None
     try:
         with warnings.catch_warnings():  # of what openpyxl does not know, such as some kinds of validation
             warnings.simplefilter("ignore")
             keep_vba = not read_only and path.suffix == ".xlsm"
             book = openpyxl.load_workbook(path, read_only=read_only, data_only=read_only, keep_vba=keep_vba)
-    except (BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
+        yield book
+    except (BadZipFile, InvalidFileException, *_LEAKED, *_LEAKED_TOO) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise CatalogueError(f"{path} cannot be read as an Excel workbook: {error}; save it as .xlsx again") from error
-    try:
-        yield book
+        with path.open("rb") as file:
+            locked = file.read(8) == _OLE or "encrypted" in str(error)
+        reason = "it is protected by a password, or an old .xls by another name" if locked else first_line(error)
+        without = ", without a password" if locked else " again"
+        raise CatalogueError(
+            f"{path} cannot be read as an Excel workbook: {reason}; save it as .xlsx{without}"
+        ) from error
     finally:
-        book.close()
+        if book is not None:
+            book.close()
 
 
 def _is_filled(row: Any) -> bool:
