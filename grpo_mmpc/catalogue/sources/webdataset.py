@@ -63,7 +63,9 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(archive)
-        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:
+        except tarfile.HeaderError as error:
+            if "end of file" in str(error):  # marked by blocks of zeros
+                raise
             raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from error
 
 
