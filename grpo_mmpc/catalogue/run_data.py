@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue, split_items
+from grpo_mmpc.catalogue.siblings import Siblings
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.nano.catalogue import catalogue_folder
@@ -62,6 +63,21 @@ class RunData:
         ids = self.catalogue.column("item_id", self.train)
         chosen = [self.train[i] for i in stable_order(ids, salt="pool")[:at_most]]
         return prompt_rows(self.catalogue, chosen, [task])
+
+    def titles_beside(self, rows: Iterable[PromptRow]) -> dict[str, str]:
+        """Return, by item, the titles that the catalogue would give items that had none.
+
+        Items to which no variant, equal image or other field gives one are left out.
+        """
+        items = {row.item_id for row in rows}
+        positions = [place for place, item_id in enumerate(self.catalogue.items["item_id"][:]) if item_id in items]
+        siblings = Siblings(self.catalogue, self.catalogue.records(), wanting=positions)
+        given = ((self.catalogue.record(place), place) for place in positions)
+        return {
+            record.item_id: beside.value
+            for record, place in given
+            if (beside := siblings.title(place, record)) is not None
+        }
 
     def spaced_rows(self, tasks: Iterable[str]) -> list[PromptRow]:
         """Return prompts of all training items, or of some thousand evenly spaced of many."""

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from grpo_mmpc.completion.fields import Fields, agrees, kind_of
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.metrics.fields import Fields, agrees, kind_of
 from grpo_mmpc.utils.files import read_object, write_json
 from grpo_mmpc.utils.hashing import number
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.catalogue.normalise import title_key
-from grpo_mmpc.completion.fields import Fields, contradicted
 from grpo_mmpc.completion.proposal import Status
+from grpo_mmpc.metrics.fields import Fields, contradicted
 
 if TYPE_CHECKING:
     from grpo_mmpc.config.sections import GateSection

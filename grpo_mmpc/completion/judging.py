@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.completion.calibration import Calibration
-from grpo_mmpc.completion.fields import Fields
 from grpo_mmpc.completion.gate import confidences, judge, signals_of
 from grpo_mmpc.completion.part import Answer
 from grpo_mmpc.completion.plan import Provenance
 from grpo_mmpc.completion.proposal import Proposal
 from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.metrics.constraints import Constraints
+from grpo_mmpc.metrics.fields import Fields
 from grpo_mmpc.tasks import Task
 from grpo_mmpc.types import ProductRecord
 from grpo_mmpc.utils.hashing import number

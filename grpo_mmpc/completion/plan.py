@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue
-from grpo_mmpc.completion.siblings import Beside, Siblings
+from grpo_mmpc.catalogue.siblings import Beside, Siblings
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.models.identity import adapter_identity, policy_identity

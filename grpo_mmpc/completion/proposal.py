@@ -11,13 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from grpo_mmpc.catalogue.siblings import GivenBy
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import json_lines
 
 FILE = "proposals.jsonl"
 """Beside ``items.jsonl``."""
 
-Source = Literal["model", "sibling", "same image", "own field", "person"]
+Source = Literal["model", GivenBy, "person"]
 Status = Literal["accepted", "review", "failed"]
 
 

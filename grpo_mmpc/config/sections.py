@@ -11,7 +11,14 @@ from grpo_mmpc.metrics.constraints import Constraints
 from grpo_mmpc.utils.secrets import without_secrets
 
 ControlName = Literal[
-    "category_title", "other_title", "nearest_title", "blank_image", "shuffled_image", "raw_title", "nearest_image"
+    "category_title",
+    "other_title",
+    "nearest_title",
+    "sibling_title",
+    "blank_image",
+    "shuffled_image",
+    "raw_title",
+    "nearest_image",
 ]
 
 
@@ -213,6 +220,7 @@ class EvaluationSection(Section):
         "category_title",
         "other_title",
         "nearest_title",
+        "sibling_title",
         "blank_image",
         "shuffled_image",
         "raw_title",

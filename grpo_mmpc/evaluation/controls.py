@@ -48,6 +48,9 @@ CONTROLS = {
         Control("other_title", "image_to_text", "another item's title"),
         # The title of the training item with the most similar image: retrieval instead of a model.
         Control("nearest_title", "image_to_text", "nearest image's title", needs="clip"),
+        # The title of a variant or of an item with the same image, in words of this item; where the
+        # catalogue has none, the same retrieval.
+        Control("sibling_title", "image_to_text", "variant's title, else nearest image's", needs="clip"),
         # The policy, shown a white image, and shown the image of another item.
         Control("blank_image", "image_to_text", "policy, blank image", asks_policy=True),
         Control("shuffled_image", "image_to_text", "policy, wrong image", asks_policy=True),
@@ -90,15 +93,25 @@ class CatalogueImages:
 
 
 def known_answers(
-    name: str, rows: Sequence[PromptRow], *, pool: Callable[[], Sequence[PromptRow]], scorers: "Scorers"
+    name: str,
+    rows: Sequence[PromptRow],
+    *,
+    pool: Callable[[], Sequence[PromptRow]],
+    beside: Callable[[Sequence[PromptRow]], Mapping[str, str]],
+    scorers: "Scorers",
 ) -> tuple[KnownAnswers, "Scorers"]:
     """Return the answers of a control that asks no policy, and the scorers to use with it.
 
-    ``rows`` are the evaluated prompts of the control's task; ``pool`` gives those of its training
-    items, at most ``MAX_POOL``.
+    Args:
+        name: The control.
+        rows: The evaluated prompts of its task.
+        pool: Gives those of its training items, at most ``MAX_POOL``.
+        beside: Gives, by item, the titles that the rest of the catalogue has for items.
+        scorers: Those of the recipe.
 
     Raises:
-        EvaluationError: The scorer that the control needs is missing; says why.
+        EvaluationError: The scorer that the control needs is missing, or the catalogue has no title
+            beside; says which.
     """
     needed = CONTROLS[name].needs
     if needed is not None and getattr(scorers, needed) is None:
@@ -112,9 +125,14 @@ def known_answers(
     if name == "category_title":
         typical = _typical_titles(pool(), scorers)
         return KnownAnswers({row.item_id: typical.get(row.category, typical[""]) for row in rows}), scorers
-    if name == "nearest_title":
+    if name in ("nearest_title", "sibling_title"):
+        titles = beside(rows) if name == "sibling_title" else {}
+        if name == "sibling_title" and not titles:
+            raise EvaluationError(f"control {name}: no evaluated item has a variant, or an equal image, with a title")
         near = _nearest(rows, pool(), scorers.clip.embed_images, lambda row: str(row.image_path))
-        return KnownAnswers({row.item_id: one.title for row, one in zip(rows, near, strict=True)}), scorers
+        return KnownAnswers(
+            {row.item_id: titles.get(row.item_id, one.title) for row, one in zip(rows, near, strict=True)}
+        ), scorers
     near = _nearest(rows, pool(), scorers.sentence.encode, lambda row: row.title)
     images = CatalogueImages({one.title: str(one.image_path) for one in near})
     answers = KnownAnswers({row.item_id: one.title for row, one in zip(rows, near, strict=True)})

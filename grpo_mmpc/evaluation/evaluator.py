@@ -135,7 +135,9 @@ class Evaluator:
             return
         pool = partial(self.data.training_rows, CONTROLS[control].task, at_most=MAX_POOL)
         try:
-            answers, scorers = known_answers(control, rows, pool=pool, scorers=self.scorers)
+            answers, scorers = known_answers(
+                control, rows, pool=pool, beside=self.data.titles_beside, scorers=self.scorers
+            )
         except EvaluationError as error:
             self.say(f"left out: {error}")
             return

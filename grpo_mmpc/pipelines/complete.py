@@ -75,7 +75,7 @@ def complete_catalogue(
         checkpoint: Folder of the adapter; None completes with the base model.
         workers: Who fills the parts.
         siblings: Take a title that the catalogue itself gives before the policy is asked; see
-            ``grpo_mmpc.completion.siblings``.
+            ``grpo_mmpc.catalogue.siblings``.
         samples: Titles to sample beside each greedy one, by whose agreement it is judged.
         calibrate_on: Items with a known title, at most, that are answered to learn what the
             agreement is worth; 0 takes the calibration that ``out`` has, if there is one.

@@ -9,13 +9,13 @@ from pathlib import Path
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.splits import split_items
 from grpo_mmpc.completion.calibration import FILE, Judged, fit, judge_fields
-from grpo_mmpc.completion.fields import Fields, contradicted, kind_of
 from grpo_mmpc.completion.gate import agreement
 from grpo_mmpc.completion.part import parts_of
 from grpo_mmpc.completion.plan import LOCK, Plan
 from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.metrics.fields import Fields, contradicted, kind_of
 from grpo_mmpc.reports.catalogue.calibration_page import write_calibration_page
 from grpo_mmpc.types import ProductRecord
 from grpo_mmpc.utils.console import Say

@@ -2,7 +2,7 @@
 
 import pytest
 
-from grpo_mmpc.completion.fields import Fields
+from grpo_mmpc.metrics.fields import Fields
 from grpo_mmpc.pipelines.known_titles import Contradiction, contradictions
 from grpo_mmpc.types import ProductRecord
 

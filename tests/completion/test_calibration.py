@@ -16,8 +16,8 @@ from grpo_mmpc.completion.calibration import (
     selected,
     wilson,
 )
-from grpo_mmpc.completion.fields import Fields
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.metrics.fields import Fields
 
 FIELDS = Fields([{"type": "kettle", "brand": "nordvik"}, {"type": "mug", "brand": "zibbo"}])
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from grpo_mmpc.completion.fields import Fields, contradicted
 from grpo_mmpc.completion.gate import agreement, confidences, judge, signals_of
 from grpo_mmpc.config.sections import GateSection
+from grpo_mmpc.metrics.fields import Fields, contradicted
 
 KNOWN = [
     {"type": "kettle", "color": "red", "brand": "nordvik"},

@@ -52,10 +52,13 @@ def row(item_id: str, title: str, *, category: str = "c", task: str = "image_to_
     )
 
 
-def answers_of(name: str, rows: list[PromptRow], pool: list[PromptRow]) -> list[str | None]:
-    answers, _ = known_answers(
-        name, rows, pool=lambda: pool, scorers=Scorers(sentence=Compass(), clip=Compass(), renderer=object())
-    )
+def nothing_beside(rows) -> dict[str, str]:
+    return {}
+
+
+def answers_of(name: str, rows: list[PromptRow], pool: list[PromptRow], beside=nothing_beside) -> list[str | None]:
+    scorers = Scorers(sentence=Compass(), clip=Compass(), renderer=object())
+    answers, _ = known_answers(name, rows, pool=lambda: pool, beside=beside, scorers=scorers)
     task = TASKS[CONTROLS[name].task]
     return [task.parse(completion).prediction for completion in answers.generate(rows, GREEDY)]
 
@@ -90,7 +93,9 @@ def test_retrieval_of_a_picture_shows_the_picture_of_the_most_similar_title(tmp_
         row("p2", "north", task="text_to_image"),
     ]
     rows = [row("1", "east", task="text_to_image")]
-    answers, scorers = known_answers("nearest_image", rows, pool=lambda: pool, scorers=Scorers(sentence=Compass()))
+    answers, scorers = known_answers(
+        "nearest_image", rows, pool=lambda: pool, beside=nothing_beside, scorers=Scorers(sentence=Compass())
+    )
     prompts = [TASKS["text_to_image"].parse(c).prediction for c in answers.generate(rows, GREEDY)]
     (picture,) = scorers.renderer.render(prompts, seeds=[0])
     assert picture.getpixel((0, 0)) == (255, 0, 0)
@@ -132,7 +137,17 @@ def test_shuffled_pictures_leave_the_reference_where_it_was():
 def test_a_control_without_its_encoder_says_what_is_missing_and_why(name, scorer):
     scorers = Scorers(missing={scorer: "switched off in the recipe"})
     with pytest.raises(EvaluationError, match=f"control {name} needs {scorer}: switched off in the recipe"):
-        known_answers(name, [row("1", "north")], pool=list, scorers=scorers)
+        known_answers(name, [row("1", "north")], pool=list, beside=nothing_beside, scorers=scorers)
+
+
+def test_a_variants_title_is_the_answer_where_there_is_one_and_retrieval_elsewhere():
+    rows, pool = [row("1", "north"), row("2", "east")], [row("p1", "north"), row("p2", "east")]
+    assert answers_of("sibling_title", rows, pool, lambda rows: {"1": "North, Size S"}) == ["North, Size S", "east"]
+
+
+def test_a_catalogue_that_has_no_title_beside_leaves_that_control_out():
+    with pytest.raises(EvaluationError, match="no evaluated item has a variant"):
+        answers_of("sibling_title", [row("1", "north")], [row("p1", "north")])
 
 
 class Policy:

@@ -8,18 +8,20 @@ review.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.duplicates import near_duplicate_groups
 from grpo_mmpc.catalogue.splits import parents_of
-from grpo_mmpc.completion.fields import agrees, kind_of
-from grpo_mmpc.completion.proposal import Source
 from grpo_mmpc.metrics.attributes import attribute_recall_of, attribute_words
 from grpo_mmpc.metrics.extraction import extract_attributes
+from grpo_mmpc.metrics.fields import agrees, kind_of
 from grpo_mmpc.types import ProductRecord
+
+GivenBy = Literal["sibling", "same image", "own field"]
+"""What gave a title: a variant, an item with the same image, a field of the item itself."""
 
 _NAME_KINDS = frozenset({"title", "name", "product name", "product title", "item name"})
 """Attributes that are a title."""
@@ -34,7 +36,7 @@ class Beside:
     """A title that the catalogue itself gives."""
 
     value: str
-    source: Source
+    source: GivenBy
     source_item: str | None = None
     doubt: str = ""
     """What the title says and nothing confirms; empty where all is known."""
@@ -48,12 +50,23 @@ class _Titled:
 
 
 class Siblings:
-    """Titled items by product and by image, of those products and images that lack a title."""
+    """Titled items by product and by image, of those products and images that want a title."""
 
-    def __init__(self, source: Catalogue, records: Iterable[ProductRecord]) -> None:
-        """Look through a catalogue once; ``records`` are its items, in order."""
+    def __init__(
+        self, source: Catalogue, records: Iterable[ProductRecord], *, wanting: Collection[int] | None = None
+    ) -> None:
+        """Look through a catalogue once.
+
+        Args:
+            source: The catalogue.
+            records: Its items, in order.
+            wanting: Positions of the items that want a title; None is those that have none. One
+                that has a title wants it from elsewhere.
+        """
         titles = source.items.select_columns(["title"]).with_format("arrow").iter(batch_size=10_000)
         has_title = [is_valid for table in titles for is_valid in table.column("title").is_valid().to_pylist()]
+        if wanting is None:
+            wanting = {position for position, is_titled in enumerate(has_title) if not is_titled}
         self._keys: list[dict[Literal["sibling", "same image"], Hashable]] = [{} for _ in has_title]
         parents = parents_of(source) or []
         products = set(parents)
@@ -61,15 +74,13 @@ class Siblings:
             # A parent may be an item itself.
             if product := parent or (item_id if item_id in products else None):
                 keys["sibling"] = ("product", product)
-        if any(has_title) and not all(has_title):
+        if any(has_title) and wanting:
             groups = near_duplicate_groups(titles=[None] * len(has_title), signatures=source.signatures())
             sizes = Counter(groups.tolist())
             for keys, group in zip(self._keys, groups.tolist(), strict=True):
                 if sizes[group] > 1:
                     keys["same image"] = ("image", group)
-        wanted = {
-            key for keys, is_titled in zip(self._keys, has_title, strict=True) if not is_titled for key in keys.values()
-        }
+        wanted = {key for position in wanting for key in self._keys[position].values()}
         self._titled: dict[Hashable, list[_Titled]] = defaultdict(list)
         for keys, record in zip(self._keys, records, strict=True):
             for key in wanted.intersection(keys.values()) if record.title is not None else ():
@@ -89,6 +100,7 @@ class Siblings:
             adapted = [
                 (one, text, doubt)
                 for one in self._titled.get(key, ())
+                if one.item_id != record.item_id
                 for text, doubt in [adapt(one.title, theirs=one.attributes, own=record.attributes)]
                 if text is not None
             ]

@@ -6,8 +6,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from grpo_mmpc.catalogue import load_catalogue
-from grpo_mmpc.completion.plan import records_of
-from grpo_mmpc.completion.siblings import Beside, Siblings, adapt
+from grpo_mmpc.catalogue.siblings import Beside, Siblings, adapt
 
 
 @pytest.mark.parametrize(
@@ -55,9 +54,9 @@ def image(seed: int) -> Image.Image:
 
 @pytest.fixture
 def titles(tmp_path):
-    """Return what each item without title gets, by item; rows are ``item_id: (columns, image)``."""
+    """Return what each item that wants a title gets; rows are ``item_id=(columns, image)``."""
 
-    def run(**rows):
+    def run(*, wanting=None, **rows):
         (tmp_path / "images").mkdir()
         lines = []
         for item_id, (columns, picture) in rows.items():
@@ -66,11 +65,10 @@ def titles(tmp_path):
             lines.append(row | {"image": f"images/{item_id}.png", "attributes": None} | columns)
         (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         source = load_catalogue(tmp_path)
-        siblings = Siblings(source, records_of(source))
+        untitled = [place for place, record in enumerate(source.records()) if record.title is None]
+        siblings = Siblings(source, source.records(), wanting=wanting)
         return {
-            record.item_id: siblings.title(position, record)
-            for position, record in enumerate(records_of(source))
-            if record.title is None
+            source.record(place).item_id: siblings.title(place, source.record(place)) for place in wanting or untitled
         }
 
     return run
@@ -113,3 +111,18 @@ def test_an_items_own_name_or_heading_is_its_title(titles):
     assert given["a"] == Beside(value="Acme Kettle", source="own field")
     assert given["b"] == Beside(value="Acme Mug", source="own field", doubt="the first line of the description")
     assert given["c"] is None
+
+
+def test_an_item_that_has_a_title_gets_that_of_another_item_where_one_is_wanted(titles):
+    given = titles(
+        wanting=[0, 1, 3],
+        a=({"title": "Mug, Red", "parent_id": "p", "attributes": {"color": "red"}}, image(0)),
+        b=({"title": "Big Mug, Blue", "parent_id": "p", "attributes": {"color": "blue"}}, image(1)),
+        c=({"title": "Acme Kettle"}, image(2)),
+        d=({"title": "Bolt Lamp", "parent_id": "q"}, image(3)),
+    )
+    assert given == {
+        "a": Beside(value="Big Mug, Red", source="sibling", source_item="b"),
+        "b": Beside(value="Mug, Blue", source="sibling", source_item="a"),
+        "d": None,
+    }
