@@ -15,11 +15,12 @@ def add_parser(commands: Any) -> None:
         description=(
             "One self-contained page: what changed and how sure that is, learning curves, categories, items to look "
             "at, configuration; and beside it a summary of one page to print, for readers who know no statistics. "
-            "Works on interrupted runs too; the page then says what is missing."
+            "Works on interrupted runs too; the page then says what is missing. Of a completed catalogue: the page of "
+            "what was filled."
         ),
         epilog="example: grpo-mmpc report runs/nano --tables runs/nano/tables",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, or a completed catalogue")
     parser.add_argument(
         "--out", type=output_file, metavar="FILE", help="where to write the page (default: RUN/report.html)"
     )
@@ -32,10 +33,20 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Bring the comparison up to date, then write page and tables."""
     # heavy: imported on use
+    from grpo_mmpc.completion.predictions import is_completed
+    from grpo_mmpc.errors import ConfigError
     from grpo_mmpc.evaluation.comparison import update_comparison
+    from grpo_mmpc.reports.catalogue.completion_page import report_completion
     from grpo_mmpc.reports.run.export import write_tables
     from grpo_mmpc.reports.run.page import build_report, summary_path
 
+    if is_completed(arguments.run):
+        if arguments.out or arguments.tables:
+            raise ConfigError(
+                ["--out and --tables are of a run's page; that of a completed catalogue is in its folder"]
+            )
+        print(f"report: {report_completion(arguments.run).resolve()}")
+        return 0
     comparison = update_comparison(arguments.run)
     if comparison is not None:
         print(f"comparison: {comparison}")

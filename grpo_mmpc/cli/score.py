@@ -39,7 +39,8 @@ def add_parser(commands: Any) -> None:
         "--predictions",
         type=Path,
         metavar="P",
-        help="JSON lines with item_id and prediction (null = malformed) or completion; or an evaluation folder",
+        help="JSON lines with item_id and prediction (null = malformed) or completion; or an evaluation folder; or a "
+        "completed catalogue, of which the gaps are scored",
     )
     source.add_argument(
         "--official", type=Path, metavar="DIR", help="a model's folder with titles/CATEGORY.tsv, CATEGORY/ITEM_ID.jpg"
@@ -90,6 +91,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read, score, print, write."""
     # heavy: imported on use
+    from grpo_mmpc.completion.predictions import completed_predictions, is_completed
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.prediction_files import is_evaluation, read_predictions, read_references, with_images
     from grpo_mmpc.evaluation.score import check_evaluation_folder, check_export, export_official
@@ -101,7 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     source = arguments.predictions or arguments.official
     set_aside: list[str] = []
-    answers = read_predictions(source, task=task, webp=arguments.mode == "corrected", set_aside=set_aside)
+    if is_completed(source):
+        answers = completed_predictions(source, task=task)
+    else:
+        answers = read_predictions(source, task=task, webp=arguments.mode == "corrected", set_aside=set_aside)
     if arguments.images:
         answers = with_images(answers, arguments.images, webp=arguments.mode == "corrected")
     references_from = arguments.references or (source if is_evaluation(source) else None)

@@ -21,8 +21,7 @@ from grpo_mmpc.completion.workers import fill_by_ray, fill_here
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.pipelines.known_titles import AUDIT, FOLDER, audit, calibrate
-from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
-from grpo_mmpc.rewards.troubles import nano_troubles
+from grpo_mmpc.reports.catalogue.completion_page import nano_notes, report_completion
 from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.files import names_in
 from grpo_mmpc.utils.locks import hold, in_use
@@ -194,7 +193,7 @@ def _begin(
         f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
         f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
     )
-    for sentence in _notes(source, config) if missing else ():
+    for sentence in nano_notes(plan.model, source.items[:20]["item_id"]) if missing else ():
         say(f"! {sentence}")
     claim(out, plan, source, overwrite=overwrite)
     if missing["text_to_image"] and plan.renderer is None:
@@ -229,13 +228,6 @@ def _merge(source: Catalogue, share: Share) -> None:
     say(f"{len(source)} items, " + "\n".join(tally.sentences(out)))
     if source.quarantined:
         say(f"  {len(source.quarantined)} rows are no items, see {out / 'quarantine.jsonl'}")
-    page = write_completion_page(
-        out, catalogue=Path(plan.catalogue), notes=_notes(source, share.config) if plan.gaps else []
-    )
+    page = report_completion(out)
     mark_merged(out, plan)
     say(f"completed catalogue: {out}\nexamples of what was filled: {page}\nnext: grpo-mmpc review {out}")
-
-
-def _notes(source: Catalogue, config: RunConfig) -> list[str]:
-    """Say what is to be known before the result is read."""
-    return list(nano_troubles({"model": config.model.name_or_path}, source.items[:20]["item_id"]).values())

@@ -4,20 +4,25 @@ import json
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.quarantine import read_quarantine
 from grpo_mmpc.catalogue.validation_text import kinds_of_fault
+from grpo_mmpc.completion.plan import CLAIM
 from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.reports.common.gallery import PER_CATEGORY, Answer, Text
 from grpo_mmpc.reports.common.labels import words
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
-from grpo_mmpc.utils.files import read_json_lines, write_text
+from grpo_mmpc.rewards.troubles import nano_troubles
+from grpo_mmpc.utils.files import read_json_lines, read_object, write_text
 
 COMPLETION_PAGE = "completion.html"
 _SHOWN = 8
+_LOOKED_AT = 20
+"""Identifiers that tell whether a nano model knows the catalogue."""
 _IMAGE_BUDGET = 900_000
 
 
@@ -33,6 +38,23 @@ class Example(NamedTuple):
     """Description and attributes."""
     reason: str
     """Why its gap stays; empty where it was filled."""
+
+
+def report_completion(folder: Path) -> Path:
+    """Write the page of a completed catalogue, with what its own files say; return its path.
+
+    Raises:
+        CatalogueError: The folder holds no completion.
+    """
+    claim = read_object(folder / CLAIM)
+    items = [proposal.item_id for proposal in islice(read_proposals(folder), _LOOKED_AT)]
+    catalogue, model = Path(claim.get("catalogue", folder)), claim.get("model", "")
+    return write_completion_page(folder, catalogue=catalogue, notes=nano_notes(model, items))
+
+
+def nano_notes(model: str, items: Sequence[str]) -> list[str]:
+    """Return what is to be known before answers of a nano model about these items are read."""
+    return list(nano_troubles({"model": model}, items).values())
 
 
 def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]) -> Path:

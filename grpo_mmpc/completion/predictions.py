@@ -1,0 +1,44 @@
+"""What a completed catalogue proposes, as predictions that any scoring takes."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from grpo_mmpc.catalogue.images import find_image
+from grpo_mmpc.completion.proposal import FILE, read_proposals
+from grpo_mmpc.errors import EvaluationError, ImageError
+from grpo_mmpc.evaluation.predictions import Prediction, Predictions
+from grpo_mmpc.tasks import TASKS
+
+
+def is_completed(folder: Path) -> bool:
+    """Return whether a folder is a catalogue that was completed, or reviewed after that."""
+    return (folder / FILE).is_file()
+
+
+def completed_predictions(folder: Path, *, task: str) -> Predictions:
+    """Return what fills the gaps of one task: titles, or images; a gap without is malformed.
+
+    Only items that had the gap are asked of the references.
+
+    Raises:
+        EvaluationError: The catalogue lacked nothing of the kind.
+        CatalogueError: A proposal cannot be read.
+    """
+    field = TASKS[task].target_modality
+    by_item: dict[str, Prediction] = {}
+    for proposal in read_proposals(folder):
+        if proposal.field != field:
+            continue
+        title = image = None
+        if field == "title":
+            title = proposal.value
+        elif proposal.value is not None:
+            with suppress(ImageError):  # removed since: as if it had not been rendered
+                image = find_image(proposal.value, folder=folder)
+        by_item[proposal.item_id] = Prediction(
+            item_id=proposal.item_id, prediction=title, prompt_known=field == "title", image=image
+        )
+    if not by_item:
+        raise EvaluationError(f"{folder} has filled no {field}; --task says which of the two to score")
+    is_title = field == "title"
+    return Predictions(source=folder, by_item=by_item, is_whole=True, has_prompts=is_title, has_images=not is_title)
