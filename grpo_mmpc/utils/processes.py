@@ -198,14 +198,27 @@ def ignore_the_next_signal() -> None:
 
 @contextmanager
 def _handled(*numbers: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle those signals that are not ignored; does nothing beside the main thread."""
+    """Handle those signals that are not ignored; does nothing beside the main thread.
+
+    What a handler raises inside a ``__del__`` Python prints and forgets: there it is called later.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        inner = frame
+        while inner is not None and inner.f_code.co_name != "__del__":
+            inner = inner.f_back
+        if inner is None:
+            handler(number, frame)
+        else:
+            threading.Timer(_POLL_S, os.kill, (os.getpid(), number)).start()
+
     previous = {number: signal.getsignal(number) for number in numbers}
     mine = [number for number, known in previous.items() if known is not signal.SIG_IGN]
     for number in mine:
-        signal.signal(number, handler)
+        signal.signal(number, handle)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.utils import processes
-from grpo_mmpc.utils.processes import Child, StopRequest, log_tail
+from grpo_mmpc.utils.processes import Child, StopRequest, log_tail, stopped_by_signals
 
 FAMILY = """
 import os, signal, subprocess, sys, time
@@ -155,6 +155,20 @@ def test_another_signal_can_interrupt_at_once(number, monkeypatch) -> None:
         os.kill(os.getpid(), number)
         assert stop.times == 1
         os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    "listening", [stopped_by_signals, StopRequest("stopping", raises=True, patient=False).listening]
+)
+def test_a_signal_that_comes_while_an_object_is_freed_is_not_lost(listening) -> None:
+    class Freed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            list(map(str, range(10)))  # what is raised in here, Python prints and forgets
+
+    with pytest.raises(KeyboardInterrupt), listening():
+        Freed()
+        time.sleep(5)
 
 
 def test_the_first_signal_interrupts_where_nothing_is_waited_for() -> None:
