@@ -3,6 +3,7 @@
 PEFT sees only the model whether names match it and how large a rank becomes; by then it is loaded.
 """
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,9 @@ from grpo_mmpc.config.sections import ModelSection
 from grpo_mmpc.errors import first_line
 from grpo_mmpc.models.policy import model_skeleton
 from grpo_mmpc.utils.cpu_compat import ensure_importable
+
+_WITHOUT_EFFECT = re.compile("ignored|no parameter was matched|Setting fan_in_fan_out")
+"""Warnings of PEFT that an option does nothing."""
 
 
 def check_adapter(raw: Mapping[str, Any]) -> Problems:
@@ -36,27 +40,26 @@ def adapter_problems(section: ModelSection, options: Mapping[str, Any], *, local
 
     try:
         skeleton = model_skeleton(section, local_files_only=local_files_only)
-        config = LoraConfig(**{"task_type": "CAUSAL_LM", **options})
-    except Exception:  # a model that cannot be built so is judged when it is loaded, PEFT's own values by themselves
+    except Exception:  # whatever a model raises that cannot be built so is said when it is loaded
         return
     linear = {name.rpartition(".")[2] for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear)}
     try:
         with torch.device("meta"), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            model = get_peft_model(skeleton, config)
+            model = get_peft_model(skeleton, LoraConfig(**{"task_type": "CAUSAL_LM", **options}))
     except Exception as error:  # whatever PEFT raises is a problem of the values
         shown = f"PEFT refuses these values for {section.name_or_path}: {first_line(error)[:400]}"
         yield "adapter", shown + (f" Its linear layers: {', '.join(sorted(linear))}" if "target" in shown else "")
         return
-    for text in (str(warning.message) for warning in said):
-        if "ignored" in text:
+    for text in dict.fromkeys(str(warning.message) for warning in said):
+        if _WITHOUT_EFFECT.search(text):
             yield "adapter", f"{text[:400]} Correct or remove it"
     largest: dict[int, int] = {}
     for rank, most in _ranks(model):
         largest[rank] = max(most, largest.get(rank, 0))
     for rank, most in largest.items():
         if rank > most:
-            key = "adapter.r" if rank == config.r else "adapter.rank_pattern"
+            key = "adapter.r" if rank == model.peft_config["default"].r else "adapter.rank_pattern"
             yield key, f"{rank:,} is above {most:,}, the largest rank that a layer it adapts can have; lower it"
 
 

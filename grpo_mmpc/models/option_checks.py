@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
-from grpo_mmpc.config.problems import Problems, unknown_options
+from grpo_mmpc.config.problems import Problems, nearest, unknown_options
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
 from grpo_mmpc.utils.cpu_compat import ensure_importable
@@ -56,10 +56,29 @@ def check_model(raw: Mapping[str, Any]) -> Problems:
     for key, need in needs:
         if need is not None and (lacking := lacking_package(*need)):
             yield f"model.init_kwargs.{key}", lacking
+    yield from _impossible_values(options)
     if options:
         yield from unknown_options(
             "model.init_kwargs", options, _model_options(name), owner="from_pretrained and the model"
         )
+
+
+def _impossible_values(options: Mapping[str, Any]) -> Problems:
+    ensure_importable()
+    # heavy: imported on use
+    import torch
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    for name in ("dtype", "torch_dtype"):
+        given = str(options.get(name) or "auto").removeprefix("torch.")
+        kind = getattr(torch, given, None)
+        if given != "auto" and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+            yield f"model.init_kwargs.{name}", f"expected auto, float32, bfloat16 or float16, found {options[name]!r}"
+    attention, known = options.get("attn_implementation"), {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}
+    if isinstance(attention, str) and "/" not in attention and attention.removeprefix("paged|") not in known:
+        yield "model.init_kwargs.attn_implementation", f"{attention!r} is unknown; {nearest(attention, known)}"
+    for name in (name for name in ("tp_plan", "tp_size", "device_mesh") if options.get(name)):
+        yield f"model.init_kwargs.{name}", "is not set here: set the launch file: launch/accelerate"
 
 
 def lacking_package(name: str, install: str) -> str | None:

@@ -1,5 +1,6 @@
 """The checks of ``trainer`` and ``adapter``: as asked, or refused before a model loads."""
 
+import copy
 import dataclasses
 import math
 import re
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config.problems import Problems, parameters_of, unknown_options
 from grpo_mmpc.models.option_checks import lacking_package
+from grpo_mmpc.training.sharding_checks import check_sharding
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
@@ -16,16 +18,27 @@ if TYPE_CHECKING:
 LOSS_TYPES_WITH_TOKEN_NORMALISER = ("dapo", "bnpo", "cispo", "vespo")
 """Losses that divide by the number of completion tokens, out of which ``drop`` takes those of
 zero-variance groups."""
+_ONE_SAMPLE = "a rollout is one sequence that is sampled, and returned as tokens"
+_GENERATION = {
+    **{name: f"set trainer.{name}" for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")},
+    **dict.fromkeys(("max_new_tokens", "max_length"), "set trainer.max_completion_length"),
+    **dict.fromkeys(("do_sample", "num_beams", "num_return_sequences", "return_dict_in_generate"), _ONE_SAMPLE),
+    **dict.fromkeys(("output_scores", "output_logits", "output_attentions", "output_hidden_states"), _ONE_SAMPLE),
+}
+"""Keys of ``generation_kwargs`` by which TRL would sample otherwise than it computes, or fail."""
 CHOICES = {
     "loss_type": (*LOSS_TYPES_WITH_TOKEN_NORMALISER, "grpo", "dr_grpo", "sapo", "luspo"),
     "scale_rewards": ("group", "batch", "none"),
     "importance_sampling_level": ("token", "sequence"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+    "log_level": ("debug", "info", "detail", "warning", "error", "critical", "passive"),
 }
-"""Values of TRL's that it compares only in the middle of a step."""
+"""Values that TRL compares only when it uses them."""
 _CHECKPOINTING = ("use_reentrant", "determinism_check", "context_fn", "preserve_rng_state", "debug", "early_stop")
 """Options of torch's ``checkpoint`` that it takes out of ``**kwargs`` or by name."""
 _EVALUATION = "TRL's own evaluation is not used, evaluations follow every checkpoint; set the section evaluation"
 _PUBLISHES = "a run publishes nothing; save it, then push what you want to share"
+_NO_LABELS = "GRPO learns from rewards, not from labels"
 _BEST = "set evaluation.best"
 _REFERENCE = "the reference of a LoRA run is the policy without its adapter, which nothing has to sync"
 SET_ELSEWHERE = {
@@ -52,8 +65,27 @@ SET_ELSEWHERE = {
     "ref_model_sync_steps": _REFERENCE,
     "ref_model_mixup_alpha": _REFERENCE,
     "parallelism_config": "set the launch file: launch/accelerate",
+    "label_smoothing_factor": _NO_LABELS,
+    "label_names": _NO_LABELS,
+    "include_for_metrics": _EVALUATION,
+    "prediction_loss_only": _EVALUATION,
+    "batch_eval_metrics": _EVALUATION,
 }
 """TRL fields that would have no effect or another one under ``trainer``, and what to do instead."""
+AT_LEAST = {
+    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"), 1),
+    **dict.fromkeys(("num_iterations", "max_completion_length"), 1),
+    **dict.fromkeys(("learning_rate", "beta", "epsilon", "epsilon_high", "delta", "top_k", "min_p", "warmup_steps"), 0),
+    **dict.fromkeys(("weight_decay", "neftune_noise_alpha", "off_policy_mask_threshold", "dataloader_num_workers"), 0),
+    "max_steps": -1,
+}
+UP_TO = {
+    **dict.fromkeys(("temperature", "repetition_penalty", "save_steps", "ddp_timeout"), math.inf),
+    **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos"), math.inf),
+    **dict.fromkeys(("top_p", "top_entropy_quantile"), 1),
+}
+"""Greatest values of numbers that must be above 0."""
+"""Least values of numbers with which TRL would start, and fail later or train something else."""
 REFUSED = {
     ("remove_unused_columns", True): "rewards need the columns of the data set; remove it",
     ("save_only_model", True): "a run could not go on from its checkpoints; remove it",
@@ -79,6 +111,7 @@ def check_trainer(raw: Mapping[str, Any]) -> Problems:
             *unknown_options("trainer", options, _fields(GRPOConfig), owner="GRPOConfig"),
             *_wrong_types("trainer", options, GRPOConfig),
             *_wrong_values(options, raw),
+            *check_sharding(options),
         ]
         yield from problems
         if not problems:
@@ -110,7 +143,7 @@ def zero_variance_problems(raw: Mapping[str, Any], built: "GRPOConfig") -> Probl
 
 def _wrong_values(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problems:
     for name, value in options.items():
-        if isinstance(value, bool | str | None) and value in (None, False, "no"):  # as it is anyway
+        if value in (None, False, "no", []):  # as it is anyway
             pass
         elif name in SET_ELSEWHERE:
             yield f"trainer.{name}", f"is not set here: {SET_ELSEWHERE[name]}"
@@ -123,15 +156,20 @@ def _wrong_values(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problem
     for (name, refused), reason in REFUSED.items():
         if options.get(name) == refused:
             yield f"trainer.{name}", f"{refused!r} is refused: {reason}"
-    rate, epochs = options.get("learning_rate", 0.0), options.get("num_train_epochs", 3)
-    if isinstance(rate, int | float) and not (math.isfinite(rate) and rate >= 0):
-        yield "trainer.learning_rate", f"expected a number from 0 on, found {rate!r}"
+    for name, least in AT_LEAST.items():
+        number = options.get(name)
+        if isinstance(number, int | float) and not (math.isfinite(number) and number >= least):
+            yield f"trainer.{name}", f"expected a number from {least} on, found {number!r}"
+    for name, most in UP_TO.items():
+        number = options.get(name)
+        if isinstance(number, int | float) and not (math.isfinite(number) and 0 < number <= most):
+            up_to = "" if math.isinf(most) else f" up to {most}"
+            yield f"trainer.{name}", f"expected a number above 0{up_to}, found {number!r}"
+    epochs = options.get("num_train_epochs", 3)
     if isinstance(epochs, int | float) and epochs <= 0 and (options.get("max_steps") or -1) <= 0:
         yield "trainer.num_train_epochs", f"{epochs!r} trains nothing; set trainer.max_steps or more epochs"
     if options.get("max_steps") == 0:
         yield "trainer.max_steps", "0 means as many as trainer.num_train_epochs asks for; remove it, or give a number"
-    if options.get("save_steps") == 0:
-        yield "trainer.save_steps", "expected a number above 0, found 0"
     if options.get("use_cpu") and options.get("fp16"):
         yield "trainer.fp16", "has no effect on a CPU; remove it"
     rollout = raw.get("rollout")
@@ -145,7 +183,7 @@ def _refused_by_trl(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Probl
     """Build TRL's object and what its options need, without a model."""
     # heavy: imported on use
     import torch
-    from transformers import Trainer
+    from transformers import GenerationConfig
     from transformers.integrations import get_reporting_integration_callbacks
     from trl import GRPOConfig
 
@@ -158,15 +196,32 @@ def _refused_by_trl(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Probl
         return
     yield from zero_variance_problems(raw, built)
     for name, needs in (
-        ("optim", lambda: Trainer.get_optimizer_cls_and_kwargs(built)),
+        ("optim", lambda: _try_optimizer(built)),
+        ("cache_implementation", lambda: GenerationConfig(cache_implementation=built.cache_implementation)),
         ("report_to", lambda: [callback() for callback in get_reporting_integration_callbacks(built.report_to)]),
     ):
         try:
             needs()
         except Exception as error:  # a package that is not installed, a name that nobody knows
-            yield f"trainer.{name}", f"{options.get(name)!r} cannot be used: {' '.join(str(error).split())}"
+            shown = f"{options[name]!r} cannot be used" if name in options else "cannot be used"
+            yield f"trainer.{name}", f"{shown}: {' '.join(str(error).split())}"
     if built.use_liger_kernel and (lacking := lacking_package("liger_kernel", "pip install liger-kernel")):
         yield "trainer.use_liger_kernel", lacking
+
+
+def _try_optimizer(built: "GRPOConfig") -> None:
+    """Build the optimiser of one parameter, which judges betas and the like."""
+    # heavy: imported on use
+    import torch
+    from transformers import Trainer
+
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(built)
+    for name in ("optim_args", "optim_target_modules"):
+        plain = copy.copy(built)
+        setattr(plain, name, None)
+        if getattr(built, name) and Trainer.get_optimizer_cls_and_kwargs(plain) == (kind, options):
+            raise ValueError(f"it does not look at trainer.{name}; remove that")
+    kind([{"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": built.weight_decay}], **options)
 
 
 def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
@@ -178,6 +233,8 @@ def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
         ("inference_mode", (False, None), "nothing would be trained"),
         ("task_type", ("CAUSAL_LM", None), "the policy writes text"),
         ("peft_type", ("LORA", None), "adapters are LoRA"),
+        ("base_model_name_or_path", (None,), "it is model.name_or_path"),
+        ("revision", (None,), "it is model.init_kwargs.revision"),
         ("bias", ("none", None), "the base model's own biases would change, and stay so without the adapter"),
         (
             "init_lora_weights",
@@ -229,6 +286,9 @@ def _unknown_kwargs(options: Mapping[str, Any]) -> Problems:
         given = options.get(name)
         if isinstance(given, Mapping):
             yield from unknown_options(f"trainer.{name}", given, known, owner=owner)
+    for name in options.get("generation_kwargs") or ():
+        if instead := _GENERATION.get(name):
+            yield f"trainer.generation_kwargs.{name}", f"is not set here: {instead}"
 
 
 def _fields(target: Any) -> list[str]:

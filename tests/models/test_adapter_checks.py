@@ -47,6 +47,9 @@ def test_an_adapter_that_fits_is_no_problem(name: str, adapter: dict[str, Any]) 
         ({"target_modules": ["query"]}, "adapter", "not found in the base model"),
         ({"target_modules": "query"}, "adapter", "Its linear layers: "),
         ({"target_modules": None, "target_parameters": ["experts.w"]}, "adapter", "PEFT refuses these values"),
+        ({"target_parameters": ["experts.w"]}, "adapter", "were set but no parameter was matched. Correct or remove"),
+        ({"fan_in_fan_out": True}, "adapter", "Setting fan_in_fan_out to False. Correct or remove it"),
+        ({"exclude_modules": ".*"}, "adapter", "All modules were excluded"),
     ],
     ids=str,
 )

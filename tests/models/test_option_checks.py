@@ -41,6 +41,19 @@ def test_a_misspelt_option_is_refused_with_the_nearest_one() -> None:
     assert "dtype" in problems(dtyp="float32")["model.init_kwargs.dtyp"].replace("dtyp'", "")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dtype", "foo", "expected auto, float32, bfloat16 or float16, found 'foo'"),
+        ("dtype", "int8", "expected auto, float32, bfloat16 or float16"),
+        ("attn_implementation", "spda", "did you mean 'sdpa'?"),
+        ("tp_plan", "auto", "set the launch file"),
+    ],
+)
+def test_a_value_with_which_no_model_loads_is_refused(key: str, value: str, message: str) -> None:
+    assert message in problems(**{key: value})[f"model.init_kwargs.{key}"]
+
+
 def test_an_adapter_in_the_place_of_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "the/base"}')
     message = problems(str(tmp_path))["model.name_or_path"]

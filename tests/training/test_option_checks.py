@@ -1,8 +1,12 @@
 """What a recipe must not say under ``trainer`` and ``adapter``, each with the reason."""
 
+import json
+
 import pytest
 
+from grpo_mmpc.training import sharding_checks
 from grpo_mmpc.training.option_checks import check_trainer
+from grpo_mmpc.training.sharding_checks import check_sharding
 
 
 @pytest.mark.parametrize(
@@ -30,6 +34,29 @@ from grpo_mmpc.training.option_checks import check_trainer
         ({"learning_rate": -1.0}, "expected a number from 0 on"),
         ({"learning_rate": float("nan")}, "expected a number from 0 on"),
         ({"save_steps": 0}, "expected a number above 0"),
+        ({"temperature": 0.0}, "expected a number above 0, found 0.0"),
+        ({"top_p": 1.5}, "expected a number above 0 up to 1, found 1.5"),
+        ({"top_k": -5}, "expected a number from 0 on"),
+        ({"top_entropy_quantile": 7.0}, "up to 1"),
+        ({"beta": -1.0}, "expected a number from 0 on"),
+        ({"epsilon": -1.0}, "expected a number from 0 on"),
+        ({"weight_decay": -1.0}, "expected a number from 0 on"),
+        ({"num_iterations": 0}, "expected a number from 1 on"),
+        ({"gradient_accumulation_steps": 0}, "expected a number from 1 on"),
+        ({"per_device_train_batch_size": 0}, "expected a number from 1 on"),
+        ({"max_completion_length": 0}, "expected a number from 1 on"),
+        ({"max_steps": -5}, "expected a number from -1 on"),
+        ({"log_level": "foo"}, "expected one of debug"),
+        ({"vllm_importance_sampling_mode": "foo"}, "expected one of token_truncate"),
+        ({"cache_implementation": "foo"}, "Invalid `cache_implementation` (foo)"),
+        ({"label_smoothing_factor": 0.1}, "GRPO learns from rewards"),
+        ({"label_names": ["title"]}, "GRPO learns from rewards"),
+        ({"include_for_metrics": ["loss"]}, "TRL's own evaluation is not used"),
+        ({"optim": "adamw_torch", "optim_args": "foo=1"}, "it does not look at trainer.optim_args"),
+        ({"optim": "adamw_torch", "adam_beta1": 2.0}, "Invalid beta parameter"),
+        ({"deepspeed": "gone.json"}, "gone.json: it does not exist"),
+        ({"fsdp_config": "gone.json"}, "gone.json: it does not exist"),
+        ({"fsdp_config": ["a"]}, "expected a mapping or the name of a JSON file"),
         ({"max_steps": 0}, "as many as trainer.num_train_epochs asks for"),
         ({"num_train_epochs": 0}, "trains nothing"),
         ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
@@ -65,6 +92,8 @@ def test_what_happens_anyway_may_be_said(trainer):
         ({"init_lora_weights": False}, "the adapter would change the policy before the first step"),
         ({"peft_type": "PREFIX_TUNING"}, "'PREFIX_TUNING' is refused: adapters are LoRA"),
         ({"inference_mode": True}, "nothing would be trained"),
+        ({"base_model_name_or_path": "x"}, "it is model.name_or_path"),
+        ({"revision": "x"}, "it is model.init_kwargs.revision"),
         ({"bias": "all"}, "stay so without the adapter"),
         ({"target_modules": ".*("}, "'.*(' is no regular expression: missing ), unterminated subpattern"),
         ({"lora_alhpa": 4}, "did you mean 'lora_alpha'?"),
@@ -78,7 +107,7 @@ def test_an_adapter_must_be_able_to_move_and_be_nothing_when_it_is_off(adapter, 
 @pytest.mark.parametrize(
     ("options", "misspelt", "nearest"),
     [
-        ({"generation_kwargs": {"repetition_penalti": 1.1, "min_p": 0.1}}, "repetition_penalti", "repetition_penalty"),
+        ({"generation_kwargs": {"bad_word_ids": [[3]], "typical_p": 0.9}}, "bad_word_ids", "bad_words_ids"),
         ({"gradient_checkpointing_kwargs": {"use_reentrent": False}}, "use_reentrent", "use_reentrant"),
         ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycle": 1}}, "num_cycle", "num_cycles"),
     ],
@@ -90,3 +119,58 @@ def test_keys_of_dictionaries_that_are_passed_on_are_held_to_what_takes_them(opt
     assert f"did you mean {nearest!r}?" in message
     right = {name: {nearest: 1} if name == section else value for name, value in options.items()}
     assert list(check_trainer({"trainer": {"use_cpu": True, **right}})) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("max_new_tokens", "set trainer.max_completion_length"),
+        ("temperature", "set trainer.temperature"),
+        ("num_beams", "one sequence that is sampled"),
+        ("num_return_sequences", "one sequence that is sampled"),
+    ],
+)
+def test_generation_keys_by_which_rollouts_would_not_be_the_policy_s_samples_are_refused(key, said):
+    ((where, message),) = check_trainer({"trainer": {"use_cpu": True, "generation_kwargs": {key: 2}}})
+    assert where == f"trainer.generation_kwargs.{key}" and said in message
+
+
+FSDP = {"fsdp_version": 2, "reshard_after_forward": True, "cpu_offload": False, "transformer_layer_cls_to_wrap": ["X"]}
+ZERO = {
+    "bf16": {"enabled": "auto"},
+    "zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}, "stage3_max_live_parameters": 1e8},
+    "train_micro_batch_size_per_gpu": "auto",
+}
+
+
+@pytest.mark.parametrize("as_file", [False, True], ids=["mapping", "file"])
+@pytest.mark.parametrize(
+    ("section", "content", "problems"),
+    [
+        ("fsdp_config", FSDP, {}),
+        ("fsdp_config", {"fsdp_versionn": 2}, {"versionn": "version"}),
+        ("fsdp_config", {"reshard_after_foward": True}, {"reshard_after_foward": "reshard_after_forward"}),
+        ("deepspeed", ZERO, {}),
+        ("deepspeed", {"zero_optimisation": {"stage": 2}}, {"zero_optimisation": "zero_optimization"}),
+        ("deepspeed", {"zero_optimization": {"stge": 2}}, {"zero_optimization.stge": "stage"}),
+        (
+            "deepspeed",
+            {"zero_optimization": {"offload_optimizer": {"devise": "cpu"}}, "gradient_cliping": 1.0},
+            {"zero_optimization.offload_optimizer.devise": "device", "gradient_cliping": "gradient_clipping"},
+        ),
+    ],
+)
+def test_keys_of_fsdp_and_deepspeed_are_held_to_what_reads_them(tmp_path, section, content, problems, as_file):
+    if as_file:
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        content = str(tmp_path / "config.json")
+    found = {key: text for key, text in check_sharding({section: content}) if "needs the package" not in text}
+    assert found == {
+        f"trainer.{section}.{key}": f"unknown key; did you mean {nearest!r}?" for key, nearest in problems.items()
+    }
+
+
+def test_keys_of_deepspeed_are_those_of_the_installed_one():
+    zero = pytest.importorskip("deepspeed.runtime.zero.config").DeepSpeedZeroConfig.model_fields
+    known = sharding_checks._DEEPSPEED["zero_optimization"].split()
+    assert {field.alias or name for name, field in zero.items()} <= set(known)
