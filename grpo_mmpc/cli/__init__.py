@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.utils.console import LogHandler, fitted
+from grpo_mmpc.utils.distributed import num_processes
 from grpo_mmpc.utils.faults import explain_os_error, full_disk
 from grpo_mmpc.utils.manifest import command_line
 from grpo_mmpc.utils.processes import ignore_the_next_signal, stopped_by_signals
@@ -112,6 +113,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[LogHandler()])
     logging.getLogger("vllm").setLevel(logging.ERROR)  # also where TRL imports it without its own log configuration
     try:
+        if arguments.command != "train" and num_processes() > 1:
+            raise GrpoMmpcError(
+                f"{arguments.command} is one process for all devices, and {num_processes()} were launched: start it "
+                "without accelerate launch or torchrun"
+            )
         with stopped_by_signals():
             return int(arguments.func(arguments))
     except GrpoMmpcError as error:

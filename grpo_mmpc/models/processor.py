@@ -18,6 +18,7 @@ _IMAGE_TOKENS = (
     "image_token_id",
     "image_token_index",
     "video_token_id",
+    "audio_token_id",
     "vision_start_token_id",
     "vision_end_token_id",
     "boi_token_index",
@@ -100,13 +101,18 @@ def context_length(model_config: Any) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
-def num_image_features(inputs: "Mapping[str, Any]", processor: Any) -> int:
-    """Count the features of a prompt's images; each takes the place of one image token."""
-    if "image_grid_thw" in inputs:  # Qwen2.5-VL: patches, merged merge_size x merge_size
+def num_image_features(inputs: "Mapping[str, Any]", processor: Any) -> int | None:
+    """Count the features of a prompt's images; each takes the place of one image token.
+
+    None for a family whose count is not known here: the model itself refuses another number.
+    """
+    if "pixel_values" not in inputs:
+        return 0
+    if "image_grid_thw" in inputs:  # Qwen-VL: patches, merged merge_size x merge_size
         return int(inputs["image_grid_thw"].prod(dim=1).sum()) // int(processor.image_processor.merge_size) ** 2
-    if "pixel_values" in inputs:  # Gemma-3: a fixed number per image
+    if _has_image_attention(processor):  # Gemma-3: a fixed number per image
         return int(inputs["pixel_values"].shape[0]) * int(processor.image_seq_length)
-    return 0
+    return None
 
 
 def suppressed_token_ids(processor: Any, model_config: Any) -> list[int]:

@@ -193,7 +193,7 @@ def _prompt_problems(
         )
     image_tokens = token_ids.count(image_token)
     features = num_image_features(model_inputs([row], processor, device="cpu"), processor)
-    if image_tokens != features:
+    if features is not None and image_tokens != features:
         problems.append(
             f"{row.prompt_id}: {image_tokens} image tokens in the prompt for {features} image features: the image is "
             "cut or resized differently in two places"

@@ -1,7 +1,8 @@
 """TRL and PEFT arguments from a recipe."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
@@ -28,6 +29,7 @@ def grpo_arguments(config: RunConfig, *, anywhere: bool = False) -> "GRPOConfig"
     options = dict(config.trainer)
     options.setdefault("disable_tqdm", True)  # our progress line says more
     options.setdefault("report_to", "none")
+    options["chat_template_kwargs"] = _without_padding(options.get("chat_template_kwargs") or {})
     if anywhere and not torch.accelerator.is_available():
         options["use_cpu"] = True
     try:
@@ -42,6 +44,14 @@ def grpo_arguments(config: RunConfig, *, anywhere: bool = False) -> "GRPOConfig"
         on_cpu = " (no GPU is visible here; on a CPU set trainer.use_cpu=true)"
         hint = "" if torch.accelerator.is_available() else on_cpu
         raise TrainingError(f"TRL refuses these trainer values: {' '.join(str(error).split())}{hint}") from error
+
+
+def _without_padding(template: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask for prompts of their own length, unless the recipe says otherwise.
+
+    TRL takes every token that a processor returns for one of the prompt, and Gemma-4's pads.
+    """
+    return {**template, "processor_kwargs": {"padding": False, **(template.get("processor_kwargs") or {})}}
 
 
 def lora_arguments(config: RunConfig) -> "LoraConfig":

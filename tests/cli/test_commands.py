@@ -225,6 +225,14 @@ def test_a_mistyped_command_is_told_the_nearest_one(words, near, capsys):
     assert f"did you mean '{near}'?" in capsys.readouterr().err
 
 
+def test_only_a_training_is_launched_as_several_processes(tmp_path, monkeypatch, capsys):
+    """Each would evaluate everything, and the second one would find the folder taken."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["evaluate", "recipes/nano.yaml", "--base", "--out", str(tmp_path)]) == 2
+    assert "start it without accelerate launch or torchrun" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_each_example_of_a_help_text_begins_a_line(capsys):
     with pytest.raises(SystemExit):
         main(["score", "--help"])

@@ -296,7 +296,7 @@ class TestScripts:
 
     @pytest.mark.parametrize(
         ("one", "other"),
-        [("2.5mm", "25mm"), ("1/2 inch", "12 inch"), ("1.5 Cup", "15 Cup"), ("Pack of 2", "Pack of 3")],
+        [("2.5mm", "25mm"), ("1/2 inch", "12 inch"), ("1.0 Cup", "10 Cup"), ("Pack of 2", "Pack of 3")],
     )
     def test_another_number_is_another_title(self, metric: object, one: str, other: str) -> None:
         assert self.score(metric, prediction=f"Steel {one} Pin", reference=f"Steel {other} Pin") < 0.95
