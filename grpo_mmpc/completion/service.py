@@ -69,10 +69,10 @@ class CompletionService:
             raise BusyError(f"{MOST_WAITING} requests wait already; try again in a few seconds") from None
 
     def run(self) -> NoReturn:
-        """Answer what comes until this thread is interrupted, or meets another than its own errors.
+        """Answer requests until this thread is interrupted, or an error ends it.
 
         Raises:
-            BaseException: Anything but a ``GrpoMmpcError``, which its requests get alone.
+            BaseException: Anything but a ``GrpoMmpcError``: that one only its requests get.
         """
         requests: list[Request] = []
         try:

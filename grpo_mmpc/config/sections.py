@@ -1,6 +1,6 @@
 """The sections of a recipe, and ``RunConfig``, which holds them all."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import ConfigDict, Field, field_validator
@@ -216,16 +216,7 @@ class EvaluationSection(Section):
     renderer_kwargs: dict[str, Any] = {}
     """Arguments of the renderer (for ``diffusers``: model, init_kwargs, call_kwargs, batch_size,
     ...)."""
-    controls: list[ControlName] = [
-        "category_title",
-        "other_title",
-        "nearest_title",
-        "sibling_title",
-        "blank_image",
-        "shuffled_image",
-        "raw_title",
-        "nearest_image",
-    ]
+    controls: list[ControlName] = list(get_args(ControlName))
     """Baselines and ablated inputs evaluated next to the policy; those of other tasks are left
     out."""
     best: BestSection | None = None
