@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from grpo_mmpc.config.loading import Check, merge_layers, validate
 from grpo_mmpc.config.problems import origin_of
 from grpo_mmpc.config.sections import RunConfig
 from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.utils.files import read_own
 
 _EMBEDDED = "nano:"
 _IMPORTED = re.compile(r"rewards\.mix\.[^.]+\.name|(.+\.)?renderer")
@@ -39,6 +41,7 @@ def load_recorded(
     Raises:
         ConfigError: With all problems; of code, with its keys and what allows it.
     """
+    _refuse_elsewhere(recorded)
     layers = merge_layers([recorded, *files], overrides)
     own = set(merge_layers(files, overrides).origins.values())
     foreign = {
@@ -72,6 +75,7 @@ def load_recorded_policy(
     Raises:
         ConfigError: With all problems.
     """
+    _refuse_elsewhere(recorded)
     layers = merge_layers([recorded])
     raw = layers.merged
     model, evaluation = (raw[name] if isinstance(raw.get(name), dict) else {} for name in ("model", "evaluation"))
@@ -93,6 +97,17 @@ def load_recorded_policy(
     rollout = raw.get("rollout")
     left += ["rollout"] if isinstance(rollout, dict) and rollout.get("backend") == "vllm" else []
     return validate(RunConfig, merge_layers([], overrides, onto=layers), checks=checks), left
+
+
+def _refuse_elsewhere(recorded: Path) -> None:
+    """Refuse a file that is none, such as a device, or lies behind a link out of its folder."""
+    with suppress(FileNotFoundError, IsADirectoryError):  # which the reader says better
+        try:
+            read_own(recorded, folder=recorded.parent)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise ConfigError([f"{recorded}: {error}"]) from error
 
 
 def _is_plain(key: str, value: Any) -> bool:

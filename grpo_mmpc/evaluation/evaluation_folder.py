@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.statistics.verdicts import Floats
-from grpo_mmpc.utils.files import read_object, replace_atomically, without_nan, write_json
+from grpo_mmpc.utils.files import read_object, read_own, replace_atomically, without_nan, write_json
 
 SAMPLES_FILE = "samples.parquet"
 SUMMARY_FILE = "summary.json"
@@ -214,9 +214,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / SUMMARY_FILE
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = json.loads(read_own(path, folder=folder))
     except FileNotFoundError:
         raise EvaluationError(f"{path} is missing; was the evaluation interrupted? Run it again") from None
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read: {error}") from error
     except ValueError as error:
         raise EvaluationError(f"{path} is not valid JSON ({error}); run the evaluation again") from error
     if not isinstance(summary, dict) or not {"suite", "version"} <= set(summary):

@@ -1,5 +1,6 @@
 """The reader of a run folder: files may be missing or broken, and nothing is executed."""
 
+import io
 import json
 import math
 import re
@@ -14,7 +15,7 @@ from grpo_mmpc.errors import ConfigError, EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of, section
 from grpo_mmpc.evaluation.records import Best, Comparison
 from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.utils.files import json_lines
+from grpo_mmpc.utils.files import json_lines, read_own
 
 _ROLLOUTS = re.compile(r"step-(\d+)(?:-(\d+))?\.parquet")
 
@@ -111,8 +112,7 @@ class RunFolder:
         """The rows of ``metrics.jsonl`` by step; of a step that was logged again, the later one."""
         path = self.path / "metrics.jsonl"
         try:
-            with path.open("rb") as file:
-                lines = list(json_lines(file))
+            lines = list(json_lines(io.BytesIO(read_own(path, folder=self.path))))
         except OSError as error:
             self._absent(path, error, lacking="there are no training curves")
             return []
@@ -165,7 +165,7 @@ class RunFolder:
     def best(self) -> Best | None:
         """The best checkpoint, as ``best.json`` holds it; None where none was chosen."""
         try:
-            return Best(**json.loads((self.path / "best.json").read_text("utf-8")))
+            return Best(**json.loads(read_own(self.path / "best.json", folder=self.path)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
@@ -204,7 +204,7 @@ class RunFolder:
 
     def _text(self, path: Path, *, lacking: str) -> str | None:
         try:
-            return path.read_text(encoding="utf-8")
+            return read_own(path, folder=self.path).decode()
         except (OSError, UnicodeDecodeError) as error:
             self._absent(path, error, lacking=lacking)
             return None
@@ -231,9 +231,9 @@ class RunFolder:
         """Note what is broken or missing, or raise it where nobody takes notes."""
         if self._notes is None:
             raise EvaluationError(f"{self.path}: {sentence.rstrip('.')}")
-        self._notes.append(sentence)
-        if not is_missing:
-            self.broken.append(sentence)
+        if sentence not in self._notes:
+            self._notes.append(sentence)
+            self.broken += [] if is_missing else [sentence]
 
 
 def _plain_name(name: str) -> str:

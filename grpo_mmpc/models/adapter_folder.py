@@ -105,11 +105,15 @@ def parse_config(content: bytes, *, where: str) -> dict[str, Any]:
 
 
 def check_fits(adapter: AdapterFolder, model: Any) -> None:
-    """Hold an adapter to a model: a module of the right size for every tensor.
+    """Hold an adapter to a model: a module of the right size for every tensor, and numbers in it.
 
     Raises:
-        AdapterError: It was made for another model; names tensors and modules.
+        AdapterError: It was made for another model, or broke in training; names tensors and
+            modules.
     """
+    # heavy: imported on use
+    from safetensors import safe_open
+
     known = dict(model.named_modules())
     strange = [name for name, module in adapter.modules.items() if module not in known]
     if strange:
@@ -129,6 +133,10 @@ def check_fits(adapter: AdapterFolder, model: Any) -> None:
                 f"{adapter.folder} does not fit {type(model).__name__}: {name} has shape {shape}, its module "
                 f"{'takes' if side else 'gives'} {expected} features; set model.name_or_path to the adapter's base"
             )
+    with safe_open(adapter.folder / WEIGHTS, framework="pt") as file:
+        broken = next((name for name in adapter.shapes if not file.get_tensor(name).isfinite().all()), None)
+    if broken is not None:
+        raise AdapterError(f"{adapter.folder}: {broken} holds NaN or infinity; give an earlier checkpoint of the run")
 
 
 def check_base(adapter: AdapterFolder, section: "ModelSection") -> str | None:
@@ -144,7 +152,7 @@ def check_base(adapter: AdapterFolder, section: "ModelSection") -> str | None:
     if not isinstance(stated, str) or not stated or stated in (name, resolve_model(name)):
         return None
     ours = base_model_identity(resolve_model(name), revision=section.init_kwargs.get("revision"))
-    theirs = base_model_identity(stated, revision=adapter.config.get("revision"))
+    theirs = base_model_identity(resolve_model(stated), revision=adapter.config.get("revision"))
     if ours is not None and theirs is not None and ours != theirs:
         raise AdapterError(
             f"{adapter.folder} was trained on {stated}, which has other weights than model.name_or_path={name}; set "

@@ -167,6 +167,19 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1, default: Def
     write_text(path, to_json(content, indent=indent, default=default) + "\n")
 
 
+def read_own(path: Path, *, folder: Path) -> bytes:
+    """Return the bytes of a file in a folder that may be somebody else's.
+
+    Raises:
+        OSError: It cannot be read; or it is a device or a pipe, which may never end, or a link out
+            of the folder, whose reader may be shown what is not his.
+    """
+    real = Path(os.path.realpath(path))
+    if real.exists() and not (real.is_file() and real.is_relative_to(os.path.realpath(folder))):
+        raise OSError(f"it leads to {real}, which is no file of {folder}; copy there what belongs there")
+    return path.read_bytes()
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file; empty where there is none, or it was cut short."""
     try:

@@ -14,7 +14,7 @@ CASES = [pytest.param(group, case, id=f"{group.title}: {case.what}") for group i
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(660)
 @pytest.mark.parametrize(("group", "case"), CASES)
 def test_an_input_is_used_set_aside_or_refused_in_words(group: Group, case: Case, tmp_path: Path) -> None:
     meet(group, case, tmp_path.resolve())

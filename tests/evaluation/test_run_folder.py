@@ -53,6 +53,19 @@ def test_a_broken_file_is_an_error_unless_somebody_takes_notes(
     assert [note for note in notes if said in note]
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "metrics.jsonl", "comparison.json", "best.json"])
+@pytest.mark.parametrize("target", ["/dev/zero", "elsewhere"])
+def test_a_file_that_leads_out_of_the_run_folder_is_not_read(tmp_path: Path, name: str, target: str) -> None:
+    write(tmp_path / "elsewhere", '{"step": 1, "token": "secret"}\n')
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / target if target == "elsewhere" else target)
+    notes: list[str] = []
+    run = RunFolder(tmp_path / "run", notes=notes)
+    read = [run.config_text, run.manifest, run.steps, run.comparison, run.best]
+    assert not any(read)
+    assert [note for note in notes if name in note and "which is no file of" in note]
+
+
 def test_nothing_in_a_run_folder_is_executed(tmp_path: Path) -> None:
     write(tmp_path / "config.yaml", f"run_dir: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'run'}]\n")
     write(tmp_path / "own.py", f"open({str(tmp_path / 'run')!r}, 'w')")

@@ -1,7 +1,21 @@
 """Hostile inputs, each with the command that meets it and the outcome that is right."""
 
-from tests.drills.hostile import catalogue_rows, images, interactions, predictions, recipes, rewards
+from tests.drills.hostile import (
+    adapters,
+    addresses,
+    catalogue_rows,
+    disks,
+    images,
+    imports,
+    interactions,
+    predictions,
+    recipes,
+    rewards,
+    run_folders,
+)
 
-GROUPS = [
-    group for module in (catalogue_rows, images, interactions, predictions, recipes, rewards) for group in module.GROUPS
-]
+_MODULES = (
+    *(catalogue_rows, images, interactions, addresses, imports),
+    *(predictions, run_folders, adapters, recipes, rewards, disks),
+)
+GROUPS = [group for module in _MODULES for group in module.GROUPS]

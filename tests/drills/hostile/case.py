@@ -63,7 +63,7 @@ class Group:
         return [(f"{self.title}: {case.what}", case) for case in self.cases]
 
 
-def meet(group: Group, case: Case, folder: Path, *, timeout_s: float = 240.0) -> str:
+def meet(group: Group, case: Case, folder: Path, *, timeout_s: float = 600.0) -> str:
     """Let a command meet an input in a fresh process; return what it said.
 
     Raises:

@@ -145,8 +145,14 @@ SURROUNDINGS = Group(
         ),
         Case("an output below /proc", SHOP, "/proc", REFUSED, command=f"sh:{VALIDATE} --json /proc/x/report.json"),
         Case("a TMPDIR that does not exist", SHOP, "5 usable items", environment={"TMPDIR": "/nowhere"}),
-        Case("a command that does not exist", SHOP, "invalid choice: 'trian'", REFUSED, command="sh:grpo-mmpc trian"),
-        Case("no command", SHOP, "the following arguments are required", REFUSED, command="sh:grpo-mmpc"),
+        Case(
+            "a command that does not exist",
+            SHOP,
+            "'trian' is unknown; did you mean 'train'?",
+            REFUSED,
+            command="sh:grpo-mmpc trian",
+        ),
+        Case("no command", SHOP, "Start with: grpo-mmpc train", REFUSED, command="sh:grpo-mmpc"),
     ],
 )
 
