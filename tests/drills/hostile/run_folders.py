@@ -76,11 +76,11 @@ RUNS = Group(
             REFUSED,
         ),
         Case(
-            "rescore: a link to /dev/zero as config.yaml",
-            run(linked("config.yaml", "/dev/zero")),
-            "it leads to /dev/zero",
+            "rescore: a link to /etc/passwd as config.yaml",
+            run(linked("config.yaml", "/etc/passwd")),
+            "it leads to /etc/passwd, which is no file of run",
             REFUSED,
-            "rescore run --mix mix.yaml",
+            "rescore run",
         ),
         Case(
             "rescore: a reward that names a program",
