@@ -6,10 +6,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.utils.console import printer
 from grpo_mmpc.utils.options import non_negative_int, output_folder, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.catalogue.sources.amazon_build import AmazonBuild
+
+say = printer(True)
 
 
 def add_amazon(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -92,7 +95,7 @@ def amazon_command(args: argparse.Namespace) -> int:
     reviews = [download_source(source) for source in open_reviews(args.reviews)]
     if reviews:
         refuse_other_interactions(args.out)
-    print(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.", flush=True)
+    say(f"Writing {args.out} from {args.source}; images that are already there are not fetched again.")
     started = time.monotonic()
     with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
         fetch = downloads_into(args.out, allowed_hosts=args.allow_host, progress=partial(progress, "images"))
@@ -111,14 +114,14 @@ def amazon_command(args: argparse.Namespace) -> int:
     _print_items(done, seconds=time.monotonic() - started, downloaded=args.download_images)
     if reviews:
         _print_reviews(done)
-    print(f"Data card: {page}")
+    say(f"Data card: {page}")
     if not sum(done.items.values()):
         if args.select and sum(row.rows for row in done.item_filters[2:3]):
-            print(f"No item: the rules of --select {args.select} left none; the data card counts what each one left.")
+            say(f"No item: the rules of --select {args.select} left none; the data card counts what each one left.")
         else:
-            print(f"No item: no record of {args.source} could become one; is it the metadata of products?")
+            say(f"No item: no record of {args.source} could become one; is it the metadata of products?")
         return 1
-    print(f"Next: grpo-mmpc data validate {shlex.quote(str(args.out))}")
+    say(f"Next: grpo-mmpc data validate {shlex.quote(str(args.out))}")
     return 0
 
 
@@ -127,44 +130,44 @@ def synthetic_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.catalogue.sources.amazon_synthetic import write_synthetic
 
     done = write_synthetic(args.out, num_items=args.items, num_reviews=args.reviews, seed=args.seed, clean=args.clean)
-    print(f"{done.num_items:,} metadata records and {done.num_reviews:,} reviews of nine categories: {done.folder}")
+    say(f"{done.num_items:,} metadata records and {done.num_reviews:,} reviews of nine categories: {done.folder}")
     if done.planted:
-        print(f"{len(done.planted):,} faults were planted, all in {done.folder / 'planted.jsonl'}")
+        say(f"{len(done.planted):,} faults were planted, all in {done.folder / 'planted.jsonl'}")
     names = " ".join(shlex.quote(str(file)) for file in done.reviews)
-    print(f"Next: grpo-mmpc data amazon {shlex.quote(str(done.folder))} --out my_catalogue --reviews {names}")
+    say(f"Next: grpo-mmpc data amazon {shlex.quote(str(done.folder))} --out my_catalogue --reviews {names}")
     return 0
 
 
 def _print_items(done: "AmazonBuild", *, seconds: float, downloaded: bool) -> None:
     from grpo_mmpc.catalogue.validation_text import broken_rows
 
-    print("Items by category:")
+    say("Items by category:")
     for category, count in done.items.items():
-        print(f"  {category}: {count:,}")
+        say(f"  {category}: {count:,}")
     items = sum(done.items.values())
-    print(f"Records read: {done.records_read:,}; items: {items:,}; images: {done.images:,}; {seconds:.0f} s.")
+    say(f"Records read: {done.records_read:,}; items: {items:,}; images: {done.images:,}; {seconds:.0f} s.")
     for rows, what, file in (
         (done.skipped, "Records that could not become items", "skipped.jsonl"),
         (done.image_failures, "Images that could not be fetched (their items were kept)", "image_failures.jsonl"),
     ):
         if rows:
-            print(f"{what}: {len(rows):,}, all in {done.folder / file}")
-            print("\n".join(broken_rows(rows)))
+            say(f"{what}: {len(rows):,}, all in {done.folder / file}")
+            say("\n".join(broken_rows(rows)))
     if not downloaded:
-        print("No image was downloaded: every item's image is empty. Run again with --download-images to fetch them.")
+        say("No image was downloaded: every item's image is empty. Run again with --download-images to fetch them.")
 
 
 def _print_reviews(done: "AmazonBuild") -> None:
     reviews = done.reviews
     left_out = f"left out by the rules of the selection: {reviews.unselected:,}; " if reviews.unselected else ""
-    print(
+    say(
         f"Reviews read: {reviews.read:,}; written to {done.folder / 'interactions.parquet'}: {reviews.written:,}; of "
         f"products that are not in the catalogue: {reviews.other_items:,}; {left_out}broken: {reviews.broken:,}."
     )
     for row in reviews.examples:
-        print(f"  - {row.file} row {row.row}: {row.reason}")
+        say(f"  - {row.file} row {row.row}: {row.reason}")
     if not reviews.written and not reviews.unselected:
-        print(
+        say(
             "No review is of an item of this catalogue, so that it has no interactions: are the reviews of the same "
             "category as the metadata?"
         )

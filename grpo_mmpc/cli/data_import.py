@@ -6,11 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.utils.console import printer
 from grpo_mmpc.utils.options import output_folder
 
 if TYPE_CHECKING:
     from grpo_mmpc.catalogue.sources.importing import Imported
     from grpo_mmpc.catalogue.sources.source_table import SourceTable
+
+say = printer(True)
 
 
 def add_import(commands: Any) -> None:
@@ -60,9 +63,10 @@ def add_export(commands: Any) -> None:
     parser.add_argument(
         "--status",
         nargs="+",
+        metavar="STATUS",
         choices=("accepted", "review"),
         default=["accepted"],
-        help="of the proposals to write (default: accepted)",
+        help="of the proposals to write: accepted, review (default: accepted)",
     )
     parser.add_argument("--source", metavar="FILE", type=Path, help="where the imported file, or its folder, is now")
     parser.add_argument(
@@ -103,7 +107,7 @@ def import_command(args: argparse.Namespace) -> int:
         raise CatalogueError(f"--images {args.images} is no folder; correct the path")
     tables = open_source(args.source, encoding=args.encoding, delimiter=args.separator, sheet=args.sheet)
     for table in tables:
-        print(f"Reading {table.path}: {table.kind}; {len(table.columns)} columns.", flush=True)
+        say(f"Reading {table.path}: {table.kind}; {len(table.columns)} columns.")
     category = args.category or CATEGORY
     with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
         fetch = downloads_into(args.out, allowed_hosts=args.allow_host, progress=partial(progress, "images"))
@@ -119,9 +123,9 @@ def import_command(args: argparse.Namespace) -> int:
         progress.close()
     _print_import(done, tables, category=category)
     if not sum(done.items.values()):
-        print(f"No item: no row of {args.source} could become one.")
+        say(f"No item: no row of {args.source} could become one.")
         return 1
-    print(f"Next: grpo-mmpc data validate {shlex.quote(str(args.out))}")
+    say(f"Next: grpo-mmpc data validate {shlex.quote(str(args.out))}")
     return 0
 
 
@@ -130,30 +134,30 @@ def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: st
     from grpo_mmpc.utils.console import printable
 
     if done.shop is not None:
-        print(f"An export of {done.shop}, by its columns.")
+        say(f"An export of {done.shop}, by its columns.")
     for table, fields in zip(tables, done.fields, strict=False):
         meaning = ", ".join(f"{name} = {' + '.join(columns)}" for name, columns in fields.items() if columns)
-        print(printable(f"Columns of {table.path.name}: {meaning}; the others are kept as they are."))
+        say(printable(f"Columns of {table.path.name}: {meaning}; the others are kept as they are."))
     if done.defaults["item_id"]:
-        print(f"{done.defaults['item_id']:,} rows have no identifier: they are named by file and row.")
+        say(f"{done.defaults['item_id']:,} rows have no identifier: they are named by file and row.")
     if done.defaults["category"]:
-        print(f"{done.defaults['category']:,} rows have no category: they get {category!r} (--category names another).")
+        say(f"{done.defaults['category']:,} rows have no category: they get {category!r} (--category names another).")
     items = sum(done.items.values())
-    print(f"Rows: {done.rows:,}; items: {items:,}, {done.variants:,} of them variants; images: {done.images:,}.")
-    print(f"Without title: {done.missing['title']:,}; without image: {done.missing['image']:,}.")
+    say(f"Rows: {done.rows:,}; items: {items:,}, {done.variants:,} of them variants; images: {done.images:,}.")
+    say(f"Without title: {done.missing['title']:,}; without image: {done.missing['image']:,}.")
     if done.not_fetched:
-        print(f"{done.not_fetched:,} images were not fetched; without --no-download they are.")
+        say(f"{done.not_fetched:,} images were not fetched; without --no-download they are.")
     if changes := {what: count for what, count in done.cleaned.items() if count}:
-        print("Cleaned: " + ", ".join(f"{what} in {count:,} cells" for what, count in sorted(changes.items())) + ".")
+        say("Cleaned: " + ", ".join(f"{what} in {count:,} cells" for what, count in sorted(changes.items())) + ".")
     if done.foreign_titles:
-        print(f"{done.foreign_titles:,} of {done.titles_judged:,} titles looked at do not pass for English.")
+        say(f"{done.foreign_titles:,} of {done.titles_judged:,} titles looked at do not pass for English.")
     for rows, what, file in (
         (done.skipped, "Rows that could not become items", "skipped.jsonl"),
         (done.image_failures, "Images that could not be had", "image_failures.jsonl"),
     ):
         if rows:
-            print(f"{what}: {len(rows):,}, all in {done.folder / file}")
-            print("\n".join(broken_rows(rows)))
+            say(f"{what}: {len(rows):,}, all in {done.folder / file}")
+            say("\n".join(broken_rows(rows)))
 
 
 def export_command(args: argparse.Namespace) -> int:
@@ -163,8 +167,9 @@ def export_command(args: argparse.Namespace) -> int:
     done = export_completed(
         args.completed, args.out, statuses=args.status, source=args.source, image_address=args.image_address
     )
-    print("\n".join(f"Written: {file}" for file in done.files))
-    print(", ".join(f"{count:,} {name} cells" for name, count in done.written.items()) or "No cell", "filled.")
+    say("\n".join(f"Written: {file}" for file in done.files))
+    cells = ", ".join(f"{count:,} {name} cells" for name, count in done.written.items())
+    say(f"{cells or 'No cell'} filled.")
     for reason, count in done.left.most_common():
-        print(f"  {count:,} not written: {reason}")
+        say(f"  {count:,} not written: {reason}")
     return 0 if done.written else 1

@@ -93,9 +93,9 @@ def _rescore(run_dir: Path, *, old: "RunConfig", new: "RunConfig", name: str, ou
     # heavy: imported on use
     from grpo_mmpc.analysis.replay.replay import replay
     from grpo_mmpc.analysis.replay.text import lines
-    from grpo_mmpc.utils.console import Progress
+    from grpo_mmpc.utils.console import Progress, printer
 
     with Progress() as progress:
         result = replay(run_dir, name=name, old=old, new=new, out=out, progress=progress)
     print("\n".join(lines(result, colour=sys.stdout.isatty())))
-    print(f"written to {out}: rollouts.parquet (every completion under both mixes), summary.json")
+    printer(True)(f"written to {out}: rollouts.parquet (every completion under both mixes), summary.json")

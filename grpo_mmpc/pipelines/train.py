@@ -170,7 +170,8 @@ def _finish(config: RunConfig, say: Say) -> bool:
         _report(config, manifest, say)
         return True
     say(f"all is done: {manifest['steps']} steps, evaluations and comparison are in {run_dir}")
-    say(f"to train again: run_dir=OTHER keeps both, --overwrite deletes this one; next: grpo-mmpc report {run_dir}")
+    say("to train again: run_dir=OTHER keeps both, --overwrite deletes this one")
+    say(f"next: grpo-mmpc report {run_dir}")
     return True
 
 

@@ -15,6 +15,7 @@ from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.training.trl_seams import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from grpo_mmpc.types import PromptRow
+from grpo_mmpc.utils.console import printer
 from grpo_mmpc.utils.distributed import Ranks
 from grpo_mmpc.utils.files import append_json_lines, without_nan
 
@@ -96,7 +97,7 @@ def compare_engine(
     )
     if trainer.accelerator.is_main_process:
         append_json_lines(Path(config.run_dir) / "parity.jsonl", [without_nan(asdict(report))])
-        print(_line(report, is_base=identity), flush=True)  # noqa: T201
+        printer(True)(_line(report, is_base=identity))
     anyone = ranks.any(bool(report.problems))  # first, so that no rank waits for one that has stopped
     report.raise_on_problems()
     if anyone:

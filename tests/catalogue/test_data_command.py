@@ -54,6 +54,13 @@ def test_a_broken_row_fails_only_the_strict_check(folder, capsys):
     assert "items.csv row 2 (b): image ../../etc/passwd lies outside" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_catalogue_without_one_usable_row_fails_every_check_and_names_no_next_command(folder, capsys):
+    (folder / "items.csv").write_text("item_id,category,title,description,image\nb,Fruit,,,../../etc/passwd\n")
+    assert run("validate", folder) == 1
+    said = capsys.readouterr().out
+    assert said.endswith("No usable item: correct the rows above first.\n") and "Next:" not in said
+
+
 def test_the_json_names_every_broken_row(folder, tmp_path):
     for _ in range(30):
         break_a_row(folder)

@@ -18,6 +18,7 @@ from grpo_mmpc.utils.files import write_text
 from grpo_mmpc.utils.manifest import command_line
 
 _PER_GROUP = 3
+ANSWER = "Answer"
 _IMAGE_BUDGET = 500_000
 
 
@@ -69,7 +70,7 @@ def _groups(scores: Scores, lead: str) -> dict[str, list[Item]]:
             reference=reference.title,
             image=Path(reference.image) if reference.image else None,
             answers={
-                "answer": Answer(
+                ANSWER: Answer(
                     prediction=answer.prediction,
                     completion=answer.completion or answer.prediction or "",
                     score=value,
@@ -82,7 +83,7 @@ def _groups(scores: Scores, lead: str) -> dict[str, list[Item]]:
     ]
     metric = find_metric(lead, mode=scores.summary["mode"])
     sign = 1 if metric is None or metric.higher_is_better else -1
-    best = most(items, lambda item: sign * item.answers["answer"].score, count=_PER_GROUP)
+    best = most(items, lambda item: sign * item.answers[ANSWER].score, count=_PER_GROUP)
     left = without(items, best)
-    worst = most(left, lambda item: -sign * item.answers["answer"].score, count=_PER_GROUP)
+    worst = most(left, lambda item: -sign * item.answers[ANSWER].score, count=_PER_GROUP)
     return {title: chosen for title, chosen in (("Best answers", best), ("Worst answers", worst)) if chosen}

@@ -91,7 +91,7 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
         "max_loras": 1,  # one adapter per batch ...
         "max_cpu_loras": 2,  # ... and during a sync the old one beside the new
         "logprobs_mode": "processed_logprobs",
-        "limit_mm_per_prompt": {"image": 1},
+        "limit_mm_per_prompt": {"image": 1, "video": 0},  # none is shown, so room for none is kept free
     }
     if not torch.cuda.is_available():
         arguments["enforce_eager"] = True

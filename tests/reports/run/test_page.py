@@ -205,6 +205,16 @@ def test_a_metric_that_was_never_scored_is_named_not_zero(odd_page: Page) -> Non
     assert "Not scored: BERTScore F1." in odd_page.text
 
 
+def test_the_reason_of_a_metric_without_scores_is_that_of_its_own_encoder(tmp_path: Path) -> None:
+    run = VARIANTS["odd"](tmp_path / "run")
+    path = run / "evaluations/final/cqbench/summary.json"
+    reasons = {"dinov2": "switched off in the recipe", "bertscore": "cannot load 'roberta-large'"}
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"missing": reasons}))
+    text = Page(build_report(run)).text
+    assert "Not scored: BERTScore F1 (bertscore: cannot load 'roberta-large')." in text
+    assert "dinov2" not in text.split("What exactly ran")[0]
+
+
 def test_a_category_with_one_item_has_no_interval_and_no_verdict(odd_page: Page) -> None:
     assert "1 category has too few items to tell" in odd_page.text
     row = odd_page.html[odd_page.html.index("<bdi>Lonely</bdi>") :]
