@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     files = [word for word in arguments.mix if is_file(word)]
     overrides = [word for word in arguments.mix if not is_file(word)]
-    old = load_config([recorded])
     new = load_recorded(recorded, files, overrides, trusted=arguments.trust, used=["rewards"], checks=[check_rewards])
+    old = load_config([recorded])
     name = mix_name(files, overrides)
     out = arguments.out or _folder(arguments.run / "rescored", name, new)
     _rescore(arguments.run, old=old, new=new, name=name, out=out)
