@@ -38,6 +38,7 @@ _CHECKPOINTING = ("use_reentrant", "determinism_check", "context_fn", "preserve_
 """Options of torch's ``checkpoint`` that it takes out of ``**kwargs`` or by name."""
 _EVALUATION = "TRL's own evaluation is not used, evaluations follow every checkpoint; set the section evaluation"
 _PUBLISHES = "a run publishes nothing; save it, then push what you want to share"
+_TEXT_ONLY = "TRL refuses it for models that see images; set rollout.backend: vllm"
 _NO_LABELS = "GRPO learns from rewards, not from labels"
 _BEST = "set evaluation.best"
 _REFERENCE = "the reference of a LoRA run is the policy without its adapter, which nothing has to sync"
@@ -65,6 +66,9 @@ SET_ELSEWHERE = {
     "ref_model_sync_steps": _REFERENCE,
     "ref_model_mixup_alpha": _REFERENCE,
     "parallelism_config": "set the launch file: launch/accelerate",
+    "include_num_input_tokens_seen": "tokens are logged as num_tokens already; Transformers cannot count these",
+    **dict.fromkeys(("use_transformers_continuous_batching", "use_transformers_paged"), _TEXT_ONLY),
+    "transformers_continuous_batching_config": _TEXT_ONLY,
     "label_smoothing_factor": _NO_LABELS,
     "label_names": _NO_LABELS,
     "include_for_metrics": _EVALUATION,
@@ -261,7 +265,11 @@ def _wrong_types(section: str, options: Mapping[str, Any], target: Any) -> Probl
     """Yield values that are no switch or no number where one is due: TRL notices only on use."""
     for field in dataclasses.fields(target):
         value, default = options.get(field.name), field.default
-        if value is None or "str" in str(field.type):
+        if value is None:
+            continue
+        if "dict" in str(field.type) and not isinstance(value, Mapping | str):  # a number would be opened as a file
+            yield f"{section}.{field.name}", f"expected a mapping, found {value!r}"
+        if "str" in str(field.type):
             continue
         if isinstance(default, bool) and not isinstance(value, bool):
             yield f"{section}.{field.name}", f"expected true or false, found {value!r}"

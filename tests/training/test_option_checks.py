@@ -50,6 +50,8 @@ from grpo_mmpc.training.sharding_checks import check_sharding
         ({"vllm_importance_sampling_mode": "foo"}, "expected one of token_truncate"),
         ({"cache_implementation": "foo"}, "Invalid `cache_implementation` (foo)"),
         ({"label_smoothing_factor": 0.1}, "GRPO learns from rewards"),
+        ({"include_num_input_tokens_seen": "all"}, "Transformers cannot count these"),
+        ({"use_transformers_continuous_batching": True}, "models that see images"),
         ({"label_names": ["title"]}, "GRPO learns from rewards"),
         ({"include_for_metrics": ["loss"]}, "TRL's own evaluation is not used"),
         ({"optim": "adamw_torch", "optim_args": "foo=1"}, "it does not look at trainer.optim_args"),
@@ -64,6 +66,7 @@ from grpo_mmpc.training.sharding_checks import check_sharding
         ({"report_to": "wandb"}, "wandb"),
         ({"use_liger_kernel": True}, "pip install liger-kernel"),
         ({"chat_template_kwargs": "x"}, "expected a mapping"),
+        ({"accelerator_config": True}, "expected a mapping, found True"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -72,11 +75,16 @@ def test_an_option_that_would_do_something_else_is_refused_with_the_reason(train
     assert said in problems.get(f"trainer.{next(iter(trainer))}", ""), problems
 
 
+def test_an_engine_on_a_cpu_cannot_sleep():
+    raw = {"trainer": {"use_cpu": True}, "rollout": {"sleep": True}}
+    assert dict(check_trainer(raw))["rollout.sleep"] == "has no effect on a CPU; remove it"
+
+
 @pytest.mark.parametrize(
     "trainer",
     [
         {"use_vllm": False, "eval_strategy": "no", "push_to_hub": False, "remove_unused_columns": False},
-        {"include_num_input_tokens_seen": "all", "loss_type": "grpo", "scale_rewards": False},
+        {"include_num_input_tokens_seen": "no", "loss_type": "grpo", "scale_rewards": False},
         {"save_strategy": "no", "chat_template_kwargs": {"enable_thinking": False}, "report_to": "none"},
     ],
     ids=lambda trainer: next(iter(trainer)),
