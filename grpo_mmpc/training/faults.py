@@ -1,6 +1,7 @@
 """Faults in the middle of training: updates that are no numbers, memory, ranks that die."""
 
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,10 +75,17 @@ def explained_faults(arguments: Any, *, step: Callable[[], int]) -> Iterator[Non
     """Raise what ends training in the words of its recipe.
 
     Raises:
-        TrainingError: Memory is used up, the policy has diverged, or another rank is gone.
+        TrainingError: Memory is used up, the policy has diverged, another rank is gone, or the
+            checkpoint holds objects.
     """
     try:
         yield
+    except pickle.UnpicklingError as error:  # torch advises to read it all the same
+        raise TrainingError(
+            f"step {step() + 1}: optimizer.pt, scheduler.pt or rng_state of the newest checkpoint in "
+            f"{arguments.output_dir} holds more than tensors and numbers, by which code could run; it is not read. "
+            "Delete that checkpoint, and the same command goes on from the one before it"
+        ) from error
     except (RuntimeError, MemoryError) as error:
         text = " ".join(str(error).split())
         lowered, where = text.lower(), f"step {step() + 1}"

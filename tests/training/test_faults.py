@@ -1,5 +1,7 @@
 """Gradients that are no numbers, no memory, ranks that are gone: skipped, or explained."""
 
+import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +18,7 @@ ARGUMENTS = SimpleNamespace(
     per_device_train_batch_size=8,
     gradient_accumulation_steps=2,
     max_completion_length=64,
+    output_dir="run/checkpoints",
 )
 
 
@@ -78,6 +81,18 @@ def test_what_ends_training_is_said_in_the_words_of_the_recipe(error, said):
         raise error
     assert said in str(caught.value)
     assert caught.value.__cause__ is error
+
+
+def test_a_checkpoint_that_could_run_code_is_not_read_and_no_advice_is_given_to_do_so(tmp_path):
+    class Command:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    (tmp_path / "optimizer.pt").write_bytes(pickle.dumps(Command()))
+    with pytest.raises(TrainingError) as caught, explained_faults(ARGUMENTS, step=lambda: 3):
+        torch.load(tmp_path / "optimizer.pt", weights_only=True)
+    assert "holds more than tensors and numbers" in str(caught.value) and "weights_only" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_another_error_stays_as_it_is():
