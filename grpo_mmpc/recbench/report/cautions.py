@@ -86,8 +86,10 @@ def _not_filled(group: Mapping[str, Any]) -> list[str]:
                 given = [f"{count:,}: {reason}" for reason, count in one["reasons"].items()]
                 more = [f"{len(given) - _REASONS:,} more reasons"] if len(given) > _REASONS else []
                 reasons = "; ".join([*given[:_REASONS], *more])
+                missing = f"{one['masked']:,} missing {MISSING[modality]}"
+                some = f"{one['covered']:,} of {missing} filled, the others not"
                 sentences.append(
-                    f"{capital(method_label(method, what=what))} at {rate_label(group['rate'])}: {one['covered']:,} of "
-                    f"{one['masked']:,} missing {MISSING[modality]} filled, the others not ({reasons})."
+                    f"{capital(method_label(method, what=what))} at {rate_label(group['rate'])}: "
+                    f"{some if one['covered'] else f'none of {missing} filled'} ({reasons})."
                 )
     return sentences

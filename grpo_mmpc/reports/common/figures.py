@@ -51,19 +51,19 @@ def scale_for(
 ) -> Scale:
     """Return a scale around all finite values, with the most round ticks that are not too many.
 
-    It reaches a little beyond the values, but not beyond the bounds.
+    It reaches a little beyond the values, but not beyond the bounds, which ``include`` may exceed.
     """
-    finite = [value for value in [*values, *include] if value is not None and math.isfinite(value)]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    finite = [*known, *include]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     if high - low < 1e-9:
         pad = abs(high) * 0.1 or 0.5
         low, high = low - pad, high + pad
     margin = (high - low) * _MARGIN
     low, high = low - margin, high + margin
-    least, greatest = (low + margin, high - margin)
-    if bounds[0] is not None and bounds[0] <= least:
+    if bounds[0] is not None and bounds[0] <= min(known, default=low):
         low = max(low, bounds[0])
-    if bounds[1] is not None and bounds[1] >= greatest:
+    if bounds[1] is not None and bounds[1] >= max(known, default=high):
         high = min(high, bounds[1])
     power = math.floor(math.log10((high - low) / max_ticks))
     for factor, shift in ((1, 0), (2, 0), (5, 0), (1, 1), (2, 1)):

@@ -13,6 +13,14 @@ def test_what_was_left_out_and_what_was_not_filled_are_cautions():
     assert cautions(found) == ["Tiny is left out: too small", NOT_FILLED]
 
 
+def test_that_nothing_was_filled_is_said_as_that():
+    def change(group, lead):
+        group["coverage"]["completed:mine"]["text"] |= {"covered": 0, "reasons": {"no item is observed": 10}}
+
+    said = "Completed by mine at 100%: none of 10 missing titles filled (10: no item is observed)."
+    assert cautions(changed(change)) == [said]
+
+
 def test_gaps_that_all_recommenders_are_told_of_are_said_once():
     found = results()
     found["groups"].append(copy.deepcopy(found["groups"][0]) | {"recommender": "bm3"})

@@ -29,3 +29,9 @@ def test_the_curve_of_what_is_kept_ends_with_all_answers_and_has_few_dots():
     _, types = kind_views([*JUDGED, *(Judged(f"d{i}", "type", i / 100, i > 50) for i in range(100))])
     assert "1.00: 0.56" in types.selective  # 167 of 300
     assert types.selective.count("<circle") <= 21
+
+
+def test_with_too_few_answers_the_page_says_so_first(tmp_path):
+    few = [Judged(f"d{i}", "color", 0.5, i > 2) for i in range(4)]
+    text = visible_text(write_calibration_page(tmp_path, few, samples=8).read_text("utf-8"))
+    assert "No field was stated in 30 answers or more: too few to say what a confidence is worth." in text

@@ -289,6 +289,13 @@ def test_an_interrupted_run_says_that_there_is_no_result(tmp_path: Path) -> None
     assert "Learning curves" in page.text
 
 
+def test_an_interrupted_run_shows_the_base_model_and_the_command_that_continues(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run", checkpoints=["base"], steps=3, items_per_category=4, images=False)
+    text = Page(build_report(run)).text
+    assert "Image to text, the base model before training: BLEU 0." in text
+    assert f"The same command goes on where it stopped: grpo-mmpc train {run / 'config.yaml'}" in " ".join(text.split())
+
+
 def test_a_folder_that_is_no_run_is_refused_and_nothing_is_written_there(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     for folder in (tmp_path, tmp_path / "nowhere"):
