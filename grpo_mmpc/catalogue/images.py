@@ -31,6 +31,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # Formats that shops deliver and Pillow does not read, or must not: what a person calls them.
 _OTHER_FORMATS = {
     "HEIC (a photo of an iPhone)": re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL),
+    "JPEG 2000": re.compile(rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"),
     "JPEG XL": re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL "),
     "a PDF document": re.compile(rb"%PDF"),
     "PostScript (EPS)": re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"),

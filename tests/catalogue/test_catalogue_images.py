@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from grpo_mmpc.catalogue import read_image
 from grpo_mmpc.catalogue.images import decode_image, relative_image_path
@@ -127,6 +127,51 @@ def test_wide_grey_tiffs_use_the_smallest_usual_range(tmp_path, values, expected
 def test_cmyk_jpeg_becomes_rgb(tmp_path):
     name = save(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "a.jpg", quality=95)
     assert np.abs(pixels(read_image(name, folder=tmp_path)).astype(int) - RED).max() <= 3
+
+
+def lab(image: Image.Image) -> Image.Image:
+    return ImageCms.profileToProfile(
+        image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+
+
+RUST = Image.new("RGB", (16, 16), (200, 60, 30))
+OTHER = [Image.new("RGB", (16, 16), (0, 0, 255))]
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "options", "expected"),
+    [
+        (lab(RUST), "TIFF", {}, (200, 60, 30)),
+        (RUST.convert("YCbCr"), "TIFF", {}, (200, 60, 30)),
+        (RUST, "TIFF", {"compression": "jpeg"}, (200, 60, 30)),
+        (RUST.convert("RGBX"), "TIFF", {}, (200, 60, 30)),
+        (RUST.convert("CMYK"), "TIFF", {}, (200, 60, 30)),
+        (Image.new("LA", (16, 16), (0, 0)), "TIFF", {}, WHITE),
+        (Image.frombytes("I;16B", (16, 16), b"\x80\x80" * 256), "TIFF", {}, (128, 128, 128)),  # 32896 of 65535
+        (Image.fromarray(np.full((16, 16), -5, np.int32)), "TIFF", {}, (0, 0, 0)),
+        (Image.fromarray(np.full((16, 16), 1e30, np.float32)), "TIFF", {}, WHITE),
+        (Image.new("1", (16, 16), 1), "TIFF", {}, WHITE),
+        (Image.new("1", (16, 16), 1), "TIFF", {"tiffinfo": {262: 0}}, (0, 0, 0)),  # white is zero
+        (RUST, "TIFF", {"save_all": True, "append_images": OTHER}, (200, 60, 30)),  # the first page
+        (RUST, "MPO", {"save_all": True, "append_images": OTHER}, (200, 60, 30)),  # the first of a stereo camera's
+        (RUST, "PNG", {"save_all": True, "append_images": OTHER, "default_image": True}, (200, 60, 30)),
+        (Image.new("P", (16, 16), 0), "GIF", {"transparency": 0}, WHITE),
+    ],
+    ids=lambda value: getattr(value, "mode", value) if isinstance(value, Image.Image | str) else "",
+)
+def test_rare_modes_pages_and_frames_have_the_colour_that_they_show(tmp_path, image, kind, options, expected):
+    name = save(tmp_path, image, "a.img", format=kind, **options)
+    result = pixels(read_image(name, folder=tmp_path)).astype(int)
+    assert result.shape == (16, 16, 3)
+    assert np.abs(result - expected).max() <= 2
+
+
+@pytest.mark.parametrize("start", [b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51"])
+def test_jpeg_2000_is_named(tmp_path, start):
+    (tmp_path / "a.jp2").write_bytes(start + bytes(99))
+    with pytest.raises(ImageError, match=r"image a\.jp2 is JPEG 2000, which is not read; save it as JPEG or PNG"):
+        read_image("a.jp2", folder=tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tiff"])
