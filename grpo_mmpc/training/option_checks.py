@@ -237,6 +237,8 @@ def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
         ("inference_mode", (False, None), "nothing would be trained"),
         ("task_type", ("CAUSAL_LM", None), "the policy writes text"),
         ("peft_type", ("LORA", None), "adapters are LoRA"),
+        ("modules_to_save", (None, []), "an adapter is LoRA alone, which engines and checkpoints take"),
+        ("trainable_token_indices", (None, []), "an adapter is LoRA alone, which engines and checkpoints take"),
         ("base_model_name_or_path", (None,), "it is model.name_or_path"),
         ("revision", (None,), "it is model.init_kwargs.revision"),
         ("bias", ("none", None), "the base model's own biases would change, and stay so without the adapter"),

@@ -12,6 +12,8 @@ from grpo_mmpc.catalogue.records import CORE_COLUMNS, read_core
 from grpo_mmpc.catalogue.rows import RowError
 from grpo_mmpc.catalogue.sources.amazon_items import image_urls, read_item
 from grpo_mmpc.catalogue.sources.markup import without_markup
+from grpo_mmpc.catalogue.sources.opening import open_source
+from grpo_mmpc.errors import CatalogueError
 
 TEXT = st.text(max_size=12)
 VALUE = st.recursive(
@@ -57,6 +59,22 @@ def test_a_record_of_amazon_becomes_an_item_or_a_reason(record):
         assert str(reason)
         return
     assert item["item_id"] and item["category"] and (item["title"] or image_urls(record["images"]))
+
+
+@given(st.binary(max_size=60) | st.text(alphabet='ab,;|"\n\r\t\0\ufeff\u00e9', max_size=60).map(str.encode))
+@settings(max_examples=60, deadline=None)
+def test_any_file_named_csv_is_read_row_by_row_or_refused_in_words(content):
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "items.csv"
+        path.write_bytes(content)
+        try:
+            [table] = open_source(str(path))
+            rows = list(table.rows())
+        except CatalogueError as reason:
+            assert "items.csv" in str(reason)
+            return
+    assert [row.row for row in rows] == list(range(1, len(rows) + 1))
+    assert all(row.problem or set(row.values) == set(table.columns) for row in rows)
 
 
 @given(st.text(alphabet="<>&;/abpi \"'=#xlt3amp!-", max_size=60))

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from grpo_mmpc.config.sections import ModelSection
 from grpo_mmpc.errors import AdapterError
 from grpo_mmpc.models.adapter import adapter_from_folder
-from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter
+from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter, parse_config
 from grpo_mmpc.models.policy import load_policy, model_skeleton
 from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.utils.model_paths import resolve_model
@@ -132,6 +134,22 @@ def test_what_is_no_configuration_is_refused_in_words(folder: Path, content: str
     (folder / "adapter_config.json").write_text(content)
     with pytest.raises(AdapterError, match=r"adapter_config\.json"):
         open_adapter(folder)
+
+
+@given(
+    st.binary(max_size=60)
+    | st.dictionaries(
+        st.sampled_from(["r", "rank_pattern", "alpha_pattern", "peft_type"]),
+        st.none() | st.integers() | st.text(max_size=9) | st.dictionaries(st.text(max_size=9), st.integers()),
+    ).map(lambda content: json.dumps(content).encode())
+)
+def test_any_configuration_is_read_or_refused_in_words(content: bytes) -> None:
+    try:
+        config = parse_config(content, where="adapter_config.json")
+    except AdapterError as error:
+        assert str(error).startswith("adapter_config.json")
+    else:
+        assert config["r"] > 0
 
 
 def test_a_pattern_without_end_is_never_matched(folder: Path) -> None:

@@ -48,7 +48,6 @@ def test_a_recipe_with_transformers_rollouts_is_not_looked_at():
         ({"trainer": {"min_p": 0.1}}, "trainer.min_p", "importance-sampling correction would be wrong"),
         ({"adapter": {"target_modules": "all-linear"}}, "adapter.target_modules", "vision_tower"),
         ({"adapter": {}}, "adapter.target_modules", "name language layers"),
-        ({"adapter": {"target_modules": TARGETS, "modules_to_save": ["lm_head"]}}, "adapter.modules_to_save", "served"),
         ({"adapter": {"target_modules": TARGETS, "use_dora": True}}, "adapter.use_dora", "not served by vLLM"),
         ({"adapter": {"target_modules": TARGETS, "bias": "all"}}, "adapter.bias", "'all' is not served"),
     ],

@@ -1,8 +1,13 @@
 """What a recipe must not say under ``trainer`` and ``adapter``, each with the reason."""
 
+import dataclasses
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig
+from trl import GRPOConfig
 
 from grpo_mmpc.training import sharding_checks
 from grpo_mmpc.training.option_checks import check_trainer
@@ -101,6 +106,8 @@ def test_what_happens_anyway_may_be_said(trainer):
         ({"peft_type": "PREFIX_TUNING"}, "'PREFIX_TUNING' is refused: adapters are LoRA"),
         ({"inference_mode": True}, "nothing would be trained"),
         ({"base_model_name_or_path": "x"}, "it is model.name_or_path"),
+        ({"modules_to_save": ["lm_head"]}, "an adapter is LoRA alone"),
+        ({"trainable_token_indices": [5]}, "an adapter is LoRA alone"),
         ({"revision": "x"}, "it is model.init_kwargs.revision"),
         ({"bias": "all"}, "stay so without the adapter"),
         ({"target_modules": ".*("}, "'.*(' is no regular expression: missing ), unterminated subpattern"),
@@ -182,3 +189,18 @@ def test_keys_of_deepspeed_are_those_of_the_installed_one():
     zero = pytest.importorskip("deepspeed.runtime.zero.config").DeepSpeedZeroConfig.model_fields
     known = sharding_checks._DEEPSPEED["zero_optimization"].split()
     assert {field.alias or name for name, field in zero.items()} <= set(known)
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=8), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@pytest.mark.parametrize("section", ["trainer", "adapter"])
+@given(data=st.data())
+def test_any_value_of_any_option_is_taken_or_explained(section, data):
+    fields = [field.name for field in dataclasses.fields(GRPOConfig if section == "trainer" else LoraConfig)]
+    options = data.draw(st.dictionaries(st.sampled_from(fields), _VALUES, max_size=3))
+    assert all(key.startswith(section) and message for key, message in check_trainer({section: options}))

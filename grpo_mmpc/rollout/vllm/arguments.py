@@ -159,7 +159,7 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             f"({', '.join((*UNSERVED, *TOWER))}); name language layers: "
             f"{LANGUAGE_LAYERS}, or set rollout.engine.enable_tower_connector_lora=true",
         )
-    for name, served in (("modules_to_save", None), ("use_dora", False), ("bias", "none")):
+    for name, served in (("use_dora", False), ("bias", "none")):
         if adapter.get(name, served) not in (served, None):
             yield f"adapter.{name}", f"{adapter[name]!r} is not served by vLLM; remove it"
 

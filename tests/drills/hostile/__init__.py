@@ -4,6 +4,7 @@ from tests.drills.hostile import (
     adapters,
     addresses,
     catalogue_rows,
+    checkpoints,
     disks,
     images,
     imports,
@@ -16,6 +17,6 @@ from tests.drills.hostile import (
 
 _MODULES = (
     *(catalogue_rows, images, interactions, addresses, imports),
-    *(predictions, run_folders, adapters, recipes, rewards, disks),
+    *(predictions, run_folders, adapters, checkpoints, recipes, rewards, disks),
 )
 GROUPS = [group for module in _MODULES for group in module.GROUPS]

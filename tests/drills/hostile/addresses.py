@@ -8,7 +8,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.drills.hostile.case import GOES_ON, SET_ASIDE, Case, Group, Tally
+from tests.drills.hostile.case import GOES_ON, SET_ASIDE, Case, Group, Tally, write
 from tests.drills.hostile.images import bomb, colours, saved
 from tests.drills.hostile.interactions import RECORD, records
 
@@ -71,6 +71,11 @@ def image_at(address: str) -> Callable[[Path], object]:
     return make
 
 
+def in_a_table(page: str) -> Callable[[Path], object]:
+    """A CSV file of two items, one with its image at this page."""
+    return lambda folder: write("items.csv", f"id,name,image\n1,Kettle,\n2,Mug,{server()}/{page}\n")(folder)
+
+
 def fetched(folder: Path) -> Tally:
     """Read what became of the second record's image; both records are items."""
     assert len((folder / "out/items.jsonl").read_text().splitlines()) == 2
@@ -79,6 +84,7 @@ def fetched(folder: Path) -> Tally:
     return Tally(1, len(list((folder / "out").glob("images/**/*.*"))), failed)
 
 
+IMPORT = "data import items.csv --out out --allow-host 127.0.0.1"
 ADDRESSES = Group(
     title="Addresses of images",
     command="data amazon meta_Kitchen.jsonl --out out --download-images --allow-host 127.0.0.1",
@@ -103,6 +109,9 @@ ADDRESSES = Group(
         Case("a file of this machine", image_at("file:///etc/passwd"), "is no http(s) address"),
         Case("this machine as a number", image_at("http://2130706434/x.jpg"), "is not a canonical IPv4 address"),
         Case("an address that is none", image_at("http://[::1"), "is no http(s) address"),
+        Case("a table: a page that is gone", in_a_table("gone.jpg"), "HTTP status 404", command=IMPORT),
+        Case("a table: a redirect to this machine", in_a_table("private.jpg"), "127.0.0.2, no public", command=IMPORT),
+        Case("a table: a PNG of 60,000 x 60,000 pixels", in_a_table("bomb.jpg"), "3,600,000,000 pix", command=IMPORT),
         Case("a redirect to the image", image_at("moved.jpg"), "images: 1", GOES_ON),
     ],
 )
