@@ -170,8 +170,8 @@ def _applied(proposal: Proposal, decision: Decision | None, undecided: Undecided
     """Return the proposal as it is now, the value of the field, and what was done in words."""
     if decision is None:
         if proposal.status == "review" and undecided == "missing":
-            return proposal, None, "waits for review, left missing"
-        words = {"accepted": "accepted by the completion", "review": "waits for review, kept", "failed": "failed"}
+            return proposal, None, "waiting for review, left missing"
+        words = {"accepted": "accepted by the completion", "review": "waiting for review, kept", "failed": "failed"}
         return proposal, proposal.value, words[proposal.status]
     before = {"value": proposal.value, "status": proposal.status}
     after = replace(

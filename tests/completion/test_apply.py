@@ -29,7 +29,7 @@ def bytes_of(folder):
 def test_without_decisions_accepted_values_stay_and_waiting_ones_are_missing_again(completed, tmp_path):
     before = bytes_of(completed)
     done = apply_decisions(completed, tmp_path / "out")
-    assert done.counts == {"accepted by the completion": 1, "waits for review, left missing": 2, "failed": 1}
+    assert done.counts == {"accepted by the completion": 1, "waiting for review, left missing": 2, "failed": 1}
     after, was = fields(tmp_path / "out"), fields(completed)
     assert (after["B1"], after["B2"], after["B6"]) == (was["B1"], was["B2"], was["B6"])
     assert after["B3"] == (None, "images/B3.png", None)

@@ -112,7 +112,7 @@ def test_a_mailed_page_gives_back_decisions_that_apply_takes(review, tmp_path):
     theirs = tmp_path / "theirs.jsonl"
     theirs.write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = apply_decisions(review.folder, tmp_path / "out", files=[theirs])
-    assert done.counts == {"accepted by a reviewer": 1, "edited": 1, "failed": 1, "waits for review, left missing": 1}
+    assert done.counts == {"accepted by a reviewer": 1, "edited": 1, "failed": 1, "waiting for review, left missing": 1}
     assert not done.left_out and lines[0]["by"] == "Bo"
     assert [row["title"] for row in lines_of(tmp_path / "out/items.jsonl")][1:3] == [
         "Acme Kettle, Blue",
