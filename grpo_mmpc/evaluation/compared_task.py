@@ -68,13 +68,16 @@ def compare_task(
         units = units_of(rows, scores.groups, resampling, stream=stream)
         return differences_of(units, measures, resampling, stream=stream)
 
+    def show(done: int) -> None:
+        if progress is not None:
+            progress(f"comparing {len(categories):,} items of {task}, by category", done, len(names) + 1)
+
     # Categories pass one by one and leave only sums behind.
     groups: dict[str, dict[str, Cell]] = {}
     sums: dict[str, Difference] = {}
     counts = dict.fromkeys((measure.name for measure in measures), 0)
     for done, name in enumerate(names):
-        if progress is not None:
-            progress(f"comparing {len(categories):,} items of {task}, by category", done, len(names) + 1)
+        show(done)
         rows = np.flatnonzero(categories == name)
         cells = {metric.name: _set_cell(metric.categories[name], n=len(rows)) for metric in set_metrics}
         for measure, difference in zip(measures, compared(rows, f"{task}/{name}"), strict=True):
@@ -84,8 +87,7 @@ def compare_task(
                 counts[measure.name] += 1
         groups[name] = in_order(cells)
 
-    if progress is not None:
-        progress(f"comparing {len(categories):,} items of {task}, by category", len(names), len(names) + 1)
+    show(len(names))
     rows = np.arange(len(categories))
     overall = {metric.name: _set_cell(metric.overall, n=len(rows)) for metric in set_metrics}
     comparisons = len(measures) * settings.num_comparisons

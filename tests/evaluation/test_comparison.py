@@ -258,6 +258,16 @@ def test_categories_are_one_family_with_all_metrics(tmp_path: Path) -> None:
         assert task["categories"][category]["chrf"]["p_holm"] == 1.0
 
 
+def test_progress_is_shown_before_each_category_and_before_all_items(tmp_path: Path) -> None:
+    categories, shown = list("AB") * 8, []
+    sides = [
+        write_evaluation(tmp_path / name, scores={"bleu": [value] * 16}, categories=categories)
+        for name, value in (("a", 0.0), ("b", 0.1))
+    ]
+    compare(*sides, resamples=200, progress=lambda *piece: shown.append(piece))
+    assert shown == [("comparing 16 items of image_to_text, by category", done, 3) for done in range(3)]
+
+
 def test_several_comparisons_with_one_evaluation_are_corrected_together(tmp_path: Path) -> None:
     before = write_evaluation(tmp_path / "a", scores={"bleu": [0.0] * 8})
     others = [
