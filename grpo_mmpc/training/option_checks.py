@@ -187,6 +187,7 @@ def _refused_by_trl(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Probl
     """Build TRL's object and what its options need, without a model."""
     # heavy: imported on use
     import torch
+    from accelerate.utils import DynamoBackend
     from transformers import GenerationConfig
     from transformers.integrations import get_reporting_integration_callbacks
     from trl import GRPOConfig
@@ -201,6 +202,7 @@ def _refused_by_trl(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Probl
     yield from zero_variance_problems(raw, built)
     for name, needs in (
         ("optim", lambda: _try_optimizer(built)),
+        ("torch_compile_backend", lambda: DynamoBackend((built.torch_compile_backend or "no").upper())),
         ("cache_implementation", lambda: GenerationConfig(cache_implementation=built.cache_implementation)),
         ("report_to", lambda: [callback() for callback in get_reporting_integration_callbacks(built.report_to)]),
     ):

@@ -53,6 +53,7 @@ from grpo_mmpc.training.sharding_checks import check_sharding
         ({"max_steps": -5}, "expected a number from -1 on"),
         ({"log_level": "foo"}, "expected one of debug"),
         ({"vllm_importance_sampling_mode": "foo"}, "expected one of token_truncate"),
+        ({"torch_compile_backend": "foo"}, "is not a valid DynamoBackend"),
         ({"cache_implementation": "foo"}, "Invalid `cache_implementation` (foo)"),
         ({"label_smoothing_factor": 0.1}, "GRPO learns from rewards"),
         ({"include_num_input_tokens_seen": "all"}, "Transformers cannot count these"),
