@@ -6,8 +6,6 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import LoraConfig
-from trl import GRPOConfig
 
 from grpo_mmpc.training import sharding_checks
 from grpo_mmpc.training.option_checks import check_trainer
@@ -202,6 +200,9 @@ _VALUES = st.recursive(
 @pytest.mark.parametrize("section", ["trainer", "adapter"])
 @given(data=st.data())
 def test_any_value_of_any_option_is_taken_or_explained(section, data):
+    from peft import LoraConfig
+    from trl import GRPOConfig
+
     fields = [field.name for field in dataclasses.fields(GRPOConfig if section == "trainer" else LoraConfig)]
     options = data.draw(st.dictionaries(st.sampled_from(fields), _VALUES, max_size=3))
     assert all(key.startswith(section) and message for key, message in check_trainer({section: options}))
