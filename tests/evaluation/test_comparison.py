@@ -64,6 +64,14 @@ def test_items_pair_by_identifier_not_by_row(tmp_path: Path) -> None:
     assert task["unpaired"] == {"before_only": 1, "after_only": 2}
 
 
+def test_a_comparison_says_how_far_it_is(tmp_path: Path) -> None:
+    before, after = (write_evaluation(tmp_path / name, scores={"bleu": [0.1] * 9}) for name in "ab")
+    said: list[tuple[str, int, int]] = []
+    compare(before, after, progress=lambda *what: said.append(what))
+    work = "comparing 9 items of image_to_text, by category"
+    assert said == [(work, 0, 2), (work, 1, 2)]  # before the one category, and before all of them
+
+
 def test_a_pair_counts_only_when_both_sides_are_scored(tmp_path: Path) -> None:
     before = write_evaluation(tmp_path / "a", scores={"bleu": [0.1, NAN, 0.3, 0.4]})
     after = write_evaluation(tmp_path / "b", scores={"bleu": [0.2, 0.9, None, 0.6]})
