@@ -62,14 +62,19 @@ def test_what_is_left_is_what_one_undisturbed_process_leaves(tmp_path: Path, eng
         pytest.importorskip("ray")
     drill, options = complete(tmp_path.resolve()), ("--engine", engine, "--workers", "2")
     out = drill.folder / "out"
+
+    def parts() -> int:
+        return len(list(out.glob("parts/*/answers.jsonl")))
+
     assert start(drill).wait() == 0, drill._log()
     drill.expected = drill.left()
-    assert len(list(out.glob("parts/*"))) == 8
+    assert parts() == 8
     drill._clear()
     chance, kills, killed, starts, done = random.Random(f"{SEED} {engine} {victim}"), hits(5), 0, 0, 0
     while killed < kills or done == 0 or out.exists():
-        process, wanted, starts = start(drill, *options), chance.randrange(1, 8), starts + 1
-        while process.poll() is None and (killed == kills or len(list(out.glob("parts/*/answers.jsonl"))) < wanted):
+        wanted, starts = parts() + chance.randrange(1, 4), starts + 1
+        process = start(drill, *options)
+        while process.poll() is None and (killed == kills or parts() < wanted):
             time.sleep(0.02)
         time.sleep(chance.uniform(0.0, 1.0))
         pid = process.pid if victim == "command" else one_worker(process.pid, ray=engine == "ray")
