@@ -163,6 +163,18 @@ def test_workers_end_at_once_when_the_block_fails():
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize(
+    ("address", "words"), [(None, "Ray does not start here: timed"), ("auto", "--ray-address auto: Ray cannot be rea")]
+)
+def test_a_ray_that_does_not_start_says_so_in_words(monkeypatch, address, words):
+    def init(**_: object) -> None:
+        raise Exception("timed out during startup")  # Ray's own class for that
+
+    monkeypatch.setattr(pytest.importorskip("ray"), "init", init)
+    with pytest.raises(ConfigError, match=words), ray_cluster(address):
+        pass
+
+
 @pytest.mark.slow
 def test_functions_run_as_ray_tasks(monkeypatch):
     pytest.importorskip("ray")

@@ -172,7 +172,9 @@ class _Run:
                 failure = error
             problem = f"{url}: {failure}" if url not in str(failure) else str(failure)
             if not failure.may_pass:
-                append_json_lines(self._journal, [{"url": url, "problem": problem}])
+                if url not in self._known:  # of several items with one address the first that hears it
+                    self._known[url] = problem
+                    append_json_lines(self._journal, [{"url": url, "problem": problem}])
                 return problem
             if failure.wait_s > self._limits.longest_wait_s or attempt == self._limits.attempts:
                 break
