@@ -110,6 +110,12 @@ def test_what_failed_for_good_is_not_asked_again_and_what_may_pass_is(server, fe
     assert [row["url"] for row in journal] == [f"{server.url}/gone"]
 
 
+def test_an_address_that_is_dead_for_several_items_is_in_the_journal_once(server, tmp_path):
+    downloads = [Download(urls=(f"{server.url}/gone",), file=tmp_path / f"{i}.png") for i in range(4)]
+    assert len(download_images(downloads, journal=tmp_path / "j", limits=QUICK, allowed_hosts=HERE)) == 4
+    assert len((tmp_path / "j").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_passing_failure_is_tried_again(server, fetch, status):
     server.pages["/a"] = lambda request, times: (
