@@ -19,7 +19,7 @@ from grpo_mmpc.catalogue.normalise import readable_text
 from grpo_mmpc.catalogue.quarantine import read_quarantine, write_quarantine
 from grpo_mmpc.catalogue.records import CORE_COLUMNS, read_core
 from grpo_mmpc.catalogue.rows import RowError
-from grpo_mmpc.catalogue.tables import TableFile, open_table
+from grpo_mmpc.catalogue.tables import SAMPLE_ROWS, TableFile, open_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
 from grpo_mmpc.utils.cache import cache_folder, drop_unused
@@ -65,10 +65,14 @@ def normalise_items(items_file: Path) -> NormalisedItems:
     folder = cache_folder("catalogues")
     entry = folder / f"{digest}-{code_digest()}-{items_file.suffix[1:]}"
     if not (entry / "meta.json").exists():
-        table = open_table(items_file)
-        warnings = check_columns(items_file, table.columns)
         drop_unused(folder)
-        _publish(table, warnings=warnings, entry=entry)
+        try:
+            _publish(open_table(items_file, at_most=SAMPLE_ROWS), entry=entry)
+        except CatalogueError:
+            if items_file.suffix != ".jsonl":
+                raise
+            # The first lines may not show all columns.
+            _publish(open_table(items_file), entry=entry)
     with suppress(OSError):  # a cache shared with another user
         os.utime(entry)
     meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
@@ -80,8 +84,9 @@ def normalise_items(items_file: Path) -> NormalisedItems:
     )
 
 
-def _publish(table: TableFile, *, warnings: list[str], entry: Path) -> None:
+def _publish(table: TableFile, *, entry: Path) -> None:
     """Write the cache entry; another process may be first."""
+    warnings = check_columns(table.path, table.columns)
     try:
         with build_folder(entry) as folder:
             _build(table, warnings=warnings, folder=folder)
@@ -99,6 +104,7 @@ def _build(table: TableFile, *, warnings: list[str], folder: Path) -> None:
     def accepted() -> Iterator[Mapping[str, Any]]:
         nonlocal rows_read
         for raw in table.rows():
+            table.check_columns(raw)
             rows_read += 1
             try:
                 core = read_core(raw.cells())

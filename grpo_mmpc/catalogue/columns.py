@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ def _is_usable(name: str) -> bool:
 def to_arrow(values: list[Any], kind: pa.DataType) -> pa.Array:
     """Convert one batch of a column to its kept type."""
     if pa.types.is_string(kind):
+        if set(map(type, values)) <= {str, type(None)}:
+            with suppress(UnicodeEncodeError):  # half of a surrogate pair
+                return pa.array(values, kind)
         return pa.array([v if v is None else writable(v if isinstance(v, str) else json_text(v)) for v in values], kind)
     if pa.types.is_floating(kind):  # JSON writes some numbers of a float column without a fraction
         return pa.array([v if v is None else float(v) for v in values], kind)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, ImageSignature, thumbnails
 from grpo_mmpc.metrics.text import words
-from grpo_mmpc.utils.hashing import number
+from grpo_mmpc.utils.hashing import digest, number
 
 LEAST_SHARED_WORDS = 9
 """Words that two titles share at least, of which one has one word more: nine tenths of all."""
@@ -34,7 +34,7 @@ SEARCHED_EXACTLY = 10_000
 """Different thumbnails up to which every close pair is found; beyond it, random grids find them."""
 _GRIDS, _GRID_LEVELS, _GRID_NEIGHBOURS = 16, 16.0, 8
 
-Groups = npt.NDArray[np.int64]
+Groups = npt.NDArray[np.int32]
 _Hashes = npt.NDArray[np.uint64]
 _Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
@@ -91,7 +91,9 @@ class _Vocabulary(dict[str, int]):
         return value
 
 
-def _edges_of_similar(owner: npt.NDArray[np.int64], count: npt.NDArray[np.int64], flat: _Hashes) -> Groups:
+def _edges_of_similar(
+    owner: npt.NDArray[np.int64], count: npt.NDArray[np.int64], flat: _Hashes
+) -> npt.NDArray[np.int64]:
     """Link owners whose sets of words differ in a word at most.
 
     Args:
@@ -139,17 +141,14 @@ def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.
     varied = (np.ptp(luma, axis=1) > CELL_TOLERANCE) | (np.ptp(chroma, axis=2).max(axis=1) > CELL_TOLERANCE)
     cells, aspects, owner = cells[varied], aspects[varied], owner[varied]
     # Equal thumbnails first: ten thousand copies of one image make as many pairs, not 50 million.
-    look, first, which = np.unique(
-        np.concatenate([cells, np.rint(aspects * 1000).astype("<u4").view(np.uint8).reshape(-1, 4)], axis=1),
-        axis=0,
-        return_index=True,
-        return_inverse=True,
-    )
-    same = _edges_of_equal(owner, which.reshape(-1).astype(np.uint64))
-    shape = np.log(aspects[first])
+    looks = (digest(row.tobytes(), f"{aspect:.3f}", size=8) for row, aspect in zip(cells, aspects, strict=True))
+    look = np.frombuffer(b"".join(looks), dtype=np.uint64)
+    same = _edges_of_equal(owner, look)
+    first = np.sort(np.unique(look, return_index=True)[1])
+    cells, shape, owner = cells[first], np.log(aspects[first]), owner[first]
     close = [
-        np.stack([owner[first[a]], owner[first[b]]], axis=1)[np.abs(shape[a] - shape[b]) <= _ASPECT_TOLERANCE]
-        for a, b in _close_pairs(look[:, : cells.shape[1]])
+        np.stack([owner[a], owner[b]], axis=1)[np.abs(shape[a] - shape[b]) <= _ASPECT_TOLERANCE]
+        for a, b in _close_pairs(cells)
     ]
     return np.concatenate([same, *close])
 
@@ -234,7 +233,7 @@ def _connected(num_items: int, edges: npt.NDArray[np.int64]) -> Groups:
     links = coo_array((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(num_items, num_items))
     _, labels = connected_components(links, directed=False)
     _, first, component = np.unique(labels, return_index=True, return_inverse=True)
-    numbered: Groups = np.argsort(np.argsort(first))[component.reshape(-1)].astype(np.int64)
+    numbered: Groups = np.argsort(np.argsort(first))[component.reshape(-1)].astype(np.int32)
     return numbered
 
 

@@ -6,6 +6,7 @@ import stat
 import struct
 import unicodedata
 import zlib
+from contextlib import suppress
 from functools import lru_cache
 from ntpath import splitdrive
 from pathlib import Path
@@ -111,49 +112,66 @@ def relative_image_path(image: str) -> str:
     return "/".join(parts)
 
 
-def find_image(path: Path | str, *, folder: Path | str, real_folders: dict[str, str] | None = None) -> Path:
+def find_image(path: Path | str, *, folder: Path | str) -> Path:
     """Return the regular file that an image cell means, absolute and without symbolic links.
 
     A name that differs only in how its accents are composed is accepted: macOS and Linux write the
     same visible name in two ways.
 
-    Calls of one batch may share ``real_folders``, which starts empty, to resolve each folder once.
-
     Raises:
         ImageError: No such file, not a regular file, or outside the folder.
     """
-    known = {} if real_folders is None else real_folders
-    root = _real(str(folder), known)
+    root = os.path.realpath(folder)
     wanted = str(path) if str(path).startswith("/") else f"{root}/{relative_image_path(str(path))}"
     try:
-        file = _resolve(wanted, known)
+        file = _resolve(wanted)
     except (OSError, ValueError) as e:  # a name too long for the file system, a loop of links
         raise ImageError(f"image {_short(str(path))} cannot be opened: {e}; correct the path") from e
     if not file.startswith(root.rstrip("/") + "/") and file != root:
         how = "is a symbolic link to a file" if Path(wanted).is_symlink() else "lies"
         raise ImageError(f"image {path} {how} outside the catalogue folder; copy the file into images/")
-    if os.path.isfile(file):  # noqa: PTH113 - a Path takes as long as the look-up, for every item
+    if Path(file).is_file():
         return Path(file)
     if Path(file).exists():
         raise ImageError(f"image {path} is not a file; give the path of an image file")
     raise ImageError(f"image {path} does not exist{_nearest_name(Path(wanted))}; add the file or correct the path")
 
 
-def _real(folder: str, known: dict[str, str]) -> str:
-    if folder not in known:
-        known[folder] = os.path.realpath(folder)
-    return known[folder]
-
-
-def _resolve(wanted: str, known: dict[str, str]) -> str:
-    """Resolve a path, existing or not; in a known folder only the last part is looked up."""
-    parent, _, name = wanted.rpartition("/")
-    file = f"{_real(parent or '/', known)}/{name}"
+def _resolve(wanted: str) -> str:
+    """Resolve a path, existing or not."""
     try:
-        # strict: a loop of links must be an error
-        return file if stat.S_ISREG(os.lstat(file).st_mode) else os.path.realpath(file, strict=True)
+        return os.path.realpath(wanted, strict=True)  # a loop of links must be an error
     except FileNotFoundError:
         return os.path.realpath(_same_visible_name(Path(wanted)) or wanted)
+
+
+class ImageFolder:
+    """A catalogue folder in which many images are looked up, each by one call of the system."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._root = os.path.realpath(folder)
+        self._inside: dict[str, str | None] = {}
+        """Real folder by relative one; None outside the root."""
+
+    def look_up(self, image: str) -> tuple[str, os.stat_result]:
+        """Return the file of an image cell, and its status.
+
+        Raises:
+            ImageError, OSError: See :func:`find_image`.
+        """
+        parent, _, name = image.rpartition("/")
+        if parent not in self._inside:
+            place = os.path.realpath(f"{self._root}/{parent}")
+            self._inside[parent] = place if f"{place}/".startswith(f"{self._root.rstrip('/')}/") else None
+        real = self._inside[parent]
+        if real is not None and "\\" not in image and name not in ("", ".", ".."):
+            with suppress(OSError, ValueError):
+                status = os.lstat(f"{real}/{name}")
+                if stat.S_ISREG(status.st_mode):
+                    return f"{real}/{name}", status
+        file = find_image(image, folder=self._folder)
+        return str(file), file.stat()
 
 
 def decode_image(

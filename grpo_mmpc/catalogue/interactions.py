@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.rows import RowError, text_cell
-from grpo_mmpc.catalogue.tables import TableFile, find_table, open_table
+from grpo_mmpc.catalogue.tables import SAMPLE_ROWS, TableFile, find_table, open_table
 from grpo_mmpc.errors import CatalogueError
 
 COLUMNS = ("user_id", "item_id", "timestamp", "rating")
@@ -42,9 +42,10 @@ def open_interactions(folder: Path) -> TableFile | None:
     path = find_table(folder, "interactions")
     if path is None:
         return None
-    table = open_table(path)
-    missing = [c for c in COLUMNS if c not in table.columns]
-    if missing:
+    table = open_table(path, at_most=SAMPLE_ROWS)
+    if not set(COLUMNS) <= {*table.columns}:
+        table = open_table(path)
+    if missing := [c for c in COLUMNS if c not in table.columns]:
         raise CatalogueError(
             f"{path} lacks the column {', '.join(missing)}; found: {', '.join(table.columns)}; "
             f"expected: {', '.join(COLUMNS)}"

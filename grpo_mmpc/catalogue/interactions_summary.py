@@ -1,9 +1,10 @@
 """Count the interactions of a catalogue by operations on sets, and remember the outcome."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from grpo_mmpc.utils.hashing import file_digest, hex_digest
 
 if TYPE_CHECKING:
     import duckdb
+
+_log = logging.getLogger(__name__)
 
 _MEMORY = "512MB"
 _ROWS_AT_ONCE = 2**19
@@ -59,13 +62,17 @@ def summarise_interactions(catalogue: Catalogue) -> InteractionsSummary | None:
     key = hex_digest("\0".join([file_digest(path), path.name, code_digest(), *known]))
     store = cache_folder("interactions") / f"{key}.json"
     if seen := read_object(store):
-        os.utime(store)
+        with suppress(OSError):  # a cache shared with another user
+            os.utime(store)  # in use: drop_unused must not take it
         return InteractionsSummary(**{**seen, "broken": [Quarantined(**row) for row in seen["broken"]]})
     table = open_interactions(catalogue.folder)
     assert table is not None
     summary = _count(table, catalogue)
-    drop_unused(store.parent)
-    write_json(store, asdict(summary), indent=None)
+    try:
+        drop_unused(store.parent)
+        write_json(store, asdict(summary), indent=None)
+    except OSError as e:
+        _log.warning("cannot write %s (%s); interactions will be counted again next time", store, e)
     return summary
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from grpo_mmpc.catalogue.arrow_cache import NormalisedItems, data_rows, normalise_items
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, find_image
 from grpo_mmpc.catalogue.records import CORE_COLUMNS
@@ -66,8 +68,7 @@ class Catalogue:
 
     def column(self, name: str, indices: Sequence[int]) -> list[Any]:
         """Return a column's cells at positions of ``items``; a selection of it reads slowly."""
-        cells = self.items[name][:]
-        return [cells[index] for index in indices]
+        return list(arrow_column(self.items, name).take(pa.array(indices, pa.int64())).to_pylist())
 
     def records(self) -> Iterator[ProductRecord]:
         """Read every item in order, in batches."""
@@ -84,8 +85,14 @@ class Catalogue:
 
     def signatures(self) -> list[ImageSignature | None]:
         """Describe each item's image, in the order of ``items``; cheap once images are checked."""
-        images: Sequence[str | None] = self.items["image"][:]
-        return image_signatures(images, folder=self.folder, max_image_pixels=self.max_image_pixels)
+        return image_signatures(
+            arrow_column(self.items, "image"), folder=self.folder, max_image_pixels=self.max_image_pixels
+        )
+
+
+def arrow_column(items: "Dataset", name: str) -> pa.ChunkedArray:
+    """Return a column as it lies on disk, which takes no memory."""
+    return items.select_columns([name]).with_format("arrow")[:].column(name)
 
 
 def to_record(row: Mapping[str, Any]) -> ProductRecord:
@@ -131,7 +138,7 @@ def load_catalogue(
     kept: dict[str, str] = {}
     if check_images:
         signatures = image_signatures(
-            items["image"][:], folder=root, max_image_pixels=max_image_pixels, with_thumbnails=False
+            arrow_column(items, "image"), folder=root, max_image_pixels=max_image_pixels, with_thumbnails=False
         )
         problems = [None if signature is None else signature.problem for signature in signatures]
         if keep_titled:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.images import relative_image_path
@@ -72,10 +73,14 @@ def read_attributes(cell: object) -> tuple[str | None, str | None]:
     facts: dict[str, str] = {}
     dropped: list[str] = []
     for kind, value in cell.items():
-        name = clean_text(str(kind))
+        name = _fact(str(kind))
         parts = value if isinstance(value, list) else [value]
         try:
-            texts = [text for part in parts if (text := clean_text(part)) is not None]
+            texts = [
+                text
+                for part in parts
+                if (text := _fact(part) if isinstance(part, str) else clean_text(part)) is not None
+            ]
         except TypeError:
             texts = []
             dropped.append(str(kind))
@@ -83,6 +88,12 @@ def read_attributes(cell: object) -> tuple[str | None, str | None]:
             facts[name] = ", ".join(texts)
     warning = f"attributes {', '.join(dropped)} dropped: expected text or a number" if dropped else None
     return (json_text(facts) if facts else None), warning
+
+
+@lru_cache(maxsize=65536)
+def _fact(text: str) -> str | None:
+    """Clean a name or a value, most of which occur in many rows."""
+    return clean_text(text)
 
 
 def _description(values: Mapping[str, Any]) -> str | None:

@@ -1,21 +1,24 @@
 """Describe image files: readable or not, content hash, thumbnail; remember the results."""
 
+import heapq
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, decode_image, find_image
+from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, ImageFolder, decode_image
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.utils.cache import cache_folder, drop_unused
 from grpo_mmpc.utils.console import Progress
@@ -30,7 +33,7 @@ THUMBNAIL_BYTES = LUMA_CELLS**2 + 2 * CHROMA_CELLS**2
 """16 x 16 brightness cells, then 8 x 8 of each colour difference (coarser, as in JPEG)."""
 
 _SMOOTH = Image.Resampling.HAMMING  # BOX would jump by a whole pixel row when the source is resized
-_VERSION = 2
+_VERSION = 3
 _MAX_THREADS = 8
 _CHUNK = 256
 _STORED_ROWS = 4096
@@ -61,8 +64,13 @@ class ImageSignature:
     """:data:`THUMBNAIL_BYTES` cell values in 0..255, see :func:`thumbnail`."""
 
 
-_Remembered = tuple[tuple[int, int], ImageSignature]
-"""Size and modification time of a file, and its description."""
+class _Stored(NamedTuple):
+    """A description of an earlier call, and what its file was then."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    signature: ImageSignature
 
 
 def thumbnail(image: Image.Image) -> bytes:
@@ -77,7 +85,7 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def image_signatures(
-    images: Sequence[str | None],
+    images: pa.ChunkedArray | Sequence[str | None],
     *,
     folder: Path,
     max_image_pixels: int = MAX_IMAGE_PIXELS,
@@ -89,36 +97,47 @@ def image_signatures(
     modification time, so that the next call only looks at files that changed. Problems are never
     remembered. Thumbnails, two thirds of the memory, may be left out where all is remembered.
     """
-    wanted = sorted({image for image in images if image is not None})
-    if not wanted:
-        return [None] * len(images)
-    store = cache_folder("images") / f"{_folder_key(folder, max_image_pixels)}.parquet"
-    known = _read_store(store, with_thumbnails=with_thumbnails)
-    described: dict[str, ImageSignature] = {}
-    stamps: dict[str, tuple[int, int]] = {}
-    work: list[tuple[str, Path]] = []
-    real_folders: dict[str, str] = {}
-    for image in wanted:
-        try:
-            file = find_image(image, folder=folder, real_folders=real_folders)
-            stat = file.stat()
-        except (ImageError, OSError) as e:
-            described[image] = ImageSignature(problem=str(e))
-            continue
-        stamps[image] = (stat.st_size, stat.st_mtime_ns)
-        remembered = known.get(image)
-        if remembered is not None and remembered[0] == stamps[image]:
-            described[image] = remembered[1]
-        else:
-            work.append((image, file))
-    if work and not with_thumbnails:  # which the store is written with
-        known = _read_store(store)
-        described |= {image: known[image][1] for image in stamps if image in described and image in known}
-    for image, signature in _describe_all(work, max_image_pixels=max_image_pixels):
-        described[image] = signature
+    signatures: list[ImageSignature | None] = [None] * len(images)
+    store = _Store(cache_folder("images") / f"{_folder_key(folder, max_image_pixels)}.parquet")
+    files = ImageFolder(folder)
+    known = store.finder(with_thumbnails=with_thumbnails)
+    work: dict[str, tuple[Path, int, int]] = {}
+    open_ones: list[tuple[int, str]] = []
+    before = ""
+    signature: ImageSignature | None = None
+    for position, image in _sorted(images):
+        if image != before:
+            before, signature = image, None
+            try:
+                file, status = files.look_up(image)
+            except (ImageError, OSError) as e:
+                signature = ImageSignature(problem=str(e))
+            else:
+                signature = known(image, status.st_size, status.st_mtime_ns)
+                if signature is None:
+                    work[image] = (Path(file), status.st_size, status.st_mtime_ns)
+        signatures[position] = signature
+        if signature is None:
+            open_ones.append((position, image))
     if work:
-        _write_store(store, {i: (stamps[i], described[i]) for i in stamps if described[i].problem is None})
-    return [None if image is None else described[image] for image in images]
+        files_of_work = [(image, file) for image, (file, _, _) in work.items()]
+        described = dict(_describe_all(files_of_work, max_image_pixels=max_image_pixels))
+        for position, image in open_ones:
+            signatures[position] = described[image]
+        store.write(_Stored(i, *work[i][1:], s) for i, s in described.items() if s.problem is None)
+    return signatures
+
+
+def _sorted(images: pa.ChunkedArray | Sequence[str | None]) -> Iterator[tuple[int, str]]:
+    """Yield positions and images in the order of the images, a few thousand in memory at once."""
+    column = images if isinstance(images, pa.ChunkedArray) else pa.chunked_array([pa.array(images, pa.string())])
+    joined = pa.concat_arrays(
+        [chunk.cast(pa.large_string()) for chunk in column.chunks] or [pa.array([], "large_utf8")]
+    )
+    order = pc.sort_indices(joined)[: len(joined) - joined.null_count]
+    for start in range(0, len(order), _STORED_ROWS):
+        some = order[start : start + _STORED_ROWS]
+        yield from zip(some.to_pylist(), joined.take(some).to_pylist(), strict=True)
 
 
 def describe_image(file: Path, *, name: str, max_image_pixels: int) -> ImageSignature:
@@ -157,36 +176,60 @@ def _folder_key(folder: Path, max_image_pixels: int) -> str:
     return hex_digest(f"{_VERSION}\0{folder.resolve()}\0{max_image_pixels}")
 
 
-def _read_store(store: Path, *, with_thumbnails: bool = True) -> dict[str, _Remembered]:
-    if not store.exists():
-        return {}
-    columns = [name for name in _SCHEMA.names if with_thumbnails or name != "thumbnail"]
-    known: dict[str, _Remembered] = {}
-    try:
-        with suppress(OSError):  # a cache shared with another user
-            os.utime(store)  # in use: drop_unused must not take it
-        for batch in pq.ParquetFile(store).iter_batches(batch_size=_CHUNK, columns=columns):
-            for row in batch.to_pylist():
-                path, size, mtime_ns = row.pop("path"), row.pop("size"), row.pop("mtime_ns")
-                known[path] = ((size, mtime_ns), ImageSignature(problem=None, **row))
-    except (OSError, pa.ArrowInvalid, KeyError) as e:
-        _log.warning("ignoring the damaged image cache %s (%s); it will be rebuilt", store, e)
-        return {}
-    return known
+class _Store:
+    """Descriptions on disk, in the order of the paths."""
 
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._in_use = bytearray()
+        """By row, whether a file is still as it was."""
 
-def _write_store(store: Path, images: Mapping[str, _Remembered]) -> None:
-    rows = (
-        {"path": path, "size": size, "mtime_ns": mtime_ns, **{name: getattr(signature, name) for name in _STORED}}
-        for path, ((size, mtime_ns), signature) in images.items()
-    )
-    try:
-        drop_unused(store.parent)
-        with replace_atomically(store) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as file:
-            while batch := list(islice(rows, _STORED_ROWS)):
-                file.write_table(pa.Table.from_pylist(batch, schema=_SCHEMA))
-    except OSError as e:
-        _log.warning("cannot write the image cache %s (%s); images will be checked again next time", store, e)
+    def finder(self, *, with_thumbnails: bool) -> Callable[[str, int, int], ImageSignature | None]:
+        """Return a function that finds a description by path, size and time; paths ascend."""
+        rows = self._read(with_thumbnails=with_thumbnails)
+        row = next(rows, None)
+
+        def find(path: str, size: int, mtime_ns: int) -> ImageSignature | None:
+            nonlocal row
+            while row is not None and row.path <= path:
+                here, row = row, next(rows, None)
+                self._in_use.append(here[:3] == (path, size, mtime_ns))
+                if self._in_use[-1]:
+                    return here.signature
+            return None
+
+        return find
+
+    def write(self, new: Iterable[_Stored]) -> None:
+        """Write the descriptions that were found, and new ones in the order of paths."""
+        kept = compress(self._read(with_thumbnails=True), self._in_use)
+        rows = heapq.merge(kept, new, key=lambda one: one.path)
+        try:
+            drop_unused(self._file.parent)
+            with (
+                replace_atomically(self._file) as temporary,
+                pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as file,
+            ):
+                while batch := list(islice(rows, _STORED_ROWS)):
+                    cells = [{name: getattr(one.signature, name) for name in _STORED} for one in batch]
+                    table = [one._asdict() | known for one, known in zip(batch, cells, strict=True)]
+                    file.write_table(pa.Table.from_pylist(table, schema=_SCHEMA))
+        except OSError as e:
+            _log.warning("cannot write the image cache %s (%s); images will be checked again next time", self._file, e)
+
+    def _read(self, *, with_thumbnails: bool) -> Iterator[_Stored]:
+        columns = [name for name in _SCHEMA.names if with_thumbnails or name != "thumbnail"]
+        if not self._file.exists():
+            return
+        try:
+            with suppress(OSError):  # a cache shared with another user
+                os.utime(self._file)  # in use: drop_unused must not take it
+            for batch in pq.ParquetFile(self._file).iter_batches(batch_size=_CHUNK, columns=columns):
+                for row in batch.to_pylist():
+                    path, size, mtime_ns = row.pop("path"), row.pop("size"), row.pop("mtime_ns")
+                    yield _Stored(path, size, mtime_ns, ImageSignature(problem=None, **row))
+        except (OSError, pa.ArrowInvalid, KeyError) as e:
+            _log.warning("ignoring the damaged image cache %s (%s); it will be rebuilt", self._file, e)
 
 
 def thumbnails(signatures: Sequence[ImageSignature]) -> npt.NDArray[np.uint8]:

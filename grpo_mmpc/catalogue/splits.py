@@ -3,13 +3,13 @@
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from grpo_mmpc.catalogue.arrow_cache import code_digest
 from grpo_mmpc.catalogue.duplicates import Groups, near_duplicate_groups
-from grpo_mmpc.catalogue.reader import Catalogue
+from grpo_mmpc.catalogue.reader import Catalogue, arrow_column
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.cache import cache_folder, drop_unused
 from grpo_mmpc.utils.files import replace_atomically
@@ -24,7 +24,7 @@ class Split:
 
     train: list[int]
     held_out: list[int]
-    groups: list[int]
+    groups: Groups = field(compare=False)
     """Near-duplicate group of every item, by position. All items of a group are on one side."""
     num_groups: int
     num_near_duplicates: int
@@ -106,7 +106,9 @@ def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Spl
         raise CatalogueError(f"held_out is {held_out}, expected a share between 0 and 1 such as 0.1")
     groups = product_groups(catalogue)
     num_groups = int(groups.max()) + 1 if len(groups) else 0
-    hashes = np.array([number(item_id) for item_id in catalogue.items["item_id"][:]], dtype=np.uint64)
+    ids = arrow_column(catalogue.items, "item_id")
+    hashed = (number(item_id) for chunk in ids.chunks for item_id in chunk.to_pylist())
+    hashes = np.fromiter(hashed, dtype=np.uint64, count=len(ids))
     lowest = np.full(num_groups, np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(lowest, groups, hashes)
     is_held_out = np.array([in_share(f"{salt}\0{int(h)}", share=held_out) for h in lowest], dtype=bool)
@@ -114,7 +116,7 @@ def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Spl
     split = Split(
         train=np.flatnonzero(~item_held_out).tolist(),
         held_out=np.flatnonzero(item_held_out).tolist(),
-        groups=groups.tolist(),
+        groups=groups,
         num_groups=num_groups,
         num_near_duplicates=int((np.bincount(groups)[groups] > 1).sum()) if num_groups else 0,
     )

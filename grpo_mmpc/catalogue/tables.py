@@ -12,15 +12,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grpo_mmpc.catalogue.json_columns import JsonColumns
 from grpo_mmpc.catalogue.rows import RawRow, json_rows
 from grpo_mmpc.errors import CatalogueError
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
+SAMPLE_ROWS = 1000
 _READ_ROWS = 256
 _BATCH_ROWS = 4096
 _MAX_GROWTH, _FREE_BYTES = 100, 256_000_000
 """A Parquet file may unpack to so many times its size, and so many bytes in any case."""
+
+
+class OtherColumnsError(CatalogueError):
+    """The columns of the first rows are not those of the file."""
 
 
 class Batch(NamedTuple):
@@ -43,12 +49,23 @@ class TableFile:
     """Type of each column, in the file's order. CSV knows only text; for JSONL the narrowest of
     bool, int64, float64 and text that holds every value, where lists and objects count as text
     (their JSON)."""
+    learned: JsonColumns | None = None
+    """Of JSONL of which only the first rows were looked at."""
 
     def rows(self) -> Iterator[RawRow]:
         """Read every row, in order. A row that cannot be read has a problem instead of values."""
         if self.path.suffix == ".parquet":
             return parquet_rows(self.path)
         return _jsonl_rows(self.path) if self.path.suffix == ".jsonl" else _csv_rows(self.path)
+
+    def check_columns(self, row: RawRow) -> None:
+        """Refuse a row that does not fit the columns, where they were learned from the first rows.
+
+        Raises:
+            OtherColumnsError: It has another column, or a value of another type.
+        """
+        if self.learned is not None and self.learned.learn(row.values) and self.learned.types() != self.columns:
+            raise OtherColumnsError(f"{self.path} row {row.row} has other columns than the rows before it")
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Read some columns of every row, in order, a few thousand rows at a time."""
@@ -84,8 +101,13 @@ def find_table(folder: Path, stem: str) -> Path | None:
     return files[0]
 
 
-def open_table(path: Path) -> TableFile:
+def open_table(path: Path, *, at_most: int | None = None) -> TableFile:
     """Check that a file can be read as a table and learn its columns.
+
+    Args:
+        path: Parquet, JSONL or CSV, by its suffix.
+        at_most: Rows of JSONL that are looked at for its columns, where not all: those of the
+            others come to light when they are read.
 
     Raises:
         CatalogueError: Empty file, wrong encoding, no header, or not the format its name says.
@@ -95,8 +117,10 @@ def open_table(path: Path) -> TableFile:
     if path.suffix == ".parquet":
         return TableFile(path=path, columns=_parquet_columns(path))
     check_utf8(path)
-    columns = _jsonl_columns(path) if path.suffix == ".jsonl" else _csv_columns(path)
-    return TableFile(path=path, columns=columns)
+    if path.suffix == ".csv":
+        return TableFile(path=path, columns=_csv_columns(path))
+    learned = _jsonl_columns(path, at_most=at_most)
+    return TableFile(path=path, columns=learned.types(), learned=None if at_most is None else learned)
 
 
 def check_utf8(path: Path) -> None:
@@ -181,32 +205,19 @@ def _jsonl_rows(path: Path) -> Iterator[RawRow]:
         yield from json_rows(lines)
 
 
-def _jsonl_columns(path: Path) -> dict[str, pa.DataType]:
-    kinds: dict[str, set[type]] = {}
-    any_object = False
+def _jsonl_columns(path: Path, *, at_most: int | None) -> JsonColumns:
+    learned, any_object = JsonColumns(), False
     for raw in _jsonl_rows(path):
         any_object |= raw.problem is None
-        for name, value in raw.values.items():
-            kind = type(value) if isinstance(value, bool | float) or _fits_int64(value) else str
-            kinds.setdefault(name, set()).update(() if value is None else (kind,))
+        learned.learn(raw.values)
+        if any_object and raw.row == at_most:
+            break
     if not any_object:
         with _open_text(path) as lines:
             start = lines.read(200).lstrip()
         hint = "it looks like one JSON array; " if start.startswith("[") else ""
         raise CatalogueError(f"{path} has no line that holds a JSON object; {hint}write one object per line")
-    return {name: _narrowest(seen) for name, seen in kinds.items()}
-
-
-def _fits_int64(value: object) -> bool:
-    return isinstance(value, int) and -(2**63) <= value < 2**63
-
-
-def _narrowest(kinds: set[type]) -> pa.DataType:
-    if kinds == {bool}:
-        return pa.bool_()
-    if kinds == {int}:
-        return pa.int64()
-    return pa.float64() if kinds and kinds <= {int, float} else pa.string()
+    return learned
 
 
 # --- CSV

@@ -122,7 +122,7 @@ def _products(data: RunData, *, salt: str) -> dict[int, list[int]]:
     variants: dict[int, list[int]] = defaultdict(list)
     for position in stable_order(ids, salt=salt):
         index = data.held_out[position]
-        variants[data.groups[index]].append(index)
+        variants[int(data.groups[index])].append(index)
     return {items[0]: items for items in variants.values()}
 
 
@@ -130,7 +130,7 @@ def _groups(data: RunData, chosen: Sequence[int]) -> dict[str, str]:
     ids = data.catalogue.column("item_id", chosen)
     members: dict[int, list[str]] = defaultdict(list)
     for index, item_id in zip(chosen, ids, strict=True):
-        members[data.groups[index]].append(item_id)
+        members[int(data.groups[index])].append(item_id)
     return {item_id: min(items) for items in members.values() if len(items) > 1 for item_id in items}
 
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grpo_mmpc.catalogue import load_catalogue
+from grpo_mmpc.catalogue.tables import SAMPLE_ROWS
 from grpo_mmpc.errors import CatalogueError
 
 HEADER = "item_id,category,title,description,image\n"
@@ -100,6 +101,26 @@ def test_extra_columns_of_a_jsonl_take_the_narrowest_type_that_holds_every_row(f
     assert items["nested"][:] == ['{"k":[1,"é"]}', None]
     assert items["huge"][:] == [str(2**70), None]
     assert items["flag"][:] == [True, None]
+
+
+@pytest.mark.parametrize(
+    ("late", "columns"),
+    [
+        ({"number": 2.5}, {"number": [1.0, 2.5]}),
+        ({"number": 2**70}, {"number": ["1", str(2**70)]}),
+        ({"number": "x"}, {"number": ["1", "x"]}),
+        ({"number": True}, {"number": ["1", "true"]}),
+        ({"number": None, "shelf": "top"}, {"number": [1, None], "shelf": [None, "top"]}),
+        ({"number": 3, "description": "Sweet."}, {"number": [1, 3], "description": [None, "Sweet."]}),
+    ],
+)
+def test_what_only_a_late_line_shows_of_the_columns_counts(folder, late, columns):
+    early = [line(item_id=f"i{n}", number=1) for n in range(2 * SAMPLE_ROWS)]
+    write_lines(folder, *early, line(item_id="z", **late))
+    catalogue = load_catalogue(folder)
+    assert {name: [catalogue.items[0][name], catalogue.items[-1][name]] for name in columns} == columns
+    assert len(catalogue) == 2 * SAMPLE_ROWS + 1
+    assert bool(catalogue.warnings) == ("description" not in late)
 
 
 def test_a_parquet_type_that_datasets_lacks_becomes_json_text(folder):
