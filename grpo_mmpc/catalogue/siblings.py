@@ -8,12 +8,16 @@ review.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.duplicates import near_duplicate_groups
+from grpo_mmpc.catalogue.reader import arrow_column
 from grpo_mmpc.catalogue.splits import parents_of
 from grpo_mmpc.metrics.attributes import attribute_recall_of, attribute_words
 from grpo_mmpc.metrics.extraction import extract_attributes
@@ -63,26 +67,25 @@ class Siblings:
             wanting: Positions of the items that want a title; None is those that have none. One
                 that has a title wants it from elsewhere.
         """
-        titles = source.items.select_columns(["title"]).with_format("arrow").iter(batch_size=10_000)
-        has_title = [is_valid for table in titles for is_valid in table.column("title").is_valid().to_pylist()]
+        has_title = arrow_column(source.items, "title").is_valid().to_numpy()
         if wanting is None:
-            wanting = {position for position, is_titled in enumerate(has_title) if not is_titled}
-        self._keys: list[dict[Literal["sibling", "same image"], Hashable]] = [{} for _ in has_title]
+            wanting = np.flatnonzero(~has_title).tolist()
+        self._keys: defaultdict[int, dict[Literal["sibling", "same image"], Hashable]] = defaultdict(dict)
+        """Of items that have some, by position."""
         parents = parents_of(source) or []
         products = set(parents)
-        for keys, item_id, parent in zip(self._keys, source.items["item_id"][:], parents, strict=False):
+        for position, (item_id, parent) in enumerate(zip(source.items["item_id"][:], parents, strict=False)):
             # A parent may be an item itself.
             if product := parent or (item_id if item_id in products else None):
-                keys["sibling"] = ("product", product)
-        if any(has_title) and wanting:
+                self._keys[position]["sibling"] = ("product", product)
+        if has_title.any() and wanting:
             groups = near_duplicate_groups(titles=[None] * len(has_title), signatures=source.signatures())
-            sizes = Counter(groups.tolist())
-            for keys, group in zip(self._keys, groups.tolist(), strict=True):
-                if sizes[group] > 1:
-                    keys["same image"] = ("image", group)
-        wanted = {key for position in wanting for key in self._keys[position].values()}
+            for position in np.flatnonzero(np.bincount(groups)[groups] > 1).tolist():
+                self._keys[position]["same image"] = ("image", int(groups[position]))
+        wanted = {key for position in wanting for key in self._keys.get(position, {}).values()}
         self._titled: dict[Hashable, list[_Titled]] = defaultdict(list)
-        for keys, record in zip(self._keys, records, strict=True):
+        for position, record in enumerate(records):
+            keys = self._keys.get(position, {})
             for key in wanted.intersection(keys.values()) if record.title is not None else ():
                 if len(self._titled[key]) < _MOST_SIBLINGS:
                     self._titled[key].append(_Titled(record.item_id, str(record.title), record.attributes))
@@ -93,7 +96,7 @@ class Siblings:
         Certain ones come first; then a variant before an item with the same image, and that before
         the item's own fields.
         """
-        keys = self._keys[position]
+        keys = self._keys.get(position, {})
         is_same_image = {one.item_id for one in self._titled.get(keys.get("same image"), ())}
         given = []
         for source, key in sorted(keys.items(), reverse=True):
@@ -133,30 +136,43 @@ def adapt(title: str, *, theirs: Mapping[str, str], own: Mapping[str, str]) -> t
         own: Those of the item that needs a title.
     """
     text, unknown = title, set()
-    for kind, value in theirs.items():
-        if attribute_recall_of(prediction=title, attributes=theirs, kind=kind) != 1.0:
-            continue
-        if kind not in own:
-            unknown.add(kind_of(kind))
-        elif attribute_words(own[kind]) != attribute_words(value):
-            changed = _replaced(text, kind, old=value, new=own[kind])
-            if changed is None:
+    for read in (partial(_foreign_by_attributes, theirs=theirs, own=own), partial(_foreign_by_rule, own=own)):
+        for fact in read(text):
+            if fact.own is None:
+                unknown.add(kind_of(fact.kind))
+            elif (changed := _replaced(text, fact.kind, old=fact.stated, new=fact.own)) is not None:
+                text = changed
+            else:
                 return None, frozenset()
-            text = changed
-    for kind, facts in extract_attributes(text).items():
-        known = [value for name, value in own.items() if kind_of(name) == kind]
-        # Of a title without attributes: a colour may be exchanged, a size only confirmed.
-        others = [fact for fact in facts if not any(agrees(fact, kind, value) for value in known)]
-        if known and others:
-            changed = (
-                _replaced(text, kind, old=others[0], new=known[0]) if kind == "color" and len(facts) == 1 else None
-            )
-            if changed is None:
-                return None, frozenset()
-            text = changed
-        elif others and not any(attribute_words(fact) == attribute_words(v) for fact in others for v in own.values()):
-            unknown.add(kind)
     return text, frozenset(unknown)
+
+
+class _Foreign(NamedTuple):
+    """A fact that a title states and the item does not have."""
+
+    kind: str
+    stated: str
+    own: str | None
+    """The item's in its place: None is unknown, empty one that must not be exchanged."""
+
+
+def _foreign_by_attributes(title: str, *, theirs: Mapping[str, str], own: Mapping[str, str]) -> Iterator[_Foreign]:
+    """Yield the other item's values that the title states exactly."""
+    for kind, value in theirs.items():
+        is_stated = attribute_recall_of(prediction=title, attributes=theirs, kind=kind) == 1.0
+        if is_stated and attribute_words(own.get(kind, "")) != attribute_words(value):
+            yield _Foreign(kind, value, own.get(kind))
+
+
+def _foreign_by_rule(title: str, *, own: Mapping[str, str]) -> Iterator[_Foreign]:
+    """Yield facts found without attributes: a single colour may be exchanged, a size must agree."""
+    for kind, facts in extract_attributes(title).items():
+        known = [value for name, value in own.items() if kind_of(name) == kind]
+        others = [fact for fact in facts if not any(agrees(fact, kind, value) for value in known)]
+        if others and known:
+            yield _Foreign(kind, others[0], known[0] if kind == "color" and len(facts) == 1 else "")
+        elif others and not any(attribute_words(fact) == attribute_words(v) for fact in others for v in own.values()):
+            yield _Foreign(kind, others[0], None)
 
 
 def own_title(record: ProductRecord) -> list[Beside]:
