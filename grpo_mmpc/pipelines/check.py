@@ -31,8 +31,7 @@ def check_run(recipe: Sequence[str], *, overwrite: bool = False) -> None:
 def _summary(config: RunConfig, data: RunData) -> list[str]:
     # heavy: imported on use
     from grpo_mmpc.evaluation.suite import build_suite
-    from grpo_mmpc.training.arguments import grpo_arguments
-    from grpo_mmpc.training.session import check_batches_fill
+    from grpo_mmpc.training.arguments import check_batches_fill, grpo_arguments
 
     processes = num_processes()
     arguments = grpo_arguments(config, anywhere=True)

@@ -67,3 +67,18 @@ def updates_per_rollout(arguments: "GRPOConfig") -> int:
     """Count the optimiser steps that one generation batch serves."""
     batches = int(arguments.steps_per_generation) * int(arguments.num_iterations)
     return max(1, batches // int(arguments.gradient_accumulation_steps))
+
+
+def check_batches_fill(arguments: "GRPOConfig", *, num_items: int) -> None:
+    """Refuse items that do not fill one generation batch, out of which no epoch can be made.
+
+    Raises:
+        TrainingError: With the numbers.
+    """
+    prompts = arguments.generation_batch_size // arguments.num_generations
+    if num_items < prompts:
+        raise TrainingError(
+            f"{num_items} training items do not fill one generation batch of {prompts} prompts "
+            f"(generation_batch_size {arguments.generation_batch_size} / num_generations {arguments.num_generations}); "
+            "add items, or lower trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps"
+        )

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
@@ -19,7 +18,12 @@ from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.parity_check import choose_rows
 from grpo_mmpc.rollout.trainer_prompts import check_trainer_prompts
-from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments, updates_per_rollout
+from grpo_mmpc.training.arguments import (
+    check_batches_fill,
+    grpo_arguments,
+    lora_arguments,
+    updates_per_rollout,
+)
 from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress, TroubleLog
 from grpo_mmpc.training.checkpoint import find_start
 from grpo_mmpc.training.dataset import training_dataset
@@ -233,19 +237,4 @@ def _check_adapter(trainer: RecordingGRPOTrainer) -> None:
         raise TrainingError(
             "the adapter changes the policy before the first step, so that the base model that is measured is not the "
             "one that is trained; remove adapter.init_lora_weights"
-        )
-
-
-def check_batches_fill(arguments: Any, *, num_items: int) -> None:
-    """Refuse items that do not fill one generation batch, out of which no epoch can be made.
-
-    Raises:
-        TrainingError: With the numbers.
-    """
-    prompts = arguments.generation_batch_size // arguments.num_generations
-    if num_items < prompts:
-        raise TrainingError(
-            f"{num_items} training items do not fill one generation batch of {prompts} prompts "
-            f"(generation_batch_size {arguments.generation_batch_size} / num_generations {arguments.num_generations}); "
-            "add items, or lower trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps"
         )
