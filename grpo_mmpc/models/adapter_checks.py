@@ -3,6 +3,7 @@
 PEFT sees only the model whether names match it and how large a rank becomes; by then it is loaded.
 """
 
+import inspect
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -43,10 +44,12 @@ def adapter_problems(section: ModelSection, options: Mapping[str, Any], *, local
     except Exception:  # whatever a model raises that cannot be built so is said when it is loaded
         return
     linear = {name.rpartition(".")[2] for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear)}
+    known = inspect.signature(LoraConfig).parameters  # misspelt keys are reported by name
     try:
         with torch.device("meta"), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            model = get_peft_model(skeleton, LoraConfig(**{"task_type": "CAUSAL_LM", **options}))
+            values = {name: value for name, value in options.items() if name in known}
+            model = get_peft_model(skeleton, LoraConfig(**{"task_type": "CAUSAL_LM", **values}))
     except Exception as error:  # whatever PEFT raises is a problem of the values
         shown = f"PEFT refuses these values for {section.name_or_path}: {first_line(error)[:400]}"
         yield "adapter", shown + (f" Its linear layers: {', '.join(sorted(linear))}" if "target" in shown else "")

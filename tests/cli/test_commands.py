@@ -22,7 +22,7 @@ def test_a_recipe_with_many_mistakes_gets_one_answer_that_names_them_all(tmp_pat
     recipe.write_text(
         "run_dir: runs/x\n"
         "model: {name_or_path: nano:qwen2_5_vl}\n"
-        "adapter: {r: 4, lora_alhpa: 8}\n"
+        "adapter: {r: 4, lora_alhpa: 8, target_modules: [q_proj]}\n"
         "data: {catalogue: somewhere}\n"
         "rewards:\n"
         "  mix:\n"
