@@ -1,5 +1,6 @@
 """Checks of ``trainer.fsdp_config`` and ``trainer.deepspeed``, whose misspelt keys do nothing."""
 
+import importlib
 import inspect
 import json
 import re
@@ -59,7 +60,16 @@ _DEEPSPEED = {
         convert_grad_on_cpu cpuadam_cores_perc
     """,
 }
-"""Keys of DeepSpeed 0.19, by section: it takes others at the top level, and does nothing."""
+"""Keys of DeepSpeed 0.19, by section: it takes others at the top level, and does nothing. Where it
+is installed, what that version reads is known as well."""
+_MODELS = {
+    "fp16": ("precision_config", "DeepSpeedFP16Config"),
+    "bf16": ("precision_config", "DeepSpeedBF16Config"),
+    "zero_optimization": ("zero.config", "DeepSpeedZeroConfig"),
+    "zero_optimization.offload_param": ("zero.offload_config", "DeepSpeedZeroOffloadParamConfig"),
+    "zero_optimization.offload_optimizer": ("zero.offload_config", "DeepSpeedZeroOffloadOptimizerConfig"),
+}
+"""Module and class of DeepSpeed's sections that are pydantic models."""
 
 
 def check_sharding(options: Mapping[str, Any]) -> Problems:
@@ -99,4 +109,21 @@ def _deepspeed_problems(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]
             inner = inner.get(part) if isinstance(inner, Mapping) else None
         if isinstance(inner, Mapping):
             where = ".".join(filter(None, ("trainer.deepspeed", section)))
-            yield from unknown_options(where, inner, keys.split(), owner="DeepSpeed's configuration")
+            known = {*keys.split(), *_installed_keys(section)}
+            yield from unknown_options(where, inner, known, owner="DeepSpeed's configuration")
+
+
+def _installed_keys(section: str) -> set[str]:
+    """Return the keys of a section that the installed DeepSpeed reads, as far as it says so."""
+    module, name = _MODELS.get(section, ("constants", ""))
+    if section and not name:
+        return set()
+    try:
+        # heavy: imported on use
+        content = importlib.import_module(f"deepspeed.runtime.{module}")
+    except ImportError:
+        return set()
+    if not name:
+        return {value for value in vars(content).values() if isinstance(value, str)}
+    fields = getattr(content, name).model_fields
+    return {key for own, field in fields.items() for key in (own, field.alias) if key is not None}
