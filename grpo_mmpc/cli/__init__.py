@@ -1,6 +1,7 @@
 """Command line: one thin module per command, nothing heavy imported before a command runs."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -98,6 +99,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def program() -> NoReturn:
     """Run one command and end this process; a signal after its last line changes no exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot spell a letter gets its number
+            stream.reconfigure(errors="backslashreplace")
     status = main()
     ignore_the_next_signal()
     raise SystemExit(status)
