@@ -54,7 +54,8 @@ def clip_similarity(
     Args:
         model: Hub name, local folder or ``nano:clip``.
         against: ``text`` or ``rendered_image`` (text_to_image only; image_to_text keeps ``text``).
-        renderer: ``nano``, ``diffusers`` or ``module:factory``, for ``rendered_image``. All
+        renderer: ``nano``, ``diffusers``, ``images_api`` or ``module:factory``, for
+            ``rendered_image``. All
             completions of an item are rendered with the same seed; rewards that name the same
             renderer share it and its images.
         renderer_kwargs: Arguments of the renderer's factory, for instance ``{"device": "cuda:1"}``.
@@ -197,7 +198,7 @@ def _image_reward(cosine: _ImageCosine, *, tasks: tuple[str, ...]) -> Reward:
         raise RewardError(f"floor must lie in [-1, 1), found {cosine.floor}")
     needs = ["image", "encoder"]
     if cosine.renderer is None and not cosine.reads_text:
-        raise RewardError("a renderer is needed: nano, diffusers or module:factory; found none")
+        raise RewardError("a renderer is needed: nano, diffusers, images_api or module:factory; found none")
     if cosine.renderer is not None:
         needs.append("renderer")
         try:

@@ -6,105 +6,41 @@ Requests wait in a queue; the thread that owns the engine takes all that wait, u
 import base64
 import io
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from queue import Empty, Full, Queue
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from grpo_mmpc.completion.asking import NO_RENDERER, ask, no_answer
 from grpo_mmpc.completion.judging import Gate, proposal_of
 from grpo_mmpc.completion.part import Answer
 from grpo_mmpc.completion.plan import Provenance
 from grpo_mmpc.completion.proposal import Proposal
-from grpo_mmpc.errors import GrpoMmpcError, RolloutError
 from grpo_mmpc.rendering.renderer import render
 from grpo_mmpc.rendering.store import render_seed
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
 from grpo_mmpc.types import ProductRecord, PromptRow, SamplingConfig
+from grpo_mmpc.utils.batch_queue import BatchQueue
 from grpo_mmpc.utils.single_out import Failure
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering.renderer import Renderer
     from grpo_mmpc.rollout.engine import Engine
 
-MOST_WAITING = 256
-"""Requests that may wait; who comes then is sent away."""
-
-
-class BusyError(GrpoMmpcError):
-    """Too many requests wait already."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """Items that one client asks for together."""
-
-    folder: Path
-    """The folder that their images are in."""
-    records: Sequence[ProductRecord]
-    """Each lacks a title or an image, and not both."""
-    done: "Future[list[Proposal]]" = field(default_factory=Future)
-    """Gets a proposal for each item, in their order."""
+Item = tuple[Path, ProductRecord]
+"""The folder that the item's image is in, and an item that lacks a title or an image, not both."""
 
 
 class CompletionService:
-    """Answers requests of any thread, in the one that calls ``run``."""
+    """Answers items of any thread, in the one that calls ``run``; see ``BatchQueue``."""
 
     def __init__(self, provenance: Provenance, *, engine: "Engine", renderer: "Renderer | None", gate: Gate) -> None:
         self.provenance = provenance
         self._engine, self._renderer, self._gate = engine, renderer, gate
-        self._waiting: Queue[Request] = Queue(MOST_WAITING)
+        queue: BatchQueue[Item, Proposal] = BatchQueue(self._answer, batch_size=lambda: engine.rows_at_once)
+        self.submit, self.run = queue.submit, queue.run
 
-    def submit(self, request: Request) -> None:
-        """Let a request wait for its turn.
-
-        Raises:
-            BusyError: Too many do already.
-        """
-        try:
-            self._waiting.put_nowait(request)
-        except Full:
-            raise BusyError(f"{MOST_WAITING} requests wait already; try again in a few seconds") from None
-
-    def run(self) -> NoReturn:
-        """Answer requests until this thread is interrupted, or an error ends it.
-
-        Raises:
-            BaseException: Anything but a ``GrpoMmpcError``: that one only its requests get.
-        """
-        requests: list[Request] = []
-        try:
-            while True:
-                requests = [self._waiting.get()]
-                requests += self._others(self._engine.rows_at_once - len(requests[0].records))
-                try:
-                    proposals = self._answer([(one.folder, record) for one in requests for record in one.records])
-                except GrpoMmpcError as error:
-                    for one in requests:
-                        one.done.set_exception(error)
-                    continue
-                for one in requests:
-                    one.done.set_result(proposals[: len(one.records)])
-                    proposals = proposals[len(one.records) :]
-        finally:
-            for one in [*requests, *self._others(MOST_WAITING)]:
-                if not one.done.done():
-                    one.done.set_exception(RolloutError("the server has stopped"))
-
-    def _others(self, room: int) -> list[Request]:
-        """Take requests that wait, as long as there is room for their items."""
-        taken: list[Request] = []
-        while room > 0:
-            try:
-                taken.append(self._waiting.get_nowait())
-            except Empty:
-                break
-            room -= len(taken[-1].records)
-        return taken
-
-    def _answer(self, items: Sequence[tuple[Path, ProductRecord]]) -> list[Proposal]:
+    def _answer(self, items: Sequence[Item]) -> list[Proposal]:
         proposals: list[Proposal | None] = [None] * len(items)
         for task in TASKS.values():
             mine = [i for i, (_, record) in enumerate(items) if filling_task(record) == task]
@@ -114,7 +50,7 @@ class CompletionService:
                 proposals[i] = self._gate.judge(proposal, items[i][1], answer)
         return [proposal for proposal in proposals if proposal is not None]
 
-    def _ask(self, task: Task, items: Sequence[tuple[Path, ProductRecord]]) -> list[Answer]:
+    def _ask(self, task: Task, items: Sequence[Item]) -> list[Answer]:
         if task.target_modality == "image" and self._renderer is None:
             none = no_answer(task, NO_RENDERER, "start the server with evaluation.renderer=...")
             return [replace(none, item_id=record.item_id) for _, record in items]

@@ -19,10 +19,11 @@ from grpo_mmpc.catalogue.rows import RowError, text_cell
 from grpo_mmpc.completion.asking import no_answer
 from grpo_mmpc.completion.judging import proposal_of
 from grpo_mmpc.completion.proposal import Proposal
-from grpo_mmpc.completion.service import BusyError, CompletionService, Request
+from grpo_mmpc.completion.service import CompletionService
 from grpo_mmpc.errors import GrpoMmpcError, ImageError
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import ProductRecord
+from grpo_mmpc.utils.batch_queue import BusyError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -109,11 +110,9 @@ async def _answered(service: CompletionService, items: Sequence[Item], *, folder
         lambda: [_read(service, item, number=i, folder=folder) for i, item in enumerate(items, start=1)]
     )
     records = [one for one in read if isinstance(one, ProductRecord)]
-    request = Request(folder=folder, records=records)
     proposals: list[Proposal] = []
     if records:
-        service.submit(request)
-        proposals = await asyncio.wrap_future(request.done)
+        proposals = await asyncio.wrap_future(service.submit([(folder, record) for record in records]))
     answers = iter(proposals)
     return [one if isinstance(one, Proposal) else next(answers) for one in read]
 

@@ -13,6 +13,8 @@ from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.files import read_own
 
 _EMBEDDED = "nano:"
+_REMOTE = "images_api"
+"""A renderer that sends prompts, and the key of the environment, to an address beside its name."""
 _IMPORTED = re.compile(r"rewards\.mix\.[^.]+\.name|(.+\.)?renderer")
 
 
@@ -53,9 +55,12 @@ def load_recorded(
         options = " ".join(f"--trust {target}" for target in dict.fromkeys(foreign.values()))
         raise ConfigError(
             [
-                *(f"{recorded}: {key}: {target!r} names code" for key, target in foreign.items()),
-                f"code that a run folder names is executed only where you say that you know it: {options}; or name "
-                "another mix",
+                *(
+                    f"{recorded}: {key}: {target!r} names {'a server' if target == _REMOTE else 'code'}"
+                    for key, target in foreign.items()
+                ),
+                f"code that a run folder names is executed only where you say that you know it (and a server asked): "
+                f"{options}; or name another mix",
             ]
         )
     return validate(RunConfig, layers, checks=checks)
@@ -120,14 +125,17 @@ def _is_plain(key: str, value: Any) -> bool:
 
 
 def _targets(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield dotted keys whose value is imported: ``module:factory`` or ``file.py:factory``."""
+    """Yield dotted keys whose value is imported or asked.
+
+    ``module:factory`` and ``file.py:factory`` are imported.
+    """
     entries = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for name, value in entries:
         key = f"{path}.{name}" if path else str(name)
         if name == "trust_remote_code" and value:
             yield key, str(name)
         elif isinstance(value, str) and _IMPORTED.fullmatch(key):
-            if ":" in value and not value.startswith(_EMBEDDED):
+            if value == _REMOTE or (":" in value and not value.startswith(_EMBEDDED)):
                 yield key, value
         else:
             yield from _targets(value, key)

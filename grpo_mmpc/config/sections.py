@@ -211,8 +211,8 @@ class EvaluationSection(Section):
     max_tokens: dict[TaskName, Annotated[int, Field(gt=0)]] = {}
     """New tokens per task; the task's own limit where absent."""
     renderer: str | None = None
-    """``nano``, ``diffusers`` or ``module:factory``; null leaves metrics on rendered images
-    unscored."""
+    """``nano``, ``diffusers``, ``images_api`` or ``module:factory``; null leaves metrics on
+    rendered images unscored."""
     renderer_kwargs: dict[str, Any] = {}
     """Arguments of the renderer (for ``diffusers``: model, init_kwargs, call_kwargs, batch_size,
     ...)."""

@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.completion.calibration import FILE as CALIBRATION
@@ -55,8 +55,6 @@ def serve_completion(
         RolloutError: The engine cannot start, or the port is taken.
         CatalogueError: ``known`` cannot be read, or its calibration is another policy's.
     """
-    import uvicorn  # heavy: imported on use
-
     port = probe_port(host, port)
     provenance = provenance_of(config, checkpoint=checkpoint, samples=samples)
     calibration = None
@@ -72,22 +70,34 @@ def serve_completion(
         renderer = None if settings.renderer is None else load_renderer(settings.renderer, **settings.renderer_kwargs)
         service = CompletionService(provenance, engine=engine, renderer=renderer, gate=gate)
         app = Guard(application(service), key=key, host=host)
-        server = uvicorn.Server(
-            uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=_LEAVE_S)
-        )
-        # The engine keeps this thread, and signals come here.
-        thread = Thread(target=server.run, name="http", daemon=True)
-        thread.start()
-        try:
-            while not server.started:
-                if not thread.is_alive():
-                    raise RolloutError(f"the server did not start on {host}:{port}; choose another --host or --port")
-                time.sleep(_POLL_S)
-            _say_where(host, port, key)
-            service.run()
-        finally:
-            server.should_exit = True
-            thread.join(2 * _LEAVE_S)
+        stack.enter_context(listening(app, host=host, port=port))
+        _say_where(host, port, key)
+        service.run()
+
+
+@contextmanager
+def listening(app: Any, *, host: str, port: int) -> Iterator[None]:
+    """Answer HTTP in another thread: the model keeps this one, and signals come here.
+
+    Raises:
+        RolloutError: The server did not start.
+    """
+    import uvicorn  # heavy: imported on use
+
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=_LEAVE_S)
+    )
+    thread = Thread(target=server.run, name="http", daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise RolloutError(f"the server did not start on {host}:{port}; choose another --host or --port")
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(2 * _LEAVE_S)
 
 
 def _say_where(host: str, port: int, key: str) -> None:

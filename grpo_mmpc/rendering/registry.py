@@ -1,4 +1,4 @@
-"""Renderers by name: ``nano``, ``diffusers``, or ``module:factory`` for one's own."""
+"""Renderers by name: ``nano``, ``diffusers``, ``images_api``, or one's own ``module:factory``."""
 
 import importlib
 import importlib.util
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 RENDERERS = {
     "nano": "grpo_mmpc.nano.renderer:NanoRenderer",
     "diffusers": "grpo_mmpc.rendering.diffusers:DiffusersRenderer",
+    "images_api": "grpo_mmpc.rendering.images_api:ImagesApiRenderer",
 }
-_SAME_IMAGES = ("batch_size", "device")
+_SAME_IMAGES = ("batch_size", "device", "urls", "timeout_s")
 """Arguments of our own renderers that change speed and memory, not images."""
 
 
@@ -27,8 +28,8 @@ def load_renderer(reference: str, /, **kwargs: Any) -> "Renderer":
     """Return the renderer that a recipe names.
 
     Args:
-        reference: ``nano``, ``diffusers``, or ``module:factory`` where the factory returns a
-            ``Renderer``.
+        reference: ``nano``, ``diffusers``, ``images_api``, or ``module:factory`` where the factory
+            returns a ``Renderer``.
         **kwargs: Arguments of the factory, the recipe's ``renderer_kwargs``.
 
     Raises:
@@ -51,7 +52,10 @@ def check_renderer(reference: str, kwargs: Mapping[str, Any]) -> None:
     Raises:
         EvaluationError: As ``load_renderer``, but for the model itself.
     """
-    _check_arguments(reference, _find_factory(reference), kwargs)
+    factory = _find_factory(reference)
+    _check_arguments(reference, factory, kwargs)
+    if reference == "images_api":
+        factory(**kwargs)  # sends nothing yet
     if reference == "diffusers":
         from grpo_mmpc.rendering.diffusers import check_pipeline_options
 
@@ -61,9 +65,9 @@ def check_renderer(reference: str, kwargs: Mapping[str, Any]) -> None:
 def renderer_identity(reference: str, kwargs: Mapping[str, Any] | None = None) -> str:
     """Return what a renderer's images depend on besides prompt and seed, as JSON for hashes.
 
-    The batch size and device of our own renderers are left out, so that a run that was cut off by a
-    full memory can go on with smaller batches without rendering anything again. A model is known by
-    its files, a factory of one's own by its source.
+    The batch size, device and addresses of our own renderers are left out, so that a run that was
+    cut off by a full memory can go on with smaller batches without rendering anything again. A
+    model is known by its files, a factory of one's own by its source.
     """
     ignored = _SAME_IMAGES if reference in RENDERERS else ()
     relevant = {name: value for name, value in (kwargs or {}).items() if name not in ignored}

@@ -16,13 +16,14 @@ from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.completion.judging import Gate
 from grpo_mmpc.completion.plan import provenance_of
-from grpo_mmpc.completion.service import MOST_WAITING, CompletionService, Request
+from grpo_mmpc.completion.service import CompletionService
 from grpo_mmpc.completion.web import MOST_ITEMS, application
 from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.vllm.guard import KEY_VARIABLE
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import ProductRecord
+from grpo_mmpc.utils.batch_queue import MOST_WAITING
 from grpo_mmpc.utils.single_out import Failure
 
 KNOWN = [
@@ -181,11 +182,10 @@ def test_requests_that_wait_are_asked_together_and_each_gets_its_own_answer(conf
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "1").write_bytes(photo("red" if number % 2 else "blue"))
         record = ProductRecord(item_id="same", category="", title=None, description=None, image="1")
-        requests.append(Request(folder=tmp_path / str(number), records=[record]))
-        service.submit(requests[-1])
+        requests.append(service.submit([(tmp_path / str(number), record)]))
         assert engine.has_begun.wait(30)  # the first is with the engine, and the others wait
     engine.before.set()
-    titles = [[one.value for one in request.done.result(30)] for request in requests]
+    titles = [[one.value for one in request.result(30)] for request in requests]
     assert titles == [["red mug" if number % 2 else "blue mug"] for number in range(9)]
     assert engine.batches == [1, 4, 4]
 
@@ -204,7 +204,7 @@ def test_who_comes_when_too_many_wait_is_sent_away_for_a_moment(config):
     engine = Painter()
     service = service_of(config, engine)
     for _ in range(MOST_WAITING):
-        service.submit(None)  # type: ignore[arg-type]
+        service.submit([])
     with TestClient(application(service)) as client:
         response = client.post("/photo", content=photo("red"))
     assert response.status_code == 503 and int(response.headers["Retry-After"]) > 0

@@ -41,7 +41,7 @@ def test_a_renderer_of_ones_own_needs_render_only():
     ("reference", "kwargs", "message"),
     [
         ("nanno", {}, r"unknown renderer 'nanno' \(did you mean 'nano'\?\)"),
-        ("midjourney", {}, r"\(known: diffusers, nano\); for your own write module:factory"),
+        ("midjourney", {}, r"\(known: diffusers, images_api, nano\); for your own write module:factory"),
         ("no_such_module:make", {}, "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'"),
         (f"{OWN}:absent", {}, "cannot be loaded.*has no attribute 'absent'"),
         (":make", {}, "cannot be loaded"),

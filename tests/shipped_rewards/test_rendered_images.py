@@ -105,7 +105,7 @@ def test_dinov2_encodes_real_images_before_there_are_completions(module: Any, di
             "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'",
         ),
         ({"renderer": ":Renderer"}, "renderer ':Renderer' cannot be loaded"),
-        ({"renderer": None}, "a renderer is needed: nano, diffusers or module:factory"),
+        ({"renderer": None}, "a renderer is needed: nano, diffusers, images_api or module:factory"),
         ({"renderer": "nano", "renderer_kwargs": {"device": "cuda:1"}}, "renderer 'nano' takes no argument 'device'"),
         ({"floor": -2.0}, "floor"),
     ],

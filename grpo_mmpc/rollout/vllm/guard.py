@@ -37,16 +37,20 @@ class Guard:
     vLLM itself asks for its key on some routes only, and answers any Host and any origin.
     """
 
-    def __init__(self, app: Any, *, key: str | None = None, host: str | None = None) -> None:
+    def __init__(
+        self, app: Any, *, key: str | None = None, host: str | None = None, variable: str = KEY_VARIABLE
+    ) -> None:
         """Guard an application.
 
         Args:
             app: The application.
             key: Asked of every request but ``/health``; None is that of the environment, likewise:
             host: The interface that is listened on.
+            variable: The environment variable that holds the key.
         """
         self._app = app
-        self._key = key or os.environ.get(KEY_VARIABLE, "")
+        self._variable = variable
+        self._key = key or os.environ.get(variable, "")
         self._hosts = LOOPBACK if (host or os.environ.get(HOST_VARIABLE, LOOPBACK[0])) in LOOPBACK else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +93,7 @@ class Guard:
         scheme, _, token = headers.get(b"authorization", "").partition(" ")
         is_known = scheme.lower() == "bearer" and secrets.compare_digest(token.encode(), self._key.encode())
         if not self._key or not is_known:
-            raise _RefusedError(401, f"wrong or missing API key; set {KEY_VARIABLE} as the server has it")
+            raise _RefusedError(401, f"wrong or missing API key; set {self._variable} as the server has it")
         length = headers.get(b"content-length", "0")
         if scope["type"] == "http" and not (length.isdecimal() and int(length) <= _limit(scope)):
             raise _RefusedError(413, f"a body may have {_limit(scope):,} bytes; this one has {length}")

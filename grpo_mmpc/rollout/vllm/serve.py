@@ -208,9 +208,9 @@ class LocalServer:
             return False
 
 
-def server_key() -> str:
+def server_key(variable: str = KEY_VARIABLE) -> str:
     """Return the key of the environment, else a random one."""
-    return os.environ.get(KEY_VARIABLE) or secrets.token_urlsafe(24)
+    return os.environ.get(variable) or secrets.token_urlsafe(24)
 
 
 def _server_cpu_environment() -> dict[str, str]:

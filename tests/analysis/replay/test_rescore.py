@@ -292,6 +292,10 @@ def test_code_that_a_run_folder_names_is_not_executed_unasked(run, mix, tmp_path
         assert f"{run / 'config.yaml'}: rewards.mix.0.name: 'os:system' names code" in said
         assert "rewards.mix.1.kwargs.renderer: 'os:system' names code" in said
         assert "--trust os:system" in said
+    config["rewards"]["mix"][1]["kwargs"] = {"renderer": "images_api", "renderer_kwargs": {"urls": "http://other"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    assert main(["rescore", str(run)]) == 2
+    assert "rewards.mix.1.kwargs.renderer: 'images_api' names a server" in capsys.readouterr().err
     # Another mix leaves nothing of it in use, and a replay uses no renderer of evaluations.
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"evaluation": renders}), "utf-8")
     other = load_recorded(run / "config.yaml", [mix(json_format=1.0)], trusted=[], used=["rewards"])
