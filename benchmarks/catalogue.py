@@ -51,7 +51,7 @@ from PIL import Image
 from grpo_mmpc.catalogue import duplicates
 from grpo_mmpc.catalogue.images import decode_image
 from grpo_mmpc.catalogue.rows import RowError
-from grpo_mmpc.catalogue.signatures import ImageSignature, thumbnail
+from grpo_mmpc.catalogue.signatures import ImageSignature, signature_table, thumbnail
 from grpo_mmpc.catalogue.sources.amazon_build import build_amazon
 from grpo_mmpc.catalogue.sources.amazon_items import read_item
 from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource, open_reviews, open_sources
@@ -300,7 +300,7 @@ def linked(count: int, **items: Any) -> tuple[float, np.ndarray]:
     """Return the CPU seconds of linking near-duplicates, and the group of each item."""
     started = time.process_time()
     groups = duplicates.near_duplicate_groups(
-        titles=items.get("titles") or [None] * count, signatures=items.get("signatures") or [None] * count
+        titles=items.get("titles") or [None] * count, signatures=items.get("signatures")
     )
     return time.process_time() - started, groups
 
@@ -326,7 +326,7 @@ def measure_near_duplicates(*, thumbnails: int, titles: int) -> dict[str, dict]:
     """Return results and figures of the search for near-duplicates."""
     chance = np.random.default_rng(0)
     cells = random_thumbnails(thumbnails, chance)
-    signatures = [ImageSignature(problem=None, aspect=1.0, thumbnail=row.tobytes()) for row in cells]
+    signatures = signature_table([ImageSignature(None, aspect=1.0, thumbnail=row.tobytes()) for row in cells])
     ours, groups = linked(thumbnails, signatures=signatures)
     copies, few = thumbnails // 100, min(40_000, thumbnails)
     exactly, duplicates.SEARCHED_EXACTLY = duplicates.SEARCHED_EXACTLY, few

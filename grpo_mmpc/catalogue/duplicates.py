@@ -6,9 +6,10 @@ from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from grpo_mmpc.catalogue.normalise import title_key
-from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, ImageSignature, thumbnails
+from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, thumbnails
 from grpo_mmpc.metrics.text import words
 from grpo_mmpc.utils.hashing import digest, number
 
@@ -42,14 +43,15 @@ _Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 def near_duplicate_groups(
     *,
     titles: Sequence[str | None],
-    signatures: Sequence[ImageSignature | None],
+    signatures: pa.Table | None = None,
     parents: Sequence[str | None] | None = None,
 ) -> Groups:
     """Number the groups of N items 0, 1, ... in order of first appearance, ``[N]``.
 
     Two items share a group if a chain of items leads from one to the other in which neighbours have
-    near-duplicate titles or perceptually equal images, or are variants of one product: the same one
-    of ``parents``.
+    near-duplicate titles or perceptually equal images (``signatures``, see
+    :func:`~grpo_mmpc.catalogue.signatures.signature_table`), or are variants of one product: the
+    same one of ``parents``.
 
     Titles are near-duplicates with the same non-empty
     :func:`~grpo_mmpc.catalogue.normalise.title_key`, or if nine tenths of their distinct words, in
@@ -59,8 +61,10 @@ def near_duplicate_groups(
     3 pack") stay apart: the word that differs is what is asked. A missing title, image or
     parent, and an image of one flat colour, say nothing and join nothing.
     """
-    edges = np.concatenate([_title_edges(titles), _image_edges(signatures), _equal_text_edges(parents or [])])
-    return _connected(len(titles), edges)
+    edges = [_title_edges(titles), _equal_text_edges(parents or [])]
+    if signatures is not None:
+        edges.append(_image_edges(signatures))
+    return _connected(len(titles), np.concatenate(edges))
 
 
 def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
@@ -128,14 +132,13 @@ def _equal_text_edges(keys: Iterable[str | None]) -> npt.NDArray[np.int64]:
     return _edges_of_equal(np.array([i for i, _ in named], np.int64), np.array([h for _, h in named], np.uint64))
 
 
-def _image_edges(signatures: Sequence[ImageSignature | None]) -> npt.NDArray[np.int64]:
+def _image_edges(signatures: pa.Table) -> npt.NDArray[np.int64]:
     """Link items with perceptually equal images; pairs ``[E, 2]``."""
-    good = [(i, s) for i, s in enumerate(signatures) if s is not None and s.problem is None]
-    if not good:
+    owner = np.flatnonzero(signatures["thumbnail"].is_valid())
+    if not len(owner):
         return np.empty((0, 2), dtype=np.int64)
-    cells = thumbnails([s for _, s in good])
-    aspects = np.array([s.aspect for _, s in good])
-    owner = np.array([i for i, _ in good], dtype=np.int64)
+    cells = thumbnails(signatures["thumbnail"].drop_null())
+    aspects = signatures["aspect"].drop_null().to_numpy()
     # A placeholder of one colour is no evidence that two products are the same.
     luma, chroma = cells[:, : LUMA_CELLS**2], cells[:, LUMA_CELLS**2 :].reshape(len(cells), 2, -1)
     varied = (np.ptp(luma, axis=1) > CELL_TOLERANCE) | (np.ptp(chroma, axis=2).max(axis=1) > CELL_TOLERANCE)

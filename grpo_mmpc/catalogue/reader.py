@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from grpo_mmpc.catalogue.arrow_cache import NormalisedItems, data_rows, normalise_items
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, find_image
 from grpo_mmpc.catalogue.records import CORE_COLUMNS
-from grpo_mmpc.catalogue.signatures import ImageSignature, image_signatures
+from grpo_mmpc.catalogue.signatures import image_signatures
 from grpo_mmpc.catalogue.tables import SUFFIXES, find_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import ProductRecord, Quarantined
@@ -83,7 +85,7 @@ class Catalogue:
         """
         return None if record.image is None else find_image(record.image, folder=self.folder)
 
-    def signatures(self) -> list[ImageSignature | None]:
+    def signatures(self) -> pa.Table:
         """Describe each item's image, in the order of ``items``; cheap once images are checked."""
         return image_signatures(
             arrow_column(self.items, "image"), folder=self.folder, max_image_pixels=self.max_image_pixels
@@ -140,7 +142,8 @@ def load_catalogue(
         signatures = image_signatures(
             arrow_column(items, "image"), folder=root, max_image_pixels=max_image_pixels, with_thumbnails=False
         )
-        problems = [None if signature is None else signature.problem for signature in signatures]
+        broken_rows = np.flatnonzero(signatures["problem"].is_valid())
+        problems = dict(zip(broken_rows.tolist(), signatures["problem"].drop_null().to_pylist(), strict=True))
         if keep_titled:
             kept, problems = _with_title(items, problems)
         items, set_aside = _without_broken_images(items, problems=problems, read=read, file=items_file.name)
@@ -182,36 +185,36 @@ def _items_file(root: Path) -> Path:
     return items_file
 
 
-def _with_title(items: "Dataset", problems: Sequence[str | None]) -> tuple[dict[str, str], list[str | None]]:
-    """Return the problems of items that have a title, by item_id, and those that are left."""
-    rows = zip(items["item_id"][:], items["title"][:], problems, strict=True)
-    titled = {item_id: problem for item_id, title, problem in rows if title is not None and problem is not None}
-    left = zip(items["item_id"][:], problems, strict=True)
-    return titled, [None if item_id in titled else problem for item_id, problem in left]
+def _with_title(items: "Dataset", problems: Mapping[int, str]) -> tuple[dict[str, str], dict[int, str]]:
+    """Return the problems of items that have a title, by item_id, and the others by position."""
+    rows = items.select(list(problems)) if problems else {"item_id": [], "title": []}
+    cells = list(zip(problems.items(), rows["item_id"][:], rows["title"][:], strict=True))
+    titled = {item_id: problem for (_, problem), item_id, title in cells if title is not None}
+    return titled, {index: problem for (index, problem), _, title in cells if title is None}
 
 
 def _without_broken_images(
-    items: "Dataset", *, problems: Sequence[str | None], read: NormalisedItems, file: str
+    items: "Dataset", *, problems: Mapping[int, str], read: NormalisedItems, file: str
 ) -> tuple["Dataset", list[tuple[Quarantined, str]]]:
-    broken = {index: problem for index, problem in enumerate(problems) if problem is not None}
-    if not broken:
+    if not problems:
         return items, []
     rows = data_rows(len(items), broken_rows=[q.row for q in read.quarantined])
-    cells = items.select(list(broken))
+    cells = items.select(list(problems))
     set_aside = [
         (Quarantined(file=file, row=int(rows[index]), item_id=item_id, reason=problem), category)
         for (index, problem), item_id, category in zip(
-            broken.items(), cells["item_id"][:], cells["category"][:], strict=True
+            problems.items(), cells["item_id"][:], cells["category"][:], strict=True
         )
     ]
-    good = [i for i in range(len(items)) if i not in broken]
+    good = np.delete(np.arange(len(items)), list(problems))
     return items.select(good, keep_in_memory=True), set_aside
 
 
-def _with_images(digest: str, signatures: Sequence[ImageSignature | None]) -> str:
+def _with_images(digest: str, signatures: pa.Table) -> str:
     # Row by row, so that exchanging two images changes the fingerprint.
-    images = (b"-" if signature is None else signature.digest or b"!" for signature in signatures)
-    return digest_of((digest, *images)).hex()
+    is_broken = pc.if_else(signatures["problem"].is_valid(), b"!", None)
+    marks = pc.coalesce(is_broken, signatures["digest"].cast(pa.binary()), b"-")
+    return digest_of((digest, *(chunk.buffers()[2] for chunk in marks.chunks))).hex()
 
 
 def _no_items_message(catalogue: Catalogue) -> str:

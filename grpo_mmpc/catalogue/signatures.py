@@ -1,13 +1,11 @@
 """Describe image files: readable or not, content hash, thumbnail; remember the results."""
 
-import heapq
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import compress, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,40 +35,26 @@ _VERSION = 3
 _MAX_THREADS = 8
 _CHUNK = 256
 _STORED_ROWS = 4096
-_STORED = ("digest", "aspect", "thumbnail")
-_SCHEMA = pa.schema(
-    {
-        "path": pa.string(),
-        "size": pa.int64(),
-        "mtime_ns": pa.int64(),
-        "digest": pa.binary(),
-        "aspect": pa.float64(),
-        "thumbnail": pa.binary(),
-    }
-)
+_DESCRIBED = {
+    "problem": pa.string(),
+    "digest": pa.binary(16),
+    "aspect": pa.float64(),
+    "thumbnail": pa.binary(THUMBNAIL_BYTES),
+}
+_SCHEMA = pa.schema({"path": pa.string(), "size": pa.int64(), "mtime_ns": pa.int64(), **_DESCRIBED}).remove(3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSignature:
+class ImageSignature(NamedTuple):
     """One image that was opened, or the reason why it could not be."""
 
     problem: str | None
     """The file's fault and its remedy; None for a good image."""
-    digest: bytes = b""
+    digest: bytes | None = None
     """16-byte hash of the file's content."""
-    aspect: float = 0.0
+    aspect: float | None = None
     """Width over height, after rotation."""
-    thumbnail: bytes = b""
+    thumbnail: bytes | None = None
     """:data:`THUMBNAIL_BYTES` cell values in 0..255, see :func:`thumbnail`."""
-
-
-class _Stored(NamedTuple):
-    """A description of an earlier call, and what its file was then."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    signature: ImageSignature
 
 
 def thumbnail(image: Image.Image) -> bytes:
@@ -90,54 +74,55 @@ def image_signatures(
     folder: Path,
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     with_thumbnails: bool = True,
-) -> list[ImageSignature | None]:
-    """Open every image once and describe it; None where a record names no image.
+) -> pa.Table:
+    """Open every image once and describe it, see :func:`signature_table`.
 
     Files are decoded in parallel. Results are remembered, outside the catalogue, by path, size and
     modification time, so that the next call only looks at files that changed. Problems are never
-    remembered. Thumbnails, two thirds of the memory, may be left out where all is remembered.
+    remembered. Thumbnails, nine tenths of the memory, may be left out where all is remembered.
     """
-    signatures: list[ImageSignature | None] = [None] * len(images)
-    store = _Store(cache_folder("images") / f"{_folder_key(folder, max_image_pixels)}.parquet")
-    files = ImageFolder(folder)
-    known = store.finder(with_thumbnails=with_thumbnails)
-    work: dict[str, tuple[Path, int, int]] = {}
-    open_ones: list[tuple[int, str]] = []
-    before = ""
-    signature: ImageSignature | None = None
-    for position, image in _sorted(images):
-        if image != before:
-            before, signature = image, None
-            try:
-                file, status = files.look_up(image)
-            except (ImageError, OSError) as e:
-                signature = ImageSignature(problem=str(e))
-            else:
-                signature = known(image, status.st_size, status.st_mtime_ns)
-                if signature is None:
-                    work[image] = (Path(file), status.st_size, status.st_mtime_ns)
-        signatures[position] = signature
-        if signature is None:
-            open_ones.append((position, image))
-    if work:
-        files_of_work = [(image, file) for image, (file, _, _) in work.items()]
-        described = dict(_describe_all(files_of_work, max_image_pixels=max_image_pixels))
-        for position, image in open_ones:
-            signatures[position] = described[image]
-        store.write(_Stored(i, *work[i][1:], s) for i, s in described.items() if s.problem is None)
-    return signatures
-
-
-def _sorted(images: pa.ChunkedArray | Sequence[str | None]) -> Iterator[tuple[int, str]]:
-    """Yield positions and images in the order of the images, a few thousand in memory at once."""
     column = images if isinstance(images, pa.ChunkedArray) else pa.chunked_array([pa.array(images, pa.string())])
-    joined = pa.concat_arrays(
-        [chunk.cast(pa.large_string()) for chunk in column.chunks] or [pa.array([], "large_utf8")]
+    coded = column.cast(pa.large_string()).combine_chunks().dictionary_encode()
+    paths, files = coded.dictionary, ImageFolder(folder)
+    sizes, times = _sizes_and_times(paths, files)
+    store = _Store(cache_folder("images") / f"{_folder_key(folder, max_image_pixels)}.parquet")
+    described, row = store.find(paths, sizes=sizes, times=times, with_thumbnails=with_thumbnails)
+    unknown = np.flatnonzero(row < 0)
+    if len(unknown):
+        work = paths.take(pa.array(unknown))
+        new = pa.concat_tables(_describe_all(work, files, max_image_pixels=max_image_pixels))
+        store.write(work, sizes=sizes[unknown], times=times[unknown], described=new)
+        row[unknown] = len(described) + np.arange(len(unknown))
+        described = pa.concat_tables([described, new.select(described.column_names)])
+    return described.take(pa.array(row).take(coded.indices))
+
+
+def signature_table(signatures: Sequence[ImageSignature | None]) -> pa.Table:
+    """Return one column for each field of N signatures, null where there is no image."""
+    return pa.Table.from_pylist(
+        [(one or ImageSignature(None))._asdict() for one in signatures], schema=pa.schema(_DESCRIBED)
     )
-    order = pc.sort_indices(joined)[: len(joined) - joined.null_count]
-    for start in range(0, len(order), _STORED_ROWS):
-        some = order[start : start + _STORED_ROWS]
-        yield from zip(some.to_pylist(), joined.take(some).to_pylist(), strict=True)
+
+
+def _texts(column: pa.Array) -> Iterator[list[str]]:
+    """Yield the texts of a column, a few hundred in memory at once."""
+    for start in range(0, len(column), _CHUNK):
+        yield column.slice(start, _CHUNK).to_pylist()
+
+
+def _sizes_and_times(paths: pa.Array, files: ImageFolder) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return size and time of each file, -1 where it cannot be reached."""
+    seen = array("q")
+    for some in _texts(paths):
+        for path in some:
+            try:
+                status = files.look_up(path)[1]
+            except (ImageError, OSError):
+                seen.extend((-1, -1))
+            else:
+                seen.extend((status.st_size, status.st_mtime_ns))
+    sizes, times = np.array(seen, np.int64).reshape(-1, 2).T
+    return sizes, times
 
 
 def describe_image(file: Path, *, name: str, max_image_pixels: int) -> ImageSignature:
@@ -159,17 +144,21 @@ def describe_image(file: Path, *, name: str, max_image_pixels: int) -> ImageSign
     )
 
 
-def _describe_all(work: list[tuple[str, Path]], *, max_image_pixels: int) -> Iterator[tuple[str, ImageSignature]]:
-    def describe(item: tuple[str, Path]) -> tuple[str, ImageSignature]:
-        return item[0], describe_image(item[1], name=item[0], max_image_pixels=max_image_pixels)
+def _describe_all(paths: pa.Array, files: ImageFolder, *, max_image_pixels: int) -> Iterator[pa.Table]:
+    def describe(path: str) -> ImageSignature:
+        try:
+            file, _ = files.look_up(path)
+        except (ImageError, OSError) as e:
+            return ImageSignature(problem=str(e))
+        return describe_image(Path(file), name=path, max_image_pixels=max_image_pixels)
 
-    queue, done = iter(work), 0
+    done = 0
     with ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1)) as pool, Progress() as progress:
         # In chunks: one future per image of a large catalogue would itself fill the memory.
-        while chunk := list(islice(queue, _CHUNK)):
-            yield from pool.map(describe, chunk)
-            done += len(chunk)
-            progress("checking images", done, len(work))
+        for some in _texts(paths):
+            yield signature_table(list(pool.map(describe, some)))
+            done += len(some)
+            progress("checking images", done, len(paths))
 
 
 def _folder_key(folder: Path, max_image_pixels: int) -> str:
@@ -177,61 +166,74 @@ def _folder_key(folder: Path, max_image_pixels: int) -> str:
 
 
 class _Store:
-    """Descriptions on disk, in the order of the paths."""
+    """Descriptions on disk, by path and by what the file was then."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._in_use = bytearray()
-        """By row, whether a file is still as it was."""
+        self._stored: pq.ParquetFile | None = None
+        self._in_use = np.empty(0, dtype=bool)
+        """By stored row, whether its file is still as it was."""
 
-    def finder(self, *, with_thumbnails: bool) -> Callable[[str, int, int], ImageSignature | None]:
-        """Return a function that finds a description by path, size and time; paths ascend."""
-        rows = self._read(with_thumbnails=with_thumbnails)
-        row = next(rows, None)
+    def find(
+        self,
+        paths: pa.Array,
+        *,
+        sizes: npt.NDArray[np.int64],
+        times: npt.NDArray[np.int64],
+        with_thumbnails: bool,
+    ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+        """Return what is stored, and each path's row of it, -1 where its file is none of these."""
+        stored = self._read(with_thumbnails=with_thumbnails)
+        row = (
+            pc.fill_null(pc.index_in(paths, value_set=stored["path"].cast(paths.type)), -1).to_numpy().astype(np.int64)
+        )
+        if len(stored):
+            same = (stored["size"].to_numpy()[row] == sizes) & (stored["mtime_ns"].to_numpy()[row] == times)
+            row[~same] = -1
+        self._in_use = np.zeros(len(stored), dtype=bool)
+        self._in_use[row[row >= 0]] = True
+        described = stored.drop_columns(["path", "size", "mtime_ns"])
+        return described.add_column(0, "problem", pa.nulls(len(stored), pa.string())), row
 
-        def find(path: str, size: int, mtime_ns: int) -> ImageSignature | None:
-            nonlocal row
-            while row is not None and row.path <= path:
-                here, row = row, next(rows, None)
-                self._in_use.append(here[:3] == (path, size, mtime_ns))
-                if self._in_use[-1]:
-                    return here.signature
-            return None
-
-        return find
-
-    def write(self, new: Iterable[_Stored]) -> None:
-        """Write the descriptions that were found, and new ones in the order of paths."""
-        kept = compress(self._read(with_thumbnails=True), self._in_use)
-        rows = heapq.merge(kept, new, key=lambda one: one.path)
+    def write(
+        self, paths: pa.Array, *, sizes: npt.NDArray[np.int64], times: npt.NDArray[np.int64], described: pa.Table
+    ) -> None:
+        """Write the descriptions that are in use, and those of further files without a problem."""
+        cells = {name: described[name] for name in _DESCRIBED}
+        files = pa.table({"path": paths, "size": sizes, "mtime_ns": times, **cells})
+        new = files.filter(files["problem"].is_null()).drop_columns("problem").cast(_SCHEMA)
         try:
             drop_unused(self._file.parent)
             with (
                 replace_atomically(self._file) as temporary,
                 pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as file,
             ):
-                while batch := list(islice(rows, _STORED_ROWS)):
-                    cells = [{name: getattr(one.signature, name) for name in _STORED} for one in batch]
-                    table = [one._asdict() | known for one, known in zip(batch, cells, strict=True)]
-                    file.write_table(pa.Table.from_pylist(table, schema=_SCHEMA))
+                start = 0
+                for batch in self._stored.iter_batches(_STORED_ROWS) if self._stored else ():
+                    kept = batch.filter(pa.array(self._in_use[start : start + len(batch)]))
+                    file.write_batch(kept.cast(_SCHEMA))
+                    start += len(batch)
+                file.write_table(new, row_group_size=_STORED_ROWS)
         except OSError as e:
             _log.warning("cannot write the image cache %s (%s); images will be checked again next time", self._file, e)
 
-    def _read(self, *, with_thumbnails: bool) -> Iterator[_Stored]:
-        columns = [name for name in _SCHEMA.names if with_thumbnails or name != "thumbnail"]
-        if not self._file.exists():
-            return
-        try:
-            with suppress(OSError):  # a cache shared with another user
-                os.utime(self._file)  # in use: drop_unused must not take it
-            for batch in pq.ParquetFile(self._file).iter_batches(batch_size=_CHUNK, columns=columns):
-                for row in batch.to_pylist():
-                    path, size, mtime_ns = row.pop("path"), row.pop("size"), row.pop("mtime_ns")
-                    yield _Stored(path, size, mtime_ns, ImageSignature(problem=None, **row))
-        except (OSError, pa.ArrowInvalid, KeyError) as e:
-            _log.warning("ignoring the damaged image cache %s (%s); it will be rebuilt", self._file, e)
+    def _read(self, *, with_thumbnails: bool) -> pa.Table:
+        schema = _SCHEMA if with_thumbnails else _SCHEMA.remove(_SCHEMA.get_field_index("thumbnail"))
+        if self._file.exists():
+            try:
+                with suppress(OSError):  # a cache shared with another user
+                    os.utime(self._file)  # in use: drop_unused must not take it
+                self._stored = pq.ParquetFile(self._file)
+                return self._stored.read(schema.names).cast(schema)
+            except (OSError, pa.ArrowInvalid, KeyError) as e:
+                self._stored = None
+                _log.warning("ignoring the damaged image cache %s (%s); it will be rebuilt", self._file, e)
+        return schema.empty_table()
 
 
-def thumbnails(signatures: Sequence[ImageSignature]) -> npt.NDArray[np.uint8]:
-    """Stack the thumbnails of N good images, ``[N, THUMBNAIL_BYTES]`` of uint8."""
-    return np.frombuffer(b"".join(s.thumbnail for s in signatures), dtype=np.uint8).reshape(-1, THUMBNAIL_BYTES)
+def thumbnails(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """Stack N thumbnails that are all there, ``[N, THUMBNAIL_BYTES]`` of uint8."""
+    cells = column.combine_chunks()
+    start = cells.offset * THUMBNAIL_BYTES
+    flat = np.frombuffer(cells.buffers()[1], np.uint8)[start : start + len(cells) * THUMBNAIL_BYTES]
+    return flat.reshape(-1, THUMBNAIL_BYTES)

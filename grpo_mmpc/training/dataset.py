@@ -33,12 +33,13 @@ def training_dataset(
         refuse: Returns why a prompt cannot be trained on; asked whenever a row is read.
     """
     # heavy: imported on use
+    import numpy as np
     from datasets import Dataset
 
-    reader = RowReader(data.catalogue)
-    ids = data.catalogue.column("item_id", data.train)
+    catalogue = data.catalogue  # what a row needs of the data: datasets hashes all that its function holds
+    reader = RowReader(catalogue)
+    ids = catalogue.column("item_id", data.train)
     chosen = [data.train[i] for i in stable_order(ids, salt=config.data.salt)[: config.data.max_train_items]]
-    pairs = [(index, task) for index in chosen for task in config.tasks]
 
     def row_of(index: int, task: str) -> dict[str, Any]:
         try:
@@ -49,7 +50,7 @@ def training_dataset(
             refused = Failure(reason=first_line(error))
         if refused is None:
             return {"prompt": prompt.messages, "images": images, "set_aside": None, **columns}
-        record = data.catalogue.record(index)
+        record = catalogue.record(index)
         plain, images = plain_prompt(shows_image=TASKS[task].source_modality == "image")
         return {
             **dict.fromkeys(reader.columns),
@@ -65,5 +66,5 @@ def training_dataset(
             name: [unique[pair][name] for pair in pairs] for name in ("prompt", "images", "set_aside", *reader.columns)
         }
 
-    index_set = Dataset.from_dict({"index": [i for i, _ in pairs], "task": [t for _, t in pairs]})
-    return index_set.with_transform(rows)
+    index = np.repeat(np.array(chosen), len(config.tasks))
+    return Dataset.from_dict({"index": index, "task": [*config.tasks] * len(chosen)}).with_transform(rows)

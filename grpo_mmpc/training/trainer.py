@@ -108,7 +108,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
     def train_sampler(self, dataset: Any) -> TaskBatchSampler:
         """Order prompts so that each generation batch holds one task."""
         return TaskBatchSampler(
-            dataset.with_format(None)["task"],
+            dataset.with_format(None)["task"][:],  # a column that is not copied reads every row for itself
             num_generations=self.num_generations,
             prompts_per_batch=self.args.generation_batch_size // self.num_generations,
             repeat_count=self.num_iterations * self.args.steps_per_generation,

@@ -71,5 +71,8 @@ def in_share(text: str, *, share: float) -> bool:
 
 def stable_order(ids: Sequence[str], *, salt: str) -> list[int]:
     """Return positions in the order of the ids' hashes, a shuffle that is stable for subsets."""
-    keys = [digest(f"{salt}\0{one}", size=8) for one in ids]
-    return sorted(range(len(ids)), key=keys.__getitem__)
+    import numpy as np  # heavy: imported on use
+
+    keys = np.fromiter((number(f"{salt}\0{one}") for one in ids), np.uint64, count=len(ids))
+    order: list[int] = np.argsort(keys, kind="stable").tolist()
+    return order
