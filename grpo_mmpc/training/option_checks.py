@@ -176,6 +176,13 @@ def _wrong_values(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problem
         yield "trainer.max_steps", "0 means as many as trainer.num_train_epochs asks for; remove it, or give a number"
     if options.get("use_cpu") and options.get("fp16"):
         yield "trainer.fp16", "has no effect on a CPU; remove it"
+    ceiling = options.get("epsilon_high") or options.get("epsilon", 0.2)
+    if options.get("loss_type") == "cispo" and isinstance(ceiling, int | float) and ceiling < 1:
+        yield (
+            "trainer.epsilon_high",
+            f"loss_type cispo cuts importance weights at this value itself, and {ceiling:g} would cut those of all "
+            "tokens to it; set trainer.epsilon_high=5.0",
+        )
     rollout = raw.get("rollout")
     if options.get("use_cpu") and isinstance(rollout, Mapping) and rollout.get("sleep"):
         yield "rollout.sleep", "has no effect on a CPU; remove it"

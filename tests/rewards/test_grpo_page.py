@@ -4,10 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.rewards import advantages, neutral
 
-PAGE = Path(__file__).parents[2] / "docs" / "grpo.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "grpo.md"
+PUBLISHED = dict(re.findall(r"^\| ([\w. ]+) \(\[.*\| `(.*)` \|$", PAGE.read_text("utf-8"), re.MULTILINE))
 WEIGHTS = {"overlap": 0.6, "image": 0.4}
 COLUMNS = [("sum_then_normalize", "group"), ("sum_then_normalize", "batch"), ("sum_then_normalize", "none")]
 COLUMNS += [("normalize_then_sum", "group")]
@@ -66,3 +70,36 @@ def test_what_is_unscored_leaves_the_scores_of_the_others_as_they_are_under_norm
     spread = (sum(one * one for one in z) / 7) ** 0.5 + 1e-4
     expected = [one / spread for one in z]
     assert advantages(values, weights, groups=groups, aggregation="normalize_then_sum") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["GRPO", "Dr. GRPO", "DAPO", "GSPO", "CISPO", "SAPO", "GDPO"])
+def test_the_options_of_a_published_name_pass_every_check_and_reach_trl(name, monkeypatch):
+    from trl import GRPOConfig
+
+    monkeypatch.chdir(ROOT)
+    options = PUBLISHED[name].split()
+    config = load_recipe(["recipes/nano.yaml", *options])
+    values = {key: yaml.safe_load(value) for key, value in (option.split("=") for option in options)}
+    dumped = config.model_dump()
+    for key, value in values.items():
+        section, _, field = key.partition(".")
+        assert dumped[section][field] == (float(value) if key.startswith("trainer.epsilon") else value)
+    built = GRPOConfig(output_dir="unused", report_to="none", **config.trainer)
+    assert built.loss_type == values.get("trainer.loss_type", "dapo")
+    assert built.importance_sampling_level == ("sequence" if name == "GSPO" else "token")
+
+
+def test_the_ablation_of_losses_runs_the_page_s_options():
+    axis = yaml.safe_load((ROOT / "recipes/ablations/nano_loss_types.yaml").read_text("utf-8"))["axes"]["loss"]
+    assert axis.pop("default") == {}
+    said = {re.sub(r"\W+", "_", name.lower()): options.split() for name, options in PUBLISHED.items()}
+    del said["gdpo"]  # a matter of the mix, in the ablation of mixes
+    assert axis == {
+        name: {"set": {key: yaml.load(value, yaml.SafeLoader) for key, value in map(_pair, options)}}
+        for name, options in said.items()
+    }
+
+
+def _pair(option):
+    key, _, value = option.partition("=")
+    return key, re.sub(r"^(\d)e", r"\1.0e", value)  # YAML 1.1 takes a number without a dot for text

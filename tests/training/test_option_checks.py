@@ -50,6 +50,8 @@ from grpo_mmpc.training.sharding_checks import check_sharding
         ({"max_steps": -5}, "expected a number from -1 on"),
         ({"log_level": "foo"}, "expected one of debug"),
         ({"vllm_importance_sampling_mode": "foo"}, "expected one of token_truncate"),
+        ({"epsilon_high": 0.28, "loss_type": "cispo"}, "0.28 would cut those of all tokens to it"),
+        ({"epsilon_high": None, "loss_type": "cispo"}, "0.2 would cut those of all tokens to it"),
         ({"torch_compile_backend": "foo"}, "is not a valid DynamoBackend"),
         ({"cache_implementation": "foo"}, "Invalid `cache_implementation` (foo)"),
         ({"label_smoothing_factor": 0.1}, "GRPO learns from rewards"),
