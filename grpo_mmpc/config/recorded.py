@@ -90,6 +90,7 @@ def load_recorded_policy(
         options = options if isinstance(options, dict) else {}
         left += [f"model.{name}.{key}" for key, value in options.items() if not _is_plain(key, value)]
         model = model | {name: {key: value for key, value in options.items() if _is_plain(key, value)}}
+    model = {key: value for key, value in model.items() if key != "init_from"}  # a place outside; a checkpoint is asked
     layers.merged = {
         "run_dir": str(recorded.parent),
         "model": model,

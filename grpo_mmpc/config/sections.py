@@ -1,5 +1,6 @@
 """The sections of a recipe, and ``RunConfig``, which holds them all."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
@@ -27,6 +28,9 @@ class ModelSection(Section):
 
     name_or_path: str
     """Hub name, local folder, or an embedded model (``nano:qwen2_5_vl``, ``nano:gemma3``)."""
+    init_from: str | None = None
+    """Folder of a LoRA adapter to go on from, such as a checkpoint of a run: it is what "before
+    training" means, in evaluations and to ``trainer.beta``. Null starts from the base model."""
     init_kwargs: dict[str, Any] = {}
     """Passed to ``AutoModelForImageTextToText.from_pretrained`` as they are (dtype,
     attn_implementation, revision, ...)."""
@@ -284,6 +288,11 @@ class RunConfig(Section):
     def evaluation_tasks(self) -> list[TaskName]:
         """Tasks that the hook evaluates."""
         return self.evaluation.tasks or self.tasks
+
+    def asked(self, checkpoint: Path | None) -> Path | None:
+        """Return the adapter of a policy that is asked: a checkpoint, or that before training."""
+        start = self.model.init_from
+        return Path(start) if checkpoint is None and start is not None else checkpoint
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML; loading it gives an equal object, but for tokens."""

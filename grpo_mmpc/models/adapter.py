@@ -40,7 +40,8 @@ def read_adapter(model: Any, *, name: str, dtype: str | None = None) -> Adapter:
     from peft.utils import get_peft_model_state_dict
     from safetensors.torch import save
 
-    parameters = {name: p for name, p in model.named_parameters() if "lora_" in name}
+    own = f".{model.active_adapter}"  # beside it there may be a frozen copy of the start
+    parameters = {name: p for name, p in model.named_parameters() if "lora_" in name and own in name}
     if not parameters:
         raise RolloutError("the policy has no LoRA parameters to send to vLLM")
     with _whole(list(parameters.values())):

@@ -15,6 +15,7 @@ from grpo_mmpc.config.problems import Problems
 from grpo_mmpc.config.sections import ModelSection
 from grpo_mmpc.errors import first_line
 from grpo_mmpc.models.policy import model_skeleton
+from grpo_mmpc.models.start import start_problems
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 _WITHOUT_EFFECT = re.compile("ignored|no parameter was matched|Setting fan_in_fan_out")
@@ -64,6 +65,8 @@ def adapter_problems(section: ModelSection, options: Mapping[str, Any], *, local
         if rank > most:
             key = "adapter.r" if rank == model.peft_config["default"].r else "adapter.rank_pattern"
             yield key, f"{rank:,} is above {most:,}, the largest rank that a layer it adapts can have; lower it"
+    if section.init_from is not None:
+        yield from start_problems(section, values, model.unload())
 
 
 def _ranks(model: Any) -> Iterator[tuple[int, int]]:

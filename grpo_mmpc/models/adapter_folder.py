@@ -178,8 +178,7 @@ def refuse_adapter_as_model(name: str) -> None:
     base = parse_config(_read_config(folder), where=str(folder / CONFIG)).get("base_model_name_or_path")
     raise AdapterError(
         f"model.name_or_path={name} is an adapter, not a model: set model.name_or_path to its base ({base}), and give "
-        f"the adapter to evaluate or complete as --checkpoint {name}; to train on from it, merge it into its base "
-        "first (merge_and_unload of PEFT)"
+        f"the adapter to evaluate or complete as --checkpoint {name}; to train on from it, set model.init_from={name}"
     )
 
 

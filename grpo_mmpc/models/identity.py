@@ -17,7 +17,7 @@ def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
 
     A model whose files this machine cannot get is known by its name.
     """
-    section = config.model.model_dump(mode="json")
+    section = config.model.model_dump(mode="json", exclude={"init_from"})  # said by its adapter
     name, revision = section.pop("name_or_path"), config.model.init_kwargs.get("revision")
     content = content_identity(resolve_model(name), revision=revision, download=True) or name
     parts = [] if adapter is None else _adapter_parts(adapter)

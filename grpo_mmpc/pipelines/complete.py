@@ -87,6 +87,7 @@ def complete_catalogue(
     """
     if out.resolve() == catalogue.resolve():
         raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
+    checkpoint = config.asked(checkpoint)
     begin = partial(
         _begin,
         config,
@@ -126,6 +127,7 @@ def audit_catalogue(
     Raises:
         CatalogueError: See ``complete_catalogue``; or ``out`` holds something else than an audit.
     """
+    checkpoint = config.asked(checkpoint)
     if names_in(out) - {LOCK, FOLDER, AUDIT}:
         raise CatalogueError(f"--out {out} holds something else than an audit; give another folder")
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):

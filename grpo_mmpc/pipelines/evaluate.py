@@ -20,22 +20,22 @@ def run_evaluation(
 ) -> Path:
     """Run the recipe's suite on a policy, then its controls and the recommendation benchmark.
 
-    Without ``checkpoint``, the folder of an adapter, the base model is evaluated; for ``workers``
-    see ``engine_shares``. Returns the folder with ``samples.parquet`` and ``summary.json``, ``out``
-    or ``RUN/evaluations/NAME/SUITE``.
+    Without ``checkpoint``, the folder of an adapter, the policy before training is evaluated: the
+    base model, or ``model.init_from``. For ``workers`` see ``engine_shares``. Returns the folder
+    with ``samples.parquet`` and ``summary.json``, ``out`` or ``RUN/evaluations/NAME/SUITE``.
 
     Raises:
         AdapterError: ``checkpoint`` holds no adapter that can be used.
     """
     say = printer(True)
     quiet_when_redirected()
+    name, checkpoint = "base" if checkpoint is None else checkpoint.name, config.asked(checkpoint)
     if checkpoint is not None:
         open_adapter(checkpoint)
     data = RunData(config)
     for sentence in nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values():
         say(f"! {sentence}")
     suite = build_suite(config, data)
-    name = "base" if checkpoint is None else checkpoint.name
     evaluations = Path(config.run_dir) / "evaluations" if out is None else out / "controls"
     folder = out or evaluations / name / suite.name
     policy = policy_identity(config, adapter=checkpoint)
@@ -49,6 +49,5 @@ def run_evaluation(
     say(f"{'written to' if evaluator.num_run else 'all is evaluated; nothing was to do:'} {folder}")
     if out is None and config.evaluation.recbench is not None:
         say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")
-    other = "OTHER_DIR" if checkpoint is None else "BASE_DIR"
-    say(f"next: grpo-mmpc compare {' '.join([str(folder), other] if checkpoint is None else [other, str(folder)])}")
+    say(f"next: grpo-mmpc compare {f'{folder} OTHER_DIR' if name == 'base' else f'BASE_DIR {folder}'}")
     return folder

@@ -1,6 +1,6 @@
 """The evaluations of a policy while it is trained, by name."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from grpo_mmpc.utils.files import copy_folder
 from grpo_mmpc.utils.manifest import now
 
 if TYPE_CHECKING:
+    from grpo_mmpc.rollout.engine import Engine
     from grpo_mmpc.training.session import TrainingSession
 
 
@@ -47,22 +48,23 @@ class LivePolicies:
         )
 
     def evaluate(self, name: str) -> None:
-        """Run the suite on a policy; on the base model RecBench too.
+        """Run the suite on a policy; on that before training, ``base``, RecBench too.
 
         A checkpoint of an earlier step, which an earlier start has left out, is loaded for it.
         """
-        is_base = name == "base"
-        folder = self._folder(name)
-        saved = self._run_dir / "checkpoints" / name
-        is_earlier = name not in ("base", "final", f"checkpoint-{self._session.step}")
-        if is_earlier and self._session.ranks.on_main(lambda: (folder / SUMMARY_FILE).is_file()):
+        folder, saved = self._folder(name), self._saved(name)
+        step = self._session.step
+        is_live = name in ("final", f"checkpoint-{step}") or (name == "base" and step == 0)
+        if saved is None or is_live:
+            held: AbstractContextManager[None] = nullcontext()
+        elif self._session.ranks.on_main(lambda: (folder / SUMMARY_FILE).is_file()):
             return
-        with self._session.holding(saved) if is_earlier else nullcontext():
-            self._evaluator.run(
-                lambda: self._session.engine(base=is_base), folder=folder, name=name, policy=self._identity(name)
-            )
-        if is_base:
-            self._evaluate_recommendation(name)
+        else:
+            held = self._session.holding(saved)
+        with held:
+            self._evaluator.run(lambda: self._engine(name), folder=folder, name=name, policy=self._identity(name))
+            if name == "base":
+                self._evaluate_recommendation(name)
 
     def evaluate_final(self, step: int) -> None:
         """Run suite, controls and recommendation benchmark on the trained policy. A collective."""
@@ -84,7 +86,7 @@ class LivePolicies:
     def _evaluate_recommendation(self, name: str) -> None:
         benchmark_policy(
             self._evaluator,
-            lambda: self._session.engine(base=name == "base"),
+            lambda: self._engine(name),
             name=name,
             policy=self._identity(name),
         )
@@ -92,10 +94,20 @@ class LivePolicies:
     def _folder(self, name: str) -> Path:
         return self._run_dir / "evaluations" / name / self._suite.name
 
-    def _identity(self, name: str) -> str:
+    def _engine(self, name: str) -> "AbstractContextManager[Engine]":
+        return self._session.engine(base=name == "base" and self._saved(name) is None)
+
+    def _saved(self, name: str) -> Path | None:
+        """Return the adapter of a policy, whether or not it is written; None for the base model."""
+        if name == "base":
+            return self._config.asked(None)
         checkpoints = self._run_dir / "checkpoints"
-        saved = checkpoint_folder(checkpoints, self._session.step) if name == "final" else checkpoints / name
-        known = policy_identity(self._config, adapter=saved if saved.is_dir() else None)
+        return checkpoint_folder(checkpoints, self._session.step) if name == "final" else checkpoints / name
+
+    def _identity(self, name: str) -> str:
+        saved = self._saved(name)
+        if saved is None or saved.is_dir():
+            return policy_identity(self._config, adapter=saved)
         # A policy that was never saved has no weights on disk to be known by: it is that of this
         # very process.
-        return known if name == "base" or saved.is_dir() else f"{known} {name} {self._started}"
+        return f"{policy_identity(self._config, adapter=None)} {name} {self._started}"

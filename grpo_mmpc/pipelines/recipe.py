@@ -64,10 +64,14 @@ def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None) -> RunC
 
 
 def _layers(arguments: Sequence[str]) -> Layers:
+    from grpo_mmpc.models.start import take_options  # heavy: imported on use
+
     if is_first_process():
         print("checking the recipe ...", file=sys.stderr, flush=True)
     files = [argument for argument in arguments if is_file(argument)]
-    return merge_layers(files, [argument for argument in arguments if not is_file(argument)])
+    layers = merge_layers(files, [argument for argument in arguments if not is_file(argument)])
+    take_options(layers)
+    return layers
 
 
 def _checks() -> list[Check]:

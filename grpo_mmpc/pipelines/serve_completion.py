@@ -55,7 +55,7 @@ def serve_completion(
         RolloutError: The engine cannot start, or the port is taken.
         CatalogueError: ``known`` cannot be read, or its calibration is another policy's.
     """
-    port = probe_port(host, port)
+    port, checkpoint = probe_port(host, port), config.asked(checkpoint)
     provenance = provenance_of(config, checkpoint=checkpoint, samples=samples)
     calibration = None
     if known is not None and samples and (known / CALIBRATION).is_file():

@@ -24,7 +24,7 @@ from grpo_mmpc.pipelines.live_policies import LivePolicies
 from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.training.checkpoint import newest_checkpoint
-from grpo_mmpc.training.claim import claimed, take_over
+from grpo_mmpc.training.claim import claimed, start_identity, take_over
 from grpo_mmpc.utils.console import Progress, Say, printer, quiet_when_redirected
 from grpo_mmpc.utils.cpu_compat import ensure_importable, load_to_numbered_cpus
 from grpo_mmpc.utils.distributed import Ranks, is_first_process, launched_ranks
@@ -182,6 +182,7 @@ def _manifest(config: RunConfig, data: RunData, suite: Suite, session: "Training
         "seed": config.seed,
         **environment(),
         "data": data.summary(config),
+        "start": start_identity(config),
         "trainable_parameters": session.trainable_parameters,
         "parameters": session.parameters,
         "suite": {"name": suite.name, "key": suite.key, "items": len(suite.rows)},

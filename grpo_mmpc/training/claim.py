@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from grpo_mmpc.config import RunConfig, read_yaml
 from grpo_mmpc.config.problems import first_difference
 from grpo_mmpc.errors import ConfigError, TrainingError
+from grpo_mmpc.models.identity import adapter_identity
 from grpo_mmpc.training.checkpoint import newest_checkpoint
 from grpo_mmpc.utils.faults import try_folder
-from grpo_mmpc.utils.files import names_in, remove_partial, write_text
+from grpo_mmpc.utils.files import names_in, read_object, remove_partial, write_text
 from grpo_mmpc.utils.locks import hold, in_use
 from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 
@@ -87,11 +88,21 @@ def check_folder(config: RunConfig, *, overwrite: bool) -> None:
         raise TrainingError(f"{recorded} is not that of a run: {run_dir} is left as it is; choose another run_dir")
     if overwrite or not _has_begun(run_dir):
         return
-    if difference := _difference(recorded, config):
+    difference = _difference(recorded, config)
+    start = start_identity(config)
+    if not difference and read_object(run_dir / "manifest.json").get("start", start) != start:
+        difference = f"the adapter in model.init_from={config.model.init_from} has changed since"
+    if difference:
         raise TrainingError(
             f"{run_dir} holds a run of another recipe: {difference}; continue that one with "
             f"grpo-mmpc train {recorded}, add --overwrite to delete it, or run_dir=OTHER to keep both"
         )
+
+
+def start_identity(config: RunConfig) -> str | None:
+    """Hash the adapter that a run starts from; None if it starts from the base model."""
+    start = config.asked(None)
+    return None if start is None else adapter_identity(start)
 
 
 def _has_begun(run_dir: Path) -> bool:
@@ -113,7 +124,9 @@ def _difference(recorded: Path, config: RunConfig) -> str:
 
 def _comparable(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load(config.to_yaml())
-    return content | {"run_dir": str(Path(config.run_dir).resolve())}
+    start = config.asked(None)
+    model = content["model"] | {"init_from": start and str(start.resolve())}
+    return content | {"run_dir": str(Path(config.run_dir).resolve()), "model": model}
 
 
 def _is_run(run_dir: Path) -> bool:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
@@ -14,6 +15,7 @@ from grpo_mmpc.models.adapter import is_identity, loaded_adapter, read_adapter
 from grpo_mmpc.models.adapter_checks import adapter_problems
 from grpo_mmpc.models.policy import load_policy, show_special_tokens
 from grpo_mmpc.models.processor import context_length, load_processor
+from grpo_mmpc.models.start import check_started, load_start
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.parity_check import choose_rows
@@ -40,6 +42,9 @@ from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks, launched_ranks
 from grpo_mmpc.utils.processes import StopRequest
 from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +92,9 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
         raise TrainingError(f"{key}: {problem}")
     model = load_policy(config.model)
     show_special_tokens(model, processor.tokenizer)
+    lora: LoraConfig | None = lora_arguments(config)
+    if config.model.init_from is not None:  # TRL measures KL from a policy that comes with its adapter
+        model, lora = load_start(model, config.model, lora), None
     set_aside.context = context_length(model.config)
     try:
         trainer = RecordingGRPOTrainer(
@@ -95,7 +103,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
             args=arguments,
             train_dataset=dataset,
             processing_class=processor,
-            peft_config=lora_arguments(config),
+            peft_config=lora,
             recorder=RolloutRecorder(Path(config.run_dir) / "rollouts"),
             set_aside=set_aside,
             mix=mix,
@@ -105,7 +113,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
         raise TrainingError(f"the trainer refuses this recipe: {error}") from error
     if trainer.is_fsdp_enabled:
         wrap_own_blocks(trainer.model, trainer.accelerator.state.fsdp_plugin)
-    _check_adapter(trainer)
+    _check_adapter(trainer, config.model.init_from)
     return trainer
 
 
@@ -229,11 +237,13 @@ class TrainingSession:
         self.trainer.accelerator.end_training()
 
 
-def _check_adapter(trainer: RecordingGRPOTrainer) -> None:
-    """Refuse an adapter that cannot move, or has moved already: off, it must be the base model."""
+def _check_adapter(trainer: RecordingGRPOTrainer, start: str | None) -> None:
+    """Refuse an adapter that cannot move, or is not the start: off, it must be the base model."""
     if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
         raise TrainingError("nothing is trainable: adapter.target_modules or another key of adapter freezes everything")
-    if not is_identity(read_adapter(trainer.model, name="start")):
+    if start is not None:
+        check_started(trainer.model, start)
+    elif not is_identity(read_adapter(trainer.model, name="start")):
         raise TrainingError(
             "the adapter changes the policy before the first step, so that the base model that is measured is not the "
             "one that is trained; remove adapter.init_lora_weights"

@@ -19,7 +19,7 @@ from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.resampling import ZeroVarianceResampler, drop_rows
 from grpo_mmpc.training.sampler import TaskBatchSampler
 from grpo_mmpc.training.set_aside import SetAside
-from grpo_mmpc.training.trl_seams import GatheredBatch, SeamedGRPOTrainer, rotate_checkpoints
+from grpo_mmpc.training.trl_seams import REFERENCE, GatheredBatch, SeamedGRPOTrainer, rotate_checkpoints
 from grpo_mmpc.training.unpadded import check_against_unpadded
 from grpo_mmpc.utils.distributed import launched_ranks
 
@@ -83,6 +83,8 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 name = checkpoint_folder(checkpoints, step)
+                # Going on, Transformers would take sub-folders alone, and start the policy anew.
+                shutil.rmtree(saving / name.name / REFERENCE, ignore_errors=True)
                 seal(saving / name.name, name, reward_state=self.reward_state())
                 rotate_checkpoints(below, save_total_limit=self.args.save_total_limit)
         except (

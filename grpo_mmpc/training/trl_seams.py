@@ -35,6 +35,7 @@ from transformers.trainer_utils import rotate_checkpoints  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
 
 __all__ = [
+    "REFERENCE",
     "GRPOTrainer",
     "GatheredBatch",
     "PrinterCallback",
@@ -72,6 +73,8 @@ COMPLETION_TENSORS = (
     "ref_per_token_logps",
 )
 """Keys of a batch besides ``completion_ids``: tensors ``[B, L]`` over the completion's tokens."""
+REFERENCE = "ref"
+"""Name of the frozen adapter that KL is measured from, beside one that was there already."""
 TYPE_TENSORS = ("token_type_ids", "mm_token_type_ids")
 """Keys of a batch: tensors ``[B, prompt + L]``, 0 for everything but the prompt's image tokens."""
 

@@ -155,7 +155,8 @@ def _set_aside(run: RunFolder) -> list[dict[str, Any]]:
 
 def _subtitle(run: RunFolder, weights: Mapping[str, float]) -> list[str]:
     trained = [f"{name} {weight:g}" for name, weight in weights.items() if weight]
-    parts = [str(section(run.config, "model").get("name_or_path") or "")]
+    model = section(run.config, "model")
+    parts = [str(model.get("name_or_path") or "") + (f" from {start}" if (start := model.get("init_from")) else "")]
     parts.append(f"trained on {', '.join(trained)}" if trained else "")
     if run.comparison:
         parts.append(f"{run.comparison.before} against {run.comparison.after}")
