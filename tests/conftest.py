@@ -30,15 +30,15 @@ def small_catalogue(tmp_path_factory) -> Path:
     return build_catalogue(tmp_path_factory.mktemp("catalogue") / "nano", num_items=90, seed=11)
 
 
-@pytest.fixture
-def make_config(small_catalogue, tmp_path):
+@pytest.fixture(scope="session")
+def config_in(small_catalogue):
     """A function that makes a small but complete run configuration; keyword arguments replace whole
     sections' keys."""
     from grpo_mmpc.config import RunConfig
 
-    def make(architecture: str = "qwen2_5_vl", **changes) -> RunConfig:
+    def make(run_dir: Path, architecture: str = "qwen2_5_vl", **changes) -> RunConfig:
         config = {
-            "run_dir": str(tmp_path / "run"),
+            "run_dir": str(run_dir),
             "model": {"name_or_path": ARCHITECTURES[architecture], "init_kwargs": {"dtype": "float32"}},
             "adapter": {
                 "r": 4,
@@ -74,3 +74,9 @@ def make_config(small_catalogue, tmp_path):
         return RunConfig.model_validate(config)
 
     return make
+
+
+@pytest.fixture
+def make_config(config_in, tmp_path):
+    """``config_in`` for a run in the test's own folder."""
+    return lambda architecture="qwen2_5_vl", **changes: config_in(tmp_path / "run", architecture, **changes)

@@ -36,10 +36,13 @@ class ModelSection(Section):
     attn_implementation, revision, ...)."""
     processor_kwargs: dict[str, Any] = {}
     """Passed to ``AutoProcessor.from_pretrained`` as they are (min_pixels, max_pixels, ...)."""
+    quantization: Literal["nf4"] | None = None
+    """``nf4`` loads the language model's linear layers in 4 bits (bitsandbytes, QLoRA); vision
+    tower, projector, embeddings and head keep ``init_kwargs.dtype``."""
     image_attention: Literal["bidirectional", "causal"] | None = None
-    """Gemma-3 only: whether image tokens see the image tokens after them. Null is the model's own
-    way, bidirectional. Trainer and rollout engine must agree, and vLLM on a CPU can only do
-    causal."""
+    """Gemma-3 and the larger Gemma-4: whether image tokens see the image tokens after them. Null is
+    the model's own way, bidirectional. Trainer and rollout engine must agree, and vLLM on a CPU can
+    only do causal."""
 
 
 class AdapterSection(PassThroughSection):
@@ -272,7 +275,8 @@ class RunConfig(Section):
     """Folder that receives everything the run writes."""
     seed: Annotated[int, Field(ge=0)] = 0
     model: ModelSection
-    adapter: AdapterSection
+    adapter: AdapterSection | None
+    """Null trains every weight of the model."""
     data: DataSection
     tasks: Annotated[list[TaskName], Field(min_length=1)] = ["image_to_text"]
     rewards: RewardsSection

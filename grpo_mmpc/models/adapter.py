@@ -1,7 +1,7 @@
 """A LoRA adapter as bytes, read from a policy (whatever shards it) or from a checkpoint."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,35 @@ def loaded_adapter(model: Any, folder: Path) -> Iterator[None]:
         yield
     finally:
         set_peft_model_state_dict(model, own)
+
+
+@contextmanager
+def other_weights(model: Any, load: Callable[[], Any]) -> Iterator[None]:
+    """Put another model's weights in place of a whole policy's for the duration of a block.
+
+    Args:
+        model: A policy without an adapter.
+        load: Loads the other one.
+
+    Raises:
+        RolloutError: The policy is sharded, so that no process could load it alone.
+    """
+    if is_sharded(model):
+        raise RolloutError(
+            "a sharded policy without an adapter takes no other weights; run grpo-mmpc evaluate with --base or "
+            "--checkpoint instead"
+        )
+    own = {name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+    try:
+        model.load_state_dict(load().state_dict())
+        yield
+    finally:
+        model.load_state_dict(own)
+
+
+def has_adapter(model: Any) -> bool:
+    """Return whether a policy is a ``PeftModel``, and not trained as a whole."""
+    return hasattr(model, "peft_config")
 
 
 def is_sharded(model: Any) -> bool:

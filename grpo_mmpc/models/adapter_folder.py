@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import AdapterError, first_line
-from grpo_mmpc.models.identity import base_model_identity
+from grpo_mmpc.models.identity import base_model_identity, is_whole_model, weight_files
 from grpo_mmpc.utils.model_paths import resolve_model
 
 if TYPE_CHECKING:
@@ -74,6 +74,21 @@ def open_adapter(folder: Path) -> AdapterFolder:
     modules = sorted({_module_of(name) for name in shapes if _SIDES.search(name)})
     plain = {**config, "target_modules": modules, **dict.fromkeys(_SELECTIONS)}
     return AdapterFolder(folder=folder, config=plain, shapes=shapes)
+
+
+def open_checkpoint(checkpoint: Path) -> AdapterFolder | None:
+    """Check the checkpoint of a policy; returns its adapter, None if it is a whole model.
+
+    Raises:
+        AdapterError: It is neither, or cannot be used as it is.
+    """
+    if not is_whole_model(checkpoint):
+        return open_adapter(checkpoint)
+    if not weight_files(checkpoint) or not all(file.is_file() for file in weight_files(checkpoint)):
+        raise AdapterError(
+            f"{checkpoint} has the config.json of a whole model and lacks weights; copy the whole folder"
+        )
+    return None
 
 
 def parse_config(content: bytes, *, where: str) -> dict[str, Any]:

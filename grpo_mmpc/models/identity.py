@@ -19,19 +19,30 @@ def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
     """
     section = config.model.model_dump(mode="json", exclude={"init_from"})  # said by its adapter
     name, revision = section.pop("name_or_path"), config.model.init_kwargs.get("revision")
-    content = content_identity(resolve_model(name), revision=revision, download=True) or name
+    if adapter is not None and is_whole_model(adapter):
+        content = ""  # of the base: nothing of it is left
+    else:
+        content = content_identity(resolve_model(name), revision=revision, download=True) or name
     parts = [] if adapter is None else _adapter_parts(adapter)
     return hex_digest(json.dumps([section, content], sort_keys=True), *parts, size=8)
 
 
 def adapter_identity(adapter: Path) -> str:
-    """Hash an adapter's files, whatever base model it is used on."""
+    """Hash the files of an adapter or of a whole model, whatever base model it is used on."""
     return hex_digest(*_adapter_parts(adapter), size=8)
 
 
 def _adapter_parts(adapter: Path) -> list[str]:
-    files = sorted([*adapter.glob("adapter_config.json"), *adapter.glob("adapter_model*")])
+    if is_whole_model(adapter):
+        files = [adapter / "config.json", *weight_files(adapter)]
+    else:
+        files = sorted([*adapter.glob("adapter_config.json"), *adapter.glob("adapter_model*")])
     return [part for file in files for part in (file.name, content_of_file(file))]
+
+
+def is_whole_model(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is a model of its own (``adapter: null``), and no adapter."""
+    return (checkpoint / "config.json").is_file() and not (checkpoint / "adapter_config.json").is_file()
 
 
 def base_model_identity(model: str, *, revision: str | None = None) -> str | None:
@@ -41,13 +52,13 @@ def base_model_identity(model: str, *, revision: str | None = None) -> str | Non
     safetensors).
     """
     folder = model_folder(model, revision=revision)
-    files = [] if folder is None else _weight_files(folder)
+    files = [] if folder is None else weight_files(folder)
     if folder is None or not files or not (folder / "config.json").is_file():
         return None
     return digest_of((content_of_file(file) for file in (folder / "config.json", *files)), size=32).hex()
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files that loading reads; a folder may hold the weights twice."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():

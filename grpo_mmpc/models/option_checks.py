@@ -53,6 +53,16 @@ def check_model(raw: Mapping[str, Any]) -> Problems:
     if isinstance(quantisation, Mapping):
         method = str(quantisation.get("quant_method", "bitsandbytes"))
         needs.append(("quantization_config", _QUANTISATION.get(method)))
+    is_whole = "adapter" in raw and raw["adapter"] is None
+    if is_whole and section.get("init_from") is not None:
+        yield "model.init_from", "is an adapter, and adapter: null trains every weight; remove one of them"
+    if section.get("quantization") is not None:
+        if quantisation is not None:
+            yield "model.quantization", "is set beside model.init_kwargs.quantization_config; remove one of them"
+        if is_whole:
+            yield "model.quantization", "4-bit weights cannot be trained; give an adapter, or remove it"
+        if lacking := lacking_package("bitsandbytes", "pip install 'grpo-mmpc[quantization]'"):
+            yield "model.quantization", lacking
     for key, need in needs:
         if need is not None and (lacking := lacking_package(*need)):
             yield f"model.init_kwargs.{key}", lacking

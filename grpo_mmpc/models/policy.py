@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import AdapterError, TrainingError, first_line
 from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter, refuse_adapter_as_model
+from grpo_mmpc.models.families import LANGUAGE
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -34,9 +35,12 @@ def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
 
     source = resolve_model(section.name_or_path)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(source, **section.init_kwargs)
+        model = AutoModelForImageTextToText.from_pretrained(source, **section.init_kwargs, **_quantisation(section))
     except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
         raise TrainingError(cannot_load("model", section.name_or_path, source, error)) from error
+    for module in model.modules() if section.quantization else ():
+        # Weights that bitsandbytes repacks for inference on a CPU cannot be trained on again.
+        module.support_avx512bf16_for_cpu = False
     if opened is None:
         return model
     warning = check_base(opened, section)
@@ -50,6 +54,35 @@ def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
         return PeftModel.from_pretrained(model, str(adapter), config=LoraConfig(**known))
     except (ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
         raise AdapterError(f"PEFT refuses the adapter {adapter}: {first_line(error)}") from error
+
+
+def whole_model(section: "ModelSection", checkpoint: Path) -> "ModelSection":
+    """Return the section of a checkpoint that is a model of its own; no code of it runs."""
+    kept = {name: value for name, value in section.init_kwargs.items() if name not in _OF_CONFIG}
+    options = {"name_or_path": str(checkpoint), "init_kwargs": kept | {"use_safetensors": True}}
+    return section.model_copy(update=options)
+
+
+def _quantisation(section: "ModelSection") -> dict[str, Any]:
+    """Return the arguments of ``from_pretrained`` that quantise the language model's layers."""
+    if section.quantization is None:
+        return {}
+    # heavy: imported on use
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    skeleton = model_skeleton(section)
+    parts = [name for name, _ in skeleton.base_model.named_children() if name not in LANGUAGE]
+    dtype = str(section.init_kwargs.get("dtype", "auto")).removeprefix("torch.")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, "bfloat16" if dtype == "auto" else dtype),
+        # Matched from the start of a module's name.
+        llm_int8_skip_modules=[*(f"{skeleton.base_model_prefix}.{name}" for name in parts), "lm_head"],
+    )
+    return {"quantization_config": config}
 
 
 def model_skeleton(section: "ModelSection", **loading: Any) -> Any:

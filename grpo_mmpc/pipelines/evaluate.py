@@ -7,7 +7,7 @@ from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.suite import build_suite
-from grpo_mmpc.models.adapter_folder import open_adapter
+from grpo_mmpc.models.adapter_folder import open_checkpoint
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rewards.troubles import nano_troubles
@@ -31,7 +31,7 @@ def run_evaluation(
     quiet_when_redirected()
     name, checkpoint = "base" if checkpoint is None else checkpoint.name, config.asked(checkpoint)
     if checkpoint is not None:
-        open_adapter(checkpoint)
+        open_checkpoint(checkpoint)
     data = RunData(config)
     for sentence in nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values():
         say(f"! {sentence}")

@@ -48,10 +48,10 @@ def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None) -> RunC
         AdapterError: The checkpoint cannot be used.
     """
     # heavy: imported on use
-    from grpo_mmpc.models.adapter_folder import open_adapter
+    from grpo_mmpc.models.adapter_folder import open_checkpoint
 
     if checkpoint is not None:
-        open_adapter(checkpoint)
+        open_checkpoint(checkpoint)
     if any(is_file(word) for word in words):
         return load_recipe(words)
     own = None if checkpoint is None else checkpoint.resolve().parent.parent / "config.yaml"

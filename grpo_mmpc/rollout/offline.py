@@ -24,12 +24,19 @@ def offline_engine(config: RunConfig, *, checkpoint: Path | None) -> Iterator["E
     Raises:
         AdapterError: The checkpoint cannot be used, or is another model's.
     """
-    from grpo_mmpc.models.adapter_folder import open_adapter
+    from grpo_mmpc.models.adapter_folder import open_checkpoint
+    from grpo_mmpc.models.policy import whole_model
     from grpo_mmpc.models.processor import load_processor
 
-    if checkpoint is not None:
-        open_adapter(checkpoint)  # before anything is loaded
+    is_whole = checkpoint is not None and open_checkpoint(checkpoint) is None  # before anything is loaded
+    if is_whole and config.rollout.backend == "vllm":
+        raise RolloutError(
+            f"{checkpoint} is a whole model, and only adapters travel to vLLM: set rollout.backend=transformers, or "
+            f"evaluate model.name_or_path={checkpoint} with --base by a recipe that has an adapter section"
+        )
     processor = load_processor(config.model, chat_template_kwargs=config.trainer.get("chat_template_kwargs"))
+    if is_whole and checkpoint is not None:
+        config, checkpoint = config.model_copy(update={"model": whole_model(config.model, checkpoint)}), None
     start = _transformers_engine if config.rollout.backend == "transformers" else _vllm_engine
     with start(_without_trainer(config), processor, checkpoint) as engine:
         yield engine
@@ -103,8 +110,8 @@ def _vllm_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> 
 
     from grpo_mmpc.models.adapter import adapter_from_folder
     from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter
+    from grpo_mmpc.models.families import suppressed_token_ids
     from grpo_mmpc.models.policy import model_skeleton
-    from grpo_mmpc.models.processor import suppressed_token_ids
     from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets
     from grpo_mmpc.rollout.vllm.rollouts import VLLMEngine
     from grpo_mmpc.rollout.vllm.start import start_engine

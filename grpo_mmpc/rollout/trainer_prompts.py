@@ -9,11 +9,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from grpo_mmpc.errors import TrainingError, first_line
+from grpo_mmpc.models.families import RUN
 from grpo_mmpc.rollout.prompts import conversation, refusal
 from grpo_mmpc.types import PromptRow
 
-FAMILIES = "Qwen2-VL to Qwen3.5, Gemma-3, Gemma-4, InternVL, LLaVA-NeXT, SmolVLM, Idefics3"
-"""Families of which tiny random models were trained."""
 _BATCH_KEYS = ("input_ids", "attention_mask")
 
 
@@ -44,7 +43,7 @@ def check_trainer_prompts(rows: Sequence[PromptRow], processor: Any, *, forwarde
         if lost:
             raise TrainingError(
                 f"{kind} returns {', '.join(lost)}, which TRL does not pass on to the model: this family cannot be "
-                f"trained here yet; use one that was run ({FAMILIES})"
+                f"trained here yet; use one that was run ({RUN})"
             )
         for row, ids in zip(together, encoded["input_ids"], strict=True):
             alone = _as_a_trainer([row], processor)["input_ids"][0]

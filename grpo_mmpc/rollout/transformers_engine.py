@@ -9,7 +9,7 @@ from typing import Any
 
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import is_sharded
-from grpo_mmpc.models.processor import context_length, image_token_id
+from grpo_mmpc.models.families import context_length, image_token_id
 from grpo_mmpc.rollout.engine import deal_over_ranks
 from grpo_mmpc.rollout.prompts import accepted_inputs
 from grpo_mmpc.types import PromptRow, SamplingConfig

@@ -1,11 +1,12 @@
 """TRL and PEFT arguments from a recipe."""
 
-from collections.abc import Mapping
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.models.families import PROMPTS_AS_THEY_ARE
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def grpo_arguments(config: RunConfig, *, anywhere: bool = False) -> "GRPOConfig"
     options = dict(config.trainer)
     options.setdefault("disable_tqdm", True)  # our progress line says more
     options.setdefault("report_to", "none")
-    options["chat_template_kwargs"] = _without_padding(options.get("chat_template_kwargs") or {})
+    template = options.get("chat_template_kwargs") or {}
+    processing = PROMPTS_AS_THEY_ARE | (template.get("processor_kwargs") or {})
+    options["chat_template_kwargs"] = {**template, "processor_kwargs": processing}
     if anywhere and not torch.accelerator.is_available():
         options["use_cpu"] = True
     try:
@@ -46,21 +49,35 @@ def grpo_arguments(config: RunConfig, *, anywhere: bool = False) -> "GRPOConfig"
         raise TrainingError(f"TRL refuses these trainer values: {' '.join(str(error).split())}{hint}") from error
 
 
-def _without_padding(template: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask for prompts of their own length, unless the recipe says otherwise.
-
-    TRL takes every token that a processor returns for one of the prompt, and Gemma-4's pads.
-    """
-    return {**template, "processor_kwargs": {"padding": False, **(template.get("processor_kwargs") or {})}}
-
-
-def lora_arguments(config: RunConfig) -> "LoraConfig":
-    """Build PEFT's ``LoraConfig`` of a run."""
+def lora_arguments(config: RunConfig) -> "LoraConfig | None":
+    """Build PEFT's ``LoraConfig`` of a run; None where every weight is trained."""
+    if config.adapter is None:
+        return None
     ensure_importable()
     # heavy: imported on use
     from peft import LoraConfig
 
     return LoraConfig(**{"task_type": "CAUSAL_LM", **config.adapter.options()})
+
+
+def check_sharded_policy(config: RunConfig, arguments: "GRPOConfig") -> None:
+    """Refuse policies that the launch file would shard, and that cannot be.
+
+    Raises:
+        TrainingError: Says which launch file can.
+    """
+    is_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    plugin = arguments.deepspeed_plugin
+    if config.model.quantization and (is_fsdp or (plugin is not None and plugin.zero_stage == 3)):
+        raise TrainingError(
+            "model.quantization: weights in 4 bits are not sharded here; use launch/accelerate/ddp.yaml, where every "
+            "GPU holds a copy, or single_gpu.yaml"
+        )
+    if config.adapter is None and is_fsdp:
+        raise TrainingError(
+            "adapter: null cannot be continued under FSDP: checkpoints hold other names than it loads; use "
+            "launch/accelerate/zero3.yaml or ddp.yaml"
+        )
 
 
 def updates_per_rollout(arguments: "GRPOConfig") -> int:

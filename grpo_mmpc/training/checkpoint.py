@@ -3,7 +3,8 @@
 ``RUN/checkpoints/checkpoint-N`` holds the run as it was after N optimiser steps:
 
 - ``adapter_model.safetensors``, ``adapter_config.json``: the policy, written by PEFT. These two
-  suffice for ``evaluate``, ``complete`` and ``serve``.
+  suffice for ``evaluate``, ``complete`` and ``serve``. With ``adapter: null`` instead a whole
+  model, ``config.json``, weights and processor, which is also another run's base.
 - ``optimizer.pt``, ``scheduler.pt``, ``rng_state*.pth`` (one a rank), ``training_args.bin``: the
   rest of the update, written by Transformers; DeepSpeed and FSDP keep optimizer states in folders
   of their own.

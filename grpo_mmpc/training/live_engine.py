@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.models.policy import adapter_off
-from grpo_mmpc.models.processor import suppressed_token_ids
+from grpo_mmpc.models.adapter import has_adapter, other_weights
+from grpo_mmpc.models.families import suppressed_token_ids
+from grpo_mmpc.models.policy import adapter_off, load_policy
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine
 from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets, sampling_warning
@@ -88,7 +90,7 @@ class LiveEngine:
         from trl.models.utils import unwrap_model_for_generation  # heavy: imported on use
 
         model = trainer.accelerator.unwrap_model(trainer.model)
-        with adapter_off(model) if base else nullcontext():
+        with self._base_model(model) if base else nullcontext():
             yield TransformersEngine(
                 trainer.model_wrapped,
                 self._processor,
@@ -101,6 +103,14 @@ class LiveEngine:
                     gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
                 ),
             )
+
+    def _base_model(self, model: Any) -> AbstractContextManager[None]:
+        """Return a block in which a policy is what it was before the first step."""
+        if has_adapter(model):
+            return adapter_off(model)
+        if self._trainer.state.global_step == 0:
+            return nullcontext()
+        return other_weights(model, partial(load_policy, self._config.model))
 
     def close(self) -> None:
         """Stop vLLM, so that no process stays behind."""

@@ -6,15 +6,15 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
-from grpo_mmpc.models.adapter import is_identity, loaded_adapter, read_adapter
+from grpo_mmpc.models.adapter import has_adapter, is_identity, loaded_adapter, other_weights, read_adapter
 from grpo_mmpc.models.adapter_checks import adapter_problems
-from grpo_mmpc.models.policy import load_policy, show_special_tokens
-from grpo_mmpc.models.processor import context_length, load_processor
+from grpo_mmpc.models.families import context_length
+from grpo_mmpc.models.policy import load_policy, show_special_tokens, whole_model
+from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.models.start import check_started, load_start
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rollout.engine import Engine
@@ -22,6 +22,7 @@ from grpo_mmpc.rollout.parity_check import choose_rows
 from grpo_mmpc.rollout.trainer_prompts import check_trainer_prompts
 from grpo_mmpc.training.arguments import (
     check_batches_fill,
+    check_sharded_policy,
     grpo_arguments,
     lora_arguments,
     updates_per_rollout,
@@ -42,9 +43,6 @@ from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import Ranks, launched_ranks
 from grpo_mmpc.utils.processes import StopRequest
 from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +70,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
         RewardError: A reward cannot be built, or fails on the corpus.
     """
     arguments = grpo_arguments(config)  # before the model: ZeRO-3 must know that it will shard it
+    check_sharded_policy(config, arguments)
     processor = load_processor(config.model, chat_template_kwargs=arguments.chat_template_kwargs)
     path = Path(config.run_dir) / SET_ASIDE_FILE
     set_aside = SetAside(path, data.catalogue, processor, max_tokens=arguments.max_completion_length)
@@ -88,12 +87,14 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
     mix.fit(data.training_titles)
     rows = choose_rows(data.spaced_rows(config.tasks), _COMPARED_PROMPTS)
     check_trainer_prompts(rows, processor, forwarded=forwarded_inputs())
-    for key, problem in adapter_problems(config.model, config.adapter.options()):
+    for key, problem in adapter_problems(config.model, config.adapter.options()) if config.adapter else ():
         raise TrainingError(f"{key}: {problem}")
     model = load_policy(config.model)
     show_special_tokens(model, processor.tokenizer)
-    lora: LoraConfig | None = lora_arguments(config)
-    if config.model.init_from is not None:  # TRL measures KL from a policy that comes with its adapter
+    lora = lora_arguments(config)
+    if (
+        config.model.init_from is not None and lora is not None
+    ):  # TRL measures KL from a policy that comes with its adapter
         model, lora = load_start(model, config.model, lora), None
     set_aside.context = context_length(model.config)
     try:
@@ -134,6 +135,7 @@ class TrainingSession:
             TrainingError: See ``build_trainer``.
             RolloutError: The engine cannot start.
         """
+        self._config = config
         self.ranks = launched_ranks()
         self.trainer = build_trainer(config, data, ranks=self.ranks)
         self._engine = LiveEngine(config, self.trainer)
@@ -223,7 +225,12 @@ class TrainingSession:
     @contextmanager
     def holding(self, checkpoint: Path) -> Iterator[None]:
         """Hold an earlier checkpoint's policy for the duration of a block."""
-        with loaded_adapter(self.trainer.model, checkpoint):
+        model = self.trainer.model
+        with (
+            loaded_adapter(model, checkpoint)
+            if has_adapter(model)
+            else other_weights(model, partial(load_policy, whole_model(self._config.model, checkpoint)))
+        ):
             self.trainer.forget_sync()
             try:
                 yield
@@ -243,7 +250,7 @@ def _check_adapter(trainer: RecordingGRPOTrainer, start: str | None) -> None:
         raise TrainingError("nothing is trainable: adapter.target_modules or another key of adapter freezes everything")
     if start is not None:
         check_started(trainer.model, start)
-    elif not is_identity(read_adapter(trainer.model, name="start")):
+    elif has_adapter(trainer.model) and not is_identity(read_adapter(trainer.model, name="start")):
         raise TrainingError(
             "the adapter changes the policy before the first step, so that the base model that is measured is not the "
             "one that is trained; remove adapter.init_lora_weights"

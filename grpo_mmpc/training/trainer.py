@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.models.adapter import has_adapter
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rewards.signals import zero_variance_groups
 from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
@@ -101,6 +102,17 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
             if self.is_world_process_zero():
                 shutil.rmtree(saving, ignore_errors=True)
 
+    def load_weights(self, folder: str, model: Any = None) -> None:
+        """Load a checkpoint's policy, a whole one under the names that its class has for weights.
+
+        Transformers saves published names, and loads none of them here: it would only warn, and go
+        on from the base model.
+        """
+        if has_adapter(self.model):
+            super().load_weights(folder, model)
+        else:
+            self.model.load_state_dict(type(self.model).from_pretrained(folder, use_safetensors=True).state_dict())
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the rates of the logged steps to what TRL logs."""
         if self.model.training:
@@ -127,7 +139,8 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
                 self._inputs[row]["set_aside"] = reason
         else:
             # Rewards encode finished completions while the longest ones are still being written.
-            model = self.accelerator.unwrap_model(self.model).get_base_model()
+            model = self.accelerator.unwrap_model(self.model)
+            model = model.get_base_model() if has_adapter(model) else model
             with finished_completions(model, end_tokens=self.eos_token_ids, receive=self._prepare_finished):
                 completions = super().generate_completions(prompts)
         # A group may be spread over ranks, and be refused on one of them.

@@ -119,7 +119,7 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with public names for what is private in it.
 
     TRL calls the private name of ``generate_and_score``, ``generate_completions``,
-    ``train_sampler`` and ``save_checkpoint``; a subclass extends the public one.
+    ``train_sampler``, ``save_checkpoint`` and ``load_weights``; a subclass extends the public one.
     """
 
     def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -177,6 +177,13 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.save_checkpoint(self.args.output_dir)
+
+    def load_weights(self, folder: str, model: Any = None) -> None:
+        """Load the policy of a checkpoint into the model that goes on from it."""
+        super()._load_from_checkpoint(folder, model)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.load_weights(resume_from_checkpoint, model)
 
     def log_column(self, name: str, values: Sequence[Any]) -> None:
         """Add a column to the batch that is scored next, as ``log_extra`` does."""

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from grpo_mmpc.errors import ImageError, TrainingError
+from grpo_mmpc.models.families import RUN
 from grpo_mmpc.rewards.columns import ROW_COLUMNS
 from grpo_mmpc.rollout.log_probabilities import log_probabilities
 from grpo_mmpc.rollout.parity_check import computing_dtype, tolerance_of
 from grpo_mmpc.rollout.prompts import conversation, plain_prompt
-from grpo_mmpc.rollout.trainer_prompts import FAMILIES
 from grpo_mmpc.training.trl_seams import SeamedGRPOTrainer
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.distributed import Ranks
@@ -71,7 +71,7 @@ def check_against_unpadded(
             f"{problems[0]}: padding, or a tensor of {kind} that TRL does not pass on, changes what this family is "
             "asked, so that another policy would be trained. Set trainer.chat_template_kwargs={processor_kwargs: "
             "{padding: false}} if it pads, or use a family that was run ("
-            f"{FAMILIES})"
+            f"{RUN})"
         )
 
 

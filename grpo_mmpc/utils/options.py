@@ -47,5 +47,5 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def add_policy(parser: argparse.ArgumentParser) -> None:
     """Add the choice between ``--checkpoint DIR`` and ``--base``; one of them is required."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with adapter_config.json")
+    which.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with an adapter, or a whole model")
     which.add_argument("--base", action="store_true", help="the base model without adapter")

@@ -42,14 +42,14 @@ def problems(*files: Path) -> list[str]:
 def test_a_recipe_overrides_its_base_and_that_its_own(folder):
     config = load_config([recipe(folder, "base: base/first.yaml\ntrainer: {max_steps: 20}\n")])
     assert config.trainer == {"learning_rate": 1e-5, "max_steps": 20}
-    assert config.adapter.r == 32
+    assert config.adapter is not None and config.adapter.r == 32
     assert config.model.init_kwargs == {"dtype": "float32"}
 
 
 def test_several_bases_merge_left_to_right(folder):
     recipe(folder, "trainer: {max_steps: 1}\nadapter: {r: 4}\n", "base/small.yaml")
     config = load_config([recipe(folder, "base: [base/first.yaml, base/small.yaml]\n")])
-    assert (config.trainer["max_steps"], config.adapter.r) == (1, 4)
+    assert config.adapter is not None and (config.trainer["max_steps"], config.adapter.r) == (1, 4)
 
 
 def test_a_file_named_after_a_recipe_overrides_its_bases_too(folder):
@@ -114,7 +114,7 @@ def test_options_of_a_library_are_passed_on_as_given_and_nothing_else_is():
         yaml.safe_load(GROUND)
         | {"adapter": {"r": 4, "use_rslora": True}, "rollout": {"engine": {"max_model_len": 9, "swap_space": 1}}}
     )
-    assert config.adapter.options() == {"r": 4, "use_rslora": True}
+    assert config.adapter is not None and config.adapter.options() == {"r": 4, "use_rslora": True}
     assert config.rollout.engine.options() == {"max_model_len": 9, "swap_space": 1}
     assert config.model_dump()["adapter"] == {"r": 4, "use_rslora": True}
 

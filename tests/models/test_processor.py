@@ -7,13 +7,9 @@ from PIL import Image
 
 from grpo_mmpc.config import ModelSection
 from grpo_mmpc.errors import TrainingError
-from grpo_mmpc.models.processor import (
-    image_attention,
-    image_token_id,
-    load_processor,
-    num_image_features,
-    suppressed_token_ids,
-)
+from grpo_mmpc.models.families import image_attention, image_token_id, num_image_features, suppressed_token_ids
+from grpo_mmpc.models.processor import load_processor
+from tests.training.tiny_families import write_model
 
 
 def test_image_video_and_padding_tokens_are_suppressed_but_not_one_that_ends_a_completion():
@@ -64,14 +60,18 @@ def test_a_prompt_without_an_image_has_no_features():
     assert num_image_features({"input_ids": None}, processor) == 0
 
 
-def test_only_gemma_has_a_choice_of_image_attention():
+def test_only_gemma_has_a_choice_of_image_attention(tmp_path):
     gemma, qwen = (ModelSection(name_or_path=f"nano:{name}") for name in ("gemma3", "qwen2_5_vl"))
     causal = gemma.model_copy(update={"image_attention": "causal"})
     assert image_attention(gemma, load_processor(gemma)) == "bidirectional"
     assert image_attention(causal, load_processor(causal)) == "causal"
     assert image_attention(qwen, load_processor(qwen)) is None
+    for family, expected in (("gemma4", None), ("gemma4_large", "bidirectional")):
+        section = ModelSection(name_or_path=str(write_model(family, tmp_path / family)))
+        assert image_attention(section, load_processor(section)) == expected
     with pytest.raises(
-        TrainingError, match=r"image_attention='causal' is for Gemma-3; Qwen2_5_VLProcessor has one way"
+        TrainingError,
+        match=r"is for Gemma-3 and the larger Gemma-4; Qwen2_5_VLProcessor of nano:qwen2_5_vl has one way only",
     ):
         load_processor(qwen.model_copy(update={"image_attention": "causal"}))
 

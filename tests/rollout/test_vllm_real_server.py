@@ -26,8 +26,9 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         from grpo_mmpc.models.adapter import read_adapter
+        from grpo_mmpc.models.families import suppressed_token_ids
         from grpo_mmpc.models.policy import load_policy
-        from grpo_mmpc.models.processor import load_processor, suppressed_token_ids
+        from grpo_mmpc.models.processor import load_processor
 
         self.config = vllm_config("qwen2_5_vl", folder)
         self.log = folder / "vllm_server.log"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.models.adapter import Adapter, read_adapter
-from grpo_mmpc.models.processor import suppressed_token_ids
+from grpo_mmpc.models.families import suppressed_token_ids
 from grpo_mmpc.nano.drawing import draw
 from grpo_mmpc.nano.items import sample_items
 from grpo_mmpc.rollout.vllm.arguments import engine_arguments

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from grpo_mmpc.cli import main
 from grpo_mmpc.config.sections import ModelSection
-from grpo_mmpc.models.processor import image_token_id, load_processor, num_image_features
+from grpo_mmpc.models.families import image_token_id, num_image_features
+from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rewards import mix
 from grpo_mmpc.training import trainer as trainers
 from grpo_mmpc.training import unpadded
@@ -24,7 +25,16 @@ from tests.training.tiny_families import FAMILIES, write_model
 
 SHAPES = [(84, 84), (60, 120), (200, 60), (150, 150)]
 REWARD = Path(__file__).parent / "counting_rewards.py"
+VLLM_NEEDS = {
+    "gemma3": {"image_attention": "causal"},
+    "gemma4_large": {"image_attention": "causal"},
+    "qwen3_5": {"init_kwargs": {"dtype": "bfloat16"}},  # the only precision of its linear attention in vLLM on a CPU
+}
+"""What a recipe says of a model for a vLLM on a CPU."""
+ENGINE_NEEDS = {"qwen3_5": {"enable_prefix_caching": False}}  # which wants chunked prefill, off on a CPU
 TRAINED = sorted(set(FAMILIES) - {"llava_onevision"})
+QUICK = {"qwen3_vl", "gemma4", "smolvlm", "llava_next", "internvl"}
+"""Beside the two of the nano policies, which other tests train."""
 
 
 @pytest.fixture(scope="session")
@@ -46,11 +56,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(make_config, shop, tmp_path, monkeypatch):
     """A function that writes the recipe of a family."""
 
-    def write(family: str, **trainer) -> Path:
+    def write(family: str, *, rollout: dict | None = None, model: dict | None = None, **trainer) -> Path:
         if family == "smolvlm":  # its processor wants the package, for the time stamps of videos alone
             monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", str)
         config = make_config(
-            model={"name_or_path": str(write_model(family, tmp_path / family))},
+            model={"name_or_path": str(write_model(family, tmp_path / family)), **(model or {})},
+            rollout=rollout or {},
             adapter={"target_modules": r".*(language_model|text_model).*\.(q|k|v|o|gate|up|down)_proj"},
             data={"catalogue": str(shop), "held_out": 0.25},
             rewards={"mix": [{"name": f"{REWARD}:digest", "weight": 1.0}]},
@@ -64,14 +75,21 @@ def recipe(make_config, shop, tmp_path, monkeypatch):
     return write
 
 
-@pytest.mark.parametrize("family", TRAINED)
-def test_a_family_is_trained_on_the_prompts_it_is_asked_and_answers_greedily(
-    family, recipe, tmp_path, monkeypatch, capsys
-):
-    # A random model writes no JSON: any text is an answer here, so that rewards differ.
+@pytest.fixture
+def any_text_is_an_answer(monkeypatch):
+    """A random model writes no JSON: any text is an answer here, so that rewards differ."""
     monkeypatch.setattr(
         mix, "_parse", lambda texts, tasks: [ParsedCompletion(prediction=text, format="json") for text in texts]
     )
+
+
+@pytest.mark.usefixtures("any_text_is_an_answer")
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in TRAINED]
+)
+def test_a_family_is_trained_on_the_prompts_it_is_asked_and_answers_greedily(
+    family, recipe, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(unpadded, "tolerance_of", lambda dtype: {"float32": 1e-5}[dtype])
     compared, compare = [], trainers.check_against_unpadded
     monkeypatch.setattr(trainers, "check_against_unpadded", lambda *a, **k: compared.append(compare(*a, **k)))
@@ -82,6 +100,25 @@ def test_a_family_is_trained_on_the_prompts_it_is_asked_and_answers_greedily(
     weights = load_file(run / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
     still = [name for name, weight in weights.items() if "lora_B" in name and not torch.any(weight)]
     assert weights and still == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("any_text_is_an_answer")
+@pytest.mark.parametrize("family", TRAINED)
+def test_a_vllm_of_a_family_is_the_policy_before_and_after_an_update(family, recipe, tmp_path):
+    pytest.importorskip("vllm")
+    path = recipe(
+        family,
+        rollout={"backend": "vllm", "engine": {"max_model_len": 512, **ENGINE_NEEDS.get(family, {})}},
+        model=VLLM_NEEDS.get(family),
+        learning_rate=1e-2,
+    )
+    assert main(["train", str(path)]) == 0
+    reports = [json.loads(line) for line in (tmp_path / "run" / "parity.jsonl").read_text().splitlines()]
+    assert {tuple(report["problems"]) for report in reports} == {()}
+    if family != "qwen3_5":
+        assert max(report["max_difference"] for report in reports) < 1e-4
+        assert reports[1]["mean_difference_to_base"] > 10 * reports[1]["mean_difference"]
 
 
 def test_gemma_4_with_padding_asked_for_is_refused_with_what_to_set(recipe, capsys):
@@ -108,4 +145,5 @@ def test_image_features_are_counted_as_the_processor_does_or_not_at_all(family, 
     )
     tokens = int((inputs["input_ids"] == image_token_id(FAMILIES[family]()[0])).sum())
     assert tokens > 0
-    assert num_image_features(inputs, processor) == (tokens if family == "qwen3_vl" else None)
+    is_counted = family.startswith("qwen") or family == "gemma3"
+    assert num_image_features(inputs, processor) == (tokens if is_counted else None)

@@ -16,9 +16,11 @@ TEMPLATE = (
 )
 
 
-def tokenizer(*, shows: str, others: Sequence[str] = (), bos: str | None = None, **named: str) -> Any:
+def tokenizer(
+    *, shows: str, others: Sequence[str] = (), bos: str | None = None, lines: Sequence[str] = (), **named: str
+) -> Any:
     """Return a tokenizer of bytes and special tokens; ``shows`` stands for an image in a prompt."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = [PAD, END, *([bos] if bos else ()), *others, *named.values()]
@@ -26,6 +28,7 @@ def tokenizer(*, shows: str, others: Sequence[str] = (), bos: str | None = None,
     core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*special, *letters])}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
+    core.add_tokens([AddedToken(line, special=False, normalized=False) for line in lines])
     made = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
@@ -42,12 +45,12 @@ def text(tokens: Any, **changes: Any) -> dict[str, Any]:
     """Return the configuration of a language model of two layers."""
     return {
         "vocab_size": 320,
-        "hidden_size": 32,
+        "hidden_size": 64,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
-        "head_dim": 16,
+        "head_dim": 32,  # the least that vLLM computes on a CPU
         "max_position_embeddings": 1024,
         "bos_token_id": tokens.bos_token_id,
         "eos_token_id": tokens.eos_token_id,
@@ -55,31 +58,87 @@ def text(tokens: Any, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def qwen3_vl() -> tuple[Any, Any]:
-    from transformers import Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLProcessor, Qwen3VLVideoProcessor
+def _qwen(family: str, vision: dict[str, Any], text_changes: dict[str, Any], **sizes: Any) -> tuple[Any, Any]:
+    """Return a Qwen-VL, whose generations differ in class, vision tower and position encoding."""
+    import transformers
 
     names = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokens = tokenizer(shows="<|vision_start|><|image_pad|><|vision_end|>", others=names)
     keys = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3], "mrope_interleaved": True}
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "depth": 2, "out_hidden_size": 32}
-    config = Qwen3VLConfig(
-        text_config=text(tokens, rope_parameters=rope),
-        vision_config={**vision, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+    config = getattr(transformers, f"{family}Config")(
+        text_config=text(tokens, **text_changes),
+        vision_config=vision,
         **dict(zip(keys, tokens.convert_tokens_to_ids(names), strict=True)),
     )
-    shapes = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
-    sizes = {"size": {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}, **shapes}
-    processor = Qwen3VLProcessor(
-        Qwen2VLImageProcessor(**sizes),
+    kind = "Qwen3VL" if family == "Qwen3_5" else family
+    video = "Qwen3VL" if kind == "Qwen3VL" else "Qwen2VL"
+    processor = getattr(transformers, f"{kind}Processor")(
+        transformers.Qwen2VLImageProcessor(**sizes),
         tokens,
-        Qwen3VLVideoProcessor(**sizes),
+        getattr(transformers, f"{video}VideoProcessor")(**sizes),
         chat_template=tokens.chat_template,
     )
     return config, processor
 
 
-def gemma4() -> tuple[Any, Any]:
+def _rope(*sections: int, **changes: Any) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(sections), **changes}
+
+
+_AREA_14 = {"size": {"shortest_edge": 56 * 56, "longest_edge": 84 * 84}}
+_AREA_16 = {"size": {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}}
+_PATCH_16 = {**_AREA_16, "patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
+_VISION_16 = {**VISION, "num_heads": 2, "depth": 2, "out_hidden_size": 64, "num_position_embeddings": 16}
+
+
+def qwen2_vl() -> tuple[Any, Any]:
+    vision = {"embed_dim": 32, "hidden_size": 64, "num_heads": 2, "depth": 2, "mlp_ratio": 2}
+    return _qwen("Qwen2VL", vision, {"rope_parameters": _rope(4, 6, 6)}, **_AREA_14)
+
+
+def qwen2_5_vl() -> tuple[Any, Any]:
+    vision = {**VISION, "num_heads": 2, "depth": 2, "out_hidden_size": 64, "fullatt_block_indexes": [1]}
+    return _qwen("Qwen2_5_VL", vision | {"window_size": 56}, {"rope_parameters": _rope(4, 6, 6)}, **_AREA_14)
+
+
+def qwen3_vl() -> tuple[Any, Any]:
+    rope = _rope(4, 6, 6, mrope_interleaved=True)
+    return _qwen("Qwen3VL", {**_VISION_16, "deepstack_visual_indexes": [0]}, {"rope_parameters": rope}, **_PATCH_16)
+
+
+def qwen3_5() -> tuple[Any, Any]:
+    linear = {"linear_num_key_heads": 1, "linear_num_value_heads": 2}
+    changes = {
+        "rope_parameters": _rope(2, 3, 3, mrope_interleaved=True, partial_rotary_factor=0.25),
+        "head_dim": 64,
+        "num_hidden_layers": 4,  # three of linear attention, one of full attention
+        **linear,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+    }
+    return _qwen("Qwen3_5", _VISION_16, changes, **_PATCH_16)
+
+
+def gemma3() -> tuple[Any, Any]:
+    from transformers import Gemma3Config, Gemma3ImageProcessor, Gemma3Processor
+
+    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    lines = ["\n" * count for count in range(1, 5)]  # vLLM looks for them
+    tokens = tokenizer(shows="<start_of_image>", bos="<bos>", lines=lines, **named)
+    ids = dict(zip(named, tokens.convert_tokens_to_ids(list(named.values())), strict=True))
+    config = Gemma3Config(
+        text_config=text(tokens, query_pre_attn_scalar=32, layer_types=["sliding_attention", "full_attention"]),
+        vision_config={**VISION, "num_hidden_layers": 2, "image_size": 56, "patch_size": 14, "vision_use_head": False},
+        mm_tokens_per_image=4,
+        boi_token_index=ids["boi_token"],
+        eoi_token_index=ids["eoi_token"],
+        image_token_index=ids["image_token"],
+    )
+    images = Gemma3ImageProcessor(size=SIDE)
+    return config, Gemma3Processor(images, tokens, chat_template=tokens.chat_template, image_seq_length=4)
+
+
+def gemma4(*, attention: str | None = None) -> tuple[Any, Any]:
     from transformers import (
         Gemma4AudioFeatureExtractor,
         Gemma4Config,
@@ -95,7 +154,8 @@ def gemma4() -> tuple[Any, Any]:
     config = Gemma4Config(
         text_config=text(
             tokens,
-            global_head_dim=16,
+            global_head_dim=32,
+            use_bidirectional_attention=attention,
             sliding_window=512,
             layer_types=["sliding_attention", "full_attention"],
             vocab_size_per_layer_input=320,
@@ -125,6 +185,11 @@ def gemma4() -> tuple[Any, Any]:
         image_seq_length=70,
     )
     return config, processor
+
+
+def gemma4_large() -> tuple[Any, Any]:
+    """As the larger ones are: image tokens see each other in both directions."""
+    return gemma4(attention="vision")
 
 
 def idefics3(*, smol: bool = False) -> tuple[Any, Any]:
@@ -233,13 +298,18 @@ def internvl() -> tuple[Any, Any]:
 
 
 FAMILIES = {
-    made.__name__: made for made in (qwen3_vl, gemma4, idefics3, smolvlm, llava_next, llava_onevision, internvl)
+    made.__name__: made
+    for made in (
+        *(qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, gemma3, gemma4, gemma4_large),
+        *(idefics3, smolvlm, llava_next, llava_onevision, internvl),
+    )
 }
 
 
 def write_model(family: str, folder: Path) -> Path:
     """Write a model whose weights have unit scale, so that answers depend on what is shown."""
     import torch
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModelForImageTextToText, GenerationConfig
 
     config, processor = FAMILIES[family]()
@@ -253,4 +323,10 @@ def write_model(family: str, folder: Path) -> Path:
     model.generation_config = GenerationConfig(eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if family in ("llava_next", "llava_onevision", "gemma3"):  # as published: vLLM knows no other names
+        weights = load_file(folder / "model.safetensors")
+        renamed = {
+            name.replace("vision_tower.", "vision_tower.vision_model."): tensor for name, tensor in weights.items()
+        }
+        save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

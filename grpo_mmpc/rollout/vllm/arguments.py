@@ -10,19 +10,14 @@ from typing import Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.config.problems import unknown_options
+from grpo_mmpc.config.sections import AdapterSection
 from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.models.families import HEAD, LANGUAGE_LAYERS, TOWER
 from grpo_mmpc.utils.model_paths import resolve_model
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM 0.31 takes for ``max_lora_rank``; a smaller adapter fits into the next larger
 one."""
-
-LANGUAGE_LAYERS = r"'.*(language_model|text_model).*\.(q|k|v|o|gate|up|down)_proj'"
-"""The ``adapter.target_modules`` of the recipes."""
-UNSERVED = ("lm_head", "embed_tokens")
-"""Modules whose adapters vLLM ignores or refuses."""
-TOWER = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector")
-"""Modules whose adapters vLLM serves with ``enable_tower_connector_lora``, and ignores without."""
 
 DERIVED = {
     "model": "set model.name_or_path",
@@ -76,7 +71,8 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
     # heavy: imported on use
     import torch
 
-    rank = max([config.adapter.r, *(config.adapter.options().get("rank_pattern") or {}).values()])
+    adapter = config.adapter or AdapterSection()  # the one that a base model is asked without
+    rank = max([adapter.r, *(adapter.options().get("rank_pattern") or {}).values()])
     fitting = [size for size in LORA_RANKS if size >= rank]
     if not fitting:
         raise RolloutError(
@@ -130,6 +126,11 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     rollout, adapter, trainer = (_mapping(raw.get(name)) for name in ("rollout", "adapter", "trainer"))
     if rollout.get("backend") != "vllm":
         return
+    if "adapter" in raw and raw["adapter"] is None:
+        yield (
+            "rollout.backend",
+            "adapter: null trains every weight, and only adapters travel to vLLM; set rollout.backend=transformers",
+        )
     known = engine_fields()
     engine = _mapping(rollout.get("engine"))
     for name in (name for name in engine if name in DERIVED):
@@ -156,7 +157,7 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield (
             "adapter.target_modules",
             f"{adapter.get('target_modules')!r} may reach modules whose adapters vLLM ignores "
-            f"({', '.join((*UNSERVED, *TOWER))}); name language layers: "
+            f"({', '.join((*HEAD, *TOWER))}); name language layers: "
             f"{LANGUAGE_LAYERS}, or set rollout.engine.enable_tower_connector_lora=true",
         )
     for name, served in (("use_dora", False), ("bias", "none")):
@@ -212,7 +213,7 @@ def refuse_unserved_targets(adapted_modules: Collection[str], *, engine: Mapping
         RolloutError: One of them is in the embeddings or the head, or, without
             ``enable_tower_connector_lora``, in the vision tower or the projector.
     """
-    unserved = UNSERVED if engine.get("enable_tower_connector_lora") else (*UNSERVED, *TOWER)
+    unserved = HEAD if engine.get("enable_tower_connector_lora") else (*HEAD, *TOWER)
     ignored = [name for name in adapted_modules if any(part in name.split(".") for part in unserved)]
     if ignored:
         tower = any(part in ignored[0].split(".") for part in TOWER)

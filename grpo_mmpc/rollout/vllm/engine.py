@@ -222,7 +222,8 @@ def _start(arguments: dict[str, Any], *, sleep: bool) -> Any:
     except TypeError as error:
         raise RolloutError(f"vLLM does not know an argument of rollout.engine: {first_line(error)}") from error
     except _refusals(OSError, RuntimeError) as error:
-        raise RolloutError(f"vLLM cannot start: {first_line(error)}. {start_advice(str(error))}") from error
+        reason = " ".join(str(error).split())[:500]  # pydantic's first line holds none
+        raise RolloutError(f"vLLM cannot start: {reason}. {start_advice(str(error))}") from error
 
 
 def _tensor_parallel_group(size: int) -> Any:

@@ -109,7 +109,7 @@ def expected_engine(config: "RunConfig", *, context_tokens: int) -> ExpectedEngi
     return ExpectedEngine(
         model=config.model.name_or_path,
         model_identity=base_model_identity(resolve_model(config.model.name_or_path), revision=revision),
-        lora_rank=config.adapter.r,
+        lora_rank=config.adapter.r if config.adapter else 1,
         processor_kwargs=engine_arguments(config).get("mm_processor_kwargs", {}),
         context_tokens=context_tokens,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.models.processor import image_attention
+from grpo_mmpc.models.families import image_attention
 from grpo_mmpc.rollout.vllm.arguments import engine_arguments
 from grpo_mmpc.rollout.vllm.protocol import GroupEngine
 from grpo_mmpc.utils.console import printer
