@@ -52,7 +52,7 @@ def _fit_chrf(titles: Sequence[str]) -> PairScores:
 
 
 @dataclass
-class _Fitted:
+class Fitted:
     """The scores of pairs by a function that comes from the training titles."""
 
     name: str
@@ -77,7 +77,7 @@ class _Fitted:
 
 
 def _fitted_reward(name: str, fit_on: Callable[[Sequence[str]], PairScores]) -> Reward:
-    fitted = _Fitted(name, fit_on)
+    fitted = Fitted(name, fit_on)
     return Reward(
         score=ScorePairs(fitted),
         value_range=(0.0, 1.0),

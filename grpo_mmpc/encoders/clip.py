@@ -84,6 +84,14 @@ class ClipEncoder:
         """Return unit embeddings [N, D] of images, fp32 on the CPU; NaN for unreadable ones."""
         return self._images.matrix(image_paths, width=self._model.config.projection_dim)
 
+    def embed_texts(self, texts: Sequence[str]) -> "torch.Tensor":
+        """Return unit embeddings [N, D] of texts, fp32 on the CPU; NaN for unreadable ones."""
+        import torch  # heavy: imported on use
+
+        embeddings = self._texts.of(texts)
+        unread = torch.full((self._model.config.projection_dim,), float("nan"))
+        return torch.stack([embeddings.get(text, unread) for text in texts])
+
     def _encode_images(self, images: "list[Image.Image]") -> "torch.Tensor":
         pixels = self._processor(images=[middle(image) for image in images], return_tensors="pt")["pixel_values"]
         features = self._model.get_image_features(pixel_values=pixels.to(self.device, self._model.dtype))

@@ -17,6 +17,7 @@ TITLES = [
 NANO_KWARGS: dict[str, dict[str, Any]] = {
     "bertscore": {"model": "nano:minilm", "device": "cpu"},
     "embedding_cosine": {"model": "nano:minilm", "device": "cpu"},
+    "retrieval": {"model": "nano:minilm", "device": "cpu"},
     "clip_similarity": {"model": "nano:clip", "floor": -1.0, "device": "cpu"},
     "dinov2_similarity": {"renderer": "nano", "floor": -1.0, "device": "cpu"},
     "image_prompt_limit": {"tokenizer": "nano:clip"},
@@ -40,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "reward_name" in metafunc.fixturenames:
         metafunc.parametrize("reward_name", list(registered()))
     if "quick_reward_name" in metafunc.fixturenames:  # those without an encoder, for many examples
-        slow = ("bertscore", "embedding_cosine", "clip_similarity", "dinov2_similarity")
+        slow = ("bertscore", "embedding_cosine", "retrieval", "clip_similarity", "dinov2_similarity")
         metafunc.parametrize("quick_reward_name", [name for name in registered() if name not in slow])
 
 
