@@ -308,7 +308,7 @@ def compare_images(folder: Path, *, count: int, **options: int) -> tuple[dict[st
 def write_evaluations(folder: Path, *, num_items: int, num_metrics: int = 12, num_categories: int = 9) -> None:
     """Two evaluations with random scores, ``before`` and ``after``."""
     rng = np.random.default_rng(0)
-    names = [name for name, metric in METRICS.items() if "image_to_text" in metric.tasks and metric.statistics is None]
+    names = [name for name, metric in METRICS.items() if "text" in metric.targets and metric.statistics is None]
     names = names[:num_metrics]
     assert len(names) == num_metrics
     level = rng.uniform(size=(num_metrics, num_items))

@@ -1,18 +1,24 @@
 """Plain records that flow between the stages. Standard library only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+TargetKind = Literal["text", "attributes", "image"]
+"""What a task asks for, by which metrics and rewards are chosen: a text of the item, a JSON object
+of its attributes, or the prompt of an image."""
+TARGET_KINDS: tuple[TargetKind, ...] = ("text", "attributes", "image")
 
 RewardFn = Callable[..., list[float | None]]
 """A batch reward function, called with keyword arguments only.
 
 It receives, for N well-formed completions of one batch, lists of length N: ``predictions`` (parsed
-text), ``references`` (true text or None), ``completions`` (raw text), ``prompts``, ``tasks``,
-``item_ids``, ``categories``, ``image_paths`` (absolute path of the item's real image, or None), and
-every further catalogue column under its own name. It returns N values; None means "cannot be
-scored". NaN, infinity and exceptions are failures, handled by ``rewards.on_error``. A malformed
-completion never reaches it: it gets the function's ``worst_score`` attribute, 0.0 if there is none.
+text), ``references`` (true text or None), ``completions`` (raw text), ``formats`` (see
+``ParsedCompletion``), ``prompts``, ``tasks``, ``targets`` (``TargetKind``), ``item_ids``,
+``categories``, ``image_paths`` (absolute path of the item's real image, or None), and every further
+catalogue column under its own name. It returns N values; None means "cannot be scored". NaN,
+infinity and exceptions are failures, handled by ``rewards.on_error``. A malformed completion never
+reaches it: it gets the function's ``worst_score`` attribute, 0.0 if there is none.
 """
 
 
@@ -30,6 +36,8 @@ class ProductRecord:
     """Seller's description."""
     image: str | None
     """Path of the product image relative to the catalogue folder, with forward slashes."""
+    images: Sequence[str] = ()
+    """Paths of further images, in the same form."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Known facts by kind, for instance ``{"type": "backpack", "color": "red"}``; empty where
     unknown."""
@@ -54,13 +62,14 @@ class ParsedCompletion:
     """A completion as the parser reads it."""
 
     prediction: str | None
-    """The text under the task's key, stripped; None when the completion is malformed."""
+    """The text under the task's key, stripped, or attributes as the text of a JSON object of texts;
+    None when the completion is malformed."""
     format: str
     """``json`` (the whole completion is the object), ``embedded`` (fenced or inside other text),
     ``malformed``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SamplingConfig:
     """Sampling options, one object for rollouts and evaluation."""
 
@@ -72,6 +81,13 @@ class SamplingConfig:
     top_k: int = 0
     """0 keeps the whole vocabulary."""
     seed: int = 0
+    schema: str | None = None
+    """JSON Schema, as text, that every completion is decoded by; None decodes freely."""
+
+    def __repr__(self) -> str:
+        """Name the fields; a schema where there is one, for identities are made of this."""
+        names = [name for name in self.__slots__ if name != "schema" or self.schema is not None]
+        return f"SamplingConfig({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +104,18 @@ class PromptRow:
     ``prompt_image_path``."""
     prompt_image_path: str | None
     """Absolute path of the image shown to the policy, or None for a text-only prompt."""
+    more_image_paths: Sequence[str] = ()
+    """Absolute paths of the images shown after it."""
     image_path: str | None
     """Absolute path of the item's real image (for scoring; never shown in text_to_image)."""
     reference: str | None
-    """The true title in image_to_text; None in text_to_image, whose reference is the image. Scoring
+    """The true text; None where the task asks for an image, which is the reference then. Scoring
     only."""
     title: str
     """The item's title, whatever the task."""
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shown_images(self) -> list[str]:
+        """The absolute paths of all images shown to the policy, one for each placeholder."""
+        return [] if self.prompt_image_path is None else [self.prompt_image_path, *self.more_image_paths]

@@ -6,6 +6,7 @@ from typing import Any
 
 from grpo_mmpc.metrics.extraction import compare_titles
 from grpo_mmpc.metrics.metric import is_known
+from grpo_mmpc.metrics.values import MEASURES, compare_values
 from grpo_mmpc.rewards.declaration import Reward
 
 
@@ -23,12 +24,15 @@ def attribute_f1() -> Reward:
     what is uncertain where the title states little. The product type is no fact here: pair it with
     a reward of words or meaning.
 
+    Answers that are JSON objects of attributes are compared key by key with the catalogue's values
+    instead (``grpo_mmpc.metrics.values``): a key that is left out costs recall, a wrong value both.
+
     Example:
         >>> score = attribute_f1()
         >>> score(predictions=["Red Mug, 12oz", "Mug"], references=["Blue Mug, 12 Ounces", "Cup"])
         [0.5, None]
     """
-    return Reward(score=_score_facts, value_range=(0.0, 1.0), tasks=("image_to_text",), needs=("reference",))
+    return Reward(score=_score_facts, value_range=(0.0, 1.0), targets=("text", "attributes"), needs=("reference",))
 
 
 def _score_facts(
@@ -36,15 +40,20 @@ def _score_facts(
     predictions: list[str],
     references: list[str | None],
     attributes: list[Mapping[str, str] | None] | None = None,
+    targets: list[str] | None = None,
     **_columns: list[Any],
 ) -> list[float | None]:
     facts = attributes or [None] * len(predictions)
     brands = [None if known is None else known.get("brand") for known in facts]
-    scores: dict[tuple[str, str | None, str | None], float | None] = {}
-    rows = list(zip(predictions, references, brands, strict=True))
-    for prediction, reference, brand in dict.fromkeys(rows):
-        f1 = math.nan
-        if is_known(reference):
-            f1 = compare_titles(prediction=prediction, reference=reference, brand=brand).f1
-        scores[prediction, reference, brand] = None if math.isnan(f1) else f1
-    return [scores[row] for row in rows]
+    kinds = targets or ["text"] * len(predictions)
+    rows = list(zip(predictions, references, brands, kinds, strict=True))
+    scores = {row: _f1(*row) for row in dict.fromkeys(rows)}
+    return [None if math.isnan(scores[row]) else scores[row] for row in rows]
+
+
+def _f1(prediction: str, reference: str | None, brand: str | None, target: str) -> float:
+    if not is_known(reference):
+        return math.nan
+    if target == "attributes":
+        return MEASURES["attribute_f1"][1](compare_values(prediction=prediction, reference=reference))
+    return compare_titles(prediction=prediction, reference=reference, brand=brand).f1

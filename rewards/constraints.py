@@ -54,7 +54,7 @@ def constraints(
         )
     except ValueError as error:
         raise RewardError(f"constraints: {error}") from error
-    return Reward(score=_Kept(demands), value_range=(0.0, 1.0), tasks=("image_to_text",))
+    return Reward(score=_Kept(demands), value_range=(0.0, 1.0), targets=("text",))
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def _fitted_reward(name: str, fit_on: Callable[[Sequence[str]], PairScores]) -> 
     return Reward(
         score=ScorePairs(fitted),
         value_range=(0.0, 1.0),
-        tasks=("image_to_text",),
+        targets=("text",),
         needs=("reference", "corpus"),
         fit=fitted.fit,
     )

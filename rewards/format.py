@@ -6,7 +6,6 @@ from typing import Any
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics.text import words
 from grpo_mmpc.rewards.declaration import Reward
-from grpo_mmpc.tasks import TASKS
 
 from .batches import ScoreTexts
 
@@ -25,15 +24,14 @@ def json_format() -> Reward:
     parse, so keep its weight small.
 
     Example:
-        >>> completions = ['{"title": "Red Bag"}', 'Sure: {"title": "Red Bag"}']
-        >>> json_format()(completions=completions, tasks=["image_to_text"] * 2)
+        >>> json_format()(formats=["json", "embedded"])
         [1.0, 0.5]
     """
     return Reward(score=_score_format, value_range=(0.0, 1.0))
 
 
-def _score_format(*, completions: list[str], tasks: list[str], **_columns: list[Any]) -> list[float | None]:
-    return [_SCORES[TASKS[task].parse(completion).format] for completion, task in zip(completions, tasks, strict=True)]
+def _score_format(*, formats: list[str], **_columns: list[Any]) -> list[float | None]:
+    return [_SCORES[form] for form in formats]
 
 
 def repetition_penalty(*, ngram_size: int = 2) -> Reward:
@@ -61,7 +59,12 @@ def repetition_penalty(*, ngram_size: int = 2) -> Reward:
     """
     if ngram_size < 1:
         raise RewardError(f"ngram_size must be at least 1, found {ngram_size}")
-    return Reward(score=ScoreTexts(_RepetitionPenalty(ngram_size)), value_range=(-1.0, 0.0), worst_score=-1.0)
+    return Reward(
+        score=ScoreTexts(_RepetitionPenalty(ngram_size)),
+        value_range=(-1.0, 0.0),
+        targets=("text", "image"),
+        worst_score=-1.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

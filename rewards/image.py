@@ -15,7 +15,7 @@ from grpo_mmpc.rendering.registry import check_renderer
 from grpo_mmpc.rendering.shared import shared_renders
 from grpo_mmpc.rendering.store import render_seed
 from grpo_mmpc.rewards.declaration import Reward
-from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.types import TargetKind
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def clip_similarity(
         _ImageCosine(
             encoder, model, reads_text=True, renderer=renderer, renderer_kwargs=renderer_kwargs or {}, floor=floor
         ),
-        tasks=tuple(TASKS),
+        targets=("text", "image"),
     )
 
 
@@ -126,7 +126,7 @@ def dinov2_similarity(
     cosine = _ImageCosine(
         encoder, model, reads_text=False, renderer=renderer, renderer_kwargs=renderer_kwargs or {}, floor=floor
     )
-    return _image_reward(cosine, tasks=("text_to_image",))
+    return _image_reward(cosine, targets=("image",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +148,15 @@ class _ImageCosine:
         predictions: list[str],
         image_paths: list[str | None],
         item_ids: list[str],
-        tasks: list[str] | None = None,
+        targets: list[str] | None = None,
         **_columns: list[Any],
     ) -> list[float | None]:
         paths = {i: path for i, path in enumerate(image_paths) if path is not None}
         if not paths:
             return [None] * len(predictions)
         rendered = [] if self.renderer is None else list(paths)
-        if self.reads_text and tasks is not None:
-            rendered = [i for i in rendered if tasks[i] == "text_to_image"]
+        if self.reads_text and targets is not None:
+            rendered = [i for i in rendered if targets[i] == "image"]
         written = [i for i in paths if i not in set(rendered)]
         cosines = [math.nan] * len(predictions)
         for i, cosine in zip(rendered, self._rendered(rendered, paths, predictions, item_ids), strict=True):
@@ -193,7 +193,7 @@ class _ImageCosine:
         ]
 
 
-def _image_reward(cosine: _ImageCosine, *, tasks: tuple[str, ...]) -> Reward:
+def _image_reward(cosine: _ImageCosine, *, targets: tuple[TargetKind, ...]) -> Reward:
     if not -1.0 <= cosine.floor < 1.0:
         raise RewardError(f"floor must lie in [-1, 1), found {cosine.floor}")
     needs = ["image", "encoder"]
@@ -208,7 +208,7 @@ def _image_reward(cosine: _ImageCosine, *, tasks: tuple[str, ...]) -> Reward:
     return Reward(
         score=cosine,
         value_range=(cosine.floor, 1.0),
-        tasks=tasks,
+        targets=targets,
         worst_score=cosine.floor,
         needs=tuple(needs),
         prepare=cosine.prepare,

@@ -24,4 +24,6 @@ def english_only() -> Reward:
         >>> english_only()(predictions=["Red Tote Bag", "Sac à dos d'école pour fille"])
         [1.0, 0.0]
     """
-    return Reward(score=ScoreTexts(english_score), value_range=(0.0, 1.0))
+    return Reward(
+        score=ScoreTexts(english_score), value_range=(0.0, 1.0), targets=("text", "image"), language="English"
+    )

@@ -60,6 +60,7 @@ def length_band(*, low: int = 20, high: int = 200, unit: str = "characters", tok
     return Reward(
         score=ScoreTexts(_Band(length=length, low=low, high=high)),
         value_range=(0.0, 1.0),
+        targets=("text", "image"),
         needs=() if tokenizer is None else ("tokenizer",),
     )
 
@@ -84,7 +85,7 @@ def image_prompt_limit(*, tokenizer: str = "openai/clip-vit-base-patch32") -> Re
     return Reward(
         score=ScoreTexts(_Band(length=length, low=0, high=IMAGE_PROMPT_TOKENS)),
         value_range=(0.0, 1.0),
-        tasks=("text_to_image",),
+        targets=("image",),
         needs=("tokenizer",),
     )
 

@@ -10,7 +10,6 @@ from grpo_mmpc.encoders.loading import pick_dtype
 from grpo_mmpc.encoders.sentence import SentenceEncoder, sentence_encoder
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards.declaration import Reward
-from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.hashing import stable_order
 
 from .batches import ScorePairs, distinct_titles
@@ -86,7 +85,7 @@ def retrieval(
         return Reward(
             score=images,
             value_range=(0.0, 1.0),
-            tasks=tuple(TASKS),
+            targets=("text", "image"),
             needs=("image", "encoder"),
             prepare=images.prepare,
         )
@@ -95,7 +94,7 @@ def retrieval(
     return Reward(
         score=ScorePairs(fitted),
         value_range=(0.0, 1.0),
-        tasks=("image_to_text",),
+        targets=("text",),
         needs=("reference", "encoder", "corpus"),
         fit=fitted.fit,
         prepare=partial(_prepare_titles, fitted),

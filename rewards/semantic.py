@@ -132,7 +132,7 @@ def _encoded(scores: "_Bertscore | _EmbeddingCosine") -> Reward:
     return Reward(
         score=ScorePairs(scores),
         value_range=(0.0, 1.0),
-        tasks=("image_to_text",),
+        targets=("text",),
         needs=("reference", "encoder"),
         prepare=scores.prepare,
     )

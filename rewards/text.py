@@ -83,6 +83,4 @@ def jaccard() -> Reward:
 
 
 def _against_reference(function: Callable[..., float]) -> Reward:
-    return Reward(
-        score=ScorePairs(EachPair(function)), value_range=(0.0, 1.0), tasks=("image_to_text",), needs=("reference",)
-    )
+    return Reward(score=ScorePairs(EachPair(function)), value_range=(0.0, 1.0), targets=("text",), needs=("reference",))

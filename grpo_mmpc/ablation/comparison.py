@@ -126,7 +126,7 @@ def compare(
         if len(tables) < len(evaluations):
             continue
         trained = {mix: next(run for run in runs if run.mix == mix).rewards.get(task, ()) for mix in mixes}
-        for name, metric in metrics_of(tables[0], task, mode=evaluations[0].mode).items():
+        for name, metric in metrics_of(tables[0], mode=evaluations[0].mode).items():
             if is_among(f"{task}.{name}", metrics) and all(name in {**t.scores, **t.statistics} for t in tables):
                 sums = item_sums(tables, name)
                 matrix = _Matrix.of(

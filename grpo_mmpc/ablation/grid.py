@@ -103,7 +103,9 @@ def _base_key(config: RunConfig) -> str:
         del evaluation[name]
     data = config.data.model_dump(mode="json", exclude={"max_train_items"})
     model, rollout = config.model.model_dump(mode="json"), config.rollout.model_dump(mode="json")
-    return json.dumps([model, rollout, data, config.evaluation_tasks, evaluation], sort_keys=True)
+    own = {name: config.known_tasks[name].model_dump() for name in config.evaluation_tasks if name in config.own_tasks}
+    tasks = [config.evaluation_tasks, own] if own else config.evaluation_tasks
+    return json.dumps([model, rollout, data, tasks, evaluation], sort_keys=True)
 
 
 def _unlike(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:
@@ -149,7 +151,9 @@ def _metric_problems(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str
                 problems.append(f"{key}: {name} is of a task that {run.name} does not evaluate; expected TASK.METRIC")
             elif metric not in known and not metric.startswith("attribute_recall_"):
                 problems.append(f"{key}: no metric {metric!r}; {nearest(metric, known)}")
-            elif metric in known and (task not in known[metric].tasks or known[metric].of_set is not None):
+            elif metric in known and (
+                run.config.known_tasks[task].kind not in known[metric].targets or known[metric].of_set is not None
+            ):
                 problems.append(f"{key}: {metric} has no value per item in {task}")
             elif key == "pareto" and not is_among(name, spec.metrics):
                 problems.append(f"pareto: {name} is not one of metrics, so the plot would be empty; add it there")

@@ -47,11 +47,11 @@ def item_sums(tables: Sequence[TaskScores], name: str) -> ItemSums:
     return ItemSums(values=stacked[:, scored], groups=groups, num_items=len(shared))
 
 
-def metrics_of(table: TaskScores, task: str, *, mode: str) -> dict[str, Metric]:
+def metrics_of(table: TaskScores, *, mode: str) -> dict[str, Metric]:
     """Return the metrics of a task that have a value per item, in the order of the metric table."""
     names = dict.fromkeys([*table.scores, *table.statistics])
     known = {name: metric for name in names if (metric := find_metric(name, mode=mode)) is not None}
-    kept = {name: metric for name, metric in known.items() if task in metric.tasks and metric.of_set is None}
+    kept = {name: metric for name, metric in known.items() if metric.of_set is None}
     return dict(sorted(kept.items(), key=lambda item: table_position(item[0], mode=mode)))
 
 

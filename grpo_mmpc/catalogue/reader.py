@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grpo_mmpc.catalogue.arrow_cache import NormalisedItems, data_rows, normalise_items
-from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, find_image
+from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, find_image, relative_image_path
 from grpo_mmpc.catalogue.records import CORE_COLUMNS
 from grpo_mmpc.catalogue.signatures import image_signatures
 from grpo_mmpc.catalogue.tables import SUFFIXES, find_table
-from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.errors import CatalogueError, ImageError
 from grpo_mmpc.types import ProductRecord, Quarantined
 from grpo_mmpc.utils.hashing import digest_of
 
@@ -100,7 +101,22 @@ def arrow_column(items: "Dataset", name: str) -> pa.ChunkedArray:
 def to_record(row: Mapping[str, Any]) -> ProductRecord:
     """Convert a row of ``Catalogue.items`` to a product record."""
     cells = {name: row[name] for name in CORE_COLUMNS}
-    return ProductRecord(**cells | {"attributes": json.loads(row["attributes"] or "{}")})
+    facts = {"attributes": json.loads(row["attributes"] or "{}")}
+    return ProductRecord(**cells | facts, images=_further_images(row.get("images"), image=row["image"]))
+
+
+def _further_images(cell: Any, *, image: str | None) -> tuple[str, ...]:
+    """Read a list of paths, or its JSON text; what is no path of the folder is left out."""
+    if isinstance(cell, str):
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            cell = None
+    paths: dict[str, None] = {}
+    for one in cell if isinstance(cell, list) else ():
+        with suppress(ImageError):
+            paths[relative_image_path(str(one))] = None
+    return tuple(path for path in paths if path != image)
 
 
 def load_catalogue(

@@ -8,7 +8,7 @@ from grpo_mmpc.catalogue.siblings import Siblings
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.nano.catalogue import catalogue_folder
-from grpo_mmpc.tasks.prompt_rows import prompt_rows, usable_indices
+from grpo_mmpc.tasks.prompt_rows import fields_of, prompt_rows, usable_indices
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.hashing import stable_order
 
@@ -23,14 +23,20 @@ class RunData:
         folder = catalogue_folder(config.data.catalogue)
         self.catalogue: Catalogue = load_catalogue(folder, check_images=True)
         split = split_items(self.catalogue, held_out=config.data.held_out, salt=config.data.salt)
-        self.train = usable_indices(self.catalogue, split.train)
-        self.held_out = usable_indices(self.catalogue, split.held_out)
+        tasks = config.measured_tasks
+        self._tasks = config.known_tasks
+        *first, last = fields_of(tasks)
+        self.needs = f"{', '.join(first)} or {last}" if first else last
+        """The fields without which an item is left out, in words: ``title or image``."""
+        self._texts = {task.target for task in tasks if task.kind != "image"} or {"title"}
+        self.train = usable_indices(self.catalogue, split.train, tasks)
+        self.held_out = usable_indices(self.catalogue, split.held_out, tasks)
         self.groups = split.groups
         self.incomplete = len(split.train) + len(split.held_out) - len(self.train) - len(self.held_out)
         for side, indices in (("training", self.train), ("held-out", self.held_out)):
             if not indices:
                 raise CatalogueError(
-                    f"{folder}: no {side} item has both a title and an image ({len(self.catalogue)} items, "
+                    f"{folder}: every {side} item lacks {self.needs} ({len(self.catalogue)} items, "
                     f"{self.incomplete} incomplete, {len(self.catalogue.quarantined)} quarantined); "
                     "run grpo-mmpc data validate on it, or change data.held_out"
                 )
@@ -41,9 +47,9 @@ class RunData:
         return len({self.groups[index] for index in self.held_out})
 
     @property
-    def training_titles(self) -> list[str]:
-        """The titles of all training items, the corpus of rewards that ask for one."""
-        return self.catalogue.column("title", self.train)
+    def training_texts(self) -> list[str]:
+        """The true texts of all training items, the corpus of rewards that ask for one."""
+        return [text for name in sorted(self._texts) for text in self.catalogue.column(name, self.train)]
 
     def summary(self, config: RunConfig) -> dict[str, Any]:
         """Return the manifest's entry on the data."""
@@ -62,7 +68,7 @@ class RunData:
         """Return prompts of training items, chosen by stable hash where there are more."""
         ids = self.catalogue.column("item_id", self.train)
         chosen = [self.train[i] for i in stable_order(ids, salt="pool")[:at_most]]
-        return prompt_rows(self.catalogue, chosen, [task])
+        return prompt_rows(self.catalogue, chosen, [task], known=self._tasks)
 
     def titles_beside(self, rows: Iterable[PromptRow]) -> dict[str, str]:
         """Return, by item, the titles that the catalogue would give items that had none.
@@ -81,4 +87,5 @@ class RunData:
 
     def spaced_rows(self, tasks: Iterable[str]) -> list[PromptRow]:
         """Return prompts of all training items, or of some thousand evenly spaced of many."""
-        return prompt_rows(self.catalogue, self.train[:: -(-len(self.train) // _MOST_SPACED)], tasks)
+        spaced = self.train[:: -(-len(self.train) // _MOST_SPACED)]
+        return prompt_rows(self.catalogue, spaced, tasks, known=self._tasks)

@@ -98,18 +98,18 @@ def run_list(arguments: argparse.Namespace) -> int:
 def _declared(factory: Callable[..., Any]) -> tuple[str, str, str]:
     """Return range, tasks and needs of a reward with default arguments; dashes if unknown."""
     from grpo_mmpc.errors import GrpoMmpcError
-    from grpo_mmpc.tasks import TASKS
+    from grpo_mmpc.types import TARGET_KINDS
 
     try:
         reward = factory()
     except (TypeError, ValueError, GrpoMmpcError):  # it has no default arguments that work here
         return "-", "-", "-"
     declared = getattr(reward, "value_range", None)
-    tasks = tuple(getattr(reward, "tasks", tuple(TASKS)))
+    targets = tuple(getattr(reward, "targets", TARGET_KINDS))
     needs = tuple(getattr(reward, "needs", ()))
     return (
         "-" if declared is None else "[{:g}, {:g}]".format(*declared),
-        "both" if set(tasks) == set(TASKS) else ", ".join(tasks),
+        "any" if set(targets) == set(TARGET_KINDS) else ", ".join(targets),
         ", ".join(needs) or "nothing",
     )
 
@@ -166,4 +166,9 @@ def _chosen(words: list[str]) -> "tuple[RewardsSection, list[str] | None]":
     rest = ["run_dir=unused", "model={name_or_path: unused}", "adapter={}", "data={catalogue: unused}"]
     files = [word for word in words if is_file(word)]
     config = load_config(files, [*(word for word in words if not is_file(word)), *rest])
-    return config.rewards, list(config.tasks)
+    from grpo_mmpc.errors import ConfigError
+    from grpo_mmpc.tasks import TASKS
+
+    if not (tasks := [task for task in config.tasks if task in TASKS]):
+        raise ConfigError([f"tasks: wrong answers are made of titles, for {' and '.join(TASKS)}; name one of them"])
+    return config.rewards, tasks

@@ -36,7 +36,7 @@ def samplings(greedy: SamplingConfig, count: int) -> list[SamplingConfig]:
 
 def no_answer(task: Task, reason: str, detail: str) -> Answer:
     """Return the answer of a gap that stays empty; the item is the caller's to add."""
-    return Answer(item_id="", field=task.target_modality, key="", answer=None, value=None, reason=reason, detail=detail)
+    return Answer(item_id="", field=task.target, key="", answer=None, value=None, reason=reason, detail=detail)
 
 
 def _read(task: Task, completion: str | Failure) -> Answer:
@@ -45,5 +45,5 @@ def _read(task: Task, completion: str | Failure) -> Answer:
     prediction = task.parse(completion).prediction
     if prediction is None:
         return no_answer(task, "malformed completion", completion)
-    value = prediction if task.target_modality == "title" else None
-    return Answer(item_id="", field=task.target_modality, key="", answer=prediction, value=value)
+    value = prediction if task.target == "title" else None
+    return Answer(item_id="", field=task.target, key="", answer=prediction, value=value)

@@ -26,7 +26,7 @@ def proposal_of(provenance: Provenance, task: Task, answer: Answer, *, is_asked:
         answer: The answer.
         is_asked: Whether the policy was asked; else the catalogue itself gave the value.
     """
-    renderer = {"renderer": provenance.renderer} if task.target_modality == "image" else {}
+    renderer = {"renderer": provenance.renderer} if task.target == "image" else {}
     return Proposal(
         item_id=answer.item_id,
         field=answer.field,

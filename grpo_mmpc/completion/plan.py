@@ -15,7 +15,7 @@ from typing import Any
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.siblings import Beside, Siblings
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.errors import CatalogueError, ConfigError
 from grpo_mmpc.models.identity import adapter_identity, policy_identity
 from grpo_mmpc.rendering.registry import renderer_identity
 from grpo_mmpc.tasks import TASKS, Task
@@ -112,7 +112,18 @@ def records_of(source: Catalogue) -> Iterator[ProductRecord]:
 
 
 def provenance_of(config: RunConfig, *, checkpoint: Path | None, samples: int) -> Provenance:
-    """Return what answers depend on that a recipe and a checkpoint give."""
+    """Return what answers depend on that a recipe and a checkpoint give.
+
+    Raises:
+        ConfigError: The recipe's policy is for other tasks.
+    """
+    if others := [name for name in config.tasks if name not in TASKS]:
+        raise ConfigError(
+            [
+                f"tasks: {', '.join(others)}: completion asks for titles and images by {' and '.join(TASKS)} and in no "
+                "other way; evaluate that task, or say tasks=[image_to_text] if the policy is to be asked so"
+            ]
+        )
     settings = config.evaluation
     return Provenance(
         policy=policy_identity(config, adapter=checkpoint),
@@ -120,9 +131,14 @@ def provenance_of(config: RunConfig, *, checkpoint: Path | None, samples: int) -
         adapter=None if checkpoint is None else adapter_identity(checkpoint),
         renderer=None if settings.renderer is None else renderer_identity(settings.renderer, settings.renderer_kwargs),
         prompts={name: task.version for name, task in TASKS.items()},
-        sampling={name: asdict(task.greedy(settings.max_tokens)) for name, task in TASKS.items()},
+        sampling={name: _sampling(task, config) for name, task in TASKS.items()},
         samples=samples,
     )
+
+
+def _sampling(task: Task, config: RunConfig) -> dict[str, Any]:
+    greedy = task.greedy(config.evaluation.max_tokens, structured=config.rollout.structured)
+    return {name: value for name, value in asdict(greedy).items() if value is not None}
 
 
 def make_plan(
@@ -206,7 +222,7 @@ def _write_gaps(out: Path, plan: Plan, source: Catalogue) -> None:
             task=task.name,
             stamp=None if status is None else (status.st_size, status.st_mtime_ns),
             conditions=conditions[task.name],
-            beside=siblings.title(position, record) if siblings and task.target_modality == "title" else None,
+            beside=siblings.title(position, record) if siblings and task.target == "title" else None,
         )
         held[names[plan.part_of(record.item_id)]].append(f"{to_json(asdict(gap))}\n")
         if waiting % _HELD == 0:
@@ -225,6 +241,6 @@ def _gaps(source: Catalogue) -> Iterator[tuple[int, ProductRecord, Task]]:
 
 
 def _conditions(plan: Plan, task: Task) -> str:
-    renderer = plan.renderer if task.target_modality == "image" else None
-    samples = plan.samples if task.target_modality == "title" else None
+    renderer = plan.renderer if task.target == "image" else None
+    samples = plan.samples if task.target == "title" else None
     return json_digest([plan.policy, plan.prompts[task.name], plan.sampling[task.name], renderer, samples])

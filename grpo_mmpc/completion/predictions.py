@@ -24,7 +24,7 @@ def completed_predictions(folder: Path, *, task: str) -> Predictions:
         EvaluationError: The catalogue lacked nothing of the kind.
         CatalogueError: A proposal cannot be read.
     """
-    field = TASKS[task].target_modality
+    field = TASKS[task].target
     by_item: dict[str, Prediction] = {}
     for proposal in read_proposals(folder):
         if proposal.field != field:

@@ -51,7 +51,7 @@ class CompletionService:
         return [proposal for proposal in proposals if proposal is not None]
 
     def _ask(self, task: Task, items: Sequence[Item]) -> list[Answer]:
-        if task.target_modality == "image" and self._renderer is None:
+        if task.target == "image" and self._renderer is None:
             none = no_answer(task, NO_RENDERER, "start the server with evaluation.renderer=...")
             return [replace(none, item_id=record.item_id) for _, record in items]
         rows = [prompt_row(folder, record, task) for folder, record in items]
@@ -59,10 +59,10 @@ class CompletionService:
             task,
             rows,
             sampling=SamplingConfig(**self.provenance.sampling[task.name]),
-            samples=self.provenance.samples if task.target_modality == "title" else 0,
+            samples=self.provenance.samples if task.target == "title" else 0,
             generate=lambda _, sampling: self._generate(rows, sampling),
         )
-        return answers if task.target_modality == "title" else self._render(answers)
+        return answers if task.target == "title" else self._render(answers)
 
     def _generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str | Failure]:
         size = self._engine.rows_at_once

@@ -97,12 +97,12 @@ class _Worker:
         answers = {gap.record.item_id: _taken(gap) for gap in gaps if gap.beside is not None}
         for task in TASKS.values():
             mine = [gap for gap in gaps if gap.task == task.name and gap.beside is None]
-            if mine and task.target_modality == "image" and self.plan.renderer is None:
+            if mine and task.target == "image" and self.plan.renderer is None:
                 none = no_answer(task, NO_RENDERER, "set evaluation.renderer")
                 answers |= {gap.record.item_id: replace(none, item_id=gap.record.item_id) for gap in mine}
             elif mine:
                 given = self._ask(task, mine, before, log)
-                answers |= self._render(part, given, former) if task.target_modality == "image" else given
+                answers |= self._render(part, given, former) if task.target == "image" else given
             self.filled += len(mine)
             self.shown(self.filled)
         part.write([answers[gap.record.item_id] for gap in gaps], gaps=digest)
@@ -113,7 +113,7 @@ class _Worker:
         sampling = SamplingConfig(**self.plan.sampling[task.name])
         rows = [prompt_row(Path(self.plan.catalogue), gap.record, task) for gap in gaps]
         version = self.plan.prompts[task.name]
-        samples = self.plan.samples if task.target_modality == "title" else 0
+        samples = self.plan.samples if task.target == "title" else 0
         conditions = f"{version}+{samples}" if samples else version
         keys = {
             row.item_id: hex_digest(completion_key(row, sampling, policy=self.plan.policy), conditions) for row in rows
@@ -127,7 +127,7 @@ class _Worker:
         done_before = self.filled + len(answers)
 
         def progress(turn: int, done: int, _: int) -> None:
-            if task.target_modality == "title":  # an image is still to be rendered
+            if task.target == "title":  # an image is still to be rendered
                 self.shown(done_before + (turn * len(asked) + done) // (samples + 1))
 
         def generate(turn: int, one: SamplingConfig) -> Sequence[str | Failure]:
@@ -166,7 +166,7 @@ def _taken(gap: Gap) -> Answer:
     assert gap.beside is not None
     return Answer(
         item_id=gap.record.item_id,
-        field=TASKS[gap.task].target_modality,
+        field=TASKS[gap.task].target,
         key="",
         answer=None,
         **asdict(gap.beside),

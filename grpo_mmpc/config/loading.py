@@ -133,7 +133,26 @@ def _merge_file(layers: Layers, path: Path, including: tuple[Path, ...]) -> None
         if not base.is_file():
             raise ConfigError([f"{path}: base: no file {name!r} beside it ({base}); paths are relative to the recipe"])
         _merge_file(layers, base, (*including, path))
+    _read_tasks(content, folder=path.parent, source=str(path))
     _merge(layers.merged, content, layers.origins, source=str(path))
+
+
+def _read_tasks(content: dict[str, Any], *, folder: Path, source: str) -> None:
+    """Put the content of task files in the place of their names: a recipe is whole by itself."""
+    names = content.get("tasks")
+    if not isinstance(names, list):
+        return
+    content["tasks"] = [Path(name).stem if is_task_file(name) else name for name in names]
+    for name in filter(is_task_file, names):
+        file, own = folder / name, content.setdefault("own_tasks", {})
+        if not isinstance(own, dict) or file.stem in own:
+            raise ConfigError([f"{source}: tasks: {name} and own_tasks both say what {file.stem} is; keep one of them"])
+        own[file.stem] = read_yaml(file)
+
+
+def is_task_file(name: Any) -> bool:
+    """Return whether an entry of ``tasks`` is a file rather than a name."""
+    return isinstance(name, str) and name.endswith((".yaml", ".yml"))
 
 
 def _merge(
@@ -167,6 +186,11 @@ def _apply_override(merged: dict[str, Any], override: str, origins: dict[str, st
     if key == "base":
         raise ConfigError([f"{override!r}: base belongs into a file; on the command line name the file itself"])
     value = parse_yaml(text, source=f"the value of {override!r}")
+    if key == "tasks":
+        given = {key: value}
+        _read_tasks(given, folder=Path(), source=repr(override))
+        value = given["tasks"]
+        _merge(merged, {"own_tasks": given.get("own_tasks", {})}, origins, source=COMMAND_LINE)
     *parents, last = key.split(".")
     node: Any = merged
     path: list[str] = []

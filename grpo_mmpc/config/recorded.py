@@ -6,9 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.config.loading import Check, merge_layers, validate
+from grpo_mmpc.config.loading import Check, is_task_file, merge_layers, validate
 from grpo_mmpc.config.problems import origin_of
 from grpo_mmpc.config.sections import RunConfig
+from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.files import read_own
 
@@ -97,6 +98,7 @@ def load_recorded_policy(
         "adapter": {},
         "data": {"catalogue": _EMBEDDED + "catalogue"},
         "rewards": {"mix": [{"name": "json_format", "weight": 1.0}]},
+        **{name: raw[name] for name in ("tasks", "own_tasks") if name in raw},
         "evaluation": {key: evaluation[key] for key in ("max_tokens", "batch_size") if key in evaluation},
     }
     left += ["evaluation.renderer"] if evaluation.get("renderer") else []
@@ -114,6 +116,9 @@ def _refuse_elsewhere(recorded: Path) -> None:
             if error.errno is not None:
                 raise
             raise ConfigError([f"{recorded}: {error}"]) from error
+        tasks = read_yaml(recorded).get("tasks")
+        if isinstance(tasks, list) and any(map(is_task_file, tasks)):
+            raise ConfigError([f"{recorded}: tasks names files, which a run never does: it holds its tasks itself"])
 
 
 def _is_plain(key: str, value: Any) -> bool:

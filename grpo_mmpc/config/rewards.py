@@ -6,8 +6,6 @@ from pydantic import Field
 
 from grpo_mmpc.config.section import Section
 
-TaskName = Literal["image_to_text", "text_to_image"]
-
 
 class RewardSpec(Section):
     """One named reward of the mix."""
@@ -18,7 +16,7 @@ class RewardSpec(Section):
     """0 makes it a monitor: logged, never trained on."""
     kwargs: dict[str, Any] = {}
     """Arguments of the factory."""
-    tasks: list[TaskName] | None = None
+    tasks: list[str] | None = None
     """Tasks it is applied to; null means every task that the reward can score."""
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Seconds one call may take; null takes ``rewards.time_limit``."""

@@ -1,14 +1,18 @@
 """The sections of a recipe, and ``RunConfig``, which holds them all."""
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from grpo_mmpc.config.rewards import RewardsSection, TaskName
+from grpo_mmpc.config.problems import nearest
+from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.config.section import PassThroughSection, Section
 from grpo_mmpc.metrics.constraints import Constraints
+from grpo_mmpc.tasks.task import NAME, SHIPPED, TASKS, Task
 from grpo_mmpc.utils.secrets import without_secrets
 
 ControlName = Literal[
@@ -21,6 +25,9 @@ ControlName = Literal[
     "raw_title",
     "nearest_image",
 ]
+
+
+_OWN_TASK = "a task of your own is a file, given as my_task.yaml beside the recipe"
 
 
 class ModelSection(Section):
@@ -116,6 +123,8 @@ class RolloutSection(Section):
     server_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds to wait for a server to answer, at start and when it has gone away in the middle."""
     engine: EngineSection = EngineSection()
+    structured: bool = False
+    """vLLM in ``evaluate`` and ``complete``: decode answers by the JSON schema of their task."""
     sleep: bool = False
     """Colocate mode on GPUs: free the engine's memory between rollouts (sleep level 1)."""
     parity: ParitySection = ParitySection()
@@ -203,7 +212,7 @@ class EvaluationSection(Section):
     suite: Literal["cqbench"] = "cqbench"
     mode: Literal["corrected", "paper"] = "corrected"
     """``paper`` scores as the official benchmark does, its flaws included."""
-    tasks: list[TaskName] | None = None
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
     """Null means the tasks that are trained."""
     metrics: list[str] | None = None
     """Names of metrics; null means all of the mode."""
@@ -215,7 +224,7 @@ class EvaluationSection(Section):
     """Evaluate every variant and near-duplicate of these products instead of one of each."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     """Prompts generated together."""
-    max_tokens: dict[TaskName, Annotated[int, Field(gt=0)]] = {}
+    max_tokens: dict[str, Annotated[int, Field(gt=0)]] = {}
     """New tokens per task; the task's own limit where absent."""
     renderer: str | None = None
     """``nano``, ``diffusers``, ``images_api`` or ``module:factory``; null leaves metrics on
@@ -278,7 +287,11 @@ class RunConfig(Section):
     adapter: AdapterSection | None
     """Null trains every weight of the model."""
     data: DataSection
-    tasks: Annotated[list[TaskName], Field(min_length=1)] = ["image_to_text"]
+    own_tasks: dict[str, Task] = {}
+    """Tasks of the recipe's own, by name."""
+    tasks: Annotated[list[str], Field(min_length=1)] = ["image_to_text"]
+    """Names of shipped tasks and of ``own_tasks``. A file ``my_task.yaml``, by its path from the
+    recipe, becomes one of those."""
     rewards: RewardsSection
     rollout: RolloutSection = RolloutSection()
     trainer: dict[str, Any] = {}
@@ -288,8 +301,48 @@ class RunConfig(Section):
     gate: GateSection = GateSection()
     report: ReportSection = ReportSection()
 
+    @field_validator("own_tasks", mode="before")
+    @classmethod
+    def _are_named(cls, value: Any) -> Any:
+        """Give each task its key as name."""
+        if not isinstance(value, dict):
+            return value
+        for name in value:
+            if name in SHIPPED or not isinstance(name, str) or not NAME.fullmatch(name):
+                problem = "is the name of a shipped task" if name in SHIPPED else "is no name of a task"
+                raise ValueError(f"{name!r} {problem}; take another one of letters a to z, digits and underscores")
+        return {
+            name: {**content, "name": name} if isinstance(content, dict) else content for name, content in value.items()
+        }
+
+    @field_validator("tasks")
+    @classmethod
+    def _are_known(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        return _known_names(value, SHIPPED | info.data.get("own_tasks", {}))
+
+    @field_validator("evaluation")
+    @classmethod
+    def _asks_for_known_tasks(cls, value: EvaluationSection, info: ValidationInfo) -> EvaluationSection:
+        known = SHIPPED | info.data.get("own_tasks", {})
+        names = value.tasks or info.data.get("tasks", [])
+        _known_names([*value.max_tokens], known)
+        foreign = [name for name in _known_names(names, known) if name not in TASKS]
+        if value.mode == "paper" and foreign:
+            raise ValueError(f"mode: the paper scores {' and '.join(TASKS)}, not {foreign[0]}; use corrected")
+        return value
+
     @property
-    def evaluation_tasks(self) -> list[TaskName]:
+    def known_tasks(self) -> dict[str, Task]:
+        """Every task by name: those that are shipped and the recipe's own."""
+        return SHIPPED | self.own_tasks
+
+    @property
+    def measured_tasks(self) -> list[Task]:
+        """The tasks that are trained or evaluated."""
+        return [self.known_tasks[name] for name in dict.fromkeys([*self.tasks, *self.evaluation_tasks])]
+
+    @property
+    def evaluation_tasks(self) -> list[str]:
         """Tasks that the hook evaluates."""
         return self.evaluation.tasks or self.tasks
 
@@ -301,3 +354,22 @@ class RunConfig(Section):
     def to_yaml(self) -> str:
         """The resolved configuration as YAML; loading it gives an equal object, but for tokens."""
         return yaml.safe_dump(without_secrets(self.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def _known_names(names: Sequence[str], known: Mapping[str, Task]) -> list[str]:
+    """Return names of tasks, unless one is unknown or appears twice."""
+    for position, name in enumerate(names):
+        if name not in known:
+            raise ValueError(f"no task {name!r}; {nearest(name, known)}; {_OWN_TASK}")
+        if name in names[:position]:
+            raise ValueError(f"the task {name} appears twice; name it once")
+    return list(names)
+
+
+def known_tasks(raw: Mapping[str, Any]) -> dict[str, Task]:
+    """Return the tasks of a configuration that is not validated yet; broken ones are left out."""
+    own, known = raw.get("own_tasks"), dict(SHIPPED)
+    for name, content in (own if isinstance(own, dict) else {}).items():
+        with suppress(ValidationError, TypeError):
+            known.setdefault(name, Task(**{**content, "name": name}))
+    return known

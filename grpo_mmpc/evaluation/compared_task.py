@@ -46,7 +46,7 @@ def compare_task(
 
     ``rewards`` names those that were trained on in this task.
     """
-    measures, set_metrics = measures_of(scores, task=task), set_metrics_of(scores, task=task)
+    measures, set_metrics = measures_of(scores), set_metrics_of(scores)
     metrics: list[Measure | SetMetric] = [*measures, *set_metrics]
     metrics.sort(key=lambda metric: table_position(metric.name, mode=scores.mode))
     rewarded = trained_metrics(rewards, metrics=[metric.name for metric in metrics])

@@ -93,5 +93,5 @@ def complete(
 def completion_key(row: PromptRow, sampling: SamplingConfig, *, policy: str) -> str:
     """Return the hash of all that a completion depends on: prompt, image, sampling, policy."""
     content = json.dumps([row.prompt_id, row.messages, repr(sampling), policy])
-    image = b"" if row.prompt_image_path is None else Path(row.prompt_image_path).read_bytes()
-    return hex_digest(content, image, size=12)
+    images = [Path(path).read_bytes() for path in row.shown_images] or [b""]
+    return hex_digest(content, *images, size=12)

@@ -263,15 +263,23 @@ def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any], group_b
         rows = np.flatnonzero(all_tasks == task)
         item_ids = column("item_id").take(rows).to_pylist()
         check_unique(path, item_ids, task=task)
+        # All tasks share one table: a task's rows have empty columns for metrics of the others. Its
+        # summary names its own.
+        own = section(summaries, str(task)).get("metrics")
+        columns = [
+            name
+            for name in file.schema_arrow.names
+            if not own or name.removeprefix(SCORE_PREFIX).removeprefix(STATISTICS_PREFIX) in own
+        ]
         corpus_level = {
             name.removeprefix(STATISTICS_PREFIX): _statistics(column(name).take(rows))
-            for name in file.schema_arrow.names
+            for name in columns
             if name.startswith(STATISTICS_PREFIX)
         }
         # A metric with sufficient statistics is left to those.
         item_level = {
             metric: column(name).take(rows).to_numpy().astype(np.float64)  # null becomes NaN
-            for name in file.schema_arrow.names
+            for name in columns
             if name.startswith(SCORE_PREFIX) and (metric := name.removeprefix(SCORE_PREFIX)) not in corpus_level
         }
         scores[str(task)] = TaskScores(

@@ -104,7 +104,7 @@ class Evaluator:
         """
         # First those that all ranks take part in.
         for control in sorted(self.config.evaluation.controls, key=lambda n: not CONTROLS[n].asks_policy):
-            rows = self.suite.rows_of(CONTROLS[control].task)
+            rows = [row for row in self.suite.rows if CONTROLS[control].suits(self.suite.known_tasks[row.task])]
             if rows and CONTROLS[control].asks_policy:
                 self._run_on_policy(control, rows, engine, name=name, policy=policy)
             elif rows:
@@ -133,10 +133,15 @@ class Evaluator:
         policy = f"{title} {suite.key}"
         if self._is_finished(folder, name=title, key=suite.key, policy=policy):
             return
-        pool = partial(self.data.training_rows, CONTROLS[control].task, at_most=MAX_POOL)
+        pool = partial(self.data.training_rows, at_most=MAX_POOL)
         try:
             answers, scorers = known_answers(
-                control, rows, pool=pool, beside=self.data.titles_beside, scorers=self.scorers
+                control,
+                rows,
+                pool=pool,
+                beside=self.data.titles_beside,
+                scorers=self.scorers,
+                known_tasks=suite.known_tasks,
             )
         except EvaluationError as error:
             self.say(f"left out: {error}")

@@ -54,7 +54,7 @@ class SetMetric:
     categories: Mapping[str, tuple[float, float]]
 
 
-def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
+def measures_of(scores: PairedScores) -> list[Measure]:
     """Return every metric of the task that both sides hold, in the order of the metric table.
 
     Metrics whose scores depend on the answers to other items (KID) are unscored when items were
@@ -68,7 +68,7 @@ def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
     measures = []
     for name, before in scores.before.scores.items():
         metric = find_metric(name, mode=scores.mode)
-        if name not in scores.after.scores or (metric and (task not in metric.tasks or metric.of_set)):
+        if name not in scores.after.scores or (metric and metric.of_set):
             continue
         after = scores.after.scores[name]
         if metric is not None and metric.depends_on_other_answers and not scores.is_whole:
@@ -88,14 +88,11 @@ def measures_of(scores: PairedScores, *, task: str) -> list[Measure]:
                 f"the evaluation holds statistics of {name!r}, but this version has no corpus-level metric of that "
                 "name; compare with the version that evaluated"
             )
-        # All tasks share one table of samples: a task's rows have (empty) columns for metrics of
-        # the other tasks.
-        if task in metric.tasks:
-            measures.append(_measure(name, metric, before, after, mode=scores.mode, is_mean=False))
+        measures.append(_measure(name, metric, before, after, mode=scores.mode, is_mean=False))
     return sorted(measures, key=lambda measure: table_position(measure.name, mode=scores.mode))
 
 
-def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
+def set_metrics_of(scores: PairedScores) -> list[SetMetric]:
     """Return the metrics of sets that both summaries hold, in the order of the metric table.
 
     They are unscored when items were left out: the values then belong to different sets.
@@ -108,7 +105,7 @@ def set_metrics_of(scores: PairedScores, *, task: str) -> list[SetMetric]:
     metrics = []
     for name in _section(before, "metrics"):
         metric = find_metric(name, mode=scores.mode)
-        if name in _section(after, "metrics") and metric is not None and metric.of_set and task in metric.tasks:
+        if name in _section(after, "metrics") and metric is not None and metric.of_set:
             metrics.append(
                 SetMetric(
                     name=name,

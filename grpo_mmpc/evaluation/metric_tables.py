@@ -7,7 +7,8 @@ from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.official.images import PAPER_IMAGE_METRICS
 from grpo_mmpc.metrics.official.text import PAPER_METRICS
-from grpo_mmpc.metrics.table import METRICS, attribute_recall_metrics
+from grpo_mmpc.metrics.table import METRICS, attribute_exact_metrics, attribute_recall_metrics
+from grpo_mmpc.types import TargetKind
 
 METRICS_OF_MODE: dict[str, dict[str, Metric]] = {
     "corrected": METRICS,
@@ -19,20 +20,23 @@ catalogue."""
 
 
 def metrics_of(
-    task: str, *, mode: str, attribute_kinds: Iterable[str], chosen: Collection[str] | None = None
+    target: TargetKind, *, mode: str, attribute_kinds: Iterable[str], chosen: Collection[str] | None = None
 ) -> dict[str, Metric]:
-    """Return the metrics of a task in the order of the table, recall of attribute kinds last.
+    """Return the metrics of a kind of answer in the order of the table, recall of facts last.
 
     Each of ``attribute_kinds``, which the items know, has a recall of its own. ``chosen`` are the
-    names wanted, where ``attribute_recall`` stands for its kinds too; None means all.
+    names wanted, where ``attribute_recall`` and ``attribute_exact`` stand for their kinds too; None
+    means all.
     """
-    metrics = {name: metric for name, metric in METRICS_OF_MODE[mode].items() if task in metric.tasks}
+    metrics = {name: metric for name, metric in METRICS_OF_MODE[mode].items() if target in metric.targets}
     if "attribute_recall" in metrics:
         metrics |= attribute_recall_metrics(dict.fromkeys(attribute_kinds))
+    if "attribute_exact" in metrics:
+        metrics |= attribute_exact_metrics(dict.fromkeys(attribute_kinds))
     if chosen is None:
         return metrics
-    kinds = "attribute_recall_" if "attribute_recall" in chosen else None
-    return {name: metric for name, metric in metrics.items() if name in chosen or (kinds and name.startswith(kinds))}
+    by_kind = tuple(f"{name}_" for name in ("attribute_recall", "attribute_exact") if name in chosen)
+    return {name: metric for name, metric in metrics.items() if name in chosen or name.startswith(by_kind)}
 
 
 def find_metric(name: str, *, mode: str) -> Metric | None:

@@ -86,7 +86,7 @@ def read_references(source: Path, *, task: str, set_aside: list[str], grouped: b
         references.append(
             Reference(
                 item_id=record.item_id,
-                title=record.title,
+                text=record.title,
                 category=record.category,
                 attributes=record.attributes,
                 image=None if image is None else str(image),
@@ -155,7 +155,7 @@ def _references_of_lines(path: Path, *, set_aside: list[str]) -> list[Reference]
             raise EvaluationError(f'{where}: attributes must be an object such as {{"color": "red"}}, or null')
         return Reference(
             item_id=item_id,
-            title=_text(row, "reference", where),
+            text=_text(row, "reference", where),
             category=_text(row, "category", where) or UNCATEGORISED,
             attributes={_encodable(kind): _encodable(str(v)) for kind, v in attributes.items() if v is not None},
             group=_text(row, "group", where),
@@ -270,7 +270,7 @@ def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:
     return [
         Reference(
             item_id=str(row["item_id"]),
-            title=row["reference"],
+            text=row["reference"],
             category=str(row["category"]),
             attributes={k: str(v) for k, v in read_attributes(row["attributes"], path=folder / SAMPLES_FILE).items()},
             image=row["image_path"],

@@ -48,8 +48,9 @@ class Reference:
     """The true values of one item."""
 
     item_id: str
-    title: str | None
-    """None = unknown."""
+    text: str | None
+    """The true text, or where an image is asked for the title, with which that is compared; None =
+    unknown."""
     category: str = UNCATEGORISED
     attributes: Mapping[str, str] = field(default_factory=dict)
     image: str | None = None

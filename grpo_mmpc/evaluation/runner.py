@@ -17,7 +17,6 @@ from grpo_mmpc.evaluation.scorers import Scorers
 from grpo_mmpc.evaluation.scoring import score_items
 from grpo_mmpc.evaluation.suite import MALFORMED, VERSION, Suite
 from grpo_mmpc.rendering.store import render_into
-from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.files import write_json_lines
@@ -130,11 +129,11 @@ def _score(
     ``missing`` receives encoders that raise, with the reason.
     """
     rows = [row for row, _ in answers]
-    parsed = [TASKS[task].parse(completion) for _, completion in answers]
+    parsed = [suite.known_tasks[task].parse(completion) for _, completion in answers]
     rendered: list[str | None] = [None] * len(rows)
     rendering = None
     is_rendered = scorers.renderer is not None
-    if TASKS[task].target_modality == "image" and is_rendered:
+    if suite.known_tasks[task].kind == "image" and is_rendered:
         rendered, rendering = _render(
             rows,
             [p.prediction or MALFORMED[suite.mode] for p in parsed],
@@ -162,7 +161,7 @@ def _score(
         [
             Reference(
                 item_id=row.item_id,
-                title=row.title,
+                text=row.title if row.reference is None else row.reference,
                 category=row.category,
                 attributes=row.attributes,
                 image=row.image_path,
@@ -171,6 +170,7 @@ def _score(
             for row in rows
         ],
         task=task,
+        target=suite.known_tasks[task].kind,
         mode=suite.mode,
         scorers=scorers,
         has_images=is_rendered,

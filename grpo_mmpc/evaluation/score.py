@@ -17,6 +17,7 @@ from grpo_mmpc.evaluation.scoring import score_items
 from grpo_mmpc.evaluation.suite import VERSION, scores_by
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.official.text import aborted_categories
+from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.files import build_folder, without_nan
 
 _NOTHING_TO_COMPARE = "no item has what it compares with (a true title, a real image, known attributes, a render)"
@@ -62,19 +63,23 @@ def choose_metrics(
         EvaluationError: A name is unknown, or belongs to another task or mode.
     """
     kinds = [kind for reference in references for kind in reference.attributes]
-    table = metrics_of(task, mode=mode, attribute_kinds=kinds)
+    table = metrics_of(TASKS[task].kind, mode=mode, attribute_kinds=kinds)
     if names is None:
         return {name: metric for name, metric in table.items() if answers.has_prompts or name != "parse_rate"}
     for name in names:
         if name in table:
             continue
         problem = f"metric {name!r} is unknown for {task} in {mode} mode; {nearest(name, table)}"
-        others = {other_mode: metrics[name].tasks for other_mode, metrics in METRICS_OF_MODE.items() if name in metrics}
+        others = {
+            other_mode: [task for task in TASKS if TASKS[task].kind in metrics[name].targets]
+            for other_mode, metrics in METRICS_OF_MODE.items()
+            if name in metrics
+        }
         if others:
             known = "; ".join(f"{' and '.join(tasks)} in {other_mode} mode" for other_mode, tasks in others.items())
             problem = f"metric {name!r} is for {known}, not for {task} in {mode} mode; change --task or --mode"
         raise EvaluationError(problem)
-    return metrics_of(task, mode=mode, attribute_kinds=kinds, chosen=set(names))
+    return metrics_of(TASKS[task].kind, mode=mode, attribute_kinds=kinds, chosen=set(names))
 
 
 def score_predictions(
@@ -112,6 +117,7 @@ def score_predictions(
         paired,
         asked,
         task=task,
+        target=TASKS[task].kind,
         mode=mode,
         scorers=scorers,
         has_images=answers.has_images,

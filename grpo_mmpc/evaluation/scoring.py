@@ -14,6 +14,7 @@ from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX, STATISTICS_PREF
 from grpo_mmpc.evaluation.predictions import Prediction, Reference
 from grpo_mmpc.evaluation.scorers import Scorers
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
+from grpo_mmpc.types import TargetKind
 
 
 class ScoredItems(NamedTuple):
@@ -33,6 +34,7 @@ def score_items(
     references: Sequence[Reference],
     *,
     task: str,
+    target: TargetKind,
     mode: str,
     scorers: Scorers,
     has_images: bool,
@@ -47,13 +49,13 @@ def score_items(
     images = [None if p.image is None else str(p.image) for p in predictions]
     # The official script reads "NaN" in a title file as a missing title, and then gives up the
     # category.
-    is_lost = [mode == "paper" and task == "image_to_text" and p.is_nan for p in predictions]
+    is_lost = [mode == "paper" and p.is_nan for p in predictions]
     inputs = MetricInputs(
         task=task,
+        target=target,
         # Prompts that nobody knows are not malformed.
         predictions=[p.prediction if p.prompt_known or p.image is None else "" for p in predictions],
-        # In text_to_image the title is what an image is compared with.
-        references=[None if lost else r.title for lost, r in zip(is_lost, references, strict=True)],
+        references=[None if lost else r.text for lost, r in zip(is_lost, references, strict=True)],
         attributes=[r.attributes for r in references],
         real_images=[r.image for r in references],
         categories=[r.category for r in references],
@@ -66,7 +68,7 @@ def score_items(
         "category": [r.category for r in references],
         "task": [task] * len(references),
         "group": [r.group for r in references],
-        "reference": [r.title for r in references],
+        "reference": [r.text for r in references],
         "attributes": [json.dumps(dict(r.attributes), ensure_ascii=False, sort_keys=True) for r in references],
         "image_path": [r.image for r in references],
         "completion": [p.completion for p in predictions],

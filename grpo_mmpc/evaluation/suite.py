@@ -11,7 +11,7 @@ from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.evaluation.metric_tables import metrics_of
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.official.text import ERROR_TEXT
-from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.tasks import SHIPPED, Task
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.content import content_identity
@@ -38,6 +38,8 @@ class Suite:
     """Held-out prompts of all tasks."""
     sampling: Mapping[str, SamplingConfig]
     """Greedy, by task."""
+    known_tasks: Mapping[str, Task] = field(default_factory=lambda: SHIPPED)
+    """By name, at least those of ``rows``."""
     groups: Mapping[str, str] = field(default_factory=dict)
     """By item, the group of near-duplicates or variants that it is of; only groups of several."""
     settings: Mapping[str, Any]
@@ -77,8 +79,9 @@ class Suite:
 
     def metrics(self, task: str) -> dict[str, Metric]:
         """Return the metrics of one task, with the recall of each kind of attribute."""
-        kinds = [kind for row in self.rows_of(task) for kind in row.attributes]
-        return metrics_of(task, mode=self.mode, attribute_kinds=kinds, chosen=self.chosen)
+        asked = self.known_tasks[task]
+        kinds = list(asked.properties) or [kind for row in self.rows_of(task) for kind in row.attributes]
+        return metrics_of(asked.kind, mode=self.mode, attribute_kinds=kinds, chosen=self.chosen)
 
 
 def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> Suite:
@@ -102,9 +105,13 @@ def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> S
         chosen = [variant for first in chosen for variant in products[first]]
     return Suite(
         mode=settings.mode,
-        rows=tuple(prompt_rows(data.catalogue, chosen, config.evaluation_tasks)),
+        rows=tuple(prompt_rows(data.catalogue, chosen, config.evaluation_tasks, known=config.known_tasks)),
+        known_tasks=config.known_tasks,
         groups=_groups(data, chosen),
-        sampling={task: TASKS[task].greedy(settings.max_tokens) for task in config.evaluation_tasks},
+        sampling={
+            task: config.known_tasks[task].greedy(settings.max_tokens, structured=config.rollout.structured)
+            for task in config.evaluation_tasks
+        },
         settings={
             "catalogue": data.catalogue.fingerprint,
             "encoders": {

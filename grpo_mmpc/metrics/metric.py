@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
+from grpo_mmpc.types import TargetKind
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -25,10 +27,12 @@ class MetricInputs:
     """
 
     task: str
+    target: TargetKind = "text"
+    """What its answers are."""
     predictions: Sequence[str | None]
     """Parsed completions; None = malformed."""
     references: Sequence[str | None]
-    """True titles; None or blank = unknown. In text_to_image, the titles of the prompts."""
+    """True texts; None or blank = unknown. Where images are asked for, the titles of the items."""
     attributes: Sequence[Mapping[str, str]] = ()
     """Known facts by kind; empty sequence = none for any item."""
     real_images: Sequence[str | None] = ()
@@ -66,7 +70,8 @@ class Metric:
     """One evaluation function."""
 
     name: str
-    tasks: tuple[str, ...]
+    targets: tuple[TargetKind, ...]
+    """The answers that it scores."""
     description: str
     """One line for reports."""
     score: Callable[[MetricInputs], list[float]]

@@ -10,17 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.metrics import attributes, extraction, image, image_sets, semantic, text
+from grpo_mmpc.metrics import attributes, extraction, image, image_sets, semantic, text, values
 from grpo_mmpc.metrics import rendered_images as renders
 from grpo_mmpc.metrics.metric import Metric, MetricInputs, is_known, shielded, unscored
+from grpo_mmpc.types import TARGET_KINDS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-IMAGE_TO_TEXT = "image_to_text"
-TEXT_TO_IMAGE = "text_to_image"
-
 
 PairScorer = Callable[..., list[float]]
 """Scores N pairs of texts in one call: ``predictions`` and ``references`` by keyword."""
@@ -63,7 +60,7 @@ def _text_metric(
 ) -> Metric:
     return Metric(
         name=name,
-        tasks=(IMAGE_TO_TEXT,),
+        targets=("text",),
         description=description,
         score=partial(_text_scores, worst=worst, scorer_of=scorer_of, encoder=encoder),
         worst=worst,
@@ -124,7 +121,20 @@ def _corpus_bleu_alone(inputs: MetricInputs) -> list[float]:
     return alone
 
 
+def _values(inputs: MetricInputs, *, name: str, key: str | None = None, worst: float = 0.0) -> list[float]:
+    """Score JSON objects of attributes by one of ``values.MEASURES``."""
+    measure = values.MEASURES[name][1]
+    scores = []
+    for prediction, reference in zip(inputs.predictions, inputs.references, strict=True):
+        counts = values.compare_values(prediction=prediction, reference=reference or "{}", key=key)
+        score = worst if prediction is None and counts.known else measure(counts)
+        scores.append(score if counts.known else math.nan)
+    return scores
+
+
 def _attribute_recall(inputs: MetricInputs, *, kind: str | None = None) -> list[float]:
+    if inputs.target == "attributes":
+        return _values(inputs, name=values.RECALL, key=kind)
     if not inputs.attributes:
         return unscored(inputs)
     recall = attributes.attribute_recall if kind is None else partial(attributes.attribute_recall_of, kind=kind)
@@ -163,7 +173,7 @@ def _render_rate(inputs: MetricInputs) -> list[float]:
 def _image_metric(name: str, description: str, *, worst: float, best: float = 1.0) -> Metric:
     return Metric(
         name=name,
-        tasks=(TEXT_TO_IMAGE,),
+        targets=("image",),
         description=description,
         score=partial(renders.render_scores, name=name, worst=worst),
         worst=worst,
@@ -176,7 +186,7 @@ def attribute_recall_metrics(kinds: Iterable[str]) -> dict[str, Metric]:
     return {
         f"attribute_recall_{kind}": Metric(
             name=f"attribute_recall_{kind}",
-            tasks=(IMAGE_TO_TEXT,),
+            targets=("text", "attributes"),
             description=f"share of the items with a known {kind} whose title states it",
             score=partial(_attribute_recall, kind=kind),
         )
@@ -184,11 +194,24 @@ def attribute_recall_metrics(kinds: Iterable[str]) -> dict[str, Metric]:
     }
 
 
+def attribute_exact_metrics(keys: Iterable[str]) -> dict[str, Metric]:
+    """Define ``attribute_exact_<key>`` for each key of answers of attributes, in their order."""
+    return {
+        f"attribute_exact_{key}": Metric(
+            name=f"attribute_exact_{key}",
+            targets=("attributes",),
+            description=f"share of the items with a known {key} whose answer gives it to the letter",
+            score=partial(_values, name="attribute_exact", key=key),
+        )
+        for key in keys
+    }
+
+
 _METRICS = (
     _text_metric("bleu", "smoothed sentence BLEU-4 (13a tokens, nltk method3), mean over items", score_each(text.bleu)),
     Metric(
         name="corpus_bleu",
-        tasks=(IMAGE_TO_TEXT,),
+        targets=("text",),
         description="corpus BLEU-4 (13a tokens, as sacrebleu); malformed completions count as empty",
         score=_corpus_bleu_alone,
         statistics=_corpus_bleu_statistics,
@@ -205,14 +228,26 @@ _METRICS = (
     _text_metric("embedding_cosine", "cosine of sentence embeddings", _sentence, worst=-1.0, encoder="sentence"),
     Metric(
         name="attribute_recall",
-        tasks=(IMAGE_TO_TEXT,),
+        targets=("text", "attributes"),
         description="share of the item's known attributes that the title states",
         score=_attribute_recall,
     ),
     *(
         Metric(
+            name=name,
+            targets=("attributes",),
+            description=description,
+            score=partial(_values, name=name, worst=float(name == "attribute_abstention")),
+            worst=float(name == "attribute_abstention"),
+            best=float(name != "attribute_abstention"),
+        )
+        for name, (description, _) in values.MEASURES.items()
+        if name != values.RECALL
+    ),
+    *(
+        Metric(
             name=f"title_attribute_{part}",
-            tasks=(IMAGE_TO_TEXT,),
+            targets=("text",),
             description=description,
             score=partial(_title_attributes, part=part),
         )
@@ -239,7 +274,7 @@ _METRICS = (
     ),
     Metric(
         name="kid",
-        tasks=(TEXT_TO_IMAGE,),
+        targets=("image",),
         description="kernel Inception distance in the category, unbiased; a failed render counts as a white image",
         score=image_sets.kid,
         depends_on_other_answers=True,
@@ -248,7 +283,7 @@ _METRICS = (
     ),
     Metric(
         name="fid",
-        tasks=(TEXT_TO_IMAGE,),
+        targets=("image",),
         description="Fréchet Inception distance; larger in smaller sets; a failed render counts as a white image",
         score=unscored,
         worst=math.inf,
@@ -272,13 +307,13 @@ _METRICS = (
     ),
     Metric(
         name="render_rate",
-        tasks=(TEXT_TO_IMAGE,),
+        targets=("image",),
         description="share of the completions that could be rendered",
         score=_render_rate,
     ),
     Metric(
         name="parse_rate",
-        tasks=(IMAGE_TO_TEXT, TEXT_TO_IMAGE),
+        targets=TARGET_KINDS,
         description="share of the completions that parse",
         score=_parse_rate,
     ),

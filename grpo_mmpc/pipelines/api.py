@@ -182,7 +182,7 @@ def score(
 
     by_item = {item: Prediction(item_id=item, prediction=text) for item, text in predictions.items()}
     answers = Predictions(source=Path("predictions"), by_item=by_item)
-    known = [Reference(item_id=item, title=text) for item, text in references.items()]
+    known = [Reference(item_id=item, text=text) for item, text in references.items()]
     task = "image_to_text"
     chosen = choose_metrics(metrics, task=task, mode=mode, references=known, answers=answers)
     scorers = scorers_for(chosen, options=encoders or {})

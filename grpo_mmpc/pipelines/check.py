@@ -50,7 +50,7 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
     held_out = min(len(suite.rows_of(task)) for task in config.evaluation_tasks)
     return [
         f"data: {len(data.catalogue):,} items of {config.data.catalogue}: {len(data.train):,} to train on, "
-        f"{len(data.held_out):,} held out{products}; {data.incomplete:,} lack a title or an image, "
+        f"{len(data.held_out):,} held out{products}; {data.incomplete:,} lack {data.needs}, "
         f"{len(data.catalogue.quarantined):,} set aside",
         f"training: {steps:,} steps of {per_step:g} prompts with {group} completions on {processes} "
         f"process{'es' * (processes > 1)}: {asked:,.0f} prompts, {asked / prompts:.1f} epochs; "

@@ -12,6 +12,7 @@ from grpo_mmpc.config import RewardSpec, RunConfig, is_file, nearest
 from grpo_mmpc.config.loading import Check, Layers, merge_layers, validate
 from grpo_mmpc.config.origins import with_origins
 from grpo_mmpc.config.recorded import load_recorded_policy
+from grpo_mmpc.config.sections import known_tasks
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.distributed import is_first_process
 
@@ -110,8 +111,9 @@ def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
                 except RewardError as error:
                     yield f"rewards.mix.{index}.name", str(error)
         return
-    tasks = raw.get("tasks", ["image_to_text"])
-    yield from check_mix(specs, tasks if isinstance(tasks, list) else [])
+    tasks, known = raw.get("tasks", ["image_to_text"]), known_tasks(raw)
+    if isinstance(tasks, list) and all(task in known for task in tasks):  # else the schema says so
+        yield from check_mix(specs, tasks, known_tasks=known)
 
 
 def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -119,7 +121,6 @@ def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE
     from grpo_mmpc.rendering.registry import check_renderer
-    from grpo_mmpc.tasks import TASKS
 
     section = raw.get("evaluation")
     if not isinstance(section, Mapping):
@@ -143,7 +144,9 @@ def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         metric = known.get(name)
         evaluated = section.get("tasks") or raw.get("tasks") or ["image_to_text"]
         is_of_one_item = metric is not None and metric.of_set is None and not metric.depends_on_other_answers
-        if task not in TASKS or (known and (metric is None or task not in metric.tasks or not is_of_one_item)):
+        tasks = known_tasks(raw)
+        suits = task in tasks and metric is not None and tasks[task].kind in metric.targets and is_of_one_item
+        if task not in tasks or (known and not suits):
             example = "image_to_text.bertscore_f1"
             yield (
                 "evaluation.best.metric",

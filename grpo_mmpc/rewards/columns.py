@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from grpo_mmpc.errors import ImageError
-from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.tasks import SHIPPED, Task
 from grpo_mmpc.types import PromptRow
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class RewardRow(TypedDict):
     task: str
     reference: str | None
     image_path: str | None
+    more_image_paths: Sequence[str]
     title: str
     attributes: Mapping[str, str]
 
@@ -47,8 +48,8 @@ class RowReader:
     Items are named by position, or by their ids for saved or made-up completions.
     """
 
-    def __init__(self, catalogue: "Catalogue") -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalogue: "Catalogue", *, known_tasks: Mapping[str, Task] = SHIPPED) -> None:
+        self._catalogue, self._tasks = catalogue, known_tasks
         own = {*ROW_COLUMNS, *TRL_KEYWORDS, "prompt", "images", "image", "set_aside"}
         self.columns = (*ROW_COLUMNS, *(name for name in catalogue.items.column_names if name not in own))
         """Keys of every row: those of ``RewardRow``, then the catalogue's own."""
@@ -61,16 +62,17 @@ class RowReader:
         """Return the prompt of an item, by its position in the catalogue, and its ``columns``."""
         from grpo_mmpc.tasks.prompt_rows import prompt_row  # heavy: imported on use
 
-        prompt = prompt_row(self._catalogue.folder, self._catalogue.record(index), TASKS[task])
+        prompt = prompt_row(self._catalogue.folder, self._catalogue.record(index), self._tasks[task])
         extras = self.columns[len(ROW_COLUMNS) :]
         raw = self._catalogue.items[index] if extras else {}
         own = {name: getattr(prompt, name) for name in ROW_COLUMNS}
         return prompt, own | {name: raw[name] for name in extras}
 
-    def known(self, item_ids: Sequence[str]) -> list[bool]:
-        """Return for each item whether the catalogue still has it, with title and image."""
-        complete = {item_id: self._is_complete(item_id) for item_id in dict.fromkeys(item_ids)}
-        return [complete[item_id] for item_id in item_ids]
+    def known(self, item_ids: Sequence[str], tasks: Sequence[str]) -> list[bool]:
+        """Return for each item whether the catalogue still has it, with all that its task needs."""
+        pairs = list(zip(item_ids, tasks, strict=True))
+        complete = {pair: self._is_complete(*pair) for pair in dict.fromkeys(pairs)}
+        return [complete[pair] for pair in pairs]
 
     def of(self, item_ids: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Any]]:
         """Return the keyword lists for ``RewardMix.score`` of known items, but completions.
@@ -82,15 +84,16 @@ class RowReader:
         columns = {name: [rows[pair][1][name] for pair in pairs] for name in self.columns}
         return {"prompts": [rows[pair][0].messages for pair in pairs], **columns}
 
-    def _is_complete(self, item_id: str) -> bool:
+    def _is_complete(self, item_id: str, task: str) -> bool:
         index = self._index.get(item_id)
         if index is None:
             return False
         record = self._catalogue.record(index)
         try:
-            return record.title is not None and self._catalogue.image_path(record) is not None
+            self._catalogue.image_path(record)
         except ImageError:  # the file has vanished
             return False
+        return self._tasks[task].is_complete(record)
 
 
 def as_keywords(columns: Mapping[str, Any]) -> dict[str, Any]:

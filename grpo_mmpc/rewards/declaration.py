@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grpo_mmpc.errors import RewardError
-from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.types import RewardFn
+from grpo_mmpc.types import TARGET_KINDS, RewardFn, TargetKind
 
 NEEDS = ("reference", "image", "attributes", "renderer", "encoder", "tokenizer", "corpus")
 """Words for what a reward cannot score without: the true title, the real image, the catalogue's
@@ -28,8 +27,10 @@ class Reward:
     score: RewardFn
     value_range: tuple[float, float]
     """Least and greatest value."""
-    tasks: tuple[str, ...] = tuple(TASKS)
-    """Tasks it can score; completions of others are unscored."""
+    targets: tuple[TargetKind, ...] = TARGET_KINDS
+    """Kinds of answers it can score; completions of tasks that ask for others are unscored."""
+    language: str | None = None
+    """The only language of answers that it can score, as tasks name it; None = any."""
     worst_score: float = 0.0
     """Value of a malformed completion; never above a well-formed one's."""
     needs: tuple[str, ...] = ()

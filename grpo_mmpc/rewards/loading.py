@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from numbers import Real
@@ -16,8 +16,8 @@ from typing import Any
 from grpo_mmpc.config import RewardSpec, nearest
 from grpo_mmpc.errors import GrpoMmpcError, RewardError
 from grpo_mmpc.rewards.declaration import Reward
-from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.types import RewardFn
+from grpo_mmpc.tasks import SHIPPED, Task
+from grpo_mmpc.types import TARGET_KINDS, RewardFn
 from grpo_mmpc.utils.hashing import hex_digest
 
 ENTRY_POINT_GROUP = "grpo_mmpc.rewards"
@@ -111,7 +111,9 @@ def reward_key(spec: RewardSpec) -> str:
     return spec.name.rpartition(":")[2]
 
 
-def check_mix(specs: Sequence[RewardSpec], tasks: Sequence[str]) -> Iterable[tuple[str, str]]:
+def check_mix(
+    specs: Sequence[RewardSpec], tasks: Sequence[str], *, known_tasks: Mapping[str, Task] = SHIPPED
+) -> Iterable[tuple[str, str]]:
     """Yield everything wrong with a mix as (dotted key, message), without loading a model."""
     keys = [reward_key(spec) for spec in specs]
     trained_tasks: set[str] = set()
@@ -121,7 +123,7 @@ def check_mix(specs: Sequence[RewardSpec], tasks: Sequence[str]) -> Iterable[tup
         if keys.index(keys[index]) != index:
             yield f"{where}.name", f"{keys[index]!r} appears twice; give every reward of the mix a name of its own"
         try:
-            reward = build_reward(spec)
+            reward = build_reward(spec, known_tasks=known_tasks)
         except RewardError as error:
             broken = True
             yield f"{where}.name", str(error)
@@ -142,8 +144,8 @@ def check_mix(specs: Sequence[RewardSpec], tasks: Sequence[str]) -> Iterable[tup
         )
 
 
-def build_reward(spec: RewardSpec) -> LoadedReward:
-    """Build the reward of a spec.
+def build_reward(spec: RewardSpec, *, known_tasks: Mapping[str, Task] = SHIPPED) -> LoadedReward:
+    """Build the reward of a spec, for those of the known tasks that it can score.
 
     Raises:
         RewardError: The factory cannot be found, or refuses its kwargs.
@@ -164,12 +166,22 @@ def build_reward(spec: RewardSpec) -> LoadedReward:
         raise RewardError(f"reward {spec.name!r}: its factory failed: {type(error).__name__}: {error}") from error
     if not callable(fn):
         raise RewardError(f"reward {spec.name!r}: the factory returned {type(fn).__name__}, expected a function")
-    can_score = getattr(fn, "tasks", tuple(TASKS))
-    if isinstance(can_score, str) or not set(can_score) <= set(TASKS):
-        raise RewardError(f"reward {spec.name!r}: tasks is {can_score!r}, expected a tuple out of {', '.join(TASKS)}")
+    targets = getattr(fn, "targets", TARGET_KINDS)
+    if isinstance(targets, str) or not set(targets) <= set(TARGET_KINDS):
+        raise RewardError(
+            f"reward {spec.name!r}: targets is {targets!r}, expected a tuple out of {', '.join(TARGET_KINDS)}"
+        )
+    if hasattr(fn, "tasks"):
+        raise RewardError(f"reward {spec.name!r}: tasks says nothing; say which answers it scores: targets=('text',)")
     worst_score = getattr(fn, "worst_score", 0.0)
     if not isinstance(worst_score, Real) or not math.isfinite(worst_score):
         raise RewardError(f"reward {spec.name!r}: worst_score is {worst_score!r}, expected a finite number")
+    languages = {getattr(fn, "language", None)} - {None}
+    can_score = [
+        name
+        for name, task in known_tasks.items()
+        if task.kind in targets and (not languages or task.language in languages)
+    ]
     tasks = tuple(task for task in (spec.tasks or can_score) if task in can_score)
     return LoadedReward(
         name=reward_key(spec),

@@ -15,8 +15,7 @@ from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards.columns import as_keywords
 from grpo_mmpc.rewards.executor import RewardExecutor, Scores
 from grpo_mmpc.rewards.loading import LoadedReward, build_reward
-from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.types import ParsedCompletion
+from grpo_mmpc.tasks import SHIPPED, Task
 from grpo_mmpc.utils.distributed import ONE, Ranks
 
 Values = dict[str, list[float | None]]
@@ -29,7 +28,9 @@ class ScoredBatch:
 
     task: list[str | None]
     """None for a completion of a prompt that is set aside, which no reward scores."""
-    parsed: list[ParsedCompletion]
+    predictions: list[str | None]
+    formats: list[str]
+    """See ``ParsedCompletion``."""
     raw: Values
     """Values as the rewards returned them; the worst score for malformed completions."""
     for_trainer: Values
@@ -57,6 +58,7 @@ class RewardMix:
         on_error: Literal["raise", "unscored"] = "raise",
         time_limit: float = 600.0,
         ranks: Ranks = ONE,
+        known_tasks: Mapping[str, Task] = SHIPPED,
     ) -> None:
         """Take loaded rewards.
 
@@ -66,6 +68,7 @@ class RewardMix:
             on_error: See ``RewardsSection.on_error``.
             time_limit: Seconds of one call, where a spec states none.
             ranks: The processes that score together, all of which hold equally many completions.
+            known_tasks: By name.
 
         Raises:
             RewardError: A name appears twice, or no weight is positive.
@@ -75,17 +78,21 @@ class RewardMix:
         self._executor = RewardExecutor(rewards, on_error=on_error, time_limit=time_limit)
         self._aggregation = aggregation
         self._ranks = ranks
+        self._tasks = known_tasks
         self._scored_for: list[Any] | None = None
         self._scored: ScoredBatch | None = None
 
     @classmethod
-    def from_specs(cls, specs: Sequence[RewardSpec], **options: Any) -> "RewardMix":
+    def from_specs(
+        cls, specs: Sequence[RewardSpec], *, known_tasks: Mapping[str, Task] = SHIPPED, **options: Any
+    ) -> "RewardMix":
         """Build every factory of a mix that passed ``check_mix``; options as for the class itself.
 
         Raises:
             RewardError: A factory cannot be found or refuses its kwargs.
         """
-        return cls([build_reward(spec) for spec in specs], **options)
+        rewards = [build_reward(spec, known_tasks=known_tasks) for spec in specs]
+        return cls(rewards, known_tasks=known_tasks, **options)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -129,9 +136,8 @@ class RewardMix:
         columns["prompts"] = columns.pop("prompt")
         columns = as_keywords(columns)
         if completions is not None:
-            parsed = _parse(completions, columns["tasks"])
-            columns |= {"completions": list(completions), "predictions": [one.prediction for one in parsed]}
-            known = [i for i, one in enumerate(parsed) if one.prediction is not None]
+            columns |= self._read(completions, columns["tasks"])
+            known = [i for i, prediction in enumerate(columns["predictions"]) if prediction is not None]
             columns = {key: [column[i] for i in known] for key, column in columns.items()}
         self._executor.prepare(columns)
 
@@ -164,21 +170,20 @@ class RewardMix:
             RewardError: A reward broke its contract and the policy is ``raise``; names the reward.
         """
         texts = [completion_text(completion) for completion in completions]
-        parsed = _parse(texts, kwargs["task"])
         reasons = kwargs.get("set_aside") or [None] * len(texts)
         tasks = [task if reason is None else None for task, reason in zip(kwargs["task"], reasons, strict=True)]
         columns = {
             **as_keywords(kwargs),
             "tasks": tasks,
             "prompts": prompts,
-            "completions": texts,
-            "predictions": [one.prediction for one in parsed],
+            **self._read(texts, kwargs["task"]),
         }
         start = time.monotonic()
         raw, scores = self._score_raw(columns)
         return ScoredBatch(
             task=tasks,
-            parsed=parsed,
+            predictions=columns["predictions"],
+            formats=columns["formats"],
             raw=raw,
             waited=time.monotonic() - start,
             for_trainer=neutral(
@@ -187,6 +192,16 @@ class RewardMix:
             failed={name: one.failed for name, one in scores.items()},
             seconds={name: one.seconds for name, one in scores.items()},
         )
+
+    def _read(self, completions: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Any]]:
+        """Return what rewards are told of completions."""
+        parsed = [self._tasks[task].parse(text) for task, text in zip(tasks, completions, strict=True)]
+        return {
+            "completions": list(completions),
+            "predictions": [one.prediction for one in parsed],
+            "formats": [one.format for one in parsed],
+            "targets": [self._tasks[task].kind for task in tasks],
+        }
 
     def _score_raw(self, columns: Mapping[str, list[Any]]) -> tuple[Values, dict[str, Scores]]:
         """Return raw values: None outside a reward's tasks, its worst score if malformed."""
@@ -216,13 +231,13 @@ class RewardMix:
     ) -> None:
         """Hand values, counts and times to TRL's own logging, which gathers them over ranks."""
         if log_extra is not None:
-            log_extra("prediction", [one.prediction for one in scored.parsed])
-            log_extra("format", [one.format for one in scored.parsed])
+            log_extra("prediction", scored.predictions)
+            log_extra("format", scored.formats)
             for name, values in scored.raw.items():
                 log_extra(f"raw/{name}", values)
         if log_metric is None:
             return
-        formats = [one.format for one, task in zip(scored.parsed, scored.task, strict=True) if task is not None]
+        formats = [form for form, task in zip(scored.formats, scored.task, strict=True) if task is not None]
         if formats:
             log_metric("malformed_share", formats.count("malformed") / len(formats))
         log_metric("reward_time/wait", scored.waited)
@@ -301,7 +316,3 @@ def _check_mix(rewards: Sequence[LoadedReward]) -> None:
     if not any(reward.weight > 0 for reward in rewards):
         names = ", ".join(reward.name for reward in rewards) or "no reward at all"
         raise RewardError(f"a mix needs a reward with a positive weight, or nothing is learnt; found {names}")
-
-
-def _parse(texts: Sequence[str], tasks: Sequence[str]) -> list[ParsedCompletion]:
-    return [TASKS[task].parse(text) for task, text in zip(tasks, texts, strict=True)]

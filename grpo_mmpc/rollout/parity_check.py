@@ -178,9 +178,9 @@ def _sample(
 
 
 def choose_rows(rows: Sequence[PromptRow], count: int) -> list[PromptRow]:
-    """Choose the row with the largest image (by the files' headers), then evenly spaced ones."""
+    """Choose the row with the most and largest images (by headers), then evenly spaced ones."""
     with_image = [row for row in rows if row.prompt_image_path is not None]
-    chosen = [max(with_image, key=lambda row: math.prod(_image_size(row)))] if with_image else []
+    chosen = [max(with_image, key=_image_load)] if with_image else []
     spaced = rows[:: max(1, len(rows) // count)]
     return [*chosen, *(row for row in spaced if row not in chosen)][:count]
 
@@ -241,6 +241,10 @@ def _is_clearly_one(to_one: float, to_other: float | None, nearer_share: float |
     if to_other is None or nearer_share is None:
         return False
     return to_other > _CLOSER * to_one and nearer_share >= _MOST
+
+
+def _image_load(row: PromptRow) -> tuple[int, int]:
+    return len(row.shown_images), math.prod(_image_size(row))
 
 
 def _image_size(row: PromptRow) -> tuple[int, int]:

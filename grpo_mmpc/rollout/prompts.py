@@ -29,9 +29,9 @@ def load_prompt_image(path: str) -> "Image":
 
 def conversation(row: PromptRow) -> list[dict[str, Any]]:
     """Return the chat messages of a row with the image itself in place of its placeholder."""
-    images = [] if row.prompt_image_path is None else [load_prompt_image(row.prompt_image_path)]
-    if not images and any(part["type"] == "image" for message in row.messages for part in message["content"]):
-        raise ValueError(f"prompt {row.prompt_id!r} has an image placeholder and no image")
+    images = [load_prompt_image(path) for path in row.shown_images]
+    if len(images) != sum(part["type"] == "image" for message in row.messages for part in message["content"]):
+        raise ValueError(f"prompt {row.prompt_id!r} has another number of image placeholders than images")
     return _filled(row.messages, images)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from grpo_mmpc.types import ParsedCompletion
@@ -24,41 +24,46 @@ _ARGUMENTS = ("arguments", "parameters")
 """Hold the answer where a model writes it as a call of a tool."""
 
 
-def parse_completion(completion: str, *, json_key: str) -> ParsedCompletion:
+def parse_completion(completion: str, *, read: Callable[[Any], str | None]) -> ParsedCompletion:
     """Read the answer out of a completion.
 
     What the model thought before it answered is left out. The rest as a JSON object comes first,
-    then the last object inside other text, a code fence or a tool call. The object must have
-    ``json_key`` as its only key and a non-empty string under it; anything else is malformed, a
-    wrong answer rather than an error.
+    then the last object inside other text, a code fence or a tool call. An object that ``read``
+    refuses is malformed, a wrong answer rather than an error.
 
     Args:
         completion: The sampled text, without special tokens.
-        json_key: The only key of the expected object: ``title`` or ``prompt``.
+        read: Returns the answer that a JSON value holds, None where it holds none.
     """
-    prediction = _answer(_read(completion), json_key)  # first, for a title may speak of thinking
+    prediction = read(_read(completion))  # first, for a title may speak of thinking
     if prediction is not None:
         return ParsedCompletion(prediction=prediction, format="json")
     text = _without_thoughts(completion)[-_MOST_CHARACTERS:]
-    prediction = _answer(_read(text), json_key)
+    prediction = read(_read(text))
     if prediction is not None:
         return ParsedCompletion(prediction=prediction, format="json")
-    answers = [answer for value in _objects(text) if (answer := _answer(_called(value), json_key)) is not None]
+    answers = [answer for value in _objects(text) if (answer := read(_called(value))) is not None]
     if answers:
         return ParsedCompletion(prediction=answers[-1], format="embedded")
     return ParsedCompletion(prediction=None, format="malformed")
 
 
+def text_under(value: Any, *, json_key: str) -> str | None:
+    """Return the text of an object whose only key is ``json_key``; None where there is none."""
+    if not isinstance(value, dict) or set(value) != {json_key} or not isinstance(value[json_key], str):
+        return None
+    return clean(value[json_key])
+
+
+def clean(text: str) -> str | None:
+    """Return a text of an answer without space around it; None where nothing is left."""
+    # Half a surrogate pair is legal in JSON and nowhere else: no file and no tokenizer takes it.
+    return text.encode("utf-8", "replace").decode("utf-8").strip() or None
+
+
 def _without_thoughts(text: str) -> str:
     rest = _THOUGHT.sub(" ", text)
     return _END_OF_THOUGHT.split(rest)[-1]
-
-
-def _answer(value: Any, json_key: str) -> str | None:
-    if not isinstance(value, dict) or set(value) != {json_key} or not isinstance(value[json_key], str):
-        return None
-    # Half a surrogate pair is legal in JSON and nowhere else: no file and no tokenizer takes it.
-    return value[json_key].encode("utf-8", "replace").decode("utf-8").strip() or None
 
 
 def _called(value: dict[str, Any]) -> Any:

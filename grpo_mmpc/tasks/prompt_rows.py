@@ -1,27 +1,37 @@
 """Prompt rows: what the policy is shown for an item, and everything needed to score its answer."""
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.images import find_image
-from grpo_mmpc.tasks import TASKS, Task
+from grpo_mmpc.errors import ImageError
+from grpo_mmpc.tasks import IMAGE_TO_TEXT, SHIPPED, TASKS, Task
 from grpo_mmpc.types import ProductRecord, PromptRow
 from grpo_mmpc.utils.hashing import stable_order
 
+_log = logging.getLogger(__name__)
 
-def usable_indices(catalogue: Catalogue, indices: Iterable[int]) -> list[int]:
-    """Items that have both a title and an image.
 
-    Both tasks need both fields: one is shown, the other scores the answer.
-    """
-    columns = catalogue.items.select_columns(["title", "image"]).with_format("arrow")
+def usable_indices(catalogue: Catalogue, indices: Iterable[int], tasks: Sequence[Task] = (IMAGE_TO_TEXT,)) -> list[int]:
+    """Return the items that have every field that one of the tasks shows or asks for."""
+    names = fields_of(tasks)
+    columns = catalogue.items.select_columns(names).with_format("arrow")
     complete: list[bool] = []
     for table in columns.iter(batch_size=10_000):
-        titles, images = table.column("title").is_valid(), table.column("image").is_valid()
-        complete += [title and image for title, image in zip(titles.to_pylist(), images.to_pylist(), strict=True)]
-    return [i for i in indices if complete[i]]
+        there = [table.column(name).is_valid().to_pylist() for name in names]
+        complete += [all(cells) for cells in zip(*there, strict=True)]
+    there_too = [i for i in indices if complete[i]]
+    asked = [task for task in tasks if task.target == "attributes"]  # of which an item may lack every key
+    return [i for i in there_too if all(task.is_complete(catalogue.record(i)) for task in asked)]
+
+
+def fields_of(tasks: Iterable[Task]) -> list[str]:
+    """Return the fields of an item that tasks show or ask for and that may be missing."""
+    named = {"image" if name == "images" else name for task in tasks for name in (*task.source, task.target)}
+    return [name for name in ("title", "description", "attributes", "image") if name in named]
 
 
 def select_balanced(
@@ -53,11 +63,10 @@ def filling_task(record: ProductRecord) -> Task | None:
 
 
 def prompt_row(folder: Path, record: ProductRecord, task: Task) -> PromptRow:
-    """Build the prompt of an item that has what the task shows, the image or the title.
+    """Build the prompt of an item that has what the task shows.
 
-    The reference is the title in image_to_text; text_to_image has no text reference, its reference
-    is the image. Either is None for an item that lacks it: its completion fills the gap and cannot
-    be scored.
+    An item that lacks what the task asks for has no reference, or no image: its completion fills
+    the gap and cannot be scored.
 
     Args:
         folder: The catalogue's.
@@ -69,25 +78,38 @@ def prompt_row(folder: Path, record: ProductRecord, task: Task) -> PromptRow:
         ImageError: Its image vanished or lies outside the folder.
     """
     path = None if record.image is None else find_image(record.image, folder=folder)
-    shows_image = task.source_modality == "image"
-    if (path if shows_image else record.title) is None:
-        shown = "image" if shows_image else "title"
-        raise ValueError(f"item {record.item_id!r} lacks the {shown} that {task.name} shows; leave it out")
+    if lacking := task.lacking(record):
+        raise ValueError(f"item {record.item_id!r} lacks the {lacking[0]} that {task.name} shows; leave it out")
+    more = _further_images(folder, record, at_most=task.max_images - 1) if task.shows_image else []
     return PromptRow(
         prompt_id=f"{task.name}:{record.item_id}",
         item_id=record.item_id,
         category=record.category,
         task=task.name,
-        messages=task.messages(title=None if shows_image else record.title),
-        prompt_image_path=str(path) if shows_image else None,
+        messages=task.messages(num_images=1 + len(more), **task.shown(record)),
+        prompt_image_path=str(path) if task.shows_image else None,
+        more_image_paths=more,
         image_path=None if path is None else str(path),
-        reference=record.title if shows_image else None,
+        reference=task.reference(record),
         title=record.title or "",
         attributes=record.attributes,
     )
 
 
-def prompt_rows(catalogue: Catalogue, indices: Sequence[int], tasks: Iterable[str]) -> list[PromptRow]:
-    """Prompt rows of the items for each task, task by task."""
+def _further_images(folder: Path, record: ProductRecord, *, at_most: int) -> list[str]:
+    """Return the paths of further images of an item, those that are there."""
+    paths: list[str] = []
+    for image in record.images if at_most else ():
+        try:
+            paths.append(str(find_image(image, folder=folder)))
+        except ImageError as error:
+            _log.warning("item %s is shown without a further image: %s", record.item_id, error)
+    return paths[:at_most]
+
+
+def prompt_rows(
+    catalogue: Catalogue, indices: Sequence[int], tasks: Iterable[str], *, known: Mapping[str, Task] = SHIPPED
+) -> list[PromptRow]:
+    """Return prompt rows of the items for each task, task by task; ``known`` has them by name."""
     records = [catalogue.record(i) for i in indices]
-    return [prompt_row(catalogue.folder, record, TASKS[task]) for task in tasks for record in records]
+    return [prompt_row(catalogue.folder, record, known[task]) for task in tasks for record in records]

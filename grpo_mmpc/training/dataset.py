@@ -8,7 +8,6 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import ImageError, first_line
 from grpo_mmpc.rewards.columns import RowReader
 from grpo_mmpc.rollout.prompts import load_prompt_image, plain_prompt
-from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.hashing import stable_order
 from grpo_mmpc.utils.single_out import Failure
@@ -37,21 +36,22 @@ def training_dataset(
     from datasets import Dataset
 
     catalogue = data.catalogue  # what a row needs of the data: datasets hashes all that its function holds
-    reader = RowReader(catalogue)
+    known = config.known_tasks
+    reader = RowReader(catalogue, known_tasks=known)
     ids = catalogue.column("item_id", data.train)
     chosen = [data.train[i] for i in stable_order(ids, salt=config.data.salt)[: config.data.max_train_items]]
 
     def row_of(index: int, task: str) -> dict[str, Any]:
         try:
             prompt, columns = reader.read(index, task)
-            images = [load_prompt_image(prompt.prompt_image_path)] if prompt.prompt_image_path else []
+            images = [load_prompt_image(path) for path in prompt.shown_images]
             refused = refuse(prompt)
         except (ImageError, OSError) as error:
             refused = Failure(reason=first_line(error))
         if refused is None:
             return {"prompt": prompt.messages, "images": images, "set_aside": None, **columns}
         record = catalogue.record(index)
-        plain, images = plain_prompt(shows_image=TASKS[task].source_modality == "image")
+        plain, images = plain_prompt(shows_image=known[task].shows_image)
         return {
             **dict.fromkeys(reader.columns),
             **{"prompt_id": f"{task}:{record.item_id}", "item_id": record.item_id, "task": task},

@@ -83,8 +83,9 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
         on_error=rewards.on_error,
         time_limit=rewards.time_limit,
         ranks=ranks,
+        known_tasks=config.known_tasks,
     )
-    mix.fit(data.training_titles)
+    mix.fit(data.training_texts)
     rows = choose_rows(data.spaced_rows(config.tasks), _COMPARED_PROMPTS)
     check_trainer_prompts(rows, processor, forwarded=forwarded_inputs())
     for key, problem in adapter_problems(config.model, config.adapter.options()) if config.adapter else ():

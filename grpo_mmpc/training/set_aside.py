@@ -43,7 +43,7 @@ class SetAside:
 
         A prompt that is taken is not tried again unless its image changes.
         """
-        key = row.prompt_id, row.prompt_image_path and image_key(row.prompt_image_path)
+        key = row.prompt_id, *map(image_key, row.shown_images)
         if key in self._taken:
             return None
         refused = refusal(row, self._processor, max_tokens=self._max_tokens, context=self.context)

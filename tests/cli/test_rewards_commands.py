@@ -24,7 +24,7 @@ def test_the_list_has_one_aligned_line_for_each_reward(capsys):
     starts = {line.index(word) for line in table for word in re.findall(r"range|\[-?\d", line)[:1]}
     assert len(starts) == 1
     assert "`" not in said
-    assert re.search(r"^bleu +\[0, 1\] +image_to_text +reference +The smoothed", said, re.MULTILINE)
+    assert re.search(r"^bleu +\[0, 1\] +text +reference +The smoothed", said, re.MULTILINE)
 
 
 def test_the_verbose_list_shows_factories_with_their_arguments(capsys):

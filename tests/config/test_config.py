@@ -64,7 +64,7 @@ def test_every_problem_is_reported_at_once_with_its_origin(base, tmp_path):
     assert any(f"{later}: evaluaton: unknown key; did you mean 'evaluation'?" in p for p in found)
     assert any(f"{later}: rewards.mix.0.weight" in p and "'high'" in p for p in found)
     assert any(p.startswith("command line: seed:") for p in found)
-    assert any(p.startswith("command line: tasks.0:") and "'image_to_txt'" in p for p in found)
+    assert any(p.startswith("command line: tasks:") and "'image_to_txt'" in p for p in found)
 
 
 def test_unknown_key_in_a_nested_list_names_the_nearest_field(base):

@@ -58,8 +58,8 @@ def nothing_beside(rows) -> dict[str, str]:
 
 def answers_of(name: str, rows: list[PromptRow], pool: list[PromptRow], beside=nothing_beside) -> list[str | None]:
     scorers = Scorers(sentence=Compass(), clip=Compass(), renderer=object())
-    answers, _ = known_answers(name, rows, pool=lambda: pool, beside=beside, scorers=scorers)
-    task = TASKS[CONTROLS[name].task]
+    answers, _ = known_answers(name, rows, pool=lambda task: pool, beside=beside, scorers=scorers)
+    task = TASKS[rows[0].task]
     return [task.parse(completion).prediction for completion in answers.generate(rows, GREEDY)]
 
 
@@ -94,7 +94,7 @@ def test_retrieval_of_a_picture_shows_the_picture_of_the_most_similar_title(tmp_
     ]
     rows = [row("1", "east", task="text_to_image")]
     answers, scorers = known_answers(
-        "nearest_image", rows, pool=lambda: pool, beside=nothing_beside, scorers=Scorers(sentence=Compass())
+        "nearest_image", rows, pool=lambda task: pool, beside=nothing_beside, scorers=Scorers(sentence=Compass())
     )
     prompts = [TASKS["text_to_image"].parse(c).prediction for c in answers.generate(rows, GREEDY)]
     (picture,) = scorers.renderer.render(prompts, seeds=[0])
@@ -137,7 +137,7 @@ def test_shuffled_pictures_leave_the_reference_where_it_was():
 def test_a_control_without_its_encoder_says_what_is_missing_and_why(name, scorer):
     scorers = Scorers(missing={scorer: "switched off in the recipe"})
     with pytest.raises(EvaluationError, match=f"control {name} needs {scorer}: switched off in the recipe"):
-        known_answers(name, [row("1", "north")], pool=list, beside=nothing_beside, scorers=scorers)
+        known_answers(name, [row("1", "north")], pool=lambda task: [], beside=nothing_beside, scorers=scorers)
 
 
 def test_a_variants_title_is_the_answer_where_there_is_one_and_retrieval_elsewhere():

@@ -168,7 +168,7 @@ def test_the_mean_over_categories_weighs_a_small_category_like_a_large_one(catal
 def test_a_metric_of_a_set_is_computed_per_category_and_averaged_over_them(catalogue, tmp_path, monkeypatch):
     sizes = Metric(
         name="sizes",
-        tasks=("image_to_text",),
+        targets=("text",),
         description="number of items",
         score=lambda inputs: [float("nan")] * len(inputs.predictions),
         of_set=lambda inputs: float(len(inputs.predictions)),

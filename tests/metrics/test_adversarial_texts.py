@@ -36,7 +36,7 @@ EMPTY = ["", " \t"]
 TEXTS = SHORT + LONG + EMPTY
 PAIRS = [(p, r) for p in TEXTS for r in TEXTS if r.strip()]  # a blank reference is unknown, not a text
 SPACED = [(p, r) for p, r in PAIRS if "红色" not in p + r]  # the others are read by characters
-NAMES = [name for name, metric in METRICS.items() if "image_to_text" in metric.tasks]
+NAMES = [name for name, metric in METRICS.items() if "text" in metric.targets]
 
 
 def inputs(pairs: list[tuple[str, str]], **scorers: object) -> MetricInputs:

@@ -15,6 +15,7 @@ from grpo_mmpc.encoders.images import open_image
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.metrics.metric import Metric, MetricInputs
 from grpo_mmpc.metrics.table import METRICS, attribute_recall_metrics
+from grpo_mmpc.types import TARGET_KINDS
 
 TITLE = "Acme Red Cotton Tote Bag, Large, Pack of 2"
 
@@ -151,7 +152,7 @@ def test_scores_follow_their_items() -> None:
         attributes=[inputs.attributes[i] for i in order],
     )
     for metric in METRICS.values():
-        if "image_to_text" in metric.tasks:
+        if "text" in metric.targets:
             scores = metric.score(inputs)
             assert equal(metric.score(shuffled), [scores[i] for i in order]), metric.name
 
@@ -225,9 +226,9 @@ def test_names_are_those_of_the_table_and_every_metric_belongs_to_a_task() -> No
     for name, metric in METRICS.items():
         assert isinstance(metric, Metric)
         assert metric.name == name
-        assert set(metric.tasks) <= {"image_to_text", "text_to_image"}
-        assert metric.tasks
-        assert metric.higher_is_better == (name not in {"lpips", "kid", "fid", "mse"})
+        assert set(metric.targets) <= set(TARGET_KINDS)
+        assert metric.targets
+        assert metric.higher_is_better == (name not in {"lpips", "kid", "fid", "mse", "attribute_abstention"})
         assert (metric.statistics is None) == (metric.aggregate is None)
 
 
@@ -243,6 +244,10 @@ RANGES = {
     "bertscore_f1": (0.0, 1.0),
     "embedding_cosine": (-1.0, 1.0),
     "attribute_recall": (0.0, 1.0),
+    "attribute_exact": (0.0, 1.0),
+    "attribute_precision": (0.0, 1.0),
+    "attribute_f1": (0.0, 1.0),
+    "attribute_abstention": (1.0, 0.0),
     "title_attribute_precision": (0.0, 1.0),
     "title_attribute_recall": (0.0, 1.0),
     "title_attribute_f1": (0.0, 1.0),
@@ -288,7 +293,7 @@ def test_a_malformed_completion_gets_the_worst_value_that_its_metric_states() ->
         sentence=Alike(),
     )
     for name, metric in METRICS.items():
-        if metric.tasks[0] == "image_to_text":
+        if "text" in metric.targets:
             perfect, malformed = metric.score(inputs)
             assert malformed == metric.worst < perfect, name
 
@@ -317,7 +322,7 @@ def test_a_failed_render_gets_the_worst_value_that_its_metric_states(tmp_path: P
         lpips=Alike(),
         read_image=lambda path: Image.open(path).convert("RGB"),
     )
-    scored = [m for m in METRICS.values() if m.tasks == ("text_to_image",) and m.name not in ("kid", "fid")]
+    scored = [m for m in METRICS.values() if m.targets == ("image",) and m.name not in ("kid", "fid")]
     assert len(scored) == 8
     for metric in scored:
         perfect, failed = metric.score(inputs)
@@ -354,7 +359,7 @@ def test_an_encoder_that_raises_leaves_its_own_metrics_unscored_with_the_reason(
         read_image=open_image,
         **{name: Broken() for name in names},
     )
-    scores = {name: metric.score(inputs) for name, metric in METRICS.items()}
+    scores = {name: metric.score(inputs) for name, metric in METRICS.items() if "attributes" != metric.targets[0]}
     assert METRICS["fid"].of_set is not None
     assert math.isnan(METRICS["fid"].of_set(inputs))
     assert inputs.failures == dict.fromkeys(

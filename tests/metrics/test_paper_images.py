@@ -293,5 +293,5 @@ def test_names_directions_and_bounds_agree() -> None:
     assert list(PAPER_IMAGE_METRICS) == ["psnr", "ssim", "mse", "lpips", "clip_image_image", "fid"]
     for name, metric in PAPER_IMAGE_METRICS.items():
         assert metric.name == name
-        assert metric.tasks == ("text_to_image",)
+        assert metric.targets == ("image",)
         assert metric.higher_is_better == (name in {"psnr", "ssim", "clip_image_image"})

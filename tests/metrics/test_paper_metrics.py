@@ -92,7 +92,7 @@ def test_the_table_is_that_of_the_paper() -> None:
         "bertscore_f1",
         "bleu",
     ]
-    assert all(metric.name == name and metric.tasks == ("image_to_text",) for name, metric in PAPER_METRICS.items())
+    assert all(metric.name == name and metric.targets == ("text",) for name, metric in PAPER_METRICS.items())
 
 
 def test_every_lexical_number_equals_the_transcription() -> None:

@@ -161,7 +161,7 @@ def test_every_file_is_opened_once_for_all_metrics(files: dict[str, str]) -> Non
 
     chosen = inputs([files["photo.jpg"], files["grey.png"]], [files["rgba.png"], files["deep.png"]], read_image=read)
     for metric in METRICS.values():
-        if "text_to_image" in metric.tasks:
+        if "image" in metric.targets:
             metric.score(chosen)
     assert opened == {files[name]: 1 for name in ("photo.jpg", "grey.png", "rgba.png", "deep.png")}
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from grpo_mmpc.tasks import TASKS
+
 ROOT = Path(__file__).parents[2]
 TITLES = [
     "Acme Red Tote Bag, Large, Pack of 2",
@@ -109,7 +111,9 @@ def make_batch(photo: str) -> Callable[..., dict[str, list[Any]]]:
             "predictions": predictions,
             "references": references or [TITLES[0]] * count,
             "completions": [f'{{"title": "{position}"}}' for position in range(count)],
+            "formats": ["json"] * count,
             "tasks": [task] * count,
+            "targets": [TASKS[task].kind] * count,
             "item_ids": ["item"] * count,
             "image_paths": [photo] * count,
             "attributes": [{"brand": "acme"}] * count,

@@ -111,7 +111,7 @@ def test_text_to_image_can_compare_what_the_prompt_draws(encoder: FakeClip, rend
     scores = reward(
         predictions=["red", "blue", "nothing", "red", "nothing", "red"],
         image_paths=["/red.png", "/red.png", "/red.png", "/red.png", "/broken.png", None],
-        tasks=["text_to_image"] * 3 + ["image_to_text"] + ["text_to_image"] * 2,
+        targets=["image"] * 3 + ["text"] + ["image"] * 2,
         item_ids=["a", "a", "a", "b", "c", "d"],
     )
     # right, wrong, not rendered, text as in image_to_text, real image unreadable, no real image
@@ -126,7 +126,7 @@ def test_completions_of_an_item_share_a_seed_and_equal_prompts_are_rendered_once
     reward(
         predictions=["red", "red", "blue", "red"],
         image_paths=["/red.png"] * 4,
-        tasks=["text_to_image"] * 4,
+        targets=["image"] * 4,
         item_ids=["a", "a", "a", "b"],
     )
     ((first, second, third),) = sys.modules["fake_renderer_module"].CALLS

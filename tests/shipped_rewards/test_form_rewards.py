@@ -10,9 +10,7 @@ from grpo_mmpc_rewards.length import image_prompt_limit, length_band
 
 
 def test_json_format_prefers_the_bare_object() -> None:
-    completions = ['{"title": "Red Bag"}', '```json\n{"title": "Red Bag"}\n```', "Red Bag", '{"prompt": "a bag"}']
-    tasks = ["image_to_text", "image_to_text", "image_to_text", "text_to_image"]
-    assert json_format()(completions=completions, tasks=tasks) == [1.0, 0.5, 0.0, 1.0]
+    assert json_format()(formats=["json", "embedded", "malformed", "json"]) == [1.0, 0.5, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards.declaration import NEEDS, Reward
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.types import TARGET_KINDS
 from tests.shipped_rewards.conftest import NANO_KWARGS
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +32,8 @@ def test_every_reward_is_built_without_loading_a_model_and_declares_itself(
     lowest, highest = reward.value_range
     assert factories[reward_name].__name__ == reward_name
     assert lowest == reward.worst_score < highest
-    assert set(reward.tasks) <= set(TASKS)
-    assert reward.tasks
+    assert set(reward.targets) <= set(TARGET_KINDS)
+    assert reward.targets
     assert set(reward.needs) <= set(NEEDS)
     assert (reward.fit is not None) == ("corpus" in reward.needs)
     assert (reward.prepare is not None) == ("encoder" in reward.needs)
@@ -75,10 +76,10 @@ def test_the_readme_table_has_one_full_row_for_every_reward_and_no_other(factori
     rows = [line.strip("|").split("|") for line in README.splitlines() if line.startswith("| `")]
     assert [row[0].strip(" `") for row in rows] == list(factories)
     for row in rows:
-        name, value_range, tasks, *others = (cell.strip() for cell in row)
+        name, value_range, targets, *others = (cell.strip() for cell in row)
         assert len(others) == 3 and all(others), name
         reward = factories[name.strip("`")]()
-        assert tasks == ("both" if len(reward.tasks) == 2 else reward.tasks[0])
+        assert targets == ("any" if reward.targets == TARGET_KINDS else ", ".join(reward.targets))
         lowest, highest = reward.value_range
         assert value_range in (f"[{lowest:g}, {highest:g}]", "[floor, 1], floor 0", "{0, 0.5, 1}")
 
@@ -219,10 +220,10 @@ def test_every_reward_survives_pickle_and_gives_the_same_scores(
 ) -> None:
     reward = make_reward(reward_name)
     copy = pickle.loads(pickle.dumps(reward))
-    for task in reward.tasks:
+    for task in (name for name, task in TASKS.items() if task.kind in reward.targets):
         batch = make_batch(["Acme Red Bag, Large", "blue mug", "blue mug", TITLE], task=task)
         assert copy(**batch) == reward(**batch)
-    assert (copy.tasks, copy.needs, copy.worst_score) == (reward.tasks, reward.needs, reward.worst_score)
+    assert (copy.targets, copy.needs, copy.worst_score) == (reward.targets, reward.needs, reward.worst_score)
     if reward.prepare is not None:
         copy.prepare(**{name: batch[name] for name in ("references", "image_paths", "item_ids", "tasks")})
 
@@ -243,6 +244,8 @@ def test_scores_are_plain_numbers(
     reward_name: str, make_reward: Callable[..., Any], make_batch: Callable[..., dict[str, list[Any]]]
 ) -> None:
     reward = make_reward(reward_name)
-    (score,) = reward(**make_batch(["red bag, large"], task=reward.tasks[0]))
+    (score,) = reward(
+        **make_batch(["red bag, large"], task="image_to_text" if "text" in reward.targets else "text_to_image")
+    )
     assert type(score) is float
     assert math.isfinite(score)

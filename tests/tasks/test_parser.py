@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_mmpc.tasks.parser import parse_completion
+from grpo_mmpc.tasks import IMAGE_TO_TEXT
 
 ANSWER = '{"title": "blue kettle"}'
 DRAFT = '{"title": "x"}'
 
 
 def read(completion: str) -> tuple[str | None, str]:
-    parsed = parse_completion(completion, json_key="title")
+    parsed = IMAGE_TO_TEXT.parse(completion)
     return parsed.prediction, parsed.format
 
 

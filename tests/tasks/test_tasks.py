@@ -1,5 +1,5 @@
+import hashlib
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -102,6 +102,11 @@ def test_a_number_of_thousands_of_digits_is_malformed_and_no_crash():
 
 
 def test_the_version_of_a_prompt_changes_with_its_text_and_nothing_else():
-    changed = replace(IMAGE_TO_TEXT, instruction=IMAGE_TO_TEXT.instruction + " Be brief.")
+    changed = IMAGE_TO_TEXT.model_copy(update={"instruction": IMAGE_TO_TEXT.instruction + " Be brief."})
     assert len({IMAGE_TO_TEXT.version, TEXT_TO_IMAGE.version, changed.version}) == 3
-    assert replace(IMAGE_TO_TEXT, max_completion_tokens=1).version == IMAGE_TO_TEXT.version
+    assert IMAGE_TO_TEXT.model_copy(update={"max_tokens": 1}).version == IMAGE_TO_TEXT.version
+
+
+def test_the_prompts_of_the_paper_are_what_they_were_to_the_byte():
+    digests = {name: hashlib.sha256(task.instruction.encode()).hexdigest()[:16] for name, task in TASKS.items()}
+    assert digests == {"image_to_text": "fdee8b4aa8e3df1e", "text_to_image": "a6b0dfea3664130c"}

@@ -6,13 +6,14 @@ from typing import Any
 from datasets.utils._dill import dumps
 
 from grpo_mmpc.catalogue import load_catalogue
+from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.training.dataset import training_dataset
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 
 
 def data_set(folder, *, items):
     config: Any = SimpleNamespace(
-        tasks=["image_to_text", "text_to_image"], data=SimpleNamespace(salt="", max_train_items=None)
+        tasks=list(TASKS), known_tasks=TASKS, data=SimpleNamespace(salt="", max_train_items=None)
     )
     return training_dataset(config, SimpleNamespace(catalogue=load_catalogue(folder, check_images=False), train=items))
 

@@ -55,12 +55,17 @@ def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, p
             "rollouts were deleted; there is nothing to score again"
         )
     data = RunData(new)
-    mix = RewardMix.from_specs(new.rewards.mix, on_error=new.rewards.on_error, time_limit=new.rewards.time_limit)
+    mix = RewardMix.from_specs(
+        new.rewards.mix,
+        on_error=new.rewards.on_error,
+        time_limit=new.rewards.time_limit,
+        known_tasks=new.known_tasks,
+    )
     result = Replay(run=str(run), name=name, old=old.rewards, new=new.rewards)
     result.catalogue_changed = folder.catalogue_fingerprint not in (None, data.catalogue.fingerprint)
-    columns = RowReader(data.catalogue)
+    columns = RowReader(data.catalogue, known_tasks=new.known_tasks)
     with closing(mix), writing_rollouts(out, rewards=list(mix.weights)) as write:
-        mix.fit(data.training_titles)
+        mix.fit(data.training_texts)
         for done, batch in enumerate(read_batches(files)):
             progress("batches scored", done, len(files))
             _take(batch, result, columns=columns, mix=mix, old=old, new=new, write=write)
@@ -86,7 +91,7 @@ def _take(
 ) -> None:
     before = _recorded(batch, config=old)
     result.own_advantages.take(batch.advantages, before.advantages)
-    known = columns.known(batch.columns["item_id"])
+    known = columns.known(batch.columns["item_id"], batch.columns["task"])
     kept = [i for i, is_known in enumerate(known) if is_known]
     result.gone.update(batch.columns["item_id"][i] for i, is_known in enumerate(known) if not is_known)
     if not kept:

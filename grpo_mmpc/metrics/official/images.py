@@ -14,7 +14,6 @@ from grpo_mmpc.metrics import image, image_sets
 from grpo_mmpc.metrics.image import OpenedImage
 from grpo_mmpc.metrics.metric import Metric, MetricInputs, shielded, unscored
 from grpo_mmpc.metrics.rendered_images import open_source, shared_column
-from grpo_mmpc.metrics.table import TEXT_TO_IMAGE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,7 +174,7 @@ def _swapped_lpips(network: Any, pair: _Pair) -> float:
 def _metric(name: str, description: str, *, worst: float, best: float = 1.0) -> Metric:
     return Metric(
         name=name,
-        tasks=(TEXT_TO_IMAGE,),
+        targets=("image",),
         description=description,
         score=partial(_scores, name=name),
         worst=worst,
@@ -195,7 +194,7 @@ _METRICS = (
     ),
     Metric(
         name="fid",
-        tasks=(TEXT_TO_IMAGE,),
+        targets=("image",),
         description="FID of images resized twice without antialiasing; failures left out",
         score=unscored,
         worst=math.inf,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from grpo_mmpc.metrics import text
 from grpo_mmpc.metrics.metric import Metric, MetricInputs, shielded, unscored
-from grpo_mmpc.metrics.table import IMAGE_TO_TEXT, PairScorer, score_each
+from grpo_mmpc.metrics.table import PairScorer, score_each
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _stop_words() -> frozenset[str]:
 
 def _metric(name: str, scorer_of: Callable[[MetricInputs], PairScorer | None], description: str) -> Metric:
     score = partial(_score_pairs, scorer_of=scorer_of)
-    return Metric(name=name, tasks=(IMAGE_TO_TEXT,), description=f"paper mode: {description}", score=score)
+    return Metric(name=name, targets=("text",), description=f"paper mode: {description}", score=score)
 
 
 PAPER_METRICS: dict[str, Metric] = {

@@ -67,7 +67,7 @@ def _groups(scores: Scores, lead: str) -> dict[str, list[Item]]:
         Item(
             item_id=reference.item_id,
             category=reference.category,
-            reference=reference.title,
+            reference=reference.text,
             image=Path(reference.image) if reference.image else None,
             answers={
                 ANSWER: Answer(

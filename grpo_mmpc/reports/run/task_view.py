@@ -51,7 +51,7 @@ class TaskView:
     @property
     def is_rendered(self) -> bool:
         """True if answers are prompts that images were rendered from."""
-        return self.task.task == "text_to_image"
+        return "render_rate" in self.task.metrics
 
 
 def task_view(

@@ -87,7 +87,8 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
         "max_loras": 1,  # one adapter per batch ...
         "max_cpu_loras": 2,  # ... and during a sync the old one beside the new
         "logprobs_mode": "processed_logprobs",
-        "limit_mm_per_prompt": {"image": 1, "video": 0},  # none is shown, so room for none is kept free
+        # No video is shown, so room for none is kept free.
+        "limit_mm_per_prompt": {"image": max(task.max_images for task in config.measured_tasks), "video": 0},
     }
     if not torch.cuda.is_available():
         arguments["enforce_eager"] = True
@@ -125,6 +126,8 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield problems of a recipe with rollouts from vLLM, as (key, message); needs no model."""
     rollout, adapter, trainer = (_mapping(raw.get(name)) for name in ("rollout", "adapter", "trainer"))
     if rollout.get("backend") != "vllm":
+        if rollout.get("structured"):
+            yield "rollout.structured", "decodes by a schema, which only vLLM does; set rollout.backend=vllm"
         return
     if "adapter" in raw and raw["adapter"] is None:
         yield (

@@ -17,6 +17,7 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.config.recorded import load_recorded
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.rewards.columns import RowReader
+from grpo_mmpc.tasks import TASKS
 
 OWN = Path(__file__).with_name("own_rewards.py")
 MIX = [
@@ -174,7 +175,7 @@ def test_columns_are_those_of_the_training_data_set(small_catalogue, task):
     from grpo_mmpc.training.dataset import training_dataset
 
     catalogue = load_catalogue(small_catalogue, check_images=False)
-    config: Any = SimpleNamespace(tasks=[task], data=SimpleNamespace(salt="", max_train_items=None))
+    config: Any = SimpleNamespace(tasks=[task], known_tasks=TASKS, data=SimpleNamespace(salt="", max_train_items=None))
     data: Any = SimpleNamespace(catalogue=catalogue, train=range(5))
     expected = training_dataset(config, data)[:]
     found = RowReader(catalogue).of(expected["item_id"], expected["task"])

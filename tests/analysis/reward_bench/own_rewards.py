@@ -9,7 +9,7 @@ def exact():
     def score(*, predictions, references, **columns):
         return [float(p == r) for p, r in zip(predictions, references, strict=True)]
 
-    score.tasks = ("image_to_text",)  # type: ignore[attr-defined]
+    score.targets = ("text",)  # type: ignore[attr-defined]
     score.value_range = (0.0, 1.0)  # type: ignore[attr-defined]
     return score
 

@@ -19,6 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from grpo_mmpc.evaluation.metric_tables import find_metric
+from grpo_mmpc.tasks import TASKS
+
 CATEGORIES = (
     "All_Beauty",
     "Toys_and_Games",
@@ -362,7 +365,10 @@ def _means(rows: list[Row]) -> Row:
         scored = [row[name] for row in rows if row[name] is not None]
         mean = sum(scored) / len(scored) if scored else None
         means[name.removeprefix("score/")] = {"mean": mean, "n": len(rows), "n_scored": len(scored)}
-    return {name: cell for name, cell in means.items() if cell["n_scored"]}
+    kind = TASKS[rows[0]["task"]].kind
+    own = {name for name in means if kind in find_metric(name, mode="corrected").targets}
+    corpus_level = {"corpus_bleu": {"mean": None, "n": len(rows), "n_scored": len(rows)}} if kind == "text" else {}
+    return {name: cell for name, cell in means.items() if name in own} | corpus_level
 
 
 def _write_manifest(folder: Path, *, train_items: int, held_out_items: int, finished: bool) -> None:
