@@ -100,10 +100,12 @@ def complete_catalogue(
     )
     if workers.share is not None:
         number, count = workers.share
-        _do_share(begin, number, count, out=out)
+        _do_share(begin, config, number, count, out=out)
         return
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):
         source, share = begin()
+        if share.plan.gaps or calibrate_on:
+            _warn(config, source)
         _fill(share, workers)
         if calibrate_on:
             answer = partial(_answer, config, checkpoint=checkpoint, workers=workers, samples=samples)
@@ -132,8 +134,14 @@ def audit_catalogue(
         raise CatalogueError(f"--out {out} holds something else than an audit; give another folder")
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):
         source = load_catalogue(catalogue, check_images=True, keep_titled=True)
+        _warn(config, source)
         answer = partial(_answer, config, checkpoint=checkpoint, workers=workers, samples=samples)
         audit(source, out=out, answer=answer, gate=config.gate, say=say)
+
+
+def _warn(config: RunConfig, source: Catalogue) -> None:
+    for sentence in nano_notes(config.model.name_or_path, source.items[:20]["item_id"]):
+        say(f"! {sentence}")
 
 
 def _answer(
@@ -160,10 +168,14 @@ def _fill(share: Share, workers: Workers) -> None:
             fill_here(share, workers=workers.count, say=say, progress=progress)
 
 
-def _do_share(begin: Callable[[], tuple[Catalogue, Share]], number: int, count: int, *, out: Path) -> None:
+def _do_share(
+    begin: Callable[[], tuple[Catalogue, Share]], config: RunConfig, number: int, count: int, *, out: Path
+) -> None:
     """Fill one of several shares, and merge if all parts are there then."""
     with hold(out / LOCK, refuse=None):
         source, whole = begin()
+    if whole.plan.gaps:
+        _warn(config, source)
     mine = [part for part in whole.parts if part.number % count == number - 1]
     with Progress() as progress:
         total = sum(part.progress()[0] for part in mine)
@@ -195,8 +207,6 @@ def _begin(
         f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
         f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
     )
-    for sentence in nano_notes(plan.model, source.items[:20]["item_id"]) if missing else ():
-        say(f"! {sentence}")
     claim(out, plan, source, overwrite=overwrite)
     if missing["text_to_image"] and plan.renderer is None:
         say(

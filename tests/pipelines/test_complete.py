@@ -258,7 +258,7 @@ def test_samples_become_signals_and_the_gate_lets_confident_titles_pass(fill, ga
 def test_a_calibration_answers_titled_items_as_if_they_had_no_title_and_the_gate_uses_it(
     make_config, small_catalogue, tmp_path, monkeypatch, capsys
 ):
-    rows = rows_of(small_catalogue)
+    rows = [row | {"item_id": f"shop-{i}"} for i, row in enumerate(rows_of(small_catalogue))]
     types = {row["item_id"]: row["attributes"]["type"] for row in rows}
     items = [row | {"title": None} if i % 4 == 0 else row for i, row in enumerate(rows)]
     folder = tmp_path / "partly"
@@ -285,7 +285,9 @@ def test_a_calibration_answers_titled_items_as_if_they_had_no_title_and_the_gate
     assert set(first.signals) >= {"agreement.type", "agreement.color"}
     assert first.confidence == pytest.approx(curves["color"][1][0])
     assert "At confidence 0.8, " in (out / "calibration.html").read_text()
-    assert "what a confidence is worth" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "what a confidence is worth" in said
+    assert said.count("! nano:qwen2_5_vl knows only the products of the nano catalogue") == 1
 
 
 def test_an_audit_lists_titles_that_the_image_denies_and_changes_nothing(
