@@ -5,9 +5,9 @@
 
 Items a second are of the nano policy that writes missing titles, between the tenth and the last
 tenth of them, so that loading is left out. Memory is that of a process with a stand-in for the
-policy, which answers at once, on catalogues of 3,000 and 30,000 items with an image each. The kill
-is a SIGKILL of the whole command with half of the titles written; the time to go on is that to the
-first title after it.
+policy, which answers at once, on catalogues of 3,000 and 30,000 items with an image each; titles
+are looked for beside, as by default. The kill is a SIGKILL of the whole command with half of the
+titles written; the time to go on is that to the first title after it.
 
 The last line is one JSON object; ``ratio`` is how many times better ours is.
 """
@@ -25,8 +25,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from grpo_mmpc.nano.catalogue import build_catalogue
-from grpo_mmpc.utils.files import place_file
+from grpo_mmpc.utils.files import write_json_lines
 from grpo_mmpc.utils.manifest import environment
 
 ROOT = Path(__file__).parents[1]
@@ -55,16 +58,32 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
 """
 
 
-def without_titles(folder: Path, *, num_items: int, copies: int = 1) -> Path:
-    """Write a nano catalogue without titles; each item ``copies`` times, with its own image."""
+def without_titles(folder: Path, *, num_items: int) -> Path:
+    """Write a nano catalogue without titles."""
     build_catalogue(folder, num_items=num_items, seed=7)
     rows = [json.loads(line) | {"title": None} for line in (folder / "items.jsonl").read_text().splitlines()]
-    with (folder / "items.jsonl").open("w") as file:
-        for copy in range(copies):
-            for row in rows:
-                image = f"images/{copy}-{Path(row['image']).name}"
-                place_file(folder / row["image"], folder / image)
-                file.write(json.dumps(row | {"item_id": f"{copy}-{row['item_id']}", "image": image}) + "\n")
+    write_json_lines(folder / "items.jsonl", rows)
+    return folder
+
+
+def of_size(folder: Path, *, num_items: int) -> Path:
+    """Write a catalogue of random images; one item in ten has a title to give."""
+    (folder / "images").mkdir(parents=True)
+    colours = np.random.default_rng(num_items).integers(0, 256, (num_items, 6, 6, 3), np.uint8)
+    for number, cells in enumerate(colours):
+        Image.fromarray(cells).resize((64, 64)).save(folder / f"images/{number}.png")
+    rows = [
+        {
+            "item_id": f"i{number}",
+            "category": "Kitchen",
+            "title": f"Acme Mug {number}" if number % 10 == 0 else None,
+            "description": "A mug of many colours, for tea, coffee and soup.",
+            "image": f"images/{number}.png",
+            "attributes": {"brand": "Acme", "color": f"colour {number}"},
+        }
+        for number in range(num_items)
+    ]
+    write_json_lines(folder / "items.jsonl", rows)
     return folder
 
 
@@ -155,7 +174,7 @@ def main() -> None:
         checks["the_same_catalogue_after_a_kill"] = killed == (folder / "many-one" / "items.jsonl").read_bytes()
         memory = {}
         for size in sizes:
-            catalogue = without_titles(folder / f"size-{size}", num_items=300, copies=size // 300)
+            catalogue = of_size(folder / f"size-{size}", num_items=size)
             memory[size] = peak_mb(catalogue, folder / f"out-{size}")
     small, large = (memory[size] for size in sizes)
     checks["memory_grows_by_less_than_50_mb"] = large - small < 50

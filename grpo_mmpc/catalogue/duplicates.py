@@ -139,38 +139,48 @@ def _image_edges(signatures: pa.Table) -> npt.NDArray[np.int64]:
         return np.empty((0, 2), dtype=np.int64)
     cells = thumbnails(signatures["thumbnail"].drop_null())
     aspects = signatures["aspect"].drop_null().to_numpy()
-    # A placeholder of one colour is no evidence that two products are the same.
-    luma, chroma = cells[:, : LUMA_CELLS**2], cells[:, LUMA_CELLS**2 :].reshape(len(cells), 2, -1)
-    varied = (np.ptp(luma, axis=1) > CELL_TOLERANCE) | (np.ptp(chroma, axis=2).max(axis=1) > CELL_TOLERANCE)
-    cells, aspects, owner = cells[varied], aspects[varied], owner[varied]
+    varied = np.concatenate([_is_varied(cells[rows]) for rows in _blocks(len(cells))])
+    rows = np.flatnonzero(varied)
     # Equal thumbnails first: ten thousand copies of one image make as many pairs, not 50 million.
-    looks = (digest(row.tobytes(), f"{aspect:.3f}", size=8) for row, aspect in zip(cells, aspects, strict=True))
+    looks = (digest(cells[row].tobytes(), f"{aspects[row]:.3f}", size=8) for row in rows)
     look = np.frombuffer(b"".join(looks), dtype=np.uint64)
-    same = _edges_of_equal(owner, look)
-    first = np.sort(np.unique(look, return_index=True)[1])
-    cells, shape, owner = cells[first], np.log(aspects[first]), owner[first]
+    same = _edges_of_equal(owner[rows], look)
+    rows = rows[np.sort(np.unique(look, return_index=True)[1])]
+    shape, owner = np.log(aspects[rows]), owner[rows]
     close = [
         np.stack([owner[a], owner[b]], axis=1)[np.abs(shape[a] - shape[b]) <= _ASPECT_TOLERANCE]
-        for a, b in _close_pairs(cells)
+        for a, b in _close_pairs(cells, rows)
     ]
     return np.concatenate([same, *close])
 
 
-def _close_pairs(cells: npt.NDArray[np.uint8]) -> Iterator[_Pairs]:
-    """Yield pairs of thumbnails of which no cell differs by more than the tolerance, in blocks.
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK_ROWS) for start in range(0, count, _BLOCK_ROWS))
 
-    Candidates come from coarse averages: averages of cells that are each within the tolerance are
-    within the tolerance too.
+
+def _is_varied(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return whether each image has several colours: a placeholder of one is no evidence."""
+    luma, chroma = cells[:, : LUMA_CELLS**2], cells[:, LUMA_CELLS**2 :].reshape(len(cells), 2, -1)
+    varied: npt.NDArray[np.bool_]
+    varied = (np.ptp(luma, axis=1) > CELL_TOLERANCE) | (np.ptp(chroma, axis=2).max(axis=1) > CELL_TOLERANCE)
+    return varied
+
+
+def _close_pairs(cells: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> Iterator[_Pairs]:
+    """Yield pairs of some rows' thumbnails of which no cell differs by more than the tolerance.
+
+    Pairs are of places in ``rows``, a block at a time. Candidates come from coarse averages:
+    averages of cells that are each within the tolerance are within the tolerance too.
     """
-    if len(cells) < 2:
+    if len(rows) < 2:
         return
-    coarse = _coarse(cells)
-    for a, b in _in_a_tree(coarse) if len(cells) <= SEARCHED_EXACTLY else _in_grids(coarse):
-        for start in range(0, len(a), _BLOCK_ROWS):
-            one, other = a[start : start + _BLOCK_ROWS], b[start : start + _BLOCK_ROWS]
+    coarse = np.concatenate([_coarse(cells[rows[block]]) for block in _blocks(len(rows))])
+    for a, b in _in_a_tree(coarse) if len(rows) <= SEARCHED_EXACTLY else _in_grids(coarse):
+        for block in _blocks(len(a)):
+            one, other = a[block], b[block]
             near = np.abs(coarse[one] - coarse[other]).max(axis=1) <= CELL_TOLERANCE
             one, other = one[near], other[near]
-            first, second = cells[one], cells[other]
+            first, second = cells[rows[one]], cells[rows[other]]
             near = (np.maximum(first, second) - np.minimum(first, second)).max(axis=1, initial=0) <= CELL_TOLERANCE
             yield one[near], other[near]
 

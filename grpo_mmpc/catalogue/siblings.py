@@ -16,9 +16,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from grpo_mmpc.catalogue import Catalogue
-from grpo_mmpc.catalogue.duplicates import near_duplicate_groups
 from grpo_mmpc.catalogue.reader import arrow_column
-from grpo_mmpc.catalogue.splits import parents_of
+from grpo_mmpc.catalogue.splits import image_groups, parents_of
 from grpo_mmpc.metrics.attributes import attribute_recall_of, attribute_words
 from grpo_mmpc.metrics.extraction import extract_attributes
 from grpo_mmpc.metrics.fields import agrees, kind_of
@@ -79,8 +78,9 @@ class Siblings:
             if product := parent or (item_id if item_id in products else None):
                 self._keys[position]["sibling"] = ("product", product)
         if has_title.any() and wanting:
-            groups = near_duplicate_groups(titles=[None] * len(has_title), signatures=source.signatures())
-            for position in np.flatnonzero(np.bincount(groups)[groups] > 1).tolist():
+            groups = image_groups(source)
+            of_several = np.bincount(groups)[groups] > 1
+            for position in np.flatnonzero(of_several & np.isin(groups, groups[has_title])).tolist():
                 self._keys[position]["same image"] = ("image", int(groups[position]))
         wanted = {key for position in wanting for key in self._keys.get(position, {}).values()}
         self._titled: dict[Hashable, list[_Titled]] = defaultdict(list)

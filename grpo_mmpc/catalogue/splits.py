@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -49,8 +50,27 @@ def product_groups(catalogue: Catalogue) -> Groups:
     They are computed once for what a catalogue with checked images holds, and read from the cache
     from then on: by every command, and by every rank but the first.
     """
+    return _computed_once(
+        catalogue,
+        "",
+        lambda: near_duplicate_groups(
+            titles=catalogue.items["title"][:], signatures=catalogue.signatures(), parents=parents_of(catalogue)
+        ),
+    )
+
+
+def image_groups(catalogue: Catalogue) -> Groups:
+    """Return the group of items with similar images of every item, likewise."""
+    return _computed_once(
+        catalogue,
+        "images",
+        lambda: near_duplicate_groups(titles=[None] * len(catalogue), signatures=catalogue.signatures()),
+    )
+
+
+def _computed_once(catalogue: Catalogue, kind: str, compute: Callable[[], Groups]) -> Groups:
     # Of the same content, other items are kept where broken images do not count.
-    key = hex_digest("\0".join([catalogue.fingerprint, code_digest(), *sorted(catalogue.broken_images)]))
+    key = hex_digest("\0".join([catalogue.fingerprint, code_digest(), kind, *sorted(catalogue.broken_images)]))
     store = cache_folder("groups") / f"{key}.npy"
     if catalogue.images_checked:
         with suppress(OSError, ValueError, EOFError):  # not there, or damaged
@@ -58,9 +78,7 @@ def product_groups(catalogue: Catalogue) -> Groups:
             with suppress(OSError):  # a cache shared with another user
                 os.utime(store)  # in use: drop_unused must not take it
             return known
-    groups = near_duplicate_groups(
-        titles=catalogue.items["title"][:], signatures=catalogue.signatures(), parents=parents_of(catalogue)
-    )
+    groups = compute()
     if catalogue.images_checked:
         try:
             drop_unused(store.parent)

@@ -12,7 +12,7 @@ from PIL import Image
 from grpo_mmpc.catalogue import load_catalogue, split_items, splits
 from grpo_mmpc.catalogue.duplicates import near_duplicate_groups
 from grpo_mmpc.catalogue.normalise import title_key
-from grpo_mmpc.catalogue.splits import product_groups
+from grpo_mmpc.catalogue.splits import image_groups, product_groups
 from grpo_mmpc.catalogue.validation import validate_catalogue
 from grpo_mmpc.errors import CatalogueError
 
@@ -184,6 +184,8 @@ def test_groups_are_computed_once_for_a_content(tmp_path, monkeypatch):
     write(folder, items(40))
     assert split_items(load_catalogue(folder), held_out=0.3).num_near_duplicates == 0
     assert computed == [41, 40]
+    assert image_groups(load_catalogue(folder)).tolist() == image_groups(load_catalogue(folder)).tolist()
+    assert computed == [41, 40, 40]
 
 
 def test_groups_of_a_damaged_cache_are_computed_again(tmp_path):
