@@ -143,6 +143,14 @@ def test_the_readme_from_top_to_bottom_and_what_follows(tmp_path: Path, nano_fol
     assert "all of them had been filled before" in run(
         f"grpo-mmpc complete masked --checkpoint {checkpoint} --out completed"
     )
+    run("grpo-mmpc score --predictions completed --references my_catalogue --metrics token_f1")
+    recbench = "grpo-mmpc recbench recipes/recbench/nano.yaml --catalogue my_catalogue --completed mine=completed"
+    assert re.search(
+        "Completed by mine +.* 100%", run(recbench, "rates=[0.1]", "training.max_epochs=2", "seeds=[0]"), re.I
+    )
+    assert "completion.html" in run("grpo-mmpc report completed")
+    run("grpo-mmpc review completed --html review.html")
+    assert "nothing is broken" in run("grpo-mmpc data validate completed")
     run("grpo-mmpc rewards list")
     run("grpo-mmpc rewards new my_own")
     run("grpo-mmpc ablate recipes/ablations/nano_reward_mixes.yaml --check")
