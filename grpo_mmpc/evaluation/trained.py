@@ -10,6 +10,8 @@ REWARD_METRICS: dict[str, tuple[str, ...]] = {
     "chrf_idf": ("chrf",),
     "clip_similarity": ("clip_image_image", "clip_text_image"),
     "dinov2_similarity": ("dino_image_image",),
+    "cycle_consistency": ("clip_text_image",),
+    "attribute_consistency": ("clip_text_image",),
     "json_format": ("parse_rate",),
     "attribute_f1": ("attribute_recall", "attribute_recall_*", "title_attribute_*"),
 }

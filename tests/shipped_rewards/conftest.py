@@ -22,6 +22,11 @@ NANO_KWARGS: dict[str, dict[str, Any]] = {
     "retrieval": {"model": "nano:minilm", "device": "cpu"},
     "clip_similarity": {"model": "nano:clip", "floor": -1.0, "device": "cpu"},
     "dinov2_similarity": {"renderer": "nano", "floor": -1.0, "device": "cpu"},
+    "cycle_consistency": {"model": "nano:clip", "renderer": "nano", "device": "cpu"},
+    "attribute_consistency": {
+        "values": {"brand": ["acme", "zenith"]},
+        **{"model": "nano:clip", "renderer": "nano", "device": "cpu"},
+    },
     "image_prompt_limit": {"tokenizer": "nano:clip"},
 }
 
@@ -44,6 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("reward_name", list(registered()))
     if "quick_reward_name" in metafunc.fixturenames:  # those without an encoder, for many examples
         slow = ("bertscore", "embedding_cosine", "retrieval", "clip_similarity", "dinov2_similarity")
+        slow += ("cycle_consistency", "attribute_consistency")
         metafunc.parametrize("quick_reward_name", [name for name in registered() if name not in slow])
 
 

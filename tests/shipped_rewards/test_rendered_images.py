@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -13,6 +13,7 @@ from grpo_mmpc.rendering import shared
 from grpo_mmpc.rendering.registry import check_renderer
 from grpo_mmpc.rendering.store import render_seed
 from grpo_mmpc_rewards.image import clip_similarity, dinov2_similarity
+from grpo_mmpc_rewards.rendered import attribute_consistency, cycle_consistency
 
 RENDERER = """
 from PIL import Image
@@ -120,3 +121,83 @@ def test_the_nano_renderer_fits(make_reward: Callable[..., Any], make_batch: Cal
     right, wrong, empty = reward(**make_batch(["a red tote bag", "a blue mug", ""], task="text_to_image"))
     assert -1.0 < right < 1.0 and -1.0 < wrong < 1.0 and right != wrong
     assert empty == -1.0
+
+
+class FakeClip:
+    """Sees the red, green and blue of an image, and the colour that a text names."""
+
+    colours: ClassVar = {
+        "red": (1.0, 0.0, 0.0),
+        "green": (0.0, 1.0, 0.0),
+        "blue": (0.0, 0.0, 1.0),
+        "teal": (0.0, 0.8, 0.6),
+    }
+
+    def embed_images(self, images: list[Any]) -> Any:
+        import torch
+
+        return torch.tensor([[channel / 255 for channel in image.getpixel((0, 0))] for image in images])
+
+    def embed_texts(self, texts: list[str]) -> Any:
+        import torch
+
+        return torch.tensor([next(v for name, v in self.colours.items() if name in text) for text in texts])
+
+
+@pytest.fixture
+def sees_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grpo_mmpc_rewards.rendered.clip_encoder", lambda **_: FakeClip())
+
+
+@pytest.mark.usefixtures("sees_colours")
+def test_cycle_consistency_is_the_share_of_other_titles_that_the_image_resembles_less(module: Any) -> None:
+    reward = cycle_consistency(renderer=NAME, other_titles=3)
+    reward.fit(["red mug", "green mug", "blue mug", "teal mug", "red mug"])  # type: ignore[misc]
+    scores = reward(
+        predictions=["red", "lime", "blue", "red", "nothing", "red"],
+        references=["red mug", "teal mug", "teal mug", "blue mug", "red mug", None],
+        item_ids=list("abcdef"),
+    )
+    # Cosines with red, green, blue, teal. a: 1 against 0, 0, 0. b: teal .8 is above red and blue,
+    # below green. c: teal .6 is above red and green, below blue. d: blue 0 as green and teal, below
+    # red: half of two of three. e: nothing was rendered. f: no title.
+    assert scores == [1.0, pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(1 / 3), 0.0, None]
+
+
+@pytest.mark.usefixtures("sees_colours")
+def test_attribute_consistency_is_the_mean_over_kinds_of_wrong_values_that_come_out_below(module: Any) -> None:
+    values = {"color": ["Red", "Green", "Blue"], "trim": ["red", "teal"]}
+    reward = attribute_consistency(values=values, renderer=NAME, template="a {value} thing")
+    scores = reward(
+        predictions=["red", "lime", "lime", "red", "nothing"],
+        item_ids=list("abcde"),
+        attributes=[
+            {"color": "red"},
+            {"color": " GREEN "},
+            {"color": "red", "trim": "teal"},
+            {"color": "plaid"},
+            {"color": "red"},
+        ],
+    )
+    # c: red 0 as blue and below green: a quarter; teal .8 above red: 1; their mean. d: not listed.
+    assert scores == [1.0, 1.0, pytest.approx((0.25 + 1.0) / 2), None, 0.0]
+    assert reward(predictions=["red"], item_ids=["a"], attributes=[None]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: cycle_consistency(other_titles=0), "other_titles must be at least 1, found 0"),
+        (lambda: cycle_consistency(renderer="nono"), "unknown renderer 'nono'"),
+        (lambda: attribute_consistency(values={"color": ["red", "RED"]}), "values.color must list at least two"),
+        (lambda: attribute_consistency(template="a photo"), "template must hold {value}, found 'a photo'"),
+        (lambda: cycle_consistency(renderer="nano").fit(["a", "a"]), "1 different training titles, needs two"),
+        (
+            lambda: cycle_consistency(renderer="nano")(predictions=["a"], references=["b"], item_ids=["c"]),
+            "was not fitted",
+        ),
+    ],
+)
+def test_consistencies_that_cannot_be_measured_say_why(build: Callable[[], Any], message: str) -> None:
+    with pytest.raises(RewardError, match=message):
+        build()

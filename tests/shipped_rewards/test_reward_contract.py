@@ -234,7 +234,7 @@ def test_a_pickled_reward_is_fitted_by_its_own_fit(reward_name: str, factories: 
         return
     copy = pickle.loads(pickle.dumps(reward))
     copy.fit([TITLE, "Blue Mug"])
-    batch = {"predictions": [TITLE], "references": [TITLE]}
+    batch = {"predictions": [TITLE], "references": [TITLE], "item_ids": ["item"]}
     assert copy(**batch) == pytest.approx([1.0], abs=1e-4)
     with pytest.raises(RewardError, match="was not fitted"):
         reward(**batch)
