@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 CONSTANT = 1e-9
 """Values of a group that differ by less are equal."""
+BETTER_BY = 0.1
+"""A sample is better than the others of its group if it is this far above their median."""
 
 
 def zero_variance_groups(
@@ -51,6 +53,9 @@ def signals(
 
     ``signal/NAME/within_group_std``: mean over groups of the standard deviation (n - 1).
     ``signal/NAME/dead_groups``: share of groups in which the reward is constant.
+    ``signal/NAME/better_groups``: share of groups whose best completion is more than ``BETTER_BY``
+    above their median, which stands for what the policy usually writes: sampling finds something to
+    learn from there.
     ``signal/NAME/advantage_share``: share of the variance of the summed advantage that this reward
     contributes, covariance with the sum over its variance; shares add up to 1, and a negative one
     means that the others outvote it.
@@ -94,6 +99,8 @@ def signals(
         if known.size:
             metrics[f"signal/{name}/within_group_std"] = float(known.mean())
             metrics[f"signal/{name}/dead_groups"] = float((known <= CONSTANT).mean())
+            gains = [own.max() - np.median(own) for own in _members(deviations, index, len(order)) if own.size > 1]
+            metrics[f"signal/{name}/better_groups"] = float(np.mean([gain > BETTER_BY for gain in gains]))
         if weights[name] > 0 and variance > 0:
             metrics[f"signal/{name}/advantage_share"] = float(parts[name] @ total) / variance
         _put(metrics, f"signal/{name}/with_total", _correlation(deviations, total))
@@ -117,6 +124,11 @@ def _centred(values: Floats, index: NDArray[np.int64], num_groups: int) -> tuple
         squares = np.bincount(index[known], weights=deviations[known] ** 2, minlength=num_groups)
         spread = np.where(counts > 1, np.sqrt(squares / (counts - 1)), np.nan)
     return deviations, spread
+
+
+def _members(values: Floats, index: NDArray[np.int64], num_groups: int) -> list[Floats]:
+    """Return the known values of each group."""
+    return [values[(index == group) & ~np.isnan(values)] for group in range(num_groups)]
 
 
 def _correlation(one: Floats, other: Floats) -> float | None:

@@ -26,6 +26,19 @@ def test_spread_is_taken_within_groups_and_not_between_prompts():
     assert result["signal/b/dead_groups"] == 0.5
 
 
+def test_a_group_has_a_better_sample_when_its_best_is_well_above_its_median():
+    # a: p's best is 0.5 above its median of 0.2, q's 0.05 above 0.75
+    groups = ["p", "p", "p", "q", "q", "q", "r"]
+    result = found(
+        {"a": [0.2, 0.7, 0.2, 0.7, 0.75, 0.8, 1.0], "b": [0.0, None, 0.4, 0.2, 0.2, 0.2, None]},
+        {"a": 1.0, "b": 1.0},
+        lengths=range(7),
+        groups=groups,
+    )
+    assert result["signal/a/better_groups"] == 0.5  # r holds one completion, which is above nothing
+    assert result["signal/b/better_groups"] == 0.5  # 0.4 is 0.2 above the median of 0 and 0.4
+
+
 def test_shares_of_the_advantages_variance_add_up_to_one_and_follow_weight_and_spread():
     # deviations a: -1, 1, -1, 1; b: -1, 1, 1, -1 (orthogonal); weights 2 and 1 -> 16 : 4 of 20
     result = found({"a": [0.0, 2.0, 0.0, 2.0], "b": [0.0, 2.0, 2.0, 0.0]}, {"a": 2.0, "b": 1.0})

@@ -19,6 +19,8 @@ class ControlsTable:
     columns: dict[str, Mapping[str, Cell]]
     """By the control's label: before is the policy, after the control."""
     findings: list[Finding]
+    title_as_prompt: str | None
+    """A sentence on what the title itself does as an image prompt; None where it was not tried."""
 
 
 def controls_table(task: TaskComparison, comparison: Comparison, *, lead: str | None) -> ControlsTable | None:
@@ -38,7 +40,21 @@ def controls_table(task: TaskComparison, comparison: Comparison, *, lead: str | 
         policy={name: cell for name, cell in task.metrics.items() if cell.n_scored and attribute_kind(name) is None},
         columns={CONTROLS[name].label: cells for name, cells in controls.items()},
         findings=_findings(controls, lead) if lead else [],
+        title_as_prompt=_on_the_title(controls.get("raw_title", {}).get(lead), metric_label(lead)) if lead else None,
     )
+
+
+def _on_the_title(cell: Cell | None, label: str) -> str | None:
+    """Say whether writing a prompt is worth it: a title costs no policy."""
+    if cell is None or not cell.n_scored:
+        return None
+    beside = {
+        WORSE: "the trained policy's prompts are better",
+        BETTER: "better than the trained policy's prompts",
+        TOO_FEW: "too few items to compare it with the trained policy's prompts",
+        NO_INTERVAL: "too few items to compare it with the trained policy's prompts",
+    }.get(cell.verdict, "no evidence of a difference to the trained policy's prompts")
+    return f"The title itself, used as prompt, reaches {label} {number(cell.after)}: {beside} ({number(cell.before)})."
 
 
 def _findings(controls: Mapping[str, Mapping[str, Cell]], lead: str) -> list[Finding]:

@@ -18,6 +18,7 @@ from grpo_mmpc.evaluation.run_folder import RunFolder, finite
 from grpo_mmpc.reports.common.curves import Point, curve
 from grpo_mmpc.reports.common.figures import Bounds
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, number, task_label
+from grpo_mmpc.rewards.signals import BETTER_BY
 from grpo_mmpc.statistics.clustered import mean_interval
 from grpo_mmpc.statistics.verdicts import Interval
 
@@ -81,11 +82,21 @@ def _training(run: RunFolder, weights: Mapping[str, float]) -> CurveGroup:
     keys = dict.fromkeys(key for row in run.steps for key in row)
     zero_variance = "dead_group_share" if "dead_group_share" in keys else "frac_reward_zero_std"
     flat = "share of groups whose rewards are all equal: nothing to learn from"
+    better = f"share whose best sample is over {BETTER_BY:g} above the median: where sampling finds something to learn"
     near_zero = "of the next token, nats: near 0 nothing new is tried"
     wanted: list[tuple[str, str, str, Bounds | None]] = [
         ("reward", "Reward", "weighted sum of the mix", None),
         *((key, match[1], _reward_note(match[1], weights), None) for key in keys if (match := _REWARD.fullmatch(key))),
         (zero_variance, "Zero-variance groups", flat, _SHARE),
+        *(
+            (f"signal/{name}/{key}", f"{name}: {title}", note, bounds)
+            for name, weight in weights.items()
+            if weight > 0
+            for key, title, note, bounds in (
+                ("within_group_std", "spread within groups", "mean standard deviation", _POSITIVE),
+                ("better_groups", "groups with a better sample", better, _SHARE),
+            )
+        ),
         ("malformed_share", "Malformed completions", "share that could not be parsed", _SHARE),
         ("completions/mean_length", "Completion length", "tokens", _POSITIVE),
         ("entropy", "Entropy", near_zero, _POSITIVE),

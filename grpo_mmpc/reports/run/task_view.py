@@ -86,6 +86,8 @@ def task_view(
         if count
     ]
     items = _items(task, samples, metric=said.lead, unreadable=unreadable)
+    controls = controls_table(task, comparison, lead=said.lead)
+    on_the_title = [controls.title_as_prompt] if controls is not None and controls.title_as_prompt else []
     groups = choose(items, count=MAX_ITEMS // (3 * len(comparison.tasks)))
     titles = [group.title for group in groups]
     return TaskView(
@@ -93,7 +95,7 @@ def task_view(
         label=task_label(task.task),
         left_out=", ".join(left_out),
         headline=said,
-        plain=plain_sentences(task, items, lead=said.lead),
+        plain=[*plain_sentences(task, items, lead=said.lead), *on_the_title],
         troubles=task_troubles(task, items, lead=said.lead),
         table=key_numbers(task),
         unscored=[
@@ -101,7 +103,7 @@ def task_view(
             for name, cell in task.metrics.items()
             if not cell.n_scored and attribute_kind(name) is None
         ],
-        controls=controls_table(task, comparison, lead=said.lead),
+        controls=controls,
         attributes=attribute_panel(task),
         panels=panels,
         more_panels=more_panels,

@@ -50,6 +50,30 @@ def view(controls: dict[str, dict[str, Cell]]) -> ControlsTable | None:
     return controls_table(judged, comparison, lead="bleu")
 
 
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("worse", "the trained policy's prompts are better (0.500)"),
+        ("better", "better than the trained policy's prompts (0.500)"),
+        ("no evidence", "no evidence of a difference to the trained policy's prompts (0.500)"),
+        ("too few items", "too few items to compare it with the trained policy's prompts (0.500)"),
+    ],
+)
+def test_what_the_title_does_as_a_prompt_is_said_in_words(verdict: str, said: str) -> None:
+    found = view({"raw_title": {"bleu": cell(0.5, 0.7, verdict)}})
+    assert found is not None
+    assert found.title_as_prompt == f"The title itself, used as prompt, reaches BLEU 0.700: {said}."
+
+
+def test_without_that_control_nothing_is_said_of_titles_as_prompts() -> None:
+    for metrics in (
+        {"other_title": {"bleu": cell(0.5, 0.7, "better")}},
+        {"raw_title": {"bleu": cell(None, None, "unscored")}},
+    ):
+        found = view(metrics)
+        assert found is not None and found.title_as_prompt is None
+
+
 def test_every_control_is_a_column() -> None:
     found = view(
         {
