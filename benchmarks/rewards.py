@@ -291,6 +291,8 @@ def wait_share(folder: Path, *, steps: int) -> float:
     """Share of a real run's step time spent waiting for rewards, without the first step."""
     overrides = {
         "run_dir": str(folder / "run"),
+        "tasks": "[image_to_text]",
+        "trainer.num_generations": 8,
         "trainer.max_steps": steps,
         "trainer.save_strategy": "no",
         "evaluation.before": "false",

@@ -185,15 +185,16 @@ class _Cycle:
         self.others = [known[i] for i in stable_order(known, salt="cycle")[: self.num_others + 1]]
 
     def __call__(
-        self, *, predictions: list[str], references: list[str | None], item_ids: list[str], **_columns: list[Any]
+        self, *, predictions: list[str], title: list[str | None], item_ids: list[str], **_columns: list[Any]
     ) -> list[float | None]:
         if not self.others:
             raise RewardError("cycle_consistency was not fitted; call its fit(titles) with the training titles first")
-        choices = [[[title, *self._without(title)]] if is_known(title) else [] for title in references]
+        # Not the reference, which an answer that becomes an image has none of.
+        choices = [[[own, *self._without(own)]] if is_known(own) else [] for own in title]
         return self.rendered.scores(predictions, item_ids, choices)
 
-    def _without(self, title: str | None) -> list[str]:
-        return [other for other in self.others if other != title][: self.num_others]
+    def _without(self, own: str | None) -> list[str]:
+        return [other for other in self.others if other != own][: self.num_others]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
             "catalogue folder. Interrupted, the same command goes on where it was."
         ),
         epilog="example: grpo-mmpc complete my_catalogue --out completed --checkpoint "
-        "runs/nano/checkpoints/checkpoint-45",
+        "runs/nano/checkpoints/checkpoint-80",
     )
     parser.add_argument("catalogue", type=Path, metavar="CATALOGUE", help="catalogue folder")
     parser.add_argument(

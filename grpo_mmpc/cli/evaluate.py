@@ -14,7 +14,7 @@ def add_parser(commands: Any) -> None:
         help="run the evaluation suite on the base model or an adapter",
         description="Greedy evaluation of held-out items with the same items, prompts and scorers as the training "
         "hook.",
-        epilog="example: grpo-mmpc evaluate recipes/nano.yaml --checkpoint runs/nano/checkpoints/checkpoint-45",
+        epilog="example: grpo-mmpc evaluate recipes/nano.yaml --checkpoint runs/nano/checkpoints/checkpoint-80",
     )
     add_recipe(parser)
     add_policy(parser)

@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
             "With --images: render prompts for the renderer images_api of trainings, evaluations and completions."
         ),
         epilog="example: grpo-mmpc serve recipes/qwen2_5_vl_7b.yaml --host 0.0.0.0 --port 8000\n"
-        "or:      grpo-mmpc serve --complete --checkpoint runs/nano/checkpoints/checkpoint-45\n"
+        "or:      grpo-mmpc serve --complete --checkpoint runs/nano/checkpoints/checkpoint-80\n"
         "or:      grpo-mmpc serve --images diffusers batch_size=8 --port 9000",
     )
     parser.add_argument(

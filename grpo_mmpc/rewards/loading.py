@@ -140,7 +140,8 @@ def check_mix(
     if untrained and not broken:
         yield (
             "rewards.mix",
-            f"no reward with a positive weight scores {', '.join(untrained)}; that task would not learn",
+            f"no reward with a positive weight scores {', '.join(untrained)}; that task would not learn: add one, or "
+            "leave the task out of tasks",
         )
 
 

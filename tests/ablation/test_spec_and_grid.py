@@ -34,7 +34,7 @@ def test_what_a_value_sets_wins_over_the_overrides_of_the_file_and_those_over_fi
         overrides={"trainer.max_steps": 7, "trainer.beta": 0.5}, axes={"mix": {"bleu": {"set": {"trainer.beta": 0.1}}}}
     )
     trainer = runs[0].config.trainer
-    assert (trainer["max_steps"], trainer["beta"], trainer["learning_rate"]) == (7, 0.1, 5e-4)
+    assert (trainer["max_steps"], trainer["beta"], trainer["learning_rate"]) == (7, 0.1, 1e-3)
 
 
 def test_runs_that_are_measured_differently_get_an_untrained_evaluation_each(planned):

@@ -116,7 +116,7 @@ def test_the_readme_from_top_to_bottom_and_what_follows(tmp_path: Path, nano_fol
     readme = (ROOT / "README.md").read_text("utf-8")
     (tmp_path / "my_catalogue").symlink_to(nano_folder)
     (tmp_path / "my_rewards.py").write_text(re.search(r"```python\n(# my_rewards.py.*?)```", readme, re.DOTALL)[1])
-    (tmp_path / "my_mix.yaml").write_text(re.search(r"```yaml\n(rewards:.*?)```", readme, re.DOTALL)[1])
+    (tmp_path / "my_mix.yaml").write_text(re.search(r"```yaml\n(tasks:.*?)```", readme, re.DOTALL)[1])
     quick = ["evaluation.max_items=9", "evaluation.controls=[]", "evaluation.resamples=100"]
 
     def run(line: str, *more: str) -> str:

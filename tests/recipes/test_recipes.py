@@ -12,15 +12,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from grpo_mmpc.cli import build_parser
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config.loading import merge_layers
 from grpo_mmpc.config.sections import AdapterSection
 from grpo_mmpc.pipelines.recipe import load_recipe
+from grpo_mmpc.rendering.registry import check_renderer
+from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 ensure_importable()  # before the first import of transformers' models
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").glob("*.yaml"))
+RENDERED = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes" / "rendered").glob("*.yaml"))
 MIXES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes" / "mixes").rglob("*.yaml"))
 GPU_RECIPES = [path for path in RECIPES if not path.stem.startswith("nano")]
 IN_4_BITS = [path for path in GPU_RECIPES if path.stem.endswith("_nf4")]
@@ -96,8 +101,7 @@ def test_a_mix_fits_on_the_nano_recipe_and_changes_nothing_but_rewards_and_tasks
     plain, mixed = load_recipe(["recipes/nano.yaml"]), load_recipe(["recipes/nano.yaml", str(mix)])
     assert mixed.rewards != plain.rewards
     changed = {name for name in RunConfig.model_fields if getattr(mixed, name) != getattr(plain, name)}
-    allowed = {"rewards", "tasks", "trainer"} if mix.stem == "both_tasks" else {"rewards"}
-    assert changed <= allowed
+    assert changed <= {"rewards", "tasks"} | ({"trainer"} if mix.stem == "both_tasks" else set())
 
 
 @each_mix
@@ -128,6 +132,35 @@ def test_a_nano_mix_is_the_mix_of_the_same_name_with_embedded_encoders(mix):
         assert [(s["name"], s["weight"]) for s in hub["rewards"]["mix"]] == [
             (s["name"], s["weight"]) for s in raw(mix)["rewards"]["mix"]
         ]
+
+
+@pytest.mark.parametrize("overlay", RENDERED, ids=lambda path: path.stem)
+def test_a_renderer_in_the_loop_is_one_server_for_rewards_and_evaluation_of_both_families(overlay, monkeypatch):
+    serve, *trainings = commands(overlay)
+    parsed = build_parser().parse_args(serve[serve.index("serve") :])
+    reference, *overrides = parsed.recipe
+    kwargs = merge_layers([], overrides).merged
+    check_renderer(reference, kwargs)
+    assert parsed.images and reference == "diffusers" and kwargs["batch_size"] > 1
+    models = []
+    for command in trainings:
+        size = int(command[command.index("--num_processes") + 1])
+        monkeypatch.setattr("transformers.TrainingArguments.world_size", size)
+        config = load_recipe(recipe_arguments(command))
+        models.append(config.model.name_or_path)
+        named = [spec.kwargs["renderer_kwargs"] for spec in config.rewards.mix if "renderer" in spec.kwargs]
+        assert named and all(one == config.evaluation.renderer_kwargs for one in named)
+        assert config.evaluation.renderer == "images_api"
+        assert config.evaluation.renderer_kwargs["urls"] == [f"http://127.0.0.1:{parsed.port}"]
+        assert config.trainer["max_completion_length"] == TASKS["text_to_image"].max_tokens
+    assert models == ["Qwen/Qwen2.5-VL-7B-Instruct", "google/gemma-3-12b-it"]
+
+
+def test_the_mix_of_both_directions_is_that_of_the_nano_recipe():
+    nano, real = (
+        raw(Path(path))["rewards"]["mix"] for path in ("recipes/nano.yaml", "recipes/rendered/both_tasks.yaml")
+    )
+    assert [(spec["name"], spec["weight"]) for spec in nano] == [(spec["name"], spec["weight"]) for spec in real]
 
 
 def test_the_nano_recipes_differ_in_the_policy_and_the_run_folder_only():

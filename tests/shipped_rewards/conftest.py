@@ -120,6 +120,7 @@ def make_batch(photo: str) -> Callable[..., dict[str, list[Any]]]:
             "formats": ["json"] * count,
             "tasks": [task] * count,
             "targets": [TASKS[task].kind] * count,
+            "title": references or [TITLES[0]] * count,
             "item_ids": ["item"] * count,
             "image_paths": [photo] * count,
             "attributes": [{"brand": "acme"}] * count,

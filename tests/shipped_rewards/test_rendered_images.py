@@ -155,7 +155,7 @@ def test_cycle_consistency_is_the_share_of_other_titles_that_the_image_resembles
     reward.fit(["red mug", "green mug", "blue mug", "teal mug", "red mug"])  # type: ignore[misc]
     scores = reward(
         predictions=["red", "lime", "blue", "red", "nothing", "red"],
-        references=["red mug", "teal mug", "teal mug", "blue mug", "red mug", None],
+        title=["red mug", "teal mug", "teal mug", "blue mug", "red mug", None],
         item_ids=list("abcdef"),
     )
     # Cosines with red, green, blue, teal. a: 1 against 0, 0, 0. b: teal .8 is above red and blue,
@@ -193,7 +193,7 @@ def test_attribute_consistency_is_the_mean_over_kinds_of_wrong_values_that_come_
         (lambda: attribute_consistency(template="a photo"), "template must hold {value}, found 'a photo'"),
         (lambda: cycle_consistency(renderer="nano").fit(["a", "a"]), "1 different training titles, needs two"),
         (
-            lambda: cycle_consistency(renderer="nano")(predictions=["a"], references=["b"], item_ids=["c"]),
+            lambda: cycle_consistency(renderer="nano")(predictions=["a"], title=["b"], item_ids=["c"]),
             "was not fitted",
         ),
     ],

@@ -225,7 +225,7 @@ def test_every_reward_survives_pickle_and_gives_the_same_scores(
         assert copy(**batch) == reward(**batch)
     assert (copy.targets, copy.needs, copy.worst_score) == (reward.targets, reward.needs, reward.worst_score)
     if reward.prepare is not None:
-        copy.prepare(**{name: batch[name] for name in ("references", "image_paths", "item_ids", "tasks")})
+        copy.prepare(**{name: batch[name] for name in ("references", "title", "image_paths", "item_ids", "tasks")})
 
 
 def test_a_pickled_reward_is_fitted_by_its_own_fit(reward_name: str, factories: Factories) -> None:
@@ -234,7 +234,7 @@ def test_a_pickled_reward_is_fitted_by_its_own_fit(reward_name: str, factories: 
         return
     copy = pickle.loads(pickle.dumps(reward))
     copy.fit([TITLE, "Blue Mug"])
-    batch = {"predictions": [TITLE], "references": [TITLE], "item_ids": ["item"]}
+    batch = {"predictions": [TITLE], "references": [TITLE], "title": [TITLE], "item_ids": ["item"]}
     assert copy(**batch) == pytest.approx([1.0], abs=1e-4)
     with pytest.raises(RewardError, match="was not fitted"):
         reward(**batch)

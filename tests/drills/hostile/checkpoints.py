@@ -14,7 +14,7 @@ from tests.drills.hostile.adapters import Command
 from tests.drills.hostile.case import GOES_ON, NANO, REFUSED, Case, Group
 
 TRAIN = (
-    "run_dir=run trainer.max_steps=2 trainer.save_steps=1 trainer.per_device_train_batch_size=8 "
+    "run_dir=run trainer.max_steps=2 trainer.save_steps=1 trainer.per_device_train_batch_size=16 "
     "evaluation.before=false evaluation.checkpoints=false evaluation.max_items=9 evaluation.controls=[] "
     "evaluation.tasks=[image_to_text] report.enabled=false"
 )
