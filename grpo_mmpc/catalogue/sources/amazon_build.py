@@ -139,14 +139,14 @@ def build_amazon(
         _make_items(engine, metadata, done, fetched=fetch is not None)
         begin("writing items")
         with replace_atomically(folder / "items.jsonl") as file:
-            engine.copy(_ITEMS, to=file, form="json")
+            engine.copy(_ITEMS + engine.by_key("drafts"), to=file, form="json")
         if select != "recbench" and reviews:
             begin("reading reviews")
-            of_reviews = scan_reviews(engine, reviews, known="items")
+            of_reviews = scan_reviews(engine, reviews, known="drafts")
         broken: list[Quarantined] = []
         if reviews:
             begin("writing interactions")
-            broken = _write_reviews(engine, done, *of_reviews, table="chosen" if select == "recbench" else "reviews")
+            broken = _write_reviews(engine, done, *of_reviews, chosen=select == "recbench")
     done.skipped = [row for _, row in sorted(metadata.skipped.items())]
     write_quarantine(folder / "skipped.jsonl", [*done.skipped, *broken])
     if fetch is not None:
@@ -158,7 +158,7 @@ def build_amazon(
 _ITEMS = """
     SELECT item_id, category, title, description, image, attributes::JSON AS attributes, image_urls[1] AS image_url,
         main_category
-    FROM items ORDER BY key
+    FROM drafts
 """
 
 
@@ -183,29 +183,27 @@ def _downloads(engine: Engine, folder: Path) -> Iterator[Download]:
 
 
 def _make_items(engine: Engine, metadata: Scan, done: AmazonBuild, *, fetched: bool) -> None:
-    """Make the table ``items`` of the drafts with a title or an image that is there."""
-    name = "CASE WHEN len(image_urls) > 0 THEN image_name(item_id, image_urls[1]) END" if fetched else "NULL"
-    engine.run(
-        f"CREATE TABLE items AS SELECT * REPLACE (CASE WHEN problem IS NULL THEN image END AS image) FROM "
-        f"(SELECT *, ({name})::VARCHAR AS image FROM drafts) LEFT JOIN problems USING (image)"
-    )
+    """Leave those drafts that have a title or an image that is there."""
     set_aside = partial(_set_aside, metadata)
-    failed = engine.run("SELECT key, item_id, problem FROM items WHERE problem IS NOT NULL ORDER BY key")
-    done.image_failures = [set_aside(key, item_id, problem) for key, item_id, problem in failed]
+    if fetched:
+        engine.run("UPDATE drafts SET image = image_name(item_id, image_urls[1]) WHERE len(image_urls) > 0")
+        failed = engine.run("SELECT key, item_id, problem FROM drafts JOIN problems USING (image) ORDER BY key")
+        done.image_failures = [set_aside(key, item_id, problem) for key, item_id, problem in failed]
+        engine.run("UPDATE drafts SET image = NULL WHERE image IN (SELECT image FROM problems)")
     # What would be set aside when the catalogue is read does not enter it.
     long = " OR ".join(f"length({column}) > {MAX_CHARACTERS}" for column in ("item_id", "category", "title"))
     odd = f"(title IS NULL AND image IS NULL) OR {long}"
     for key, item_id, category, title, image, urls in engine.run(
-        f"SELECT key, item_id, category, title, image, image_urls FROM items WHERE {odd}"
+        f"SELECT key, item_id, category, title, image, image_urls FROM drafts WHERE {odd}"
     ):
         try:
             read_core({"item_id": item_id, "category": category, "title": title, "image": image})
         except RowError as error:
             reason = f"{error} (its image was not downloaded)" if urls else str(error)
             metadata.skipped[key] = set_aside(key, item_id, reason)
-    engine.run(f"DELETE FROM items WHERE {odd}")
-    done.items = dict(engine.run("SELECT category, count(*) FROM items GROUP BY category ORDER BY min(key)"))
-    [[done.images]] = engine.run("SELECT count(image) FROM items")
+    engine.run(f"DELETE FROM drafts WHERE {odd}")
+    done.items = dict(engine.run("SELECT category, count(*) FROM drafts GROUP BY category ORDER BY min(key)"))
+    [[done.images]] = engine.run("SELECT count(image) FROM drafts")
     done.item_filters.append(Filter("written", sum(done.items.values())))
 
 
@@ -214,16 +212,21 @@ def _set_aside(metadata: Scan, key: int, item_id: str, reason: str) -> Quarantin
     return Quarantined(file=file, row=row, item_id=item_id, reason=reason)
 
 
-def _write_reviews(engine: Engine, done: AmazonBuild, scan: Scan, other_items: int, *, table: str) -> list[Quarantined]:
+def _write_reviews(
+    engine: Engine, done: AmazonBuild, scan: Scan, other_items: int, *, chosen: bool
+) -> list[Quarantined]:
     """Write the interactions of the items that were written; return the broken reviews."""
-    order = "user_id, timestamp, item_id" if table == "chosen" else "r.key"
+    rows = (
+        "chosen SEMI JOIN drafts USING (item_id) ORDER BY user_id, timestamp, item_id"
+        if chosen
+        else f"reviews {engine.by_key('reviews')}"
+    )
     target = done.folder / INTERACTIONS
     with replace_atomically(target) as file:
         written = engine.copy(
-            f"SELECT user_id, item_id, timestamp, rating FROM {table} r JOIN items i ON i.key = r.item "
-            f"ORDER BY {order}",
+            f"SELECT user_id, item_id, timestamp, rating FROM {rows}",
             to=file,
-            form="parquet, COMPRESSION zstd",
+            form="parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1",
         )
     if not written:
         target.unlink()  # no interactions: an empty file would be a broken one

@@ -5,12 +5,11 @@ once, any other is handed to the function in Python that is the rule.
 """
 
 from grpo_mmpc.catalogue.normalise import MISSING_WORDS
-from grpo_mmpc.catalogue.sources.amazon_items import IMAGE_SIZES
+from grpo_mmpc.catalogue.sources.amazon_items import ATTRIBUTE_NAMES, IMAGE_SIZES
 
 _LETTER = r'[^"\\<&\p{Z}\p{C}\x{C2}-\x{F4}√\x{FFFD}]'
 """One that cleaning leaves as it is; those with accents may belong to a wrong encoding."""
 _PIECE = rf"{_LETTER}+(?: {_LETTER}+)*"
-_PLAIN_OBJECT = rf'\{{("[^"\\]+":(null|"{_PIECE}"),?)*\}}'
 
 _MILLISECONDS = '"?([1-9][0-9]{12,14}|[3-9][0-9]{11})"?'
 """After 1980 and before the year 30,000."""
@@ -22,12 +21,19 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-_MISSING = ", ".join(quoted(f'"{word}"') for word in sorted(MISSING_WORDS))
+def _missing(around: str) -> str:
+    return ", ".join(quoted(around.format(f'"{word}"')) for word in sorted(MISSING_WORDS))
 
 
-def is_plain(cell: str) -> str:
-    """Return SQL that is true where cleaning would leave the JSON text of a cell as it is."""
-    return f"""(regexp_full_match({cell}, '"{_PIECE}"') AND {cell} NOT IN ({_MISSING}))"""
+def is_plain(cell: str, *, listed: bool = False) -> str:
+    """Return SQL that is true where cleaning would leave the JSON text of a cell as it is.
+
+    Args:
+        cell: SQL.
+        listed: The cell is a list of one such text.
+    """
+    pattern, words = (rf'\["{_PIECE}"\]', _missing("[{}]")) if listed else (f'"{_PIECE}"', _missing("{}"))
+    return f"(regexp_full_match({cell}, '{pattern}') AND {cell} NOT IN ({words}))"
 
 
 def is_identifier(cell: str) -> str:
@@ -46,19 +52,54 @@ def text_of(cell: str) -> str:
 def description_of(cell: str) -> str:
     """Return SQL for the paragraphs in one text; a single plain one needs no Python."""
     return (
-        f"CASE WHEN {cell} IS NULL OR {cell} = '[]' THEN NULL "
-        f"WHEN {cell}[1] = '[' AND {is_plain(f'{cell}[2:-2]')} THEN {cell}[3:-3] ELSE clean_description({cell}) END"
+        f"CASE WHEN {cell} IS NULL OR {cell} = '[]' THEN NULL WHEN {is_plain(cell, listed=True)} THEN {cell}[3:-3] "
+        f"ELSE clean_description({cell}) END"
     )
 
 
-def urls_of(cell: str) -> str:
+_OF_FIRST_IMAGE = ", ".join(f"'$[0].{name}', '$.{name}[0]'" for name in ("variant", *IMAGE_SIZES))
+_NAMED = ", ".join(quoted(f'$."{name.title()}"') for name in ATTRIBUTE_NAMES)
+DRAFT_JOINS = f"""
+    , LATERAL (SELECT json_extract_string(r.images, [{_OF_FIRST_IMAGE}]) AS first_image)
+    , LATERAL (SELECT list_filter(first_image[3:], lambda url:
+        regexp_full_match(url, 'https?://{_LETTER}+')) AS urls)
+    , LATERAL (SELECT CASE WHEN r.details IS NULL THEN '{{}}' WHEN r.details[1] = '{{' THEN r.details
+        WHEN json_valid(r.details->>'$') THEN r.details->>'$' END AS details_read)
+    , LATERAL (SELECT list_append(json_extract(details_read, [{_NAMED}])::VARCHAR[], r.store) AS facts)"""
+"""SQL behind the cells ``r``: the plain addresses of the first image, as a list of objects (JSONL)
+or an object of lists (Parquet) has it, and the cells of ``ATTRIBUTE_NAMES``, then the store."""
+
+
+def best_urls() -> str:
     """Return SQL for the addresses of the best image; a plain MAIN in front needs no Python."""
-    first = f"regexp_extract({cell}, '^\\[(\\{{[^{{}}]*\\}})', 1)"
-    sizes = ", ".join(f"""regexp_extract({first}, '"{size}":"(https?://[^"]+)"', 1)""" for size in IMAGE_SIZES)
     return (
-        f"""CASE WHEN contains({first}, '"variant":"MAIN"') AND contains({first}, '":"http') """
-        f"AND regexp_full_match({first}, '{_PLAIN_OBJECT}') "
-        f"THEN list_filter([{sizes}], lambda url: url != '') ELSE urls_of({cell}) END"
+        "CASE WHEN coalesce(first_image[1], first_image[2]) = 'MAIN' AND len(urls) > 0 "
+        "AND list_count(first_image) = 1 + len(urls) THEN urls ELSE urls_of(r.images) END"
+    )
+
+
+_MAY_NAME_A_FACT = quoted(rf"(?is) *({'|'.join(ATTRIBUTE_NAMES)}) *|.*[^ -~].*")
+
+
+def attributes() -> str:
+    """Return SQL for the JSON text of an item's attributes.
+
+    Plain values need no Python, where each name is spelt as usual and given once.
+    """
+    cells: dict[str, dict[int, str]] = {}
+    for place, (kind, rank) in enumerate(ATTRIBUTE_NAMES.values(), start=1):
+        cells.setdefault(kind, {})[rank] = f"facts[{place}]"
+    cells["brand"][len(cells["brand"])] = "facts[-1]"
+    members = ", ".join(
+        f"""'"{kind}":' || coalesce({", ".join(cell for _, cell in sorted(ranked.items()))})"""
+        for kind, ranked in cells.items()
+    )
+    named = f"list_filter(json_keys(details_read), lambda name: regexp_full_match(name, {_MAY_NAME_A_FACT}))"
+    return (
+        f"CASE WHEN list_count(facts) = len({named}) + (r.store IS NOT NULL)::INT "
+        f"""AND regexp_full_match(array_to_string(facts, ','), '("{_PIECE}"(,"{_PIECE}")*)?') """
+        f"AND NOT list_has_any(facts, [{_missing('{}')}]) "
+        f"THEN nullif('{{' || concat_ws(',', {members}) || '}}', '{{}}') ELSE attributes_of(r.details, r.store) END"
     )
 
 
@@ -91,7 +132,7 @@ def draft_columns() -> str:
     """Return SQL for ``DRAFT_COLUMNS``."""
     return (
         f"{text_of('r.title')} AS clean_title, {description_of('r.description')} AS clean_description, "
-        f"attributes_of(r.details, r.store) AS attributes, {urls_of('r.images')} AS image_urls, "
+        f"{attributes()} AS attributes, {best_urls()} AS image_urls, "
         f"{text_of('r.main_category')} AS clean_category"
     )
 
@@ -99,10 +140,10 @@ def draft_columns() -> str:
 def review_columns() -> str:
     """Return SQL for ``is_read``, true where Python need not look, and the columns of a review."""
     return f"""
-        {is_identifier("r.parent_asin")} AND {is_identifier("r.user_id")}
+        (known.item_id IS NOT NULL OR {is_identifier("r.parent_asin")}) AND {is_identifier("r.user_id")}
             AND regexp_full_match(r.timestamp, '{_MILLISECONDS}')
             AND (r.rating IS NULL OR regexp_full_match(r.rating, '{_RATING}')) AS is_read,
-        known.key AS item,
-        CASE WHEN item IS NOT NULL THEN substr(r.user_id, 2, length(r.user_id) - 2) END AS user_id,
+        known.item_id AS item_id,
+        CASE WHEN known.item_id IS NOT NULL THEN substr(r.user_id, 2, length(r.user_id) - 2) END AS user_id,
         TRY_CAST(trim(r.timestamp, '"') AS BIGINT) AS timestamp,
         TRY_CAST(trim(r.rating, '"') AS DOUBLE) AS rating"""

@@ -31,16 +31,18 @@ from grpo_mmpc.utils.hashing import number
 if TYPE_CHECKING:
     import duckdb
 
-_MEMORY = "1GB"
+_MOST_THREADS, _MB_A_THREAD = 4, 125
+"""What does not fit lies on disk: more memory would save little, more threads would need more."""
 _TICK_S = 0.2
 
 
 @dataclass(slots=True, kw_only=True)
 class Engine:
-    """A database on disk, in a folder that is gone afterwards."""
+    """A database in bounded memory and in a folder that is gone afterwards."""
 
     connection: "duckdb.DuckDBPyConnection"
     folder: Path
+    threads: int
     tick: Callable[[], None]
     """Called several times a second while a statement runs."""
     cleaned: Counter[str] = field(default_factory=Counter)
@@ -68,11 +70,21 @@ class Engine:
         return int(number)
 
     def use_threads(self, number: int | None) -> None:
-        """Use so many, or as many as there are cores; one where Python does much of the work.
+        """Use so many, or as many as may be; one where Python does much of the work.
 
         Several would wait for each other's Python, at a cost.
         """
-        self.run(f"SET threads = {number or len(os.sched_getaffinity(0))}")
+        self.run(f"SET threads = {number or self.threads}")
+
+    def by_key(self, table: str) -> str:
+        """Return SQL that puts a table in the order of ``key``: nothing where it is in it already.
+
+        It mostly is, as records are read in this order but for those that are left to Python.
+        """
+        [[in_order]] = self.run(
+            f"SELECT coalesce(bool_and(key > before), true) FROM (SELECT key, lag(key) OVER () AS before FROM {table})"
+        )
+        return "" if in_order else "ORDER BY key"
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows to a table, by the names of its columns."""
@@ -127,7 +139,7 @@ class Engine:
             f"(SELECT row_number() OVER () - 1 AS row, {cells} FROM (SELECT rtrim(line, chr(13)) AS line, "
             f"string_split(rtrim(line, chr(13)), ',') AS c FROM read_csv({quoted(str(link))}, "
             "columns={line: 'VARCHAR'}, auto_detect=false, header=false, delim='\x01', quote='', escape='', "
-            f"compression='{packing}', max_line_size=16777216) WHERE trim(line) != '') QUALIFY row > 0)"
+            f"compression='{packing}', max_line_size=1048576) WHERE trim(line) != '') QUALIFY row > 0)"
         )
 
 
@@ -140,12 +152,14 @@ def open_engine(out: Path, *, tick: Callable[[], None]) -> Iterator[Engine]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        connection = duckdb.connect(folder / "work.duckdb")
+        connection = duckdb.connect()
         try:
-            connection.execute(f"SET memory_limit = '{_MEMORY}'")
+            threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+            connection.execute(f"SET threads = {threads}; SET memory_limit = '{threads * _MB_A_THREAD}MB'")
+            # A join holds its right side in memory, as written: files look small to the optimizer.
+            connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
             connection.execute(f"SET temp_directory = {quoted(str(folder / 'spill'))}")
-            engine = Engine(connection=connection, folder=folder, tick=tick)
-            engine.use_threads(None)
+            engine = Engine(connection=connection, folder=folder, threads=threads, tick=tick)
             _add_functions(engine)
             yield engine
         finally:

@@ -17,7 +17,7 @@ IMAGE_SIZES = ("hi_res", "large")
 """Of an image, best first."""
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
-_NAMES = {
+ATTRIBUTE_NAMES = {
     "brand": ("brand", 0),
     "brand name": ("brand", 1),
     "color": ("color", 0),
@@ -123,7 +123,7 @@ def read_attributes(values: Mapping[str, Any]) -> dict[str, str]:
 
 @lru_cache(maxsize=10_000)
 def _place(name: str) -> tuple[str, int] | None:
-    return _NAMES.get(name.strip().casefold())
+    return ATTRIBUTE_NAMES.get(name.strip().casefold())
 
 
 def image_name(item_id: str, url: str) -> str:

@@ -12,10 +12,12 @@ from grpo_mmpc.catalogue.normalise import json_text
 from grpo_mmpc.catalogue.rows import RawRow, RowError
 from grpo_mmpc.catalogue.sources.amazon_cells import (
     DRAFT_COLUMNS,
+    DRAFT_JOINS,
     ITEM_CELLS,
     REVIEW_CELLS,
     draft_columns,
     identity_columns,
+    is_identifier,
     presence_columns,
     review_columns,
 )
@@ -31,11 +33,11 @@ _BATCH_ROWS = 10_000
 _ITEM_TABLES = """
     CREATE TABLE seen (key BIGINT, item_id VARCHAR, category VARCHAR, has_title BOOL, has_image BOOL);
     CREATE TABLE drafts (key BIGINT, item_id VARCHAR, category VARCHAR, title VARCHAR, description VARCHAR,
-        attributes VARCHAR, image_urls VARCHAR[], main_category VARCHAR);
+        attributes VARCHAR, image_urls VARCHAR[], main_category VARCHAR, image VARCHAR);
     CREATE VIEW candidates AS SELECT *, false AS is_draft FROM seen UNION ALL
         SELECT key, item_id, category, title IS NOT NULL, len(image_urls) > 0, true FROM drafts;
 """
-_REVIEW_TABLE = "CREATE TABLE reviews (key BIGINT, user_id VARCHAR, item BIGINT, timestamp BIGINT, rating DOUBLE)"
+_REVIEW_TABLE = "CREATE TABLE reviews (key BIGINT, user_id VARCHAR, item_id VARCHAR, timestamp BIGINT, rating DOUBLE)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ def scan_items(
     engine.run(_ITEM_TABLES)
     has = ("clean_title IS NOT NULL", "len(image_urls) > 0") if whole else ("has_title", "has_image")
     kept = (
-        f"drafts SELECT {{key}}, item_id, category, {DRAFT_COLUMNS}"
+        f"drafts SELECT {{key}}, item_id, category, {DRAFT_COLUMNS}, NULL"
         if whole
         else ("seen SELECT {key}, item_id, category, has_title, has_image")
     )
@@ -102,6 +104,7 @@ def scan_items(
         read=_read_item,
         append=lambda rows: engine.insert("drafts", rows),
         tables=("seen", "drafts"),
+        join=DRAFT_JOINS if whole else "",
     )
     scan = Scan(sources=sources)
     engine.use_threads(1 if whole else None)
@@ -130,19 +133,20 @@ def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str)
     Args:
         engine: Holds the items.
         sources: Reviews.
-        known: SQL of a table with ``item_id`` and ``key``.
+        known: SQL of a table with ``item_id``.
     """
     engine.run(_REVIEW_TABLE)
+    cell = "'\"' || item_id || '\"'"  # of an ordinary identifier; others are compared by what Python reads
     engine.run(
-        f"CREATE OR REPLACE TEMP TABLE known AS SELECT item_id, key, '\"' || item_id || '\"' AS cell FROM {known}"
+        f"CREATE TABLE known AS SELECT item_id, CASE WHEN {is_identifier(cell)} THEN {cell} END AS cell FROM {known}"
     )
-    engine.run("CREATE TABLE slow (key BIGINT, user_id VARCHAR, item_id VARCHAR, timestamp BIGINT, rating DOUBLE)")
+    engine.run("CREATE TABLE slow AS FROM reviews")
     kind = _Kind(
         cells=REVIEW_CELLS,
         page=lambda source: review_columns(),
         is_read="is_read",
-        keep="INSERT INTO reviews SELECT {key}, user_id, item, timestamp, rating "
-        "FROM (FROM page WHERE item IS NOT NULL)",
+        keep="INSERT INTO reviews SELECT {key}, user_id, item_id, timestamp, rating "
+        "FROM (FROM page WHERE item_id IS NOT NULL)",
         read=lambda record, _: read_review(record.cells())._asdict(),
         append=lambda rows: engine.insert("slow", rows),
         tables=("reviews", "slow"),
@@ -151,9 +155,7 @@ def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str)
     scan = Scan(sources=sources)
     for position in range(len(sources)):
         scan.read += _scan_source(engine, scan, kind, base=position << _SHIFT)
-    engine.run(
-        "INSERT INTO reviews SELECT s.key, user_id, k.key, timestamp, rating FROM slow s JOIN known k USING (item_id)"
-    )
+    engine.run("INSERT INTO reviews FROM slow SEMI JOIN known USING (item_id); DROP TABLE known")
     return scan, scan.read - engine.count("reviews") - len(scan.skipped)
 
 
@@ -172,8 +174,8 @@ def read_wanted(engine: Engine, scan: Scan, *, wanted: str) -> None:
         if not engine.count(here):
             continue
         engine.run(
-            f"INSERT INTO drafts SELECT w.key, w.item_id, w.category, {draft_columns()} "
-            f"FROM {engine.relation(file, ITEM_CELLS)} r JOIN {here} w ON w.key = {base} + r.row"
+            f"INSERT INTO drafts SELECT w.key, w.item_id, w.category, {draft_columns()}, NULL "
+            f"FROM {engine.relation(file, ITEM_CELLS)} r JOIN {here} w ON w.key = {base} + r.row {DRAFT_JOINS}"
         )
     engine.use_threads(None)
 
@@ -216,7 +218,7 @@ def _fast(
         records = engine.relation(file, kind.cells)
         if limit is not None:
             records = f"(FROM {records} LIMIT {limit - offset})"
-        engine.run(f"CREATE OR REPLACE TEMP TABLE page AS SELECT row, {kind.page(source)} FROM {records} r {kind.join}")
+        engine.run(f"CREATE OR REPLACE TABLE page AS SELECT row, {kind.page(source)} FROM {records} r {kind.join}")
         rows = engine.count("page")
         engine.run(f"{kind.keep.format(key=f'{base + offset} + row')} WHERE {kind.is_read}")
         left |= {

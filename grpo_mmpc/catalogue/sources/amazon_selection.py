@@ -99,7 +99,7 @@ def select_interactions(engine: Engine, *, mode: Mode, max_users: int | None = N
         max_users: Users a category; None takes a thousand.
     """
     rules, users = RULES[mode], max_users or PER_CATEGORY
-    engine.run("CREATE TABLE chosen AS SELECT r.*, k.category FROM reviews r JOIN kept k ON k.key = r.item")
+    engine.run("CREATE TABLE chosen AS SELECT r.*, k.category FROM reviews r JOIN kept k USING (item_id)")
     counted = [_counted(engine, "reviews of the catalogue's items")]
 
     def keep(rule: str, condition: str) -> None:
@@ -110,11 +110,11 @@ def select_interactions(engine: Engine, *, mode: Mode, max_users: int | None = N
     if mode == "corrected":
         keep(
             "of items with a title and an image address",
-            "SEMI JOIN (SELECT key AS item FROM kept WHERE has_title AND has_image) USING (item)",
+            "SEMI JOIN (FROM kept WHERE has_title AND has_image) USING (item_id)",
         )
     if rules.min_rating is not None:
         keep(f"rated {rules.min_rating:g} or better", f"WHERE rating >= {rules.min_rating}")
-    pair = "category, user_id, item" + (", timestamp" if mode == "paper" else "")
+    pair = "category, user_id, item_id" + (", timestamp" if mode == "paper" else "")
     keep(
         "one row for each user, item and time" if mode == "paper" else "the earliest of each user and item",
         f"QUALIFY row_number() OVER (PARTITION BY {pair} ORDER BY timestamp, key) = 1",
@@ -132,7 +132,7 @@ def select_interactions(engine: Engine, *, mode: Mode, max_users: int | None = N
         "SEMI JOIN (SELECT category, user_id FROM chosen GROUP BY category, user_id "
         f"QUALIFY row_number() OVER (PARTITION BY category ORDER BY {order}) <= {users}) USING (category, user_id)",
     )
-    engine.run("CREATE TABLE wanted AS FROM kept SEMI JOIN (SELECT DISTINCT item AS key FROM chosen) USING (key)")
+    engine.run("CREATE TABLE wanted AS FROM kept SEMI JOIN chosen USING (item_id)")
     return counted
 
 
@@ -140,7 +140,7 @@ def _core(engine: Engine, rules: _Rules, keep: Callable[[str, str], None]) -> No
     """Drop users and items with too few interactions until nothing changes."""
     while True:
         before = engine.count("chosen")
-        for column, least in (("user_id", rules.min_per_user), ("item", rules.min_per_item)):
+        for column, least in (("user_id", rules.min_per_user), ("item_id", rules.min_per_item)):
             if least > 1:
                 enough = f"(SELECT category, {column} FROM chosen GROUP BY ALL HAVING count(*) >= {least})"
                 what = "users" if column == "user_id" else "items"
@@ -151,6 +151,6 @@ def _core(engine: Engine, rules: _Rules, keep: Callable[[str, str], None]) -> No
 
 def _counted(engine: Engine, rule: str) -> Filter:
     [[rows, users, items]] = engine.run(
-        "SELECT count(*), count(DISTINCT (category, user_id)), count(DISTINCT item) FROM chosen"
+        "SELECT count(*), count(DISTINCT (category, user_id)), count(DISTINCT item_id) FROM chosen"
     )
     return Filter(rule, rows, users, items)

@@ -131,7 +131,7 @@ class _Run:
         timeout = aiohttp.ClientTimeout(total=self._limits.total_s, sock_connect=self._limits.connect_s)
         waiting: set[asyncio.Task[None]] = set()
         async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=_HEADERS, trust_env=True, auto_decompress=True
+            connector=connector, timeout=timeout, headers=_HEADERS, trust_env=bool(proxies)
         ) as self._session:
             try:
                 for download in downloads:

@@ -1,0 +1,87 @@
+"""SQL for cells of Amazon's files gives the values of the rules in Python."""
+
+import json
+
+import pytest
+
+from grpo_mmpc.catalogue.normalise import json_text
+from grpo_mmpc.catalogue.sources.amazon_cells import DRAFT_JOINS, attributes, best_urls
+from grpo_mmpc.catalogue.sources.amazon_engine import Engine, open_engine
+from grpo_mmpc.catalogue.sources.amazon_items import image_urls, read_attributes
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    with open_engine(tmp_path_factory.mktemp("engine"), tick=lambda: None) as engine:
+        yield engine
+
+
+def read(engine: Engine, column: str, cells: dict[str, object]) -> object:
+    texts = {name: None if value is None else json_text(value) for name, value in cells.items()}
+    [[value]] = engine.connection.execute(
+        f"SELECT {column} FROM (SELECT $details::VARCHAR AS details, $store::VARCHAR AS store, "
+        f"$images::VARCHAR AS images) r {DRAFT_JOINS}",
+        {"details": None, "store": None, "images": None, **texts},
+    ).fetchall()
+    return value
+
+
+ACME = {"Brand": "Acme", "Color": "Blue", "Size": "8 Ounce", "Material": "Oak"}
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["object", "text of one"])
+@pytest.mark.parametrize("store", [None, "Hartwell", " Hart &amp; Well ", "nan", 7])
+@pytest.mark.parametrize(
+    "details",
+    [
+        None,
+        {},
+        ACME,
+        {"Brand Name": "Second", "Brand": None, "Colour": "Teal", "Material Type": "Oak"},
+        {"brand": "Acme", " COLOR ": "Blue", "\u3000Size": "XL", "\u017fize": "L"},
+        {"Color": "Blue", "color": "Red"},
+        {"Brand": "nan", "Color": "", "Size": 2.50, "Material": ["Oak"]},
+        {"Brand": "Caf\u00c3\u00a9", "Color": "R&amp;B", "Size": '8"', "Material": "Oak\n"},
+        {"Best Sellers Rank": {"Brand": 5}, "Color": "Blue"},
+        {"Brand": '"Color":"Red"', "Color": "A  B"},
+        [{"Brand": "Acme"}],
+        5,
+    ],
+    ids=json_text,
+)
+def test_attributes_are_those_of_the_rule(engine, details, store, as_text):
+    cell = json.dumps(details) if as_text else details
+    facts = read_attributes({"details": cell, "store": store})
+    assert read(engine, attributes(), {"details": cell, "store": store}) == (json_text(facts) if facts else None)
+
+
+def test_attributes_of_a_name_given_twice_are_those_of_the_last_one(engine):
+    twice = '{"Brand": "Acme", "Brand": "Zephyr"}'
+    assert read(engine, attributes(), {"details": twice}) == '{"brand":"Zephyr"}'
+    assert read(engine, attributes(), {"details": '{"Brand": "Acme"'}) is None
+
+
+HIGH, LARGE = "https://images.example/high.jpg", "https://images.example/large.jpg"
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        None,
+        [],
+        [{"variant": "MAIN", "hi_res": HIGH, "large": LARGE}],
+        [{"variant": "MAIN", "hi_res": None, "large": LARGE, "thumb": "https://images.example/thumb.jpg"}],
+        [{"variant": "PT01", "large": "https://images.example/side.jpg"}, {"variant": "MAIN", "large": LARGE}],
+        [{"variant": "MAIN"}, {"variant": "PT01", "large": LARGE}],
+        [{"variant": "MAIN", "hi_res": f" {HIGH} ", "large": LARGE}],
+        [{"variant": "MAIN", "hi_res": "nan", "large": "None"}, {"hi_res": HIGH}],
+        [{"variant": "MAIN", "hi_res": 5, "large": LARGE}, None, "x"],
+        {"variant": ["MAIN", "PT01"], "hi_res": [None, HIGH], "large": [LARGE, LARGE]},
+        {"variant": ["PT01", "MAIN"], "hi_res": [HIGH, None], "large": [None, LARGE]},
+        {"hi_res": [HIGH], "large": []},
+        "https://images.example/high.jpg",
+    ],
+    ids=json_text,
+)
+def test_addresses_are_those_of_the_rule(engine, images):
+    assert read(engine, best_urls(), {"images": images}) == image_urls(images)
