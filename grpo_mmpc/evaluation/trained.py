@@ -8,6 +8,7 @@ REWARD_METRICS: dict[str, tuple[str, ...]] = {
     "jaccard": ("jaccard", "token_f1"),
     "bertscore": ("bertscore_f1",),
     "chrf_idf": ("chrf",),
+    "retrieval": ("embedding_cosine",),
     "clip_similarity": ("clip_image_image", "clip_text_image"),
     "dinov2_similarity": ("dino_image_image",),
     "cycle_consistency": ("clip_text_image",),
