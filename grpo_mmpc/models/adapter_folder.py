@@ -84,7 +84,8 @@ def open_checkpoint(checkpoint: Path) -> AdapterFolder | None:
     """
     if not is_whole_model(checkpoint):
         return open_adapter(checkpoint)
-    if not weight_files(checkpoint) or not all(file.is_file() for file in weight_files(checkpoint)):
+    files = weight_files(checkpoint)
+    if not files or not all(file.is_file() and file.parent == checkpoint for file in files):  # an index may name any
         raise AdapterError(
             f"{checkpoint} has the config.json of a whole model and lacks weights; copy the whole folder"
         )

@@ -29,11 +29,6 @@ def offline_engine(config: RunConfig, *, checkpoint: Path | None) -> Iterator["E
     from grpo_mmpc.models.processor import load_processor
 
     is_whole = checkpoint is not None and open_checkpoint(checkpoint) is None  # before anything is loaded
-    if is_whole and config.rollout.backend == "vllm":
-        raise RolloutError(
-            f"{checkpoint} is a whole model, and only adapters travel to vLLM: set rollout.backend=transformers, or "
-            f"evaluate model.name_or_path={checkpoint} with --base by a recipe that has an adapter section"
-        )
     processor = load_processor(config.model, chat_template_kwargs=config.trainer.get("chat_template_kwargs"))
     if is_whole and checkpoint is not None:
         config, checkpoint = config.model_copy(update={"model": whole_model(config.model, checkpoint)}), None

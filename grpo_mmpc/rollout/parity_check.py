@@ -97,7 +97,8 @@ def check_parity(
         engine: The engine.
         rows: Prompts to compare.
         adapter: Name of the adapter that the engine should be using.
-        adapter_is_identity: Whether that adapter changes nothing yet (before the first step).
+        adapter_is_identity: Whether that adapter changes nothing yet (before the first step), or
+            there is none to switch off.
         suppressed_token_ids: Tokens that the engine never samples.
         max_tokens: Length of the sampled completions.
         temperature: Of the rollouts; log-probabilities are compared after it.
@@ -118,7 +119,9 @@ def check_parity(
         # Without an answer of the engine too: on other ranks these forward passes are collectives.
         ids = completion.token_ids if completion is not None else [processor.tokenizer.eos_token_id]
         by_policy = log_probabilities(model, processor, row, ids, **options)
-        by_base = log_probabilities(model, processor, row, ids, **options, base=True)
+        by_base = (
+            by_policy if adapter_is_identity else log_probabilities(model, processor, row, ids, **options, base=True)
+        )
         if completion is not None:
             to_policy += [abs(a - b) for a, b in zip(completion.logprobs, by_policy, strict=True)]
             to_base += [abs(a - b) for a, b in zip(completion.logprobs, by_base, strict=True)]

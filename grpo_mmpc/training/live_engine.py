@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.models.adapter import has_adapter, other_weights
+from grpo_mmpc.errors import RolloutError
+from grpo_mmpc.models.adapter import has_adapter, is_sharded, other_weights
 from grpo_mmpc.models.families import suppressed_token_ids
 from grpo_mmpc.models.policy import adapter_off, load_policy
 from grpo_mmpc.rollout.engine import Engine
@@ -49,6 +50,11 @@ class LiveEngine:
             [name for name, module in trainer.model.named_modules() if hasattr(module, "lora_A")],
             engine=self._config.rollout.engine.options(),
         )
+        if not has_adapter(trainer.model) and is_sharded(trainer.model):
+            raise RolloutError(
+                "adapter: null under ZeRO-3 takes no rollouts from vLLM, to which a whole copy would travel; set "
+                "rollout.backend=transformers, or use launch/accelerate/zero2.yaml or ddp.yaml"
+            )
         self.suppressed_token_ids = suppressed_token_ids(self._processor, trainer.model.config)
         engine = start_engine(
             self._config,
@@ -78,18 +84,20 @@ class LiveEngine:
     def open(self, *, base: bool) -> Iterator[Engine]:
         """Yield an engine on the policy as it is now, with ``base`` without its adapter."""
         trainer = self._trainer
+        model = trainer.accelerator.unwrap_model(trainer.model)
         if self.rollouts is not None:
-            trainer.sync_rollouts()
-            yield VLLMEngine(
-                self.rollouts.engine,
-                self._processor,
-                adapter=None if base else self.rollouts.adapter,
-                ranks=self._ranks,
-            )
+            is_swapped = base and not has_adapter(model)
+            with self._base_model(model) if is_swapped else nullcontext():
+                if is_swapped:
+                    trainer.forget_sync()
+                trainer.sync_rollouts()
+                adapter = None if base else self.rollouts.adapter
+                yield VLLMEngine(self.rollouts.engine, self._processor, adapter=adapter, ranks=self._ranks)
+            if is_swapped:
+                trainer.forget_sync()
             return
         from trl.models.utils import unwrap_model_for_generation  # heavy: imported on use
 
-        model = trainer.accelerator.unwrap_model(trainer.model)
         with self._base_model(model) if base else nullcontext():
             yield TransformersEngine(
                 trainer.model_wrapped,

@@ -164,7 +164,7 @@ class TrainingSession:
             rows = taken(parity.rows) or taken(16 * parity.rows)[: parity.rows]
             compare = partial(compare_engine, config, self.trainer, self._engine, rows, ranks=self.ranks)
             if rows:
-                yield ParityCheck(lambda step: compare(step=step))
+                yield ParityCheck(lambda step: compare(step=step), sees_updates=has_adapter(self.trainer.model))
         yield FiniteUpdates(self.ranks, self.trainer.note)
         yield self._stop
         yield self.hook

@@ -1,5 +1,6 @@
 """A base model in 4 bits: what is quantised, how far that moves it, and training on it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,24 @@ def test_an_adapter_is_trained_on_a_base_in_4_bits_and_evaluated_between_steps(m
     still = [name for name, weight in weights.items() if "lora_B" in name and not torch.any(weight)]
     assert weights and still == []
     assert quantised(load_policy(config.model, adapter=checkpoint))
+
+
+@pytest.mark.slow
+def test_a_vllm_of_the_base_as_it_is_passes_the_parity_check_and_is_corrected_for(make_config):
+    pytest.importorskip("vllm")
+    config = make_config(
+        model=NF4,
+        rewards={"mix": [{"name": f"{REWARDS}:digest", "weight": 1.0}]},
+        rollout={"backend": "vllm", "engine": {"max_model_len": 160}},
+        evaluation={"before": False, "checkpoints": False},
+    )
+    assert run_training(config) == 0
+    reports = [json.loads(line) for line in (Path(config.run_dir) / "parity.jsonl").read_text().splitlines()]
+    assert {report["dtype"] for report in reports} == {"nf4"}
+    assert all(report["problems"] == [] for report in reports)
+    assert all(1e-3 < report["mean_difference"] < MEAN_TOLERANCE["nf4"] for report in reports)
+    steps = [json.loads(line) for line in (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()]
+    assert all(step["sampling/masked_fraction"] < 0.1 for step in steps)
 
 
 def test_two_ways_to_quantise_are_refused():

@@ -41,6 +41,17 @@ def test_the_engine_loads_and_unloads_adapters_between_requests_and_can_be_shut_
         assert f"self.{name} = " in source
 
 
+def test_weights_can_still_be_replaced_in_a_running_engine():
+    from vllm import LLM
+    from vllm.v1.engine.llm_engine import LLMEngine
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    assert parameters(LLM.collective_rpc)[:2] == ["self", "method"] and "kwargs" in parameters(LLM.collective_rpc)
+    assert parameters(GPUModelRunner.reload_weights)[:2] == ["self", "weights_iterator"]
+    assert callable(LLM.reset_prefix_cache)
+    assert callable(LLMEngine.reset_mm_cache) and callable(LLMEngine.reset_encoder_cache)
+
+
 def test_a_greedy_request_may_ask_for_one_completion_only():
     """Which is why greedy groups are asked for once and repeated."""
     from vllm import SamplingParams

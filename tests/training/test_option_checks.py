@@ -66,7 +66,7 @@ from grpo_mmpc.training.sharding_checks import check_sharding
         ({"fsdp_config": ["a"]}, "expected a mapping or the name of a JSON file"),
         ({"max_steps": 0}, "as many as trainer.num_train_epochs asks for"),
         ({"num_train_epochs": 0}, "trains nothing"),
-        ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
+        ({"optim": "schedule_free_adamw"}, "schedulefree"),
         ({"report_to": "foo"}, "foo is not supported"),
         ({"report_to": "wandb"}, "wandb"),
         ({"use_liger_kernel": True}, "pip install liger-kernel"),

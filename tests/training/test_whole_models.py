@@ -1,5 +1,7 @@
 """Training every weight (``adapter: null``): a checkpoint is a model of its own."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from grpo_mmpc.cli import main
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import AdapterError, ConfigError, TrainingError
+from grpo_mmpc.errors import AdapterError, ConfigError, RolloutError, TrainingError
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.models.policy import load_policy, whole_model
 from grpo_mmpc.pipelines.evaluate import run_evaluation
-from grpo_mmpc.pipelines.recipe import load_recipe
+from grpo_mmpc.pipelines.recipe import load_policy_recipe, load_recipe
 from grpo_mmpc.pipelines.train import run_training
 from grpo_mmpc.training.arguments import check_sharded_policy
 
@@ -66,6 +69,19 @@ def test_an_evaluation_of_the_checkpoint_is_that_of_the_run_and_is_known_by_cont
     assert "all is evaluated; nothing was to do" in capsys.readouterr().out
 
 
+def test_a_catalogue_is_completed_by_the_checkpoint_of_a_run_with_the_run_s_own_recipe(
+    config, small_catalogue, tmp_path
+):
+    shop = Path(shutil.copytree(small_catalogue, tmp_path / "shop"))
+    rows = [json.loads(line) for line in (shop / "items.jsonl").read_text().splitlines()][:4]
+    (shop / "items.jsonl").write_text("".join(json.dumps(row | {"title": None}) + "\n" for row in rows))
+    arguments = [str(shop), "--out", str(tmp_path / "out"), "--checkpoint", str(checkpoint(config, 1))]
+    assert main(["complete", *arguments]) == 0
+    proposals = [json.loads(line) for line in (tmp_path / "out" / "proposals.jsonl").read_text().splitlines()]
+    expected = policy_identity(load_policy_recipe([], checkpoint=checkpoint(config, 1)), adapter=checkpoint(config, 1))
+    assert proposals and {proposal["policy"] for proposal in proposals} == {expected}
+
+
 def test_a_run_that_lost_evaluations_makes_them_again_with_the_weights_of_then(config, tmp_path):
     run = config.model_copy(update={"run_dir": str(shutil.copytree(config.run_dir, tmp_path / "run"))})
     for name in ("base", "checkpoint-1"):
@@ -91,12 +107,15 @@ def test_a_whole_model_without_weights_is_refused_before_a_model_loads(config, t
     (broken / "model.safetensors").unlink()
     with pytest.raises(AdapterError, match="lacks weights; copy the whole folder"):
         run_evaluation(config, checkpoint=broken)
+    elsewhere = {"weight_map": {"lm_head.weight": os.path.relpath(checkpoint(config) / "model.safetensors", broken)}}
+    (broken / "model.safetensors.index.json").write_text(json.dumps(elsewhere))
+    with pytest.raises(AdapterError, match="lacks weights; copy the whole folder"):
+        run_evaluation(config, checkpoint=broken)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rollout.backend=vllm", "only adapters travel to vLLM; set rollout.backend=transformers"),
         ("model.init_from=runs/x", "is an adapter, and adapter: null trains every weight"),
         ("model.quantization=nf4", "4-bit weights cannot be trained; give an adapter"),
     ],
@@ -115,3 +134,42 @@ def test_sharding_by_fsdp_is_refused_for_whole_models_and_for_weights_in_4_bits(
         config = make_config(**changes)
         with pytest.raises(TrainingError, match=message):
             check_sharded_policy(config, SimpleNamespace(deepspeed_plugin=None))
+
+
+def test_servers_are_refused_for_whole_models():
+    with pytest.raises(ConfigError, match=r"only adapters travel to servers; set rollout\.mode=colocate"):
+        load_recipe(["recipes/nano.yaml", "adapter=null", "rollout.backend=vllm", "rollout.mode=server"])
+
+
+def test_a_vllm_gets_every_weight_after_each_update_and_is_the_base_model_when_asked(config_in, config, tmp_path):
+    pytest.importorskip("vllm")
+    mix = {"mix": [{"name": f"{REWARDS}:digest", "weight": 1.0}]}
+    rollout = {"backend": "vllm", "engine": {"max_model_len": 160}}
+    trainer = STEPS | {"learning_rate": 1e-3}
+    run = config_in(tmp_path / "run", adapter=None, rewards=mix, trainer=trainer, rollout=rollout)
+    assert run_training(run) == 0
+    reports = [json.loads(line) for line in (tmp_path / "run" / "parity.jsonl").read_text().splitlines()]
+    assert [report["step"] for report in reports] == [0, 1, 2]
+    assert all(report["problems"] == [] and report["max_difference"] < 1e-4 for report in reports)
+    assert evaluated(run, "base") == evaluated(config, "base")
+    # As Transformers answers with the same weights.
+    folder = run_evaluation(
+        run.model_copy(update={"rollout": config.rollout}), checkpoint=checkpoint(run), out=tmp_path / "out"
+    )
+    assert completions(folder) == evaluated(run, "checkpoint-2")
+
+
+def test_weights_that_vllm_knows_by_other_names_are_refused_in_words(config_in, tmp_path):
+    pytest.importorskip("vllm")
+    run = config_in(
+        tmp_path / "run",
+        "gemma3",
+        adapter=None,
+        model={"image_attention": "causal"},
+        rewards={"mix": [{"name": f"{REWARDS}:digest", "weight": 1.0}]},
+        rollout={"backend": "vllm", "engine": {"max_model_len": 160}},
+        trainer=STEPS | {"learning_rate": 1e-3, "save_strategy": "no"},
+        evaluation={"before": False, "checkpoints": False},
+    )
+    with pytest.raises(RolloutError, match=r"vLLM does not take the weights of this policy .*vision_tower"):
+        run_training(run)

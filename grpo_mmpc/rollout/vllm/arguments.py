@@ -23,7 +23,7 @@ DERIVED = {
     "model": "set model.name_or_path",
     "dtype": "set model.init_kwargs.dtype",
     "seed": "set the top-level key seed",
-    "enable_lora": "rollouts always come from the adapter",
+    "enable_lora": "it is on where the recipe has an adapter",
     "max_lora_rank": "set adapter.r",
     "logprobs_mode": "importance-sampling correction needs processed_logprobs",
     "mm_processor_kwargs": "set model.processor_kwargs, which trainer and engine share",
@@ -71,21 +71,11 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
     # heavy: imported on use
     import torch
 
-    adapter = config.adapter or AdapterSection()  # the one that a base model is asked without
-    rank = max([adapter.r, *(adapter.options().get("rank_pattern") or {}).values()])
-    fitting = [size for size in LORA_RANKS if size >= rank]
-    if not fitting:
-        raise RolloutError(
-            f"adapter.r or a rank of adapter.rank_pattern is {rank}, vLLM's largest is {LORA_RANKS[-1]}; lower it"
-        )
     arguments: dict[str, Any] = {
         "model": resolve_model(config.model.name_or_path),
         "dtype": str(config.model.init_kwargs.get("dtype", "auto")).removeprefix("torch."),
         "seed": config.seed,
-        "enable_lora": True,
-        "max_lora_rank": fitting[0],
-        "max_loras": 1,  # one adapter per batch ...
-        "max_cpu_loras": 2,  # ... and during a sync the old one beside the new
+        **({} if config.adapter is None else _lora_arguments(config.adapter)),
         "logprobs_mode": "processed_logprobs",
         # No video is shown, so room for none is kept free.
         "limit_mm_per_prompt": {"image": max(task.max_images for task in config.measured_tasks), "video": 0},
@@ -103,6 +93,21 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
     if config.model.processor_kwargs:
         arguments["mm_processor_kwargs"] = config.model.processor_kwargs
     return arguments | config.rollout.engine.options()
+
+
+def _lora_arguments(adapter: AdapterSection) -> dict[str, Any]:
+    rank = max([adapter.r, *(adapter.options().get("rank_pattern") or {}).values()])
+    fitting = [size for size in LORA_RANKS if size >= rank]
+    if not fitting:
+        raise RolloutError(
+            f"adapter.r or a rank of adapter.rank_pattern is {rank}, vLLM's largest is {LORA_RANKS[-1]}; lower it"
+        )
+    return {
+        "enable_lora": True,
+        "max_lora_rank": fitting[0],
+        "max_loras": 1,  # one adapter per batch ...
+        "max_cpu_loras": 2,  # ... and during a sync the old one beside the new
+    }
 
 
 def start_advice(errors: str) -> str:
@@ -129,10 +134,11 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if rollout.get("structured"):
             yield "rollout.structured", "decodes by a schema, which only vLLM does; set rollout.backend=vllm"
         return
-    if "adapter" in raw and raw["adapter"] is None:
+    if "adapter" in raw and raw["adapter"] is None and rollout.get("mode") == "server":
         yield (
-            "rollout.backend",
-            "adapter: null trains every weight, and only adapters travel to vLLM; set rollout.backend=transformers",
+            "rollout.mode",
+            "adapter: null trains every weight, and only adapters travel to servers; set rollout.mode=colocate or "
+            "rollout.backend=transformers",
         )
     known = engine_fields()
     engine = _mapping(rollout.get("engine"))

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,25 @@ class LocalVLLM:
         request = self._adapters.pop(name)
         self._llm.llm_engine.remove_lora(request.lora_int_id)
         shutil.rmtree(request.lora_path)
+
+    def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """See ``GroupEngine.load_weights``; forgets what was computed with those before.
+
+        Raises:
+            RolloutError: vLLM refuses them.
+        """
+        self._wake_up()
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RolloutError(
+                f"vLLM does not take the weights of this policy ({first_line(error)[:200]}), which it may know by "
+                "other names; set rollout.backend=transformers"
+            ) from error
+        self._llm.llm_engine.reset_encoder_cache()
+        self._llm.llm_engine.reset_mm_cache()
+        self._llm.reset_prefix_cache()
+        self._fall_asleep()
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None

@@ -1,6 +1,6 @@
 """The protocol of a vLLM: prompts and adapters go in, completions come out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,6 +63,9 @@ class GroupEngine(Protocol):
 
     def unload(self, name: str) -> None:
         """Unload an adapter to free its memory."""
+
+    def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Replace every weight of the model that it serves, by the names of a state dictionary."""
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, adapter: str | None

@@ -8,7 +8,7 @@ from typing import Any
 
 from grpo_mmpc.encoders.images import image_key
 from grpo_mmpc.errors import RolloutError, first_line
-from grpo_mmpc.rollout.adapter_sync import sync_adapter
+from grpo_mmpc.rollout.adapter_sync import sync_policy
 from grpo_mmpc.rollout.engine import deal_over_ranks
 from grpo_mmpc.rollout.prompts import refusal
 from grpo_mmpc.rollout.vllm.protocol import Completion, GroupEngine, GroupOutput, Prompt
@@ -51,10 +51,9 @@ class VLLMRollouts:
     _syncs: int = field(default=0, init=False)
 
     def sync_weights(self) -> None:
-        """Send the live adapter under a new name; a collective under ZeRO-3 and FSDP."""
+        """Send the policy, see ``sync_policy``; a collective under ZeRO-3 and FSDP."""
         self._syncs += 1
-        previous, self.adapter = self.adapter, f"policy-{self._syncs}"
-        sync_adapter(self.engine, self.model, name=self.adapter, previous=previous)
+        self.adapter = sync_policy(self.engine, self.model, name=f"policy-{self._syncs}", previous=self.adapter)
 
     def generate(
         self,

@@ -9,10 +9,10 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -134,6 +134,14 @@ class ServerVLLM:
         """See ``GroupEngine.lora_dtype``; float32 where servers differ: each casts by itself."""
         dtypes = {str(server.facts["lora_dtype"]) for server in self._servers}
         return dtypes.pop() if len(dtypes) == 1 else "float32"
+
+    def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Refuse: only adapters travel to servers.
+
+        Raises:
+            RolloutError: Always.
+        """
+        raise RolloutError("only adapters travel to servers; set rollout.mode=colocate")
 
     def load(self, adapter: Adapter) -> None:
         """See ``GroupEngine.load``.
