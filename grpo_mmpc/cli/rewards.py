@@ -48,6 +48,13 @@ def add_parser(commands: Any) -> None:
         "(default: every installed reward with its default arguments)",
     )
     preview.add_argument("--items", type=positive_int, default=200, metavar="N", help="items to look at (%(default)s)")
+    preview.add_argument(
+        "--graded",
+        type=Path,
+        metavar="FILE",
+        help="also show how far each reward agrees with grades: JSON lines with item_id, answer, grade (higher is "
+        "better) and task (image_to_text)",
+    )
     preview.add_argument("--seed", type=int, default=0, metavar="S", help="of items and wrong answers (%(default)s)")
     preview.add_argument(
         "--out",
@@ -96,14 +103,21 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 
 def _declared(factory: Callable[..., Any]) -> tuple[str, str, str]:
-    """Return range, tasks and needs of a reward with default arguments; dashes if unknown."""
+    """Return range, tasks and needs of a reward with default arguments; dashes if unknown.
+
+    One that has no default arguments needs those.
+    """
+    import inspect
+
     from grpo_mmpc.errors import GrpoMmpcError
     from grpo_mmpc.types import TARGET_KINDS
 
     try:
         reward = factory()
     except (TypeError, ValueError, GrpoMmpcError):  # it has no default arguments that work here
-        return "-", "-", "-"
+        parameters = inspect.signature(factory).parameters.values()
+        required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+        return "-", "-", f"kwargs {', '.join(required)}" if required else "-"
     declared = getattr(reward, "value_range", None)
     targets = tuple(getattr(reward, "targets", TARGET_KINDS))
     needs = tuple(getattr(reward, "needs", ()))
@@ -118,6 +132,7 @@ def run_preview(arguments: argparse.Namespace) -> int:
     """Score, print the tables, write the files."""
     # heavy: imported on use
     from grpo_mmpc.analysis.reward_bench.bench import preview
+    from grpo_mmpc.analysis.reward_bench.graded import read_graded
     from grpo_mmpc.analysis.reward_bench.text import lines
     from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.reports.reward_bench.page import write_files
@@ -125,6 +140,7 @@ def run_preview(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.utils.console import quiet_when_redirected
     from grpo_mmpc.utils.manifest import command_line
 
+    graded = read_graded(arguments.graded) if arguments.graded else None
     rewards, tasks = _chosen(arguments.mix)
     quiet_when_redirected()
     results = preview(
@@ -137,6 +153,7 @@ def run_preview(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         command=command_line(),
         progress=lambda what: print(f"scoring: {what}", file=sys.stderr, flush=True),
+        graded=graded,
     )
     paths = write_files(results, arguments.out)
     print("\n".join(lines(results, colour=sys.stdout.isatty())))

@@ -14,8 +14,9 @@ from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.files import read_own
 
 _EMBEDDED = "nano:"
-_REMOTE = "images_api"
-"""A renderer that sends prompts, and the key of the environment, to an address beside its name."""
+_REMOTE = ("images_api", "llm_judge")
+"""A renderer and a reward that send texts, and a key of the environment, to an address beside their
+name."""
 _IMPORTED = re.compile(r"rewards\.mix\.[^.]+\.name|(.+\.)?renderer")
 
 
@@ -57,7 +58,7 @@ def load_recorded(
         raise ConfigError(
             [
                 *(
-                    f"{recorded}: {key}: {target!r} names {'a server' if target == _REMOTE else 'code'}"
+                    f"{recorded}: {key}: {target!r} names {'a server' if target in _REMOTE else 'code'}"
                     for key, target in foreign.items()
                 ),
                 f"code that a run folder names is executed only where you say that you know it (and a server asked): "
@@ -141,7 +142,7 @@ def _targets(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
         if name == "trust_remote_code" and value:
             yield key, str(name)
         elif isinstance(value, str) and _IMPORTED.fullmatch(key):
-            if value == _REMOTE or (":" in value and not value.startswith(_EMBEDDED)):
+            if value in _REMOTE or (":" in value and not value.startswith(_EMBEDDED)):
                 yield key, value
         else:
             yield from _targets(value, key)

@@ -7,10 +7,10 @@ from typing import Any
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.types import TARGET_KINDS, RewardFn, TargetKind
 
-NEEDS = ("reference", "image", "attributes", "renderer", "encoder", "tokenizer", "corpus")
+NEEDS = ("reference", "image", "attributes", "renderer", "encoder", "tokenizer", "corpus", "server")
 """Words for what a reward cannot score without: the true title, the real image, the catalogue's
-known facts, a renderer, a neural encoder, a tokenizer, the reference titles of the training
-split."""
+known facts, a renderer, a neural encoder, a tokenizer, the reference titles of the training split,
+a server that the recipe names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

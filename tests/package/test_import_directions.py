@@ -23,7 +23,17 @@ LEVELS = (
 """From the ground up: a room imports those of its own level and of lower ones."""
 APART = {("training", "evaluation"), ("evaluation", "training"), ("models", "rendering"), ("rendering", "models")}
 """Rooms of one level that must not know each other."""
-SHIPPED_REWARDS_MAY_IMPORT = {"types", "errors", "utils", "tasks", "metrics", "encoders", "catalogue", "rendering"}
+SHIPPED_REWARDS_MAY_IMPORT = {
+    "types",
+    "errors",
+    "utils",
+    "config",
+    "tasks",
+    "metrics",
+    "encoders",
+    "catalogue",
+    "rendering",
+}
 THE_DECLARATION = "grpo_mmpc.rewards.declaration"
 """The one module of the reward room that a plug-in imports."""
 UP: set[tuple[str, str]] = set()

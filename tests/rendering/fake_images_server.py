@@ -1,4 +1,4 @@
-"""The network's edge of a server of images, which fails when asked to."""
+"""The network's edge of an OpenAI-compatible server, which fails when asked to."""
 
 import base64
 import io
@@ -20,6 +20,8 @@ def png(red: int, size: tuple[int, int] = (8, 8)) -> bytes:
 
 class FakeImages:
     """A server on the loopback interface whose images have their seed as red value."""
+
+    route = "/v1/images/generations"
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -48,6 +50,9 @@ class FakeImages:
         time.sleep(self.delay_s)
         return self.fault(body, number)
 
+    def reply(self, body: dict[str, Any]) -> Any:
+        return answer(png(body["seed"]))
+
     def leave(self) -> None:
         with self._lock:
             self.in_flight -= 1
@@ -65,7 +70,7 @@ def _handler(fake: FakeImages) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             fake.keys.add(self.headers.get("Authorization"))
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            assert self.path == "/v1/images/generations"
+            assert self.path == fake.route
             fault = fake.take(body)
             try:
                 if fault == "reset":
@@ -80,7 +85,7 @@ def _handler(fake: FakeImages) -> type[BaseHTTPRequestHandler]:
                         self.wfile.flush()
                         time.sleep(0.1)
                 else:
-                    status, content = fault or (200, answer(png(body["seed"])))
+                    status, content = fault or (200, fake.reply(body))
                     self.send_response(status)
                     if status in (302, 429):
                         self.send_header(

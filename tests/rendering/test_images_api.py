@@ -97,7 +97,7 @@ def test_a_server_that_is_none_of_images_ends_the_run_with_the_reason(server, fa
 def test_one_image_takes_no_longer_than_its_limit(server, fault):
     server.fault = lambda body, number: fault
     start = time.monotonic()
-    with pytest.raises(EvaluationError, match=r"no image from http://127.*within 1 s .*; start the server, or raise"):
+    with pytest.raises(EvaluationError, match=r"no answer from http://127.*within 1 s .*; start the server, or raise"):
         ImagesApiRenderer(urls=server.url, model="sd", timeout_s=1.0).render(["a"], seeds=[1])
     assert time.monotonic() - start < 3
 
@@ -105,7 +105,7 @@ def test_one_image_takes_no_longer_than_its_limit(server, fault):
 def test_an_answer_above_the_limit_is_not_read_to_its_end(server, monkeypatch):
     monkeypatch.setattr(images_api, "_MAX_BYTES", 1000)
     server.fault = lambda body, number: (200, b" " * 100_000)
-    with pytest.raises(EvaluationError, match="more than 1,000 bytes; ask for a smaller size"):
+    with pytest.raises(EvaluationError, match="more than 1,000 bytes; ask for less"):
         ImagesApiRenderer(urls=server.url, model="sd").render(["a"], seeds=[1])
 
 
@@ -121,6 +121,8 @@ def test_the_key_of_the_environment_goes_to_the_server_and_proxies_do_not_count(
     [
         ({"urls": "gpu07:9000", "model": "sd"}, "'gpu07:9000' is not a URL; write http://host:9000"),
         ({"urls": [], "model": "sd"}, "urls is empty"),
+        ({"urls": "http://me:secret@a", "model": "sd"}, "must hold no user, password or key; set IMAGES_API_KEY"),
+        ({"urls": "http://a/?key=secret", "model": "sd"}, "must hold no user, password or key"),
         ({"urls": "http://a"}, "needs the argument model"),
         ({"urls": "http://a", "model": "sd", "size": "large"}, "size must be WIDTHxHEIGHT"),
         ({"urls": "http://a", "model": "sd", "options": {"seed": 3}}, "options must not set seed"),

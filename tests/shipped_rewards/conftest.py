@@ -2,13 +2,14 @@
 
 import configparser
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from grpo_mmpc.tasks import TASKS
+from tests.shipped_rewards.fake_judge import FakeJudge
 
 ROOT = Path(__file__).parents[2]
 TITLES = [
@@ -29,6 +30,12 @@ NANO_KWARGS: dict[str, dict[str, Any]] = {
     },
     "image_prompt_limit": {"tokenizer": "nano:clip"},
 }
+RUBRIC = {"criteria": {"kind": {"question": "Is it the right product?"}}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    # Nobody listens there: for tests that ask nothing.
+    "llm_judge": {"urls": "http://127.0.0.1:9", "model": "judge", "rubric": RUBRIC}
+}
+"""Arguments that have no default, because only a user knows a server."""
 
 
 def registered() -> dict[str, str]:
@@ -49,7 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("reward_name", list(registered()))
     if "quick_reward_name" in metafunc.fixturenames:  # those without an encoder, for many examples
         slow = ("bertscore", "embedding_cosine", "retrieval", "clip_similarity", "dinov2_similarity")
-        slow += ("cycle_consistency", "attribute_consistency")
+        slow += ("cycle_consistency", "attribute_consistency", "llm_judge")
         metafunc.parametrize("quick_reward_name", [name for name in registered() if name not in slow])
 
 
@@ -80,11 +87,21 @@ def dinov2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_reward(factories: dict[str, Callable[..., Any]], dinov2_folder: Path) -> Callable[..., Any]:
+def judge_url() -> Iterator[str]:
+    """A judge that likes every text equally well."""
+    judge = FakeJudge()
+    yield judge.url
+    judge.stop()
+
+
+@pytest.fixture(scope="session")
+def make_reward(factories: dict[str, Callable[..., Any]], dinov2_folder: Path, judge_url: str) -> Callable[..., Any]:
     """A function that builds a registered reward with what this machine has, and fits it."""
 
     def make(name: str, **kwargs: Any) -> Any:
-        known = dict(NANO_KWARGS.get(name, {}))
+        known = REQUIRED.get(name, {}) | NANO_KWARGS.get(name, {})
+        if name == "llm_judge":
+            known["urls"] = judge_url
         if name == "dinov2_similarity":
             known["model"] = str(dinov2_folder)
         reward = factories[name](**known | kwargs)
@@ -122,6 +139,7 @@ def make_batch(photo: str) -> Callable[..., dict[str, list[Any]]]:
             "targets": [TASKS[task].kind] * count,
             "title": references or [TITLES[0]] * count,
             "item_ids": ["item"] * count,
+            "prompts": ["Write a title."] * count,
             "image_paths": [photo] * count,
             "attributes": [{"brand": "acme"}] * count,
             "categories": ["Bags"] * count,

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import math
 import pickle
 import subprocess
@@ -16,7 +17,7 @@ from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards.declaration import NEEDS, Reward
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import TARGET_KINDS
-from tests.shipped_rewards.conftest import NANO_KWARGS
+from tests.shipped_rewards.conftest import NANO_KWARGS, REQUIRED
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "rewards" / "README.md").read_text(encoding="utf-8")
@@ -25,10 +26,14 @@ TITLE = "Acme Red Cotton Tote Bag, Large, Pack of 2"
 Factories = dict[str, Callable[..., Any]]
 
 
+def built(name: str, factories: Factories) -> Any:
+    return factories[name](**REQUIRED.get(name, {}))
+
+
 def test_every_reward_is_built_without_loading_a_model_and_declares_itself(
     reward_name: str, factories: Factories
 ) -> None:
-    reward = factories[reward_name]()  # an encoder that is not on this machine must not be looked for yet
+    reward = built(reward_name, factories)  # an encoder that is not on this machine must not be looked for yet
     lowest, highest = reward.value_range
     assert factories[reward_name].__name__ == reward_name
     assert lowest == reward.worst_score < highest
@@ -36,19 +41,25 @@ def test_every_reward_is_built_without_loading_a_model_and_declares_itself(
     assert reward.targets
     assert set(reward.needs) <= set(NEEDS)
     assert (reward.fit is not None) == ("corpus" in reward.needs)
-    assert (reward.prepare is not None) == ("encoder" in reward.needs)
+    assert (reward.prepare is not None) == bool({"encoder", "server"} & {*reward.needs})
 
 
 def test_building_all_rewards_imports_no_heavy_package() -> None:
     code = (
-        "import sys; from importlib import import_module\n"
-        "for target in sys.argv[1:]:\n"
-        "    module, _, factory = target.partition(':'); getattr(import_module(module), factory)()\n"
+        "import json, sys; from importlib import import_module\n"
+        "required = json.loads(sys.argv[1])\n"
+        "for target in sys.argv[2:]:\n"
+        "    module, _, name = target.partition(':')\n"
+        "    getattr(import_module(module), name)(**required.get(name, {}))\n"
         "print(sorted({'torch', 'transformers', 'diffusers', 'sklearn', 'py3langid'} & set(sys.modules)))\n"
     )
     targets = [f"{factory.__module__}:{name}" for name, factory in _all_factories().items()]
     output = subprocess.run(
-        [sys.executable, "-c", code, *targets], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, json.dumps(REQUIRED), *targets],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert output.stdout.strip() == "[]"
 
@@ -65,7 +76,7 @@ def _all_factories() -> Factories:
 
 def test_every_reward_says_its_range_needs_cost_and_how_it_is_gamed(reward_name: str, factories: Factories) -> None:
     docstring = " ".join((inspect.getdoc(factories[reward_name]) or "").split())
-    lowest, highest = factories[reward_name]().value_range
+    lowest, highest = built(reward_name, factories).value_range
     for promise in ("Range: [", "Needs: ", "Cost: ", "Gamed by: "):
         assert promise in docstring, f"{reward_name}: {promise}"
     if "floor" not in inspect.signature(factories[reward_name]).parameters:
@@ -78,7 +89,7 @@ def test_the_readme_table_has_one_full_row_for_every_reward_and_no_other(factori
     for row in rows:
         name, value_range, targets, *others = (cell.strip() for cell in row)
         assert len(others) == 3 and all(others), name
-        reward = factories[name.strip("`")]()
+        reward = built(name.strip("`"), factories)
         assert targets == ("any" if reward.targets == TARGET_KINDS else ", ".join(reward.targets))
         lowest, highest = reward.value_range
         assert value_range in (f"[{lowest:g}, {highest:g}]", "[floor, 1], floor 0", "{0, 0.5, 1}")
@@ -88,7 +99,8 @@ def test_every_kwarg_is_keyword_only_with_a_default_and_described(reward_name: s
     docstring = inspect.getdoc(factories[reward_name]) or ""
     for name, parameter in inspect.signature(factories[reward_name]).parameters.items():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, reward_name
-        assert parameter.default is not inspect.Parameter.empty, reward_name
+        has_default = parameter.default is not inspect.Parameter.empty
+        assert has_default != (name in REQUIRED.get(reward_name, {})), reward_name
         assert f"    {name}: " in docstring, f"{reward_name}: {name}"
 
 
@@ -192,7 +204,7 @@ def test_bleu_takes_nltk_smoothings_and_refuses_others(factories: Factories) -> 
         bleu(smoothing="none")
 
 
-@pytest.mark.parametrize("module", ["text", "format", "attributes", "length", "language"])
+@pytest.mark.parametrize("module", ["text", "format", "attributes", "length", "language", "judge"])
 def test_docstring_examples_are_right(module: str) -> None:
     import doctest
 
@@ -229,7 +241,7 @@ def test_every_reward_survives_pickle_and_gives_the_same_scores(
 
 
 def test_a_pickled_reward_is_fitted_by_its_own_fit(reward_name: str, factories: Factories) -> None:
-    reward = factories[reward_name](**NANO_KWARGS.get(reward_name, {}))
+    reward = factories[reward_name](**REQUIRED.get(reward_name, {}), **NANO_KWARGS.get(reward_name, {}))
     if reward.fit is None:
         return
     copy = pickle.loads(pickle.dumps(reward))

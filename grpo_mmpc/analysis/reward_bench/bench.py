@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from grpo_mmpc.analysis.reward_bench.candidates import Candidate, TitlePool, candidates, shuffled
-from grpo_mmpc.analysis.reward_bench.results import MIX, Preview, RewardResult, TaskResult, task_result
+from grpo_mmpc.analysis.reward_bench.graded import GradedAnswers, agreement
+from grpo_mmpc.analysis.reward_bench.results import MIX, Agreement, Preview, RewardResult, TaskResult, task_result
 from grpo_mmpc.analysis.reward_bench.scoring import BATCH, Batch, Scored, Scores, repeats, score
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.config.rewards import RewardsSection
@@ -34,6 +35,7 @@ def preview(
     seed: int,
     command: str,
     progress: Callable[[str], None],
+    graded: GradedAnswers | None = None,
 ) -> Preview:
     """Score candidates of a catalogue with every reward.
 
@@ -47,17 +49,19 @@ def preview(
         seed: Of the choice of items and of their candidates.
         command: As the user typed it.
         progress: Receives the name of the work in progress.
+        graded: Answers to items of the catalogue to compare rewards with.
 
     Raises:
         CatalogueError: No catalogue, or no item with title and image in it.
-        RewardError: Not one reward could be scored, or two have one name.
+        RewardError: Not one reward could be scored, or two have one name; or the catalogue lacks
+            the item of a graded answer.
     """
     specs = {reward_key(spec): spec for spec in rewards.mix}
     if len(specs) < len(rewards.mix):
         names = [reward_key(spec) for spec in rewards.mix]
         twice = next(name for name in names if names.count(name) > 1)
         raise RewardError(f"{twice!r} appears twice; give every reward of the mix a name of its own")
-    data = _Data(load_catalogue(catalogue), tasks=tasks, items=items, seed=seed, label=label)
+    data = _Data(load_catalogue(catalogue), tasks=tasks, items=items, seed=seed, label=label, graded=graded)
     scored: dict[str, Scored] = {}
     problems: dict[str, str] = {}
     for position, (name, spec) in enumerate(specs.items()):
@@ -87,6 +91,7 @@ def preview(
                 value_range=one.value_range,
                 timing=one.timing,
                 deterministic=same[name],
+                agreement=data.agreements(one.scores, one.tasks),
             )
         results.append(result)
     if is_mix:
@@ -104,7 +109,16 @@ def preview(
 class _Data:
     """The candidates of a preview, and completions to time rewards with."""
 
-    def __init__(self, catalogue: Catalogue, *, tasks: Sequence[str], items: int, seed: int, label: str) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        tasks: Sequence[str],
+        items: int,
+        seed: int,
+        label: str,
+        graded: GradedAnswers | None,
+    ) -> None:
         usable = usable_indices(catalogue, range(len(catalogue)))
         if not usable:
             raise CatalogueError(f"{label}: no item has both a title and an image; run grpo-mmpc data validate on it")
@@ -115,7 +129,15 @@ class _Data:
         titled = [(record.item_id, record.category, record.title) for record in catalogue.records() if record.title]
         pool = TitlePool((category, title) for _, category, title in titled if title)
         self.candidates = candidates(prompt_rows(catalogue, chosen, tasks), pool, seed=seed)
-        self.batch = self._batch(self.candidates)
+        self._graded = graded
+        answers = graded.answers if graded else []
+        for answer, is_known in zip(
+            answers, self._columns.known([one.item_id for one in answers], [one.task for one in answers]), strict=True
+        ):
+            if not is_known:
+                raise RewardError(f"graded answers: {label} has no item {answer.item_id!r} with title and image")
+        self.batch = self._batch([*self.candidates, *answers])
+        """The candidates, then the graded answers."""
         ids = set(catalogue.column("item_id", chosen))
         rest = [title for item_id, _, title in titled if item_id not in ids and title]
         self.titles = rest or [title for _, _, title in titled if title]
@@ -161,6 +183,14 @@ class _Data:
         here = [i for i, one in enumerate(self.candidates) if one.task == task]
         return task_result([self.candidates[i] for i in here], [scores[i] for i in here])
 
+    def agreements(self, scores: Scores, tasks: Sequence[str]) -> dict[str, Agreement]:
+        """Compare with the graded answers, by task."""
+        if self._graded is None:
+            return {}
+        own = scores[len(self.candidates) :]
+        here = dict.fromkeys(one.task for one in self._graded.answers)
+        return {task: agreement(self._graded, own, task) for task in here if task in tasks}
+
     def examples(self) -> dict[str, dict[str, str]]:
         """Return the first item's candidates by task and kind."""
         examples: dict[str, dict[str, str]] = {task: {} for task in self._tasks}
@@ -175,8 +205,9 @@ def _mix_row(rewards: RewardsSection, scored: Mapping[str, Scored], data: _Data)
     weights = {name: weight for name, weight in trained.items() if name in scored}
     if not weights:
         return []
-    groups = data.batch.columns["prompt_id"]
-    raw = {name: scored[name].scores for name in weights}
+    count = len(data.candidates)
+    groups = data.batch.columns["prompt_id"][:count]
+    raw = {name: scored[name].scores[:count] for name in weights}
     values = neutral(raw, groups, trained=list(weights), aggregation=rewards.aggregation)
     total: Scores
     if rewards.aggregation == "normalize_then_sum":

@@ -56,6 +56,39 @@ class TaskResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """The agreement of a reward with graded answers of one task."""
+
+    answers: int
+    """Number of them that it scored."""
+    unscored: int
+    pairs: int
+    """Pairs of answers to one prompt with different grades."""
+    items: int
+    """Items with such a pair."""
+    agreement: float | None
+    """Share of an item's pairs that the reward orders as the grades do, ties half; mean of items.
+    0.5 is a coin's; None without a pair."""
+    interval: tuple[float, float] | None
+    """95%, over items; None with too few."""
+    rank_correlation: float | None
+    """Spearman's of grades and scores, over all answers."""
+
+    def cells(self) -> list[str]:
+        """Return agreement, interval, rank correlation and counts, in words."""
+        return [
+            "-" if self.agreement is None else f"{self.agreement:.2f}",
+            "-" if self.interval is None else "{:.2f} to {:.2f}".format(*self.interval),
+            "-" if self.rank_correlation is None else f"{self.rank_correlation:.2f}",
+            *(f"{number:,}" for number in (self.pairs, self.items, self.answers, self.unscored)),
+        ]
+
+
+AGREEMENT_HEADS = ("agrees", "95% interval", "rank corr.", "pairs", "items", "answers", "unscored")
+"""Heads of ``Agreement.cells``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """The milliseconds of one call with 64 completions."""
 
@@ -84,6 +117,8 @@ class RewardResult:
     = not known."""
     problem: str | None = None
     """The reason why it could not be scored."""
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)
+    """By task, with graded answers if there are any."""
 
     @property
     def seen(self) -> tuple[float, float] | None:

@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS
 from grpo_mmpc.analysis.reward_bench.findings import findings
-from grpo_mmpc.analysis.reward_bench.results import FOOLED_BELOW, Preview, RewardResult, Separation, rounded_down
+from grpo_mmpc.analysis.reward_bench.results import (
+    AGREEMENT_HEADS,
+    FOOLED_BELOW,
+    Preview,
+    RewardResult,
+    Separation,
+    rounded_down,
+)
 from grpo_mmpc.reports.common.findings import terminal_lines
 from grpo_mmpc.reports.common.tables import text_table
 from grpo_mmpc.utils.console import columns
@@ -53,6 +60,18 @@ def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
         yield f"  {head:<10} {KINDS[kind]}"
     yield f"  true       {KINDS[GOLD]}"
     yield ""
+    for task in preview.examples:
+        rows = [
+            (reward.name, *reward.agreement[task].cells()) for reward in preview.rewards if task in reward.agreement
+        ]
+        if rows:
+            yield f"{task}: agreement with the graded answers"
+            yield from text_table(("reward", *AGREEMENT_HEADS), rows)
+            yield from _wrapped(
+                "agrees: share of an item's pairs of answers with different grades that the reward orders alike, ties "
+                "half, mean of items; 0.5 is a coin's. rank corr.: Spearman's over all answers"
+            )
+            yield ""
     costs = [(reward.name, *reward.costs()) for reward in preview.rewards if reward.timing is not None]
     yield from text_table(("reward", "range", "seen", "cold ms", "warm ms", "repeats", "unscored"), costs)
     yield from _wrapped(

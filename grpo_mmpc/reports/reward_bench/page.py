@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from grpo_mmpc.analysis.reward_bench.candidates import GOLD, KINDS
 from grpo_mmpc.analysis.reward_bench.findings import findings
-from grpo_mmpc.analysis.reward_bench.results import Preview, RewardResult, rounded_down
+from grpo_mmpc.analysis.reward_bench.results import AGREEMENT_HEADS, Preview, RewardResult, rounded_down
 from grpo_mmpc.reports.common.labels import MINUS, NO_VALUE, clamp, plural, task_label, words
 from grpo_mmpc.reports.common.tables import write_csv
 from grpo_mmpc.reports.common.templates import render_page
@@ -59,6 +59,7 @@ def render(preview: Preview) -> str:
         kinds=[words(kind) for kind in _WRONG],
         costs=[reward for reward in preview.rewards if reward.timing is not None],
         problems=[reward for reward in preview.rewards if reward.problem is not None],
+        agreement_heads=AGREEMENT_HEADS,
         command=preview.command,
     )
 
@@ -68,6 +69,7 @@ def _task(preview: Preview, task: str) -> dict[str, Any]:
     examples = preview.examples[task]
     return {
         "label": task_label(task),
+        "agreement": [(reward.name, reward.agreement[task].cells()) for reward in rewards if task in reward.agreement],
         "findings": findings(preview, task),
         "heat_maps": [(title, _heat_map(rewards, task, measure)) for measure, title in _TITLES.items()],
         "answers": [(words(kind), what, _excerpt(examples[kind])) for kind, what in KINDS.items() if kind in examples],

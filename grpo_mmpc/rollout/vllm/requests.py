@@ -1,7 +1,5 @@
 """Prompts as requests of vLLM, and the check that it used the trainer's prompt."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +8,7 @@ from grpo_mmpc.rollout.prompts import conversation, too_long
 from grpo_mmpc.rollout.vllm.protocol import Prompt
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils import hashing
+from grpo_mmpc.utils.api_servers import png_data_url
 from grpo_mmpc.utils.single_out import Failure
 
 
@@ -83,12 +82,7 @@ class DataUrls:
         """Return the data URL of a PIL image."""
         url = self._urls.get(id(image))
         if url is None:
-            plain = image.convert("RGB")
-            plain.info = {}  # an orientation tag would turn the image a second time
-            stream = io.BytesIO()
-            plain.save(stream, format="PNG", compress_level=1)
-            url = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-            self._urls[id(image)] = url
+            url = self._urls[id(image)] = png_data_url(image)
         return url
 
 

@@ -297,6 +297,11 @@ def test_code_that_a_run_folder_names_is_not_executed_unasked(run, mix, tmp_path
     (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
     assert main(["rescore", str(run)]) == 2
     assert "rewards.mix.1.kwargs.renderer: 'images_api' names a server" in capsys.readouterr().err
+    judge = {"urls": "http://other", "model": "m", "rubric": {"criteria": {"kind": {"question": "?"}}}}
+    config["rewards"]["mix"][1] = {"name": "llm_judge", "weight": 1.0, "kwargs": judge}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    assert main(["rescore", str(run)]) == 2
+    assert "rewards.mix.1.name: 'llm_judge' names a server" in capsys.readouterr().err
     # Another mix leaves nothing of it in use, and a replay uses no renderer of evaluations.
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"evaluation": renders}), "utf-8")
     other = load_recorded(run / "config.yaml", [mix(json_format=1.0)], trusted=[], used=["rewards"])

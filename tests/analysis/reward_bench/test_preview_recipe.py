@@ -17,7 +17,8 @@ def mix(path: Path) -> dict[str, dict]:
 
 
 def test_it_names_every_installed_reward_once():
-    assert sorted(mix(RECIPE)) == sorted(registered_rewards())
+    needs_a_server = {"llm_judge"}  # recipes/preview/llm_judge.yaml
+    assert sorted(mix(RECIPE)) == sorted({*registered_rewards()} - needs_a_server)
 
 
 def test_it_weighs_what_the_nano_recipe_weighs_with_the_same_encoders():
