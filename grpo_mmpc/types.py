@@ -69,7 +69,7 @@ class ParsedCompletion:
     ``malformed``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig:
     """Sampling options, one object for rollouts and evaluation."""
 
@@ -81,13 +81,6 @@ class SamplingConfig:
     top_k: int = 0
     """0 keeps the whole vocabulary."""
     seed: int = 0
-    schema: str | None = None
-    """JSON Schema, as text, that every completion is decoded by; None decodes freely."""
-
-    def __repr__(self) -> str:
-        """Name the fields; a schema where there is one, for identities are made of this."""
-        names = [name for name in self.__slots__ if name != "schema" or self.schema is not None]
-        return f"SamplingConfig({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

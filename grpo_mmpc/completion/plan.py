@@ -131,14 +131,9 @@ def provenance_of(config: RunConfig, *, checkpoint: Path | None, samples: int) -
         adapter=None if checkpoint is None else adapter_identity(checkpoint),
         renderer=None if settings.renderer is None else renderer_identity(settings.renderer, settings.renderer_kwargs),
         prompts={name: task.version for name, task in TASKS.items()},
-        sampling={name: _sampling(task, config) for name, task in TASKS.items()},
+        sampling={name: asdict(task.greedy(settings.max_tokens)) for name, task in TASKS.items()},
         samples=samples,
     )
-
-
-def _sampling(task: Task, config: RunConfig) -> dict[str, Any]:
-    greedy = task.greedy(config.evaluation.max_tokens, structured=config.rollout.structured)
-    return {name: value for name, value in asdict(greedy).items() if value is not None}
 
 
 def make_plan(

@@ -123,8 +123,6 @@ class RolloutSection(Section):
     server_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds to wait for a server to answer, at start and when it has gone away in the middle."""
     engine: EngineSection = EngineSection()
-    structured: bool = False
-    """vLLM in ``evaluate`` and ``complete``: decode answers by the JSON schema of their task."""
     sleep: bool = False
     """Colocate mode on GPUs: free the engine's memory between rollouts (sleep level 1)."""
     parity: ParitySection = ParitySection()

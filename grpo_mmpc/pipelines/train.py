@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.catalogue import write_quarantine
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import ConfigError, EvaluationError
+from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
 from grpo_mmpc.evaluation.suite import Suite, build_suite
 from grpo_mmpc.pipelines.live_policies import LivePolicies
@@ -39,10 +39,6 @@ PATIENCE_S = 24 * 3600
 """Seconds that ranks wait for one another, unless ``trainer.ddp_timeout`` says otherwise."""
 SHUTDOWN_TIMEOUT = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 """The variable by which torchrun gives its processes longer than 30 s to end."""
-_UNSTRUCTURED = (
-    "rollout.structured is for evaluate and complete: a decoder that leaves only the tokens of a schema samples from "
-    "other probabilities than the policy's, and what is never sampled is never unlearnt; train without it"
-)
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Exit statuses of a run that was interrupted, 130 and 143; the same command continues it."""
 
@@ -62,8 +58,6 @@ def run_training(recipe: RunConfig | Sequence[str], *, overwrite: bool = False) 
     with StopRequest(message, raises=True, patient=False).listening() as request:
         try:
             config = recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)
-            if config.rollout.structured:
-                raise ConfigError([_UNSTRUCTURED])
             with claimed(config, overwrite=overwrite) if is_first_process() else nullcontext():
                 return _run(config, overwrite=overwrite, request=request)
         except KeyboardInterrupt:

@@ -131,8 +131,6 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield problems of a recipe with rollouts from vLLM, as (key, message); needs no model."""
     rollout, adapter, trainer = (_mapping(raw.get(name)) for name in ("rollout", "adapter", "trainer"))
     if rollout.get("backend") != "vllm":
-        if rollout.get("structured"):
-            yield "rollout.structured", "decodes by a schema, which only vLLM does; set rollout.backend=vllm"
         return
     if "adapter" in raw and raw["adapter"] is None and rollout.get("mode") == "server":
         yield (
