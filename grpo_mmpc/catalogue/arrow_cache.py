@@ -1,10 +1,8 @@
 """Normalise an items file once into an Arrow file that is memory-mapped from then on."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +20,7 @@ from grpo_mmpc.catalogue.rows import RowError
 from grpo_mmpc.catalogue.tables import SAMPLE_ROWS, TableFile, open_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
-from grpo_mmpc.utils.cache import cache_folder, drop_unused
+from grpo_mmpc.utils.cache import cache_folder, drop_unused, mark_used
 from grpo_mmpc.utils.files import build_folder, write_json
 from grpo_mmpc.utils.hashing import file_digest, hex_digest
 
@@ -73,8 +71,7 @@ def normalise_items(items_file: Path) -> NormalisedItems:
                 raise
             # The first lines may not show all columns.
             _publish(open_table(items_file), entry=entry)
-    with suppress(OSError):  # a cache shared with another user
-        os.utime(entry)
+    mark_used(entry)
     meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
     return NormalisedItems(
         arrow_file=entry / "items.arrow",

@@ -1,11 +1,11 @@
 """Count the interactions of a catalogue by operations on sets, and remember the outcome."""
 
-import logging
-import os
+import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,16 +14,14 @@ from grpo_mmpc.catalogue.arrow_cache import code_digest
 from grpo_mmpc.catalogue.interaction_batches import checked_batches
 from grpo_mmpc.catalogue.interactions import EARLIEST_MS, file_warnings, open_interactions
 from grpo_mmpc.catalogue.reader import Catalogue
-from grpo_mmpc.catalogue.tables import TableFile, find_table
+from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.types import Quarantined
-from grpo_mmpc.utils.cache import cache_folder, drop_unused
-from grpo_mmpc.utils.files import read_object, write_json
+from grpo_mmpc.utils.cache import cache_folder, remembered
+from grpo_mmpc.utils.files import to_json
 from grpo_mmpc.utils.hashing import file_digest, hex_digest
 
 if TYPE_CHECKING:
     import duckdb
-
-_log = logging.getLogger(__name__)
 
 _MEMORY = "512MB"
 _ROWS_AT_ONCE = 2**19
@@ -60,23 +58,22 @@ def summarise_interactions(catalogue: Catalogue) -> InteractionsSummary | None:
         return None
     known = [catalogue.fingerprint, *sorted(catalogue.broken_images)]
     key = hex_digest("\0".join([file_digest(path), path.name, code_digest(), *known]))
-    store = cache_folder("interactions") / f"{key}.json"
-    if seen := read_object(store):
-        with suppress(OSError):  # a cache shared with another user
-            os.utime(store)  # in use: drop_unused must not take it
-        return InteractionsSummary(**{**seen, "broken": [Quarantined(**row) for row in seen["broken"]]})
+    return remembered(
+        cache_folder("interactions") / f"{key}.json",
+        lambda: _count(catalogue),
+        read=_read,
+        write=lambda file, summary: file.write_text(to_json(asdict(summary)), "utf-8"),
+    )
+
+
+def _read(file: Path) -> InteractionsSummary:
+    content = json.loads(file.read_bytes())
+    return InteractionsSummary(**{**content, "broken": [Quarantined(**row) for row in content["broken"]]})
+
+
+def _count(catalogue: Catalogue) -> InteractionsSummary:
     table = open_interactions(catalogue.folder)
     assert table is not None
-    summary = _count(table, catalogue)
-    try:
-        drop_unused(store.parent)
-        write_json(store, asdict(summary), indent=None)
-    except OSError as e:
-        _log.warning("cannot write %s (%s); interactions will be counted again next time", store, e)
-    return summary
-
-
-def _count(table: TableFile, catalogue: Catalogue) -> InteractionsSummary:
     broken: list[Quarantined] = []
     rows_read = 0
 

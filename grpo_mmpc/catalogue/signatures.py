@@ -5,7 +5,6 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from PIL import Image
 
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, ImageFolder, decode_image
 from grpo_mmpc.errors import ImageError
-from grpo_mmpc.utils.cache import cache_folder, drop_unused
+from grpo_mmpc.utils.cache import cache_folder, drop_unused, mark_used
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.files import replace_atomically
 from grpo_mmpc.utils.hashing import file_digest, hex_digest
@@ -221,8 +220,7 @@ class _Store:
         schema = _SCHEMA if with_thumbnails else _SCHEMA.remove(_SCHEMA.get_field_index("thumbnail"))
         if self._file.exists():
             try:
-                with suppress(OSError):  # a cache shared with another user
-                    os.utime(self._file)  # in use: drop_unused must not take it
+                mark_used(self._file)
                 self._stored = pq.ParquetFile(self._file)
                 return self._stored.read(schema.names).cast(schema)
             except (OSError, pa.ArrowInvalid, KeyError) as e:

@@ -1,10 +1,8 @@
 """Split items so that no near-duplicate of a held-out item is trained on."""
 
-import logging
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -12,11 +10,8 @@ from grpo_mmpc.catalogue.arrow_cache import code_digest
 from grpo_mmpc.catalogue.duplicates import Groups, near_duplicate_groups
 from grpo_mmpc.catalogue.reader import Catalogue, arrow_column
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.utils.cache import cache_folder, drop_unused
-from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.cache import cache_folder, remembered
 from grpo_mmpc.utils.hashing import hex_digest, in_share, number
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,24 +64,16 @@ def image_groups(catalogue: Catalogue) -> Groups:
 
 
 def _computed_once(catalogue: Catalogue, kind: str, compute: Callable[[], Groups]) -> Groups:
+    if not catalogue.images_checked:
+        return compute()
     # Of the same content, other items are kept where broken images do not count.
     key = hex_digest("\0".join([catalogue.fingerprint, code_digest(), kind, *sorted(catalogue.broken_images)]))
-    store = cache_folder("groups") / f"{key}.npy"
-    if catalogue.images_checked:
-        with suppress(OSError, ValueError, EOFError):  # not there, or damaged
-            known: Groups = np.load(store)
-            with suppress(OSError):  # a cache shared with another user
-                os.utime(store)  # in use: drop_unused must not take it
-            return known
-    groups = compute()
-    if catalogue.images_checked:
-        try:
-            drop_unused(store.parent)
-            with replace_atomically(store) as temporary, temporary.open("wb") as stream:
-                np.save(stream, groups)
-        except OSError as e:
-            _log.warning("cannot write %s (%s); near-duplicates will be searched again next time", store, e)
-    return groups
+    return remembered(cache_folder("groups") / f"{key}.npy", compute, read=np.load, write=_write)
+
+
+def _write(file: Path, groups: Groups) -> None:
+    with file.open("wb") as stream:  # np.save would add a suffix to the name
+        np.save(stream, groups)
 
 
 def catalogue_groups(catalogue: Catalogue) -> dict[str, str]:

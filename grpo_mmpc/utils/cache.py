@@ -5,9 +5,15 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
+from grpo_mmpc.utils.files import replace_atomically
+
+Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
 
 _KEEP_S = 30 * 24 * 3600
@@ -30,6 +36,37 @@ def cache_folder(kind: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     return folder if os.access(folder, os.W_OK) else _temporary_root(str(root), "no permission to write")
+
+
+def remembered(
+    entry: Path, make: Callable[[], Value], *, read: Callable[[Path], Value], write: Callable[[Path, Value], object]
+) -> Value:
+    """Return what an entry of the cache holds; where there is none, or a damaged one, make it anew.
+
+    Args:
+        entry: A file in a ``cache_folder`` that is named after all that the value depends on.
+        make: Computes the value, which is then kept, as far as the disk lets it.
+        read: Reads it from the entry.
+        write: Writes it to a temporary file.
+    """
+    with suppress(OSError, ValueError, TypeError, LookupError, EOFError):  # not there, or damaged
+        value = read(entry)
+        mark_used(entry)
+        return value
+    value = make()
+    try:
+        drop_unused(entry.parent)
+        with replace_atomically(entry) as temporary:
+            write(temporary, value)
+    except OSError as e:
+        _log.warning("cannot write %s (%s); it will be computed again next time", entry, e)
+    return value
+
+
+def mark_used(entry: Path) -> None:
+    """Keep an entry of the cache from ``drop_unused``."""
+    with suppress(OSError):  # a cache shared with another user
+        os.utime(entry)
 
 
 def drop_unused(folder: Path) -> None:

@@ -1,14 +1,12 @@
 """The identity of model files: a hash of what they hold, computed once for each size and time."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from grpo_mmpc.utils.cache import cache_folder, drop_unused
+from grpo_mmpc.utils.cache import cache_folder, remembered
 from grpo_mmpc.utils.files import write_json
 from grpo_mmpc.utils.hashing import file_digest, hex_digest
 
@@ -54,17 +52,11 @@ def content_of_file(path: Path) -> str:
             return file_digest(path)
         stable = {key: value for key, value in config.items() if key not in _UNSTABLE_CONFIG_KEYS}
         return hex_digest(json.dumps(stable, sort_keys=True))
-    status, entry = path.stat(), cache_folder("content") / f"{hex_digest(str(path))}.json"
-    seen = [status.st_size, status.st_mtime_ns]
-    known = _read(entry)
-    if known.get("seen") == seen:
-        os.utime(entry)
-        return str(known["digest"])
-    digest = file_digest(path)
-    if time.time() - status.st_mtime > _SETTLED_S:
-        drop_unused(entry.parent)
-        write_json(entry, {"path": str(path), "seen": seen, "digest": digest})
-    return digest
+    status = path.stat()
+    if time.time() - status.st_mtime <= _SETTLED_S:
+        return file_digest(path)
+    entry = cache_folder("content") / f"{hex_digest(f'{path} {status.st_size} {status.st_mtime_ns}')}.json"
+    return str(remembered(entry, lambda: file_digest(path), read=_read, write=write_json))
 
 
 def model_folder(model: str, *, revision: str | None = None, download: bool = False) -> Path | None:
@@ -95,9 +87,6 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in found if path.suffix not in (".bin", ".pt", ".pth") or path.parent not in has_safetensors)
 
 
-def _read(entry: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(entry.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def _read(entry: Path) -> str:
+    digest: str = json.loads(entry.read_bytes())
+    return digest
