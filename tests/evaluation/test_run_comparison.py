@@ -12,6 +12,8 @@ from grpo_mmpc.cli import main
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.best import choose_best, decides, write_best
 from grpo_mmpc.evaluation.comparison import compare_evaluations, write_comparison
+from grpo_mmpc.evaluation.run_folder import RunFolder
+from tests.evaluation.compared import write_evaluation
 
 ITEMS = [f"item-{number}" for number in range(60)]
 SETTINGS = {"catalogue": "abc", "encoders": {"clip": {"model": "one"}}, "renderer": None}
@@ -120,3 +122,37 @@ def test_a_report_renews_a_comparison_that_is_older_than_an_evaluation(tmp_path,
     assert "comparison:" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "comparison.json").read_text())["tasks"]["image_to_text"]["metrics"]
     assert metrics["bleu"]["after"] == 0.9
+
+
+def test_a_run_compares_base_with_its_latest_checkpoint(tmp_path: Path) -> None:
+    for name, score in (("base", 0.1), ("checkpoint-20", 0.2), ("checkpoint-100", 0.4)):
+        folder = tmp_path / "evaluations" / name / "cqbench"
+        write_evaluation(folder, scores={"bleu": [score] * 8, "chrf": [score] * 8}, checkpoint=name)
+    (tmp_path / "config.yaml").write_text(
+        "tasks: [image_to_text]\nrewards:\n  mix:\n  - {name: bleu, weight: 0.5}\n  - {name: chrf, weight: 0.0}\n"
+    )
+    assert RunFolder(tmp_path).latest == "checkpoint-100"
+    content = json.loads(write_comparison(tmp_path, resamples=200).read_text())
+    metrics = content["tasks"]["image_to_text"]["metrics"]
+    assert (content["before"], content["after"], content["rewards"]) == (
+        "base",
+        "checkpoint-100",
+        {"image_to_text": ["bleu"]},
+    )
+    assert metrics["bleu"]["delta"] == 0.3
+    # A monitor (weight 0) is not trained on.
+    assert (metrics["bleu"]["was_reward"], metrics["chrf"]["was_reward"]) == (True, False)
+
+
+def test_a_run_with_only_its_base_evaluated_has_nothing_to_compare(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "evaluations" / "base" / "cqbench", scores={"bleu": [0.1]})
+    with pytest.raises(EvaluationError, match="nothing to compare with 'base'"):
+        write_comparison(tmp_path)
+
+
+def test_an_unreadable_config_is_not_mistaken_for_no_rewards(tmp_path: Path) -> None:
+    for name in ("base", "final"):
+        write_evaluation(tmp_path / "evaluations" / name / "cqbench", scores={"bleu": [0.1]})
+    (tmp_path / "config.yaml").write_text("rewards: [")
+    with pytest.raises(EvaluationError, match="restore it: it says what was trained on"):
+        write_comparison(tmp_path)

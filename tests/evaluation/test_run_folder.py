@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.run_folder import MixEntry, RunFolder
+from grpo_mmpc.evaluation.run_folder import MixEntry, RunFolder, checkpoint_order
 
 
 def write(path: Path, content: str = "{}") -> Path:
@@ -97,3 +97,8 @@ def test_rollouts_come_in_the_order_in_which_they_were_sampled(tmp_path: Path) -
         write(tmp_path / "rollouts" / name)
     files = [path.stem for path in RunFolder(tmp_path).rollout_files]
     assert files == ["step-2", "step-2-2", "step-2-10", "step-10"]
+
+
+def test_checkpoints_sort_by_step_between_base_and_final() -> None:
+    names = ["final", "checkpoint-100", "checkpoint-20", "base"]
+    assert sorted(names, key=checkpoint_order) == ["base", "checkpoint-20", "checkpoint-100", "final"]
