@@ -13,7 +13,7 @@ from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import EvaluationSection, RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation import evaluator
-from grpo_mmpc.evaluation.controls import CONTROLS, another_row, changed_rows, known_answers
+from grpo_mmpc.evaluation.controls import CONTROLS, NoTitleBesideError, another_row, changed_rows, known_answers
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.scorers import Scorers
 from grpo_mmpc.evaluation.suite import build_suite
@@ -186,7 +186,7 @@ def controls_of(small_catalogue, tmp_path, monkeypatch):
         evaluation = Evaluator(config, data, build_suite(config, data), evaluations=tmp_path)
         monkeypatch.setattr(evaluation, "say", said.append)
         evaluation.run_controls(lambda: nullcontext(engine), name=name, policy=policy)
-        return engine.asked, [line for line in said if "already" in line]
+        return engine.asked, [line for line in said if "already" in line or "left out" in line]
 
     return run
 
@@ -204,6 +204,17 @@ def test_controls_of_the_final_policy_are_not_measured_again_under_the_name_of_i
 def test_controls_of_another_policy_or_with_other_settings_are_measured(controls_of, policy, changes):
     controls_of("final", "the weights")
     assert controls_of("checkpoint-80", policy, **changes) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("controls", "said"), [([*CONTROLS], []), (["sibling_title"], ["left out: control sibling_title: no variant"])]
+)
+def test_a_catalogue_without_variants_is_news_only_where_controls_are_chosen(controls_of, monkeypatch, controls, said):
+    def known_answers(name, rows, **options):
+        raise NoTitleBesideError(f"control {name}: no variant")
+
+    monkeypatch.setattr(evaluator, "known_answers", known_answers)
+    assert controls_of("final", "the weights", controls=controls)[1] == said
 
 
 def test_a_second_evaluation_into_a_folder_is_told_who_holds_it(controls_of, tmp_path):

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field
 
 from grpo_mmpc.training.option_checks import check_trainer
 from grpo_mmpc.training.sharding_checks import check_sharding
@@ -167,11 +170,11 @@ ZERO = {
         ("fsdp_config", {"reshard_after_foward": True}, {"reshard_after_foward": "reshard_after_forward"}),
         ("deepspeed", ZERO, {}),
         ("deepspeed", {"zero_optimisation": {"stage": 2}}, {"zero_optimisation": "zero_optimization"}),
-        ("deepspeed", {"zero_optimization": {"stge": 2}}, {"zero_optimization.stge": "stage"}),
+        ("deepspeed", {"scheduler": {"typ": "WarmupLR"}}, {"scheduler.typ": "type"}),
         (
             "deepspeed",
-            {"zero_optimization": {"offload_optimizer": {"devise": "cpu"}}, "gradient_cliping": 1.0},
-            {"zero_optimization.offload_optimizer.devise": "device", "gradient_cliping": "gradient_clipping"},
+            {"activation_checkpointing": {"profil": True}, "gradient_cliping": 1.0},
+            {"activation_checkpointing.profil": "profile", "gradient_cliping": "gradient_clipping"},
         ),
     ],
 )
@@ -183,6 +186,18 @@ def test_keys_of_fsdp_and_deepspeed_are_held_to_what_reads_them(tmp_path, sectio
     assert found == {
         f"trainer.{section}.{key}": f"unknown key; did you mean {nearest!r}?" for key, nearest in problems.items()
     }
+
+
+def test_sections_that_say_what_they_read_are_held_to_that(monkeypatch):
+    class Zero(BaseModel):
+        stage: int = 0
+        prefetch: int = Field(0, alias="stage3_prefetch")
+
+    module = SimpleNamespace(DeepSpeedZeroConfig=Zero)
+    monkeypatch.setitem(sys.modules, "deepspeed.runtime.zero.config", module)
+    content = {"zero_optimization": {"stge": 2, "prefetch": 1, "stage3_prefetch": 1}}
+    problems = [key for key, text in check_sharding({"deepspeed": content}) if "needs the package" not in text]
+    assert problems == ["trainer.deepspeed.zero_optimization.stge"]
 
 
 def test_a_key_that_the_installed_deepspeed_reads_is_never_refused():
