@@ -9,7 +9,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.options import non_negative_int, output_folder, positive_int
+from grpo_mmpc.utils.options import add_engine, check_engine, non_negative_int, output_folder, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.ablation.grid import PlannedRun
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", type=output_folder, metavar="DIR", help="folder of the ablation (default: runs/ablations/NAME)"
     )
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where runs run (%(default)s)")
+    add_engine(parser, runs="runs")
     parser.add_argument(
         "--parallel", type=positive_int, metavar="N", help="runs at once (default: as GPUs or cores allow)"
     )
@@ -49,9 +49,6 @@ def add_parser(commands: Any) -> None:
         default=1,
         metavar="N",
         help="further attempts of a run that fails (%(default)s)",
-    )
-    parser.add_argument(
-        "--ray-address", metavar="ADDRESS", help="of a running cluster; default: start one on this machine"
     )
     parser.add_argument("--overwrite", action="store_true", help="start runs again whose recipe has changed")
     parser.add_argument(
@@ -75,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.utils.console import fitted
     from grpo_mmpc.utils.files import remove_partial, write_text
 
+    check_engine(arguments)
     path = Path(arguments.recipe[0])
     spec = load_ablation(path)
     folder = arguments.out or Path("runs/ablations") / spec.name

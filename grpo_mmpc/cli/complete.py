@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.utils.options import add_policy, output_folder, positive_int
+from grpo_mmpc.utils.options import add_engine, add_policy, add_workers, check_engine, output_folder, positive_int
 
 
 def add_parser(commands: Any) -> None:
@@ -31,13 +31,8 @@ def add_parser(commands: Any) -> None:
         metavar="RECIPE|KEY=VALUE",
         help="model, engine and renderer (default: the model of the run that the checkpoint belongs to)",
     )
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where workers run (%(default)s)")
-    parser.add_argument(
-        "--workers", type=positive_int, metavar="N", help="workers at once (default: one a device, one on a CPU)"
-    )
-    parser.add_argument(
-        "--ray-address", metavar="ADDRESS", help="of a running cluster; default: start one on this machine"
-    )
+    add_engine(parser, runs="workers")
+    add_workers(parser)
     parser.add_argument(
         "--part",
         type=_share,
@@ -91,8 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.part is not None and (arguments.engine == "ray" or arguments.workers is not None):
         raise ConfigError(["--part fills its share in one process; leave --engine and --workers out"])
-    if arguments.ray_address is not None and arguments.engine != "ray":
-        raise ConfigError(["--ray-address needs --engine ray"])
+    check_engine(arguments)
     if arguments.calibrate and (not arguments.samples or arguments.part is not None):
         raise ConfigError(["--calibrate needs --samples, and one command for all parts: leave --part out"])
     if arguments.audit and (not arguments.samples or arguments.part is not None or arguments.calibrate):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from grpo_mmpc.cli.data_amazon import add_amazon
 from grpo_mmpc.cli.data_import import add_export, add_import
-from grpo_mmpc.utils.options import output_file, output_folder, positive_int
+from grpo_mmpc.utils.options import add_catalogue_out, output_file, positive_int
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,7 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "policy, and grpo-mmpc recbench measures what the completions are worth.",
     )
     mask.add_argument("catalogue", metavar="CATALOGUE", help="catalogue folder, or nano:catalogue")
-    mask.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
+    add_catalogue_out(mask)
     mask.add_argument("--missing", choices=("text", "image"), default="text", help="what to take away (default: text)")
     mask.add_argument(
         "--rate",
@@ -63,7 +63,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Write the embedded procedural catalogue: drawn products of nine categories with titles, "
         "descriptions, attributes and interactions.",
     )
-    nano.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
+    add_catalogue_out(nano)
     nano.add_argument("--num-items", metavar="N", type=positive_int, default=3600, help="items to draw (default: 3600)")
     nano.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same catalogue (default: 0)")
     nano.add_argument(

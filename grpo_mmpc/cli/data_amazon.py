@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from grpo_mmpc.utils.console import printer
-from grpo_mmpc.utils.options import non_negative_int, output_folder, positive_int
+from grpo_mmpc.utils.options import add_allowed_hosts, add_catalogue_out, non_negative_int, output_folder, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.catalogue.sources.amazon_build import AmazonBuild
@@ -29,15 +29,13 @@ def add_amazon(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="meta_<Category>.jsonl[.gz|.zst] or .parquet, a folder of such files, raw_meta_<Category> (of the hub), "
         "or McAuley-Lab/Amazon-Reviews-2023 (its nine MMPCBench categories)",
     )
-    amazon.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
+    add_catalogue_out(amazon)
     amazon.add_argument("--categories", metavar="NAME", nargs="+", default=[], help="which categories to take")
     amazon.add_argument(
         "--max-items", metavar="N", type=positive_int, help="items to keep of each category, the first ones"
     )
     amazon.add_argument("--download-images", action="store_true", help="fetch each item's main image from the web")
-    amazon.add_argument(
-        "--allow-host", metavar="HOST", action="append", default=[], help="an image server in your own network"
-    )
+    add_allowed_hosts(amazon)
     amazon.add_argument(
         "--reviews",
         metavar="PATH",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.utils.console import printer
-from grpo_mmpc.utils.options import output_folder
+from grpo_mmpc.utils.options import add_allowed_hosts, add_catalogue_out
 
 if TYPE_CHECKING:
     from grpo_mmpc.catalogue.sources.importing import Imported
@@ -26,7 +26,7 @@ def add_import(commands: Any) -> None:
         "set aside with the reason. Interrupted, the same command goes on where it was.",
     )
     parser.add_argument("source", metavar="SOURCE", help="file, folder, 'part-*.parquet' in quotes, or name on the hub")
-    parser.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
+    add_catalogue_out(parser)
     parser.add_argument(
         "--map",
         metavar="FIELD=COLUMN",
@@ -39,9 +39,7 @@ def add_import(commands: Any) -> None:
     parser.add_argument("--category", metavar="NAME", help="of items that have none (default: products)")
     parser.add_argument("--images", metavar="DIR", type=Path, help="look here for an image's file before it is fetched")
     parser.add_argument("--no-download", action="store_true", help="fetch no image from the web")
-    parser.add_argument(
-        "--allow-host", metavar="HOST", action="append", default=[], help="an image server in your own network"
-    )
+    add_allowed_hosts(parser)
     parser.add_argument("--encoding", metavar="NAME", help="of a text file, such as windows-1252 (default: guessed)")
     parser.add_argument("--separator", metavar="CHARACTER", type=_separator, help="of a text file (default: guessed)")
     parser.add_argument("--sheet", metavar="NAME", help="of a workbook (default: the first that is filled)")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.utils.options import add_policy, add_recipe, output_folder, positive_int
+from grpo_mmpc.utils.options import add_policy, add_recipe, add_workers, output_folder
 
 
 def add_parser(commands: Any) -> None:
@@ -21,9 +21,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", type=output_folder, metavar="DIR", help="where to write (default: RUN_DIR/evaluations/NAME/SUITE)"
     )
-    parser.add_argument(
-        "--workers", type=positive_int, metavar="N", help="engines at once (default: one a device, one on a CPU)"
-    )
+    add_workers(parser)
     parser.set_defaults(func=run)
 
 

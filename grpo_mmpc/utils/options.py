@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.faults import explain_os_error, try_file, try_folder
 
 
@@ -49,3 +50,40 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with an adapter, or a whole model")
     which.add_argument("--base", action="store_true", help="the base model without adapter")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workers N``."""
+    parser.add_argument(
+        "--workers", type=positive_int, metavar="N", help="engines at once (default: one a device, one on a CPU)"
+    )
+
+
+def add_engine(parser: argparse.ArgumentParser, *, runs: str) -> None:
+    """Add ``--engine`` and ``--ray-address``, which ``check_engine`` checks; ``runs`` run there."""
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help=f"where {runs} run (%(default)s)")
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of a running cluster; default: start one on this machine"
+    )
+
+
+def check_engine(arguments: argparse.Namespace) -> None:
+    """Refuse a cluster that nobody would use.
+
+    Raises:
+        ConfigError: ``--ray-address`` without ``--engine ray``.
+    """
+    if arguments.ray_address is not None and arguments.engine != "ray":
+        raise ConfigError(["--ray-address needs --engine ray"])
+
+
+def add_catalogue_out(parser: argparse.ArgumentParser) -> None:
+    """Add the required ``--out DIR`` of a command that builds a catalogue."""
+    parser.add_argument("--out", metavar="DIR", type=output_folder, required=True, help="catalogue folder to write")
+
+
+def add_allowed_hosts(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-host HOST``, which may be given several times."""
+    parser.add_argument(
+        "--allow-host", metavar="HOST", action="append", default=[], help="an image server in your own network"
+    )
