@@ -70,10 +70,10 @@ def application(service: CompletionService) -> "FastAPI":
 
     app = FastAPI(title="grpo-mmpc: catalogue completion", version=__version__, docs_url=None, redoc_url=None)
 
-    async def answered(items: Sequence[Item]) -> list[Proposal]:
+    async def answered(items: Sequence[Item], photo: bytes | None = None) -> list[Proposal]:
         with TemporaryDirectory(prefix="grpo-mmpc-") as folder:
             try:
-                return await _answered(service, items, folder=Path(folder))
+                return await _answered(service, items, photo=photo, folder=Path(folder))
             except BusyError as error:
                 raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from error
             except GrpoMmpcError as error:
@@ -97,17 +97,18 @@ def application(service: CompletionService) -> "FastAPI":
             raise HTTPException(422, f"attributes is not JSON: {error}") from error
         if not isinstance(facts, dict):
             raise HTTPException(422, "attributes is no JSON object")
-        image = base64.b64encode(await request.body()).decode()
-        item = Item(item_id=item_id, category=category, title=None, image=image, attributes=facts)
-        [proposal] = await answered([item])
+        item = Item(item_id=item_id, category=category, title=None, image=None, attributes=facts)
+        [proposal] = await answered([item], await request.body())
         return proposal
 
     return app
 
 
-async def _answered(service: CompletionService, items: Sequence[Item], *, folder: Path) -> list[Proposal]:
+async def _answered(
+    service: CompletionService, items: Sequence[Item], *, photo: bytes | None, folder: Path
+) -> list[Proposal]:
     read = await asyncio.to_thread(
-        lambda: [_read(service, item, number=i, folder=folder) for i, item in enumerate(items, start=1)]
+        lambda: [_read(service, item, photo, number=i, folder=folder) for i, item in enumerate(items, start=1)]
     )
     records = [one for one in read if isinstance(one, ProductRecord)]
     proposals: list[Proposal] = []
@@ -117,29 +118,34 @@ async def _answered(service: CompletionService, items: Sequence[Item], *, folder
     return [one if isinstance(one, Proposal) else next(answers) for one in read]
 
 
-def _read(service: CompletionService, item: Item, *, number: int, folder: Path) -> ProductRecord | Proposal:
+def _read(
+    service: CompletionService, item: Item, photo: bytes | None, *, number: int, folder: Path
+) -> ProductRecord | Proposal:
     """Return the record of an item whose image is written into the folder, or why there is none."""
     try:
-        return _record(item, number=number, folder=folder)
+        image = photo if item.image is None else _from_base64(item.image)
+        return _record(item, image, number=number, folder=folder)
     except (RowError, ImageError) as error:
-        task = TASKS["text_to_image" if item.image is None else "image_to_text"]
+        task = TASKS["text_to_image" if item.image is None and photo is None else "image_to_text"]
         refused = replace(no_answer(task, "not an item", str(error)), item_id=item.item_id or str(number))
         return proposal_of(service.provenance, task, refused, is_asked=False)
 
 
-def _record(item: Item, *, number: int, folder: Path) -> ProductRecord:
+def _record(item: Item, image: bytes | None, *, number: int, folder: Path) -> ProductRecord:
     cells: Mapping[str, Any] = item.model_dump()
     item_id = text_cell(cells, "item_id") or str(number)
     title = text_cell(cells, "title")
-    if (title is None) == (item.image is None):
+    if (title is None) == (image is None):
         given = "neither title nor image" if title is None else "nothing is missing: title and image"
         raise RowError(f"{given}; give one of them, and the other is what comes back")
     facts, warning = read_attributes(item.attributes)
     if warning is not None:
         raise RowError(warning)
-    name = None if item.image is None else str(number)
-    if name is not None:
-        (folder / name).write_bytes(_image_bytes(str(item.image), name=item_id))
+    name = None
+    if image is not None:
+        decode_image(io.BytesIO(image), name=item_id)
+        name = str(number)
+        (folder / name).write_bytes(image)
     return ProductRecord(
         item_id=item_id,
         category=text_cell(cells, "category") or "",
@@ -150,12 +156,10 @@ def _record(item: Item, *, number: int, folder: Path) -> ProductRecord:
     )
 
 
-def _image_bytes(text: str, *, name: str) -> bytes:
+def _from_base64(text: str) -> bytes:
     try:
-        content = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except ValueError as error:
         raise RowError(
             f"image is not base64 ({error}); send the bytes of the file so, or to /photo as they are"
         ) from error
-    decode_image(io.BytesIO(content), name=name)
-    return content
