@@ -20,6 +20,12 @@ name."""
 _IMPORTED = re.compile(r"rewards\.mix\.[^.]+\.name|(.+\.)?renderer")
 
 
+def config_of_run(checkpoint: Path) -> Path | None:
+    """Return the ``config.yaml`` of the run that has written a checkpoint; None outside of runs."""
+    recorded = checkpoint.resolve().parent.parent / "config.yaml"
+    return recorded if recorded.is_file() else None
+
+
 def load_recorded(
     recorded: Path,
     files: Sequence[str] = (),

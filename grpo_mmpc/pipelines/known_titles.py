@@ -12,6 +12,7 @@ from grpo_mmpc.completion.calibration import FILE, Judged, fit, judge_fields
 from grpo_mmpc.completion.gate import agreement
 from grpo_mmpc.completion.part import parts_of
 from grpo_mmpc.completion.plan import LOCK, Plan
+from grpo_mmpc.config.recorded import config_of_run
 from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import CatalogueError
@@ -190,8 +191,8 @@ def _answered(
 def _chosen(source: Catalogue, checkpoint: Path | None, items: int) -> list[int]:
     """Return the positions of items that have both, in a stable order of their own."""
     positions: Sequence[int] = range(len(source))
-    run = None if checkpoint is None else checkpoint.resolve().parent.parent / "config.yaml"
-    if run is not None and run.is_file():
+    run = None if checkpoint is None else config_of_run(checkpoint)
+    if run is not None:
         data = read_yaml(run).get("data", {})
         if Path(str(data.get("catalogue"))).resolve() == source.folder.resolve():
             held_out, salt = float(data.get("held_out", 0.1)), str(data.get("salt", ""))

@@ -11,7 +11,7 @@ from typing import Any
 from grpo_mmpc.config import RewardSpec, RunConfig, is_file, nearest
 from grpo_mmpc.config.loading import Check, Layers, merge_layers, validate
 from grpo_mmpc.config.origins import with_origins
-from grpo_mmpc.config.recorded import load_recorded_policy
+from grpo_mmpc.config.recorded import config_of_run, load_recorded_policy
 from grpo_mmpc.config.sections import known_tasks
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.distributed import is_first_process
@@ -55,8 +55,8 @@ def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None) -> RunC
         open_checkpoint(checkpoint)
     if any(is_file(word) for word in words):
         return load_recipe(words)
-    own = None if checkpoint is None else checkpoint.resolve().parent.parent / "config.yaml"
-    if own is None or not own.is_file():
+    own = None if checkpoint is None else config_of_run(checkpoint)
+    if own is None:
         raise ConfigError(["a recipe is needed: which model, engine and renderer (a checkpoint of a run has its own)"])
     config, left_out = load_recorded_policy(own, words)
     if left_out := [key for key in left_out if not any(word.startswith(key) for word in words)]:
