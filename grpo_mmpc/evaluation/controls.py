@@ -74,6 +74,10 @@ CONTROLS = {
 }
 
 
+class NoTitleBesideError(EvaluationError):
+    """A catalogue without variants, which ``sibling_title`` has nothing to say of."""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownAnswers:
     """An ``Engine`` whose answers are known beforehand."""
@@ -125,8 +129,8 @@ def known_answers(
         known_tasks: By name.
 
     Raises:
-        EvaluationError: The scorer that the control needs is missing, or the catalogue has no title
-            beside; says which.
+        EvaluationError: The scorer that the control needs is missing; says which.
+        NoTitleBesideError: The catalogue has no title beside.
     """
     needed = CONTROLS[name].needs
     if needed is not None and getattr(scorers, needed) is None:
@@ -148,7 +152,7 @@ def known_answers(
         else:
             titles = beside(mine) if name == "sibling_title" else {}
             if name == "sibling_title" and not titles:
-                raise EvaluationError(
+                raise NoTitleBesideError(
                     f"control {name}: no evaluated item has a variant, or an equal image, with a title"
                 )
             near = _nearest(mine, pool(task), scorers.clip.embed_images, lambda row: str(row.image_path))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.controls import CONTROLS, MAX_POOL, changed_rows, known_answers
+from grpo_mmpc.evaluation.controls import CONTROLS, MAX_POOL, NoTitleBesideError, changed_rows, known_answers
 from grpo_mmpc.evaluation.evaluation_folder import finished, headline
 from grpo_mmpc.evaluation.runner import run_suite
 from grpo_mmpc.evaluation.scorers import Scorers, load_scorers
@@ -100,7 +100,8 @@ class Evaluator:
         """Run the recipe's controls beside a policy. A collective.
 
         Those that ask the policy are named after it too; a checkpoint that is the final policy of
-        its run has them there. A control that cannot be had is reported and left out.
+        its run has them there. A control that cannot be had is reported and left out; one that the
+        catalogue has nothing for is reported only if some controls are chosen.
         """
         # First those that all ranks take part in.
         for control in sorted(self.config.evaluation.controls, key=lambda n: not CONTROLS[n].asks_policy):
@@ -144,7 +145,9 @@ class Evaluator:
                 known_tasks=suite.known_tasks,
             )
         except EvaluationError as error:
-            self.say(f"left out: {error}")
+            # Of all controls, which is the default, nobody has asked for this one.
+            if not isinstance(error, NoTitleBesideError) or len(self.config.evaluation.controls) < len(CONTROLS):
+                self.say(f"left out: {error}")
             return
         alone = replace(self, ranks=ONE)
         alone.scorers = scorers
