@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.completion.predictions import completed_predictions, is_completed
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.prediction_files import is_evaluation, read_predictions, read_references, with_images
-    from grpo_mmpc.evaluation.score import check_evaluation_folder, check_export, export_official
+    from grpo_mmpc.evaluation.score import check_evaluation_folder, export_official
 
     task = arguments.task or ("text_to_image" if arguments.images else "image_to_text")
     if arguments.images and task != "text_to_image":
@@ -118,11 +118,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise EvaluationError(
             "--references is missing: give JSON lines with item_id and reference, or a catalogue folder"
         )
-    items = []
     if arguments.as_evaluation is not None:
-        check_evaluation_folder(arguments.as_evaluation)
-    if arguments.export_official is not None:
-        items = check_export(arguments.export_official, answers, references or [], task=task)
+        check_evaluation_folder(arguments.as_evaluation, answers)
+    if arguments.export_official is not None:  # first, since an occupied folder is refused
+        written = export_official(arguments.export_official, answers, references or [], task=task)
+        print(f"official layout: {written:,} files in {arguments.export_official}")
     if references is not None:
         _score(arguments, task=task, answers=answers, references=references, set_aside=set_aside)
     if set_aside:
@@ -130,9 +130,6 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(f"  {printable(reason)}" for reason in set_aside[:_SHOWN]))
         if len(set_aside) > _SHOWN:
             print(f"  and {len(set_aside) - _SHOWN:,} more")
-    if arguments.export_official is not None:
-        written = export_official(arguments.export_official, items, task=task)
-        print(f"official layout: {written:,} files in {arguments.export_official}")
     return 0
 
 
@@ -180,7 +177,7 @@ def _score(
         print(f"per item: {arguments.per_item}")
     if arguments.as_evaluation is not None:
         used = {name: defaults[name] | options.get(name, {}) for name in defaults if getattr(scorers, name)}
-        write_as_evaluation(arguments.as_evaluation, scores, encoders=used, source=answers.source)
+        write_as_evaluation(arguments.as_evaluation, scores, answers, encoders=used)
         print(f"evaluation: {arguments.as_evaluation}; next: grpo-mmpc compare OTHER {arguments.as_evaluation}")
     if arguments.html is not None:
         source = arguments.references or arguments.predictions or arguments.official

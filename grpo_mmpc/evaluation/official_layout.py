@@ -7,6 +7,7 @@ hold are written as ``%2F`` and the like.
 """
 
 import csv
+import filecmp
 import re
 import shutil
 from collections import defaultdict
@@ -16,8 +17,10 @@ from pathlib import Path
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.predictions import Prediction
 from grpo_mmpc.metrics.official.text import ERROR_TEXT
+from grpo_mmpc.utils.files import build_folder
 
 TITLES_FOLDER = "titles"
+_MADE = ".export"
 _NAN = re.compile(r"|#N/A( N/A)?|#NA|-?1\.#IND|-?1\.#QNAN|-?(NaN|nan)|<NA>|NA|N/A|n/a|NULL|null|None")
 """Cells that pandas, and so the official script, reads as a missing value; the empty cell is one of
 them."""
@@ -80,31 +83,54 @@ def read_official_images(folder: Path, *, webp: bool = False) -> dict[str, dict[
 
 
 def write_official(folder: Path, answers: Sequence[Prediction], *, titles: bool = True) -> int:
-    """Write predictions, each with its category, and return the number of files written.
+    """Write predictions, each with its category, and return the number of files.
 
-    Existing files of the same names are replaced. Titles lose tabs and line breaks. Images that are
-    no JPEG are converted (quality 95), since the official script matches ``<item_id>.jpg`` by name:
-    pixel metrics of the copy differ slightly. Without ``titles``, predictions are prompts.
+    Given again, or after it was killed, it writes what is missing. Titles lose tabs and line
+    breaks. Images that are no JPEG are converted (quality 95), since the official script matches
+    ``<item_id>.jpg`` by name: pixel metrics of the copy differ slightly. Without ``titles``,
+    predictions are prompts.
 
     Raises:
-        EvaluationError: An id or a category is empty or too long for a file name, or an image
-            cannot be read.
+        EvaluationError: The folder holds other titles (images) than these, an id or a category is
+            empty or too long for a file name, or an image cannot be read.
     """
+    shutil.rmtree(folder / _MADE, ignore_errors=True)  # of one that was killed at its end
+    with build_folder(folder / _MADE) as made:
+        names = _write(made, answers, titles=titles)
+        there = {path.relative_to(folder) for path in (folder / TITLES_FOLDER).glob("*.tsv")} if titles else set()
+        if any(name.parts[0] != TITLES_FOLDER for name in names):
+            images = read_official_images(folder, webp=True).values()
+            there |= {path.relative_to(folder) for files in images for path in files.values()}
+        for name in sorted(there):
+            if name not in names or not filecmp.cmp(made / name, folder / name, shallow=False):
+                raise EvaluationError(
+                    f"--export-official: {folder} already holds {name}, which would be mixed with these answers, and "
+                    "is none of them; remove it or name another folder"
+                )
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (made / name).replace(folder / name)
+    shutil.rmtree(folder / _MADE)
+    return len(names)
+
+
+def _write(folder: Path, answers: Sequence[Prediction], *, titles: bool) -> list[Path]:
+    """Write all files into an empty folder; return their names in it."""
     by_category: dict[str, list[Prediction]] = defaultdict(list)
     for answer in answers:
         by_category[answer.category or ""].append(answer)
-    written = 0
+    written = []
     for category, members in by_category.items():
         name = safe_name(category, what="category")
         if titles:
-            (folder / TITLES_FOLDER).mkdir(parents=True, exist_ok=True)
-            _write_titles(folder / TITLES_FOLDER / f"{name}.tsv", members)
-            written += 1
+            written.append(Path(TITLES_FOLDER, f"{name}.tsv"))
+            (folder / TITLES_FOLDER).mkdir(exist_ok=True)
+            _write_titles(folder / written[-1], members)
         for answer in members:
             if answer.image is not None:
-                (folder / name).mkdir(parents=True, exist_ok=True)
-                _write_image(answer.image, folder / name / f"{safe_name(answer.item_id, what='item_id')}.jpg")
-                written += 1
+                written.append(Path(name, f"{safe_name(answer.item_id, what='item_id')}.jpg"))
+                (folder / name).mkdir(exist_ok=True)
+                _write_image(answer.image, folder / written[-1])
     return written
 
 

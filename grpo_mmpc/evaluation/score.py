@@ -8,9 +8,9 @@ from typing import Any
 
 from grpo_mmpc.config import nearest
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX, write_evaluation
+from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX, SUMMARY_FILE, write_evaluation
 from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE, metrics_of
-from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, read_official_images, safe_name, write_official
+from grpo_mmpc.evaluation.official_layout import safe_name, write_official
 from grpo_mmpc.evaluation.predictions import Prediction, Predictions, Reference
 from grpo_mmpc.evaluation.scorers import Scorers, encoder_of
 from grpo_mmpc.evaluation.scoring import score_items
@@ -18,7 +18,8 @@ from grpo_mmpc.evaluation.suite import VERSION, scores_by
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.metrics.official.text import aborted_categories
 from grpo_mmpc.tasks import TASKS
-from grpo_mmpc.utils.files import build_folder, without_nan
+from grpo_mmpc.utils.files import build_folder, names_in, read_object, without_nan
+from grpo_mmpc.utils.hashing import json_digest
 
 _NOTHING_TO_COMPARE = "no item has what it compares with (a true title, a real image, known attributes, a render)"
 
@@ -157,10 +158,11 @@ def score_predictions(
     )
 
 
-def write_as_evaluation(folder: Path, scores: Scores, *, encoders: Mapping[str, Any], source: Path) -> None:
+def write_as_evaluation(folder: Path, scores: Scores, answers: Predictions, *, encoders: Mapping[str, Any]) -> None:
     """Write scores as a whole evaluation that ``grpo-mmpc compare`` takes as a side, or nothing.
 
-    ``encoders`` are the arguments of those that were used. Images are copied into the folder.
+    ``encoders`` are the arguments of those that were used. Images are copied into the folder;
+    earlier scores of the same predictions are replaced, other content must not be there.
     """
     task, images = scores.summary["task"], []
     with build_folder(folder) as made:
@@ -176,41 +178,40 @@ def write_as_evaluation(folder: Path, scores: Scores, *, encoders: Mapping[str, 
             "version": VERSION,
             "mode": scores.summary["mode"],
             "checkpoint": folder.name,
-            "policy": f"predictions of {source}",
+            "policy": _policy(answers),
             "settings": {"encoders": {name: scores_by(options) for name, options in encoders.items()}},
             "missing": scores.summary["missing"],
             "tasks": {task: scores.cells},
         }
         write_evaluation(made, summary, [dict(scores.samples) | {"rendered_image": images}])
+        if folder.is_dir():  # see check_evaluation_folder
+            shutil.rmtree(folder)
 
 
-def check_evaluation_folder(folder: Path) -> None:
-    """Refuse a folder that holds something, before any work.
+def check_evaluation_folder(folder: Path, answers: Predictions) -> None:
+    """Refuse a folder that holds something else than scores of these predictions, before any work.
 
     Raises:
         EvaluationError: It does.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise EvaluationError(f"--as-evaluation: {folder} is not empty; remove it or name another folder")
+    if names_in(folder) and read_object(folder / SUMMARY_FILE).get("policy") != _policy(answers):
+        raise EvaluationError(
+            f"--as-evaluation: {folder} is not empty and holds no scores of these predictions; remove it or name "
+            "another folder"
+        )
 
 
-def export_official(folder: Path, items: Sequence[Prediction], *, task: str) -> int:
-    """Write what ``check_export`` gave in the official layout; return the number of files."""
-    return write_official(folder, items, titles=task == "image_to_text")
+def _policy(answers: Predictions) -> str:
+    rows = [(one.item_id, one.prediction, str(one.image)) for one in answers.by_item.values()]
+    return f"predictions of {answers.source}, {json_digest(rows)}"
 
 
-def check_export(folder: Path, answers: Predictions, references: Sequence[Reference], *, task: str) -> list[Prediction]:
-    """Return predictions with their categories, and refuse what cannot be exported before any work.
+def export_official(folder: Path, answers: Predictions, references: Sequence[Reference], *, task: str) -> int:
+    """Write predictions in the official layout; return the number of files.
 
     Raises:
-        EvaluationError: The folder already holds answers of this task, or a category is unknown.
+        EvaluationError: A category is unknown, or see ``write_official``.
     """
-    is_text = task == "image_to_text"
-    if (folder / TITLES_FOLDER).is_dir() if is_text else read_official_images(folder):
-        raise EvaluationError(
-            f"--export-official: {folder} already holds {'titles' if is_text else 'images'}, which would be "
-            "mixed with these; remove it or name another folder"
-        )
     categories = {reference.item_id: reference.category for reference in references}
     items = []
     for answer in answers.by_item.values():
@@ -221,7 +222,7 @@ def check_export(folder: Path, answers: Predictions, references: Sequence[Refere
                 "or with --references"
             )
         items.append(replace(answer, category=category))
-    return items
+    return write_official(folder, items, titles=task == "image_to_text")
 
 
 def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:

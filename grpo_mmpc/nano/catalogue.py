@@ -6,12 +6,14 @@ from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.nano.items import DEFAULT_NUM_ITEMS, DEFAULT_SEED, NanoItem, sample_items
 from grpo_mmpc.utils.cache import cache_folder
 from grpo_mmpc.utils.console import Progress
-from grpo_mmpc.utils.files import build_folder, write_json_lines
+from grpo_mmpc.utils.files import build_folder, read_object, write_json, write_json_lines
 from grpo_mmpc.utils.hashing import hex_digest
 
 REFERENCE = "nano:catalogue"
 """Name of the default catalogue in recipes and commands."""
 
+MADE_OF = "nano.json"
+"""In the folder: what it was made of."""
 _GENERATOR = ("vocabulary", "texts", "shapes", "drawing", "items", "catalogue", "interactions")
 
 
@@ -20,13 +22,17 @@ def build_catalogue(
 ) -> Path:
     """Write a catalogue folder: ``items.jsonl``, ``images/*.png``, ``interactions.jsonl``.
 
-    ``out``, which is returned, may exist if it is empty; it appears complete or not at all. The
-    seed is that of products, images and users. With ``hard``, images are spoiled and some brands
-    and types are such as no policy has seen; see ``grpo_mmpc.nano.hard``.
+    ``out``, which is returned, may exist if it is empty, or holds this catalogue; it appears
+    complete or not at all. The seed is that of products, images and users. With ``hard``, images
+    are spoiled and some brands and types are such as no policy has seen; see
+    ``grpo_mmpc.nano.hard``.
 
     Raises:
-        CatalogueError: ``out`` is a file or a folder with something in it.
+        CatalogueError: ``out`` is a file or a folder with something else in it.
     """
+    made_of = {"num_items": num_items, "seed": seed, "hard": hard, "generator": generator_version()}
+    if _is_complete(out) and read_object(out / MADE_OF) == made_of:
+        return out
     _refuse_occupied(out)
     from grpo_mmpc.nano.drawing import draw  # heavy: imported on use
     from grpo_mmpc.nano.hard import drawn_attributes, harden, spoil
@@ -44,6 +50,7 @@ def build_catalogue(
             write_json_lines(folder / "items.jsonl", map(_row, items))
             purchases = sample_interactions(sampled, seed=seed)
             write_json_lines(folder / "interactions.jsonl", (purchase._asdict() for purchase in purchases))
+            write_json(folder / MADE_OF, made_of)
     except OSError:
         _refuse_occupied(out)  # another process was faster
         raise

@@ -72,6 +72,12 @@ def _layers(arguments: Sequence[str]) -> Layers:
     files = [argument for argument in arguments if is_file(argument)]
     layers = merge_layers(files, [argument for argument in arguments if not is_file(argument)])
     take_options(layers)
+    recorded = Path(layers.origins.get("run_dir", ""))
+    run, written = recorded.parent, Path(str(layers.merged.get("run_dir")))
+    if recorded.name == "config.yaml" and (run / "manifest.json").is_file() and written.resolve() != run.resolve():
+        layers.merged["run_dir"] = str(run)
+        if is_first_process():
+            print(f"{recorded}: its run lies in {run} now, no more in {written}, and goes on there", file=sys.stderr)
     return layers
 
 

@@ -114,7 +114,10 @@ def _has_begun(run_dir: Path) -> bool:
 
 
 def _difference(recorded: Path, config: RunConfig) -> str:
-    """Return the first key whose meaning differs, whatever keys the file was written with."""
+    """Return the first key whose meaning differs, whatever keys the file was written with.
+
+    The folder may have been moved: it is the run's wherever it lies.
+    """
     try:
         old = RunConfig.model_validate(read_yaml(recorded))
     except (ConfigError, ValidationError) as error:
@@ -126,7 +129,7 @@ def _comparable(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load(config.to_yaml())
     start = config.asked(None)
     model = content["model"] | {"init_from": start and str(start.resolve())}
-    return content | {"run_dir": str(Path(config.run_dir).resolve()), "model": model}
+    return content | {"run_dir": "", "model": model}
 
 
 def _is_run(run_dir: Path) -> bool:

@@ -243,9 +243,12 @@ def test_the_images_of_an_evaluation_are_scored(score: Score, evaluation: Path) 
 
 def test_results_travel_to_the_official_layout_and_back(score: Score, evaluation: Path, tmp_path: Path) -> None:
     model = tmp_path / "outputs/nano"
-    for task in ("image_to_text", "text_to_image"):
+    for task, file in (("image_to_text", "titles/Home.tsv"), ("text_to_image", "Home/a.jpg")):
         words = ["--predictions", str(evaluation), "--task", task, "--metrics", "parse_rate"]
         assert main(["score", *words, "--export-official", str(model)]) == 0
+        (model / file).unlink()  # as after a kill
+        for _ in range(2):
+            assert main(["score", *words, "--export-official", str(model)]) == 0
     assert (model / "titles/Home.tsv").read_text() == "item_id\ttitle\na\tRed Mug\n"
     assert (model / "titles/Bags.tsv").read_text() == "item_id\ttitle\nb\terror\n"
     assert (model / "Home/a.jpg").is_file()
@@ -352,10 +355,9 @@ def test_anybodys_outputs_are_a_full_side_of_a_comparison(
     said = capsys.readouterr().out
     assert "image_to_text: 24 items of 12 products (resampled as wholes)" in said
     assert "▲ After is better in bleu, corpus_bleu, chrf, rouge_l, token_f1 and jaccard." in said
-    assert "is not empty" in score.error(
-        *("--predictions", str(tmp_path / "p.jsonl"), "--references", str(tmp_path / "r.jsonl")),
-        *("--as-evaluation", str(sides[0])),
-    )
+    words = ["--predictions", str(tmp_path / "p.jsonl"), "--references", str(tmp_path / "r.jsonl"), "--metrics", "bleu"]
+    assert "is not empty" in score.error(*words, "--as-evaluation", str(sides[0])), "other answers of that file"
+    assert main(["score", *words, "--as-evaluation", str(sides[1])]) == 0, "given again"
 
 
 def test_an_evaluation_of_scores_is_whole_or_not_there(
@@ -376,10 +378,11 @@ def test_an_occupied_folder_is_refused_before_anything_is_scored(
     score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model/titles").mkdir(parents=True)
+    (tmp_path / "model/titles/Home.tsv").write_text("a\tMug\n")
     monkeypatch.setattr("grpo_mmpc.evaluation.score.score_predictions", lambda *_, **__: pytest.fail("scored"))
     predictions, references = lines(tmp_path / "p.jsonl", GOLD), lines(tmp_path / "r.jsonl", REFERENCES)
     words = ["--predictions", str(predictions), "--references", str(references), "--metrics", "bleu"]
-    assert "already holds titles" in score.error(*words, "--export-official", str(tmp_path / "model"))
+    assert "already holds titles/Home.tsv" in score.error(*words, "--export-official", str(tmp_path / "model"))
 
 
 JSON = st.recursive(

@@ -103,6 +103,16 @@ def test_one_seed_gives_one_folder_byte_for_byte(tmp_path):
     assert content(first) == content(second)
 
 
+def test_the_same_command_again_finds_all_done_and_another_one_is_refused(tmp_path):
+    folder = build_catalogue(tmp_path / "a", num_items=9, seed=2)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert build_catalogue(folder, num_items=9, seed=2) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    for other in ({"num_items": 9, "seed": 3}, {"num_items": 9, "seed": 2, "hard": True}):
+        with pytest.raises(CatalogueError, match="exists and is not an empty folder"):
+            build_catalogue(folder, **other)
+
+
 def test_a_folder_with_something_in_it_is_never_touched(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
