@@ -1,6 +1,5 @@
 """Turn a raw row into catalogue columns, or into the reason why it is set aside."""
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from grpo_mmpc.catalogue.images import relative_image_path
 from grpo_mmpc.catalogue.normalise import clean_text, json_kind, json_text
 from grpo_mmpc.catalogue.rows import RowError, text_cell
 from grpo_mmpc.errors import ImageError
+from grpo_mmpc.utils.files import parse_json
 
 CORE_COLUMNS = ("item_id", "category", "title", "description", "image", "attributes")
 """Columns of every catalogue after reading, all text; ``attributes`` is that of a JSON object."""
@@ -61,7 +61,7 @@ def read_attributes(cell: object) -> tuple[str | None, str | None]:
         if clean_text(cell) is None:
             return None, None
         try:
-            cell = json.loads(cell)
+            cell = parse_json(cell)
         except (ValueError, RecursionError) as e:
             return None, f'attributes dropped: not JSON ({e}); expected an object such as {{"color": "red"}}'
     if cell is None or cell != cell:  # NaN, pandas' way to leave a cell of objects empty

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,15 +81,17 @@ def _separator(text: str) -> str:
     return character
 
 
-def _chosen(words: list[str]) -> dict[str, list[str]]:
+def _chosen(words: list[str], columns: Collection[str]) -> dict[str, list[str]]:
     from grpo_mmpc.errors import CatalogueError
 
-    chosen = {}
+    chosen: dict[str, list[str]] = {}
     for word in words:
-        name, equals, columns = word.partition("=")
-        if not equals or not name or not columns:
+        name, equals, wanted = word.partition("=")
+        if not equals or not name or not wanted:
             raise CatalogueError(f"--map {word}: expected FIELD=COLUMN, such as title=Name")
-        chosen[name] = [column.strip() for column in columns.split(",")]
+        if name in chosen:
+            raise CatalogueError(f"--map {word}: {name} is given twice; several columns go with commas")
+        chosen[name] = [wanted] if wanted in columns else [column.strip() for column in wanted.split(",")]
     return chosen
 
 
@@ -112,7 +115,7 @@ def import_command(args: argparse.Namespace) -> int:
         done = import_tables(
             tables,
             out=args.out,
-            chosen=_chosen(args.map),
+            chosen=_chosen(args.map, tables[0].columns),
             category=category,
             images_in=args.images,
             fetch=None if args.no_download else fetch,
@@ -128,6 +131,7 @@ def import_command(args: argparse.Namespace) -> int:
 
 
 def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: str) -> None:
+    from grpo_mmpc.catalogue.sources.listing import namesakes
     from grpo_mmpc.catalogue.validation_text import broken_rows
     from grpo_mmpc.utils.console import printable
 
@@ -136,6 +140,8 @@ def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: st
     for table, fields in zip(tables, done.fields, strict=False):
         meaning = ", ".join(f"{name} = {' + '.join(columns)}" for name, columns in fields.items() if columns)
         say(printable(f"Columns of {table.path.name}: {meaning}; the others are kept as they are."))
+        for name, others in namesakes(table.columns, fields).items():
+            say(printable(f"Of the columns that are named alike, {fields[name][0]} is the {name}, not {others}."))
     if done.defaults["item_id"]:
         say(f"{done.defaults['item_id']:,} rows have no identifier: they are named by file and row.")
     if done.defaults["category"]:

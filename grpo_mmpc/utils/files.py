@@ -278,24 +278,47 @@ def read_json_lines(path: Path, *, skip_broken: bool = False) -> list[dict[str, 
 def _read_line(line: bytes | str, *, allow_nan: bool) -> tuple[dict[str, Any] | None, str]:
     try:
         text = line.decode("utf-8-sig") if isinstance(line, bytes) else line
-        values = json.loads(text, parse_constant=None if allow_nan else _refuse_constant)
+        values = (_DECODER if allow_nan else _STRICT_DECODER).decode(text)
     except UnicodeDecodeError as error:
         return None, f"not UTF-8 ({error.reason}); save the file as UTF-8"
     except json.JSONDecodeError as error:
         return None, f"not JSON ({error.msg}, column {error.colno}); write one object per line"
-    except _ConstantError as error:
+    except _RefusedError as error:
         return None, str(error)
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits; nested too deep
         return None, f"it cannot be read as JSON ({error}); correct it"
     return (values, "") if isinstance(values, dict) else (None, "it holds no JSON object; write one object per line")
 
 
-class _ConstantError(ValueError):
-    """A number that JSON does not have."""
+def parse_json(text: str) -> Any:
+    """Return JSON content.
+
+    Raises:
+        ValueError: It is none, or a key appears twice, of which readers take either.
+        RecursionError: It is nested too deep.
+    """
+    return _DECODER.decode(text)
+
+
+class _RefusedError(ValueError):
+    """A number that JSON does not have, or an object with two meanings."""
 
 
 def _refuse_constant(name: str) -> None:
-    raise _ConstantError(f"{name} is not JSON, write null where a value is missing")
+    raise _RefusedError(f"{name} is not JSON, write null where a value is missing")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in values if names.count(name) > 1)
+        raise _RefusedError(f"the key {twice!r} appears twice; keep one of them")
+    return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_STRICT_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def _beside(target: Path) -> Path:

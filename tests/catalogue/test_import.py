@@ -307,6 +307,26 @@ def test_columns_of_one_name_are_kept_apart(shop):
     assert [item[name] for name in ("size (2)", "size (2) (2)", "size (3)")] == ["b", "c", "d"]
 
 
+def test_of_columns_that_are_named_alike_all_images_count_and_the_first_title_with_a_word(shop, capsys):
+    text = "id,Name,name,image,IMAGE,image\n1,Mug,Pot,front.png,back.png,large.png\n"
+    item = imported(written(shop, "list.csv", text))["1"]
+    assert (item["title"], item["name"]) == ("Mug", "Pot")
+    for place, name in enumerate(("front.png", "back.png", "large.png")):
+        assert same_image(shop / name, item, place)
+    assert "Of the columns that are named alike, Name is the title, not name." in capsys.readouterr().out
+
+
+def test_a_field_is_mapped_once_and_to_one_column_unless_it_takes_several(shop):
+    source = written(shop, "list.csv", 'id,"name, long",short,image\n1,Mug,M,front.png\n')
+    for words, message in (
+        (["title=short", "title=id"], "--map title=id: title is given twice; several columns go with commas"),
+        (["title=short,id"], "--map title=short,id: only image and attributes take several columns"),
+    ):
+        with pytest.raises(CatalogueError, match=message):
+            run("import", source, "--out", shop / "out", "--map", *words)
+    assert imported(source, "--map", "title=name, long")["1"]["title"] == "Mug"
+
+
 def test_what_is_no_table_is_refused_in_words(shop):
     for name, content, message in (
         ("wide.csv", b"id,name" + b",x" * 16_383 + b"\n1,Mug\n", r"has 16,385 columns, the limit is 16,384"),

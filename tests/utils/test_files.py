@@ -14,6 +14,7 @@ from grpo_mmpc.utils.files import (
     copy_folder,
     json_lines,
     names_in,
+    parse_json,
     place_file,
     read_json_lines,
     read_object,
@@ -157,6 +158,15 @@ def test_every_kind_of_broken_line_says_what_is_wrong_with_it():
     assert "digits" in read[4].problem
     assert "NaN is not JSON" in read[5].problem
     assert json.dumps(list(json_lines(lines))[-1].values) == '{"a": NaN}'
+
+
+def test_of_a_key_that_appears_twice_neither_value_is_taken():
+    problem = "the key 'b' appears twice; keep one of them"
+    (line,) = json_lines(['{"a": {"b": 1, "b": 2}}'])
+    assert (line.values, line.problem) == (None, problem)
+    with pytest.raises(ValueError, match=problem):
+        parse_json('{"b": 1, "b": 1}')
+    assert parse_json('[{"b": 1}, {"b": 2}]') == [{"b": 1}, {"b": 2}]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line():

@@ -4,8 +4,8 @@ Every reader of every format yields :class:`~grpo_mmpc.catalogue.rows.RawRow`; w
 decided here, or by the shop that wrote the file (``shops``).
 """
 
-import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.utils.files import parse_json
 
 Fields = Mapping[str, Sequence[str]]
 """The columns that hold a field, best first."""
@@ -86,12 +87,17 @@ def choose_fields(columns: Sequence[str], chosen: Fields) -> dict[str, list[str]
                 near = nearest(column, columns)
                 listed = "" if near.startswith("known") else f"; the columns are: {', '.join(columns)}"
                 raise CatalogueError(f"--map {name}={column}: there is no such column; {near}{listed}")
+        if name not in _SEVERAL and len(wanted) > 1:
+            raise CatalogueError(f"--map {name}={','.join(wanted)}: only {' and '.join(_SEVERAL)} take several columns")
     taken = {column for wanted in chosen.values() for column in wanted}
-    plain = {_plain(column): column for column in reversed(columns) if column not in taken}
+    plain: defaultdict[str, list[str]] = defaultdict(list)
+    for column in columns:
+        if column not in taken:
+            plain[_plain(column)].append(column)
     fields = {name: list(wanted) for name, wanted in chosen.items()}
     for name, names in SYNONYMS.items():
         if name not in chosen:
-            seen = [plain[_plain(one)] for one in names if _plain(one) in plain]
+            seen = [column for one in names for column in plain[_plain(one)]]
             fields[name] = seen if name in _SEVERAL else seen[:1]
     if not fields["title"] and not fields["image"]:
         raise CatalogueError(
@@ -107,8 +113,20 @@ def _example(columns: Sequence[str], place: int) -> str:
     )
 
 
+def namesakes(columns: Sequence[str], fields: Fields) -> dict[str, str]:
+    """Return, by field, further columns of the same name as the one that is taken."""
+    taken = {column for wanted in fields.values() for column in wanted}
+    others = {
+        name: [one for one in columns if one not in taken and _plain(one) == _plain(wanted[0])]
+        for name, wanted in fields.items()
+        if wanted
+    }
+    return {name: ", ".join(same) for name, same in others.items() if same}
+
+
 def _plain(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+    """Return what two columns of one meaning have in common; the second of a name ends in (2)."""
+    return " ".join(re.sub(r" \(\d+\)$", "", name).casefold().replace("_", " ").replace("-", " ").split())
 
 
 def table_listings(rows: Iterable[RawRow], fields: Fields) -> Iterator[Listing]:
@@ -140,7 +158,7 @@ def several(cell: object) -> list[Any]:
         return [] if cell is None else [cell]
     if cell.lstrip().startswith("["):
         try:
-            return several(json.loads(cell))
+            return several(parse_json(cell))
         except (ValueError, RecursionError):
             pass
     return [part.strip() for part in _BETWEEN.split(cell) if part.strip()]
@@ -153,7 +171,7 @@ def _attributes(values: Mapping[str, Any], columns: Sequence[str]) -> object:
         value = values.get(column)
         if isinstance(value, str) and value.lstrip().startswith("{"):
             try:
-                value = json.loads(value)
+                value = parse_json(value)
             except (ValueError, RecursionError):
                 return value  # whose problem the catalogue's own reader explains
         if isinstance(value, Mapping):

@@ -1,6 +1,5 @@
 """Read a WebDataset shard: files of a tar archive that share a name up to the dot are a sample."""
 
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Self
 
 from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.utils.files import parse_json
 
 COLUMNS = ("item_id", "title", "description", "category", "image", "attributes", "parent_id")
 """The columns of a sample: its key, its image, its text, and what its JSON object says."""
@@ -85,7 +85,7 @@ def _take(kind: str, content: bytes, values: dict[str, Any]) -> str:
         if kind in _TEXTS:
             values.setdefault(_TEXTS[kind], content.decode("utf-8-sig"))
         elif kind == "json":
-            facts = json.loads(content)
+            facts = parse_json(content.decode("utf-8-sig"))
             if not isinstance(facts, dict):
                 return "its .json holds no object"
             values |= {name: value for name, value in facts.items() if name != "image" and value is not None}

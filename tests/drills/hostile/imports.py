@@ -75,7 +75,19 @@ IMPORTS = Group(
     cases=[
         Case("no header", write("items.csv", TABLE.partition("\n")[2]), "no column is recognised as title or image"),
         Case("only a header", write("items.csv", TABLE.partition("\n")[0]), "No item", status=1),
-        Case("two columns of one name", write("items.csv", TABLE.replace("image", "name")), "items: 2", GOES_ON),
+        Case("two columns of one name", write("items.csv", TABLE.replace("image", "name")), "not name (2)", GOES_ON),
+        Case(
+            "a field mapped twice",
+            write("items.csv", TABLE),
+            "title is given twice",
+            command=command("items.csv --map title=name title=id"),
+        ),
+        Case(
+            "a field mapped to two columns",
+            write("items.csv", TABLE),
+            "only image and attributes take several columns",
+            command=command("items.csv --map title=name,id"),
+        ),
         Case("a NUL in a cell", write("items.csv", TABLE.replace("Mug", "M\0ug")), "items: 2", GOES_ON),
         Case("UTF-16 without a mark", write("items.csv", TABLE.encode("utf-16-le")), "UTF-16-LE ... items: 2", GOES_ON),
         Case("a million columns", write("items.csv", "id,name" + ",x" * 10**6), "has 1,000,002 columns, the limit is"),

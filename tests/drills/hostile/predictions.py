@@ -40,6 +40,7 @@ PREDICTIONS = Group(
     rows=4,
     cases=[
         Case("half a line", predicted('{"item_id": "d", "pred'), "p.jsonl, line 4: not JSON"),
+        Case("a key twice", predicted('{"item_id": "d", "item_id": "e"}\n'), "line 4: the key 'item_id' appears twice"),
         Case("bytes that are not UTF-8", predicted(b'{"item_id": "\xff\xfe"}\n'), "p.jsonl, line 4:"),
         Case("NaN as prediction", predicted('{"item_id": "d", "prediction": NaN}\n'), "p.jsonl, line 4:"),
         Case(
