@@ -11,7 +11,7 @@ from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.utils.console import LogHandler, fitted
 from grpo_mmpc.utils.distributed import num_processes
-from grpo_mmpc.utils.faults import explain_os_error, full_disk
+from grpo_mmpc.utils.faults import WRONG_PLACE, explain_os_error, full_disk
 from grpo_mmpc.utils.manifest import command_line
 from grpo_mmpc.utils.processes import ignore_the_next_signal, stopped_by_signals
 
@@ -141,8 +141,9 @@ def main(argv: list[str] | None = None) -> int:
         reason = (
             explain_os_error(error) if isinstance(error, OSError) else f"the disk is full; free some space ({error})"
         )
-        text = f"error: {reason}\nthen go on with: {_same_command(arguments)}"
-        print(fitted(text, sys.stderr), file=sys.stderr)
+        is_elsewhere = isinstance(error, OSError) and error.errno in WRONG_PLACE
+        following = "" if is_elsewhere else f"\nthen go on with: {_same_command(arguments)}"
+        print(fitted(f"error: {reason}{following}", sys.stderr), file=sys.stderr)
         return BAD_INPUT
 
 

@@ -140,8 +140,8 @@ def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: st
     for table, fields in zip(tables, done.fields, strict=False):
         meaning = ", ".join(f"{name} = {' + '.join(columns)}" for name, columns in fields.items() if columns)
         say(printable(f"Columns of {table.path.name}: {meaning}; the others are kept as they are."))
-        for name, others in namesakes(table.columns, fields).items():
-            say(printable(f"Of the columns that are named alike, {fields[name][0]} is the {name}, not {others}."))
+        for column, others in namesakes(table.columns, fields).items():
+            say(printable(f"Of columns that are named alike, {column} is read; not read, but kept: {others}."))
     if done.defaults["item_id"]:
         say(f"{done.defaults['item_id']:,} rows have no identifier: they are named by file and row.")
     if done.defaults["category"]:

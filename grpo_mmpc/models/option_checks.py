@@ -4,11 +4,14 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from grpo_mmpc.config.problems import Problems, nearest, unknown_options
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
+from grpo_mmpc.models.policy import cannot_load
+from grpo_mmpc.models.weights import weights_problem
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -41,6 +44,9 @@ def check_model(raw: Mapping[str, Any]) -> Problems:
     except GrpoMmpcError as error:
         yield "model.name_or_path", str(error)
         return
+    folder = Path(resolve_model(name), str(_mapping(options).get("subfolder", "")))
+    if "gguf_file" not in _mapping(options) and (problem := weights_problem(folder)):
+        yield "model.name_or_path", problem
     trainer = raw.get("trainer")
     yield from _processor_problems(
         name,
@@ -103,16 +109,26 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _processor_problems(name: str, options: Mapping[str, Any], template: Mapping[str, Any]) -> Problems:
-    """Yield keys that neither processor nor chat template of a model on this machine reads."""
-    if not options and not template:
-        return
+    """Yield why a processor on this machine cannot be loaded, and keys that nobody reads.
+
+    It may need packages of its own, and says so when it is loaded.
+    """
     ensure_importable()
     # heavy: imported on use
     from transformers import AutoProcessor
 
+    source = resolve_model(name)
+    loading = {key: value for key, value in options.items() if key in _HUB}
+    trusted = options.get("trust_remote_code", False)  # without it, Transformers would ask on the terminal
     try:
-        processor = AutoProcessor.from_pretrained(resolve_model(name), local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError):  # reported when it is loaded
+        processor = AutoProcessor.from_pretrained(
+            source, **loading | {"local_files_only": True, "trust_remote_code": trusted}
+        )
+    except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
+        if isinstance(error, ImportError) or Path(source).is_dir():  # of the hub's it is reported when it is loaded
+            yield "model.name_or_path", cannot_load("processor", name, source, error)
+        return
+    if not hasattr(processor, "tokenizer"):  # reported when it is loaded
         return
     yield from unknown_processor_options(processor, options)
     yield from unknown_options(

@@ -130,6 +130,8 @@ def show_special_tokens(model: Any, tokenizer: Any) -> None:
 
 def cannot_load(part: str, name: str, source: str, error: Exception) -> str:
     """Return the message for a model or processor that cannot be loaded."""
+    if isinstance(error, ImportError):  # a package is missing: how to install it may stand in any line
+        return f"cannot load the {part} of model.name_or_path={name!r}: {' '.join(str(error).split())}"
     return (
         f"cannot load the {part} of model.name_or_path={name!r} (looked in {source!r}): {first_line(error)}. "
         "Without network, give a local folder or an embedded model (nano:qwen2_5_vl, nano:gemma3)"

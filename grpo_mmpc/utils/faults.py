@@ -20,6 +20,8 @@ _REMEDIES = {
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
     errno.ENOMEM: "memory is used up; process less at once",
 }
+WRONG_PLACE = (errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG)
+"""Faults after which the same command would fail again."""
 _FULL_DISK = "No space left on device"
 
 

@@ -313,7 +313,7 @@ def test_of_columns_that_are_named_alike_all_images_count_and_the_first_title_wi
     assert (item["title"], item["name"]) == ("Mug", "Pot")
     for place, name in enumerate(("front.png", "back.png", "large.png")):
         assert same_image(shop / name, item, place)
-    assert "Of the columns that are named alike, Name is the title, not name." in capsys.readouterr().out
+    assert "Of columns that are named alike, Name is read; not read, but kept: name." in capsys.readouterr().out
 
 
 def test_a_field_is_mapped_once_and_to_one_column_unless_it_takes_several(shop):

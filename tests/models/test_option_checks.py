@@ -1,15 +1,19 @@
 """A recipe's model section is refused early, in words, with what to install or to write."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from grpo_mmpc.config.sections import ModelSection
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models import option_checks
 from grpo_mmpc.models.option_checks import check_model
 from grpo_mmpc.models.processor import load_processor
+from grpo_mmpc.models.weights import weights_problem
 
 
 def problems(name: str = "nano:qwen2_5_vl", **options: Any) -> dict[str, str]:
@@ -84,3 +88,38 @@ def test_a_key_that_the_chat_template_does_not_read_is_refused(name: str) -> Non
 
     assert checked(processor_kwargs={"padding": False}, continue_final_message=False) == {}
     assert list(checked(enable_thinkin=False)) == ["trainer.chat_template_kwargs.enable_thinkin"]
+
+
+def test_a_package_that_only_the_processor_needs_is_named_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    def lacks(*_: Any, **__: Any) -> None:
+        raise ImportError("\nIt needs `num2words`.\nInstall it with `pip install num2words`.\n")
+
+    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", lacks)
+    message = problems()["model.name_or_path"]
+    assert message.endswith(": It needs `num2words`. Install it with `pip install num2words`.")
+
+
+def shard(path: Path, *, cut: int = 0) -> None:
+    content = save({"a": np.zeros(64, np.float32)})
+    path.write_bytes(content[: len(content) - cut])
+
+
+def test_a_folder_of_which_a_part_was_not_copied_says_which(tmp_path: Path) -> None:
+    assert weights_problem(tmp_path / "a/hub-name") is None
+    assert "holds no weights (model.safetensors)" in str(weights_problem(tmp_path))
+    shard(tmp_path / "model-00001-of-00002.safetensors")
+    assert weights_problem(tmp_path) is None
+    index = {"weight_map": {f"w{n}": f"model-0000{n}-of-00002.safetensors" for n in (1, 2)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "1 of 2 files of model.safetensors.index.json are missing, such as model-00002-of" in str(
+        weights_problem(tmp_path)
+    )
+    second = tmp_path / "model-00002-of-00002.safetensors"
+    shard(second, cut=9)
+    assert f"{second} cannot be read" in str(weights_problem(tmp_path))
+    second.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    assert f"{second} is a pointer of Git LFS" in str(weights_problem(tmp_path))
+    shard(second)
+    assert weights_problem(tmp_path) is None

@@ -97,7 +97,9 @@ def choose_fields(columns: Sequence[str], chosen: Fields) -> dict[str, list[str]
     fields = {name: list(wanted) for name, wanted in chosen.items()}
     for name, names in SYNONYMS.items():
         if name not in chosen:
-            seen = [column for one in names for column in plain[_plain(one)]]
+            alike = [plain[_plain(one)] for one in names]
+            # A second image is an image; a second size, colour or title contradicts the first.
+            seen = [column for same in alike for column in (same if name == "image" else same[:1])]
             fields[name] = seen if name in _SEVERAL else seen[:1]
     if not fields["title"] and not fields["image"]:
         raise CatalogueError(
@@ -114,14 +116,12 @@ def _example(columns: Sequence[str], place: int) -> str:
 
 
 def namesakes(columns: Sequence[str], fields: Fields) -> dict[str, str]:
-    """Return, by field, further columns of the same name as the one that is taken."""
-    taken = {column for wanted in fields.values() for column in wanted}
+    """Return, by column that is read, further ones of its name that are not."""
+    taken = {column: _plain(column) for wanted in fields.values() for column in wanted}
     others = {
-        name: [one for one in columns if one not in taken and _plain(one) == _plain(wanted[0])]
-        for name, wanted in fields.items()
-        if wanted
+        column: [one for one in columns if one not in taken and _plain(one) == name] for column, name in taken.items()
     }
-    return {name: ", ".join(same) for name, same in others.items() if same}
+    return {column: ", ".join(same) for column, same in others.items() if same}
 
 
 def _plain(name: str) -> str:

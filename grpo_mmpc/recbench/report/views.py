@@ -120,7 +120,7 @@ def _group(group: Mapping[str, Any]) -> GroupView:
         reference=method_label(lead["reference"], what=what),
         findings=findings(group),
         tone=common_tone(between or completions),
-        panel=panel(lines, title=group_title(group), note=note),
+        panel=panel(lines, bounds=(0.0, 1.0), title=group_title(group), note=note),
         lines=lines,
         categories=[
             (category, [number(methods[name]["by_category"][category]["value"]) for name in order])

@@ -13,6 +13,7 @@ from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.pareto import Pareto
 from grpo_mmpc.ablation.results import Cost, Results
 from grpo_mmpc.ablation.spec import AblationSpec, to_yaml
+from grpo_mmpc.evaluation.metric_tables import range_of
 from grpo_mmpc.evaluation.run_folder import finite
 from grpo_mmpc.reports.ablation.examples import examples
 from grpo_mmpc.reports.ablation.findings import reference_name
@@ -52,6 +53,7 @@ def render(content: Content) -> str:
     folders = [evaluation.folder for evaluation in (*(run.evaluation for run in results.runs), *results.base.values())]
     for reference in dict.fromkeys(run.config.data.catalogue for run in content.runs):
         folders += catalogue_folders(reference)
+    mode = content.runs[0].config.evaluation.mode
     start = f"{content.spec.launcher} -m grpo_mmpc" if content.spec.launcher else "grpo-mmpc"
     return render_page(
         "reports/ablation/page.html",
@@ -63,9 +65,9 @@ def render(content: Content) -> str:
         cautions=content.cautions,
         facts=_facts(content),
         missing=results.missing,
-        metrics=[_metric_panel(row, comparison.reference) for row in comparison.rows if row.n_scored],
+        metrics=[_metric_panel(row, mode) for row in comparison.rows if row.n_scored],
         unscored=[metric_label(row.metric) for row in comparison.rows if not row.n_scored],
-        figure=pareto_figure(content.front) if content.front else None,
+        figure=pareto_figure(content.front, mode=mode) if content.front else None,
         curves=_curves(comparison.mixes, results),
         costs=[(mix, len(results.of(mix)), _cost(cost)) for mix, cost in content.costs.items()],
         examples=shown,
@@ -81,7 +83,7 @@ def render(content: Content) -> str:
     )
 
 
-def _metric_panel(row: MetricRow, reference: str) -> dict[str, Any]:
+def _metric_panel(row: MetricRow, mode: str) -> dict[str, Any]:
     notes = [
         task_label(row.task),
         "" if row.trained_by else "no mix was trained on it",
@@ -105,7 +107,8 @@ def _metric_panel(row: MetricRow, reference: str) -> dict[str, Any]:
         for cell in row.cells
     ]
     label = metric_label(row.metric)
-    figures = panel(lines, title=label, note=", ".join(filter(None, notes)), base=row.base)
+    bounds, note = range_of(row.metric, mode=mode), ", ".join(filter(None, notes))
+    figures = panel(lines, bounds=bounds, title=label, note=note, base=row.base)
     return {"row": row, "label": label, "panel": figures}
 
 

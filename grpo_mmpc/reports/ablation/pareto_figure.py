@@ -6,7 +6,8 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from grpo_mmpc.ablation.pareto import Pareto, Point
-from grpo_mmpc.reports.common.figures import Frame, dot, join, label, line, scale_for
+from grpo_mmpc.evaluation.metric_tables import range_of
+from grpo_mmpc.reports.common.figures import Frame, Scale, dot, join, label, line, scale_for
 from grpo_mmpc.reports.common.labels import metric_label, number
 from grpo_mmpc.statistics.crossed import Estimate
 
@@ -14,8 +15,17 @@ _APART = 17
 """Least vertical distance of two labels that would lie over each other."""
 
 
-def pareto_figure(front: Pareto) -> Markup:
-    """Draw mixes with their intervals; those of the front filled and joined by a line."""
+def pareto_figure(front: Pareto, *, mode: str) -> Markup:
+    """Draw mixes with their intervals; those of the front filled and joined by a line.
+
+    Args:
+        front: The mixes and the two metrics.
+        mode: That of the evaluations, which says what values are possible.
+    """
+
+    def scale(metric: str, ends: list[float]) -> Scale:
+        return scale_for(ends, max_ticks=6, bounds=range_of(metric, mode=mode))
+
     frame = Frame(
         width=640,
         height=420,
@@ -23,8 +33,8 @@ def pareto_figure(front: Pareto) -> Markup:
         right=24,
         top=16,
         bottom=52,
-        horizontal=scale_for(_ends([point.x for point in front.points]), max_ticks=6),
-        vertical=scale_for(_ends([point.y for point in front.points]), max_ticks=6),
+        horizontal=scale(front.x.metric, _ends([point.x for point in front.points])),
+        vertical=scale(front.y.metric, _ends([point.y for point in front.points])),
     )
     on_front = sorted((point for point in front.points if point.on_front), key=lambda point: point.x.value)
     x, y = front.x, front.y

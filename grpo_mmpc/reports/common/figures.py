@@ -16,6 +16,10 @@ from grpo_mmpc.reports.common.labels import number, signed
 
 _MARGIN = 0.04
 """Share of its length by which a scale goes beyond the values."""
+_END = 0.08
+"""Share of a column's length at its ends where a label in the middle of its tick would leave it."""
+_NARROW = 16
+"""Characters of tick labels that fit side by side on a telephone."""
 Coordinate = float | str
 """A number in the view box, or a percentage of a track."""
 
@@ -107,13 +111,19 @@ def _place(value: Coordinate) -> str:
 
 
 def axis(scale: Scale, *, signs: bool = False) -> Markup:
-    """Draw tick labels above a column of tracks; ``signs`` writes a plus before positive ones."""
+    """Draw tick labels above a column of tracks; ``signs`` writes a plus before positive ones.
+
+    Labels stay within the column. Where they are long, a narrow screen shows every second one.
+    """
     write = signed if signs else number
-    labels = [
-        label("tick", scale.percent(tick), 14, write(tick, digits=scale.digits) if tick else "0", anchor="middle")
-        for tick in scale.ticks
-    ]
-    return Markup('<svg class="track axis" height="20" aria-hidden="true">{}</svg>').format(join(labels))
+    texts = [write(tick, digits=scale.digits) if tick else "0" for tick in scale.ticks]
+    labels = []
+    for tick, text in zip(scale.ticks, texts, strict=True):
+        share = scale.share(tick)
+        anchor = "start" if share < _END else "end" if share > 1 - _END else "middle"
+        labels.append(label("tick", scale.percent(tick), 14, text, anchor=anchor))
+    kind = "track axis dense" if sum(map(len, texts)) > _NARROW else "track axis"
+    return Markup('<svg class="{}" height="20" aria-hidden="true">{}</svg>').format(kind, join(labels))
 
 
 def track(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from grpo_mmpc.reports.common.difference import Difference
-from grpo_mmpc.reports.common.figures import Scale, axis, scale_for, track
+from grpo_mmpc.reports.common.figures import Bounds, Scale, axis, scale_for, track
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +40,17 @@ class Panel:
     """Each line with its level and its change, drawn."""
 
 
-def panel(lines: Sequence[Line], *, title: str = "", note: str = "", base: float | None = None) -> Panel:
-    """Draw lines on two shared scales, around all their values and intervals."""
+def panel(
+    lines: Sequence[Line], *, bounds: Bounds, title: str = "", note: str = "", base: float | None = None
+) -> Panel:
+    """Draw lines on two shared scales, around all their values and intervals.
+
+    The levels' scale keeps to ``bounds``, the values that are possible.
+    """
     values: list[float | None] = [base]
     for line in lines:
         values += [line.value, line.before, *(line.interval or ())]
-    levels, changes = scale_for(values), difference_scale([line.difference for line in lines])
+    levels, changes = scale_for(values, bounds=bounds), difference_scale([line.difference for line in lines])
     return Panel(
         title=title,
         note=note,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from grpo_mmpc.evaluation.metric_tables import range_of
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
 from grpo_mmpc.reports.common.difference import difference_of
 from grpo_mmpc.reports.common.figures import Scale
@@ -59,10 +60,10 @@ def attribute_panel(task: TaskComparison) -> Panel | None:
     """Return recall by kind of attribute; None where the catalogue knows no attributes."""
     kinds = {attribute_kind(name): cell for name, cell in task.metrics.items() if cell.n_scored}
     lines = [_line(kind, cell) for kind, cell in kinds.items() if kind is not None]
-    return panel(lines) if lines else None
+    return panel(lines, bounds=(0.0, 1.0)) if lines else None
 
 
-def category_panels(task: TaskComparison, *, lead: str | None) -> tuple[list[Panel], list[Panel]]:
+def category_panels(task: TaskComparison, *, lead: str | None, mode: str) -> tuple[list[Panel], list[Panel]]:
     """Return panels by category: those shown at once, and the others.
 
     The lead metric comes first, then one that was not trained on, then the order of the table.
@@ -77,6 +78,7 @@ def category_panels(task: TaskComparison, *, lead: str | None) -> tuple[list[Pan
     panels = [
         panel(
             [_line(words(c), task.categories[c][name]) for c in order if name in task.categories[c]],
+            bounds=range_of(name, mode=mode),
             title=f"{metric_label(name)}{'*' if task.metrics[name].was_reward else ''}",
         )
         for name in names

@@ -1,6 +1,5 @@
 """Learning curves of a run: training signals, and held-out metrics of every evaluation."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,16 +144,11 @@ def _held_out(run: RunFolder, task: str) -> CurveGroup:
             note=f"dashed: {control[0]}" if control else "",
             is_trained_on=name in compared and compared[name].was_reward,
             smooth=False,
-            bounds=_bounds(name, mode),
+            bounds=range_of(name, mode=mode),
             ends=ends,
             reference=control[1] if control else None,
         )
     return group
-
-
-def _bounds(name: str, mode: str) -> Bounds:
-    low, high = (value if math.isfinite(value) else None for value in range_of(name, mode=mode))
-    return low, high
 
 
 def _intervals(samples: Path, task: str, names: Sequence[str], *, mode: str) -> dict[str, Interval]:

@@ -75,7 +75,7 @@ def task_view(
             missing.
     """
     said = headline(task, weights=weights, percent=comparison.percent)
-    panels, more_panels = category_panels(task, lead=said.lead)
+    panels, more_panels = category_panels(task, lead=said.lead, mode=comparison.mode)
     left_out = [
         f"{plural(count, 'item')} {why}"
         for count, why in (

@@ -75,7 +75,12 @@ IMPORTS = Group(
     cases=[
         Case("no header", write("items.csv", TABLE.partition("\n")[2]), "no column is recognised as title or image"),
         Case("only a header", write("items.csv", TABLE.partition("\n")[0]), "No item", status=1),
-        Case("two columns of one name", write("items.csv", TABLE.replace("image", "name")), "not name (2)", GOES_ON),
+        Case(
+            "two columns of one name",
+            write("items.csv", TABLE.replace("image", "name")),
+            "not read, but kept: name (2)",
+            GOES_ON,
+        ),
         Case(
             "a field mapped twice",
             write("items.csv", TABLE),

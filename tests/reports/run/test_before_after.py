@@ -1,7 +1,15 @@
 """Key numbers: what a row says, and what shares a scale."""
 
+import re
+
 from grpo_mmpc.evaluation.records import Cell, TaskComparison
-from grpo_mmpc.reports.run.before_after import NumbersTable, change_figure, key_numbers
+from grpo_mmpc.reports.run.before_after import (
+    NumbersTable,
+    attribute_panel,
+    category_panels,
+    change_figure,
+    key_numbers,
+)
 
 
 def cell(before: float, after: float, **changes: object) -> Cell:
@@ -11,20 +19,35 @@ def cell(before: float, after: float, **changes: object) -> Cell:
     return Cell(**(fields | changes))  # type: ignore[arg-type]
 
 
-def table(metrics: dict[str, Cell]) -> NumbersTable:
-    return key_numbers(
-        TaskComparison(
-            task="text_to_image",
-            n=40,
-            before_only=0,
-            after_only=0,
-            held_back=0,
-            families={},
-            metrics=metrics,
-            macro={},
-            categories={},
-        )
+def task(metrics: dict[str, Cell], categories: dict[str, dict[str, Cell]] | None = None) -> TaskComparison:
+    return TaskComparison(
+        task="text_to_image",
+        n=40,
+        before_only=0,
+        after_only=0,
+        held_back=0,
+        families={},
+        metrics=metrics,
+        macro={},
+        categories=categories or {},
     )
+
+
+def table(metrics: dict[str, Cell]) -> NumbersTable:
+    return key_numbers(task(metrics))
+
+
+def ticks(figure: str) -> list[str]:
+    return re.findall(r">([^<>]+)</text>", figure)
+
+
+def test_axes_of_levels_keep_to_what_a_metric_can_be() -> None:
+    nothing = {"attribute_recall_brand": cell(0.0, 0.0), "bleu": cell(0.0, 0.0), "embedding_cosine": cell(0.0, 0.0)}
+    attributes = attribute_panel(task(nothing))
+    (bleu, cosine), _ = category_panels(task(nothing, dict.fromkeys("ab", nothing)), lead="bleu", mode="corrected")
+    assert attributes is not None
+    assert ticks(attributes.levels_axis) == ticks(bleu.levels_axis) == ["0", "0.2", "0.4"]
+    assert ticks(cosine.levels_axis) == ["\u22120.5", "0", "0.5"]  # from -1 to 1
 
 
 def test_metrics_are_grouped_by_what_was_trained_on_and_those_without_a_score_are_named() -> None:
