@@ -29,7 +29,8 @@ def replace_atomically(target: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(target)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # of a write, which knows no path
+        # A write knows no path, and that of the temporary file says nothing to anybody.
+        if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(target)
         raise
     finally:

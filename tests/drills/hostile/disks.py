@@ -126,7 +126,7 @@ READ_ONLY = Group(
         Case(
             "report",
             small_disk(run()),
-            "run: the file system is read-only",
+            "run/summary.html: the file system is read-only",
             command=read_only("report run", name="run"),
         ),
         Case(
