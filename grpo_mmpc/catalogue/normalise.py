@@ -5,7 +5,13 @@ import math
 import re
 import unicodedata
 
-MISSING_WORDS = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"})
+MISSING_WORDS = frozenset(
+    {
+        *("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"),
+        # Of spreadsheets, in the place of what a formula could not compute.
+        *("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!", "#CALC!"),
+    }
+)
 """Words of programs for a missing value. Case matters: "Nan" is a kind of bread."""
 
 _ASCII_WORDS = re.compile("[a-z0-9]+").findall

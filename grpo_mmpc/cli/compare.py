@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool) -> list[str]:
     """Everything about one task, as wide as the terminal, at most 110 columns."""
     from grpo_mmpc.reports.common.findings import terminal_lines
-    from grpo_mmpc.reports.common.labels import words
+    from grpo_mmpc.reports.common.labels import plural, words
     from grpo_mmpc.reports.run.findings import findings
 
     left_out = f"; left out: {task.before_only} only before, {task.after_only} only after"
@@ -103,13 +103,13 @@ def _told(task: "TaskComparison", comparison: "Comparison", *, by_category: bool
     if task.held_back:
         unpaired += f"; left out: {task.held_back} that chose the best checkpoint"
     products = "" if task.groups is None else f" of {task.groups:,} products (resampled as wholes)"
-    lines = [f"{task.task}: {task.n:,} items{products}{unpaired}", *_table(task.metrics, comparison)]
+    lines = [f"{task.task}: {plural(task.n, 'item')}{products}{unpaired}", *_table(task.metrics, comparison)]
     if by_category:
-        lines += ["", f"{task.task}, mean over {len(task.categories)} categories"]
+        lines += ["", f"{task.task}, mean over {plural(len(task.categories), 'category')}"]
         lines += _table(task.macro, comparison, counted="groups")
         for category, cells in task.categories.items():
             items = max((cell.n for cell in cells.values()), default=0)
-            lines += ["", f"{task.task}, {words(category)}: {items} items", *_table(cells, comparison)]
+            lines += ["", f"{task.task}, {words(category)}: {plural(items, 'item')}", *_table(cells, comparison)]
     return [*lines, "", *terminal_lines(findings(task))]
 
 

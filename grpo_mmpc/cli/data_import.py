@@ -143,14 +143,14 @@ def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: st
         for column, others in namesakes(table.columns, fields).items():
             say(printable(f"Of columns that are named alike, {column} is read; not read, but kept: {others}."))
     if done.defaults["item_id"]:
-        say(f"{done.defaults['item_id']:,} rows have no identifier: they are named by file and row.")
+        say(f"Without identifier: {done.defaults['item_id']:,}; named by file and row.")
     if done.defaults["category"]:
-        say(f"{done.defaults['category']:,} rows have no category: they get {category!r} (--category names another).")
+        say(f"Without category: {done.defaults['category']:,}; they get {category!r} (--category names another).")
     items = sum(done.items.values())
     say(f"Rows: {done.rows:,}; items: {items:,}, {done.variants:,} of them variants; images: {done.images:,}.")
     say(f"Without title: {done.missing['title']:,}; without image: {done.missing['image']:,}.")
     if done.not_fetched:
-        say(f"{done.not_fetched:,} images were not fetched; without --no-download they are.")
+        say(f"Images not fetched: {done.not_fetched:,}; without --no-download they are.")
     if changes := {what: count for what, count in done.cleaned.items() if count}:
         say("Cleaned: " + ", ".join(f"{what} in {count:,} cells" for what, count in sorted(changes.items())) + ".")
     if done.foreign_titles:

@@ -203,6 +203,7 @@ def _encoder_options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]
 
 def _table(scores: "Scores") -> list[str]:
     """Return a line per metric, and everything that a reader could take for something else."""
+    from grpo_mmpc.reports.common.labels import plural
     from grpo_mmpc.reports.common.tables import text_table
 
     summary = scores.summary
@@ -211,8 +212,8 @@ def _table(scores: "Scores") -> list[str]:
         for name, cell in summary["metrics"].items()
     ]
     return [
-        f"{summary['task']}, {summary['mode']} mode: {summary['items']:,} items in "
-        f"{len(summary['categories'])} categories",
+        f"{summary['task']}, {summary['mode']} mode: {plural(summary['items'], 'item')} in "
+        f"{plural(len(summary['categories']), 'category')}",
         *text_table(("metric", "mean", "macro", "scored"), rows),
         "mean: over items; macro: mean of the categories' means",
         *_notes(summary),

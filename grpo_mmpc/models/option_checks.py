@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from grpo_mmpc.config.problems import Problems, nearest, unknown_options
-from grpo_mmpc.errors import GrpoMmpcError
+from grpo_mmpc.errors import GrpoMmpcError, first_line
 from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
-from grpo_mmpc.models.policy import cannot_load
+from grpo_mmpc.models.policy import NO_QUESTION, cannot_load
 from grpo_mmpc.models.weights import weights_problem
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
@@ -73,10 +73,7 @@ def check_model(raw: Mapping[str, Any]) -> Problems:
         if need is not None and (lacking := lacking_package(*need)):
             yield f"model.init_kwargs.{key}", lacking
     yield from _impossible_values(options)
-    if options:
-        yield from unknown_options(
-            "model.init_kwargs", options, _model_options(name), owner="from_pretrained and the model"
-        )
+    yield from _model_problems(name, options)
 
 
 def _impossible_values(options: Mapping[str, Any]) -> Problems:
@@ -118,22 +115,39 @@ def _processor_problems(name: str, options: Mapping[str, Any], template: Mapping
     from transformers import AutoProcessor
 
     source = resolve_model(name)
-    loading = {key: value for key, value in options.items() if key in _HUB}
-    trusted = options.get("trust_remote_code", False)  # without it, Transformers would ask on the terminal
     try:
-        processor = AutoProcessor.from_pretrained(
-            source, **loading | {"local_files_only": True, "trust_remote_code": trusted}
-        )
+        processor = AutoProcessor.from_pretrained(source, **_loading(options))
     except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
         if isinstance(error, ImportError) or Path(source).is_dir():  # of the hub's it is reported when it is loaded
             yield "model.name_or_path", cannot_load("processor", name, source, error)
         return
-    if not hasattr(processor, "tokenizer"):  # reported when it is loaded
+    if problem := processor_problem(processor):
+        yield "model.name_or_path", f"{name}: {problem}"
         return
     yield from unknown_processor_options(processor, options)
     yield from unknown_options(
         "trainer.chat_template_kwargs", template, _template_options(processor), owner="the chat template"
     )
+
+
+def processor_problem(processor: Any) -> str | None:
+    """Return why a processor cannot make prompts of an image and words; None where it can.
+
+    Transformers makes one of any folder: without its files a tokenizer knows no word.
+    """
+    if not hasattr(processor, "tokenizer"):
+        return (
+            f"it has no image processor, or no tokenizer ({type(processor).__name__} is loaded); expected the whole "
+            "folder of a multimodal model such as Qwen2.5-VL or Gemma-3"
+        )
+    if not processor.tokenizer("a blue mug", add_special_tokens=False).input_ids:
+        return "its tokenizer knows no word, so its files (tokenizer.json) are missing; copy the model's whole folder"
+    content = [{"type": "image"}, {"type": "text", "text": "a blue mug"}]
+    try:
+        processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    except Exception as error:  # whatever a template raises
+        return f"its chat template cannot be used ({first_line(error)}); copy chat_template.jinja of the model"
+    return None
 
 
 def unknown_processor_options(processor: Any, options: Mapping[str, Any]) -> Problems:
@@ -163,20 +177,35 @@ def _template_options(processor: Any) -> frozenset[str] | None:
     return frozenset([*read, *taken]) - {"self", "messages", "kwargs", "conversation"}
 
 
-def _model_options(name: str) -> frozenset[str] | None:
-    """Return what ``from_pretrained`` takes for a model on this machine; None for another one.
+def _model_problems(name: str, options: Mapping[str, Any]) -> Problems:
+    """Yield why a model on this machine cannot be loaded, and options that nobody reads.
 
-    It takes its own options by name out of ``**kwargs``, and those of the configuration.
+    ``from_pretrained`` takes its own by name out of ``**kwargs``, and those of the configuration.
     """
     ensure_importable()
     # heavy: imported on use
-    from transformers import AutoConfig, PreTrainedModel
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, PreTrainedModel
 
+    source = resolve_model(name)
     try:
-        config = AutoConfig.from_pretrained(resolve_model(name), local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError):  # reported when it is loaded
-        return None
-    source = inspect.getsource(PreTrainedModel.from_pretrained)
-    own = re.findall(r'kwargs\.(?:pop|get)\(\s*"([a-z]\w*)"', source)
+        config = AutoConfig.from_pretrained(source, **_loading(options))
+    except Exception as error:  # whatever a damaged configuration raises
+        if Path(source).is_dir():  # of the hub's it is reported when it is loaded
+            yield "model.name_or_path", cannot_load("configuration", name, source, error)
+        return
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not getattr(config, "auto_map", None):
+        yield (
+            "model.name_or_path",
+            f"{name} is a model of type {config.model_type!r}, which does not read images and write text; expected a "
+            "multimodal model such as Qwen2.5-VL or Gemma-3",
+        )
+    own = re.findall(r'kwargs\.(?:pop|get)\(\s*"([a-z]\w*)"', inspect.getsource(PreTrainedModel.from_pretrained))
     signature = inspect.signature(PreTrainedModel.from_pretrained).parameters
-    return frozenset([*own, *signature, *_HUB, *config.to_dict()])
+    known = frozenset([*own, *signature, *_HUB, *config.to_dict()])
+    yield from unknown_options("model.init_kwargs", options, known, owner="from_pretrained and the model")
+
+
+def _loading(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the options that say where files lie, for files of this machine alone."""
+    kept = {key: value for key, value in options.items() if key in (*_HUB, *NO_QUESTION)}
+    return NO_QUESTION | kept | {"local_files_only": True}

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NO_QUESTION = {"trust_remote_code": False}
+"""Without it, Transformers asks on the terminal whether to run a folder's code."""
 _OF_CONFIG = ("revision", "trust_remote_code", "token", "cache_dir", "subfolder")
 
 
@@ -31,12 +33,15 @@ def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
     opened = None if adapter is None else open_adapter(adapter)
     ensure_importable()
     # heavy: imported on use
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     source = resolve_model(section.name_or_path)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(source, **section.init_kwargs, **_quantisation(section))
-    except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, **NO_QUESTION | section.init_kwargs, **_quantisation(section)
+        )
+    except (OSError, ValueError, ImportError, TypeError, KeyError, SafetensorError) as error:
         raise TrainingError(cannot_load("model", section.name_or_path, source, error)) from error
     for module in model.modules() if section.quantization else ():
         # Weights that bitsandbytes repacks for inference on a CPU cannot be trained on again.
@@ -95,7 +100,8 @@ def model_skeleton(section: "ModelSection", **loading: Any) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    options = {name: section.init_kwargs[name] for name in _OF_CONFIG if name in section.init_kwargs} | loading
+    options = {name: section.init_kwargs[name] for name in _OF_CONFIG if name in section.init_kwargs}
+    options = NO_QUESTION | options | loading
     with torch.device("meta"):
         config = AutoConfig.from_pretrained(resolve_model(section.name_or_path), **options)
         return AutoModelForImageTextToText.from_config(config)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
 from grpo_mmpc.models.families import set_image_attention
-from grpo_mmpc.models.option_checks import unknown_processor_options
-from grpo_mmpc.models.policy import cannot_load
+from grpo_mmpc.models.option_checks import processor_problem, unknown_processor_options
+from grpo_mmpc.models.policy import NO_QUESTION, cannot_load
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -35,14 +35,11 @@ def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[st
 
     source = resolve_model(section.name_or_path)
     try:
-        processor = AutoProcessor.from_pretrained(source, **section.processor_kwargs)
+        processor = AutoProcessor.from_pretrained(source, **NO_QUESTION | section.processor_kwargs)
     except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
         raise TrainingError(cannot_load("processor", section.name_or_path, source, error)) from error
-    if not hasattr(processor, "tokenizer"):
-        raise TrainingError(
-            f"model.name_or_path={section.name_or_path!r} has no image processor; expected a multimodal model such as "
-            "Qwen2.5-VL or Gemma-3"
-        )
+    if problem := processor_problem(processor):
+        raise TrainingError(f"model.name_or_path={section.name_or_path!r}: {problem}")
     for key, problem in unknown_processor_options(processor, section.processor_kwargs):
         raise TrainingError(f"{key}: {problem}")
     processor.tokenizer.padding_side = "left"

@@ -25,7 +25,7 @@ def weights_problem(folder: Path) -> str | None:
         return (
             f"{folder}: {len(missing)} of {len(names)} files of {_INDEX} are missing, such as {missing[0]}; copy them"
         )
-    files = sorted(folder.glob("model*.safetensors"))
+    files = sorted(file for file in folder.glob("model*.safetensors") if file.is_file())
     for file in files:
         with file.open("rb") as stream:
             if stream.read(len(_POINTER)) == _POINTER:

@@ -1,6 +1,7 @@
 """A recipe's model section is refused early, in words, with what to install or to write."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from grpo_mmpc.config.sections import ModelSection
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models import option_checks
 from grpo_mmpc.models.option_checks import check_model
+from grpo_mmpc.models.policy import load_policy
 from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.models.weights import weights_problem
+from grpo_mmpc.utils.model_paths import resolve_model
 
 
 def problems(name: str = "nano:qwen2_5_vl", **options: Any) -> dict[str, str]:
@@ -123,3 +126,45 @@ def test_a_folder_of_which_a_part_was_not_copied_says_which(tmp_path: Path) -> N
     assert f"{second} is a pointer of Git LFS" in str(weights_problem(tmp_path))
     shard(second)
     assert weights_problem(tmp_path) is None
+
+
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(resolve_model("nano:qwen2_5_vl"), tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (("tokenizer.json", "tokenizer_config.json"), "its tokenizer knows no word"),  # Transformers makes an empty one
+        (("chat_template.jinja",), "its chat template cannot be used"),
+        (("processor_config.json",), "cannot load the processor"),
+    ],
+)
+def test_a_processor_of_which_a_file_is_missing_is_refused_early_and_at_loading(tmp_path, missing, message) -> None:
+    model = copied(tmp_path)
+    for name in missing:
+        (model / name).unlink()
+    assert message in problems(str(model))["model.name_or_path"]
+    with pytest.raises(TrainingError, match=message):
+        load_processor(ModelSection(name_or_path=str(model)))
+
+
+def test_weights_that_were_cut_end_in_words_wherever_a_model_is_loaded(tmp_path: Path) -> None:
+    weights = copied(tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-500])
+    with pytest.raises(TrainingError, match="cannot load the model"):
+        load_policy(ModelSection(name_or_path=str(weights.parent)))
+
+
+def test_nobody_is_asked_whether_code_of_a_folder_may_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    model = copied(tmp_path)
+    config = {"model_type": "x_vl", "auto_map": {"AutoConfig": "configuration_x.XConfig"}}
+    (model / "config.json").write_text(json.dumps(config))
+    assert "contains custom code" in problems(str(model))["model.name_or_path"]
+
+
+def test_a_model_that_reads_no_images_is_refused_by_its_type(tmp_path: Path) -> None:
+    model = copied(tmp_path)
+    (model / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 1}')
+    assert "of type 'llama', which does not read images" in problems(str(model))["model.name_or_path"]

@@ -11,7 +11,7 @@ from grpo_mmpc.catalogue.records import read_core
 from grpo_mmpc.catalogue.rows import RowError
 from grpo_mmpc.catalogue.sources.cleaning import cleaned, has_words
 from grpo_mmpc.catalogue.sources.download import Download
-from grpo_mmpc.catalogue.sources.item_images import ImageFinder
+from grpo_mmpc.catalogue.sources.item_images import ImageFinder, address_of
 from grpo_mmpc.catalogue.sources.listing import SYNONYMS, Fields, Listing, choose_fields, table_listings
 from grpo_mmpc.catalogue.sources.shops import shop_of
 from grpo_mmpc.catalogue.sources.source_table import SourceTable
@@ -272,7 +272,7 @@ def _cells(listing: Listing, *, item_id: str, category: str, done: Imported) -> 
         "image": None,
         "attributes": attributes or None,
         "images": [],
-        "image_url": next((one for one in listing.images if isinstance(one, str) and "://" in one), None),
+        "image_url": next(filter(None, map(address_of, listing.images)), None),
         "parent_id": parent_id,
         **further,
     }

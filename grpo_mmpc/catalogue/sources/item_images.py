@@ -42,13 +42,17 @@ class ImageFinder:
             return self._write(image, owner=owner), None
         if not isinstance(image, str):
             raise ImageError(f"an image is {type(image).__name__}, expected an address, a path, or bytes")
-        is_address = "://" in image[:12]
-        file_name = unquote(Path(urlsplit(image).path).name) if is_address else Path(image.replace("\\", "/")).name
+        address = address_of(image)
+        path = image.replace("\\", "/")
+        file_name = unquote(Path(urlsplit(address).path).name) if address else Path(path).name
         if self._images_in is not None and file_name and (self._images_in / file_name).is_file():
             return self._copy(find_image(file_name, folder=self._images_in), named=image, owner=owner), None
-        if is_address:
-            return image_name(owner, named=image, suffix=Path(file_name).suffix), image
-        return self._copy(find_image(image, folder=beside), named=image, owner=owner), None
+        if address:
+            return image_name(owner, named=image, suffix=Path(file_name).suffix), address
+        is_quoted = "%" in image and not (beside / path).exists()  # as in an address
+        return self._copy(
+            find_image(unquote(image) if is_quoted else image, folder=beside), named=image, owner=owner
+        ), None
 
     def _copy(self, file: Path, *, named: str, owner: str) -> str:
         name = image_name(owner, named=named, suffix=file.suffix)
@@ -68,6 +72,15 @@ class ImageFinder:
             with replace_atomically(self._folder / name) as temporary:
                 temporary.write_bytes(content)
         return name
+
+
+def address_of(image: object) -> str | None:
+    """Return an image's address; None where it is a path, or bytes."""
+    if not isinstance(image, str):
+        return None
+    if image.startswith("//"):  # as on a page, whose protocol it has
+        return f"https:{image}"
+    return image if "://" in image[:12] else None
 
 
 def image_name(owner: str, *, named: str, suffix: str) -> str:

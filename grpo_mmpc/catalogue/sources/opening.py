@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue.sources import delimited, hub, webdataset, workbook
-from grpo_mmpc.catalogue.sources.photographs import METADATA, photograph_table
+from grpo_mmpc.catalogue.sources.photographs import METADATA, is_by_product, photograph_table
 from grpo_mmpc.catalogue.sources.source_table import SourceTable
 from grpo_mmpc.catalogue.tables import open_table
 from grpo_mmpc.errors import CatalogueError
@@ -82,9 +82,15 @@ def _open_file(path: Path, *, encoding: str | None, delimiter: str | None, sheet
 def _open_folder(folder: Path, **options: Any) -> list[SourceTable]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return hub.saved_tables(folder)
-    described = any((folder / name).is_file() for name in METADATA)
-    for suffixes in ((".parquet",), (".tar",), (".jsonl", ".ndjson"), (*_TEXT, *workbook.SUFFIXES)):
-        files = [] if described else sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and f.is_file())
-        if files:
-            return [_open_file(file, **options) for file in files]
-    return [photograph_table(folder)]
+    if any((folder / name).is_file() for name in METADATA):
+        return [photograph_table(folder)]
+    whole = sorted(file for file in folder.iterdir() if file.is_file() and not is_by_product(file.relative_to(folder)))
+    formats = [
+        [file for file in whole if file.suffix.lower() in suffixes]
+        for suffixes in ((".parquet",), (".tar",), (".jsonl", ".ndjson"), (*_TEXT, *workbook.SUFFIXES))
+    ]
+    tables = [files for files in formats if files]
+    if len(tables) > 1:
+        named = ", ".join(files[0].name for files in tables)
+        raise CatalogueError(f"{folder} holds tables of several formats ({named}); give the one that is meant, by name")
+    return [_open_file(file, **options) for file in tables[0]] if tables else [photograph_table(folder)]

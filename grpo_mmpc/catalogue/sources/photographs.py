@@ -41,20 +41,39 @@ def photograph_table(folder: Path) -> SourceTable:
     )
 
 
+def is_by_product(file: Path) -> bool:
+    """Return whether a program has put a file or its folder there: hidden, or a lock of Excel."""
+    return any(part.startswith((".", "~$")) for part in file.parts)
+
+
 def _photographs(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES and path.is_file())
+    return (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in _SUFFIXES and path.is_file() and not is_by_product(path.relative_to(folder))
+    )
 
 
 def _rows(folder: Path, about: Path | None) -> Iterator[RawRow]:
+    """Yield a row for each photograph, then the rows of texts that are of none."""
     texts: dict[str, Mapping[str, Any]] = {}
-    if about is not None:
-        for raw in _metadata(about)[1]:
-            texts[str(raw.values.get("file_name"))] = {k: v for k, v in raw.values.items() if k != "file_name"}
+    problems: list[str] = []
+    for raw in [] if about is None else _metadata(about)[1]:
+        name = str(raw.values.get("file_name"))
+        problem = raw.problem or (f"{name} was named before; keep one row for each image" if name in texts else None)
+        if problem is not None:
+            problems.append(f"row {raw.row}: {problem}")
+        else:
+            texts[name] = {key: value for key, value in raw.values.items() if key != "file_name"}
+    number = 0
     for number, path in enumerate(_photographs(folder), start=1):
         name = path.relative_to(folder).as_posix()
         parent = path.parent.relative_to(folder).as_posix()
         own = {"item_id": name.removesuffix(path.suffix), "image": name, "category": None if parent == "." else parent}
-        yield RawRow(row=number, values=own | dict(texts.get(name, {})))
+        yield RawRow(row=number, values=own | dict(texts.pop(name, {})))
+    problems += [f"file_name {name}: there is no such photograph in {folder}; add it" for name in texts]
+    for more, problem in enumerate(problems, start=1):
+        yield RawRow(row=number + more, problem=f"{about.name if about else ''}, {problem}")
 
 
 def _metadata(about: Path) -> tuple[list[str], Iterator[RawRow]]:

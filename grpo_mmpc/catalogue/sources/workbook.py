@@ -1,11 +1,13 @@
 """Read a sheet of an Excel workbook, and write the workbook back with some cells filled."""
 
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile, ZipFile
 
 from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.catalogue.sources.delimited import column_names
@@ -38,7 +40,12 @@ def choose_sheet(path: Path, name: str | None) -> str:
 
 
 def read_header(path: Path, sheet: str) -> list[str]:
-    """Return the names of the columns: of the first row that is not empty."""
+    """Return the names of the columns: of the first row that is not empty.
+
+    Raises:
+        CatalogueError: Formulas have no values, as in a file that no spreadsheet has saved.
+    """
+    _check_values(path, sheet)
     with _open(path, read_only=True) as book:
         return column_names(next(row for row in book[sheet].iter_rows(values_only=True) if _is_filled(row)))
 
@@ -82,9 +89,25 @@ def write_filled(path: Path, out: BinaryIO, sheet: str, filled: Mapping[int, Map
         book.save(out)
 
 
+def _check_values(path: Path, sheet: str) -> None:
+    with ZipFile(path) as parts:
+        names = [name for name in parts.namelist() if name.startswith("xl/worksheets/")]
+        if not any(re.search(rb"<f[ >]", parts.read(name)) for name in names):
+            return
+    lacking = []
+    with _open(path, read_only=True) as book, _open(path, read_only=True, formulas=True) as written:
+        for values, cells in zip(book[sheet].iter_rows(), written[sheet].iter_rows(), strict=False):
+            pairs = zip(values, cells, strict=False)
+            lacking += [cell.coordinate for value, cell in pairs if value.value is None and cell.data_type == "f"]
+    if lacking:
+        raise CatalogueError(
+            f"{path}, sheet {sheet}: formulas without their values, {len(lacking):,} of them, such as in {lacking[0]}; "
+            "open it in a spreadsheet program and save it there"
+        )
+
+
 @contextmanager
-def _open(path: Path, *, read_only: bool) -> Iterator[Any]:
-    from zipfile import BadZipFile
+def _open(path: Path, *, read_only: bool, formulas: bool = False) -> Iterator[Any]:
 
     import openpyxl  # heavy: imported on use
     from openpyxl.utils.exceptions import InvalidFileException
@@ -94,7 +117,9 @@ def _open(path: Path, *, read_only: bool) -> Iterator[Any]:
         with warnings.catch_warnings():  # of what openpyxl does not know, such as some kinds of validation
             warnings.simplefilter("ignore")
             keep_vba = not read_only and path.suffix == ".xlsm"
-            book = openpyxl.load_workbook(path, read_only=read_only, data_only=read_only, keep_vba=keep_vba)
+            book = openpyxl.load_workbook(
+                path, read_only=read_only, data_only=read_only and not formulas, keep_vba=keep_vba
+            )
         yield book
     except (BadZipFile, InvalidFileException, *_LEAKED, *_LEAKED_TOO) as error:
         if isinstance(error, OSError) and error.errno is not None:

@@ -9,6 +9,7 @@ from tests.drills.hostile import (
     images,
     imports,
     interactions,
+    models,
     predictions,
     recipes,
     rewards,
@@ -17,6 +18,6 @@ from tests.drills.hostile import (
 
 _MODULES = (
     *(catalogue_rows, images, interactions, addresses, imports),
-    *(predictions, run_folders, adapters, checkpoints, recipes, rewards, disks),
+    *(predictions, run_folders, models, adapters, checkpoints, recipes, rewards, disks),
 )
 GROUPS = [group for module in _MODULES for group in module.GROUPS]

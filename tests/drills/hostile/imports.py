@@ -46,6 +46,16 @@ def encrypted(folder: Path) -> None:
     (folder / "items.xlsx").write_bytes(bytes(content))
 
 
+def unsaved(folder: Path) -> None:
+    """An Excel file as a program writes it: with a formula that no spreadsheet has computed."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in (["id", "name"], ["1", '=A2&" kettle"'], ["2", "Red Mug"]):
+        book.active.append(row)
+    book.save(folder / "items.xlsx")
+
+
 def shard(*cuts: slice) -> Callable[[Path], object]:
     """Pieces of a WebDataset of two titles, of each a header and a block of 512 bytes."""
 
@@ -114,6 +124,39 @@ IMPORTS = Group(
             both(workbook(lambda name, content: content), encrypted),
             "it is protected by a password",
             command=XLSX,
+        ),
+        Case(
+            "formulas without values", unsaved, "formulas without their values, 1 of them, such as in B2", command=XLSX
+        ),
+        Case(
+            "an Excel error in the place of a title",
+            write("items.csv", TABLE.replace("Red Mug", "#REF!")),
+            "row 2 (2): neither title nor image",
+            SET_ASIDE,
+        ),
+        Case(
+            "Excel's lock and a Mac's shadow beside the table",
+            both(write("shop/items.csv", TABLE), write("shop/~$items.xlsx", b"\5"), write("shop/._items.csv", b"\0\5")),
+            "items: 2",
+            GOES_ON,
+            command("shop"),
+        ),
+        Case(
+            "a folder of tables of two formats",
+            both(write("shop/items.csv", TABLE), write("shop/old.jsonl", '{"name": "Mug"}')),
+            "holds tables of several formats (old.jsonl, items.csv)",
+            command=command("shop"),
+        ),
+        Case(
+            "photographs: texts of one that is gone, and of one twice",
+            both(
+                write("shop/a.png", saved(colours(), "PNG")),
+                write("shop/metadata.csv", "file_name,title\na.png,Mug\ngone.png,Pot\na.png,Pan\n"),
+            ),
+            "a.png was named before ... there is no such photograph",
+            SET_ASIDE,
+            command("shop"),
+            rows=3,
         ),
         Case(
             "a ZIP archive",
