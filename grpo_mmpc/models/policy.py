@@ -138,7 +138,11 @@ def cannot_load(part: str, name: str, source: str, error: Exception) -> str:
     """Return the message for a model or processor that cannot be loaded."""
     if isinstance(error, ImportError):  # a package is missing: how to install it may stand in any line
         return f"cannot load the {part} of model.name_or_path={name!r}: {' '.join(str(error).split())}"
+    advice = "Without network, give a local folder or an embedded model (nano:qwen2_5_vl, nano:gemma3)"
+    if "trust_remote_code" in str(error):
+        advice = "Where you trust it, set trust_remote_code: true in model.init_kwargs and model.processor_kwargs"
+    elif Path(source).is_dir():
+        advice = "Copy the whole folder of the model again"
     return (
-        f"cannot load the {part} of model.name_or_path={name!r} (looked in {source!r}): {first_line(error)}. "
-        "Without network, give a local folder or an embedded model (nano:qwen2_5_vl, nano:gemma3)"
+        f"cannot load the {part} of model.name_or_path={name!r} (looked in {source!r}): {first_line(error)}. {advice}"
     )

@@ -76,7 +76,7 @@ MODELS = Group(
         Case(
             "code of its own, about which Transformers would ask on the terminal",
             config(model_type="x_vl", auto_map={"AutoConfig": "configuration_x.XConfig"}),
-            "contains custom code",
+            "contains custom code ... Where you trust it, set trust_remote_code: true",
         ),
     ],
 )
