@@ -4,7 +4,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import BadZipFile, ZipFile
@@ -90,12 +90,14 @@ def write_filled(path: Path, out: BinaryIO, sheet: str, filled: Mapping[int, Map
 
 
 def _check_values(path: Path, sheet: str) -> None:
-    with ZipFile(path) as parts:
+    lacking = []
+    with ExitStack() as stack:
+        book = stack.enter_context(_open(path, read_only=True))
+        parts = stack.enter_context(ZipFile(path))
         names = [name for name in parts.namelist() if name.startswith("xl/worksheets/")]
         if not any(re.search(rb"<f[ >]", parts.read(name)) for name in names):
             return
-    lacking = []
-    with _open(path, read_only=True) as book, _open(path, read_only=True, formulas=True) as written:
+        written = stack.enter_context(_open(path, read_only=True, formulas=True))
         for values, cells in zip(book[sheet].iter_rows(), written[sheet].iter_rows(), strict=False):
             pairs = zip(values, cells, strict=False)
             lacking += [cell.coordinate for value, cell in pairs if value.value is None and cell.data_type == "f"]
@@ -108,7 +110,6 @@ def _check_values(path: Path, sheet: str) -> None:
 
 @contextmanager
 def _open(path: Path, *, read_only: bool, formulas: bool = False) -> Iterator[Any]:
-
     import openpyxl  # heavy: imported on use
     from openpyxl.utils.exceptions import InvalidFileException
 
