@@ -13,7 +13,7 @@ from grpo_mmpc.training.claim import check_folder
 @pytest.fixture
 def moved(make_config, tmp_path) -> Path:
     """A run that has made a step, in another folder than it was begun in."""
-    config = make_config(run_dir=str(tmp_path / "begun"))
+    config = make_config().model_copy(update={"run_dir": str(tmp_path / "begun")})
     run = Path(config.run_dir)
     run.mkdir()
     for name, content in (("config.yaml", config.to_yaml()), ("manifest.json", "{}"), ("metrics.jsonl", "{}\n")):
@@ -31,6 +31,7 @@ def test_its_recipe_goes_on_there_and_begins_nothing_where_it_was(moved, capsys)
 
 
 def test_it_is_no_other_recipe_unless_something_else_differs(moved, make_config):
-    check_folder(make_config(run_dir=str(moved)), overwrite=False)
+    config = make_config().model_copy(update={"run_dir": str(moved)})
+    check_folder(config, overwrite=False)
     with pytest.raises(TrainingError, match="of another recipe: seed was"):
-        check_folder(make_config(run_dir=str(moved), seed=5), overwrite=False)
+        check_folder(config.model_copy(update={"seed": 5}), overwrite=False)
