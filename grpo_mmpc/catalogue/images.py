@@ -6,6 +6,7 @@ import stat
 import struct
 import unicodedata
 import zlib
+from collections import defaultdict
 from contextlib import suppress
 from functools import lru_cache
 from ntpath import splitdrive
@@ -291,30 +292,37 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 @lru_cache(maxsize=8)
-def _names(folder: str, mtime_ns: int) -> dict[str, str]:
-    """List file names by their composed form; the modification time is part of the cache key."""
-    return {unicodedata.normalize("NFC", entry.name): entry.name for entry in Path(folder).iterdir()}
+def _names(folder: str, mtime_ns: int) -> dict[str, list[str]]:
+    """List file names by their stem; the modification time is part of the cache key."""
+    names = defaultdict(list)
+    for name in sorted(entry.name for entry in Path(folder).iterdir()):
+        names[_stem(name)].append(name)
+    return names
+
+
+def _stem(name: str) -> str:
+    return Path(unicodedata.normalize("NFC", name).casefold()).stem
+
+
+def _alike(wanted: Path) -> list[str]:
+    """List the names in a file's folder that differ in case, extension or composed accents only."""
+    return _names(str(wanted.parent), wanted.parent.stat().st_mtime_ns).get(_stem(wanted.name), [])
 
 
 def _same_visible_name(wanted: Path) -> Path | None:
-    parent = wanted.parent
-    if wanted.name.isascii() or not parent.is_dir():
+    if wanted.name.isascii() or not wanted.parent.is_dir():
         return None
-    name = _names(str(parent), parent.stat().st_mtime_ns).get(unicodedata.normalize("NFC", wanted.name))
-    return parent / name if name is not None else None
+    composed = unicodedata.normalize("NFC", wanted.name)
+    return next(
+        (wanted.parent / name for name in _alike(wanted) if unicodedata.normalize("NFC", name) == composed), None
+    )
 
 
 def _nearest_name(wanted: Path) -> str:
     """Name the file that differs only in case or extension, the two usual slips."""
     if not wanted.parent.is_dir():
         return f" (nor does the folder {wanted.parent.name})"
-    names = _names(str(wanted.parent), wanted.parent.stat().st_mtime_ns).values()
-    target = unicodedata.normalize("NFC", wanted.name).casefold()
-    for name in sorted(names):
-        folded = unicodedata.normalize("NFC", name).casefold()
-        if folded == target or Path(folded).stem == Path(target).stem:
-            return f" (but {name} does)"
-    return ""
+    return next((f" (but {name} does)" for name in _alike(wanted)), "")
 
 
 def _short(text: str, limit: int = 80) -> str:

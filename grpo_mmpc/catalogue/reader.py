@@ -73,9 +73,11 @@ class Catalogue:
         """Return a column's cells at positions of ``items``; a selection of it reads slowly."""
         return list(arrow_column(self.items, name).take(pa.array(indices, pa.int64())).to_pylist())
 
-    def records(self) -> Iterator[ProductRecord]:
-        """Read every item in order, in batches."""
-        for batch in self.items.iter(batch_size=_BATCH_ROWS):
+    def records(self, indices: Sequence[int] | None = None) -> Iterator[ProductRecord]:
+        """Read the items at some positions of ``items``, or every item in order, in batches."""
+        places = range(len(self)) if indices is None else indices
+        for start in range(0, len(places), _BATCH_ROWS):
+            batch = self.items[places[start : start + _BATCH_ROWS]]
             yield from (to_record(dict(zip(batch, cells, strict=True))) for cells in zip(*batch.values(), strict=True))
 
     def image_path(self, record: ProductRecord) -> Path | None:

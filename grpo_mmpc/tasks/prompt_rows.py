@@ -25,7 +25,10 @@ def usable_indices(catalogue: Catalogue, indices: Iterable[int], tasks: Sequence
         complete += [all(cells) for cells in zip(*there, strict=True)]
     there_too = [i for i in indices if complete[i]]
     asked = [task for task in tasks if task.target == "attributes"]  # of which an item may lack every key
-    return [i for i in there_too if all(task.is_complete(catalogue.record(i)) for task in asked)]
+    if not asked:
+        return there_too
+    records = zip(there_too, catalogue.records(there_too), strict=True)
+    return [i for i, record in records if all(task.is_complete(record) for task in asked)]
 
 
 def fields_of(tasks: Iterable[Task]) -> list[str]:
@@ -111,5 +114,5 @@ def prompt_rows(
     catalogue: Catalogue, indices: Sequence[int], tasks: Iterable[str], *, known: Mapping[str, Task] = SHIPPED
 ) -> list[PromptRow]:
     """Return prompt rows of the items for each task, task by task; ``known`` has them by name."""
-    records = [catalogue.record(i) for i in indices]
+    records = list(catalogue.records(indices))
     return [prompt_row(catalogue.folder, record, known[task]) for task in tasks for record in records]

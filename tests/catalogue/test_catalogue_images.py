@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from grpo_mmpc.catalogue import read_image
-from grpo_mmpc.catalogue.images import decode_image, relative_image_path
+from grpo_mmpc.catalogue import images, read_image
+from grpo_mmpc.catalogue.images import decode_image, find_image, relative_image_path
 from grpo_mmpc.errors import ImageError
 
 RED = (255, 0, 0)
@@ -565,6 +565,17 @@ def test_a_link_inside_the_folder_is_read(folder):
 def test_a_path_that_leads_nowhere_says_why(folder, path, message):
     with pytest.raises(ImageError, match=message):
         read_image(path, folder=folder)
+
+
+def test_a_hundred_missing_images_look_through_the_folder_once(folder, monkeypatch):
+    stems = []
+    monkeypatch.setattr(images, "_stem", lambda name: stems.append(name) or name)
+    for number in range(50):
+        save(folder, Image.new("RGB", (4, 4)), f"images/there-{number}.png")
+    for number in range(100):
+        with pytest.raises(ImageError, match="does not exist"):
+            find_image(f"images/gone-{number}.png", folder=folder)
+    assert len(stems) == 100 + len(list((folder / "images").iterdir()))
 
 
 @pytest.mark.parametrize(("written", "asked"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
