@@ -10,8 +10,10 @@ requests at once and no more. Both sides decode every image and write it; they a
 figures are medians.
 
 ``download_hanging_slowdown`` is how many times longer the others take where one address in 256
-never answers. Those that hang are given up at the end (``download_hanging_seconds``, the time of
-the whole download, is then that of their time limit).
+never answers. ``download_cpu_ms`` is the processor time of ours for an image, ``one_by_one_cpu_ms``
+that of the other side, both without the server: on a busy machine it is what limits the rate. Those
+that hang are given up at the end (``download_hanging_seconds``, the time of the whole download, is
+then that of their time limit).
 
 Check: every image that the server answers with arrives byte for byte, and no other.
 
@@ -21,6 +23,10 @@ each in a process of its own, imports included. ``build_peak_rss_gb`` is the mos
 ``build_rss_growth`` how many times more five times the input takes.
 
 Check: both write the same items and the same interactions.
+
+``validate_cpu_s`` and ``validate_peak_rss_gb``: ``data validate`` of that larger catalogue (1
+million items, 9.5 million interactions) in a process of its own, imports included;
+``validate_again_cpu_s`` a second time.
 
 ``near_duplicate_images``: CPU seconds to link the copies among 300,000 thumbnails, half of them of
 things on white and one in 100 a smaller JPEG of another, against the exact search in a tree, timed
@@ -36,6 +42,7 @@ import io
 import itertools
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -58,6 +65,7 @@ from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource, open_review
 from grpo_mmpc.catalogue.sources.amazon_reviews import read_review
 from grpo_mmpc.catalogue.sources.amazon_synthetic import write_synthetic
 from grpo_mmpc.catalogue.sources.download import Download, Limits, download_images
+from grpo_mmpc.catalogue.validation import validate_catalogue
 from grpo_mmpc.utils.files import write_json_lines
 from grpo_mmpc.utils.manifest import environment
 
@@ -152,14 +160,19 @@ class Run:
 def measure_download(run: Run, *, images: int, baseline_images: int, repeats: int) -> dict[str, dict]:
     """Return results, figures and checks of the downloader."""
     rates, one_host, baseline, alone, beside, whole = [], [], [], [], [], []
+    cpu, plain_cpu = [], []
     holds = []
     run.ours(64)  # imports and first connections
     for _ in range(repeats):
+        started = time.process_time()
         seconds, _, right = run.ours(images)
+        cpu.append(1000 * (time.process_time() - started) / images)
         rates.append(images / seconds)
         alone.append(seconds)
         holds.append(right)
+        started = time.process_time()
         baseline.append(baseline_images / run.one_by_one(baseline_images))
+        plain_cpu.append(1000 * (time.process_time() - started) / baseline_images)
         seconds, _, right = run.ours(images // 4, hosts=HOSTS[:1])
         one_host.append(images // 4 / seconds)
         holds.append(right)
@@ -187,6 +200,8 @@ def measure_download(run: Run, *, images: int, baseline_images: int, repeats: in
         "figures": {
             "images": images,
             "baseline_images": baseline_images,
+            "download_cpu_ms": round(statistics.median(cpu), 2),
+            "one_by_one_cpu_ms": round(statistics.median(plain_cpu), 2),
             "download_hanging_slowdown": round(slowdown, 2),
             "download_hanging_seconds": round(statistics.median(whole), 2),
         },
@@ -296,6 +311,25 @@ def measure_build(folder: Path, *, items: int, repeats: int) -> dict[str, dict]:
     }
 
 
+def validate(folder: Path, cache: Path) -> None:
+    """Check a catalogue as ``data validate`` does."""
+    os.environ["GRPO_MMPC_CACHE"] = str(cache)
+    validate_catalogue(folder)
+
+
+def measure_validate(folder: Path, *, cache: Path) -> dict[str, dict]:
+    """Return figures of checking a catalogue, and of checking it again."""
+    seconds, memory = in_a_process(validate, folder, cache)
+    again, _ = in_a_process(validate, folder, cache)
+    return {
+        "figures": {
+            "validate_cpu_s": round(seconds, 1),
+            "validate_peak_rss_gb": round(memory, 2),
+            "validate_again_cpu_s": round(again, 1),
+        }
+    }
+
+
 def linked(count: int, **items: Any) -> tuple[float, np.ndarray]:
     """Return the CPU seconds of linking near-duplicates, and the group of each item."""
     started = time.process_time()
@@ -382,10 +416,11 @@ def main() -> None:
         builds = measure_build(
             Path(folder), items=2_000 if arguments.quick else 200_000, repeats=1 if arguments.quick else 3
         )
+        checked = measure_validate(Path(folder) / "engine_large", cache=Path(folder) / "cache")
     near = measure_near_duplicates(
         thumbnails=20_000 if arguments.quick else 300_000, titles=50_000 if arguments.quick else 1_000_000
     )
-    parts = (downloads, builds, near)
+    parts = (downloads, builds, checked, near)
     measured = {
         name: {key: value for part in parts for key, value in part.get(name, {}).items()}
         for name in ("results", "figures", "checks")

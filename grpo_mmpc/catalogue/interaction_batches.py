@@ -108,7 +108,10 @@ def _names(cells: pa.Array) -> tuple[pa.Array, _Flags]:
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return _none(cells, pa.string())
     cells = cells.cast(pa.string())
-    plain = pc.and_(pc.match_substring_regex(cells, _NAME), pc.less_equal(pc.binary_length(cells), MAX_CHARACTERS))
+    plain = pc.ascii_is_alnum(cells)  # most identifiers, several times as fast
+    if not pc.all(plain).as_py():
+        plain = pc.match_substring_regex(cells, _NAME)
+    plain = pc.and_(plain, pc.less_equal(pc.binary_length(cells), MAX_CHARACTERS))
     return cells, _flags(plain) & ~_flags(pc.is_in(cells, pa.array(sorted(MISSING_WORDS))))
 
 

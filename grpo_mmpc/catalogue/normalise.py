@@ -36,7 +36,9 @@ def clean_text(value: object, *, one_line: bool = True) -> str | None:
         return None
     if isinstance(value, str):
         if value.isascii() and value.isprintable():  # most cells, several times as fast
-            text = " ".join(value.split()) if one_line else value.strip()
+            text = value.strip()
+            if one_line and "  " in text:
+                text = " ".join(text.split())
             return None if not text or text in MISSING_WORDS else text
         text = value
     elif isinstance(value, bool) or not isinstance(value, int | float):

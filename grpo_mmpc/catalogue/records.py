@@ -70,30 +70,28 @@ def read_attributes(cell: object) -> tuple[str | None, str | None]:
         cell = dict(cell)  # how Arrow hands over a map column
     if not isinstance(cell, dict):
         return None, f'attributes dropped: found {json_kind(cell)}, expected a JSON object such as {{"color": "red"}}'
-    facts: dict[str, str] = {}
+    members: dict[str, str] = {}
     dropped: list[str] = []
     for kind, value in cell.items():
-        name = _fact(str(kind))
-        parts = value if isinstance(value, list) else [value]
         try:
-            texts = [
-                text
-                for part in parts
-                if (text := _fact(part) if isinstance(part, str) else clean_text(part)) is not None
-            ]
+            parts = value if isinstance(value, list) else (value,)
+            name, member = _fact(str(kind), value if isinstance(value, str) else tuple(map(clean_text, parts)))
         except TypeError:
-            texts = []
             dropped.append(str(kind))
-        if name is not None and texts:
-            facts[name] = ", ".join(texts)
+            continue
+        if member is not None:
+            members[name] = member
     warning = f"attributes {', '.join(dropped)} dropped: expected text or a number" if dropped else None
-    return (json_text(facts) if facts else None), warning
+    return (f"{{{','.join(members.values())}}}" if members else None), warning
 
 
 @lru_cache(maxsize=65536)
-def _fact(text: str) -> str | None:
-    """Clean a name or a value, most of which occur in many rows."""
-    return clean_text(text)
+def _fact(kind: str, value: str | tuple[str | None, ...]) -> tuple[str, str | None]:
+    """Return a fact's clean name and its member of a JSON object; most occur in many rows."""
+    name = clean_text(kind) or ""
+    texts = (clean_text(value),) if isinstance(value, str) else value
+    text = ", ".join(text for text in texts if text is not None)
+    return name, f"{json_text(name)}:{json_text(text)}" if name and text else None
 
 
 def _description(values: Mapping[str, Any]) -> str | None:
