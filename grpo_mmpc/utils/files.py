@@ -30,11 +30,12 @@ def replace_atomically(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     except OSError as error:
         # A write knows no path, and that of the temporary file says nothing to anybody.
-        if error.errno is not None and error.filename in (None, str(temporary)):
+        if error.errno is not None and str(error.filename) in ("None", str(temporary)):
             error.filename = str(target)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even what is not there
+            temporary.unlink()
 
 
 @contextmanager
