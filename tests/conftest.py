@@ -79,4 +79,8 @@ def config_in(small_catalogue):
 @pytest.fixture
 def make_config(config_in, tmp_path):
     """``config_in`` for a run in the test's own folder."""
-    return lambda architecture="qwen2_5_vl", **changes: config_in(tmp_path / "run", architecture, **changes)
+
+    def make(architecture: str = "qwen2_5_vl", run_dir: Path = tmp_path / "run", **changes):
+        return config_in(run_dir, architecture, **changes)
+
+    return make

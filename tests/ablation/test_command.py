@@ -49,7 +49,7 @@ def test_a_page_is_not_made_of_runs_of_another_recipe(command, capsys):
     assert f"grpo-mmpc report {shlex.quote(str(command.folder / 'bleu/seed-0'))}" in capsys.readouterr().out
     before = (command.folder / "ablation.html").read_bytes()
     assert command("--report-only", "trainer.learning_rate=0.1") == 2
-    assert "bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1" in capsys.readouterr().err
+    assert "bleu/seed-0: trainer.learning_rate was 0.001, is now 0.1" in capsys.readouterr().err
     assert (command.folder / "ablation.html").read_bytes() == before
     assert command("--report-only") == 0
 

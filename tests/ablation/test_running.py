@@ -138,9 +138,9 @@ def test_a_changed_recipe_is_refused_by_name_until_overwrite_and_only_changed_ru
     changed = jobs_of(changed, folder=folder, launcher=jobs[1].launcher)
     with pytest.raises(ConfigError) as error:
         write_recipes(changed, overwrite=False)
-    assert "bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1" in str(error.value)
+    assert "bleu/seed-0: trainer.learning_rate was 0.001, is now 0.1" in str(error.value)
     assert "bleu/seed-1" not in str(error.value)
-    with pytest.raises(ConfigError, match=r"bleu/seed-0: trainer.learning_rate was 0.0005, is now 0.1"):
+    with pytest.raises(ConfigError, match=r"bleu/seed-0: trainer.learning_rate was 0.001, is now 0.1"):
         check_recipes(changed)
     check_recipes(jobs)
     write_recipes(changed, overwrite=True)

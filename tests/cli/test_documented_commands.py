@@ -18,7 +18,7 @@ from tests.completion.completed import write_completed
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-WRITTEN_BY_THE_READER = ("my_mix.yaml", "runs/nano/config.yaml")
+WRITTEN_BY_THE_READER = ("my_mix.yaml", "my_recipe.yaml", "runs/nano/config.yaml")
 
 
 def documented() -> list[str]:

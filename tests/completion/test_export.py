@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from PIL import Image
@@ -95,7 +96,11 @@ def test_of_a_workbook_only_the_filled_cells_differ(shop):
     ):
         sheet.append(row)
     sheet["D2"].number_format = "0.00"
-    book.save(shop / "list.xlsx")
+    saved = io.BytesIO()
+    book.save(saved)
+    with ZipFile(saved) as made, ZipFile(shop / "list.xlsx", "w") as computed:  # as a spreadsheet program saves it
+        for name in made.namelist():
+            computed.writestr(name, made.read(name).replace(b"</f><v></v>", b"</f><v>7</v>"))
     after = openpyxl.load_workbook(io.BytesIO(exported(shop / "list.xlsx", proposal("1", "=Tea"), proposal("2", "No"))))
     before = openpyxl.load_workbook(shop / "list.xlsx")
     assert after.sheetnames == before.sheetnames

@@ -20,7 +20,6 @@ from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rewards import mix
 from grpo_mmpc.training import trainer as trainers
 from grpo_mmpc.training import unpadded
-from grpo_mmpc.types import ParsedCompletion
 from tests.training.tiny_families import FAMILIES, write_model
 
 SHAPES = [(84, 84), (60, 120), (200, 60), (150, 150)]
@@ -78,9 +77,12 @@ def recipe(make_config, shop, tmp_path, monkeypatch):
 @pytest.fixture
 def any_text_is_an_answer(monkeypatch):
     """A random model writes no JSON: any text is an answer here, so that rewards differ."""
-    monkeypatch.setattr(
-        mix, "_parse", lambda texts, tasks: [ParsedCompletion(prediction=text, format="json") for text in texts]
-    )
+
+    def read(self, completions, tasks):
+        told = {"completions": list(completions), "predictions": list(completions)}
+        return told | {"formats": ["json"] * len(tasks), "targets": ["text"] * len(tasks)}
+
+    monkeypatch.setattr(mix.RewardMix, "_read", read)
 
 
 @pytest.mark.usefixtures("any_text_is_an_answer")
