@@ -96,6 +96,6 @@ def test_any_json_is_read_as_a_text_or_as_malformed(value: object) -> None:
     "hostile", ["{" * 10**6, '{"a":' * 10**5, "<think>" * 10**5, '{"title": "' * 10**5, "```{" * 10**5]
 )
 def test_hostile_texts_take_no_time(hostile: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     read(hostile)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
