@@ -45,7 +45,9 @@ def signal_troubles(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, flo
         )
     for name in trained if len(trained) > 1 and len(latest) == LATEST else []:
         shares = [float(row.get(f"signal/{name}/advantage_share", 0.0)) for row in latest]
-        if min(shares) > DOMINANT:
+        others = [f"signal/{other}/dead_groups" for other in trained if other != name]
+        # In steps of image prompts, rewards of titles score nothing and json_format is met.
+        if min(shares) > DOMINANT and all(any(row.get(key, 1.0) < 1.0 for key in others) for row in latest):
             found[f"dominant {name}"] = (
                 f"The reward {name} holds {fmean(shares):.0%} of the advantages' variance in {steps}: the others have "
                 "hardly a say, whatever their weight."

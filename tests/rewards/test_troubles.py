@@ -44,6 +44,7 @@ def test_each_trouble_is_one_sentence(changes: dict[str, float], count: int, key
         ({"dead_group_share": 1.0}, LATEST - 1),
         ({"signal__clip__advantage_share": 0.9}, LATEST - 1),
         ({"signal__clip__advantage_share": 0.79}, 20),
+        ({"signal__clip__advantage_share": 1.0, "signal__bleu__dead_groups": 1.0}, 20),  # nothing to have a say with
     ],
 )
 def test_a_healthy_signal_is_silent(changes: dict[str, float], count: int) -> None:
