@@ -8,6 +8,7 @@ from grpo_mmpc.errors import RewardError
 from grpo_mmpc.rewards import LoadedReward, RewardMix, check_mix, load_factory, registered_rewards
 from grpo_mmpc.tasks import IMAGE_TO_TEXT, TASKS, TEXT_TO_IMAGE
 from grpo_mmpc.utils.distributed import Ranks
+from tests.shipped_rewards.conftest import REQUIRED
 
 OWN = Path(__file__).parent / "own_rewards.py"
 
@@ -229,12 +230,13 @@ def check(*specs: dict, tasks=("image_to_text",)) -> list[str]:
     return [f"{key}: {message}" for key, message in check_mix([RewardSpec(**spec) for spec in specs], tasks)]
 
 
-def test_every_installed_reward_is_found_and_builds_with_its_defaults():
+def test_every_installed_reward_is_found_and_builds_with_what_has_no_default():
     names = registered_rewards()
     assert {"bleu", "bertscore", "clip_similarity", "json_format"} <= set(names)
     for name in names:
-        (reward,) = RewardMix.from_specs([RewardSpec(name=name, weight=1.0)]).rewards
-        assert check({"name": name, "weight": 1.0}, tasks=reward.tasks) == []
+        spec = {"name": name, "weight": 1.0, "kwargs": REQUIRED.get(name, {})}
+        (reward,) = RewardMix.from_specs([RewardSpec(**spec)]).rewards
+        assert check(spec, tasks=reward.tasks) == []
 
 
 def test_an_unknown_name_lists_the_nearest():
