@@ -295,7 +295,8 @@ def test_a_thread_may_import_torch_while_another_one_is_started(tmp_path):
         "data = batch('kettle')",
         "row = {key: value[0] for key, value in data.items() if key != 'completions'}",
         "mix.prepare([row | {'prompt': row.pop('prompts')}])",
-        "time.sleep(0.3)",
+        "while 'torch' not in sys.modules:",
+        "    time.sleep(0.001)",
         "half = 'torch' in sys.modules and not hasattr(sys.modules['torch'], 'cuda')",
         "print(half, mix.score(**data).raw)",
     )
