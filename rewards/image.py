@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -201,10 +201,7 @@ def _image_reward(cosine: _ImageCosine, *, targets: tuple[TargetKind, ...]) -> R
         raise RewardError("a renderer is needed: nano, diffusers, images_api or module:factory; found none")
     if cosine.renderer is not None:
         needs.append("renderer")
-        try:
-            check_renderer(cosine.renderer, cosine.renderer_kwargs)
-        except EvaluationError as error:
-            raise RewardError(str(error)) from error
+        refuse_renderer(cosine.renderer, cosine.renderer_kwargs)
     return Reward(
         score=cosine,
         value_range=(cosine.floor, 1.0),
@@ -213,6 +210,18 @@ def _image_reward(cosine: _ImageCosine, *, targets: tuple[TargetKind, ...]) -> R
         needs=tuple(needs),
         prepare=cosine.prepare,
     )
+
+
+def refuse_renderer(renderer: str, renderer_kwargs: Mapping[str, Any]) -> None:
+    """Refuse a renderer that is not found or refuses its arguments.
+
+    Raises:
+        RewardError: It cannot be used.
+    """
+    try:
+        check_renderer(renderer, renderer_kwargs)
+    except EvaluationError as error:
+        raise RewardError(str(error)) from error
 
 
 def _above_floor(cosines: Sequence[float], *, floor: float, model: str) -> list[float | None]:

@@ -11,13 +11,14 @@ from typing import Any
 
 from grpo_mmpc.encoders.clip import clip_encoder
 from grpo_mmpc.encoders.loading import pick_dtype
-from grpo_mmpc.errors import EvaluationError, RewardError
+from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics.metric import is_known
-from grpo_mmpc.rendering.registry import check_renderer
 from grpo_mmpc.rendering.shared import shared_renders
 from grpo_mmpc.rendering.store import render_seed
 from grpo_mmpc.rewards.declaration import Reward
 from grpo_mmpc.utils.hashing import stable_order
+
+from .image import refuse_renderer
 
 _COLOURS = ["black", "white", "grey", "silver", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"]
 
@@ -233,8 +234,5 @@ def _rendered(
     model: str, renderer: str, renderer_kwargs: dict[str, Any] | None, device: str | None, dtype: str
 ) -> _Rendered:
     pick_dtype(dtype)
-    try:
-        check_renderer(renderer, renderer_kwargs or {})
-    except EvaluationError as error:
-        raise RewardError(str(error)) from error
+    refuse_renderer(renderer, renderer_kwargs or {})
     return _Rendered(partial(clip_encoder, model=model, device=device, dtype=dtype), renderer, renderer_kwargs or {})
