@@ -60,6 +60,10 @@ class BatchQueue(Generic[T, R]):
             while True:
                 requests = [self._waiting.get()]
                 requests += self._others(self._batch_size() - len(requests[0].items))
+                # Nobody waits any more for what was cancelled, and it takes no result.
+                requests = [one for one in requests if one.done.set_running_or_notify_cancel()]
+                if not requests:
+                    continue
                 try:
                     results = list(self._work([item for one in requests for item in one.items]))
                 except GrpoMmpcError as error:
