@@ -138,6 +138,18 @@ def find_image(path: Path | str, *, folder: Path | str) -> Path:
     raise ImageError(f"image {path} does not exist{_nearest_name(Path(wanted))}; add the file or correct the path")
 
 
+def find_moved_image(path: Path, *, folder: Path) -> Path:
+    """Return the file in a folder that a path means which was recorded where the folder lay before.
+
+    It is the one with the longest end of the path, as ``images/kettle.jpg``. A path that exists is
+    returned as it is, and so is one of which the folder has no end.
+    """
+    if path.exists():
+        return path
+    ends = (folder.joinpath(*path.parts[start:]) for start in range(1, len(path.parts)))
+    return next((end for end in ends if end.is_file()), path)
+
+
 def _resolve(wanted: str) -> str:
     """Resolve a path, existing or not."""
     try:

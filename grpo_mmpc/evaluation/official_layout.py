@@ -1,9 +1,10 @@
 """The file layout of the official benchmark, read and written, so that results travel both ways.
 
-A model's folder holds ``titles/<category>.tsv`` and ``<category>/<item_id>.jpg``. A title file has
-one row per item, quoted as in CSV: the item's id, then its title, or columns of these names. A
-title ``error`` stands for a completion that does not parse. Characters that no file name should
-hold are written as ``%2F`` and the like.
+A model's folder holds ``titles/<category>.tsv`` and ``<category>/<item_id>.jpg``: images of a
+category "titles" lie beside the title files. A title file has one row per item, quoted as in CSV:
+the item's id, then its title, or columns of these names. A title ``error`` stands for a completion
+that does not parse. Characters that no file name should hold are written as ``%2F`` and the like,
+and so is the end ``_gpu0`` of a category, which is how the official files name their shards.
 """
 
 import csv
@@ -28,7 +29,7 @@ them."""
 _ID_COLUMNS = ("item_id", "id", "asin", "parent_asin", "image")
 _TITLE_COLUMNS = ("title", "text", "prediction")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # where an item has several, the first counts
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f%/\\:*?"<>|]|^\.|[. ]$')
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f%/\\:*?"<>|]|^\.|[. ]$|_(?=gpu\d+$)')
 _MAX_NAME_BYTES = 200
 _JPEG_QUALITY = 95
 
@@ -73,7 +74,7 @@ def read_official_images(folder: Path, *, webp: bool = False) -> dict[str, dict[
     suffixes = (*_IMAGE_SUFFIXES, ".webp") if webp else _IMAGE_SUFFIXES
     images: dict[str, dict[str, Path]] = {}
     for sub_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not sub_folder.is_dir() or sub_folder.name == TITLES_FOLDER:
+        if not sub_folder.is_dir():
             continue
         files = [path for path in sorted(sub_folder.iterdir()) if path.suffix.lower() in suffixes and path.is_file()]
         if files:
@@ -98,7 +99,7 @@ def write_official(folder: Path, answers: Sequence[Prediction], *, titles: bool 
     with build_folder(folder / _MADE) as made:
         names = _write(made, answers, titles=titles)
         there = {path.relative_to(folder) for path in (folder / TITLES_FOLDER).glob("*.tsv")} if titles else set()
-        if any(name.parts[0] != TITLES_FOLDER for name in names):
+        if any(name.suffix != ".tsv" for name in names):
             images = read_official_images(folder, webp=True).values()
             there |= {path.relative_to(folder) for files in images for path in files.values()}
         for name in sorted(there):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grpo_mmpc.catalogue import catalogue_groups, load_catalogue
+from grpo_mmpc.catalogue.images import find_moved_image
 from grpo_mmpc.errors import EvaluationError, ImageError
 from grpo_mmpc.evaluation.evaluation_folder import (
     SAMPLES_FILE,
@@ -19,6 +20,7 @@ from grpo_mmpc.evaluation.evaluation_folder import (
 )
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
 from grpo_mmpc.evaluation.predictions import UNCATEGORISED, Prediction, Predictions, Reference
+from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.files import JsonLine, json_lines, read_object
 
@@ -267,13 +269,20 @@ def _inside(folder: Path, name: str | None) -> Path | None:
 
 
 def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:
+    run = RunFolder.of_evaluation(folder)
+    places = run.image_folders if run is not None else []
+
+    def image(recorded: str | None) -> str | None:
+        moved = (find_moved_image(Path(recorded), folder=place) for place in places) if recorded else ()
+        return next((str(path) for path in moved if path.exists()), recorded)
+
     return [
         Reference(
             item_id=str(row["item_id"]),
             text=row["reference"],
             category=str(row["category"]),
             attributes={k: str(v) for k, v in read_attributes(row["attributes"], path=folder / SAMPLES_FILE).items()},
-            image=row["image_path"],
+            image=image(row["image_path"]),
             group=row["group"],
         )
         for row in _samples(folder, task=task, columns=["reference", "image_path", "attributes", "group"])

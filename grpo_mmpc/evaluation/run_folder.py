@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from grpo_mmpc.config.yaml_files import parse_yaml
 from grpo_mmpc.errors import ConfigError, EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of, section
 from grpo_mmpc.evaluation.records import Best, Comparison
+from grpo_mmpc.nano.catalogue import REFERENCE as NANO
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.utils.cache import cache_folder
 from grpo_mmpc.utils.files import json_lines, read_own
 
 _ROLLOUTS = re.compile(r"step-(\d+)(?:-(\d+))?\.parquet")
@@ -155,6 +158,22 @@ class RunFolder:
     def samples(self, checkpoint: str) -> Path:
         """Return the path of a checkpoint's samples."""
         return self.path / "evaluations" / _plain_name(checkpoint) / self.suite / SAMPLES_FILE
+
+    @cached_property
+    def image_folders(self) -> list[Path]:
+        """Where the run's images may lie: in its own folder and in that of its catalogue.
+
+        A catalogue is looked for where ``config.yaml`` names it, and where it lies if it was moved
+        together with the run. That of nano is in the cache.
+        """
+        named, run_dir = section(self.config, "data").get("catalogue"), self.config.get("run_dir")
+        if named == NANO:
+            return [self.path, cache_folder("nano-catalogue")]
+        places = [Path(str(named))] if named else []
+        if named and run_dir and Path(str(named)).is_absolute() == Path(str(run_dir)).is_absolute():
+            beside = self.path.resolve() / os.path.relpath(str(named), str(run_dir))
+            places.append(Path(os.path.normpath(beside)))
+        return [self.path, *(place for place in places if any(place.glob("items.*")))]
 
     @property
     def latest(self) -> str | None:

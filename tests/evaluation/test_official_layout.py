@@ -80,7 +80,7 @@ def test_rows_that_cannot_be_read_are_named(tmp_path: Path, content: str, messag
 
 
 def test_images_are_found_whatever_the_case_of_their_ending(tmp_path: Path) -> None:
-    for name in ("Home/a.jpg", "Home/b.JPEG", "Bags/c.PNG", "Bags/d.webp", "Bags/note.txt", "titles/x.jpg"):
+    for name in ("Home/a.jpg", "Home/b.JPEG", "Bags/c.PNG", "Bags/d.webp", "Bags/note.txt", "titles/x.tsv"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
@@ -115,6 +115,22 @@ def test_titles_and_images_come_back(tmp_path: Path) -> None:
     with Image.open(image) as copy:
         assert copy.size == (20, 10)
         assert max(abs(a - b) for a, b in zip(copy.getpixel((5, 5)), (200, 30, 40), strict=True)) <= 3  # JPEG
+
+
+@pytest.mark.parametrize("category", ["titles", "Titles", "Home_gpu0", "images"])
+def test_a_category_may_have_the_name_of_a_part_of_the_layout(tmp_path: Path, category: str) -> None:
+    picture = tmp_path / "made.jpg"
+    Image.new("RGB", (4, 4)).save(picture)
+    answers = [Prediction(item_id=f"a{i}", category=category, prediction="Mug", image=picture) for i in range(2)]
+    for _ in range(2):  # given again it finds its own files there
+        assert write_official(tmp_path / "model", answers) == 3
+    assert {row.category for row in read_official_titles(tmp_path / "model", set_aside=[])} == {category}
+    assert {name: sorted(files) for name, files in read_official_images(tmp_path / "model").items()} == {
+        category: ["a0", "a1"]
+    }
+    other = [Prediction(item_id="a0", category=category, prediction="Mug", image=picture)]
+    with pytest.raises(EvaluationError, match="already holds"):
+        write_official(tmp_path / "model", other)
 
 
 def test_a_jpeg_is_copied_byte_for_byte(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from grpo_mmpc.reports.common.findings import Finding
 from grpo_mmpc.reports.common.labels import NO_VALUE, duration, metric_label, task_label, words
 from grpo_mmpc.reports.common.panels import Line, panel
 from grpo_mmpc.reports.common.templates import render_page
-from grpo_mmpc.reports.common.thumbnails import catalogue_folders, thumbnails
+from grpo_mmpc.reports.common.thumbnails import thumbnails
+from grpo_mmpc.reports.run.comparison_page import image_folders
 from grpo_mmpc.utils.manifest import command_line
 
 _IMAGE_BUDGET = 1_500_000
@@ -50,9 +51,8 @@ def render(content: Content) -> str:
     comparison, results = content.comparison, content.results
     shown = examples(comparison, results, preferred=content.spec.pareto)
     images = [path for group in shown.groups for item in group.items for path in item.images] if shown else []
-    folders = [evaluation.folder for evaluation in (*(run.evaluation for run in results.runs), *results.base.values())]
-    for reference in dict.fromkeys(run.config.data.catalogue for run in content.runs):
-        folders += catalogue_folders(reference)
+    evaluations = (*(run.evaluation for run in results.runs), *results.base.values())
+    folders = list(dict.fromkeys(folder for one in evaluations for folder in image_folders(one.folder)))
     mode = content.runs[0].config.evaluation.mode
     start = f"{content.spec.launcher} -m grpo_mmpc" if content.spec.launcher else "grpo-mmpc"
     return render_page(

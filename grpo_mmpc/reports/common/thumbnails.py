@@ -32,22 +32,13 @@ def thumbnails(
     return encoded
 
 
-def catalogue_folders(reference: str) -> list[Path]:
-    """Return the folder of a catalogue that a run names, if it is one; of nano, its cache."""
-    from grpo_mmpc.nano.catalogue import REFERENCE
-    from grpo_mmpc.utils.cache import cache_folder
-
-    if reference == REFERENCE:
-        return [cache_folder("nano-catalogue")]
-    return [Path(reference)] if reference and any(Path(reference).glob("items.*")) else []
-
-
 def _thumbnail(path: Path, *, folders: Sequence[Path], size: int) -> str | None:
-    from grpo_mmpc.catalogue.images import decode_image, find_image  # heavy: imported on use
+    from grpo_mmpc.catalogue.images import decode_image, find_image, find_moved_image  # heavy: imported on use
 
     for folder in folders:
         try:
-            with find_image(path.absolute(), folder=folder).open("rb") as stream:
+            place = find_moved_image(path.absolute(), folder=folder.absolute())
+            with find_image(place, folder=folder).open("rb") as stream:
                 image = decode_image(stream, name=path.name, shrink_to_px=2 * size)
         except (ImageError, OSError):  # the page shows that there is no image
             continue

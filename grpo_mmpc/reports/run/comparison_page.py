@@ -8,7 +8,7 @@ from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, read_summary, r
 from grpo_mmpc.evaluation.records import Comparison
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.reports.common.templates import render_page
-from grpo_mmpc.reports.common.thumbnails import catalogue_folders, thumbnails
+from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.reports.run.before_after import change_figure
 from grpo_mmpc.reports.run.examples import delta
 from grpo_mmpc.reports.run.task_view import TaskView, task_view
@@ -67,5 +67,4 @@ def image_folders(source: Path) -> list[Path]:
     run = run_of(source) or run_of(source / "suite")  # RUN/evaluations/NAME does as well
     if run is None:
         return [source] if source.is_dir() else []
-    config = RunFolder(run, notes=[]).config
-    return [run, *catalogue_folders(str(section(config, "data").get("catalogue") or ""))]
+    return RunFolder(run, notes=[]).image_folders

@@ -14,7 +14,6 @@ from grpo_mmpc.nano.catalogue import REFERENCE as NANO
 from grpo_mmpc.recbench import recommendation_view, results_of_run
 from grpo_mmpc.reports.common.labels import attribute_kind, date, duration, metric_label, task_label, words
 from grpo_mmpc.reports.common.templates import render_page
-from grpo_mmpc.reports.common.thumbnails import catalogue_folders
 from grpo_mmpc.reports.run.comparison_page import comparison_content
 from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.task_view import TaskView, task_view
@@ -70,7 +69,7 @@ def _render(run: RunFolder, notes: list[str]) -> tuple[str, str]:
     recommendation, problems = results_of_run(run.path)
     notes += [*_unfinished(run), *(f"A recommendation benchmark is left out: {problem}." for problem in problems)]
     shown = {
-        **comparison_content(tasks, comparison, folders=_image_folders(run)),
+        **comparison_content(tasks, comparison, folders=run.image_folders),
         "kind": "run report",
         "name": run.path.resolve().name,
         "subtitle": _subtitle(run, weights),
@@ -117,10 +116,6 @@ def _base(run: RunFolder) -> dict[str, dict[str, float]]:
         }
         for task in section(run.summary("base"), "tasks")
     }
-
-
-def _image_folders(run: RunFolder) -> list[Path]:
-    return [run.path, *catalogue_folders(str(section(run.config, "data").get("catalogue") or ""))]
 
 
 def _unfinished(run: RunFolder) -> list[str]:

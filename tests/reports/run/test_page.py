@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.errors import EvaluationError
+from grpo_mmpc.evaluation.prediction_files import read_references
 from grpo_mmpc.reports.run.page import build_report
 from tests.reports.golden import check_golden, visible_text
-from tests.reports.run.fake_run import VARIANTS, build_run, odd_run
+from tests.reports.run.fake_run import CONFIG, VARIANTS, build_run, odd_run
 
 TEMPLATES = [
     resources.files("grpo_mmpc.reports").joinpath(name).read_text("utf-8")
@@ -334,6 +335,40 @@ def test_no_image_outside_the_run_and_its_catalogue_is_shown(small: Path, tmp_pa
     page = Page(build_report(run))
     assert page.html.count("no image") > 4
     assert "img" not in page.tags
+
+
+@pytest.mark.parametrize("names", ["relative", "absolute"])
+def test_a_run_and_its_catalogue_show_images_wherever_both_were_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str
+) -> None:
+    """The samples name the images where they lay while the run was made."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    build_run(
+        before / "runs/mine",
+        categories=("Bags",),
+        items_per_category=6,
+        checkpoints=("base", "final"),
+        resamples=100,
+    )
+    (before / "runs/mine/catalogue").rename(before / "shop")
+    (before / "shop/items.jsonl").touch()
+    named = ("shop", "runs/mine") if names == "relative" else (str(before / "shop"), str(before / "runs/mine"))
+    for checkpoint in ("base", "final"):
+        file = before / f"runs/mine/evaluations/{checkpoint}/cqbench/samples.parquet"
+        table = pq.read_table(file)
+        paths = [str(before / "shop/images" / Path(path).name) for path in table["image_path"].to_pylist()]
+        pq.write_table(table.set_column(table.column_names.index("image_path"), "image_path", [paths]), file)
+    named_in = CONFIG.replace("runs/fake", named[1]).replace("nano:catalogue", named[0])
+    (before / "runs/mine/config.yaml").write_text(named_in)
+    monkeypatch.chdir(before)
+    shown = Page(build_report(Path("runs/mine"))).tags.count("img")
+    before.rename(after)
+    for place in (after, tmp_path):  # whichever folder the command is started in
+        monkeypatch.chdir(place)
+        assert Page(build_report(after / "runs/mine")).tags.count("img") == shown > 4
+    evaluation = after / "runs/mine/evaluations/final/cqbench"
+    references = read_references(evaluation, task="text_to_image", set_aside=[])
+    assert all(Path(one.image).is_relative_to(after / "shop") and Path(one.image).is_file() for one in references)
 
 
 def test_a_comparison_that_is_older_than_the_last_evaluation_is_said(small: Path, tmp_path: Path) -> None:
