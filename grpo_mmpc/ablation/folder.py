@@ -69,7 +69,7 @@ def share_base(jobs: Sequence[Job]) -> None:
     """Copy the untrained model's evaluation into every finished run, for ``grpo-mmpc report``."""
     by_name = {job.name: job for job in jobs}
     for job in jobs:
-        if job.base is None:
+        if job.base is None or job.after is not None:  # of such a run, "before" is where it started
             continue
         base, target = by_name[job.base], job.folder / "evaluations" / "base" / job.suite
         if state_of(job) == state_of(base) == State.FINISHED and not target.exists():

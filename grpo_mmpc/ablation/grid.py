@@ -3,11 +3,11 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.ablation.spec import BASE, AblationSpec, AxisValue, combinations, find_file, is_among
+from grpo_mmpc.ablation.spec import BASE, AblationSpec, AxisValue, combinations, find_file, is_among, predecessor
 from grpo_mmpc.config import RunConfig, nearest
 from grpo_mmpc.config.problems import short
 from grpo_mmpc.errors import ConfigError
@@ -41,6 +41,8 @@ class PlannedRun:
     base_key: str
     """Runs of one key start from the same model and are measured on the same items: one evaluation
     of it serves all."""
+    after: str | None
+    """Name of the run whose last checkpoint this one starts from."""
 
     @property
     def name(self) -> str:
@@ -80,13 +82,38 @@ def expand(
                 problems[f"{key}: {_NO_TOKENS}"].append(f"{mix}/seed-{seed}")
             # Evaluated once for all runs, see base_key.
             config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"before": False})})
-            runs.append(PlannedRun(mix=mix, seed=seed, config=config, base_key=_base_key(config)))
+            before = predecessor(chosen)
+            after = None if before is None else f"{before}/seed-{seed}"
+            runs.append(PlannedRun(mix=mix, seed=seed, config=config, base_key=_base_key(config), after=after))
+    runs, lost = _started(runs)
+    for text, name in lost:
+        problems[text].append(name)
     total = len(spec.seeds) * len(names)
     lines = [f"{text} ({_where(where, total)})" for text, where in problems.items()]
     lines += [f"{path}: {problem}" for problem in [*_metric_problems(spec, runs), *_unlike(spec, runs)]]
     if lines:
         raise ConfigError(lines)
     return runs
+
+
+def _started(runs: list[PlannedRun]) -> tuple[list[PlannedRun], list[tuple[str, str]]]:
+    """Point runs that start after another one to its last checkpoint; return also what is wrong."""
+    configs, started, problems = {run.name: run.config for run in runs}, [], []
+    for run in runs:
+        config = run.config
+        if run.after is not None:
+            before = configs.get(run.after, config)
+            steps = int(before.trainer.get("max_steps", -1))
+            if steps < 1:
+                problems.append(
+                    (f"trainer.max_steps: {run.after} must say it, since another run starts after it", run.name)
+                )
+            if (before.model, before.adapter) != (config.model, config.adapter):
+                problems.append(("model, adapter: a run goes on from another one's only with the same ones", run.name))
+            start = Path(before.run_dir) / "checkpoints" / f"checkpoint-{steps}"
+            config = config.model_copy(update={"model": config.model.model_copy(update={"init_from": str(start)})})
+        started.append(replace(run, config=config))
+    return started, problems
 
 
 def _changes(spec: AblationSpec, chosen: Sequence[AxisValue], overrides: Sequence[str]) -> list[str]:

@@ -39,6 +39,8 @@ class Job:
     suite: str
     base: str | None
     """Name of the job that evaluates the untrained model of a run; None for that job itself."""
+    after: str | None
+    """Name of the job that must have finished before this one."""
     max_steps: int
     """0 for an evaluation; 0 or less where the recipe counts epochs."""
     launcher: str
@@ -87,6 +89,7 @@ def jobs_of(runs: Sequence[PlannedRun], *, folder: Path, launcher: str) -> list[
             recipe=run.config.to_yaml(),
             suite=run.config.evaluation.suite,
             base=bases[run.base_key].name,
+            after=run.after,
             max_steps=int(run.config.trainer.get("max_steps", -1)),
             launcher=launcher,
             working_directory=Path.cwd(),
@@ -98,13 +101,17 @@ def jobs_of(runs: Sequence[PlannedRun], *, folder: Path, launcher: str) -> list[
 
 def _base_job(run: PlannedRun, folder: Path) -> Job:
     evaluation = run.config.evaluation.model_copy(update={"controls": []})
+    model = run.config.model if run.after is None else run.config.model.model_copy(update={"init_from": None})
     return Job(
         name=folder.name,
         folder=folder / run.config.evaluation.suite,
         config=folder.with_suffix(".yaml"),
-        recipe=run.config.model_copy(update={"evaluation": evaluation, "run_dir": str(folder)}).to_yaml(),
+        recipe=run.config.model_copy(
+            update={"evaluation": evaluation, "model": model, "run_dir": str(folder)}
+        ).to_yaml(),
         suite=run.config.evaluation.suite,
         base=None,
+        after=None,
         max_steps=0,
         launcher="",
         working_directory=Path.cwd(),

@@ -27,6 +27,9 @@ class AxisValue(Section):
     """YAML files, merged over the base in this order."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys and their values, applied last of all."""
+    after: str | None = None
+    """The combination from whose last checkpoint, of the same seed, runs start
+    (``model.init_from``)."""
 
 
 class AblationSpec(Section):
@@ -93,6 +96,7 @@ def _problems(spec: AblationSpec) -> list[str]:
     problems += [f"axes.{axis}: has no values" for axis, values in spec.axes.items() if not values]
     if len(set(spec.seeds)) < len(spec.seeds):
         problems.append(f"seeds: a seed appears twice in {spec.seeds}")
+    problems += _successions(spec)
     if BASE in combinations(spec):
         problems.append(f"axes: {BASE!r} is the model before training; choose another name")
     elif spec.reference not in {BASE, *combinations(spec)}:
@@ -106,6 +110,22 @@ def combinations(spec: AblationSpec) -> dict[str, list[AxisValue]]:
         "+".join(names): [values[name] for values, name in zip(spec.axes.values(), names, strict=True)]
         for names in product(*spec.axes.values())
     }
+
+
+def predecessor(chosen: Sequence[AxisValue]) -> str | None:
+    """Return the combination that runs of these values start from, if there is one."""
+    return next((value.after for value in chosen if value.after is not None), None)
+
+
+def _successions(spec: AblationSpec) -> list[str]:
+    known, problems = combinations(spec), []
+    for name, chosen in known.items():
+        before = predecessor(chosen)
+        if before is not None and before not in known:
+            problems.append(f"axes: {name} starts after {before!r}, which is no run; {nearest(before, known)}")
+        elif before is not None and predecessor(known[before]) is not None:
+            problems.append(f"axes: {name} starts after {before}, which starts after another run; one step is possible")
+    return problems
 
 
 def to_yaml(spec: AblationSpec) -> str:

@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         rewards,
         score,
         serve,
+        sft,
         train,
     )
 
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
         train,
+        sft,
         evaluate,
         compare,
         score,

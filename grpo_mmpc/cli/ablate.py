@@ -105,8 +105,6 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
     """Run what is not finished; return whether that was stopped before it had ended."""
     # heavy: imported on use
     from grpo_mmpc.ablation.jobs import State, state_of
-    from grpo_mmpc.ablation.runner import run_local, run_ray
-    from grpo_mmpc.utils.jobs import shares_of_machine
 
     states = {job.name: state_of(job) for job in jobs}
     to_do = [job for job in jobs if states[job.name] != State.FINISHED]
@@ -114,10 +112,23 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
     print(f"{len(jobs) - len(to_do)} of {len(jobs)} jobs are finished, {continued} will be continued", flush=True)
     if not to_do:
         return False
-    already = len(jobs) - len(to_do)
+    for after in (False, True):
+        done = {job.name for job in jobs if state_of(job) == State.FINISHED}
+        wave = [job for job in to_do if (job.after is not None) == after and (not after or job.after in done)]
+        if wave and _run_wave(wave, arguments, already=len(done)):
+            return True
+    return False
+
+
+def _run_wave(jobs: Sequence["Job"], arguments: argparse.Namespace, *, already: int) -> bool:
+    """Run jobs that wait for no other; return whether that was stopped before it had ended."""
+    # heavy: imported on use
+    from grpo_mmpc.ablation.runner import run_local, run_ray
+    from grpo_mmpc.utils.jobs import shares_of_machine
+
     if arguments.engine == "ray":
         outcomes = run_ray(
-            to_do,
+            jobs,
             address=arguments.ray_address,
             parallel=arguments.parallel,
             gpus_per_run=arguments.gpus_per_run,
@@ -132,8 +143,8 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
             cpus_each=arguments.cpus_per_run,
             options=("--gpus-per-run", "--parallel"),
         )
-        outcomes = run_local(to_do, given=given, retries=arguments.retries, already=already)
-    return any(outcome.stopped for outcome in outcomes.values()) or len(outcomes) < len(to_do)
+        outcomes = run_local(jobs, given=given, retries=arguments.retries, already=already)
+    return any(outcome.stopped for outcome in outcomes.values()) or len(outcomes) < len(jobs)
 
 
 def _report(
@@ -170,8 +181,9 @@ def _print_grid(spec: "AblationSpec", runs: Sequence["PlannedRun"], jobs: Sequen
     for entry in runs:
         rewards = ", ".join(f"{reward.name} {reward.weight:g}" for reward in entry.config.rewards.mix if reward.weight)
         steps = str(entry.config.trainer.get("max_steps", "?"))
-        rows.append((entry.name, states[entry.name], steps, f"{entry.config.rewards.aggregation}: {rewards}"))
-    print("\n".join(text_table(("run", "state", "steps", "rewards"), rows, left=(0, 1, 3), spare=("rewards",))))
+        what = "answers" if entry.config.method == "sft" else f"{entry.config.rewards.aggregation}: {rewards}"
+        rows.append((entry.name, states[entry.name], steps, f"after {entry.after}; {what}" if entry.after else what))
+    print("\n".join(text_table(("run", "state", "steps", "trained on"), rows, left=(0, 1, 3), spare=("trained on",))))
     bases = len({entry.base_key for entry in runs})
     times = "once" if bases == 1 else f"{bases} times"
     print(f"{len(runs)} runs, compared with {spec.reference}; the untrained model is evaluated {times}")

@@ -17,6 +17,12 @@ def add_parser(commands: Any) -> None:
             "multi-GPU: accelerate launch --config_file launch/accelerate/zero3.yaml -m grpo_mmpc train RECIPE"
         ),
     )
+    add_options(parser)
+    parser.set_defaults(func=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command that trains."""
     add_recipe(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="continue, as the command does anyway")
@@ -26,7 +32,6 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="only check recipe, catalogue and run folder: print all values with their origin, what they come to, ok",
     )
-    parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

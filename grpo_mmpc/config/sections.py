@@ -281,6 +281,9 @@ class RunConfig(Section):
     run_dir: str
     """Folder that receives everything the run writes."""
     seed: Annotated[int, Field(ge=0)] = 0
+    method: Literal["grpo", "sft"] = "grpo"
+    """What training is: GRPO on rewards, or supervised fine-tuning on the catalogue's own answers
+    (``grpo-mmpc sft``), to which rewards and rollouts mean nothing."""
     model: ModelSection
     adapter: AdapterSection | None
     """Null trains every weight of the model."""
@@ -293,8 +296,8 @@ class RunConfig(Section):
     rewards: RewardsSection
     rollout: RolloutSection = RolloutSection()
     trainer: dict[str, Any] = {}
-    """TRL ``GRPOConfig`` fields, verbatim. ``output_dir``, ``seed`` and the reward weights are set
-    from this file."""
+    """TRL ``GRPOConfig`` fields (``SFTConfig`` with ``method: sft``), verbatim. ``output_dir``,
+    ``seed`` and the reward weights are set from this file."""
     evaluation: EvaluationSection = EvaluationSection()
     gate: GateSection = GateSection()
     report: ReportSection = ReportSection()

@@ -72,9 +72,10 @@ class RunFolder:
 
     @cached_property
     def mix(self) -> list[MixEntry]:
-        """The reward mix; empty without ``config.yaml``."""
+        """The reward mix; empty without ``config.yaml``, and where no reward was trained on."""
         try:
-            specs = self.config["rewards"]["mix"] if self.config else []
+            uses_rewards = self.config and self.config.get("method") != "sft"
+            specs = self.config["rewards"]["mix"] if uses_rewards else []
             return [
                 MixEntry(
                     name=str(spec["name"]),

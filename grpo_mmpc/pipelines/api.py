@@ -63,7 +63,8 @@ def evaluate(
 
     Args:
         config: The recipe.
-        checkpoint: Folder with ``adapter_config.json``; None evaluates the base model.
+        checkpoint: Folder with ``adapter_config.json``; None evaluates the policy before training,
+            the base model or ``model.init_from``.
         out: Where to write; None takes ``RUN_DIR/evaluations/NAME/SUITE``.
         workers: Engines at once; None is one a device. Several start processes: a script has the
             call below ``if __name__ == "__main__":`` then.
@@ -125,7 +126,8 @@ def complete(
         config: The recipe: policy, engine and renderer.
         catalogue: Catalogue folder.
         out: Folder of the completed catalogue; started again, it goes on there.
-        checkpoint: Folder with ``adapter_config.json``; None completes with the base model.
+        checkpoint: Folder with ``adapter_config.json``; None completes with the policy before
+            training.
         workers: As of ``evaluate``.
         siblings: First take titles that variants, equal images or the item's other fields give.
         samples: Titles to sample beside each greedy one; the share that agrees is the confidence.

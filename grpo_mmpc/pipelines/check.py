@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
@@ -31,15 +32,15 @@ def check_run(recipe: Sequence[str], *, overwrite: bool = False) -> None:
 def _summary(config: RunConfig, data: RunData) -> list[str]:
     # heavy: imported on use
     from grpo_mmpc.evaluation.suite import build_suite
-    from grpo_mmpc.training.arguments import check_batches_fill, grpo_arguments
+    from grpo_mmpc.training.arguments import check_batches_fill, grpo_arguments, sft_arguments
 
-    processes = num_processes()
-    arguments = grpo_arguments(config, anywhere=True)
+    processes, is_sft = num_processes(), config.method == "sft"
+    arguments: Any = (sft_arguments if is_sft else grpo_arguments)(config, anywhere=True)
     items = min(len(data.train), config.data.max_train_items or len(data.train))
     check_batches_fill(arguments, num_items=items)
-    group = arguments.num_generations
+    group, repeated = (1, 1) if is_sft else (arguments.num_generations, arguments.num_iterations)
     completions = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
-    per_step = completions / group / arguments.num_iterations
+    per_step = completions / group / repeated
     prompts = items * len(config.tasks)
     steps = arguments.max_steps if arguments.max_steps > 0 else int(arguments.num_train_epochs * prompts / per_step)
     asked = steps * per_step
@@ -52,7 +53,8 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
         f"data: {len(data.catalogue):,} items of {config.data.catalogue}: {len(data.train):,} to train on, "
         f"{len(data.held_out):,} held out{products}; {data.incomplete:,} lack {data.needs}, "
         f"{len(data.catalogue.quarantined):,} set aside",
-        f"training: {steps:,} steps of {per_step:g} prompts with {group} completions on {processes} "
+        f"training: {steps:,} steps of {per_step:g} prompts with "
+        f"{'their answers' if is_sft else f'{group} completions'} on {processes} "
         f"process{'es' * (processes > 1)}: {asked:,.0f} prompts, {asked / prompts:.1f} epochs; "
         f"{min(1.0, asked / prompts):.0%} of the items are seen".replace("%", " %"),
         f"evaluation: {what_items_show(held_out, products=suite.num_products, confidence=0.95)}",

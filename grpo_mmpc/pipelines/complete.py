@@ -71,7 +71,7 @@ def complete_catalogue(
         config: The recipe.
         catalogue: Catalogue folder.
         out: Folder of the completed catalogue.
-        checkpoint: Folder of the adapter; None completes with the base model.
+        checkpoint: Folder of the adapter; None completes with the policy before training.
         workers: Who fills the parts.
         siblings: Take a title that the catalogue itself gives before the policy is asked; see
             ``grpo_mmpc.catalogue.siblings``.

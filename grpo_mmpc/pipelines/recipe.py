@@ -65,7 +65,9 @@ def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None) -> RunC
 
 
 def _layers(arguments: Sequence[str]) -> Layers:
-    from grpo_mmpc.models.start import take_options  # heavy: imported on use
+    # heavy: imported on use
+    from grpo_mmpc.models.start import take_options
+    from grpo_mmpc.training.method_checks import drop_options_of_grpo
 
     if is_first_process():
         print("checking the recipe ...", file=sys.stderr, flush=True)
@@ -78,6 +80,9 @@ def _layers(arguments: Sequence[str]) -> Layers:
         layers.merged["run_dir"] = str(run)
         if is_first_process():
             print(f"{recorded}: its run lies in {run} now, no more in {written}, and goes on there", file=sys.stderr)
+    unused = drop_options_of_grpo(layers)
+    if layers.merged.get("method") == "sft" and is_first_process():
+        print(f"method sft does not use rewards, rollout{''.join(f', {key}' for key in unused)}", file=sys.stderr)
     return layers
 
 
@@ -87,9 +92,11 @@ def _checks() -> list[Check]:
     from grpo_mmpc.models.option_checks import check_model
     from grpo_mmpc.recbench import check_section
     from grpo_mmpc.rollout.vllm.arguments import check_rollout
+    from grpo_mmpc.training.method_checks import check_method
     from grpo_mmpc.training.option_checks import check_trainer
 
-    return [check_model, check_adapter, check_rewards, check_trainer, check_rollout, check_evaluation, check_section]
+    checks = [check_model, check_adapter, check_rewards, check_method, check_trainer, check_rollout, check_evaluation]
+    return [*checks, check_section]
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

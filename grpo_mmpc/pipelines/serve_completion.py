@@ -44,7 +44,7 @@ def serve_completion(
 
     Args:
         config: The recipe: model, engine, renderer and gate.
-        checkpoint: Folder of the adapter; None is the base model.
+        checkpoint: Folder of the adapter; None is the policy before training.
         known: Catalogue folder, or a completed one: titles that count as duplicates, values that
             attributes take, and the calibration of confidence, where it has one.
         samples: See ``complete_catalogue``.

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
@@ -11,7 +11,7 @@ from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from trl import GRPOConfig
+    from trl import GRPOConfig, SFTConfig
 
 
 def grpo_arguments(config: RunConfig, *, anywhere: bool = False) -> "GRPOConfig":
@@ -22,26 +22,42 @@ def grpo_arguments(config: RunConfig, *, anywhere: bool = False) -> "GRPOConfig"
     Raises:
         TrainingError: TRL refuses the values, for instance bf16 where no GPU is visible.
     """
+    template = config.trainer.get("chat_template_kwargs") or {}
+    processing = PROMPTS_AS_THEY_ARE | (template.get("processor_kwargs") or {})
+    return _built(
+        "GRPOConfig",
+        config,
+        anywhere=anywhere,
+        reward_weights=[spec.weight for spec in config.rewards.mix],
+        multi_objective_aggregation=config.rewards.aggregation,
+        chat_template_kwargs={**template, "processor_kwargs": processing},
+    )
+
+
+def sft_arguments(config: RunConfig, *, anywhere: bool = False) -> "SFTConfig":
+    """Build TRL's ``SFTConfig``, likewise; prompts and answers stay whole.
+
+    Raises:
+        TrainingError: TRL refuses the values.
+    """
+    return _built("SFTConfig", config, anywhere=anywhere, max_length=None, remove_unused_columns=False)
+
+
+def _built(kind: str, config: RunConfig, *, anywhere: bool, **own: Any) -> Any:
+    """Build the arguments of one of TRL's trainers."""
     ensure_importable()
     # heavy: imported on use
     import torch
-    from trl import GRPOConfig
+    import trl
 
-    options = dict(config.trainer)
+    options = {name: value for name, value in config.trainer.items() if name != "chat_template_kwargs"}
     options.setdefault("disable_tqdm", True)  # our progress line says more
     options.setdefault("report_to", "none")
-    template = options.get("chat_template_kwargs") or {}
-    processing = PROMPTS_AS_THEY_ARE | (template.get("processor_kwargs") or {})
-    options["chat_template_kwargs"] = {**template, "processor_kwargs": processing}
     if anywhere and not torch.accelerator.is_available():
         options["use_cpu"] = True
     try:
-        return GRPOConfig(
-            output_dir=str(Path(config.run_dir) / "checkpoints"),
-            seed=config.seed,
-            reward_weights=[spec.weight for spec in config.rewards.mix],
-            multi_objective_aggregation=config.rewards.aggregation,
-            **options,
+        return getattr(trl, kind)(
+            output_dir=str(Path(config.run_dir) / "checkpoints"), seed=config.seed, **own, **options
         )
     except ValueError as error:
         on_cpu = " (no GPU is visible here; on a CPU set trainer.use_cpu=true)"
@@ -60,7 +76,7 @@ def lora_arguments(config: RunConfig) -> "LoraConfig | None":
     return LoraConfig(**{"task_type": "CAUSAL_LM", **config.adapter.options()})
 
 
-def check_sharded_policy(config: RunConfig, arguments: "GRPOConfig") -> None:
+def check_sharded_policy(config: RunConfig, arguments: "GRPOConfig | SFTConfig") -> None:
     """Refuse policies that the launch file would shard, and that cannot be.
 
     Raises:
@@ -86,16 +102,29 @@ def updates_per_rollout(arguments: "GRPOConfig") -> int:
     return max(1, batches // int(arguments.gradient_accumulation_steps))
 
 
-def check_batches_fill(arguments: "GRPOConfig", *, num_items: int) -> None:
-    """Refuse items that do not fill one generation batch, out of which no epoch can be made.
+def check_batches_fill(arguments: Any, *, num_items: int) -> None:
+    """Refuse items that do not fill one batch, out of which no epoch can be made.
+
+    Args:
+        arguments: ``GRPOConfig`` or ``SFTConfig``.
+        num_items: Training items.
 
     Raises:
         TrainingError: With the numbers.
     """
-    prompts = arguments.generation_batch_size // arguments.num_generations
-    if num_items < prompts:
+    if hasattr(arguments, "generation_batch_size"):
+        group, completions = arguments.num_generations, arguments.generation_batch_size
+        what, numbers = "generation batch", f"generation_batch_size {completions} / num_generations {group}"
+    else:
+        group, completions = 1, prompts_per_step(arguments)
+        what, numbers = "step", "of all processes together"
+    if num_items < completions // group:
         raise TrainingError(
-            f"{num_items} training items do not fill one generation batch of {prompts} prompts "
-            f"(generation_batch_size {arguments.generation_batch_size} / num_generations {arguments.num_generations}); "
+            f"{num_items} training items do not fill one {what} of {completions // group} prompts ({numbers}); "
             "add items, or lower trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps"
         )
+
+
+def prompts_per_step(arguments: "SFTConfig") -> int:
+    """Count the prompts of one step of supervised fine-tuning over all ranks."""
+    return int(arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size)

@@ -18,6 +18,9 @@ from grpo_mmpc.utils.processes import StopRequest
 
 logger = logging.getLogger(__name__)
 
+_ACCURACY = "mean_token_accuracy"
+"""What TRL logs in supervised fine-tuning and nowhere else."""
+
 
 @dataclass(eq=False)
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]
@@ -66,7 +69,10 @@ class TroubleLog(TrainerCallback):  # type: ignore[misc]
 
 @dataclass(eq=False)
 class StepProgress(TrainerCallback):  # type: ignore[misc]
-    """Shows each logged step: rewards, share of zero-variance groups, tokens per second."""
+    """Shows each logged step: rewards, share of zero-variance groups, tokens per second.
+
+    Of supervised fine-tuning, loss and the share of the answers' tokens that are the likeliest.
+    """
 
     reward_names: list[str]
     progress: Progress
@@ -75,7 +81,7 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
         """Show the step; evaluations in between show their own progress."""
-        if state.is_world_process_zero and "reward" in logs:
+        if state.is_world_process_zero and ("reward" in logs or _ACCURACY in logs):
             self.progress("training", state.global_step, state.max_steps, detail=self.detail(logs))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -84,6 +90,8 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
 
     def detail(self, logs: dict[str, Any]) -> str:
         """Return the values of one step as text."""
+        if _ACCURACY in logs:
+            return f"loss {_shown(logs.get('loss'))}  token accuracy {_shown(logs[_ACCURACY])}"
         parts = [f"reward {_shown(logs['reward'])}"]
         parts += [f"{name} {_shown(logs.get(f'rewards/{name}/mean'))}" for name in self.reward_names]
         parts.append(f"zero-variance groups {logs.get('dead_group_share', 0.0):.0%}")

@@ -89,12 +89,14 @@ def explained_faults(arguments: Any, *, step: Callable[[], int]) -> Iterator[Non
     except (RuntimeError, MemoryError) as error:
         text = " ".join(str(error).split())
         lowered, where = text.lower(), f"step {step() + 1}"
+        longest = getattr(arguments, "max_completion_length", None)  # not of supervised fine-tuning
+        shorter = "" if longest is None else f"trainer.max_completion_length (now {longest}) or "
         if is_out_of_memory(error) or any(sign in lowered for sign in _NO_MEMORY):
             raise TrainingError(
                 f"{where}: out of memory ({text[:200]}). Lower trainer.per_device_train_batch_size (now "
                 f"{arguments.per_device_train_batch_size}) and raise trainer.gradient_accumulation_steps (now "
                 f"{arguments.gradient_accumulation_steps}) by as much; set trainer.gradient_checkpointing=true; "
-                f"lower trainer.max_completion_length (now {arguments.max_completion_length}) or the size of images "
+                f"lower {shorter}the size of images "
                 "(model.processor_kwargs.max_pixels); with vLLM lower rollout.engine.gpu_memory_utilization or set "
                 "rollout.sleep=true. Then start in another run_dir"
             ) from error

@@ -107,7 +107,7 @@ class LiveEngine:
                 unwrap=partial(
                     unwrap_model_for_generation,
                     accelerator=trainer.accelerator,
-                    gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+                    gather_deepspeed3_params=getattr(trainer.args, "ds3_gather_for_generation", True),  # not of SFT
                     gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
                 ),
             )

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config.problems import Problems, parameters_of, unknown_options
 from grpo_mmpc.models.option_checks import lacking_package
+from grpo_mmpc.training.method_checks import (
+    LOSS_TYPES,
+    LOSS_TYPES_WITH_TOKEN_NORMALISER,
+    SFT_LOSS_TYPES,
+    SFT_SET_ELSEWHERE,
+    fields_of,
+    trainer_arguments,
+)
 from grpo_mmpc.training.sharding_checks import check_sharding
-from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
 
-LOSS_TYPES_WITH_TOKEN_NORMALISER = ("dapo", "bnpo", "cispo", "vespo")
-"""Losses that divide by the number of completion tokens, out of which ``drop`` takes those of
-zero-variance groups."""
+
 _ONE_SAMPLE = "a rollout is one sequence that is sampled, and returned as tokens"
 _GENERATION = {
     **{name: f"set trainer.{name}" for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")},
@@ -27,7 +32,7 @@ _GENERATION = {
 }
 """Keys of ``generation_kwargs`` by which TRL would sample otherwise than it computes, or fail."""
 CHOICES = {
-    "loss_type": (*LOSS_TYPES_WITH_TOKEN_NORMALISER, "grpo", "dr_grpo", "sapo", "luspo"),
+    "loss_type": LOSS_TYPES,
     "scale_rewards": ("group", "batch", "none"),
     "importance_sampling_level": ("token", "sequence"),
     "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
@@ -105,15 +110,11 @@ def check_trainer(raw: Mapping[str, Any]) -> Problems:
     Names are compared with the installed libraries; TRL's own cross-field rules (batch size
     divisible by ``num_generations`` and the like) run by building the object.
     """
-    ensure_importable()
-    # heavy: imported on use
-    from trl import GRPOConfig
-
-    options = raw.get("trainer") or {}
+    options, target = raw.get("trainer") or {}, trainer_arguments(raw)
     if isinstance(options, Mapping):
         problems = [
-            *unknown_options("trainer", options, _fields(GRPOConfig), owner="GRPOConfig"),
-            *_wrong_types("trainer", options, GRPOConfig),
+            *unknown_options("trainer", options, [*fields_of(target), "chat_template_kwargs"], owner=target.__name__),
+            *_wrong_types("trainer", options, target),
             *_wrong_values(options, raw),
             *check_sharding(options),
         ]
@@ -146,17 +147,20 @@ def zero_variance_problems(raw: Mapping[str, Any], built: "GRPOConfig") -> Probl
 
 
 def _wrong_values(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problems:
+    is_sft = raw.get("method") == "sft"
+    elsewhere = SET_ELSEWHERE | (SFT_SET_ELSEWHERE if is_sft else {})
+    choices = CHOICES | ({"loss_type": SFT_LOSS_TYPES} if is_sft else {})
     for name, value in options.items():
         if value in (None, False, "no", []):  # as it is anyway
             pass
-        elif name in SET_ELSEWHERE:
-            yield f"trainer.{name}", f"is not set here: {SET_ELSEWHERE[name]}"
+        elif name in elsewhere:
+            yield f"trainer.{name}", f"is not set here: {elsewhere[name]}"
         elif name.startswith("vllm_") and not name.startswith("vllm_importance_sampling"):
             yield f"trainer.{name}", "is not set here: set rollout.mode and rollout.engine"
         elif name.startswith("hub_"):
             yield f"trainer.{name}", f"is not set here: {_PUBLISHES}"
-        elif name in CHOICES and value is not True and value not in CHOICES[name]:
-            yield f"trainer.{name}", f"expected one of {', '.join(CHOICES[name])}, found {value!r}"
+        elif name in choices and value is not True and value not in choices[name]:
+            yield f"trainer.{name}", f"expected one of {', '.join(choices[name])}, found {value!r}"
     for (name, refused), reason in REFUSED.items():
         if options.get(name) == refused:
             yield f"trainer.{name}", f"{refused!r} is refused: {reason}"
@@ -197,20 +201,21 @@ def _refused_by_trl(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Probl
     from accelerate.utils import DynamoBackend
     from transformers import GenerationConfig
     from transformers.integrations import get_reporting_integration_callbacks
-    from trl import GRPOConfig
 
     # A recipe for GPUs can be checked where there is none: only starting it needs one.
     elsewhere = {} if torch.accelerator.is_available() else {"use_cpu": True}
     try:
-        built = GRPOConfig(output_dir="unused", **{"report_to": "none", **elsewhere, **options})
+        values = {name: value for name, value in options.items() if name != "chat_template_kwargs"}
+        built = trainer_arguments(raw)(output_dir="unused", **{"report_to": "none", **elsewhere, **values})
     except Exception as error:  # whatever TRL raises for a value is a problem of the value
         yield "trainer", f"TRL refuses these values: {' '.join(str(error).split())}"
         return
-    yield from zero_variance_problems(raw, built)
+    if is_grpo := raw.get("method") != "sft":
+        yield from zero_variance_problems(raw, built)
     for name, needs in (
         ("optim", lambda: _try_optimizer(built)),
         ("torch_compile_backend", lambda: DynamoBackend((built.torch_compile_backend or "no").upper())),
-        ("cache_implementation", lambda: GenerationConfig(cache_implementation=built.cache_implementation)),
+        ("cache_implementation", lambda: is_grpo and GenerationConfig(cache_implementation=built.cache_implementation)),
         ("report_to", lambda: [callback() for callback in get_reporting_integration_callbacks(built.report_to)]),
     ):
         try:
@@ -241,7 +246,7 @@ def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
     # heavy: imported on use
     from peft import LoraConfig
 
-    problems = [*unknown_options("adapter", adapter, _fields(LoraConfig), owner="LoraConfig")]
+    problems = [*unknown_options("adapter", adapter, fields_of(LoraConfig), owner="LoraConfig")]
     for name, allowed, reason in (
         ("inference_mode", (False, None), "nothing would be trained"),
         ("task_type", ("CAUSAL_LM", None), "the policy writes text"),
@@ -308,7 +313,3 @@ def _unknown_kwargs(options: Mapping[str, Any]) -> Problems:
     for name in options.get("generation_kwargs") or ():
         if instead := _GENERATION.get(name):
             yield f"trainer.generation_kwargs.{name}", f"is not set here: {instead}"
-
-
-def _fields(target: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(target) if field.init]

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
@@ -25,9 +26,9 @@ from grpo_mmpc.training.arguments import (
     check_sharded_policy,
     grpo_arguments,
     lora_arguments,
-    updates_per_rollout,
+    sft_arguments,
 )
-from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress, TroubleLog
+from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter
 from grpo_mmpc.training.checkpoint import find_start
 from grpo_mmpc.training.dataset import training_dataset
 from grpo_mmpc.training.evaluation_hook import AllStepsDone, Evaluate, EvaluationHook
@@ -36,6 +37,7 @@ from grpo_mmpc.training.live_engine import LiveEngine
 from grpo_mmpc.training.parity_callback import ParityCheck, compare_engine
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.set_aside import SetAside
+from grpo_mmpc.training.sft_trainer import TargetSFTTrainer
 from grpo_mmpc.training.trainer import RecordingGRPOTrainer
 from grpo_mmpc.training.trl_seams import PrinterCallback, TrainerCallback, forwarded_inputs, full_size, wrap_own_blocks
 from grpo_mmpc.types import PromptRow
@@ -45,6 +47,8 @@ from grpo_mmpc.utils.processes import StopRequest
 from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 
 logger = logging.getLogger(__name__)
+
+Trainer = RecordingGRPOTrainer | TargetSFTTrainer
 
 _COMPARED_PROMPTS = 8
 """Prompts that are made together and alone before a model loads."""
@@ -61,7 +65,7 @@ class TrainingEnd:
     """Completions each reward failed on (``on_error: unscored``)."""
 
 
-def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> RecordingGRPOTrainer:
+def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Trainer:
     """Build TRL's trainer of a recipe: its arguments, its prompts, its rewards, its policy.
 
     Raises:
@@ -69,13 +73,53 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
             does not fit it.
         RewardError: A reward cannot be built, or fails on the corpus.
     """
-    arguments = grpo_arguments(config)  # before the model: ZeRO-3 must know that it will shard it
+    is_sft, template = config.method == "sft", config.trainer.get("chat_template_kwargs")
+    # Before the model: ZeRO-3 must know that it will shard it.
+    arguments: Any = sft_arguments(config) if is_sft else grpo_arguments(config)
     check_sharded_policy(config, arguments)
-    processor = load_processor(config.model, chat_template_kwargs=arguments.chat_template_kwargs)
-    path = Path(config.run_dir) / SET_ASIDE_FILE
-    set_aside = SetAside(path, data.catalogue, processor, max_tokens=arguments.max_completion_length)
-    dataset = training_dataset(config, data, refuse=set_aside.refusal)
+    processor = load_processor(
+        config.model, chat_template_kwargs=template if is_sft else arguments.chat_template_kwargs
+    )
+    asked = [config.known_tasks[task].greedy(config.evaluation.max_tokens).max_tokens for task in config.tasks]
+    longest = max(asked) if is_sft else arguments.max_completion_length
+    set_aside = SetAside(Path(config.run_dir) / SET_ASIDE_FILE, data.catalogue, processor, max_tokens=longest)
+    dataset = training_dataset(config, data, refuse=set_aside.refusal, answers=is_sft)
     check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
+    mix = None if is_sft else _mix(config, data, ranks)
+    rows = choose_rows(data.spaced_rows(config.tasks), _COMPARED_PROMPTS)
+    check_trainer_prompts(rows, processor, forwarded=forwarded_inputs())
+    for key, problem in adapter_problems(config.model, config.adapter.options()) if config.adapter else ():
+        raise TrainingError(f"{key}: {problem}")
+    model = load_policy(config.model)
+    show_special_tokens(model, processor.tokenizer)
+    lora = lora_arguments(config)
+    if config.model.init_from is not None and lora is not None:
+        # TRL measures KL from a policy that comes with its adapter.
+        model, lora = load_start(model, config.model, lora), None
+    set_aside.context = context_length(model.config)
+    common = {"model": model, "args": arguments, "train_dataset": dataset, "processing_class": processor}
+    common |= {"peft_config": lora, "set_aside": set_aside}
+    try:
+        trainer: Trainer = (
+            TargetSFTTrainer(**common)
+            if mix is None
+            else RecordingGRPOTrainer(
+                **common,
+                reward_funcs=mix.functions,
+                recorder=RolloutRecorder(Path(config.run_dir) / "rollouts"),
+                mix=mix,
+                dead_group_policy=config.rewards.dead_groups,
+            )
+        )
+    except ValueError as error:
+        raise TrainingError(f"the trainer refuses this recipe: {error}") from error
+    if trainer.is_fsdp_enabled:
+        wrap_own_blocks(trainer.model, trainer.accelerator.state.fsdp_plugin)
+    _check_adapter(trainer, config.model.init_from)
+    return trainer
+
+
+def _mix(config: RunConfig, data: RunData, ranks: Ranks) -> RewardMix:
     rewards = config.rewards
     mix = RewardMix.from_specs(
         rewards.mix,
@@ -86,37 +130,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Recordin
         known_tasks=config.known_tasks,
     )
     mix.fit(data.training_texts)
-    rows = choose_rows(data.spaced_rows(config.tasks), _COMPARED_PROMPTS)
-    check_trainer_prompts(rows, processor, forwarded=forwarded_inputs())
-    for key, problem in adapter_problems(config.model, config.adapter.options()) if config.adapter else ():
-        raise TrainingError(f"{key}: {problem}")
-    model = load_policy(config.model)
-    show_special_tokens(model, processor.tokenizer)
-    lora = lora_arguments(config)
-    if (
-        config.model.init_from is not None and lora is not None
-    ):  # TRL measures KL from a policy that comes with its adapter
-        model, lora = load_start(model, config.model, lora), None
-    set_aside.context = context_length(model.config)
-    try:
-        trainer = RecordingGRPOTrainer(
-            model=model,
-            reward_funcs=mix.functions,
-            args=arguments,
-            train_dataset=dataset,
-            processing_class=processor,
-            peft_config=lora,
-            recorder=RolloutRecorder(Path(config.run_dir) / "rollouts"),
-            set_aside=set_aside,
-            mix=mix,
-            dead_group_policy=rewards.dead_groups,
-        )
-    except ValueError as error:
-        raise TrainingError(f"the trainer refuses this recipe: {error}") from error
-    if trainer.is_fsdp_enabled:
-        wrap_own_blocks(trainer.model, trainer.accelerator.state.fsdp_plugin)
-    _check_adapter(trainer, config.model.init_from)
-    return trainer
+    return mix
 
 
 class TrainingSession:
@@ -152,8 +166,7 @@ class TrainingSession:
     def _callbacks(self, config: RunConfig, data: RunData, progress: Progress) -> Iterator[TrainerCallback]:
         """Yield the callbacks in their order: evaluation sees a checkpoint that is whole."""
         yield MetricsWriter(Path(config.run_dir) / "metrics.jsonl")
-        yield TroubleLog(self.trainer.mix.weights)
-        yield StepProgress([reward.name for reward in self.trainer.mix.rewards], progress)
+        yield from self.trainer.own_callbacks(progress)
         parity = config.rollout.parity
         if self._engine.rollouts is not None and parity.enabled:
             everything = data.spaced_rows(config.tasks)
@@ -185,7 +198,7 @@ class TrainingSession:
         return int(self.trainer.state.global_step)
 
     def train(self, *, before: Evaluate | None, after_save: Evaluate | None) -> TrainingEnd:
-        """Run GRPO until ``max_steps``, or until it is interrupted and saved.
+        """Train until ``max_steps``, or until it is interrupted and saved.
 
         Goes on from the newest whole checkpoint of the run, if there is one.
         """
@@ -199,24 +212,13 @@ class TrainingSession:
             step=state.global_step,
             max_steps=state.max_steps,
             interrupted=self._stop.stopped,
-            reward_errors=dict(trainer.mix.errors),
+            reward_errors=dict(trainer.errors),
         )
 
     def _go_on(self) -> Path | None:
         """Return the checkpoint to continue from, having forgotten what came after it."""
-        trainer = self.trainer
-        start = find_start(Path(trainer.args.output_dir), ranks=self.ranks)
-        if start.reward_state is not None:
-            trainer.restore_reward_state(start.reward_state)
-        if self.ranks.is_main:
-            trainer.recorder.drop_after(start.step)
-            steps = updates_per_rollout(trainer.args)
-            if start.step % steps:
-                logger.warning(
-                    "step %d lies between two rollouts (one serves %d steps, and TRL keeps none in a checkpoint): "
-                    "it samples anew and goes on as another run would; checkpoints of every %dth step continue exactly",
-                    *(start.step, steps, steps),
-                )
+        start = find_start(Path(self.trainer.args.output_dir), ranks=self.ranks)
+        self.trainer.go_on_from(start)
         return start.checkpoint
 
     def engine(self, *, base: bool) -> AbstractContextManager[Engine]:
@@ -240,12 +242,12 @@ class TrainingSession:
 
     def close(self) -> None:
         """Stop what runs beside this process and leave the process group."""
-        self.trainer.mix.close()
+        self.trainer.close()
         self._engine.close()
         self.trainer.accelerator.end_training()
 
 
-def _check_adapter(trainer: RecordingGRPOTrainer, start: str | None) -> None:
+def _check_adapter(trainer: Trainer, start: str | None) -> None:
     """Refuse an adapter that cannot move, or is not the start: off, it must be the base model."""
     if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
         raise TrainingError("nothing is trainable: adapter.target_modules or another key of adapter freezes everything")

@@ -1,27 +1,27 @@
 """TRL's GRPOTrainer with our additions, each a call of a named thing."""
 
 import logging
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.adapter import has_adapter
 from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.rewards.signals import zero_variance_groups
 from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
-from grpo_mmpc.training.checkpoint import SAVING, checkpoint_folder, seal
+from grpo_mmpc.training.arguments import updates_per_rollout
+from grpo_mmpc.training.callbacks import StepProgress, TroubleLog
+from grpo_mmpc.training.checkpoint import Start
 from grpo_mmpc.training.diagnostics import Diagnosis, masked_fraction, rates
 from grpo_mmpc.training.finished import finished_completions
 from grpo_mmpc.training.recorder import RolloutRecorder
 from grpo_mmpc.training.resampling import ZeroVarianceResampler, drop_rows
+from grpo_mmpc.training.run_trainer import RunTrainer
 from grpo_mmpc.training.sampler import TaskBatchSampler
 from grpo_mmpc.training.set_aside import SetAside
-from grpo_mmpc.training.trl_seams import REFERENCE, GatheredBatch, SeamedGRPOTrainer, rotate_checkpoints
+from grpo_mmpc.training.trl_seams import GatheredBatch, SeamedGRPOTrainer, TrainerCallback
 from grpo_mmpc.training.unpadded import check_against_unpadded
+from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import launched_ranks
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 EXTRA_COLUMNS = ("prompt_id", "item_id", "category", "task", "image_path")
 
 
-class RecordingGRPOTrainer(SeamedGRPOTrainer):
+class RecordingGRPOTrainer(RunTrainer, SeamedGRPOTrainer):
     """GRPOTrainer that treats zero-variance groups, records rollouts and diagnoses the signal."""
 
     def __init__(
@@ -46,6 +46,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         self.recorder = recorder
         self.set_aside = set_aside
         self.mix = mix
+        self.errors = mix.errors
         self._ranks = launched_ranks()
         self._dead_group_policy = dead_group_policy
         self._resampler = ZeroVarianceResampler(self, score=self._sample_and_score, zero_variance=self._zero_variance)
@@ -64,54 +65,29 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         """Return what rewards remember: the alarms' histories."""
         return {"alarms": self._diagnosis.state()}
 
-    def restore_reward_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint's ``reward_state``."""
-        self._diagnosis.restore(state["alarms"])
+    def go_on_from(self, start: Start) -> None:
+        """Take up what rewards remember, and forget the rollouts of later steps."""
+        if start.reward_state is not None:
+            self._diagnosis.restore(start.reward_state["alarms"])
+        if not self.accelerator.is_main_process:
+            return
+        self.recorder.drop_after(start.step)
+        steps = updates_per_rollout(self.args)
+        if start.step % steps:
+            logger.warning(
+                "step %d lies between two rollouts (one serves %d steps, and TRL keeps none in a checkpoint): "
+                "it samples anew and goes on as another run would; checkpoints of every %dth step continue exactly",
+                *(start.step, steps, steps),
+            )
 
-    def save_checkpoint(self, below: str) -> None:
-        """Write a checkpoint that appears whole or not at all, see ``checkpoint.py``. A collective.
+    def own_callbacks(self, progress: Progress) -> Iterator[TrainerCallback]:
+        """Yield what watches the learning signal and shows it."""
+        yield TroubleLog(self.mix.weights)
+        yield StepProgress([reward.name for reward in self.mix.rewards], progress)
 
-        Raises:
-            TrainingError: The disk refuses it, for instance because it is full.
-        """
-        checkpoints, step = Path(below), self.state.global_step
-        saving = checkpoints / SAVING
-        if self.is_world_process_zero():
-            shutil.rmtree(saving, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        try:
-            super().save_checkpoint(str(saving))
-            self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
-                name = checkpoint_folder(checkpoints, step)
-                # Going on, Transformers would take sub-folders alone, and start the policy anew.
-                shutil.rmtree(saving / name.name / REFERENCE, ignore_errors=True)
-                seal(saving / name.name, name, reward_state=self.reward_state())
-                rotate_checkpoints(below, save_total_limit=self.args.save_total_limit)
-        except (
-            OSError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:  # torch and safetensors have their own for a full disk
-            free = shutil.disk_usage(checkpoints).free >> 20
-            raise TrainingError(
-                f"checkpoint-{step} could not be saved in {checkpoints}: {' '.join(str(error).split())} ({free:,} MB "
-                "free there); free space or set trainer.save_total_limit, then start the same command again"
-            ) from error
-        finally:
-            if self.is_world_process_zero():
-                shutil.rmtree(saving, ignore_errors=True)
-
-    def load_weights(self, folder: str, model: Any = None) -> None:
-        """Load a checkpoint's policy, a whole one under the names that its class has for weights.
-
-        Transformers saves published names, and loads none of them here: it would only warn, and go
-        on from the base model.
-        """
-        if has_adapter(self.model):
-            super().load_weights(folder, model)
-        else:
-            self.model.load_state_dict(type(self.model).from_pretrained(folder, use_safetensors=True).state_dict())
+    def close(self) -> None:
+        """Stop what rewards run beside this process."""
+        self.mix.close()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the rates of the logged steps to what TRL logs."""
@@ -170,7 +146,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         for name, value in metrics.items():
             self.note(name, value)
         for message in alarms:
-            self._warn(message)
+            self.warn(message)
         if self.accelerator.is_main_process:
             self.recorder.write(
                 step=self.state.global_step + 1,
@@ -206,8 +182,7 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
             return
         drop_rows(output, [i for i, row in enumerate(inputs) if row["prompt_id"] in refused])
         self.count_tokens(output)
-        for row in self.set_aside.add(refused) if self.accelerator.is_main_process else ():
-            self._warn(f"set aside, see {self.set_aside.path}: {row.file} row {row.row} ({row.item_id}): {row.reason}")
+        self.list_set_aside(refused)
 
     def _zero_variance(self, batch: GatheredBatch) -> set[str]:
         return zero_variance_groups(batch.raw, trained=self.mix.trained, groups=batch.prompt_ids)
@@ -234,13 +209,9 @@ class RecordingGRPOTrainer(SeamedGRPOTrainer):
         )
         self.note("sampling/masked_fraction", fraction)
         if fraction > self._max_masked_fraction:
-            self._warn(
+            self.warn(
                 f"importance-sampling correction masks {fraction:.0%} of the tokens (bound "
                 f"{self._max_masked_fraction:.0%}): engine and policy drift apart. Look at "
                 "sampling/sampling_logp_difference in metrics.jsonl; usual causes are half precision on one side only, "
                 "and top_k or top_p"
             )
-
-    def _warn(self, message: str) -> None:
-        if self.accelerator.is_main_process:
-            logger.warning("step %d: %s", self.state.global_step + 1, message)

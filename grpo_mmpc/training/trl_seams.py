@@ -32,14 +32,17 @@ from transformers import (  # noqa: E402
     TrainingArguments,
 )
 from transformers.trainer_utils import rotate_checkpoints  # noqa: E402
-from trl import GRPOTrainer  # noqa: E402
+from trl import GRPOTrainer, SFTTrainer  # noqa: E402
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling  # noqa: E402
 
 __all__ = [
     "REFERENCE",
+    "DataCollatorForVisionLanguageModeling",
     "GRPOTrainer",
     "GatheredBatch",
     "PrinterCallback",
     "SeamedGRPOTrainer",
+    "SeamedSFTTrainer",
     "TrainerCallback",
     "TrainerControl",
     "TrainerState",
@@ -115,11 +118,62 @@ class GatheredBatch:
             values[position] = other.for_trainer[name][source]
 
 
-class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class _Seams:
+    """Public names for what is private in both of TRL's trainers, which this class comes before.
+
+    TRL calls the private name of ``train_sampler``, ``save_checkpoint`` and ``load_weights``; a
+    subclass extends the public one.
+    """
+
+    args: Any
+    model: Any
+    train_dataset: Any
+    _metrics: Any
+
+    def train_sampler(self, dataset: Any) -> Any:
+        """Return the order of prompts; TRL has no option for it."""
+        return super()._get_train_sampler(dataset)  # type: ignore[misc]
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return self.train_sampler(self.train_dataset if dataset is None else dataset)
+
+    def save_checkpoint(self, below: str) -> None:
+        """Write ``checkpoint-N`` into a folder; every rank takes part."""
+        output_dir, self.args.output_dir = self.args.output_dir, below
+        try:
+            super()._save_checkpoint(self.model, None)  # type: ignore[misc]
+        finally:
+            self.args.output_dir = output_dir
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.save_checkpoint(self.args.output_dir)
+
+    def load_weights(self, folder: str, model: Any = None) -> None:
+        """Load the policy of a checkpoint into the model that goes on from it."""
+        super()._load_from_checkpoint(folder, model)  # type: ignore[misc]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.load_weights(resume_from_checkpoint, model)
+
+    @property
+    def step_metrics(self) -> dict[str, list[float]]:
+        """Metrics since the last log, before TRL averages them."""
+        metrics: dict[str, list[float]] = self._metrics["train" if self.model.training else "eval"]
+        return metrics
+
+    def note(self, name: str, value: float) -> None:
+        """Log a metric that is the same on all ranks."""
+        self.step_metrics[name].append(value)
+
+
+class SeamedSFTTrainer(_Seams, SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer with public names for what is private in it."""
+
+
+class SeamedGRPOTrainer(_Seams, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with public names for what is private in it.
 
-    TRL calls the private name of ``generate_and_score``, ``generate_completions``,
-    ``train_sampler``, ``save_checkpoint`` and ``load_weights``; a subclass extends the public one.
+    TRL calls the private name of ``generate_and_score`` and ``generate_completions`` too.
     """
 
     def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -160,31 +214,6 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         return log_probabilities
 
-    def train_sampler(self, dataset: Any) -> Any:
-        """Return the order of prompts; TRL has no option for it."""
-        return super()._get_train_sampler(dataset)
-
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
-        return self.train_sampler(self.train_dataset if dataset is None else dataset)
-
-    def save_checkpoint(self, below: str) -> None:
-        """Write ``checkpoint-N`` into a folder; every rank takes part."""
-        output_dir, self.args.output_dir = self.args.output_dir, below
-        try:
-            super()._save_checkpoint(self.model, None)
-        finally:
-            self.args.output_dir = output_dir
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.save_checkpoint(self.args.output_dir)
-
-    def load_weights(self, folder: str, model: Any = None) -> None:
-        """Load the policy of a checkpoint into the model that goes on from it."""
-        super()._load_from_checkpoint(folder, model)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.load_weights(resume_from_checkpoint, model)
-
     def log_column(self, name: str, values: Sequence[Any]) -> None:
         """Add a column to the batch that is scored next, as ``log_extra`` does."""
         self._log_completion_extra(name, list(values))
@@ -208,16 +237,6 @@ class SeamedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         for kind, columns in (("extra", batch.logs), ("rewards", batch.for_trainer)):
             for name in self._logs[kind]:
                 self._logs[kind][name] = deque(columns[name], maxlen=self._logs[kind][name].maxlen)
-
-    @property
-    def step_metrics(self) -> dict[str, list[float]]:
-        """Metrics since the last log, before TRL averages them."""
-        metrics: dict[str, list[float]] = self._metrics["train" if self.model.training else "eval"]
-        return metrics
-
-    def note(self, name: str, value: float) -> None:
-        """Log a metric that is the same on all ranks."""
-        self.step_metrics[name].append(value)
 
     @contextmanager
     def unlogged(self) -> Iterator[None]:

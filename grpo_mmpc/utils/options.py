@@ -49,7 +49,9 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     """Add the choice between ``--checkpoint DIR`` and ``--base``; one of them is required."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with an adapter, or a whole model")
-    which.add_argument("--base", action="store_true", help="the base model without adapter")
+    which.add_argument(
+        "--base", action="store_true", help="the policy before training: the base model, or model.init_from"
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -60,3 +60,19 @@ def test_what_a_killed_command_was_writing_is_removed_once_all_runs_are_done(com
     left.touch()
     assert command() == 0
     assert not left.exists()
+
+
+def test_a_run_that_starts_after_another_waits_for_its_end(planned, load_without_trl, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_STEP_S", "0")
+    monkeypatch.setattr(ablate, "_load", load_without_trl)
+    folder, _, _ = planned(seeds=[0], axes={"mix": {"more": {"after": "bleu"}, "bleu": {}}})
+    words = ["ablate", str(tmp_path / "fake.yaml"), "--out", str(folder), "--run-anyway", "--retries", "0"]
+    (folder / "bleu" / "fail").touch()
+    assert main(words) == 1  # the one before it has failed, so that it does not start
+    assert [line.split()[0] for line in (folder / "starts.log").read_text().splitlines()] == ["bleu/seed-0"]
+    (folder / "bleu" / "fail").unlink()
+    assert main(words) == 0
+    assert [line.split()[0] for line in (folder / "starts.log").read_text().splitlines()][1:] == [
+        "bleu/seed-0",
+        "more/seed-0",
+    ]

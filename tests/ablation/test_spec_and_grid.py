@@ -37,6 +37,39 @@ def test_what_a_value_sets_wins_over_the_overrides_of_the_file_and_those_over_fi
     assert (trainer["max_steps"], trainer["beta"], trainer["learning_rate"]) == (7, 0.1, 1e-3)
 
 
+def test_runs_after_another_start_from_its_last_checkpoint_of_the_same_seed_and_share_the_untrained_model(planned):
+    folder, runs, jobs = planned(axes={"mix": {"bleu": {}, "more": {"after": "bleu"}}}, reference="base")
+    starts = {run.name: run.config.model.init_from for run in runs}
+    for seed in (0, 1):
+        assert starts[f"bleu/seed-{seed}"] is None
+        checkpoint = folder / "bleu" / f"seed-{seed}" / "checkpoints" / "checkpoint-2"
+        assert starts[f"more/seed-{seed}"] == str(checkpoint)
+    assert [job.after for job in jobs] == [None, None, "bleu/seed-0", None, "bleu/seed-1"]
+    assert [yaml.safe_load(job.recipe)["model"]["init_from"] for job in jobs if job.is_base] == [None]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"more": {"after": "blue"}}, "more starts after 'blue', which is no run; did you mean 'bleu'?"),
+        ({"more": {"after": "more"}}, "more starts after more, which starts after another run"),
+        (
+            {"more": {"after": "bleu", "set": {"adapter.r": 3}}},
+            "model, adapter: a run goes on from another one's only with the same ones (more/seed-0, more/seed-1)",
+        ),
+        (
+            {"short": {"set": {"trainer.max_steps": -1}}, "more": {"after": "short"}},
+            "trainer.max_steps: short/seed-0 must say it, since another run starts after it (more/seed-0)",
+        ),
+    ],
+    ids=["unknown", "circle", "other adapter", "epochs"],
+)
+def test_a_run_that_could_not_start_after_another_is_refused(planned, values, message):
+    with pytest.raises(ConfigError) as error:
+        planned(axes={"mix": {"bleu": {}, **values}})
+    assert message in str(error.value)
+
+
 def test_runs_that_are_measured_differently_get_an_untrained_evaluation_each(planned):
     axes = {"mix": {"bleu": {}, "gemma": {"set": {"model.name_or_path": "nano:gemma3"}}}}
     _, _, jobs = planned(axes=axes)

@@ -77,6 +77,12 @@ def test_what_the_adapter_section_leaves_out_is_taken_from_the_adapter(starts, w
     assert again.adapter.options() == options | {"lora_dropout": 0.1}
 
 
+def test_every_weight_is_not_trained_from_an_adapter(starts, write):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(write(starts["qwen2_5_vl"], "adapter=null"))
+    assert any("adapter: null trains every weight" in problem for problem in caught.value.problems)
+
+
 @pytest.mark.parametrize(
     ("adapter", "key", "message"),
     [
@@ -151,12 +157,12 @@ def test_the_start_is_trained_on_and_beta_measures_from_it(make_config, starts, 
     assert all(torch.equal(live[key], tensor) for key, tensor in weights(saved).items())
 
 
-def test_a_run_from_a_start_goes_on_as_if_it_had_not_stopped(make_config, starts, tmp_path):
+def test_a_run_from_a_start_goes_on_as_if_it_had_not_stopped(config_in, starts, tmp_path):
     def run(name: str, *steps: int) -> dict[str, torch.Tensor]:
         for max_steps in steps:
-            config = make_config(
+            config = config_in(
+                tmp_path / name,
                 model={"init_from": str(starts["qwen2_5_vl"])},
-                run_dir=str(tmp_path / name),
                 rewards={"mix": [{"name": "tests/training/counting_rewards.py:digest", "weight": 1.0}]},
                 trainer={"beta": 0.1, "max_steps": max_steps, "lr_scheduler_type": "constant"},
             )

@@ -424,13 +424,13 @@ def test_without_save_strategy_the_last_adapter_stays(make_config):
 
 
 def test_a_disk_that_is_full_leaves_no_half_of_a_checkpoint(make_config, monkeypatch):
-    import grpo_mmpc.training.trainer as trainer
+    import grpo_mmpc.training.run_trainer as run_trainer
 
     def full(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
     config = make_config(rewards=mix(digest=1.0), trainer={"max_steps": 1}, evaluation=QUIET)
-    monkeypatch.setattr(trainer, "seal", full)
+    monkeypatch.setattr(run_trainer, "seal", full)
     with pytest.raises(TrainingError, match=r"checkpoint-1 could not be saved in .*No space left on device .* MB free"):
         run_training(config)
     assert list((Path(config.run_dir) / "checkpoints").iterdir()) == []

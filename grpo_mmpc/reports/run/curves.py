@@ -74,11 +74,12 @@ def curve_groups(run: RunFolder, *, weights: Mapping[str, float]) -> list[CurveG
 
 
 def _training(run: RunFolder, weights: Mapping[str, float]) -> CurveGroup:
-    group = CurveGroup(
-        title="While training",
-        note="Thin: every logged step. Thick: running mean. Sampled completions on training items.",
-    )
     keys = dict.fromkeys(key for row in run.steps for key in row)
+    is_sft = "mean_token_accuracy" in keys
+    shown = "The catalogue's own answers" if is_sft else "Sampled completions"
+    group = CurveGroup(
+        title="While training", note=f"Thin: every logged step. Thick: running mean. {shown} on training items."
+    )
     zero_variance = "dead_group_share" if "dead_group_share" in keys else "frac_reward_zero_std"
     flat = "share of groups whose rewards are all equal: nothing to learn from"
     better = f"share whose best sample is over {BETTER_BY:g} above the median: where sampling finds something to learn"
@@ -99,8 +100,13 @@ def _training(run: RunFolder, weights: Mapping[str, float]) -> CurveGroup:
         ("malformed_share", "Malformed completions", "share that could not be parsed", _SHARE),
         ("completions/mean_length", "Completion length", "tokens", _POSITIVE),
         ("entropy", "Entropy", near_zero, _POSITIVE),
-        ("kl", "KL", "divergence from the base model", _POSITIVE),
+        ("kl", "KL", "divergence from the policy before training", _POSITIVE),
     ]
+    if is_sft:
+        wanted[:0] = [
+            ("loss", "Loss", "mean of -log p over the answers' tokens", _POSITIVE),
+            ("mean_token_accuracy", "Token accuracy", "share of the answers' tokens that are the likeliest", _SHARE),
+        ]
     for key, title, note, bounds in wanted:
         points: list[Point] = [(float(row["step"]), finite(row.get(key))) for row in run.steps]
         floor = 0.0 if key in (zero_variance, "malformed_share", "entropy", "kl") else None

@@ -1,0 +1,95 @@
+"""What every trainer of a run has, whatever it learns from: a session needs nothing else of it."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from grpo_mmpc.errors import TrainingError
+from grpo_mmpc.models.adapter import has_adapter
+from grpo_mmpc.training.checkpoint import SAVING, Start, checkpoint_folder, seal
+from grpo_mmpc.training.set_aside import SetAside
+from grpo_mmpc.training.trl_seams import REFERENCE, TrainerCallback, rotate_checkpoints
+from grpo_mmpc.utils.console import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class RunTrainer:
+    """The side of a trainer that its run sees; comes before one of TRL's with public names."""
+
+    accelerator: Any
+    args: Any
+    model: Any
+    state: Any
+    set_aside: SetAside
+    errors: dict[str, int]
+    """Completions each reward failed on."""
+
+    def reward_state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps beside the policy and its optimiser."""
+        return {}
+
+    def go_on_from(self, start: Start) -> None:
+        """Take up a run where a checkpoint left it, or begin."""
+
+    def own_callbacks(self, progress: Progress) -> Iterator[TrainerCallback]:
+        """Yield what watches the learning signal and shows it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop what runs beside this process."""
+
+    def save_checkpoint(self, below: str) -> None:
+        """Write a checkpoint that appears whole or not at all, see ``checkpoint.py``. A collective.
+
+        Raises:
+            TrainingError: The disk refuses it, for instance because it is full.
+        """
+        checkpoints, step = Path(below), self.state.global_step
+        saving = checkpoints / SAVING
+        if self.accelerator.is_main_process:
+            shutil.rmtree(saving, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            super().save_checkpoint(str(saving))  # type: ignore[misc]
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                name = checkpoint_folder(checkpoints, step)
+                # Going on, Transformers would take sub-folders alone, and start the policy anew.
+                shutil.rmtree(saving / name.name / REFERENCE, ignore_errors=True)
+                seal(saving / name.name, name, reward_state=self.reward_state())
+                rotate_checkpoints(below, save_total_limit=self.args.save_total_limit)
+        except (OSError, RuntimeError, SafetensorError) as error:  # the last two are torch's of a full disk
+            free = shutil.disk_usage(checkpoints).free >> 20
+            raise TrainingError(
+                f"checkpoint-{step} could not be saved in {checkpoints}: {' '.join(str(error).split())} ({free:,} MB "
+                "free there); free space or set trainer.save_total_limit, then start the same command again"
+            ) from error
+        finally:
+            if self.accelerator.is_main_process:
+                shutil.rmtree(saving, ignore_errors=True)
+
+    def load_weights(self, folder: str, model: Any = None) -> None:
+        """Load a checkpoint's policy, a whole one under the names that its class has for weights.
+
+        Transformers saves published names, and loads none of them here: it would only warn, and go
+        on from the base model.
+        """
+        if has_adapter(self.model):
+            super().load_weights(folder, model)  # type: ignore[misc]
+        else:
+            self.model.load_state_dict(type(self.model).from_pretrained(folder, use_safetensors=True).state_dict())
+
+    def list_set_aside(self, refused: Mapping[str, str]) -> None:
+        """List the prompts that are left out of training, with their reasons, each once."""
+        for row in self.set_aside.add(refused) if self.accelerator.is_main_process else ():
+            self.warn(f"set aside, see {self.set_aside.path}: {row.file} row {row.row} ({row.item_id}): {row.reason}")
+
+    def warn(self, message: str) -> None:
+        """Log a message once, with the step that is running."""
+        if self.accelerator.is_main_process:
+            logger.warning("step %d: %s", self.state.global_step + 1, message)
