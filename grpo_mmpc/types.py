@@ -81,6 +81,8 @@ class SamplingConfig:
     top_k: int = 0
     """0 keeps the whole vocabulary."""
     seed: int = 0
+    schema: str | None = None
+    """JSON Schema, as text, that every completion is decoded by; None decodes freely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

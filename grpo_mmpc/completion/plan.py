@@ -131,7 +131,10 @@ def provenance_of(config: RunConfig, *, checkpoint: Path | None, samples: int) -
         adapter=None if checkpoint is None else adapter_identity(checkpoint),
         renderer=None if settings.renderer is None else renderer_identity(settings.renderer, settings.renderer_kwargs),
         prompts={name: task.version for name, task in TASKS.items()},
-        sampling={name: asdict(task.greedy(settings.max_tokens)) for name, task in TASKS.items()},
+        sampling={
+            name: asdict(task.greedy(settings.max_tokens, structured=config.rollout.structured))
+            for name, task in TASKS.items()
+        },
         samples=samples,
     )
 

@@ -123,9 +123,19 @@ class RolloutSection(Section):
     server_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds to wait for a server to answer, at start and when it has gone away in the middle."""
     engine: EngineSection = EngineSection()
+    structured: bool = False
+    """vLLM in ``evaluate``, ``complete`` and ``serve --complete``: decode answers by the JSON
+    schema of their task."""
     sleep: bool = False
     """Colocate mode on GPUs: free the engine's memory between rollouts (sleep level 1)."""
     parity: ParitySection = ParitySection()
+
+    @field_validator("structured")
+    @classmethod
+    def _needs_vllm(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("backend") != "vllm":
+            raise ValueError("only vLLM decodes by a schema; set rollout.backend=vllm, or structured=false")
+        return value
 
 
 class EncoderOptions(PassThroughSection):

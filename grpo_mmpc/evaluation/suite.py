@@ -108,7 +108,10 @@ def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> S
         rows=tuple(prompt_rows(data.catalogue, chosen, config.evaluation_tasks, known=config.known_tasks)),
         known_tasks=config.known_tasks,
         groups=_groups(data, chosen),
-        sampling={task: config.known_tasks[task].greedy(settings.max_tokens) for task in config.evaluation_tasks},
+        sampling={
+            task: config.known_tasks[task].greedy(settings.max_tokens, structured=config.rollout.structured)
+            for task in config.evaluation_tasks
+        },
         settings={
             "catalogue": data.catalogue.fingerprint,
             "encoders": {

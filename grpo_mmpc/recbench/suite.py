@@ -31,7 +31,7 @@ from grpo_mmpc.rendering.registry import renderer_identity
 from grpo_mmpc.rendering.store import render_into
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_row
-from grpo_mmpc.types import PromptRow
+from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.distributed import ONE, Ranks
 from grpo_mmpc.utils.files import read_json_lines, read_object, write_json_lines
@@ -60,8 +60,8 @@ class PolicyBenchmark:
     settings: RecBenchSection
     catalogue: Catalogue
     evaluations: Path
-    max_tokens: Mapping[str, int]
-    """New tokens by task."""
+    sampling: Mapping[Modality, SamplingConfig]
+    """The decoding of what completes each of them."""
     load_renderer: "Callable[[], Renderer | None]"
     """The renderer of image prompts; None where there is none."""
     renderer: str | None
@@ -101,7 +101,7 @@ class PolicyBenchmark:
             texts = {
                 modality: complete(
                     rows,
-                    TASKS[_TASKS[modality]].greedy(self.max_tokens),
+                    self.sampling[modality],
                     opened,
                     log=logs[0] if logs else None,
                     policy=policy,
@@ -250,7 +250,7 @@ class PolicyBenchmark:
 
     def _key(self) -> str:
         content = [
-            *(VERSION, self.settings.model_dump(mode="json"), self.catalogue.fingerprint, dict(self.max_tokens)),
+            *(VERSION, self.settings.model_dump(mode="json"), self.catalogue.fingerprint, repr(self.sampling)),
             self.renderer if "image" in self.settings.missing else None,
         ]
         return json_digest(content)
@@ -268,7 +268,10 @@ def benchmark_policy(
         settings=RecBenchSection.model_validate(recipe.recbench),
         catalogue=catalogue,
         evaluations=evaluator.evaluations,
-        max_tokens={str(task): limit for task, limit in recipe.max_tokens.items()},
+        sampling={
+            modality: TASKS[task].greedy(recipe.max_tokens, structured=evaluator.config.rollout.structured)
+            for modality, task in _TASKS.items()
+        },
         load_renderer=evaluator.renderer,
         renderer=None if recipe.renderer is None else renderer_identity(recipe.renderer, recipe.renderer_kwargs),
         trained_on=frozenset(catalogue.column("item_id", evaluator.data.train)),

@@ -22,7 +22,7 @@ class Property(BaseModel):
     enum: Annotated[list[str], Field(min_length=1)] | None = None
     """The only texts that are valid; null takes any."""
     description: str = ""
-    """What the key means, for people."""
+    """What the key means, for people and for engines that decode by the schema."""
 
     @model_validator(mode="after")
     def _lists_texts(self) -> Self:

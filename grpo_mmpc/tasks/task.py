@@ -165,13 +165,26 @@ class Task(BaseModel):
     @property
     def version(self) -> str:
         """The hash of prompt text and parser: an answer under another one may be another answer."""
-        answer = json.dumps(json_schema(self.properties)) if self.properties else self.json_key
+        answer = json.dumps(self.answer_schema) if self.properties else self.json_key
         asked = "\0".join([self.prompt, *(example.model_dump_json() for example in self.examples), answer, ""])
         return hex_digest(asked, Path(parser.__file__).read_bytes(), size=6)
 
-    def greedy(self, max_tokens: Mapping[Any, int] | None = None) -> SamplingConfig:
-        """Return greedy decoding, up to a limit of new tokens by task, or else the task's own."""
-        return SamplingConfig(max_tokens=(max_tokens or {}).get(self.name, self.max_tokens), temperature=0.0)
+    @property
+    def answer_schema(self) -> dict[str, Any]:
+        """The JSON Schema of valid answers."""
+        if self.properties:
+            return json_schema(self.properties)
+        properties = {self.json_key: {"type": "string"}}
+        return {"type": "object", "properties": properties, "required": [self.json_key], "additionalProperties": False}
+
+    def greedy(self, max_tokens: Mapping[Any, int] | None = None, *, structured: bool = False) -> SamplingConfig:
+        """Return greedy decoding, up to a limit of new tokens by task, or else the task's own.
+
+        What is ``structured`` is decoded by the schema of answers.
+        """
+        limit = (max_tokens or {}).get(self.name, self.max_tokens)
+        schema = json.dumps(self.answer_schema) if structured else None
+        return SamplingConfig(max_tokens=limit, temperature=0.0, schema=schema)
 
     def parse(self, completion: str) -> ParsedCompletion:
         """Read the answer out of a completion; see ``parse_completion``."""

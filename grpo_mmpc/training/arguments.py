@@ -20,8 +20,15 @@ def grpo_arguments(config: RunConfig, *, anywhere: bool = False) -> "GRPOConfig"
     With ``anywhere`` also those of a recipe for GPUs where there is none, to be looked at only.
 
     Raises:
-        TrainingError: TRL refuses the values, for instance bf16 where no GPU is visible.
+        TrainingError: TRL refuses the values, for instance bf16 where no GPU is visible; or
+            rollouts would not be the policy's.
     """
+    if config.rollout.structured:
+        raise TrainingError(
+            "rollout.structured: a decoder that allows only tokens of a schema does not sample from the policy: what "
+            "it forbids is never sampled and never unlearnt, and importance-sampling correction leaves next to nothing "
+            "of what it forces; train without it, and set it for evaluate, complete and serve --complete"
+        )
     template = config.trainer.get("chat_template_kwargs") or {}
     processing = PROMPTS_AS_THEY_ARE | (template.get("processor_kwargs") or {})
     return _built(

@@ -20,7 +20,8 @@ from grpo_mmpc.recbench import suite as recommendation
 from grpo_mmpc.recbench.engines import run_local
 from grpo_mmpc.recbench.report.findings import completion_findings
 from grpo_mmpc.recbench.results import read_results
-from grpo_mmpc.recbench.suite import PolicyBenchmark
+from grpo_mmpc.recbench.suite import _TASKS, PolicyBenchmark
+from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from tests.recbench.catalogues import settings_for, small_catalogue
 from tests.utils.test_distributed import World
@@ -66,7 +67,7 @@ def benchmark_of(catalogue, folder, *overrides, said=None, **options):
         settings=settings_for("fills=[zeros,completed]", *overrides),
         catalogue=catalogue,
         evaluations=folder,
-        max_tokens={},
+        sampling={modality: TASKS[task].greedy() for modality, task in _TASKS.items()},
         load_renderer=options.pop("load_renderer", lambda: None),
         renderer=options.pop("renderer", None),
         trained_on=frozenset({"Bags-00", "Bags-01"}),

@@ -27,6 +27,7 @@ FACTS = {
     "max_lora_rank": 8,
     "max_loras": 1,
     "lora_dtype": "float32",
+    "structured_outputs": {"backend": "xgrammar", "disable_any_whitespace": True},
 }
 
 

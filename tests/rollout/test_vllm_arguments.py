@@ -26,6 +26,13 @@ def test_trainer_and_engine_share_model_dtype_image_size_and_seed(make_config):
     assert (arguments["enable_lora"], arguments["logprobs_mode"]) == (True, "processed_logprobs")
 
 
+def test_a_schema_is_decoded_without_spaces_in_which_a_policy_could_stay(make_config):
+    free, structured = (
+        engine_arguments(make_config(rollout={"backend": "vllm", "structured": asked})) for asked in (False, True)
+    )
+    assert structured == free | {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
+
+
 @pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (16, 16), (17, 32), (512, 512)])
 def test_the_adapters_rank_is_rounded_up_to_one_that_vllm_serves(make_config, rank, served):
     assert engine_arguments(make_config(adapter={"r": rank}))["max_lora_rank"] == served

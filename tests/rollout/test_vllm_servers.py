@@ -31,7 +31,12 @@ from tests.rollout.processes import free_port
 from tests.rollout.vllm_policies import vllm_config
 
 EXPECTED = ExpectedEngine(
-    model="base", model_identity="aaaa", lora_rank=8, processor_kwargs={"max_pixels": 7056}, context_tokens=100
+    model="base",
+    model_identity="aaaa",
+    lora_rank=8,
+    processor_kwargs={"max_pixels": 7056},
+    context_tokens=100,
+    structured=True,
 )
 ADAPTER = Adapter(name="policy-1", config=b'{"r": 8}', weights=b"tensors")
 SAMPLED = SamplingConfig(max_tokens=5, temperature=0.7, top_p=0.9, top_k=40)
@@ -376,6 +381,10 @@ def test_an_adapter_that_vllm_cannot_use_is_an_error_at_once(fakes):
         ({"max_lora_rank": 4}, r"takes adapters up to rank 4, adapter.r is 8; raise --max-lora-rank"),
         ({"model_identity": "bbbb"}, r"another base model: /models/base \(identity bbbb\) instead of base"),
         ({"model_identity": None}, r"another base model: /models/base \(identity unknown\)"),
+        (
+            {"structured_outputs": {"backend": "auto"}},
+            r"spaces to the end of its tokens.*--structured-outputs-",
+        ),
         ({"logprobs_mode": "raw_logprobs"}, r"returns raw_logprobs, .*--logprobs-mode processed_logprobs"),
         ({"mm_processor_kwargs": {}}, r"images with {}, the trainer with {'max_pixels': 7056}.*--mm-processor-kwargs"),
         ({"max_model_len": 99}, r"context of 99 tokens, .* up to 100; raise --max-model-len"),

@@ -6,12 +6,13 @@ import pytest
 
 from grpo_mmpc.config import RewardSpec, load_config
 from grpo_mmpc.config.recorded import load_recorded_policy
-from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.errors import ConfigError, TrainingError
 from grpo_mmpc.pipelines.recipe import check_rewards
 from grpo_mmpc.rewards import build_reward, check_mix
 from grpo_mmpc.tasks import SHIPPED, Task
 from grpo_mmpc.tasks.prompt_rows import prompt_row
 from grpo_mmpc.tasks.task import Example
+from grpo_mmpc.training.arguments import grpo_arguments
 from grpo_mmpc.types import ProductRecord
 
 GERMAN = """
@@ -72,6 +73,25 @@ def test_a_task_may_be_named_on_the_command_line_and_changed_there(recipe, monke
     assert config.tasks == ["german"]
     assert config.known_tasks["german"].greedy().max_tokens == 9
     assert config.known_tasks["german"].greedy({"german": 5}).max_tokens == 5
+
+
+def test_answers_have_a_schema_by_which_vllm_may_decode_them_and_nothing_else_may(recipe):
+    structured, resolved = ["rollout.structured=true"], recipe.parent / "config.yaml"
+    resolved.write_text(load_config([recipe]).to_yaml(), encoding="utf-8")
+    refused = r"rollout\.structured.*only vLLM decodes by a schema"
+    with pytest.raises(ConfigError, match=refused):
+        load_config([recipe], structured)
+    with pytest.raises(ConfigError, match=refused):
+        load_recorded_policy(resolved, structured)
+    config = load_config([recipe], ["rollout.backend=vllm", *structured])
+    title, facts = (config.known_tasks[name].answer_schema for name in ("image_to_text", "facts"))
+    assert (title["required"], title["additionalProperties"]) == (["title"], False)
+    assert title["properties"] == {"title": {"type": "string"}}
+    assert facts["properties"] == {"color": {"enum": ["red", "blue", None]}, "pack": {"type": ["integer", "null"]}}
+    assert "required" not in facts, "a key that is left out is an abstention"
+    assert config.known_tasks["facts"].greedy().schema is None
+    with pytest.raises(TrainingError, match="never sampled and never unlearnt"):
+        grpo_arguments(config)
 
 
 def test_the_prompt_is_the_image_then_the_instruction_then_each_text_after_its_name(recipe):

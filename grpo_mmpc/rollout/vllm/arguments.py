@@ -13,6 +13,7 @@ from grpo_mmpc.config.problems import unknown_options
 from grpo_mmpc.config.sections import AdapterSection
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.families import HEAD, LANGUAGE_LAYERS, TOWER
+from grpo_mmpc.rollout.vllm.protocol import COMPACT_JSON
 from grpo_mmpc.utils.model_paths import resolve_model
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -28,9 +29,9 @@ DERIVED = {
     "logprobs_mode": "importance-sampling correction needs processed_logprobs",
     "mm_processor_kwargs": "set model.processor_kwargs, which trainer and engine share",
     "enable_sleep_mode": "set rollout.sleep",
+    "structured_outputs_config": "set rollout.structured",
 }
 """Fields of ``rollout.engine`` that other keys decide, and which."""
-
 
 SUPPORTED = "0.31"
 """Minor version of vLLM that the engines were run against."""
@@ -80,6 +81,8 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
         # No video is shown, so room for none is kept free.
         "limit_mm_per_prompt": {"image": max(task.max_images for task in config.measured_tasks), "video": 0},
     }
+    if config.rollout.structured:
+        arguments["structured_outputs_config"] = COMPACT_JSON
     if not torch.cuda.is_available():
         arguments["enforce_eager"] = True
         # vLLM rewinds the generator of a seeded request after a partial prefill, which CPU

@@ -182,9 +182,12 @@ class LocalVLLM:
 
     def _parameters(self, prompt: Prompt, sampling: SamplingConfig) -> Any:
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
+        schema = sampling.schema
         return SamplingParams(
             **sampling_parameters(prompt, sampling),
+            structured_outputs=None if schema is None else StructuredOutputsParams(json=schema),
             max_tokens=sampling.max_tokens,
             logprobs=0,  # of the sampled token
             logit_bias=self._bias or None,

@@ -8,6 +8,10 @@ from grpo_mmpc.models.adapter import Adapter
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.single_out import Failure
 
+COMPACT_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
+"""How engines decode by a schema. Where spaces are free between the parts of an object, a policy
+may write them to the end of its tokens; xgrammar writes ``{"title": "..."}`` as references are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:

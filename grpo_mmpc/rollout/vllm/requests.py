@@ -60,6 +60,7 @@ def chat_request(
         "messages": [_message(message, images) for message in prompt.conversation],
         **sampling_parameters(prompt, sampling),
         "max_completion_tokens": sampling.max_tokens,
+        **({} if sampling.schema is None else {"structured_outputs": {"json": sampling.schema}}),
         "logit_bias": {str(token): -100.0 for token in suppressed_token_ids} or None,
         "logprobs": True,
         "return_token_ids": True,

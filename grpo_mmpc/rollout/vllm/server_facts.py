@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.models.identity import base_model_identity
+from grpo_mmpc.rollout.vllm.protocol import COMPACT_JSON
 from grpo_mmpc.utils.model_paths import resolve_model
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def engine_facts(vllm_config: Any, args: Any) -> dict[str, Any]:
     # heavy: the server has them loaded
     import vllm
 
-    model, lora = vllm_config.model_config, vllm_config.lora_config
+    model, lora, structured = vllm_config.model_config, vllm_config.lora_config, vllm_config.structured_outputs_config
     return {
         "vllm_version": vllm.__version__,
         "model": model.model,
@@ -34,6 +35,7 @@ def engine_facts(vllm_config: Any, args: Any) -> dict[str, Any]:
         "mm_processor_kwargs": (model.multimodal_config.mm_processor_kwargs or {}) if model.multimodal_config else {},
         "image_token_id": getattr(model.hf_config, "image_token_id", None),
         "image_attention": vllm_image_attention(model),
+        "structured_outputs": {name: getattr(structured, name) for name in COMPACT_JSON},
         "enable_lora": lora is not None,
         "max_lora_rank": lora.max_lora_rank if lora is not None else 0,
         "max_loras": lora.max_loras if lora is not None else 0,
@@ -65,6 +67,8 @@ class ExpectedEngine:
     """``model.processor_kwargs``: min_pixels, max_pixels."""
     context_tokens: int
     """Longest prompt and completion together."""
+    structured: bool = False
+    """Whether completions are decoded by a schema."""
 
     def problems(self, facts: Mapping[str, Any]) -> list[str]:
         """Return how a server falls short by its own account, each with its remedy."""
@@ -93,6 +97,11 @@ class ExpectedEngine:
                 f"prepares images with {facts['mm_processor_kwargs']}, the trainer with {ours}: prompts would differ "
                 f"in their number of image tokens; start it with --mm-processor-kwargs '{json.dumps(ours)}'"
             )
+        if self.structured and facts["structured_outputs"] != COMPACT_JSON:
+            problems.append(
+                f"decodes by a schema with {facts['structured_outputs']}, which lets a policy write spaces to the end "
+                f"of its tokens; start it with --structured-outputs-config '{json.dumps(COMPACT_JSON)}'"
+            )
         if facts["max_model_len"] < self.context_tokens:
             problems.append(
                 f"has a context of {facts['max_model_len']} tokens, prompt and completion need up to "
@@ -112,6 +121,7 @@ def expected_engine(config: "RunConfig", *, context_tokens: int) -> ExpectedEngi
         lora_rank=config.adapter.r if config.adapter else 1,
         processor_kwargs=engine_arguments(config).get("mm_processor_kwargs", {}),
         context_tokens=context_tokens,
+        structured=config.rollout.structured,
     )
 
 
