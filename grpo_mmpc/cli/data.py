@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 
 from grpo_mmpc.cli.data_amazon import add_amazon
@@ -76,6 +77,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def validate_command(args: argparse.Namespace) -> int:
     """Print the report; 1 without one usable row, with ``--strict`` when anything is broken."""
+    print(f"reading {args.catalogue} ...", file=sys.stderr, flush=True)
     from grpo_mmpc.catalogue.validation import validate_catalogue
     from grpo_mmpc.catalogue.validation_text import format_report
     from grpo_mmpc.nano.catalogue import catalogue_folder
@@ -91,8 +93,11 @@ def validate_command(args: argparse.Namespace) -> int:
 
         write_validation_page(args.html, report)
         print(f"Page: {args.html}")
-    if report.items:
+    gaps = sum(counts.missing_title + counts.missing_image for counts in report.categories)
+    if report.items > gaps:  # none lacks both
         print(_next(f"grpo-mmpc train recipes/nano.yaml {shlex.quote(f'data.catalogue={args.catalogue}')}"))
+    elif report.items:
+        print(_next(f"grpo-mmpc complete {shlex.quote(str(args.catalogue))} --out COMPLETED --checkpoint DIR"))
     return 1 if not report.items or (args.strict and report.is_broken) else 0
 
 

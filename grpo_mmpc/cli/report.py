@@ -1,6 +1,7 @@
 """``grpo-mmpc report``: a run as one HTML page, and as CSV and LaTeX tables."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Bring the comparison up to date, then write page and tables."""
+    print(f"reading {arguments.run} ...", file=sys.stderr, flush=True)
     # heavy: imported on use
     from grpo_mmpc.completion.predictions import is_completed
     from grpo_mmpc.errors import ConfigError

@@ -11,19 +11,20 @@ DEFAULT = "default"
 """The origin of a value that neither file nor override sets."""
 
 
-def with_origins(text: str, *, given: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+def with_origins(text: str, *, given: Mapping[str, Any], origins: Mapping[str, str], columns: int = 120) -> str:
     """Append the origin of each value as a comment; the YAML means the same.
 
     ``text`` is a mapping in block style, one value a line; ``given`` is it before defaults were
-    filled in; ``origins`` say by dotted key which file or command line set it.
+    filled in; ``origins`` say by dotted key which file or command line set it. Comments begin in
+    one column, further to the left where their ends would lie beyond ``columns``.
     """
     lines = text.splitlines()
     notes = {
         line: next((origin for key in keys if _is_given(key, given) and (origin := origin_of(key, origins))), DEFAULT)
         for line, keys in _values_by_line(yaml.compose(text)).items()
     }
-    width = max((len(lines[line]) for line in notes), default=0)
-    width = min(width, 72)
+    room = columns - 1 - max((len(f"  # {origin}") for origin in notes.values()), default=0)
+    width = max(min(max((len(lines[line]) for line in notes), default=0), 72, room), 0)
     for line, origin in notes.items():
         lines[line] = f"{lines[line]:<{width}}  # {origin}"
     return "\n".join(lines) + "\n"

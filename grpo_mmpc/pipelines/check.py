@@ -8,6 +8,7 @@ from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.pipelines.recipe import described_recipe
 from grpo_mmpc.statistics.power import what_items_show
+from grpo_mmpc.utils.console import fitted
 from grpo_mmpc.utils.distributed import num_processes
 
 
@@ -25,7 +26,7 @@ def check_run(recipe: Sequence[str], *, overwrite: bool = False) -> None:
     print(text, end="", flush=True)
     check_folder(config, overwrite=overwrite)
     for line in _summary(config, RunData(config)):
-        print(line, file=sys.stderr)
+        print(fitted(line, sys.stderr), file=sys.stderr)
     print("ok", file=sys.stderr)
 
 

@@ -14,6 +14,7 @@ from grpo_mmpc.config.origins import with_origins
 from grpo_mmpc.config.recorded import config_of_run, load_recorded_policy
 from grpo_mmpc.config.sections import known_tasks
 from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.utils.console import columns
 from grpo_mmpc.utils.distributed import is_first_process
 
 
@@ -34,7 +35,7 @@ def described_recipe(arguments: Sequence[str]) -> tuple[RunConfig, str]:
     """
     layers = _layers(arguments)
     config = validate(RunConfig, layers, checks=_checks())
-    return config, with_origins(config.to_yaml(), given=layers.merged, origins=layers.origins)
+    return config, with_origins(config.to_yaml(), given=layers.merged, origins=layers.origins, columns=columns())
 
 
 def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None) -> RunConfig:

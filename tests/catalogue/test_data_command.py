@@ -47,6 +47,14 @@ def test_a_sound_catalogue_passes_even_strictly(folder, capsys):
     )
 
 
+def test_a_catalogue_of_gaps_alone_is_completed_next(folder, capsys):
+    """Nothing of it can be trained on: no item has both a title and an image."""
+    (folder / "items.csv").write_text("item_id,category,title,image\na,Fruit,,images/a.png\nb,Fruit,Pear,\n")
+    assert run("validate", folder) == 0
+    said = capsys.readouterr().out
+    assert said.endswith(f"Next: grpo-mmpc complete '{folder}' --out COMPLETED --checkpoint DIR\n")
+
+
 def test_a_broken_row_fails_only_the_strict_check(folder, capsys):
     break_a_row(folder)
     assert run("validate", folder) == 0

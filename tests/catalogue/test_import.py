@@ -90,7 +90,7 @@ def test_shopify_rows_of_one_handle_are_a_product_and_its_variants(shop, capsys)
     assert bowl["attributes"] == {"brand": "Acme"}  # "Default Title" says that there is no option
     assert jug["title"] is None
     assert set_aside(shop / "x") == [
-        (5, "a variant of jug, which has no title yet: it has that of its product"),
+        (5, "a variant of 'jug', which has no title yet: it has that of its product"),
         (6, "Handle is missing: the product cannot be named"),
     ]
     assert "An export of Shopify, by its columns." in capsys.readouterr().out

@@ -79,7 +79,7 @@ def _shopify_product(handle: str, rows: Sequence[RawRow]) -> Iterator[Listing]:
     yield product
     for row in variants[1:]:  # the first one stands in the row of the product
         if not product.title:
-            problem = f"a variant of {handle}, which has no title yet: it has that of its product"
+            problem = f"a variant of {handle!r}, which has no title yet: it has that of its product"
             yield Listing(row=row.row, problem=problem)
             continue
         yield Listing(
