@@ -98,7 +98,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         if arguments.verbose and row is not heads:
             signature = str(inspect.signature(load_factory(row[0]))).partition(" -> ")[0]
             print(f"{'':<{widths[0]}}  {row[0]}{signature}")
-    print("\nYour own: grpo-mmpc rewards new NAME. What fools which: grpo-mmpc rewards preview --catalogue DIR")
+    print("\nYour own: grpo-mmpc rewards new NAME\nWhat fools which: grpo-mmpc rewards preview --catalogue DIR")
     return 0
 
 
