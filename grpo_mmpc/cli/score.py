@@ -177,11 +177,14 @@ def _score(
         print(f"per item: {arguments.per_item}")
     if arguments.as_evaluation is not None:
         used = {name: defaults[name] | options.get(name, {}) for name in defaults if getattr(scorers, name)}
-        write_as_evaluation(arguments.as_evaluation, scores, answers, encoders=used)
+        write_as_evaluation(
+            arguments.as_evaluation, scores, answers, encoders=used, catalogue=arguments.references or answers.source
+        )
         print(f"evaluation: {arguments.as_evaluation}; next: grpo-mmpc compare OTHER {arguments.as_evaluation}")
     if arguments.html is not None:
-        source = arguments.references or arguments.predictions or arguments.official
-        write_score_page(arguments.html, scores, notes=list(_notes(scores.summary)), source=source)
+        named = (arguments.references, arguments.predictions, arguments.official, arguments.images)
+        sources = [source for source in named if source is not None]
+        write_score_page(arguments.html, scores, notes=list(_notes(scores.summary)), sources=sources)
         print(f"page: {arguments.html}")
 
 

@@ -158,11 +158,14 @@ def score_predictions(
     )
 
 
-def write_as_evaluation(folder: Path, scores: Scores, answers: Predictions, *, encoders: Mapping[str, Any]) -> None:
+def write_as_evaluation(
+    folder: Path, scores: Scores, answers: Predictions, *, encoders: Mapping[str, Any], catalogue: Path
+) -> None:
     """Write scores as a whole evaluation that ``grpo-mmpc compare`` takes as a side, or nothing.
 
-    ``encoders`` are the arguments of those that were used. Images are copied into the folder;
-    earlier scores of the same predictions are replaced, other content must not be there.
+    ``encoders`` are the arguments of those that were used; ``catalogue`` has the true images, if
+    the references were read from one. Rendered images are copied into the folder; earlier scores of
+    the same predictions are replaced, other content must not be there.
     """
     task, images = scores.summary["task"], []
     with build_folder(folder) as made:
@@ -178,6 +181,7 @@ def write_as_evaluation(folder: Path, scores: Scores, answers: Predictions, *, e
             "version": VERSION,
             "mode": scores.summary["mode"],
             "checkpoint": folder.name,
+            "catalogue": str(catalogue),
             "policy": _policy(answers),
             "settings": {"encoders": {name: scores_by(options) for name, options in encoders.items()}},
             "missing": scores.summary["missing"],

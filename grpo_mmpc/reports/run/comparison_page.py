@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, read_summary, run_of, section
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, read_summary, run_of, section
 from grpo_mmpc.evaluation.records import Comparison
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.reports.common.templates import render_page
@@ -12,7 +12,8 @@ from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.reports.run.before_after import change_figure
 from grpo_mmpc.reports.run.examples import delta
 from grpo_mmpc.reports.run.task_view import TaskView, task_view
-from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.rewards.troubles import nano_troubles
+from grpo_mmpc.utils.files import read_object, write_text
 from grpo_mmpc.utils.manifest import command_line
 
 _IMAGE_BUDGET = 1_800_000
@@ -52,19 +53,25 @@ def write_comparison_page(path: Path, comparison: Comparison) -> None:
         )
         for task in comparison.tasks
     ]
+    item_ids = [item.item_id for task in tasks for group in task.groups for item in group.items]
+    runs = [RunFolder(run, notes=[]) for side in (before, after) if (run := run_of(side)) is not None]
+    known = dict.fromkeys(text for run in runs for text in nano_troubles(run.config, item_ids).values())
     content = comparison_content(tasks, comparison, folders=[*image_folders(before), *image_folders(after)]) | {
         "name": f"{comparison.before} against {comparison.after}",
         "subtitle": [str(before), str(after)],
         "notes": notes,
-        "troubles": [text for task in tasks for text in task.troubles],
+        "troubles": [*known, *(text for task in tasks for text in task.troubles)],
         "command": command_line(),
     }
     write_text(path, render_page("reports/run/page.html", **content))
 
 
 def image_folders(source: Path) -> list[Path]:
-    """Return where images may lie: in a run and its catalogue, or in the folder itself."""
+    """Return where images may lie: in a run or the folder itself, and in the catalogue it names."""
     run = run_of(source) or run_of(source / "suite")  # RUN/evaluations/NAME does as well
-    if run is None:
-        return [source] if source.is_dir() else []
-    return RunFolder(run, notes=[]).image_folders
+    if run is not None:
+        return RunFolder(run, notes=[]).image_folders
+    if not source.is_dir():
+        return []
+    named = Path(str(read_object(source / SUMMARY_FILE).get("catalogue") or source))
+    return [source, named] if any(named.glob("items.*")) else [source]

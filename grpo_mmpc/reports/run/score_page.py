@@ -22,14 +22,15 @@ ANSWER = "Answer"
 _IMAGE_BUDGET = 500_000
 
 
-def write_score_page(path: Path, scores: Scores, *, notes: Sequence[str], source: Path) -> None:
-    """Write the page; the references are of ``source``: a catalogue, a file or an evaluation."""
+def write_score_page(path: Path, scores: Scores, *, notes: Sequence[str], sources: Sequence[Path]) -> None:
+    """Write the page; ``sources`` are the files and folders of references and predictions."""
     summary = scores.summary
     means = {name: cell for name, cell in summary["metrics"].items() if cell["mean"] is not None}
     lead = next((name for name in means if name not in ("parse_rate", "render_rate")), None)
     chosen = _groups(scores, lead) if lead else {}
     groups = [reference.group or reference.item_id for reference in scores.references]
     images = [path for items in chosen.values() for item in items for path in item.images]
+    folders = [folder for source in sources for folder in image_folders(source)]
     page = render_page(
         "reports/run/score.html",
         subtitle=[f"{summary['items']:,} items", f"{summary['mode']} mode"],
@@ -50,7 +51,7 @@ def write_score_page(path: Path, scores: Scores, *, notes: Sequence[str], source
         notes=notes,
         lead=metric_label(lead) if lead else "",
         groups=chosen,
-        images=thumbnails(images, folders=image_folders(source), budget=_IMAGE_BUDGET),
+        images=thumbnails(images, folders=folders, budget=_IMAGE_BUDGET),
         is_rendered=summary["task"] == "text_to_image",
         command=command_line(),
     )
