@@ -58,7 +58,7 @@ from PIL import Image
 from grpo_mmpc.catalogue import duplicates
 from grpo_mmpc.catalogue.images import decode_image
 from grpo_mmpc.catalogue.rows import RowError
-from grpo_mmpc.catalogue.signatures import ImageSignature, signature_table, thumbnail
+from grpo_mmpc.catalogue.signatures import ImageSignature, Signatures, signature_table, thumbnail
 from grpo_mmpc.catalogue.sources.amazon_build import build_amazon
 from grpo_mmpc.catalogue.sources.amazon_items import read_item
 from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource, open_reviews, open_sources
@@ -360,11 +360,12 @@ def measure_near_duplicates(*, thumbnails: int, titles: int) -> dict[str, dict]:
     """Return results and figures of the search for near-duplicates."""
     chance = np.random.default_rng(0)
     cells = random_thumbnails(thumbnails, chance)
-    signatures = signature_table([ImageSignature(None, aspect=1.0, thumbnail=row.tobytes()) for row in cells])
+    files = signature_table([ImageSignature(None, aspect=1.0, thumbnail=row.tobytes()) for row in cells])
+    signatures = Signatures(files, row=np.arange(thumbnails), problems={})
     ours, groups = linked(thumbnails, signatures=signatures)
     copies, few = thumbnails // 100, min(40_000, thumbnails)
     exactly, duplicates.SEARCHED_EXACTLY = duplicates.SEARCHED_EXACTLY, few
-    tree, _ = linked(few, signatures=signatures[:few])
+    tree, _ = linked(few, signatures=signatures._replace(row=np.arange(few)))
     duplicates.SEARCHED_EXACTLY = exactly
     lengths = chance.integers(4, 30, titles)
     numbers = (50_000 ** chance.random(int(lengths.sum()))).astype(int)  # few words are in many titles

@@ -6,10 +6,9 @@ from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from grpo_mmpc.catalogue.normalise import title_key
-from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, thumbnails
+from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, Signatures, Thumbnails
 from grpo_mmpc.metrics.text import words
 from grpo_mmpc.utils.hashing import digest, number
 
@@ -43,15 +42,14 @@ _Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 def near_duplicate_groups(
     *,
     titles: Sequence[str | None],
-    signatures: pa.Table | None = None,
+    signatures: Signatures | None = None,
     parents: Sequence[str | None] | None = None,
 ) -> Groups:
     """Number the groups of N items 0, 1, ... in order of first appearance, ``[N]``.
 
     Two items share a group if a chain of items leads from one to the other in which neighbours have
-    near-duplicate titles or perceptually equal images (``signatures``, see
-    :func:`~grpo_mmpc.catalogue.signatures.signature_table`), or are variants of one product: the
-    same one of ``parents``.
+    near-duplicate titles or perceptually equal images (``signatures``), or are variants of one
+    product: the same one of ``parents``.
 
     Titles are near-duplicates with the same non-empty
     :func:`~grpo_mmpc.catalogue.normalise.title_key`, or if nine tenths of their distinct words, in
@@ -132,24 +130,29 @@ def _equal_text_edges(keys: Iterable[str | None]) -> npt.NDArray[np.int64]:
     return _edges_of_equal(np.array([i for i, _ in named], np.int64), np.array([h for _, h in named], np.uint64))
 
 
-def _image_edges(signatures: pa.Table) -> npt.NDArray[np.int64]:
+def _image_edges(signatures: Signatures) -> npt.NDArray[np.int64]:
     """Link items with perceptually equal images; pairs ``[E, 2]``."""
-    owner = np.flatnonzero(signatures["thumbnail"].is_valid())
+    owner = np.flatnonzero(signatures.row >= 0)
     if not len(owner):
         return np.empty((0, 2), dtype=np.int64)
-    cells = thumbnails(signatures["thumbnail"].drop_null())
-    aspects = signatures["aspect"].drop_null().to_numpy()
-    varied = np.concatenate([_is_varied(cells[rows]) for rows in _blocks(len(cells))])
-    rows = np.flatnonzero(varied)
+    files, first, file = np.unique(signatures.row[owner], return_index=True, return_inverse=True)
+    cells, aspects = Thumbnails(signatures.files["thumbnail"]), signatures.files["aspect"].to_numpy()[files]
+    varied, looks = np.empty(len(files), dtype=bool), bytearray()
+    for block in _blocks(len(files)):
+        some = cells[files[block]]
+        varied[block] = _is_varied(some)
+        for cell, aspect in zip(some, aspects[block], strict=True):
+            looks += digest(cell.tobytes(), f"{aspect:.3f}", size=8)
     # Equal thumbnails first: ten thousand copies of one image make as many pairs, not 50 million.
-    looks = (digest(cells[row].tobytes(), f"{aspects[row]:.3f}", size=8) for row in rows)
-    look = np.frombuffer(b"".join(looks), dtype=np.uint64)
-    same = _edges_of_equal(owner[rows], look)
-    rows = rows[np.sort(np.unique(look, return_index=True)[1])]
-    shape, owner = np.log(aspects[rows]), owner[rows]
+    look = np.frombuffer(looks, dtype=np.uint64)
+    shown = varied[file]
+    same = _edges_of_equal(owner[shown], look[file[shown]])
+    different = np.flatnonzero(varied)
+    different = different[np.sort(np.unique(look[different], return_index=True)[1])]
+    shape, owner = np.log(aspects[different]), owner[first[different]]
     close = [
         np.stack([owner[a], owner[b]], axis=1)[np.abs(shape[a] - shape[b]) <= _ASPECT_TOLERANCE]
-        for a, b in _close_pairs(cells, rows)
+        for a, b in _close_pairs(cells, files[different])
     ]
     return np.concatenate([same, *close])
 
@@ -166,7 +169,7 @@ def _is_varied(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return varied
 
 
-def _close_pairs(cells: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> Iterator[_Pairs]:
+def _close_pairs(cells: Thumbnails, rows: npt.NDArray[np.int64]) -> Iterator[_Pairs]:
     """Yield pairs of some rows' thumbnails of which no cell differs by more than the tolerance.
 
     Pairs are of places in ``rows``, a block at a time. Candidates come from coarse averages:
@@ -185,7 +188,7 @@ def _close_pairs(cells: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> I
             yield one[near], other[near]
 
 
-def _in_a_tree(coarse: npt.NDArray[np.float64]) -> Iterator[_Pairs]:
+def _in_a_tree(coarse: npt.NDArray[np.float32]) -> Iterator[_Pairs]:
     """Yield every pair that may be close; the time grows with the square of the images."""
     from sklearn.neighbors import KDTree  # heavy: imported on use
 
@@ -197,7 +200,7 @@ def _in_a_tree(coarse: npt.NDArray[np.float64]) -> Iterator[_Pairs]:
         yield a[b > a], b[b > a]
 
 
-def _in_grids(coarse: npt.NDArray[np.float64]) -> Iterator[_Pairs]:
+def _in_grids(coarse: npt.NDArray[np.float32]) -> Iterator[_Pairs]:
     """Yield pairs that share a cell of some randomly placed grid, in time linear in the images.
 
     Copies of one photo differ in their averages by a level or two, so most grids put them into one
@@ -206,16 +209,19 @@ def _in_grids(coarse: npt.NDArray[np.float64]) -> Iterator[_Pairs]:
     """
     chance = np.random.default_rng(0)
     for _ in range(_GRIDS):
-        cell = np.floor(coarse / _GRID_LEVELS + chance.random(coarse.shape[1])).astype(np.uint64)
-        key = (cell * chance.integers(2**63, size=coarse.shape[1], dtype=np.uint64)).sum(axis=1)
-        order = np.lexsort((coarse @ chance.standard_normal(coarse.shape[1]), key))
+        shift, factor = chance.random(coarse.shape[1]), chance.integers(2**63, size=coarse.shape[1], dtype=np.uint64)
+        line = chance.standard_normal(coarse.shape[1])
+        some = [coarse[block] for block in _blocks(len(coarse))]
+        cells = ((np.floor(one / _GRID_LEVELS + shift).astype(np.uint64) * factor).sum(axis=1) for one in some)
+        key, place = np.concatenate([*cells]), np.concatenate([one @ line for one in some])
+        order = np.lexsort((place, key))
         for step in range(1, _GRID_NEIGHBOURS + 1):
             a, b = order[:-step], order[step:]
             together = key[a] == key[b]
             yield a[together], b[together]
 
 
-def _coarse(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def _coarse(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Average 4 x 4 blocks of brightness and 2 x 2 of each colour difference, ``[N, 24]``."""
     block = LUMA_CELLS // _COARSE
     luma = (
@@ -223,8 +229,7 @@ def _coarse(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     )
     half = CHROMA_CELLS // 2
     chroma = cells[:, LUMA_CELLS**2 :].reshape(-1, 2, 2, half, 2, half).mean(axis=(3, 5)).reshape(len(cells), -1)
-    averages: npt.NDArray[np.float64] = np.concatenate([luma, chroma], axis=1)
-    return averages
+    return np.concatenate([luma, chroma], axis=1, dtype=np.float32)
 
 
 def _edges_of_equal(owner: npt.NDArray[np.int64], value: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from grpo_mmpc.catalogue.arrow_cache import NormalisedItems, data_rows, normalise_items
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, find_image, relative_image_path
 from grpo_mmpc.catalogue.records import CORE_COLUMNS
-from grpo_mmpc.catalogue.signatures import image_signatures
+from grpo_mmpc.catalogue.signatures import Signatures, image_signatures
 from grpo_mmpc.catalogue.tables import SUFFIXES, find_table
 from grpo_mmpc.errors import CatalogueError, ImageError
 from grpo_mmpc.types import ProductRecord, Quarantined
@@ -88,11 +88,10 @@ class Catalogue:
         """
         return None if record.image is None else find_image(record.image, folder=self.folder)
 
-    def signatures(self) -> pa.Table:
-        """Describe each item's image, in the order of ``items``; cheap once images are checked."""
-        return image_signatures(
-            arrow_column(self.items, "image"), folder=self.folder, max_image_pixels=self.max_image_pixels
-        )
+    def signatures(self) -> Signatures:
+        """Describe each item's image; cheap once images are checked."""
+        images = arrow_column(self.items, "image")
+        return image_signatures(images, folder=self.folder, max_image_pixels=self.max_image_pixels)
 
 
 def arrow_column(items: "Dataset", name: str) -> pa.ChunkedArray:
@@ -157,11 +156,8 @@ def load_catalogue(
     fingerprint = read.digest
     kept: dict[str, str] = {}
     if check_images:
-        signatures = image_signatures(
-            arrow_column(items, "image"), folder=root, max_image_pixels=max_image_pixels, with_thumbnails=False
-        )
-        broken_rows = np.flatnonzero(signatures["problem"].is_valid())
-        problems = dict(zip(broken_rows.tolist(), signatures["problem"].drop_null().to_pylist(), strict=True))
+        signatures = image_signatures(arrow_column(items, "image"), folder=root, max_image_pixels=max_image_pixels)
+        problems = signatures.problems
         if keep_titled:
             kept, problems = _with_title(items, problems)
         items, set_aside = _without_broken_images(items, problems=problems, read=read, file=items_file.name)
@@ -203,7 +199,7 @@ def _items_file(root: Path) -> Path:
     return items_file
 
 
-def _with_title(items: "Dataset", problems: Mapping[int, str]) -> tuple[dict[str, str], dict[int, str]]:
+def _with_title(items: "Dataset", problems: Mapping[int, str]) -> tuple[dict[str, str], Mapping[int, str]]:
     """Return the problems of items that have a title, by item_id, and the others by position."""
     rows = items.select(list(problems)) if problems else {"item_id": [], "title": []}
     cells = list(zip(problems.items(), rows["item_id"][:], rows["title"][:], strict=True))
@@ -228,10 +224,11 @@ def _without_broken_images(
     return items.select(good, keep_in_memory=True), set_aside
 
 
-def _with_images(digest: str, signatures: pa.Table) -> str:
+def _with_images(digest: str, signatures: Signatures) -> str:
     # Row by row, so that exchanging two images changes the fingerprint.
-    is_broken = pc.if_else(signatures["problem"].is_valid(), b"!", None)
-    marks = pc.coalesce(is_broken, signatures["digest"].cast(pa.binary()), b"-")
+    digests = signatures.files["digest"].cast(pa.binary()).take(pa.array(signatures.row, mask=signatures.row < 0))
+    is_broken = np.isin(np.arange(len(signatures.row)), list(signatures.problems))
+    marks = pc.if_else(is_broken, b"!", pc.fill_null(digests, b"-"))
     return digest_of((digest, *(chunk.buffers()[2] for chunk in marks.chunks))).hex()
 
 

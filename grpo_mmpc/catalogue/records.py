@@ -85,7 +85,7 @@ def read_attributes(cell: object) -> tuple[str | None, str | None]:
     return (f"{{{','.join(members.values())}}}" if members else None), warning
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def _fact(kind: str, value: str | tuple[str | None, ...]) -> tuple[str, str | None]:
     """Return a fact's clean name and its member of a JSON object; most occur in many rows."""
     name = clean_text(kind) or ""

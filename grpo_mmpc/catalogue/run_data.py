@@ -77,7 +77,7 @@ class RunData:
         """
         items = {row.item_id for row in rows}
         positions = [place for place, item_id in enumerate(self.catalogue.items["item_id"][:]) if item_id in items]
-        siblings = Siblings(self.catalogue, self.catalogue.records(), wanting=positions)
+        siblings = Siblings(self.catalogue, wanting=positions)
         given = ((self.catalogue.record(place), place) for place in positions)
         return {
             record.item_id: beside.value

@@ -7,13 +7,17 @@ review.
 """
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.reader import arrow_column
@@ -45,50 +49,26 @@ class Beside:
     """What the title says and nothing confirms; empty where all is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Titled:
-    item_id: str
-    title: str
-    attributes: Mapping[str, str]
-
-
 class Siblings:
-    """Titled items by product and by image, of those products and images that want a title."""
+    """The titled items of each product and of each image."""
 
-    def __init__(
-        self, source: Catalogue, records: Iterable[ProductRecord], *, wanting: Collection[int] | None = None
-    ) -> None:
-        """Look through a catalogue once.
+    def __init__(self, source: Catalogue, *, wanting: Collection[int] | None = None) -> None:
+        """Group a catalogue's items.
 
         Args:
             source: The catalogue.
-            records: Its items, in order.
             wanting: Positions of the items that want a title; None is those that have none. One
                 that has a title wants it from elsewhere.
         """
+        self._source = source
         has_title = arrow_column(source.items, "title").is_valid().to_numpy()
-        if wanting is None:
-            wanting = np.flatnonzero(~has_title).tolist()
-        self._keys: defaultdict[int, dict[Literal["sibling", "same image"], Hashable]] = defaultdict(dict)
-        """Of items that have some, by position."""
-        parents = parents_of(source) or []
-        products = set(parents)
-        for position, (item_id, parent) in enumerate(zip(source.items["item_id"][:], parents, strict=False)):
-            # A parent may be an item itself.
-            if product := parent or (item_id if item_id in products else None):
-                self._keys[position]["sibling"] = ("product", product)
-        if has_title.any() and wanting:
-            groups = image_groups(source)
-            of_several = np.bincount(groups)[groups] > 1
-            for position in np.flatnonzero(of_several & np.isin(groups, groups[has_title])).tolist():
-                self._keys[position]["same image"] = ("image", int(groups[position]))
-        wanted = {key for position in wanting for key in self._keys.get(position, {}).values()}
-        self._titled: dict[Hashable, list[_Titled]] = defaultdict(list)
-        for position, record in enumerate(records):
-            keys = self._keys.get(position, {})
-            for key in wanted.intersection(keys.values()) if record.title is not None else ():
-                if len(self._titled[key]) < _MOST_SIBLINGS:
-                    self._titled[key].append(_Titled(record.item_id, str(record.title), record.attributes))
+        is_wanted = bool(wanting) if wanting is not None else not has_title.all()
+        self._groups: dict[Literal["sibling", "same image"], npt.NDArray[np.int32]] = {"sibling": _products(source)}
+        if has_title.any() and is_wanted:
+            self._groups["same image"] = image_groups(source)
+        titled = np.flatnonzero(has_title)
+        self._titled = {kind: titled[np.argsort(of[titled], kind="stable")] for kind, of in self._groups.items()}
+        """Positions of titled items, group by group."""
 
     def title(self, position: int, record: ProductRecord) -> Beside | None:
         """Return the title of an item at a position of the catalogue; None where nothing gives it.
@@ -96,15 +76,14 @@ class Siblings:
         Certain ones come first; then a variant before an item with the same image, and that before
         the item's own fields.
         """
-        keys = self._keys.get(position, {})
-        is_same_image = {one.item_id for one in self._titled.get(keys.get("same image"), ())}
+        beside = {kind: self._beside(kind, position) for kind in self._groups}
+        is_same_image = {one.item_id for one in beside.get("same image", ())}
         given = []
-        for source, key in sorted(keys.items(), reverse=True):
+        for source, others in beside.items():
             adapted = [
                 (one, text, doubt)
-                for one in self._titled.get(key, ())
-                if one.item_id != record.item_id
-                for text, doubt in [adapt(one.title, theirs=one.attributes, own=record.attributes)]
+                for one in others
+                for text, doubt in [adapt(str(one.title), theirs=one.attributes, own=record.attributes)]
                 if text is not None
             ]
             # An image of several products may be a placeholder: all of them must say the same.
@@ -122,6 +101,26 @@ class Siblings:
         given += own_title(record)
         times = Counter(one.value for one in given)
         return min(given, key=lambda one: (bool(one.doubt), -times[one.value]), default=None)
+
+    def _beside(self, kind: Literal["sibling", "same image"], position: int) -> list[ProductRecord]:
+        """Return the first titled items of an item's group, without itself."""
+        groups, titled = self._groups[kind], self._titled[kind]
+        if (group := groups[position]) < 0:
+            return []
+        start, end = (bisect(titled, group, key=lambda place: groups[place]) for bisect in (bisect_left, bisect_right))
+        places = [place for place in titled[start:end][:_MOST_SIBLINGS].tolist() if place != position]
+        return list(self._source.records(places))
+
+
+def _products(source: Catalogue) -> npt.NDArray[np.int32]:
+    """Number the products that items are variants of, -1 of the others; a parent may be an item."""
+    parents = pa.array(parents_of(source) or [None] * len(source), pa.string())
+    names = pc.unique(parents.filter(pc.not_equal(parents, "")))
+    own = pc.index_in(arrow_column(source.items, "item_id"), value_set=names)
+    numbers: npt.NDArray[np.int32] = pc.coalesce(
+        pc.index_in(parents, value_set=names), own, pa.scalar(-1, pa.int32())
+    ).to_numpy()
+    return numbers
 
 
 def adapt(title: str, *, theirs: Mapping[str, str], own: Mapping[str, str]) -> tuple[str | None, frozenset[str]]:

@@ -3,8 +3,9 @@
 import logging
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, ImageFolder, decode_image
@@ -30,17 +30,17 @@ THUMBNAIL_BYTES = LUMA_CELLS**2 + 2 * CHROMA_CELLS**2
 """16 x 16 brightness cells, then 8 x 8 of each colour difference (coarser, as in JPEG)."""
 
 _SMOOTH = Image.Resampling.HAMMING  # BOX would jump by a whole pixel row when the source is resized
-_VERSION = 3
+_VERSION = 4
 _MAX_THREADS = 8
 _CHUNK = 256
-_STORED_ROWS = 4096
+_STORED_ROWS = 8192
 _DESCRIBED = {
     "problem": pa.string(),
     "digest": pa.binary(16),
     "aspect": pa.float64(),
     "thumbnail": pa.binary(THUMBNAIL_BYTES),
 }
-_SCHEMA = pa.schema({"path": pa.string(), "size": pa.int64(), "mtime_ns": pa.int64(), **_DESCRIBED}).remove(3)
+_SCHEMA = pa.schema({"path": pa.large_string(), "size": pa.int64(), "mtime_ns": pa.int64(), **_DESCRIBED}).remove(3)
 
 
 class ImageSignature(NamedTuple):
@@ -67,33 +67,52 @@ def thumbnail(image: Image.Image) -> bytes:
     return luma.tobytes() + b"".join(c.resize((CHROMA_CELLS, CHROMA_CELLS), _SMOOTH).tobytes() for c in chroma)
 
 
+class Signatures(NamedTuple):
+    """The images of N items, each file described once."""
+
+    files: pa.Table
+    """Of good files ``digest``, ``aspect`` and ``thumbnail``; memory-mapped from the cache."""
+    row: npt.NDArray[np.int64]
+    """Each item's row of ``files``, -1 without a good image, ``[N]``."""
+    problems: Mapping[int, str]
+    """By position, of the items whose image is broken."""
+
+
 def image_signatures(
-    images: pa.ChunkedArray | Sequence[str | None],
-    *,
-    folder: Path,
-    max_image_pixels: int = MAX_IMAGE_PIXELS,
-    with_thumbnails: bool = True,
-) -> pa.Table:
-    """Open every image once and describe it, see :func:`signature_table`.
+    images: pa.ChunkedArray | Sequence[str | None], *, folder: Path, max_image_pixels: int = MAX_IMAGE_PIXELS
+) -> Signatures:
+    """Open every image once and describe it.
 
     Files are decoded in parallel. Results are remembered, outside the catalogue, by path, size and
     modification time, so that the next call only looks at files that changed. Problems are never
-    remembered. Thumbnails, nine tenths of the memory, may be left out where all is remembered.
+    remembered.
     """
     column = images if isinstance(images, pa.ChunkedArray) else pa.chunked_array([pa.array(images, pa.string())])
     coded = column.cast(pa.large_string()).combine_chunks().dictionary_encode()
-    paths, files = coded.dictionary, ImageFolder(folder)
-    sizes, times = _sizes_and_times(paths, files)
-    store = _Store(cache_folder("images") / f"{_folder_key(folder, max_image_pixels)}.parquet")
-    described, row = store.find(paths, sizes=sizes, times=times, with_thumbnails=with_thumbnails)
-    unknown = np.flatnonzero(row < 0)
-    if len(unknown):
-        work = paths.take(pa.array(unknown))
-        new = pa.concat_tables(_describe_all(work, files, max_image_pixels=max_image_pixels))
-        store.write(work, sizes=sizes[unknown], times=times[unknown], described=new)
-        row[unknown] = len(described) + np.arange(len(unknown))
-        described = pa.concat_tables([described, new.select(described.column_names)])
-    return described.take(pa.array(row).take(coded.indices))
+    files = ImageFolder(folder)
+    sizes, times = _sizes_and_times(coded.dictionary, files)
+    seen = pa.table({"path": coded.dictionary, "size": sizes, "mtime_ns": times})
+    file = cache_folder("images") / f"{_folder_key(folder, max_image_pixels)}.arrow"
+    stored = _read_store(file)
+    row = _find(seen, stored)
+    problems: dict[str, str] = {}
+    if (row < 0).any():
+        unknown = seen.filter(pa.array(row < 0))
+
+        def described() -> Iterator[pa.Table]:
+            for some in _describe_all(unknown, files, max_image_pixels=max_image_pixels):
+                bad = some.filter(some["problem"].is_valid())
+                problems.update(zip(bad["path"].to_pylist(), bad["problem"].to_pylist(), strict=True))
+                yield some.filter(some["problem"].is_null()).select(_SCHEMA.names)
+
+        stored = _extend_store(file, stored, rows=row, by=described)
+        row = _find(seen, stored)
+    is_broken = pc.is_in(column, value_set=pa.array(problems, column.type)).to_numpy() if problems else []
+    return Signatures(
+        files=stored.select([*_DESCRIBED][1:]),
+        row=np.append(row, -1)[coded.indices.fill_null(-1).to_numpy()],
+        problems={int(i): problems[column[int(i)].as_py()] for i in np.flatnonzero(is_broken)},
+    )
 
 
 def signature_table(signatures: Sequence[ImageSignature | None]) -> pa.Table:
@@ -103,23 +122,16 @@ def signature_table(signatures: Sequence[ImageSignature | None]) -> pa.Table:
     )
 
 
-def _texts(column: pa.Array) -> Iterator[list[str]]:
-    """Yield the texts of a column, a few hundred in memory at once."""
-    for start in range(0, len(column), _CHUNK):
-        yield column.slice(start, _CHUNK).to_pylist()
-
-
 def _sizes_and_times(paths: pa.Array, files: ImageFolder) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return size and time of each file, -1 where it cannot be reached."""
     seen = array("q")
-    for some in _texts(paths):
-        for path in some:
-            try:
-                status = files.look_up(path)[1]
-            except (ImageError, OSError):
-                seen.extend((-1, -1))
-            else:
-                seen.extend((status.st_size, status.st_mtime_ns))
+    for path in chain.from_iterable(paths.slice(start, _CHUNK).to_pylist() for start in range(0, len(paths), _CHUNK)):
+        try:
+            status = files.look_up(path)[1]
+        except (ImageError, OSError):
+            seen.extend((-1, -1))
+        else:
+            seen.extend((status.st_size, status.st_mtime_ns))
     sizes, times = np.array(seen, np.int64).reshape(-1, 2).T
     return sizes, times
 
@@ -143,7 +155,7 @@ def describe_image(file: Path, *, name: str, max_image_pixels: int) -> ImageSign
     )
 
 
-def _describe_all(paths: pa.Array, files: ImageFolder, *, max_image_pixels: int) -> Iterator[pa.Table]:
+def _describe_all(seen: pa.Table, files: ImageFolder, *, max_image_pixels: int) -> Iterator[pa.Table]:
     def describe(path: str) -> ImageSignature:
         try:
             file, _ = files.look_up(path)
@@ -151,87 +163,88 @@ def _describe_all(paths: pa.Array, files: ImageFolder, *, max_image_pixels: int)
             return ImageSignature(problem=str(e))
         return describe_image(Path(file), name=path, max_image_pixels=max_image_pixels)
 
-    done = 0
     with ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1)) as pool, Progress() as progress:
         # In chunks: one future per image of a large catalogue would itself fill the memory.
-        for some in _texts(paths):
-            yield signature_table(list(pool.map(describe, some)))
-            done += len(some)
-            progress("checking images", done, len(paths))
+        for start in range(0, len(seen), _CHUNK):
+            some = seen.slice(start, _CHUNK)
+            described = signature_table(list(pool.map(describe, some["path"].to_pylist())))
+            yield pa.table([*some.columns, *described.columns], [*some.column_names, *described.column_names])
+            progress("checking images", start + len(some), len(seen))
 
 
 def _folder_key(folder: Path, max_image_pixels: int) -> str:
     return hex_digest(f"{_VERSION}\0{folder.resolve()}\0{max_image_pixels}")
 
 
-class _Store:
-    """Descriptions on disk, by path and by what the file was then."""
+def _find(seen: pa.Table, stored: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the stored row of each path, -1 where its file is not as it was then."""
+    places = pc.index_in(seen["path"], value_set=stored["path"])
+    row: npt.NDArray[np.int64] = pc.fill_null(places, -1).to_numpy().astype(np.int64)
+    for name in ("size", "mtime_ns") if len(stored) else ():
+        row[stored[name].to_numpy()[row] != seen[name].to_numpy()] = -1
+    return row
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._stored: pq.ParquetFile | None = None
-        self._in_use = np.empty(0, dtype=bool)
-        """By stored row, whether its file is still as it was."""
 
-    def find(
-        self,
-        paths: pa.Array,
-        *,
-        sizes: npt.NDArray[np.int64],
-        times: npt.NDArray[np.int64],
-        with_thumbnails: bool,
-    ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-        """Return what is stored, and each path's row of it, -1 where its file is none of these."""
-        stored = self._read(with_thumbnails=with_thumbnails)
-        row = (
-            pc.fill_null(pc.index_in(paths, value_set=stored["path"].cast(paths.type)), -1).to_numpy().astype(np.int64)
-        )
-        if len(stored):
-            same = (stored["size"].to_numpy()[row] == sizes) & (stored["mtime_ns"].to_numpy()[row] == times)
-            row[~same] = -1
-        self._in_use = np.zeros(len(stored), dtype=bool)
-        self._in_use[row[row >= 0]] = True
-        described = stored.drop_columns(["path", "size", "mtime_ns"])
-        return described.add_column(0, "problem", pa.nulls(len(stored), pa.string())), row
-
-    def write(
-        self, paths: pa.Array, *, sizes: npt.NDArray[np.int64], times: npt.NDArray[np.int64], described: pa.Table
-    ) -> None:
-        """Write the descriptions that are in use, and those of further files without a problem."""
-        cells = {name: described[name] for name in _DESCRIBED}
-        files = pa.table({"path": paths, "size": sizes, "mtime_ns": times, **cells})
-        new = files.filter(files["problem"].is_null()).drop_columns("problem").cast(_SCHEMA)
+def _read_store(file: Path) -> pa.Table:
+    """Return the descriptions on disk, by path and by what the file was then."""
+    if file.exists():
         try:
-            drop_unused(self._file.parent)
-            with (
-                replace_atomically(self._file) as temporary,
-                pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as file,
-            ):
-                start = 0
-                for batch in self._stored.iter_batches(_STORED_ROWS) if self._stored else ():
-                    kept = batch.filter(pa.array(self._in_use[start : start + len(batch)]))
-                    file.write_batch(kept.cast(_SCHEMA))
-                    start += len(batch)
-                file.write_table(new, row_group_size=_STORED_ROWS)
-        except OSError as e:
-            _log.warning("cannot write the image cache %s (%s); images will be checked again next time", self._file, e)
-
-    def _read(self, *, with_thumbnails: bool) -> pa.Table:
-        schema = _SCHEMA if with_thumbnails else _SCHEMA.remove(_SCHEMA.get_field_index("thumbnail"))
-        if self._file.exists():
-            try:
-                mark_used(self._file)
-                self._stored = pq.ParquetFile(self._file)
-                return self._stored.read(schema.names).cast(schema)
-            except (OSError, pa.ArrowInvalid, KeyError) as e:
-                self._stored = None
-                _log.warning("ignoring the damaged image cache %s (%s); it will be rebuilt", self._file, e)
-        return schema.empty_table()
+            mark_used(file)
+            return pa.ipc.open_file(pa.memory_map(str(file))).read_all().cast(_SCHEMA)
+        except (OSError, ValueError) as e:
+            _log.warning("ignoring the damaged image cache %s (%s); it will be rebuilt", file, e)
+    return _SCHEMA.empty_table()
 
 
-def thumbnails(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
-    """Stack N thumbnails that are all there, ``[N, THUMBNAIL_BYTES]`` of uint8."""
-    cells = column.combine_chunks()
-    start = cells.offset * THUMBNAIL_BYTES
-    flat = np.frombuffer(cells.buffers()[1], np.uint8)[start : start + len(cells) * THUMBNAIL_BYTES]
-    return flat.reshape(-1, THUMBNAIL_BYTES)
+def _extend_store(
+    file: Path, stored: pa.Table, *, rows: npt.NDArray[np.int64], by: Callable[[], Iterator[pa.Table]]
+) -> pa.Table:
+    """Write some of the stored rows, and further ones as they come; return all of them."""
+    in_use = np.zeros(len(stored), dtype=bool)
+    in_use[rows[rows >= 0]] = True
+    kept = (
+        stored.slice(start, _STORED_ROWS).filter(pa.array(in_use[start : start + _STORED_ROWS]))
+        for start in range(0, len(stored), _STORED_ROWS)
+    )
+    try:
+        drop_unused(file.parent)
+        with replace_atomically(file) as temporary:
+            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+                for table in _regrouped(chain(kept, by())):
+                    writer.write_table(table)
+            return _read_store(temporary)
+    except OSError as e:
+        _log.warning("cannot write the image cache %s (%s); images will be checked again next time", file, e)
+    return pa.concat_tables([stored, *by()])
+
+
+def _regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= _STORED_ROWS:
+            yield pa.concat_tables(held).combine_chunks()
+            held = []
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+class Thumbnails:
+    """Rows of a column of thumbnails, wherever it lies, as arrays of numbers."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        """Take a column of D thumbnails that are all there."""
+        self._chunks = [
+            np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, THUMBNAIL_BYTES)[chunk.offset :][: len(chunk)]
+            for chunk in column.chunks
+        ]
+        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Copy R rows, ``[R, THUMBNAIL_BYTES]``."""
+        cells = np.empty((len(rows), THUMBNAIL_BYTES), np.uint8)
+        where = np.searchsorted(self._ends, rows, side="right")
+        for number in np.unique(where):
+            chunk = self._chunks[number]
+            cells[where == number] = chunk[rows[where == number] - (self._ends[number] - len(chunk))]
+        return cells

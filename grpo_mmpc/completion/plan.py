@@ -211,7 +211,7 @@ def _write_gaps(out: Path, plan: Plan, source: Catalogue) -> None:
     for name in names:
         (temporary / name).touch()
     conditions = {name: _conditions(plan, task) for name, task in TASKS.items()}
-    siblings = Siblings(source, records_of(source)) if plan.siblings else None
+    siblings = Siblings(source) if plan.siblings else None
     for waiting, (position, record, task) in enumerate(_gaps(source), start=1):
         image = source.image_path(record)
         status = None if image is None else image.stat()

@@ -36,7 +36,7 @@ class Fields:
                 if 0 < len(spelled) <= _MOST_WORDS and not all(word.isdecimal() for word in spelled):
                     for first in {spelled[0], *plurals(spelled[0])}:
                         self._starts[first].append((spelled, kind_of(kind)))
-        self.stated = lru_cache(maxsize=65536)(self._stated)
+        self.stated = lru_cache(maxsize=1024)(self._stated)
 
     def _stated(self, title: str) -> Mapping[str, frozenset[str]]:
         tokens = attribute_words(title)

@@ -302,7 +302,7 @@ def test_a_damaged_image_cache_is_rebuilt(folder, own_cache):
     (store,) = (own_cache / "images").iterdir()
     store.write_bytes(b"broken")
     assert item_ids(folder) == ["a"]
-    assert store.read_bytes()[:4] == b"PAR1"
+    assert store.read_bytes()[:4] == b"ARRO"
 
 
 def test_entries_unused_for_a_month_make_room(folder, own_cache):

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from grpo_mmpc.catalogue import duplicates
 from grpo_mmpc.catalogue.duplicates import CELL_TOLERANCE, largest_groups, near_duplicate_groups
-from grpo_mmpc.catalogue.signatures import ImageSignature, signature_table, thumbnail, thumbnails
+from grpo_mmpc.catalogue.signatures import ImageSignature, Signatures, Thumbnails, signature_table, thumbnail
 from grpo_mmpc.utils.files import read_json_lines
 
 
@@ -17,9 +17,14 @@ def signature(image: Image.Image) -> ImageSignature:
     return ImageSignature(problem=None, aspect=image.width / image.height, thumbnail=thumbnail(image))
 
 
+def described(signatures: list[ImageSignature | None]) -> Signatures:
+    row = [-1 if one is None or one.thumbnail is None else place for place, one in enumerate(signatures)]
+    return Signatures(signature_table(signatures), np.array(row, np.int64), problems={})
+
+
 def image_groups(*images: Image.Image | None) -> list[int]:
     signatures = [None if image is None else signature(image) for image in images]
-    return near_duplicate_groups(titles=[None] * len(images), signatures=signature_table(signatures)).tolist()
+    return near_duplicate_groups(titles=[None] * len(images), signatures=described(signatures)).tolist()
 
 
 def title_groups(*titles: str | None) -> list[int]:
@@ -126,12 +131,12 @@ def test_the_same_thumbnail_in_another_shape_is_another_image():
 
 def test_a_missing_or_broken_image_joins_nothing():
     broken = ImageSignature(problem="broken")
-    groups = near_duplicate_groups(titles=[None] * 4, signatures=signature_table([None, None, broken, broken]))
+    groups = near_duplicate_groups(titles=[None] * 4, signatures=described([None, None, broken, broken]))
     assert groups.tolist() == [0, 1, 2, 3]
 
 
 def test_many_copies_of_one_image_are_one_group_quickly():
-    copies = signature_table([signature(photo(0))] * 20_000)
+    copies = described([signature(photo(0))] * 20_000)
     assert set(near_duplicate_groups(titles=[None] * 20_000, signatures=copies).tolist()) == {0}
 
 
@@ -142,14 +147,14 @@ def test_no_close_pair_is_missed_by_the_search():
         np.uint8
     )
     signatures = [ImageSignature(problem=None, aspect=1.0, thumbnail=row.tobytes()) for row in cells]
-    assert (thumbnails(signature_table(signatures)["thumbnail"]) == cells).all()
-    groups = near_duplicate_groups(titles=[None] * 80, signatures=signature_table(signatures))
+    assert (Thumbnails(signature_table(signatures)["thumbnail"])[np.arange(80)] == cells).all()
+    groups = near_duplicate_groups(titles=[None] * 80, signatures=described(signatures))
     assert groups[:40].tolist() == groups[40:].tolist() == list(range(40))
     # One level more than the tolerance in a single cell makes it another image.
     cells[40] = cells[0]
     cells[40, 7] += CELL_TOLERANCE + 1
     signatures[40] = ImageSignature(problem=None, aspect=1.0, thumbnail=cells[40].tobytes())
-    assert near_duplicate_groups(titles=[None] * 80, signatures=signature_table(signatures))[40] != 0
+    assert near_duplicate_groups(titles=[None] * 80, signatures=described(signatures))[40] != 0
 
 
 def test_of_more_images_than_are_searched_exactly_nearly_every_copy_is_seen(monkeypatch):
@@ -247,7 +252,7 @@ def test_a_chain_of_title_and_image_joins_its_ends():
     # 0 and 1 share a title, 1 and 2 an image, 2 and 3 a title; 4 stands alone.
     images = [photo(1), photo(2), saved(photo(2), "JPEG"), photo(3), photo(4)]
     titles = ["bag", "Bag", "sack", "SACK", "box"]
-    groups = near_duplicate_groups(titles=titles, signatures=signature_table([signature(i) for i in images]))
+    groups = near_duplicate_groups(titles=titles, signatures=described([signature(i) for i in images]))
     assert groups.tolist() == [0, 0, 0, 0, 1]
 
 

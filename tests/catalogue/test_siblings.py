@@ -66,7 +66,7 @@ def titles(tmp_path):
         (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         source = load_catalogue(tmp_path)
         untitled = [place for place, record in enumerate(source.records()) if record.title is None]
-        siblings = Siblings(source, source.records(), wanting=wanting)
+        siblings = Siblings(source, wanting=wanting)
         return {
             source.record(place).item_id: siblings.title(place, source.record(place)) for place in wanting or untitled
         }
