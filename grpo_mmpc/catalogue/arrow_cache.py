@@ -2,21 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from grpo_mmpc.catalogue.columns import check_columns, extra_columns, to_arrow
-from grpo_mmpc.catalogue.normalise import readable_text
+from grpo_mmpc.catalogue.columns import check_columns, extra_columns
+from grpo_mmpc.catalogue.item_batches import checked_items
 from grpo_mmpc.catalogue.quarantine import read_quarantine, write_quarantine
-from grpo_mmpc.catalogue.records import CORE_COLUMNS, read_core
-from grpo_mmpc.catalogue.rows import RowError
+from grpo_mmpc.catalogue.records import CORE_COLUMNS
 from grpo_mmpc.catalogue.tables import SAMPLE_ROWS, TableFile, open_table
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.types import Quarantined
@@ -98,24 +95,19 @@ def _build(table: TableFile, *, warnings: list[str], folder: Path) -> None:
     odd: list[str] = list(warnings)
     rows_read = 0
 
-    def accepted() -> Iterator[Mapping[str, Any]]:
+    def usable() -> Iterator[pa.RecordBatch]:
         nonlocal rows_read
-        for raw in table.rows():
-            table.check_columns(raw)
-            rows_read += 1
-            try:
-                core = read_core(raw.cells())
-            except RowError as e:
-                set_aside.append((raw.set_aside(e, file=name), readable_text(raw.values.get("category"))))
-                continue
-            if core.warning is not None:
-                odd.append(f"{name} row {raw.row} ({core.cells['item_id']}): {core.warning}")
-            yield {**raw.values, **core.cells}
+        for batch in checked_items(table, schema):
+            rows_read += batch.read
+            set_aside.extend(batch.set_aside)
+            odd.extend(batch.warnings)
+            if len(batch.items):
+                yield batch.items
 
     columns = {**dict.fromkeys(CORE_COLUMNS, pa.string()), **extra_columns(table.columns)}
     schema = pa.schema(list(columns.items()))
     arrow_file = folder / "items.arrow"
-    _write_arrow(arrow_file, _batches(accepted(), schema=schema), schema=schema)
+    _write_arrow(arrow_file, usable(), schema=schema)
     duplicates = _drop_duplicates(arrow_file, name=name, broken_rows=[broken.row for broken, _ in set_aside])
     set_aside = sorted(set_aside + duplicates, key=lambda pair: pair[0].row)
     write_quarantine(folder / "quarantine.jsonl", (broken for broken, _ in set_aside))
@@ -126,12 +118,6 @@ def _build(table: TableFile, *, warnings: list[str], folder: Path) -> None:
         "warnings": odd,
     }
     write_json(folder / "meta.json", meta)
-
-
-def _batches(rows: Iterator[Mapping[str, Any]], *, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    while batch := list(islice(rows, _BATCH_ROWS)):
-        arrays = [to_arrow([row.get(column.name) for row in batch], column.type) for column in schema]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _write_arrow(path: Path, batches: Iterable[pa.RecordBatch], *, schema: pa.Schema) -> None:

@@ -58,17 +58,17 @@ class TableFile:
             return parquet_rows(self.path)
         return _jsonl_rows(self.path) if self.path.suffix == ".jsonl" else _csv_rows(self.path)
 
-    def check_columns(self, row: RawRow) -> None:
-        """Refuse a row that does not fit the columns, where they were learned from the first rows.
+    def batches(self, columns: Sequence[str], *, check: bool = False) -> Iterator[Batch]:
+        """Read some columns of every row, in order, a few thousand rows at a time.
+
+        Args:
+            columns: Their names.
+            check: Refuse rows that do not fit the columns, where they were learned from the first
+                rows.
 
         Raises:
-            OtherColumnsError: It has another column, or a value of another type.
+            OtherColumnsError: A row has another column, or a value of another type.
         """
-        if self.learned is not None and self.learned.learn(row.values) and self.learned.types() != self.columns:
-            raise OtherColumnsError(f"{self.path} row {row.row} has other columns than the rows before it")
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Read some columns of every row, in order, a few thousand rows at a time."""
         if self.path.suffix == ".parquet":
             for first, batch in _parquet_batches(self.path, size=_BATCH_ROWS, columns=columns):
                 cells = dict(zip(batch.schema.names, batch.columns, strict=True))
@@ -76,6 +76,10 @@ class TableFile:
             return
         rows = self.rows()
         while some := list(islice(rows, _BATCH_ROWS)):
+            if check and self.learned is not None:
+                for raw in some:
+                    if self.learned.learn(raw.values) and self.learned.types() != self.columns:
+                        raise OtherColumnsError(f"{self.path} row {raw.row} has other columns than the rows before it")
             good = [raw for raw in some if raw.problem is None]
             cells = {name: [raw.values.get(name) for raw in good] for name in columns}
             numbers = np.array([raw.row for raw in good], dtype=np.int64)
