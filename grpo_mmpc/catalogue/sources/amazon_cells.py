@@ -4,6 +4,8 @@ Each expression decides for itself: a cell that cleaning would leave as it is be
 once, any other is handed to the function in Python that is the rule.
 """
 
+import re
+
 from grpo_mmpc.catalogue.normalise import MISSING_WORDS
 from grpo_mmpc.catalogue.sources.amazon_items import ATTRIBUTE_NAMES, IMAGE_SIZES
 
@@ -23,6 +25,9 @@ def quoted(text: str) -> str:
 
 def _missing(around: str) -> str:
     return ", ".join(quoted(around.format(f'"{word}"')) for word in sorted(MISSING_WORDS))
+
+
+_MISSING = f'"({"|".join(map(re.escape, sorted(MISSING_WORDS)))})"'
 
 
 def is_plain(cell: str, *, listed: bool = False) -> str:
@@ -61,20 +66,20 @@ _OF_FIRST_IMAGE = ", ".join(f"'$[0].{name}', '$.{name}[0]'" for name in ("varian
 _NAMED = ", ".join(quoted(f'$."{name.title()}"') for name in ATTRIBUTE_NAMES)
 DRAFT_JOINS = f"""
     , LATERAL (SELECT json_extract_string(r.images, [{_OF_FIRST_IMAGE}]) AS first_image)
-    , LATERAL (SELECT list_filter(first_image[3:], lambda url:
-        regexp_full_match(url, 'https?://{_LETTER}+')) AS urls)
     , LATERAL (SELECT CASE WHEN r.details IS NULL THEN '{{}}' WHEN r.details[1] = '{{' THEN r.details
         WHEN json_valid(r.details->>'$') THEN r.details->>'$' END AS details_read)
     , LATERAL (SELECT list_append(json_extract(details_read, [{_NAMED}])::VARCHAR[], r.store) AS facts)"""
-"""SQL behind the cells ``r``: the plain addresses of the first image, as a list of objects (JSONL)
-or an object of lists (Parquet) has it, and the cells of ``ATTRIBUTE_NAMES``, then the store."""
+"""SQL behind the cells ``r``: variant and addresses of the first image, in a list of objects
+(JSONL) or an object of lists (Parquet); the cells of ``ATTRIBUTE_NAMES``, then the store."""
 
 
 def best_urls() -> str:
     """Return SQL for the addresses of the best image; a plain MAIN in front needs no Python."""
+    address = f"https?://{_LETTER}+"
     return (
-        "CASE WHEN coalesce(first_image[1], first_image[2]) = 'MAIN' AND len(urls) > 0 "
-        "AND list_count(first_image) = 1 + len(urls) THEN urls ELSE urls_of(r.images) END"
+        "CASE WHEN list_count(first_image[:2]) = 1 AND coalesce(first_image[1], first_image[2]) = 'MAIN' "
+        f"AND regexp_full_match(array_to_string(first_image[3:], ' '), '{address}( {address})*') "
+        "THEN list_filter(first_image[3:], lambda url: url IS NOT NULL) ELSE urls_of(r.images) END"
     )
 
 
@@ -98,7 +103,7 @@ def attributes() -> str:
     return (
         f"CASE WHEN list_count(facts) = len({named}) + (r.store IS NOT NULL)::INT "
         f"""AND regexp_full_match(array_to_string(facts, ','), '("{_PIECE}"(,"{_PIECE}")*)?') """
-        f"AND NOT list_has_any(facts, [{_missing('{}')}]) "
+        f"AND NOT regexp_matches(array_to_string(facts, ','), '{_MISSING}') "
         f"THEN nullif('{{' || concat_ws(',', {members}) || '}}', '{{}}') ELSE attributes_of(r.details, r.store) END"
     )
 
@@ -145,5 +150,5 @@ def review_columns() -> str:
             AND (r.rating IS NULL OR regexp_full_match(r.rating, '{_RATING}')) AS is_read,
         known.item_id AS item_id,
         CASE WHEN known.item_id IS NOT NULL THEN substr(r.user_id, 2, length(r.user_id) - 2) END AS user_id,
-        TRY_CAST(trim(r.timestamp, '"') AS BIGINT) AS timestamp,
-        TRY_CAST(trim(r.rating, '"') AS DOUBLE) AS rating"""
+        coalesce(TRY_CAST(r.timestamp AS BIGINT), TRY_CAST(trim(r.timestamp, '"') AS BIGINT)) AS timestamp,
+        coalesce(TRY_CAST(r.rating AS DOUBLE), TRY_CAST(trim(r.rating, '"') AS DOUBLE)) AS rating"""
