@@ -19,7 +19,10 @@ def sync_policy(engine: "GroupEngine", model: Any, *, name: str, previous: str |
         The name of the adapter to ask for, None where there is none.
     """
     if not has_adapter(model):
-        engine.load_weights(model.state_dict().items())
+        # heavy: imported on use
+        from transformers.core_model_loading import revert_weight_conversion
+
+        engine.load_weights(revert_weight_conversion(model, model.state_dict()).items())  # vLLM knows published names
         return None
     engine.load(read_adapter(model, name=name, dtype=engine.lora_dtype))
     if previous is not None:
