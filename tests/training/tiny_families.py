@@ -247,6 +247,28 @@ def llava_next() -> tuple[Any, Any]:
     return config, processor
 
 
+def llava() -> tuple[Any, Any]:
+    from transformers import CLIPImageProcessor, LlavaConfig, LlavaProcessor
+
+    tokens = tokenizer(shows="<image>", bos="<s>", image_token="<image>")
+    vision = {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, "projection_dim": 16}
+    config = LlavaConfig(
+        text_config=text(tokens, model_type="llama"),
+        vision_config={**VISION, "num_hidden_layers": 3, **vision},
+        image_token_index=tokens.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 56}, crop_size=SIDE),
+        tokens,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        chat_template=tokens.chat_template,
+        num_additional_image_tokens=1,
+    )
+    return config, processor
+
+
 def llava_onevision() -> tuple[Any, Any]:
     from transformers import (
         LlavaOnevisionConfig,
@@ -301,7 +323,7 @@ FAMILIES = {
     made.__name__: made
     for made in (
         *(qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, gemma3, gemma4, gemma4_large),
-        *(idefics3, smolvlm, llava_next, llava_onevision, internvl),
+        *(idefics3, smolvlm, llava, llava_next, llava_onevision, internvl),
     )
 }
 
@@ -323,7 +345,7 @@ def write_model(family: str, folder: Path) -> Path:
     model.generation_config = GenerationConfig(eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    if family in ("llava_next", "llava_onevision", "gemma3"):  # as published: vLLM knows no other names
+    if family in ("llava", "llava_next", "llava_onevision", "gemma3"):  # as published: vLLM knows no other names
         weights = load_file(folder / "model.safetensors")
         renamed = {
             name.replace("vision_tower.", "vision_tower.vision_model."): tensor for name, tensor in weights.items()
