@@ -9,6 +9,7 @@ from grpo_mmpc.config import schema_problems
 from grpo_mmpc.config.section import Section
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import MODALITIES, Modality, Mode
+from grpo_mmpc.tasks import TASKS
 
 RecommenderName = Literal["vbpr", "bm3", "freedom", "mmgcn", "lightgcn", "bpr", "most_popular", "random"]
 FillName = Literal[
@@ -162,4 +163,13 @@ def check_section(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Explain what is wrong with ``evaluation.recbench`` of a recipe, as (dotted key, message)."""
     evaluation = raw.get("evaluation")
     section = evaluation.get("recbench") if isinstance(evaluation, Mapping) else None
-    return schema_problems(section, RecBenchSection, key="evaluation.recbench") if isinstance(section, Mapping) else ()
+    if not isinstance(section, Mapping):
+        return
+    yield from schema_problems(section, RecBenchSection, key="evaluation.recbench")
+    tasks = raw.get("tasks", [*TASKS])
+    if isinstance(tasks, list) and tasks and not {*map(str, tasks)} & {*TASKS}:
+        yield (
+            "evaluation.recbench",
+            f"completes items by {' and '.join(TASKS)}, and this policy is for {', '.join(map(str, tasks))}: remove "
+            "it, or add one of the two to tasks",
+        )

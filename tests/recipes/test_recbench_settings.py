@@ -41,6 +41,14 @@ def test_the_overlay_adds_the_light_setting_to_a_run(monkeypatch):
     assert RecBenchSection.model_validate(found) == load_as(RecBenchSection, ["recipes/recbench/nano.yaml"])
 
 
+def test_a_policy_of_other_tasks_is_not_asked_for_titles_and_images():
+    def problems(*tasks: str) -> list[str]:
+        return [key for key, _ in check_section({"tasks": tasks and [*tasks], "evaluation": {"recbench": {}}})]
+
+    assert problems("german", "facts") == ["evaluation.recbench"]
+    assert problems("german", "image_to_text") == problems("text_to_image") == problems() == []
+
+
 def test_the_default_is_one_trained_recommender_one_rate_and_few_seeds():
     light = RecBenchSection()
     assert [name for name in light.recommenders if RECOMMENDERS[name].is_trained] == ["vbpr"]

@@ -65,6 +65,10 @@ def test_what_vllm_would_ignore_or_contradict_is_named_with_the_fix(sections, ke
     assert message in problems[key]
 
 
+def test_a_policy_without_an_adapter_has_no_modules_that_vllm_could_leave_out():
+    assert problems_of(adapter=None) == {}
+
+
 def test_importance_sampling_settings_stay_with_the_trainer():
     assert problems_of(trainer={"vllm_importance_sampling_mode": "token_mask"}) == {}
 

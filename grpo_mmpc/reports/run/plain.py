@@ -21,7 +21,7 @@ def plain_sentences(task: TaskComparison, items: Sequence[Item], *, lead: str | 
     ]
     kinds.sort(key=lambda pair: -abs(pair[1].delta or 0.0))
     said = [
-        f"The {kind} is named in {_count(cell.after, cell)} titles, {_count(cell.before, cell, alone=True)} before."
+        f"The {kind} is named in {_count(cell.after, cell)} answers, {_count(cell.before, cell, alone=True)} before."
         for kind, cell in kinds[:_NAMED]
     ]
     parsed = task.metrics.get("parse_rate")

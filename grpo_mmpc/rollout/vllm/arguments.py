@@ -135,7 +135,8 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     rollout, adapter, trainer = (_mapping(raw.get(name)) for name in ("rollout", "adapter", "trainer"))
     if rollout.get("backend") != "vllm":
         return
-    if "adapter" in raw and raw["adapter"] is None and rollout.get("mode") == "server":
+    is_whole = "adapter" in raw and raw["adapter"] is None
+    if is_whole and rollout.get("mode") == "server":
         yield (
             "rollout.mode",
             "adapter: null trains every weight, and only adapters travel to servers; set rollout.mode=colocate or "
@@ -163,7 +164,8 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             "trainer.vllm_importance_sampling_mode",
             f"is {mode!r}; loss_type vespo needs token_truncate or token_mask, as TRL does",
         )
-    if adapter.get("target_modules") in (None, "all-linear") and not engine.get("enable_tower_connector_lora"):
+    reaches_all = adapter.get("target_modules") in (None, "all-linear") and not is_whole
+    if reaches_all and not engine.get("enable_tower_connector_lora"):
         yield (
             "adapter.target_modules",
             f"{adapter.get('target_modules')!r} may reach modules whose adapters vLLM ignores "

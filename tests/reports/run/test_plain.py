@@ -41,11 +41,11 @@ def test_attributes_are_said_in_counts_the_largest_change_first_and_only_beyond_
     }
     said = plain_sentences(task(metrics), [], lead="bleu")
     assert said == [
-        "The brand is named in 76 of 100 titles, 4 before.",
-        "The size is named in 60 of 100 titles, 80 before.",
+        "The brand is named in 76 of 100 answers, 4 before.",
+        "The size is named in 60 of 100 answers, 80 before.",
     ]
     few = {"attribute_recall_brand": cell(0.25, 0.75, n=16)}
-    assert plain_sentences(task(few), [], lead=None) == ["The brand is named in 12 of 16 titles, 4 before."]
+    assert plain_sentences(task(few), [], lead=None) == ["The brand is named in 12 of 16 answers, 4 before."]
 
 
 def test_answers_are_counted_and_where_most_are_as_before_that_comes_first() -> None:
