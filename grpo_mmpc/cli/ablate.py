@@ -9,6 +9,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.utils.console import printer
 from grpo_mmpc.utils.options import add_engine, check_engine, non_negative_int, output_folder, positive_int
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from grpo_mmpc.ablation.jobs import Job
     from grpo_mmpc.ablation.spec import AblationSpec
     from grpo_mmpc.config import RunConfig
+
+say = printer(True)
 
 
 def add_parser(commands: Any) -> None:
@@ -69,7 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.ablation.power import power_line, why_nothing_can_be_shown
     from grpo_mmpc.ablation.spec import load_ablation, to_yaml
     from grpo_mmpc.errors import ConfigError
-    from grpo_mmpc.utils.console import fitted
     from grpo_mmpc.utils.files import remove_partial, write_text
 
     check_engine(arguments)
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     blind = why_nothing_can_be_shown(spec)
     if arguments.check:
         _print_grid(spec, runs, jobs)
-        print(fitted(power_line(spec, runs), sys.stdout))
+        say(power_line(spec, runs))
     if blind and not (arguments.run_anyway or arguments.report_only):
         raise ConfigError([f"{path}: {blind}", "--run-anyway runs it all the same"])
     if arguments.check:
@@ -165,9 +167,9 @@ def _report(
         print(f"written to {path}")
     missing = [job.name for job in jobs if job.name in report.missing]
     if not missing:
-        print(f"next: open {report.paths[0]}, or grpo-mmpc report {shlex.quote(runs[0].config.run_dir)}")
+        print(f"next: open {report.paths[0]}, or\n  grpo-mmpc report {shlex.quote(runs[0].config.run_dir)}")
         return 0
-    print(f"{len(missing)} of {len(jobs)} jobs have no result: {', '.join(missing)}; the same command continues them")
+    say(f"{len(missing)} of {len(jobs)} jobs have no result: {', '.join(missing)}; the same command continues them")
     return 130 if was_stopped else 1
 
 
@@ -186,7 +188,7 @@ def _print_grid(spec: "AblationSpec", runs: Sequence["PlannedRun"], jobs: Sequen
     print("\n".join(text_table(("run", "state", "steps", "trained on"), rows, left=(0, 1, 3), spare=("trained on",))))
     bases = len({entry.base_key for entry in runs})
     times = "once" if bases == 1 else f"{bases} times"
-    print(f"{len(runs)} runs, compared with {spec.reference}; the untrained model is evaluated {times}")
+    say(f"{len(runs)} runs, compared with {spec.reference}; the untrained model is evaluated {times}")
 
 
 def _load(arguments: Sequence[str]) -> "RunConfig":

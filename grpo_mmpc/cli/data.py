@@ -7,7 +7,10 @@ from pathlib import Path
 
 from grpo_mmpc.cli.data_amazon import add_amazon
 from grpo_mmpc.cli.data_import import add_export, add_import
+from grpo_mmpc.utils.console import printer
 from grpo_mmpc.utils.options import add_catalogue_out, output_file, positive_int
+
+say = printer(True)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -115,7 +118,7 @@ def mask_command(args: argparse.Namespace) -> int:
     what = {"text": "title", "image": "image"}[args.missing]
     print(f"Catalogue: {args.out}, {done.items:,} items, {done.masked:,} without their {what}")
     if done.already_missing or done.spared:
-        print(f"{done.already_missing:,} had none before; {done.spared:,} kept theirs because they have nothing else.")
+        say(f"{done.already_missing:,} had none before; {done.spared:,} kept theirs because they have nothing else.")
     print(_next(f"grpo-mmpc complete {shlex.quote(str(args.out))} --checkpoint DIR --out COMPLETED"))
     return 0
 

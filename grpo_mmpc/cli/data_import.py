@@ -100,6 +100,7 @@ def import_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.catalogue.sources.download import downloads_into
     from grpo_mmpc.catalogue.sources.importing import CATEGORY, import_tables
     from grpo_mmpc.catalogue.sources.opening import open_source
+    from grpo_mmpc.catalogue.sources.photographs import PHOTOGRAPHS
     from grpo_mmpc.errors import CatalogueError
     from grpo_mmpc.utils.console import Progress
     from grpo_mmpc.utils.locks import hold, in_use
@@ -108,7 +109,8 @@ def import_command(args: argparse.Namespace) -> int:
         raise CatalogueError(f"--images {args.images} is no folder; correct the path")
     tables = open_source(args.source, encoding=args.encoding, delimiter=args.separator, sheet=args.sheet)
     for table in tables:
-        say(f"Reading {table.path}: {table.kind}; {len(table.columns)} columns.")
+        columns = "" if table.kind == PHOTOGRAPHS else f"; {len(table.columns)} columns"
+        say(f"Reading {table.path}: {table.kind}{columns}.")
     category = args.category or CATEGORY
     with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
         fetch = downloads_into(args.out, allowed_hosts=args.allow_host, progress=partial(progress, "images"))
@@ -132,12 +134,15 @@ def import_command(args: argparse.Namespace) -> int:
 
 def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: str) -> None:
     from grpo_mmpc.catalogue.sources.listing import namesakes
+    from grpo_mmpc.catalogue.sources.photographs import PHOTOGRAPHS
     from grpo_mmpc.catalogue.validation_text import broken_rows
     from grpo_mmpc.utils.console import printable
 
     if done.shop is not None:
         say(f"An export of {done.shop}, by its columns.")
     for table, fields in zip(tables, done.fields, strict=False):
+        if table.kind == PHOTOGRAPHS:  # alone: what columns there are is our own
+            continue
         meaning = ", ".join(f"{name} = {' + '.join(columns)}" for name, columns in fields.items() if columns)
         say(printable(f"Columns of {table.path.name}: {meaning}; the others are kept as they are."))
         for column, others in namesakes(table.columns, fields).items():

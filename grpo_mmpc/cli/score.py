@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.console import Progress, printable
+from grpo_mmpc.utils.console import Progress, printable, printer
 from grpo_mmpc.utils.files import write_json, write_json_lines
 from grpo_mmpc.utils.options import output_file, output_folder
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from grpo_mmpc.evaluation.predictions import Predictions, Reference
     from grpo_mmpc.evaluation.score import Scores
 
-
+say = printer(True)
 _SHOWN = 5
 """Rows set aside that are shown."""
 
@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
         _score(arguments, task=task, answers=answers, references=references, set_aside=set_aside)
     if set_aside:
         print(f"set aside, as if they were not there: {len(set_aside):,} rows")
-        print("\n".join(f"  {printable(reason)}" for reason in set_aside[:_SHOWN]))
+        say("\n".join(f"  {printable(reason)}" for reason in set_aside[:_SHOWN]))
         if len(set_aside) > _SHOWN:
             print(f"  and {len(set_aside) - _SHOWN:,} more")
     return 0
@@ -168,7 +168,7 @@ def _score(
                 f"metrics of {len(references):,} items", done, total, detail=name
             ),
         )
-    print("\n".join(_table(scores)))
+    say("\n".join(_table(scores)))
     if arguments.out is not None:
         write_json(arguments.out, {**scores.summary, "set_aside": set_aside}, indent=2)
         print(f"summary: {arguments.out}")
@@ -180,7 +180,7 @@ def _score(
         write_as_evaluation(
             arguments.as_evaluation, scores, answers, encoders=used, catalogue=arguments.references or answers.source
         )
-        print(f"evaluation: {arguments.as_evaluation}; next: grpo-mmpc compare OTHER {arguments.as_evaluation}")
+        print(f"evaluation: {arguments.as_evaluation}\nnext: grpo-mmpc compare OTHER {arguments.as_evaluation}")
     if arguments.html is not None:
         named = (arguments.references, arguments.predictions, arguments.official, arguments.images)
         sources = [source for source in named if source is not None]

@@ -79,14 +79,19 @@ def complete(
         texts = {i: text for i, text in zip(piece, completions, strict=True) if isinstance(text, str)}
         log.add([rows[i] for i in texts], [keys[i] for i in texts], list(texts.values()))
         known.update(zip(piece, completions, strict=True))
+
+    def show() -> None:
         if progress is not None:
             progress(len(known), len(rows))
 
     missing = ranks.on_main(look_up)
     for start in range(0, len(missing), engine.rows_at_once if missing else 1):
+        show()  # an engine that loads at its first use has loaded, and nothing may come for long
         piece = missing[start : start + engine.rows_at_once]
         completions = engine.generate([rows[i] for i in piece], sampling)
         ranks.on_main(partial(keep, piece, completions))
+    if missing:
+        show()
     return [known[i] for i in range(len(rows))] if log is not None else []
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.evaluation.evaluator import Evaluator
+from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.adapter_folder import open_checkpoint
 from grpo_mmpc.models.identity import policy_identity
@@ -49,5 +50,8 @@ def run_evaluation(
     say(f"{'written to' if evaluator.num_run else 'all is evaluated; nothing was to do:'} {folder}")
     if out is None and config.evaluation.recbench is not None:
         say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")
-    say(f"next: grpo-mmpc compare {f'{folder} OTHER_DIR' if name == 'base' else f'BASE_DIR {folder}'}")
+    known = RunFolder(Path(config.run_dir), suite=suite.name, notes=[]).evaluations
+    before = folder if name == "base" else known.get("base", "BASE_DIR")
+    after = known.get("final", "OTHER_DIR") if name == "base" else folder
+    say(f"next: grpo-mmpc compare {before} {after}")
     return folder

@@ -14,7 +14,7 @@ from grpo_mmpc.config.origins import with_origins
 from grpo_mmpc.config.recorded import config_of_run, load_recorded_policy
 from grpo_mmpc.config.sections import known_tasks
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.utils.console import columns
+from grpo_mmpc.utils.console import columns, fitted, printer
 from grpo_mmpc.utils.distributed import is_first_process
 
 
@@ -61,7 +61,7 @@ def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None) -> RunC
         raise ConfigError(["a recipe is needed: which model, engine and renderer (a checkpoint of a run has its own)"])
     config, left_out = load_recorded_policy(own, words)
     if left_out := [key for key in left_out if not any(word.startswith(key) for word in words)]:
-        print(f"not taken from {own}: {', '.join(left_out)}; to use its whole recipe, name that file as recipe")
+        printer(True)(f"not taken from {own}: {', '.join(left_out)}; to use its whole recipe, name that file as recipe")
     return config
 
 
@@ -80,7 +80,8 @@ def _layers(arguments: Sequence[str]) -> Layers:
     if recorded.name == "config.yaml" and (run / "manifest.json").is_file() and written.resolve() != run.resolve():
         layers.merged["run_dir"] = str(run)
         if is_first_process():
-            print(f"{recorded}: its run lies in {run} now, no more in {written}, and goes on there", file=sys.stderr)
+            moved = f"{recorded}: its run lies in {run} now, no more in {written}, and goes on there"
+            print(fitted(moved, sys.stderr), file=sys.stderr)
     unused = drop_options_of_grpo(layers)
     if layers.merged.get("method") == "sft" and is_first_process():
         print(f"method sft does not use rewards, rollout{''.join(f', {key}' for key in unused)}", file=sys.stderr)

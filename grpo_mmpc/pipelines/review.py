@@ -62,7 +62,8 @@ def mail_review(folder: Path, page: Path) -> None:
     with closing(Review(folder)) as review:
         write_review_page(page, review)
         say(f"{_tally(review)}\nPage: {page}, {page.stat().st_size / 1e6:.1f} MB, to open anywhere without network")
-    say(f"Next, with what comes back: grpo-mmpc review {shlex.quote(str(folder))} --apply REVIEWED --decisions FILE")
+    say("Next, with what comes back:")
+    say(f"  grpo-mmpc review {shlex.quote(str(folder))} --apply REVIEWED --decisions FILE")
 
 
 def apply_review(folder: Path, out: Path, *, files: Sequence[Path], undecided: Undecided) -> None:

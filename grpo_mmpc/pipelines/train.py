@@ -25,7 +25,7 @@ from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.training.checkpoint import newest_checkpoint
 from grpo_mmpc.training.claim import claimed, start_identity, take_over
-from grpo_mmpc.utils.console import Progress, Say, printer, quiet_when_redirected
+from grpo_mmpc.utils.console import Progress, Say, fitted, printer, quiet_when_redirected
 from grpo_mmpc.utils.cpu_compat import ensure_importable, load_to_numbered_cpus
 from grpo_mmpc.utils.distributed import Ranks, is_first_process, launched_ranks
 from grpo_mmpc.utils.files import read_object, write_json
@@ -136,11 +136,11 @@ def _join_ranks(config: RunConfig) -> Ranks:
     # While the main process renders and scores thousands of items, the others wait in a collective.
     PartialState(timeout=timedelta(seconds=config.trainer.get("ddp_timeout", PATIENCE_S)))
     if is_first_process() and "TORCHELASTIC_RUN_ID" in os.environ and SHUTDOWN_TIMEOUT not in os.environ:
-        print(
-            f"note: torchrun and accelerate launch kill this run 30 s after SIGTERM, saved or not; export "
-            f"{SHUTDOWN_TIMEOUT}=120 before starting if a step may take longer",
-            file=sys.stderr,
+        note = (
+            "note: torchrun and accelerate launch kill this run 30 s after SIGTERM, saved or not; export "
+            f"{SHUTDOWN_TIMEOUT}=120 before starting if a step may take longer"
         )
+        print(fitted(note, sys.stderr), file=sys.stderr)
     return launched_ranks()
 
 

@@ -116,7 +116,7 @@ def _run(arguments: argparse.Namespace, settings: "RecBenchSection", named: dict
     page = write_page(results, arguments.out / "report.html")
     print(f"\nwritten to {arguments.out}: results.json, results.csv\nreport: {page.resolve()}")
     if not named and "completed" in settings.fills:
-        print("next: measure a completed catalogue beside these fills with --completed DIR (grpo-mmpc recbench --help)")
+        say("next: measure a completed catalogue beside these fills with --completed DIR; --help says how")
     return 1 if results["failures"] else 0
 
 

@@ -239,6 +239,15 @@ def test_a_web_data_set_gives_one_item_a_sample(shop):
     assert "its .json cannot be read" in set_aside(shop / "x")[0][1]
 
 
+def test_a_folder_of_photographs_alone_has_no_columns_to_speak_of(shop, capsys):
+    photos = shop / "photos"
+    photos.mkdir()
+    (photos / "front.png").write_bytes((shop / "front.png").read_bytes())
+    assert list(imported(photos)) == ["front"]
+    said = capsys.readouterr().out
+    assert f"Reading {photos}: photographs.\n" in said and "olumns" not in said
+
+
 def test_a_folder_of_photographs_with_metadata_is_what_imagefolder_reads(shop):
     photos = shop / "photos"
     (photos / "Mugs").mkdir(parents=True)

@@ -131,9 +131,10 @@ def test_the_readme_from_top_to_bottom_and_what_follows(tmp_path: Path, nano_fol
     steps = [json.loads(line) for line in (tmp_path / "runs/my_reward/metrics.jsonl").read_text().splitlines()]
     assert any("brand_match" in key for step in steps for key in step)
     checkpoint = "runs/mine/checkpoints/checkpoint-2"
-    run(
-        f"grpo-mmpc evaluate recipes/nano.yaml data.catalogue=my_catalogue run_dir=runs/mine --checkpoint {checkpoint}",
-        *quick,
+    evaluate = "grpo-mmpc evaluate recipes/nano.yaml data.catalogue=my_catalogue run_dir=runs/mine --checkpoint"
+    of_run = "runs/mine/evaluations"
+    assert f"next: grpo-mmpc compare {of_run}/base/cqbench {of_run}/checkpoint-2/cqbench\n" in run(
+        f"{evaluate} {checkpoint}", *quick
     )
     run("grpo-mmpc compare runs/mine/evaluations/base/cqbench runs/mine/evaluations/final/cqbench --by-category")
     run("grpo-mmpc rescore runs/mine --mix recipes/mixes/nano/bleu.yaml")

@@ -149,6 +149,7 @@ def test_progress_counts_what_was_there_before(catalogue, tmp_path):
         progress=lambda what, done, total: seen.append((what, done, total)),
     )
     assert [entry for entry in seen if entry[0] == "completing image_to_text"] == [
+        ("completing image_to_text", 2, 5),
         ("completing image_to_text", 4, 5),
         ("completing image_to_text", 5, 5),
     ]

@@ -11,6 +11,8 @@ from grpo_mmpc.catalogue.sources.source_table import SourceTable
 from grpo_mmpc.catalogue.tables import open_table
 from grpo_mmpc.errors import CatalogueError
 
+PHOTOGRAPHS = "photographs"
+"""The kind of a folder of photographs alone."""
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """What Hugging Face's imagefolder calls the file of texts; ``file_name`` names the image."""
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -34,7 +36,7 @@ def photograph_table(folder: Path) -> SourceTable:
     )
     return SourceTable(
         path=folder,
-        kind="photographs" if about is None else f"photographs with {about.name}",
+        kind=PHOTOGRAPHS if about is None else f"{PHOTOGRAPHS} with {about.name}",
         columns=[*_COLUMNS, *columns],
         rows=partial(_rows, folder, about),
         images_in=folder,
