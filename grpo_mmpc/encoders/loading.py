@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from grpo_mmpc.errors import ScoringError
+from grpo_mmpc.errors import ScoringError, first_line
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def load(what: str, model: str, loader: Callable[[], T]) -> T:
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
             place = "that folder" if Path(model).is_dir() else "the hub or its local cache"
             raise ScoringError(
-                f"{what}: cannot load {model!r} from {place}: {error}. Give a folder that holds the model, or "
-                "download it first (HF_HUB_OFFLINE=1 forbids downloads)"
+                f"{what}: cannot load {model!r} from {place}: {first_line(error)}. Give a folder that holds the model, "
+                "or download it first (HF_HUB_OFFLINE=1 forbids downloads)"
             ) from error
         finally:
             logging.set_verbosity(verbosity)

@@ -155,6 +155,7 @@ def _answer(
         siblings=False,
         samples=samples,
         overwrite=True,
+        announced=False,
     )
     _fill(share, workers)
     return share.plan
@@ -198,15 +199,17 @@ def _begin(
     siblings: bool,
     samples: int,
     overwrite: bool,
+    announced: bool = True,
 ) -> tuple[Catalogue, Share]:
     """Read the catalogue and plan its completion; return it with the parts left to fill."""
     source = load_catalogue(catalogue, check_images=True, keep_titled=True)
     plan, missing = make_plan(config, source, checkpoint=checkpoint, siblings=siblings, samples=samples)
     broken = f" ({len(source.broken_images)} of them a broken one)" if source.broken_images else ""
-    say(
-        f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
-        f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
-    )
+    if announced:
+        say(
+            f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
+            f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
+        )
     claim(out, plan, source, overwrite=overwrite)
     if missing["text_to_image"] and plan.renderer is None:
         say(

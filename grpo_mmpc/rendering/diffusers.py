@@ -162,9 +162,9 @@ def _load_pipeline(model: str, init_kwargs: dict[str, Any], device: str | None) 
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         place = "that folder" if Path(model).is_dir() else "the hub and its local cache"
         raise EvaluationError(
-            f"renderer diffusers: cannot load {model!r} from {place}: {error}. Give a folder that holds a pipeline "
-            "(model_index.json), or download it first: HF_HUB_OFFLINE=1 forbids downloads, and a gated model (Stable "
-            "Diffusion 3.5 is one) needs its licence accepted on the hub and HF_TOKEN set"
+            f"renderer diffusers: cannot load {model!r} from {place}: {first_line(error)}. Give a folder "
+            "that holds a pipeline (model_index.json), or download it first: HF_HUB_OFFLINE=1 forbids downloads, and a "
+            "gated model (Stable Diffusion 3.5 is one) needs its licence accepted on the hub and HF_TOKEN set"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     try:

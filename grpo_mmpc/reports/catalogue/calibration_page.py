@@ -70,10 +70,11 @@ def write_calibration_page(folder: Path, judged: Sequence[Judged], *, samples: i
         judged: All that was judged.
         samples: Answers sampled for each item.
     """
+    items = len({one.item_id for one in judged})
     page = render_page(
         "reports/catalogue/calibration.html",
         name=folder.name,
-        subtitle=[f"{len({one.item_id for one in judged})} items, {samples} samples each"],
+        subtitle=[f"{items:,} items of which a field could be judged", f"{samples} samples each"],
         views=kind_views(judged),
         left_out=sorted(kind for kind, rows in by_kind(judged).items() if kind != ALL and len(rows) < LEAST),
         least=LEAST,
