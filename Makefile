@@ -26,7 +26,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 env: $(STAMP)  ## build the environment
 
-demo: $(STAMP)  ## align the nano policy, measure before and after, write a report (ARGS=rollout.backend=vllm)
+demo: $(STAMP)  ## align the nano policy and write a report (ARGS=KEY=VALUE ...)
 	HF_HUB_OFFLINE=1 $(BIN)/grpo-mmpc train recipes/nano.yaml run_dir=runs/demo $(ARGS) --overwrite
 
 # Two processes of one thread each: models this small gain nothing from two threads. A file stays in one process, so that its
@@ -53,7 +53,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 bench: $(STAMP)  ## every benchmark, quick setting
 	@for b in benchmarks/*.py; do echo "== $$b"; HF_HUB_OFFLINE=1 $(BIN)/python $$b --quick || exit 1; done
 
-nano: $(STAMP)  ## rebuild the nano policies, nano CLIP and tokenizers from nothing (about 25 minutes on two cores)
+nano: $(STAMP)  ## rebuild the nano models from nothing (25 minutes on two cores)
 	@$(MAKE) --no-print-directory -j2 nano-qwen2_5_vl nano-gemma3 nano-clip
 
 nano-%: $(STAMP)
