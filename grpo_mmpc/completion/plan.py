@@ -121,7 +121,8 @@ def provenance_of(config: RunConfig, *, checkpoint: Path | None, samples: int) -
         raise ConfigError(
             [
                 f"tasks: {', '.join(others)}: completion asks for titles and images by {' and '.join(TASKS)} and in no "
-                "other way; evaluate that task, or say tasks=[image_to_text] if the policy is to be asked so"
+                "other way; evaluate that task, or say tasks=[image_to_text] (complete: behind --recipe) if the "
+                "policy is to be asked so"
             ]
         )
     settings = config.evaluation
