@@ -1,5 +1,6 @@
 """``recipes/preview/nano.yaml``: what the documentation's preview looks at."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -19,6 +20,14 @@ def mix(path: Path) -> dict[str, dict]:
 def test_it_names_every_installed_reward_once():
     needs_a_server = {"llm_judge"}  # recipes/preview/llm_judge.yaml
     assert sorted(mix(RECIPE)) == sorted({*registered_rewards()} - needs_a_server)
+
+
+def test_the_page_says_of_every_installed_reward_where_it_is():
+    page = (ROOT / "docs/reward_bench.md").read_text("utf-8")
+    of_tables = {*re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)}
+    (count,) = re.findall(r"`dinov2_similarity` is\nmissing.*?\. The (\d+) rewards below", page, flags=re.DOTALL)
+    assert len(of_tables) == int(count)
+    assert all(f"`{name}`" in page for name in registered_rewards())
 
 
 def test_it_weighs_what_the_nano_recipe_weighs_with_the_same_encoders():
