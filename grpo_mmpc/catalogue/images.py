@@ -141,10 +141,10 @@ def find_image(path: Path | str, *, folder: Path | str) -> Path:
 def find_moved_image(path: Path, *, folder: Path) -> Path:
     """Return the file in a folder that a path means which was recorded where the folder lay before.
 
-    It is the one with the longest end of the path, as ``images/kettle.jpg``. A path that exists is
-    returned as it is, and so is one of which the folder has no end.
+    It is the one with the longest end of the path, as ``images/kettle.jpg``. A path inside the
+    folder is returned as it is, and so is one of which the folder has no end.
     """
-    if path.exists():
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         return path
     ends = (folder.joinpath(*path.parts[start:]) for start in range(1, len(path.parts)))
     return next((end for end in ends if end.is_file()), path)

@@ -362,6 +362,9 @@ def test_a_run_and_its_catalogue_show_images_wherever_both_were_moved(
     (before / "runs/mine/config.yaml").write_text(named_in)
     monkeypatch.chdir(before)
     shown = Page(build_report(Path("runs/mine"))).tags.count("img")
+    shutil.copytree(before, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    assert Page(build_report(Path("runs/mine"))).tags.count("img") == shown, "the old places are there, and outside"
     before.rename(after)
     for place in (after, tmp_path):  # whichever folder the command is started in
         monkeypatch.chdir(place)
