@@ -14,7 +14,7 @@ from grpo_mmpc.utils.model_paths import resolve_model
 if TYPE_CHECKING:
     from grpo_mmpc.config import ModelSection
 
-RUN = "Qwen2-VL to Qwen3.5, Gemma-3, Gemma-4, InternVL, LLaVA-NeXT, SmolVLM, Idefics3"
+RUN = "Qwen2-VL to Qwen3.5, Gemma-3, Gemma-4, InternVL, LLaVA, LLaVA-NeXT, SmolVLM, Idefics3"
 """Families of which tiny random models were trained."""
 LANGUAGE = ("language_model", "text_model")
 """Names that models have for their language model, below ``model.``."""
