@@ -12,7 +12,7 @@ from grpo_mmpc.tasks.prompt_rows import fields_of, prompt_rows, usable_indices
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.hashing import stable_order
 
-_MOST_SPACED = 4096
+_MOST_SPACED = 1024
 """Training items whose image headers are read before training, at most."""
 
 
@@ -86,6 +86,6 @@ class RunData:
         }
 
     def spaced_rows(self, tasks: Iterable[str]) -> list[PromptRow]:
-        """Return prompts of all training items, or of some thousand evenly spaced of many."""
+        """Return prompts of all training items, or of a thousand evenly spaced of many."""
         spaced = self.train[:: -(-len(self.train) // _MOST_SPACED)]
         return prompt_rows(self.catalogue, spaced, tasks, known=self._tasks)
