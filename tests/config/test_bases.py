@@ -109,6 +109,17 @@ def test_every_value_names_the_file_that_set_it_and_defaults_say_so(folder):
     assert origins["isolated: false"] == origins["salt: ''"] == origins["enabled: true"] == "default"
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_origins_fit_a_terminal_wherever_value_and_origin_do(columns):
+    text = f"short: 1\nlong: {'x' * 65}\nlonger: {'x' * 110}\n"
+    said = with_origins(text, given={"short": 1}, origins={"short": "recipes/nano.yaml"}, columns=columns)
+    assert yaml.safe_load(said) == yaml.safe_load(text)
+    short, long, longer = said.splitlines()
+    # "  # " and 17 letters end one column before the edge; values get 72 columns at most
+    assert short.index("#") == {60: 40, 80: 60, 120: 74}[columns] and len(short) < columns
+    assert long.endswith("x  # default") == (columns < 120) and longer.endswith("x  # default")
+
+
 def test_options_of_a_library_are_passed_on_as_given_and_nothing_else_is():
     config = RunConfig.model_validate(
         yaml.safe_load(GROUND)
