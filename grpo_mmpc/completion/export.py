@@ -82,6 +82,13 @@ def export_completed(
     return done
 
 
+def can_be_exported(folder: Path) -> bool:
+    """Return whether a catalogue was imported from files that can be written back."""
+    path = import_record(folder)
+    files = None if path is None else read_object(path).get("files")
+    return isinstance(files, list) and all(isinstance(file, dict) and file.get("options") for file in files)
+
+
 def _wanted(
     folder: Path, *, statuses: Collection[str], image_address: str | None, done: Exported
 ) -> dict[tuple[str, str], str]:
@@ -89,7 +96,7 @@ def _wanted(
     wanted = {}
     for one in read_proposals(folder):
         if one.value is None or one.status not in statuses:
-            done.left[f"its status is {one.status}"] += 1
+            done.left[f"the status is {one.status}"] += 1
         elif one.field == "image" and image_address is None:
             done.left["a new image; upload it and add --image-address with the beginning of its address"] += 1
         else:

@@ -39,7 +39,7 @@ class Tally:
         ]:
             yield f"  taken from beside: {', '.join(beside)}"
         yield (
-            f"gate: {self.filled.total() - self.review} accepted, {self.review} wait for review, "
+            f"gate: {self.filled.total() - self.review} accepted, {self.review} waiting for review, "
             f"{self.unfilled.total()} failed; {self.changed} existing values changed"
         )
         yield from (f"  {count} x {reason}" for reason, count in self.reasons.most_common(5))

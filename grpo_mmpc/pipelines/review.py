@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from grpo_mmpc.completion.apply import Undecided, apply_decisions
+from grpo_mmpc.completion.export import can_be_exported
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
 from grpo_mmpc.reports.catalogue.review_entries import Review
@@ -77,7 +78,10 @@ def apply_review(folder: Path, out: Path, *, files: Sequence[Path], undecided: U
         say(f"! and {len(done.left_out) - _NAMED} more decisions that hold for nothing")
     write_completion_page(out, catalogue=folder, notes=done.left_out[:_NAMED])
     say(f"Catalogue: {out}")
-    say(f"Next: grpo-mmpc data validate {shlex.quote(str(out))}")
+    following = (
+        f"export {shlex.quote(str(out))} --out FILE" if can_be_exported(out) else f"validate {shlex.quote(str(out))}"
+    )
+    say(f"Next: grpo-mmpc data {following}")
 
 
 def _tally(review: Review) -> str:

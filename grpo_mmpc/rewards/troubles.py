@@ -72,8 +72,8 @@ def nano_troubles(config: Mapping[str, Any], item_ids: Sequence[str]) -> dict[st
         return {}
     return {
         "nano": f"{' and '.join(named)} {'knows' if len(named) == 1 else 'know'} only the products of the nano "
-        "catalogue: on others these tiny models write and score nonsense, which shows that everything runs and nothing "
-        "else. Take a real model for a result."
+        "catalogue: what tiny models write and score on others is nonsense, which shows that everything runs and "
+        "nothing else. Take a real model for a result."
     }
 
 

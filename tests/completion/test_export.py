@@ -12,6 +12,7 @@ from PIL import Image
 from grpo_mmpc.cli.data import add_parser
 from grpo_mmpc.completion.proposal import Proposal
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.pipelines.review import apply_review
 
 
 def run(*arguments: str | Path) -> int:
@@ -111,6 +112,19 @@ def test_of_a_workbook_only_the_filled_cells_differ(shop):
     assert after["products"]["D2"].number_format == "0.00" and after["products"]["B2"].data_type == "s"
 
 
+@pytest.mark.parametrize(("name", "following"), [("a.csv", "export {} --out FILE"), ("a.jsonl", "validate {}")])
+def test_a_review_goes_on_to_the_export_where_the_source_can_be_written_back(shop, capsys, name, following):
+    row = {"id": "1", "name": "", "photo": "a.png"}
+    text = json.dumps(row) if name.endswith("jsonl") else f"{','.join(row)}\n{','.join(row.values())}\n"
+    (shop / name).write_text(text)
+    assert run("import", shop / name, "--out", shop / "catalogue", "--no-download") == 0
+    (shop / "catalogue/proposals.jsonl").write_text(json.dumps(proposal("1", None, "failed").to_json()))
+    for table in ("quarantine.jsonl", "incomplete.jsonl"):
+        (shop / "catalogue" / table).touch()
+    apply_review(shop / "catalogue", shop / "out", files=[], undecided="missing")
+    assert capsys.readouterr().out.splitlines()[-1] == f"Next: grpo-mmpc data {following.format(shop / 'out')}"
+
+
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@"])
 def test_a_title_that_a_spreadsheet_would_run_gets_an_apostrophe(shop, begin):
     (shop / "a.csv").write_bytes(b"id,name,photo\n1,,a.png\n")
@@ -127,8 +141,8 @@ def test_what_is_not_accepted_or_has_no_empty_cell_is_counted_and_left(shop, cap
     assert exported(source, *proposals) == source.read_bytes()
     said = capsys.readouterr().out
     for reason in (
-        "its status is review",
-        "its status is failed",
+        "the status is review",
+        "the status is failed",
         "the export has a title there",
         "'日' cannot be written as cp1252",
         "the export has no such item",

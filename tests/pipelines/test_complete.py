@@ -248,7 +248,7 @@ def test_samples_become_signals_and_the_gate_lets_confident_titles_pass(fill, ga
     assert first.signals == {"agreement.color": pytest.approx(2 / 3), "conflict.color": 1.0}
     assert (first.status, first.reasons) == ("review", ["color is not what the item's attributes say"])
     assert (second.status, second.confidence) == ("accepted", pytest.approx(2 / 3))
-    assert "gate: 5 accepted, 1 wait for review, 0 failed; 0 existing values changed" in capsys.readouterr().out
+    assert "gate: 5 accepted, 1 waiting for review, 0 failed; 0 existing values changed" in capsys.readouterr().out
     again = Sampler()
     _, second, _ = (one for one in read_proposals(fill(again, samples=3, gate=gate)) if one.field == "title")
     assert again.asked == []  # another gate asks no model
