@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(["--calibrate needs --samples, and one command for all parts: leave --part out"])
     if arguments.audit and (not arguments.samples or arguments.part is not None or arguments.calibrate):
         raise ConfigError(["--audit needs --samples and knows neither --part nor --calibrate"])
-    config = load_policy_recipe(arguments.recipe, checkpoint=arguments.checkpoint)
+    config = load_policy_recipe(arguments.recipe, checkpoint=arguments.checkpoint, place="behind --recipe")
     # heavy: imported on use
     from grpo_mmpc.pipelines.complete import Workers, audit_catalogue, complete_catalogue
 

@@ -38,12 +38,13 @@ def described_recipe(arguments: Sequence[str]) -> tuple[RunConfig, str]:
     return config, with_origins(config.to_yaml(), given=layers.merged, origins=layers.origins, columns=columns())
 
 
-def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None) -> RunConfig:
+def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None, place: str = "as RECIPE") -> RunConfig:
     """Load the recipe of a policy that is only asked: named ones, or that of its run.
 
     Args:
         words: Files and overrides; overrides alone change what the run of the checkpoint says.
         checkpoint: Folder of the adapter.
+        place: Where the command takes ``words``, for its messages.
 
     Raises:
         ConfigError: Something is wrong with the recipe, or there is none.
@@ -58,10 +59,12 @@ def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None) -> RunC
         return load_recipe(words)
     own = None if checkpoint is None else config_of_run(checkpoint)
     if own is None:
-        raise ConfigError(["a recipe is needed: which model, engine and renderer (a checkpoint of a run has its own)"])
+        raise ConfigError(
+            [f"a recipe is needed, named {place}: which model, engine and renderer (a checkpoint of a run has its own)"]
+        )
     config, left_out = load_recorded_policy(own, words)
     if left_out := [key for key in left_out if not any(word.startswith(key) for word in words)]:
-        printer(True)(f"not taken from {own}: {', '.join(left_out)}; to use its whole recipe, name that file as recipe")
+        printer(True)(f"not taken from {own}: {', '.join(left_out)}; to use its whole recipe, name that file {place}")
     return config
 
 

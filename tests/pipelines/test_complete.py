@@ -187,7 +187,8 @@ def test_the_run_of_a_checkpoint_is_data_and_executes_nothing(gappy, tmp_path, c
     assert config.model.init_kwargs == {"dtype": "float32"} and config.model.processor_kwargs == {"max_pixels": 7056}
     assert (config.evaluation.renderer, config.evaluation.max_tokens) == ("nano", {"image_to_text": 9})
     assert config.rollout.backend == "transformers" and [spec.name for spec in config.rewards.mix] == ["json_format"]
-    assert "not taken from" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "not taken from" in said and said.endswith("to use its whole recipe, name that file behind --recipe")
     assert not (tmp_path / "executed").exists()
 
 
@@ -202,7 +203,7 @@ def test_a_nano_policy_says_that_it_knows_no_other_products(fill, gappy, capsys)
 
 def test_the_base_model_needs_a_recipe(gappy, tmp_path, capsys):
     assert main(["complete", str(gappy), "--out", str(tmp_path / "out"), "--base"]) == 2
-    assert "a recipe is needed" in capsys.readouterr().err
+    assert "a recipe is needed, named behind --recipe" in capsys.readouterr().err
 
 
 def test_a_variants_title_is_taken_with_its_source_and_the_policy_is_not_asked(fill, gappy, capsys):
