@@ -52,7 +52,7 @@ def test_each_gap_has_a_record_of_what_its_value_depends_on(fill, make_config, g
     )
     assert (title.policy, title.model, title.adapter) == (policy, "nano:qwen2_5_vl", None)
     assert (title.prompt, image.prompt) == (IMAGE_TO_TEXT.version, TEXT_TO_IMAGE.version)
-    greedy = {"max_tokens": 12, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0}
+    greedy = {"max_tokens": 12, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0, "schema": None}
     assert title.sampling == greedy
     assert image.sampling == greedy | {"renderer": renderer_identity("nano", {})}
     assert (out / image.value).is_file()

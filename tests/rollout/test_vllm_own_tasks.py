@@ -33,14 +33,14 @@ OWN = {
             "pack of": {"type": "integer", "description": "pieces"},
             "weight": {"type": "number"},
         },
-        "max_tokens": 64,
+        "max_tokens": 96,
     },
 }
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory) -> RunConfig:
-    plain = vllm_config("qwen2_5_vl", tmp_path_factory.mktemp("own"))
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "gemma3"])
+def config(request, tmp_path_factory) -> RunConfig:
+    plain = vllm_config(request.param, tmp_path_factory.mktemp("own"))
     content = plain.model_dump(mode="json") | {"own_tasks": OWN, "tasks": list(OWN)}
     content["rollout"] |= {"structured": True, "engine": {"max_model_len": 256}}
     return RunConfig.model_validate(content)

@@ -1,5 +1,7 @@
 """Rollouts from a real vLLM server on the loopback interface, one for all tests of this file."""
 
+import json
+import logging
 import os
 import signal
 import threading
@@ -9,12 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from grpo_mmpc.config import RunConfig
 from grpo_mmpc.rollout.vllm.protocol import Prompt
 from grpo_mmpc.rollout.vllm.serve import LocalServer
 from grpo_mmpc.rollout.vllm.server_facts import expected_engine
 from grpo_mmpc.rollout.vllm.servers import ServerVLLM
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.processes import PATIENCE_S
+from grpo_mmpc_rewards.judge import llm_judge
 from tests.rollout.processes import children, is_running, wait_until
 from tests.rollout.vllm_policies import prompt_rows, vllm_config, with_random_adapter
 
@@ -30,7 +34,10 @@ class Served:
         from grpo_mmpc.models.policy import load_policy
         from grpo_mmpc.models.processor import load_processor
 
-        self.config = vllm_config("qwen2_5_vl", folder)
+        plain = vllm_config("qwen2_5_vl", folder)
+        content = plain.model_dump(mode="json")
+        content["rollout"] |= {"structured": True, "engine": {"max_model_len": 640}}
+        self.config = RunConfig.model_validate(content)
         self.log = folder / "vllm_server.log"
         self.said: list[str] = []
         self.server = self.start(None)
@@ -93,6 +100,38 @@ def test_the_real_server_answers_nothing_without_its_key_and_fetches_nothing(ser
     body = {"model": served.config.model.name_or_path, "messages": [{"role": "user", "content": [image]}]}
     answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=KEY, timeout=60)
     assert answer.status_code == 400 and "allowed domains" in answer.text
+
+
+def test_answers_of_a_server_are_decoded_by_their_schema(served: Served):
+    """By one that leaves no choice: any other answer is the policy's own."""
+    only = {"type": "object", "properties": {"a": {"const": "b"}}, "required": ["a"]}
+    sampling = SamplingConfig(max_tokens=16, temperature=1.0, schema=json.dumps(only))
+    outputs = served.engine.generate(served.prompts(), sampling, adapter=None)
+    texts = [served.processor.decode(output.completions[0].token_ids, skip_special_tokens=True) for output in outputs]
+    assert texts == ['{"a": "b"}'] * len(outputs)
+
+
+def test_a_server_of_ours_is_a_judge_whose_scores_are_read_and_whose_refusals_are_counted(served, monkeypatch, caplog):
+    """What a nano policy thinks of a title means nothing; that it is asked and understood does."""
+    monkeypatch.setenv("LLM_JUDGE_API_KEY", "secret")
+    monkeypatch.setenv("GRPO_MMPC_ENCODINGS_GB", "0")
+    criteria = {"kind": {"question": "Right product?", "weight": 3.0}, "words": {"question": "Right words?"}}
+    judge = llm_judge(
+        urls=served.server.url,
+        model=served.config.model.name_or_path,
+        rubric={"criteria": criteria, "instruction": "Judge.", "shows": ["title", "image"]},
+        max_tokens=32,
+    )
+    row, too_long = served.rows[0], "mug " * 2000
+    texts = [row.title, "Mug", too_long]
+    columns = {"prompts": [row.messages], "title": [row.title], "references": [row.reference], "categories": ["c"]}
+    columns |= {"attributes": [{}], "image_paths": [row.image_path]}
+    with caplog.at_level(logging.ERROR):
+        *values, refused = judge(predictions=texts, **{name: column * 3 for name, column in columns.items()})
+    scale = {(3 * kind + words) / 16 for kind in range(5) for words in range(5)}
+    assert set(values) <= scale
+    assert refused is None
+    assert "1 of 3 completions are unscored" in caplog.text
 
 
 def test_an_adapter_loaded_at_run_time_changes_what_is_said_and_leaves_the_base_alone(served: Served):

@@ -92,8 +92,8 @@ def test_a_command_that_is_asked_to_stop_ends_by_itself(tmp_path) -> None:
     child = start(tmp_path)
     wait_for(lambda: (tmp_path / "ready").exists())
     child.stop()
-    wait_for(lambda: (tmp_path / "asked").exists())
-    child.kill()
+    wait_for(lambda: not is_running(int((tmp_path / "command").read_text())))
+    child.kill()  # else twenty seconds pass before a worker that does not listen is killed
     assert child.wait() == 7
 
 
