@@ -1,6 +1,6 @@
 """Building a catalogue beside the obvious way to do it.
 
-    python benchmarks/catalogue.py            # about ten minutes
+    python benchmarks/catalogue.py            # about a quarter of an hour
     python benchmarks/catalogue.py --quick    # fewer images and records; within half a minute
 
 ``download``: images a second of ``data amazon --download-images`` from a server of this machine
