@@ -116,7 +116,7 @@ def _run_jobs(jobs: Sequence["Job"], arguments: argparse.Namespace) -> bool:
         return False
     for after in (False, True):
         done = {job.name for job in jobs if state_of(job) == State.FINISHED}
-        wave = [job for job in to_do if (job.after is not None) == after and (not after or job.after in done)]
+        wave = [job for job in to_do if (job.after in done if after else job.after is None)]
         if wave and _run_wave(wave, arguments, already=len(done)):
             return True
     return False

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
@@ -33,10 +32,10 @@ def check_run(recipe: Sequence[str], *, overwrite: bool = False) -> None:
 def _summary(config: RunConfig, data: RunData) -> list[str]:
     # heavy: imported on use
     from grpo_mmpc.evaluation.suite import build_suite
-    from grpo_mmpc.training.arguments import check_batches_fill, grpo_arguments, sft_arguments
+    from grpo_mmpc.training.arguments import check_batches_fill, training_arguments
 
     processes, is_sft = num_processes(), config.method == "sft"
-    arguments: Any = (sft_arguments if is_sft else grpo_arguments)(config, anywhere=True)
+    arguments = training_arguments(config, anywhere=True)
     items = min(len(data.train), config.data.max_train_items or len(data.train))
     check_batches_fill(arguments, num_items=items)
     group, repeated = (1, 1) if is_sft else (arguments.num_generations, arguments.num_iterations)

@@ -50,6 +50,11 @@ def sft_arguments(config: RunConfig, *, anywhere: bool = False) -> "SFTConfig":
     return _built("SFTConfig", config, anywhere=anywhere, max_length=None, remove_unused_columns=False)
 
 
+def training_arguments(config: RunConfig, *, anywhere: bool = False) -> Any:
+    """Build the arguments of the trainer that the recipe's ``method`` asks for, likewise."""
+    return (sft_arguments if config.method == "sft" else grpo_arguments)(config, anywhere=anywhere)
+
+
 def _built(kind: str, config: RunConfig, *, anywhere: bool, **own: Any) -> Any:
     """Build the arguments of one of TRL's trainers."""
     ensure_importable()

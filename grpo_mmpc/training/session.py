@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
@@ -24,9 +23,8 @@ from grpo_mmpc.rollout.trainer_prompts import check_trainer_prompts
 from grpo_mmpc.training.arguments import (
     check_batches_fill,
     check_sharded_policy,
-    grpo_arguments,
     lora_arguments,
-    sft_arguments,
+    training_arguments,
 )
 from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter
 from grpo_mmpc.training.checkpoint import find_start
@@ -75,7 +73,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Trainer:
     """
     is_sft, template = config.method == "sft", config.trainer.get("chat_template_kwargs")
     # Before the model: ZeRO-3 must know that it will shard it.
-    arguments: Any = sft_arguments(config) if is_sft else grpo_arguments(config)
+    arguments = training_arguments(config)
     check_sharded_policy(config, arguments)
     processor = load_processor(
         config.model, chat_template_kwargs=template if is_sft else arguments.chat_template_kwargs
