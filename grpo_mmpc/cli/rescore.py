@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="MIX|KEY=VALUE",
-        help="YAML files with a rewards section and overrides, merged over the run's config.yaml "
+        help="YAML files with a rewards section (and tasks to train) and overrides, merged over the run's config.yaml "
         "(default: the run's own mix, which must come out as it was)",
     )
     parser.add_argument(
@@ -83,7 +83,7 @@ def _folder(rescored: Path, name: str, new: "RunConfig") -> Path:
     """Return the folder of a mix: files of one name in two places do not replace each other."""
     from grpo_mmpc.analysis.replay.result import mix_key
 
-    folder, key = rescored / name, mix_key(new.rewards)
+    folder, key = rescored / name, mix_key(new)
     summary = folder / "summary.json"
     is_other = summary.is_file() and f'"key": "{key}"' not in summary.read_text("utf-8", errors="replace")
     return rescored / f"{name}-{key}" if is_other else folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grpo_mmpc.analysis.replay.agreement import GroupPair, winners
-from grpo_mmpc.analysis.replay.result import Contender, Example, Replay
+from grpo_mmpc.analysis.replay.result import Contender, Example, Replay, mix_key
 from grpo_mmpc.analysis.replay.rollouts import RolloutBatch, WriteRollouts, read_batches, writing_rollouts
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RewardSpec, RunConfig
@@ -40,10 +40,11 @@ def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, p
     """Score every saved completion under the new mix, and write both files into ``out``.
 
     ``name`` is that of the new mix; ``old`` is the run's own configuration and ``new`` the same
-    with another ``rewards`` section. The files are ``rollouts.parquet`` and ``summary.json``.
+    with another ``rewards`` section, and ``tasks`` where the mix says which to train: completions
+    of others are left out. The files are ``rollouts.parquet`` and ``summary.json``.
 
     Raises:
-        EvaluationError: No rollouts, or a file that cannot be read.
+        EvaluationError: No rollouts, none of a task to train, or a file that cannot be read.
         CatalogueError: The catalogue is not there, or has none of the items.
         RewardError: A reward cannot be built, or fails.
     """
@@ -61,7 +62,7 @@ def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, p
         time_limit=new.rewards.time_limit,
         known_tasks=new.known_tasks,
     )
-    result = Replay(run=str(run), name=name, old=old.rewards, new=new.rewards)
+    result = Replay(run=str(run), name=name, key=mix_key(new), old=old.rewards, new=new.rewards)
     result.catalogue_changed = folder.catalogue_fingerprint not in (None, data.catalogue.fingerprint)
     columns = RowReader(data.catalogue, known_tasks=new.known_tasks)
     with closing(mix), writing_rollouts(out, rewards=list(mix.weights)) as write:
@@ -70,6 +71,11 @@ def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, p
             progress("batches scored", done, len(files))
             _take(batch, result, columns=columns, mix=mix, old=old, new=new, write=write)
         progress("batches scored", len(files), len(files))
+        if not result.groups and not result.gone:
+            raise EvaluationError(
+                f"the rollouts of {run} are of {', '.join(result.untrained)} and the new recipe trains "
+                f"{', '.join(new.tasks)}: there is nothing to score; give tasks=[...] behind --mix"
+            )
         if not result.groups:
             raise CatalogueError(
                 f"none of the {len(result.gone)} items of the rollouts is in {new.data.catalogue} with title and "
@@ -91,9 +97,12 @@ def _take(
 ) -> None:
     before = _recorded(batch, config=old)
     result.own_advantages.take(batch.advantages, before.advantages)
-    known = columns.known(batch.columns["item_id"], batch.columns["task"])
-    kept = [i for i, is_known in enumerate(known) if is_known]
-    result.gone.update(batch.columns["item_id"][i] for i, is_known in enumerate(known) if not is_known)
+    items, tasks = batch.columns["item_id"], batch.columns["task"]
+    trained = [i for i, task in enumerate(tasks) if task in new.tasks]
+    result.untrained.update(task for task in tasks if task not in new.tasks)
+    known = columns.known(_pick(items, trained), _pick(tasks, trained))
+    kept = [i for i, is_known in zip(trained, known, strict=True) if is_known]
+    result.gone.update(items[i] for i, is_known in zip(trained, known, strict=True) if not is_known)
     if not kept:
         nothing: list[None] = [None] * len(batch)
         write(batch, nothing, dict.fromkeys(mix.weights, nothing), nothing)
@@ -194,8 +203,8 @@ def _outcome(
 def _shared(old: Sequence[RewardSpec], new: Sequence[RewardSpec]) -> list[str]:
     """Return the rewards that both mixes compute in the same way, whatever they weigh there."""
 
-    def identity(spec: RewardSpec) -> tuple[str, str, object]:
-        return spec.name, repr(sorted(spec.kwargs.items())), spec.tasks
+    def identity(spec: RewardSpec) -> tuple[str, str, str]:
+        return spec.name, repr(sorted(spec.kwargs.items())), repr(spec.tasks)
 
     known = {identity(spec) for spec in old}
     return [reward_key(spec) for spec in new if identity(spec) in known]

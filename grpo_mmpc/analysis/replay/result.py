@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from grpo_mmpc.analysis.replay.agreement import Agreement, GroupPair, agreement, by_stretch
+from grpo_mmpc.config import RunConfig
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.rewards import reward_key
 from grpo_mmpc.utils.files import write_json
@@ -87,6 +88,8 @@ class Replay:
     run: str
     name: str
     """The new mix's name."""
+    key: str
+    """The new mix's ``mix_key``."""
     old: RewardsSection
     new: RewardsSection
     groups: list[GroupPair] = field(default_factory=list)
@@ -100,6 +103,8 @@ class Replay:
     a spread that may be as small as 1e-4."""
     gone: Counter[str] = field(default_factory=Counter)
     """Completions by item that the catalogue no longer has; they are in no other number."""
+    untrained: Counter[str] = field(default_factory=Counter)
+    """Completions by task that the new recipe does not train; they are in no other number."""
     unscored: Counter[str] = field(default_factory=Counter)
     """Completions by reward of the new mix that it should have scored and could not."""
     catalogue_changed: bool = False
@@ -143,7 +148,7 @@ class Replay:
         content = {
             "run": self.run,
             "mix": self.name,
-            "key": mix_key(self.new),
+            "key": self.key,
             "old": _mix(self.old),
             "new": _mix(self.new),
             "signal": self.signal,
@@ -159,15 +164,16 @@ class Replay:
             },
             "unscored": dict(self.unscored),
             "items_gone": dict(self.gone),
+            "tasks_untrained": dict(self.untrained),
             "catalogue_changed": self.catalogue_changed,
             "examples": [asdict(example) for example in self.examples],
         }
         write_json(folder / "summary.json", content, indent=2)
 
 
-def mix_key(section: RewardsSection) -> str:
-    """Return the hash of a mix with all its arguments, which tells two of one name apart."""
-    return json_digest(section.model_dump(mode="json"), size=4)
+def mix_key(config: RunConfig) -> str:
+    """Return the hash of a mix with all its arguments and tasks: tells two of one name apart."""
+    return json_digest(config.model_dump(mode="json", include={"rewards", "tasks"}), size=4)
 
 
 def _mix(section: RewardsSection) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def writing_rollouts(folder: Path, *, rewards: Sequence[str]) -> Iterator[WriteR
     Columns: ``step, prompt_id, item_id, category, task, generation, completion, prediction,
     format`` as recorded, ``reference``, ``reward/NAME`` of the new mix, ``old_reward/NAME`` as
     recorded, ``advantage``, ``old_advantage``. Null new values mean unscored; a null ``advantage``
-    means that the catalogue no longer has the item.
+    means that the catalogue no longer has the item, or that its task is not trained.
     """
     # heavy: imported on use
     import pyarrow as pa

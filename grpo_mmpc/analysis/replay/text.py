@@ -92,6 +92,8 @@ def _checks(replay: Replay) -> Iterator[Finding]:
             f"left out: {sum(replay.gone.values()):,} completions of {items} that the catalogue no longer has with "
             "title and image"
         )
+    for task, count in replay.untrained.items():
+        yield caution(f"left out: {count:,} completions of {task}, which the new recipe does not train")
     if replay.catalogue_changed:
         yield caution("the catalogue has changed since the run: its fingerprint is not the recorded one")
     for name, count in replay.unscored.items():

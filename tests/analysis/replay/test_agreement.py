@@ -88,7 +88,7 @@ def test_the_clearest_examples_are_kept_one_of_each_prompt():
         )
 
     mix = RewardsSection(mix=[RewardSpec(name="bleu", weight=1.0)])
-    replay = Replay(run="r", name="n", old=mix, new=mix)
+    replay = Replay(run="r", name="n", key="k", old=mix, new=mix)
     for prompt, margin in (("a", 1.0), ("b", 3.0), ("a", 2.0), ("c", 0.5), ("b", 1.0)):
         replay.offer(example(prompt, margin))
     for extra in "defg":

@@ -215,6 +215,35 @@ def test_items_that_left_the_catalogue_are_counted_and_their_rows_kept(run, smal
     assert "the catalogue has changed since the run" in said
 
 
+def test_completions_of_tasks_that_the_new_recipe_does_not_train_are_in_no_number(run, tmp_path, capsys):
+    """A mix that names its tasks, as README's does, is judged by what it would train."""
+    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"tasks": ["image_to_text", "text_to_image"]}), "utf-8")
+    files = RunFolder(run).rollout_files  # three batches of 16 completions in 4 groups each; the first two get new tasks
+    for file, others in zip(files, (16, 4, 0), strict=True):
+        table = pq.read_table(file)
+        position = table.column_names.index("task")
+        tasks = ["text_to_image"] * others + ["image_to_text"] * (16 - others)
+        pq.write_table(table.set_column(position, "task", [tasks]), file)
+    file = tmp_path / "titles.yaml"
+    mix = [{"name": "token_f1", "weight": 1.0, "tasks": ["image_to_text"]}]
+    file.write_text(yaml.safe_dump({"tasks": ["image_to_text"], "rewards": {"mix": mix}}), "utf-8")
+    assert main(["rescore", str(run), "--mix", str(file)]) == 0
+    total, rows = summary_of(run / "rescored/titles")["total"], rows_of(run / "rescored/titles")
+    assert (total["completions"], total["groups"]) == (28, 7)
+    assert summary_of(run / "rescored/titles")["tasks_untrained"] == {"text_to_image": 20}
+    left_out = [row for row in rows if row["task"] == "text_to_image"]
+    assert len(rows) == 48 and len(left_out) == 20
+    assert all(row["advantage"] is None and row["reward/token_f1"] is None for row in left_out)
+    said = capsys.readouterr().out
+    assert "! left out: 20 completions of text_to_image, which the new recipe does not train" in said
+    for path in files[1:]:
+        path.unlink()
+    assert main(["rescore", str(run), "--mix", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "are of text_to_image and the new recipe trains image_to_text: there is nothing to score" in said
+
+
 def test_recorded_rewards_that_come_out_differently_are_named(run, capsys):
     file = RunFolder(run).rollout_files[0]
     table = pq.read_table(file)
