@@ -2,14 +2,13 @@
 
 import argparse
 import io
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.console import printer
+from grpo_mmpc.utils.console import next_command, printer
 from grpo_mmpc.utils.options import add_engine, check_engine, non_negative_int, output_folder, positive_int
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ def _report(
         print(f"written to {path}")
     missing = [job.name for job in jobs if job.name in report.missing]
     if not missing:
-        print(f"next: open {report.paths[0]}, or\n  grpo-mmpc report {shlex.quote(runs[0].config.run_dir)}")
+        say(next_command("report", runs[0].config.run_dir))
         return 0
     say(f"{len(missing)} of {len(jobs)} jobs have no result: {', '.join(missing)}; the same command continues them")
     return 130 if was_stopped else 1

@@ -1,13 +1,13 @@
 """``grpo-mmpc data``: build catalogues and check them."""
 
 import argparse
-import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from grpo_mmpc.cli.data_amazon import add_amazon
 from grpo_mmpc.cli.data_import import add_export, add_import
-from grpo_mmpc.utils.console import printer
+from grpo_mmpc.utils.console import next_command, printer
 from grpo_mmpc.utils.options import add_catalogue_out, output_file, positive_int
 
 say = printer(True)
@@ -96,11 +96,15 @@ def validate_command(args: argparse.Namespace) -> int:
 
         write_validation_page(args.html, report)
         print(f"Page: {args.html}")
-    gaps = sum(counts.missing_title + counts.missing_image for counts in report.categories)
-    if report.items > gaps:  # none lacks both
-        print(_next(f"grpo-mmpc train recipes/nano.yaml {shlex.quote(f'data.catalogue={args.catalogue}')}"))
-    elif report.items:
-        print(_next(f"grpo-mmpc complete {shlex.quote(str(args.catalogue))} --out COMPLETED --checkpoint DIR"))
+    untitled = sum(counts.missing_title for counts in report.categories)
+    whole = report.items - untitled - sum(counts.missing_image for counts in report.categories)  # none lacks both
+    train = partial(next_command, "train", "recipes/nano.yaml", f"data.catalogue={args.catalogue}")
+    if untitled or (report.items and not whole):
+        if whole:
+            say(train(label="to align a policy on it first"))
+        say(next_command("complete", args.catalogue, "--out", "COMPLETED", "--checkpoint", "DIR"))
+    elif whole:
+        say(train())
     return 1 if not report.items or (args.strict and report.is_broken) else 0
 
 
@@ -119,7 +123,7 @@ def mask_command(args: argparse.Namespace) -> int:
     print(f"Catalogue: {args.out}, {done.items:,} items, {done.masked:,} without their {what}")
     if done.already_missing or done.spared:
         say(f"{done.already_missing:,} had none before; {done.spared:,} kept theirs because they have nothing else.")
-    print(_next(f"grpo-mmpc complete {shlex.quote(str(args.out))} --checkpoint DIR --out COMPLETED"))
+    say(next_command("complete", args.out, "--checkpoint", "DIR", "--out", "COMPLETED"))
     return 0
 
 
@@ -130,9 +134,5 @@ def nano_command(args: argparse.Namespace) -> int:
     print(f"Drawing {args.num_items:,} products into {args.out} ...", flush=True)
     folder = build_catalogue(args.out, num_items=args.num_items, seed=args.seed, hard=args.hard)
     print(f"Catalogue: {folder}")
-    print(_next(f"grpo-mmpc data validate {shlex.quote(str(folder))}"))
+    say(next_command("data", "validate", folder))
     return 0
-
-
-def _next(command: str) -> str:
-    return f"Next: {command}"

@@ -1,12 +1,11 @@
 """``grpo-mmpc data amazon``, ``data synthetic``: Amazon Reviews 2023, and files shaped like it."""
 
 import argparse
-import shlex
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from grpo_mmpc.utils.console import printer
+from grpo_mmpc.utils.console import next_command, printer
 from grpo_mmpc.utils.options import add_allowed_hosts, add_catalogue_out, non_negative_int, output_folder, positive_int
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def amazon_command(args: argparse.Namespace) -> int:
         else:
             say(f"No item: no record of {args.source} could become one; is it the metadata of products?")
         return 1
-    say(f"Next: grpo-mmpc data validate {shlex.quote(str(args.out))}")
+    say(next_command("data", "validate", args.out))
     return 0
 
 
@@ -131,8 +130,7 @@ def synthetic_command(args: argparse.Namespace) -> int:
     say(f"{done.num_items:,} metadata records and {done.num_reviews:,} reviews of nine categories: {done.folder}")
     if done.planted:
         say(f"{len(done.planted):,} faults were planted, all in {done.folder / 'planted.jsonl'}")
-    names = " ".join(shlex.quote(str(file)) for file in done.reviews)
-    say(f"Next: grpo-mmpc data amazon {shlex.quote(str(done.folder))} --out my_catalogue --reviews {names}")
+    say(next_command("data", "amazon", done.folder, "--out", "my_catalogue", "--reviews", *done.reviews))
     return 0
 
 

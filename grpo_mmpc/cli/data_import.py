@@ -1,13 +1,12 @@
 """``grpo-mmpc data import`` and ``data export``: a shop's files in, the same with titles out."""
 
 import argparse
-import shlex
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.console import printer
+from grpo_mmpc.utils.console import next_command, printer
 from grpo_mmpc.utils.options import add_allowed_hosts, add_catalogue_out
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def import_command(args: argparse.Namespace) -> int:
     if not sum(done.items.values()):
         say(f"No item: no row of {args.source} could become one.")
         return 1
-    say(f"Next: grpo-mmpc data validate {shlex.quote(str(args.out))}")
+    say(next_command("data", "validate", args.out))
     return 0
 
 

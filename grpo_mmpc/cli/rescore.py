@@ -2,15 +2,18 @@
 
 import argparse
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.utils.console import next_command, printer
 from grpo_mmpc.utils.options import output_folder
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import RunConfig
+
+
+say = printer(True)
 
 
 def add_parser(commands: Any) -> None:
@@ -68,8 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or _folder(arguments.run / "rescored", name, new)
     _rescore(arguments.run, old=old, new=new, name=name, out=out)
     if arguments.mix:
-        command = ["grpo-mmpc", "train", str(recorded), *arguments.mix, f"run_dir={arguments.run}-{name}"]
-        print(f"next: {shlex.join(command)}")
+        say(next_command("train", recorded, *arguments.mix, f"run_dir={arguments.run}-{name}"))
     return 0
 
 
@@ -93,9 +95,9 @@ def _rescore(run_dir: Path, *, old: "RunConfig", new: "RunConfig", name: str, ou
     # heavy: imported on use
     from grpo_mmpc.analysis.replay.replay import replay
     from grpo_mmpc.analysis.replay.text import lines
-    from grpo_mmpc.utils.console import Progress, printer
+    from grpo_mmpc.utils.console import Progress
 
     with Progress() as progress:
         result = replay(run_dir, name=name, old=old, new=new, out=out, progress=progress)
     print("\n".join(lines(result, colour=sys.stdout.isatty())))
-    printer(True)(f"written to {out}: rollouts.parquet (every completion under both mixes), summary.json")
+    say(f"written to {out}: rollouts.parquet (every completion under both mixes), summary.json")

@@ -167,7 +167,7 @@ def run_new(arguments: argparse.Namespace) -> int:
 
     new = write_new_reward(arguments.name, folder=arguments.dir)
     print(f"reward: {new.reward}\ntest:   {new.test}\n\nin a recipe, under rewards.mix:\n  {new.recipe_line}")
-    print(f"\nnext: edit it, then python -m pytest {new.test}")
+    print(f"\nedit both, then: python -m pytest {new.test}")
     return 0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.console import Progress, printable, printer
+from grpo_mmpc.utils.console import Progress, next_command, printable, printer
 from grpo_mmpc.utils.files import write_json, write_json_lines
 from grpo_mmpc.utils.options import output_file, output_folder
 
@@ -180,7 +180,7 @@ def _score(
         write_as_evaluation(
             arguments.as_evaluation, scores, answers, encoders=used, catalogue=arguments.references or answers.source
         )
-        print(f"evaluation: {arguments.as_evaluation}\nnext: grpo-mmpc compare OTHER {arguments.as_evaluation}")
+        say(f"evaluation: {arguments.as_evaluation}\n{next_command('compare', 'OTHER', arguments.as_evaluation)}")
     if arguments.html is not None:
         named = (arguments.references, arguments.predictions, arguments.official, arguments.images)
         sources = [source for source in named if source is not None]

@@ -22,7 +22,7 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.pipelines.known_titles import AUDIT, FOLDER, audit, calibrate
 from grpo_mmpc.reports.catalogue.completion_page import nano_notes, report_completion
-from grpo_mmpc.utils.console import Progress, printer
+from grpo_mmpc.utils.console import Progress, next_command, printer
 from grpo_mmpc.utils.files import names_in
 from grpo_mmpc.utils.locks import hold, in_use
 
@@ -245,4 +245,4 @@ def _merge(source: Catalogue, share: Share) -> None:
         say(f"  {len(source.quarantined)} rows are no items, see {out / 'quarantine.jsonl'}")
     page = report_completion(out)
     mark_merged(out, plan)
-    say(f"completed catalogue: {out}\nexamples of what was filled: {page}\nnext: grpo-mmpc review {out}")
+    say(f"completed catalogue: {out}\nexamples of what was filled: {page}\n{next_command('review', out)}")

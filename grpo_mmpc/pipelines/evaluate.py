@@ -13,7 +13,7 @@ from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.rollout.engines import LateEngine
-from grpo_mmpc.utils.console import Progress, printer, quiet_when_redirected
+from grpo_mmpc.utils.console import Progress, next_command, printer, quiet_when_redirected
 
 
 def run_evaluation(
@@ -49,9 +49,9 @@ def run_evaluation(
         benchmark_policy(evaluator, lambda: nullcontext(engine), name=name, policy=policy)
     say(f"{'written to' if evaluator.num_run else 'all is evaluated; nothing was to do:'} {folder}")
     if out is None and config.evaluation.recbench is not None:
-        say(f"grpo-mmpc report {config.run_dir} shows the recommendation benchmark of all policies evaluated so far")
+        say(f"the recommendation benchmark of all policies evaluated so far: grpo-mmpc report {config.run_dir}")
     known = RunFolder(Path(config.run_dir), suite=suite.name, notes=[]).evaluations
     before = folder if name == "base" else known.get("base", "BASE_DIR")
     after = known.get("final", "OTHER_DIR") if name == "base" else folder
-    say(f"next: grpo-mmpc compare {before} {after}")
+    say(next_command("compare", before, after))
     return folder

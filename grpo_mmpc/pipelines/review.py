@@ -1,6 +1,5 @@
 """Review a completed catalogue: a page, a file to mail, or the catalogue that a review leaves."""
 
-import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +11,7 @@ from grpo_mmpc.reports.catalogue.completion_page import write_completion_page
 from grpo_mmpc.reports.catalogue.review_entries import Review
 from grpo_mmpc.reports.catalogue.review_page import write_review_page
 from grpo_mmpc.reports.catalogue.review_server import ReviewServer
-from grpo_mmpc.utils.console import printer
+from grpo_mmpc.utils.console import next_command, printer
 from grpo_mmpc.utils.locks import hold
 
 LOCK = ".review.lock"
@@ -51,7 +50,7 @@ def serve_review(folder: Path, *, by: str, port: int = 0) -> None:
                 server.serve_forever()
             except KeyboardInterrupt:
                 say(f"\n{_tally(review)}")
-    say(f"Next: grpo-mmpc review {shlex.quote(str(folder))} --apply REVIEWED")
+    say(next_command("review", folder, "--apply", "REVIEWED"))
 
 
 def mail_review(folder: Path, page: Path) -> None:
@@ -63,8 +62,8 @@ def mail_review(folder: Path, page: Path) -> None:
     with closing(Review(folder)) as review:
         write_review_page(page, review)
         say(f"{_tally(review)}\nPage: {page}, {page.stat().st_size / 1e6:.1f} MB, to open anywhere without network")
-    say("Next, with what comes back:")
-    say(f"  grpo-mmpc review {shlex.quote(str(folder))} --apply REVIEWED --decisions FILE")
+    say("Its button saves the decisions as a file; with the FILE that comes back:")
+    say(next_command("review", folder, "--apply", "REVIEWED", "--decisions", "FILE"))
 
 
 def apply_review(folder: Path, out: Path, *, files: Sequence[Path], undecided: Undecided) -> None:
@@ -78,10 +77,8 @@ def apply_review(folder: Path, out: Path, *, files: Sequence[Path], undecided: U
         say(f"! and {len(done.left_out) - _NAMED} more decisions that hold for nothing")
     write_completion_page(out, catalogue=folder, notes=done.left_out[:_NAMED])
     say(f"Catalogue: {out}")
-    following = (
-        f"export {shlex.quote(str(out))} --out FILE" if can_be_exported(out) else f"validate {shlex.quote(str(out))}"
-    )
-    say(f"Next: grpo-mmpc data {following}")
+    following = ("export", out, "--out", "FILE") if can_be_exported(out) else ("validate", out)
+    say(next_command("data", *following))
 
 
 def _tally(review: Review) -> str:

@@ -25,7 +25,7 @@ from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.training.checkpoint import newest_checkpoint
 from grpo_mmpc.training.claim import claimed, start_identity, take_over
-from grpo_mmpc.utils.console import Progress, Say, fitted, printer, quiet_when_redirected
+from grpo_mmpc.utils.console import Progress, Say, fitted, next_command, printer, quiet_when_redirected
 from grpo_mmpc.utils.cpu_compat import ensure_importable, load_to_numbered_cpus
 from grpo_mmpc.utils.distributed import Ranks, is_first_process, launched_ranks
 from grpo_mmpc.utils.files import read_object, write_json
@@ -171,7 +171,7 @@ def _finish(config: RunConfig, say: Say) -> bool:
         return True
     say(f"all is done: {manifest['steps']} steps, evaluations and comparison are in {run_dir}")
     say("to train again: run_dir=OTHER keeps both, --overwrite deletes this one")
-    say(f"next: grpo-mmpc report {run_dir}")
+    say(next_command("report", run_dir))
     return True
 
 
@@ -205,14 +205,14 @@ def _report(config: RunConfig, manifest: dict[str, Any], say: Say) -> None:
             write_best(run_dir, best)
             reported = best.checkpoint
             say(f"best checkpoint by {best.metric} on {best.num_items} items: {reported} ({best.values[reported]:.4f})")
-    following = f"grpo-mmpc evaluate {run_dir / 'config.yaml'} --base"
+    following = next_command("evaluate", run_dir / "config.yaml", "--base")
     base, after = (run_dir / "evaluations" / name / settings.suite for name in ("base", reported))
     if (base / SUMMARY_FILE).is_file() and (after / SUMMARY_FILE).is_file():
         path = write_comparison(run_dir, after=reported, suite=settings.suite, resamples=settings.resamples)
         say(f"comparison: {path}")
-        following = f"grpo-mmpc compare {base} {after}"
+        following = next_command("compare", base, after)
     if config.report.enabled:
         from grpo_mmpc.reports.run.page import build_report
 
         say(f"report: {build_report(run_dir).resolve()}")
-    say(f"next: {following}")
+    say(following)

@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace, settings: "RecBenchSection", named: dict
     from grpo_mmpc.recbench.data import read_benchmark_data
     from grpo_mmpc.recbench.report.page import write_page
     from grpo_mmpc.recbench.report.terminal import terminal_lines
-    from grpo_mmpc.utils.console import Progress, columns, printer
+    from grpo_mmpc.utils.console import Progress, columns, next_command, printer
     from grpo_mmpc.utils.manifest import command_line, environment
 
     say = printer(True)
@@ -116,7 +116,8 @@ def _run(arguments: argparse.Namespace, settings: "RecBenchSection", named: dict
     page = write_page(results, arguments.out / "report.html")
     print(f"\nwritten to {arguments.out}: results.json, results.csv\nreport: {page.resolve()}")
     if not named and "completed" in settings.fills:
-        say("next: measure a completed catalogue beside these fills with --completed DIR; --help says how")
+        say("to measure a policy too: take titles away, let it complete them, and give the result as --completed DIR")
+        say(next_command("data", "mask", arguments.catalogue, "--out", "MASKED"))
     return 1 if results["failures"] else 0
 
 

@@ -2,6 +2,8 @@
 
 import atexit
 import logging
+import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -17,6 +19,15 @@ _REDRAW_S = 0.1
 _WIDE = 120
 _BAR_WIDTH = 20
 _ANSI = {"red": 31, "green": 32}
+_GLUE = "\x1f"
+"""Stands for a space that is no place to break a line at."""
+_COMMAND = re.compile(
+    r"`[^`]*`"
+    r"|(?:(?<=: )|^)(?:\w+=\S+ )?(?:grpo-mmpc|pip|python|accelerate)(?: (?:'[^']*'|[^\s'])*(?:'[^']*'|[^\s',;]))+"
+    r"|grpo-mmpc \w+(?: (?:-\S+|[A-Z_]+\b))*"
+)
+"""A command to copy: in backticks, behind a colon or on a line of its own up to a comma or
+semicolon, elsewhere with its options."""
 
 
 def coloured(line: str, colour: str | None) -> str:
@@ -37,7 +48,7 @@ def columns() -> int:
 def fitted(text: str, stream: TextIO) -> str:
     """Break lines that are longer than the terminal at words; in files they stay as they are.
 
-    A line that holds a command stays whole, so that it can be copied.
+    A command stays in one piece, so that it can be copied.
     """
     if not stream.isatty():
         return text
@@ -45,11 +56,17 @@ def fitted(text: str, stream: TextIO) -> str:
     wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     lines = []
     for line in text.split("\n"):
-        wrapper.subsequent_indent = " " * (len(line) - len(line.lstrip()) or 2)
-        whole = len(line) <= width or "grpo-mmpc " in line
-        # dots at the end stay with the word before them, by a space that is no place to break at
-        lines += [line] if whole else wrapper.wrap(line.replace(" ...", "\xa0..."))
-    return "\n".join(lines).replace("\xa0...", " ...")
+        text = line.lstrip()
+        wrapper.initial_indent = line[: -len(text)]
+        wrapper.subsequent_indent = wrapper.initial_indent or "  "
+        glued = _COMMAND.sub(lambda command: command[0].replace(" ", _GLUE), text).replace(" ...", f"{_GLUE}...")
+        lines += [line] if len(line) <= width else wrapper.wrap(glued)
+    return "\n".join(lines).replace(_GLUE, " ")
+
+
+def next_command(*words: object, label: str = "next") -> str:
+    """Return the line that names a command to try, quoted for a shell: ``next: grpo-mmpc ...``."""
+    return f"{label}: {shlex.join(['grpo-mmpc', *map(str, words)])}"
 
 
 def printer(is_main: bool) -> Say:

@@ -238,7 +238,7 @@ def test_the_synthetic_command_writes_what_the_next_one_reads(tmp_path, capsys):
         assert main([*arguments, "--clean"]) == 0
     said = capsys.readouterr().out
     assert "90 metadata records and 900 reviews of nine categories" in said and "planted" not in said
-    command = shlex.split(said.splitlines()[1].removeprefix("Next: grpo-mmpc "))
+    command = shlex.split(said.splitlines()[1].removeprefix("next: grpo-mmpc "))
     command[command.index("my_catalogue")] = str(tmp_path / "shop")
     assert main(command) == 0
     said = capsys.readouterr().out

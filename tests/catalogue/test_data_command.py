@@ -43,7 +43,7 @@ def test_a_sound_catalogue_passes_even_strictly(folder, capsys):
     assert run("validate", folder, "--strict") == 0
     assert capsys.readouterr().out.endswith(
         f"1 usable item of 1 row; nothing is broken.\n"
-        f"Next: grpo-mmpc train recipes/nano.yaml 'data.catalogue={folder}'\n"
+        f"next: grpo-mmpc train recipes/nano.yaml 'data.catalogue={folder}'\n"
     )
 
 
@@ -52,7 +52,17 @@ def test_a_catalogue_of_gaps_alone_is_completed_next(folder, capsys):
     (folder / "items.csv").write_text("item_id,category,title,image\na,Fruit,,images/a.png\nb,Fruit,Pear,\n")
     assert run("validate", folder) == 0
     said = capsys.readouterr().out
-    assert said.endswith(f"Next: grpo-mmpc complete '{folder}' --out COMPLETED --checkpoint DIR\n")
+    assert said.endswith(f"next: grpo-mmpc complete '{folder}' --out COMPLETED --checkpoint DIR\n")
+
+
+def test_a_catalogue_with_missing_titles_is_completed_next_and_trained_on_before(folder, capsys):
+    rows = ("a,Fruit,Apple,images/a.png", "b,Fruit,,images/a.png")
+    (folder / "items.csv").write_text("\n".join(["item_id,category,title,image", *rows, ""]))
+    assert run("validate", folder) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"to align a policy on it first: grpo-mmpc train recipes/nano.yaml 'data.catalogue={folder}'",
+        f"next: grpo-mmpc complete '{folder}' --out COMPLETED --checkpoint DIR",
+    ]
 
 
 def test_a_broken_row_fails_only_the_strict_check(folder, capsys):
@@ -66,7 +76,7 @@ def test_a_catalogue_without_one_usable_row_fails_every_check_and_names_no_next_
     (folder / "items.csv").write_text("item_id,category,title,description,image\nb,Fruit,,,../../etc/passwd\n")
     assert run("validate", folder) == 1
     said = capsys.readouterr().out
-    assert said.endswith("No usable item: correct the rows above first.\n") and "Next:" not in said
+    assert said.endswith("No usable item: correct the rows above first.\n") and "next:" not in said
 
 
 def test_the_json_names_every_broken_row(folder, tmp_path):
@@ -100,7 +110,7 @@ def test_amazon_metadata_becomes_a_catalogue_that_validates(tmp_path, capsys):
     assert "Items by category:\n  All_Beauty: 1\nRecords read: 2; items: 1; images: 0;" in text
     assert f"Records that could not become items: 1, all in {tmp_path / 'out' / 'skipped.jsonl'}" in text
     assert "Run again with --download-images" in text
-    assert text.endswith(f"Next: grpo-mmpc data validate {tmp_path / 'out'}\n")
+    assert text.endswith(f"next: grpo-mmpc data validate {tmp_path / 'out'}\n")
     assert run("validate", tmp_path / "out", "--strict") == 0
 
 
@@ -142,7 +152,7 @@ def test_a_mistyped_review_file_is_refused_before_any_item_is_converted(tmp_path
 
 def test_the_nano_catalogue_is_written_and_validates(tmp_path, capsys):
     assert run("nano", "--out", tmp_path / "nano", "--num-items", "18", "--seed", "3") == 0
-    assert capsys.readouterr().out.endswith(f"Next: grpo-mmpc data validate {tmp_path / 'nano'}\n")
+    assert capsys.readouterr().out.endswith(f"next: grpo-mmpc data validate {tmp_path / 'nano'}\n")
     assert run("validate", tmp_path / "nano", "--strict") == 0
     assert "18 usable items of 18 rows; nothing is broken." in capsys.readouterr().out
 

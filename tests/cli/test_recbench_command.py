@@ -27,7 +27,7 @@ def test_a_table_files_and_a_page_come_out_and_a_second_call_trains_nothing(cata
     said = capsys.readouterr().out
     assert "VBPR, 100% of titles missing" in said
     assert "true titles (ceiling)" in said
-    assert "next: measure a completed catalogue" in said
+    assert said.endswith(f"next: grpo-mmpc data mask {catalogue} --out MASKED\n")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Does completing the catalogue help recommendation?" in page
     assert run(catalogue, tmp_path) == 0

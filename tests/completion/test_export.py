@@ -122,7 +122,7 @@ def test_a_review_goes_on_to_the_export_where_the_source_can_be_written_back(sho
     for table in ("quarantine.jsonl", "incomplete.jsonl"):
         (shop / "catalogue" / table).touch()
     apply_review(shop / "catalogue", shop / "out", files=[], undecided="missing")
-    assert capsys.readouterr().out.splitlines()[-1] == f"Next: grpo-mmpc data {following.format(shop / 'out')}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: grpo-mmpc data {following.format(shop / 'out')}"
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@"])

@@ -178,7 +178,7 @@ def test_the_command_says_what_was_taken_away_and_what_to_do_next(folder, tmp_pa
     # Item 1 had no title, item 0 has nothing but its title.
     assert "40 items, 38 without their title" in said
     assert "1 had none before; 1 kept theirs because they have nothing else." in said
-    assert f"Next: grpo-mmpc complete {tmp_path / 'masked'} --checkpoint DIR --out COMPLETED" in said
+    assert f"next: grpo-mmpc complete {tmp_path / 'masked'} --checkpoint DIR --out COMPLETED" in said
 
 
 def test_the_same_command_again_says_that_all_is_done_and_another_mask_is_refused(folder, tmp_path, capsys):

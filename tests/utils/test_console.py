@@ -92,6 +92,9 @@ from grpo_mmpc.utils.console import Progress, printer
 say = printer(True)
 say("evaluated base: bleu 0.127, bertscore_f1 0.632, parse_rate 1.000")
 say("next: grpo-mmpc compare runs/demo/evaluations/base runs/demo/evaluations/final")
+say("error: x.csv holds no rows; give one that grpo-mmpc complete has written, see them with: grpo-mmpc data "
+    "validate 'my, x', or leave them out; `grpo-mmpc serve RECIPE` derives it (grpo-mmpc report --out FILE) and run: "
+    "pip install 'grpo-mmpc[vllm, ray]', or not")
 say("loading nano with checkpoint-45 of demo ...")
 with Progress() as progress:
     progress("training", 1, 45, detail="reward 0.766 bleu 0.278 bertscore 0.689")
@@ -108,6 +111,17 @@ def test_on_a_terminal_lines_break_at_words_but_commands_stay_whole_and_a_bar_ke
     pty.spawn([sys.executable, "-c", WIDE_LINES], keep)
     lines = b"".join(written).decode().replace("\r", "").split("\n")
     assert lines[:2] == ["evaluated base: bleu 0.127, bertscore_f1", "  0.632, parse_rate 1.000"]
-    assert lines[2] == "next: grpo-mmpc compare runs/demo/evaluations/base runs/demo/evaluations/final"
-    assert lines[3:5] == ["loading nano with checkpoint-45 of", "  demo ..."]
-    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[5]))
+    assert lines[2:4] == ["next:", "  grpo-mmpc compare runs/demo/evaluations/base runs/demo/evaluations/final"]
+    assert lines[4:13] == [
+        "error: x.csv holds no rows; give one",
+        "  that grpo-mmpc complete has written,",
+        "  see them with:",
+        "  grpo-mmpc data validate 'my, x', or",
+        "  leave them out;",
+        "  `grpo-mmpc serve RECIPE` derives it",
+        "  (grpo-mmpc report --out FILE) and run:",
+        "  pip install 'grpo-mmpc[vllm, ray]', or",
+        "  not",
+    ]
+    assert lines[13:15] == ["loading nano with checkpoint-45 of", "  demo ..."]
+    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[15]))

@@ -219,7 +219,7 @@ def test_completions_of_tasks_that_the_new_recipe_does_not_train_are_in_no_numbe
     """A mix that names its tasks, as README's does, is judged by what it would train."""
     config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"tasks": ["image_to_text", "text_to_image"]}), "utf-8")
-    files = RunFolder(run).rollout_files  # three batches of 16 completions in 4 groups each; the first two get new tasks
+    files = RunFolder(run).rollout_files  # three batches of 16 completions in 4 groups
     for file, others in zip(files, (16, 4, 0), strict=True):
         table = pq.read_table(file)
         position = table.column_names.index("task")

@@ -132,7 +132,7 @@ READ_ONLY = Group(
         Case(
             "a catalogue that is only read",
             small_disk(SHOP),
-            "Next: ",
+            "next: ",
             GOES_ON,
             read_only("data validate shop", name="shop"),
         ),
