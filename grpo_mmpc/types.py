@@ -13,7 +13,8 @@ RewardFn = Callable[..., list[float | None]]
 """A batch reward function, called with keyword arguments only.
 
 It receives, for N well-formed completions of one batch, lists of length N: ``predictions`` (parsed
-text), ``references`` (true text or None), ``completions`` (raw text), ``formats`` (see
+text), ``references`` (true text or None), ``more_references`` (lists of texts as right as that),
+``completions`` (raw text), ``formats`` (see
 ``ParsedCompletion``), ``prompts``, ``tasks``, ``targets`` (``TargetKind``), ``item_ids``,
 ``categories``, ``image_paths`` (absolute path of the item's real image, or None), and every further
 catalogue column under its own name. It returns N values; None means "cannot be scored". NaN,
@@ -38,6 +39,10 @@ class ProductRecord:
     """Path of the product image relative to the catalogue folder, with forward slashes."""
     images: Sequence[str] = ()
     """Paths of further images, in the same form."""
+    titles: Sequence[str] = ()
+    """Further titles that are as right as ``title``; none is shown."""
+    descriptions: Sequence[str] = ()
+    """Further descriptions that are as right as ``description``."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Known facts by kind, for instance ``{"type": "backpack", "color": "red"}``; empty where
     unknown."""
@@ -106,6 +111,8 @@ class PromptRow:
     reference: str | None
     """The true text; None where the task asks for an image, which is the reference then. Scoring
     only."""
+    more_references: Sequence[str] = ()
+    """Further texts that are as right."""
     title: str
     """The item's title, whatever the task."""
     attributes: Mapping[str, str] = field(default_factory=dict)

@@ -1,11 +1,11 @@
 """Rewards that compare the checkable facts of two titles rather than their words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo_mmpc.metrics.extraction import compare_titles
-from grpo_mmpc.metrics.metric import is_known
+from grpo_mmpc.metrics.metric import accepted_texts, best_of
 from grpo_mmpc.metrics.values import MEASURES, compare_values
 from grpo_mmpc.rewards.declaration import Reward
 
@@ -39,6 +39,7 @@ def _score_facts(
     *,
     predictions: list[str],
     references: list[str | None],
+    more_references: list[Sequence[str] | None] | None = None,
     attributes: list[Mapping[str, str] | None] | None = None,
     targets: list[str] | None = None,
     **_columns: list[Any],
@@ -46,14 +47,16 @@ def _score_facts(
     facts = attributes or [None] * len(predictions)
     brands = [None if known is None else known.get("brand") for known in facts]
     kinds = targets or ["text"] * len(predictions)
-    rows = list(zip(predictions, references, brands, kinds, strict=True))
-    scores = {row: _f1(*row) for row in dict.fromkeys(rows)}
+    accepted = map(accepted_texts, references, more_references or [None] * len(references))
+    rows = list(zip(predictions, accepted, brands, kinds, strict=True))
+    scores = {
+        (prediction, texts, brand, kind): best_of(_f1(prediction, reference, brand, kind) for reference in texts)
+        for prediction, texts, brand, kind in dict.fromkeys(rows)
+    }
     return [None if math.isnan(scores[row]) else scores[row] for row in rows]
 
 
-def _f1(prediction: str, reference: str | None, brand: str | None, target: str) -> float:
-    if not is_known(reference):
-        return math.nan
+def _f1(prediction: str, reference: str, brand: str | None, target: str) -> float:
     if target == "attributes":
         return MEASURES["attribute_f1"][1](compare_values(prediction=prediction, reference=reference))
     return compare_titles(prediction=prediction, reference=reference, brand=brand).f1

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from grpo_mmpc.metrics.metric import is_known
+from grpo_mmpc.metrics.metric import accepted_texts, best_over_references, is_known
 
 PairScores = Callable[..., Sequence[float | None]]
 """Scores N pairs, given as ``predictions`` and ``references``; never called without a pair."""
@@ -30,23 +31,32 @@ class ScoreTexts:
 
 @dataclass(frozen=True, slots=True)
 class ScorePairs:
-    """A reward function that compares each prediction with its reference.
+    """A reward function that compares each prediction with the best of its references.
 
     None without one, and where the function gives NaN: the pair cannot be judged.
     """
 
     function: PairScores
+    together: bool = False
+    """True if the function takes all references of a prediction at once, as a tuple."""
 
     def __call__(
-        self, *, predictions: list[str], references: list[str | None], **_columns: list[Any]
+        self,
+        *,
+        predictions: list[str],
+        references: list[str | None],
+        more_references: list[Sequence[str] | None] | None = None,
+        **_columns: list[Any],
     ) -> list[float | None]:
-        """Score N pairs."""
-        pairs = list(zip(predictions, references, strict=True))
-        distinct = list(dict.fromkeys((p, r) for p, r in pairs if is_known(r)))
-        scores: dict[tuple[str, str | None], float | None] = {}
+        """Score N predictions."""
+        accepted = map(accepted_texts, references, more_references or [None] * len(references))
+        pairs = list(zip(predictions, accepted, strict=True))
+        distinct = list(dict.fromkeys(pair for pair in pairs if pair[1]))
+        scores: dict[tuple[str, tuple[str, ...]], float | None] = {}
         if distinct:
             predictions, known = [list(column) for column in zip(*distinct, strict=True)]
-            values = self.function(predictions=predictions, references=known)
+            function = self.function if self.together else partial(best_over_references, self.function)
+            values = function(predictions=predictions, references=known)
             scores.update(zip(distinct, values, strict=True))
         return [None if (score := scores.get(pair)) is None or math.isnan(score) else score for pair in pairs]
 

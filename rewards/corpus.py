@@ -6,6 +6,7 @@ They are fitted once, on the reference titles, before the first batch.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from grpo_mmpc.errors import RewardError
 from grpo_mmpc.metrics import text
@@ -53,25 +54,25 @@ def _fit_chrf(titles: Sequence[str]) -> PairScores:
 
 @dataclass
 class Fitted:
-    """The scores of pairs by a function that comes from the training titles."""
+    """The scores of pairs by a function that comes from the training titles, or images."""
 
     name: str
     fit_on: Callable[[Sequence[str]], PairScores]
     scores: PairScores | None = None
 
     def fit(self, titles: Sequence[str]) -> None:
-        """Take the function that these titles give; earlier ones are forgotten."""
+        """Take the function that these titles, or paths, give; earlier ones are forgotten."""
         known = [title for title in titles if is_known(title)]
         if not known:
-            raise RewardError(f"{self.name} cannot be fitted: none of {len(titles)} training titles has any text")
+            raise RewardError(f"{self.name} cannot be fitted: none of {len(titles)} training items has any text")
         self.scores = self.fit_on(known)
 
-    def __call__(self, *, predictions: Sequence[str], references: Sequence[str]) -> Sequence[float | None]:
+    def __call__(self, *, predictions: Sequence[str], references: Sequence[Any]) -> Sequence[float | None]:
         """Score N pairs."""
         if self.scores is None:
             raise RewardError(
-                f"{self.name} was not fitted; call its fit(titles) with the reference titles of the training split "
-                "before the first batch"
+                f"{self.name} was not fitted; call its fit(titles) with the reference titles of the training split, "
+                "or fit_images(paths), before the first batch"
             )
         return self.scores(predictions=predictions, references=references)
 

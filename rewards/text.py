@@ -34,7 +34,7 @@ def bleu(*, smoothing: str = "method3") -> Reward:
     """
     if smoothing not in text.SMOOTHINGS:
         raise ValueError(f"smoothing must be one of {', '.join(text.SMOOTHINGS)}, found {smoothing!r}")
-    return _against_reference(partial(text.bleu, smoothing=smoothing))
+    return _against_reference(partial(text.bleu, smoothing=smoothing), together=True)
 
 
 def rouge_l() -> Reward:
@@ -82,5 +82,6 @@ def jaccard() -> Reward:
     return _against_reference(text.jaccard)
 
 
-def _against_reference(function: Callable[..., float]) -> Reward:
-    return Reward(score=ScorePairs(EachPair(function)), value_range=(0.0, 1.0), targets=("text",), needs=("reference",))
+def _against_reference(function: Callable[..., float], *, together: bool = False) -> Reward:
+    score = ScorePairs(EachPair(function), together=together)
+    return Reward(score=score, value_range=(0.0, 1.0), targets=("text",), needs=("reference",))

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from grpo_mmpc.catalogue.normalise import json_text, writable
-from grpo_mmpc.catalogue.records import CORE_COLUMNS
+from grpo_mmpc.catalogue.records import CORE_COLUMNS, FURTHER_TEXTS
 from grpo_mmpc.errors import CatalogueError
 
 REQUIRED_COLUMNS = ("item_id", "category", "title", "image")
@@ -48,7 +48,7 @@ def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:
 def extra_columns(columns: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
     """Return the kept type of each further column; JSON text where datasets has no such type."""
     kept = {name: kind for name, kind in columns.items() if name not in CORE_COLUMNS and _is_usable(name)}
-    return {name: _kept_type(kind) for name, kind in kept.items()}
+    return {name: pa.string() if name in FURTHER_TEXTS else _kept_type(kind) for name, kind in kept.items()}
 
 
 def _is_usable(name: str) -> bool:

@@ -9,7 +9,13 @@ import pyarrow as pa
 from grpo_mmpc.catalogue.columns import to_arrow
 from grpo_mmpc.catalogue.normalise import readable_text
 from grpo_mmpc.catalogue.plain_rows import Cells, Column, by_rule, flags, texts
-from grpo_mmpc.catalogue.records import CORE_COLUMNS, read_attributes, read_core
+from grpo_mmpc.catalogue.records import (
+    CORE_COLUMNS,
+    FURTHER_TEXTS,
+    read_attributes,
+    read_core,
+    read_further_texts,
+)
 from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.catalogue.tables import Batch, TableFile
 from grpo_mmpc.types import Quarantined
@@ -65,7 +71,14 @@ def _check(batch: Batch, schema: pa.Schema, *, file: str) -> CheckedItems:
         _attributes(cells["attributes"]),
     ]
     rows = by_rule(batch, core, rule)
-    extra = [_kept(cells[name], schema.field(name).type) for name in schema.names[len(CORE_COLUMNS) :]]
+    extra = []
+    for name in schema.names[len(CORE_COLUMNS) :]:
+        if name in FURTHER_TEXTS:
+            read = [read_further_texts(cell, column=name) for cell in _listed(cells[name])]
+            warnings += [f"{file} row {row}: {odd}" for row, (_, odd) in zip(batch.rows, read, strict=True) if odd]
+            extra.append(pa.array([texts for texts, _ in read], pa.string()))
+        else:
+            extra.append(_kept(cells[name], schema.field(name).type))
     return CheckedItems(
         items=pa.RecordBatch.from_arrays([*rows.columns, *extra], schema=schema).filter(pa.array(rows.is_usable)),
         read=count + len(batch.unread),
@@ -77,9 +90,12 @@ def _check(batch: Batch, schema: pa.Schema, *, file: str) -> CheckedItems:
 
 
 def _attributes(cells: Cells) -> Column:
-    values: list[Any] = cells.to_pylist() if isinstance(cells, pa.Array) else list(cells)
-    read = [read_attributes(value) for value in values]
+    read = [read_attributes(value) for value in _listed(cells)]
     return pa.array([text for text, _ in read], pa.string()), np.array([warning is None for _, warning in read], bool)
+
+
+def _listed(cells: Cells) -> list[Any]:
+    return cells.to_pylist() if isinstance(cells, pa.Array) else list(cells)
 
 
 def _kept(cells: Cells, kind: pa.DataType) -> pa.Array:

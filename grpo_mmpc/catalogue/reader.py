@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from grpo_mmpc.catalogue.arrow_cache import NormalisedItems, data_rows, normalise_items
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, find_image, relative_image_path
-from grpo_mmpc.catalogue.records import CORE_COLUMNS
+from grpo_mmpc.catalogue.records import CORE_COLUMNS, FURTHER_TEXTS
 from grpo_mmpc.catalogue.signatures import Signatures, image_signatures
 from grpo_mmpc.catalogue.tables import SUFFIXES, find_table
 from grpo_mmpc.errors import CatalogueError, ImageError
@@ -103,7 +103,15 @@ def to_record(row: Mapping[str, Any]) -> ProductRecord:
     """Convert a row of ``Catalogue.items`` to a product record."""
     cells = {name: row[name] for name in CORE_COLUMNS}
     facts = {"attributes": json.loads(row["attributes"] or "{}")}
-    return ProductRecord(**cells | facts, images=_further_images(row.get("images"), image=row["image"]))
+    images = _further_images(row.get("images"), image=row["image"])
+    further = {name: _further(row, name) for name in FURTHER_TEXTS}
+    return ProductRecord(**cells | facts | further, images=images)
+
+
+def _further(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """Return the further texts of a row, each once, without the one that is shown."""
+    texts = json.loads(row.get(column) or "[]")
+    return tuple(text for text in dict.fromkeys(texts) if text != row[column.removesuffix("s")])
 
 
 def _further_images(cell: Any, *, image: str | None) -> tuple[str, ...]:

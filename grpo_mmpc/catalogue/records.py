@@ -1,6 +1,7 @@
 """Turn a raw row into catalogue columns, or into the reason why it is set aside."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ from grpo_mmpc.utils.files import parse_json
 
 CORE_COLUMNS = ("item_id", "category", "title", "description", "image", "attributes")
 """Columns of every catalogue after reading, all text; ``attributes`` is that of a JSON object."""
+FURTHER_TEXTS = ("titles", "descriptions")
+"""Columns that a catalogue may have, of further texts that are as right as the one that is shown;
+kept as the text of a JSON list."""
 
 
 class CoreRow(NamedTuple):
@@ -48,6 +52,20 @@ def read_core(values: Mapping[str, Any]) -> CoreRow:
     attributes, warning = read_attributes(values.get("attributes"))
     columns = (item_id, category, title, _description(values), image, attributes)
     return CoreRow(dict(zip(CORE_COLUMNS, columns, strict=True)), warning)
+
+
+def read_further_texts(cell: object, *, column: str) -> tuple[str | None, str | None]:
+    """Read a list of texts, or its JSON text, as JSON text, with a warning if it is none."""
+    if isinstance(cell, str) and clean_text(cell) is not None:
+        with suppress(ValueError, RecursionError):
+            cell = parse_json(cell)
+    try:
+        if not isinstance(cell, list):
+            return None, None if clean_text(cell) is None else f'{column} dropped: expected a list such as ["Red Mug"]'
+        texts = [text for one in cell if (text := clean_text(one, one_line=column == "titles")) is not None]
+    except TypeError as e:
+        return None, f'{column} dropped: it holds {e}, expected a list such as ["Red Mug"]'
+    return json_text(texts) if texts else None, None
 
 
 def read_attributes(cell: object) -> tuple[str | None, str | None]:

@@ -51,6 +51,12 @@ class RunData:
         """The true texts of all training items, the corpus of rewards that ask for one."""
         return [text for name in sorted(self._texts) for text in self.catalogue.column(name, self.train)]
 
+    @property
+    def training_images(self) -> list[str]:
+        """The paths of all training items' images."""
+        root = self.catalogue.folder.resolve()
+        return [str(root / image) for image in self.catalogue.column("image", self.train) if image is not None]
+
     def summary(self, config: RunConfig) -> dict[str, Any]:
         """Return the manifest's entry on the data."""
         return {

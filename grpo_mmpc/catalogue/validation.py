@@ -11,6 +11,7 @@ from grpo_mmpc.catalogue.duplicates import largest_groups
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS
 from grpo_mmpc.catalogue.interactions_summary import InteractionsSummary, summarise_interactions
 from grpo_mmpc.catalogue.reader import Catalogue, load_catalogue
+from grpo_mmpc.catalogue.records import FURTHER_TEXTS
 from grpo_mmpc.catalogue.splits import product_groups
 from grpo_mmpc.metrics.language import foreign_share
 from grpo_mmpc.types import Quarantined
@@ -58,6 +59,8 @@ class ValidationReport:
     categories: list[CategoryCounts]
     """By number of items, largest first."""
     quarantined: list[Quarantined]
+    further_texts: dict[str, int]
+    """Items with further texts that are right as well, by column; empty where none has any."""
     duplicate_ids: int
     """Rows set aside because an earlier row has the same item_id; included in ``quarantined``."""
     near_duplicate_groups: int
@@ -102,6 +105,7 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
         items=len(catalogue),
         categories=categories,
         quarantined=catalogue.quarantined,
+        further_texts=_count_further_texts(catalogue),
         duplicate_ids=catalogue.duplicate_ids,
         near_duplicate_groups=len(shared),
         near_duplicate_items=sum(shared),
@@ -122,6 +126,13 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
             *catalogue.warnings,
         ],
     )
+
+
+def _count_further_texts(catalogue: Catalogue) -> dict[str, int]:
+    if not set(FURTHER_TEXTS) & set(catalogue.items.column_names):
+        return {}
+    counts = Counter(name for record in catalogue.records() for name in FURTHER_TEXTS if getattr(record, name))
+    return {name: counts[name] for name in FURTHER_TEXTS if counts[name]}
 
 
 def _script_warnings(titles: Iterable[str | None]) -> list[str]:

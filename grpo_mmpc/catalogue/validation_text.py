@@ -27,6 +27,8 @@ def _lines(report: ValidationReport) -> Iterator[str]:
     yield ""
     yield from _category_table(report.categories)
     yield ""
+    if report.further_texts:
+        yield from _wrap(further_texts(report))
     if report.duplicate_ids:
         rows = _count(report.duplicate_ids, "row")
         yield from _wrap(f"Repeated item_id: {rows} set aside, the first of each is kept.")
@@ -139,6 +141,12 @@ def verdict(report: ValidationReport) -> str:
         return "No usable item: correct the rows above first."
     usable = f"{_count(report.items, 'usable item')} of {_count(report.rows_read, 'row')}"
     return f"{usable}; broken rows are left out." if report.is_broken else f"{usable}; nothing is broken."
+
+
+def further_texts(report: ValidationReport) -> str:
+    """Return how many items have further right texts, as a sentence."""
+    counts = " and ".join(f"{name} of {_count(count, 'item')}" for name, count in report.further_texts.items())
+    return f"Further texts that are right as well: {counts}."
 
 
 def _count(number: int, noun: str) -> str:

@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
         "--references",
         type=Path,
         metavar="R",
-        help="JSON lines with item_id, reference[, category, attributes], or a catalogue folder "
+        help="JSON lines with item_id, reference (a text or a list)[, category, attributes], or a catalogue folder "
         "(default: those of the evaluation folder)",
     )
     parser.add_argument(

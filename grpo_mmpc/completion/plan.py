@@ -78,7 +78,7 @@ class Gap:
     """One missing field of an item that has what its task shows."""
 
     record: ProductRecord
-    """Without description, which no prompt shows."""
+    """Without description and further texts, which no prompt shows."""
     task: str
     stamp: tuple[int, int] | None
     """Size and modification time of the image that is shown: changed, its content is looked at."""
@@ -217,7 +217,7 @@ def _write_gaps(out: Path, plan: Plan, source: Catalogue) -> None:
         image = source.image_path(record)
         status = None if image is None else image.stat()
         gap = Gap(
-            record=replace(record, description=None),
+            record=replace(record, description=None, titles=(), descriptions=()),
             task=task.name,
             stamp=None if status is None else (status.st_size, status.st_mtime_ns),
             conditions=conditions[task.name],

@@ -19,6 +19,8 @@ SAMPLES_FILE = "samples.parquet"
 SUMMARY_FILE = "summary.json"
 SCORE_PREFIX = "score/"
 STATISTICS_PREFIX = "stat/"
+FURTHER = "more_references"
+"""Column of further true texts, where any item has some."""
 _NEEDED = ("task", "item_id", "category")
 _TEXTS = (
     *_NEEDED,
@@ -115,14 +117,18 @@ def check_columns(path: Path, schema: Any) -> None:
     Raises:
         EvaluationError: Names the file, the column and what it holds.
     """
-    import pyarrow.types as kinds  # heavy: imported on use
+    # heavy: imported on use
+    import pyarrow as pa
+    import pyarrow.types as kinds
 
     problems = [f"has no column {name}" for name in _NEEDED if name not in schema.names]
     for name, kind in zip(schema.names, schema.types, strict=True):
         is_text = kinds.is_string(kind) or kinds.is_large_string(kind)
         is_number = kinds.is_floating(kind) or kinds.is_integer(kind)
-        expected = {name in _TEXTS: "text", name.startswith(SCORE_PREFIX): "numbers"}.get(True)
-        if expected and not (kinds.is_null(kind) or (is_text if expected == "text" else is_number)):
+        is_right = {"text": is_text, "numbers": is_number, "lists of texts": kind == pa.list_(pa.string())}
+        by_name = {name in _TEXTS: "text", name.startswith(SCORE_PREFIX): "numbers", name == FURTHER: "lists of texts"}
+        expected = by_name.get(True)
+        if expected and not (kinds.is_null(kind) or is_right[expected]):
             problems.append(f"holds {kind} in the column {name}, expected {expected}")
     if problems:
         raise EvaluationError(f"{path} {', '.join(problems)}; run the evaluation again")

@@ -10,6 +10,7 @@ from grpo_mmpc.catalogue import catalogue_groups, load_catalogue
 from grpo_mmpc.catalogue.images import find_moved_image
 from grpo_mmpc.errors import EvaluationError, ImageError
 from grpo_mmpc.evaluation.evaluation_folder import (
+    FURTHER,
     SAMPLES_FILE,
     SUMMARY_FILE,
     check_columns,
@@ -89,6 +90,7 @@ def read_references(source: Path, *, task: str, set_aside: list[str], grouped: b
             Reference(
                 item_id=record.item_id,
                 text=record.title,
+                more=record.titles,
                 category=record.category,
                 attributes=record.attributes,
                 image=None if image is None else str(image),
@@ -150,14 +152,17 @@ def _references_of_lines(path: Path, *, set_aside: list[str]) -> list[Reference]
         if "reference" not in row:
             raise EvaluationError(
                 f"{where}: the key reference is missing (found: {', '.join(sorted(row))}); "
-                "give the true title, or null where it is unknown"
+                "give the true title, a list of titles that are all right, or null where it is unknown"
             )
+        given = row["reference"] if isinstance(row["reference"], list) else [row["reference"]]
+        texts = [text for one in given if (text := _text({"reference": one}, "reference", where)) is not None]
         attributes = row.get("attributes") or {}
         if not isinstance(attributes, dict):
             raise EvaluationError(f'{where}: attributes must be an object such as {{"color": "red"}}, or null')
         return Reference(
             item_id=item_id,
-            text=_text(row, "reference", where),
+            text=texts[0] if texts else None,
+            more=texts[1:],
             category=_text(row, "category", where) or UNCATEGORISED,
             attributes={_encodable(kind): _encodable(str(v)) for kind, v in attributes.items() if v is not None},
             group=_text(row, "group", where),
@@ -276,16 +281,18 @@ def _references_of_evaluation(folder: Path, *, task: str) -> list[Reference]:
         moved = (find_moved_image(Path(recorded), folder=place) for place in places) if recorded else ()
         return next((str(path) for path in moved if path.exists()), recorded)
 
+    columns = ["reference", FURTHER, "image_path", "attributes", "group"]
     return [
         Reference(
             item_id=str(row["item_id"]),
             text=row["reference"],
+            more=row[FURTHER] or (),
             category=str(row["category"]),
             attributes={k: str(v) for k, v in read_attributes(row["attributes"], path=folder / SAMPLES_FILE).items()},
             image=image(row["image_path"]),
             group=row["group"],
         )
-        for row in _samples(folder, task=task, columns=["reference", "image_path", "attributes", "group"])
+        for row in _samples(folder, task=task, columns=columns)
     ]
 
 

@@ -1,6 +1,6 @@
 """Predictions of any system, and the references that they are scored against."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +51,8 @@ class Reference:
     text: str | None
     """The true text, or where an image is asked for the title, with which that is compared; None =
     unknown."""
+    more: Sequence[str] = ()
+    """Further texts that are as right as ``text``."""
     category: str = UNCATEGORISED
     attributes: Mapping[str, str] = field(default_factory=dict)
     image: str | None = None

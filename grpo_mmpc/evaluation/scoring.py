@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grpo_mmpc.encoders.images import open_image
-from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX, STATISTICS_PREFIX
+from grpo_mmpc.evaluation.evaluation_folder import FURTHER, SCORE_PREFIX, STATISTICS_PREFIX
 from grpo_mmpc.evaluation.predictions import Prediction, Reference
 from grpo_mmpc.evaluation.scorers import Scorers
-from grpo_mmpc.metrics.metric import Metric, MetricInputs
+from grpo_mmpc.metrics.metric import PER_ITEM, Metric, MetricInputs
 from grpo_mmpc.types import TargetKind
 
 
@@ -56,6 +56,7 @@ def score_items(
         # Prompts that nobody knows are not malformed.
         predictions=[p.prediction if p.prompt_known or p.image is None else "" for p in predictions],
         references=[None if lost else r.text for lost, r in zip(is_lost, references, strict=True)],
+        more_references=[r.more for r in references],
         attributes=[r.attributes for r in references],
         real_images=[r.image for r in references],
         categories=[r.category for r in references],
@@ -76,6 +77,8 @@ def score_items(
         "format": [p.format for p in predictions],
         "rendered_image": list(images),
     }
+    if any(r.more for r in references):
+        samples[FURTHER] = [list(r.more) for r in references]
     for done, (name, metric) in enumerate(metrics.items()):
         if progress is not None:
             progress(name, done, len(metrics))
@@ -137,9 +140,8 @@ def _cell(
 
 
 def _subset(inputs: MetricInputs, positions: Sequence[int]) -> MetricInputs:
-    per_item = ("predictions", "references", "attributes", "real_images", "categories", "rendered_images")
     taken: dict[str, Any] = {
-        name: [values[i] for i in positions] for name in per_item if (values := getattr(inputs, name))
+        name: [values[i] for i in positions] for name in PER_ITEM if (values := getattr(inputs, name))
     }
     return dataclasses.replace(inputs, **taken)
 

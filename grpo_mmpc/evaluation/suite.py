@@ -67,7 +67,10 @@ class Suite:
             "name": self.name,
             "mode": self.mode,
             "metrics": self.chosen,
-            "prompts": [(row.prompt_id, row.reference, row.messages) for row in self.rows],
+            "prompts": [
+                (row.prompt_id, row.reference, row.messages, *([row.more_references] if row.more_references else []))
+                for row in self.rows
+            ],
             "sampling": {task: repr(sampling) for task, sampling in self.sampling.items()},
             "settings": self.settings,
         }

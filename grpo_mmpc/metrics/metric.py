@@ -2,8 +2,9 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from grpo_mmpc.types import TargetKind
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+PER_ITEM = (
+    *("predictions", "references", "more_references"),
+    *("attributes", "real_images", "categories", "rendered_images"),
+)
+"""The fields of ``MetricInputs`` with one entry for each item; from the third on also with none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +40,8 @@ class MetricInputs:
     """Parsed completions; None = malformed."""
     references: Sequence[str | None]
     """True texts; None or blank = unknown. Where images are asked for, the titles of the items."""
+    more_references: Sequence[Sequence[str]] = ()
+    """Further true texts of each item whose reference is known; empty sequence = none for any."""
     attributes: Sequence[Mapping[str, str]] = ()
     """Known facts by kind; empty sequence = none for any item."""
     real_images: Sequence[str | None] = ()
@@ -59,10 +68,16 @@ class MetricInputs:
 
     def __post_init__(self) -> None:
         expected = len(self.predictions)
-        for name in ("references", "attributes", "real_images", "categories", "rendered_images"):
+        for name in PER_ITEM:
             length = len(getattr(self, name))
             if length != expected and (length or name == "references"):
                 raise ValueError(f"MetricInputs.{name} has {length} entries for {expected} predictions")
+
+    @property
+    def accepted(self) -> list[tuple[str, ...]]:
+        """The true texts of each item, the first one first; empty where it is unknown."""
+        more = self.more_references or [()] * len(self.references)
+        return [accepted_texts(reference, others) for reference, others in zip(self.references, more, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +125,34 @@ def shielded(inputs: MetricInputs, encoder: str, call: Callable[[], T]) -> T | N
         inputs.failures[encoder] = " ".join(f"{type(error).__name__}: {error}".split())
         logger.warning("%s raised, so that its metrics are unscored: %s", encoder, inputs.failures[encoder])
         return None
+
+
+def accepted_texts(reference: str | None, more: Sequence[str] | None) -> tuple[str, ...]:
+    """Return an item's true texts, the first one first; empty where that is unknown."""
+    return (reference, *filter(is_known, more or ())) if is_known(reference) else ()
+
+
+def best_of(scores: Iterable[float | None]) -> float:
+    """Return the score of an answer of which any reference may be right, from its score by each.
+
+    That is the best of those that could be given; NaN if none could.
+    """
+    return max((score for score in scores if score is not None and not math.isnan(score)), default=math.nan)
+
+
+def best_over_references(
+    score: Callable[..., Sequence[float | None]], *, predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> list[float]:
+    """Score N predictions, each by the best of its references, in one call.
+
+    Args:
+        score: Scores pairs, given as ``predictions`` and ``references``.
+        predictions: N texts.
+        references: The true texts of each, at least one.
+    """
+    repeated = [prediction for prediction, texts in zip(predictions, references, strict=True) for _ in texts]
+    scores = iter(score(predictions=repeated, references=[text for texts in references for text in texts]))
+    return [best_of(islice(scores, len(texts))) for texts in references]
 
 
 def is_known(reference: str | None) -> TypeGuard[str]:

@@ -1,8 +1,9 @@
 """The one table of metrics: definition, range, and the function that scores a list of items.
 
-Three rules hold for all of them: a malformed completion or a failed render gets the metric's
+Four rules hold for all of them: a malformed completion or a failed render gets the metric's
 ``worst`` value, an item that cannot be judged (no reference, no real image, unknown attribute) or a
-metric without its encoder is NaN, and scores come back in the order of the items.
+metric without its encoder is NaN, scores come back in the order of the items, and of several
+references any counts: BLEU takes all together, as sacrebleu does, the others score by the best.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.metrics import attributes, extraction, image, image_sets, semantic, text, values
 from grpo_mmpc.metrics import rendered_images as renders
-from grpo_mmpc.metrics.metric import Metric, MetricInputs, is_known, shielded, unscored
+from grpo_mmpc.metrics.metric import Metric, MetricInputs, best_of, best_over_references, shielded, unscored
 from grpo_mmpc.types import TARGET_KINDS
 
 if TYPE_CHECKING:
@@ -29,19 +30,21 @@ def _text_scores(
     worst: float,
     scorer_of: Callable[[MetricInputs], PairScorer | None],
     encoder: str | None,
+    together: bool,
 ) -> list[float]:
     scorer = scorer_of(inputs)
     if scorer is None:
         return unscored(inputs)
-    scores = [worst if is_known(reference) else math.nan for reference in inputs.references]
+    scores = [worst if texts else math.nan for texts in inputs.accepted]
     rows = [
-        (i, prediction, reference)
-        for i, (prediction, reference) in enumerate(zip(inputs.predictions, inputs.references, strict=True))
-        if prediction is not None and is_known(reference)
+        (i, prediction, texts)
+        for i, (prediction, texts) in enumerate(zip(inputs.predictions, inputs.accepted, strict=True))
+        if prediction is not None and texts
     ]
     if rows:
         positions, predictions, references = zip(*rows, strict=True)
-        score = partial(scorer, predictions=predictions, references=references)
+        by_references = scorer if together else partial(best_over_references, scorer)
+        score = partial(by_references, predictions=predictions, references=references)
         values = score() if encoder is None else shielded(inputs, encoder, score)
         if values is None:
             return unscored(inputs)
@@ -57,12 +60,14 @@ def _text_metric(
     *,
     worst: float = 0.0,
     encoder: str | None = None,
+    together: bool = False,
 ) -> Metric:
+    """Define a metric of pairs: of a text and the best of its references, or all ``together``."""
     return Metric(
         name=name,
         targets=("text",),
         description=description,
-        score=partial(_text_scores, worst=worst, scorer_of=scorer_of, encoder=encoder),
+        score=partial(_text_scores, worst=worst, scorer_of=scorer_of, encoder=encoder, together=together),
         worst=worst,
     )
 
@@ -77,7 +82,7 @@ def score_each(function: Callable[..., float]) -> Callable[[MetricInputs], PairS
 
 
 def _tfidf(inputs: MetricInputs) -> PairScorer:
-    return text.fit_tfidf([reference for reference in inputs.references if is_known(reference)])
+    return text.fit_tfidf([reference for texts in inputs.accepted for reference in texts])
 
 
 def _bertscore(inputs: MetricInputs) -> PairScorer | None:
@@ -104,10 +109,10 @@ def _corpus_bleu_statistics(inputs: MetricInputs) -> "NDArray[np.float64]":
     import numpy as np  # heavy: imported on use
 
     rows = [
-        text.bleu_statistics(prediction=prediction or "", reference=reference).flat()
-        if is_known(reference)
+        text.bleu_statistics(prediction=prediction or "", reference=texts).flat()
+        if texts
         else (math.nan,) * (2 + 2 * text.BLEU_ORDER)
-        for prediction, reference in zip(inputs.predictions, inputs.references, strict=True)
+        for prediction, texts in zip(inputs.predictions, inputs.accepted, strict=True)
     ]
     return np.asarray(rows, dtype=np.float64).reshape(len(rows), 2 + 2 * text.BLEU_ORDER)
 
@@ -147,17 +152,16 @@ def _attribute_recall(inputs: MetricInputs, *, kind: str | None = None) -> list[
 def _title_attributes(inputs: MetricInputs, *, part: str) -> list[float]:
     """Score by ``compare_titles``; a malformed completion gets 0 where facts are expected."""
     known = inputs.attributes or [{}] * len(inputs.predictions)
-    scores = []
-    for prediction, reference, facts in zip(inputs.predictions, inputs.references, known, strict=True):
-        if not is_known(reference):
-            scores.append(math.nan)
-            continue
-        agreement = extraction.compare_titles(
-            prediction=prediction or "", reference=reference, brand=facts.get("brand")
-        )
-        score: float = getattr(agreement, part)
-        scores.append(0.0 if prediction is None and not math.isnan(agreement.recall) else score)
-    return scores
+
+    def score(prediction: str | None, reference: str, brand: str | None) -> float:
+        agreement = extraction.compare_titles(prediction=prediction or "", reference=reference, brand=brand)
+        value: float = getattr(agreement, part)
+        return 0.0 if prediction is None and not math.isnan(agreement.recall) else value
+
+    return [
+        best_of(score(prediction, reference, facts.get("brand")) for reference in texts)
+        for prediction, texts, facts in zip(inputs.predictions, inputs.accepted, known, strict=True)
+    ]
 
 
 def _parse_rate(inputs: MetricInputs) -> list[float]:
@@ -208,7 +212,12 @@ def attribute_exact_metrics(keys: Iterable[str]) -> dict[str, Metric]:
 
 
 _METRICS = (
-    _text_metric("bleu", "smoothed sentence BLEU-4 (13a tokens, nltk method3), mean over items", score_each(text.bleu)),
+    _text_metric(
+        "bleu",
+        "smoothed sentence BLEU-4 (13a tokens, nltk method3), mean over items",
+        score_each(text.bleu),
+        together=True,
+    ),
     Metric(
         name="corpus_bleu",
         targets=("text",),

@@ -10,8 +10,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from itertools import pairwise
+from operator import or_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -48,8 +49,11 @@ class BleuStatistics(NamedTuple):
         return (self.prediction_tokens, self.reference_tokens, *self.matches, *self.totals)
 
 
-def bleu_statistics(*, prediction: str, reference: str, by_script: bool = True) -> BleuStatistics:
+def bleu_statistics(*, prediction: str, reference: str | Sequence[str], by_script: bool = True) -> BleuStatistics:
     """Count the clipped n-gram matches of one pair on sacrebleu's 13a tokens; case matters.
+
+    Of several references an n-gram matches as often as it occurs in any, and the length is that of
+    the one closest to the prediction's, of two the shorter, as in sacrebleu.
 
     ``by_script`` splits scripts without spaces into characters, as sacrebleu's ``char`` does: to
     13a a Japanese title is one word.
@@ -58,30 +62,35 @@ def bleu_statistics(*, prediction: str, reference: str, by_script: bool = True) 
     reference's length still counts against the brevity penalty.
     """
     predicted = _ngram_counts(prediction, by_script=by_script)
-    expected = _ngram_counts(reference, by_script=by_script)
-    matches = [0] * BLEU_ORDER
-    for ngram in predicted.counts.keys() & expected.counts.keys():
-        matches[len(ngram) - 1] += min(predicted.counts[ngram], expected.counts[ngram])
+    texts = (reference,) if isinstance(reference, str) else reference
+    first, *others = (_ngram_counts(text, by_script=by_script) for text in texts)
     length = predicted.num_tokens
+    expected = reduce(or_, (other.counts for other in others), first.counts)
+    matches = [0] * BLEU_ORDER
+    for ngram in predicted.counts.keys() & expected.keys():
+        matches[len(ngram) - 1] += min(predicted.counts[ngram], expected[ngram])
+    lengths = (first.num_tokens, *(other.num_tokens for other in others))
     return BleuStatistics(
         prediction_tokens=length,
-        reference_tokens=expected.num_tokens,
+        reference_tokens=min(lengths, key=lambda tokens: (abs(tokens - length), tokens)),
         matches=tuple(matches),
         totals=tuple(max(0, length - n) for n in range(BLEU_ORDER)),
     )
 
 
-def bleu(*, prediction: str, reference: str, smoothing: str = "method3") -> float:
+def bleu(*, prediction: str, reference: str | Sequence[str], smoothing: str = "method3") -> float:
     """Return smoothed sentence BLEU, as nltk's ``sentence_bleu`` gives it on 13a tokens.
 
     The highest n-gram order is 4, or the number of reference tokens where that is smaller, with
     uniform weights: a three-word title can be matched perfectly (1.0) and is never constantly 0.
     The order follows the reference, not the prediction, so a short prediction cannot lower the bar.
+    Of several references it is that of the closest in length, and matches are those of
+    ``bleu_statistics``.
     Without a single matching token, or with an empty side, the score is 0.
 
     Args:
         prediction: The policy's text.
-        reference: The true text.
+        reference: The true text, or several that are all right.
         smoothing: nltk's ``SmoothingFunction`` method for orders without a match. ``method3``
             (NIST, mteval-v13a; what sacrebleu calls ``exp``): the k-th such order counts 1/2^k
             matches. ``method2`` adds one to matches and totals above unigrams, ``method1`` counts

@@ -159,7 +159,7 @@ def complete(
 
 def score(
     predictions: Mapping[str, str | None],
-    references: Mapping[str, str],
+    references: Mapping[str, str | Sequence[str]],
     *,
     metrics: Sequence[str] | None = None,
     mode: str = "corrected",
@@ -169,7 +169,8 @@ def score(
 
     Args:
         predictions: Title by item id; None is a malformed answer, the worst one.
-        references: True title by item id. One without a prediction counts as malformed.
+        references: True title by item id, or several that are all right. One without a prediction
+            counts as malformed.
         metrics: Names; None takes all metrics of titles.
         mode: ``corrected``, or ``paper`` with the official benchmark's flaws.
         encoders: Arguments by encoder, for instance ``{"bertscore": {"model": "nano:minilm",
@@ -184,7 +185,8 @@ def score(
 
     by_item = {item: Prediction(item_id=item, prediction=text) for item, text in predictions.items()}
     answers = Predictions(source=Path("predictions"), by_item=by_item)
-    known = [Reference(item_id=item, text=text) for item, text in references.items()]
+    accepted = {item: [text] if isinstance(text, str) else list(text) for item, text in references.items()}
+    known = [Reference(item_id=item, text=next(iter(texts), None), more=texts[1:]) for item, texts in accepted.items()]
     task = "image_to_text"
     chosen = choose_metrics(metrics, task=task, mode=mode, references=known, answers=answers)
     scorers = scorers_for(chosen, options=encoders or {})

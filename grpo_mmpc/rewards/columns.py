@@ -25,6 +25,7 @@ class RewardRow(TypedDict):
     category: str
     task: str
     reference: str | None
+    more_references: Sequence[str]
     image_path: str | None
     more_image_paths: Sequence[str]
     title: str

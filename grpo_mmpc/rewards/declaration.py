@@ -9,8 +9,8 @@ from grpo_mmpc.types import TARGET_KINDS, RewardFn, TargetKind
 
 NEEDS = ("reference", "image", "attributes", "renderer", "encoder", "tokenizer", "corpus", "server")
 """Words for what a reward cannot score without: the true title, the real image, the catalogue's
-known facts, a renderer, a neural encoder, a tokenizer, the reference titles of the training split,
-a server that the recipe names."""
+known facts, a renderer, a neural encoder, a tokenizer, the reference titles or images of the
+training split, a server that the recipe names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,8 @@ class Reward:
     """Called once before the first batch with the reference titles of the training split, the same
     on every rank. A reward with ``fit`` that was not fitted raises a RewardError when it is asked
     to score."""
+    fit_images: Callable[[Sequence[str]], None] | None = None
+    """The same with the paths of the training items' images."""
     prepare: Callable[..., None] | None = None
     """Called with the keyword lists of ``score`` except ``completions`` and ``predictions``, before
     those exist, to encode what is known already while the policy still writes. It only warms

@@ -60,16 +60,18 @@ class RewardExecutor:
         self._grown: dict[str, int] = {}
         self._has_begun = False
 
-    def fit(self, titles: Sequence[str]) -> None:
-        """Give every reward that asks for a corpus the titles of the training items, and wait.
+    def fit(self, titles: Sequence[str], images: Sequence[str]) -> None:
+        """Give every reward that asks for a corpus that of the training items, and wait.
 
         Raises:
             RewardError: A reward failed on them.
         """
         waiting = {
-            name: self._submit(name, Fit(titles)) for name, reward in self._rewards.items() if reward.fit is not None
+            name: self._submit(name, Fit(titles, images))
+            for name, reward in self._rewards.items()
+            if reward.asks_for_corpus
         }
-        what = "the titles of the training items"
+        what = "the titles or images of the training items"
         for name, future in waiting.items():
             limit = self._limits[name]
             try:

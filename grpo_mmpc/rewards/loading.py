@@ -40,9 +40,9 @@ class LoadedReward:
     """Its limits; builds it again in another process."""
 
     @property
-    def fit(self) -> Callable[[Sequence[str]], None] | None:
-        """The function called once with all training titles; None unless it needs a corpus."""
-        return getattr(self.fn, "fit", None)
+    def asks_for_corpus(self) -> bool:
+        """True if it is to be called once with all training titles, or images."""
+        return any(getattr(self.fn, name, None) is not None for name in ("fit", "fit_images"))
 
     @property
     def prepare(self) -> Callable[..., None] | None:

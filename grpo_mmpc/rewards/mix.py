@@ -114,13 +114,13 @@ class RewardMix:
         """The TRL reward functions; the metric key of each is the reward's name."""
         return [self._trl_function(reward.name, is_first=index == 0) for index, reward in enumerate(self.rewards)]
 
-    def fit(self, titles: Sequence[str]) -> None:
-        """Give rewards that need a corpus the true titles of the training items.
+    def fit(self, titles: Sequence[str], *, images: Sequence[str] = ()) -> None:
+        """Give rewards that need a corpus the true titles of the training items, or their images.
 
         Raises:
             RewardError: A reward failed on them.
         """
-        self._executor.fit(titles)
+        self._executor.fit(titles, images)
 
     def prepare(self, rows: Sequence[Mapping[str, Any]], *, completions: Sequence[str] | None = None) -> None:
         """Let rewards encode what is known already during generation; returns at once.

@@ -28,13 +28,16 @@ Columns = Mapping[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The titles of the training items, for a reward that asks for a corpus."""
+    """The titles and images of the training items, for a reward that asks for a corpus."""
 
     titles: Sequence[str]
+    images: Sequence[str] = ()
 
     def apply(self, reward: Any) -> None:
-        """Call the reward's ``fit``."""
-        reward.fit(self.titles)
+        """Call the reward's ``fit`` and ``fit_images``, those that it has."""
+        for name, corpus in (("fit", self.titles), ("fit_images", self.images)):
+            if (fit := getattr(reward, name, None)) is not None:
+                fit(corpus)
 
 
 @dataclass(frozen=True, slots=True)

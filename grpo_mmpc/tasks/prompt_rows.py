@@ -94,6 +94,7 @@ def prompt_row(folder: Path, record: ProductRecord, task: Task) -> PromptRow:
         more_image_paths=more,
         image_path=None if path is None else str(path),
         reference=task.reference(record),
+        more_references=task.more_references(record),
         title=record.title or "",
         attributes=record.attributes,
     )

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -156,6 +156,11 @@ class Task(BaseModel):
         if self.target == "attributes":
             return true_object(record.attributes, properties=self.properties)
         return None if self.target == "image" else field_text(record, self.target)
+
+    def more_references(self, record: ProductRecord) -> Sequence[str]:
+        """Return an item's further true answers."""
+        further = {"title": record.titles, "description": record.descriptions}.get(self.target, ())
+        return () if self.reference(record) is None else further
 
     def is_complete(self, record: ProductRecord) -> bool:
         """Return whether an item has all that the task shows, and what scores the answer."""

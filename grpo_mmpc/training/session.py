@@ -127,7 +127,7 @@ def _mix(config: RunConfig, data: RunData, ranks: Ranks) -> RewardMix:
         ranks=ranks,
         known_tasks=config.known_tasks,
     )
-    mix.fit(data.training_texts)
+    mix.fit(data.training_texts, images=data.training_images)
     return mix
 
 

@@ -22,7 +22,7 @@ def test_an_unfitted_reward_says_so_rather_than_score_without_weights(factory: t
 @pytest.mark.parametrize("factory", [chrf_idf, tfidf_cosine])
 def test_a_corpus_without_text_is_refused(factory: type) -> None:
     for titles in ([], ["", "  "]):
-        with pytest.raises(RewardError, match=f"none of {len(titles)} training titles"):
+        with pytest.raises(RewardError, match=f"none of {len(titles)} training items"):
             factory().fit(titles)
 
 

@@ -26,7 +26,8 @@ TITLES = {
 
 
 def values(texts: list[list[float]], own: list[list[float]], items: list[list[float]], temperature: float = 0.2) -> Any:
-    return probabilities(torch.tensor(texts), own=torch.tensor(own), items=torch.tensor(items), temperature=temperature)
+    alone = torch.tensor(own)[:, None]  # [N, 1, D]: one title each
+    return probabilities(torch.tensor(texts), own=alone, items=torch.tensor(items), temperature=temperature)
 
 
 def test_the_value_is_the_softmax_over_own_and_other_items():
@@ -93,12 +94,46 @@ def test_the_catalogue_is_the_same_whatever_order_its_titles_come_in_and_no_larg
     one, other = retrieval(negatives=7), retrieval(negatives=7)
     one.fit(titles)
     other.fit(titles[::-1])
-    chosen = [reward.score.function.scores.titles for reward in (one, other)]
+    chosen = [reward.score.function.scores.items for reward in (one, other)]
     assert len(chosen[0]) == 7 and set(chosen[0]) == set(chosen[1])
 
 
-def test_images_are_those_of_the_batch_once_for_each_item():
+def test_titles_of_the_batch_stand_for_the_catalogue_where_none_are_wanted_of_it():
+    reward = retrieval(negatives=0, temperature=0.2)
+    assert reward.fit is None and "corpus" not in reward.needs
+    batch = {"predictions": ["some mug", "mug", "blue mug"], "references": ["red mug", "red mug", "blue mug"]}
+    # e^3 / (e^3 + e^4), e^4 / (e^4 + e^3), e^5 / (e^5 + 1): the other title counts once
+    expected = [1 / (1 + math.e), 1 / (1 + 1 / math.e), 1 / (1 + math.exp(-5))]
+    assert reward(**batch) == [*map(pytest.approx, expected)]
+
+
+def test_any_title_of_an_item_is_its_own_and_none_of_them_another_items():
+    reward = retrieval(temperature=0.2)
+    reward.fit(["red mug", "blue mug", "mug"])
+    # nearer to its second title (.96) than to "red mug" (.6), and neither is that of another item
+    own_two = reward(predictions=["some mug"], references=["red mug"], more_references=[["mug"]])
+    assert own_two == [pytest.approx(1 / (1 + math.exp((0.8 - 0.96) / 0.2)))]
+    assert own_two[0] > reward(predictions=["some mug"], references=["red mug"])[0]
+    # a title that cannot be read leaves the other
+    assert reward(predictions=["mug"] * 2, references=["red mug"] * 2, more_references=[["unread"], []]) == (
+        reward(predictions=["mug"] * 2, references=["red mug"] * 2)
+    )
+
+
+def test_images_of_the_training_split_stand_for_the_catalogue():
     reward = retrieval(encoder="clip", temperature=0.2)
+    assert reward.fit is None and {"image", "corpus"} <= set(reward.needs)
+    with pytest.raises(RewardError, match="fit_images"):
+        reward(predictions=["mug"], image_paths=["red mug.png"])
+    reward.fit_images(["red mug.png", "RED MUG.png", "blue mug.png", "unread.png"])
+    values = reward(predictions=["some mug", "mug", "mug"], image_paths=["red mug.png", "red mug.png", None])
+    # the same of one item alone and of a batch: e^3 / (e^3 + e^4) and e^4 / (e^4 + e^3)
+    assert values == [pytest.approx(1 / (1 + math.e)), pytest.approx(1 / (1 + 1 / math.e)), None]
+    assert reward(predictions=["some mug"], image_paths=["red mug.png"]) == values[:1]
+
+
+def test_images_of_the_batch_stand_for_the_catalogue_once_for_each_item():
+    reward = retrieval(encoder="clip", temperature=0.2, negatives=0)
     batch: dict[str, list[Any]] = {
         "predictions": ["some mug", "mug", "blue mug", "blue mug"],
         "image_paths": ["red mug.png", "red mug.png", "blue mug.png", None],
@@ -113,7 +148,7 @@ def test_images_are_those_of_the_batch_once_for_each_item():
 
 
 def test_an_image_that_cannot_be_read_is_no_item():
-    reward = retrieval(encoder="clip")
+    reward = retrieval(encoder="clip", negatives=0)
     assert reward(predictions=["mug", "mug"], image_paths=["red mug.png", "unread.png"]) == [None, None]
 
 
@@ -122,7 +157,7 @@ def test_an_image_that_cannot_be_read_is_no_item():
     [
         ({"encoder": "dinov2"}, "encoder must be one of sentence, clip, found 'dinov2'"),
         ({"temperature": 0.0}, "found 0 and 1000"),
-        ({"negatives": 0}, "found 0.05 and 0"),
+        ({"negatives": -1}, "found 0.05 and -1"),
     ],
 )
 def test_a_recipe_is_checked_before_an_encoder_loads(kwargs: dict[str, Any], message: str) -> None:
@@ -138,5 +173,5 @@ def test_the_own_title_beats_another_with_the_embedded_encoders(monkeypatch, pho
     own, vague, other = reward(predictions=[titles[0], "product", titles[1]], references=titles[:1] * 3)
     assert own > 0.99 > vague > other
     assert other < 0.01
-    clip = retrieval(encoder="clip", model="nano:clip", device="cpu")
+    clip = retrieval(encoder="clip", model="nano:clip", device="cpu", negatives=0)
     assert clip(predictions=["red bag"], image_paths=[photo]) == [None]

@@ -66,7 +66,7 @@ def replay(run: Path, *, name: str, old: RunConfig, new: RunConfig, out: Path, p
     result.catalogue_changed = folder.catalogue_fingerprint not in (None, data.catalogue.fingerprint)
     columns = RowReader(data.catalogue, known_tasks=new.known_tasks)
     with closing(mix), writing_rollouts(out, rewards=list(mix.weights)) as write:
-        mix.fit(data.training_texts)
+        mix.fit(data.training_texts, images=data.training_images)
         for done, batch in enumerate(read_batches(files)):
             progress("batches scored", done, len(files))
             _take(batch, result, columns=columns, mix=mix, old=old, new=new, write=write)

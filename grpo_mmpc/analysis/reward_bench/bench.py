@@ -9,7 +9,7 @@ from pathlib import Path
 from grpo_mmpc.analysis.reward_bench.candidates import Candidate, TitlePool, candidates, shuffled
 from grpo_mmpc.analysis.reward_bench.graded import GradedAnswers, agreement
 from grpo_mmpc.analysis.reward_bench.results import MIX, Agreement, Preview, RewardResult, TaskResult, task_result
-from grpo_mmpc.analysis.reward_bench.scoring import BATCH, Batch, Scored, Scores, repeats, score
+from grpo_mmpc.analysis.reward_bench.scoring import BATCH, Batch, Corpus, Scored, Scores, repeats, score
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.errors import CatalogueError, GrpoMmpcError, RewardError
@@ -67,7 +67,7 @@ def preview(
     for position, (name, spec) in enumerate(specs.items()):
         progress(f"{name} ({position + 1} of {len(specs)})")
         try:
-            scored[name] = score(spec, data.batch, timed=partial(data.timed, position), titles=data.titles)
+            scored[name] = score(spec, data.batch, timed=partial(data.timed, position), corpus=data.corpus)
         except GrpoMmpcError as error:
             problems[name] = _reason(error)
     if not scored:
@@ -79,7 +79,7 @@ def preview(
         [specs[name] for name in scored],
         data.batch.take(first),
         expected={name: [one.scores[i] for i in first] for name, one in scored.items()},
-        titles=data.titles,
+        corpus=data.corpus,
     )
     results = []
     for name, spec in specs.items():
@@ -140,10 +140,13 @@ class _Data:
         """The candidates, then the graded answers."""
         ids = set(catalogue.column("item_id", chosen))
         rest = [title for item_id, _, title in titled if item_id not in ids and title]
-        self.titles = rest or [title for _, _, title in titled if title]
-        """For ``fit``: as in training, without the titles that are asked for, unless there are no
-        others."""
         others = sorted(set(usable) - set(chosen)) or sorted(usable)
+        root = catalogue.folder.resolve()
+        self.corpus: Corpus = {
+            "titles": rest or [title for _, _, title in titled if title],
+            "images": [str(root / image) for image in catalogue.column("image", others)],
+        }
+        """As in training, without the items that are asked for, unless there are no others."""
         order = stable_order(catalogue.column("item_id", others), salt=f"timed {seed}")
         self._timed = [others[i] for i in order]
 

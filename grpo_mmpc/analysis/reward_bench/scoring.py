@@ -17,6 +17,8 @@ BATCH = 64
 _OTHER_BATCH = 17
 _SAME = 1e-6
 Scores = list[float | None]
+Corpus = dict[str, list[str]]
+"""The arguments of ``RewardMix.fit``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +49,11 @@ class Scored:
     timing: Timing
 
 
-def score(spec: RewardSpec, batch: Batch, *, timed: Callable[[Sequence[str]], Batch], titles: Sequence[str]) -> Scored:
+def score(spec: RewardSpec, batch: Batch, *, timed: Callable[[Sequence[str]], Batch], corpus: Corpus) -> Scored:
     """Time a reward, whose weight plays no part, then let it score.
 
     ``timed`` gives 64 completions of the tasks that it can score, with texts that it has not seen;
-    ``titles`` are for ``fit``.
+    ``corpus`` is for ``fit``.
 
     Raises:
         GrpoMmpcError: It cannot be built, or fails.
@@ -59,7 +61,7 @@ def score(spec: RewardSpec, batch: Batch, *, timed: Callable[[Sequence[str]], Ba
     with closing(_alone(spec)) as mix:
         (reward,) = mix.rewards
         fresh = timed(reward.tasks)
-        mix.fit(titles)
+        mix.fit(**corpus)
         loading, cold, warm = (_milliseconds(mix, part) for part in (fresh.take([0]), fresh, fresh))
         declared = getattr(reward.fn, "value_range", None)
         return Scored(
@@ -71,16 +73,16 @@ def score(spec: RewardSpec, batch: Batch, *, timed: Callable[[Sequence[str]], Ba
 
 
 def repeats(
-    specs: Sequence[RewardSpec], batch: Batch, *, expected: Mapping[str, Scores], titles: Sequence[str]
+    specs: Sequence[RewardSpec], batch: Batch, *, expected: Mapping[str, Scores], corpus: Corpus
 ) -> dict[str, bool | None]:
     """Return whether a fresh process gives the same scores, in reverse order and in other batches.
 
     A fresh one, because encoders remember texts, and because the order of sets differs between
     processes. The answer is by reward, None where the other process could not score; ``expected``
-    are the scores by reward, ``titles`` are for ``fit``.
+    are the scores by reward, ``corpus`` is for ``fit``.
     """
     with worker_processes([threads(len(os.sched_getaffinity(0)))]) as submit:
-        calls = [(_score_all, list(specs), batch, list(titles))]
+        calls = [(_score_all, list(specs), batch, corpus)]
         ((_, again),) = run_queue(calls, lambda call, _: submit(0, *call), slots=[None], ended=lambda *_: None)
     if isinstance(again, Lost):  # the process was killed, for want of memory perhaps
         return dict.fromkeys(map(reward_key, specs))
@@ -89,14 +91,14 @@ def repeats(
     }
 
 
-def _score_all(specs: list[RewardSpec], batch: Batch, titles: list[str]) -> dict[str, Scores | None]:
+def _score_all(specs: list[RewardSpec], batch: Batch, corpus: Corpus) -> dict[str, Scores | None]:
     logging.disable()
     scores: dict[str, Scores | None] = {}
     backwards = batch.take(range(len(batch) - 1, -1, -1))
     for spec in specs:
         try:
             with closing(_alone(spec)) as mix:
-                mix.fit(titles)
+                mix.fit(**corpus)
                 scores[reward_key(spec)] = _in_batches(mix, backwards, size=_OTHER_BATCH)[::-1]
         except GrpoMmpcError:
             scores[reward_key(spec)] = None

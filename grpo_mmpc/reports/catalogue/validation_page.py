@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from grpo_mmpc.catalogue.validation import ValidationReport
-from grpo_mmpc.catalogue.validation_text import kinds_of_fault, verdict
+from grpo_mmpc.catalogue.validation_text import further_texts, kinds_of_fault, verdict
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.utils.files import write_text
@@ -25,6 +25,7 @@ def write_validation_page(path: Path, report: ValidationReport) -> None:
         "reports/catalogue/validation.html",
         report=report,
         verdict=verdict(report),
+        further_texts=further_texts(report) if report.further_texts else "",
         subtitle=[report.items_file, f"fingerprint {report.fingerprint}"],
         faults=kinds_of_fault(report.quarantined),
         broken_interactions=kinds_of_fault(report.interactions.broken) if report.interactions else [],
