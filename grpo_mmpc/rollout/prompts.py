@@ -58,6 +58,11 @@ def plain_prompt(*, shows_image: bool) -> "tuple[list[dict[str, Any]], list[Imag
     return [{"role": "user", "content": content}], images
 
 
+def plain_inputs(processor: Any, *, device: Any) -> dict[str, Any]:
+    """Return the tensors of one short prompt with an image, as any model here takes it."""
+    return _encoded([_filled(*plain_prompt(shows_image=True))], processor, device=device)
+
+
 def model_inputs(rows: Sequence[PromptRow], processor: Any, *, device: Any) -> dict[str, Any]:
     """Return prompts as a model takes them: token ids [B, L], padded on the left, and images."""
     return _encoded([conversation(row) for row in rows], processor, device=device)

@@ -100,17 +100,26 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
 
 def _lora_arguments(adapter: AdapterSection) -> dict[str, Any]:
     rank = max([adapter.r, *(adapter.options().get("rank_pattern") or {}).values()])
+    return {
+        "enable_lora": True,
+        "max_lora_rank": served_rank(rank),
+        "max_loras": 1,  # one adapter per batch ...
+        "max_cpu_loras": 2,  # ... and during a sync the old one beside the new
+    }
+
+
+def served_rank(rank: int) -> int:
+    """Return vLLM's ``max_lora_rank`` for an adapter's greatest rank: the next that it knows.
+
+    Raises:
+        RolloutError: It knows none as large.
+    """
     fitting = [size for size in LORA_RANKS if size >= rank]
     if not fitting:
         raise RolloutError(
             f"adapter.r or a rank of adapter.rank_pattern is {rank}, vLLM's largest is {LORA_RANKS[-1]}; lower it"
         )
-    return {
-        "enable_lora": True,
-        "max_lora_rank": fitting[0],
-        "max_loras": 1,  # one adapter per batch ...
-        "max_cpu_loras": 2,  # ... and during a sync the old one beside the new
-    }
+    return fitting[0]
 
 
 def start_advice(errors: str) -> str:
