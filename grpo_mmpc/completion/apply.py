@@ -15,7 +15,7 @@ from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
 from grpo_mmpc.completion.part import GENERATED
 from grpo_mmpc.completion.plan import LOCK
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
-from grpo_mmpc.completion.proposal import Proposal, item_of, read_proposals
+from grpo_mmpc.completion.proposal import Proposal, fill, item_of, read_proposals, take_out
 from grpo_mmpc.completion.tally import INCOMPLETE
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import (
@@ -125,14 +125,15 @@ def _write(folder: Path, out: Path, decisions: Decisions, undecided: Undecided, 
         )
         for row, proposal in _rows(folder):
             if proposal is not None:
-                if row[proposal.field] != proposal.value:  # a true value is never overwritten
+                if not take_out(row, proposal):  # a true value is never overwritten
                     raise CatalogueError(
                         f"{folder}: items.jsonl and proposals.jsonl differ in the {proposal.field} of "
                         f"{proposal.item_id}; give the command that completed it again"
                     )
                 proposal, value, what = _applied(proposal, decisions.about(proposal), undecided)
                 done.counts[what] += 1
-                row[proposal.field] = value
+                if value is not None:
+                    fill(row, proposal.field, value)
                 row["completed"] = None if value is None else proposal.field
                 proposals.write(f"{to_json(proposal.to_json())}\n")
                 if value is None:

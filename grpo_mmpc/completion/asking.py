@@ -1,5 +1,6 @@
 """Ask the policy for what items lack, and read what it answers."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -24,13 +25,17 @@ def ask(
     """
     greedy, *sampled = [generate(turn, one) for turn, one in enumerate([sampling, *samplings(sampling, samples)])]
     return [
-        replace(_read(task, completion), item_id=row.item_id, samples=[_read(task, other).answer for other in others])
+        replace(
+            _read(task, completion, row),
+            item_id=row.item_id,
+            samples=[_read(task, other, row).answer for other in others],
+        )
         for row, completion, *others in zip(rows, greedy, *sampled, strict=True)
     ]
 
 
 def samplings(greedy: SamplingConfig, count: int) -> list[SamplingConfig]:
-    """Return how the titles beside the greedy one are sampled, each by a seed of its own."""
+    """Return how the texts beside the greedy one are sampled, each by a seed of its own."""
     return [replace(greedy, temperature=1.0, seed=greedy.seed + number) for number in range(1, count + 1)]
 
 
@@ -39,11 +44,16 @@ def no_answer(task: Task, reason: str, detail: str) -> Answer:
     return Answer(item_id="", field=task.target, key="", answer=None, value=None, reason=reason, detail=detail)
 
 
-def _read(task: Task, completion: str | Failure) -> Answer:
+def _read(task: Task, completion: str | Failure, row: PromptRow) -> Answer:
     if isinstance(completion, Failure):
         return no_answer(task, NOT_COMPLETED, completion.reason)
     prediction = task.parse(completion).prediction
     if prediction is None:
         return no_answer(task, "malformed completion", completion)
-    value = prediction if task.target == "title" else None
+    value = None if task.target == "image" else prediction
+    if task.target == "attributes":  # what the item has is never overwritten
+        new = {key: text for key, text in json.loads(prediction).items() if key not in row.attributes}
+        if not new:
+            return no_answer(task, "no missing value was given", completion)
+        value = json.dumps(new, ensure_ascii=False)
     return Answer(item_id="", field=task.target, key="", answer=prediction, value=value)

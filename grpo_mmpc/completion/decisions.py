@@ -61,7 +61,7 @@ class Decision:
 
     def _check_title(self, title: str) -> None:
         if self.field != "title":
-            raise ValueError("an image cannot be edited; accept or reject it")
+            raise ValueError(f"only titles can be edited, not this {self.field}; accept or reject it")
         if title != readable_text(title) or len(title) > MAX_TITLE:
             raise ValueError(f"the title is not one line of 1 to {MAX_TITLE} visible characters: {title[:80]!r}")
 

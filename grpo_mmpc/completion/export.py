@@ -15,6 +15,7 @@ from grpo_mmpc.catalogue.sources.listing import Listing
 from grpo_mmpc.catalogue.sources.opening import open_source
 from grpo_mmpc.catalogue.sources.source_table import SourceTable
 from grpo_mmpc.completion.proposal import read_proposals
+from grpo_mmpc.completion.tally import WORDS
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.common.tables import harmless
 from grpo_mmpc.utils.files import read_object, remove_left, replace_atomically
@@ -97,6 +98,8 @@ def _wanted(
     for one in read_proposals(folder):
         if one.value is None or one.status not in statuses:
             done.left[f"the status is {one.status}"] += 1
+        elif one.field not in ("title", "image"):
+            done.left[f"{WORDS[one.field]}s stay in items.jsonl: only titles and images are written back"] += 1
         elif one.field == "image" and image_address is None:
             done.left["a new image; upload it and add --image-address with the beginning of its address"] += 1
         else:

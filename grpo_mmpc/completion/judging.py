@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.completion.calibration import Calibration
-from grpo_mmpc.completion.gate import confidences, judge, signals_of
+from grpo_mmpc.completion.gate import confidences, judge, signals_of, signals_of_values
 from grpo_mmpc.completion.part import Answer
 from grpo_mmpc.completion.plan import Provenance
 from grpo_mmpc.completion.proposal import Proposal
@@ -70,24 +70,34 @@ class Gate:
             yield record.attributes
 
     def judge(self, proposal: Proposal, record: ProductRecord, answer: Answer) -> Proposal:
-        """Return a proposal with its signals, confidence and status; an image's as it is."""
-        title = proposal.value
-        if title is None or proposal.field != "title":
+        """Return a proposal with its signals, confidence and status; an image's as it is.
+
+        Constraints and calibration are those of titles.
+        """
+        text, field = proposal.value, proposal.field
+        if text is None or field == "image":
             return proposal
-        violated = self._constraints.check(title, record.attributes) if self._constraints else []
-        signals = signals_of(
-            title,
-            samples=answer.samples,
-            attributes=record.attributes,
-            fields=self._fields,
-            violated=violated,
-            # A variant's title may well be the same.
-            is_duplicate=proposal.source == "model" and number(title_key(title)) in self._titles,
-        )
+        violated, witness = [], "attributes say"
+        if field == "attributes":
+            signals = signals_of_values(text, samples=answer.samples, title=record.title, fields=self._fields)
+            witness = "title says"
+        else:
+            if field == "title" and self._constraints:
+                violated = self._constraints.check(text, record.attributes)
+            signals = signals_of(
+                text,
+                samples=answer.samples,
+                attributes=record.attributes,
+                fields=self._fields,
+                violated=violated,
+                # A variant's title may well be the same.
+                is_duplicate=(field, proposal.source) == ("title", "model") and number(title_key(text)) in self._titles,
+                whole=field,
+            )
         confidence = confidences(signals)
-        if self._calibration is not None:
+        if self._calibration is not None and field == "title":
             confidence = {kind: self._calibration.probability(kind, share) for kind, share in confidence.items()}
-        status, reasons = judge(signals, confidence=confidence, violated=violated, gate=self._settings)
+        status, reasons = judge(signals, confidence=confidence, violated=violated, gate=self._settings, witness=witness)
         return replace(
             proposal,
             signals=signals,

@@ -15,6 +15,7 @@ from grpo_mmpc.completion.judging import Gate, proposal_of
 from grpo_mmpc.completion.part import GENERATED, Answer, parts_of
 from grpo_mmpc.completion.plan import CLAIM, PARTS, Plan, is_claimed, records_of
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
+from grpo_mmpc.completion.proposal import fill
 from grpo_mmpc.completion.tally import INCOMPLETE, Tally
 from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.errors import CatalogueError
@@ -49,13 +50,20 @@ def is_merged(out: Path, plan: Plan) -> bool:
 
 
 def merge(
-    out: Path, plan: Plan, source: Catalogue, settings: GateSection, calibration: Calibration | None = None
+    out: Path,
+    plan: Plan,
+    source: Catalogue,
+    settings: GateSection,
+    *,
+    tasks: Mapping[str, Task],
+    calibration: Calibration | None = None,
 ) -> Tally:
     """Write the completed catalogue from all parts, item by item; the lock of ``out`` is held.
 
     Every item is in ``items.jsonl``, every gap in ``proposals.jsonl``, those that could not be
     filled in ``incomplete.jsonl``, rows that are no items in ``quarantine.jsonl``. ``settings`` are
-    those of the gate; a ``calibration`` turns agreement into its confidence.
+    those of the gate, ``tasks`` those of the plan; a ``calibration`` turns agreement into its
+    confidence.
 
     Raises:
         CatalogueError: A part does not answer this plan: another process has changed it.
@@ -73,12 +81,12 @@ def merge(
             stack.enter_context(stack.enter_context(replace_atomically(out / name)).open("w", encoding="utf-8"))
             for name in _FILES
         )
-        for row, record, task, answer in _answered(out, plan, source):
+        for row, record, task, answer in _answered(out, plan, source, tasks):
             path = source.image_path(record)
             if path is not None and record.image is not None:
                 place_file(path, out / record.image)
             item = _item(row, record, answer)
-            tally.changed += any(old is not None and item[name] != old for name, old in _known(record).items())
+            tally.changed += _changes(item, record)
             _write(items, without_nan(item))
             if task is None or answer is None:
                 continue
@@ -110,12 +118,12 @@ def _write(file: TextIO, content: Mapping[str, Any]) -> None:
 
 
 def _answered(
-    out: Path, plan: Plan, source: Catalogue
+    out: Path, plan: Plan, source: Catalogue, tasks: Mapping[str, Task]
 ) -> Iterator[tuple[dict[str, Any], ProductRecord, Task | None, Answer | None]]:
     """Yield each item with the task that fills its gap and the answer, where it has one."""
     answers = [part.answers() for part in parts_of(out, plan.parts)]
     for row, record in zip(source.items, records_of(source), strict=True):
-        task = filling_task(record)
+        task = filling_task(record, tasks.values())
         answer = None if task is None else next(answers[plan.part_of(record.item_id)], None)
         if task is not None and (answer is None or answer.item_id != record.item_id):
             raise CatalogueError(f"{out}: another process has changed the parts of item {record.item_id}; start again")
@@ -129,13 +137,19 @@ def _item(row: Mapping[str, Any], record: ProductRecord, answer: Answer | None) 
         "attributes": dict(record.attributes) or None,
         "completed": row.get("completed"),
     }
-    if answer is None or answer.value is None:
-        return item
-    return item | {answer.field: answer.value, "completed": answer.field}
+    if answer is not None and answer.value is not None:
+        fill(item, answer.field, answer.value)
+        item["completed"] = answer.field
+    return item
 
 
-def _known(record: ProductRecord) -> dict[str, str | None]:
-    return {"title": record.title, "image": record.image}
+def _changes(item: Mapping[str, Any], record: ProductRecord) -> bool:
+    """Return whether a value that the catalogue has is another one in the item."""
+    known = {name: getattr(record, name) for name in ("title", "image", "description")}
+    kept = item["attributes"] or {}
+    return any(old is not None and item[name] != old for name, old in known.items()) or any(
+        kept.get(key) != old for key, old in record.attributes.items()
+    )
 
 
 def _answers_digest(out: Path, plan: Plan) -> str:

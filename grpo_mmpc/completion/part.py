@@ -32,14 +32,14 @@ class Answer:
     key: str
     """The hash of all that the policy's answer depends on; empty if it was not asked."""
     answer: str | None
-    """The policy's: the title, or the prompt of the image. None if it gave none."""
+    """The policy's: the text or object, or the prompt of the image. None if it gave none."""
     value: str | None
-    """The title, or the path of the image inside the completed catalogue; None if there is none."""
+    """As that of a ``Proposal``."""
     reason: str = ""
     """The reason why there is none."""
     detail: str = ""
     samples: Sequence[str | None] = ()
-    """Further titles of the policy, at temperature 1; None is a malformed one."""
+    """Further answers of the policy, at temperature 1; None is a malformed one."""
     source: Source = "model"
     source_item: str | None = None
     doubt: str = ""

@@ -7,7 +7,7 @@ parts, each of which takes over what its half of the former one holds.
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.siblings import Beside, Siblings
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import CatalogueError, ConfigError
+from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.models.identity import adapter_identity, policy_identity
 from grpo_mmpc.rendering.registry import renderer_identity
 from grpo_mmpc.tasks import TASKS, Task
@@ -49,10 +49,12 @@ class Provenance:
     """``renderer_identity``; None leaves images missing."""
     prompts: Mapping[str, str]
     """``Task.version`` by task."""
+    shown: Mapping[str, Sequence[str]]
+    """The fields that prompts show, by task."""
     sampling: Mapping[str, Mapping[str, Any]]
     """Fields of ``SamplingConfig`` by task."""
     samples: int
-    """Titles sampled at temperature 1 beside the greedy one, by whose agreement it is judged."""
+    """Texts sampled at temperature 1 beside the greedy one, by whose agreement it is judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +80,12 @@ class Gap:
     """One missing field of an item that has what its task shows."""
 
     record: ProductRecord
-    """Without description and further texts, which no prompt shows."""
+    """Without further texts, and without a description that no prompt shows."""
     task: str
     stamp: tuple[int, int] | None
     """Size and modification time of the image that is shown: changed, its content is looked at."""
     conditions: str
-    """The hash of policy, prompt, sampling, and samples of a title or renderer of an image."""
+    """The hash of policy, prompt, sampling, and samples of a text or renderer of an image."""
     beside: Beside | None = None
     """What fills it without the policy."""
 
@@ -111,30 +113,27 @@ def records_of(source: Catalogue) -> Iterator[ProductRecord]:
         yield replace(record, image=None) if record.item_id in source.broken_images else record
 
 
-def provenance_of(config: RunConfig, *, checkpoint: Path | None, samples: int) -> Provenance:
-    """Return what answers depend on that a recipe and a checkpoint give.
+def completing_tasks(config: RunConfig) -> dict[str, Task]:
+    """Return the tasks that fill gaps, by name: those of the recipe if any is none of the paper's.
 
-    Raises:
-        ConfigError: The recipe's policy is for other tasks.
+    A policy for one or both of these two is asked for titles and images, whichever is missing.
     """
-    if others := [name for name in config.tasks if name not in TASKS]:
-        raise ConfigError(
-            [
-                f"tasks: {', '.join(others)}: completion asks for titles and images by {' and '.join(TASKS)} and in no "
-                "other way; evaluate that task, or say tasks=[image_to_text] (complete: behind --recipe) if the "
-                "policy is to be asked so"
-            ]
-        )
-    settings = config.evaluation
+    return TASKS if set(config.tasks) <= set(TASKS) else {name: config.known_tasks[name] for name in config.tasks}
+
+
+def provenance_of(config: RunConfig, *, checkpoint: Path | None, samples: int) -> Provenance:
+    """Return what answers depend on that a recipe and a checkpoint give."""
+    settings, tasks = config.evaluation, completing_tasks(config)
     return Provenance(
         policy=policy_identity(config, adapter=checkpoint),
         model=config.model.name_or_path,
         adapter=None if checkpoint is None else adapter_identity(checkpoint),
         renderer=None if settings.renderer is None else renderer_identity(settings.renderer, settings.renderer_kwargs),
-        prompts={name: task.version for name, task in TASKS.items()},
+        prompts={name: task.version for name, task in tasks.items()},
+        shown={name: task.source for name, task in tasks.items()},
         sampling={
             name: asdict(task.greedy(settings.max_tokens, structured=config.rollout.structured))
-            for name, task in TASKS.items()
+            for name, task in tasks.items()
         },
         samples=samples,
     )
@@ -144,7 +143,8 @@ def make_plan(
     config: RunConfig, source: Catalogue, *, checkpoint: Path | None, siblings: bool, samples: int
 ) -> tuple[Plan, Counter[str]]:
     """Return the plan of a catalogue's completion, and its gaps by task."""
-    missing = Counter(task.name for _, _, task in _gaps(source))
+    tasks = completing_tasks(config)
+    missing = Counter(task.name for _, _, task in _gaps(source, tasks))
     parts = 1
     while missing.total() > parts * _PART_SIZE:
         parts *= 2
@@ -159,13 +159,14 @@ def make_plan(
     return plan, missing
 
 
-def claim(out: Path, plan: Plan, source: Catalogue, *, overwrite: bool) -> None:
+def claim(out: Path, plan: Plan, source: Catalogue, *, tasks: Mapping[str, Task], overwrite: bool) -> None:
     """Mark the folder as this plan's and write the gaps of its parts, unless both are there.
 
     Args:
         out: The output folder, whose lock is held.
         plan: The plan.
         source: The catalogue that it was made of.
+        tasks: See ``completing_tasks``.
         overwrite: Take over the completion by another policy; all items are asked again then.
 
     Raises:
@@ -186,7 +187,7 @@ def claim(out: Path, plan: Plan, source: Catalogue, *, overwrite: bool) -> None:
         return
     # Killed from here on, the folder is this completion's and has no plan.
     write_json(path, {"catalogue": plan.catalogue, "policy": plan.policy})
-    _write_gaps(out, plan, source)
+    _write_gaps(out, plan, source, tasks)
     write_json(path, asdict(plan))
 
 
@@ -196,7 +197,7 @@ def is_claimed(out: Path, plan: Plan) -> bool:
     return all(key in theirs and theirs[key] == value for key, value in mine.items())
 
 
-def _write_gaps(out: Path, plan: Plan, source: Catalogue) -> None:
+def _write_gaps(out: Path, plan: Plan, source: Catalogue, tasks: Mapping[str, Task]) -> None:
     temporary = out / ".plan.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -211,13 +212,16 @@ def _write_gaps(out: Path, plan: Plan, source: Catalogue) -> None:
 
     for name in names:
         (temporary / name).touch()
-    conditions = {name: _conditions(plan, task) for name, task in TASKS.items()}
+    conditions = {name: _conditions(plan, task) for name, task in tasks.items()}
+    unseen: dict[str, Any] = {"titles": (), "descriptions": ()}
+    if not any("description" in task.source for task in tasks.values()):
+        unseen["description"] = None
     siblings = Siblings(source) if plan.siblings else None
-    for waiting, (position, record, task) in enumerate(_gaps(source), start=1):
+    for waiting, (position, record, task) in enumerate(_gaps(source, tasks), start=1):
         image = source.image_path(record)
         status = None if image is None else image.stat()
         gap = Gap(
-            record=replace(record, description=None, titles=(), descriptions=()),
+            record=replace(record, **unseen),
             task=task.name,
             stamp=None if status is None else (status.st_size, status.st_mtime_ns),
             conditions=conditions[task.name],
@@ -233,13 +237,14 @@ def _write_gaps(out: Path, plan: Plan, source: Catalogue) -> None:
     temporary.rmdir()
 
 
-def _gaps(source: Catalogue) -> Iterator[tuple[int, ProductRecord, Task]]:
+def _gaps(source: Catalogue, tasks: Mapping[str, Task]) -> Iterator[tuple[int, ProductRecord, Task]]:
     for position, record in enumerate(records_of(source)):
-        if (task := filling_task(record)) is not None:
+        if (task := filling_task(record, tasks.values())) is not None:
             yield position, record, task
 
 
 def _conditions(plan: Plan, task: Task) -> str:
     renderer = plan.renderer if task.target == "image" else None
-    samples = plan.samples if task.target == "title" else None
-    return json_digest([plan.policy, plan.prompts[task.name], plan.sampling[task.name], renderer, samples])
+    samples = plan.samples if task.target != "image" else None
+    name = task.name
+    return json_digest([plan.policy, plan.prompts[name], plan.shown[name], plan.sampling[name], renderer, samples])

@@ -18,6 +18,8 @@ from grpo_mmpc.utils.files import json_lines
 FILE = "proposals.jsonl"
 """Beside ``items.jsonl``."""
 
+FIELDS = ("title", "image", "description", "attributes")
+"""Fields of an item that can be filled."""
 Source = Literal["model", GivenBy, "person"]
 Status = Literal["accepted", "review", "failed"]
 
@@ -28,9 +30,10 @@ class Proposal:
 
     item_id: str
     field: str
-    """``title`` or ``image``."""
+    """``title``, ``image``, ``description`` or ``attributes``."""
     value: str | None
-    """The title, or the path of the image inside the completed catalogue; None where it failed."""
+    """The text, the path of the image inside the completed catalogue, or the JSON object of the
+    attributes that were missing; None where it failed."""
     source: Source = "model"
     """Where the value was taken from: an answer of the model, another item that is a variant or has
     the same image, another field of the item itself, or a reviewer who wrote it."""
@@ -63,11 +66,14 @@ class Proposal:
         for name, value, known in (
             ("source", self.source, get_args(Source)),
             ("status", self.status, get_args(Status)),
+            ("field", self.field, FIELDS),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         if (self.value is None) != (self.status == "failed"):
             raise ValueError(f"the status is {self.status!r} and the value {self.value!r}: only a failed one has none")
+        if self.field == "attributes" and not isinstance(json.loads(self.value or "{}"), dict):
+            raise ValueError(f"the value of attributes is {self.value!r}, expected a JSON object")
 
     @property
     def key(self) -> tuple[str, str]:
@@ -91,6 +97,22 @@ class Proposal:
             raise ValueError(f"no proposal: {error}") from error
 
 
+def fill(item: dict[str, Any], field: str, value: str) -> None:
+    """Put a proposed value into an item; attributes that it has stay as they are."""
+    item[field] = {**json.loads(value), **(item[field] or {})} if field == "attributes" else value
+
+
+def take_out(item: dict[str, Any], proposal: Proposal) -> bool:
+    """Take a proposed value out of an item again; return whether it was there."""
+    there = item[proposal.field]
+    if proposal.field != "attributes":
+        item[proposal.field] = None
+        return bool(there == proposal.value)
+    new = json.loads(proposal.value or "{}")
+    item["attributes"] = {key: text for key, text in (there or {}).items() if key not in new} or None
+    return all((there or {}).get(key) == text for key, text in new.items())
+
+
 def item_of(line: bytes, *, folder: Path) -> dict[str, Any]:
     """Return the item of one line of a completed catalogue's ``items.jsonl``.
 
@@ -100,7 +122,11 @@ def item_of(line: bytes, *, folder: Path) -> dict[str, Any]:
     with suppress(ValueError, RecursionError):
         row = json.loads(line)
         texts = ("item_id", "category", "title", "image")
-        if isinstance(row, dict) and all(isinstance(row.get(name, 0), str | None) for name in texts):
+        if (
+            isinstance(row, dict)
+            and all(isinstance(row.get(name, 0), str | None) for name in texts)
+            and isinstance(row.get("attributes"), dict | None)
+        ):
             return row
     raise CatalogueError(
         f"{folder / 'items.jsonl'} holds a line that is no item of a completed catalogue: {line[:80]!r}; complete the "

@@ -1,14 +1,22 @@
 """What a merge did, counted and said."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS
 
+WORDS = {"title": "title", "image": "image", "description": "description", "attributes": "attribute set"}
+"""What is filled, by field."""
 INCOMPLETE = "incomplete.jsonl"
 _BESIDE = {"sibling": "a variant", "same image": "an item with the same image", "own field": "another field"}
+
+
+def shown_fields(filled: Mapping[str, int]) -> list[str]:
+    """Return the fields to speak of: titles and images, or what was filled if it is another."""
+    some = [field for field in WORDS if filled.get(field)]
+    return some if set(some) - {"title", "image"} else ["title", "image"]
 
 
 @dataclass
@@ -24,16 +32,14 @@ class Tally:
     review: int = 0
     """Filled items that wait for review."""
     changed: int = 0
-    """Existing titles and images that differ from those of the catalogue: always 0."""
+    """Items with a value that differs from that of the catalogue: always 0."""
     unfilled: Counter[str] = field(default_factory=Counter)
     """Items by the reason."""
 
     def sentences(self, out: Path) -> Iterator[str]:
         """Yield what was filled, what waits and what could not be filled, one line each."""
-        yield (
-            f"filled {self.filled['title']} titles and {self.filled['image']} images; "
-            f"{self.unfilled.total()} items could not be filled"
-        )
+        counts = " and ".join(f"{self.filled[field]} {WORDS[field]}s" for field in shown_fields(self.filled))
+        yield f"filled {counts}; {self.unfilled.total()} items could not be filled"
         if beside := [
             f"{self.sources[source]} from {name}" for source, name in _BESIDE.items() if self.sources[source]
         ]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from grpo_mmpc.completion.asking import NO_RENDERER, ask, no_answer
 from grpo_mmpc.completion.part import GENERATED, NOT_COMPLETED, Answer, Part
-from grpo_mmpc.completion.plan import Gap, Plan
+from grpo_mmpc.completion.plan import Gap, Plan, completing_tasks
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.evaluation.completions import CompletionLog, complete, completion_key
 from grpo_mmpc.rendering.registry import load_renderer
 from grpo_mmpc.rendering.store import render_into
 from grpo_mmpc.rollout.engines import LateEngine
-from grpo_mmpc.tasks import TASKS, Task
+from grpo_mmpc.tasks import Task
 from grpo_mmpc.tasks.prompt_rows import prompt_row
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.console import Say, quiet_when_redirected
@@ -95,7 +95,7 @@ class _Worker:
         before = {line.item_id: line for one in former for line in one.answers() if line.item_id in wanted}
         log = CompletionLog(part.log)
         answers = {gap.record.item_id: _taken(gap) for gap in gaps if gap.beside is not None}
-        for task in TASKS.values():
+        for task in completing_tasks(self.config).values():
             mine = [gap for gap in gaps if gap.task == task.name and gap.beside is None]
             if mine and task.target == "image" and self.plan.renderer is None:
                 none = no_answer(task, NO_RENDERER, "set evaluation.renderer")
@@ -113,7 +113,7 @@ class _Worker:
         sampling = SamplingConfig(**self.plan.sampling[task.name])
         rows = [prompt_row(Path(self.plan.catalogue), gap.record, task) for gap in gaps]
         version = self.plan.prompts[task.name]
-        samples = self.plan.samples if task.target == "title" else 0
+        samples = self.plan.samples if task.target != "image" else 0
         conditions = f"{version}+{samples}" if samples else version
         keys = {
             row.item_id: hex_digest(completion_key(row, sampling, policy=self.plan.policy), conditions) for row in rows
@@ -127,7 +127,7 @@ class _Worker:
         done_before = self.filled + len(answers)
 
         def progress(turn: int, done: int, _: int) -> None:
-            if task.target == "title":  # an image is still to be rendered
+            if task.target != "image":  # which is still to be rendered
                 self.shown(done_before + (turn * len(asked) + done) // (samples + 1))
 
         def generate(turn: int, one: SamplingConfig) -> Sequence[str | Failure]:
@@ -164,10 +164,4 @@ class _Worker:
 
 def _taken(gap: Gap) -> Answer:
     assert gap.beside is not None
-    return Answer(
-        item_id=gap.record.item_id,
-        field=TASKS[gap.task].target,
-        key="",
-        answer=None,
-        **asdict(gap.beside),
-    )
+    return Answer(item_id=gap.record.item_id, field="title", key="", answer=None, **asdict(gap.beside))

@@ -15,11 +15,11 @@ from grpo_mmpc.completion.calibration import FILE as CALIBRATION
 from grpo_mmpc.completion.calibration import read_calibration
 from grpo_mmpc.completion.merge import all_there, is_merged, mark_merged, merge
 from grpo_mmpc.completion.part import parts_of
-from grpo_mmpc.completion.plan import LOCK, Plan, claim, make_plan
+from grpo_mmpc.completion.plan import LOCK, Plan, claim, completing_tasks, make_plan
 from grpo_mmpc.completion.worker import Share, fill_share
 from grpo_mmpc.completion.workers import fill_by_ray, fill_here
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.errors import CatalogueError, ConfigError
 from grpo_mmpc.pipelines.known_titles import AUDIT, FOLDER, audit, calibrate
 from grpo_mmpc.reports.catalogue.completion_page import nano_notes, report_completion
 from grpo_mmpc.utils.console import Progress, next_command, printer
@@ -59,10 +59,13 @@ def complete_catalogue(
     calibrate_on: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Complete every item that lacks a title or an image, as the recipe says.
+    """Complete every item that lacks a title or an image, or what the recipe's own tasks ask for.
 
-    The result holds every item that has a title or a good image; a column ``completed`` names the
-    field that was filled, null elsewhere, and ``proposals.jsonl`` says of each what it depends on.
+    Of an item that lacks several of these the first is filled that it has everything for, in the
+    order of ``tasks``. The result holds every item that has a title or a good image; a column
+    ``completed`` names the field that was filled, null elsewhere, and ``proposals.jsonl`` says of
+    each what it depends on.
+
     What could not be filled stays missing and is listed in ``incomplete.jsonl`` with the reason,
     rows that are no items in ``quarantine.jsonl``. Killed and started again, it goes on with the
     items that are missing; of a catalogue that has changed, new and changed items are asked.
@@ -88,6 +91,8 @@ def complete_catalogue(
     if out.resolve() == catalogue.resolve():
         raise CatalogueError(f"--out is the catalogue itself ({catalogue}); give another folder")
     checkpoint = config.asked(checkpoint)
+    if calibrate_on:
+        _check_titles_are_asked(config, what="--calibrate")
     begin = partial(
         _begin,
         config,
@@ -130,6 +135,7 @@ def audit_catalogue(
         CatalogueError: See ``complete_catalogue``; or ``out`` holds something else than an audit.
     """
     checkpoint = config.asked(checkpoint)
+    _check_titles_are_asked(config, what="--audit")
     if names_in(out) - {LOCK, FOLDER, AUDIT}:
         raise CatalogueError(f"--out {out} holds something else than an audit; give another folder")
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="complete")):
@@ -137,6 +143,14 @@ def audit_catalogue(
         _warn(config, source)
         answer = partial(_answer, config, checkpoint=checkpoint, workers=workers, samples=samples)
         audit(source, out=out, answer=answer, gate=config.gate, say=say)
+
+
+def _check_titles_are_asked(config: RunConfig, *, what: str) -> None:
+    """Refuse to answer known titles by a recipe that does not ask for them, or not by the image."""
+    tasks = completing_tasks(config).values()
+    if not any(task.target == "title" and set(task.source) <= {"images", "category"} for task in tasks):
+        names = ", ".join(task.name for task in tasks)
+        raise ConfigError([f"{what} needs a task that asks images for titles; {names} does not: leave it out"])
 
 
 def _warn(config: RunConfig, source: Catalogue) -> None:
@@ -204,14 +218,18 @@ def _begin(
     """Read the catalogue and plan its completion; return it with the parts left to fill."""
     source = load_catalogue(catalogue, check_images=True, keep_titled=True)
     plan, missing = make_plan(config, source, checkpoint=checkpoint, siblings=siblings, samples=samples)
+    tasks = completing_tasks(config)
     broken = f" ({len(source.broken_images)} of them a broken one)" if source.broken_images else ""
+    gaps = [
+        f"{missing[name]} without {' or '.join(task.properties) or task.target}"
+        f"{broken if task.target == 'image' else ''}"
+        for name, task in tasks.items()
+    ]
     if announced:
-        say(
-            f"{catalogue}: {source.rows_read} rows, {missing['image_to_text']} without title, "
-            f"{missing['text_to_image']} without image{broken}; {len(source.quarantined)} set aside as no items"
-        )
-    claim(out, plan, source, overwrite=overwrite)
-    if missing["text_to_image"] and plan.renderer is None:
+        out_of = f"{catalogue}: {source.rows_read} rows"
+        say(f"{out_of}, {', '.join(gaps)}; {len(source.quarantined)} set aside as no items")
+    claim(out, plan, source, tasks=tasks, overwrite=overwrite)
+    if plan.renderer is None and any(missing[name] for name, task in tasks.items() if task.target == "image"):
         say(
             "no renderer: images stay missing; to fill them add evaluation.renderer=diffusers (or nano, "
             "module:factory) to --recipe"
@@ -237,7 +255,8 @@ def _merge(source: Catalogue, share: Share) -> None:
             calibration = read_calibration(out / CALIBRATION, policy=plan.policy, samples=plan.samples)
         except CatalogueError as error:
             say(f"! {error}; until then the share of samples that agree is the confidence")
-    tally = merge(out, plan, source, share.config.gate, calibration)
+    tasks = completing_tasks(share.config)
+    tally = merge(out, plan, source, share.config.gate, tasks=tasks, calibration=calibration)
     if plan.gaps and not share.parts and not tally.unfilled:
         say("all of them had been filled before: nothing was left to do")
     say(f"{len(source)} items, " + "\n".join(tally.sentences(out)))

@@ -11,6 +11,7 @@ import numpy as np
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.catalogue.images import find_image
+from grpo_mmpc.completion import proposal
 from grpo_mmpc.errors import CatalogueError, ImageError, RecBenchError
 from grpo_mmpc.recbench.completions import Completion, encoded_completion
 from grpo_mmpc.recbench.data import BenchmarkData
@@ -191,7 +192,7 @@ def _image(catalogue: Catalogue, cell: str) -> tuple[Path | None, str | None]:
 def _marked_fields(mark: object, *, folder: Path, item_id: str) -> set[str]:
     """Return the fields that a cell of the column ``completed`` names: several, one or none."""
     fields = set(re.findall(r"[^\s,\[\]\"']+", "" if mark is None else str(mark)))
-    if unknown := sorted(fields - {"title", "image"}):
+    if unknown := sorted(fields - set(proposal.FIELDS)):
         raise RecBenchError(
             f"{folder}: the column {MARK} of item {item_id} holds {', '.join(unknown)}, expected title, image or "
             "nothing; name the fields that were filled, or leave the column out"

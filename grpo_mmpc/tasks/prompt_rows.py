@@ -56,13 +56,9 @@ def select_balanced(
     return ordered if max_items is None else ordered[:max_items]
 
 
-def filling_task(record: ProductRecord) -> Task | None:
-    """Return the task that fills what an item lacks; None where nothing is missing, or both are."""
-    if record.title is None and record.image is not None:
-        return TASKS["image_to_text"]
-    if record.image is None and record.title is not None:
-        return TASKS["text_to_image"]
-    return None
+def filling_task(record: ProductRecord, tasks: Iterable[Task] = TASKS.values()) -> Task | None:
+    """Return the first task that fills what an item lacks, from what it has; None without one."""
+    return next((task for task in tasks if task.has_gap(record) and not task.lacking(record)), None)
 
 
 def prompt_row(folder: Path, record: ProductRecord, task: Task) -> PromptRow:

@@ -151,6 +151,12 @@ class Task(BaseModel):
         missing = [name for name, text in self.shown(record).items() if text is None]
         return [*["image"] * (self.shows_image and record.image is None), *missing]
 
+    def has_gap(self, record: ProductRecord) -> bool:
+        """Return whether an item lacks what the task asks for, or any of its attributes."""
+        if self.target == "attributes":
+            return any(key not in record.attributes for key in self.properties)
+        return getattr(record, self.target) is None
+
     def reference(self, record: ProductRecord) -> str | None:
         """Return an item's true answer; None where it has none, or where it is an image."""
         if self.target == "attributes":

@@ -140,7 +140,7 @@ def test_a_file_from_elsewhere_comes_after_the_folder_s_own_and_its_unknown_item
         ({"decision": "edit", "value": "two\nlines"}, "not one line"),
         ({"decision": "edit", "value": ""}, "not one line"),
         ({"decision": "edit", "value": "x" * 2_001}, "not one line of 1 to 2000"),
-        ({"decision": "edit", "field": "image"}, "an image cannot be edited"),
+        ({"decision": "edit", "field": "image"}, "only titles can be edited, not this image"),
         ({"decision": "undo"}, "only undo has none"),
         ({"value": None}, "only undo has none"),
         ({"value": 3}, "value is 3, expected text"),

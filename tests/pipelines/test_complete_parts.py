@@ -176,7 +176,7 @@ def test_a_kill_while_the_first_file_is_written_is_not_in_the_way(fill, tmp_path
 
 def test_an_item_stays_in_its_part_or_goes_to_one_of_the_two_that_take_its_place():
     common = {"catalogue": "", "fingerprint": "", "policy": "", "model": "", "adapter": None, "renderer": None}
-    common |= {"prompts": {}, "sampling": {}, "siblings": False, "samples": 0, "gaps": 0}
+    common |= {"prompts": {}, "shown": {}, "sampling": {}, "siblings": False, "samples": 0, "gaps": 0}
     small, large = (Plan(**common, parts=parts) for parts in (8, 16))
     for item in map(str, range(100)):
         assert large.part_of(item) in (small.part_of(item), small.part_of(item) + 8)

@@ -12,6 +12,7 @@ from grpo_mmpc.catalogue.quarantine import read_quarantine
 from grpo_mmpc.catalogue.validation_text import kinds_of_fault
 from grpo_mmpc.completion.plan import CLAIM
 from grpo_mmpc.completion.proposal import read_proposals
+from grpo_mmpc.completion.tally import WORDS, shown_fields
 from grpo_mmpc.reports.common.gallery import PER_CATEGORY, Answer, Text
 from grpo_mmpc.reports.common.labels import words
 from grpo_mmpc.reports.common.templates import render_page
@@ -84,6 +85,7 @@ def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]
         kind: [_example(row, folder=folder, left=left) for row in _spread(kept, kind)]
         for kind in dict.fromkeys(kind for kind, _ in kept)
     }
+    fields = shown_fields(sum(counts.values(), Counter()))
     proposals = Counter((one.status, one.source) for one in read_proposals(folder))
     images = [one.image for examples in shown.values() for one in examples if one.image]
     page = render_page(
@@ -93,7 +95,13 @@ def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]
         notes=notes,
         categories=dict(sorted(counts.items(), key=lambda entry: (-entry[1]["items"], entry[0]))),
         total=sum(counts.values(), Counter()),
-        filled={field: shown.pop(field, []) for field in ("title", "image")},
+        filled={field: shown.pop(field, []) for field in fields},
+        nouns=WORDS,
+        columns={
+            "items": "Items",
+            **{field: f"{WORDS[field].capitalize()}s filled" for field in fields},
+            "left": "Not filled",
+        },
         gate={
             status: sum(count for (of, _), count in proposals.items() if of == status)
             for status in ("accepted", "review")

@@ -179,9 +179,9 @@ async function show() {
   $("decided").hidden = !decided;
   $("value").className = one.value === null ? "none" : "";
   $("value").replaceChildren(...(one.value === null ? ["nothing was proposed"] : isImage ? marked(one.title || "", []) : marked(one.value, one.facts)));
-  $("edited").textContent = decided && decided.decision === "edit" ? "edited: " + decided.value : isImage ? "the image was made from this title" : "";
+  $("edited").textContent = decided && decided.decision === "edit" ? "edited: " + decided.value : isImage ? "the image was made from this title" : one.title || "";
   $("accept").disabled = $("reject").disabled = one.value === null;
-  $("edit").disabled = isImage;
+  $("edit").disabled = entry.field !== "title";
   const why = [];
   if (one.reasons.length) why.push([entry.status === "failed" ? "Failed" : "Reasons", one.reasons.join("\n")]);
   if (one.source !== "model") why.push(["Taken from", one.source + (one.source_item ? " " + one.source_item : "")]);

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from grpo_mmpc.completion.apply import refuse_reviewed
 from grpo_mmpc.completion.decisions import FILE as DECISIONS_FILE
 from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
-from grpo_mmpc.completion.proposal import Proposal, item_of, read_proposals
+from grpo_mmpc.completion.proposal import Proposal, item_of, read_proposals, take_out
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.common.labels import words
 from grpo_mmpc.utils.files import append_json_lines
@@ -147,17 +147,18 @@ class Review:
 
     def _entry(self, number: int) -> dict[str, Any]:
         """Return what the page shows of a proposal, without its image."""
-        proposal, row = self.proposals[number], self._row(number)
-        attributes = row.get("attributes")
-        known = attributes.items() if isinstance(attributes, dict) else ()
-        facts = [(words(str(name)), str(value)) for name, value in known]
+        proposal, row = self.proposals[number], dict(self._row(number))
+        if proposal.field in ("description", "attributes"):
+            take_out(row, proposal)
+        known = row.get("attributes") or {}
+        facts = [(words(str(name)), str(value)) for name, value in known.items()]
         if row.get("description"):
             facts.append(("description", str(row["description"])))
         title = proposal.value if proposal.field == "title" else row["title"]
         nearest = self._titles.nearest(title, besides=proposal.item_id) if title else None
         return {
             "value": proposal.value,
-            "title": row["title"] if proposal.field == "image" else None,
+            "title": None if proposal.field == "title" else row["title"],
             "facts": facts,
             "nearest": None if nearest is None else nearest._asdict(),
             "source": proposal.source,
