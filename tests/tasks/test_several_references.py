@@ -114,7 +114,10 @@ def test_score_takes_lists_in_files_catalogues_and_python(tmp_path, capsys):
     # an evaluation keeps them, and is scored again to the same values
     columns = pq.read_schema(f"{scored}/samples.parquet").names
     assert "more_references" in columns
-    assert main(["score", "--predictions", scored, "--metrics", "token_f1", "--per-item", str(out)]) == 0
+    page = tmp_path / "page.html"
+    again = ["score", "--predictions", scored, "--metrics", "token_f1", "--html", str(page)]
+    assert main([*again, "--per-item", str(out)]) == 0
+    assert "<dt>Also right</dt>" in page.read_text("utf-8")
     capsys.readouterr()
     values = [json.loads(line)["token_f1"] for line in out.read_text().splitlines()]
     assert values[:2] == [1.0, 1.0]

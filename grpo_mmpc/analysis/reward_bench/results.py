@@ -113,7 +113,7 @@ class RewardResult:
     """The declared range."""
     timing: Timing | None = None
     deterministic: bool | None = None
-    """A second process, with other batches in the reverse order, gave the same scores to 1e-6; None
+    """A second process, with other batches in the reverse order, gave the same scores to 1e-5; None
     = not known."""
     problem: str | None = None
     """The reason why it could not be scored."""

@@ -15,7 +15,7 @@ from grpo_mmpc.utils.jobs import Lost, run_queue, threads, worker_processes
 
 BATCH = 64
 _OTHER_BATCH = 17
-_SAME = 1e-6
+_SAME = 1e-5
 Scores = list[float | None]
 Corpus = dict[str, list[str]]
 """The arguments of ``RewardMix.fit``."""

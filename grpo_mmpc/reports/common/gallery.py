@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.evaluation.evaluation_folder import SCORE_PREFIX
+from grpo_mmpc.evaluation.evaluation_folder import FURTHER, SCORE_PREFIX
 from grpo_mmpc.reports.common.labels import clamp
 from grpo_mmpc.utils.hashing import crc
 
@@ -68,6 +68,8 @@ class Item:
     reference: str | None
     image: Path | None
     answers: Mapping[str, Answer]
+    more: Sequence[str] = ()
+    """Further texts that are as right as the reference."""
 
     @property
     def reference_text(self) -> Text:
@@ -106,6 +108,7 @@ def read_items(samples: Mapping[str, Path], *, task: str, metric: str) -> list[I
             item_id=str(item_id),
             category=str(row["category"]),
             reference=row["reference"],
+            more=row.get(FURTHER) or (),
             image=Path(row["image_path"]) if row["image_path"] else None,
             answers={name: _answer(table[item_id], samples[name].parent) for name, table in tables.items()},
         )
@@ -118,6 +121,7 @@ def _scored_rows(path: Path, task: str, metric: str) -> dict[str, dict[str, Any]
     import pyarrow.parquet as pq  # heavy: imported on use
 
     texts = ["item_id", "category", "task", "reference", "image_path", "completion", "prediction", "rendered_image"]
+    texts += [FURTHER] * (FURTHER in pq.read_schema(path).names)
     table = pq.read_table(path, columns=[*texts, SCORE_PREFIX + metric], filters=[("task", "=", task)])
     rows = (row | {"score": row[SCORE_PREFIX + metric]} for row in table.to_pylist())
     return {row["item_id"]: row for row in rows if row["score"] is not None and row["score"] == row["score"]}

@@ -69,6 +69,7 @@ def _groups(scores: Scores, lead: str) -> dict[str, list[Item]]:
             item_id=reference.item_id,
             category=reference.category,
             reference=reference.text,
+            more=reference.more,
             image=Path(reference.image) if reference.image else None,
             answers={
                 ANSWER: Answer(
