@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
-from grpo_mmpc.utils.console import LogHandler, fitted
+from grpo_mmpc.utils.console import LogHandler, fitted, quiet_libraries
 from grpo_mmpc.utils.distributed import num_processes
 from grpo_mmpc.utils.faults import WRONG_PLACE, explain_os_error, full_disk
 from grpo_mmpc.utils.manifest import command_line
@@ -31,6 +31,11 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Help} | options)
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, as wide as the terminal, and end the process."""
+        self.print_usage(sys.stderr)
+        self.exit(BAD_INPUT, fitted(f"{self.prog}: error: {message}\n", sys.stderr))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         from grpo_mmpc.config import nearest  # heavy: imported on use
@@ -117,9 +122,8 @@ def main(argv: list[str] | None = None) -> int:
     Errors raised on purpose are printed without a traceback.
     """
     arguments = parse_arguments(argv)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings are many; its errors reach the user as ours
+    quiet_libraries()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[LogHandler()])
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # also where TRL imports it without its own log configuration
     try:
         if arguments.command != "train" and num_processes() > 1:
             raise GrpoMmpcError(

@@ -130,6 +130,7 @@ def _declared(factory: Callable[..., Any]) -> tuple[str, str, str]:
 
 def run_preview(arguments: argparse.Namespace) -> int:
     """Score, print the tables, write the files."""
+    print(f"reading {arguments.catalogue} ...", file=sys.stderr, flush=True)
     # heavy: imported on use
     from grpo_mmpc.analysis.reward_bench.bench import preview
     from grpo_mmpc.analysis.reward_bench.graded import read_graded
@@ -137,24 +138,25 @@ def run_preview(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.reports.reward_bench.page import write_files
     from grpo_mmpc.tasks import TASKS
-    from grpo_mmpc.utils.console import quiet_when_redirected
+    from grpo_mmpc.utils.console import Progress, quiet_when_redirected
     from grpo_mmpc.utils.manifest import command_line
 
     graded = read_graded(arguments.graded) if arguments.graded else None
     rewards, tasks = _chosen(arguments.mix)
     quiet_when_redirected()
-    results = preview(
-        rewards,
-        catalogue=catalogue_folder(arguments.catalogue),
-        label=arguments.catalogue,
-        tasks=tasks or list(TASKS),
-        is_mix=bool(arguments.mix),
-        items=arguments.items,
-        seed=arguments.seed,
-        command=command_line(),
-        progress=lambda what: print(f"scoring: {what}", file=sys.stderr, flush=True),
-        graded=graded,
-    )
+    with Progress() as progress:
+        results = preview(
+            rewards,
+            catalogue=catalogue_folder(arguments.catalogue),
+            label=arguments.catalogue,
+            tasks=tasks or list(TASKS),
+            is_mix=bool(arguments.mix),
+            items=arguments.items,
+            seed=arguments.seed,
+            command=command_line(),
+            progress=progress,
+            graded=graded,
+        )
     paths = write_files(results, arguments.out)
     print("\n".join(lines(results, colour=sys.stdout.isatty())))
     print(f"\nwritten to {arguments.out}: {', '.join(path.name for path in paths)}")

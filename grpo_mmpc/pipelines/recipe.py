@@ -14,7 +14,7 @@ from grpo_mmpc.config.origins import with_origins
 from grpo_mmpc.config.recorded import config_of_run, load_recorded_policy
 from grpo_mmpc.config.sections import known_tasks
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.utils.console import columns, fitted, printer
+from grpo_mmpc.utils.console import columns, fitted, printer, quiet_libraries
 from grpo_mmpc.utils.distributed import is_first_process
 
 
@@ -69,6 +69,7 @@ def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None, place: 
 
 
 def _layers(arguments: Sequence[str]) -> Layers:
+    quiet_libraries()  # called from Python, this is the first that loads them
     # heavy: imported on use
     from grpo_mmpc.models.start import take_options
     from grpo_mmpc.training.method_checks import drop_options_of_grpo

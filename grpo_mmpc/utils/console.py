@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -23,11 +25,11 @@ _GLUE = "\x1f"
 """Stands for a space that is no place to break a line at."""
 _COMMAND = re.compile(
     r"`[^`]*`"
-    r"|(?:(?<=: )|^)(?:\w+=\S+ )?(?:grpo-mmpc|pip|python|accelerate)(?: (?:'[^']*'|[^\s'])*(?:'[^']*'|[^\s',;]))+"
+    r"|(?:(?<=: )|^)(?:\w+=\S+ )?(?:grpo-mmpc|pip|python|accelerate)(?: (?:'[^']*'|[^\s'])*(?:'[^']*'|[^\s',;:]))+"
     r"|grpo-mmpc \w+(?: (?:-\S+|[A-Z_]+\b))*"
 )
-"""A command to copy: in backticks, behind a colon or on a line of its own up to a comma or
-semicolon, elsewhere with its options."""
+"""A command to copy: in backticks, behind a colon or on a line of its own up to a comma,
+semicolon or colon, elsewhere with its options."""
 
 
 def coloured(line: str, colour: str | None) -> str:
@@ -77,6 +79,19 @@ def printer(is_main: bool) -> Say:
             print(fitted(text, sys.stdout), flush=True)  # noqa: T201
 
     return say
+
+
+def quiet_libraries() -> None:
+    """Keep lines of libraries that tell a user nothing off the terminal.
+
+    Call it before they are imported. Variables that the user has set hold.
+    """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings are many; its errors reach the user as ours
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # also where TRL imports it without its own log configuration
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # vLLM on CPUs says how it binds memory
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # every retry, twice; what failed is said in the end
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module="huggingface_hub")  # on how other libraries call it
 
 
 def quiet_when_redirected() -> None:

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import subprocess
 import sys
 import time
 
@@ -85,6 +86,26 @@ def screen(text: str) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
+CALLED_LIBRARIES = """
+import os, warnings
+os.environ["VLLM_LOGGING_LEVEL"] = "INFO"
+from grpo_mmpc.utils.console import quiet_libraries
+quiet_libraries()
+for module in ("huggingface_hub.utils._validators", "my_rewards"):
+    warnings.warn_explicit("of " + module, UserWarning, "file.py", 1, module=module)
+print(*(os.environ[name] for name in ("VLLM_LOGGING_LEVEL", "TORCH_CPP_LOG_LEVEL", "HF_HUB_VERBOSITY")))
+"""
+
+
+def test_libraries_say_nothing_about_each_other_unless_the_user_asks_and_his_own_code_is_heard():
+    unset = {
+        name: value for name, value in os.environ.items() if name not in ("TORCH_CPP_LOG_LEVEL", "HF_HUB_VERBOSITY")
+    }
+    done = subprocess.run([sys.executable, "-c", CALLED_LIBRARIES], capture_output=True, text=True, env=unset)
+    assert done.stdout == "INFO ERROR error\n"
+    assert "of my_rewards" in done.stderr and "huggingface_hub" not in done.stderr
+
+
 WIDE_LINES = """
 import os
 os.environ["COLUMNS"] = "40"
@@ -95,6 +116,7 @@ say("next: grpo-mmpc compare runs/demo/evaluations/base runs/demo/evaluations/fi
 say("error: x.csv holds no rows; give one that grpo-mmpc complete has written, see them with: grpo-mmpc data "
     "validate 'my, x', or leave them out; `grpo-mmpc serve RECIPE` derives it (grpo-mmpc report --out FILE) and run: "
     "pip install 'grpo-mmpc[vllm, ray]', or not")
+say("grpo-mmpc rewards preview: error: these arguments are required: --catalogue")
 say("loading nano with checkpoint-45 of demo ...")
 with Progress() as progress:
     progress("training", 1, 45, detail="reward 0.766 bleu 0.278 bertscore 0.689")
@@ -123,5 +145,6 @@ def test_on_a_terminal_lines_break_at_words_but_commands_stay_whole_and_a_bar_ke
         "  pip install 'grpo-mmpc[vllm, ray]', or",
         "  not",
     ]
-    assert lines[13:15] == ["loading nano with checkpoint-45 of", "  demo ..."]
-    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[15]))
+    assert lines[13:15] == ["grpo-mmpc rewards preview: error: these", "  arguments are required: --catalogue"]
+    assert lines[15:17] == ["loading nano with checkpoint-45 of", "  demo ..."]
+    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[17]))

@@ -1,7 +1,7 @@
 """The preview: every reward on candidates from a catalogue, and the mix as their weighted sum."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from grpo_mmpc.rewards import advantages, neutral, reward_key
 from grpo_mmpc.rewards.columns import RowReader
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced, usable_indices
+from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.hashing import stable_order
 
 _REPEATED_ITEMS = 30
@@ -34,7 +35,7 @@ def preview(
     items: int,
     seed: int,
     command: str,
-    progress: Callable[[str], None],
+    progress: Progress,
     graded: GradedAnswers | None = None,
 ) -> Preview:
     """Score candidates of a catalogue with every reward.
@@ -48,7 +49,7 @@ def preview(
         items: Number of items, taken from the categories in turn.
         seed: Of the choice of items and of their candidates.
         command: As the user typed it.
-        progress: Receives the name of the work in progress.
+        progress: Shows the reward in progress.
         graded: Answers to items of the catalogue to compare rewards with.
 
     Raises:
@@ -65,7 +66,7 @@ def preview(
     scored: dict[str, Scored] = {}
     problems: dict[str, str] = {}
     for position, (name, spec) in enumerate(specs.items()):
-        progress(f"{name} ({position + 1} of {len(specs)})")
+        progress("scoring", position, len(specs), detail=name)
         try:
             scored[name] = score(spec, data.batch, timed=partial(data.timed, position), corpus=data.corpus)
         except GrpoMmpcError as error:
@@ -73,13 +74,13 @@ def preview(
     if not scored:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in problems.items())
         raise RewardError(f"no reward could be scored:\n{reasons}")
-    progress("the same again, in a second process")
     first = data.first(_REPEATED_ITEMS)
     same = repeats(
         [specs[name] for name in scored],
         data.batch.take(first),
         expected={name: [one.scores[i] for i in first] for name, one in scored.items()},
         corpus=data.corpus,
+        progress=progress,
     )
     results = []
     for name, spec in specs.items():

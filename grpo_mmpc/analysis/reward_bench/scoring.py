@@ -11,6 +11,7 @@ from grpo_mmpc.analysis.reward_bench.results import Timing
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.rewards import RewardMix, reward_key
+from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.jobs import Lost, run_queue, threads, worker_processes
 
 BATCH = 64
@@ -73,7 +74,12 @@ def score(spec: RewardSpec, batch: Batch, *, timed: Callable[[Sequence[str]], Ba
 
 
 def repeats(
-    specs: Sequence[RewardSpec], batch: Batch, *, expected: Mapping[str, Scores], corpus: Corpus
+    specs: Sequence[RewardSpec],
+    batch: Batch,
+    *,
+    expected: Mapping[str, Scores],
+    corpus: Corpus,
+    progress: Progress,
 ) -> dict[str, bool | None]:
     """Return whether a fresh process gives the same scores, in reverse order and in other batches.
 
@@ -81,28 +87,34 @@ def repeats(
     processes. The answer is by reward, None where the other process could not score; ``expected``
     are the scores by reward, ``corpus`` is for ``fit``.
     """
+    backwards, same = batch.take(range(len(batch) - 1, -1, -1)), dict[str, bool | None]()
+
+    def compare(spec: RewardSpec, scores: "Scores | Lost | None", _: bool) -> None:
+        name = reward_key(spec)
+        same[name] = all(map(_equal, expected[name], reversed(scores))) if isinstance(scores, list) else None
+
+    def show(running: list[RewardSpec]) -> None:
+        progress("scoring again in a second process", len(same), len(specs), detail=", ".join(map(reward_key, running)))
+
     with worker_processes([threads(len(os.sched_getaffinity(0)))]) as submit:
-        calls = [(_score_all, list(specs), batch, corpus)]
-        ((_, again),) = run_queue(calls, lambda call, _: submit(0, *call), slots=[None], ended=lambda *_: None)
-    if isinstance(again, Lost):  # the process was killed, for want of memory perhaps
-        return dict.fromkeys(map(reward_key, specs))
-    return {
-        name: None if scores is None else all(map(_equal, expected[name], scores)) for name, scores in again.items()
-    }
+        run_queue(
+            specs,
+            lambda spec, _: submit(0, _score_there, spec, backwards, corpus),
+            slots=[None],
+            ended=compare,
+            show=show,
+        )
+    return same
 
 
-def _score_all(specs: list[RewardSpec], batch: Batch, corpus: Corpus) -> dict[str, Scores | None]:
+def _score_there(spec: RewardSpec, batch: Batch, corpus: Corpus) -> Scores | None:
     logging.disable()
-    scores: dict[str, Scores | None] = {}
-    backwards = batch.take(range(len(batch) - 1, -1, -1))
-    for spec in specs:
-        try:
-            with closing(_alone(spec)) as mix:
-                mix.fit(**corpus)
-                scores[reward_key(spec)] = _in_batches(mix, backwards, size=_OTHER_BATCH)[::-1]
-        except GrpoMmpcError:
-            scores[reward_key(spec)] = None
-    return scores
+    try:
+        with closing(_alone(spec)) as mix:
+            mix.fit(**corpus)
+            return _in_batches(mix, batch, size=_OTHER_BATCH)
+    except GrpoMmpcError:
+        return None
 
 
 def _alone(spec: RewardSpec) -> RewardMix:

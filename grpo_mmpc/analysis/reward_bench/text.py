@@ -57,8 +57,8 @@ def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
         "(the true answer). Close to 1: the policy gains little by mending it; below 0: worse than any title."
     )
     for kind, head in SHORT.items():
-        yield f"  {head:<10} {KINDS[kind]}"
-    yield f"  true       {KINDS[GOLD]}"
+        yield from _wrapped(f"  {head:<10} {KINDS[kind]}", indent=13)
+    yield from _wrapped(f"  true       {KINDS[GOLD]}", indent=13)
     yield ""
     for task in preview.examples:
         rows = [
@@ -73,7 +73,8 @@ def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
             )
             yield ""
     costs = [(reward.name, *reward.costs()) for reward in preview.rewards if reward.timing is not None]
-    yield from text_table(("reward", "range", "seen", "cold ms", "warm ms", "repeats", "unscored"), costs)
+    heads = ("reward", "range", "seen", "cold ms", "warm ms", "repeats", "unscored")
+    yield from text_table(heads, costs, spare=("cold ms", "seen"))
     yield from _wrapped(
         "seen: least and greatest score of well-formed answers; cold: 64 completions with new texts and images, "
         "encoder loaded; warm: the same again; repeats: a second process with other batches in reverse order gets "
@@ -97,7 +98,7 @@ def _table(
         rows.append([reward.name, *([weight] if weighed else []), *(cell(kinds[kind]) for kind in SHORT)])
     # A column for the mark behind every number.
     heads = [f"{head} " for head in SHORT.values()]
-    spare = (*(["weight"] if weighed else []), heads[-3])
+    spare = (*(["weight"] if weighed else []), heads[-3], heads[2])
     yield from text_table((measure, *(["weight"] if weighed else []), *heads), rows, spare=spare)
 
 
@@ -110,7 +111,7 @@ def _number(value: float | None, *, mark: str = " ") -> str:
     return "- " if value is None else f"{round(value, 2) + 0.0:.2f}{mark}"
 
 
-def _wrapped(text: str) -> list[str]:
+def _wrapped(text: str, *, indent: int = 2) -> list[str]:
     return textwrap.wrap(
-        text, min(columns(), 110), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        text, min(columns(), 110), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
     )
