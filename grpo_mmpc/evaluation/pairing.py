@@ -49,8 +49,8 @@ def pair(
     ``held_back`` says of an item's id whether it is left out.
 
     Raises:
-        EvaluationError: Suites, versions, modes, encoders or renderers differ, no task or item is
-            shared, or an item changed its category.
+        EvaluationError: Suites, versions, modes, encoders or renderers differ, one side's answers
+            were decoded by a schema, no task or item is shared, or an item changed its category.
     """
     if (before.suite, before.version) != (after.suite, after.version):
         raise EvaluationError(
@@ -73,6 +73,13 @@ def pair(
                 f"these evaluations cannot be compared: {before.folder} was scored with {what} {ours}, "
                 f"{after.folder} with {theirs}; evaluate one of them again (its completions are kept)"
             )
+    # The predictions of another system have no renderer, and nothing is known of how it decodes.
+    if len({side.settings.get("structured", False) for side in (before, after) if "renderer" in side.settings}) > 1:
+        structured, free = sorted((before, after), key=lambda side: "structured" not in side.settings)
+        raise EvaluationError(
+            f"these evaluations cannot be compared: {structured.folder} was decoded by the schema of its answers, "
+            f"{free.folder} freely; evaluate both with the same rollout.structured"
+        )
     shared = [task for task in before.tasks if task in after.tasks]
     if not shared:
         raise EvaluationError(

@@ -121,6 +121,7 @@ def build_suite(config: RunConfig, data: RunData, *, will_run: bool = True) -> S
                 name: scores_by(options, download=will_run) for name, options in settings.encoders.model_dump().items()
             },
             "renderer": settings.renderer and renderer_identity(settings.renderer, settings.renderer_kwargs),
+            **({"structured": True} if config.rollout.structured else {}),
         },
         chosen=None if settings.metrics is None else tuple(settings.metrics),
     )

@@ -40,6 +40,17 @@ def test_modes_are_not_compared_with_each_other(tmp_path: Path) -> None:
     assert compare(second, second)["metrics"]["bleu"]["delta"] == 0.0
 
 
+def test_answers_decoded_by_a_schema_are_not_compared_with_free_ones(tmp_path: Path) -> None:
+    free, structured, theirs = (write_evaluation(tmp_path / name, scores={"bleu": [0.1] * 8}) for name in "abc")
+    for folder, settings in ((free, {"renderer": None}), (structured, {"renderer": None, "structured": True})):
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps(summary | {"settings": settings}))
+    for pair in ((free, structured), (structured, free)):
+        with pytest.raises(EvaluationError, match=r"/b was decoded by the schema of its answers, .*/a freely"):
+            compare(*pair)
+    assert compare(structured, theirs)["metrics"]["bleu"]["delta"] == 0.0, "another system decodes as it likes"
+
+
 @pytest.mark.parametrize(("key", "value"), [("suite", "recbench"), ("version", "2")])
 def test_other_suites_and_versions_are_refused(tmp_path: Path, key: str, value: str) -> None:
     before = write_evaluation(tmp_path / "a", scores={"bleu": [0.1]})
