@@ -100,6 +100,8 @@ def test_each_task_fills_its_field_and_true_values_stay(fill, shop, config, caps
     assert "filled 1 descriptions and 1 attribute sets; 0 items could not be filled" in output
     page = (out / "completion.html").read_text("utf-8")
     assert "1 description and 1 attribute set were filled" in page and "Descriptions filled" in page
+    assert "<dt>Description, new</dt><dd>Ein rotes Ding." in page
+    assert "<dt>Material, new</dt><dd>wood</dd><dt>Color</dt><dd>red</dd>" in page
     assert next(record.description for record in load_catalogue(out).records()) == "Ein rotes Ding.\nSehr schön."
 
 

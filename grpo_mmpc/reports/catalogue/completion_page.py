@@ -81,12 +81,18 @@ def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]
                 alike.append(row)
                 alike.sort(key=_order)
                 del alike[PER_CATEGORY:]
+    wanted = {str(row["item_id"]) for rows in kept.values() for row in rows}
+    proposals: Counter[tuple[str, str]] = Counter()
+    new: dict[str, Mapping[str, str]] = {}
+    for one in read_proposals(folder):
+        proposals[one.status, one.source] += 1
+        if one.item_id in wanted and one.value is not None:
+            new[one.item_id] = json.loads(one.value) if one.field == "attributes" else {one.field: one.value}
     shown = {
-        kind: [_example(row, folder=folder, left=left) for row in _spread(kept, kind)]
+        kind: [_example(row, folder=folder, left=left, new=new) for row in _spread(kept, kind)]
         for kind in dict.fromkeys(kind for kind, _ in kept)
     }
     fields = shown_fields(sum(counts.values(), Counter()))
-    proposals = Counter((one.status, one.source) for one in read_proposals(folder))
     images = [one.image for examples in shown.values() for one in examples if one.image]
     page = render_page(
         "reports/catalogue/completion.html",
@@ -127,12 +133,24 @@ def _spread(kept: Mapping[tuple[str, str], list[dict[str, Any]]], kind: str) -> 
     return [row for *_, row in sorted(ranked, key=lambda entry: entry[:2])[:_SHOWN]]
 
 
-def _example(row: Mapping[str, Any], *, folder: Path, left: Mapping[str, Mapping[str, str]]) -> Example:
+def _example(
+    row: Mapping[str, Any],
+    *,
+    folder: Path,
+    left: Mapping[str, Mapping[str, str]],
+    new: Mapping[str, Mapping[str, str]],
+) -> Example:
     attributes = row.get("attributes") or {}
     if isinstance(attributes, str):
         attributes = json.loads(attributes)
     facts = [(words(str(kind)), str(value)) for kind, value in attributes.items()]
     facts += [("description", str(row["description"]))] if row.get("description") else []
+    filled = {words(name) for name in new.get(str(row["item_id"]), ())}
+    # What is new comes first: few facts are shown.
+    facts = sorted(
+        ((f"{kind}, new" if kind in filled else kind, value) for kind, value in facts),
+        key=lambda fact: not fact[0].endswith(", new"),
+    )
     known = " ".join(value for _, value in facts) if row["completed"] == "title" else ""
     title = Answer(prediction=row["title"], completion="", score=0.0, rendered=None).text(known)
     reason = left.get(str(row["item_id"]), {})
