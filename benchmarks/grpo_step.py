@@ -21,6 +21,7 @@ import argparse
 import importlib.util
 import json
 import math
+import resource
 import statistics
 import sys
 import tempfile
@@ -459,7 +460,7 @@ def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
                 "rollout.backend=transformers",
                 f"model.name_or_path=nano:{fields['model_type']}",
                 f"model.processor_kwargs={json.dumps(IMAGES[fields['model_type']])}",
-                *([] if on_gpu else ["trainer.use_cpu=true", "trainer.bf16=false"]),
+                *([] if on_gpu else ["trainer.use_cpu=true", "trainer.bf16=false", "rollout.sleep=false"]),
             ]
         )
         data = RunData(config)
@@ -497,6 +498,8 @@ def real_size_step(name: str, *, steps: int) -> dict[str, Any]:
     }
     if on_gpu:
         figures["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    else:
+        figures["peak_rss_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     return {"results": {}, "figures": figures, "checks": {"loss_is_finite": math.isfinite(_last_loss(trainer))}}
 
 

@@ -85,6 +85,20 @@ def read_image(path: Path | str, *, folder: Path | str, max_image_pixels: int = 
         raise ImageError(f"image {path}: no permission to read it ({e.strerror}); try: chmod u+r '{file}'") from e
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Return height and width of an image file as its header states them.
+
+    Raises:
+        ImageError: It is no usable image.
+    """
+    with path.open("rb") as stream:
+        try:
+            width, height = _open_header(stream, name=str(path)).size
+        except (*_DAMAGED, *_DAMAGED_TOO) as e:
+            raise ImageError(f"image {path} is damaged ({_short(str(e)) or type(e).__name__})") from e
+    return height, width
+
+
 def relative_image_path(image: str) -> str:
     """Return an image cell as a relative path with forward slashes, judged by its text alone.
 

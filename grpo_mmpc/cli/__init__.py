@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         data,
         evaluate,
         export,
+        plan,
         report,
         rescore,
         review,
@@ -72,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"grpo-mmpc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
+        plan,
         train,
         sft,
         evaluate,

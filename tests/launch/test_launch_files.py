@@ -24,6 +24,7 @@ DISTRIBUTED = {
     "ddp": (DistributedType.MULTI_GPU, 8),
     "zero2": (DistributedType.DEEPSPEED, 8),
     "zero3": (DistributedType.DEEPSPEED, 8),
+    "zero3_offload": (DistributedType.DEEPSPEED, 8),
     "fsdp2": (DistributedType.FSDP, 8),
     # torchrun starts it as a GPU job, use_cpu makes it one for CPUs: accelerate's own MULTI_CPU
     # goes through MPI only.
@@ -73,7 +74,7 @@ def test_no_launch_file_sets_what_recipes_decide(file):
     assert not {"gradient_accumulation_steps", "gradient_clipping", "deepspeed_config_file"} & set(options)
 
 
-@pytest.mark.parametrize(("stem", "stage"), [("zero2", 2), ("zero2_cpu", 2), ("zero3", 3)])
+@pytest.mark.parametrize(("stem", "stage"), [("zero2", 2), ("zero2_cpu", 2), ("zero3", 3), ("zero3_offload", 3)])
 def test_zero_files_name_their_stage(stem, stage):
     config = load_config_from_file(str(ROOT / f"launch/accelerate/{stem}.yaml"))
     assert config.deepspeed_config["zero_stage"] == stage

@@ -421,3 +421,22 @@ def test_the_limits_of_a_recipe_bound_the_image_tokens_of_any_photograph(recipe)
     else:
         assert 450 <= large <= 512
         assert 64 <= small <= 80
+
+
+@each_gpu
+def test_plans_know_the_sizes_of_the_published_model(recipe):
+    from grpo_mmpc.models.shapes import read_shape, shape_of
+
+    model, _ = on_the_meta_device(recipe.stem)
+    assert read_shape(load_recipe([str(recipe)]).model) == shape_of(model)
+
+
+@each_gpu
+def test_plans_count_the_parameters_of_the_adapter_as_peft_does(recipe):
+    from grpo_mmpc.models.shapes import read_shape
+
+    model, _ = on_the_meta_device(recipe.stem)
+    adapter = adapter_of(recipe)
+    layers = [model.get_submodule(name) for name in adapter_linears(recipe, model)]
+    expected = sum(adapter.r * (layer.in_features + layer.out_features) for layer in layers)
+    assert read_shape(load_recipe([str(recipe)]).model).adapter_parameters(adapter) == expected

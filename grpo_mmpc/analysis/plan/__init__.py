@@ -1,0 +1,1 @@
+"""What a training will need, computed before anything of it loads."""
