@@ -1,11 +1,12 @@
 """Group near-duplicate items: titles that differ in a word at most, similar images, one parent."""
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, Signatures, Thumbnails
@@ -29,6 +30,9 @@ differ in colour, pattern or one small mark, 27.
 _ASPECT_TOLERANCE = 0.05
 _COARSE = 4
 _BLOCK_ROWS = 4096
+_TITLES_AT_ONCE = 2**16
+_SEPARATORS = r"[^a-z0-9\x{80}-\x{10FFFF}]+"
+_LOWER_BITS = 40
 
 SEARCHED_EXACTLY = 10_000
 """Different thumbnails up to which every close pair is found; beyond it, random grids find them."""
@@ -72,17 +76,31 @@ def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
     and two sets that differ in a word have one such sum in common: every pair is found, by sorting.
     """
     # 64-bit hashes instead of texts: 8 bytes a title and a word, whatever their length.
-    vocabulary, owners, keys, counts, hashes = _Vocabulary(), array("q"), array("Q"), array("q"), array("Q")
-    for index, title in enumerate(titles):
-        if key := title_key(title):
-            owners.append(index)
-            keys.append(number(key))
-            distinct = set(key.split() if key.isascii() else words(key))
-            counts.append(len(distinct))
-            hashes.extend(map(vocabulary.__getitem__, distinct))
-    owner, count, flat = np.array(owners, np.int64), np.array(counts, np.int64), np.array(hashes, np.uint64)
-    same = _edges_of_equal(owner, np.array(keys, np.uint64))
-    return np.concatenate([same, _edges_of_similar(owner, count, flat)])
+    vocabulary = _Vocabulary()
+    owners, keys, counts, hashes = [], [], [], []
+    for start in range(0, max(1, len(titles)), _TITLES_AT_ONCE):
+        texts = _title_keys(titles[start : start + _TITLES_AT_ONCE])
+        owner = np.flatnonzero(pc.not_equal(texts, ""))
+        kept = texts.take(pa.array(owner)).to_pylist()
+        listed = pc.split_pattern(pa.array([k if k.isascii() else " ".join(words(k)) for k in kept], pa.string()), " ")
+        coded = listed.flatten().dictionary_encode()
+        place = np.repeat(np.arange(len(kept)), pc.list_value_length(listed))
+        pairs = np.sort(place << 32 | coded.indices.to_numpy())  # np.unique hashes numbers, far slower
+        title, word = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], 2**32)
+        owners.append(start + owner)
+        keys.append(np.array([number(key) for key in kept], np.uint64))
+        counts.append(np.bincount(title, minlength=len(kept)))
+        hashes.append(np.array([vocabulary[word] for word in coded.dictionary.to_pylist()], np.uint64)[word])
+    owned = np.concatenate(owners)
+    same = _edges_of_equal(owned, np.concatenate(keys))
+    return np.concatenate([same, _edges_of_similar(owned, np.concatenate(counts), np.concatenate(hashes))])
+
+
+def _title_keys(titles: Sequence[str | None]) -> pa.StringArray:
+    """Return the ``title_key`` of every title, by columns where titles are ASCII."""
+    folded = [title if not title or title.isascii() else title_key(title) for title in titles]
+    lower = pc.ascii_lower(pa.array(folded, pa.string()))
+    return pc.ascii_trim_whitespace(pc.fill_null(pc.replace_substring_regex(lower, _SEPARATORS, " "), ""))
 
 
 class _Vocabulary(dict[str, int]):
@@ -109,6 +127,9 @@ def _edges_of_similar(
     sums = np.add.reduceat(flat, ends - count)
     long = count >= LEAST_SHARED_WORDS
     whole = np.unique(sums[long])
+    # Most rests are no title, which a look at their upper bits shows sooner than a search.
+    may_be_whole = np.zeros(2 ** (64 - _LOWER_BITS), dtype=bool)
+    may_be_whole[whole >> _LOWER_BITS] = True
     owners, values = [owner[long]], [sums[long]]
     for start in range(0, len(owner), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
@@ -116,9 +137,9 @@ def _edges_of_similar(
         size = np.repeat(count[block], count[block])
         without = np.repeat(sums[block], count[block]) - flat[first : first + len(size)]
         # Of shorter titles, what is left must be a title; of longer ones, two rests may meet.
-        rest_is_title = np.zeros(len(without), dtype=bool)
-        if len(whole):
-            rest_is_title = whole[np.searchsorted(whole, without) % len(whole)] == without
+        rest_is_title = may_be_whole[without >> _LOWER_BITS]
+        some = without[rest_is_title]
+        rest_is_title[rest_is_title] = whole[np.searchsorted(whole, some) % max(1, len(whole))] == some
         kept = (size > LEAST_SHARED_WORDS) & ((size > LEAST_SHARED_OF_EXCHANGED) | rest_is_title)
         owners.append(np.repeat(owner[block], count[block])[kept])
         values.append(without[kept])

@@ -16,6 +16,8 @@ from grpo_mmpc.types import Quarantined
 _WHOLE = "^[0-9]{1,18}$"
 _NUMBER = "^[0-9]{1,9}([.][0-9]{1,9})?$"
 _EXACT = 2.0**53
+_BATCH_ROWS = 2**15
+"""Of few and short cells."""
 
 
 class Checked(NamedTuple):
@@ -39,7 +41,7 @@ class Checked(NamedTuple):
 
 def checked_batches(table: TableFile) -> Iterator[Checked]:
     """Read every row of an interactions file in order, as ``read_interaction`` would."""
-    for batch in table.batches(COLUMNS):
+    for batch in table.batches(COLUMNS, size=_BATCH_ROWS):
         yield _check(batch, file=table.path.name)
 
 

@@ -49,7 +49,7 @@ def product_groups(catalogue: Catalogue) -> Groups:
         catalogue,
         "",
         lambda: near_duplicate_groups(
-            titles=catalogue.items["title"][:], signatures=catalogue.signatures(), parents=parents_of(catalogue)
+            titles=catalogue.items["title"], signatures=catalogue.signatures(), parents=parents_of(catalogue)
         ),
     )
 

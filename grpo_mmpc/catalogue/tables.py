@@ -58,11 +58,12 @@ class TableFile:
             return parquet_rows(self.path)
         return _jsonl_rows(self.path) if self.path.suffix == ".jsonl" else _csv_rows(self.path)
 
-    def batches(self, columns: Sequence[str], *, check: bool = False) -> Iterator[Batch]:
-        """Read some columns of every row, in order, a few thousand rows at a time.
+    def batches(self, columns: Sequence[str], *, size: int = _BATCH_ROWS, check: bool = False) -> Iterator[Batch]:
+        """Read some columns of every row, in order.
 
         Args:
             columns: Their names.
+            size: Rows at a time.
             check: Refuse rows that do not fit the columns, where they were learned from the first
                 rows.
 
@@ -70,12 +71,12 @@ class TableFile:
             OtherColumnsError: A row has another column, or a value of another type.
         """
         if self.path.suffix == ".parquet":
-            for first, batch in _parquet_batches(self.path, size=_BATCH_ROWS, columns=columns):
+            for first, batch in _parquet_batches(self.path, size=size, columns=columns):
                 cells = dict(zip(batch.schema.names, batch.columns, strict=True))
                 yield Batch(np.arange(first, first + len(batch)), cells, [])
             return
         rows = self.rows()
-        while some := list(islice(rows, _BATCH_ROWS)):
+        while some := list(islice(rows, size)):
             if check and self.learned is not None:
                 for raw in some:
                     if self.learned.learn(raw.values) and self.learned.types() != self.columns:

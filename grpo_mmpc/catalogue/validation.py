@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from grpo_mmpc.catalogue.arrow_cache import UNKNOWN_CATEGORY
 from grpo_mmpc.catalogue.duplicates import largest_groups
 from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS
 from grpo_mmpc.catalogue.interactions_summary import InteractionsSummary, summarise_interactions
-from grpo_mmpc.catalogue.reader import Catalogue, load_catalogue
+from grpo_mmpc.catalogue.reader import Catalogue, arrow_column, load_catalogue
 from grpo_mmpc.catalogue.records import FURTHER_TEXTS
 from grpo_mmpc.catalogue.splits import product_groups
 from grpo_mmpc.metrics.language import foreign_share
@@ -91,8 +93,6 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
             :func:`~grpo_mmpc.catalogue.load_catalogue`.
     """
     catalogue = load_catalogue(folder, max_image_pixels=max_image_pixels, allow_empty=True)
-    titles = catalogue.items["title"][:]
-    item_ids = catalogue.items["item_id"][:]
     groups = product_groups(catalogue)
     sizes = Counter(groups.tolist())
     shared = [size for size in sizes.values() if size > 1]
@@ -112,9 +112,9 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
         largest_groups=[
             DuplicateGroup(
                 items=len(g),
-                item_ids=[item_ids[i] for i in g[:_SHOWN_OF_GROUP]],
-                images=[catalogue.items[i]["image"] for i in g[:_SHOWN_OF_GROUP]],
-                title=titles[g[0]],
+                item_ids=catalogue.column("item_id", g[:_SHOWN_OF_GROUP]),
+                images=catalogue.column("image", g[:_SHOWN_OF_GROUP]),
+                title=catalogue.items[g[0]]["title"],
             )
             for g in largest_groups(groups, limit=_EXAMPLE_GROUPS)
         ],
@@ -122,7 +122,7 @@ def validate_catalogue(folder: Path | str, *, max_image_pixels: int = MAX_IMAGE_
         warnings=[
             *_category_warnings(categories),
             *_group_warnings(shared, num_items=len(catalogue)),
-            *_script_warnings(titles),
+            *_script_warnings(catalogue),
             *catalogue.warnings,
         ],
     )
@@ -135,9 +135,10 @@ def _count_further_texts(catalogue: Catalogue) -> dict[str, int]:
     return {name: counts[name] for name in FURTHER_TEXTS if counts[name]}
 
 
-def _script_warnings(titles: Iterable[str | None]) -> list[str]:
-    known = [title for title in titles if title]
-    foreign = sum(foreign_share(title) >= 0.5 for title in known if not title.isascii())
+def _script_warnings(catalogue: Catalogue) -> list[str]:
+    known = arrow_column(catalogue.items, "title").drop_null()
+    odd = known.filter(pc.invert(pc.string_is_ascii(known)))
+    foreign = sum(foreign_share(title) >= 0.5 for title in odd.to_pylist())
     if not foreign:
         return []
     return [

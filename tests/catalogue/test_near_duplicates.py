@@ -241,6 +241,11 @@ def test_similar_titles_are_those_that_comparing_all_pairs_gives():
     assert 10 < len(sets) - len(names) < 300
 
 
+def test_titles_of_marks_alone_are_near_duplicates_of_their_equals():
+    # They have a key, and no words.
+    assert title_groups("\u0301", "red mug", "\u0308", "RED mug", "\u0301") == [0, 1, 2, 1, 0]
+
+
 def test_no_two_titles_of_the_embedded_catalogue_are_near_duplicates():
     from grpo_mmpc.nano.catalogue import ensure_catalogue
 
