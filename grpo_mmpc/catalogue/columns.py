@@ -48,7 +48,8 @@ def check_columns(file: Path, columns: Mapping[str, pa.DataType]) -> list[str]:
 def extra_columns(columns: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
     """Return the kept type of each further column; JSON text where datasets has no such type."""
     kept = {name: kind for name, kind in columns.items() if name not in CORE_COLUMNS and _is_usable(name)}
-    return {name: pa.string() if name in FURTHER_TEXTS else _kept_type(kind) for name, kind in kept.items()}
+    texts = pa.list_(pa.string())
+    return {name: texts if name in FURTHER_TEXTS else _kept_type(kind) for name, kind in kept.items()}
 
 
 def _is_usable(name: str) -> bool:

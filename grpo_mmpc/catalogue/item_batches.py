@@ -76,7 +76,7 @@ def _check(batch: Batch, schema: pa.Schema, *, file: str) -> CheckedItems:
         if name in FURTHER_TEXTS:
             read = [read_further_texts(cell, column=name) for cell in _listed(cells[name])]
             warnings += [f"{file} row {row}: {odd}" for row, (_, odd) in zip(batch.rows, read, strict=True) if odd]
-            extra.append(pa.array([texts for texts, _ in read], pa.string()))
+            extra.append(pa.array([texts for texts, _ in read], schema.field(name).type))
         else:
             extra.append(_kept(cells[name], schema.field(name).type))
     return CheckedItems(

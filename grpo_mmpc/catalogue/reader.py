@@ -110,8 +110,7 @@ def to_record(row: Mapping[str, Any]) -> ProductRecord:
 
 def _further(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     """Return the further texts of a row, each once, without the one that is shown."""
-    texts = json.loads(row.get(column) or "[]")
-    return tuple(text for text in dict.fromkeys(texts) if text != row[column.removesuffix("s")])
+    return tuple(text for text in dict.fromkeys(row.get(column) or ()) if text != row[column.removesuffix("s")])
 
 
 def _further_images(cell: Any, *, image: str | None) -> tuple[str, ...]:

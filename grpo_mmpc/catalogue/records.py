@@ -14,8 +14,7 @@ from grpo_mmpc.utils.files import parse_json
 CORE_COLUMNS = ("item_id", "category", "title", "description", "image", "attributes")
 """Columns of every catalogue after reading, all text; ``attributes`` is that of a JSON object."""
 FURTHER_TEXTS = ("titles", "descriptions")
-"""Columns that a catalogue may have, of further texts that are as right as the one that is shown;
-kept as the text of a JSON list."""
+"""Columns that a catalogue may have: lists of further texts, as right as the one that is shown."""
 
 
 class CoreRow(NamedTuple):
@@ -54,8 +53,8 @@ def read_core(values: Mapping[str, Any]) -> CoreRow:
     return CoreRow(dict(zip(CORE_COLUMNS, columns, strict=True)), warning)
 
 
-def read_further_texts(cell: object, *, column: str) -> tuple[str | None, str | None]:
-    """Read a list of texts, or its JSON text, as JSON text, with a warning if it is none."""
+def read_further_texts(cell: object, *, column: str) -> tuple[list[str] | None, str | None]:
+    """Read a list of texts, or its JSON text, with a warning if it is none."""
     if isinstance(cell, str) and clean_text(cell) is not None:
         with suppress(ValueError, RecursionError):
             cell = parse_json(cell)
@@ -65,7 +64,7 @@ def read_further_texts(cell: object, *, column: str) -> tuple[str | None, str | 
         texts = [text for one in cell if (text := clean_text(one, one_line=column == "titles")) is not None]
     except TypeError as e:
         return None, f'{column} dropped: it holds {e}, expected a list such as ["Red Mug"]'
-    return json_text(texts) if texts else None, None
+    return texts or None, None
 
 
 def read_attributes(cell: object) -> tuple[str | None, str | None]:

@@ -175,8 +175,9 @@ def _foreign_by_rule(title: str, *, own: Mapping[str, str]) -> Iterator[_Foreign
 
 
 def own_title(record: ProductRecord) -> list[Beside]:
-    """Return the titles among an item's own fields: an attribute that is one, a heading."""
-    named = [
+    """Return the titles among an item's own fields: a further one, an attribute, a heading."""
+    named = [*record.titles] if record.title is None else []  # else they are references
+    named += [
         value for kind, value in record.attributes.items() if re.sub(r"[\W_]+", " ", kind).casefold() in _NAME_KINDS
     ]
     if named:

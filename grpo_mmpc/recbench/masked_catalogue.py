@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.catalogue.records import FURTHER_TEXTS
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.masks import Missingness, missing_items
@@ -88,7 +89,7 @@ def _write(folder: Path, catalogue: Catalogue, fates: Sequence[str], *, field: s
             if fate == "masked":
                 line[field] = None
                 if field == "title":
-                    line |= {"description": None, "attributes": None}
+                    line |= dict.fromkeys(["description", "attributes", *(set(FURTHER_TEXTS) & set(line))])
             if line["image"] is not None and (source := catalogue.image_path(record)) is not None:
                 place_file(source, folder / line["image"])
             yield without_nan(line)

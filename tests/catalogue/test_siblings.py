@@ -107,10 +107,12 @@ def test_an_items_own_name_or_heading_is_its_title(titles):
         a=({"attributes": {"Product_Name": "Acme Kettle"}}, image(0)),
         b=({"description": "Acme Mug\nHolds coffee."}, image(1)),
         c=({"description": "Holds coffee.\nAnd tea."}, image(2)),
+        d=({"titles": ["Acme Pot", "Pot"], "attributes": {"name": "Pan"}}, image(3)),
     )
     assert given["a"] == Beside(value="Acme Kettle", source="own field")
     assert given["b"] == Beside(value="Acme Mug", source="own field", doubt="the first line of the description")
     assert given["c"] is None
+    assert given["d"] == Beside(value="Acme Pot", source="own field")
 
 
 def test_an_item_that_has_a_title_gets_that_of_another_item_where_one_is_wanted(titles):
@@ -119,7 +121,7 @@ def test_an_item_that_has_a_title_gets_that_of_another_item_where_one_is_wanted(
         a=({"title": "Mug, Red", "parent_id": "p", "attributes": {"color": "red"}}, image(0)),
         b=({"title": "Big Mug, Blue", "parent_id": "p", "attributes": {"color": "blue"}}, image(1)),
         c=({"title": "Acme Kettle"}, image(2)),
-        d=({"title": "Bolt Lamp", "parent_id": "q"}, image(3)),
+        d=({"title": "Bolt Lamp", "titles": ["Lamp"], "parent_id": "q"}, image(3)),
     )
     assert given == {
         "a": Beside(value="Big Mug, Red", source="sibling", source_item="b"),

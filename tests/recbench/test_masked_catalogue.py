@@ -39,6 +39,7 @@ def folder(tmp_path, monkeypatch) -> Path:
                 "image": None if n == 0 else f"images/{n}.png",
                 "attributes": {"color": "red"} if n == 2 else {"brand": f"brand-{n % 10}", "color": "red"},
                 "price": n / 4,
+                "titles": [f"Acme gadget {n}"],
             }
         )
     (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -56,7 +57,7 @@ def test_masked_titles_go_with_everything_that_would_tell_them_and_all_else_stay
     for row, gappy, is_named in zip(before, after, named, strict=True):
         if is_named and row["title"] is not None and row["image"] is not None:
             masked += 1
-            assert gappy == row | {"title": None, "description": None, "attributes": None}
+            assert gappy == row | dict.fromkeys(["title", "description", "attributes", "titles"])
             assert "Acme" not in json.dumps(gappy) and "brand-" not in json.dumps(gappy)
         else:
             assert gappy == row
