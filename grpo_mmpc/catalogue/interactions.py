@@ -53,6 +53,20 @@ def open_interactions(folder: Path) -> TableFile | None:
     return table
 
 
+def interactions_problem(folder: Path) -> str | None:
+    """Return why a catalogue folder has no interactions to read; None where it has some."""
+    try:
+        if open_interactions(folder) is not None:
+            return None
+    except CatalogueError as error:
+        return str(error)
+    return (
+        f"{folder} has no interactions.parquet, .jsonl or .csv, and without interactions there is nothing to "
+        f"recommend; write one with the columns {', '.join(COLUMNS)} (timestamp in milliseconds since 1970), or for "
+        "Amazon Reviews 2023 let grpo-mmpc data amazon SOURCE --reviews PATH write it"
+    )
+
+
 def read_interaction(values: Mapping[str, Any]) -> Interaction:
     """Check and clean the cells of one row.
 

@@ -175,6 +175,7 @@ def _report(
 def _print_grid(spec: "AblationSpec", runs: Sequence["PlannedRun"], jobs: Sequence["Job"]) -> None:
     # heavy: imported on use
     from grpo_mmpc.ablation.jobs import state_of
+    from grpo_mmpc.reports.common.labels import plural
     from grpo_mmpc.reports.common.tables import text_table
 
     states = {job.name: state_of(job) for job in jobs}
@@ -187,7 +188,7 @@ def _print_grid(spec: "AblationSpec", runs: Sequence["PlannedRun"], jobs: Sequen
     print("\n".join(text_table(("run", "state", "steps", "trained on"), rows, left=(0, 1, 3), spare=("trained on",))))
     bases = len({entry.base_key for entry in runs})
     times = "once" if bases == 1 else f"{bases} times"
-    say(f"{len(runs)} runs, compared with {spec.reference}; the untrained model is evaluated {times}")
+    say(f"{plural(len(runs), 'run')}, compared with {spec.reference}; the untrained model is evaluated {times}")
 
 
 def _load(arguments: Sequence[str]) -> "RunConfig":

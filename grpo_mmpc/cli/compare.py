@@ -71,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     for comparison in comparisons:
-        print(f"before: {comparison.before_folder}\nafter:  {comparison.after_folder}")
+        print(f"before: {comparison.before_folder}\nafter:  {comparison.after_folder}\n")
         for task in comparison.tasks:
-            lines = ["", *_told(task, comparison, by_category=arguments.by_category), ""]
+            lines = [*_told(task, comparison, by_category=arguments.by_category), ""]
             print("\n".join(map(printable, lines)))
 
     if arguments.out is not None:
@@ -119,7 +119,9 @@ def _table(cells: Mapping[str, "Cell"], comparison: "Comparison", *, counted: st
     interval = f"{comparison.percent} interval"
     head = ("metric", "before", "after", "change", interval, "p (Holm)", "effect", counted, "verdict")
     rows = [_row(name, cell) for name, cell in cells.items()]
-    return text_table(head, rows, left=(0, len(head) - 1), spare=("effect", counted, "p (Holm)", "before"))
+    all_rows = [_row(name, cell) for task in comparison.tasks for name, cell in task.metrics.items()]
+    spare = ("effect", counted, "p (Holm)", "change")  # before and after say it too
+    return text_table(head, rows, left=(0, len(head) - 1), spare=spare, beside=all_rows)
 
 
 def _row(name: str, cell: "Cell") -> list[str]:

@@ -113,6 +113,7 @@ def mask_command(args: argparse.Namespace) -> int:
     from grpo_mmpc.catalogue import load_catalogue
     from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.recbench import Missingness, write_masked_catalogue
+    from grpo_mmpc.reports.common.labels import plural
 
     missingness = Missingness(rate=args.rate, modality=args.missing, clustered_by=args.clustered_by, salt=args.salt)
     before = (args.out / "mask.json").is_file()
@@ -120,7 +121,7 @@ def mask_command(args: argparse.Namespace) -> int:
     if before:
         print("nothing to do: it was written earlier")
     what = {"text": "title", "image": "image"}[args.missing]
-    print(f"Catalogue: {args.out}, {done.items:,} items, {done.masked:,} without their {what}")
+    print(f"Catalogue: {args.out}, {plural(done.items, 'item')}, {done.masked:,} without their {what}")
     if done.already_missing or done.spared:
         say(f"{done.already_missing:,} had none before; {done.spared:,} kept theirs because they have nothing else.")
     say(next_command("complete", args.out, "--checkpoint", "DIR", "--out", "COMPLETED"))

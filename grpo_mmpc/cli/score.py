@@ -58,7 +58,9 @@ def add_parser(commands: Any) -> None:
         help="what was predicted (default: image_to_text, but text_to_image with --images)",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="rendered images, DIR/CATEGORY/ITEM_ID.jpg")
-    parser.add_argument("--metrics", metavar="A,B", help="names, separated by commas (default: all of the task)")
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="A,B", help="names, separated by commas or spaces (default: all of the task)"
+    )
     parser.add_argument(
         "--mode",
         choices=("corrected", "paper"),
@@ -149,9 +151,9 @@ def _score(
 
     names = None
     if arguments.metrics is not None:
-        names = [name.strip() for name in arguments.metrics.split(",") if name.strip()]
+        names = " ".join(arguments.metrics).replace(",", " ").split()
         if not names:
-            raise EvaluationError("--metrics names no metric; give names separated by commas, or leave it out for all")
+            raise EvaluationError("--metrics names no metric; give some, or leave it out for all")
     metrics = choose_metrics(names, task=task, mode=arguments.mode, references=references, answers=answers)
     with Progress() as progress:
         progress("loading encoders", 0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS
+from grpo_mmpc.reports.common.labels import plural
 
 WORDS = {"title": "title", "image": "image", "description": "description", "attributes": "attribute set"}
 """What is filled, by field."""
@@ -39,7 +40,7 @@ class Tally:
     def sentences(self, out: Path) -> Iterator[str]:
         """Yield what was filled, what waits and what could not be filled, one line each."""
         counts = " and ".join(f"{self.filled[field]} {WORDS[field]}s" for field in shown_fields(self.filled))
-        yield f"filled {counts}; {self.unfilled.total()} items could not be filled"
+        yield f"filled {counts}; {plural(self.unfilled.total(), 'item')} could not be filled"
         if beside := [
             f"{self.sources[source]} from {name}" for source, name in _BESIDE.items() if self.sources[source]
         ]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,30 +43,39 @@ class Share:
     number: int
     working_directory: Path
 
+    @property
+    def num_gaps(self) -> int:
+        """The gaps of its parts."""
+        return sum(part.progress()[0] for part in self.parts)
+
 
 def _say_nothing(text: str) -> None:
     """Be one worker of many, for which the command speaks."""
 
 
-def fill_share(share: Share, say: Say = _say_nothing, shown: Shown = lambda done: None) -> int:
-    """Fill the parts of a share that are not done; return how many that were.
+def fill_shares(shares: Sequence[Share], say: Say = _say_nothing, shown: Shown = lambda done: None) -> int:
+    """Fill the parts of shares that are not done, by one policy; return how many that were.
 
     Raises:
         GrpoMmpcError: The policy or the renderer cannot be loaded, or fails on all items alike.
     """
-    os.chdir(share.working_directory)  # of the command: a worker on another machine starts elsewhere
+    first = shares[0]
+    os.chdir(first.working_directory)  # of the command: a worker on another machine starts elsewhere
     quiet_when_redirected()
     # Beside the trainer's runs nothing is written: a server's log belongs to the completion.
-    config = share.config.model_copy(update={"run_dir": str(share.out / f".worker-{share.number}")})
+    config = first.config.model_copy(update={"run_dir": str(first.out / f".worker-{first.number}")})
     filled = 0
     with ExitStack() as stack:
-        engine = LateEngine(config, checkpoint=share.checkpoint, stack=stack, say=say)
-        worker = _Worker(config=config, plan=share.plan, engine=engine, shown=shown)
-        for part in share.parts:
-            with part.alone():
-                if not part.is_done():
-                    worker.fill(part)
-                    filled += 1
+        engine = LateEngine(config, checkpoint=first.checkpoint, stack=stack, say=say)
+        gaps = 0
+        for share in shares:
+            worker = _Worker(config=config, plan=share.plan, engine=engine, shown=shown, filled=gaps)
+            gaps += share.num_gaps
+            for part in share.parts:
+                with part.alone():
+                    if not part.is_done():
+                        worker.fill(part)
+                        filled += 1
     return filled
 
 
@@ -76,8 +85,8 @@ class _Worker:
     plan: Plan
     engine: "Engine"
     shown: Shown
-    filled: int = field(default=0, init=False)
-    """Gaps of all parts so far."""
+    filled: int
+    """Gaps of all parts so far, those of earlier shares too."""
 
     @cached_property
     def renderer(self) -> "Renderer":

@@ -80,7 +80,7 @@ def load_recorded_policy(
     """Load which model a run's ``config.yaml`` trained and the limits of its answers, nothing else.
 
     Rewards, renderer, engine and whatever else may name code or a place are not taken from it; the
-    command line may add them.
+    command line may add them. Who needs a renderer says so where something is to be rendered.
 
     Returns:
         The configuration, and the keys of the file that were left out although they would matter.
@@ -108,7 +108,6 @@ def load_recorded_policy(
         **{name: raw[name] for name in ("tasks", "own_tasks") if name in raw},
         "evaluation": {key: evaluation[key] for key in ("max_tokens", "batch_size") if key in evaluation},
     }
-    left += ["evaluation.renderer"] if evaluation.get("renderer") else []
     rollout = raw.get("rollout")
     left += ["rollout"] if isinstance(rollout, dict) and rollout.get("backend") == "vllm" else []
     return validate(RunConfig, merge_layers([], overrides, onto=layers), checks=checks), left

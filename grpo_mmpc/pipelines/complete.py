@@ -4,7 +4,7 @@ The plan deals what is missing over parts, workers fill one part after another, 
 and the merge writes the completed catalogue from them. See ``grpo_mmpc.completion``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,13 @@ from grpo_mmpc.completion.calibration import read_calibration
 from grpo_mmpc.completion.merge import all_there, is_merged, mark_merged, merge
 from grpo_mmpc.completion.part import parts_of
 from grpo_mmpc.completion.plan import LOCK, Plan, claim, completing_tasks, make_plan
-from grpo_mmpc.completion.worker import Share, fill_share
+from grpo_mmpc.completion.worker import Share, fill_shares
 from grpo_mmpc.completion.workers import fill_by_ray, fill_here
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError, ConfigError
 from grpo_mmpc.pipelines.known_titles import AUDIT, FOLDER, audit, calibrate
 from grpo_mmpc.reports.catalogue.completion_page import nano_notes, report_completion
+from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.utils.console import Progress, next_command, printer
 from grpo_mmpc.utils.files import names_in
 from grpo_mmpc.utils.locks import hold, in_use
@@ -111,10 +112,11 @@ def complete_catalogue(
         source, share = begin()
         if share.plan.gaps or calibrate_on:
             _warn(config, source)
-        _fill(share, workers)
-        if calibrate_on:
-            answer = partial(_answer, config, checkpoint=checkpoint, workers=workers, samples=samples)
+        if calibrate_on:  # the same policy fills beside it
+            answer = partial(_answer, config, checkpoint=checkpoint, workers=workers, samples=samples, beside=[share])
             calibrate(source, share.plan, out=out, items=calibrate_on, checkpoint=checkpoint, answer=answer, say=say)
+        else:
+            _fill([share], workers)
         _merge(source, share)
 
 
@@ -159,7 +161,14 @@ def _warn(config: RunConfig, source: Catalogue) -> None:
 
 
 def _answer(
-    config: RunConfig, titled: Path, answers: Path, *, checkpoint: Path | None, workers: Workers, samples: int
+    config: RunConfig,
+    titled: Path,
+    answers: Path,
+    *,
+    checkpoint: Path | None,
+    workers: Workers,
+    samples: int,
+    beside: Sequence[Share] = (),
 ) -> Plan:
     _, share = _begin(
         config,
@@ -171,16 +180,17 @@ def _answer(
         overwrite=True,
         announced=False,
     )
-    _fill(share, workers)
+    _fill([*beside, share], workers)
     return share.plan
 
 
-def _fill(share: Share, workers: Workers) -> None:
+def _fill(shares: Sequence[Share], workers: Workers) -> None:
+    shares = [share for share in shares if share.parts]
     with Progress() as progress:
-        if share.parts and workers.engine == "ray":
-            fill_by_ray(share, address=workers.ray_address, workers=workers.count, say=say, progress=progress)
-        elif share.parts:
-            fill_here(share, workers=workers.count, say=say, progress=progress)
+        if shares and workers.engine == "ray":
+            fill_by_ray(shares, address=workers.ray_address, workers=workers.count, say=say, progress=progress)
+        elif shares:
+            fill_here(shares, workers=workers.count, say=say, progress=progress)
 
 
 def _do_share(
@@ -193,8 +203,9 @@ def _do_share(
         _warn(config, source)
     mine = [part for part in whole.parts if part.number % count == number - 1]
     with Progress() as progress:
-        total = sum(part.progress()[0] for part in mine)
-        fill_share(replace(whole, parts=mine, number=number - 1), say, lambda done: progress("filling", done, total))
+        own = replace(whole, parts=mine, number=number - 1)
+        total = own.num_gaps
+        fill_shares([own], say, lambda done: progress("filling", done, total))
     with hold(out / LOCK, refuse=None):
         if not all_there(out, whole.plan):
             say(f"share {number} of {count} is filled; the last of the others merges all of them into {out}")
@@ -226,7 +237,7 @@ def _begin(
         for name, task in tasks.items()
     ]
     if announced:
-        out_of = f"{catalogue}: {source.rows_read} rows"
+        out_of = f"{catalogue}: {plural(source.rows_read, 'row')}"
         say(f"{out_of}, {', '.join(gaps)}; {len(source.quarantined)} set aside as no items")
     claim(out, plan, source, tasks=tasks, overwrite=overwrite)
     if plan.renderer is None and any(missing[name] for name, task in tasks.items() if task.target == "image"):
@@ -259,9 +270,9 @@ def _merge(source: Catalogue, share: Share) -> None:
     tally = merge(out, plan, source, share.config.gate, tasks=tasks, calibration=calibration)
     if plan.gaps and not share.parts and not tally.unfilled:
         say("all of them had been filled before: nothing was left to do")
-    say(f"{len(source)} items, " + "\n".join(tally.sentences(out)))
+    say(f"{plural(len(source), 'item')}, " + "\n".join(tally.sentences(out)))
     if source.quarantined:
-        say(f"  {len(source.quarantined)} rows are no items, see {out / 'quarantine.jsonl'}")
+        say(f"  {plural(len(source.quarantined), 'row')} set aside as no items, see {out / 'quarantine.jsonl'}")
     page = report_completion(out)
     mark_merged(out, plan)
     say(f"completed catalogue: {out}\nexamples of what was filled: {page}\n{next_command('review', out)}")

@@ -18,6 +18,7 @@ from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.metrics.fields import Fields, contradicted, kind_of
 from grpo_mmpc.reports.catalogue.calibration_page import write_calibration_page
+from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.types import ProductRecord
 from grpo_mmpc.utils.console import Say
 from grpo_mmpc.utils.files import build_folder, place_file, remove_left, write_json_lines
@@ -81,7 +82,7 @@ def calibrate(
     chosen = _chosen(source, checkpoint, items)
     if not chosen:
         raise CatalogueError(f"{source.folder} has no item with title and image that was not trained on")
-    say(f"calibrating on {len(chosen)} items with a known title")
+    say(f"calibrating on {plural(len(chosen), 'item')} with a known title")
     fields = Fields(record.attributes for record in source.records())
     judged: list[Judged] = []
     for record, title, samples in _answered(source, chosen, folder=out / FOLDER, answer=answer):
@@ -109,7 +110,7 @@ def audit(source: Catalogue, *, out: Path, answer: Callable[[Path, Path], Plan],
         say: Prints what is done.
     """
     chosen = _with_both(source, range(len(source)))
-    say(f"{source.folder}: {len(source)} items, {len(chosen)} with title and image are looked at")
+    say(f"{source.folder}: {plural(len(source), 'item')}, {len(chosen)} with title and image are looked at")
     fields = Fields(record.attributes for record in source.records())
     given = {
         record.item_id: (title, agreement(title, samples, fields))

@@ -15,6 +15,7 @@ from grpo_mmpc.recbench.filled_features import Filling
 from grpo_mmpc.recbench.plan import plan
 from grpo_mmpc.recbench.results import collect, write_results
 from grpo_mmpc.recbench.settings import RecBenchSection
+from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.manifest import now
 
@@ -63,7 +64,8 @@ def run_benchmark(
     cells = {cell.key: cell for group in groups for cell in group.cells}
     waiting = [cell for key, cell in cells.items() if not finished(work, key, say=say)]
     if waiting:
-        say(f"{len(cells)} recommenders to train and test, {len(cells) - len(waiting)} of them finished earlier")
+        earlier = len(cells) - len(waiting)
+        say(f"{plural(len(cells), 'recommender')} to train and test, {earlier} of them finished earlier")
     else:
         say(f"all {len(cells)} recommenders were trained and tested earlier: nothing to do but to compare them")
     training = show("training recommenders")

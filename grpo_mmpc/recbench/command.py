@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.recbench.folder import only_one
     from grpo_mmpc.recbench.settings import RecBenchSection
 
+    print("checking settings, encoders and catalogue ...", file=sys.stderr, flush=True)
     files = [word for word in arguments.recipe if is_file(word)]
     settings = load_as(RecBenchSection, files, [word for word in arguments.recipe if not is_file(word)])
     named, problems = _named(arguments.completed)
@@ -141,8 +142,9 @@ def _without_effect(arguments: argparse.Namespace, settings: "RecBenchSection") 
 
 
 def _cannot_run(arguments: argparse.Namespace, settings: "RecBenchSection", named: Mapping[str, Path]) -> Iterator[str]:
-    """Name what would fail only later: devices, encoders, recommenders without a comparison."""
+    """Name what would fail later: data, devices, encoders, recommenders without a comparison."""
     # heavy: imported on use
+    from grpo_mmpc.catalogue.interactions import interactions_problem
     from grpo_mmpc.encoders.loading import pick_device
     from grpo_mmpc.errors import ScoringError
     from grpo_mmpc.recbench.features import encoder_problems
@@ -153,6 +155,10 @@ def _cannot_run(arguments: argparse.Namespace, settings: "RecBenchSection", name
     ensure_importable()
     quiet_when_redirected()
     yield from problems(settings, completed=[*named])
+    if not arguments.catalogue.startswith("nano:"):
+        catalogue = Path(arguments.catalogue)
+        problem = interactions_problem(catalogue) if catalogue.is_dir() else f"{catalogue} is not a folder"
+        yield from [f"--catalogue: {problem}"] if problem else []
     if arguments.gpus_per_cell < 0:
         yield f"--gpus-per-cell is {arguments.gpus_per_cell:g}, expected a share of a GPU, or a number of them"
     if settings.training.device is not None and arguments.engine == "local":

@@ -18,6 +18,7 @@ from grpo_mmpc.recbench.interactions import (
 from grpo_mmpc.recbench.records import Floats, Modality, Pairs, Split
 from grpo_mmpc.recbench.settings import RecBenchSection
 from grpo_mmpc.recbench.splits import SplitStatistics, chronological_split, leave_one_out_split, split_statistics
+from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.utils.console import Progress, Say
 
 
@@ -81,7 +82,7 @@ def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say:
     records = {record.item_id: record for record in catalogue.records()}
     raw = read_interactions(catalogue.folder, known_items={i: record.category for i, record in records.items()})
     say(
-        f"{raw.file}: {raw.rows_read:,} rows, {raw.unknown_items:,} of items that the catalogue does not have, "
+        f"{raw.file}: {plural(raw.rows_read, 'row')}, {raw.unknown_items:,} of items that the catalogue does not have, "
         f"{raw.broken:,} broken"
     )
     for note in (*raw.examples, *raw.warnings):
@@ -106,7 +107,7 @@ def read_benchmark_data(settings: RecBenchSection, catalogue: Catalogue, *, say:
         )
         say(f"{name}: {categories[-1].statistics}")
         if excluded_rows := counts.excluded():
-            say(f"  not counted of {counts.rows_read:,} rows: {excluded_rows}")
+            say(f"  not counted of {plural(counts.rows_read, 'row')}: {excluded_rows}")
     if not categories:
         raise RecBenchError(f"{catalogue.folder}: no category can be benchmarked: {'; '.join(excluded.values())}")
     item_ids = [item_id for category in categories for item_id in category.split.item_ids]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grpo_mmpc.catalogue.interaction_batches import checked_batches
-from grpo_mmpc.catalogue.interactions import COLUMNS, EARLIEST_MS, file_warnings, open_interactions
+from grpo_mmpc.catalogue.interactions import EARLIEST_MS, file_warnings, interactions_problem, open_interactions
 from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Flags, Ints, Mode
@@ -124,11 +124,7 @@ def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInt
     """
     table = open_interactions(folder)
     if table is None:
-        raise RecBenchError(
-            f"{folder} has no interactions.parquet, .jsonl or .csv, and without interactions there is nothing to "
-            f"recommend; write one with the columns {', '.join(COLUMNS)} (timestamp in milliseconds since 1970), or "
-            "for Amazon Reviews 2023 let grpo-mmpc data amazon SOURCE --reviews PATH write it"
-        )
+        raise RecBenchError(str(interactions_problem(folder)))
     item_ids, categories = tuple(sorted(known_items)), tuple(sorted(set(known_items.values())))
     item_positions = {item_id: position for position, item_id in enumerate(item_ids)}
     category_positions = {category: position for position, category in enumerate(categories)}

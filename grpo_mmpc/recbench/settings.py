@@ -1,10 +1,12 @@
 """The settings of the recommendation benchmark."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from grpo_mmpc.catalogue.interactions import interactions_problem
 from grpo_mmpc.config import schema_problems
 from grpo_mmpc.config.section import Section
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
@@ -166,6 +168,10 @@ def check_section(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if not isinstance(section, Mapping):
         return
     yield from schema_problems(section, RecBenchSection, key="evaluation.recbench")
+    data = raw.get("data")
+    catalogue = str(data.get("catalogue", "")) if isinstance(data, Mapping) else ""
+    if Path(catalogue).is_dir() and (problem := interactions_problem(Path(catalogue))):
+        yield "evaluation.recbench", f"{problem}, or remove evaluation.recbench"
     tasks = raw.get("tasks", [*TASKS])
     if isinstance(tasks, list) and tasks and not {*map(str, tasks)} & {*TASKS}:
         yield (

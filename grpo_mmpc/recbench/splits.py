@@ -6,6 +6,7 @@ import numpy as np
 
 from grpo_mmpc.recbench.interactions import Interactions
 from grpo_mmpc.recbench.records import Ints, Pairs, Split
+from grpo_mmpc.reports.common.labels import plural
 
 _TRAIN, _VALIDATION, _TEST = range(3)
 _SHORT = 10
@@ -34,10 +35,11 @@ class SplitStatistics:
     def __str__(self) -> str:
         """Return one line."""
         return (
-            f"{self.users:,} users, {self.items:,} items, {self.train:,} / {self.validation:,} / {self.test:,} "
-            f"interactions to train / validate / test, density {self.density:.2%}, median {self.median_per_user:g} "
-            f"per user, {self.cold_test_items:,} test items without a training interaction"
-            + (f", {self.untrained_users:,} users who took every item" if self.untrained_users else "")
+            f"{plural(self.users, 'user')}, {plural(self.items, 'item')}, {self.train:,} / {self.validation:,} / "
+            f"{self.test:,} interactions to train / validate / test, density {self.density:.2%}, median "
+            f"{self.median_per_user:g} per user, {plural(self.cold_test_items, 'test item')} without a training "
+            "interaction"
+            + (f", {plural(self.untrained_users, 'user')} who took every item" if self.untrained_users else "")
         )
 
 

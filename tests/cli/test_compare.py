@@ -51,6 +51,18 @@ def test_there_is_a_table_per_task_and_words_below_within_110_columns(
     assert "! Rewards (*) are inflated by training on them: 3 better, 0 worse, 1 too few changed." in said
 
 
+def test_at_80_columns_all_tables_show_before_and_after_and_one_line_separates_tasks(
+    evaluations: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grpo_mmpc.reports.common.tables.columns", lambda: 80)
+    compare(evaluations / "base", evaluations / "final")
+    said = capsys.readouterr().out
+    heads = [line for line in said.splitlines() if line.startswith("metric ")]
+    assert len(heads) == 2 and len(set(heads)) == 1
+    assert heads[0].split() == ["metric", "before", "after", "95%", "interval", "verdict"]
+    assert "\n\n\n" not in said
+
+
 def test_golden_output(evaluations: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare(evaluations / "base", evaluations / "final", "--by-category")
     check_golden("compare", capsys.readouterr().out, replaced={re.escape(str(evaluations)): "RUN/evaluations"})

@@ -69,11 +69,13 @@ def test_the_original_catalogue_is_refused_as_a_completion(catalogue, tmp_path, 
     assert "original" in capsys.readouterr().err
 
 
-def test_a_catalogue_without_interactions_is_told_what_it_lacks(catalogue, tmp_path, capsys):
+def test_a_catalogue_without_interactions_is_told_what_it_lacks_with_all_else(catalogue, tmp_path, monkeypatch, capsys):
     (catalogue / "interactions.jsonl").unlink()
-    assert run(catalogue, tmp_path) == 2
+    monkeypatch.setattr("grpo_mmpc.catalogue.load_catalogue", lambda *_, **__: pytest.fail("was read before"))
+    assert run(catalogue, tmp_path, "--gpus-per-cell", "1") == 2
     error = capsys.readouterr().err
-    assert "has no interactions.parquet, .jsonl or .csv" in error
+    assert "2 problems" in error and "--gpus-per-cell and --ray-address are for --engine ray" in error
+    assert f"--catalogue: {catalogue} has no interactions.parquet, .jsonl or .csv" in error
     assert "user_id, item_id, timestamp, rating" in error
 
 
@@ -101,7 +103,8 @@ def test_everything_that_cannot_be_is_refused_at_once_before_the_catalogue_is_re
     words += ["--completed", "nowhere", "--gpus-per-cell", "-1", "modalities=[text]", "missing=[text]"]
     assert run(tmp_path / "no catalogue", tmp_path, *words) == 2
     error = capsys.readouterr().err
-    assert "the configuration has 6 problems" in error
+    assert "the configuration has 7 problems" in error
+    assert f"--catalogue: {tmp_path / 'no catalogue'} is not a folder" in error
     for problem in (
         "--completed nowhere: nowhere is not a folder",
         "--completed has no effect, for fills is [zeros]",

@@ -74,6 +74,11 @@ def test_perfect_predictions_score_one_in_every_category_and_in_total(score: Sco
         assert summary["macro"][name] == pytest.approx(1.0)
 
 
+def test_metrics_are_named_with_commas_or_spaces(score: Score) -> None:
+    for words in (["jaccard,token_f1"], ["jaccard", "token_f1"], ["jaccard,", "token_f1"]):
+        assert {*score(GOLD, "--metrics", *words)["metrics"]} == {"jaccard", "token_f1"}
+
+
 def test_means_are_over_items_and_macro_over_categories(score: Score) -> None:
     summary = score([*GOLD[:1], {"item_id": "b", "prediction": "x"}, *GOLD[2:]], "--metrics", "jaccard")
     # items 1, 0, 1; Home (1 + 0) / 2, Bags 1

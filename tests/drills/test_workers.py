@@ -50,7 +50,7 @@ def one_worker(parent: int, *, ray: bool) -> int | None:
             above = int(place.joinpath("stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):  # ended in this moment
             continue
-        if b"ray::fill_share" in line if ray else above == parent and b"spawn_main" in line:
+        if b"ray::fill_shares" in line if ray else above == parent and b"spawn_main" in line:
             return int(place.name)
     return None
 

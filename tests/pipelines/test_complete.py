@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -190,6 +191,8 @@ def test_the_run_of_a_checkpoint_is_data_and_executes_nothing(gappy, tmp_path, c
     said = " ".join(capsys.readouterr().out.split())
     assert "not taken from" in said and said.endswith("to use its whole recipe, name that file behind --recipe")
     assert not (tmp_path / "executed").exists()
+    assert main([*command, str(adapter)]) == 0  # of a renderer only a catalogue with missing images would hear
+    assert "renderer" not in capsys.readouterr().out
 
 
 def test_a_nano_policy_says_that_it_knows_no_other_products(fill, gappy, capsys):
@@ -275,9 +278,11 @@ def test_a_calibration_answers_titled_items_as_if_they_had_no_title_and_the_gate
             return [TASKS[row.task].answer(f"{color} {types[row.item_id]}") for row in rows]
 
     writer = Sure()
-    monkeypatch.setattr("grpo_mmpc.rollout.engines.offline_engine", lambda *_, **__: nullcontext(writer))
+    loaded = Mock(side_effect=lambda *_, **__: nullcontext(writer))
+    monkeypatch.setattr("grpo_mmpc.rollout.engines.offline_engine", loaded)
     out = tmp_path / "out"
     complete_catalogue(make_config(), catalogue=folder, out=out, checkpoint=None, samples=2, calibrate_on=40)
+    assert loaded.call_count == 1  # for what is known and what is missing
     titled = {row["item_id"] for row in items if row["title"]}
     assert len(titled & set(writer.asked)) == 40
     curves = json.loads((out / "calibration.json").read_text())["curves"]

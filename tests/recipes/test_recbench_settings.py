@@ -49,6 +49,18 @@ def test_a_policy_of_other_tasks_is_not_asked_for_titles_and_images():
     assert problems("german", "image_to_text") == problems("text_to_image") == problems() == []
 
 
+def test_a_run_that_is_to_be_benchmarked_on_a_catalogue_without_interactions_is_refused_before_it_trains(tmp_path):
+    def problems() -> list[str]:
+        raw = {"data": {"catalogue": str(tmp_path)}, "evaluation": {"recbench": {}}}
+        return [f"{key}: {text}" for key, text in check_section(raw)]
+
+    [problem] = problems()
+    assert problem.startswith(f"evaluation.recbench: {tmp_path} has no interactions.parquet, .jsonl or .csv")
+    assert problem.endswith(", or remove evaluation.recbench")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp,rating\n")
+    assert problems() == []
+
+
 def test_the_default_is_one_trained_recommender_one_rate_and_few_seeds():
     light = RecBenchSection()
     assert [name for name in light.recommenders if RECOMMENDERS[name].is_trained] == ["vbpr"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from grpo_mmpc.analysis.replay.result import Example, Largest, Replay
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.reports.common.findings import Finding, caution, terminal_lines
+from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.reports.common.tables import text_table
 from grpo_mmpc.rewards import reward_key
 from grpo_mmpc.utils.console import columns
@@ -24,7 +25,7 @@ def lines(replay: Replay, *, colour: bool = False) -> Iterator[str]:
     """Yield the text, line by line."""
     total, steps = replay.total, [step for stretch in replay.stretches for step in stretch]
     yield (
-        f"{replay.run}: {total.completions:,} saved completions in {total.groups:,} groups, "
+        f"{replay.run}: {plural(total.completions, 'saved completion')} in {plural(total.groups, 'group')}, "
         f"steps {steps[0]} to {steps[-1]}"
     )
     for label, section in (("old mix", replay.old), ("new mix", replay.new)):
@@ -87,18 +88,17 @@ def _checks(replay: Replay) -> Iterator[Finding]:
     else:
         yield caution(f"own advantages recomputed equal: no {text}")
     if replay.gone:
-        items = f"{len(replay.gone):,} item{'s' * (len(replay.gone) > 1)}"
         yield caution(
-            f"left out: {sum(replay.gone.values()):,} completions of {items} that the catalogue no longer has with "
-            "title and image"
+            f"left out: {plural(replay.gone.total(), 'completion')} of {plural(len(replay.gone), 'item')} that the "
+            "catalogue no longer has with title and image"
         )
     for task, count in replay.untrained.items():
-        yield caution(f"left out: {count:,} completions of {task}, which the new recipe does not train")
+        yield caution(f"left out: {plural(count, 'completion')} of {task}, which the new recipe does not train")
     if replay.catalogue_changed:
         yield caution("the catalogue has changed since the run: its fingerprint is not the recorded one")
     for name, count in replay.unscored.items():
         if count:
-            yield caution(f"unscored by {name}: {count:,} completions")
+            yield caution(f"unscored by {name}: {plural(count, 'completion')}")
 
 
 def _difference(name: str, largest: Largest) -> str:

@@ -14,6 +14,7 @@ from grpo_mmpc.analysis.reward_bench.results import (
     rounded_down,
 )
 from grpo_mmpc.reports.common.findings import terminal_lines
+from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.reports.common.tables import text_table
 from grpo_mmpc.utils.console import columns
 
@@ -36,7 +37,7 @@ def lines(preview: Preview, *, colour: bool) -> Iterator[str]:
         scored = [reward for reward in preview.rewards if task in reward.tasks]
         if not scored or not kinds:
             continue
-        yield f"{task}: the true answer against wrong ones, {preview.items} items of {preview.catalogue}"
+        yield f"{task}: the true answer against wrong ones, {plural(preview.items, 'item')} of {preview.catalogue}"
         yield from terminal_lines(findings(preview, task), colour=colour)
         yield ""
         yield from _table("wins", task, scored, _wins)

@@ -48,16 +48,19 @@ def text_table(
     *,
     left: Sequence[int] = (0,),
     spare: Sequence[str] = (),
+    beside: Iterable[Sequence[str]] = (),
     width: int | None = None,
 ) -> list[str]:
     """Return lines of a table for a terminal, every column as wide as its widest cell.
 
     Columns of ``left`` are aligned at the left; the others hold numbers. Columns of ``spare`` are
     left out where the table is wider than the terminal (or ``width``), as many as need be, in this
-    order; then a last line names them.
+    order; then a last line names them. A table is as wide as if it held the rows of ``beside`` too,
+    those of its neighbours.
     """
     table = [[printable(cell) for cell in row] for row in (head, *rows)]
-    widths = {column: max(len(row[column]) for row in table) for column in range(len(head))}
+    cells = [*table, *([printable(cell) for cell in row] for row in beside)]
+    widths = {column: max(len(row[column]) for row in cells) for column in range(len(head))}
     gone: list[str] = []
     for name in spare:
         if sum(widths.values()) + 2 * (len(widths) - 1) <= (columns() if width is None else width):

@@ -44,4 +44,6 @@ def test_a_table_wider_than_the_terminal_leaves_out_spare_columns_in_their_order
         "bleu   0.5  0.01",
         "(a wider terminal also shows effect)",
     ]
+    beside = [("a longer name", "0.5", "", "")]  # of another table: both leave out the same column
+    assert text_table(head, [row], spare=("effect",), beside=beside, width=32)[0] == "name           mean     p"
     assert text_table(head, [row], spare=("effect", "p"), width=3)[-1] == "(a wider terminal also shows effect and p)"
