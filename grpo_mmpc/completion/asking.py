@@ -52,7 +52,8 @@ def _read(task: Task, completion: str | Failure, row: PromptRow) -> Answer:
         return no_answer(task, "malformed completion", completion)
     value = None if task.target == "image" else prediction
     if task.target == "attributes":  # what the item has is never overwritten
-        new = {key: text for key, text in json.loads(prediction).items() if key not in row.attributes}
+        missing = task.missing_keys(row.attributes)
+        new = {key: text for key, text in json.loads(prediction).items() if key in missing}
         if not new:
             return no_answer(task, "no missing value was given", completion)
         value = json.dumps(new, ensure_ascii=False)

@@ -154,8 +154,13 @@ class Task(BaseModel):
     def has_gap(self, record: ProductRecord) -> bool:
         """Return whether an item lacks what the task asks for, or any of its attributes."""
         if self.target == "attributes":
-            return any(key not in record.attributes for key in self.properties)
+            return bool(self.missing_keys(record.attributes))
         return getattr(record, self.target) is None
+
+    def missing_keys(self, attributes: Mapping[str, str]) -> list[str]:
+        """Return the keys of an answer that an item has no attribute of, in whatever case."""
+        known = {kind.casefold() for kind in attributes}
+        return [key for key in self.properties if key.casefold() not in known]
 
     def reference(self, record: ProductRecord) -> str | None:
         """Return an item's true answer; None where it has none, or where it is an image."""

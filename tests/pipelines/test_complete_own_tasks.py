@@ -29,7 +29,7 @@ TASKS = {
 ITEMS: list[dict] = [
     {"item_id": "no description", "description": None, "attributes": {"color": "red"}},
     {"item_id": "no material", "description": "Well made.", "attributes": {"color": "red", "size": "L"}},
-    {"item_id": "whole", "description": "Well made.", "attributes": {"color": "red", "material": "wood"}},
+    {"item_id": "whole", "description": "Well made.", "attributes": {"Color": "red", "material": "wood"}},
     {"item_id": "no image", "description": None, "attributes": None, "image": None},
 ]
 
