@@ -1,5 +1,6 @@
 """Metrics of a generation batch and of the logged steps, and warnings about either."""
 
+import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,18 @@ class Diagnosis:
             monitors = [reward.name for reward in self.mix.rewards if reward.name not in trained]
             self._alarms[task] = HackingAlarm(trained=trained, monitors=monitors)
         return self._alarms[task]
+
+
+def peak_memory() -> dict[str, float]:
+    """Return the most memory that this process has held so far, in GiB, by key of the log.
+
+    ``memory/peak_gib`` is that of the machine, ``memory/gpu_peak_gib`` what torch has reserved on
+    its GPU.
+    """
+    peaks = {"memory/peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    if torch.cuda.is_available():
+        peaks["memory/gpu_peak_gib"] = torch.cuda.max_memory_reserved() / 2**30
+    return peaks
 
 
 def masked_fraction(

@@ -42,12 +42,14 @@ class RolloutRecorder:
             "step": pa.array([step] * count, pa.int64()),
             **{name: pa.array(logs[name], pa.string()) for name in ("prompt_id", "item_id", "category", "task")},
             "generation": pa.array([i % num_generations for i in range(count)], pa.int64()),
+            "prompt": pa.array(logs["prompt_text"], pa.string()),
             "completion": pa.array([completion_text(completion) for completion in logs["completion"]], pa.string()),
             "prediction": pa.array(logs["prediction"], pa.string()),
             "format": pa.array(logs["format"], pa.string()),
             **{f"reward/{name}": pa.array(values, pa.float64()) for name, values in raw.items()},
             **{f"weighted/{name}": pa.array(values, pa.float64()) for name, values in weighted.items()},
             "advantage": pa.array(logs["advantages"], pa.float64()),
+            "image_path": pa.array(logs["image_path"], pa.string()),
             "image_hash": pa.array([_file_hash(path) for path in logs["image_path"]], pa.string()),
         }
         suffix = "" if self._batch == 1 else f"-{self._batch}"

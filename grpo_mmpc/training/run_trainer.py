@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.adapter import has_adapter
 from grpo_mmpc.training.checkpoint import SAVING, Start, checkpoint_folder, seal
+from grpo_mmpc.training.diagnostics import peak_memory
 from grpo_mmpc.training.set_aside import SetAside
 from grpo_mmpc.training.trl_seams import REFERENCE, TrainerCallback, rotate_checkpoints
 from grpo_mmpc.utils.console import Progress
@@ -83,6 +84,11 @@ class RunTrainer:
             super().load_weights(folder, model)  # type: ignore[misc]
         else:
             self.model.load_state_dict(type(self.model).from_pretrained(folder, use_safetensors=True).state_dict())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the main process has taken of memory to what TRL logs."""
+        logs.update(peak_memory())
+        super().log(logs, start_time)  # type: ignore[misc]
 
     def list_set_aside(self, refused: Mapping[str, str]) -> None:
         """List the prompts that are left out of training, with their reasons, each once."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.models.adapter import has_adapter
-from grpo_mmpc.rewards import RewardMix
+from grpo_mmpc.rewards import RewardMix, completion_text
 from grpo_mmpc.rewards.signals import zero_variance_groups
 from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
 from grpo_mmpc.training.arguments import updates_per_rollout
@@ -167,6 +167,7 @@ class RecordingGRPOTrainer(RunTrainer, SeamedGRPOTrainer):
         self.mix.prepare([row for row in inputs if row["set_aside"] is None])
         for column in EXTRA_COLUMNS:
             self.log_column(column, [row[column] for row in inputs])
+        self.log_column("prompt_text", [completion_text(row["prompt"]) for row in inputs])
         output = super().generate_and_score(inputs)
         if not self._is_checked:
             check_against_unpadded(self, inputs, output, ranks=self._ranks)

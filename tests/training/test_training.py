@@ -18,6 +18,7 @@ from grpo_mmpc.errors import CatalogueError, RewardError, TrainingError
 from grpo_mmpc.pipelines.train import run_training
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.training.session import TrainingSession
+from grpo_mmpc.utils.files import read_json_lines
 
 REWARDS = Path(__file__).parent / "counting_rewards.py"
 BOTH = pytest.mark.parametrize("architecture", ["qwen2_5_vl", "gemma3"])
@@ -114,6 +115,8 @@ def test_every_completion_is_scored_against_its_own_row(make_config, small_catal
     )
     session_for(config).train(before=None, after_save=None)
     rows = rollouts(config)
+    items = read_json_lines(small_catalogue / "items.jsonl")
+    titles = {item["item_id"]: item["title"] for item in items}
     assert {row["task"] for row in rows} == set(TASKS)
     for start in range(0, len(rows), 4):
         group = rows[start : start + 4]
@@ -128,6 +131,9 @@ def test_every_completion_is_scored_against_its_own_row(make_config, small_catal
         if row["prediction"] is not None:
             assert row["completion"].startswith(f'{{"{TASKS[row["task"]].json_key}":')
         image = (small_catalogue / "images" / f"{row['item_id']}.png").read_bytes()
+        assert row["image_path"] == str(small_catalogue / "images" / f"{row['item_id']}.png")
+        title = titles[row["item_id"]]
+        assert (title in row["prompt"]) == (row["task"] == "text_to_image"), "what is asked for is not shown"
         assert row["image_hash"] == hashlib.blake2b(image, digest_size=16).hexdigest()
 
 
@@ -505,6 +511,7 @@ def test_the_weight_multiplies_what_advantages_and_recorded_rewards_are_made_of(
         )
     logged = [json.loads(line) for line in (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()]
     assert all(line["signal/digest/within_group_std"] > 0 for line in logged)
+    assert all(0.1 < line["memory/peak_gib"] < 100 for line in logged), "torch alone takes more than 0.1 GiB"
     assert all(0 <= line["reward_time/wait_share"] < 1 for line in logged)
 
 
