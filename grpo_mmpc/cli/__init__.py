@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         serve,
         sft,
         train,
+        watch,
     )
 
     parser = _Parser(
@@ -79,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         evaluate,
         compare,
         score,
+        watch,
         report,
         export,
         ablate,

@@ -222,6 +222,19 @@ class RunFolder:
         named = {path: match for path in paths if (match := _ROLLOUTS.fullmatch(path.name))}
         return sorted(named, key=lambda path: (int(named[path][1]), int(named[path][2] or 1)))
 
+    def rollouts_since(self, step: int) -> dict[int, Path]:
+        """Return the first file of every step from one on, in order, as they are now.
+
+        A run that goes on has more of them at every call, and listing all takes long.
+        """
+        try:
+            with os.scandir(self.path / "rollouts") as entries:
+                names = [entry.name for entry in entries if entry.name >= f"step-{step:06d}"]
+        except OSError:
+            return {}
+        steps = {int(match[1]): name for name in names if (match := _ROLLOUTS.fullmatch(name)) and not match[2]}
+        return {step: self.path / "rollouts" / steps[step] for step in sorted(steps)}
+
     def _text(self, path: Path, *, lacking: str) -> str | None:
         try:
             return read_own(path, folder=self.path).decode()

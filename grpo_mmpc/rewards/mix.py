@@ -300,7 +300,7 @@ def neutral(
 
 
 def completion_text(completion: Any) -> str:
-    """Return the text of a completion, given as a string or as messages, of which the last counts."""
+    """Return the text of a completion, given as a string or as messages, of the last one."""
     if isinstance(completion, str):
         return completion
     content = completion[-1]["content"]

@@ -176,10 +176,15 @@ def read_own(path: Path, *, folder: Path) -> bytes:
         OSError: It cannot be read; or it is a device or a pipe, which may never end, or a link out
             of the folder, whose reader may be shown what is not his.
     """
+    check_own(path, folder=folder)
+    return path.read_bytes()
+
+
+def check_own(path: Path, *, folder: Path) -> None:
+    """Refuse a file that ``read_own`` would not read."""
     real = Path(os.path.realpath(path))
     if real.exists() and not (real.is_file() and real.is_relative_to(os.path.realpath(folder))):
         raise OSError(f"it leads to {real}, which is no file of {folder}; copy there what belongs there")
-    return path.read_bytes()
 
 
 def read_object(path: Path) -> dict[str, Any]:

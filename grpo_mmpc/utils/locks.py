@@ -4,11 +4,16 @@ import fcntl
 import logging
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
+
+from grpo_mmpc.utils.files import read_own
 
 logger = logging.getLogger(__name__)
+_HOLDER = re.compile(r"process (?P<pid>\d{1,9}) on (?P<machine>.*)\n")
 
 
 @contextmanager
@@ -41,6 +46,34 @@ def hold(lock: Path, *, refuse: Callable[[str], Exception] | None) -> Iterator[s
             yield left
         finally:
             file.truncate(0)
+
+
+class Holder(NamedTuple):
+    """The process whose words a lock file holds: it holds the lock, or was killed while it did."""
+
+    pid: int
+    machine: str
+
+    @property
+    def is_alive(self) -> bool | None:
+        """Whether it lives; None where that cannot be seen from this machine."""
+        if self.machine != platform.node():
+            return None
+        try:
+            with suppress(PermissionError):  # another user's
+                os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def holder(lock: Path) -> Holder | None:
+    """Return who holds a lock, without touching it; None where the last one ended in order."""
+    try:
+        words = _HOLDER.fullmatch(read_own(lock, folder=lock.parent).decode(errors="replace"))
+    except OSError:
+        return None
+    return None if words is None else Holder(int(words["pid"]), words["machine"])
 
 
 def in_use(

@@ -1,11 +1,15 @@
 """One process holds a folder, and the next one hears of one that ended without a word."""
 
+import os
+import platform
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.utils.locks import hold
+from grpo_mmpc.utils.locks import hold, holder
 
 
 def test_a_lock_is_held_by_one_and_free_again(tmp_path):
@@ -39,3 +43,20 @@ def test_who_refuses_nobody_waits(tmp_path: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_who_holds_a_folder_is_seen_without_touching_its_lock(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    assert holder(lock) is None
+    with hold(lock, refuse=None):
+        assert holder(lock) == (os.getpid(), platform.node()) and holder(lock).is_alive
+        assert holder(lock).is_alive, "looking took nothing from it"
+    assert holder(lock) is None, "it ended in order"
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    lock.write_text(f"process {child.pid} on {platform.node()}\n")
+    assert holder(lock).is_alive is False, "killed"
+    lock.write_text(f"process {child.pid} on another.machine\n")
+    assert holder(lock).is_alive is None, "nobody here can see it"
+    lock.write_text("process 7")
+    assert holder(lock) is None, "half a line"

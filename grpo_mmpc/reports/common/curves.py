@@ -62,8 +62,8 @@ def curve(
         parts += [dot("dot", frame.x(step), frame.y(value), radius=3.5) for step, value in known]
     end_step, end = trend[-1]
     height = min(max(frame.y(end) + 4, frame.top + 6), frame.height - frame.bottom)
-    parts.append(label("value", frame.x(end_step) + 7, height, _short(end)))
-    return frame.svg("curve", parts, spoken=f"{title}: {_short(known[0][1])} to {_short(end)}")
+    parts.append(label("value", frame.x(end_step) + 7, height, short(end)))
+    return frame.svg("curve", parts, spoken=f"{title}: {short(known[0][1])} to {short(end)}")
 
 
 def _frame(
@@ -93,7 +93,8 @@ def _line(kind: str, points: Sequence[_Known], frame: Frame) -> Markup:
     return Markup('<polyline class="{}" points="{}"/>').format(kind, path)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """``1,234``, ``11.5``, ``1.05``, ``0.312``: digits that a curve's last value needs."""
     size = abs(value)
     digits = 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}".replace("-", MINUS)

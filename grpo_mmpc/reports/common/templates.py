@@ -16,7 +16,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     **{"number": number, "signed": signed, "words": words, "plural": plural},
     **{"metric": metric_label, "partly_scored": partly_scored, "difference": difference_of},
     **{"axis": axis, "track": track},
-    **{"glyph": glyph, "level_interval": partial(interval_text, write=number)},
+    **{"glyph": glyph, "level_interval": partial(interval_text, write=number), "change_interval": interval_text},
 }
 
 
@@ -29,7 +29,16 @@ def render_page(name: str, /, **content: Any) -> str:
         jinja2.UndefinedError: The template names a value that it is not given.
     """
     style = resources.files("grpo_mmpc").joinpath("reports/common/style.css").read_text(encoding="utf-8")
-    return _environment().get_template(name).render(style=style, **content)
+    return render_part(name, style=style, **content)
+
+
+def render_part(name: str, /, **content: Any) -> str:
+    """Render a template that is no page on its own; all values are escaped.
+
+    Raises:
+        jinja2.UndefinedError: The template names a value that it is not given.
+    """
+    return _environment().get_template(name).render(**content)
 
 
 @cache

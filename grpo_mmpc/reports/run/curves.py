@@ -67,14 +67,14 @@ def curve_groups(run: RunFolder, *, weights: Mapping[str, float]) -> list[CurveG
 
     ``weights`` are those of the mix, by the name that rewards are logged under.
     """
-    groups = [_training(run, weights)]
-    for task in dict.fromkeys(task for summary in run.summaries.values() for task in section(summary, "tasks")):
-        groups.append(_held_out(run, str(task)))
+    last_step = float(run.steps[-1]["step"]) if run.steps else 0.0
+    groups = [training_curves(run.steps, weights=weights), *held_out_curves(run, last_step=last_step)]
     return [group for group in groups if group.curves or group.constant]
 
 
-def _training(run: RunFolder, weights: Mapping[str, float]) -> CurveGroup:
-    keys = dict.fromkeys(key for row in run.steps for key in row)
+def training_curves(steps: Sequence[Mapping[str, Any]], *, weights: Mapping[str, float]) -> CurveGroup:
+    """Return the curves of the training signals; ``steps`` are rows of ``metrics.jsonl``."""
+    keys = dict.fromkeys(key for row in steps for key in row)
     is_sft = "mean_token_accuracy" in keys
     shown = "The catalogue's own answers" if is_sft else "Sampled completions"
     group = CurveGroup(
@@ -108,7 +108,7 @@ def _training(run: RunFolder, weights: Mapping[str, float]) -> CurveGroup:
             ("mean_token_accuracy", "Token accuracy", "share of the answers' tokens that are the likeliest", _SHARE),
         ]
     for key, title, note, bounds in wanted:
-        points: list[Point] = [(float(row["step"]), finite(row.get(key))) for row in run.steps]
+        points: list[Point] = [(float(row["step"]), finite(row.get(key))) for row in steps]
         floor = 0.0 if key in (zero_variance, "malformed_share", "entropy", "kl") else None
         group.add(points, title=title, note=note, smooth=True, floor=floor, bounds=bounds or (None, None))
     return group
@@ -120,13 +120,19 @@ def _reward_note(name: str, weights: Mapping[str, float]) -> str:
     return f"reward, weight {weights[name]:g}" if weights[name] else "monitor, not trained on"
 
 
-def _held_out(run: RunFolder, task: str) -> CurveGroup:
+def held_out_curves(run: RunFolder, *, last_step: float) -> list[CurveGroup]:
+    """Return the curves of every task's metrics; the final policy is that of ``last_step``."""
+    tasks = dict.fromkeys(str(task) for summary in run.summaries.values() for task in section(summary, "tasks"))
+    return [_held_out(run, task, last_step) for task in tasks]
+
+
+def _held_out(run: RunFolder, task: str, last_step: float) -> CurveGroup:
     group = CurveGroup(
         title=f"On held-out items: {task_label(task).lower()}",
         note="Greedy answers of the base model (step 0) and of every evaluated checkpoint. Bars: 95% intervals of the "
         "mean over items; that of a change, paired by item, is narrower. Dashed: the best answer without a policy.",
     )
-    steps, mode = _checkpoint_steps(run), run.comparison.mode if run.comparison else "corrected"
+    steps, mode = _checkpoint_steps(run, last_step), run.comparison.mode if run.comparison else "corrected"
     compared = next((t.metrics for t in run.comparison.tasks if t.task == task), {}) if run.comparison else {}
     metrics = {checkpoint: _task_metrics(run, checkpoint, task) for checkpoint in run.summaries}
     names = [name for name in dict.fromkeys(n for cells in metrics.values() for n in cells) if not attribute_kind(name)]
@@ -195,7 +201,7 @@ def _task_metrics(run: RunFolder, checkpoint: str, task: str) -> Mapping[str, An
     return section(section(section(run.summaries[checkpoint], "tasks"), task), "metrics")
 
 
-def _checkpoint_steps(run: RunFolder) -> dict[str, float]:
+def _checkpoint_steps(run: RunFolder, last_step: float) -> dict[str, float]:
     """Return the step of every evaluated checkpoint, in order; final is at the last step.
 
     Checkpoints whose step is unknown are left out, and so is a numbered one at the same step as the
@@ -204,11 +210,10 @@ def _checkpoint_steps(run: RunFolder) -> dict[str, float]:
     numbered = {
         name: float(name.removeprefix("checkpoint-")) for name in run.summaries if re.fullmatch(r"checkpoint-\d+", name)
     }
-    last_logged = float(run.steps[-1]["step"]) if run.steps else 0.0
     steps = {"base": 0.0} if "base" in run.summaries else {}
     if "final" not in run.summaries:
         return steps | numbered
-    final = max([last_logged, *numbered.values()])
+    final = max([last_step, *numbered.values()])
     if final == 0:
         return steps
     return steps | {name: step for name, step in numbered.items() if step < final} | {"final": final}

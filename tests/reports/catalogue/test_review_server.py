@@ -10,8 +10,9 @@ from grpo_mmpc.completion.decisions import FILE
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.pipelines.review import LOCK, serve_review
 from grpo_mmpc.reports.catalogue.review_entries import Review
-from grpo_mmpc.reports.catalogue.review_server import MAX_BODY_BYTES, ReviewServer
+from grpo_mmpc.reports.catalogue.review_server import ReviewServer
 from grpo_mmpc.utils.locks import hold
+from grpo_mmpc.utils.page_server import MAX_BODY_BYTES
 from tests.completion.completed import lines_of, write_completed, write_lines
 
 

@@ -1,0 +1,186 @@
+"""Runs in a terminal: one of them with all there is to see, several with a line each."""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
+
+from grpo_mmpc.reports.common.curves import short
+from grpo_mmpc.reports.common.difference import interval_text
+from grpo_mmpc.reports.common.labels import NO_VALUE, clamp, number, plural, signed, task_label, words
+from grpo_mmpc.reports.watch.history import mean_of
+from grpo_mmpc.reports.watch.live_run import View
+from grpo_mmpc.reports.watch.newest import Group, Newest, Sample
+from grpo_mmpc.reports.watch.progress import Progress, State
+from grpo_mmpc.reports.watch.signals import Signal, signals_of, sparkline
+from grpo_mmpc.rewards.troubles import LATEST
+from grpo_mmpc.utils.console import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+_STYLES = {State.RUNNING: "green", State.KILLED: "red", State.STOPPED: "yellow", State.FINISHED: "blue"}
+_WIDE = 100
+"""Columns from which there is room for what is good to know."""
+_SAMPLES = 8
+_PROMPT_CHARACTERS = 240
+
+
+def frame(views: Sequence[View], *, width: int, ascii_only: bool = False) -> "RenderableType":
+    """Return what to print: all of one run, or a line for each of several."""
+    from rich.console import Group as Lines  # heavy: imported on use
+
+    if len(views) == 1:
+        return Lines(*_run(views[0], width=width, ascii_only=ascii_only))
+    alarms = [_text(f"! {view.name}: {sentence}", "red") for view in views for sentence in view.alarms]
+    return Lines(_board(views, width=width, ascii_only=ascii_only), *([_text("")] if alarms else []), *alarms)
+
+
+def _run(view: View, *, width: int, ascii_only: bool) -> "Iterator[RenderableType]":
+    progress = view.progress
+    yield _headline(view)
+    if progress.state != State.WAITING:
+        yield _text(_bar(progress, width=min(40, width - 40), ascii_only=ascii_only))
+    for sentence in [*view.alarms, *view.notes]:
+        yield _text(f"! {sentence}", "red")
+    if view.rows:
+        yield _text("")
+        yield _signal_table(signals_of(view), width=width, ascii_only=ascii_only)
+        yield _text(_cost(view), "dim")
+    if view.newest is not None:
+        yield from _evaluation(view.newest, width=width)
+    if view.groups:
+        yield from _group(view.groups[0], width=width)
+
+
+def _headline(view: View) -> "Text":
+    progress = view.progress
+    text = _text(view.name, "bold")
+    text.append(f"  {progress.state}", style=_STYLES.get(progress.state, ""))
+    return text.append(printable(f"  {progress.doing}" if progress.doing else ""))
+
+
+def _bar(progress: Progress, *, width: int, ascii_only: bool) -> str:
+    if progress.total is None:
+        return f"step {progress.step:,}"
+    full, empty = "#-" if ascii_only else "█░"
+    done = int(progress.share * width)
+    parts = [f"{full * done}{empty * (width - done)}  step {progress.step:,} of {progress.total:,}", progress.left]
+    return "  ".join(part for part in parts if part)
+
+
+def _signal_table(signals: Sequence[Signal], *, width: int, ascii_only: bool) -> "Table":
+    table = _table("", ">weight", "first to last step", ">latest", ">spread", ">equal")
+    for signal in signals:
+        line = sparkline(
+            signal.values, width=max(8, min(60, width - 54)), is_share=signal.is_share, ascii_only=ascii_only
+        )
+        weight = "" if signal.weight is None else f"{signal.weight:g}" if signal.weight else "monitor"
+        spread = "" if signal.spread is None else f"±{number(signal.spread)}"
+        flat = "" if signal.flat is None or signal.is_share else f"{signal.flat:.0%}"
+        level = (
+            NO_VALUE if signal.latest is None else f"{signal.latest:.0%}" if signal.is_share else short(signal.latest)
+        )
+        style = "bold" if signal.label == "reward" else "dim" if signal.weight == 0 else ""
+        table.add_row(*map(_text, (clamp(signal.label, limit=20)[0], weight, line, level, spread, flat)), style=style)
+    return table
+
+
+def _cost(view: View) -> str:
+    """Say what the columns are, and how much memory and time a step takes."""
+    speed, peak, gpu = (
+        mean_of(view.latest, key) for key in ("tokens_per_second", "memory/peak_gib", "memory/gpu_peak_gib")
+    )
+    parts = [
+        f"latest: mean of {LATEST} logged steps; spread within groups; equal: share of groups without any",
+        "" if speed is None else f"{number(speed, digits=0)} tokens/s",
+        "" if gpu is None else f"GPU memory at most {number(gpu, digits=1)} GiB",
+        "" if peak is None else f"memory at most {number(peak, digits=1)} GiB",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _evaluation(newest: Newest, *, width: int) -> "Iterator[RenderableType]":
+    yield _text("")
+    for task, changes in newest.tasks.items():
+        title = f"{task_label(task)}, {plural(newest.items[task], 'item')}"
+        interval = "95% interval, for each metric alone" if width >= _WIDE else "95% interval"
+        table = _table(title, ">base", f">{words(newest.checkpoint)}", ">change", interval)
+        for one in changes:
+            shown = (one.label, number(one.before), number(one.after), signed(one.change), interval_text(one.interval))
+            table.add_row(*map(_text, shown))
+        yield table
+
+
+def _group(group: Group, *, width: int) -> "Iterator[RenderableType]":
+    count = sum(sample.count for sample in group.samples)
+    where = f"Step {group.step}, {words(group.task)}, {words(group.category)}, {group.item_id}"
+    yield _text("")
+    yield _text(f"{where}: {count} completions, the widest advantages of the step", "bold")
+    if group.prompt:
+        prompt = " ".join(group.prompt.split())
+        if len(prompt) > _PROMPT_CHARACTERS:  # templates begin alike: the end tells prompts apart
+            _, _, end = prompt[-_PROMPT_CHARACTERS:].partition(" ")
+            prompt = f"… {end}"
+        yield _text(f"prompt: {prompt}", "dim")
+    rewards = [name for name in group.samples[0].rewards if any(one.rewards[name] is not None for one in group.samples)]
+    room = accumulate(len(name) + 2 for name in rewards)
+    shown = [name for name, taken in zip(rewards, room, strict=True) if taken <= width - _WIDE + 35]
+    table = _table(">advantage", ">reward", *(f">{name}" for name in shown), ">", "completion")
+    for sample in _ends(group.samples):
+        style = "green" if (sample.advantage or 0.0) > 0 else ""
+        numbers = [signed(sample.advantage, digits=2), number(sample.reward)]
+        numbers += [number(sample.rewards[name]) for name in shown]
+        text = f"{'malformed: ' if sample.is_malformed else ''}{sample.text}"
+        times = f"{sample.count}x" if sample.count > 1 else ""
+        table.add_row(*map(_text, (*numbers, times, clamp(text, limit=2 * width)[0])), style=style)
+    yield table
+    if len(group.samples) > _SAMPLES:
+        yield _text(f"and {len(group.samples) - _SAMPLES} in between", "dim")
+
+
+def _ends(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the best and the worst samples, where there are many."""
+    half = _SAMPLES // 2
+    return list(samples) if len(samples) <= _SAMPLES else [*samples[:half], *samples[-half:]]
+
+
+def _board(views: Sequence[View], *, width: int, ascii_only: bool) -> "Table":
+    is_wide = width >= _WIDE
+    table = _table("run", "state", ">step", "reward", ">latest", ">equal", *(["left"] if is_wide else []))
+    for view in views:
+        progress = view.progress
+        key = "reward" if any("reward" in row for row in view.rows) else "loss"
+        line = sparkline([row.get(key) for row in view.rows], width=max(6, min(40, width - 66)), ascii_only=ascii_only)
+        flat = mean_of(view.latest, "dead_group_share")
+        of = "" if progress.total is None else f" of {progress.total:,}"
+        alarms = "!" * bool(view.alarms or view.notes)
+        table.add_row(
+            _text(clamp(view.name, limit=24)[0]),
+            _text(f"{progress.state}{alarms}", _STYLES.get(progress.state, "")),
+            _text(f"{progress.step:,}{of}"),
+            _text(line),
+            _text(number(mean_of(view.latest, key))),
+            _text("" if flat is None else f"{flat:.0%}"),
+            *([_text(progress.left or progress.doing)] if is_wide else []),
+        )
+    return table
+
+
+def _table(*columns: str) -> "Table":
+    """Return an empty table; a column of numbers has a ``>`` before its name."""
+    from rich.table import Table  # heavy: imported on use
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
+        table.add_column(_text(name.removeprefix(">")), justify=justify, no_wrap=name != "completion")
+    return table
+
+
+def _text(text: str, style: str = "") -> "Text":
+    """Return a text as it is: no markup, and no control characters of a stranger's file."""
+    from rich.text import Text  # heavy: imported on use
+
+    return Text(printable(text), style=style)
