@@ -41,7 +41,7 @@ def _run(view: View, *, width: int, ascii_only: bool) -> "Iterator[RenderableTyp
     progress = view.progress
     yield _headline(view)
     if progress.state != State.WAITING:
-        yield _text(_bar(progress, width=min(40, width - 40), ascii_only=ascii_only))
+        yield _text(_bar(progress, width=width, ascii_only=ascii_only))
     for sentence in [*view.alarms, *view.notes]:
         yield _text(f"! {sentence}", "red")
     if view.rows:
@@ -62,12 +62,14 @@ def _headline(view: View) -> "Text":
 
 
 def _bar(progress: Progress, *, width: int, ascii_only: bool) -> str:
+    of = "" if progress.total is None else f" of {progress.total:,}"
+    said = "  ".join(filter(None, (f"step {progress.step:,}{of}", progress.left)))
     if progress.total is None:
-        return f"step {progress.step:,}"
+        return said
+    length = max(8, min(40, width - len(said) - 2))
+    done = int(progress.share * length)
     full, empty = "#-" if ascii_only else "█░"
-    done = int(progress.share * width)
-    parts = [f"{full * done}{empty * (width - done)}  step {progress.step:,} of {progress.total:,}", progress.left]
-    return "  ".join(part for part in parts if part)
+    return f"{full * done}{empty * (length - done)}  {said}"
 
 
 def _signal_table(signals: Sequence[Signal], *, width: int, ascii_only: bool) -> "Table":

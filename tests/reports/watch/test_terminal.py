@@ -44,9 +44,9 @@ def test_a_frame_says_how_far_what_the_rewards_are_and_what_was_sampled_last(run
     assert lines[1].endswith("step 4 of 10  3.0 s a step, about 18 s left")
     reward = next(line.split() for line in lines if line.startswith("reward "))
     # Means over the logged steps: 0.01 to 0.04.
-    assert reward == ["reward", "▁▃▅█", "0.025", "±0.250", "50%"]
+    assert reward == ["reward", "▁▃▆█", "0.025", "±0.250", "50%"]
     bleu = next(line.split() for line in lines if line.startswith("bleu"))
-    assert bleu == ["bleu", "0.5", "▁▃▅█", "0.050", "±0.125", "50%"]
+    assert bleu == ["bleu", "0.5", "▁▃▆█", "0.050", "±0.125", "50%"]
     assert "memory at most 1.8 GiB" in " ".join(text.split())
     assert "Step 4, image to text, Mugs, a: 3 completions" in text and "prompt: Write the title." in text
     assert "2x  a red mug" in text and "malformed: {" in text
