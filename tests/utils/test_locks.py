@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.utils.locks import hold, holder
+from grpo_mmpc.utils.locks import Holder, hold, holder
 
 
 def test_a_lock_is_held_by_one_and_free_again(tmp_path):
@@ -46,17 +46,18 @@ def test_who_refuses_nobody_waits(tmp_path: Path) -> None:
 
 
 def test_who_holds_a_folder_is_seen_without_touching_its_lock(tmp_path: Path) -> None:
-    lock = tmp_path / ".lock"
+    lock, here = tmp_path / ".lock", platform.node()
     assert holder(lock) is None
     with hold(lock, refuse=None):
-        assert holder(lock) == (os.getpid(), platform.node()) and holder(lock).is_alive
-        assert holder(lock).is_alive, "looking took nothing from it"
+        assert holder(lock) == holder(lock) == (os.getpid(), here), "looking took nothing from it"
     assert holder(lock) is None, "it ended in order"
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    lock.write_text(f"process {child.pid} on {platform.node()}\n")
-    assert holder(lock).is_alive is False, "killed"
-    lock.write_text(f"process {child.pid} on another.machine\n")
-    assert holder(lock).is_alive is None, "nobody here can see it"
     lock.write_text("process 7")
     assert holder(lock) is None, "half a line"
+
+
+def test_whether_a_holder_lives_is_seen_on_its_own_machine_alone() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert Holder(os.getpid(), platform.node()).is_alive is True
+    assert Holder(child.pid, platform.node()).is_alive is False
+    assert Holder(child.pid, "another.machine").is_alive is None
