@@ -13,8 +13,8 @@ def add_parser(commands: Any) -> None:
         "complete",
         help="fill the missing titles and images of a whole catalogue",
         description=(
-            "Read a catalogue folder, let the policy write the missing titles and draw the missing images, and write a "
-            "catalogue folder. Interrupted, the same command goes on where it was."
+            "Read a catalogue folder, let the policy write the missing titles and draw the missing images, or answer "
+            "the recipe's own tasks, and write a catalogue folder. Interrupted, the same command goes on where it was."
         ),
         epilog="example: grpo-mmpc complete my_catalogue --out completed --checkpoint "
         "runs/nano/checkpoints/checkpoint-80",
