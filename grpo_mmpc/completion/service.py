@@ -5,7 +5,7 @@ Requests wait in a queue; the thread that owns the engine takes all that wait, u
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,22 +28,30 @@ if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
 
 Item = tuple[Path, ProductRecord]
-"""The folder that the item's image is in, and an item that lacks a title or an image, not both."""
+"""The folder that the item's image is in, and an item that one of the tasks fills."""
 
 
 class CompletionService:
     """Answers items of any thread, in the one that calls ``run``; see ``BatchQueue``."""
 
-    def __init__(self, provenance: Provenance, *, engine: "Engine", renderer: "Renderer | None", gate: Gate) -> None:
-        self.provenance = provenance
+    def __init__(
+        self,
+        provenance: Provenance,
+        *,
+        engine: "Engine",
+        renderer: "Renderer | None",
+        gate: Gate,
+        tasks: Mapping[str, Task] = TASKS,
+    ) -> None:
+        self.provenance, self.tasks = provenance, tasks
         self._engine, self._renderer, self._gate = engine, renderer, gate
         queue: BatchQueue[Item, Proposal] = BatchQueue(self._answer, batch_size=lambda: engine.rows_at_once)
         self.submit, self.run = queue.submit, queue.run
 
     def _answer(self, items: Sequence[Item]) -> list[Proposal]:
         proposals: list[Proposal | None] = [None] * len(items)
-        for task in TASKS.values():
-            mine = [i for i, (_, record) in enumerate(items) if filling_task(record) == task]
+        for task in self.tasks.values():
+            mine = [i for i, (_, record) in enumerate(items) if filling_task(record, self.tasks.values()) == task]
             answers = self._ask(task, [items[i] for i in mine]) if mine else []
             for i, answer in zip(mine, answers, strict=True):
                 proposal = proposal_of(self.provenance, task, answer, is_asked=answer.reason != NO_RENDERER)
@@ -59,10 +67,10 @@ class CompletionService:
             task,
             rows,
             sampling=SamplingConfig(**self.provenance.sampling[task.name]),
-            samples=self.provenance.samples if task.target == "title" else 0,
+            samples=self.provenance.samples if task.target != "image" else 0,
             generate=lambda _, sampling: self._generate(rows, sampling),
         )
-        return answers if task.target == "title" else self._render(answers)
+        return self._render(answers) if task.target == "image" else answers
 
     def _generate(self, rows: Sequence[PromptRow], sampling: SamplingConfig) -> list[str | Failure]:
         size = self._engine.rows_at_once

@@ -21,7 +21,8 @@ from grpo_mmpc.completion.judging import proposal_of
 from grpo_mmpc.completion.proposal import Proposal
 from grpo_mmpc.completion.service import CompletionService
 from grpo_mmpc.errors import GrpoMmpcError, ImageError
-from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.tasks import TASKS, Task
+from grpo_mmpc.tasks.prompt_rows import filling_task
 from grpo_mmpc.types import ProductRecord
 from grpo_mmpc.utils.batch_queue import BusyError
 
@@ -34,7 +35,7 @@ _PHOTO = {"requestBody": {"required": True, "content": {"image/*": {"schema": {"
 
 
 class Item(BaseModel):
-    """A product that lacks its title or its image."""
+    """A product that lacks its title or its image, or what the server's own tasks ask for."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,6 +45,7 @@ class Item(BaseModel):
     image: str | None = Field(
         None, description="Base64 of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF; without it, the title with an image."
     )
+    description: str | None = Field(None, description="For tasks that show it, or ask for it where it is missing.")
     attributes: dict[str, Any] = Field({}, description="Known facts, which a title must not contradict.")
 
 
@@ -87,7 +89,7 @@ def application(service: CompletionService) -> "FastAPI":
     async def complete(batch: Batch) -> CompletedBatch:
         return CompletedBatch(proposals=await answered(batch.items))
 
-    @app.post("/photo", summary="Give a photograph a title", openapi_extra=_PHOTO)
+    @app.post("/photo", summary="Give a photograph its title, or what the server's tasks ask", openapi_extra=_PHOTO)
     async def photo(
         request: HttpRequest, item_id: str = "", category: str = "", attributes: Annotated[str, "a JSON object"] = "{}"
     ) -> Proposal:
@@ -97,7 +99,7 @@ def application(service: CompletionService) -> "FastAPI":
             raise HTTPException(422, f"attributes is not JSON: {error}") from error
         if not isinstance(facts, dict):
             raise HTTPException(422, "attributes is no JSON object")
-        item = Item(item_id=item_id, category=category, title=None, image=None, attributes=facts)
+        item = Item(item_id=item_id, category=category, title=None, image=None, description=None, attributes=facts)
         [proposal] = await answered([item], await request.body())
         return proposal
 
@@ -124,18 +126,19 @@ def _read(
     """Return the record of an item whose image is written into the folder, or why there is none."""
     try:
         image = photo if item.image is None else _from_base64(item.image)
-        return _record(item, image, number=number, folder=folder)
+        return _record(item, image, tasks=service.tasks, number=number, folder=folder)
     except (RowError, ImageError) as error:
-        task = TASKS["text_to_image" if item.image is None and photo is None else "image_to_text"]
+        name = "text_to_image" if item.image is None and photo is None else "image_to_text"
+        task = service.tasks.get(name) or next(iter(service.tasks.values()))
         refused = replace(no_answer(task, "not an item", str(error)), item_id=item.item_id or str(number))
         return proposal_of(service.provenance, task, refused, is_asked=False)
 
 
-def _record(item: Item, image: bytes | None, *, number: int, folder: Path) -> ProductRecord:
+def _record(item: Item, image: bytes | None, *, tasks: Mapping[str, Task], number: int, folder: Path) -> ProductRecord:
     cells: Mapping[str, Any] = item.model_dump()
     item_id = text_cell(cells, "item_id") or str(number)
     title = text_cell(cells, "title")
-    if (title is None) == (image is None):
+    if tasks == TASKS and (title is None) == (image is None):
         given = "neither title nor image" if title is None else "nothing is missing: title and image"
         raise RowError(f"{given}; give one of them, and the other is what comes back")
     facts, warning = read_attributes(item.attributes)
@@ -146,14 +149,18 @@ def _record(item: Item, image: bytes | None, *, number: int, folder: Path) -> Pr
         decode_image(io.BytesIO(image), name=item_id)
         name = str(number)
         (folder / name).write_bytes(image)
-    return ProductRecord(
+    record = ProductRecord(
         item_id=item_id,
         category=text_cell(cells, "category") or "",
         title=title,
-        description=None,
+        description=text_cell(cells, "description", one_line=False),
         image=name,
         attributes={} if facts is None else loads(facts),
     )
+    if filling_task(record, tasks.values()) is None:
+        asked = "; ".join(f"{task.name} makes {task.target} of {', '.join(task.source)}" for task in tasks.values())
+        raise RowError(f"nothing is missing that can be filled from the rest: {asked}")
+    return record
 
 
 def _from_base64(text: str) -> bytes:

@@ -12,16 +12,15 @@ from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.completion.calibration import FILE as CALIBRATION
 from grpo_mmpc.completion.calibration import read_calibration
 from grpo_mmpc.completion.judging import Gate
-from grpo_mmpc.completion.plan import provenance_of
+from grpo_mmpc.completion.plan import completing_tasks, provenance_of
 from grpo_mmpc.completion.service import CompletionService
 from grpo_mmpc.completion.web import application
 from grpo_mmpc.config import RunConfig
-from grpo_mmpc.errors import ConfigError, RolloutError
+from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rendering.registry import load_renderer
 from grpo_mmpc.rollout.engines import engines_of_this_machine
 from grpo_mmpc.rollout.vllm.guard import KEY_VARIABLE, Guard
 from grpo_mmpc.rollout.vllm.serve import probe_port, server_key
-from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.types import ProductRecord
 from grpo_mmpc.utils.console import printer
 
@@ -54,17 +53,8 @@ def serve_completion(
 
     Raises:
         RolloutError: The engine cannot start, or the port is taken.
-        ConfigError: The recipe's policy is for other tasks.
         CatalogueError: ``known`` cannot be read, or its calibration is another policy's.
     """
-    if others := [name for name in config.tasks if name not in TASKS]:
-        raise ConfigError(
-            [
-                f"tasks: {', '.join(others)}: the server answers with titles and images, by {' and '.join(TASKS)}; "
-                "fill a catalogue by that task with grpo-mmpc complete, or say tasks=[image_to_text] if the policy is "
-                "to be asked so"
-            ]
-        )
     port, checkpoint = probe_port(host, port), config.asked(checkpoint)
     provenance = provenance_of(config, checkpoint=checkpoint, samples=samples)
     calibration = None
@@ -78,7 +68,8 @@ def serve_completion(
         say(f"loading {config.model.name_or_path}{adapter} ...")
         engine = stack.enter_context(engines_of_this_machine(config, checkpoint=checkpoint, workers=None))
         renderer = None if settings.renderer is None else load_renderer(settings.renderer, **settings.renderer_kwargs)
-        service = CompletionService(provenance, engine=engine, renderer=renderer, gate=gate)
+        tasks = completing_tasks(config)
+        service = CompletionService(provenance, engine=engine, renderer=renderer, gate=gate, tasks=tasks)
         app = Guard(application(service), key=key, host=host)
         stack.enter_context(listening(app, host=host, port=port))
         _say_where(host, port, key)

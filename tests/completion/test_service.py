@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.completion.judging import Gate
-from grpo_mmpc.completion.plan import provenance_of
+from grpo_mmpc.completion.plan import completing_tasks, provenance_of
 from grpo_mmpc.completion.service import CompletionService
 from grpo_mmpc.completion.web import MOST_ITEMS, application
 from grpo_mmpc.config.sections import GateSection
@@ -84,9 +84,8 @@ class Drawer:
 
 def service_of(config, engine, *, samples=0, renderer=None, known=(), gate=None):
     provenance = provenance_of(config, checkpoint=None, samples=samples)
-    return CompletionService(
-        provenance, engine=engine, renderer=renderer, gate=Gate(gate or GateSection(), known, None)
-    )
+    judged = Gate(gate or GateSection(), known, None)
+    return CompletionService(provenance, engine=engine, renderer=renderer, gate=judged, tasks=completing_tasks(config))
 
 
 @contextmanager
@@ -162,6 +161,37 @@ def test_the_gate_judges_a_title_by_samples_facts_constraints_and_titles_that_ar
         "another item has this title",
     ]
     assert len(first["reasons"]) == 4 and again == first
+
+
+def test_a_servers_own_tasks_fill_what_they_ask_for_and_say_what_they_cannot(make_config):
+    words = {"source": ["images", "category"], "target": "description", "instruction": "Describe it."}
+    facts = {"source": ["description"], "target": "attributes", "instruction": "{keys}?", "properties": {"color": {}}}
+    config = make_config(tasks=["words", "facts"], own_tasks={"words": words, "facts": facts})
+
+    class Writer:
+        rows_at_once = 4
+
+        def generate(self, rows, sampling):
+            answers = {"words": '{"description": "A red mug."}', "facts": '{"color": "red"}'}
+            return [answers[row.task] for row in rows]
+
+    mug = {"title": "Mug", "category": "Mugs", "image": encoded(photo("red"))}
+    items = [
+        mug,
+        {"title": "Mug", "description": "Red."},
+        mug | {"description": "Red.", "attributes": {"Color": "red"}},
+    ]
+    with serving(config, engine=Writer(), samples=2) as client:
+        first, second, third = client.post("/complete", json={"items": items}).json()["proposals"]
+        shot = client.post("/photo", params={"category": "Mugs"}, content=photo("red")).json()
+    assert (first["field"], first["value"], first["status"]) == ("description", "A red mug.", "accepted")
+    assert (second["field"], second["value"], second["confidence"]) == ("attributes", '{"color": "red"}', 1.0)
+    assert (third["value"], third["status"]) == (None, "failed")
+    assert third["reasons"][1] == (
+        "nothing is missing that can be filled from the rest: words makes description of images, category; facts makes "
+        "attributes of description"
+    )
+    assert (shot["field"], shot["value"]) == ("description", "A red mug.")
 
 
 def test_a_title_comes_back_as_an_image(config):

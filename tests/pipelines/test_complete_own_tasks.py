@@ -13,7 +13,6 @@ from grpo_mmpc.completion.decisions import decide
 from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.pipelines.complete import Workers, audit_catalogue, complete_catalogue
-from grpo_mmpc.pipelines.serve_completion import serve_completion
 from grpo_mmpc.reports.catalogue.review_entries import Review
 from tests.pipelines.writer import rows_of
 
@@ -184,5 +183,3 @@ def test_what_cannot_be_done_by_other_tasks_is_refused_in_words(fill, shop, conf
         fill(config("german"), samples=2, calibrate_on=2)
     with pytest.raises(ConfigError, match="--audit needs a task that asks images for titles; german, facts does not"):
         audit_catalogue(config("german", "facts"), catalogue=shop, out=tmp_path / "audit", checkpoint=None, samples=2)
-    with pytest.raises(ConfigError, match="tasks: german: the server answers with titles and images"):
-        serve_completion(config("german"), checkpoint=None)
