@@ -87,6 +87,9 @@ def read_attributes(cell: object) -> tuple[str | None, str | None]:
         cell = dict(cell)  # how Arrow hands over a map column
     if not isinstance(cell, dict):
         return None, f'attributes dropped: found {json_kind(cell)}, expected a JSON object such as {{"color": "red"}}'
+    if {*map(type, cell), *map(type, cell.values())} == {str}:  # most rows, twice as fast
+        facts = {name: member for name, member in map(_fact, cell, cell.values()) if member is not None}
+        return (f"{{{','.join(facts.values())}}}" if facts else None), None
     members: dict[str, str] = {}
     dropped: list[str] = []
     for kind, value in cell.items():

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.normalise import clean_text, readable_text
 from grpo_mmpc.types import Quarantined
-from grpo_mmpc.utils.files import json_lines
+from grpo_mmpc.utils.files import JsonLine
 
 MAX_CHARACTERS = 5_000
 """Of an identifier, a category, a title or a path: far above any real one, far below what a prompt
@@ -61,9 +61,9 @@ def text_cell(values: Mapping[str, Any], column: str, *, one_line: bool = True) 
     return text
 
 
-def json_rows(lines: Iterable[bytes] | Iterable[str]) -> Iterator[RawRow]:
-    """Read JSON lines; blank lines are skipped, lines without an object have a problem."""
-    for row, line in enumerate(json_lines(lines), start=1):
+def json_rows(lines: Iterable[JsonLine]) -> Iterator[RawRow]:
+    """Number JSON lines as rows; those without an object have a problem."""
+    for row, line in enumerate(lines, start=1):
         if line.values is None:
             yield RawRow(row=row, problem=f"line {line.number}: {line.problem}")
         else:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from grpo_mmpc.catalogue.json_columns import JsonColumns
 from grpo_mmpc.catalogue.rows import RawRow, json_rows
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.utils.files import many_json_lines
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
@@ -207,7 +208,7 @@ def _parquet_batches(
 
 def _jsonl_rows(path: Path) -> Iterator[RawRow]:
     with _open_text(path) as lines:
-        yield from json_rows(lines)
+        yield from json_rows(many_json_lines(lines))
 
 
 def _jsonl_columns(path: Path, *, at_most: int | None) -> JsonColumns:

@@ -13,6 +13,7 @@ from grpo_mmpc.utils.files import (
     build_folder,
     copy_folder,
     json_lines,
+    many_json_lines,
     names_in,
     parse_json,
     place_file,
@@ -25,6 +26,7 @@ from grpo_mmpc.utils.files import (
     write_json,
     write_json_lines,
 )
+from grpo_mmpc.utils.json_blocks import plain_objects
 
 
 def test_a_file_appears_when_it_is_whole_and_a_failed_writer_leaves_the_old_one(tmp_path):
@@ -167,6 +169,38 @@ def test_of_a_key_that_appears_twice_neither_value_is_taken():
     with pytest.raises(ValueError, match=problem):
         parse_json('{"b": 1, "b": 1}')
     assert parse_json('[{"b": 1}, {"b": 2}]') == [{"b": 1}, {"b": 2}]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"b": 1, "b": 2}',
+        '{"b" :":", "b" :1}',
+        '{"b": [{"c": 1, "c": 1}]}',
+        '{"b": NaN}',
+        '{"b": "\\ud800"}',
+        f'{{"b": {10**30}, "c": {"9" * 5000}}}',
+        '{"b": 1}{"b": 2}',
+        '{"b": 1}{"b": 2}\n{"b":\n3}',
+        '{"b": 1,}',
+        '{"b": "\t"}',
+        "[1]",
+        "",
+        '{"b": ":", "c": "x : y", "d": "https://x", "e": 1e999}',
+        '{"b": [[{"c": 1}]], "d": -0.0} ',
+        "[" * 5000,
+    ],
+)
+def test_many_lines_are_read_as_one_after_the_other(odd):
+    lines = [line + "\n" for line in ['{"a": 1, "é": {"b": [1.5, null]}}', *odd.split("\n"), '{"a": "x: y"}']]
+    assert repr(list(many_json_lines(lines))) == repr(list(json_lines(lines)))
+    assert repr(list(many_json_lines(lines * 3000))) == repr(list(json_lines(lines * 3000)))
+
+
+def test_lines_that_plainly_hold_an_object_need_no_look_each():
+    lines = ['{"a": {"b": [{"c": "d: e"}]}}\n', '{"a": 1, "a": 2}\n', '{"f": ": "}']
+    # In the last one a text begins with a colon, as what follows a key does.
+    assert plain_objects(lines) == [{"a": {"b": [{"c": "d: e"}]}}, None, None]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line():

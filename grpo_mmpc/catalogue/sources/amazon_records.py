@@ -14,6 +14,7 @@ from typing import NamedTuple
 from grpo_mmpc.catalogue.rows import RawRow, json_rows
 from grpo_mmpc.catalogue.tables import parquet_rows
 from grpo_mmpc.errors import CatalogueError, first_line
+from grpo_mmpc.utils.files import json_lines
 
 HUB_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
 
@@ -203,7 +204,7 @@ def _records_of(file: Path, *, first: int, wanted: Container[int] | None) -> Ite
             elif header is not None:
                 yield row, _csv_record(line, row=row, header=header)
             else:
-                [read] = json_rows([line])
+                [read] = json_rows(json_lines([line]))
                 yield row, read._replace(row=row, problem=read.problem and f"line {number}: {read.problem[8:]}")
 
 
@@ -277,7 +278,7 @@ def _hub_records(path: str) -> Iterator[RawRow]:
     try:
         file = f"hf://datasets/{HUB_DATASET}/{path}"
         stream = load_dataset("text", data_files=file, split="train", streaming=True)
-        yield from json_rows(row["text"] for row in stream)
+        yield from json_rows(json_lines(row["text"] for row in stream))
     except (OSError, httpx.HTTPError) as e:
         raise _unreachable(path, e) from e
 
