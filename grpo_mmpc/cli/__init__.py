@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         compare,
         complete,
         data,
+        doctor,
         evaluate,
         export,
         plan,
@@ -74,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"grpo-mmpc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
+        doctor,
         plan,
         train,
         sft,

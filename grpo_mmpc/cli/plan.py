@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
         epilog="example: grpo-mmpc plan recipes/qwen2_5_vl_32b.yaml --gpus 8 --gpu a100",
     )
     add_recipe(parser)
-    parser.add_argument("--gpus", type=positive_int, default=8, metavar="N", help="GPUs of one machine (%(default)s)")
+    parser.add_argument("--gpus", type=positive_int, metavar="N", help="GPUs of one machine (8; a CPU's processes: 1)")
     parser.add_argument("--nodes", type=positive_int, default=1, metavar="M", help="machines (%(default)s)")
     parser.add_argument("--gpu", default="h100", choices=_devices(), help="kind of GPU (%(default)s): %(choices)s")
     parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="memory of one, where it is another")
@@ -44,60 +44,61 @@ def _devices() -> list[str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; 0 if the recipe fits."""
-    from grpo_mmpc.analysis.plan.hardware import DEVICES, STRATEGIES, strategy_of
+    from grpo_mmpc.analysis.plan.hardware import DEVICES, STRATEGIES, strategy_of, this_machine
     from grpo_mmpc.analysis.plan.plan import as_json, make_plan
     from grpo_mmpc.config import RunConfig
     from grpo_mmpc.config.loading import is_file, merge_layers, validate
-    from grpo_mmpc.errors import ConfigError
     from grpo_mmpc.models.shapes import read_shape
 
     words = arguments.recipe
     layers = merge_layers([word for word in words if is_file(word)], [word for word in words if not is_file(word)])
     config = validate(RunConfig, layers)
-    device = DEVICES[arguments.gpu]
+    on_cpu = bool(config.trainer.get("use_cpu"))
+    device = this_machine() if on_cpu else DEVICES[arguments.gpu]
     if arguments.gpu_memory is not None:
         device = dataclasses.replace(device, memory_gib=arguments.gpu_memory)
-    strategies = [*STRATEGIES.values()] if arguments.launch is None else [strategy_of(arguments.launch)]
-    if config.trainer.get("use_cpu"):
-        raise ConfigError(["trainer.use_cpu is true: a plan is of GPUs; give trainer.use_cpu=false to plan for them"])
+    strategies = [STRATEGIES["ddp"]] if on_cpu else [*STRATEGIES.values()]
+    if arguments.launch is not None:
+        strategies = [strategy_of(arguments.launch)]
     plan = make_plan(
         config,
         read_shape(config.model),
         device=device,
-        gpus=arguments.gpus * arguments.nodes,
+        gpus=(arguments.gpus or (1 if on_cpu else 8)) * arguments.nodes,
         nodes=arguments.nodes,
         strategies=strategies,
     )
     if arguments.json:
         print(json.dumps(as_json(plan), indent=1))
     else:
-        _show(plan, config, words, gpu=arguments.gpu)
+        _show(plan, config, words, kind="CPU" if on_cpu else arguments.gpu)
     return 0 if plan.fitting and not plan.problems else 1
 
 
-def _show(plan: "Plan", config: "RunConfig", words: list[str], *, gpu: str) -> None:
+def _show(plan: "Plan", config: "RunConfig", words: list[str], *, kind: str) -> None:
     from grpo_mmpc.reports.common.labels import plural
     from grpo_mmpc.utils.console import printer
 
     say, work = printer(True), plan.work
+    unit = "process" if work.on_cpu else "GPU"
     method = "LoRA" if work.is_adapter else "all weights"
     machines = "" if plan.nodes == 1 else f" on {plan.nodes} machines"
     say(
-        f"model       {config.model.name_or_path}, {work.shape.parameters / 1e9:.1f} billion parameters; {method}, "
-        f"{work.trained_parameters / 1e6:,.0f} million trained"
+        f"model       {config.model.name_or_path}, {_count(work.shape.parameters)} parameters; {method}, "
+        f"{_count(work.trained_parameters)} trained"
     )
     images = f"sizes of {plan.num_images} images" if plan.num_images else "no catalogue here, so the largest images"
     say(f"prompt      up to {work.prompt_tokens} tokens, {work.image_tokens or 0} of them an image ({images})")
     say(
         f"step        {work.completions * plan.gpus} completions of up to {work.completion_tokens} tokens: "
-        f"{work.completions} a GPU, groups of {work.num_generations}"
+        f"{work.completions} a {unit}, groups of {work.num_generations}"
     )
-    gpus = f"{plan.gpus} x {gpu} of {plan.device.memory_gib:g} GiB{machines}"
-    say(f"GPUs        {gpus}; rollouts by {_engine(work.engine)}")
+    where = f"{plan.gpus} x {kind} of {plan.device.memory_gib:g} GiB{machines}"
+    say(f"on          {where}; rollouts by {_engine(work.engine)}")
     say("")
     say("\n".join(_memory_table(plan)))
     name = plan.fitting[0] if plan.fitting else next(iter(plan.memory), None)
-    if name is not None:
+    if name is not None and name in plan.speed:
         say("")
         say("\n".join(_time_lines(plan, name)))
     for problem in plan.problems:
@@ -105,12 +106,13 @@ def _show(plan: "Plan", config: "RunConfig", words: list[str], *, gpu: str) -> N
     say("")
     if plan.fitting and not plan.problems:
         best = plan.memory[plan.fitting[0]]
-        say(f"fits with {', '.join(plan.fitting)}: {best.peak / GIB:.0f} of {plan.device.memory_gib:g} GiB a GPU")
-        say(f"next: accelerate launch {_launch(plan)} -m grpo_mmpc train {' '.join(words)}")
+        room = f"{best.peak / GIB:.1f} of {plan.device.memory_gib:g} GiB"
+        say(f"fits with {', '.join(plan.fitting)}: {room} a {unit}")
+        say(f"next: {_launch(plan)} train {' '.join(words)}")
     elif plan.fitting:
         say("it fits, but would fail as said above")
     else:
-        say(f"does not fit on {plural(plan.gpus, 'such GPU')}")
+        say(f"does not fit on {plural(plan.gpus, f'such {unit}')}")
         for overrides, strategy, peak in plan.remedies:
             say(f"fits with {strategy} and {overrides}: {peak / GIB:.0f} GiB")
         if not plan.remedies:
@@ -129,7 +131,7 @@ def _memory_table(plan: "Plan") -> list[str]:
     rows.append(["decided by", *(memory.largest_phase for memory in memories)])
     if any(memory.host for memory in memories):
         rows.append(["host, per GPU", *(_gib(memory.host) for memory in memories)])
-    return text_table(["GiB a GPU", *columns], rows)
+    return text_table([f"GiB a {'process' if plan.work.on_cpu else 'GPU'}", *columns], rows)
 
 
 def _time_lines(plan: "Plan", name: str) -> list[str]:
@@ -155,8 +157,14 @@ def _engine(name: str) -> str:
 
 
 def _launch(plan: "Plan") -> str:
-    name = plan.fitting[0]
-    file = "single_gpu" if plan.gpus == 1 else name
-    processes = f" --num_processes {plan.gpus}" if plan.gpus not in (1, 8) else ""
+    if plan.gpus == 1 and plan.work.on_cpu:
+        return "grpo-mmpc"
+    name = "multi_cpu" if plan.work.on_cpu else "single_gpu" if plan.gpus == 1 else plan.fitting[0]
+    usual = {"multi_cpu": 2, "single_gpu": 1}.get(name, 8)
+    processes = f" --num_processes {plan.gpus}" if plan.gpus != usual else ""
     machines = "" if plan.nodes == 1 else f" --num_machines {plan.nodes} --machine_rank R --main_process_ip HOST"
-    return f"--config_file launch/accelerate/{file}.yaml{processes}{machines}"
+    return f"accelerate launch --config_file launch/accelerate/{name}.yaml{processes}{machines} -m grpo_mmpc"
+
+
+def _count(number: float) -> str:
+    return f"{number / 1e9:.1f} billion" if number >= 1e9 else f"{number / 1e6:,.1f} million"

@@ -115,6 +115,7 @@ def push(folder: Path, *, repository: str, public: bool) -> str:
         TrainingError: The hub cannot be reached, or refuses.
     """
     # heavy: imported on use
+    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -122,7 +123,7 @@ def push(folder: Path, *, repository: str, public: bool) -> str:
     try:
         address = hub.create_repo(repository, private=not public, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Export {folder.name}")
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         raise TrainingError(
             f"{folder} is written, and could not be pushed to {repository}: {first_line(error)}; log in with `hf auth "
             f"login`, unset HF_HUB_OFFLINE, and give the same command again"

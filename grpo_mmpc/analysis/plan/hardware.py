@@ -1,5 +1,6 @@
 """The machines that a plan is made for, and how a launch file spreads a model over them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,12 @@ DEVICES = {
     "a10g": Device(memory_gib=24, tflops=70, bandwidth=0.6),
     "rtx4090": Device(memory_gib=24, tflops=165, bandwidth=1.0),
 }
+
+
+def this_machine() -> Device:
+    """Return the memory of this machine as a device without a speed, for recipes of a CPU."""
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Device(memory_gib=round(size / GIB, 1), tflops=0.0, bandwidth=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

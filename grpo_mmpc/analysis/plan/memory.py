@@ -5,7 +5,7 @@ another, so the largest of the three counts. docs/plan.md compares the sums with
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from grpo_mmpc.analysis.plan.hardware import GIB, Strategy
 from grpo_mmpc.analysis.plan.workload import Workload
@@ -20,6 +20,8 @@ _SPARE = 1.03
 """Blocks that the allocator cannot use."""
 CUDA_CONTEXT = 0.6 * GIB
 """What CUDA and its libraries take before the first tensor; PyTorch does not count it."""
+CPU_PROCESS = 1.1 * GIB
+"""Libraries, catalogue and evaluation of a process on a CPU, as the nano job has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,8 @@ class Memory:
     """On top of that, by phase and part."""
     host: float = 0.0
     """Bytes of the machine's own memory, for each GPU."""
-    reserved: float = field(default=CUDA_CONTEXT)
+    reserved: float
+    """What the process takes beside tensors."""
 
     @property
     def tensors(self) -> float:
@@ -94,7 +97,8 @@ def memory_of(work: Workload, strategy: Strategy, *, processes: int, device_byte
             host += whole / work.tensor_parallel
         else:
             resident["vLLM"] = share
-    return Memory(resident=resident, phases=phases, host=host)
+    reserved = CPU_PROCESS if work.on_cpu else CUDA_CONTEXT
+    return Memory(resident=resident, phases=phases, host=host, reserved=reserved)
 
 
 def weight_bytes(work: Workload) -> float:

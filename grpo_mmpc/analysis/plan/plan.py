@@ -74,7 +74,11 @@ def make_plan(
         device=device,
         num_images=len(sizes),
         memory=memory,
-        speed={name: speed_of(work, config, STRATEGIES[name], device, processes=gpus, nodes=nodes) for name in memory},
+        speed={
+            name: speed_of(work, config, STRATEGIES[name], device, processes=gpus, nodes=nodes)
+            for name in memory
+            if not work.on_cpu
+        },
         problems=[*_problems(config, work, gpus=gpus, device=device)],
         remedies=[],
     )

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from grpo_mmpc.analysis.plan.tokens import image_tokens, most_image_tokens, prompt_tokens
-from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config import ModelSection, RunConfig
 from grpo_mmpc.models.shapes import ModelShape
+from grpo_mmpc.utils.content import model_folder
+from grpo_mmpc.utils.files import read_object
+from grpo_mmpc.utils.model_paths import resolve_model
 
 _ENCODERS = {"bertscore": 1.42e9, "clip_similarity": 0.61e9, "dinov2_similarity": 0.35e9, "retrieval": 0.09e9}
 """Bytes of the encoders of rewards in float32: roberta-large, CLIP ViT-B/32, DINOv2-B, MiniLM."""
@@ -19,6 +22,7 @@ class Workload:
     """What one process does in one step, and with what."""
 
     shape: ModelShape
+    on_cpu: bool
     dtype: str
     quantised: bool
     is_adapter: bool
@@ -66,7 +70,7 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
     """
     trainer: Mapping[str, Any] = config.trainer
     adapter, rollout = config.adapter, config.rollout
-    options = config.model.processor_kwargs
+    options = {**_own_limits(config.model), **config.model.processor_kwargs}
     known = sorted(image_tokens(shape.model_type, options, height=h, width=w) or 0 for h, w in sizes)
     largest = most_image_tokens(shape.model_type, options)
     if known and largest is not None:
@@ -83,6 +87,7 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
     shows_image = any(task.shows_image for task in tasks)
     return Workload(
         shape=shape,
+        on_cpu=bool(trainer.get("use_cpu")),
         dtype=dtype,
         quantised=config.model.quantization is not None,
         is_adapter=adapter is not None,
@@ -105,10 +110,31 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
         engine_sleeps=bool(rollout.sleep),
         tensor_parallel=int(rollout.engine.tensor_parallel_size or 1),
         gathers_whole_copy=bool(trainer.get("ds3_gather_for_generation", True)),
-        encoder_bytes=sum(_ENCODERS.get(spec.name, 0.0) for spec in config.rewards.mix),
+        encoder_bytes=sum(
+            _ENCODERS.get(spec.name, 0.0)
+            for spec in config.rewards.mix
+            if not str(spec.kwargs.get("model")).startswith("nano:")
+        ),
         rendered=micro * accumulated if _renders(config) else 0,
         steps=int(trainer["max_steps"]) if int(trainer.get("max_steps", -1)) > 0 else None,
     )
+
+
+def _own_limits(section: ModelSection) -> dict[str, int]:
+    """Return the limits of pixels that a model's own folder sets, where it lies on this machine."""
+    folder = model_folder(resolve_model(section.name_or_path))
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if folder is not None and (folder / name).is_file():
+            whole = read_object(folder / name)
+            content = whole.get("image_processor", whole)
+            size = content.get("size") or {}
+            limits = {
+                "min_pixels": content.get("min_pixels") or size.get("shortest_edge"),
+                "max_pixels": content.get("max_pixels") or size.get("longest_edge"),
+                "image_seq_length": whole.get("image_seq_length"),
+            }
+            return {key: value for key, value in limits.items() if isinstance(value, int)}
+    return {}
 
 
 def _renders(config: RunConfig) -> bool:

@@ -1,0 +1,59 @@
+"""``grpo-mmpc doctor``: this machine, and whether it has what a recipe needs."""
+
+import argparse
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "doctor",
+        help="look this machine over: packages, GPUs, disks, ports, the hub; each lack with its remedy",
+        description=(
+            "Without a recipe what every training needs; with one also the packages that its options ask for, its "
+            "models on the hub (missing, gated, offline), and every check of the recipe itself. Exit status 1 where "
+            "something would fail."
+        ),
+        epilog="example: grpo-mmpc doctor recipes/qwen2_5_vl_7b.yaml data.catalogue=my_catalogue",
+    )
+    parser.add_argument("recipe", nargs="*", metavar="RECIPE|KEY=VALUE", help="YAML files, then overrides")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what was looked at; 1 if something would fail."""
+    # heavy: imported on use
+    from grpo_mmpc.config import RunConfig
+    from grpo_mmpc.config.loading import is_file, merge_layers, validate
+    from grpo_mmpc.errors import ConfigError
+    from grpo_mmpc.pipelines.doctor import examine
+    from grpo_mmpc.pipelines.recipe import load_recipe
+    from grpo_mmpc.reports.common.labels import plural
+    from grpo_mmpc.utils.console import next_command, printer
+
+    say, words = printer(True), arguments.recipe
+    files = [word for word in words if is_file(word)]
+    config = None
+    if words:
+        config = validate(RunConfig, merge_layers(files, [word for word in words if not is_file(word)]))
+    problems, about = 0, ""
+    for sign in examine(config):
+        mark = {"ok": " ", "warning": "!", "problem": "x"}[sign.kind]
+        say(f"{mark} {sign.about if sign.about != about else '':12}{sign.text}")
+        if sign.remedy:
+            say(f"  {'':12}-> {sign.remedy}")
+        problems, about = problems + (sign.kind == "problem"), sign.about
+    if words:
+        try:
+            load_recipe(words)
+            say(f"  {'recipe':12}passes every check")
+        except ConfigError as error:
+            problems += len(error.problems)
+            for problem in error.problems:
+                say(f"x {'recipe':12}{problem}")
+    say("")
+    if problems:
+        say(f"{plural(problems, 'problem')}; a training would fail")
+        return 1
+    say("nothing stands in the way" + (f"\n{next_command('plan', *words)}" if words else ""))
+    return 0
