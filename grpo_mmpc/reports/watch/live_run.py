@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE, section
+from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE, headline, section
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.reports.watch.history import History
 from grpo_mmpc.reports.watch.newest import Group, Newest, newest_evaluation, newest_groups
@@ -33,6 +33,8 @@ class View:
     weights: Mapping[str, float]
     """Of the mix, by the name that rewards are logged under; 0 = monitor."""
     alarms: list[str]
+    evaluated: str
+    """A metric for each task of the newest evaluation, in words; empty before the first."""
     newest: Newest | None
     groups: list[Group]
     notes: list[str]
@@ -61,9 +63,12 @@ class LiveRun:
         weights = {reward.name.rpartition(":")[2]: reward.weight for reward in run.mix}
         progress = progress_of(run, self._history)
         troubles = self._try("metrics.jsonl", lambda: signal_troubles(latest, weights), notes)
+        evaluations = self._signature()[1]
+        evaluated = self._try(
+            "evaluations", lambda: self.kept("evaluated", evaluations, lambda: _evaluated(run)), notes
+        )
         newest, groups = None, None
         if whole:
-            evaluations = self._signature()[1]
             newest = self._try(
                 "evaluations", lambda: self.kept("newest", evaluations, lambda: newest_evaluation(run)), notes
             )
@@ -77,6 +82,7 @@ class LiveRun:
             latest=latest,
             weights=weights,
             alarms=[*(troubles or {}).values(), *_failures(run, latest)],
+            evaluated=evaluated or "",
             newest=newest,
             groups=groups or [],
             notes=[*run.broken, *notes],
@@ -133,6 +139,13 @@ def _runs_of(folder: Path, *, wait: bool) -> list[LiveRun]:
         f"{folder} {what}: expected {', '.join(sorted(_MARKS))} as `grpo-mmpc train` writes them, or {_GRID} of an "
         "ablation; name the run_dir of a recipe"
     )
+
+
+def _evaluated(run: RunFolder) -> str:
+    if run.latest is None:
+        return ""
+    tasks = headline(run.evaluations[run.latest]).split("; ")
+    return f"{run.latest}: {', '.join(task.partition(': ')[2].partition(',')[0] for task in tasks)}"
 
 
 def _failures(run: RunFolder, latest: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -38,7 +38,6 @@ def run_part(live: LiveRun) -> str:
     groups = view.groups[:_GROUPS]
     images = live.kept("images", [group.image for group in groups], lambda: _images(view, groups))
     held_out = live.kept("held out", view.run, lambda: held_out_curves(view.run, last_step=view.progress.step))
-    curves = [training_curves(view.rows, weights=view.weights), *held_out]
     scale = _scale(view)
     return render_part(
         "reports/watch/run.html",
@@ -47,7 +46,8 @@ def run_part(live: LiveRun) -> str:
         signals=[(signal, _level(signal)) for signal in signals_of(view)],
         scale_axis=axis(scale, signs=True),
         evaluation=_lines(view, scale),
-        curve_groups=[group for group in curves if group.curves or group.constant],
+        training=training_curves(view.rows, weights=view.weights),
+        held_out=[group for group in held_out if group.curves or group.constant],
         groups=groups,
         most=_SAMPLES,
         images=images,

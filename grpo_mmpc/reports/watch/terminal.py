@@ -48,10 +48,10 @@ def _run(view: View, *, width: int, ascii_only: bool) -> "Iterator[RenderableTyp
         yield _text("")
         yield _signal_table(signals_of(view), width=width, ascii_only=ascii_only)
         yield _text(_cost(view), "dim")
-    if view.newest is not None:
-        yield from _evaluation(view.newest, width=width)
     if view.groups:
         yield from _group(view.groups[0], width=width)
+    if view.newest is not None:
+        yield from _evaluation(view.newest, width=width)
 
 
 def _headline(view: View) -> "Text":
@@ -149,25 +149,35 @@ def _ends(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _board(views: Sequence[View], *, width: int, ascii_only: bool) -> "Table":
-    is_wide = width >= _WIDE
-    table = _table("run", "state", ">step", "reward", ">latest", ">equal", *(["left"] if is_wide else []))
-    for view in views:
-        progress = view.progress
-        key = "reward" if any("reward" in row for row in view.rows) else "loss"
-        line = sparkline([row.get(key) for row in view.rows], width=max(6, min(40, width - 66)), ascii_only=ascii_only)
-        flat = mean_of(view.latest, "dead_group_share")
-        of = "" if progress.total is None else f" of {progress.total:,}"
-        alarms = "!" * bool(view.alarms or view.notes)
-        table.add_row(
-            _text(clamp(view.name, limit=24)[0]),
-            _text(f"{progress.state}{alarms}", _STYLES.get(progress.state, "")),
-            _text(f"{progress.step:,}{of}"),
-            _text(line),
-            _text(number(mean_of(view.latest, key))),
-            _text("" if flat is None else f"{flat:.0%}"),
-            *([_text(progress.left or progress.doing)] if is_wide else []),
-        )
+    lines = [
+        _line(view, blocks=max(6, min(24, width - 96 if width >= _WIDE else width - 66)), ascii_only=ascii_only)
+        for view in views
+    ]
+    table = _table(
+        "run", "state", ">step", "reward", ">latest", ">equal", *(["left, or newest evaluation"] * (width >= _WIDE))
+    )
+    room = width - sum(max(len(line[i]) for line in lines) + 2 for i in range(4)) - len("latest  equal  ")
+    for view, (*cells, doing) in zip(views, lines, strict=True):
+        last = [clamp(doing, limit=max(room, 10))[0]] * (width >= _WIDE)
+        name, state, *others = map(_text, (*cells, *last))
+        state.stylize(_STYLES.get(view.progress.state, ""))
+        table.add_row(name, state, *others)
     return table
+
+
+def _line(view: View, *, blocks: int, ascii_only: bool) -> tuple[str, ...]:
+    progress = view.progress
+    key = "reward" if any("reward" in row for row in view.rows) else "loss"
+    flat = mean_of(view.latest, "dead_group_share")
+    return (
+        clamp(view.name, limit=24)[0],
+        f"{progress.state}{'!' * bool(view.alarms or view.notes)}",
+        f"{progress.step:,}{'' if progress.total is None else f' of {progress.total:,}'}",
+        sparkline([row.get(key) for row in view.rows], width=blocks, ascii_only=ascii_only),
+        number(mean_of(view.latest, key)),
+        "" if flat is None else f"{flat:.0%}",
+        progress.left or view.evaluated or progress.doing,
+    )
 
 
 def _table(*columns: str) -> "Table":

@@ -11,6 +11,7 @@ from PIL import Image
 from grpo_mmpc.reports.watch.live_run import find_runs
 from grpo_mmpc.reports.watch.server import WatchServer
 from tests.reports.browser import dump, needs_chromium
+from tests.reports.run.fake_run import build_run
 from tests.reports.watch.runs import begin, hold, log, record, row
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -75,6 +76,18 @@ def test_several_runs_are_a_table_with_a_page_of_each(serve, tmp_path, run):
     assert "finished" in get(server, "run/1/live")[1]
     for route in ("run/2/", "run/-1/", "run/x/", "run/0/other", "../config.yaml", "run/0/live/"):
         assert get(server, route)[0] == 404, route
+
+
+def test_evaluations_stand_beside_the_base_as_a_table_and_as_curves(serve, tmp_path):
+    folder = build_run(
+        tmp_path / "run", items_per_category=4, checkpoints=("base", "checkpoint-20"), compare=False, images=False
+    )
+    page = get(serve(folder))[1]
+    assert "Newest evaluation: checkpoint-20" in page and "On held-out items: image to text" in page
+    row_of_bleu = re.search(r"<bdi>BLEU</bdi>.*?</tr>", page, re.DOTALL)[0]
+    assert re.search(r"\+0\.\d{3} to \+0\.\d{3}", row_of_bleu), "the interval of the change"
+    board = get(serve(folder, begin(tmp_path / "other")))[1]
+    assert re.search(r"checkpoint-20: bleu 0\.\d{3}, clip_image_image 0\.\d{3}", board)
 
 
 def test_texts_of_a_run_are_escaped_and_the_page_loads_nothing(serve, tmp_path):
