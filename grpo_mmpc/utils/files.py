@@ -270,7 +270,7 @@ def json_lines(lines: Iterable[bytes | str], *, allow_nan: bool = True) -> Itera
 
 
 def many_json_lines(lines: Iterable[str]) -> Iterator[JsonLine]:
-    """Read lines as ``json_lines`` does, thousands ahead and in a third of the time."""
+    """Read lines as ``json_lines`` does, thousands ahead, which takes less time."""
     numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     while some := list(islice(numbered, _LINES_AHEAD)):
         for (number, line), values in zip(some, plain_objects([line for _, line in some]), strict=True):
