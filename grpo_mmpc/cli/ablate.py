@@ -5,10 +5,11 @@ import io
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.console import next_command, printer
+from grpo_mmpc.utils.console import Progress, next_command, printer
 from grpo_mmpc.utils.options import add_engine, check_engine, non_negative_int, output_folder, positive_int
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.ablation.grid import expand
     from grpo_mmpc.ablation.jobs import jobs_of
     from grpo_mmpc.ablation.power import power_line, why_nothing_can_be_shown
-    from grpo_mmpc.ablation.spec import load_ablation, to_yaml
+    from grpo_mmpc.ablation.spec import combinations, load_ablation, to_yaml
     from grpo_mmpc.errors import ConfigError
     from grpo_mmpc.utils.files import remove_partial, write_text
 
@@ -78,7 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
     spec = load_ablation(path)
     folder = arguments.out or Path("runs/ablations") / spec.name
     print(f"checking the recipes of {path} ...", file=sys.stderr, flush=True)
-    runs = expand(spec, arguments.recipe[1:], path=path, folder=folder, load=_load)
+    total = len(spec.seeds) * len(combinations(spec))
+    numbers = count()
+
+    def load(recipe: Sequence[str]) -> "RunConfig":
+        progress("checking recipes", next(numbers), total, detail="the first loads PyTorch and Transformers")
+        return _load(recipe)
+
+    with Progress() as progress:
+        runs = expand(spec, arguments.recipe[1:], path=path, folder=folder, load=load)
     jobs = jobs_of(runs, folder=folder, launcher=spec.launcher)
     blind = why_nothing_can_be_shown(spec)
     if arguments.check:

@@ -26,6 +26,9 @@ def add_parser(commands: Any) -> None:
         "--out", type=output_file, metavar="FILE", help="where to write the page (default: RUN/report.html)"
     )
     parser.add_argument(
+        "--catalogue", type=Path, metavar="DIR", help="where the run's catalogue lies now, if its images are not found"
+    )
+    parser.add_argument(
         "--tables", type=output_folder, metavar="DIR", help="also write results.csv and results.tex there"
     )
     parser.set_defaults(func=run)
@@ -43,16 +46,18 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.reports.run.page import build_report, summary_path
 
     if is_completed(arguments.run):
-        if arguments.out or arguments.tables:
+        if arguments.out or arguments.tables or arguments.catalogue:
             raise ConfigError(
-                ["--out and --tables are of a run's page; that of a completed catalogue is in its folder"]
+                ["--out, --tables and --catalogue are of a run's page; that of a completed catalogue is in its folder"]
             )
         print(f"report: {report_completion(arguments.run).resolve()}")
         return 0
     comparison = update_comparison(arguments.run)
     if comparison is not None:
         print(f"comparison: {comparison}")
-    page = build_report(arguments.run, out=arguments.out).resolve()
+    if arguments.catalogue is not None and not any(arguments.catalogue.glob("items.*")):
+        raise ConfigError([f"--catalogue {arguments.catalogue} is no catalogue folder: it holds no items file"])
+    page = build_report(arguments.run, out=arguments.out, catalogue=arguments.catalogue).resolve()
     print(f"report: {page}\nsummary to print: {summary_path(page)}")
     if arguments.tables is not None:
         for path in write_tables(arguments.run, folder=arguments.tables):

@@ -5,6 +5,7 @@ Files and overrides, and every check that runs before a model loads.
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from grpo_mmpc.config.origins import with_origins
 from grpo_mmpc.config.recorded import config_of_run, load_recorded_policy
 from grpo_mmpc.config.sections import known_tasks
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.utils.console import columns, fitted, printer, quiet_libraries
+from grpo_mmpc.utils.console import Progress, columns, fitted, printer, quiet_libraries
 from grpo_mmpc.utils.distributed import is_first_process
 
 
@@ -24,7 +25,7 @@ def load_recipe(arguments: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: Something is wrong with the recipe.
     """
-    return validate(RunConfig, _layers(arguments), checks=_checks())
+    return _checked(_layers(arguments))
 
 
 def described_recipe(arguments: Sequence[str]) -> tuple[RunConfig, str]:
@@ -34,7 +35,7 @@ def described_recipe(arguments: Sequence[str]) -> tuple[RunConfig, str]:
         ConfigError: Something is wrong with the recipe.
     """
     layers = _layers(arguments)
-    config = validate(RunConfig, layers, checks=_checks())
+    config = _checked(layers)
     return config, with_origins(config.to_yaml(), given=layers.merged, origins=layers.origins, columns=columns())
 
 
@@ -92,7 +93,21 @@ def _layers(arguments: Sequence[str]) -> Layers:
     return layers
 
 
-def _checks() -> list[Check]:
+def _checked(layers: Layers) -> RunConfig:
+    """Validate, and show what is checked: the first to need PyTorch may take half a minute."""
+    checks = _checks()
+
+    def shown(number: int, what: str, check: Check, raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        if is_first_process():
+            progress("checking the recipe", number, len(checks), detail=what)
+        return list(check(raw))
+
+    with Progress() as progress:
+        named = [partial(shown, number, what, check) for number, (what, check) in enumerate(checks.items())]
+        return validate(RunConfig, layers, checks=named)
+
+
+def _checks() -> dict[str, Check]:
     # heavy: imported on use
     from grpo_mmpc.models.adapter_checks import check_adapter
     from grpo_mmpc.models.option_checks import check_model
@@ -101,8 +116,16 @@ def _checks() -> list[Check]:
     from grpo_mmpc.training.method_checks import check_method
     from grpo_mmpc.training.option_checks import check_trainer
 
-    checks = [check_model, check_adapter, check_rewards, check_method, check_trainer, check_rollout, check_evaluation]
-    return [*checks, check_section]
+    return {
+        "model, with PyTorch and Transformers": check_model,
+        "adapter": check_adapter,
+        "rewards": check_rewards,
+        "method": check_method,
+        "trainer, with TRL": check_trainer,
+        "rollout": check_rollout,
+        "evaluation": check_evaluation,
+        "evaluation.recbench": check_section,
+    }
 
 
 def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

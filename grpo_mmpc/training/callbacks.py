@@ -76,13 +76,21 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
 
     reward_names: list[str]
     progress: Progress
+    _last: str = field(default="", init=False)
+    """Detail of the last step that was logged."""
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Show that training goes on: the first step, or one after an evaluation, may take long."""
+        if state.is_world_process_zero:
+            self.progress("training", state.global_step, state.max_steps, detail=self._last)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
         """Show the step; evaluations in between show their own progress."""
         if state.is_world_process_zero and ("reward" in logs or _ACCURACY in logs):
-            self.progress("training", state.global_step, state.max_steps, detail=self.detail(logs))
+            self._last = self.detail(logs)
+            self.progress("training", state.global_step, state.max_steps, detail=self._last)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Leave the terminal to others."""

@@ -129,6 +129,7 @@ def test_the_page_holds_verdict_picture_examples_and_nothing_unescaped(finished)
         "&lt;script&gt;",
         "Training curves",
         "3 seeds:",
+        "knows only the products of the nano catalogue",
     ):
         assert part in page
     assert not re.search(r"<script|<b>mug|(?:src|href)=\"(?!data:|#)", page)

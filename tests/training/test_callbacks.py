@@ -18,8 +18,17 @@ def test_a_step_is_shown_with_its_rewards_and_a_dash_for_one_that_scored_nothing
     logs = {"reward": 0.25, "rewards/bleu/mean": 0.5, "dead_group_share": 0.125, "tokens_per_second": 80.4}
     progress.on_log(None, SimpleNamespace(global_step=3, max_steps=9, **MAIN), None, logs)
     progress.on_log(None, SimpleNamespace(global_step=3, max_steps=9, **MAIN), None, {"train_loss": 1.0})
+    progress.on_step_begin(None, SimpleNamespace(global_step=3, max_steps=9, **MAIN), None)
     detail = "reward 0.250  bleu 0.500  clip -  zero-variance groups 12%  80 tokens/s"
-    assert shown == [("training", 3, 9, detail)]
+    assert shown == [("training", 3, 9, detail)] * 2
+
+
+def test_the_first_step_is_shown_before_it_is_done():
+    shown = []
+    progress = StepProgress([], lambda *work, detail: shown.append((*work, detail)))
+    progress.on_step_begin(None, SimpleNamespace(global_step=0, max_steps=9, **MAIN), None)
+    progress.on_step_begin(None, SimpleNamespace(global_step=0, max_steps=9, is_world_process_zero=False), None)
+    assert shown == [("training", 0, 9, "")]
 
 
 def test_steps_that_will_be_logged_again_are_dropped_from_the_metrics(tmp_path):

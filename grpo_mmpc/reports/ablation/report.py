@@ -11,12 +11,13 @@ from grpo_mmpc.ablation.comparison import CONFIDENCE, RESAMPLES, AblationCompari
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.jobs import Job
 from grpo_mmpc.ablation.pareto import pareto
-from grpo_mmpc.ablation.results import Cost, collect
+from grpo_mmpc.ablation.results import Cost, Results, collect
 from grpo_mmpc.ablation.spec import AblationSpec, combinations
 from grpo_mmpc.reports.ablation.findings import cautions, findings
 from grpo_mmpc.reports.ablation.page import Content, render
-from grpo_mmpc.reports.common.findings import Finding, texts
+from grpo_mmpc.reports.common.findings import Finding, caution, texts
 from grpo_mmpc.reports.common.tables import write_csv
+from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.utils.files import write_json, write_text
 from grpo_mmpc.utils.manifest import command_line, now
 
@@ -54,7 +55,7 @@ def write_report(spec: AblationSpec, runs: Sequence[PlannedRun], jobs: Sequence[
         comparison=comparison,
         front=front,
         costs={mix: _mean_cost([run.cost for run in results.of(mix)]) for mix in comparison.mixes},
-        findings=findings(comparison, front),
+        findings=[*findings(comparison, front), *_on_nano(runs, results)],
         cautions=cautions(comparison, results),
     )
     page, data, table = (folder / f"ablation.{kind}" for kind in ("html", "json", "csv"))
@@ -89,6 +90,13 @@ def as_json(content: Content) -> dict[str, Any]:
         },
         "missing": [asdict(job) for job in content.results.missing],
     }
+
+
+def _on_nano(runs: Sequence[PlannedRun], results: Results) -> list[Finding]:
+    """Say that embedded models were asked about products that they do not know, if they were."""
+    evaluations = [run.evaluation for run in results.runs[:1]]
+    item_ids = [name for one in evaluations for scores in one.tasks.values() for name in scores.item_ids]
+    return [caution(text) for text in nano_troubles(runs[0].config.model_dump(mode="json"), item_ids).values()]
 
 
 def _mean_cost(costs: Sequence[Cost]) -> Cost:

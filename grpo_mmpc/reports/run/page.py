@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 _MARKS = ("config.yaml", "manifest.json", "evaluations", "comparison.json")
 
 
-def build_report(folder: Path, *, out: Path | None = None) -> Path:
+def build_report(folder: Path, *, out: Path | None = None, catalogue: Path | None = None) -> Path:
     """Write a run's report to ``out`` or ``RUN/report.html``, and return the path.
+
+    ``catalogue`` is where the run's catalogue lies now, if that is not where it was.
 
     Beside it a summary of one page for readers who know no statistics is written.
 
@@ -44,7 +46,8 @@ def build_report(folder: Path, *, out: Path | None = None) -> Path:
     path = out or folder / "report.html"
     notes: list[str] = []
     run = RunFolder(folder, notes=notes)
-    page, summary = _render(run, notes)
+    places = run.image_folders if catalogue is None else [*run.image_folders, catalogue]
+    page, summary = _render(run, notes, places)
     stands = path.exists()
     if not (run.broken and stands):
         write_text(summary_path(path), summary)
@@ -60,16 +63,23 @@ def summary_path(page: Path) -> Path:
     return page.with_name("summary.html" if page.name == "report.html" else f"{page.stem}.summary.html")
 
 
-def _render(run: RunFolder, notes: list[str]) -> tuple[str, str]:
-    """Return the page and its summary as text; the same files give the same text."""
+def _render(run: RunFolder, notes: list[str], places: Sequence[Path]) -> tuple[str, str]:
+    """Return the page and its summary as text; images are looked for in ``places``.
+
+    The same files give the same text.
+    """
     # A reward of a file is logged under the name of its factory.
     weights = {reward.name.rpartition(":")[2]: reward.weight for reward in run.mix}
     comparison = run.comparison
     tasks = [_task(task, comparison, run, weights) for task in comparison.tasks] if comparison else []
     recommendation, problems = results_of_run(run.path)
-    notes += [*_unfinished(run), *(f"A recommendation benchmark is left out: {problem}." for problem in problems)]
+    notes += [
+        *_unfinished(run),
+        *_without_images(run, places),
+        *(f"A recommendation benchmark is left out: {problem}." for problem in problems),
+    ]
     shown = {
-        **comparison_content(tasks, comparison, folders=run.image_folders),
+        **comparison_content(tasks, comparison, folders=places),
         "kind": "run report",
         "name": run.path.resolve().name,
         "subtitle": _subtitle(run, weights),
@@ -104,6 +114,15 @@ def _troubles(run: RunFolder, tasks: Sequence[TaskView], weights: Mapping[str, f
     is_nano = section(run.config, "data").get("catalogue") == NANO
     nano = {} if is_nano else nano_troubles(run.config, item_ids)
     return [*nano.values(), *signal_troubles(run.steps, weights).values()]
+
+
+def _without_images(run: RunFolder, places: Sequence[Path]) -> Iterator[str]:
+    named = section(run.config, "data").get("catalogue")
+    if named and places == [run.path]:
+        yield (
+            f"The catalogue {named} is not found from here, so its images are not shown: grpo-mmpc report {run.path} "
+            "--catalogue DIR shows them."
+        )
 
 
 def _base(run: RunFolder) -> dict[str, dict[str, float]]:

@@ -338,7 +338,7 @@ def test_no_image_outside_the_run_and_its_catalogue_is_shown(small: Path, tmp_pa
 
 
 @pytest.mark.parametrize("names", ["relative", "absolute"])
-def test_a_run_and_its_catalogue_show_images_wherever_both_were_moved(
+def test_a_run_and_its_catalogue_show_images_wherever_they_were_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str
 ) -> None:
     """The samples name the images where they lay while the run was made."""
@@ -370,6 +370,11 @@ def test_a_run_and_its_catalogue_show_images_wherever_both_were_moved(
         monkeypatch.chdir(place)
         assert Page(build_report(after / "runs/mine")).tags.count("img") == shown > 4
     evaluation = after / "runs/mine/evaluations/final/cqbench"
+    apart = shutil.copytree(after / "runs/mine", tmp_path / "archive/of/runs/mine")
+    page = Page(build_report(apart))
+    assert page.tags.count("img") < shown and "--catalogue DIR shows them" in page.text
+    page = Page(build_report(apart, catalogue=after / "shop"))
+    assert page.tags.count("img") == shown and "--catalogue DIR" not in page.text
     references = read_references(evaluation, task="text_to_image", set_aside=[])
     assert all(Path(one.image).is_relative_to(after / "shop") and Path(one.image).is_file() for one in references)
 
