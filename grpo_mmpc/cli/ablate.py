@@ -80,10 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.out or Path("runs/ablations") / spec.name
     print(f"checking the recipes of {path} ...", file=sys.stderr, flush=True)
     total = len(spec.seeds) * len(combinations(spec))
-    numbers = count()
+    numbers = count(1)
 
     def load(recipe: Sequence[str]) -> "RunConfig":
-        progress("checking recipes", next(numbers), total, detail="the first loads PyTorch and Transformers")
+        of = f"{next(numbers)} of {total}, the first of which loads PyTorch and Transformers"
+        progress("checking recipes", 0, detail=of)
         return _load(recipe)
 
     with Progress() as progress:

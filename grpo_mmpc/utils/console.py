@@ -60,7 +60,8 @@ def fitted(text: str, stream: TextIO) -> str:
     for line in text.split("\n"):
         text = line.lstrip()
         wrapper.initial_indent = line[: -len(text)]
-        wrapper.subsequent_indent = wrapper.initial_indent or "  "
+        is_first = not wrapper.initial_indent or text.startswith("- ")
+        wrapper.subsequent_indent = wrapper.initial_indent + "  " * is_first
         glued = _COMMAND.sub(lambda command: command[0].replace(" ", _GLUE), text).replace(" ...", f"{_GLUE}...")
         lines += [line] if len(line) <= width else wrapper.wrap(glued)
     return "\n".join(lines).replace(_GLUE, " ")

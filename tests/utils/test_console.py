@@ -117,6 +117,7 @@ say("error: x.csv holds no rows; give one that grpo-mmpc complete has written, s
     "validate 'my, x', or leave them out; `grpo-mmpc serve RECIPE` derives it (grpo-mmpc report --out FILE) and run: "
     "pip install 'grpo-mmpc[vllm, ray]', or not")
 say("grpo-mmpc rewards preview: error: these arguments are required: --catalogue")
+say("problems:\\n  - rates is a number, expected a list of some")
 say("loading nano with checkpoint-45 of demo ...")
 with Progress() as progress:
     progress("training", 1, 45, detail="reward 0.766 bleu 0.278 bertscore 0.689")
@@ -146,5 +147,6 @@ def test_on_a_terminal_lines_break_at_words_but_commands_stay_whole_and_a_bar_ke
         "  not",
     ]
     assert lines[13:15] == ["grpo-mmpc rewards preview: error: these", "  arguments are required: --catalogue"]
-    assert lines[15:17] == ["loading nano with checkpoint-45 of", "  demo ..."]
-    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[17]))
+    assert lines[15:18] == ["problems:", "  - rates is a number, expected a list", "    of some"]
+    assert lines[18:20] == ["loading nano with checkpoint-45 of", "  demo ..."]
+    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[20]))
