@@ -136,7 +136,7 @@ def _held_out(run: RunFolder, task: str, last_step: float) -> CurveGroup:
     compared = next((t.metrics for t in run.comparison.tasks if t.task == task), {}) if run.comparison else {}
     metrics = {checkpoint: _task_metrics(run, checkpoint, task) for checkpoint in run.summaries}
     names = [name for name in dict.fromkeys(n for cells in metrics.values() for n in cells) if not attribute_kind(name)]
-    intervals = {checkpoint: _intervals(run.samples(checkpoint), task, names, mode=mode) for checkpoint in steps}
+    intervals = {checkpoint: mean_intervals(run.samples(checkpoint), task, names, mode=mode) for checkpoint in steps}
     for name in names:
         points: list[Point] = []
         ends = []
@@ -163,7 +163,7 @@ def _held_out(run: RunFolder, task: str, last_step: float) -> CurveGroup:
     return group
 
 
-def _intervals(samples: Path, task: str, names: Sequence[str], *, mode: str) -> dict[str, Interval]:
+def mean_intervals(samples: Path, task: str, names: Sequence[str], *, mode: str) -> dict[str, Interval]:
     """Return the interval of each metric's mean over items; empty where scores are gone.
 
     The mean of a corpus-level metric's items is not its value.

@@ -13,6 +13,7 @@ from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order, finite
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label
 from grpo_mmpc.statistics.clustered import mean_interval
 from grpo_mmpc.statistics.verdicts import Interval
+from grpo_mmpc.utils.files import check_own
 
 _REWARD, _WEIGHTED = "reward/", "weighted/"
 
@@ -120,13 +121,14 @@ class Group:
 
 
 def newest_groups(file: Path) -> list[Group]:
-    """Return the groups of a file of rollouts, those that teach most first.
+    """Return the groups of a file of rollouts, those of the widest advantages first.
 
     Raises:
         OSError, pyarrow.ArrowException, KeyError, TypeError: The file cannot be read, or is none.
     """
     import pyarrow.parquet as pq  # heavy: imported on use
 
+    check_own(file, folder=file.parent.parent)
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in pq.read_table(file).to_pylist():
         groups.setdefault(str(row["prompt_id"]), []).append(row)

@@ -15,6 +15,7 @@ from grpo_mmpc.reports.watch.history import History, mean_of
 from grpo_mmpc.training.checkpoint import SAVING
 from grpo_mmpc.training.claim import LOCK
 from grpo_mmpc.utils.console import next_command
+from grpo_mmpc.utils.files import read_own
 from grpo_mmpc.utils.locks import Holder, holder
 
 _PACE_STEPS = 50
@@ -132,7 +133,7 @@ def _unfinished_evaluation(run: RunFolder) -> Path | None:
 def _evaluating(folder: Path, *, of: float | None) -> str:
     what = f"evaluating {folder.parent.name.replace('control-', 'the control ')}"
     try:
-        done = (folder / "completions.jsonl").read_bytes().count(b"\n")
+        done = read_own(folder / "completions.jsonl", folder=folder).count(b"\n")
     except OSError:
         return what
     if of is None or folder.parent.name.startswith("control-"):  # controls ask some of the items

@@ -95,7 +95,8 @@ def _cost(view: View) -> str:
         mean_of(view.latest, key) for key in ("tokens_per_second", "memory/peak_gib", "memory/gpu_peak_gib")
     )
     parts = [
-        f"latest: mean of {LATEST} logged steps; spread within groups; equal: share of groups without any",
+        f"latest: mean of {LATEST} logged steps",
+        "spread within groups; equal: share of groups without any" if any("reward" in row for row in view.rows) else "",
         "" if speed is None else f"{number(speed, digits=0)} tokens/s",
         "" if gpu is None else f"GPU memory at most {number(gpu, digits=1)} GiB",
         "" if peak is None else f"memory at most {number(peak, digits=1)} GiB",

@@ -173,6 +173,24 @@ def test_one_broken_file_ends_nothing(run, name, content):
         assert view.progress.step == 2
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["metrics.jsonl", "rollouts/step-000001.parquet", ".train.lock", "evaluations/base/cqbench/completions.jsonl"],
+)
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up_and_a_link_leads_nowhere(run, tmp_path, name):
+    elsewhere = begin(tmp_path / "elsewhere" / "run")
+    log(elsewhere, row(7))
+    record(elsewhere, 1, prompt="secret")
+    path = run / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    assert look(run).groups == []
+    path.unlink()
+    path.symlink_to(elsewhere / name)
+    view = look(run)
+    assert (view.progress.step, view.groups, view.progress.state) == (0, [], State.STOPPED)
+
+
 @pytest.mark.parametrize("value", ["x", None, [1], {"a": 1}, 1e308, True])
 def test_values_of_another_kind_end_nothing(run, value):
     keys = [*row(1), "signal/bleu/advantage_share", "reward_hacking_alarms", "skipped_updates", "epoch"]
