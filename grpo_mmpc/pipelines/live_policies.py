@@ -13,7 +13,7 @@ from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.training.checkpoint import checkpoint_folder
 from grpo_mmpc.utils.console import Progress, printer
-from grpo_mmpc.utils.files import copy_folder
+from grpo_mmpc.utils.files import copy_folder, read_object
 from grpo_mmpc.utils.manifest import now
 
 if TYPE_CHECKING:
@@ -61,8 +61,12 @@ class LivePolicies:
             return
         else:
             held = self._session.holding(saved)
+        known = read_object(folder / SUMMARY_FILE)
+        is_tracked = self._session.ranks.is_main and self._session.trainer.args.report_to
         with held:
             self._evaluator.run(lambda: self._engine(name), folder=folder, name=name, policy=self._identity(name))
+            if is_tracked and read_object(folder / SUMMARY_FILE) != known:
+                self._report(name, folder)
             if name == "base":
                 self._evaluate_recommendation(name)
 
@@ -90,6 +94,14 @@ class LivePolicies:
             name=name,
             policy=self._identity(name),
         )
+
+    def _report(self, name: str, folder: Path) -> None:
+        """Send an evaluation to the run's trackers, at the step of its policy."""
+        from grpo_mmpc.pipelines.tracking import report_evaluation  # heavy: imported on use
+
+        steps = {"base": 0, "final": self._session.step}
+        step = steps[name] if name in steps else int(name.removeprefix("checkpoint-"))
+        report_evaluation(self._session.trainer, folder, step=step)
 
     def _folder(self, name: str) -> Path:
         return self._run_dir / "evaluations" / name / self._suite.name
