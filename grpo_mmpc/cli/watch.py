@@ -34,10 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     served = {"--host": arguments.host, "--port": arguments.port}
     if not arguments.serve and (given := [name for name, value in served.items() if value is not None]):
         raise ConfigError([f"{name} needs --serve" for name in given])
-    # heavy: imported on use
-    from grpo_mmpc.reports.watch.show import print_once, serve, watch
-
     try:
+        # heavy: imported on use
+        from grpo_mmpc.reports.watch.show import print_once, serve, watch
+
         if arguments.once:
             print_once(arguments.runs)
         elif arguments.serve:

@@ -30,7 +30,8 @@ def serve_review(folder: Path, *, by: str, port: int = 0) -> None:
 
     Raises:
         CatalogueError: The folder holds no completion, or somebody else reviews it.
-        OSError: The port is in use, or the folder cannot be written.
+        GrpoMmpcError: The port is in use.
+        OSError: The folder cannot be written.
     """
 
     def refuse(owner: str) -> CatalogueError:

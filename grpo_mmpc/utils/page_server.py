@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.utils.faults import explain_os_error
 from grpo_mmpc.utils.files import to_json
 
@@ -53,10 +54,14 @@ class PageServer(ThreadingHTTPServer):
         """Take a port, a free one where it is 0.
 
         Raises:
-            OSError: The port is in use, or the host is none of this machine's.
+            GrpoMmpcError: The port is in use, or the host is none of this machine's.
         """
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
+        try:
+            super().__init__((host, port), _Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise GrpoMmpcError(f"cannot listen on {host}:{port}: {reason}; choose another one") from error
         self.host = host
         self.token = secrets.token_urlsafe(24)
         self.one_at_a_time = Lock()

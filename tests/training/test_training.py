@@ -172,6 +172,19 @@ def uninterrupted(make_config, tmp_path):
     return config
 
 
+def test_trackers_get_every_evaluation_at_the_step_of_its_policy(make_config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = {**SAVING, "max_steps": 2, "report_to": "tensorboard"}
+    config = make_config(rewards=mix(digest=1.0), trainer=trainer, data={"max_train_items": 6})
+    assert run_training(config) == 0
+    [file] = Path(config.run_dir).rglob("*tfevents*")
+    events = EventAccumulator(str(file.parent))
+    events.Reload()
+    assert [event.step for event in events.Scalars("eval/image_to_text/parse_rate")] == [0, 2]
+    assert [event.step for event in events.Scalars("train/reward")] == [1, 2]
+
+
 def assert_same_result(a: RunConfig, b: RunConfig) -> None:
     last = "checkpoints/checkpoint-4"
     first, second = adapter(Path(a.run_dir) / last), adapter(Path(b.run_dir) / last)

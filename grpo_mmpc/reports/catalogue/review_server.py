@@ -19,7 +19,7 @@ class ReviewServer(PageServer):
         """Take a port, a free one where it is 0.
 
         Raises:
-            OSError: The port is in use.
+            GrpoMmpcError: The port is in use.
         """
         super().__init__(port=port)
         self.review, self.by = review, by

@@ -18,7 +18,7 @@ class WatchServer(PageServer):
         """Take a port, a free one where it is 0.
 
         Raises:
-            OSError: The port is in use, or the host is none of this machine's.
+            GrpoMmpcError: The port is in use, or the host is none of this machine's.
         """
         super().__init__(host=host, port=port)
         self._runs = runs

@@ -70,7 +70,7 @@ def serve(folders: Sequence[Path], *, host: str, port: int) -> None:
 
     Raises:
         EvaluationError: A folder can be none of a run.
-        OSError: The port is in use, or the host is none of this machine's.
+        GrpoMmpcError: The port is in use, or the host is none of this machine's.
     """
     from grpo_mmpc.reports.watch.server import WatchServer  # heavy: imported on use
 

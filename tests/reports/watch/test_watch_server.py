@@ -8,6 +8,7 @@ from threading import Thread
 import pytest
 from PIL import Image
 
+from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.reports.watch.live_run import find_runs
 from grpo_mmpc.reports.watch.server import WatchServer
 from tests.reports.browser import dump, needs_chromium
@@ -116,6 +117,13 @@ def test_only_who_has_the_address_is_answered(serve, run):
     assert get(server, "live", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
     elsewhere = serve(run, host="0.0.0.0")
     assert get(elsewhere, Host="node7:80")[0] == 200, "asked to listen elsewhere, it has no one name; the key stays"
+
+
+def test_a_port_that_cannot_be_had_is_named(serve, run):
+    taken = serve(run).server_port
+    for host, port in (("127.0.0.1", taken), ("127.0.0.1", 70_000), ("192.0.2.1", 0), ("no.such.host.invalid", 0)):
+        with pytest.raises(GrpoMmpcError, match=rf"cannot listen on {host}:{port}: .+; choose another one"):
+            serve(run, host=host, port=port)
 
 
 @pytest.mark.slow
