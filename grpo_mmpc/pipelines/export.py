@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config.recorded import load_recorded_policy
-from grpo_mmpc.errors import AdapterError, ConfigError, TrainingError, first_line
+from grpo_mmpc.errors import AdapterError, ConfigError, GrpoMmpcError, TrainingError, first_line
 from grpo_mmpc.evaluation.comparison import compare_evaluations, update_comparison
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.models.adapter_folder import CONFIG, WEIGHTS, open_adapter
@@ -132,7 +132,7 @@ def push(folder: Path, *, repository: str, public: bool) -> str:
 
 
 def _source(run: Path, checkpoint: str | None) -> Source:
-    with suppress(Exception):  # a run that cannot be compared can be exported; its card says so
+    with suppress(GrpoMmpcError, OSError):  # a run that cannot be compared can be exported; its card says so
         update_comparison(run)
     folder, checkpoints = RunFolder(run, notes=[]), run / "checkpoints"
     newest = newest_checkpoint(checkpoints) if checkpoints.is_dir() else None
