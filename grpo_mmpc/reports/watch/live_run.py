@@ -57,13 +57,13 @@ class LiveRun:
     def look(self, *, whole: bool = True) -> View:
         """Read what has changed; without ``whole``, evaluations and rollouts are left out."""
         notes: list[str] = []
-        run = self.kept("run", self._signature(), lambda: RunFolder(self.path, notes=[]))
+        files, evaluations = self._signature()
+        run = self.kept("run", (files, evaluations), lambda: _open(self.path))
         self._try("metrics.jsonl", self._history.read, notes)
         latest = list(self._history.latest)
         weights = {reward.name.rpartition(":")[2]: reward.weight for reward in run.mix}
         progress = progress_of(run, self._history)
         troubles = self._try("metrics.jsonl", lambda: signal_troubles(latest, weights), notes)
-        evaluations = self._signature()[1]
         evaluated = self._try(
             "evaluations", lambda: self.kept("evaluated", evaluations, lambda: _evaluated(run)), notes
         )
@@ -73,7 +73,9 @@ class LiveRun:
                 "evaluations", lambda: self.kept("newest", evaluations, lambda: newest_evaluation(run)), notes
             )
             if file := next(reversed(progress.rollouts.values()), None):
-                groups = self._try(file.name, lambda: self.kept("groups", file, lambda: newest_groups(file)), notes)
+                groups = self._try(
+                    file.name, lambda: self.kept("groups", (file, _changed(file)), lambda: newest_groups(file)), notes
+                )
         return View(
             name=self.name,
             run=run,
@@ -85,7 +87,7 @@ class LiveRun:
             evaluated=evaluated or "",
             newest=newest,
             groups=groups or [],
-            notes=[*run.broken, *notes],
+            notes=list(dict.fromkeys([*run.broken, *notes])),
         )
 
     def kept(self, name: str, key: Any, read: Callable[[], T]) -> T:
@@ -100,7 +102,7 @@ class LiveRun:
         files = [self.path / name for name in ("config.yaml", "manifest.json", "comparison.json", "best.json")]
         summaries = sorted(self.path.glob(f"evaluations/*/*/{SUMMARY_FILE}"))
         own, evaluations = (tuple((path, _changed(path)) for path in paths) for paths in (files, summaries))
-        return (own, evaluations), evaluations
+        return own, evaluations
 
     def _try(self, what: str, read: Callable[[], T], notes: list[str]) -> T | None:
         """Return what is read; a broken file is named in the notes and ends nothing."""
@@ -139,6 +141,12 @@ def _runs_of(folder: Path, *, wait: bool) -> list[LiveRun]:
         f"{folder} {what}: expected {', '.join(sorted(_MARKS))} as `grpo-mmpc train` writes them, or {_GRID} of an "
         "ablation; name the run_dir of a recipe"
     )
+
+
+def _open(path: Path) -> RunFolder:
+    """Return a run with the evaluations of its own suite, which its manifest names."""
+    suite = section(RunFolder(path, notes=[]).manifest, "suite").get("name")
+    return RunFolder(path, suite=suite if isinstance(suite, str) else None, notes=[])
 
 
 def _evaluated(run: RunFolder) -> str:

@@ -143,6 +143,14 @@ def test_the_newest_group_holds_equal_completions_once_the_best_first(run):
     assert [one.is_malformed for one in group.samples] == [False, True]
 
 
+def test_a_step_that_is_sampled_again_after_a_resumption_is_shown_as_it_is_now(run):
+    live = LiveRun(run, "run")
+    record(run, 1, texts=("before", "{"))
+    assert live.look().groups[0].samples[0].text == "before"
+    record(run, 1, texts=("after", "{"))
+    assert live.look().groups[0].samples[0].text == "after"
+
+
 def test_the_newest_evaluation_stands_beside_the_base_with_the_interval_of_the_change(evaluated):
     newest = look(evaluated).newest
     assert newest.checkpoint == "checkpoint-20" and newest.items["image_to_text"] == 36
@@ -155,6 +163,20 @@ def test_the_newest_evaluation_stands_beside_the_base_with_the_interval_of_the_c
     assert (bleu.before, bleu.after) == (pytest.approx(means["base"]), pytest.approx(means["checkpoint-20"]))
     assert bleu.interval.low < bleu.change < bleu.interval.high
     assert not any("Attribute recall:" in one.label for one in newest.tasks["image_to_text"])
+
+
+def test_evaluations_are_those_of_the_suite_that_the_run_names(run):
+    hold(run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"suite": {"name": "own", "items": 9}}))
+    folder = run / "evaluations" / "base" / "own"
+    folder.mkdir(parents=True)
+    (folder / "completions.jsonl").write_text("{}\n" * 3)
+    assert look(run).progress.doing == "evaluating base: 3 of 9 items answered"
+    metrics = {"bleu": {"mean": 0.25}, "parse_rate": {"mean": 1.0}}
+    summary = {"suite": "own", "version": "1", "tasks": {"image_to_text": {"metrics": metrics}}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert look(run).evaluated == "base: bleu 0.250"
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "metrics.jsonl", "rollouts/step-000003.parquet"])
