@@ -1,7 +1,8 @@
 """How many tokens a prompt takes: its image by the family's rule, its words by their length."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.tasks.task import Task
@@ -41,12 +42,29 @@ def image_tokens(model_type: str, options: Mapping[str, Any], *, height: int, wi
     return None
 
 
-def prompt_tokens(task: Task, *, image: int) -> int:
-    """Return about how many tokens a prompt of a task takes, with an image of ``image`` tokens."""
-    words = math.ceil(len(task.prompt) / CHARACTERS_A_TOKEN)
+def prompt_tokens(task: Task, *, image: int, count: Callable[[str], int]) -> int:
+    """Return about how many tokens a prompt of a task takes.
+
+    Args:
+        task: The task.
+        image: Tokens of an image.
+        count: Counts the tokens of a text, see ``counter``.
+    """
     texts = sum(_TEXT.get(source, 0) for source in task.source)
-    examples = sum(math.ceil(len(example.model_dump_json()) / CHARACTERS_A_TOKEN) for example in task.examples)
-    return _TEMPLATE + words + texts + examples + image * task.shows_image * task.max_images
+    examples = sum(count(example.model_dump_json()) for example in task.examples)
+    return _TEMPLATE + count(task.prompt) + texts + examples + image * task.shows_image * task.max_images
+
+
+def counter(folder: Path | None) -> Callable[[str], int]:
+    """Return what counts the tokens of a text: a model's tokenizer, or its length without one."""
+    file = None if folder is None else folder / "tokenizer.json"
+    if file is None or not file.is_file():
+        return lambda text: math.ceil(len(text) / CHARACTERS_A_TOKEN)
+    # heavy: imported on use
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda text: len(tokenizer.encode(text).ids)
 
 
 def _by_pixels(side: int, options: Mapping[str, Any], *, height: int, width: int) -> int:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.analysis.plan.tokens import image_tokens, most_image_tokens, prompt_tokens
-from grpo_mmpc.config import ModelSection, RunConfig
+from grpo_mmpc.analysis.plan.tokens import counter, image_tokens, most_image_tokens, prompt_tokens
+from grpo_mmpc.config import RunConfig
 from grpo_mmpc.models.shapes import ModelShape
 from grpo_mmpc.utils.content import model_folder
 from grpo_mmpc.utils.files import read_object
@@ -70,7 +71,9 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
     """
     trainer: Mapping[str, Any] = config.trainer
     adapter, rollout = config.adapter, config.rollout
-    options = {**_own_limits(config.model), **config.model.processor_kwargs}
+    folder = model_folder(resolve_model(config.model.name_or_path))
+    count = counter(folder)
+    options = {**_own_limits(folder), **config.model.processor_kwargs}
     known = sorted(image_tokens(shape.model_type, options, height=h, width=w) or 0 for h, w in sizes)
     largest = most_image_tokens(shape.model_type, options)
     if known and largest is not None:
@@ -95,8 +98,8 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
         bytes_of_trained=trained_bytes,
         reference_copy=adapter is None and beta > 0,
         reference_pass=beta > 0,
-        prompt_tokens=max(prompt_tokens(task, image=most) for task in tasks),
-        typical_prompt_tokens=max(prompt_tokens(task, image=typical) for task in tasks),
+        prompt_tokens=max(prompt_tokens(task, image=most, count=count) for task in tasks),
+        typical_prompt_tokens=max(prompt_tokens(task, image=typical, count=count) for task in tasks),
         image_tokens=largest,
         image_patches=most * _PATCHES_A_TOKEN.get(shape.model_type, _QWEN_PATCHES_A_TOKEN) * shows_image,
         completion_tokens=int(trainer.get("max_completion_length") or 256),
@@ -120,9 +123,8 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
     )
 
 
-def _own_limits(section: ModelSection) -> dict[str, int]:
+def _own_limits(folder: Path | None) -> dict[str, int]:
     """Return the limits of pixels that a model's own folder sets, where it lies on this machine."""
-    folder = model_folder(resolve_model(section.name_or_path))
     for name in ("processor_config.json", "preprocessor_config.json"):
         if folder is not None and (folder / name).is_file():
             whole = read_object(folder / name)
