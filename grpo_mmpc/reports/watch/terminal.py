@@ -155,9 +155,16 @@ def _board(views: Sequence[View], *, width: int, ascii_only: bool) -> "Table":
         for view in views
     ]
     table = _table(
-        "run", "state", ">step", "reward", ">latest", ">equal", *(["left, or newest evaluation"] * (width >= _WIDE))
+        "run",
+        "state",
+        ">step",
+        "reward, or loss",
+        ">latest",
+        ">equal",
+        *(["left, or newest evaluation"] * (width >= _WIDE)),
     )
-    room = width - sum(max(len(line[i]) for line in lines) + 2 for i in range(4)) - len("latest  equal  ")
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    room = width - sum(widths[:3]) - max(widths[3], len("reward, or loss")) - len("  " * 4 + "latest  equal  ")
     for view, (*cells, doing) in zip(views, lines, strict=True):
         last = [clamp(doing, limit=max(room, 10))[0]] * (width >= _WIDE)
         name, state, *others = map(_text, (*cells, *last))
