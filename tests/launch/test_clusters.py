@@ -224,7 +224,7 @@ def test_a_job_that_is_preempted_again_and_again_ends_with_the_adapter_of_an_und
     for _ in range(40):
         job = start(tmp_path / "preempted")
         try:
-            output, _ = job.communicate(timeout=moments.uniform(1, duration) if requeues < 5 else 1800)
+            output, _ = job.communicate(timeout=moments.uniform(1, 0.6 * duration) if requeues < 5 else 1800)
         except subprocess.TimeoutExpired:
             job.send_signal(signal.SIGTERM)
             output, _ = job.communicate(timeout=600)
