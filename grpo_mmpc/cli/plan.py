@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from grpo_mmpc.config import RunConfig
 
 GIB = 2**30
+_ENGINES = {
+    "transformers": "rollouts by Transformers",
+    "vllm": "rollouts by vLLM in the training processes",
+    "server": "rollouts by vLLM servers",
+    "none": "supervised, no rollouts",
+}
 
 
 def add_parser(commands: Any) -> None:
@@ -89,12 +96,13 @@ def _show(plan: "Plan", config: "RunConfig", words: list[str], *, kind: str) -> 
     )
     images = f"sizes of {plan.num_images} images" if plan.num_images else "no catalogue here, so the largest images"
     say(f"prompt      up to {work.prompt_tokens} tokens, {work.image_tokens or 0} of them an image ({images})")
+    groups = "" if work.engine == "none" else f", groups of {work.num_generations}"
     say(
-        f"step        {work.completions * plan.gpus} completions of up to {work.completion_tokens} tokens: "
-        f"{work.completions} a {unit}, groups of {work.num_generations}"
+        f"step        {work.completions * plan.gpus} {'answers' if work.engine == 'none' else 'completions'} of up to "
+        f"{work.completion_tokens} tokens: {work.completions} a {unit}{groups}"
     )
     where = f"{plan.gpus} x {kind} of {plan.device.memory_gib:g} GiB{machines}"
-    say(f"on          {where}; rollouts by {_engine(work.engine)}")
+    say(f"on          {where}; {_ENGINES[work.engine]}")
     say("")
     say("\n".join(_memory_table(plan)))
     name = plan.fitting[0] if plan.fitting else next(iter(plan.memory), None)
@@ -108,7 +116,7 @@ def _show(plan: "Plan", config: "RunConfig", words: list[str], *, kind: str) -> 
         best = plan.memory[plan.fitting[0]]
         room = f"{best.peak / GIB:.1f} of {plan.device.memory_gib:g} GiB"
         say(f"fits with {', '.join(plan.fitting)}: {room} a {unit}")
-        say(f"next: {_launch(plan)} train {' '.join(words)}")
+        say(f"next: {_launch(plan)} {'sft' if work.engine == 'none' else 'train'} {shlex.join(words)}")
     elif plan.fitting:
         say("it fits, but would fail as said above")
     else:
@@ -150,10 +158,6 @@ def _time_lines(plan: "Plan", name: str) -> list[str]:
 
 def _gib(size: float) -> str:
     return f"{size / GIB:.1f}" if size > 0 else "-"
-
-
-def _engine(name: str) -> str:
-    return {"transformers": "Transformers", "vllm": "vLLM in the training processes", "server": "vLLM servers"}[name]
 
 
 def _launch(plan: "Plan") -> str:

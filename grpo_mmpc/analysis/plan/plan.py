@@ -141,10 +141,10 @@ def _problems(config: RunConfig, work: Workload, *, gpus: int, device: Device) -
             f"{completions} completions of a generation batch ({work.rollouts_at_once} a GPU on {gpus} GPUs) do not "
             f"divide into groups of trainer.num_generations={work.num_generations}"
         )
-    if gpus % work.tensor_parallel:
+    if work.engine == "vllm" and gpus % work.tensor_parallel:
         yield f"rollout.engine.tensor_parallel_size={work.tensor_parallel} does not divide {gpus} GPUs"
     needed, limit = work.prompt_tokens + work.completion_tokens, config.rollout.engine.max_model_len
-    if work.engine != "transformers" and limit is not None and needed > limit:
+    if work.by_vllm and limit is not None and needed > limit:
         yield (
             f"the longest prompt ({work.prompt_tokens} tokens) and completion ({work.completion_tokens}) exceed "
             f"rollout.engine.max_model_len={limit}: raise it, or lower model.processor_kwargs.max_pixels"

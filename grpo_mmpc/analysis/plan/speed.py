@@ -56,13 +56,15 @@ def speed_of(
     forward_s = 2 * shape.parameters * tokens / (USED_TFLOPS * device.tflops * 1e12)
     # forward, once more for checkpointing, and backward: through activations alone with an adapter
     passes = 2 + work.checkpointing + (not work.is_adapter)
-    phases = {
-        "rollouts": _decoding(work, device, count=work.completions),
-        "rewards": work.completions / SCORED_A_SECOND,
-        "rendering": work.rendered * IMAGE_S,
-        "log-probabilities": forward_s * (work.reference_pass + (work.engine != "transformers")),
-        "update": forward_s * passes,
-    }
+    phases = {"update": forward_s * passes}
+    if work.engine != "none":
+        phases = {
+            "rollouts": _decoding(work, device, count=work.completions),
+            "rewards": work.completions / SCORED_A_SECOND,
+            "rendering": work.rendered * IMAGE_S,
+            "log-probabilities": forward_s * (work.reference_pass + work.by_vllm),
+            **phases,
+        }
     link = LINK_BYTES_S[1 if nodes == 1 else 2]
     if strategy.weights and processes > 1:
         whole = shape.parameters * 2.0 * (processes - 1) / processes
@@ -71,7 +73,7 @@ def speed_of(
     if processes > 1:
         state = work.trained_parameters * work.bytes_of_trained
         phases["gradients between GPUs"] = 2 * state / link
-    if work.engine != "transformers":
+    if work.by_vllm:
         phases["adapter to engines"] = 0.5
     steps = work.steps
     saves = int(config.trainer.get("save_steps", 500))
@@ -89,13 +91,13 @@ def speed_of(
 def _decoding(work: Workload, device: Device, *, count: int) -> float:
     """Seconds to generate ``count`` completions on one GPU."""
     shape = work.shape
-    at_once = min(count, 256 if work.engine != "transformers" else work.rollouts_at_once)
+    at_once = min(count, 256 if work.by_vllm else work.rollouts_at_once)
     batches = math.ceil(count / max(1, at_once))
     bytes_s = USED_BANDWIDTH * device.bandwidth * 1e12
     tokens = work.typical_prompt_tokens + work.completion_tokens / 2
     read = 2.0 * (shape.parameters + at_once * tokens * shape.key_value_elements) / work.tensor_parallel
-    layer_s = HF_LAYER_S if work.engine == "transformers" else VLLM_LAYER_S
+    layer_s = VLLM_LAYER_S if work.by_vllm else HF_LAYER_S
     token_s = max(read / bytes_s, shape.layers * layer_s)
-    prompts = count / work.num_generations if work.engine != "transformers" else count  # a group shares its prompt
+    prompts = count / work.num_generations if work.by_vllm else count  # a group shares its prompt
     prefill = 2 * shape.parameters * prompts * work.typical_prompt_tokens / (USED_TFLOPS * device.tflops * 1e12)
     return batches * work.completion_tokens * token_s + prefill / work.tensor_parallel

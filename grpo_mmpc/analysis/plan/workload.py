@@ -49,7 +49,7 @@ class Workload:
     num_generations: int
     checkpointing: bool
     engine: str
-    """transformers, vllm (in the training processes) or server."""
+    """What generates: transformers, vllm (in the training processes), server; none in SFT."""
     engine_share: float
     engine_sleeps: bool
     tensor_parallel: int
@@ -59,6 +59,11 @@ class Workload:
     """Images that rewards render for one process and update."""
     steps: int | None
     """Of the run; None where epochs say it."""
+
+    @property
+    def by_vllm(self) -> bool:
+        """True where rollouts come from vLLM, in the training processes or on servers."""
+        return self.engine in ("vllm", "server")
 
 
 def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[int, int]]) -> Workload:
@@ -88,6 +93,7 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
     trained_bytes = 4.0 if adapter is not None or dtype == "float32" else 2.0
     beta = float(trainer.get("beta", 0.0))
     shows_image = any(task.shows_image for task in tasks)
+    is_sft, on_policy = config.method == "sft", rollout.backend == "transformers"
     return Workload(
         shape=shape,
         on_cpu=bool(trainer.get("use_cpu")),
@@ -96,8 +102,8 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
         is_adapter=adapter is not None,
         trained_parameters=trained,
         bytes_of_trained=trained_bytes,
-        reference_copy=adapter is None and beta > 0,
-        reference_pass=beta > 0,
+        reference_copy=adapter is None and beta > 0 and not is_sft,
+        reference_pass=beta > 0 and not is_sft,
         prompt_tokens=max(prompt_tokens(task, image=most, count=count) for task in tasks),
         typical_prompt_tokens=max(prompt_tokens(task, image=typical, count=count) for task in tasks),
         image_tokens=largest,
@@ -106,19 +112,19 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
         micro_batch=micro,
         completions=micro * accumulated,
         rollouts_at_once=micro * per_generation,
-        num_generations=int(trainer.get("num_generations", 8)),
+        num_generations=1 if is_sft else int(trainer.get("num_generations", 8)),
         checkpointing=bool(trainer.get("gradient_checkpointing", True)),
-        engine="transformers" if rollout.backend == "transformers" else rollout.mode.replace("colocate", "vllm"),
+        engine="none" if is_sft else "transformers" if on_policy else rollout.mode.replace("colocate", "vllm"),
         engine_share=float(rollout.engine.gpu_memory_utilization or 0.9),
         engine_sleeps=bool(rollout.sleep),
         tensor_parallel=int(rollout.engine.tensor_parallel_size or 1),
         gathers_whole_copy=bool(trainer.get("ds3_gather_for_generation", True)),
         encoder_bytes=sum(
             _ENCODERS.get(spec.name, 0.0)
-            for spec in config.rewards.mix
+            for spec in ([] if is_sft else config.rewards.mix)
             if not str(spec.kwargs.get("model")).startswith("nano:")
         ),
-        rendered=micro * accumulated if _renders(config) else 0,
+        rendered=micro * accumulated if _renders(config) and not is_sft else 0,
         steps=int(trainer["max_steps"]) if int(trainer.get("max_steps", -1)) > 0 else None,
     )
 

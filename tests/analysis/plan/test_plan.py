@@ -174,3 +174,17 @@ def test_a_device_of_another_memory_changes_only_what_depends_on_it() -> None:
     large = planned(config)
     assert small.memory["ddp"].resident == large.memory["ddp"].resident
     assert 2 * small.memory["ddp"].phases["rollouts"]["vLLM"] == large.memory["ddp"].phases["rollouts"]["vLLM"]
+
+
+def test_supervised_training_has_no_rollouts_rewards_or_groups() -> None:
+    plan = planned(recipe("qwen2_5_vl_7b", "method=sft", "trainer.per_device_train_batch_size=3"))
+    assert plan.problems == []
+    assert "encoders" not in {part for part, size in plan.memory["ddp"].resident.items() if size}
+    assert set(plan.memory["ddp"].phases) == {"update"}
+    assert set(plan.speed["ddp"].phases) == {"update", "gradients between GPUs"}
+
+
+def test_servers_hold_no_memory_of_the_trainer_and_need_not_divide_its_gpus() -> None:
+    plan = planned(recipe("qwen2_5_vl_32b", "rollout.mode=server"), gpus=6)
+    assert "vLLM" not in plan.memory["zero3"].resident and set(plan.memory["zero3"].phases) == {"update"}
+    assert not any("tensor_parallel_size" in problem for problem in plan.problems)
