@@ -170,7 +170,7 @@ def check_section(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield from schema_problems(section, RecBenchSection, key="evaluation.recbench")
     data = raw.get("data")
     catalogue = str(data.get("catalogue", "")) if isinstance(data, Mapping) else ""
-    if Path(catalogue).is_dir() and (problem := interactions_problem(Path(catalogue))):
+    if catalogue and Path(catalogue).is_dir() and (problem := interactions_problem(Path(catalogue))):
         yield "evaluation.recbench", f"{problem}, or remove evaluation.recbench"
     tasks = raw.get("tasks", [*TASKS])
     if isinstance(tasks, list) and tasks and not {*map(str, tasks)} & {*TASKS}:

@@ -425,7 +425,7 @@ def test_any_file_of_predictions_is_read_or_explained(content: bytes) -> None:
     ("row", "message"),
     [
         ({"item_id": "a", "title": "x"}, "r.jsonl, line 1: the key reference is missing (found: item_id, title)"),
-        ({"item_id": "a", "reference": ["x"]}, 'reference holds ["x"], expected text or null'),
+        ({"item_id": "a", "reference": {"x": 1}}, 'reference holds {"x": 1}, expected text'),
         ({"item_id": "a", "reference": "x", "attributes": "red"}, "attributes must be an object"),
     ],
 )

@@ -63,7 +63,7 @@ def check(folder: Path, *, rows: int | None) -> None:
             for cut in (chronological_split, leave_one_out_split):
                 split = cut(kept)
                 assert len(split.train) + len(split.validation) + len(split.test) == counts.kept
-                assert str(split_statistics(split)).startswith(f"{counts.users:,} users")
+                assert str(split_statistics(split)).startswith(f"{counts.users:,} user")
 
 
 @settings(

@@ -105,5 +105,5 @@ def test_statistics_of_a_split_on_one_line():
     assert (found.density, found.median_per_user, found.cold_test_items) == (0.75, 3.0, 1)
     assert str(found) == (
         "2 users, 4 items, 2 / 2 / 2 interactions to train / validate / test, density 75.00%, median 3 per user, "
-        "1 test items without a training interaction"
+        "1 test item without a training interaction"
     )

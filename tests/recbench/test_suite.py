@@ -196,7 +196,8 @@ def test_evaluating_into_a_run_names_the_command_that_shows_the_benchmark(monkey
     monkeypatch.setattr(evaluate, "benchmark_policy", lambda evaluator, engine, *, name, policy: None)
     config = load_recipe(["recipes/nano.yaml", "recipes/recbench/nano_in_training.yaml", f"run_dir={tmp_path}"])
     evaluate.run_evaluation(config, checkpoint=None, out=None if into_run else tmp_path / "out")
-    assert (f"grpo-mmpc report {tmp_path} shows the recommendation benchmark" in capsys.readouterr().out) is into_run
+    line = f"the recommendation benchmark of all policies evaluated so far: grpo-mmpc report {tmp_path}"
+    assert (line in capsys.readouterr().out) is into_run
 
 
 def test_pictures_of_an_earlier_policy_are_found_from_another_working_directory(catalogue, tmp_path, monkeypatch):

@@ -64,7 +64,8 @@ def memory_and_disk(tmp_path, monkeypatch) -> tuple[Path, Path]:
     disk.mkdir()
 
     def usage(path: Path) -> Any:
-        used = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+        names = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+        used = sum(name.stat().st_size for name in names if name.is_file())
         return SimpleNamespace(free=(100 if memory in (path, *Path(path).parents) else 1000) - used)
 
     monkeypatch.setattr(adapter_store.shutil, "disk_usage", usage)
