@@ -7,13 +7,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.analysis.plan.hardware import DEVICES, GIB, STRATEGIES, strategy_of, this_machine
 from grpo_mmpc.utils.options import add_recipe, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.analysis.plan.plan import Plan
     from grpo_mmpc.config import RunConfig
 
-GIB = 2**30
 _ENGINES = {
     "transformers": "rollouts by Transformers",
     "vllm": "rollouts by vLLM in the training processes",
@@ -36,22 +36,15 @@ def add_parser(commands: Any) -> None:
     add_recipe(parser)
     parser.add_argument("--gpus", type=positive_int, metavar="N", help="GPUs of one machine (8; a CPU's processes: 1)")
     parser.add_argument("--nodes", type=positive_int, default=1, metavar="M", help="machines (%(default)s)")
-    parser.add_argument("--gpu", default="h100", choices=_devices(), help="kind of GPU (%(default)s): %(choices)s")
+    parser.add_argument("--gpu", default="h100", choices=[*DEVICES], help="kind of GPU (%(default)s): %(choices)s")
     parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="memory of one, where it is another")
     parser.add_argument("--launch", type=Path, metavar="FILE", help="only for this file of accelerate launch")
     parser.add_argument("--json", action="store_true", help="print everything as JSON: bytes and seconds")
     parser.set_defaults(func=run)
 
 
-def _devices() -> list[str]:
-    from grpo_mmpc.analysis.plan.hardware import DEVICES
-
-    return list(DEVICES)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; 0 if the recipe fits."""
-    from grpo_mmpc.analysis.plan.hardware import DEVICES, STRATEGIES, strategy_of, this_machine
     from grpo_mmpc.analysis.plan.plan import as_json, make_plan
     from grpo_mmpc.config import RunConfig
     from grpo_mmpc.config.loading import is_file, merge_layers, validate

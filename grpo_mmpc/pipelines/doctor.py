@@ -14,9 +14,9 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from grpo_mmpc.analysis.plan.hardware import GIB
 from grpo_mmpc.config import RunConfig
 
-GIB = 2**30
 _DISTRIBUTION = "grpo-mmpc"
 _LEAST_FILES = 4096
 _MASTER_PORT = 29500

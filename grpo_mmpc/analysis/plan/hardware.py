@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import ConfigError
 
 GIB = 2**30
@@ -70,6 +69,8 @@ def strategy_of(launch_file: Path) -> Strategy:
     Raises:
         ConfigError: It cannot be read, or asks for something that no strategy here stands for.
     """
+    from grpo_mmpc.config.yaml_files import read_yaml  # the table of devices is read by every command
+
     content = read_yaml(launch_file)
     deepspeed: Mapping[str, Any] = content.get("deepspeed_config") or {}
     stage = deepspeed.get("zero_stage", 0)
