@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print what was looked at; 1 if something would fail."""
     # heavy: imported on use
     from grpo_mmpc.config import RunConfig
-    from grpo_mmpc.config.loading import is_file, merge_layers, validate
+    from grpo_mmpc.config.loading import merge_layers, split_words, validate
     from grpo_mmpc.errors import ConfigError
     from grpo_mmpc.pipelines.doctor import examine
     from grpo_mmpc.pipelines.recipe import load_recipe
@@ -32,10 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.utils.console import next_command, printer
 
     say, words = printer(True), arguments.recipe
-    files = [word for word in words if is_file(word)]
     config = None
     if words:
-        config = validate(RunConfig, merge_layers(files, [word for word in words if not is_file(word)]))
+        config = validate(RunConfig, merge_layers(*split_words(words)))
     problems, about = 0, ""
     for sign in examine(config):
         mark = {"ok": " ", "warning": "!", "problem": "x"}[sign.kind]

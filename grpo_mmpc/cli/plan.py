@@ -47,12 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan; 0 if the recipe fits."""
     from grpo_mmpc.analysis.plan.plan import as_json, make_plan
     from grpo_mmpc.config import RunConfig
-    from grpo_mmpc.config.loading import is_file, merge_layers, validate
+    from grpo_mmpc.config.loading import merge_layers, split_words, validate
     from grpo_mmpc.models.shapes import read_shape
 
     words = arguments.recipe
-    layers = merge_layers([word for word in words if is_file(word)], [word for word in words if not is_file(word)])
-    config = validate(RunConfig, layers)
+    config = validate(RunConfig, merge_layers(*split_words(words)))
     on_cpu = bool(config.trainer.get("use_cpu"))
     device = this_machine() if on_cpu else DEVICES[arguments.gpu]
     if arguments.gpu_memory is not None:

@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay, write both files, print the result."""
-    from grpo_mmpc.config import is_file, load_config
+    from grpo_mmpc.config import load_config, split_words
     from grpo_mmpc.config.recorded import load_recorded
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.pipelines.recipe import check_rewards
@@ -63,8 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise EvaluationError(
             f"{arguments.run} holds no config.yaml; expected a run folder as `grpo-mmpc train` writes it"
         )
-    files = [word for word in arguments.mix if is_file(word)]
-    overrides = [word for word in arguments.mix if not is_file(word)]
+    files, overrides = split_words(arguments.mix)
     new = load_recorded(recorded, files, overrides, trusted=arguments.trust, used=["rewards"], checks=[check_rewards])
     old = load_config([recorded])
     name = mix_name(files, overrides)

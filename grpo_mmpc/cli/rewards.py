@@ -175,7 +175,7 @@ def run_new(arguments: argparse.Namespace) -> int:
 
 def _chosen(words: list[str]) -> "tuple[RewardsSection, list[str] | None]":
     """The rewards of a mix with its tasks, or all that are installed."""
-    from grpo_mmpc.config import RewardSpec, is_file, load_config
+    from grpo_mmpc.config import RewardSpec, load_config, split_words
     from grpo_mmpc.config.rewards import RewardsSection
     from grpo_mmpc.rewards import registered_rewards
 
@@ -183,8 +183,8 @@ def _chosen(words: list[str]) -> "tuple[RewardsSection, list[str] | None]":
         return RewardsSection(mix=[RewardSpec(name=name, weight=0.0) for name in sorted(registered_rewards())]), None
     # A mixes file is no whole recipe; what it lacks plays no part here.
     rest = ["run_dir=unused", "model={name_or_path: unused}", "adapter={}", "data={catalogue: unused}"]
-    files = [word for word in words if is_file(word)]
-    config = load_config(files, [*(word for word in words if not is_file(word)), *rest])
+    files, overrides = split_words(words)
+    config = load_config(files, [*overrides, *rest])
     from grpo_mmpc.errors import ConfigError
     from grpo_mmpc.tasks import TASKS
 

@@ -4,7 +4,7 @@
 their own names and are checked where those libraries are loaded.
 """
 
-from grpo_mmpc.config.loading import is_file, load_as, load_config
+from grpo_mmpc.config.loading import is_file, load_as, load_config, split_words
 from grpo_mmpc.config.problems import nearest, schema_problems
 from grpo_mmpc.config.rewards import RewardSpec
 from grpo_mmpc.config.sections import EncodersSection, EvaluationSection, ModelSection, RunConfig
@@ -22,4 +22,5 @@ __all__ = [
     "nearest",
     "read_yaml",
     "schema_problems",
+    "split_words",
 ]

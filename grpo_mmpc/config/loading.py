@@ -118,6 +118,11 @@ def is_file(argument: str) -> bool:
     return "=" not in argument or os.path.isfile(argument)  # noqa: PTH113
 
 
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the files and the overrides among a command's words."""
+    return [word for word in words if is_file(word)], [word for word in words if not is_file(word)]
+
+
 def _merge_file(layers: Layers, path: Path, including: tuple[Path, ...]) -> None:
     """Merge the bases of a file, then the file; ``including`` led here, outermost first."""
     if path.resolve() in [file.resolve() for file in including]:

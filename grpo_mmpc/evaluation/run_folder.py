@@ -91,6 +91,11 @@ class RunFolder:
             )
             return []
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each reward by the name it is logged under: of a file's, its factory's."""
+        return {reward.name.rpartition(":")[2]: reward.weight for reward in self.mix}
+
     def trained_rewards(self) -> dict[str, list[str]]:
         """Return, by task, the names of the rewards with a positive weight.
 

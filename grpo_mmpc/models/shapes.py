@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from grpo_mmpc.config.sections import AdapterSection
 
 PUBLISHED = Path(__file__).with_name("published.json")
+"""What ``shape_of`` returns of each as ``asdict`` writes it, by its name on the hub."""
 _LANGUAGE_LAYER = re.compile(rf"model\.(?:{'|'.join(LANGUAGE)})\.layers\.")
 
 
@@ -139,12 +140,6 @@ def shape_of(model: Any) -> ModelShape:
             for (name, inward, outward), count in counted.items()
         ],
     )
-
-
-def write_published(shapes: Mapping[str, ModelShape]) -> None:
-    """Write ``published.json``, by the models' names on the hub."""
-    lines = (f" {json.dumps(name)}: {json.dumps(asdict(shape))}" for name, shape in sorted(shapes.items()))
-    PUBLISHED.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def _vision_width(vision: Any) -> int:

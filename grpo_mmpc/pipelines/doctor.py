@@ -14,7 +14,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from grpo_mmpc.analysis.plan.hardware import GIB
+from grpo_mmpc.analysis.plan.hardware import GIB, this_machine
 from grpo_mmpc.config import RunConfig
 
 _DISTRIBUTION = "grpo-mmpc"
@@ -124,7 +124,7 @@ def _devices(config: RunConfig | None) -> Iterator[Sign]:
                 yield Sign(kind="ok", about="GPUs", text=text)
         nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
         yield Sign(kind="ok", about="GPUs", text=f"CUDA {torch.version.cuda}, NCCL {nccl}")
-        if wants_gpu and config is not None and config.trainer.get("bf16") and not torch.cuda.is_bf16_supported():
+        if config is not None and wants_gpu and config.trainer.get("bf16") and not torch.cuda.is_bf16_supported():
             yield Sign(
                 kind="problem",
                 about="GPUs",
@@ -152,8 +152,7 @@ def _devices(config: RunConfig | None) -> Iterator[Sign]:
 
 def _limits() -> Iterator[Sign]:
     cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Sign(kind="ok", about="machine", text=f"{cores} cores, {memory / GIB:.0f} GiB of memory")
+    yield Sign(kind="ok", about="machine", text=f"{cores} cores, {this_machine().memory_gib:.0f} GiB of memory")
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files < _LEAST_FILES:
         yield Sign(

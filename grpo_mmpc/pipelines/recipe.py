@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.config import RewardSpec, RunConfig, is_file, nearest
-from grpo_mmpc.config.loading import Check, Layers, merge_layers, validate
+from grpo_mmpc.config.loading import Check, Layers, merge_layers, split_words, validate
 from grpo_mmpc.config.origins import with_origins
 from grpo_mmpc.config.recorded import config_of_run, load_recorded_policy
 from grpo_mmpc.config.sections import known_tasks
@@ -77,8 +77,7 @@ def _layers(arguments: Sequence[str]) -> Layers:
 
     if is_first_process():
         print("checking the recipe ...", file=sys.stderr, flush=True)
-    files = [argument for argument in arguments if is_file(argument)]
-    layers = merge_layers(files, [argument for argument in arguments if not is_file(argument)])
+    layers = merge_layers(*split_words(arguments))
     take_options(layers)
     recorded = Path(layers.origins.get("run_dir", ""))
     run, written = recorded.parent, Path(str(layers.merged.get("run_dir")))

@@ -64,14 +64,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """Run, print the findings, write results and page."""
     # heavy: imported on use
-    from grpo_mmpc.config import is_file, load_as
+    from grpo_mmpc.config import load_as, split_words
     from grpo_mmpc.errors import ConfigError
     from grpo_mmpc.recbench.folder import only_one
     from grpo_mmpc.recbench.settings import RecBenchSection
 
     print("checking settings, encoders and catalogue ...", file=sys.stderr, flush=True)
-    files = [word for word in arguments.recipe if is_file(word)]
-    settings = load_as(RecBenchSection, files, [word for word in arguments.recipe if not is_file(word)])
+    files, overrides = split_words(arguments.recipe)
+    settings = load_as(RecBenchSection, files, overrides)
     named, problems = _named(arguments.completed)
     problems += [*_without_effect(arguments, settings), *_cannot_run(arguments, settings, named)]
     if problems:

@@ -1,7 +1,7 @@
 """A plan of a training: what fits, how long it takes, what would fail, and what to turn."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from grpo_mmpc.models.shapes import ModelShape
 USABLE = 0.95
 """Share of a GPU's memory up to which a plan counts as fitting."""
 _SAMPLED_IMAGES = 300
+_MOST_REMEDIES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +85,8 @@ def make_plan(
     )
     if plan.fitting:
         return plan
-    found = [*_remedies(config, shape, sizes, device=device, gpus=gpus, strategies=strategies)]
-    return Plan(**{name: getattr(plan, name) for name in plan.__slots__} | {"remedies": found[:4]})
+    found = _remedies(config, shape, sizes, device=device, gpus=gpus, strategies=strategies)
+    return replace(plan, remedies=[*islice(found, _MOST_REMEDIES)])
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -171,12 +172,15 @@ def _remedies(
     strategies: Sequence[Strategy],
 ) -> Iterator[tuple[str, str, float]]:
     for overrides in _changes(config):
-        work = workload_of(_changed(config, overrides), shape, sizes=sizes)
+        changed = _changed(config, overrides)
+        work = workload_of(changed, shape, sizes=sizes)
+        if [*_problems(changed, work, gpus=gpus, device=device)]:
+            continue
         for strategy in strategies:
             if _refused(work, strategy):
                 continue
             memory = _memory(work, strategy, device=device, gpus=gpus)
-            if _fits(memory, device) and not [*_problems(_changed(config, overrides), work, gpus=gpus, device=device)]:
+            if _fits(memory, device):
                 written = " ".join(f"{key}={_plain(value)}" for key, value in overrides.items())
                 yield written, strategy.name, memory.peak
                 break

@@ -66,7 +66,7 @@ def model_card(run: RunFolder, exported: Exported, *, comparison: Comparison | N
         f"# {exported.name}",
         f"A {kind} of `{exported.base}`, aligned by {method} to complete product catalogues: it writes {written} of "
         "a product as JSON.",
-        *(f"> {sentence}" for sentence in _troubles(run)),
+        *(f"> {sentence}" for sentence in signal_troubles(run.steps, run.weights).values()),
         "## Before and after",
         *_results(comparison),
         "## Use",
@@ -90,11 +90,6 @@ def _metadata(exported: Exported, *, method: str) -> str:
         tags=[method.lower(), "trl", "grpo-mmpc", *(["lora"] if exported.rank is not None else [])],
     )
     return f"---\n{data.to_yaml()}\n---"
-
-
-def _troubles(run: RunFolder) -> list[str]:
-    weights = {reward.name.rpartition(":")[2]: reward.weight for reward in run.mix}
-    return list(signal_troubles(run.steps, weights).values())
 
 
 def _results(comparison: Comparison | None) -> list[str]:

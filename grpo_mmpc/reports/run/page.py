@@ -68,8 +68,7 @@ def _render(run: RunFolder, notes: list[str], places: Sequence[Path]) -> tuple[s
 
     The same files give the same text.
     """
-    # A reward of a file is logged under the name of its factory.
-    weights = {reward.name.rpartition(":")[2]: reward.weight for reward in run.mix}
+    weights = run.weights
     comparison = run.comparison
     tasks = [_task(task, comparison, run, weights) for task in comparison.tasks] if comparison else []
     recommendation, problems = results_of_run(run.path)

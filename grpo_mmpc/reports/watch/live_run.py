@@ -61,7 +61,7 @@ class LiveRun:
         run = self.kept("run", (files, evaluations), lambda: _open(self.path))
         self._try("metrics.jsonl", self._history.read, notes)
         latest = list(self._history.latest)
-        weights = {reward.name.rpartition(":")[2]: reward.weight for reward in run.mix}
+        weights = run.weights
         progress = progress_of(run, self._history)
         troubles = self._try("metrics.jsonl", lambda: signal_troubles(latest, weights), notes)
         evaluated = self._try(
