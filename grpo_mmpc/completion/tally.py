@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS
-from grpo_mmpc.reports.common.labels import plural
+from grpo_mmpc.reports.common.labels import listed, plural
 
 WORDS = {"title": "title", "image": "image", "description": "description", "attributes": "attribute set"}
 """What is filled, by field."""
@@ -15,9 +15,8 @@ _BESIDE = {"sibling": "a variant", "same image": "an item with the same image", 
 
 
 def shown_fields(filled: Mapping[str, int]) -> list[str]:
-    """Return the fields to speak of: titles and images, or what was filled if it is another."""
-    some = [field for field in WORDS if filled.get(field)]
-    return some if set(some) - {"title", "image"} else ["title", "image"]
+    """Return the fields to speak of: those that were filled, or titles and images if none was."""
+    return [field for field in WORDS if filled.get(field)] or ["title", "image"]
 
 
 @dataclass
@@ -39,8 +38,8 @@ class Tally:
 
     def sentences(self, out: Path) -> Iterator[str]:
         """Yield what was filled, what waits and what could not be filled, one line each."""
-        counts = " and ".join(f"{self.filled[field]} {WORDS[field]}s" for field in shown_fields(self.filled))
-        yield f"filled {counts}; {plural(self.unfilled.total(), 'item')} could not be filled"
+        counts = [plural(self.filled[field], WORDS[field]) for field in shown_fields(self.filled)]
+        yield f"filled {listed(counts)}; {plural(self.unfilled.total(), 'item')} could not be filled"
         if beside := [
             f"{self.sources[source]} from {name}" for source, name in _BESIDE.items() if self.sources[source]
         ]:

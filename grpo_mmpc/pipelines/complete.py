@@ -156,7 +156,7 @@ def _check_titles_are_asked(config: RunConfig, *, what: str) -> None:
 
 
 def _warn(config: RunConfig, source: Catalogue) -> None:
-    for sentence in nano_notes(config.model.name_or_path, source.items[:20]["item_id"]):
+    for sentence in nano_notes(config.model.name_or_path, items=source.items[:20]["item_id"]):
         say(f"! {sentence}")
 
 

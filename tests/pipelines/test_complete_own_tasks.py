@@ -96,7 +96,7 @@ def test_each_task_fills_its_field_and_true_values_stay(fill, shop, config, caps
     assert facts.prompt == config("facts").known_tasks["facts"].version
     output = capsys.readouterr().out
     assert "4 rows, 1 without description, 1 without color or material; 0 set aside" in output
-    assert "filled 1 descriptions and 1 attribute sets; 0 items could not be filled" in output
+    assert "filled 1 description and 1 attribute set; 0 items could not be filled" in output
     page = (out / "completion.html").read_text("utf-8")
     assert "1 description and 1 attribute set were filled" in page and "Descriptions filled" in page
     assert "<dt>Description, new</dt><dd>Ein rotes Ding." in page
@@ -167,6 +167,7 @@ def test_a_review_keeps_true_attributes_and_takes_back_proposed_ones(fill, confi
     entry = review.entry(review.number_of("no material", "attributes"))
     assert ("color", "red") in entry["facts"] and ("material", "wood") not in entry["facts"]
     assert entry["title"] == "Mug 1"
+    assert entry["pieces"] == [("material: wood", False)]  # not the JSON of the file
     assert not any(name == "description" for name, _ in review.entry(0)["facts"])
     with pytest.raises(ValueError, match="only titles can be edited, not this description"):
         decide(description, "edit", "Something", by="me")

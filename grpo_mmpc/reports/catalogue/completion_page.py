@@ -13,8 +13,8 @@ from grpo_mmpc.catalogue.validation_text import kinds_of_fault
 from grpo_mmpc.completion.plan import CLAIM
 from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.completion.tally import WORDS, shown_fields
-from grpo_mmpc.reports.common.gallery import PER_CATEGORY, Answer, Text
-from grpo_mmpc.reports.common.labels import words
+from grpo_mmpc.reports.common.gallery import PER_CATEGORY, Text, confirmed
+from grpo_mmpc.reports.common.labels import clamp, words
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.rewards.troubles import nano_troubles
@@ -25,6 +25,7 @@ _SHOWN = 8
 _LOOKED_AT = 20
 """Identifiers that tell whether a nano model knows the catalogue."""
 _IMAGE_BUDGET = 900_000
+_TITLE_LIMIT = 240
 
 
 class Example(NamedTuple):
@@ -50,12 +51,12 @@ def report_completion(folder: Path) -> Path:
     claim = read_object(folder / CLAIM)
     items = [proposal.item_id for proposal in islice(read_proposals(folder), _LOOKED_AT)]
     catalogue, model = Path(claim.get("catalogue", folder)), claim.get("model", "")
-    return write_completion_page(folder, catalogue=catalogue, notes=nano_notes(model, items))
+    return write_completion_page(folder, catalogue=catalogue, notes=nano_notes(model, items=items))
 
 
-def nano_notes(model: str, items: Sequence[str]) -> list[str]:
-    """Return what is to be known before answers of a nano model about these items are read."""
-    return list(nano_troubles({"model": model}, items).values())
+def nano_notes(*models: str, items: Sequence[str]) -> list[str]:
+    """Return what is to be known before answers of nano models about these items are read."""
+    return list(nano_troubles({"models": list(models)}, items).values())
 
 
 def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]) -> Path:
@@ -151,8 +152,9 @@ def _example(
         ((f"{kind}, new" if kind in filled else kind, value) for kind, value in facts),
         key=lambda fact: not fact[0].endswith(", new"),
     )
-    known = " ".join(value for _, value in facts) if row["completed"] == "title" else ""
-    title = Answer(prediction=row["title"], completion="", score=0.0, rendered=None).text(known)
+    known = [value for _, value in facts] if row["completed"] == "title" else []
+    shown, omitted = clamp(row.get("title") or "", limit=_TITLE_LIMIT)
+    title = Text(pieces=confirmed(shown, known), omitted=omitted)
     reason = left.get(str(row["item_id"]), {})
     return Example(
         item_id=str(row["item_id"]),

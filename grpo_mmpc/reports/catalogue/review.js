@@ -143,15 +143,12 @@ function fill(list, pairs) {
     return [dt, dd];
   }));
 }
-// Words of the title that the known facts have too are marked.
-function marked(title, facts) {
-  const known = new Set(facts.map(([, value]) => value.toLowerCase()).join(" ").match(/[\p{L}\p{N}]+/gu) || []);
-  return title.split(/([\p{L}\p{N}]+)/u).map((piece) => {
-    if (!known.has(piece.toLowerCase())) return piece;
-    const mark = document.createElement("mark");
-    mark.textContent = piece;
-    return mark;
-  });
+// Words that the known facts have too are marked.
+function marked([piece, isConfirmed]) {
+  if (!isConfirmed) return piece;
+  const mark = document.createElement("mark");
+  mark.textContent = piece;
+  return mark;
 }
 async function show() {
   const n = current, done = entries.filter((one) => one.decided).length;
@@ -178,7 +175,7 @@ async function show() {
   $("decided").className = "badge " + (decided ? decided.decision : "");
   $("decided").hidden = !decided;
   $("value").className = one.value === null ? "none" : "";
-  $("value").replaceChildren(...(one.value === null ? ["nothing was proposed"] : isImage ? marked(one.title || "", []) : marked(one.value, one.facts)));
+  $("value").replaceChildren(...(one.value === null ? ["nothing was proposed"] : one.pieces.map(marked)));
   $("edited").textContent = decided && decided.decision === "edit" ? "edited: " + decided.value : isImage ? "the image was made from this title" : one.title || "";
   $("accept").disabled = $("reject").disabled = one.value === null;
   $("edit").disabled = entry.field !== "title";

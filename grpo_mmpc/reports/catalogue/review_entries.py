@@ -1,5 +1,6 @@
 """What a reviewer sees of a proposal: image, value, known facts, nearest existing title."""
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from grpo_mmpc.completion.decisions import FILE as DECISIONS_FILE
 from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
 from grpo_mmpc.completion.proposal import Proposal, item_of, read_proposals, take_out
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.reports.common.gallery import confirmed
 from grpo_mmpc.reports.common.labels import words
 from grpo_mmpc.utils.files import append_json_lines
 
@@ -155,9 +157,13 @@ class Review:
         if row.get("description"):
             facts.append(("description", str(row["description"])))
         title = proposal.value if proposal.field == "title" else row["title"]
+        shown = proposal.value if proposal.field != "image" else row["title"]
+        if shown and proposal.field == "attributes":
+            shown = "\n".join(f"{words(name)}: {value}" for name, value in json.loads(shown).items())
         nearest = self._titles.nearest(title, besides=proposal.item_id) if title else None
         return {
             "value": proposal.value,
+            "pieces": confirmed(shown or "", [value for _, value in facts] if proposal.field != "image" else []),
             "title": None if proposal.field == "title" else row["title"],
             "facts": facts,
             "nearest": None if nearest is None else nearest._asdict(),

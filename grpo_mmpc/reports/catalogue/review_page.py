@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.completion.decisions import MAX_TITLE
+from grpo_mmpc.reports.catalogue.completion_page import nano_notes
 from grpo_mmpc.reports.catalogue.review_entries import Review
+from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.utils.files import write_text
@@ -54,7 +56,11 @@ def _page(review: Review, *, details: list[dict[str, Any]] | None, by: str) -> s
     return render_page(
         "reports/catalogue/review.html",
         name=review.folder.resolve().name,
-        subtitle=[f"{len(overview):,} proposals", f"decisions by {by}" if by else "decisions stay in this browser"],
+        notes=nano_notes(
+            *dict.fromkeys(one.model for one in review.proposals if one.model),
+            items=[one.item_id for one in review.proposals],
+        ),
+        subtitle=[plural(len(overview), "proposal"), f"decisions by {by}" if by else "decisions stay in this browser"],
         data=data,
         max_title=MAX_TITLE,
         script=script,

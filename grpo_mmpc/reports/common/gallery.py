@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,14 @@ PER_CATEGORY = 2
 """In one group, as long as there are other categories to choose from."""
 _TEXT_LIMIT = 240
 _WORD = re.compile(r"\w+", re.UNICODE)
+_STATE_NOTHING = frozenset(
+    _WORD.findall(
+        "a an and as at by for from in is it its no of on or the this to with "
+        "am auf aus bei das dem der ein eine für im ist mit oder und von zu "
+        "avec con da dans de del di e el en et il la le les par para per por pour sur un une van voor y"
+    )
+)
+"""Words that a description shares with any title."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +56,27 @@ class Answer:
             shown, omitted = clamp(self.completion, limit=_TEXT_LIMIT)
             return Text(pieces=[(shown, False)], omitted=omitted, is_malformed=True)
         shown, omitted = clamp(self.prediction, limit=_TEXT_LIMIT)
-        known = {word.casefold() for word in _WORD.findall(reference or "")}
-        pieces: list[tuple[str, bool]] = []
-        end = 0
-        for match in _WORD.finditer(shown):
-            if match[0].casefold() in known:
-                pieces += [(shown[end : match.start()], False), (match[0], True)]
-                end = match.end()
-        pieces.append((shown[end:], False))
-        return Text(pieces=[piece for piece in pieces if piece[0]], omitted=omitted)
+        return Text(pieces=_marked(shown, _words(reference or "")), omitted=omitted)
+
+
+def confirmed(text: str, facts: Iterable[str]) -> list[tuple[str, bool]]:
+    """Return pieces of a text, each with whether it is a word that the facts have too."""
+    return _marked(text, _words(" ".join(facts)) - _STATE_NOTHING)
+
+
+def _words(text: str) -> set[str]:
+    return {word.casefold() for word in _WORD.findall(text)}
+
+
+def _marked(text: str, known: Container[str]) -> list[tuple[str, bool]]:
+    pieces: list[tuple[str, bool]] = []
+    end = 0
+    for match in _WORD.finditer(text):
+        if match[0].casefold() in known:
+            pieces += [(text[end : match.start()], False), (match[0], True)]
+            end = match.end()
+    pieces.append((text[end:], False))
+    return [piece for piece in pieces if piece[0]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+from contextlib import closing
 from threading import Thread
 
 import pytest
@@ -10,6 +11,7 @@ from grpo_mmpc.completion.decisions import FILE
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.pipelines.review import LOCK, serve_review
 from grpo_mmpc.reports.catalogue.review_entries import Review
+from grpo_mmpc.reports.catalogue.review_page import served_page
 from grpo_mmpc.reports.catalogue.review_server import ReviewServer
 from grpo_mmpc.utils.locks import hold
 from grpo_mmpc.utils.page_server import MAX_BODY_BYTES
@@ -79,11 +81,21 @@ def test_an_item_comes_with_image_facts_reasons_and_the_nearest_title_of_another
     entry = json.loads(content)
     assert status == 200 and entry["image"].startswith("data:image/")
     assert entry["facts"] == [["brand", "Acme"], ["color", "blue"]]
+    assert entry["pieces"] == [["Acme", True], [" Kettle, ", False], ["Blue", True]]  # confirmed by the facts
     # acme, kettle are shared; blue, red, 1, 7, l are not.
     assert entry["nearest"] == {"item_id": "B1", "title": "Acme Kettle, Red, 1.7 l", "share": pytest.approx(2 / 7)}
     assert json.loads(ask(server, "entry/1")[2])["reasons"] == ["color: too few samples agree"]
     image = json.loads(ask(server, "entry/3")[2])
     assert (image["title"], image["value"]) == ("Wool Hat", "images/generated/B5.png")
+    assert image["pieces"] == [["Wool Hat", False]]
+
+
+def test_the_page_says_first_that_a_nano_model_does_not_know_these_products(server, completed):
+    assert "nano:gemma3 knows only the products of the nano catalogue" in ask(server)[2]
+    lines = (completed / "proposals.jsonl").read_text().replace("nano:gemma3", "org/real-model")
+    (completed / "proposals.jsonl").write_text(lines)
+    with closing(Review(completed)) as review:
+        assert "Read this first" not in served_page(review, by="Ann")
 
 
 def test_decisions_are_on_the_disk_with_name_and_time_when_they_are_answered(server, completed):

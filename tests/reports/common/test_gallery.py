@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from grpo_mmpc.reports.common.gallery import Answer, Item
+from grpo_mmpc.reports.common.gallery import Answer, Item, confirmed
 from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.reports.run.examples import AFTER, BEFORE, choose
 
@@ -73,6 +73,15 @@ def test_words_of_the_reference_are_marked() -> None:
     answer = Answer(prediction="Acme red Bag, large", completion="", score=0.0, rendered=None)
     text = answer.text("Red bag by ACME")
     assert text.pieces == [("Acme", True), (" ", False), ("red", True), (" ", False), ("Bag", True), (", large", False)]
+
+
+def test_words_that_any_description_has_confirm_nothing() -> None:
+    facts = ["red", "Made for the kitchen, in 2 sizes. Für Tee und Kaffee."]
+    assert [
+        word for word, is_confirmed in confirmed("Red Pot for Tea in the Kitchen, 2 l, für Tee", facts) if is_confirmed
+    ] == [
+        *("Red", "Kitchen", "2", "Tee"),
+    ]
 
 
 def test_a_malformed_completion_is_shown_raw_and_unmarked() -> None:
