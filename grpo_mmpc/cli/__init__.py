@@ -4,12 +4,13 @@ import argparse
 import io
 import logging
 import os
+import re
 import sys
 from typing import Any, NoReturn
 
 from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
-from grpo_mmpc.utils.console import LogHandler, fitted, quiet_libraries
+from grpo_mmpc.utils.console import LogHandler, fitted, quiet_libraries, wrapped
 from grpo_mmpc.utils.distributed import num_processes
 from grpo_mmpc.utils.faults import WRONG_PLACE, explain_os_error, full_disk
 from grpo_mmpc.utils.manifest import command_line
@@ -17,13 +18,17 @@ from grpo_mmpc.utils.processes import ignore_the_next_signal, stopped_by_signals
 
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit statuses beside 0 and 1; docs/reliability.md explains them."""
+_EXAMPLE = re.compile(r"(?:^|: +)(?:grpo-mmpc|accelerate) ")
 
 
 class _Help(argparse.HelpFormatter):
-    """Fill paragraphs one by one: an example of its own stays on a line of its own."""
+    """Fill paragraphs one by one: each example on a line of its own, its command in one piece."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(super(_Help, self)._fill_text(line, width, indent) for line in text.splitlines())
+        return "\n".join(
+            wrapped(line, width) if _EXAMPLE.search(line) else super(_Help, self)._fill_text(line, width, indent)
+            for line in text.splitlines()
+        )
 
 
 class _Parser(argparse.ArgumentParser):

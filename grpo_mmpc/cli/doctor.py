@@ -29,19 +29,21 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.pipelines.doctor import examine
     from grpo_mmpc.pipelines.recipe import load_recipe
     from grpo_mmpc.reports.common.labels import plural
-    from grpo_mmpc.utils.console import next_command, printer
+    from grpo_mmpc.utils.console import Progress, next_command, printer
 
     say, words = printer(True), arguments.recipe
     config = None
     if words:
         config = validate(RunConfig, merge_layers(*split_words(words)))
     problems, about = 0, ""
-    for sign in examine(config):
-        mark = {"ok": " ", "warning": "!", "problem": "x"}[sign.kind]
-        say(f"{mark} {sign.about if sign.about != about else '':12}{sign.text}")
-        if sign.remedy:
-            say(f"  {'':12}-> {sign.remedy}")
-        problems, about = problems + (sign.kind == "problem"), sign.about
+    with Progress() as progress:
+        progress("looking at this machine", 0)  # its GPUs by PyTorch, the hub by the network
+        for sign in examine(config):
+            mark = {"ok": " ", "warning": "!", "problem": "x"}[sign.kind]
+            say(f"{mark} {sign.about if sign.about != about else '':12}{sign.text}")
+            if sign.remedy:
+                say(f"  {'':12}-> {sign.remedy}")
+            problems, about = problems + (sign.kind == "problem"), sign.about
     if words:
         try:
             load_recipe(words)

@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.config import RunConfig
     from grpo_mmpc.config.loading import merge_layers, split_words, validate
     from grpo_mmpc.models.shapes import read_shape
+    from grpo_mmpc.utils.console import Progress
 
     words = arguments.recipe
     config = validate(RunConfig, merge_layers(*split_words(words)))
@@ -59,9 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
     strategies = [STRATEGIES["ddp"]] if on_cpu else [*STRATEGIES.values()]
     if arguments.launch is not None:
         strategies = [strategy_of(arguments.launch)]
+    with Progress() as progress:
+        progress("reading the sizes of the model", 0)  # one that is not published needs PyTorch
+        shape = read_shape(config.model)
     plan = make_plan(
         config,
-        read_shape(config.model),
+        shape,
         device=device,
         gpus=(arguments.gpus or (1 if on_cpu else 8)) * arguments.nodes,
         nodes=arguments.nodes,

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,10 @@ def run_list(arguments: argparse.Namespace) -> int:
     is_narrow = sys.stdout.isatty() and columns() < beside
     for row in (heads, *rows):
         cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
-        print(fitted(f"{cells.rstrip()}\n    {row[-1]}" if is_narrow else f"{cells}  {row[-1]}", sys.stdout))
+        if is_narrow:
+            hang = " " * (sum(widths[:-1]) + 2 * len(widths[:-1]))
+            print("\n".join(textwrap.wrap(cells, columns(), subsequent_indent=hang)))
+        print(fitted(f"    {row[-1]}" if is_narrow else f"{cells}  {row[-1]}", sys.stdout))
         if arguments.verbose and row is not heads:
             signature = str(inspect.signature(load_factory(row[0]))).partition(" -> ")[0]
             print(f"{'':<{widths[0]}}  {row[0]}{signature}")

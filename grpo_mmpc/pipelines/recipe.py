@@ -116,7 +116,7 @@ def _checks() -> dict[str, Check]:
     from grpo_mmpc.training.option_checks import check_trainer
 
     return {
-        "model, with PyTorch and Transformers": check_model,
+        "model, with PyTorch": check_model,
         "adapter": check_adapter,
         "rewards": check_rewards,
         "method": check_method,

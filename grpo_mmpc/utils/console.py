@@ -30,6 +30,8 @@ _COMMAND = re.compile(
 )
 """A command to copy: in backticks, behind a colon or on a line of its own up to a comma,
 semicolon or colon, elsewhere with its options."""
+_LABEL = re.compile(r".{0,13}?\S {2,}(?=\S)(?!.*\S {2})")
+"""What stands in a column of its own before the text of a line."""
 
 
 def coloured(line: str, colour: str | None) -> str:
@@ -48,20 +50,24 @@ def columns() -> int:
 
 
 def fitted(text: str, stream: TextIO) -> str:
-    """Break lines that are longer than the terminal at words; in files they stay as they are.
+    """Break lines that are longer than the terminal at words; in files they stay as they are."""
+    return wrapped(text, shutil.get_terminal_size().columns) if stream.isatty() else text
 
-    A command stays in one piece, so that it can be copied.
+
+def wrapped(text: str, width: int) -> str:
+    """Break lines that are longer than a width at words.
+
+    A command stays in one piece, so that it can be copied. Behind a label the rest of a line hangs
+    where its text began.
     """
-    if not stream.isatty():
-        return text
-    width = shutil.get_terminal_size().columns
     wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     lines = []
     for line in text.split("\n"):
         text = line.lstrip()
         wrapper.initial_indent = line[: -len(text)]
         is_first = not wrapper.initial_indent or text.startswith("- ")
-        wrapper.subsequent_indent = wrapper.initial_indent + "  " * is_first
+        label = _LABEL.match(text)
+        wrapper.subsequent_indent = wrapper.initial_indent + (" " * label.end() if label else "  " * is_first)
         glued = _COMMAND.sub(lambda command: command[0].replace(" ", _GLUE), text).replace(" ...", f"{_GLUE}...")
         lines += [line] if len(line) <= width else wrapper.wrap(glued)
     return "\n".join(lines).replace(_GLUE, " ")
@@ -215,7 +221,7 @@ class _Work:
             parts.append(f"{rate:.1f}/s")
         if rate > 0 and self.total is not None:
             parts.append(f"{_clock((self.total - self.done) / rate)} left")
-        else:
+        elif seconds >= 1 or parts or not self.detail:
             parts.append(f"{seconds:.0f} s")
         if self.detail:  # last: the end of a line is cut where the terminal is narrow
             parts.append(self.detail)

@@ -237,3 +237,12 @@ def test_each_example_of_a_help_text_begins_a_line(capsys):
         main(["score", "--help"])
     said = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("grpo-mmpc score --") for line in said) == 3
+
+
+def test_an_example_in_the_help_stays_in_one_piece_to_be_copied(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["sft", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "  grpo-mmpc sft recipes/nano.yaml run_dir=runs/nano_sft trainer.max_steps=20" in lines
+    assert "  grpo-mmpc train recipes/nano.yaml model.init_from=runs/nano_sft/checkpoints/checkpoint-20" in lines

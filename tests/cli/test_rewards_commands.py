@@ -27,6 +27,16 @@ def test_the_list_has_one_aligned_line_for_each_reward(capsys):
     assert re.search(r"^bleu +\[0, 1\] +text +reference +The smoothed", said, re.MULTILINE)
 
 
+def test_on_a_narrow_terminal_what_a_reward_needs_hangs_in_its_column(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["rewards", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (first,) = (line for line in lines if line.startswith("cycle_consistency"))
+    assert lines[lines.index(first) + 1] == " " * first.index("reference") + "renderer"
+    assert max(map(len, lines)) <= 80
+
+
 def test_the_verbose_list_shows_factories_with_their_arguments(capsys):
     assert main(["rewards", "list", "--verbose"]) == 0
     assert "bertscore(*, model: str = 'roberta-large'" in capsys.readouterr().out

@@ -119,6 +119,8 @@ say("error: x.csv holds no rows; give one that grpo-mmpc complete has written, s
 say("grpo-mmpc rewards preview: error: these arguments are required: --catalogue")
 say("problems:\\n  - rates is a number, expected a list of some")
 say("loading nano with checkpoint-45 of demo ...")
+say("x hub         the model is not in the cache of this machine")
+say("GiB a GPU     ddp   zero2   zero3   fsdp2 and offloaded")
 with Progress() as progress:
     progress("training", 1, 45, detail="reward 0.766 bleu 0.278 bertscore 0.689")
 """
@@ -149,4 +151,6 @@ def test_on_a_terminal_lines_break_at_words_but_commands_stay_whole_and_a_bar_ke
     assert lines[13:15] == ["grpo-mmpc rewards preview: error: these", "  arguments are required: --catalogue"]
     assert lines[15:18] == ["problems:", "  - rates is a number, expected a list", "    of some"]
     assert lines[18:20] == ["loading nano with checkpoint-45 of", "  demo ..."]
-    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[20]))
+    assert lines[20:22] == ["x hub         the model is not in the", "              cache of this machine"]
+    assert lines[22:24] == ["GiB a GPU     ddp   zero2   zero3", "  fsdp2 and offloaded"]  # no label: a table
+    assert re.search(r"training ━+ 1/45, 0 s…", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", lines[24]))
