@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from grpo_mmpc.reports.ablation.findings import cautions, findings
 from grpo_mmpc.reports.ablation.report import write_report
 from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.statistics.crossed import Estimate
-from grpo_mmpc.statistics.verdicts import BETTER
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, UNSCORED
 from tests.reports.golden import check_golden, visible_text
 
 
@@ -61,6 +62,17 @@ def test_means_differences_marks_and_verdicts(finished):
         "in any.",
         "token_f1 against bleu: better in BLEU +0.200 and ROUGE-L +0.200.",
     ]
+
+
+def test_a_metric_without_a_verdict_is_named_beside_those_without_evidence(finished):
+    _, runs, jobs, _ = finished()
+    comparison = compare(collect(runs, jobs), mixes=["bleu", "token_f1"], reference="bleu", metrics=None, resamples=300)
+    rows = [
+        replace(row, cells=[row.cells[0], replace(row.cells[1], verdict=verdict)])
+        for row, verdict in zip(comparison.rows, (NO_EVIDENCE, UNSCORED), strict=True)
+    ]
+    said = texts(findings(replace(comparison, rows=rows), None))
+    assert said[-1] == "token_f1 against bleu: no evidence of a difference in 1 of 2 metrics; unscored in ROUGE-L."
 
 
 def test_variants_of_one_product_are_resampled_as_wholes(finished):

@@ -79,6 +79,10 @@ def _on_mix(comparison: AblationComparison, mix: str) -> list[Finding]:
     rest = [f"no evidence of a difference in {unclear} of {plural(len(cells), 'metric')}"] if unclear else []
     if not claims and not rest:
         return []
+    others = {cell.verdict for _, cell in cells} - {BETTER, WORSE, NO_EVIDENCE, ""}
+    for verdict in sorted(others):
+        names = [metric_label(row.metric) for row, cell in cells if cell.verdict == verdict]
+        rest.append(f"{verdict} in {listed(names)}")
     text = f"{mix} against {reference_name(comparison)}: {'; '.join([*claims, *rest])}."
     tone = common_tone(cell.verdict for _, cell in cells)
     return [Finding(text=text, kind="supported" if claims else "not supported", tone=tone)]
