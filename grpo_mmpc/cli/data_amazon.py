@@ -124,6 +124,7 @@ def amazon_command(args: argparse.Namespace) -> int:
 
 def synthetic_command(args: argparse.Namespace) -> int:
     """Write the files."""
+    say(f"writing {args.out} ...")
     from grpo_mmpc.catalogue.sources.amazon_synthetic import write_synthetic
 
     done = write_synthetic(args.out, num_items=args.items, num_reviews=args.reviews, seed=args.seed, clean=args.clean)

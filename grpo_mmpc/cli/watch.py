@@ -1,6 +1,7 @@
 """``grpo-mmpc watch``: a live view of runs, in the terminal or as a local page."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     served = {"--host": arguments.host, "--port": arguments.port}
     if not arguments.serve and (given := [name for name, value in served.items() if value is not None]):
         raise ConfigError([f"{name} needs --serve" for name in given])
+    print(f"reading {' '.join(map(str, arguments.runs))} ...", file=sys.stderr, flush=True)
     try:
         # heavy: imported on use
         from grpo_mmpc.reports.watch.show import print_once, serve, watch
