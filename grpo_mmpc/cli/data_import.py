@@ -50,7 +50,7 @@ def add_export(commands: Any) -> None:
     """Add ``data export``."""
     parser = commands.add_parser(
         "export",
-        help="write completed titles back into the shop's export",
+        help="write what was completed back into the shop's export",
         description="Write the file that was imported again, with the cells filled that the policy has filled; all "
         "else stays as it was, to the byte.",
     )

@@ -1,5 +1,6 @@
 """Write the filled fields of a completed catalogue back into the files it was imported from."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
@@ -14,8 +15,10 @@ from grpo_mmpc.catalogue.sources.importing import identifier, import_record, rea
 from grpo_mmpc.catalogue.sources.listing import Listing
 from grpo_mmpc.catalogue.sources.opening import open_source
 from grpo_mmpc.catalogue.sources.source_table import SourceTable
+from grpo_mmpc.completion.apply import MARK
+from grpo_mmpc.completion.plan import CLAIM
+from grpo_mmpc.completion.predictions import is_completed
 from grpo_mmpc.completion.proposal import read_proposals
-from grpo_mmpc.completion.tally import WORDS
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.common.tables import harmless
 from grpo_mmpc.utils.files import read_object, remove_left, replace_atomically
@@ -32,9 +35,9 @@ class Exported:
     files: list[Path] = field(default_factory=list)
     """Files written, in the order of the files imported."""
     written: Counter[str] = field(default_factory=Counter)
-    """Cells that were filled, by field."""
+    """Cells that were filled, by field; of attributes the facts."""
     left: Counter[str] = field(default_factory=Counter)
-    """Proposals that were not written, by the reason."""
+    """Proposals, and facts of them, that were not written, by the reason."""
 
 
 def export_completed(
@@ -46,6 +49,9 @@ def export_completed(
     image_address: str | None = None,
 ) -> Exported:
     """Write each imported file again, with the cells filled for which there is a proposal.
+
+    A catalogue that was completed several times, for one field after the other, holds the last
+    proposals; those before are read from the catalogues that it was completed from.
 
     All else stays as it was: to the byte in a CSV file, cell by cell in a workbook. A text that a
     spreadsheet would run as a formula gets an apostrophe before it.
@@ -95,17 +101,27 @@ def _wanted(
 ) -> dict[tuple[str, str], str]:
     """Return the texts to write, by item and field."""
     wanted = {}
-    for one in read_proposals(folder):
+    proposals = {one.key: one for part in _completions(folder) for one in read_proposals(part)}
+    for one in proposals.values():
         if one.value is None or one.status not in statuses:
             done.left[f"the status is {one.status}"] += 1
-        elif one.field not in ("title", "image"):
-            done.left[f"{WORDS[one.field]}s stay in items.jsonl: only titles and images are written back"] += 1
         elif one.field == "image" and image_address is None:
             done.left["a new image; upload it and add --image-address with the beginning of its address"] += 1
         else:
             address = f"{(image_address or '').rstrip('/')}/{Path(one.value).name}"
-            wanted[one.item_id, one.field] = address if one.field == "image" else one.value
+            wanted[one.key] = address if one.field == "image" else one.value
     return wanted
+
+
+def _completions(folder: Path) -> list[Path]:
+    """Return the completed catalogues that one was made of, and itself at last."""
+    folders: list[Path] = []
+    while folder not in folders:
+        folders.insert(0, folder)
+        completed = Path(read_object(folder / MARK).get("completed") or folder)
+        catalogue = Path(read_object(completed / CLAIM).get("catalogue") or folder)
+        folder = catalogue if is_completed(catalogue) else folder
+    return folders
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -153,31 +169,56 @@ def _cells(
         if item_id in seen:
             continue
         seen.add(item_id)
-        for name in ("title", "image"):
+        for name in ("title", "image", "description"):
             text = wanted.pop((item_id, name), None)
             if text is None:
                 continue
             problem = _problem(listing, name, text, table)
             if problem is None:
-                cells[table.path][listing.row][listing.cells[name]] = str(harmless(text))
+                spelled = listing.spell_description(text) if name == "description" else text
+                cells[table.path][listing.row][listing.cells[name]] = str(harmless(spelled))
                 done.written[name] += 1
             else:
                 done.left[problem] += 1
+        facts = wanted.pop((item_id, "attributes"), None)
+        if facts is not None:
+            stated = _stated(listing, json.loads(facts), table, done)
+            cells[table.path][listing.row] |= {column: str(harmless(text)) for column, text in stated.items()}
     if wanted:
         done.left["the export has no such item"] += len(wanted)
     return cells
 
 
+def _stated(listing: Listing, facts: Mapping[str, Any], table: SourceTable, done: Exported) -> dict[str, str]:
+    """Return the texts that state facts, by column."""
+    values, stated = dict(listing.values), dict[str, str]()
+    for name, value in facts.items():
+        new = {} if listing.state is None else listing.state(values, name, value)
+        problem = next(filter(None, (_unspellable(text, table) for text in new.values())), None)
+        if not new or problem:
+            done.left[problem or f"no empty column for the attribute {name} of the item"] += 1
+            continue
+        done.written["attribute"] += 1
+        values |= new
+        stated |= new
+    return stated
+
+
 def _problem(listing: Listing, name: str, text: str, table: SourceTable) -> str | None:
     """Return the reason why a text cannot be written; true values are never overwritten."""
-    if name not in listing.cells:
+    if listing.cells.get(name) not in table.columns:
         return f"a variant, or a table, without a column for the {name}: it has that of its product"
-    if name == "title":
-        there = cleaned(listing.title, Counter())
-        if there is not None and has_words(there):
-            return "the export has a title there"
-    elif listing.images:
-        return "the export has an image there, which could not be had"
+    if name == "image":
+        if listing.images:
+            return "the export has an image there, which could not be had"
+    else:
+        there = cleaned(getattr(listing, name), Counter())
+        if there is not None and (name == "description" or has_words(there)):
+            return f"the export has a {name} there"
+    return _unspellable(text, table)
+
+
+def _unspellable(text: str, table: SourceTable) -> str | None:
     encoding = table.options.get("encoding", "utf-8")
     try:
         text.encode(encoding)

@@ -176,3 +176,105 @@ def test_new_images_are_written_under_the_address_that_is_given(shop):
         source, proposal("1", "images/1.png", field="image"), options=("--image-address", "https://x.example/up/")
     )
     assert after == b"id,name,photo\n1,Mug,https://x.example/up/1.png\n"
+
+
+TEXT, FACTS = "Red & round.\nFor tea.", {"brand": "Acme", "color": "red, blue"}
+FILLED = {
+    "shopify.csv": (
+        b"Handle,Title,Body (HTML),Vendor,Option1 Name,Option1 Value,Image Src\r\n"
+        b"mug,Mug,,,Size,S,a.png\r\nmug,,,,,L,b.png\r\n",
+        b"Handle,Title,Body (HTML),Vendor,Option1 Name,Option1 Value,Image Src\r\n"
+        b'mug,Mug,"<p>Red &amp; round.</p>\n<p>For tea.</p>",Acme,Size,S,a.png\r\nmug,,,,,L,b.png\r\n',
+        {"color"},
+    ),
+    "woo.csv": (
+        b"ID,Type,SKU,Name,Description,Images,Parent,Attribute 1 name,Attribute 1 value(s),Attribute 2 name,"
+        b'Attribute 2 value(s)\nmug,simple,S,Mug,"",a.png,,COLOR,,,\n2,simple,T,Pot,,"a.png, b.png",,Brand,Other,,\n',
+        b"ID,Type,SKU,Name,Description,Images,Parent,Attribute 1 name,Attribute 1 value(s),Attribute 2 name,"
+        b'Attribute 2 value(s)\nmug,simple,S,Mug,"Red &amp; round.\\nFor tea.",a.png,,COLOR,"red\\, blue",Brand,Acme\n'
+        b'2,simple,T,Pot,,"a.png, b.png",,Brand,Other,,\n',
+        set(),
+    ),
+    "own columns.csv": (
+        b"id;name;description;manufacturer;colour;photo;image 2\nmug;Mug;;;;a.png;b.png\n",
+        b'id;name;description;manufacturer;colour;photo;image 2\nmug;Mug;"Red & round.\nFor tea.";Acme;red, blue;'
+        b"a.png;b.png\n",
+        set(),
+    ),
+    "objects.csv": (
+        b'id,name,attributes,image\nmug,Mug,"{""size"": 1.50 }",a.png\n',
+        b'id,name,attributes,image\nmug,Mug,"{""size"": 1.50 , ""brand"": ""Acme"", ""color"": ""red, blue""}",a.png\n',
+        {"description"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILLED)
+def test_descriptions_and_attributes_go_back_into_their_columns(shop, capsys, name):
+    before, after, without_column = FILLED[name]
+    Image.new("RGB", (8, 8), "blue").save(shop / "b.png")
+    (shop / name).write_bytes(before)
+    catalogue = shop / "catalogue"
+    proposals = (proposal("mug", TEXT, field="description"), proposal("mug", json.dumps(FACTS), field="attributes"))
+    assert exported(shop / name, *proposals) == after
+    said = capsys.readouterr().out
+    assert f"{2 - len(without_column & FACTS.keys())} attribute cells filled" in said
+    assert said.count("1 not written") == len(without_column)
+    items = [json.loads(line) for line in (catalogue / "items.jsonl").read_text().splitlines()]
+    # What was written is read again as what was proposed, and what was there stays.
+    out = shop / f"again{(shop / name).suffix}"
+    out.write_bytes(after)
+    assert run("import", out, "--out", shop / "again", "--no-download") == 0
+    again = [json.loads(line) for line in (shop / "again/items.jsonl").read_text().splitlines()]
+    facts = {kind: value.replace(",", "\\,") if name == "woo.csv" else value for kind, value in FACTS.items()}
+    for old, new in zip(items, again, strict=True):
+        if old["item_id"] == "mug":
+            words = None if "description" in without_column else TEXT.split()
+            assert (new["description"] and new["description"].split()) == words
+            new_facts = {kind: value for kind, value in facts.items() if kind not in without_column}
+            assert new["attributes"] == (old["attributes"] or {}) | new_facts
+            assert new["images"] == old["images"]
+        elif name == "woo.csv":
+            assert new == old
+
+
+def test_descriptions_and_attributes_that_are_there_are_never_overwritten(shop, capsys):
+    source = shop / "a.csv"
+    source.write_bytes(b'id,name,description,brand,attributes,image\n1,Mug,Round.,Own,"{""color"": ""red""}",a.png\n')
+    facts = proposal("1", json.dumps({"brand": "Acme", "color": "blue"}), field="attributes")
+    assert exported(source, proposal("1", TEXT, field="description"), facts) == source.read_bytes()
+    said = capsys.readouterr().out
+    for reason in (
+        "the export has a description there",
+        "no empty column for the attribute brand of the item",
+        "no empty column for the attribute color of the item",
+    ):
+        assert f"1 not written: {reason}" in said
+
+
+def test_a_new_image_of_an_item_for_several_images_goes_into_the_first_column(shop):
+    source = shop / "a.csv"
+    source.write_bytes(b"id,name,image,image 2\n1,Mug,,\n2,Pot,a.png,\n")
+    image = proposal("1", "images/1.png", field="image")
+    after = exported(source, image, options=("--image-address", "https://x.example/up/"))
+    assert after == b"id,name,image,image 2\n1,Mug,https://x.example/up/1.png,\n2,Pot,a.png,\n"
+
+
+@pytest.mark.parametrize("is_reviewed", [False, True])
+def test_what_was_filled_one_field_after_the_other_goes_back_together(shop, is_reviewed):
+    source = shop / "a.csv"
+    source.write_bytes(b"id,name,description,photo\n1,,,a.png\n2,,,a.png\n")
+    exported(source, proposal("1", "Mug"), proposal("2", None, "failed"))
+    first = (shop / "catalogue").rename(shop / "titles")
+    (shop / "between").mkdir()
+    (shop / "between/completion.json").write_text(json.dumps({"catalogue": str(first)}))
+    mark = ("reviewed.json", {"completed": str(shop / "between")}) if is_reviewed else None
+    content = proposal("1", "Round.", field="description"), proposal("2", "Pot")
+    second = shop / "catalogue"
+    second.mkdir()
+    (second / "import.json").write_bytes((first / "import.json").read_bytes())
+    (second / "proposals.jsonl").write_text("".join(json.dumps(p.to_json()) + "\n" for p in content))
+    name, claim = mark or ("completion.json", {"catalogue": str(first)})
+    (second / name).write_text(json.dumps(claim))
+    assert run("export", second, "--out", shop / "b.csv") == 0
+    assert (shop / "b.csv").read_bytes() == b"id,name,description,photo\n1,Mug,Round.,a.png\n2,Pot,,a.png\n"

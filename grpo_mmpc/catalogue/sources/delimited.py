@@ -188,8 +188,8 @@ def value_of(cell: str) -> str:
 
 def spelled(text: str, *, instead: str, delimiter: str) -> str:
     """Return a text as a cell: quoted where it must be, or where the one that it replaces was."""
-    needs = instead.startswith('"') or text.startswith('"') or text != text.strip()
-    if needs or any(c in text for c in (delimiter, "\n", "\r")):
+    needs = instead.startswith('"') or text != text.strip()
+    if needs or any(c in text for c in (delimiter, '"', "\n", "\r")):
         return '"' + text.replace('"', '""') + '"'
     return text
 

@@ -6,14 +6,16 @@ decided here, or by the shop that wrote the file (``shops``).
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.utils.files import parse_json
+from grpo_mmpc.utils.files import parse_json, to_json
 
 Fields = Mapping[str, Sequence[str]]
 """The columns that hold a field, best first."""
@@ -69,6 +71,13 @@ class Listing:
     """Cells that mean none of the above, by column."""
     cells: Mapping[str, str] = field(default_factory=dict)
     """By field, the column of this row that holds it and nothing else, for writing back."""
+    spell_description: Callable[[str], str] = str
+    """Returns a text as the column of descriptions spells it."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The cells of its row by column, for ``state``."""
+    state: Callable[[Mapping[str, Any], str, Any], Mapping[str, str]] | None = None
+    """Returns the texts by column that state one more attribute in such cells, none where no column
+    is for it."""
     problem: str | None = None
     """The reason why the row is no item."""
 
@@ -136,14 +145,18 @@ def table_listings(rows: Iterable[RawRow], fields: Fields) -> Iterator[Listing]:
         if raw.problem is not None:
             yield Listing(row=raw.row, problem=raw.problem)
             continue
-        one = {name: raw.values.get(columns[0]) for name, columns in fields.items() if columns and name not in _SEVERAL}
+        one: dict[str, Any] = {
+            name: raw.values.get(columns[0]) for name, columns in fields.items() if columns and name not in _SEVERAL
+        }
         images = [image for column in fields["image"] for image in several(raw.values.get(column))]
         yield Listing(
             row=raw.row,
             images=images,
             attributes=_attributes(raw.values, fields["attributes"]),
             further={column: value for column, value in raw.values.items() if column not in used},
-            cells={name: fields[name][0] for name in ("title", "image") if fields[name]},
+            cells={name: fields[name][0] for name in ("title", "image", "description") if fields[name]},
+            values=raw.values,
+            state=partial(_state, fields["attributes"]),
             **one,
         )
 
@@ -177,6 +190,26 @@ def _attributes(values: Mapping[str, Any], columns: Sequence[str]) -> object:
         if isinstance(value, Mapping):
             facts |= value
         elif value is not None:
-            name = _plain(column)
-            facts.setdefault(_ATTRIBUTE_NAMES.get(name, name), value)
+            facts.setdefault(_attribute(column), value)
     return facts
+
+
+def _attribute(column: str) -> str:
+    """Return the attribute of a column of its own."""
+    name = _plain(column)
+    return _ATTRIBUTE_NAMES.get(name, name)
+
+
+def _state(columns: Sequence[str], values: Mapping[str, Any], name: str, value: object) -> dict[str, str]:
+    """Return the cell that states an attribute: one of its own, else one that holds objects."""
+    for column in columns:
+        if _attribute(column) == name:
+            return {column: str(value)} if values.get(column) is None else {}
+    for column in columns:
+        cell = str(values.get(column) or ("{}" if _attribute(column) == "attributes" else ""))
+        with suppress(ValueError, RecursionError):
+            facts = parse_json(cell)
+            if isinstance(facts, Mapping) and name not in facts:
+                begun = cell.rstrip()[:-1]  # what stands there keeps its spelling
+                return {column: f"{begun}{', ' if facts else ''}{to_json({name: value})[1:]}"}
+    return {}

@@ -1,8 +1,10 @@
 """The exports of shops: Shopify and WooCommerce, which spread a product over several rows."""
 
+import html
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -74,7 +76,10 @@ def _shopify_product(handle: str, rows: Sequence[RawRow]) -> Iterator[Listing]:
         attributes=brand | (_options(first, names) if len(variants) == 1 else {}),
         parent_id=handle,
         further=further,
-        cells={"title": "Title", "image": "Image Src"},
+        cells={"title": "Title", "image": "Image Src", "description": "Body (HTML)"},
+        spell_description=_paragraphs,
+        values=first,
+        state=_vendor,
     )
     yield product
     for row in variants[1:]:  # the first one stands in the row of the product
@@ -95,6 +100,15 @@ def _shopify_product(handle: str, rows: Sequence[RawRow]) -> Iterator[Listing]:
         )
 
 
+def _paragraphs(text: str) -> str:
+    return "\n".join(f"<p>{html.escape(line, quote=False)}</p>" for line in text.splitlines())
+
+
+def _vendor(values: Mapping[str, Any], name: str, value: object) -> dict[str, str]:
+    """Return the cell of a brand; to write an option would make another variant."""
+    return {"Vendor": str(value)} if name == "brand" and "Vendor" in values and not values["Vendor"] else {}
+
+
 def _position(values: Mapping[str, Any]) -> int:
     text = str(values.get("Image Position") or "")
     return int(text) if text.isdecimal() else 1_000_000
@@ -108,14 +122,18 @@ def _options(values: Mapping[str, Any], names: Sequence[Any]) -> dict[str, Any]:
 # --- WooCommerce: a variation names its product, whose images and category it shares
 
 _WOO_ATTRIBUTE = re.compile(r"Attribute \d+ (?:name|value\(s\)|visible|global|default)")
+_NEW_LINE = re.compile(r"(?<!\\)\\n")
+"""A line break in the cell of a text: a backslash and an n."""
 _WOO_USED = {"ID", "Name", "Description", "Short description", "Categories", "Images", "Parent"}
 
 
 def _woocommerce(rows: Rows) -> Iterator[Listing]:
     ids: dict[str, str] = {}
+    spelled: dict[str, str] = {}
     shared: dict[str, tuple[Any, Any, dict[str, Any]]] = {}
     for raw in rows():  # a variation may come before its product
         item_id = _first(raw.values, "ID", "SKU")
+        spelled |= {raw.values[c].casefold(): raw.values[c] for c in _woo_names(raw.values) if raw.values[c]}
         if item_id and raw.values.get("Type") != "variation":
             ids |= {f"id:{item_id}": item_id} | ({raw.values["SKU"]: item_id} if raw.values.get("SKU") else {})
             if raw.values.get("Type") == "variable":
@@ -132,20 +150,42 @@ def _woocommerce(rows: Rows) -> Iterator[Listing]:
             row=raw.row,
             item_id=item_id,
             title=values.get("Name"),
-            description=_first(values, "Description", "Short description"),
+            description=_NEW_LINE.sub("\n", str(_first(values, "Description", "Short description") or "")),
             category=str(_first(values, "Categories") or categories or "").split(", ")[0] or None,
             images=several(values.get("Images")) or (several(images) if is_variation else []),
             attributes=(attributes if is_variation else {}) | _woo_attributes(values),
             parent_id=parent if is_variation else item_id if values.get("Type") == "variable" else None,
             further={c: v for c, v in values.items() if c not in _WOO_USED and not _WOO_ATTRIBUTE.fullmatch(c)},
-            cells={"title": "Name", "image": "Images"},
+            cells={"title": "Name", "image": "Images", "description": "Description"},
+            spell_description=lambda text: html.escape(text, quote=False).replace("\n", r"\n"),
+            values=values,
+            state=partial(_woo_state, spelled),
         )
 
 
+def _woo_names(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the columns of attributes' names that have one for the values beside it."""
+    named = (column for column in values if column.startswith("Attribute ") and column.endswith(" name"))
+    return (column for column in named if _woo_value(column) in values)
+
+
+def _woo_value(column: str) -> str:
+    return column.removesuffix("name") + "value(s)"
+
+
 def _woo_attributes(values: Mapping[str, Any]) -> dict[str, Any]:
-    names = [column for column in values if column.startswith("Attribute ") and column.endswith(" name")]
-    pairs = [(values[name], values.get(name.removesuffix("name") + "value(s)")) for name in names]
+    pairs = [(values[column], values[_woo_value(column)]) for column in _woo_names(values)]
     return {str(name).casefold(): value for name, value in pairs if name and value}
+
+
+def _woo_state(spelled: Mapping[str, str], values: Mapping[str, Any], name: str, value: object) -> dict[str, str]:
+    """Return the cells of an attribute: where its name stands without a value, else a free pair."""
+    free = [column for column in _woo_names(values) if not values[_woo_value(column)]]
+    own = [column for column in free if str(values[column] or "").casefold() == name]
+    for column in own or [column for column in free if not values[column]]:
+        named = {} if own else {column: spelled.get(name, name.capitalize())}
+        return named | {_woo_value(column): str(value).replace(",", r"\,")}  # others part two values
+    return {}
 
 
 SHOPS = (
