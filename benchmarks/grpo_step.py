@@ -3,6 +3,7 @@
     python benchmarks/grpo_step.py                    # about six minutes on two cores
     python benchmarks/grpo_step.py --quick            # under a minute, noisier
     python benchmarks/grpo_step.py --model qwen2_5_vl_3b        # one real-size step, on a GPU
+    python benchmarks/grpo_step.py --checkpoints                # what saving costs a step
 
 The plain script is what one writes with TRL alone: a ``GRPOTrainer``, a data set with an image
 column, and one reward function per idea that goes through the completions one by one (nltk's
@@ -51,6 +52,7 @@ from grpo_mmpc.pipelines.recipe import load_recipe  # noqa: E402
 from grpo_mmpc.rewards import RewardMix, completion_text  # noqa: E402
 from grpo_mmpc.tasks import IMAGE_TO_TEXT  # noqa: E402
 from grpo_mmpc.training.arguments import grpo_arguments, lora_arguments  # noqa: E402
+from grpo_mmpc.training.checkpoint import damage  # noqa: E402
 from grpo_mmpc.training.dataset import training_dataset  # noqa: E402
 from grpo_mmpc.training.sampler import TaskBatchSampler  # noqa: E402
 from grpo_mmpc.training.session import TrainingSession  # noqa: E402
@@ -410,6 +412,59 @@ def compare(*, repeats: int, steps: int, batch: int | None) -> dict[str, Any]:
     return {"results": results, "figures": figures, "checks": checks}
 
 
+def checkpoint_cost(*, saves: int) -> dict[str, Any]:
+    """Time what saving takes from training, for the nano adapter and one of 32 times its size.
+
+    ``ours`` is the time until training goes on, ``baseline`` until the checkpoint has its name;
+    both in turns.
+    """
+    results: dict[str, Any] = {}
+    figures: dict[str, float] = {}
+    checks: dict[str, bool] = {}
+    with tempfile.TemporaryDirectory(dir=".") as scratch:  # on a disk, where /tmp may be memory
+        for name, rank in (("checkpoint", 16), ("checkpoint_32_times", 512)):
+            folder = Path(scratch) / name
+            config = nano_config(folder, "plain_rewards", seed=0, steps=2 * saves, batch=None)
+            assert config.adapter is not None
+            changed = {
+                "adapter": config.adapter.model_copy(update={"r": rank}),
+                "trainer": {**config.trainer, "save_strategy": "steps", "save_steps": 1},
+            }
+            folder.mkdir()
+            session = TrainingSession(config.model_copy(update=changed), RunData(config))
+            trainer, seconds, clock = session.trainer, {"ours": [], "baseline": []}, StepClock()
+            write = trainer.save_checkpoint
+
+            def save(below: str, write: Any = write, trainer: Any = trainer, seconds: Any = seconds) -> None:
+                trainer.finish_saving()
+                began = time.perf_counter()
+                write(below)
+                if trainer.state.global_step % 2:
+                    trainer.finish_saving()
+                seconds["baseline" if trainer.state.global_step % 2 else "ours"].append(time.perf_counter() - began)
+
+            trainer.save_checkpoint = save
+            trainer.add_callback(clock)
+            with redirect_stdout(sys.stderr):
+                session.train(before=None, after_save=None)
+                session.close()
+            print(name, seconds, clock.seconds, file=sys.stderr)
+            ours, whole = (statistics.median(seconds[side]) for side in ("ours", "baseline"))
+            saved = sorted((folder / "checkpoints").iterdir())
+            began = time.perf_counter()
+            checks[f"{name}_all_are_whole"] = all(damage(path) == "" for path in saved)
+            figures |= {
+                f"{name}_check_s": round((time.perf_counter() - began) / len(saved), 4),
+                f"{name}_mb": round(sum(file.stat().st_size for file in saved[-1].iterdir()) / 1e6, 2),
+                f"{name}_s_per_step": round(statistics.median(clock.seconds) - (ours + whole) / 2, 3),
+            }
+            per_step = ours / 10 / figures[f"{name}_s_per_step"]
+            figures[f"{name}_share_of_step_with_save_steps_10"] = round(per_step, 5)
+            results[name] = {"ours": round(ours, 4), "baseline": round(whole, 4), "unit": "s/save"}
+            results[name]["ratio"] = round(whole / ours, 2)
+    return {"results": results, "figures": figures, "checks": checks}
+
+
 def random_model(fields: dict[str, Any], processor: Any, *, dtype: torch.dtype, device: str) -> Any:
     """Build a model of a real configuration with random weights and the processor's tokens.
 
@@ -514,10 +569,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="blocks per side and mix (%(default)s)")
     parser.add_argument("--steps", type=int, default=4, help="timed steps per block (%(default)s)")
     parser.add_argument("--model", help="qwen2_5_vl_3b or another tests/recipes/model_configs/*.json, or a path to one")
+    parser.add_argument("--checkpoints", action="store_true", help="time what saving takes from training instead")
     arguments = parser.parse_args()
     repeats, steps, batch = (2, 1, 32) if arguments.quick else (arguments.repeats, arguments.steps, None)
     if arguments.model:
         measured = real_size_step(arguments.model, steps=steps)
+    elif arguments.checkpoints:
+        measured = checkpoint_cost(saves=1 if arguments.quick else 5)
     else:
         measured = compare(repeats=repeats, steps=steps, batch=batch)
     where = environment()

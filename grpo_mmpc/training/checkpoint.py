@@ -12,8 +12,8 @@
 - ``reward_state.json``: histories of the reward-hacking alarm (``alarms``).
 - ``checksums.json``: size and hash of every other file.
 
-All of it is written into ``checkpoints/.saving`` and gets its name once it is on the disk. Rollouts
-that serve several steps are in no checkpoint.
+All of it is written into ``checkpoints/.saving`` and gets its name once it is on the disk, while
+training goes on. Rollouts that serve several steps are in no checkpoint.
 """
 
 import json

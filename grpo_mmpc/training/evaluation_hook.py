@@ -36,6 +36,8 @@ class EvaluationHook(TrainerCallback):  # type: ignore[misc]
     raise_errors: bool
     before: Evaluate | None = None
     after_save: Evaluate | None = None
+    finish_saving: Callable[[], None] = lambda: None
+    """Waits until the checkpoint that is evaluated has its name."""
     failures: list[str] = field(default_factory=list)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -57,6 +59,7 @@ class EvaluationHook(TrainerCallback):  # type: ignore[misc]
         """Evaluate the policy that was just saved, unless the run was interrupted."""
         interrupted = control.should_training_stop and state.global_step < state.max_steps
         if self.after_save is not None and not interrupted:
+            self.finish_saving()
             self.run(self.after_save, f"checkpoint-{state.global_step}")
 
     def run(self, evaluate: Evaluate, checkpoint: str) -> None:

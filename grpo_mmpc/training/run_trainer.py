@@ -3,6 +3,9 @@
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from grpo_mmpc.training.diagnostics import peak_memory
 from grpo_mmpc.training.set_aside import SetAside
 from grpo_mmpc.training.trl_seams import REFERENCE, TrainerCallback, rotate_checkpoints
 from grpo_mmpc.utils.console import Progress
+from grpo_mmpc.utils.distributed import Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +33,13 @@ class RunTrainer:
     set_aside: SetAside
     errors: dict[str, int]
     """Completions each reward failed on."""
+    _ranks: Ranks
+    _sealing: "Future[None] | None" = None
+    """On the main process, the checkpoint that is getting its name."""
+
+    @cached_property
+    def _background(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=1)
 
     def reward_state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beside the policy and its optimiser."""
@@ -42,37 +53,55 @@ class RunTrainer:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Stop what runs beside this process."""
+        """Stop what runs beside this process, and let a checkpoint get its name."""
+        self._background.shutdown()
 
     def save_checkpoint(self, below: str) -> None:
         """Write a checkpoint that appears whole or not at all, see ``checkpoint.py``. A collective.
 
+        When this returns its files are written. They are hashed, synced and get their name while
+        training goes on, see ``finish_saving``.
+
         Raises:
-            TrainingError: The disk refuses it, for instance because it is full.
+            TrainingError: The disk refuses it, or the checkpoint before, for instance because it is
+                full.
         """
+        self.finish_saving()
         checkpoints, step = Path(below), self.state.global_step
-        saving = checkpoints / SAVING
-        if self.accelerator.is_main_process:
+        saving, is_main = checkpoints / SAVING, self.accelerator.is_main_process
+        if is_main:
             shutil.rmtree(saving, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         try:
-            super().save_checkpoint(str(saving))  # type: ignore[misc]
+            with _explained(checkpoints, step):
+                super().save_checkpoint(str(saving))  # type: ignore[misc]
             self.accelerator.wait_for_everyone()
-            if self.accelerator.is_main_process:
-                name = checkpoint_folder(checkpoints, step)
+        except BaseException:
+            if is_main:
+                shutil.rmtree(saving, ignore_errors=True)
+            raise
+        if is_main:
+            self._sealing = self._background.submit(self._seal, checkpoints, step, self.reward_state())
+
+    def _seal(self, checkpoints: Path, step: int, reward_state: Mapping[str, Any]) -> None:
+        saving, name = checkpoints / SAVING, checkpoint_folder(checkpoints, step)
+        try:
+            with _explained(checkpoints, step):
                 # Going on, Transformers would take sub-folders alone, and start the policy anew.
                 shutil.rmtree(saving / name.name / REFERENCE, ignore_errors=True)
-                seal(saving / name.name, name, reward_state=self.reward_state())
-                rotate_checkpoints(below, save_total_limit=self.args.save_total_limit)
-        except (OSError, RuntimeError, SafetensorError) as error:  # the last two are torch's of a full disk
-            free = shutil.disk_usage(checkpoints).free >> 20
-            raise TrainingError(
-                f"checkpoint-{step} could not be saved in {checkpoints}: {' '.join(str(error).split())} ({free:,} MB "
-                "free there); free space or set trainer.save_total_limit, then start the same command again"
-            ) from error
+                seal(saving / name.name, name, reward_state=reward_state)
+                rotate_checkpoints(str(checkpoints), save_total_limit=self.args.save_total_limit)
         finally:
-            if self.accelerator.is_main_process:
-                shutil.rmtree(saving, ignore_errors=True)
+            shutil.rmtree(saving, ignore_errors=True)
+
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint has its name. A collective.
+
+        Raises:
+            TrainingError: It could not be saved.
+        """
+        sealing, self._sealing = self._sealing, None
+        self._ranks.on_main(lambda: sealing and sealing.result(), error=TrainingError)
 
     def load_weights(self, folder: str, model: Any = None) -> None:
         """Load a checkpoint's policy, a whole one under the names that its class has for weights.
@@ -99,3 +128,16 @@ class RunTrainer:
         """Log a message once, with the step that is running."""
         if self.accelerator.is_main_process:
             logger.warning("step %d: %s", self.state.global_step + 1, message)
+
+
+@contextmanager
+def _explained(checkpoints: Path, step: int) -> Iterator[None]:
+    """Say of what a disk refuses which checkpoint it is, and how to go on."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # the last two are torch's of a full disk
+        free = shutil.disk_usage(checkpoints).free >> 20
+        raise TrainingError(
+            f"checkpoint-{step} could not be saved in {checkpoints}: {' '.join(str(error).split())} ({free:,} MB "
+            "free there); free space or set trainer.save_total_limit, then start the same command again"
+        ) from error

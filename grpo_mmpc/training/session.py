@@ -201,10 +201,12 @@ class TrainingSession:
         Goes on from the newest whole checkpoint of the run, if there is one.
         """
         self.hook.before, self.hook.after_save = before, after_save
+        self.hook.finish_saving = self.trainer.finish_saving
         start = self._go_on()
         trainer = self.trainer
         with suppress(AllStepsDone), explained_faults(trainer.args, step=lambda: trainer.state.global_step):
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
+            trainer.finish_saving()
         state = trainer.state
         return TrainingEnd(
             step=state.global_step,

@@ -87,6 +87,7 @@ class RecordingGRPOTrainer(RunTrainer, SeamedGRPOTrainer):
 
     def close(self) -> None:
         """Stop what rewards run beside this process."""
+        super().close()
         self.mix.close()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

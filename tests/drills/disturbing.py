@@ -31,8 +31,8 @@ STOPPED = {signal.SIGTERM: (130, 143), signal.SIGINT: (130,)}
 PATIENCE_S = 180.0
 """Most that a command may take to stop, and its processes to end with it."""
 
-_TIMES = re.compile("time(?!stamp)|seconds|started|finished|per_second|wait|trainer_state|command|written|_s$")
-"""Parts of the names of values that tell when it was started, and how."""
+_TIMES = re.compile("time(?!stamp)|seconds|started|finished|per_second|wait|trainer_state|command|written|_s$|peak_gib")
+"""Parts of the names of values that tell when and how it was started, and what memory it took."""
 _SHOWN_TIMES = re.compile(rb"\d+ \w+ \d{4}, \d\d:\d\d[^<]*|[\d.]+ s\b|\d+ min \d+ s\b")
 
 _WARM = multiprocessing.get_context("forkserver")

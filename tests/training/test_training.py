@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import CatalogueError, RewardError, TrainingError
 from grpo_mmpc.pipelines.train import run_training
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.training import checkpoint
 from grpo_mmpc.training.session import TrainingSession
 from grpo_mmpc.utils.files import read_json_lines
 
@@ -455,6 +457,47 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_checkpoint(make_config, monkeyp
     assert list((Path(config.run_dir) / "checkpoints").iterdir()) == []
     monkeypatch.undo()
     assert run_training(config) == 0
+
+
+def slow_seal(monkeypatch, *, wait) -> None:
+    """Let a checkpoint get its name no earlier than ``wait`` returns."""
+    import grpo_mmpc.training.run_trainer as run_trainer
+
+    def seal(*arguments, **keywords):
+        wait()
+        checkpoint.seal(*arguments, **keywords)
+
+    monkeypatch.setattr(run_trainer, "seal", seal)
+
+
+def test_training_goes_on_while_a_checkpoint_gets_its_name(make_config, monkeypatch):
+    config = make_config(rewards=mix(digest=1.0), trainer={**SAVING, "max_steps": 3}, evaluation=QUIET)
+    third = Path(config.run_dir) / "rollouts/step-000003.parquet"
+
+    def third_step_began() -> None:
+        deadline = time.monotonic() + 60
+        while not third.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    slow_seal(monkeypatch, wait=third_step_began)
+    began = time.monotonic()
+    assert run_training(config) == 0
+    assert time.monotonic() - began < 60  # the step that a checkpoint was waiting for was not waiting for it
+    saved = sorted((Path(config.run_dir) / "checkpoints").iterdir())
+    assert [(path.name, checkpoint.damage(path)) for path in saved] == [("checkpoint-2", ""), ("checkpoint-3", "")]
+
+
+def test_an_evaluation_begins_when_its_checkpoint_is_whole(make_config, monkeypatch):
+    config = make_config(rewards=mix(digest=1.0), trainer=SAVING)
+    slow_seal(monkeypatch, wait=lambda: time.sleep(0.3))
+    session = session_for(config)
+    damages = {}
+
+    def look(name: str) -> None:
+        damages[name] = checkpoint.damage(Path(config.run_dir) / "checkpoints" / name)
+
+    session.train(before=None, after_save=look)
+    assert damages == {"checkpoint-2": "", "checkpoint-4": ""}
 
 
 def test_a_run_that_was_killed_at_its_first_file_or_in_overwriting_is_not_in_its_own_way(

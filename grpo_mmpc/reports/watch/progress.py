@@ -101,6 +101,8 @@ def _doing(
         at = date(datetime.fromtimestamp(written, UTC).isoformat())
         return f"{why}last written {at}; {next_command('train', run.path / 'config.yaml', label='go on with')}"
     now = _phase(run, history, total=total, sampled=sampled)
+    for saving in (run.path / "checkpoints" / SAVING).glob("checkpoint-*"):  # beside the next step
+        now += f", saving {saving.name}"
     if held is None or held.is_alive:
         return now
     return f"{now}, on {held.machine}, last written {duration(max(0.0, time.time() - written))} ago"
@@ -109,8 +111,6 @@ def _doing(
 def _phase(run: RunFolder, history: History, *, total: int | None, sampled: int) -> str:
     if not run.manifest:
         return "starting: reading data, loading the model"
-    if (run.path / "checkpoints" / SAVING).exists():
-        return f"saving the checkpoint of step {history.step}"
     if unfinished := _unfinished_evaluation(run):
         return _evaluating(unfinished, of=finite(section(run.manifest, "suite").get("items")))
     if total is not None and history.step >= total:

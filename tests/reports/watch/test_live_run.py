@@ -83,9 +83,9 @@ def test_the_phase_is_read_off_the_files(run):
     assert look(run).progress.doing == "updating on the completions of step 1"
     log(run, row(1))
     assert look(run).progress.doing == "sampling completions for step 2"
-    (run / "checkpoints" / ".saving").mkdir(parents=True)
-    assert look(run).progress.doing == "saving the checkpoint of step 1"
-    (run / "checkpoints" / ".saving").rmdir()
+    (saving := run / "checkpoints" / ".saving" / "checkpoint-1").mkdir(parents=True)
+    assert look(run).progress.doing == "sampling completions for step 2, saving checkpoint-1"
+    saving.rmdir()
     log(run, row(10))
     assert look(run).progress.doing.startswith("finishing")
 
