@@ -84,6 +84,22 @@ def _has_image_attention(section: "ModelSection", processor: Any) -> bool:
     return bool(config.get_text_config().use_bidirectional_attention == "vision")
 
 
+def image_scaling(processor: Any) -> dict[str, Any] | None:
+    """Return how a processor scales images, as arguments of its image processor's ``resize``.
+
+    None where it does not scale, or cuts images into parts first: what it makes of an image that
+    was scaled before is then not known here.
+    """
+    images: Any = getattr(processor, "image_processor", None)
+    kind = type(images).__name__
+    if kind not in ("Qwen2VLImageProcessor", "Gemma3ImageProcessor") or not images.do_resize:
+        return None
+    scaling = {"size": images.size, "resample": images.resample}
+    if kind == "Qwen2VLImageProcessor":  # Qwen2-VL to Qwen3.5
+        return scaling | {"factor": images.patch_size * images.merge_size}
+    return None if images.do_pan_and_scan else scaling
+
+
 def image_token_id(model_config: Any) -> int:
     """Return the id of the token that stands for one image feature in a prompt."""
     return int(model_config.image_token_id)

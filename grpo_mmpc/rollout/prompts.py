@@ -8,6 +8,7 @@ from grpo_mmpc.catalogue import read_image
 from grpo_mmpc.encoders.cache import EncodingCache
 from grpo_mmpc.encoders.images import image_key
 from grpo_mmpc.errors import first_line
+from grpo_mmpc.models.families import image_scaling
 from grpo_mmpc.types import PromptRow
 from grpo_mmpc.utils.single_out import Failure
 
@@ -17,19 +18,43 @@ if TYPE_CHECKING:
 _decoded: "EncodingCache[Hashable, Image]" = EncodingCache(max_bytes=512 * 2**20)
 
 
-def load_prompt_image(path: str) -> "Image":
-    """Read an image as RGB; the last ones stay decoded, since a group shows one to all rollouts."""
-    key = image_key(path)
+def load_prompt_image(path: str, processor: Any) -> "Image":
+    """Read an image as RGB in the size that a processor makes of it, so that it costs no more.
+
+    The last ones stay in memory: a group shows one to all its rollouts, and so does every epoch.
+    ``filename`` of the image says where it is from.
+    """
+    key = image_key(path), repr(image_scaling(processor))
     image = _decoded.get(key)
     if image is None:
-        image = read_image(Path(path), folder=Path(path).parent)
+        image = _as_scaled_by(processor, read_image(Path(path), folder=Path(path).parent))
+        image.filename = path  # type: ignore[attr-defined]
         _decoded.put(key, image, num_bytes=image.width * image.height * 3)
     return image
 
 
-def conversation(row: PromptRow) -> list[dict[str, Any]]:
+def _as_scaled_by(processor: Any, image: "Image") -> "Image":
+    """Scale an image as a processor does, so that it finds nothing to scale and the same pixels.
+
+    An image stays as it is where the processor would scale the scaled one once more: limits that
+    leave no room for the image's shape do that.
+    """
+    scaling = image_scaling(processor)
+    if scaling is None:
+        return image
+    # heavy: the processor has it loaded
+    from PIL.Image import fromarray
+
+    images = processor.image_processor
+    scaled = images.resize(images.process_image(image).unsqueeze(0), **scaling)  # [1, 3, H, W], of bytes
+    if images.resize(scaled, **scaling).shape != scaled.shape:
+        return image
+    return fromarray(scaled[0].permute(1, 2, 0).numpy())
+
+
+def conversation(row: PromptRow, processor: Any) -> list[dict[str, Any]]:
     """Return the chat messages of a row with the image itself in place of its placeholder."""
-    images = [load_prompt_image(path) for path in row.shown_images]
+    images = [load_prompt_image(path, processor) for path in row.shown_images]
     if len(images) != sum(part["type"] == "image" for message in row.messages for part in message["content"]):
         raise ValueError(f"prompt {row.prompt_id!r} has another number of image placeholders than images")
     return _filled(row.messages, images)
@@ -65,7 +90,7 @@ def plain_inputs(processor: Any, *, device: Any) -> dict[str, Any]:
 
 def model_inputs(rows: Sequence[PromptRow], processor: Any, *, device: Any) -> dict[str, Any]:
     """Return prompts as a model takes them: token ids [B, L], padded on the left, and images."""
-    return _encoded([conversation(row) for row in rows], processor, device=device)
+    return _encoded([conversation(row, processor) for row in rows], processor, device=device)
 
 
 def _encoded(conversations: list[list[dict[str, Any]]], processor: Any, *, device: Any) -> dict[str, Any]:
@@ -107,7 +132,9 @@ def accepted_inputs(
     if failed is not None and not any(refusals):
         raise failed
     kept = [
-        conversation(row) if refused is None else _filled(*plain_prompt(shows_image=row.prompt_image_path is not None))
+        conversation(row, processor)
+        if refused is None
+        else _filled(*plain_prompt(shows_image=row.prompt_image_path is not None))
         for row, refused in zip(rows, refusals, strict=True)
         if refused is None or fill
     ]

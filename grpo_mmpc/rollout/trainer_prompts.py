@@ -58,7 +58,7 @@ def check_trainer_prompts(rows: Sequence[PromptRow], processor: Any, *, forwarde
 def _as_a_trainer(rows: Sequence[PromptRow], processor: Any) -> Any:
     try:
         encoded = processor.apply_chat_template(
-            conversation=[conversation(row) for row in rows],
+            conversation=[conversation(row, processor) for row in rows],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,

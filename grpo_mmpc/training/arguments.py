@@ -65,6 +65,8 @@ def _built(kind: str, config: RunConfig, *, anywhere: bool, **own: Any) -> Any:
     options = {name: value for name, value in config.trainer.items() if name != "chat_template_kwargs"}
     options.setdefault("disable_tqdm", True)  # our progress line says more
     options.setdefault("report_to", "none")
+    if kind == "GRPOConfig":
+        options.setdefault("log_multimodal", False)  # all ranks would send their images in every step
     if anywhere and not torch.accelerator.is_available():
         options["use_cpu"] = True
     try:

@@ -25,6 +25,7 @@ def training_dataset(
     *,
     refuse: Callable[[PromptRow], Failure | None] = lambda _: None,
     answers: bool = False,
+    processor: Any = None,
 ) -> "Dataset":
     """Build a data set with one row per (item, task), in a stable order that interleaves the tasks.
 
@@ -39,6 +40,7 @@ def training_dataset(
         refuse: Returns why a prompt cannot be trained on; asked whenever a row is read.
         answers: Add ``completion``, the answer that a perfect policy would give, and leave out
             items that hold none.
+        processor: The policy's, in whose size images are read; None leaves them as they are.
 
     Raises:
         TrainingError: No item holds an answer of a task.
@@ -56,7 +58,7 @@ def training_dataset(
     def row_of(index: int, task: str) -> dict[str, Any]:
         try:
             prompt, columns = reader.read(index, task)
-            images = [load_prompt_image(path) for path in prompt.shown_images]
+            images = [load_prompt_image(path, processor) for path in prompt.shown_images]
             refused = refuse(prompt)
         except (ImageError, OSError) as error:
             refused = Failure(reason=first_line(error))

@@ -81,7 +81,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Trainer:
     asked = [config.known_tasks[task].greedy(config.evaluation.max_tokens).max_tokens for task in config.tasks]
     longest = max(asked) if is_sft else arguments.max_completion_length
     set_aside = SetAside(Path(config.run_dir) / SET_ASIDE_FILE, data.catalogue, processor, max_tokens=longest)
-    dataset = training_dataset(config, data, refuse=set_aside.refusal, answers=is_sft)
+    dataset = training_dataset(config, data, refuse=set_aside.refusal, answers=is_sft, processor=processor)
     check_batches_fill(arguments, num_items=len(dataset) // len(config.tasks))
     mix = None if is_sft else _mix(config, data, ranks)
     rows = choose_rows(data.spaced_rows(config.tasks), _COMPARED_PROMPTS)

@@ -34,6 +34,7 @@ from transformers import (  # noqa: E402
 from transformers.trainer_utils import rotate_checkpoints  # noqa: E402
 from trl import GRPOTrainer, SFTTrainer  # noqa: E402
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling  # noqa: E402
+from trl.trainer.utils import strip_images_from_messages  # noqa: E402
 
 __all__ = [
     "REFERENCE",
@@ -193,8 +194,14 @@ class SeamedGRPOTrainer(_Seams, GRPOTrainer):  # type: ignore[misc]
         return self.generate_and_score(inputs)
 
     def generate_completions(self, prompts: list[Any]) -> Any:
-        """Sample completions of this rank's prompts, before any is scored."""
-        return super()._generate(prompts)
+        """Sample completions of this rank's prompts, before any is scored.
+
+        Images leave the list of prompts afterwards: TRL renders its text once more, and then logs
+        it by sending it to all ranks.
+        """
+        completions = super()._generate(prompts)
+        prompts[:] = map(strip_images_from_messages, prompts)
+        return completions
 
     def _generate(self, prompts: list[Any]) -> Any:
         return self.generate_completions(prompts)

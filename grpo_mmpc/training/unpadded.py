@@ -45,7 +45,7 @@ def check_against_unpadded(
         with torch.no_grad():
             in_batch = trainer.log_probabilities_of(output)  # [B, L]
         for i in (min(taken, key=lengths.__getitem__), max(taken, key=lengths.__getitem__)):
-            row, prompt = inputs[i], _prompt_row(inputs[i])
+            row, prompt = inputs[i], _prompt_row(inputs[i], trainer.processing_class)
             kept = output["completion_mask"][i].bool()
             ids = output["completion_ids"][i][kept].tolist()
             alone = log_probabilities(
@@ -75,12 +75,12 @@ def check_against_unpadded(
         )
 
 
-def _prompt_row(row: Mapping[str, Any]) -> PromptRow | None:
+def _prompt_row(row: Mapping[str, Any], processor: Any) -> PromptRow | None:
     """Return the prompt of a row; None if it is set aside, or its image is gone by now."""
     shown = row["image_path"] if row["images"] else None
     prompt = PromptRow(**{name: row[name] for name in ROW_COLUMNS}, messages=row["prompt"], prompt_image_path=shown)
     try:
-        return None if row["set_aside"] is not None or not conversation(prompt) else prompt
+        return None if row["set_aside"] is not None or not conversation(prompt, processor) else prompt
     except (ImageError, OSError):
         return None
 

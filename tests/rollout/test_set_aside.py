@@ -189,8 +189,8 @@ def test_no_rank_waits_for_one_that_failed() -> None:
 def test_decoded_images_are_held_up_to_a_number_of_bytes_and_known_by_their_file(tmp_path: Path) -> None:
     path = image_row(tmp_path, "a", (40, 40)).prompt_image_path
     assert path is not None
-    first = load_prompt_image(path)
-    assert load_prompt_image(path) is first
+    first = load_prompt_image(path, None)
+    assert load_prompt_image(path, None) is first
     image_row(tmp_path, "a", (50, 50))
-    assert load_prompt_image(path).size == (50, 50)
+    assert load_prompt_image(path, None).size == (50, 50)
     assert prompts._decoded.max_bytes <= 2**29

@@ -35,7 +35,9 @@ def catalogue(tmp_path):
 
 def test_the_image_comes_first_and_further_ones_follow_up_to_the_tasks_number(catalogue):
     first, second, third = prompt_rows(catalogue, range(3), ["several"], known=KNOWN)
-    colours = [part["image"].getpixel((0, 0)) for part in conversation(first)[0]["content"] if part["type"] == "image"]
+    colours = [
+        part["image"].getpixel((0, 0)) for part in conversation(first, None)[0]["content"] if part["type"] == "image"
+    ]
     assert colours == [(255, 0, 0), (0, 0, 255), (0, 128, 0)]
     assert [path.rpartition("/")[2] for path in second.shown_images] == ["a.png", "b.png"]
     assert [len(row.shown_images) for row in (first, second, third)] == [3, 2, 1]
@@ -59,7 +61,7 @@ def test_controls_change_every_image_and_keep_their_number(catalogue, tmp_path):
     for name in ("blank_image", "shuffled_image"):
         changed = changed_rows(name, rows, folder=tmp_path / "shown")
         assert [len(row.shown_images) for row in changed] == [3, 2, 1]
-        assert [len(conversation(row)[0]["content"]) for row in changed] == [4, 3, 2]
+        assert [len(conversation(row, None)[0]["content"]) for row in changed] == [4, 3, 2]
     blank = changed_rows("blank_image", rows, folder=tmp_path)
     assert all("blank" in path for row in blank for path in row.shown_images)
 
@@ -67,4 +69,4 @@ def test_controls_change_every_image_and_keep_their_number(catalogue, tmp_path):
 def test_a_prompt_whose_images_are_not_as_many_as_its_placeholders_is_refused(catalogue):
     (row,) = prompt_rows(catalogue, [0], ["several"], known=KNOWN)
     with pytest.raises(ValueError, match="another number of image placeholders"):
-        conversation(replace(row, more_image_paths=()))
+        conversation(replace(row, more_image_paths=()), None)

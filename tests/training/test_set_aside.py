@@ -148,21 +148,21 @@ def test_a_prompt_that_is_too_long_for_the_model_is_set_aside(start, architectur
 
 def test_an_image_that_the_processor_refuses_is_set_aside_although_the_one_before_was_taken(start, own_catalogue):
     config, session, (replaced, there) = start(trainer={"max_steps": 1})
-    Image.new("RGB", (77, 77)).save(own_catalogue / "images" / f"{replaced}.png")
+    Image.new("RGB", (70, 160)).save(own_catalogue / "images" / f"{replaced}.png")
     processor = session.trainer.processing_class
     render = processor.apply_chat_template
 
-    def refuse_77_pixels(*arguments, **options):
-        if "size=77x77" in f"{arguments} {options}":
-            raise ValueError("77 is not a multiple of 14")
+    def refuse_70_pixels(*arguments, **options):
+        if "size=70x160" in f"{arguments} {options}":
+            raise ValueError("70 is not a multiple of 28")
         return render(*arguments, **options)
 
-    processor.apply_chat_template = refuse_77_pixels
+    processor.apply_chat_template = refuse_70_pixels
     session.train(before=None, after_save=None)
     assert recorded_items(config) == [{there}]
     (listed,) = lines(config, "set_aside.jsonl")
     assert listed["item_id"] == replaced
-    assert "77 is not a multiple of 14" in listed["reason"] and "replace or crop the image" in listed["reason"]
+    assert "70 is not a multiple of 28" in listed["reason"] and "replace or crop the image" in listed["reason"]
 
 
 @pytest.mark.slow

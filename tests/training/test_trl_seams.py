@@ -27,6 +27,7 @@ FIELDS = {
     "seed",
     "disable_tqdm",
     "report_to",
+    "log_multimodal",
 }
 
 
@@ -233,3 +234,19 @@ def test_the_docs_list_every_private_name_and_the_tests_they_name_exist():
 def test_the_number_of_names_of_trl_is_said_as_it_is(page):
     text = " ".join((ROOT / page).read_text("utf-8").split())
     assert f"leans on {len(upstream_rows('TRL'))} private or undocumented names of TRL" in text
+
+
+def test_images_leave_the_prompts_before_trl_sends_them_to_all_ranks(monkeypatch):
+    from trl import GRPOTrainer as Plain
+
+    from grpo_mmpc.training.trl_seams import SeamedGRPOTrainer
+
+    source = inspect.getsource(Plain._generate_and_score_completions)
+    assert ") = self._generate(prompts)\n" in source
+    assert 'self._logs["prompt"].extend(gather_object(prompts))' in source
+    seen = []
+    monkeypatch.setattr(Plain, "_generate", lambda self, prompts: seen.extend(map(str, prompts)))
+    prompts = [[{"role": "user", "content": [{"type": "image", "image": "pixels"}, {"type": "text", "text": "t"}]}]]
+    SeamedGRPOTrainer.generate_completions(object.__new__(SeamedGRPOTrainer), prompts)
+    assert "pixels" in seen[0]
+    assert prompts == [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "t"}]}]]

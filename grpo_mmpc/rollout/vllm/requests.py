@@ -14,7 +14,7 @@ from grpo_mmpc.utils.single_out import Failure
 
 def prompt_of(row: PromptRow, processor: Any, *, count: int, seed: int) -> Prompt:
     """Return a row as a request, tokenised as the trainer tokenises it."""
-    messages = conversation(row)
+    messages = conversation(row, processor)
     encoded = processor.apply_chat_template(
         [messages], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors=None
     )
