@@ -1,6 +1,7 @@
 """``grpo-mmpc data amazon``, ``data synthetic``: Amazon Reviews 2023, and files shaped like it."""
 
 import argparse
+import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -124,7 +125,7 @@ def amazon_command(args: argparse.Namespace) -> int:
 
 def synthetic_command(args: argparse.Namespace) -> int:
     """Write the files."""
-    say(f"writing {args.out} ...")
+    print(f"writing {args.out} ...", file=sys.stderr, flush=True)
     from grpo_mmpc.catalogue.sources.amazon_synthetic import write_synthetic
 
     done = write_synthetic(args.out, num_items=args.items, num_reviews=args.reviews, seed=args.seed, clean=args.clean)
