@@ -27,8 +27,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the recipe and evaluate."""
+    from grpo_mmpc.models.adapter_folder import open_checkpoint
     from grpo_mmpc.pipelines.recipe import load_recipe
 
+    if arguments.checkpoint is not None:
+        open_checkpoint(arguments.checkpoint)  # before the checks of the recipe, which load PyTorch
     config = load_recipe(arguments.recipe)
     from grpo_mmpc.pipelines.evaluate import run_evaluation
 

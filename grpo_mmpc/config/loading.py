@@ -89,6 +89,9 @@ def merge_layers(files: Sequence[Path | str], overrides: Sequence[str] = (), *, 
 def validate(schema: type[Schema], layers: Layers, *, checks: Sequence[Check] = ()) -> Schema:
     """Validate merged layers against a schema and further checks.
 
+    Without a file that could not be read the further checks are left out: they would judge another
+    recipe, and may have to load PyTorch first.
+
     Raises:
         ConfigError: With all problems, those of reading included.
     """
@@ -98,7 +101,7 @@ def validate(schema: type[Schema], layers: Layers, *, checks: Sequence[Check] = 
         if message != MISSING or not layers.is_partial
     ]
     config = None if problems or layers.problems else schema.model_validate(layers.merged)
-    for check in checks:
+    for check in () if layers.is_partial else checks:
         problems += check(layers.merged)
     told = list(layers.problems)
     for key, message in problems:

@@ -162,6 +162,7 @@ def test_a_recommendation_benchmark_outside_of_a_run_gets_its_own_page(
         return out
 
     monkeypatch.setattr("grpo_mmpc.pipelines.evaluate.run_evaluation", evaluated)
+    monkeypatch.setattr("grpo_mmpc.models.adapter_folder.open_checkpoint", lambda checkpoint: None)
     recipes = [str(ROOT / "recipes/nano.yaml"), *[str(ROOT / "recipes/recbench/nano_in_training.yaml")] * recbench]
     assert main(["evaluate", *recipes, *policy, "--out", str(tmp_path / "out")]) == 0
     pages = list((tmp_path / "out").rglob("report.html"))
@@ -246,3 +247,9 @@ def test_an_example_in_the_help_stays_in_one_piece_to_be_copied(monkeypatch, cap
     lines = capsys.readouterr().out.splitlines()
     assert "  grpo-mmpc sft recipes/nano.yaml run_dir=runs/nano_sft trainer.max_steps=20" in lines
     assert "  grpo-mmpc train recipes/nano.yaml model.init_from=runs/nano_sft/checkpoints/checkpoint-20" in lines
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_before_the_recipe_is_checked(tmp_path, capsys):
+    assert main(["evaluate", "recipes/nano.yaml", "--checkpoint", str(tmp_path / "checkpoint-80")]) == 2
+    said = capsys.readouterr().err
+    assert "checkpoint-80" in said and "checking the recipe" not in said
