@@ -64,7 +64,7 @@ def test_a_recipe_of_the_repository_is_found_for_who_starts_elsewhere(tmp_path, 
 
 def test_of_a_misspelt_file_only_its_name_is_said_and_other_mistakes_still_are(tmp_path):
     (tmp_path / "nano.yaml").write_text("seed: 1")
-    # What is left of the recipe is none: a check, which may have to load PyTorch, would find a problem.
+    # What is left of the recipe is none: a check, which may have to load PyTorch, is not asked.
     with pytest.raises(ConfigError) as caught:
         load_config([tmp_path / "nano.yml"], ["seed=-1"], checks=[lambda raw: [("seed", "checked")]])
     unread, other = caught.value.problems
