@@ -5,6 +5,9 @@ from pathlib import Path
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config.recorded import config_of_run
+from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.evaluation.evaluation_folder import section
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.evaluation.suite import build_suite
@@ -27,6 +30,7 @@ def run_evaluation(
 
     Raises:
         AdapterError: ``checkpoint`` holds no adapter that can be used.
+        ConfigError: Without ``out``, where ``run_dir`` holds another run.
     """
     say = printer(True)
     quiet_when_redirected()
@@ -34,6 +38,8 @@ def run_evaluation(
     if checkpoint is not None:
         open_checkpoint(checkpoint)
     data = RunData(config)
+    if out is None:
+        _refuse_another_run(config, checkpoint, fingerprint=data.catalogue.fingerprint)
     for sentence in nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values():
         say(f"! {sentence}")
     suite = build_suite(config, data)
@@ -55,3 +61,28 @@ def run_evaluation(
     after = known.get("final", "OTHER_DIR") if name == "base" else folder
     say(next_command("compare", before, after))
     return folder
+
+
+def _refuse_another_run(config: RunConfig, checkpoint: Path | None, *, fingerprint: str) -> None:
+    """Refuse to replace evaluations of a run by those of another policy, or on other items."""
+    run = RunFolder(Path(config.run_dir), notes=[])
+    if not run.catalogue_fingerprint:  # nobody has trained here
+        return
+    own, reason = None if checkpoint is None else config_of_run(checkpoint), ""
+    if own is not None and own.parent != run.path.resolve():
+        reason = f"{checkpoint} is a checkpoint of {own.parent}"
+    named = {("data", "catalogue"): config.data.catalogue}
+    if checkpoint is None:
+        named["model", "name_or_path"] = config.model.name_or_path
+    for (part, key), asked in named.items():
+        recorded = str(section(run.config, part).get(key, asked))
+        is_moved = part == "data" and fingerprint == run.catalogue_fingerprint
+        if not is_moved and Path(recorded).resolve() != Path(asked).resolve():
+            reason = reason or f"its {part}.{key} is {recorded}, the recipe's is {asked}"
+    if reason:
+        raise ConfigError(
+            [
+                f"run_dir: {config.run_dir} holds another run ({reason}), and its evaluations would be replaced; name "
+                "the run that is meant, run_dir=DIR, or write elsewhere with --out DIR"
+            ]
+        )

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from grpo_mmpc.utils.distributed import is_first_process
+
 Say = Callable[[str], None]
 
 _REDRAW_S = 0.1
@@ -102,10 +104,10 @@ def quiet_libraries() -> None:
 
 
 def quiet_when_redirected() -> None:
-    """Keep the progress bars of model loading out of log files."""
+    """Keep the progress bars of model loading out of log files, and show one where ranks are many."""
     from transformers.utils import logging
 
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not is_first_process():
         logging.disable_progress_bar()
 
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 
-from grpo_mmpc.utils.console import Progress
+import pytest
+
+from grpo_mmpc.utils.console import Progress, quiet_when_redirected
 
 SLOW_WORK = """
 import sys, time
@@ -104,6 +106,20 @@ def test_libraries_say_nothing_about_each_other_unless_the_user_asks_and_his_own
     done = subprocess.run([sys.executable, "-c", CALLED_LIBRARIES], capture_output=True, text=True, env=unset)
     assert done.stdout == "INFO ERROR error\n"
     assert "of my_rewards" in done.stderr and "huggingface_hub" not in done.stderr
+
+
+@pytest.mark.parametrize(("rank", "is_shown"), [("0", True), ("1", False)])
+def test_one_rank_of_many_shows_how_far_the_weights_are_loaded(monkeypatch, rank, is_shown):
+    from transformers.utils import logging
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    logging.enable_progress_bar()
+    try:
+        quiet_when_redirected()
+        assert logging.is_progress_bar_enabled() is is_shown
+    finally:
+        logging.enable_progress_bar()
 
 
 WIDE_LINES = """
