@@ -104,7 +104,7 @@ def quiet_libraries() -> None:
 
 
 def quiet_when_redirected() -> None:
-    """Keep the progress bars of model loading out of log files, and show one where ranks are many."""
+    """Keep the progress bars of model loading out of log files, and show one of many ranks."""
     from transformers.utils import logging
 
     if not sys.stderr.isatty() or not is_first_process():
