@@ -112,8 +112,9 @@ class _Worker:
             elif mine:
                 given = self._ask(task, mine, before, log)
                 answers |= self._render(part, given, former) if task.target == "image" else given
-            self.filled += len(mine)
-            self.shown(self.filled)
+            if mine:  # a bar before there is one would stand beside that of the weights
+                self.filled += len(mine)
+                self.shown(self.filled)
         part.write([answers[gap.record.item_id] for gap in gaps], gaps=digest)
 
     def _ask(

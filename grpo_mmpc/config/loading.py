@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from grpo_mmpc.config.problems import MISSING, origin_of, schema_problems
 from grpo_mmpc.config.sections import RunConfig
-from grpo_mmpc.config.yaml_files import parse_yaml, read_yaml
+from grpo_mmpc.config.yaml_files import of_the_checkout, parse_yaml, read_yaml
 from grpo_mmpc.errors import ConfigError
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -139,7 +139,9 @@ def _merge_file(layers: Layers, path: Path, including: tuple[Path, ...]) -> None
             raise ConfigError([f"{path}: base: expected a file or a list of files, found {bases!r}"])
         base = path.parent / name
         if not base.is_file():
-            raise ConfigError([f"{path}: base: no file {name!r} beside it ({base}); paths are relative to the recipe"])
+            checkout = of_the_checkout(Path(name))
+            hint = "paths are relative to the recipe" if checkout is None else f"of the repository give {checkout}"
+            raise ConfigError([f"{path}: base: no file {name!r} beside it ({base}); {hint}"])
         _merge_file(layers, base, (*including, path))
     _read_tasks(content, folder=path.parent, source=str(path))
     _merge(layers.merged, content, layers.origins, source=str(path))

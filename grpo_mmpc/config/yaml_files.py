@@ -50,6 +50,12 @@ _Loader.add_implicit_resolver(
 )
 
 
+def of_the_checkout(path: Path) -> Path | None:
+    """Return a file of the repository, named as seen from there; None where there is none."""
+    file = Path(__file__).parents[2] / path
+    return file if file.is_file() else None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read the mapping in a YAML file.
 
@@ -62,9 +68,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         files = [str(file) for file in path.parent.glob("*.y*ml")]
         close = difflib.get_close_matches(str(path), files, n=1, cutoff=0.8)
         hint = f"; did you mean {close[0]}?" if close else ""
-        of_the_checkout = Path(__file__).parents[2] / path
-        if of_the_checkout.is_file():
-            hint = f"; start from {Path(__file__).parents[2]}, where it lies, or give {of_the_checkout}"
+        if (checkout := of_the_checkout(path)) is not None:
+            hint = f"; start from {Path(__file__).parents[2]}, where it lies, or give {checkout}"
         raise ConfigError([f"{path}: no such file (working directory {Path.cwd()}){hint}"]) from None
     except IsADirectoryError:
         raise ConfigError([f"{path}: is a folder; a recipe is a YAML file"]) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpo_mmpc.errors import ScoringError, first_line
+from grpo_mmpc.utils.content import refuse_unreachable
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def load(what: str, model: str, loader: Callable[[], T]) -> T:
         logging.disable_progress_bar()
         logging.set_verbosity_error()
         try:
+            refuse_unreachable(model)
             return loader()
         # What from_pretrained raises for absent files, and for those of another kind of model.
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.errors import AdapterError, TrainingError, first_line
 from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter, refuse_adapter_as_model
 from grpo_mmpc.models.families import LANGUAGE
+from grpo_mmpc.utils.content import refuse_unreachable
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -38,6 +39,7 @@ def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
 
     source = resolve_model(section.name_or_path)
     try:
+        refuse_unreachable(source)
         model = AutoModelForImageTextToText.from_pretrained(
             source, **NO_QUESTION | section.init_kwargs, **_quantisation(section)
         )

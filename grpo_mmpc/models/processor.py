@@ -7,6 +7,7 @@ from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
 from grpo_mmpc.models.families import set_image_attention
 from grpo_mmpc.models.option_checks import processor_problem, unknown_processor_options
 from grpo_mmpc.models.policy import NO_QUESTION, cannot_load
+from grpo_mmpc.utils.content import refuse_unreachable
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -35,6 +36,7 @@ def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[st
 
     source = resolve_model(section.name_or_path)
     try:
+        refuse_unreachable(source)
         processor = AutoProcessor.from_pretrained(source, **NO_QUESTION | section.processor_kwargs)
     except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
         raise TrainingError(cannot_load("processor", section.name_or_path, source, error)) from error

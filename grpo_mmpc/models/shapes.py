@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.families import LANGUAGE
+from grpo_mmpc.utils.content import refuse_unreachable
 from grpo_mmpc.utils.model_paths import resolve_model
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def read_shape(section: "ModelSection") -> ModelShape:
     from grpo_mmpc.models.policy import cannot_load, model_skeleton
 
     try:
+        refuse_unreachable(resolve_model(section.name_or_path))
         return shape_of(model_skeleton(section))
     except (OSError, ValueError, ImportError, KeyError) as error:
         source = resolve_model(section.name_or_path)

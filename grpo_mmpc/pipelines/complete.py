@@ -275,4 +275,5 @@ def _merge(source: Catalogue, share: Share) -> None:
         say(f"  {plural(len(source.quarantined), 'row')} set aside as no items, see {out / 'quarantine.jsonl'}")
     page = report_completion(out)
     mark_merged(out, plan)
-    say(f"completed catalogue: {out}\nexamples of what was filled: {page}\n{next_command('review', out)}")
+    say(f"completed catalogue: {out}\nexamples of what was filled: {page}")
+    say(next_command(*(("review", out) if plan.gaps else ("data", "validate", out))))

@@ -81,7 +81,10 @@ def calibrate(
     """
     chosen = _chosen(source, checkpoint, items)
     if not chosen:
-        raise CatalogueError(f"{source.folder} has no item with title and image that was not trained on")
+        raise CatalogueError(
+            f"{source.folder} has no item with title and image that was not trained on: --calibrate needs true titles; "
+            "leave it out"
+        )
     say(f"calibrating on {plural(len(chosen), 'item')} with a known title")
     fields = Fields(record.attributes for record in source.records())
     judged: list[Judged] = []

@@ -88,7 +88,8 @@ def _layers(arguments: Sequence[str]) -> Layers:
             print(fitted(moved, sys.stderr), file=sys.stderr)
     unused = drop_options_of_grpo(layers)
     if layers.merged.get("method") == "sft" and is_first_process():
-        print(f"method sft does not use rewards, rollout{''.join(f', {key}' for key in unused)}", file=sys.stderr)
+        unused = ["rewards", "rollout", *unused]
+        print(fitted(f"method sft does not use {', '.join(unused)}", sys.stderr), file=sys.stderr)
     return layers
 
 

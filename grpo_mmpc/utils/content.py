@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from grpo_mmpc.utils.cache import cache_folder, remembered
@@ -68,6 +69,8 @@ def model_folder(model: str, *, revision: str | None = None, download: bool = Fa
 
     patterns = [f"*{suffix}" for suffix in sorted(_SUFFIXES - {".bin", ".pt", ".pth", ".py"})]
     for local_only in (True, False) if download and not constants.HF_HUB_OFFLINE else (True,):
+        if not local_only and _unreachable():
+            continue
         try:
             return Path(
                 snapshot_download(model, revision=revision, local_files_only=local_only, allow_patterns=patterns)
@@ -75,6 +78,37 @@ def model_folder(model: str, *, revision: str | None = None, download: bool = Fa
         except Exception:  # no such name, no network, no right to it: loading says so better
             continue
     return None
+
+
+def refuse_unreachable(model: str) -> None:
+    """Refuse a hub name that can neither be had here nor from the hub.
+
+    Loading would find that out by tries of its own, which take minutes.
+
+    Raises:
+        OSError: Says why the hub cannot be reached.
+    """
+    # heavy: imported on use
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and model_folder(model) is None and (reason := _unreachable()):
+        raise OSError(f"it is not in the local cache, and {constants.ENDPOINT} cannot be reached ({reason})")
+
+
+@cache
+def _unreachable() -> str:
+    """Return why there is no connection to the hub; empty where there is one."""
+    # heavy: imported on use
+    import httpx
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+        return str(error) or type(error).__name__
+    except httpx.HTTPError:
+        pass  # slow or odd: loading says so
+    return ""
 
 
 def _files(folder: Path) -> Iterator[Path]:

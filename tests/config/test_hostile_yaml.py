@@ -62,6 +62,13 @@ def test_a_recipe_of_the_repository_is_found_for_who_starts_elsewhere(tmp_path, 
         read_yaml(Path("recipes/nano.yaml"))
 
 
+def test_a_base_of_the_repository_is_found_for_who_keeps_a_recipe_elsewhere(tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: recipes/nano.yaml")
+    recipe = Path(__file__).parents[2] / "recipes/nano.yaml"
+    with pytest.raises(ConfigError, match=re.escape(f"of the repository give {recipe}")):
+        load_config([tmp_path / "mine.yaml"])
+
+
 def test_of_a_misspelt_file_only_its_name_is_said_and_other_mistakes_still_are(tmp_path):
     (tmp_path / "nano.yaml").write_text("seed: 1")
     # What is left of the recipe is none: a check, which may have to load PyTorch, is not asked.

@@ -91,6 +91,11 @@ def test_the_embedded_policy_completes_a_catalogue_from_the_command_line(gappy, 
     assert len(load_catalogue(out)) == 9
 
 
+def test_where_nothing_is_missing_nothing_is_offered_for_review(fill, small_catalogue, make_config, tmp_path, capsys):
+    complete_catalogue(make_config(), catalogue=small_catalogue, out=tmp_path / "whole", checkpoint=None)
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: grpo-mmpc data validate {tmp_path / 'whole'}"
+
+
 def test_no_row_is_lost_whatever_is_wrong_with_it(fill, gappy):
     rows = rows_of(gappy)
     (gappy / rows[0]["image"]).write_bytes(b"not an image")  # without title: no item at all
