@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
             )
         print(f"report: {report_completion(arguments.run).resolve()}")
         return 0
+    if (arguments.run / "results.json").is_file() and (page := arguments.run / "report.html").is_file():
+        raise ConfigError([f"{arguments.run} is a benchmark's folder; its page is there: {page.resolve()}"])
     comparison = update_comparison(arguments.run)
     if comparison is not None:
         print(f"comparison: {comparison}")

@@ -93,10 +93,11 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read, score, print, write."""
     # heavy: imported on use
-    from grpo_mmpc.completion.predictions import completed_predictions, is_completed
+    from grpo_mmpc.completion.predictions import completed_predictions, is_completed, words_of_a_policy
     from grpo_mmpc.errors import EvaluationError
     from grpo_mmpc.evaluation.prediction_files import is_evaluation, read_predictions, read_references, with_images
     from grpo_mmpc.evaluation.score import check_evaluation_folder, export_official
+    from grpo_mmpc.tasks import TASKS
 
     task = arguments.task or ("text_to_image" if arguments.images else "image_to_text")
     if arguments.images and task != "text_to_image":
@@ -114,6 +115,11 @@ def run(arguments: argparse.Namespace) -> int:
     references_from = arguments.references or (source if is_evaluation(source) else None)
     references = None
     if references_from is not None:
+        if is_completed(source) and references_from.exists() and references_from.samefile(source):
+            raise EvaluationError(
+                f"--references {references_from} is the completed catalogue itself; give the one that has the true "
+                "titles and images"
+            )
         grouped = arguments.as_evaluation is not None
         references = read_references(references_from, task=task, set_aside=set_aside, grouped=grouped)
     if references is None and arguments.export_official is None:
@@ -127,6 +133,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"official layout: {written:,} files in {arguments.export_official}")
     if references is not None:
         _score(arguments, task=task, answers=answers, references=references, set_aside=set_aside)
+        if references_from is not None and (warning := words_of_a_policy(references_from, fields=[TASKS[task].target])):
+            say(warning)
     if set_aside:
         print(f"set aside, as if they were not there: {len(set_aside):,} rows")
         say("\n".join(f"  {printable(reason)}" for reason in set_aside[:_SHOWN]))

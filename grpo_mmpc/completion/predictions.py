@@ -1,5 +1,7 @@
 """What a completed catalogue proposes, as predictions that any scoring takes."""
 
+from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +15,21 @@ from grpo_mmpc.tasks import TASKS
 def is_completed(folder: Path) -> bool:
     """Return whether a folder is a catalogue that was completed, or reviewed after that."""
     return (folder / FILE).is_file()
+
+
+def words_of_a_policy(folder: Path, *, fields: Collection[str] = ("title", "image")) -> str | None:
+    """Return a warning where a catalogue is taken for the truth that a policy has filled.
+
+    Args:
+        folder: The catalogue, completed or not.
+        fields: Those of which true values are looked for.
+    """
+    proposals = read_proposals(folder) if is_completed(folder) else ()
+    counts = Counter(one.field for one in proposals if one.field in fields and one.value and not one.reviewed)
+    filled = " and ".join(f"{count:,} {field}s" for field, count in counts.items())
+    return (
+        f"! {filled} of {folder} count as true here: a completion wrote them, nobody reviewed them" if counts else None
+    )
 
 
 def completed_predictions(folder: Path, *, task: str) -> Predictions:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import write_quarantine
 from grpo_mmpc.catalogue.run_data import RunData
+from grpo_mmpc.completion.predictions import words_of_a_policy
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
@@ -85,6 +86,8 @@ def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
         if ranks.is_main:
             write_quarantine(path, data.catalogue.quarantined)
         say(f"{len(data.catalogue.quarantined)} broken rows set aside, reasons in {path}")
+    if warning := words_of_a_policy(data.catalogue.folder):
+        say(warning)
     quiet_when_redirected()
     for sentence in nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values():
         say(f"! {sentence}")

@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, settings: "RecBenchSection", named: dict[str, Path]) -> int:
     # heavy: imported on use
     from grpo_mmpc.catalogue import load_catalogue
+    from grpo_mmpc.completion.predictions import words_of_a_policy
     from grpo_mmpc.nano.catalogue import catalogue_folder
     from grpo_mmpc.recbench.benchmark import run_benchmark
     from grpo_mmpc.recbench.completed_catalogue import completions_of_catalogues
@@ -95,6 +96,8 @@ def _run(arguments: argparse.Namespace, settings: "RecBenchSection", named: dict
     say = printer(True)
     say(f"recommendation benchmark on {arguments.catalogue}, writing to {arguments.out}")
     catalogue = load_catalogue(catalogue_folder(arguments.catalogue), check_images=True)
+    if warning := words_of_a_policy(catalogue.folder):
+        say(warning)
     with Progress() as progress:
         results = run_benchmark(
             settings,

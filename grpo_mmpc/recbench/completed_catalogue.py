@@ -23,6 +23,7 @@ from grpo_mmpc.utils.console import Progress, Say
 MARK = "completed"
 """Column in which ``grpo-mmpc complete`` names the field that it filled, null elsewhere."""
 
+UNMARKED = "not marked as completed"
 UNCHANGED = f"unchanged; mark it in the column {MARK} if it is a completion"
 NOT_COMPLETED = f"not completed: mostly as in the original, without a column {MARK}"
 
@@ -89,7 +90,7 @@ def read_completed(
         elif (cell := cells[row]) is None:
             lacking[i] = f"its {field} is empty"
         elif is_marked and field not in _marked_fields(marks[row], folder=folder, item_id=item_id):
-            lacking[i] = f"its {field} is not marked as completed"
+            lacking[i] = f"its {field} is {UNMARKED}"
         else:
             values[i], lacking[i] = _image(catalogue, cell) if modality == "image" else (cell, None)
     same = (value is not None and _is_same(value, true) for value, true in zip(values, truth, strict=True))
@@ -165,6 +166,16 @@ def _read_all(folder: Path, masks: Mapping[Modality, Flags], data: BenchmarkData
             f"{folder}: {' and '.join(originals)}: it looks like the original catalogue; give the completed one. If "
             f"these are completions, say so: a column {MARK} names the field (title, image) for each item that was "
             "filled"
+        )
+    reasons = Counter(reason for one in fields.values() for reason in one.lacking if reason is not None)
+    if UNMARKED in {reason.partition(" is ")[2] for reason in reasons} and not any(
+        value is not None for one in fields.values() for value in one.values
+    ):
+        why = "; ".join(f"{count:,} because {reason}" for reason, count in reasons.most_common())
+        raise RecBenchError(
+            f"{folder} completes nothing that the benchmark takes away ({why}): it fills gaps of which the catalogue "
+            "has no true values. Take values away first, grpo-mmpc data mask CATALOGUE --out MASKED, and complete "
+            "MASKED"
         )
     return fields
 

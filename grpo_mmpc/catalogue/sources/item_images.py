@@ -50,9 +50,12 @@ class ImageFinder:
         if address:
             return image_name(owner, named=image, suffix=Path(file_name).suffix), address
         is_quoted = "%" in image and not (beside / path).exists()  # as in an address
-        return self._copy(
-            find_image(unquote(image) if is_quoted else image, folder=beside), named=image, owner=owner
-        ), None
+        try:
+            file = find_image(unquote(image) if is_quoted else image, folder=beside)
+        except ImageError as error:
+            what = str(error).rpartition(";")[0].replace("the catalogue folder", str(beside))
+            raise ImageError(f"{what}; correct the path, or give the folder that it lies in as --images") from error
+        return self._copy(file, named=image, owner=owner), None
 
     def _copy(self, file: Path, *, named: str, owner: str) -> str:
         name = image_name(owner, named=named, suffix=file.suffix)
