@@ -30,6 +30,8 @@ def test_a_table_files_and_a_page_come_out_and_a_second_call_trains_nothing(cata
     assert said.endswith(f"next: grpo-mmpc data mask {catalogue} --out MASKED\n")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Does completing the catalogue help recommendation?" in page
+    assert main(["report", str(tmp_path / "out")]) == 2
+    assert f"is a benchmark's folder; its page is there: {tmp_path / 'out/report.html'}" in capsys.readouterr().err
     assert run(catalogue, tmp_path) == 0
     assert (
         "all 2 recommenders were trained and tested earlier: nothing to do but to compare them"
