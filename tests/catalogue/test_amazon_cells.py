@@ -1,13 +1,21 @@
 """SQL for cells of Amazon's files gives the values of the rules in Python."""
 
+import itertools
 import json
 
 import pytest
 
 from grpo_mmpc.catalogue.normalise import json_text
-from grpo_mmpc.catalogue.sources.amazon_cells import DRAFT_JOINS, attributes, best_urls
+from grpo_mmpc.catalogue.sources.amazon_cells import (
+    DRAFT_JOINS,
+    REVIEW_CELLS,
+    attributes,
+    best_urls,
+    review_columns,
+)
 from grpo_mmpc.catalogue.sources.amazon_engine import Engine, open_engine
 from grpo_mmpc.catalogue.sources.amazon_items import image_urls, read_attributes
+from grpo_mmpc.catalogue.sources.amazon_reviews import read_review
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +93,25 @@ HIGH, LARGE = "https://images.example/high.jpg", "https://images.example/large.j
 )
 def test_addresses_are_those_of_the_rule(engine, images):
     assert read(engine, best_urls(), {"images": images}) == image_urls(images)
+
+
+def test_a_review_that_the_engine_reads_is_that_of_the_rule(engine):
+    users = ["AE1", "A E1", "nan", "1" * 300, None, 7]
+    times = [1588687728923, "1588687728923", "1588687728923 5", 15886877289235, 9, "soon", None]
+    ratings = [4, 5.0, "4.0", None, "null", "great", "5 5", 55]
+    reviews = list(itertools.product(users, ["B1", "B2", "no digit"], times, ratings))
+    texts = [[None if value is None else json_text(value) for value in review] for review in reviews]
+    engine.connection.execute(f"CREATE TABLE r ({', '.join(f'{name} VARCHAR' for name in REVIEW_CELLS)})")
+    engine.connection.executemany("INSERT INTO r VALUES (?, ?, ?, ?)", texts)
+    rows = engine.connection.execute(
+        f"SELECT {review_columns()} FROM r LEFT JOIN (SELECT 'B1' AS item_id, '\"B1\"' AS cell) known "
+        "ON known.cell = r.parent_asin ORDER BY r.rowid"
+    ).fetchall()
+    for (user, item, time, rating), (is_read, *values) in zip(reviews, rows, strict=True):
+        is_plain = user == "AE1" and time in (times[0], times[1], times[3]) and rating in ratings[:4]
+        assert is_read == (is_plain and item != "no digit"), (user, item, time, rating)
+        if is_read:
+            cells = {"user_id": user, "parent_asin": item, "timestamp": time, "rating": rating}
+            expected = read_review(cells)._asdict()
+            assert values[2:] == [expected["timestamp"], expected["rating"]]
+            assert values[:2] == (["B1", "AE1"] if item == "B1" else [None, None])
