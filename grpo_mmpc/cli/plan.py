@@ -91,7 +91,10 @@ def _show(plan: "Plan", config: "RunConfig", words: list[str], *, kind: str) -> 
         f"{_count(work.trained_parameters)} trained"
     )
     images = f"sizes of {plan.num_images} images" if plan.num_images else "no catalogue here, so the largest images"
-    say(f"prompt      up to {work.prompt_tokens} tokens, {work.image_tokens or 0} of them an image ({images})")
+    tokens = f"{work.image_tokens or 0} of them an image ({images})"
+    if work.image_tokens is None and any(task.shows_image for task in config.measured_tasks):
+        tokens = f"without its image: what one takes is not known for {work.shape.model_type}, and left out below"
+    say(f"prompt      up to {work.prompt_tokens} tokens, {tokens}")
     groups = "" if work.engine == "none" else f", groups of {work.num_generations}"
     say(
         f"step        {work.completions * plan.gpus} {'answers' if work.engine == 'none' else 'completions'} of up to "

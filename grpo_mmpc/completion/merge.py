@@ -68,7 +68,7 @@ def merge(
     Raises:
         CatalogueError: A part does not answer this plan: another process has changed it.
     """
-    tally = Tally()
+    tally = Tally(asked={task.target for task in tasks.values()})
     gate = Gate(settings, source.records(), calibration)
     # Those of parts belong to who works on them.
     remove_partial(out, besides=(out / PARTS, out / GENERATED))

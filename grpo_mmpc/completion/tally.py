@@ -1,7 +1,7 @@
 """What a merge did, counted and said."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,15 +14,17 @@ INCOMPLETE = "incomplete.jsonl"
 _BESIDE = {"sibling": "a variant", "same image": "an item with the same image", "own field": "another field"}
 
 
-def shown_fields(filled: Mapping[str, int]) -> list[str]:
-    """Return the fields to speak of: those that were filled, or titles and images if none was."""
-    return [field for field in WORDS if filled.get(field)] or ["title", "image"]
+def shown_fields(filled: Mapping[str, int], asked: Collection[str]) -> list[str]:
+    """Return the fields to speak of: those that were filled, or what was asked for if none was."""
+    return [field for field in WORDS if filled.get(field)] or [field for field in WORDS if field in asked]
 
 
 @dataclass
 class Tally:
     """How many gaps were filled, and why others were not."""
 
+    asked: Collection[str]
+    """Fields that the tasks ask for."""
     filled: Counter[str] = field(default_factory=Counter)
     """Items by the field that was filled."""
     sources: Counter[str] = field(default_factory=Counter)
@@ -38,7 +40,7 @@ class Tally:
 
     def sentences(self, out: Path) -> Iterator[str]:
         """Yield what was filled, what waits and what could not be filled, one line each."""
-        counts = [plural(self.filled[field], WORDS[field]) for field in shown_fields(self.filled)]
+        counts = [plural(self.filled[field], WORDS[field]) for field in shown_fields(self.filled, self.asked)]
         yield f"filled {listed(counts)}; {plural(self.unfilled.total(), 'item')} could not be filled"
         if beside := [
             f"{self.sources[source]} from {name}" for source, name in _BESIDE.items() if self.sources[source]

@@ -125,7 +125,7 @@ def adapter_off(model: Any) -> Iterator[None]:
 
 
 def show_special_tokens(model: Any, tokenizer: Any) -> None:
-    """Repeat the text model's special tokens on the composite configuration.
+    """Repeat the text model's special tokens on the composite configuration and that of generation.
 
     Transformers looks for them there, finds none, and would warn on every run that it "aligned"
     equal tokens.
@@ -134,6 +134,8 @@ def show_special_tokens(model: Any, tokenizer: Any) -> None:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if getattr(text_config, name, None) == getattr(tokenizer, name):
             setattr(model.config, name, getattr(tokenizer, name))
+            if getattr(model.generation_config, name) is None:
+                setattr(model.generation_config, name, getattr(tokenizer, name))
 
 
 def cannot_load(part: str, name: str, source: str, error: Exception) -> str:

@@ -125,6 +125,11 @@ def test_attributes_of_which_none_is_new_stay_missing_and_are_listed(fill, confi
     ]
 
 
+def test_what_was_asked_for_is_named_where_none_of_it_could_be_filled(fill, config, capsys):
+    fill(config("facts"), Policy('{"color": "blue"}'))
+    assert "filled 0 attribute sets; 1 item could not be filled" in capsys.readouterr().out
+
+
 def test_the_gate_asks_samples_and_the_title(fill, shop, config):
     rows = rows_of(shop)
     rows[1] |= {"title": "Blue Wooden Mug", "attributes": {"size": "L"}}

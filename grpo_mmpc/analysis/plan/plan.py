@@ -150,8 +150,6 @@ def _problems(config: RunConfig, work: Workload, *, gpus: int, device: Device) -
             f"the longest prompt ({work.prompt_tokens} tokens) and completion ({work.completion_tokens}) exceed "
             f"rollout.engine.max_model_len={limit}: raise it, or lower model.processor_kwargs.max_pixels"
         )
-    if work.image_tokens is None and work.image_patches == 0 and any(t.shows_image for t in config.measured_tasks):
-        yield f"how many tokens an image takes is not known for {work.shape.model_type}: images are left out below"
     if work.engine == "vllm":
         share, need = work.engine_share * device.memory_gib * GIB - CUDA_CONTEXT, engine_need(work)
         if need > share:

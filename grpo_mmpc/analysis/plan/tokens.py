@@ -16,7 +16,7 @@ _TEXT = {"title": 40, "description": 250, "category": 6, "attributes": 60}
 _PIXELS_A_SIDE = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32, "qwen3_5": 32}
 """Side of the square of pixels that becomes one token."""
 _MIN_PIXELS, _MAX_PIXELS = 56 * 56, 28 * 28 * 16_384
-_FIXED = {"gemma3": 256, "gemma4": 280}
+_FIXED = {"gemma3": 256, "gemma4": 280, "llava": 576}
 _SMOLVLM_TILE, _SMOLVLM_TOKENS = 384, 81
 _INTERNVL_TOKENS, _INTERNVL_TILES = 256, 12
 

@@ -130,7 +130,8 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
 
 
 def _own_limits(folder: Path | None) -> dict[str, int]:
-    """Return the limits of pixels that a model's own folder sets, where it lies on this machine."""
+    """Return the limits of images that a model's own folder sets, where it lies on this machine."""
+    config = read_object(folder / "config.json") if folder is not None and (folder / "config.json").is_file() else {}
     for name in ("processor_config.json", "preprocessor_config.json"):
         if folder is not None and (folder / name).is_file():
             whole = read_object(folder / name)
@@ -139,7 +140,7 @@ def _own_limits(folder: Path | None) -> dict[str, int]:
             limits = {
                 "min_pixels": content.get("min_pixels") or size.get("shortest_edge"),
                 "max_pixels": content.get("max_pixels") or size.get("longest_edge"),
-                "image_seq_length": whole.get("image_seq_length"),
+                "image_seq_length": whole.get("image_seq_length") or config.get("image_seq_length"),
             }
             return {key: value for key, value in limits.items() if isinstance(value, int)}
     return {}

@@ -84,16 +84,18 @@ def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]
                 del alike[PER_CATEGORY:]
     wanted = {str(row["item_id"]) for rows in kept.values() for row in rows}
     proposals: Counter[tuple[str, str]] = Counter()
+    asked: set[str] = set()
     new: dict[str, Mapping[str, str]] = {}
     for one in read_proposals(folder):
         proposals[one.status, one.source] += 1
+        asked.add(one.field)
         if one.item_id in wanted and one.value is not None:
             new[one.item_id] = json.loads(one.value) if one.field == "attributes" else {one.field: one.value}
     shown = {
         kind: [_example(row, folder=folder, left=left, new=new) for row in _spread(kept, kind)]
         for kind in dict.fromkeys(kind for kind, _ in kept)
     }
-    fields = shown_fields(sum(counts.values(), Counter()))
+    fields = shown_fields(sum(counts.values(), Counter()), asked or {"title"})
     images = [one.image for examples in shown.values() for one in examples if one.image]
     page = render_page(
         "reports/catalogue/completion.html",

@@ -150,6 +150,16 @@ def test_the_command_says_what_fits_and_how_to_start_it(monkeypatch: pytest.Monk
     assert "does not fit on 1 such GPU" in capsys.readouterr().out
 
 
+def test_a_family_without_a_rule_for_images_is_planned_without_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(ROOT)
+    shape = replace(read_shape(recipe("qwen2_5_vl_3b").model), model_type="my_own")
+    monkeypatch.setattr("grpo_mmpc.models.shapes.read_shape", lambda section: shape)
+    assert main(["plan", "recipes/qwen2_5_vl_3b.yaml"]) == 0
+    assert "without its image: what one takes is not known for my_own, and left out below" in capsys.readouterr().out
+
+
 def test_json_holds_every_part_in_bytes(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(ROOT)
     share = "rollout.engine.gpu_memory_utilization=0.6"

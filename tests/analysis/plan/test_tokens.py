@@ -44,4 +44,5 @@ def test_internvl_takes_256_a_tile_and_the_whole_image_beside_several(options: d
 
 def test_gemma_3_always_takes_256_and_an_unknown_family_has_no_number() -> None:
     assert image_tokens("gemma3", {}, height=2000, width=300) == 256
+    assert image_tokens("llava", {"image_seq_length": 16}, height=2000, width=300) == 16
     assert image_tokens("my_own", {}, height=2000, width=300) is None
