@@ -1,10 +1,10 @@
 """``grpo-mmpc complete``: fill the missing titles and images of a catalogue."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.utils.console import reading
 from grpo_mmpc.utils.options import add_engine, add_policy, add_workers, check_engine, output_folder, positive_int
 
 
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.audit and (not arguments.samples or arguments.part is not None or arguments.calibrate):
         raise ConfigError(["--audit needs --samples and knows neither --part nor --calibrate"])
     config = load_policy_recipe(arguments.recipe, checkpoint=arguments.checkpoint, place="behind --recipe")
-    print(f"reading {arguments.catalogue} ...", file=sys.stderr, flush=True)
+    reading(arguments.catalogue)
     # heavy: imported on use
     from grpo_mmpc.pipelines.complete import Workers, audit_catalogue, complete_catalogue
 

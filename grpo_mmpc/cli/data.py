@@ -1,13 +1,12 @@
 """``grpo-mmpc data``: build catalogues and check them."""
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 
 from grpo_mmpc.cli.data_amazon import add_amazon
 from grpo_mmpc.cli.data_import import add_export, add_import
-from grpo_mmpc.utils.console import next_command, printer
+from grpo_mmpc.utils.console import next_command, printer, reading
 from grpo_mmpc.utils.options import add_catalogue_out, output_file, positive_int
 
 say = printer(True)
@@ -80,7 +79,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def validate_command(args: argparse.Namespace) -> int:
     """Print the report; 1 without one usable row, with ``--strict`` when anything is broken."""
-    print(f"reading {args.catalogue} ...", file=sys.stderr, flush=True)
+    reading(args.catalogue)
     from grpo_mmpc.catalogue.validation import validate_catalogue
     from grpo_mmpc.catalogue.validation_text import format_report
     from grpo_mmpc.nano.catalogue import catalogue_folder

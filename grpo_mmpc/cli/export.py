@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.utils.console import next_command
+from grpo_mmpc.utils.console import next_command, reading
 from grpo_mmpc.utils.options import output_folder
 
 _HUB = "hub:"
@@ -45,6 +45,7 @@ def _place(text: str) -> str | Path:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the folder, and push it where asked."""
+    reading(arguments.run)
     # heavy: imported on use
     from grpo_mmpc.pipelines.export import export_policy, push
 

@@ -1,10 +1,10 @@
 """``grpo-mmpc report``: a run as one HTML page, and as CSV and LaTeX tables."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.utils.console import reading
 from grpo_mmpc.utils.options import output_file, output_folder
 
 
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Bring the comparison up to date, then write page and tables."""
-    print(f"reading {arguments.run} ...", file=sys.stderr, flush=True)
+    reading(arguments.run)
     # heavy: imported on use
     from grpo_mmpc.completion.predictions import is_completed
     from grpo_mmpc.errors import ConfigError

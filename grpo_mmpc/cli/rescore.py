@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.console import next_command, printer
+from grpo_mmpc.utils.console import next_command, printer, reading
 from grpo_mmpc.utils.options import output_folder
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay, write both files, print the result."""
+    reading(arguments.run)
     from grpo_mmpc.config import load_config, split_words
     from grpo_mmpc.config.recorded import load_recorded
     from grpo_mmpc.errors import EvaluationError

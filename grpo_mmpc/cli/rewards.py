@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_mmpc.utils.console import reading
 from grpo_mmpc.utils.options import output_folder, positive_int
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _declared(factory: Callable[..., Any]) -> tuple[str, str, str]:
 
 def run_preview(arguments: argparse.Namespace) -> int:
     """Score, print the tables, write the files."""
-    print(f"reading {arguments.catalogue} ...", file=sys.stderr, flush=True)
+    reading(arguments.catalogue)
     # heavy: imported on use
     from grpo_mmpc.analysis.reward_bench.bench import preview
     from grpo_mmpc.analysis.reward_bench.graded import read_graded

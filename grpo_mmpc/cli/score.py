@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.console import Progress, next_command, printable, printer
+from grpo_mmpc.utils.console import Progress, next_command, printable, printer, reading
 from grpo_mmpc.utils.files import write_json, write_json_lines
 from grpo_mmpc.utils.options import output_file, output_folder
 
@@ -92,6 +92,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, score, print, write."""
+    reading(arguments.predictions or arguments.official)
     # heavy: imported on use
     from grpo_mmpc.completion.predictions import completed_predictions, is_completed, words_of_a_policy
     from grpo_mmpc.errors import EvaluationError

@@ -1,9 +1,10 @@
 """``grpo-mmpc watch``: a live view of runs, in the terminal or as a local page."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
+
+from grpo_mmpc.utils.console import reading
 
 
 def add_parser(commands: Any) -> None:
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     served = {"--host": arguments.host, "--port": arguments.port}
     if not arguments.serve and (given := [name for name, value in served.items() if value is not None]):
         raise ConfigError([f"{name} needs --serve" for name in given])
-    print(f"reading {' '.join(map(str, arguments.runs))} ...", file=sys.stderr, flush=True)
+    reading(*arguments.runs)
     try:
         # heavy: imported on use
         from grpo_mmpc.reports.watch.show import print_once, serve, watch

@@ -80,6 +80,11 @@ def next_command(*words: object, label: str = "next") -> str:
     return f"{label}: {shlex.join(['grpo-mmpc', *map(str, words)])}"
 
 
+def reading(*places: object) -> None:
+    """Say what is read, before the imports that take seconds; on standard error."""
+    print(fitted(f"reading {' '.join(map(str, places))} ...", sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
+
+
 def printer(is_main: bool) -> Say:
     """Return a function that prints lines on the main process only."""
 
