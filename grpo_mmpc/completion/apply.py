@@ -15,7 +15,7 @@ from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
 from grpo_mmpc.completion.part import GENERATED
 from grpo_mmpc.completion.plan import LOCK
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
-from grpo_mmpc.completion.proposal import Proposal, fill, item_of, read_proposals, take_out
+from grpo_mmpc.completion.proposal import Proposal, fill, item_of, mark, read_proposals, take_out
 from grpo_mmpc.completion.tally import INCOMPLETE
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import (
@@ -123,7 +123,7 @@ def _write(folder: Path, out: Path, decisions: Decisions, undecided: Undecided, 
             stack.enter_context(stack.enter_context(replace_atomically(out / name)).open("w", encoding="utf-8"))
             for name in _FILES
         )
-        for row, proposal in _rows(folder):
+        for row, proposal in items_with_proposals(folder):
             if proposal is not None:
                 if not take_out(row, proposal):  # a true value is never overwritten
                     raise CatalogueError(
@@ -134,7 +134,7 @@ def _write(folder: Path, out: Path, decisions: Decisions, undecided: Undecided, 
                 done.counts[what] += 1
                 if value is not None:
                     fill(row, proposal.field, value)
-                row["completed"] = None if value is None else proposal.field
+                mark(row, proposal.field, is_filled=value is not None)
                 proposals.write(f"{to_json(proposal.to_json())}\n")
                 if value is None:
                     left = {"item_id": proposal.item_id, "reason": what, "detail": "; ".join(proposal.reasons)}
@@ -149,7 +149,7 @@ def _write(folder: Path, out: Path, decisions: Decisions, undecided: Undecided, 
             path.unlink()
 
 
-def _rows(folder: Path) -> Iterator[tuple[dict[str, Any], Proposal | None]]:
+def items_with_proposals(folder: Path) -> Iterator[tuple[dict[str, Any], Proposal | None]]:
     """Read each item with the proposal for the field that it lacked; both files have one order."""
     proposals = read_proposals(folder)
     waiting = next(proposals, None)

@@ -15,7 +15,7 @@ from grpo_mmpc.completion.judging import Gate, proposal_of
 from grpo_mmpc.completion.part import GENERATED, Answer, parts_of
 from grpo_mmpc.completion.plan import CLAIM, PARTS, Plan, is_claimed, records_of
 from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
-from grpo_mmpc.completion.proposal import fill
+from grpo_mmpc.completion.proposal import fill, mark
 from grpo_mmpc.completion.tally import INCOMPLETE, Tally
 from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.errors import CatalogueError
@@ -139,7 +139,7 @@ def _item(row: Mapping[str, Any], record: ProductRecord, answer: Answer | None) 
     }
     if answer is not None and answer.value is not None:
         fill(item, answer.field, answer.value)
-        item["completed"] = answer.field
+        mark(item, answer.field, is_filled=True)
     return item
 
 

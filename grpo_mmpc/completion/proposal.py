@@ -6,6 +6,7 @@ of its items.
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -95,6 +96,17 @@ class Proposal:
             return cls(**content)
         except TypeError as error:  # of the dataclass, which names the keys
             raise ValueError(f"no proposal: {error}") from error
+
+
+def filled_fields(item: Mapping[str, Any]) -> list[str]:
+    """Return the fields that the column ``completed`` of an item names: text or a list of them."""
+    return re.findall(r"[^\s,\[\]\"']+", str(item.get("completed") or ""))
+
+
+def mark(item: dict[str, Any], field: str, *, is_filled: bool) -> None:
+    """Note in the column ``completed`` whether a field was filled, beside those filled earlier."""
+    names = [name for name in filled_fields(item) if name != field] + [field] * is_filled
+    item["completed"] = ", ".join(names) or None
 
 
 def fill(item: dict[str, Any], field: str, value: str) -> None:

@@ -1,6 +1,5 @@
 """The reader of completed catalogues: what they hold for items whose title or image was masked."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -202,7 +201,7 @@ def _image(catalogue: Catalogue, cell: str) -> tuple[Path | None, str | None]:
 
 def _marked_fields(mark: object, *, folder: Path, item_id: str) -> set[str]:
     """Return the fields that a cell of the column ``completed`` names: several, one or none."""
-    fields = set(re.findall(r"[^\s,\[\]\"']+", "" if mark is None else str(mark)))
+    fields = set(proposal.filled_fields({MARK: mark}))
     if unknown := sorted(fields - set(proposal.FIELDS)):
         raise RecBenchError(
             f"{folder}: the column {MARK} of item {item_id} holds {', '.join(unknown)}, expected title, image or "

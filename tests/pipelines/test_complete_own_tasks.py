@@ -113,9 +113,21 @@ def test_of_an_item_that_lacks_two_fields_each_run_fills_the_next(fill, shop, co
     (tmp_path / "filled").rename(tmp_path / "once")
     for name in ("items.jsonl",):
         (shop / name).write_bytes((tmp_path / "once" / name).read_bytes())
-    second = rows_of(fill(config("german", "facts")))[0]
-    assert (second["completed"], second["description"]) == ("attributes", first["description"])
+    out = fill(config("german", "facts"))
+    second = rows_of(out)[0]
+    assert (second["completed"], second["description"]) == ("description, attributes", first["description"])
     assert second["attributes"] == {"color": "blue", "material": "wood"}
+    # Of the first run's fields the page counts none, and a review takes none of them back.
+    page = (out / "completion.html").read_text()
+    assert 'id="filled-attributes"' in page and 'id="filled-description"' not in page
+    review = Review(out)
+    [facts] = [one for one in review.proposals if one.item_id == second["item_id"]]
+    review.record(decide(facts, "reject", None, by="me"))
+    review.close()
+    apply_decisions(out, tmp_path / "reviewed")
+    rejected = rows_of(tmp_path / "reviewed")[0]
+    assert (rejected["completed"], rejected["attributes"]) == ("description", None)
+    assert rejected["description"] == first["description"]
 
 
 def test_attributes_of_which_none_is_new_stay_missing_and_are_listed(fill, config):

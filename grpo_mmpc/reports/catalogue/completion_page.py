@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from grpo_mmpc.catalogue.quarantine import read_quarantine
 from grpo_mmpc.catalogue.validation_text import kinds_of_fault
+from grpo_mmpc.completion.apply import items_with_proposals
 from grpo_mmpc.completion.plan import CLAIM
 from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.completion.tally import WORDS, shown_fields
@@ -72,16 +73,17 @@ def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]
     left = {row["item_id"]: row for row in read_json_lines(folder / "incomplete.jsonl")}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     kept: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    with (folder / "items.jsonl").open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):  # one at a time: a catalogue may be larger than memory
-            item_id, category = str(row["item_id"]), str(row.get("category"))
-            kind = left[item_id]["reason"] if item_id in left else row["completed"]
-            counts[category].update(("items", *(["left" if item_id in left else kind] if kind else [])))
-            if kind:
-                alike = kept[kind, category]
-                alike.append(row)
-                alike.sort(key=_order)
-                del alike[PER_CATEGORY:]
+    for row, one in items_with_proposals(folder):  # one at a time: a catalogue may be larger than memory
+        item_id, category = str(row["item_id"]), str(row.get("category"))
+        # Not what earlier completions have filled, which the column names too.
+        row["completed"] = None if one is None or one.value is None else one.field
+        kind = left[item_id]["reason"] if item_id in left else row["completed"]
+        counts[category].update(("items", *(["left" if item_id in left else kind] if kind else [])))
+        if kind:
+            alike = kept[kind, category]
+            alike.append(row)
+            alike.sort(key=_order)
+            del alike[PER_CATEGORY:]
     wanted = {str(row["item_id"]) for rows in kept.values() for row in rows}
     proposals: Counter[tuple[str, str]] = Counter()
     asked: set[str] = set()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from grpo_mmpc.completion.apply import refuse_reviewed
 from grpo_mmpc.completion.decisions import FILE as DECISIONS_FILE
 from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
-from grpo_mmpc.completion.proposal import Proposal, item_of, read_proposals, take_out
+from grpo_mmpc.completion.proposal import Proposal, filled_fields, item_of, read_proposals, take_out
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.common.gallery import confirmed
 from grpo_mmpc.reports.common.labels import words
@@ -90,7 +90,7 @@ class Review:
             if row["item_id"] in wanted:
                 self._offsets[row["item_id"]] = offset
                 self._categories[row["item_id"]] = row["category"]
-            if row["title"] and row.get("completed") != "title":
+            if row["title"] and "title" not in filled_fields(row):
                 self._titles.add(row["item_id"], row["title"])
             offset += len(line)
         if lost := [item_id for item_id in wanted if item_id not in self._offsets]:

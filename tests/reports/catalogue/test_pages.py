@@ -66,19 +66,23 @@ def test_a_completion_shows_new_fields_beside_known_facts_and_every_reason(tmp_p
         {"item_id": "c", "category": "Tools", "title": "Saw", "image": None},
         {"item_id": "d", "category": "Tools", "title": "Axe", "image": "images/d.png"},
     ]
-    for row, field in zip(rows, ("title", "image", None, None), strict=True):
-        row["completed"] = field
+    for row, field in zip(rows, ("title", "image", None, "title"), strict=True):
+        row["completed"] = field  # that of the last by a completion before this one
     folder = folder_with(tmp_path, rows)
     write_lines(folder / "incomplete.jsonl", [{"item_id": "c", "reason": "failed render", "detail": "black image"}])
     fault = {"file": "items.jsonl", "row": 5, "item_id": "e", "reason": "no title and no image"}
     write_lines(folder / "quarantine.jsonl", [fault])
-    doubtful = replace(TITLE, source="sibling", source_item="b", status="review", reasons=["size"])
-    write_lines(folder / "proposals.jsonl", [TITLE.to_json(), TITLE.to_json(), doubtful.to_json()])
+    doubtful = replace(
+        TITLE, item_id="a", value="Red pear", source="sibling", source_item="b", status="review", reasons=["size"]
+    )
+    image = replace(TITLE, item_id="b", field="image", value="images/b.png")
+    failed = replace(image, item_id="c", value=None, status="failed")
+    write_lines(folder / "proposals.jsonl", [one.to_json() for one in (doubtful, image, failed)])
     page = write_completion_page(folder, catalogue=Path("raw"), notes=["a caution"])
     html = page.read_text("utf-8")
     text = visible_text(html)
     assert "1 title and 1 image were filled; 1 item could not be." in text and "a caution" in text
-    assert "The gate accepts 2 of them and leaves 1 to a review" in text and "1 title came from a variant" in text
+    assert "The gate accepts 1 of them and leaves 1 to a review" in text and "1 title came from a variant" in text
     # items, titles filled, images filled, not filled
     assert "Fruit | 2 | 1 | 1 | 0" in text and "Tools | 2 | 0 | 0 | 1" in text
     assert "<mark>Red</mark> pear" in html  # its description has the word too
@@ -89,11 +93,15 @@ def test_a_completion_shows_new_fields_beside_known_facts_and_every_reason(tmp_p
 
 def test_examples_come_from_every_category_before_a_second_one_of_the_same(tmp_path):
     items = [("Many", f"m{i}") for i in range(50)] + [(f"Few {i}", f"f{i}") for i in range(6)]
-    rows = [{"item_id": one, "category": name, "title": one, "completed": "title"} for name, one in items]
+    rows = [
+        {"item_id": one, "category": name, "title": one, "image": None, "completed": "title"} for name, one in items
+    ]
     folder = folder_with(tmp_path, [{"item_id": "x", "category": "x", "title": "x", "image": "images/x.png"}])
     write_lines(folder / "items.jsonl", rows)
-    for name in ("incomplete.jsonl", "quarantine.jsonl", "proposals.jsonl"):
+    for name in ("incomplete.jsonl", "quarantine.jsonl"):
         (folder / name).write_text("")
+    proposals = [replace(TITLE, item_id=one, value=one) for _, one in items]
+    write_lines(folder / "proposals.jsonl", [one.to_json() for one in proposals])
     html = write_completion_page(folder, catalogue=Path("raw"), notes=[]).read_text("utf-8")
     cards = [name for name in dict.fromkeys(name for name, _ in items) if f"<bdi>{name}</bdi></span>" in html]
     assert cards == ["Many", *(f"Few {i}" for i in range(6))]
