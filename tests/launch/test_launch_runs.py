@@ -120,6 +120,8 @@ def check_vllm_run(run_dir: Path) -> None:
 
 
 @NEEDS_VLLM
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_cpu_processes_each_with_a_vllm_of_its_own_train_together(small_catalogue, tmp_path):
     check_vllm_run(launch("multi_cpu.yaml", tmp_path / "run", small_catalogue, options=[], overrides=VLLM))
 

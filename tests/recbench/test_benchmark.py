@@ -93,29 +93,28 @@ def test_finished_cells_are_not_run_again(catalogue, tmp_path):
     assert first["groups"][0]["levels"] == second["groups"][0]["levels"]
 
 
-def test_the_same_cells_give_the_same_scores_in_one_process_in_several_and_on_ray(catalogue, tmp_path):
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(partial(run_local, parallel=2, device="cpu"), id="processes"),
+        pytest.param(partial(run_ray, address=None, parallel=2, gpus_per_cell=0.0), id="ray", marks=pytest.mark.slow),
+    ],
+)
+def test_the_same_cells_give_the_same_scores_in_one_process_and_in_several(catalogue, tmp_path, engine):
     settings = settings_for("fills=[no_missing]", "recommenders=[vbpr,bpr]")
-    engines = {
-        "here": here,
-        "processes": partial(run_local, parallel=2, device="cpu"),
-        "ray": partial(run_ray, address=None, parallel=2, gpus_per_cell=0.0),
-    }
-    found = {}
-    for name, engine in engines.items():
+    scores = []
+    for folder, run in ((tmp_path / "here", here), (tmp_path / "several", engine)):
         benchmark(
-            settings,
-            catalogue,
-            tmp_path / name,
-            run_cells=lambda folder, cells, show, run=engine: run(folder, cells, show=show),
+            settings, catalogue, folder, run_cells=lambda folder, cells, show, run=run: run(folder, cells, show=show)
         )
-        keys = sorted(path.stem for path in (tmp_path / name / "cells").glob("*.json"))
-        found[name] = {key: read_cell(tmp_path / name, key)[1] for key in keys}
-    assert len(found["here"]) == 8
-    for name in ("processes", "ray"):
-        assert found[name].keys() == found["here"].keys()
-        for key, columns in found["here"].items():
-            for column, values in columns.items():
-                np.testing.assert_array_equal(found[name][key][column], values)
+        keys = sorted(path.stem for path in (folder / "cells").glob("*.json"))
+        scores.append({key: read_cell(folder, key)[1] for key in keys})
+    one, several = scores
+    assert len(one) == 8
+    assert several.keys() == one.keys()
+    for key, columns in one.items():
+        for column, values in columns.items():
+            np.testing.assert_array_equal(several[key][column], values)
 
 
 def test_a_cell_that_fails_is_reported_and_the_others_are_compared(catalogue, tmp_path, monkeypatch):

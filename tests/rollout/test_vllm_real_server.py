@@ -191,6 +191,7 @@ def test_a_group_holds_different_samples_and_the_same_seed_repeats_them(served: 
             assert set(completion.token_ids).isdisjoint(served.suppressed)
 
 
+@pytest.mark.slow
 def test_generation_outlives_a_killed_server_with_the_same_adapter(served: Served):
     served.engine.load(served.adapter)
     before = served.greedy("policy")
