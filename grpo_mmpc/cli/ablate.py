@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = count(1)
 
     def load(recipe: Sequence[str]) -> "RunConfig":
-        of = f"{next(numbers)} of {total}, the first of which loads PyTorch and Transformers"
+        of = f"{next(numbers)} of {total}, with PyTorch"
         progress("checking recipes", 0, detail=of)
         return _load(recipe)
 
@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     if blind and not (arguments.run_anyway or arguments.report_only):
         raise ConfigError([f"{path}: {blind}", "--run-anyway runs it all the same"])
     if arguments.check:
+        print("ok", file=sys.stderr)
         return 0
     with only_one(folder):
         was_stopped = False

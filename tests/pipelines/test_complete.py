@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from unittest.mock import Mock
 
 import numpy as np
@@ -89,6 +89,23 @@ def test_the_embedded_policy_completes_a_catalogue_from_the_command_line(gappy, 
     assert main(command) == 0
     assert "filled 3 titles and 3 images" in capsys.readouterr().out
     assert len(load_catalogue(out)) == 9
+
+
+def test_no_bar_is_drawn_before_the_policy_is_there(gappy, make_config, tmp_path, monkeypatch):
+    """That of its weights would stand beside it; no title is missing, which are asked first."""
+    drawn: list[str] = []
+    rows = [row | {"title": row["title"] or "Mug"} for row in rows_of(gappy)]
+    (gappy / "items.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    @contextmanager
+    def engine(config, *, checkpoint):
+        assert "filling" not in drawn
+        yield Writer()
+
+    monkeypatch.setattr("grpo_mmpc.rollout.engines.offline_engine", engine)
+    monkeypatch.setattr(module.Progress, "__call__", lambda self, what, done, total=None, **detail: drawn.append(what))
+    complete_catalogue(make_config(), catalogue=gappy, out=tmp_path / "out", checkpoint=None)
+    assert "filling" in drawn
 
 
 def test_where_nothing_is_missing_nothing_is_offered_for_review(fill, small_catalogue, make_config, tmp_path, capsys):
