@@ -40,6 +40,9 @@ class Tally:
 
     def sentences(self, out: Path) -> Iterator[str]:
         """Yield what was filled, what waits and what could not be filled, one line each."""
+        if not self.filled and not self.unfilled:
+            yield f"nothing was missing; {self.changed} existing values changed"
+            return
         counts = [plural(self.filled[field], WORDS[field]) for field in shown_fields(self.filled, self.asked)]
         yield f"filled {listed(counts)}; {plural(self.unfilled.total(), 'item')} could not be filled"
         if beside := [
