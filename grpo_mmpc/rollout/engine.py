@@ -52,20 +52,10 @@ def deal_over_ranks(
         return []
     mine = list(range(ranks.rank, len(rows), ranks.count))
     num_missing = -(-len(rows) // ranks.count) - len(mine)
-    results: list[str | Failure] = []
-    failed: Exception | None = None
-    try:
-        results = answer([*(rows[i] for i in mine), *[rows[0]] * num_missing])
-    except Exception as error:  # whatever it is, the other ranks must hear of it
-        if is_collective:
-            raise
-        failed = error
-    message = None if failed is None else f"rank {ranks.rank} failed: {type(failed).__name__}: {failed}"
-    pieces = ranks.gather([(message, list(zip(mine, results, strict=False)))])
-    if failed is not None:
-        raise failed
-    for message, _ in pieces:
-        if message is not None:
-            raise RolloutError(message)
-    by_row = dict(pair for _, piece in pieces for pair in piece)
+
+    def work() -> list[tuple[int, str | Failure]]:
+        return list(zip(mine, answer([*(rows[i] for i in mine), *[rows[0]] * num_missing]), strict=False))
+
+    pieces = ranks.gather([work()]) if is_collective else ranks.on_all(work, error=RolloutError)
+    by_row = dict(pair for piece in pieces for pair in piece)
     return [by_row[i] for i in range(len(rows))]

@@ -5,6 +5,7 @@ other trace than a run that does not learn; here each stops the run and is named
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,8 @@ class ParityReport:
     """Share of the tokens for which the engine is nearer the policy than the base model, 0 to 1;
     tokens as near to both are left out. None while the adapter changes nothing, or if no token is
     left."""
+    mean_difference_by_server: dict[str, float] = field(default_factory=dict)
+    """The first of them by address; empty for an engine in this process."""
     problems: list[str] = field(default_factory=list)
     """Empty if engine and policy are one model."""
 
@@ -57,6 +60,12 @@ class ParityReport:
     def tells_policy_from_base(self) -> bool:
         """True if the engine is clearly the policy, not the base model: updates reach it."""
         return _is_clearly_one(self.mean_difference, self.mean_difference_to_base, self.nearer_policy_share)
+
+    def by_server(self, before: str) -> str:
+        """Say how far each server is off, where there are several; empty otherwise."""
+        several = len(self.mean_difference_by_server) > 1
+        differences = (f"{server} {value:.1e}" for server, value in self.mean_difference_by_server.items())
+        return before + ", ".join(differences) if several else ""
 
     def raise_on_problems(self) -> None:
         """Stop the run if there is any problem.
@@ -68,6 +77,7 @@ class ParityReport:
             raise RolloutError(
                 f"the rollout engine is not the policy (step {self.step}):\n"
                 + "\n".join(f"  - {problem}" for problem in self.problems)
+                + self.by_server("\nOn average by server: ")
                 + "\nrollout.parity.enabled=false skips this check; training on such rollouts wastes the run"
             )
 
@@ -112,6 +122,7 @@ def check_parity(
     image_token = image_token_id(getattr(model, "module", model).config)
     options: dict[str, Any] = {"suppressed_token_ids": suppressed_token_ids, "temperature": temperature}
     to_policy: list[float] = []
+    by_server: dict[str, list[float]] = defaultdict(list)
     to_base: list[float] = []
     for row, prompt, output in zip(rows, prompts, outputs, strict=True):
         problems += _prompt_problems(row, prompt.token_ids, processor, image_token, output)
@@ -122,8 +133,10 @@ def check_parity(
         by_base = (
             by_policy if adapter_is_identity else log_probabilities(model, processor, row, ids, **options, base=True)
         )
-        if completion is not None:
-            to_policy += [abs(a - b) for a, b in zip(completion.logprobs, by_policy, strict=True)]
+        if completion is not None and output is not None:
+            differences = [abs(a - b) for a, b in zip(completion.logprobs, by_policy, strict=True)]
+            to_policy += differences
+            by_server[output.server] += differences
             to_base += [abs(a - b) for a, b in zip(completion.logprobs, by_base, strict=True)]
 
     tolerance = mean_tolerance or tolerance_of(dtype)
@@ -131,6 +144,7 @@ def check_parity(
     mean = _mean(to_policy)
     mean_to_base = None if adapter_is_identity else _mean(to_base)
     share = None if adapter_is_identity or not nearer else _mean(nearer)
+    mean_by_server = {server: _mean(values) for server, values in sorted(by_server.items()) if server}
     return ParityReport(
         step=step,
         rows=len(rows),
@@ -142,7 +156,15 @@ def check_parity(
         max_difference=max(to_policy, default=math.nan),
         mean_difference_to_base=mean_to_base,
         nearer_policy_share=share,
-        problems=list(dict.fromkeys(problems)) or _difference_problems(mean, mean_to_base, share, tolerance, dtype),
+        mean_difference_by_server=mean_by_server,
+        problems=list(dict.fromkeys(problems))
+        or _difference_problems(mean, mean_to_base, share, tolerance, dtype)
+        or [
+            f"rollout server {server} differs by {value:.2g} on average, more than {tolerance:g} ({dtype}), although "
+            "the others bring the average below it: it has another adapter or another base model"
+            for server, value in mean_by_server.items()
+            if not value <= tolerance
+        ],
     )
 
 

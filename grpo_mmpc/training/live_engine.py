@@ -62,6 +62,7 @@ class LiveEngine:
             suppressed=self.suppressed_token_ids,
             max_tokens=arguments.max_completion_length,
             ranks=self._ranks,
+            num_sequences=arguments.generation_batch_size // self._ranks.count,
         )
         trainer.accelerator.wait_for_everyone()
         rollouts = VLLMRollouts(

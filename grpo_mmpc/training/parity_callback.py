@@ -112,4 +112,5 @@ def _line(report: ParityReport, *, is_base: bool) -> str:
         f"parity at step {report.step}: {report.tokens} tokens of {report.rows} prompts, log-probabilities of engine "
         f"and policy differ by {report.mean_difference:.1e} on average, {report.max_difference:.1e} at most"
         + ("" if is_base or report.tells_policy_from_base else "; the update is still below rounding error")
+        + report.by_server("; by server: ")
     )

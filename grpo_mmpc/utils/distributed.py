@@ -57,6 +57,26 @@ class Ranks:
             raise error(f"the main process failed: {message}")
         return answer  # type: ignore[no-any-return]
 
+    def on_all(self, work: Callable[[], T], *, error: type[GrpoMmpcError]) -> list[T]:
+        """Do something on every rank and return all results, in the order of the ranks.
+
+        Raises:
+            Exception: The one that ``work`` raised, on its own rank.
+            GrpoMmpcError: ``error``, where another rank failed.
+        """
+        result, failure, message = None, None, None
+        try:
+            result = work()
+        except Exception as raised:  # whatever it is, the other ranks must hear of it
+            failure, message = raised, f"rank {self.rank} failed: {type(raised).__name__}: {raised}"
+        answers = self.gather([(message, result)])
+        if failure is not None:
+            raise failure
+        for message, _ in answers:
+            if message is not None:
+                raise error(message)
+        return [result for _, result in answers]
+
 
 ONE = Ranks()
 """A process on its own."""

@@ -129,6 +129,14 @@ def test_two_cpu_processes_each_with_a_vllm_of_its_own_train_together(small_cata
 @NEEDS_VLLM
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+def test_two_cpu_processes_share_one_vllm_by_tensor_parallelism(small_catalogue, tmp_path):
+    shared = ["rollout.backend=vllm", "rollout.engine={max_model_len: 160, tensor_parallel_size: 2}"]
+    check_vllm_run(launch("multi_cpu.yaml", tmp_path / "run", small_catalogue, options=[], overrides=shared))
+
+
+@NEEDS_VLLM
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs pip install -e '.[deepspeed]'")
 def test_adapters_reach_vllm_under_deepspeed_zero_2(small_catalogue, tmp_path):
     check_vllm_run(launch("zero2_cpu.yaml", tmp_path / "run", small_catalogue, options=[], overrides=VLLM))

@@ -18,6 +18,7 @@ FACTS = {
     "served_model_name": "base",
     "model_identity": "aaaa",
     "dtype": "float32",
+    "quantization": None,
     "max_model_len": 100,
     "logprobs_mode": "processed_logprobs",
     "mm_processor_kwargs": {"max_pixels": 7056},
@@ -75,7 +76,8 @@ class FakeVLLM:
     def next_chat(self, body: dict[str, Any]) -> str | None:
         with self._lock:
             self.chats.append(body)
-            return self.fault(len(self.chats) - 1)
+            number = len(self.chats) - 1
+        return self.fault(number)
 
     def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if body["model"] not in (self.facts["served_model_name"], *self.loaded):

@@ -169,3 +169,26 @@ def test_the_largest_image_is_always_among_the_rows(bench: Bench, tmp_path: Path
         assert chosen[0].prompt_image_path == bench.rows[8].prompt_image_path  # the 500 x 500 image
     texts = [replace(row, prompt_image_path=None) for row in bench.rows]
     assert len(choose_rows(texts, 3)) == 3
+
+
+def test_each_server_is_compared_for_itself(bench: Bench) -> None:
+    """Of two servers one has another adapter: few of its tokens would hide among the others'."""
+    bench.engine.load(rescaled(named(bench, "unused"), name="swapped", factor=2.0))
+
+    class Servers:
+        max_model_len = bench.engine.max_model_len
+
+        def generate(self, prompts: Any, sampling: Any, *, adapter: str | None) -> list[Any]:
+            first = bench.engine.generate(prompts[:1], sampling, adapter="swapped")
+            rest = bench.engine.generate(prompts[1:], sampling, adapter=adapter)
+            return [
+                replace(o, server=url) for url, outputs in (("http://a", first), ("http://b", rest)) for o in outputs
+            ]
+
+    try:
+        report = check(bench, engine=Servers(), mean_tolerance=0.1)
+    finally:
+        bench.engine.unload("swapped")
+    assert report.mean_difference_by_server["http://a"] > 100 * report.mean_difference_by_server["http://b"]
+    with pytest.raises(RolloutError, match=r"On average by server: http://a .*, http://b "):
+        replace(report, problems=report.problems or ["another problem"]).raise_on_problems()

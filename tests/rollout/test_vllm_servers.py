@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -76,6 +78,14 @@ def wait_until_empty(fakes: list[FakeVLLM]) -> None:
         time.sleep(0.01)
 
 
+def wait_for_all(fakes: list[FakeVLLM], chats: int, _: int) -> None:
+    """Wait until so many requests have come in, on all servers together."""
+    deadline = time.monotonic() + 30
+    while sum(len(fake.chats) for fake in fakes) < chats:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def due(num_prompts: int) -> list[list[list[int]]]:
     """Every completion of every prompt, once, in order."""
     return [[[number, 0], [number, 1]] for number in range(num_prompts)]
@@ -84,25 +94,40 @@ def due(num_prompts: int) -> list[list[list[int]]]:
 # --- requests and answers ---
 
 
-def test_results_stand_in_the_order_of_the_prompts_and_servers_take_turns(fakes):
+def test_results_stand_in_the_order_of_the_prompts(fakes):
     engine = connect(*fakes, max_concurrent=8)
     assert tokens(engine, 40) == due(40)
-    assert [len(fake.chats) for fake in fakes] == [20, 20]
+    assert sum(len(fake.chats) for fake in fakes) == 40
+
+
+def test_a_server_that_takes_longer_gets_fewer_prompts(fakes):
+    def until_the_other_has_twenty(_: int) -> None:
+        wait_for_all(fakes[1:], 20, 0)
+
+    fakes[0].fault = until_the_other_has_twenty
+    assert tokens(connect(*fakes, max_concurrent=4, timeout=60.0), 24) == due(24)
+    assert len(fakes[0].chats) <= 4  # two at the start, and two when it is as free as the other; in turn it had 12
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "num_prompts", "num_servers"), [(8, 2, 8), (8, 1, 4), (4, 3, 5), (3, 1, 4), (1, 5, 2), (2, 256, 3)]
+    ("num_ranks", "num_prompts", "num_servers"), [(8, 2, 8), (8, 1, 4), (4, 3, 5), (3, 1, 4), (1, 5, 2), (2, 8, 3)]
 )
 def test_ranks_in_lockstep_load_the_servers_evenly(num_ranks, num_prompts, num_servers):
-    """For instance 8 ranks with 2 prompts each on 8 servers: every server gets 2 of the 16."""
+    """For instance 8 ranks with 2 prompts each on 8 servers: every server gets 2 of the 16.
+
+    A server answers when all prompts of a rank have arrived.
+    """
     fakes = [FakeVLLM() for _ in range(num_servers)]
     try:
         engines = [
-            connect(*fakes, ranks=Ranks(rank=rank, count=num_ranks), max_concurrent=8) for rank in range(num_ranks)
+            connect(*fakes, ranks=Ranks(rank=rank, count=num_ranks), max_concurrent=8, timeout=60.0)
+            for rank in range(num_ranks)
         ]
         for prompts in (num_prompts, 1, num_prompts):
             before = [len(fake.chats) for fake in fakes]
-            for engine in engines:
+            for number, engine in enumerate(engines, start=1):
+                for fake in fakes:
+                    fake.fault = partial(wait_for_all, fakes, sum(before) + number * prompts)
                 assert tokens(engine, prompts) == due(prompts)
             got = [len(fake.chats) - start for fake, start in zip(fakes, before, strict=True)]
             assert sum(got) == num_ranks * prompts
@@ -221,27 +246,26 @@ def test_an_adapter_that_is_already_there_is_not_sent_again(fakes):
 
 
 class Together:
-    """Ranks as threads, and the collective that gives all of them the object of rank 0."""
+    """Ranks as threads, and the collective that gives all of them the items of each."""
 
     def __init__(self, num_ranks: int) -> None:
         self._barrier = threading.Barrier(num_ranks)
-        self._value: Any = None
+        self._items: list[list[Any]] = [[] for _ in range(num_ranks)]
         self._pool = ThreadPoolExecutor(num_ranks)
         self.num_ranks = num_ranks
 
-    def broadcast(self, rank: int, value: Any) -> Any:
-        if rank == 0:
-            self._value = value
-        self._barrier.wait(10)
-        value = self._value
-        self._barrier.wait(10)
-        return value
+    def gather(self, rank: int, items: list[Any]) -> list[Any]:
+        self._items[rank] = items
+        self._barrier.wait(30)
+        everyones = [item for items in self._items for item in items]
+        self._barrier.wait(30)
+        return everyones
 
     def connect(self, *servers: FakeVLLM, **options: Any) -> list[ServerVLLM]:
         return [
             connect(
                 *servers,
-                ranks=Ranks(rank=rank, count=self.num_ranks, broadcast=partial(self.broadcast, rank)),
+                ranks=Ranks(rank=rank, count=self.num_ranks, gather=partial(self.gather, rank)),
                 **options,
             )
             for rank in range(self.num_ranks)
@@ -273,19 +297,19 @@ def test_a_rank_that_sent_nothing_can_give_a_restarted_server_its_adapter_back(f
     assert fakes[0].files[name] == (ADAPTER.config, ADAPTER.weights)
 
 
-def test_an_adapter_that_the_main_rank_cannot_load_is_an_error_on_every_rank(fakes):
+def test_an_adapter_that_one_rank_cannot_load_is_an_error_on_every_rank(fakes):
     fakes[1].refuses_adapters = "target modules ['visual'] not supported"
     ranks = Together(3)
     engines = ranks.connect(*fakes)
     errors = ranks.each(lambda engine: engine.load(ADAPTER), engines)
     assert [type(error) for error in errors] == [RolloutError] * 3
     assert all("target modules ['visual'] not supported" in str(error) for error in errors)
-    assert ["the main process failed" in str(error) for error in errors] == [False, True, True]
+    assert ["rank 1 failed" in str(error) for error in errors] == [True, False, True]  # it sends to the second server
     fakes[1].refuses_adapters = ""
     assert ranks.each(lambda engine: engine.load(ADAPTER), engines) == [None] * 3  # nothing is left of the failure
 
 
-def test_a_bug_on_the_main_rank_stops_the_other_ranks_too(fakes, monkeypatch):
+def test_a_bug_on_one_rank_stops_the_other_ranks_too(fakes, monkeypatch):
     ranks = Together(2)
     engines = ranks.connect(fakes[0])
     monkeypatch.setattr(engines[0], "_send", lambda upload: 1 / 0)
@@ -339,7 +363,7 @@ def test_processes_that_train_together_send_an_adapter_once_and_share_the_server
     assert [[name[:8] for name in fake.uploads] for fake in fakes] == [["policy-1", "policy-2"]] * 2
     assert [len(fake.chats) for fake in fakes] == [1, 1]
     assert all("cannot store the adapter: no room" in output for output in outputs)
-    assert ["the main process failed" in output for output in outputs] == [False, True]
+    assert not any("failed: RolloutError" in output for output in outputs)  # each at its own server
 
 
 def test_a_server_without_room_is_an_error_at_once_and_not_an_outage(fakes):
@@ -526,3 +550,42 @@ def test_an_adapter_loaded_while_a_server_is_away_waits_for_it(fakes, caplog):
     assert tokens(engine, 4, adapter="policy-1") == due(4)
     assert fakes[0].loaded == fakes[1].loaded and len(fakes[0].loaded) == 1
     assert fakes[0].chats
+
+
+# --- what a server is ---
+
+
+@pytest.mark.parametrize(
+    ("facts", "problem"),
+    [
+        ({"dtype": "float16"}, "it computes with dtype float16 instead of float32; start it with --dtype float32"),
+        ({"quantization": "fp8"}, "it computes with quantization fp8 instead of None; start it without --quantization"),
+        ({"vllm_version": "0.32.1"}, "it runs vLLM 0.32.1; 0.31 is needed"),
+    ],
+)
+def test_a_server_that_computes_otherwise_is_refused(fakes, facts, problem):
+    fakes[0].facts |= facts
+    with pytest.raises(RolloutError) as caught:
+        ServerVLLM([fakes[0].url], expected=replace(EXPECTED, dtype="float32"), timeout=5.0)
+    assert problem in str(caught.value)
+
+
+def test_an_output_names_the_server_it_is_from(fakes):
+    outputs = connect(*fakes).generate([asking(i) for i in range(4)], SAMPLED, adapter=None)
+    assert {output.server for output in outputs} <= {fake.url for fake in fakes}
+
+
+def test_an_adapter_is_sent_in_pieces_because_the_rest_of_a_large_one_is_copied_with_each_part(fakes, monkeypatch):
+    """160 MB to this machine took 27 s as one piece, at a load of 17, and .1 s in pieces."""
+    sent: list[int] = []
+    request = httpx.Client.request
+
+    def watched(self, method, url, *, content=None, **options):
+        return request(self, method, url, content=content and (sent.append(len(p)) or p for p in content), **options)
+
+    monkeypatch.setattr(httpx.Client, "request", watched)
+    large = replace(ADAPTER, weights=bytes(3 * 2**20))
+    connect(fakes[0]).load(large)
+    ((_, weights),) = fakes[0].files.values()
+    assert weights == large.weights
+    assert len(sent) == 4 and max(sent) == 2**20

@@ -33,6 +33,10 @@ DERIVED = {
 }
 """Fields of ``rollout.engine`` that other keys decide, and which."""
 
+FEWEST_SEQUENCES = 128
+"""Sequences that an engine beside a trainer computes together at least: evaluations ask for more
+than a step does."""
+
 SUPPORTED = "0.31"
 """Minor version of vLLM that the engines were run against."""
 
@@ -57,7 +61,9 @@ def check_installed() -> None:
     )
 
 
-def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict[str, Any]:
+def engine_arguments(
+    config: RunConfig, *, beside_trainer: bool = False, num_sequences: int | None = None
+) -> dict[str, Any]:
     """Return the arguments that decide what an engine computes, under vLLM's own names.
 
     Those of ``rollout.engine`` come last.
@@ -65,6 +71,8 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
     Args:
         config: The recipe.
         beside_trainer: Leave GPU memory to a trainer on the same devices.
+        num_sequences: Completions that a step asks for together, beyond which no memory is kept
+            free; evaluations have at least ``FEWEST_SEQUENCES``.
 
     Raises:
         RolloutError: The adapter's rank is larger than any that vLLM serves.
@@ -90,6 +98,8 @@ def engine_arguments(config: RunConfig, *, beside_trainer: bool = False) -> dict
         arguments["enable_chunked_prefill"] = False
     elif beside_trainer:
         arguments["gpu_memory_utilization"] = 0.3
+    if num_sequences is not None:
+        arguments["max_num_seqs"] = max(num_sequences, FEWEST_SEQUENCES)
     for name in ("revision", "trust_remote_code"):
         if name in config.model.init_kwargs:
             arguments[name] = config.model.init_kwargs[name]

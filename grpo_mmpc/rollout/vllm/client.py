@@ -20,6 +20,7 @@ from grpo_mmpc.utils.single_out import Failure, Raised
 
 CONNECT_S = 10.0
 _REFUSED = (400, 413, 422)
+_PIECE_BYTES = 2**20
 HOW_TO_START = f"start it with `grpo-mmpc serve RECIPE`, which sets VLLM_PLUGINS={PLUGIN}"
 
 
@@ -55,6 +56,8 @@ class Server:
         """Held while the server gets its adapters back."""
         self.down_since: float | None = None
         self.failed_at = 0.0
+        self.in_flight = 0
+        """Requests of this process that it has not answered yet."""
         self.last_error = ""
 
     def check(self, expected: ExpectedEngine) -> None:
@@ -130,7 +133,7 @@ class Server:
             )
         self._compare(prompt.token_ids, prompt_ids)
         repeats = prompt.count // len(completions)  # greedy completions are asked for once
-        return GroupOutput(prompt_ids=prompt_ids, completions=completions * repeats)
+        return GroupOutput(prompt_ids=prompt_ids, completions=completions * repeats, server=self.url)
 
     def _model_names(self) -> list[str]:
         response = self._call("GET", "/v1/models")
@@ -159,8 +162,13 @@ class Server:
         accept: tuple[int, ...] = (),
     ) -> httpx.Response:
         """Send one request. Statuses from 400 on are errors except those in ``accept``."""
+        # httpcore copies what is left of a piece whenever the socket takes a part of it.
+        pieces = (
+            None if content is None else (content[i : i + _PIECE_BYTES] for i in range(0, len(content), _PIECE_BYTES))
+        )
+        headers = {} if content is None else {"Content-Length": str(len(content))}
         try:
-            response = self._http.request(method, self.url + path, json=json, content=content)
+            response = self._http.request(method, self.url + path, json=json, content=pieces, headers=headers)
         except httpx.TransportError as error:
             raise UnavailableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
         if response.status_code >= 500 and response.status_code not in accept:

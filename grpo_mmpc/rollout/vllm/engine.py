@@ -14,7 +14,7 @@ from grpo_mmpc.rollout.vllm.adapter_store import adapter_places, write_adapter
 from grpo_mmpc.rollout.vllm.arguments import check_installed, start_advice
 from grpo_mmpc.rollout.vllm.cpu import cpu_environment
 from grpo_mmpc.rollout.vllm.protocol import Completion, GroupOutput, Prompt
-from grpo_mmpc.rollout.vllm.requests import sampling_parameters, unfit
+from grpo_mmpc.rollout.vllm.requests import by_path, read_images, sampling_parameters, unfit
 from grpo_mmpc.rollout.vllm.server_facts import vllm_image_attention
 from grpo_mmpc.types import SamplingConfig
 from grpo_mmpc.utils.cpu_compat import for_children
@@ -201,8 +201,12 @@ class LocalVLLM:
         from torch import distributed
 
         lists: list[list[Prompt]] = [[] for _ in range(self._tensor_parallel)]
-        distributed.all_gather_object(lists, prompts, group=self._group)
+        distributed.all_gather_object(lists, [by_path(prompt) for prompt in prompts], group=self._group)
         rank = distributed.get_rank(group=self._group)
+        lists = [
+            prompts if other == rank else [read_images(prompt, self._processor) for prompt in part]
+            for other, part in enumerate(lists)
+        ]
         return [prompt for part in lists for prompt in part], sum(len(part) for part in lists[:rank])
 
     def _wake_up(self) -> None:
@@ -261,7 +265,8 @@ def _tensor_parallel_group(size: int) -> Any:
             "colocated engines share their processes"
         )
     group, _ = distributed.new_subgroups_by_enumeration(  # type: ignore[no-untyped-call]
-        [list(range(first, first + size)) for first in range(0, world, size)]
+        [list(range(first, first + size)) for first in range(0, world, size)],
+        backend="gloo",  # prompts are text: over NCCL they would travel through the GPU's memory
     )
     return group
 

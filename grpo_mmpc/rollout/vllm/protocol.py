@@ -45,6 +45,8 @@ class GroupOutput:
     prompt_ids: list[int]
     """Prompt tokens as the engine used them."""
     completions: list[Completion]
+    server: str = ""
+    """Address of the server that sampled them; empty for an engine in this process."""
 
 
 class GroupEngine(Protocol):

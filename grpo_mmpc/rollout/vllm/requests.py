@@ -1,10 +1,11 @@
 """Prompts as requests of vLLM, and the check that it used the trainer's prompt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.prompts import conversation, too_long
+from grpo_mmpc.rollout.prompts import conversation, load_prompt_image, too_long
 from grpo_mmpc.rollout.vllm.protocol import Prompt
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils import hashing
@@ -19,6 +20,35 @@ def prompt_of(row: PromptRow, processor: Any, *, count: int, seed: int) -> Promp
         [messages], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors=None
     )
     return Prompt(token_ids=list(encoded["input_ids"][0]), conversation=messages, count=count, seed=seed)
+
+
+def by_path(prompt: Prompt) -> Prompt:
+    """Return a prompt to be sent to a process that sees the same files: paths in place of images.
+
+    An image that is from no file stays.
+    """
+    return _with_images(prompt, lambda image: getattr(image, "filename", image))
+
+
+def read_images(prompt: Prompt, processor: Any) -> Prompt:
+    """Return a prompt that was sent ``by_path`` with its images, as its sender has them."""
+    return _with_images(prompt, lambda shown: load_prompt_image(shown, processor) if isinstance(shown, str) else shown)
+
+
+def _with_images(prompt: Prompt, change: Callable[[Any], Any]) -> Prompt:
+    conversation = [
+        message
+        if isinstance(message["content"], str)
+        else {
+            **message,
+            "content": [
+                {**part, "image": change(part["image"])} if part["type"] == "image" else part
+                for part in message["content"]
+            ],
+        }
+        for message in prompt.conversation
+    ]
+    return replace(prompt, conversation=conversation)
 
 
 def derived_seed(*parts: int) -> int:

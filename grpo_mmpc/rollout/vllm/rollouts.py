@@ -105,7 +105,9 @@ class VLLMRollouts:
         if len(self.conversations) != len(prompts):
             raise RolloutError(f"{len(prompts)} prompts but {len(self.conversations)} conversations")
         shown = images or [None] * len(prompts)
-        keys = [(ids, [image_key(image) for image in some or ()]) for ids, some in zip(prompts, shown, strict=True)]
+        known = {id(image): image for some in shown for image in some or ()}  # a group shares its image
+        hashes = {each: image_key(image) for each, image in known.items()}
+        keys = [(ids, [hashes[id(image)] for image in some or ()]) for ids, some in zip(prompts, shown, strict=True)]
         starts = [row for row in range(len(prompts)) if row == 0 or keys[row] != keys[row - 1]]
         step = self.step()
         calls = self._calls[1] + 1 if self._calls[0] == step else 0

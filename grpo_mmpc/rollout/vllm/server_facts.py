@@ -30,6 +30,7 @@ def engine_facts(vllm_config: Any, args: Any) -> dict[str, Any]:
         "served_model_name": (args.served_model_name or [model.model])[0],
         "model_identity": base_model_identity(model.model, revision=model.revision),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "quantization": None if hasattr(model.hf_config, "quantization_config") else model.quantization,
         "max_model_len": model.max_model_len,
         "logprobs_mode": str(model.logprobs_mode),
         "mm_processor_kwargs": (model.multimodal_config.mm_processor_kwargs or {}) if model.multimodal_config else {},
@@ -62,6 +63,10 @@ class ExpectedEngine:
     model_identity: str | None
     """See ``identity.base_model_identity``; None if the trainer cannot tell, then any base model
     passes."""
+    dtype: str = "auto"
+    """Of the weights; ``auto`` stands for that of the base model's files."""
+    quantization: str | None = None
+    """vLLM's name of what it does to the weights; None leaves them as its files are."""
     lora_rank: int
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """``model.processor_kwargs``: min_pixels, max_pixels."""
@@ -72,6 +77,8 @@ class ExpectedEngine:
 
     def problems(self, facts: Mapping[str, Any]) -> list[str]:
         """Return how a server falls short by its own account, each with its remedy."""
+        from grpo_mmpc.rollout.vllm.arguments import SUPPORTED  # not needed by a server
+
         problems = []
         theirs = facts["model_identity"]
         if self.model_identity is not None and theirs != self.model_identity:
@@ -79,6 +86,12 @@ class ExpectedEngine:
                 f"serves another base model: {facts['model']} (identity {_short(theirs)}) instead of {self.model} "
                 f"(identity {_short(self.model_identity)}); with equal names, the weights or the revision differ"
             )
+        if not str(facts["vllm_version"]).startswith(f"{SUPPORTED}."):
+            problems.append(f"runs vLLM {facts['vllm_version']}; {SUPPORTED} is needed")
+        for name, asked in (("dtype", self.dtype), ("quantization", self.quantization)):
+            if asked not in ("auto", facts[name]):
+                how = f"with --{name} {asked}" if asked else f"without --{name}"
+                problems.append(f"computes with {name} {facts[name]} instead of {asked}; start it {how}")
         if not facts["enable_lora"]:
             problems.append("serves no adapters; start it with --enable-lora")
         elif facts["max_lora_rank"] < self.lora_rank:
@@ -114,12 +127,14 @@ def expected_engine(config: "RunConfig", *, context_tokens: int) -> ExpectedEngi
     """Return what a recipe asks of its servers."""
     from grpo_mmpc.rollout.vllm.arguments import engine_arguments  # not needed by a server
 
-    revision = config.model.init_kwargs.get("revision")
+    revision, arguments = config.model.init_kwargs.get("revision"), engine_arguments(config)
     return ExpectedEngine(
         model=config.model.name_or_path,
         model_identity=base_model_identity(resolve_model(config.model.name_or_path), revision=revision),
+        dtype=arguments["dtype"],
+        quantization=arguments.get("quantization"),
         lora_rank=config.adapter.r if config.adapter else 1,
-        processor_kwargs=engine_arguments(config).get("mm_processor_kwargs", {}),
+        processor_kwargs=arguments.get("mm_processor_kwargs", {}),
         context_tokens=context_tokens,
         structured=config.rollout.structured,
     )

@@ -66,8 +66,8 @@ class ServerVLLM:
             expected: What each must be.
             timeout: Seconds that servers may take to start, that one request may take, and that all
                 of them may be gone.
-            ranks: Those that use the servers together: the main one sends adapters, and each begins
-                with other servers.
+            ranks: Those that use the servers together: each sends adapters to its share of them and
+                begins with other servers.
             max_concurrent: Requests in flight.
             suppressed_token_ids: Never sampled.
             api_key: Of the servers; None takes ``VLLM_API_KEY``.
@@ -146,7 +146,7 @@ class ServerVLLM:
     def load(self, adapter: Adapter) -> None:
         """See ``GroupEngine.load``.
 
-        Rank 0 sends the adapter to every server while the other ranks wait. A server that is away
+        Each rank sends the adapter to its share of the servers. A server that is away
         gets it when it comes back, from the rank that finds it there.
 
         Raises:
@@ -155,7 +155,7 @@ class ServerVLLM:
         upload = Upload.of(adapter)
         self._adapters[adapter.name] = upload
         try:
-            self._ranks.on_main(lambda: self._send(upload), error=RolloutError)
+            self._ranks.on_all(lambda: self._send(upload), error=RolloutError)
         except Exception:
             del self._adapters[adapter.name]
             raise
@@ -220,8 +220,11 @@ class ServerVLLM:
                 logger.info("rollout server %s keeps adapter %s: %s", server.url, upload.name, error)
 
     def _send(self, upload: Upload) -> None:
-        with ThreadPoolExecutor(max_workers=len(self._servers)) as pool:
-            reached = list(pool.map(partial(self._try, task=partial(Server.load, upload=upload)), self._servers))
+        mine = self._servers[self._ranks.rank :: self._ranks.count]
+        if not mine:
+            return
+        with ThreadPoolExecutor(max_workers=len(mine)) as pool:
+            reached = list(pool.map(partial(self._try, task=partial(Server.load, upload=upload)), mine))
         if not any(reached):
             self._persist(partial(Server.load, upload=upload), threading.Event())
 
@@ -259,7 +262,7 @@ class ServerVLLM:
         failing_since = 0.0
         while not stop.is_set():
             started = time.monotonic()
-            server = self._next_server(started)
+            server = self._take(started)
             if server is not None:
                 try:
                     if server.down_since is not None:
@@ -270,18 +273,33 @@ class ServerVLLM:
                 else:
                     self._answered(server, started)
                     return result
+                finally:
+                    with self._noting:
+                        server.in_flight -= 1
             now = time.monotonic()
             failing_since = failing_since or now
             if now - max(failing_since, self._answered_at) > self._timeout:
                 raise RolloutError(self._outage())
-            if self._next_server(now) is None:
+            if not self._usable(now):
                 stop.wait(_PAUSE_S / 5)
         raise RolloutError("stopped: another request of the same rollout failed")
 
-    def _next_server(self, now: float) -> Server | None:
-        """Return the next of the servers that are up or due for another attempt."""
-        usable = [server for server in self._servers if server.down_since is None or server.failed_at + _PAUSE_S <= now]
-        return usable[next(self._turn) % len(usable)] if usable else None
+    def _usable(self, now: float) -> list[Server]:
+        """Return the servers that are up or due for another attempt."""
+        return [server for server in self._servers if server.down_since is None or server.failed_at + _PAUSE_S <= now]
+
+    def _take(self, now: float) -> Server | None:
+        """Return the usable server with the fewest requests in flight, of several the next."""
+        with self._noting:
+            usable = self._usable(now)
+            if not usable:
+                return None
+            turn = next(self._turn)
+            server = min(
+                (usable[(turn + place) % len(usable)] for place in range(len(usable))), key=lambda one: one.in_flight
+            )
+            server.in_flight += 1
+            return server
 
     def _restore(self, server: Server) -> None:
         """Check a server that may have restarted, and give it this run's adapters back."""

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def start_engine(
-    config: RunConfig, processor: Any, *, suppressed: Sequence[int], max_tokens: int, ranks: Ranks = ONE
+    config: RunConfig,
+    processor: Any,
+    *,
+    suppressed: Sequence[int],
+    max_tokens: int,
+    ranks: Ranks = ONE,
+    num_sequences: int | None = None,
 ) -> GroupEngine:
     """Start the engine of ``rollout`` (``backend: vllm``) on every rank, ready for prompts.
 
@@ -29,6 +35,7 @@ def start_engine(
         max_tokens: Longest completion that will be asked for.
         ranks: Those that use it; in server mode without ``rollout.servers`` the main one starts the
             server.
+        num_sequences: Completions that a rank asks for together; None if unknown.
 
     Raises:
         RolloutError: It cannot start, or is not the engine that the recipe needs.
@@ -39,8 +46,13 @@ def start_engine(
     else:
         from grpo_mmpc.rollout.vllm.engine import LocalVLLM
 
+        together = config.rollout.engine.tensor_parallel_size or 1  # ranks that share the engine
         engine = LocalVLLM(
-            engine_arguments(config, beside_trainer=True),
+            engine_arguments(
+                config,
+                beside_trainer=True,
+                num_sequences=None if num_sequences is None else num_sequences * together,
+            ),
             processor,
             suppressed_token_ids=suppressed,
             sleep=config.rollout.sleep,
