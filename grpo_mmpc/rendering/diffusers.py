@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.config import nearest
 from grpo_mmpc.encoders.loading import pick_device
 from grpo_mmpc.errors import EvaluationError, first_line
-from grpo_mmpc.utils.content import model_folder
+from grpo_mmpc.utils.content import model_folder, refuse_unreachable
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.single_out import Failure, is_out_of_memory
 
@@ -153,6 +153,7 @@ def _load_pipeline(model: str, init_kwargs: dict[str, Any], device: str | None) 
     if not names:
         init_kwargs["dtype"] = torch.float32 if device == "cpu" else torch.float16
     try:
+        refuse_unreachable(model)
         try:
             pipeline = AutoPipelineForText2Image.from_pretrained(model, **init_kwargs)
         except ValueError:  # a pipeline without a place in the table of text-to-image tasks, such as a new or own one

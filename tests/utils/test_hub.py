@@ -4,6 +4,7 @@ import httpx
 import pytest
 from huggingface_hub import constants
 
+from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.utils import content
 from grpo_mmpc.utils.content import content_identity, refuse_unreachable
 
@@ -39,3 +40,22 @@ def test_a_folder_needs_no_hub_and_forbidden_downloads_are_not_tried(looked, tmp
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     refuse_unreachable("org/one")
     assert not looked
+
+
+def test_encoders_policies_and_renderers_look_before_they_load(looked):
+    from grpo_mmpc.config import ModelSection
+    from grpo_mmpc.encoders.loading import load
+    from grpo_mmpc.models.policy import load_policy
+    from grpo_mmpc.models.processor import load_processor
+    from grpo_mmpc.rendering.diffusers import DiffusersRenderer
+
+    section = ModelSection(name_or_path="org/one")
+    for loading in (
+        lambda: load("CLIP", "org/one", pytest.fail),
+        lambda: load_policy(section),
+        lambda: load_processor(section),
+        lambda: DiffusersRenderer(model="org/one"),
+    ):
+        with pytest.raises(GrpoMmpcError, match="cannot be reached"):
+            loading()
+    assert len(looked) == 1
