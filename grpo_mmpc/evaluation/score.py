@@ -109,7 +109,7 @@ def score_predictions(
         raise EvaluationError(
             f"{answers.source}: no item has both a prediction and a reference ({len(answers.by_item)} predictions, "
             f"the first for {first!r}; {len(references)} references, the first for {other!r}); "
-            "the item_ids must be the same"
+            "the item_ids must be the same, and true titles known: grpo-mmpc data mask takes some away to be completed"
         )
     nothing = Prediction(item_id="", prediction=None)
     paired = [answers.by_item.get(r.item_id, replace(nothing, item_id=r.item_id)) for r in asked]

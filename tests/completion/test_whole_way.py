@@ -57,6 +57,8 @@ def test_score_report_review_and_the_shop_s_file_take_a_completed_catalogue(comp
     assert json.loads(scores.read_text())["items"] == FILLED  # only what was filled is asked of the references
     assert main([*command, str(completed)]) == 2
     assert "is the completed catalogue itself; give the one that has the true titles" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "imported")]) == 2
+    assert "true titles known: grpo-mmpc data mask takes some away" in capsys.readouterr().err
     assert main(["report", str(completed)]) == 0
     decided = {"item_id": "Bags-00", "field": "title", "decision": "edit", "value": "Bag; red", "by": "Ann"}
     (completed / "decisions.jsonl").write_text(json.dumps({**decided, "when": "2026-01-31T12:00:00+00:00"}) + "\n")
