@@ -5,7 +5,8 @@ import json
 import pytest
 
 from grpo_mmpc.cli import main
-from grpo_mmpc.completion.predictions import completed_predictions
+from grpo_mmpc.completion.apply import apply_decisions
+from grpo_mmpc.completion.predictions import completed_predictions, words_of_a_policy
 from grpo_mmpc.errors import EvaluationError
 from tests.completion.completed import item, write_completed, write_lines
 
@@ -63,3 +64,14 @@ def test_report_writes_the_page_of_a_completed_catalogue_again(completed, capsys
     page = (completed / "completion.html").read_text()
     assert "Grand Mug" in page and "completion of shop" in page and "only the products of the nano" in page
     assert main(["report", str(completed), "--tables", str(completed / "tables")]) == 2
+
+
+def test_a_title_that_a_review_has_left_out_is_missing_whatever_was_proposed(completed, truth, tmp_path):
+    apply_decisions(completed, tmp_path / "reviewed")  # nobody has decided about B3, which waits
+    titles = completed_predictions(tmp_path / "reviewed", task="image_to_text").by_item
+    assert {key: one.prediction for key, one in titles.items()} == {"B2": "Acme Kettle, Blue", "B3": None, "B4": None}
+    note = "! true here though a completion wrote it and nobody reviewed it:"
+    assert words_of_a_policy(completed) == f"{note} 2 titles and 1 image of {completed}"
+    reviewed = tmp_path / "reviewed"
+    assert words_of_a_policy(reviewed) == f"{note} 1 title of {reviewed}"
+    assert words_of_a_policy(truth) is None

@@ -65,7 +65,7 @@ def test_score_report_review_and_the_shop_s_file_take_a_completed_catalogue(comp
     assert main(["review", str(completed), "--apply", str(tmp_path / "reviewed")]) == 0
     assert f"next: grpo-mmpc data export {tmp_path / 'reviewed'} --out FILE" in capsys.readouterr().out
     assert main([*command, str(tmp_path / "reviewed")]) == 0  # a person's title beside what was proposed
-    assert f"! 7 titles of {tmp_path / 'reviewed'} count as true here: a completion" in capsys.readouterr().out
+    assert f"nobody reviewed it: 7 titles of {tmp_path / 'reviewed'}" in capsys.readouterr().out
     written = tmp_path / "with_titles.csv"
     assert main(["data", "export", str(tmp_path / "reviewed"), "--out", str(written)]) == 0
     expected = shop.read_bytes().decode().replace("Bags-00;;", 'Bags-00;"Bag; red";')
@@ -79,9 +79,9 @@ def test_recbench_takes_it_as_a_completion_and_as_a_catalogue_and_says_whose_wor
 ):
     assert recbench(tmp_path, truth, "--completed", f"mine={completed}") == 0
     said = capsys.readouterr().out
-    assert f"mine: {FILLED} of 32 missing titles completed" in said and "count as true" not in said
+    assert f"mine: {FILLED} of 32 missing titles completed" in said and "nobody reviewed it" not in said
     assert recbench(tmp_path / "itself", completed) == 0
-    assert f"! {FILLED} titles of {completed} count as true here: a completion wrote them" in capsys.readouterr().out
+    assert f"nobody reviewed it: {FILLED} titles of {completed}" in capsys.readouterr().out
 
 
 def test_recbench_refuses_a_completion_of_nothing_that_it_takes_away(completed, tmp_path, capsys):
