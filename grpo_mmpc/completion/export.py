@@ -21,7 +21,7 @@ from grpo_mmpc.completion.predictions import is_completed
 from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.common.tables import harmless
-from grpo_mmpc.utils.files import read_object, remove_left, replace_atomically
+from grpo_mmpc.utils.files import read_object, remove_left, replace_atomically, to_json
 from grpo_mmpc.utils.hashing import file_digest
 
 Cells = Mapping[int, Mapping[str, str]]
@@ -100,13 +100,20 @@ def _wanted(
     folder: Path, *, statuses: Collection[str], image_address: str | None, done: Exported
 ) -> dict[tuple[str, str], str]:
     """Return the texts to write, by item and field."""
-    wanted = {}
-    proposals = {one.key: one for part in _completions(folder) for one in read_proposals(part)}
+    wanted: dict[tuple[str, str], str] = {}
+    # Of attributes each completion adds some; any other field it fills anew.
+    proposals = {
+        (*one.key, part if one.field == "attributes" else None): one
+        for part in _completions(folder)
+        for one in read_proposals(part)
+    }
     for one in proposals.values():
         if one.value is None or one.status not in statuses:
             done.left[f"the status is {one.status}"] += 1
         elif one.field == "image" and image_address is None:
             done.left["a new image; upload it and add --image-address with the beginning of its address"] += 1
+        elif one.field == "attributes":
+            wanted[one.key] = to_json(json.loads(wanted.get(one.key, "{}")) | json.loads(one.value))
         else:
             address = f"{(image_address or '').rstrip('/')}/{Path(one.value).name}"
             wanted[one.key] = address if one.field == "image" else one.value

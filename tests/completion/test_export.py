@@ -263,13 +263,14 @@ def test_a_new_image_of_an_item_for_several_images_goes_into_the_first_column(sh
 @pytest.mark.parametrize("is_reviewed", [False, True])
 def test_what_was_filled_one_field_after_the_other_goes_back_together(shop, is_reviewed):
     source = shop / "a.csv"
-    source.write_bytes(b"id,name,description,photo\n1,,,a.png\n2,,,a.png\n")
-    exported(source, proposal("1", "Mug"), proposal("2", None, "failed"))
+    source.write_bytes(b"id,name,description,color,size,photo\n1,,,,,a.png\n2,,,,,a.png\n")
+    color, size = (proposal("1", json.dumps(facts), field="attributes") for facts in ({"color": "red"}, {"size": "L"}))
+    exported(source, proposal("1", "Mug"), color, proposal("2", None, "failed"))
     first = (shop / "catalogue").rename(shop / "titles")
     (shop / "between").mkdir()
     (shop / "between/completion.json").write_text(json.dumps({"catalogue": str(first)}))
     mark = ("reviewed.json", {"completed": str(shop / "between")}) if is_reviewed else None
-    content = proposal("1", "Round.", field="description"), proposal("2", "Pot")
+    content = proposal("1", "Round.", field="description"), size, proposal("2", "Pot")
     second = shop / "catalogue"
     second.mkdir()
     (second / "import.json").write_bytes((first / "import.json").read_bytes())
@@ -277,4 +278,6 @@ def test_what_was_filled_one_field_after_the_other_goes_back_together(shop, is_r
     name, claim = mark or ("completion.json", {"catalogue": str(first)})
     (second / name).write_text(json.dumps(claim))
     assert run("export", second, "--out", shop / "b.csv") == 0
-    assert (shop / "b.csv").read_bytes() == b"id,name,description,photo\n1,Mug,Round.,a.png\n2,Pot,,a.png\n"
+    assert (shop / "b.csv").read_bytes() == (
+        b"id,name,description,color,size,photo\n1,Mug,Round.,red,L,a.png\n2,Pot,,,,a.png\n"
+    )
