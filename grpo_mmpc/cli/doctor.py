@@ -17,6 +17,11 @@ def add_parser(commands: Any) -> None:
         epilog="example: grpo-mmpc doctor recipes/qwen2_5_vl_7b.yaml data.catalogue=my_catalogue",
     )
     parser.add_argument("recipe", nargs="*", metavar="RECIPE|KEY=VALUE", help="YAML files, then overrides")
+    parser.add_argument(
+        "--worst-step",
+        action="store_true",
+        help="also load the model and take one real step with the longest prompts and the largest images",
+    )
     parser.set_defaults(func=run)
 
 
@@ -25,14 +30,17 @@ def run(arguments: argparse.Namespace) -> int:
     # heavy: imported on use
     from grpo_mmpc.config import RunConfig
     from grpo_mmpc.config.loading import merge_layers, split_words, validate
-    from grpo_mmpc.errors import ConfigError
+    from grpo_mmpc.errors import ConfigError, GrpoMmpcError
     from grpo_mmpc.pipelines.doctor import examine
     from grpo_mmpc.pipelines.recipe import load_recipe
     from grpo_mmpc.reports.common.labels import plural
     from grpo_mmpc.utils.console import Progress, next_command, printer
+    from grpo_mmpc.utils.distributed import is_first_process
 
-    say, words = printer(True), arguments.recipe
+    say, words = printer(is_first_process()), arguments.recipe
     config = None
+    if arguments.worst_step and not words:
+        raise ConfigError(["--worst-step takes a step of a recipe; name one"])
     if words:
         config = validate(RunConfig, merge_layers(*split_words(words)))
     problems, about = 0, ""
@@ -52,6 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
             problems += len(error.problems)
             for problem in error.problems:
                 say(f"x {'recipe':12}{problem}")
+    if arguments.worst_step and not problems:
+        from grpo_mmpc.pipelines.worst_step import take_worst_step  # loads PyTorch and the model
+
+        try:
+            take_worst_step(load_recipe(words), say=say)
+        except GrpoMmpcError as error:
+            problems += 1
+            say(f"x {'worst step':12}{error}")
     say("")
     if problems:
         say(f"{plural(problems, 'problem')}; a training would fail")
