@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         config = validate(RunConfig, merge_layers(*split_words(words)))
     problems, about = 0, ""
     with Progress() as progress:
-        progress("looking at this machine", 0)  # its GPUs by PyTorch, the hub by the network
+        progress("looking at this machine", 0, detail="GPUs, disks, hub")
         for sign in examine(config):
             mark = {"ok": " ", "warning": "!", "problem": "x"}[sign.kind]
             say(f"{mark} {sign.about if sign.about != about else '':12}{sign.text}")

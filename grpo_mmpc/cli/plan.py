@@ -61,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.launch is not None:
         strategies = [strategy_of(arguments.launch)]
     with Progress() as progress:
-        progress("reading the sizes of the model", 0)  # one that is not published needs PyTorch
+        # One that is not published needs PyTorch.
+        progress("reading the model's sizes", 0, detail=config.model.name_or_path)
         shape = read_shape(config.model)
     plan = make_plan(
         config,

@@ -39,6 +39,13 @@ def test_in_a_log_file_slow_work_says_how_far_it_is_and_that_it_still_goes_on(ca
     assert others  # of the same state: nothing came in between
 
 
+def test_work_of_which_nothing_can_be_counted_shows_its_detail_instead_of_a_clock_that_stands(capsys):
+    with Progress(every_seconds=0.1) as progress:
+        progress("checking", 0, detail="model, with PyTorch")
+        time.sleep(0.15)
+    assert capsys.readouterr().err == "checking: model, with PyTorch\n"
+
+
 def test_what_was_done_before_does_not_count_as_speed(capsys):
     with Progress(every_seconds=0.1) as progress:
         progress("resumed", 100, 200)
