@@ -117,6 +117,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             name: {"step": dict(speed.phases), "evaluation": speed.evaluation_s, "run": speed.total_s}
             for name, speed in plan.speed.items()
         },
+        "traffic_bytes": {name: dict(speed.traffic) for name, speed in plan.speed.items()},
         "problems": list(plan.problems),
         "remedies": [{"overrides": o, "strategy": s, "peak": peak} for o, s, peak in plan.remedies],
     }

@@ -20,6 +20,13 @@ HF_LAYER_S = 0.0022
 VLLM_LAYER_S = 0.0001
 LINK_BYTES_S = {1: 150e9, 2: 20e9}
 """What one GPU receives from others in one machine (NVLink), and from other machines."""
+UPLOAD_BYTES_S = 1e9
+"""What one process sends to servers over HTTP; 1.4e9 to this machine were measured."""
+PATCH_PIXELS = 14 * 14
+SENT_BYTES_A_PIXEL = 1.8
+"""Of a photograph in a request, measured: PNG in base64."""
+SENT_BYTES_A_TOKEN = 60.0
+"""Of a completion in an answer: its id and its log-probability as JSON."""
 IMAGE_S = 1.0
 """One rendered image: a four-step diffusion model of 512 pixels on a GPU of its own."""
 SCORED_A_SECOND = 400.0
@@ -31,6 +38,8 @@ class Speed:
     """Seconds of one step by phase, and of the run."""
 
     phases: Mapping[str, float]
+    traffic: Mapping[str, float]
+    """Bytes that one process receives from other GPUs or sends to servers in a step, by phase."""
     evaluation_s: float
     """Of one evaluation of all its tasks."""
     evaluations: int
@@ -65,16 +74,24 @@ def speed_of(
             "log-probabilities": forward_s * (work.reference_pass + work.by_vllm),
             **phases,
         }
-    link = LINK_BYTES_S[1 if nodes == 1 else 2]
+    traffic = {}
     if strategy.weights and processes > 1:
         whole = shape.parameters * 2.0 * (processes - 1) / processes
         micro_batches = math.ceil(work.completions / work.micro_batch)
-        phases["gathering weights"] = whole * (passes - 1 + work.reference_pass) * micro_batches / link
+        traffic["gathering weights"] = whole * (passes - 1 + work.reference_pass) * micro_batches
     if processes > 1:
-        state = work.trained_parameters * work.bytes_of_trained
-        phases["gradients between GPUs"] = 2 * state / link
+        traffic["gradients between GPUs"] = 2 * work.trained_parameters * work.bytes_of_trained
+    link = LINK_BYTES_S[1 if nodes == 1 else 2]
+    phases |= {name: size / link for name, size in traffic.items()}
     if work.by_vllm:
         phases["adapter to engines"] = 0.5
+    if work.engine == "server":
+        servers = len(config.rollout.servers) or math.ceil(processes / work.tensor_parallel)
+        prompt = work.image_patches * PATCH_PIXELS * SENT_BYTES_A_PIXEL
+        answers = work.completion_tokens * SENT_BYTES_A_TOKEN
+        traffic["prompts and answers"] = work.completions * (prompt / work.num_generations + answers)
+        traffic["adapter to servers"] = 2.0 * work.trained_parameters * math.ceil(servers / processes)
+        phases["adapter to engines"] += traffic["adapter to servers"] / UPLOAD_BYTES_S
     steps = work.steps
     saves = int(config.trainer.get("save_steps", 500))
     items = config.evaluation.max_items or 900
@@ -82,6 +99,7 @@ def speed_of(
     evaluations = 2 + (steps // max(1, saves) if steps else 0)
     return Speed(
         phases={name: seconds for name, seconds in phases.items() if seconds > 0},
+        traffic=traffic,
         evaluation_s=_decoding(work, device, count=math.ceil(asked)) + asked / SCORED_A_SECOND,
         evaluations=evaluations,
         steps=steps,
