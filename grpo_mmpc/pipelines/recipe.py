@@ -86,7 +86,10 @@ def _layers(arguments: Sequence[str]) -> Layers:
         if is_first_process():
             moved = f"{recorded}: its run lies in {run} now, no more in {written}, and goes on there"
             print(fitted(moved, sys.stderr), file=sys.stderr)
-    unused = drop_options_of_grpo(layers)
+    with Progress() as progress:
+        if layers.merged.get("method") == "sft" and is_first_process():
+            progress("checking the recipe", 0, detail="method, with TRL")
+        unused = drop_options_of_grpo(layers)
     if layers.merged.get("method") == "sft" and is_first_process():
         unused = ["rewards", "rollout", *unused]
         print(fitted(f"method sft does not use {', '.join(unused)}", sys.stderr), file=sys.stderr)
