@@ -250,6 +250,9 @@ class EvaluationSection(Section):
     """Evaluate the base model before the first step."""
     checkpoints: bool = True
     """Evaluate after every saved checkpoint."""
+    where: Literal["inline", "servers"] = "inline"
+    """Where checkpoints are evaluated: training waits for each (``inline``), or goes on meanwhile,
+    and another process of its main machine asks ``rollout.servers`` and scores."""
     on_error: Literal["warn", "raise"] = "warn"
     """A failing evaluation is always loud; ``raise`` also stops training."""
     resamples: Annotated[int, Field(ge=100)] = 10_000

@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.suite import Suite
 from grpo_mmpc.models.identity import policy_identity
+from grpo_mmpc.pipelines.evaluation_process import Begin, Outcome
 from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.training.checkpoint import checkpoint_folder
 from grpo_mmpc.utils.console import Progress, printer
 from grpo_mmpc.utils.files import copy_folder, read_object
+from grpo_mmpc.utils.jobs import Lost, Running
 from grpo_mmpc.utils.manifest import now
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
+    from grpo_mmpc.training.evaluation_hook import UnderWay
     from grpo_mmpc.training.session import TrainingSession
 
 
@@ -32,11 +36,23 @@ class LivePolicies:
         session: "TrainingSession",
         *,
         progress: Progress | None,
+        beside: Begin | None = None,
     ) -> None:
+        """Prepare the evaluations.
+
+        Args:
+            config: The recipe.
+            data: Its data.
+            suite: What is run.
+            session: The training.
+            progress: Shown on the main process.
+            beside: Evaluates checkpoints beside training (``evaluation.where: servers``).
+        """
         self._run_dir = Path(config.run_dir)
         self._config = config
         self._suite = suite
         self._session = session
+        self._beside = beside
         self._started = now()
         self._evaluator = Evaluator(
             config,
@@ -47,20 +63,21 @@ class LivePolicies:
             ranks=session.ranks,
         )
 
-    def evaluate(self, name: str) -> None:
+    def evaluate(self, name: str) -> "UnderWay | None":
         """Run the suite on a policy; on that before training, ``base``, RecBench too.
 
-        A checkpoint of an earlier step, which an earlier start has left out, is loaded for it.
+        A checkpoint of an earlier step, which an earlier start has left out, is loaded for it. With
+        ``beside`` the evaluation of a checkpoint only begins here.
         """
         folder, saved = self._folder(name), self._saved(name)
         step = self._session.step
         is_live = name in ("final", f"checkpoint-{step}") or (name == "base" and step == 0)
-        if saved is None or is_live:
-            held: AbstractContextManager[None] = nullcontext()
-        elif self._session.ranks.on_main(lambda: (folder / SUMMARY_FILE).is_file()):
-            return
-        else:
-            held = self._session.holding(saved)
+        is_earlier = saved is not None and not is_live
+        if is_earlier and self._session.ranks.on_main(lambda: (folder / SUMMARY_FILE).is_file()):
+            return None
+        if self._beside is not None and name.startswith("checkpoint-"):
+            return self._begin(name, self._beside)
+        held = self._session.holding(saved) if is_earlier and saved is not None else nullcontext()
         known = read_object(folder / SUMMARY_FILE)
         is_tracked = self._session.ranks.is_main and self._session.trainer.args.report_to
         with held:
@@ -69,6 +86,32 @@ class LivePolicies:
                 self._report(name, folder)
             if name == "base":
                 self._evaluate_recommendation(name)
+        return None
+
+    def _begin(self, name: str, beside: Begin) -> "UnderWay":
+        from grpo_mmpc.training.evaluation_hook import UnderWay  # heavy: imported on use
+
+        ranks = self._session.ranks
+        running: Running[Outcome | Lost] | None = beside(name) if ranks.is_main else None
+
+        def ended() -> Outcome | Lost | None:
+            return None if running is None else running.poll()
+
+        def finish(name: str) -> None:
+            outcome = ranks.on_main(ended)
+            assert outcome is not None  # it is done
+            if isinstance(outcome, Lost):
+                raise EvaluationError(
+                    f"its process was killed, as the system does when memory runs out: {outcome.error}"
+                )
+            if outcome.failure:
+                raise EvaluationError(outcome.failure)
+            if ranks.is_main:
+                printer(True)(outcome.said)
+                if outcome.is_new and self._session.trainer.args.report_to:
+                    self._report(name, self._folder(name))
+
+        return UnderWay(is_done=lambda: ended() is not None, finish=finish)
 
     def evaluate_final(self, step: int) -> None:
         """Run suite, controls and recommendation benchmark on the trained policy. A collective."""

@@ -182,6 +182,15 @@ def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             check_renderer(renderer, kwargs)
         except EvaluationError as error:
             yield "evaluation.renderer", str(error)
+    rollout = raw.get("rollout")
+    rollout = rollout if isinstance(rollout, Mapping) else {}
+    served = rollout.get("backend") == "vllm" and rollout.get("mode") == "server" and rollout.get("servers")
+    if section.get("where") == "servers" and not served:
+        yield (
+            "evaluation.where",
+            "servers evaluates on those of rollout.servers, beside training: start them (grpo-mmpc serve RECIPE) and "
+            "set rollout.backend=vllm, rollout.mode=server and rollout.servers=[URL, ...], or take inline",
+        )
     best = section.get("best")
     chosen = best.get("metric") if isinstance(best, Mapping) else None
     if isinstance(chosen, str):

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
 from grpo_mmpc.evaluation.suite import Suite, build_suite
+from grpo_mmpc.pipelines.evaluation_process import Begin, evaluation_process
 from grpo_mmpc.pipelines.live_policies import LivePolicies
 from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.rewards.troubles import nano_troubles
@@ -61,9 +62,9 @@ def run_training(recipe: RunConfig | Sequence[str], *, overwrite: bool = False) 
             config = recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)
             with claimed(config, overwrite=overwrite) if is_first_process() else nullcontext():
                 return _run(config, overwrite=overwrite, request=request)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             printer(is_first_process())(
-                f"\nstopped, and what is done is kept; continue with:\n  {command_line(resume=True)}"
+                f"\n{str(stop) or 'stopped, and what is done is kept'}; continue with:\n  {command_line(resume=True)}"
             )
             return 128 + (request.number or signal.SIGINT)
 
@@ -106,14 +107,17 @@ def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
             f"training {session.trainable_parameters:,} of {session.parameters:,} parameters, "
             f"writing to {config.run_dir}"
         )
-        policies = LivePolicies(config, data, suite, session, progress=progress if ranks.is_main else None)
-        end = session.train(
-            before=policies.evaluate if config.evaluation.before else None,
-            after_save=policies.evaluate if config.evaluation.checkpoints else None,
-        )
-        if end.interrupted:
-            say(f"\nstopped at step {end.step} of {end.max_steps}; continue with:\n  {command_line(resume=True)}")
-            return 128 + (request.number or signal.SIGINT)
+        with _beside(config) as beside:
+            policies = LivePolicies(
+                config, data, suite, session, progress=progress if ranks.is_main else None, beside=beside
+            )
+            end = session.train(
+                before=policies.evaluate if config.evaluation.before else None,
+                after_save=policies.evaluate if config.evaluation.checkpoints else None,
+            )
+            if end.interrupted:
+                raise KeyboardInterrupt(f"stopped at step {end.step} of {end.max_steps}")
+            session.hook.settle()
         policies.evaluate_final(end.step)
         manifest |= {
             "finished": now(),
@@ -127,6 +131,10 @@ def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
     finally:
         progress.close()
         session.close()
+
+
+def _beside(config: RunConfig) -> AbstractContextManager[Begin | None]:
+    return evaluation_process(config) if config.evaluation.where == "servers" else nullcontext()
 
 
 def _join_ranks(config: RunConfig) -> Ranks:

@@ -191,3 +191,35 @@ def test_a_run_on_a_server_of_its_own_proves_parity_and_leaves_no_process(make_v
     assert "/v1/chat/completions" in log
     with pytest.raises(ProcessLookupError):
         os.kill(int(re.findall(r"Started server process \[(\d+)\]", log)[0]), 0)
+
+
+@pytest.mark.slow
+def test_evaluations_beside_training_say_what_those_between_steps_say(make_vllm_config, tmp_path, monkeypatch):
+    from grpo_mmpc.rollout.vllm.serve import LocalServer
+
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    trainer = {**SAVE, "max_steps": 4, "learning_rate": 1e-2}
+    mix = {"mix": [{"name": f"{REWARDS}:digest", "weight": 1.0}]}
+
+    def config(name: str, *, where: str = "inline") -> RunConfig:
+        return make_vllm_config(
+            run_dir=str(tmp_path / name),
+            rewards=mix,
+            trainer=trainer,
+            evaluation={"on_error": "raise", "max_items": 9, "before": False, "where": where},
+            rollout={**VLLM, "mode": "server", "servers": servers},
+        )
+
+    servers: list[str] = []
+    server = LocalServer(config("server", where="servers"), log=tmp_path / "log", timeout=600, say=print)
+    try:
+        servers.append(server.url)
+        runs = {"inline": config("inline"), "beside": config("beside", where="servers")}
+        assert all(run_training(run) == 0 for run in runs.values())
+    finally:
+        server.close()
+    for name in ("checkpoint-2", "checkpoint-4", "final"):
+        inline, beside = (samples(Path(runs[run].run_dir) / "evaluations" / name) for run in ("inline", "beside"))
+        assert inline == beside
+    metrics = lines(runs["beside"], "metrics.jsonl")
+    assert all(step["sampling/sampling_logp_difference/max"] < 1e-3 for step in metrics)

@@ -84,7 +84,7 @@ def engine_arguments(
         "model": resolve_model(config.model.name_or_path),
         "dtype": str(config.model.init_kwargs.get("dtype", "auto")).removeprefix("torch."),
         "seed": config.seed,
-        **({} if config.adapter is None else _lora_arguments(config.adapter)),
+        **({} if config.adapter is None else _lora_arguments(config)),
         "logprobs_mode": "processed_logprobs",
         # No video is shown, so room for none is kept free.
         "limit_mm_per_prompt": {"image": max(task.max_images for task in config.measured_tasks), "video": 0},
@@ -108,13 +108,14 @@ def engine_arguments(
     return arguments | config.rollout.engine.options()
 
 
-def _lora_arguments(adapter: AdapterSection) -> dict[str, Any]:
+def _lora_arguments(config: RunConfig) -> dict[str, Any]:
+    adapter, policies = config.adapter or AdapterSection(), 2 if config.evaluation.where == "servers" else 1
     rank = max([adapter.r, *(adapter.options().get("rank_pattern") or {}).values()])
     return {
         "enable_lora": True,
         "max_lora_rank": served_rank(rank),
-        "max_loras": 1,  # one adapter per batch ...
-        "max_cpu_loras": 2,  # ... and during a sync the old one beside the new
+        "max_loras": policies,  # in a batch: that of the rollouts, and of an evaluation beside training ...
+        "max_cpu_loras": policies + 1,  # ... and during a sync the old one beside the new
     }
 
 
