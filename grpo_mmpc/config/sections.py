@@ -122,6 +122,9 @@ class RolloutSection(Section):
     """Server mode: base URLs (``http://host:8000``). Empty starts one server on this machine."""
     server_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds to wait for a server to answer, at start and when it has gone away in the middle."""
+    ahead: Literal[0, 1] = 0
+    """Server mode: 1 samples each step's completions while the step before is learned from, with
+    the policy of before that update; importance-sampling correction weighs them."""
     engine: EngineSection = EngineSection()
     structured: bool = False
     """vLLM in ``evaluate``, ``complete`` and ``serve --complete``: decode answers by the JSON

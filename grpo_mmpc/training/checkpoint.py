@@ -10,6 +10,7 @@
   of their own.
 - ``trainer_state.json``: N, and everything logged so far.
 - ``reward_state.json``: histories of the reward-hacking alarm (``alarms``).
+- ``rollouts_ahead_*.json``: with ``rollout.ahead``, the next step's completions, one file a rank.
 - ``checksums.json``: size and hash of every other file.
 
 All of it is written into ``checkpoints/.saving`` and gets its name once it is on the disk, while

@@ -13,6 +13,7 @@ from grpo_mmpc.models.families import suppressed_token_ids
 from grpo_mmpc.models.policy import adapter_off, load_policy
 from grpo_mmpc.rollout.engine import Engine
 from grpo_mmpc.rollout.transformers_engine import TransformersEngine
+from grpo_mmpc.rollout.vllm.ahead import SampledAhead
 from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets, sampling_warning
 from grpo_mmpc.rollout.vllm.rollouts import VLLMEngine, VLLMRollouts
 from grpo_mmpc.rollout.vllm.start import start_engine
@@ -77,6 +78,9 @@ class LiveEngine:
             ),
             rank=self._ranks.rank,
             step=lambda: trainer.state.global_step,
+            ahead=SampledAhead(trainer.upcoming, trainer.accelerator.wait_for_everyone)
+            if self._config.rollout.ahead
+            else None,
         )
         trainer.use_rollouts(rollouts, max_masked_fraction=self._config.rollout.parity.max_masked_fraction)
         return rollouts
@@ -124,4 +128,6 @@ class LiveEngine:
     def close(self) -> None:
         """Stop vLLM, so that no process stays behind."""
         if self.rollouts is not None:
+            if self.rollouts.ahead is not None:
+                self.rollouts.ahead.close()
             self.rollouts.engine.close()

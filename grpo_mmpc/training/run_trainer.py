@@ -45,6 +45,9 @@ class RunTrainer:
         """Return what a checkpoint keeps beside the policy and its optimiser."""
         return {}
 
+    def save_beside(self, checkpoint: Path) -> None:
+        """Write what this rank keeps of its own into a checkpoint."""
+
     def go_on_from(self, start: Start) -> None:
         """Take up a run where a checkpoint left it, or begin."""
 
@@ -75,6 +78,7 @@ class RunTrainer:
         try:
             with _explained(checkpoints, step):
                 super().save_checkpoint(str(saving))  # type: ignore[misc]
+                self.save_beside(checkpoint_folder(saving, step))
             self.accelerator.wait_for_everyone()
         except BaseException:
             if is_main:

@@ -35,6 +35,8 @@ class TaskBatchSampler(Sampler[int]):
     seed: int = field(kw_only=True)
     """Seed of the permutations."""
     epoch: int = field(default=0, init=False)
+    _known: tuple[int, list[list[int]]] = field(default=(-1, []), init=False)
+    """An epoch and its batches."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's permutation; called by the trainer."""
@@ -55,12 +57,23 @@ class TaskBatchSampler(Sampler[int]):
             rng.shuffle(batches)
         return batches
 
+    def batch(self, number: int) -> list[int]:
+        """Return the rows of a generation batch by its number since the first epoch's start."""
+        epoch, position = divmod(number, self._batches_per_epoch)
+        if self._known[0] != epoch:
+            self.set_epoch(epoch)
+            self._known = epoch, self._batches()
+        return [index for index in self._known[1][position] for _ in range(self.num_generations)]
+
     def __iter__(self) -> Iterator[int]:
         for batch in self._batches():
             for _ in range(self.repeat_count):
                 for index in batch:
                     yield from repeat(index, self.num_generations)
 
+    @property
+    def _batches_per_epoch(self) -> int:
+        return sum(count // self.prompts_per_batch for count in Counter(self.tasks).values())
+
     def __len__(self) -> int:
-        batches = sum(count // self.prompts_per_batch for count in Counter(self.tasks).values())
-        return batches * self.prompts_per_batch * self.num_generations * self.repeat_count
+        return self._batches_per_epoch * self.prompts_per_batch * self.num_generations * self.repeat_count

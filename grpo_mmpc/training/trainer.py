@@ -1,13 +1,16 @@
 """TRL's GRPOTrainer with our additions, each a call of a named thing."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.models.adapter import has_adapter
 from grpo_mmpc.rewards import RewardMix, completion_text
 from grpo_mmpc.rewards.signals import zero_variance_groups
+from grpo_mmpc.rollout.vllm.ahead import Batch, SampledAhead
 from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
 from grpo_mmpc.training.arguments import updates_per_rollout
 from grpo_mmpc.training.callbacks import StepProgress, TroubleLog
@@ -23,9 +26,11 @@ from grpo_mmpc.training.trl_seams import GatheredBatch, SeamedGRPOTrainer, Train
 from grpo_mmpc.training.unpadded import check_against_unpadded
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.distributed import launched_ranks
+from grpo_mmpc.utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
+_AHEAD = "rollouts_ahead_{rank}.json"
 EXTRA_COLUMNS = ("prompt_id", "item_id", "category", "task", "image_path")
 
 
@@ -61,6 +66,28 @@ class RecordingGRPOTrainer(RunTrainer, SeamedGRPOTrainer):
         self.take_completions_from(rollouts)
         self._max_masked_fraction = max_masked_fraction
 
+    def upcoming(self) -> Batch | None:
+        """Return this rank's prompts of the next step; None after the last one."""
+        if self.state.global_step + 1 >= self.state.max_steps:
+            return None
+        rows = self._order.batch(self.state.global_step + 1)
+        share = len(rows) // self._ranks.count
+        own = self.train_dataset[rows[self._ranks.rank * share : (self._ranks.rank + 1) * share]]
+        return self.prepared(own["prompt"], own["images"])
+
+    @cached_property
+    def _order(self) -> TaskBatchSampler:
+        return self.train_sampler(self.train_dataset)
+
+    @property
+    def _ahead(self) -> SampledAhead | None:
+        return self.vllm_generation.ahead if self.use_vllm else None
+
+    def save_beside(self, checkpoint: Path) -> None:
+        """Keep the completions that are sampled ahead, with which a run goes on."""
+        if self._ahead is not None:
+            write_json(checkpoint / _AHEAD.format(rank=self._ranks.rank), self._ahead.state(), indent=None)
+
     def reward_state(self) -> dict[str, Any]:
         """Return what rewards remember: the alarms' histories."""
         return {"alarms": self._diagnosis.state()}
@@ -69,6 +96,9 @@ class RecordingGRPOTrainer(RunTrainer, SeamedGRPOTrainer):
         """Take up what rewards remember, and forget the rollouts of later steps."""
         if start.reward_state is not None:
             self._diagnosis.restore(start.reward_state["alarms"])
+        if self._ahead is not None and start.checkpoint is not None:
+            kept = start.checkpoint / _AHEAD.format(rank=self._ranks.rank)
+            self._ahead.go_on(json.loads(kept.read_text("utf-8")) if kept.is_file() else [])  # of fewer ranks
         if not self.accelerator.is_main_process:
             return
         self.recorder.drop_after(start.step)
@@ -112,6 +142,8 @@ class RecordingGRPOTrainer(RunTrainer, SeamedGRPOTrainer):
         if self.use_vllm:
             self.vllm_generation.conversations = prompts
             completions = super().generate_completions(prompts)
+            if self._ahead is not None:
+                self.note("sampling/staleness", self._ahead.staleness)
             for row, reason in self.vllm_generation.refused.items():
                 self._inputs[row]["set_aside"] = reason
         else:

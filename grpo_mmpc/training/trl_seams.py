@@ -33,6 +33,7 @@ from transformers import (  # noqa: E402
 )
 from transformers.trainer_utils import rotate_checkpoints  # noqa: E402
 from trl import GRPOTrainer, SFTTrainer  # noqa: E402
+from trl.data_utils import prepare_multimodal_messages  # noqa: E402
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling  # noqa: E402
 from trl.trainer.utils import strip_images_from_messages  # noqa: E402
 
@@ -205,6 +206,15 @@ class SeamedGRPOTrainer(_Seams, GRPOTrainer):  # type: ignore[misc]
 
     def _generate(self, prompts: list[Any]) -> Any:
         return self.generate_completions(prompts)
+
+    def prepared(self, prompts: list[Any], images: list[list[Any]]) -> tuple[list[list[int]], Any, list[Any]]:
+        """Return token ids, images and messages of prompts as TRL samples from them."""
+        if any(images):
+            prompts = [
+                prepare_multimodal_messages(prompt, images=some) for prompt, some in zip(prompts, images, strict=True)
+            ]
+        token_ids, shown, _ = self._tokenize_prompts(prompts)
+        return token_ids, shown, prompts
 
     def log_probabilities_of(self, output: Mapping[str, Any]) -> Any:
         """Compute the log-probabilities of a batch's completions as the loss does, ``[B, L]``."""

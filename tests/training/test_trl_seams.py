@@ -44,6 +44,7 @@ def test_grpo_config_has_the_fields_that_are_set_or_read():
         ("_get_train_sampler", ["self", "dataset"]),
         ("_log_completion_extra", ["self", "column", "values"]),
         ("_generate", ["self", "prompts"]),
+        ("_tokenize_prompts", ["self", "prompts"]),
         ("_save_checkpoint", ["self", "model", "trial"]),
         ("_load_from_checkpoint", ["self", "resume_from_checkpoint", "model"]),
         ("log", ["self", "logs", "start_time"]),

@@ -194,32 +194,41 @@ def test_a_run_on_a_server_of_its_own_proves_parity_and_leaves_no_process(make_v
 
 
 @pytest.mark.slow
-def test_evaluations_beside_training_say_what_those_between_steps_say(make_vllm_config, tmp_path, monkeypatch):
+def test_on_servers_evaluations_go_on_beside_training_and_rollouts_ahead_of_it(make_vllm_config, tmp_path, monkeypatch):
     from grpo_mmpc.rollout.vllm.serve import LocalServer
 
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     trainer = {**SAVE, "max_steps": 4, "learning_rate": 1e-2}
     mix = {"mix": [{"name": f"{REWARDS}:digest", "weight": 1.0}]}
 
-    def config(name: str, *, where: str = "inline") -> RunConfig:
+    def config(name: str, *, where: str = "inline", ahead: int = 0) -> RunConfig:
         return make_vllm_config(
             run_dir=str(tmp_path / name),
             rewards=mix,
             trainer=trainer,
             evaluation={"on_error": "raise", "max_items": 9, "before": False, "where": where},
-            rollout={**VLLM, "mode": "server", "servers": servers},
+            rollout={**VLLM, "mode": "server", "servers": servers, "ahead": ahead},
         )
 
     servers: list[str] = []
     server = LocalServer(config("server", where="servers"), log=tmp_path / "log", timeout=600, say=print)
     try:
         servers.append(server.url)
-        runs = {"inline": config("inline"), "beside": config("beside", where="servers")}
+        runs = {
+            "inline": config("inline"),
+            "beside": config("beside", where="servers"),
+            "ahead": config("ahead", ahead=1),
+        }
         assert all(run_training(run) == 0 for run in runs.values())
     finally:
         server.close()
     for name in ("checkpoint-2", "checkpoint-4", "final"):
         inline, beside = (samples(Path(runs[run].run_dir) / "evaluations" / name) for run in ("inline", "beside"))
         assert inline == beside
-    metrics = lines(runs["beside"], "metrics.jsonl")
-    assert all(step["sampling/sampling_logp_difference/max"] < 1e-3 for step in metrics)
+    metrics = {name: lines(run, "metrics.jsonl") for name, run in runs.items()}
+    assert all(step["sampling/sampling_logp_difference/max"] < 1e-3 for step in metrics["beside"])
+    # Of the policy of one update before: told from the policy, and not far from it.
+    assert [step["sampling/staleness"] for step in metrics["ahead"]] == [0, 1, 1, 1]
+    differences = [step["sampling/sampling_logp_difference/mean"] for step in metrics["ahead"]]
+    assert differences[0] < 1e-3 and all(1e-3 < difference < 1 for difference in differences[1:])
+    assert all(0.5 < step["sampling/importance_sampling_ratio/mean"] < 2 for step in metrics["ahead"])

@@ -153,6 +153,8 @@ def start_advice(errors: str) -> str:
 def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield problems of a recipe with rollouts from vLLM, as (key, message); needs no model."""
     rollout, adapter, trainer = (_mapping(raw.get(name)) for name in ("rollout", "adapter", "trainer"))
+    if rollout.get("ahead"):
+        yield from _check_ahead(rollout, trainer, _mapping(raw.get("rewards")))
     if rollout.get("backend") != "vllm":
         return
     is_whole = "adapter" in raw and raw["adapter"] is None
@@ -195,6 +197,35 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name, served in (("use_dora", False), ("bias", "none")):
         if adapter.get(name, served) not in (served, None):
             yield f"adapter.{name}", f"{adapter[name]!r} is not served by vLLM; remove it"
+
+
+def _check_ahead(
+    rollout: Mapping[str, Any], trainer: Mapping[str, Any], rewards: Mapping[str, Any]
+) -> Iterable[tuple[str, str]]:
+    """Yield why completions cannot be sampled while the step before is learned from."""
+    if rollout.get("backend") != "vllm" or rollout.get("mode") != "server":
+        yield (
+            "rollout.ahead",
+            "1 samples while the update runs, which only an engine beside the trainer can; set rollout.backend=vllm "
+            "and rollout.mode=server, or rollout.ahead=0",
+        )
+    if not trainer.get("vllm_importance_sampling_correction", True):
+        yield (
+            "rollout.ahead",
+            "1 samples with the policy of before the last update, which importance-sampling correction has to weigh; "
+            "set trainer.vllm_importance_sampling_correction=true",
+        )
+    accumulated = trainer.get("gradient_accumulation_steps", 1)
+    if trainer.get("num_iterations", 1) != 1 or trainer.get("steps_per_generation", accumulated) != accumulated:
+        yield (
+            "rollout.ahead",
+            "1 needs one rollout a step: set trainer.num_iterations=1, and leave trainer.steps_per_generation out",
+        )
+    if rewards.get("dead_groups") == "resample":
+        yield (
+            "rollout.ahead",
+            "1 samples nothing twice: set rewards.dead_groups to keep or drop",
+        )
 
 
 @cache

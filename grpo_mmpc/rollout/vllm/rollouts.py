@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from grpo_mmpc.encoders.images import image_key
@@ -11,6 +12,7 @@ from grpo_mmpc.errors import RolloutError, first_line
 from grpo_mmpc.rollout.adapter_sync import sync_policy
 from grpo_mmpc.rollout.engine import deal_over_ranks
 from grpo_mmpc.rollout.prompts import refusal
+from grpo_mmpc.rollout.vllm.ahead import SampledAhead
 from grpo_mmpc.rollout.vllm.protocol import Completion, GroupEngine, GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import check_prompt_ids, derived_seed, prompt_of
 from grpo_mmpc.types import PromptRow, SamplingConfig
@@ -46,12 +48,16 @@ class VLLMRollouts:
     completion is to be masked: one token of unknown probability."""
     conversations: Sequence[Any] = field(default=(), init=False)
     """Prompts of the next call as chat messages with images; set by the trainer."""
+    ahead: SampledAhead | None = field(default=None, kw_only=True)
+    """Samples the next step's completions while this step is learned from."""
     _calls: tuple[int, int] = field(default=(-1, 0), init=False)
     """A step, and the calls in it so far."""
     _syncs: int = field(default=0, init=False)
 
     def sync_weights(self) -> None:
         """Send the policy, see ``sync_policy``; a collective under ZeRO-3 and FSDP."""
+        if self.ahead is not None:
+            self.ahead.finish()  # it is sampled from the adapter that is unloaded now
         self._syncs += 1
         self.adapter = sync_policy(self.engine, self.model, name=f"policy-{self._syncs}", previous=self.adapter)
 
@@ -78,9 +84,17 @@ class VLLMRollouts:
         Raises:
             RolloutError: The engine used another prompt than the trainer.
         """
-        groups = self._groups(prompts, images)
+        step = self.step()
+        calls = self._calls[1] + 1 if self._calls[0] == step else 0
+        self._calls = (step, calls)
+        groups = self._groups(prompts, images, self.conversations, call=(step, calls))
         with profiler or nullcontext():
-            results = self.engine.generate(groups, self.sampling, adapter=self.adapter)
+            results = None if self.ahead is None else self.ahead.take(groups)
+            if results is None:
+                results = self._sample(groups)
+        if self.ahead is not None and (upcoming := self.ahead.upcoming()) is not None:
+            following = self._groups(*upcoming, call=(step + 1, 0))
+            self.ahead.begin(following, partial(self._sample, following))
         outputs: list[GroupOutput] = []
         self.refused = {}
         for group, output in zip(groups, results, strict=True):
@@ -101,23 +115,30 @@ class VLLMRollouts:
             None,
         )
 
-    def _groups(self, prompts: list[list[int]], images: list[list[Any] | None] | None) -> list[Prompt]:
-        if len(self.conversations) != len(prompts):
-            raise RolloutError(f"{len(prompts)} prompts but {len(self.conversations)} conversations")
+    def _sample(self, groups: Sequence[Prompt]) -> list[GroupOutput | Failure]:
+        return self.engine.generate(groups, self.sampling, adapter=self.adapter)
+
+    def _groups(
+        self,
+        prompts: list[list[int]],
+        images: list[list[Any] | None] | None,
+        conversations: Sequence[Any],
+        *,
+        call: tuple[int, int],
+    ) -> list[Prompt]:
+        if len(conversations) != len(prompts):
+            raise RolloutError(f"{len(prompts)} prompts but {len(conversations)} conversations")
         shown = images or [None] * len(prompts)
         known = {id(image): image for some in shown for image in some or ()}  # a group shares its image
         hashes = {each: image_key(image) for each, image in known.items()}
         keys = [(ids, [hashes[id(image)] for image in some or ()]) for ids, some in zip(prompts, shown, strict=True)]
         starts = [row for row in range(len(prompts)) if row == 0 or keys[row] != keys[row - 1]]
-        step = self.step()
-        calls = self._calls[1] + 1 if self._calls[0] == step else 0
-        self._calls = (step, calls)
         return [
             Prompt(
                 token_ids=prompts[start],
-                conversation=self.conversations[start],
+                conversation=conversations[start],
                 count=end - start,
-                seed=derived_seed(self.sampling.seed, step, calls, self.rank, index),
+                seed=derived_seed(self.sampling.seed, *call, self.rank, index),
             )
             for index, (start, end) in enumerate(zip(starts, [*starts[1:], len(prompts)], strict=True))
         ]
