@@ -147,6 +147,7 @@ def test_rows_that_are_no_items_are_set_aside_with_file_row_and_reason(shop):
     assert "opens a quote that is never closed" in reasons[6]
     failures = (shop / "out" / "image_failures.jsonl").read_text()
     assert "lies outside" in failures and "gone.png does not exist" in failures
+    assert failures.count("or give the folder that it lies in as --images") == 2
 
 
 def test_texts_are_cleaned_and_the_changes_counted(shop, capsys):
