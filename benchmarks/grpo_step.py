@@ -413,7 +413,7 @@ def compare(*, repeats: int, steps: int, batch: int | None) -> dict[str, Any]:
 
 
 def checkpoint_cost(*, saves: int) -> dict[str, Any]:
-    """Time what saving takes from training, for the nano adapter and one of 32 times its size.
+    """Time what saving takes from training, for the nano adapter and one of 12 times its size.
 
     ``ours`` is the time until training goes on, ``baseline`` until the checkpoint has its name;
     both in turns.
@@ -422,7 +422,7 @@ def checkpoint_cost(*, saves: int) -> dict[str, Any]:
     figures: dict[str, float] = {}
     checks: dict[str, bool] = {}
     with tempfile.TemporaryDirectory(dir=".") as scratch:  # on a disk, where /tmp may be memory
-        for name, rank in (("checkpoint", 16), ("checkpoint_32_times", 512)):
+        for name, rank in (("checkpoint", 16), ("checkpoint_12_times", 192)):
             folder = Path(scratch) / name
             config = nano_config(folder, "plain_rewards", seed=0, steps=2 * saves, batch=None)
             assert config.adapter is not None
