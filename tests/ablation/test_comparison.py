@@ -73,6 +73,7 @@ def test_a_metric_without_a_verdict_is_named_beside_those_without_evidence(finis
     ]
     said = texts(findings(replace(comparison, rows=rows), None))
     assert said[-1] == "token_f1 against bleu: no evidence of a difference in 1 of 2 metrics; unscored in ROUGE-L."
+    assert said[0].endswith("nothing could be compared with bleu (unscored).")
 
 
 def test_variants_of_one_product_are_resampled_as_wholes(finished):

@@ -98,7 +98,7 @@ def test_one_shared_seed_is_judged_by_all_mixes_or_not_at_all():
     comparison = compared(few, mixes=["a", "b"])
     assert verdicts(comparison) == {TOO_FEW_SEEDS}
     assert comparison.family == 0
-    assert findings(comparison, None)[0].text.endswith("nothing could be compared with a.")
+    assert findings(comparison, None)[0].text.endswith("nothing could be compared with a (too few seeds).")
     assert not any("Holm" in text for text in texts(cautions(comparison, few)))
 
     apart = results_of([("a", 0), ("b", 1)], generator=generator)

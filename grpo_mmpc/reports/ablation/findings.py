@@ -48,7 +48,8 @@ def _lead(comparison: AblationComparison, mixes: Sequence[str]) -> Finding:
         return Finding(text=f"{scope}, {'; '.join([*claims.values(), *rest])}.", tone=tone)
     if any(cell.verdict == NO_EVIDENCE for row in rows for cell in row.cells):
         return Finding(text=f"{scope}, no evidence that any mix differs from {reference}.", kind="not supported")
-    return Finding(text=f"{scope}, nothing could be compared with {reference}.", kind="no verdict")
+    why = sorted({cell.verdict for row in rows for cell in row.cells} - {""})
+    return Finding(text=f"{scope}, nothing could be compared with {reference} ({listed(why)}).", kind="no verdict")
 
 
 def _claim(rows: Sequence[MetricRow], mix: str, reference: str) -> str:
