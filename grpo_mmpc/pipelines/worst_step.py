@@ -11,6 +11,7 @@ from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.models.processor import load_processor
+from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.rollout.prompts import model_inputs
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import prompts_per_step, training_arguments, updates_per_rollout
@@ -41,7 +42,7 @@ def take_worst_step(config: RunConfig, *, say: Callable[[str], None]) -> None:
     weighed = weigh(config, data)
     data.train = [*weighed, *(index for index in data.train if index not in weighed)][:count]
     heaviest = weighed[data.train[0]]
-    say(f"  {'worst step':12}{len(data.train)} prompts of up to {heaviest} tokens, images included ...")
+    say(f"  {'worst step':12}{plural(len(data.train), 'prompt')} of up to {heaviest} tokens, images included ...")
     with TemporaryDirectory(prefix="grpo_mmpc-") as folder:
         session = TrainingSession(
             _short(config, Path(ranks.broadcast(folder)), steps=updates * len(config.tasks)), data
