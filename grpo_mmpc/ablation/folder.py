@@ -2,13 +2,15 @@
 
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from grpo_mmpc.ablation.jobs import Job, State, state_of
+from grpo_mmpc.config import RunConfig
 from grpo_mmpc.config.problems import first_difference
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.files import copy_folder, write_text
@@ -86,8 +88,14 @@ def _change(job: Job) -> str:
 
 
 def _settings(text: str) -> dict[str, Any]:
-    """Read a recipe without its folder: the recipe lies beside it, however it is written."""
-    return {key: value for key, value in (yaml.safe_load(text) or {}).items() if key != "run_dir"}
+    """Read a recipe without its folder: the recipe lies beside it, however it is written.
+
+    A key that an older recipe does not have means its default.
+    """
+    recipe = yaml.safe_load(text) or {}
+    with suppress(ValidationError):  # damaged: compared as it stands
+        recipe = yaml.safe_load(RunConfig.model_validate(recipe).to_yaml())
+    return {key: value for key, value in recipe.items() if key != "run_dir"}
 
 
 def _text_of(path: Path) -> str | None:

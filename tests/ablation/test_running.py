@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from grpo_mmpc.ablation import runner
 from grpo_mmpc.ablation.attempt import Attempt
@@ -145,6 +146,17 @@ def test_a_changed_recipe_is_refused_by_name_until_overwrite_and_only_changed_ru
     check_recipes(jobs)
     write_recipes(changed, overwrite=True)
     assert [state_of(job) for job in jobs[1:]] == [State.WAITING] + [State.FINISHED] * 3
+
+
+def test_a_recipe_written_before_an_option_existed_is_the_same_recipe(planned):
+    _, _, jobs = planned()
+    run_all(jobs[1:])
+    recipe = yaml.safe_load(jobs[1].config.read_text())
+    del recipe["rollout"]["ahead"], recipe["evaluation"]["where"]
+    jobs[1].config.write_text(yaml.safe_dump(recipe))
+    check_recipes(jobs)
+    write_recipes(jobs, overwrite=False)
+    assert state_of(jobs[1]) == State.FINISHED
 
 
 def test_one_ablate_at_a_time_in_a_folder(tmp_path):

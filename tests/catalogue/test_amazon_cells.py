@@ -17,6 +17,8 @@ from grpo_mmpc.catalogue.sources.amazon_engine import Engine, open_engine
 from grpo_mmpc.catalogue.sources.amazon_items import image_urls, read_attributes
 from grpo_mmpc.catalogue.sources.amazon_reviews import read_review
 
+ROW_GROUP = 122_880
+
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
@@ -115,3 +117,21 @@ def test_a_review_that_the_engine_reads_is_that_of_the_rule(engine):
             expected = read_review(cells)._asdict()
             assert values[2:] == [expected["timestamp"], expected["rating"]]
             assert values[:2] == (["B1", "AE1"] if item == "B1" else [None, None])
+
+
+def test_the_same_rows_are_the_same_parquet_whatever_a_table_was_made_of(engine, tmp_path):
+    import pyarrow.parquet as pq
+
+    count, written = 2 * ROW_GROUP + 1000, []
+    for name, parts in (("one", [count]), ("several", [5000, ROW_GROUP, 70_000, count - ROW_GROUP - 75_000])):
+        engine.run(f"CREATE OR REPLACE TABLE {name} (number BIGINT)")
+        ends = list(itertools.accumulate(parts))
+        for start, end in zip([0, *ends], ends, strict=False):
+            engine.run(f"INSERT INTO {name} FROM range({start}, {end})")
+        engine.run(f"DELETE FROM {name} WHERE number % 7 = 3")
+        assert engine.write_parquet(f"SELECT number FROM {name}", to=tmp_path / name) == engine.count(name)
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+    groups = pq.ParquetFile(tmp_path / "one").metadata
+    rows = engine.count("one")
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [ROW_GROUP, rows - ROW_GROUP]

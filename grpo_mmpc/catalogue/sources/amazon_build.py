@@ -139,7 +139,7 @@ def build_amazon(
         _make_items(engine, metadata, done, fetched=fetch is not None)
         begin("writing items")
         with replace_atomically(folder / "items.jsonl") as file:
-            engine.copy(_ITEMS + engine.by_key("drafts"), to=file, form="json")
+            engine.write_json_lines(_ITEMS + engine.by_key("drafts"), to=file)
         if select != "recbench" and reviews:
             begin("reading reviews")
             of_reviews = scan_reviews(engine, reviews, known="drafts")
@@ -223,11 +223,7 @@ def _write_reviews(
     )
     target = done.folder / INTERACTIONS
     with replace_atomically(target) as file:
-        written = engine.copy(
-            f"SELECT user_id, item_id, timestamp, rating FROM {rows}",
-            to=file,
-            form="parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1",
-        )
+        written = engine.write_parquet(f"SELECT user_id, item_id, timestamp, rating FROM {rows}", to=file)
     if not written:
         target.unlink()  # no interactions: an empty file would be a broken one
     broken = [row for _, row in sorted(scan.skipped.items())]

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpo_mmpc.catalogue.normalise import json_text
 from grpo_mmpc.catalogue.sources.amazon_cells import quoted
@@ -30,10 +30,14 @@ from grpo_mmpc.utils.hashing import number
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow
 
 _MOST_THREADS, _MB_A_THREAD = 4, 125
 """What does not fit lies on disk: more memory would save little, more threads would need more."""
 _TICK_S = 0.2
+_ROW_GROUP = 122_880
+"""Rows of a Parquet file that are written together."""
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,8 +54,11 @@ class Engine:
 
     def run(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows; a signal stops it."""
+        return self._watched(lambda: self.connection.execute(statement).fetchall())
+
+    def _watched(self, work: Callable[[], _T]) -> _T:
         with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(lambda: self.connection.execute(statement).fetchall())
+            future = pool.submit(work)
             try:
                 while True:
                     try:
@@ -95,10 +102,17 @@ class Engine:
             self.run(f"INSERT INTO {table} BY NAME FROM appended")
             self.connection.unregister("appended")
 
-    def copy(self, query: str, *, to: Path, form: str) -> int:
-        """Write the rows of a query into a file; return how many."""
-        [[number]] = self.run(f"COPY ({query}) TO {quoted(str(to))} (FORMAT {form})")
-        return int(number)
+    def write_json_lines(self, query: str, *, to: Path) -> None:
+        """Write the rows of a query into a file."""
+        self.run(f"COPY ({query}) TO {quoted(str(to))} (FORMAT json)")
+
+    def write_parquet(self, query: str, *, to: Path) -> int:
+        """Write the rows of a query into a file; return how many.
+
+        The same rows give the same bytes, which the engine's own writer does not promise: its row
+        groups end where threads happened to.
+        """
+        return self._watched(lambda: _write_parquet(self.connection.sql(query).to_arrow_reader(_ROW_GROUP), to))
 
     def relation(self, file: Path, columns: Sequence[str]) -> str:
         """Return SQL for a file's records: ``row`` from 1, and cells as JSON text, null if unread.
@@ -141,6 +155,23 @@ class Engine:
             "columns={line: 'VARCHAR'}, auto_detect=false, header=false, delim='\x01', quote='', escape='', "
             f"compression='{packing}', max_line_size=1048576) WHERE trim(line) != '') QUALIFY row > 0)"
         )
+
+
+def _write_parquet(batches: "pyarrow.RecordBatchReader", to: Path) -> int:
+    import pyarrow as pa  # heavy: imported on use
+    import pyarrow.parquet as pq
+
+    written, held = 0, batches.schema.empty_table()
+    with pq.ParquetWriter(to, batches.schema, compression="zstd", compression_level=1) as writer:
+        for batch in batches:  # of any length
+            held = pa.concat_tables([held, pa.Table.from_batches([batch])])
+            while len(held) >= _ROW_GROUP:
+                writer.write_table(held.slice(0, _ROW_GROUP))
+                held = held.slice(_ROW_GROUP)
+                written += _ROW_GROUP
+        if len(held):
+            writer.write_table(held)
+    return written + len(held)
 
 
 @contextmanager
