@@ -49,11 +49,7 @@ class Share:
         return sum(part.progress()[0] for part in self.parts)
 
 
-def _say_nothing(text: str) -> None:
-    """Be one worker of many, for which the command speaks."""
-
-
-def fill_shares(shares: Sequence[Share], say: Say = _say_nothing, shown: Shown = lambda done: None) -> int:
+def fill_shares(shares: Sequence[Share], say: Say = lambda text: None, shown: Shown = lambda done: None) -> int:
     """Fill the parts of shares that are not done, by one policy; return how many that were.
 
     Raises:

@@ -14,6 +14,7 @@ from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.rollout.engines import LateEngine
+from grpo_mmpc.utils.console import printer
 from grpo_mmpc.utils.jobs import Lost, Running, threads, worker_processes
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def _evaluate(config: RunConfig, name: str) -> Outcome:
                 _EVALUATORS.append(Evaluator(config, data, suite, evaluations=run_dir / "evaluations"))
             evaluator = _EVALUATORS[0]
             before = evaluator.num_run
-            engine = LateEngine(config, checkpoint=checkpoint, stack=stack, say=lambda text: None)
+            engine = LateEngine(config, checkpoint=checkpoint, stack=stack, say=printer(False))
             evaluator.run(
                 lambda: nullcontext(engine),
                 folder=evaluator.evaluations / name / evaluator.suite.name,
