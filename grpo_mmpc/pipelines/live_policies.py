@@ -92,10 +92,11 @@ class LivePolicies:
         from grpo_mmpc.training.evaluation_hook import UnderWay  # heavy: imported on use
 
         ranks = self._session.ranks
-        running: Running[Outcome | Lost] | None = beside(name) if ranks.is_main else None
+        begun: list[Running[Outcome | Lost]] = []
+        ranks.on_main(lambda: begun.append(beside(name)))  # which fails where no process can start
 
         def ended() -> Outcome | Lost | None:
-            return None if running is None else running.poll()
+            return begun[0].poll()
 
         def finish(name: str) -> None:
             outcome = ranks.on_main(ended)

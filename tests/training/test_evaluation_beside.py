@@ -13,10 +13,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from grpo_mmpc.errors import ConfigError
+from grpo_mmpc.catalogue.run_data import RunData
+from grpo_mmpc.errors import ConfigError, EvaluationError
+from grpo_mmpc.evaluation.suite import build_suite
+from grpo_mmpc.pipelines.live_policies import LivePolicies
 from grpo_mmpc.pipelines.recipe import load_recipe
 from grpo_mmpc.pipelines.train import run_training
 from grpo_mmpc.training.evaluation_hook import UnderWay
+from grpo_mmpc.utils.distributed import Ranks
 from tests.rollout.processes import children, is_running, wait_until
 from tests.training.test_training import SAVING, adapter, mix, rollouts, session_for
 
@@ -119,6 +123,21 @@ def test_a_failure_beside_training_is_that_of_its_checkpoint(make_config):
         "checkpoint-2: ValueError: no server answers",
         "checkpoint-3: ValueError: no server answers",
     ]
+
+
+def test_where_no_process_can_start_all_ranks_hear_of_it(make_config):
+    config = make_config(rewards=mix(digest=1.0), trainer=SAVING)
+    session, data = session_for(config), RunData(config)
+
+    def fail(name: str) -> None:
+        raise OSError("no memory")
+
+    policies = LivePolicies(config, data, build_suite(config, data), session, progress=None, beside=fail)
+    with pytest.raises(OSError, match="no memory"):
+        policies.evaluate("checkpoint-0")
+    session.ranks = Ranks(rank=1, count=2, broadcast=lambda value: (None, "OSError: no memory"))
+    with pytest.raises(EvaluationError, match="the main process failed: OSError: no memory"):
+        policies.evaluate("checkpoint-0")
 
 
 @pytest.mark.parametrize(
