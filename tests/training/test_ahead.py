@@ -153,6 +153,7 @@ def test_completions_of_other_prompts_are_dropped_and_said(caplog):
         (["trainer.vllm_importance_sampling_correction=false"], "1 samples with the policy of before the last update"),
         (["trainer.num_iterations=2"], "1 needs one rollout a step"),
         (["trainer.gradient_accumulation_steps=2", "trainer.steps_per_generation=4"], "1 needs one rollout a step"),
+        (["trainer.generation_batch_size=64"], "1 needs one rollout a step"),
         (["rewards.dead_groups=resample"], "1 samples nothing twice"),
     ],
 )

@@ -216,10 +216,12 @@ def _check_ahead(
             "set trainer.vllm_importance_sampling_correction=true",
         )
     accumulated = trainer.get("gradient_accumulation_steps", 1)
-    if trainer.get("num_iterations", 1) != 1 or trainer.get("steps_per_generation", accumulated) != accumulated:
+    is_one = trainer.get("num_iterations", 1) == 1 and trainer.get("generation_batch_size") is None
+    if not is_one or (trainer.get("steps_per_generation") or accumulated) != accumulated:
         yield (
             "rollout.ahead",
-            "1 needs one rollout a step: set trainer.num_iterations=1, and leave trainer.steps_per_generation out",
+            "1 needs one rollout a step: set trainer.num_iterations=1, and leave trainer.steps_per_generation and "
+            "trainer.generation_batch_size out",
         )
     if rewards.get("dead_groups") == "resample":
         yield (
