@@ -103,6 +103,8 @@ def _doing(
     now = _phase(run, history, total=total, sampled=sampled)
     for saving in (run.path / "checkpoints" / SAVING).glob("checkpoint-*"):  # beside the next step
         now += f", saving {saving.name}"
+    if evaluated := _unfinished_evaluation(run, beside=True):
+        now += f", {_evaluating(evaluated, run)}"
     if held is None or held.is_alive:
         return now
     return f"{now}, on {held.machine}, last written {duration(max(0.0, time.time() - written))} ago"
@@ -111,8 +113,8 @@ def _doing(
 def _phase(run: RunFolder, history: History, *, total: int | None, sampled: int) -> str:
     if not run.manifest:
         return "starting: reading data, loading the model"
-    if unfinished := _unfinished_evaluation(run):
-        return _evaluating(unfinished, of=finite(section(run.manifest, "suite").get("items")))
+    if unfinished := _unfinished_evaluation(run, beside=False):
+        return _evaluating(unfinished, run)
     if total is not None and history.step >= total:
         return "finishing: last evaluations, comparison, report"
     if run.config.get("method") == "sft":
@@ -122,15 +124,27 @@ def _phase(run: RunFolder, history: History, *, total: int | None, sampled: int)
     return f"sampling completions for step {history.step + 1}"
 
 
-def _unfinished_evaluation(run: RunFolder) -> Path | None:
-    """Return the evaluation that is being written: it has no summary, and nothing is newer."""
-    folders = (path for path in run.path.glob(f"evaluations/*/{run.suite}") if not (path / SUMMARY_FILE).exists())
+def _unfinished_evaluation(run: RunFolder, *, beside: bool) -> Path | None:
+    """Return the evaluation that is being written, beside training or while it waits.
+
+    It has no summary; while training waits nothing is newer.
+    """
+    is_on_servers = section(run.config, "evaluation").get("where") == "servers"
+    folders = (
+        path
+        for path in run.path.glob(f"evaluations/*/{run.suite}")
+        if not (path / SUMMARY_FILE).exists()
+        and beside == (is_on_servers and (run.path / "checkpoints" / path.parent.name).exists())
+    )
     newest = max(folders, key=_last_write, default=None)
+    if beside:
+        return newest
     others = max((_modified(run.path / name) for name in ("metrics.jsonl", "rollouts")), default=0.0)
     return newest if newest is not None and _last_write(newest) >= others else None
 
 
-def _evaluating(folder: Path, *, of: float | None) -> str:
+def _evaluating(folder: Path, run: RunFolder) -> str:
+    of = finite(section(run.manifest, "suite").get("items"))
     what = f"evaluating {folder.parent.name.replace('control-', 'the control ')}"
     try:
         done = read_own(folder / "completions.jsonl", folder=folder).count(b"\n")

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
+import yaml
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.reports.watch.live_run import LiveRun, find_runs
@@ -88,6 +89,23 @@ def test_the_phase_is_read_off_the_files(run):
     saving.rmdir()
     log(run, row(10))
     assert look(run).progress.doing.startswith("finishing")
+
+
+def test_an_evaluation_on_servers_stands_beside_the_step_that_goes_on(run):
+    hold(run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["evaluation"] = {**(config.get("evaluation") or {}), "where": "servers"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    log(run, row(2))
+    (run / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    answers = run / "evaluations" / "checkpoint-2" / "cqbench" / "completions.jsonl"
+    answers.parent.mkdir(parents=True)
+    answers.write_text("{}\n" * 12)
+    record(run, 3)
+    doing = "updating on the completions of step 3"
+    assert look(run).progress.doing == f"{doing}, evaluating checkpoint-2: 12 of 40 items answered"
+    (answers.parent / "summary.json").write_text("{}")
+    assert look(run).progress.doing == doing
 
 
 def test_time_left_is_that_of_the_steps_left_at_the_pace_so_far(run):
