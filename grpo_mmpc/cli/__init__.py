@@ -136,7 +136,8 @@ def main(argv: list[str] | None = None) -> int:
     quiet_libraries()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[LogHandler()])
     try:
-        if arguments.command != "train" and num_processes() > 1:
+        trains = arguments.command in ("train", "sft") or getattr(arguments, "worst_step", False)
+        if num_processes() > 1 and not trains:
             raise GrpoMmpcError(
                 f"{arguments.command} is one process for all devices, and {num_processes()} were launched: start it "
                 "without accelerate launch or torchrun"

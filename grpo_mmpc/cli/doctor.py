@@ -54,17 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
             problems, about = problems + (sign.kind == "problem"), sign.about
     if words:
         try:
-            load_recipe(words)
+            config = load_recipe(words)
             say(f"  {'recipe':12}passes every check")
         except ConfigError as error:
             problems += len(error.problems)
             for problem in error.problems:
                 say(f"x {'recipe':12}{problem}")
-    if arguments.worst_step and not problems:
+    if arguments.worst_step and config is not None and not problems:
         from grpo_mmpc.pipelines.worst_step import take_worst_step  # loads PyTorch and the model
 
         try:
-            take_worst_step(load_recipe(words), say=say)
+            take_worst_step(config, say=say)
         except GrpoMmpcError as error:
             problems += 1
             say(f"x {'worst step':12}{error}")

@@ -15,6 +15,7 @@ from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.rollout.prompts import model_inputs
 from grpo_mmpc.tasks.prompt_rows import prompt_rows
 from grpo_mmpc.training.arguments import prompts_per_step, training_arguments, updates_per_rollout
+from grpo_mmpc.utils.console import quiet_when_redirected
 from grpo_mmpc.utils.distributed import launched_ranks
 
 _CANDIDATES = 64
@@ -34,6 +35,7 @@ def take_worst_step(config: RunConfig, *, say: Callable[[str], None]) -> None:
     # heavy: imported on use
     from grpo_mmpc.training.session import TrainingSession
 
+    quiet_when_redirected()
     ranks, is_sft = launched_ranks(), config.method == "sft"
     arguments = training_arguments(config)
     count = prompts_per_step(arguments) if is_sft else arguments.generation_batch_size // arguments.num_generations

@@ -233,6 +233,14 @@ def test_only_a_training_is_launched_as_several_processes(tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [["train", "none.yaml"], ["sft", "none.yaml"], ["doctor", "--worst-step"]])
+def test_what_trains_may_be_launched_as_several_processes(command, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "without accelerate launch" not in said and ("none.yaml: no such file" in said or "name one" in said)
+
+
 def test_each_example_of_a_help_text_begins_a_line(capsys):
     with pytest.raises(SystemExit):
         main(["score", "--help"])
