@@ -560,13 +560,17 @@ def test_an_adapter_loaded_while_a_server_is_away_waits_for_it(fakes, caplog):
     [
         ({"dtype": "float16"}, "it computes with dtype float16 instead of float32; start it with --dtype float32"),
         ({"quantization": "fp8"}, "it computes with quantization fp8 instead of None; start it without --quantization"),
+        (
+            {"max_loras": 1},
+            "it serves 1 adapter at once, evaluation.where",
+        ),
         ({"vllm_version": "0.32.1"}, "it runs vLLM 0.32.1; 0.31 is needed"),
     ],
 )
 def test_a_server_that_computes_otherwise_is_refused(fakes, facts, problem):
-    fakes[0].facts |= facts
+    fakes[0].facts |= {"max_loras": 2} | facts
     with pytest.raises(RolloutError) as caught:
-        ServerVLLM([fakes[0].url], expected=replace(EXPECTED, dtype="float32"), timeout=5.0)
+        ServerVLLM([fakes[0].url], expected=replace(EXPECTED, dtype="float32", num_adapters=2), timeout=5.0)
     assert problem in str(caught.value)
 
 

@@ -68,6 +68,8 @@ class ExpectedEngine:
     quantization: str | None = None
     """vLLM's name of what it does to the weights; None leaves them as its files are."""
     lora_rank: int
+    num_adapters: int = 1
+    """Adapters that are asked for at once."""
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """``model.processor_kwargs``: min_pixels, max_pixels."""
     context_tokens: int
@@ -98,6 +100,12 @@ class ExpectedEngine:
             problems.append(
                 f"takes adapters up to rank {facts['max_lora_rank']}, adapter.r is {self.lora_rank}; raise "
                 "--max-lora-rank or lower adapter.r"
+            )
+        elif facts["max_loras"] < self.num_adapters:
+            problems.append(
+                f"serves {facts['max_loras']} adapter at once, evaluation.where (or rollout.engine.max_loras) needs "
+                f"{self.num_adapters}; start it with --max-loras {self.num_adapters} "
+                f"--max-cpu-loras {self.num_adapters + 1}"
             )
         if facts["logprobs_mode"] != "processed_logprobs":
             problems.append(
@@ -134,6 +142,7 @@ def expected_engine(config: "RunConfig", *, context_tokens: int) -> ExpectedEngi
         dtype=arguments["dtype"],
         quantization=arguments.get("quantization"),
         lora_rank=config.adapter.r if config.adapter else 1,
+        num_adapters=arguments.get("max_loras", 1),
         processor_kwargs=arguments.get("mm_processor_kwargs", {}),
         context_tokens=context_tokens,
         structured=config.rollout.structured,
