@@ -108,6 +108,7 @@ def test_intervals_cover_the_truth_in_95_of_100_data_sets_closely(draw: Draw, tr
     assert 0.935 <= np.mean(shares) <= 0.965
 
 
+@pytest.mark.slow
 def test_the_mean_over_categories_is_covered_too() -> None:
     # Nine categories of 40 items whose means differ: c / 10 + exp(.18), on average .4 + exp(.18).
     generator = np.random.default_rng(1)

@@ -43,6 +43,7 @@ def test_every_linear_layer_of_the_language_model_is_quantised_and_no_other(fami
 
 
 @pytest.mark.parametrize("architecture", ["qwen2_5_vl", "gemma3"])
+@pytest.mark.slow
 def test_a_policy_in_4_bits_is_near_its_base_on_what_the_base_samples(architecture, tmp_path):
     """What the tolerance of the parity check rests on: engines serve, and sample from, the base in
     half precision."""

@@ -204,6 +204,7 @@ class TestUsersOfSeveralCategories:
         assert found.of("zeros").level.se_items == pytest.approx((0.75 / count) ** 0.5 * np.mean(own), rel=0.06)
         assert found.num_users == 600
 
+    @pytest.mark.slow
     def test_nine_categories_of_the_same_users_give_no_more_false_findings_than_promised(self):
         # Counted as other users in each it is 46 of 100.
         false, repeats = 0, 300

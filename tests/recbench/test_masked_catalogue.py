@@ -130,9 +130,8 @@ def test_the_command_complete_fills_what_was_masked(small_catalogue, tmp_path, m
     done = write_masked_catalogue(load_catalogue(whole), tmp_path / "gappy", lacking(modality))
     command = ["complete", str(tmp_path / "gappy"), "--out", str(tmp_path / "out"), "--base"]
     assert main([*command, "--recipe", "recipes/nano.yaml"]) == 0
-    titles, images = (done.masked, 0) if modality == "text" else (0, done.masked)
-    assert f"filled {titles} titles and {images} images" in capsys.readouterr().out
     field = "title" if modality == "text" else "image"
+    assert f"filled {done.masked} {field}s; 0 items could not be filled" in capsys.readouterr().out
     assert sum(row["completed"] == field for row in rows_of(tmp_path / "out")) == done.masked > 0
 
 

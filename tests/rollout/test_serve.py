@@ -19,6 +19,7 @@ from tests.rollout.processes import children, is_running, wait_until
 from tests.rollout.vllm_policies import vllm_config
 
 
+@pytest.mark.slow
 def test_the_command_line_says_the_same_as_the_engine_arguments(tmp_path):
     """Through vLLM's own parser, so that a renamed option fails here."""
     pytest.importorskip("vllm", reason="vLLM is not installed")

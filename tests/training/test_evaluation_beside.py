@@ -54,6 +54,7 @@ def beside(config, run: Path):
     return config.model_copy(update={"run_dir": str(run), "evaluation": section})
 
 
+@pytest.mark.slow
 def test_evaluations_beside_training_leave_what_those_between_steps_leave_also_after_a_stop(
     inline, tmp_path, monkeypatch, capsys
 ):

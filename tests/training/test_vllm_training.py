@@ -130,6 +130,7 @@ def test_every_evaluation_uses_the_live_engine_and_says_what_transformers_says(m
         assert sum(theirs[key] == live[name][key] for key in theirs) >= len(theirs) - 1
 
 
+@pytest.mark.slow
 def test_offline_evaluation_by_vllm_says_what_the_hook_said(make_vllm_config, tmp_path):
     config = make_vllm_config(trainer={**SAVE, "max_steps": 2, "learning_rate": 0.1}, evaluation={"before": False})
     assert run_training(config) == 0
@@ -165,6 +166,7 @@ def test_masked_tokens_are_counted_and_an_alarm_names_them(make_vllm_config, cap
     assert not (Path(config.run_dir) / "parity.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_sampling_filters_under_importance_sampling_correction_are_warned_about(make_vllm_config, caplog):
     config = make_vllm_config(
         trainer={"max_steps": 1, "top_p": 0.9, "top_k": 20},
@@ -176,6 +178,7 @@ def test_sampling_filters_under_importance_sampling_correction_are_warned_about(
     assert "top_p=0.9 and top_k=20 cuts tokens" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_on_a_server_of_its_own_proves_parity_and_leaves_no_process(make_vllm_config):
     config = make_vllm_config(
         trainer={**SAVE, "max_steps": 2},

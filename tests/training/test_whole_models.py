@@ -159,6 +159,7 @@ def test_a_vllm_gets_every_weight_after_each_update_and_is_the_base_model_when_a
     assert completions(folder) == evaluated(run, "checkpoint-2")
 
 
+@pytest.mark.slow
 def test_the_weights_of_another_architecture_arrive_too(config_in, tmp_path):
     pytest.importorskip("vllm")
     run = config_in(
