@@ -87,7 +87,7 @@ def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
         if ranks.is_main:
             write_quarantine(path, data.catalogue.quarantined)
         say(f"{len(data.catalogue.quarantined)} broken rows set aside, reasons in {path}")
-    if warning := words_of_a_policy(data.catalogue.folder):
+    if ranks.is_main and (warning := words_of_a_policy(data.catalogue.folder)):
         say(warning)
     quiet_when_redirected()
     for sentence in nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values():
