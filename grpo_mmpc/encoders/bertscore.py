@@ -8,12 +8,13 @@ tokenisation, layer choice and baselines are the package's own.
 import csv
 import importlib.util
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, scoring, shared, token_limit
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
-from grpo_mmpc.encoders.texts import TextEncodings
+from grpo_mmpc.encoders.texts import TextEncodings, padded_length
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
@@ -110,6 +111,8 @@ class BertScoreEncoder:
             device=device,
             tokenize=self._tokenize,
             forward=self._forward,
+            padding=self._tokenizer.pad_token_id,
+            limit=self._tokenizer.model_max_length,
             finish=self._finish,
             max_bytes=_PREDICTION_CACHE_BYTES,
             max_kept_bytes=_REFERENCE_CACHE_BYTES,
@@ -160,17 +163,25 @@ class BertScoreEncoder:
         predicted = self._texts.of(predictions)
         wanted = zip(predictions, references, strict=True)
         pairs = [pair for pair in dict.fromkeys(wanted) if pair[0] in predicted and pair[1] in expected]
-        # Pairs of like length share a batch, so that little of it is padding.
-        pairs.sort(key=lambda pair: (len(predicted[pair[0]].weights), len(expected[pair[1]].weights)))
+        limit = self._tokenizer.model_max_length
+
+        def padded(pair: tuple[str, str]) -> tuple[int, int]:
+            return (
+                padded_length(len(predicted[pair[0]].weights), limit=limit),
+                padded_length(len(expected[pair[1]].weights), limit=limit),
+            )
+
         scores: dict[tuple[str, str], list[float]] = {}
-        for start in range(0, len(pairs), _MATCHED_PAIRS):
-            batch = pairs[start : start + _MATCHED_PAIRS]
-            with scoring("cpu"):
-                values = _match([predicted[p] for p, _ in batch], [expected[r] for _, r in batch])
-            if rescale_with_baseline:
-                baseline = torch.tensor(self._baseline)
-                values = (values - baseline) / (1 - baseline)
-            scores.update(zip(batch, values.tolist(), strict=True))
+        for lengths, alike in groupby(sorted(pairs, key=padded), padded):
+            group = list(alike)
+            for start in range(0, len(group), _MATCHED_PAIRS):
+                batch = group[start : start + _MATCHED_PAIRS]
+                with scoring("cpu"):
+                    values = _match([predicted[p] for p, _ in batch], [expected[r] for _, r in batch], lengths)
+                if rescale_with_baseline:
+                    baseline = torch.tensor(self._baseline)
+                    values = (values - baseline) / (1 - baseline)
+                scores.update(zip(batch, values.tolist(), strict=True))
         unread = [float("nan")] * 3
         columns = [scores.get(pair, unread) for pair in zip(predictions, references, strict=True)]
         return BertScore(
@@ -194,20 +205,15 @@ class BertScoreEncoder:
         rows = self._tokenizer([text.strip() for text in texts], truncation=True, max_length=limit, verbose=False)
         return [[] if set(ids) <= self._special else ids for ids in rows["input_ids"]]
 
-    def _forward(self, rows: list[list[int]]) -> "list[torch.Tensor]":
+    def _forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "list[torch.Tensor]":
         """Return unit vectors [L, D] of each text; one of zeros for a text without content."""
         import torch
-        from torch.nn.utils.rnn import pad_sequence
 
-        if not rows[0]:  # texts of length 0 share batches with each other only
-            return [torch.zeros(1, self._model.config.hidden_size)] * len(rows)
-        lengths = [len(ids) for ids in rows]
-        padding = self._tokenizer.pad_token_id or 0
-        ids = pad_sequence([torch.tensor(ids) for ids in rows], batch_first=True, padding_value=padding)  # [N, L]
-        mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)  # [N, L]
-        hidden = self._model(ids.to(self.device), attention_mask=mask.long().to(self.device))[0]  # [N, L, D]
+        if not ids.shape[1]:
+            return [torch.zeros(1, self._model.config.hidden_size)] * len(ids)
+        hidden = self._model(ids, attention_mask=mask)[0]  # [N, L, D]
         hidden = torch.nn.functional.normalize(hidden.float(), dim=-1).cpu()
-        return [row[:length] for row, length in zip(hidden, lengths, strict=True)]
+        return [row[:length] for row, length in zip(hidden, mask.sum(dim=1).tolist(), strict=True)]
 
     def _finish(self, ids: list[int], tokens: "torch.Tensor") -> _Encoding:
         import torch
@@ -259,12 +265,12 @@ def read_baseline(*, model: str, num_layers: int) -> list[float] | None:
     return None
 
 
-def _match(predicted: list[_Encoding], expected: list[_Encoding]) -> "torch.Tensor":
+def _match(predicted: list[_Encoding], expected: list[_Encoding], lengths: tuple[int, int]) -> "torch.Tensor":
     """Match tokens with their most similar counterparts: precision, recall and F1, [N, 3]."""
     import torch
 
-    p, p_weights, p_padding = _padded(predicted)
-    r, r_weights, r_padding = _padded(expected)
+    p, p_weights, p_padding = _padded(predicted, lengths[0])
+    r, r_weights, r_padding = _padded(expected, lengths[1])
     similarity = torch.bmm(p, r.transpose(1, 2))  # [N, Lp, Lr]
     best_for_p = similarity.masked_fill(r_padding.unsqueeze(1), -torch.inf).amax(dim=2)  # [N, Lp]
     best_for_r = similarity.masked_fill(p_padding.unsqueeze(2), -torch.inf).amax(dim=1)  # [N, Lr]
@@ -276,12 +282,14 @@ def _match(predicted: list[_Encoding], expected: list[_Encoding]) -> "torch.Tens
     return scores.masked_fill(empty.unsqueeze(1), 0.0)
 
 
-def _padded(encodings: list[_Encoding]) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+def _padded(encodings: list[_Encoding], length: int) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
     """Return tokens [N, L, D], weights [N, L] and the mask of what is padding [N, L]."""
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
-    tokens = pad_sequence([encoding.tokens for encoding in encodings], batch_first=True)
-    weights = pad_sequence([encoding.weights for encoding in encodings], batch_first=True)
-    lengths = torch.tensor([len(encoding.weights) for encoding in encodings])
-    return tokens, weights, torch.arange(tokens.shape[1]) >= lengths.unsqueeze(1)
+    tokens = torch.zeros(len(encodings), length, encodings[0].tokens.shape[1])
+    weights = torch.zeros(len(encodings), length)
+    padding = torch.ones(len(encodings), length, dtype=torch.bool)
+    for i, encoding in enumerate(encodings):
+        size = len(encoding.weights)
+        tokens[i, :size], weights[i, :size], padding[i, :size] = encoding.tokens, encoding.weights, False
+    return tokens, weights, padding

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.encoders.images import ImageEncodings, middle, unit_cosine, unit_rows
 from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pretrained, shared
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
-from grpo_mmpc.encoders.texts import TextEncodings
+from grpo_mmpc.encoders.texts import MAX_BATCH_ITEMS, TextEncodings
 from grpo_mmpc.metrics.image import ImageSource
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -51,6 +51,8 @@ class ClipEncoder:
             device=device,
             tokenize=self._tokenize,
             forward=self._encode_texts,
+            padding=self._tokenizer.pad_token_id,
+            limit=self.max_text_tokens,
             finish=lambda _, embedding: embedding,
             max_bytes=_TEXT_BYTES,
             max_kept_bytes=0,
@@ -94,13 +96,12 @@ class ClipEncoder:
 
     def _encode_images(self, images: "list[Image.Image]") -> "torch.Tensor":
         pixels = self._processor(images=[middle(image) for image in images], return_tensors="pt")["pixel_values"]
-        features = self._model.get_image_features(pixel_values=pixels.to(self.device, self._model.dtype))
-        return unit_rows(features.pooler_output)
+        tower = self._model.vision_model(pixel_values=pixels.to(self.device, self._model.dtype))
+        return _projected(self._model.visual_projection, tower.pooler_output)
 
-    def _encode_texts(self, ids: list[list[int]]) -> "torch.Tensor":
-        inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
-        features = self._model.get_text_features(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-        return unit_rows(features.pooler_output)
+    def _encode_texts(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+        tower = self._model.text_model(input_ids=ids, attention_mask=mask)
+        return _projected(self._model.text_projection, tower.pooler_output)
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return token ids cut to the encoder's limit; cut texts are counted, the first logged."""
@@ -121,6 +122,19 @@ class ClipEncoder:
         for i, ids in zip(longer, cut, strict=True):
             rows[i] = ids
         return rows
+
+
+def _projected(layer: Any, pooled: "torch.Tensor") -> "torch.Tensor":
+    """Return unit embeddings [N, P] of pooled outputs [N, D], the same whatever N is.
+
+    Products of few rows go through other code than those of many, and round otherwise. In the
+    towers a row is a token or a patch, and there are always many.
+    """
+    import torch
+
+    rows = len(pooled)
+    filled = torch.cat([pooled, pooled.new_zeros(-rows % MAX_BATCH_ITEMS, pooled.shape[1])])
+    return unit_rows(layer(filled)[:rows])
 
 
 def _load(folder: str) -> tuple[Any, Any, Any]:

@@ -43,6 +43,8 @@ class SentenceEncoder:
             device=device,
             tokenize=self._tokenize,
             forward=self._forward,
+            padding=self._tokenizer.pad_token_id,
+            limit=self._max_tokens,
             finish=lambda _, embedding: embedding,
             max_bytes=_CACHE_BYTES,
             max_kept_bytes=_CACHE_BYTES,
@@ -86,14 +88,13 @@ class SentenceEncoder:
         ids: list[list[int]] = rows["input_ids"]
         return ids
 
-    def _forward(self, ids: list[list[int]]) -> "torch.Tensor":
-        """Return unit embeddings [N, D] of token ids."""
+    def _forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+        """Return unit embeddings [N, D]."""
         import torch
 
-        inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
-        hidden = self._model(**inputs)[0].float()  # [N, L, D]
-        mask = inputs["attention_mask"].unsqueeze(-1).float()  # [N, L, 1]
-        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
+        hidden = self._model(input_ids=ids, attention_mask=mask)[0].float()  # [N, L, D]
+        counted = mask.unsqueeze(-1).float()  # [N, L, 1]
+        mean = (hidden * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1e-9)
         return torch.nn.functional.normalize(mean, dim=-1).cpu()
 
 

@@ -1,7 +1,13 @@
-"""Cache the encodings of texts: each is encoded once while held, in batches of like length."""
+"""Cache the encodings of texts: each is encoded once while held, in batches of one padded length.
+
+What a text is padded to depends on the text alone, so that its encoding is the same to the bit
+whatever else is in its batch: which texts are still unknown depends on threads and on restarts, and
+rewards that rounded with it would train another policy.
+"""
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -20,8 +26,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH_ITEMS = 64
 MAX_BATCH_TOKENS = 8192
-GOOD_BATCH_ITEMS = 16
-"""From here on a larger batch saves little, while padding costs as much as text."""
+_SHORTEST_STEP = 16
 
 V = TypeVar("V")
 
@@ -32,8 +37,10 @@ class TextEncodings(Generic[V]):
     Args:
         device: Where ``forward`` computes.
         tokenize: Token ids of texts.
-        forward: Tensors on the CPU of texts of like length, from their token ids; runs without
-            gradients and autocast.
+        forward: Tensors on the CPU of N texts, from token ids and attention mask [N, L] on
+            ``device``; L is 0 for texts without tokens. Runs without gradients and autocast.
+        padding: The token id that texts are padded with; None takes 0.
+        limit: The most tokens of a text that the model takes.
         finish: The encoding, from token ids and a tensor, which may have lost its shape on disk.
         max_bytes: Memory for texts that pass by, such as completions.
         max_kept_bytes: Memory for texts that come back, such as references.
@@ -45,7 +52,9 @@ class TextEncodings(Generic[V]):
         *,
         device: str,
         tokenize: Callable[[list[str]], list[list[int]]],
-        forward: "Callable[[list[list[int]]], Iterable[torch.Tensor]]",
+        forward: "Callable[[torch.Tensor, torch.Tensor], Iterable[torch.Tensor]]",
+        padding: int | None,
+        limit: int,
         finish: "Callable[[list[int], torch.Tensor], V]",
         max_bytes: int,
         max_kept_bytes: int,
@@ -54,6 +63,8 @@ class TextEncodings(Generic[V]):
         self._device = device
         self._tokenize = tokenize
         self._forward = forward
+        self._padding = padding or 0
+        self._limit = limit
         self._finish = finish
         self._stored = stored
         # Completions come and go; they must not push the references out.
@@ -86,12 +97,12 @@ class TextEncodings(Generic[V]):
                     self._hold(text, ids[text], row, held, encodings)
             missing = [text for text in missing if text not in encodings]
         fresh: dict[bytes, torch.Tensor] = {}
-        for positions in length_batches([len(ids[text]) for text in missing]):
+        for length, positions in length_batches([len(ids[text]) for text in missing], limit=self._limit):
             with self._lock:
                 # Another thread may have encoded some of them while this one waited.
                 batch = [missing[i] for i in positions if not self._find(missing[i], encodings)]
                 # Held before the lock is let go: the thread that waits for it looks there first.
-                for text, row in zip(batch, self._encode([ids[text] for text in batch]), strict=True):
+                for text, row in zip(batch, self._encode([ids[text] for text in batch], length), strict=True):
                     self._hold(text, ids[text], row, held, encodings)
                     fresh[_content(ids[text])] = row
         if stored is not None:
@@ -137,36 +148,46 @@ class TextEncodings(Generic[V]):
         encodings[text] = self._finish(ids, row)
         held.put(text, encodings[text], num_bytes=num_bytes(row))
 
-    def _encode(self, ids: list[list[int]]) -> "list[torch.Tensor]":
-        if not ids:
+    def _encode(self, rows: list[list[int]], length: int) -> "list[torch.Tensor]":
+        import torch  # heavy: imported on use
+
+        if not rows:
             return []
-        self.encoded_texts += len(ids)
+        self.encoded_texts += len(rows)
+        ids = torch.full((len(rows), length), self._padding)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
         with scoring(self._device):
             # clone: a view would keep the rows of the whole batch alive
-            return [row.clone() for row in self._forward(ids)]
+            return [row.clone() for row in self._forward(ids.to(self._device), mask.to(self._device))]
 
 
 def _content(ids: list[int]) -> bytes:
     return np.asarray(ids, dtype=np.int32).tobytes()
 
 
-def length_batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Return the positions of all items, longest first, in batches of like length.
+def length_batches(lengths: Sequence[int], *, limit: int) -> list[tuple[int, list[int]]]:
+    """Return batches, longest first: what their items are padded to, and their positions.
 
-    A batch holds at most 64 items and, padded to its longest, 8192 tokens; no item is padded to
-    more than twice its length, so that one long text among short ones does not make all of them
-    long. From 16 items on, a batch takes only items that need little padding, an eighth of its
-    longest. An item that exceeds the limit alone is a batch of its own.
+    A batch holds at most 64 items and 8192 tokens with padding; an item that exceeds that alone is
+    a batch of its own.
     """
-    batches: list[list[int]] = []
-    longest = 0
-    for position in sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True):
-        batch = batches[-1] if batches else []
-        full = len(batch) == MAX_BATCH_ITEMS or (len(batch) + 1) * longest > MAX_BATCH_TOKENS
-        shortest = longest * 7 / 8 if len(batch) >= GOOD_BATCH_ITEMS else longest / 2
-        if not batch or full or lengths[position] < shortest:
-            batches.append([position])
-            longest = lengths[position]
-        else:
-            batch.append(position)
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for position, length in enumerate(lengths):
+        by_length[padded_length(length, limit=limit)].append(position)
+    batches = []
+    for length, positions in sorted(by_length.items(), reverse=True):
+        size = min(MAX_BATCH_ITEMS, max(1, MAX_BATCH_TOKENS // max(1, length)))
+        batches += [(length, positions[start : start + size]) for start in range(0, len(positions), size)]
     return batches
+
+
+def padded_length(length: int, *, limit: int) -> int:
+    """Return the next multiple of 16, or of an eighth to a quarter of a longer length.
+
+    It is never above ``limit``, the most that a model takes, unless ``length`` is.
+    """
+    step = max(_SHORTEST_STEP, (1 << length.bit_length()) // 8)
+    return min(-(-length // step) * step, max(length, limit))

@@ -93,13 +93,14 @@ def plain_cosine(folder: Path, *, image: str, text: str) -> float:
 def count_calls(encoder: ClipEncoder, name: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Batch sizes that reach one of the model's two towers."""
     sizes: list[int] = []
-    original = getattr(encoder._model, name)
+    tower = getattr(encoder._model, name)
+    original = tower.forward
 
     def counted(**inputs: Any) -> Any:
         sizes.append(len(next(iter(inputs.values()))))
         return original(**inputs)
 
-    monkeypatch.setattr(encoder._model, name, counted)
+    monkeypatch.setattr(tower, "forward", counted)
     return sizes
 
 
@@ -129,8 +130,8 @@ def test_an_image_in_memory_scores_like_its_file(encoder: ClipEncoder, images: l
 def test_images_and_texts_are_encoded_once(
     encoder: ClipEncoder, images: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image_batches = count_calls(encoder, "get_image_features", monkeypatch)
-    text_batches = count_calls(encoder, "get_text_features", monkeypatch)
+    image_batches = count_calls(encoder, "vision_model", monkeypatch)
+    text_batches = count_calls(encoder, "text_model", monkeypatch)
     for _ in range(2):
         encoder.image_text(image_paths=[images[0]] * 4 + [images[1]], texts=["red bag", "mug", "mug", "red bag", "mug"])
     assert image_batches == [2]

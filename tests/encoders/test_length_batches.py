@@ -1,30 +1,83 @@
-"""Batches of like length."""
+"""What a text is padded to, and what else is in its batch."""
 
-from grpo_mmpc.encoders.texts import length_batches
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from grpo_mmpc.encoders.bertscore import BertScoreEncoder
+from grpo_mmpc.encoders.clip import ClipEncoder
+from grpo_mmpc.encoders.sentence import SentenceEncoder
+from grpo_mmpc.encoders.texts import length_batches, padded_length
+from grpo_mmpc.utils.cpu_compat import ensure_importable
+
+LIMIT = 512
 
 
-def test_every_item_is_in_one_batch_longest_first() -> None:
-    assert length_batches([3, 5, 4]) == [[1, 2, 0]]
+def test_a_text_is_padded_by_its_own_length_alone() -> None:
+    assert [padded_length(n, limit=LIMIT) for n in (0, 1, 16, 17, 128, 129, 260, 500)] == [
+        *(0, 16, 16, 32),  # multiples of 16
+        *(128, 160, 320, 512),  # from 128 on of an eighth of the next power of two
+    ]
 
 
-def test_no_item_is_padded_to_more_than_twice_its_length() -> None:
-    assert length_batches([512, 10, 12, 25]) == [[0], [3], [2, 1]]
+def test_no_text_is_padded_beyond_what_the_model_takes() -> None:
+    assert padded_length(70, limit=77) == 77
+    assert padded_length(80, limit=77) == 80  # one that is too long stays whole
 
 
-def test_from_sixteen_items_on_a_batch_takes_only_items_that_need_little_padding() -> None:
-    # 7/8 of 24 is 21
-    assert [len(batch) for batch in length_batches([24] * 16 + [21, 20])] == [17, 1]
-    assert [len(batch) for batch in length_batches([24] * 14 + [20, 12])] == [16]
+def test_every_item_is_in_one_batch_of_its_padded_length_longest_first() -> None:
+    assert length_batches([3, 20, 16, 31], limit=LIMIT) == [(32, [1, 3]), (16, [0, 2])]
 
 
 def test_a_batch_is_bounded_in_items_and_padded_tokens() -> None:
-    assert [len(batch) for batch in length_batches([10] * 130)] == [64, 64, 2]
-    assert [len(batch) for batch in length_batches([512] * 17)] == [16, 1]  # 16 * 512 = 8192
+    assert [len(batch) for _, batch in length_batches([10] * 130, limit=LIMIT)] == [64, 64, 2]
+    assert [len(batch) for _, batch in length_batches([512] * 17, limit=LIMIT)] == [16, 1]  # 16 * 512 = 8192
 
 
 def test_an_oversized_item_is_a_batch_of_its_own() -> None:
-    assert length_batches([9000, 9000]) == [[0], [1]]
+    assert length_batches([9000, 9000], limit=10_000) == [(10_000, [0]), (10_000, [1])]
 
 
 def test_no_items_no_batches() -> None:
-    assert length_batches([]) == []
+    assert length_batches([], limit=LIMIT) == []
+
+
+WORDS = ["red", "blue", "cotton", "mug", "shirt", "with", "stripes", "large", "pack", "Nordhaus", "classic", "leather"]
+
+
+def titles(number: int) -> list[str]:
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(WORDS, size=2 + i % 30)) for i in range(number)]
+
+
+def noise(number: int) -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)) for _ in range(number)]
+
+
+def bertscores(texts: Sequence[str]) -> torch.Tensor:
+    encoder = BertScoreEncoder(model="nano:minilm", num_layers=6)
+    scores = encoder.score(predictions=texts, references=[text[::-1] + " red mug" for text in texts])
+    return torch.tensor([scores.precision, scores.recall, scores.f1]).T
+
+
+ENCODINGS: dict[str, tuple[Callable[[int], Any], Callable[[Any], torch.Tensor]]] = {
+    "BERTScore": (titles, bertscores),
+    "sentence": (titles, lambda texts: SentenceEncoder(model="nano:minilm").encode(texts)),
+    "CLIP text": (titles, lambda texts: ClipEncoder(model="nano:clip").embed_texts(texts)),
+    "CLIP image": (noise, lambda images: ClipEncoder(model="nano:clip").embed_images(images)),
+}
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_an_encoding_is_the_same_to_the_bit_whatever_else_is_in_its_batch(name: str, size: int) -> None:
+    ensure_importable()
+    inputs, encode = ENCODINGS[name]
+    items = inputs(60)
+    apart = torch.cat([encode(items[start : start + size]) for start in range(0, len(items), size)])
+    assert torch.equal(encode(items), apart)

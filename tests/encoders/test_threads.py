@@ -155,13 +155,13 @@ def test_a_short_call_gets_its_turn_between_the_batches_of_a_long_one(monkeypatc
     first_batch, others_turn = threading.Event(), threading.Event()
     batches: list[int] = []
 
-    def forward(ids: list[list[int]]) -> Any:
+    def forward(ids: Any, mask: Any) -> Any:
         batches.append(len(ids))
         first_batch.set()
         if len(batches) == 1:
             others_turn.wait(timeout=30)
         time.sleep(0.05)
-        return original(ids)
+        return original(ids, mask)
 
     monkeypatch.setattr(encoder._texts, "_forward", forward)
     with ThreadPoolExecutor(2) as pool:
