@@ -1,6 +1,7 @@
 """Fixtures shared by the whole suite: a small nano catalogue and a configuration that trains on it
 in seconds."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -20,6 +21,19 @@ settings.register_profile("same", derandomize=True, deadline=None, suppress_heal
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 ARCHITECTURES = {"qwen2_5_vl": "nano:qwen2_5_vl", "gemma3": "nano:gemma3"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def libraries_out_of_the_collectors_way() -> None:
+    """Trainers collect garbage whenever they start: a second each, were they to look through all
+    that was imported."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let libraries take leave of what they hold."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def training_dataset(
     import numpy as np
     from datasets import Dataset
 
-    catalogue = data.catalogue  # what a row needs of the data: datasets hashes all that its function holds
+    catalogue = data.catalogue
     known = config.known_tasks
     reader = RowReader(catalogue, known_tasks=known)
     ids = catalogue.column("item_id", data.train)
@@ -85,7 +85,7 @@ def training_dataset(
     if answers:
         held = _answered(catalogue, chosen, [known[task] for task in config.tasks])
         index, tasks = index[held], [task for task, is_held in zip(tasks, held, strict=True) if is_held]
-    return Dataset.from_dict({"index": index, "task": tasks}).with_transform(rows)
+    return Dataset.from_dict({"index": index, "task": tasks}).with_transform(_Transform(rows))
 
 
 def target_of(record: ProductRecord, task: Task) -> str:
@@ -104,6 +104,26 @@ def _answered(catalogue: "Catalogue", chosen: Sequence[int], tasks: Sequence[Tas
             why = "it shows itself" if "description" in task.source else "no training item has"
             raise TrainingError(f"{task.name} would be taught descriptions, which {why}; leave the task out")
     return [task.target != "image" or is_described for is_described in described for task in tasks]
+
+
+class _Transform:
+    """A function of rows that is called when they are read.
+
+    ``datasets`` hashes a transform for the name of the data set, twice, and does so by pickling all
+    that a function holds, here the catalogue. Nothing of ours asks for that name.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+
+    def __call__(self, batch: dict[str, list[Any]]) -> Any:
+        return self._rows(batch)
+
+    def __deepcopy__(self, memo: Any) -> "_Transform":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Transform, (None,)
 
 
 def _message(text: str) -> dict[str, Any]:
