@@ -79,11 +79,9 @@ class LivePolicies:
             return self._begin(name, self._beside)
         held = self._session.holding(saved) if is_earlier and saved is not None else nullcontext()
         known = read_object(folder / SUMMARY_FILE)
-        is_tracked = self._session.ranks.is_main and self._session.trainer.args.report_to
         with held:
             self._evaluator.run(lambda: self._engine(name), folder=folder, name=name, policy=self._identity(name))
-            if is_tracked and read_object(folder / SUMMARY_FILE) != known:
-                self._report(name, folder)
+            self._session.ranks.on_main(lambda: self._report(name, folder, known=known))
             if name == "base":
                 self._evaluate_recommendation(name)
         return None
@@ -109,8 +107,7 @@ class LivePolicies:
                 raise EvaluationError(outcome.failure)
             if ranks.is_main:
                 printer(True)(outcome.said)
-                if outcome.is_new and self._session.trainer.args.report_to:
-                    self._report(name, self._folder(name))
+            ranks.on_main(lambda: outcome.is_new and self._report(name, self._folder(name)))
 
         return UnderWay(is_done=lambda: ended() is not None, finish=finish)
 
@@ -139,8 +136,10 @@ class LivePolicies:
             policy=self._identity(name),
         )
 
-    def _report(self, name: str, folder: Path) -> None:
-        """Send an evaluation to the run's trackers, at the step of its policy."""
+    def _report(self, name: str, folder: Path, *, known: object = None) -> None:
+        """Send an evaluation that was not ``known`` to the trackers, at the step of its policy."""
+        if not self._session.trainer.args.report_to or read_object(folder / SUMMARY_FILE) == known:
+            return
         from grpo_mmpc.pipelines.tracking import report_evaluation  # heavy: imported on use
 
         steps = {"base": 0, "final": self._session.step}

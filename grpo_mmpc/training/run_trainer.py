@@ -30,6 +30,7 @@ class RunTrainer:
     args: Any
     model: Any
     state: Any
+    control: Any
     set_aside: SetAside
     errors: dict[str, int]
     """Completions each reward failed on."""
@@ -56,8 +57,13 @@ class RunTrainer:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Stop what runs beside this process, and let a checkpoint get its name."""
+        """Stop what runs beside this process, and let a checkpoint get its name.
+
+        A run that fails for another reason ends before it asks for that one: its failure is logged.
+        """
         self._background.shutdown()
+        if self._sealing is not None and (error := self._sealing.exception()) is not None:
+            logger.error("%s", error)
 
     def save_checkpoint(self, below: str) -> None:
         """Write a checkpoint that appears whole or not at all, see ``checkpoint.py``. A collective.
@@ -84,17 +90,22 @@ class RunTrainer:
             if is_main:
                 shutil.rmtree(saving, ignore_errors=True)
             raise
+        # A run that a signal stops deletes nothing: an older checkpoint may still be evaluated.
+        is_stopped = self.control.should_training_stop and step < self.state.max_steps
         if is_main:
-            self._sealing = self._background.submit(self._seal, checkpoints, step, self.reward_state())
+            self._sealing = self._background.submit(
+                self._seal, checkpoints, step, self.reward_state(), rotate=not is_stopped
+            )
 
-    def _seal(self, checkpoints: Path, step: int, reward_state: Mapping[str, Any]) -> None:
+    def _seal(self, checkpoints: Path, step: int, reward_state: Mapping[str, Any], *, rotate: bool) -> None:
         saving, name = checkpoints / SAVING, checkpoint_folder(checkpoints, step)
         try:
             with _explained(checkpoints, step):
                 # Going on, Transformers would take sub-folders alone, and start the policy anew.
                 shutil.rmtree(saving / name.name / REFERENCE, ignore_errors=True)
                 seal(saving / name.name, name, reward_state=reward_state)
-                rotate_checkpoints(str(checkpoints), save_total_limit=self.args.save_total_limit)
+                if rotate:
+                    rotate_checkpoints(str(checkpoints), save_total_limit=self.args.save_total_limit)
         finally:
             shutil.rmtree(saving, ignore_errors=True)
 
