@@ -32,7 +32,7 @@ demo: $(STAMP)  ## align the nano policy and write a report (ARGS=KEY=VALUE ...)
 # Two processes of one thread each: models this small gain nothing from two threads. A file stays in one process, so that its
 # engines and training runs are made once.
 test: $(STAMP)  ## the default test suite: offline, CPU
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that take minutes each
 	@$(INSTALL) '.[$(EXTRAS),deepspeed]'

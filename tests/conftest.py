@@ -23,6 +23,22 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 ARCHITECTURES = {"qwen2_5_vl": "nano:qwen2_5_vl", "gemma3": "nano:gemma3"}
 
 
+LONGEST = ("training", "launch", "ablation", "rollout", "package")
+"""Folders of tests with files that take minutes: they come first, so that none of them is left for
+one process at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files by what they take; tests of a file stay in their order."""
+    folders = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(folders).parts[0]
+        return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def libraries_out_of_the_collectors_way() -> None:
     """Trainers collect garbage whenever they start: a second each, were they to look through all

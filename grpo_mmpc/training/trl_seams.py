@@ -5,7 +5,7 @@ starts with an underscore, so a new TRL is this file's work. ``docs/upstream.md`
 why each is needed, and the test that fails when it moves (``tests/training/test_trl_seams.py``).
 
 Transformers' trainer and TRL are imported from here: both import torchvision, which must be
-importable by then, and TRL imports vLLM, which decides on its platform there and then.
+importable by then, and TRL would import vLLM.
 """
 
 import inspect
@@ -18,12 +18,11 @@ from typing import Any
 
 import torch
 
-from grpo_mmpc.rollout.vllm.cpu import switch_on
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
 ensure_importable()
-switch_on()
 
+import trl.import_utils as trl_finds  # noqa: E402
 from transformers import (  # noqa: E402
     PrinterCallback,
     TrainerCallback,
@@ -32,10 +31,27 @@ from transformers import (  # noqa: E402
     TrainingArguments,
 )
 from transformers.trainer_utils import rotate_checkpoints  # noqa: E402
-from trl import GRPOTrainer, SFTTrainer  # noqa: E402
-from trl.data_utils import prepare_multimodal_messages  # noqa: E402
-from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling  # noqa: E402
-from trl.trainer.utils import strip_images_from_messages  # noqa: E402
+
+
+@contextmanager
+def _vllm_unseen() -> Iterator[None]:
+    """Keep TRL from importing vLLM, seconds of work, for a client and an engine of its own.
+
+    Rollouts by vLLM are ours, which import it themselves.
+    """
+    seen = trl_finds.is_vllm_available
+    trl_finds.is_vllm_available = lambda min_version=None: False
+    try:
+        yield
+    finally:
+        trl_finds.is_vllm_available = seen
+
+
+with _vllm_unseen():
+    from trl import GRPOTrainer, SFTTrainer
+    from trl.data_utils import prepare_multimodal_messages
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+    from trl.trainer.utils import strip_images_from_messages
 
 __all__ = [
     "REFERENCE",

@@ -19,6 +19,11 @@ HERE = Path(__file__).parent
 FAKE = HERE / "fake_train.py"
 
 
+@pytest.fixture(autouse=True)
+def fake_runs_are_soon_asked_whether_they_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grpo_mmpc.utils.jobs._POLL_S", 0.01)
+
+
 @pytest.fixture
 def ablation(tmp_path, monkeypatch) -> Callable[..., Path]:
     """A function that writes the ablation file; keyword arguments replace its keys."""

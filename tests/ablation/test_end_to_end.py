@@ -23,6 +23,7 @@ def tiny(tmp_path, small_catalogue, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_step_end_in_a_page(tiny, tmp_path, capsys):
     folder = tmp_path / "out"
     content = yaml.safe_load(tiny.read_text())

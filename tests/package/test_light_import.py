@@ -49,12 +49,13 @@ def test_nothing_of_the_package_reaches_for_the_network_at_import():
     assert "grpo_mmpc" in loaded_modules(code)
 
 
-def test_checking_a_recipe_loads_no_engine(tmp_path):
+def test_checking_a_recipe_and_training_without_one_load_no_engine(tmp_path):
     code = (
         "from grpo_mmpc.cli import main\n"
         "from pathlib import Path\nfrom grpo_mmpc.nano.catalogue import build_catalogue\n"
         f"folder = build_catalogue(Path({str(tmp_path / 'c')!r}), num_items=90)\n"
         "assert main(['train', '--check', 'recipes/nano.yaml', f'data.catalogue={folder}', 'run_dir=none',\n"
-        "             'trainer.gradient_accumulation_steps=1']) == 0"
+        "             'trainer.gradient_accumulation_steps=1']) == 0\n"
+        "import grpo_mmpc.training.trl_seams"
     )
     assert not loaded_modules(code) & {"vllm", "openai", "ray"}

@@ -17,11 +17,6 @@ SWITCH = "GRPO_MMPC_VLLM_CPU"
 """Environment variable: 1 has vLLM use the platform, any other value keeps vLLM's own."""
 
 
-def switch_on() -> None:
-    """Ask for the platform in this process and its children, before vLLM or TRL is imported."""
-    os.environ.setdefault(SWITCH, "1")
-
-
 def cpu_environment() -> dict[str, str]:
     """Return variables for vLLM beside a trainer on a CPU; a value that is already set wins."""
     defaults = {
