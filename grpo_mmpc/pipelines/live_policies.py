@@ -107,7 +107,8 @@ class LivePolicies:
                 raise EvaluationError(outcome.failure)
             if ranks.is_main:
                 printer(True)(outcome.said)
-            ranks.on_main(lambda: outcome.is_new and self._report(name, self._folder(name)))
+            if outcome.is_new:
+                ranks.on_main(lambda: self._report(name, self._folder(name)))
 
         return UnderWay(is_done=lambda: ended() is not None, finish=finish)
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import runpy
+import sys
 from dataclasses import replace
 
 import pyarrow as pa
@@ -19,6 +21,7 @@ from grpo_mmpc.reports.ablation.report import write_report
 from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.statistics.crossed import Estimate
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, UNSCORED
+from tests.ablation.conftest import FAKE
 from tests.reports.golden import check_golden, visible_text
 
 
@@ -30,9 +33,14 @@ def finished(planned, monkeypatch, tmp_path):
     """
     monkeypatch.setenv("FAKE_STEP_S", "0")
 
-    def run(**changes):
+    def run(*, supervised=False, **changes):
         folder, runs, jobs = planned(pareto=["image_to_text.bleu", "image_to_text.rouge_l"], seeds=[0, 1, 2], **changes)
-        run_local(jobs[1:], given=[{}, {}], retries=0)
+        if supervised:
+            run_local(jobs[1:], given=[{}, {}], retries=0)
+        train = runpy.run_path(str(FAKE))["main"]
+        for job in jobs[1:] if not supervised else ():  # in this process: to start another takes longer
+            monkeypatch.setattr(sys, "argv", ["fake", "train", str(job.config)])
+            assert train() == 0
         return folder, runs, jobs, load_ablation(tmp_path / "fake.yaml")
 
     return run
@@ -161,7 +169,7 @@ def test_the_page_holds_verdict_picture_examples_and_nothing_unescaped(finished)
 
 def test_golden_page(finished, monkeypatch):
     monkeypatch.setattr("grpo_mmpc.reports.ablation.page.command_line", lambda: "grpo-mmpc ablate fake.yaml")
-    folder, runs, jobs, spec = finished()
+    folder, runs, jobs, spec = finished(supervised=True)
     page = write_report(spec, runs, jobs, folder=folder).paths[0].read_text("utf-8")
     replaced = {
         re.escape(str(folder)): "OUT",

@@ -1,6 +1,7 @@
 """Whatever stands in a recipe is a configuration or a list of problems, within seconds."""
 
 import contextlib
+import datetime
 import re
 import time
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_yaml_that_would_harm_is_explained_at_once(text, said):
     assert said in caught.value.problems[0]
     assert caught.value.problems[0].startswith("recipe.yaml: ")
     assert time.process_time() - began < 10.0
+
+
+def test_dates_are_dates_whatever_others_make_of_them(monkeypatch):
+    texts = yaml.SafeLoader.yaml_constructors["tag:yaml.org,2002:str"]
+    monkeypatch.setitem(yaml.SafeLoader.yaml_constructors, "tag:yaml.org,2002:timestamp", texts)
+    assert parse_yaml("when: 2001-02-03", source="r") == {"when": datetime.date(2001, 2, 3)}
 
 
 def test_anchors_that_stay_small_are_welcome():

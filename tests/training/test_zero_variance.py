@@ -66,13 +66,13 @@ def test_dropped_rows_have_no_token_left():
 
 @pytest.fixture(params=["qwen2_5_vl", "gemma3"])
 def run(request, make_config):
-    """Trains three steps; returns session, batches as the loss gets them, rollouts as recorded."""
+    """Trains two steps; returns session, batches as the loss gets them, rollouts as recorded."""
 
     def train(policy: str, **rewards):
         config = make_config(
             request.param,
             rewards={"mix": [{"name": REWARD, "weight": 1.0}], "dead_groups": policy, **rewards},
-            trainer={"max_steps": 3, "per_device_train_batch_size": 16, "beta": 0.05},
+            trainer={"max_steps": 2, "per_device_train_batch_size": 16, "beta": 0.05},
         )
         data = RunData(config)
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
