@@ -43,7 +43,7 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
 # vLLM imports a package that makes texts of dates for everybody (lm-format-enforcer).
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.constructor.SafeConstructor.construct_yaml_timestamp)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_yaml_timestamp(node))
 # YAML 1.1 reads 1e-5 as a string for want of a dot, which would reach the optimizer as text.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
