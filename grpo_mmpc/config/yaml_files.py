@@ -32,6 +32,9 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
+    def construct_date(self, node: Any) -> Any:
+        return self.construct_yaml_timestamp(node)
+
 
 # YAML 1.1 reads yes, no, on and off as booleans, which would turn save_strategy=no into False; YAML
 # 1.2 does not.
@@ -43,7 +46,7 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
 # vLLM imports a package that makes texts of dates for everybody (lm-format-enforcer).
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_yaml_timestamp(node))
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_date)
 # YAML 1.1 reads 1e-5 as a string for want of a dot, which would reach the optimizer as text.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
