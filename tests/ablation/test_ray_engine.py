@@ -23,6 +23,7 @@ def importable_in_workers(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+@pytest.mark.slow
 def test_jobs_run_as_tasks_and_one_that_fails_is_retried_while_others_go_on(planned, importable_in_workers):
     pytest.importorskip("ray")
     folder, _, jobs = planned()

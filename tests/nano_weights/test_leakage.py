@@ -32,6 +32,7 @@ def test_no_title_of_the_default_catalogue_is_in_the_pool(catalogue: list[NanoIt
     assert {item.title for item in catalogue}.isdisjoint(item.title for item in pool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "clip"])
 def test_every_build_draws_reads_and_trains_on_items_of_the_pool_only(
     name: str, catalogue: list[NanoItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -236,16 +236,19 @@ def recalls() -> dict[str, NDArray[np.float64]]:
     return found | {name: recall(name, features, 0) for name in ("most_popular", "random")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", ["told", "none"])
 @pytest.mark.parametrize("floor", ["most_popular", "random"])
 def test_it_beats_the_floors(recalls: dict[str, NDArray[np.float64]], told: str, floor: str) -> None:
     assert paired_interval(recalls[told], recalls[floor])[0] > 0.05
 
 
+@pytest.mark.slow
 def test_true_features_serve_it_better_than_those_of_other_items(recalls: dict[str, NDArray[np.float64]]) -> None:
     assert paired_interval(recalls["told"], recalls["shuffled"])[0] > 0
 
 
+@pytest.mark.slow
 def test_true_features_are_no_better_than_none_and_wrong_ones_are_worse(
     recalls: dict[str, NDArray[np.float64]],
 ) -> None:

@@ -172,11 +172,13 @@ def recalls() -> dict[str, NDArray[np.float64]]:
     return taste_recalls("freedom", interactions_per_user=6, max_epochs=40, learning_rate=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["lightgcn", "bpr", "most_popular", "random", "shuffled"])
 def test_features_that_explain_tastes_beat_ids_and_floors(recalls: dict[str, NDArray[np.float64]], other: str) -> None:
     assert paired_interval(recalls["told"], recalls[other])[0] > 0.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["lightgcn", "bpr"])
 def test_features_that_explain_nothing_beat_nobody(recalls: dict[str, NDArray[np.float64]], other: str) -> None:
     assert paired_interval(recalls["shuffled"], recalls[other])[0] <= 0

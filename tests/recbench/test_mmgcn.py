@@ -127,11 +127,13 @@ def recalls() -> dict[str, NDArray[np.float64]]:
     return taste_recalls("mmgcn", interactions_per_user=6, max_epochs=60, learning_rate=0.003, layers=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["lightgcn", "bpr", "most_popular", "random", "shuffled"])
 def test_features_that_explain_tastes_beat_ids_and_floors(recalls: dict[str, NDArray[np.float64]], other: str) -> None:
     assert paired_interval(recalls["told"], recalls[other])[0] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["lightgcn", "bpr"])
 def test_features_that_explain_nothing_beat_nobody(recalls: dict[str, NDArray[np.float64]], other: str) -> None:
     assert paired_interval(recalls["shuffled"], recalls[other])[0] <= 0
