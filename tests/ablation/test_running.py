@@ -66,6 +66,7 @@ def run_all(jobs, *, retries: int = 0):
     return run_local(jobs, given=[{}, {}], retries=retries)
 
 
+@pytest.mark.slow
 def test_an_ablation_killed_twice_leaves_no_process_and_ends_with_every_run_finished(planned):
     folder, _, jobs = planned(overrides={"trainer.max_steps": 5})
     for kill in (1, 2):

@@ -81,7 +81,7 @@ def test_a_weight_sync_that_does_nothing_stops_the_run_after_the_first_step(make
         run_training(config)
 
 
-@BOTH
+@pytest.mark.parametrize("architecture", [pytest.param("qwen2_5_vl", marks=pytest.mark.slow), "gemma3"])
 def test_a_prompt_that_the_engine_fails_on_is_masked_and_listed_and_the_run_goes_on(
     make_vllm_config, architecture, monkeypatch
 ):
