@@ -37,10 +37,11 @@ def finished(planned, monkeypatch, tmp_path):
         folder, runs, jobs = planned(pareto=["image_to_text.bleu", "image_to_text.rouge_l"], seeds=[0, 1, 2], **changes)
         if supervised:
             run_local(jobs[1:], given=[{}, {}], retries=0)
-        train = runpy.run_path(str(FAKE))["main"]
-        for job in jobs[1:] if not supervised else ():  # in this process: to start another takes longer
-            monkeypatch.setattr(sys, "argv", ["fake", "train", str(job.config)])
-            assert train() == 0
+        else:  # in this process: to start others takes longer than what they do
+            train = runpy.run_path(str(FAKE))["main"]
+            for job in jobs[1:]:
+                monkeypatch.setattr(sys, "argv", ["fake", "train", str(job.config)])
+                assert train() == 0
         return folder, runs, jobs, load_ablation(tmp_path / "fake.yaml")
 
     return run

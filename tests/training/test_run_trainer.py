@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,13 @@ from grpo_mmpc.utils.distributed import ONE
 
 
 class Writes:
-    state: SimpleNamespace
+    state: Any
 
     def save_checkpoint(self, below: str) -> None:
         checkpoint_folder(Path(below), self.state.global_step).mkdir(parents=True)
 
 
-class Trainer(RunTrainer, Writes):  # type: ignore[misc]
+class Trainer(RunTrainer, Writes):
     _ranks = ONE
 
     def __init__(self) -> None:
