@@ -92,10 +92,6 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
             self._last = self.detail(logs)
             self.progress("training", state.global_step, state.max_steps, detail=self._last)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Leave the terminal to others."""
-        self.progress.close()
-
     def detail(self, logs: dict[str, Any]) -> str:
         """Return the values of one step as text."""
         if _ACCURACY in logs:

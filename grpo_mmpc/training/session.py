@@ -158,7 +158,8 @@ class TrainingSession:
         self.hook = EvaluationHook(request, self.ranks, raise_errors=config.evaluation.on_error == "raise")
         self._stop = GracefulStop(request, self.ranks)
         self.trainer.remove_callback(PrinterCallback)  # ours says more
-        for callback in self._callbacks(config, data, progress or Progress()):
+        self._progress = progress or Progress()
+        for callback in self._callbacks(config, data, self._progress):
             self.trainer.add_callback(callback)
 
     def _callbacks(self, config: RunConfig, data: RunData, progress: Progress) -> Iterator[TrainerCallback]:
@@ -204,7 +205,8 @@ class TrainingSession:
         self.hook.finish_saving = self.trainer.finish_saving
         start = self._go_on()
         trainer = self.trainer
-        with suppress(AllStepsDone), explained_faults(trainer.args, step=lambda: trainer.state.global_step):
+        faults = explained_faults(trainer.args, step=lambda: trainer.state.global_step)
+        with self._progress, suppress(AllStepsDone), faults:
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
             trainer.finish_saving()
         state = trainer.state
