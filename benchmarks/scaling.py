@@ -1,4 +1,4 @@
-"""One process against two, ZeRO-2 against DDP, checkpoints, and the plan's step on 1 to 64 nodes.
+"""One process and two, ZeRO-2 and DDP, rollouts ahead, checkpoints, the plan's 1 to 64 nodes.
 
     python benchmarks/scaling.py                    # about ten minutes on two cores
     python benchmarks/scaling.py --quick            # the embedded policy alone, two steps a job
@@ -7,14 +7,16 @@
 Every job is a training of 32 completions a step in processes of its own, one thread each: with one
 process, with two as ``launch/accelerate/multi_cpu.yaml`` says, and with two as ``zero2_cpu.yaml``
 says where DeepSpeed is installed. Policies are the embedded one (2.9M parameters) and a random one
-of 65M. Jobs alternate. The first step of each warms up; the last is followed by a checkpoint, from
-which one more training goes on.
+of 65M. Where vLLM is installed, the embedded one is also trained with a server of its own on this
+machine, in lockstep and with ``rollout.ahead=1``. Jobs alternate. The first step of each warms up;
+the last is followed by a checkpoint, from which one more training goes on.
 
 Seconds are of the main process: on the wall, and on a processor, where other jobs of the machine do
 not count. Checkpoints are timed on the wall, what a resume adds to a start on a processor.
 ``ratio`` is of processor time; twice as good as one process would be 2. ``planned`` is the speedup
 that the time model of ``grpo-mmpc plan`` expects, its two speeds of the machine set by the step of
-one process.
+one process. ``ahead`` is timed on the wall: a step waits for the longer of rollouts and the rest,
+and ``planned_speedup_ahead`` is what that makes of the two as lockstep took them.
 
 The last line is one JSON object.
 """
@@ -30,6 +32,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +54,29 @@ PHASES = ("rollouts", "rewards", "log-probabilities", "update")
 NODES = (1, 2, 4, 8, 16, 32, 64)
 TABLED = (1, 2, 8, 64)
 PAPER = (
-    ("qwen2_5_vl_7b", "ddp", ""),
-    ("qwen2_5_vl_7b", "ddp", "rollout.mode=server"),
-    ("qwen2_5_vl_72b", "zero3", ""),
-    ("qwen2_5_vl_72b", "zero3", "trainer.per_device_train_batch_size=8 trainer.gradient_accumulation_steps=2"),
+    ("qwen2_5_vl_7b, ddp", ""),
+    ("qwen2_5_vl_7b, ddp, server", "rollout.mode=server"),
+    ("qwen2_5_vl_7b, ddp, server, ahead", "rollout.mode=server rollout.ahead=1"),
+    ("qwen2_5_vl_72b, zero3", ""),
+    ("qwen2_5_vl_72b, zero3, 8 x 2", "trainer.per_device_train_batch_size=8 trainer.gradient_accumulation_steps=2"),
 )
-"""Recipe, strategy and overrides of what the page shows."""
+"""What the page shows: recipe, strategy and more, and its overrides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What a training of the comparison differs in."""
+
+    model: str
+    processes: int = 1
+    launch_file: str = "multi_cpu.yaml"
+    more: tuple[str, ...] = ()
 
 
 # ---- one training, in a process of its own ----
 
 
-def overrides(run_dir: Path, model: str, *, processes: int, steps: int) -> list[str]:
+def overrides(run_dir: Path, model: str, *, processes: int, steps: int, more: Iterable[str] = ()) -> list[str]:
     """Return the recipe of a job."""
     return [
         str(ROOT / "recipes/nano.yaml"),
@@ -76,6 +90,7 @@ def overrides(run_dir: Path, model: str, *, processes: int, steps: int) -> list[
         f"trainer.max_steps={steps}",
         f"trainer.save_steps={steps}",
         "trainer.beta=0.0",
+        *more,
     ]
 
 
@@ -132,13 +147,13 @@ def train_here(recipe: list[str], out: Path) -> None:
     session.close()
 
 
-def job(folder: Path, model: str, *, processes: int, steps: int, launch_file: str = "multi_cpu.yaml") -> dict[str, Any]:
+def job(folder: Path, side: Side, model: str, *, steps: int) -> dict[str, Any]:
     """Run one training, or go on with it where its folder has one, and return what it took."""
     out = folder / "taken.json"
-    recipe = overrides(folder, model, processes=processes, steps=steps)
+    recipe = overrides(folder, model, processes=side.processes, steps=steps, more=side.more)
     own = [str(ROOT / "benchmarks/scaling.py"), "--child", str(out), *recipe]
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch/accelerate" / launch_file)]
-    command = [sys.executable, *([*launcher, "--main_process_port=0"] if processes > 1 else []), *own]
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch/accelerate" / side.launch_file)]
+    command = [sys.executable, *([*launcher, "--main_process_port=0"] if side.processes > 1 else []), *own]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -156,11 +171,17 @@ def compare(*, repeats: int, steps: int, with_middle: bool) -> dict[str, Any]:
     from grpo_mmpc.utils.cpu_compat import ensure_importable
 
     ensure_importable()
-    sides: dict[str, tuple[str, int, str]] = {"nano_1": ("nano", 1, ""), "nano_2": ("nano", 2, "multi_cpu.yaml")}
+    sides = {"nano_1": Side("nano"), "nano_2": Side("nano", processes=2)}
     if importlib.util.find_spec("deepspeed") is not None:
-        sides["nano_zero2"] = ("nano", 2, "zero2_cpu.yaml")
+        sides["nano_zero2"] = Side("nano", processes=2, launch_file="zero2_cpu.yaml")
+    if importlib.util.find_spec("vllm") is not None:
+        server = ("rollout.backend=vllm", "rollout.mode=server")
+        sides |= {
+            "nano_lockstep": Side("nano", more=server),
+            "nano_ahead": Side("nano", more=(*server, "rollout.ahead=1")),
+        }
     if with_middle:
-        sides |= {"middle_1": ("middle", 1, ""), "middle_2": ("middle", 2, "multi_cpu.yaml")}
+        sides |= {"middle_1": Side("middle"), "middle_2": Side("middle", processes=2)}
     jobs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as scratch:
         models = {"nano": "nano:qwen2_5_vl", "middle": str(Path(scratch) / "model")}
@@ -169,13 +190,12 @@ def compare(*, repeats: int, steps: int, with_middle: bool) -> dict[str, Any]:
 
             write_model(Path(models["middle"]), on_cpu=True, sizes=MIDDLE)
         for repeat in range(repeats):
-            for name, (model, processes, launch_file) in sides.items():
+            for name, side in sides.items():
                 print(f"{name}, {repeat + 1} of {repeats} ...", file=sys.stderr, flush=True)
                 folder = Path(scratch) / f"{name}-{repeat}"
-                options = {"processes": processes, "launch_file": launch_file or "multi_cpu.yaml"}
-                jobs[name].append(job(folder, models[model], steps=steps, **options))
-                if processes == 1:
-                    jobs[f"{name}_resumed"].append(job(folder, models[model], steps=steps + 1, **options))
+                jobs[name].append(job(folder, side, models[side.model], steps=steps))
+                if name.endswith("_1"):
+                    jobs[f"{name}_resumed"].append(job(folder, side, models[side.model], steps=steps + 1))
         sizes = ("nano", "middle") if with_middle else ("nano",)
         planned = {name: planned_speedup(models[name], jobs[f"{name}_1"]) for name in sizes}
 
@@ -192,6 +212,16 @@ def compare(*, repeats: int, steps: int, with_middle: bool) -> dict[str, Any]:
                 "unit": "CPU s a step of one process",
                 "ratio": round(step(baseline) / step(ours), 2),
             }
+    if "nano_ahead" in jobs:
+        lockstep, ahead = step("nano_lockstep", "wall/step"), step("nano_ahead", "wall/step")
+        sampling = step("nano_lockstep", "wall/rollouts")
+        planned["ahead"] = lockstep / max(lockstep - sampling, sampling)
+        results["ahead"] = {
+            "ours": round(ahead, 3),
+            "baseline": round(lockstep, 3),
+            "unit": "s a step",
+            "ratio": round(lockstep / ahead, 2),
+        }
     figures: dict[str, float] = {f"planned_speedup_{name}": round(value, 2) for name, value in planned.items()}
     for name in sides:
         figures[f"wall_s_{name}"] = round(step(name, "wall/step"), 3)
@@ -265,7 +295,8 @@ def paper() -> tuple[str, str]:
     from grpo_mmpc.models.shapes import read_shape
 
     tables, panels = [], []
-    for recipe, strategy, override in PAPER:
+    for title, override in PAPER:
+        recipe, strategy = title.split(", ")[:2]
         words = [str(ROOT / f"recipes/{recipe}.yaml"), *override.split()]
         config = validate(RunConfig, merge_layers(*split_words(words)))
         saves = int(config.trainer["save_steps"])
@@ -283,8 +314,6 @@ def paper() -> tuple[str, str]:
             speed = plan.speed[strategy]
             columns[nodes] = {**speed.phases, "evaluation": speed.evaluation_s / saves}
             traffics[nodes] = dict(speed.traffic)
-        short = " x ".join(word.rpartition("=")[2] for word in override.split())
-        title = f"{recipe}, {strategy}" + (f", {short}" if short else "")
         panels.append((title, columns))
         shown = [{nodes: some[nodes] for nodes in TABLED} for some in (columns, traffics)]
         tables.append(table(title, *shown, completions=plan.work.completions * 8))

@@ -128,6 +128,6 @@ class LiveEngine:
     def close(self) -> None:
         """Stop vLLM, so that no process stays behind."""
         if self.rollouts is not None:
-            if self.rollouts.ahead is not None:
-                self.rollouts.ahead.close()
             self.rollouts.engine.close()
+            if self.rollouts.ahead is not None:
+                self.rollouts.ahead.close()  # what it waits for has ended with the engine

@@ -519,6 +519,30 @@ def test_an_outage_of_all_servers_ends_in_an_error_that_names_them(fakes):
     assert all(fake.url in str(caught.value) for fake in fakes) and "--resume" in str(caught.value)
 
 
+def test_one_request_at_a_time_finds_out_whether_a_server_is_back(fakes):
+    """All others go to those that answer, instead of waiting for one that perhaps does not."""
+    engine = connect(*fakes, max_concurrent=8, timeout=1.0)
+    fakes[0].fault = lambda number: "500"
+    assert tokens(engine, 8) == due(8)
+    time.sleep(0.6)  # it is due for another attempt
+    fakes[0].fault = lambda number: "hang"
+    fakes[1].fault = lambda number: time.sleep(0.02)
+    before = len(fakes[0].chats)
+    assert tokens(engine, 24) == due(24)
+    assert len(fakes[0].chats) == before + 1
+
+
+def test_closing_ends_what_another_thread_waits_for(fakes):
+    engine = connect(fakes[0], timeout=600.0)
+    fakes[0].fault = lambda number: "500"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(tokens, engine, 4)
+        wait_for_all(fakes, 1, 0)
+        engine.close()
+        with pytest.raises(RolloutError, match="the run ended"):
+            waiting.result(timeout=10)
+
+
 def test_a_restarted_server_gets_its_adapters_back_before_it_answers(fakes):
     engine = connect(fakes[0])
     engine.load(ADAPTER)

@@ -1,7 +1,6 @@
 """The client of one vLLM server: its requests, and whose fault a failure is."""
 
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,10 +51,10 @@ class Server:
         self.url = url
         self._http = http
         self.facts: Mapping[str, Any] = {}
-        self.lock = threading.Lock()
-        """Held while the server gets its adapters back."""
         self.down_since: float | None = None
         self.failed_at = 0.0
+        self.is_tried = False
+        """A request is finding out whether it is back."""
         self.in_flight = 0
         """Requests of this process that it has not answered yet."""
         self.last_error = ""

@@ -42,8 +42,8 @@ class ServerVLLM:
 
     A request that fails for the server's sake (no connection, a timeout, a 5xx status) is sent
     again, to another server if there is one; a request counts as answered only when all its
-    completions are there. A server that comes back is checked again and gets its adapters back
-    before it gets prompts. Proxies of the environment are not used.
+    completions are there. One request at a time finds out whether a server is back: it is checked
+    again and gets its adapters before it gets prompts. Proxies of the environment are not used.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class ServerVLLM:
         self._adapters: dict[str, Upload] = {}
         self._turn = itertools.count()
         self._noting = threading.Lock()
+        self._closes = threading.Event()
         self._answered_at = 0.0
         self._on_close = on_close
         key = api_key or os.environ.get(KEY_VARIABLE)
@@ -204,7 +205,12 @@ class ServerVLLM:
             return [future.result() for future in futures]
 
     def close(self) -> None:
-        """Unload this run's adapters; servers that others started keep running."""
+        """Unload this run's adapters; servers that others started keep running.
+
+        What another thread waits for ends with an error: a request that is under way with it, one
+        that no server takes at once.
+        """
+        self._closes.set()
         for name in list(self._adapters) if self._on_close is None else ():
             self.unload(name)
         self._background.shutdown()
@@ -260,12 +266,12 @@ class ServerVLLM:
     def _persist(self, task: Callable[[Server], Result], stop: threading.Event) -> Result:
         """Run a task on whichever server answers; give up if none has answered for ``timeout``."""
         failing_since = 0.0
-        while not stop.is_set():
+        while not (stop.is_set() or self._closes.is_set()):
             started = time.monotonic()
-            server = self._take(started)
+            server, is_down = self._take(started)
             if server is not None:
                 try:
-                    if server.down_since is not None:
+                    if is_down:
                         self._restore(server)
                     result = task(server)
                 except UnavailableError as error:
@@ -276,37 +282,45 @@ class ServerVLLM:
                 finally:
                     with self._noting:
                         server.in_flight -= 1
+                        server.is_tried = server.is_tried and not is_down
             now = time.monotonic()
             failing_since = failing_since or now
             if now - max(failing_since, self._answered_at) > self._timeout:
                 raise RolloutError(self._outage())
             if not self._usable(now):
                 stop.wait(_PAUSE_S / 5)
-        raise RolloutError("stopped: another request of the same rollout failed")
+        raise RolloutError("stopped: another request of the same rollout failed, or the run ended")
 
     def _usable(self, now: float) -> list[Server]:
-        """Return the servers that are up or due for another attempt."""
-        return [server for server in self._servers if server.down_since is None or server.failed_at + _PAUSE_S <= now]
+        """Return the servers that are up, or due for another attempt that no request makes yet."""
+        return [
+            server
+            for server in self._servers
+            if server.down_since is None or (server.failed_at + _PAUSE_S <= now and not server.is_tried)
+        ]
 
-    def _take(self, now: float) -> Server | None:
-        """Return the usable server with the fewest requests in flight, of several the next."""
+    def _take(self, now: float) -> tuple[Server | None, bool]:
+        """Return the usable server with the fewest requests in flight, and whether it was down.
+
+        Of several the next; None where no server is usable.
+        """
         with self._noting:
             usable = self._usable(now)
             if not usable:
-                return None
+                return None, False
             turn = next(self._turn)
             server = min(
                 (usable[(turn + place) % len(usable)] for place in range(len(usable))), key=lambda one: one.in_flight
             )
             server.in_flight += 1
-            return server
+            server.is_tried = server.down_since is not None
+            return server, server.is_tried
 
     def _restore(self, server: Server) -> None:
         """Check a server that may have restarted, and give it this run's adapters back."""
-        with server.lock:
-            server.check(self._expected)
-            for upload in list(self._adapters.values()):
-                server.load(upload)
+        server.check(self._expected)
+        for upload in list(self._adapters.values()):
+            server.load(upload)
 
     def _went_down(self, server: Server, error: Exception, attempted: float) -> None:
         with self._noting:

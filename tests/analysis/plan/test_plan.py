@@ -198,3 +198,17 @@ def test_servers_hold_no_memory_of_the_trainer_and_need_not_divide_its_gpus() ->
     plan = planned(recipe("qwen2_5_vl_32b", "rollout.mode=server"), gpus=6)
     assert "vLLM" not in plan.memory["zero3"].resident and set(plan.memory["zero3"].phases) == {"update"}
     assert not any("tensor_parallel_size" in problem for problem in plan.problems)
+
+
+def test_rollouts_one_step_ahead_cost_what_the_rest_of_the_step_does_not_hide() -> None:
+    def phases(*overrides: str, **options: Any) -> dict[str, float]:
+        config = recipe("qwen2_5_vl_7b", "rollout.mode=server", *overrides)
+        return dict(planned(config, **options).speed["ddp"].phases)
+
+    lockstep, hidden = phases(), phases("rollout.ahead=1")
+    assert hidden == {name: seconds for name, seconds in lockstep.items() if name != "rollouts"}
+    long = ("trainer.max_completion_length=4096", "rollout.engine.max_model_len=8192")
+    lockstep, waiting = phases(*long), phases(*long, "rollout.ahead=1")
+    rest = sum(lockstep.values()) - lockstep["rollouts"] - lockstep["adapter to engines"]
+    assert waiting["waiting for rollouts"] == pytest.approx(lockstep["rollouts"] - rest)
+    assert sum(waiting.values()) == pytest.approx(lockstep["rollouts"] + lockstep["adapter to engines"])
