@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(["--worst-step takes a step of a recipe; name one"])
     if words:
         config = validate(RunConfig, merge_layers(*split_words(words)))
-    problems, about = 0, ""
+    problems, about = list[str](), ""
     with Progress() as progress:
         progress("looking at this machine", 0, detail="GPUs, disks, hub")
         for sign in examine(config):
@@ -51,26 +51,30 @@ def run(arguments: argparse.Namespace) -> int:
             say(f"{mark} {sign.about if sign.about != about else '':12}{sign.text}")
             if sign.remedy:
                 say(f"  {'':12}-> {sign.remedy}")
-            problems, about = problems + (sign.kind == "problem"), sign.about
+            problems, about = [*problems, *([sign.text] if sign.kind == "problem" else [])], sign.about
     if words:
         try:
             config = load_recipe(words)
             say(f"  {'recipe':12}passes every check")
         except ConfigError as error:
-            problems += len(error.problems)
+            problems += error.problems
             for problem in error.problems:
                 say(f"x {'recipe':12}{problem}")
-    if arguments.worst_step and config is not None and not problems:
-        from grpo_mmpc.pipelines.worst_step import take_worst_step  # loads PyTorch and the model
+    if arguments.worst_step and config is not None:
+        from grpo_mmpc.pipelines import worst_step  # loads PyTorch and the model
 
+        for problem in worst_step.problems_elsewhere(problems):
+            problems.append(problem)
+            say(f"x {'other ranks':12}{problem}")
         try:
-            take_worst_step(config, say=say)
+            if not problems:
+                worst_step.take_worst_step(config, say=say)
         except GrpoMmpcError as error:
-            problems += 1
+            problems.append(str(error))
             say(f"x {'worst step':12}{error}")
     say("")
     if problems:
-        say(f"{plural(problems, 'problem')}; a training would fail")
+        say(f"{plural(len(problems), 'problem')}; a training would fail")
         return 1
     say("nothing stands in the way" + (f"\n{next_command('plan', *words)}" if words else ""))
     return 0

@@ -1,7 +1,8 @@
 """One real step of a recipe with its longest prompts and largest images: what a run will meet."""
 
 import math
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +25,16 @@ _MOST_HEADERS = 1024
 """Evenly spaced items whose image headers are read."""
 
 
+def problems_elsewhere(problems: Sequence[str]) -> list[str]:
+    """Return what other ranks found and this one did not, each once. A collective.
+
+    A rank of another machine that lacks something would leave the others waiting in the step.
+    """
+    host = platform.node()
+    everywhere = launched_ranks().gather([(host, problem) for problem in problems])
+    return [*dict.fromkeys(f"{where}: {problem}" for where, problem in everywhere if problem not in problems)]
+
+
 def take_worst_step(config: RunConfig, *, say: Callable[[str], None]) -> None:
     """Train for one step of each task on the heaviest prompts, in a folder that goes with it.
 
@@ -36,7 +47,7 @@ def take_worst_step(config: RunConfig, *, say: Callable[[str], None]) -> None:
     from grpo_mmpc.training.session import TrainingSession
 
     quiet_when_redirected()
-    ranks, is_sft = launched_ranks(), config.method == "sft"
+    is_sft = config.method == "sft"
     arguments = training_arguments(config)
     count = prompts_per_step(arguments) if is_sft else arguments.generation_batch_size // arguments.num_generations
     updates = 1 if is_sft else updates_per_rollout(arguments)
@@ -46,9 +57,8 @@ def take_worst_step(config: RunConfig, *, say: Callable[[str], None]) -> None:
     heaviest = weighed[data.train[0]]
     say(f"  {'worst step':12}{plural(len(data.train), 'prompt')} of up to {heaviest} tokens, images included ...")
     with TemporaryDirectory(prefix="grpo_mmpc-") as folder:
-        session = TrainingSession(
-            _short(config, Path(ranks.broadcast(folder)), steps=updates * len(config.tasks)), data
-        )
+        # Of its own on every rank: one on another machine does not see that of the first.
+        session = TrainingSession(_short(config, Path(folder), steps=updates * len(config.tasks)), data)
         try:
             session.train(before=None, after_save=None)
         finally:

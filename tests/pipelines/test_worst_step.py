@@ -11,6 +11,7 @@ from grpo_mmpc.cli import main
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.pipelines import worst_step
 from grpo_mmpc.pipelines.worst_step import take_worst_step, weigh
+from grpo_mmpc.utils.distributed import Ranks
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,3 +55,16 @@ def test_what_a_training_would_end_with_is_a_problem_of_the_recipe(monkeypatch, 
     assert main(["doctor", str(ROOT / "recipes/nano.yaml"), "--worst-step"]) == 1
     assert "x worst step  step 1: out of memory" in capsys.readouterr().out
     assert main(["doctor", "--worst-step"]) == 2
+
+
+def test_what_another_machine_lacks_is_named_and_no_step_is_taken(monkeypatch, capsys):
+    """Its rank would take none, and the others would wait for it."""
+    monkeypatch.setattr(worst_step, "take_worst_step", lambda *_, **__: pytest.fail("a step was taken"))
+    monkeypatch.setattr(
+        worst_step,
+        "launched_ranks",
+        lambda: Ranks(count=3, gather=lambda mine: [*mine, *2 * [("node-2", "deepspeed is not installed")]]),
+    )
+    assert main(["doctor", str(ROOT / "recipes/nano.yaml"), "--worst-step"]) == 1
+    said = capsys.readouterr().out
+    assert "x other ranks node-2: deepspeed is not installed" in said and "1 problem;" in said
