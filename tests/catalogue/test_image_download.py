@@ -283,13 +283,13 @@ def test_this_machine_and_its_network_are_not_read(fetch, url):
 )
 def test_a_redirect_leads_nowhere_else(server, fetch, monkeypatch, target):
     server.pages["/a"] = lambda request, times: answer(request, b"", status=302, Location=target)
-    allowed = addresses._check
+    allowed = addresses.check_address
 
     def check(host: str, address: str) -> None:  # the server of this test counts as public
         if (host, server.seen["/a"]) != ("127.0.0.1", 0):
             allowed(host, address)
 
-    monkeypatch.setattr(addresses, "_check", check)
+    monkeypatch.setattr(addresses, "check_address", check)
     problem = fetch("/a", allowed=frozenset())
     assert "no public address" in problem or "is no http(s) address" in problem
     assert server.seen == {"/a": 1}

@@ -49,6 +49,10 @@ def test_nothing_of_the_package_reaches_for_the_network_at_import():
     assert "grpo_mmpc" in loaded_modules(code)
 
 
+def test_a_catalogue_without_downloads_loads_no_client_of_the_web():
+    assert "aiohttp" not in loaded_modules("import grpo_mmpc.catalogue.sources.amazon_build")
+
+
 def test_checking_a_recipe_and_training_without_one_load_no_engine(tmp_path):
     code = (
         "from grpo_mmpc.cli import main\n"

@@ -4,14 +4,9 @@ A file from somebody else must not make this machine read its own services or th
 whether an address is written as a number, hides behind a name, or comes with a redirect.
 """
 
-import asyncio
 import ipaddress
-import socket
 from contextlib import suppress
-from typing import Any
 from urllib.parse import urlsplit
-
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -36,12 +31,16 @@ def check_url(url: str, *, allowed_hosts: frozenset[str]) -> str:
         raise RefusedError(f"{url[:80]} is no http(s) address")
     if host not in allowed_hosts:
         with suppress(ValueError):  # a name, which the resolver checks
-            _check(host, host)
+            check_address(host, host)
     return host
 
 
-def _check(host: str, address: str) -> None:
-    """Refuse an IP address that is not public, also inside an IPv6 one."""
+def check_address(host: str, address: str) -> None:
+    """Refuse an IP address that is not public, also inside an IPv6 one.
+
+    Raises:
+        RefusedError: It is not.
+    """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
@@ -51,38 +50,3 @@ def _check(host: str, address: str) -> None:
             ip = inner
     if not ip.is_global or ip.is_multicast:
         raise RefusedError(f"{host} is {ip}, no public address; allow it with --allow-host {host} if it is yours")
-
-
-class PublicResolver(AbstractResolver):
-    """Looks up names, and refuses those that mean an address that is not public.
-
-    The connection is made to the address that was checked, so that a name cannot change its meaning
-    in between.
-    """
-
-    def __init__(self, allowed_hosts: frozenset[str]) -> None:
-        self._allowed = allowed_hosts
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return the addresses of a name.
-
-        Raises:
-            RefusedError: One of them is not public.
-        """
-        found: list[Any] = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
-        )
-        if host not in self._allowed:
-            for *_, address in found:
-                _check(host, address[0])
-        return [
-            ResolveResult(
-                hostname=host, host=address[0], port=port, family=kind, proto=proto, flags=socket.AI_NUMERICHOST
-            )
-            for kind, _, proto, _, address in found
-        ]
-
-    async def close(self) -> None:
-        """Hold nothing."""

@@ -140,6 +140,7 @@ def build_amazon(
         begin("writing items")
         with replace_atomically(folder / "items.jsonl") as file:
             engine.write_json_lines(_ITEMS + engine.by_key("drafts"), to=file)
+        engine.run("CREATE OR REPLACE TABLE drafts AS SELECT item_id FROM drafts")  # leaves memory to reviews
         if select != "recbench" and reviews:
             begin("reading reviews")
             of_reviews = scan_reviews(engine, reviews, known="drafts")
@@ -223,7 +224,8 @@ def _write_reviews(
     )
     target = done.folder / INTERACTIONS
     with replace_atomically(target) as file:
-        written = engine.write_parquet(f"SELECT user_id, item_id, timestamp, rating FROM {rows}", to=file)
+        query = f"SELECT user_id, item_id, timestamp, rating FROM {rows}"
+        written = engine.write_parquet(query, to=file, repeated=("item_id", "rating"))
     if not written:
         target.unlink()  # no interactions: an empty file would be a broken one
     broken = [row for _, row in sorted(scan.skipped.items())]

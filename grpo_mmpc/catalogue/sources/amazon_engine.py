@@ -103,16 +103,22 @@ class Engine:
             self.connection.unregister("appended")
 
     def write_json_lines(self, query: str, *, to: Path) -> None:
-        """Write the rows of a query into a file."""
+        """Write the rows of a query into a file, by one thread: each holds tens of megabytes."""
+        self.use_threads(1)
         self.run(f"COPY ({query}) TO {quoted(str(to))} (FORMAT json)")
+        self.use_threads(None)
 
-    def write_parquet(self, query: str, *, to: Path) -> int:
+    def write_parquet(self, query: str, *, to: Path, repeated: Sequence[str]) -> int:
         """Write the rows of a query into a file; return how many.
 
         The same rows give the same bytes, which the engine's own writer does not promise: its row
-        groups end where threads happened to.
+        groups end where threads happened to. Columns ``repeated`` get a dictionary.
         """
-        return self._watched(lambda: _write_parquet(self.connection.sql(query).to_arrow_reader(_ROW_GROUP), to))
+
+        def write() -> int:
+            return _write_parquet(self.connection.sql(query).to_arrow_reader(_ROW_GROUP), to, repeated=repeated)
+
+        return self._watched(write)
 
     def relation(self, file: Path, columns: Sequence[str]) -> str:
         """Return SQL for a file's records: ``row`` from 1, and cells as JSON text, null if unread.
@@ -157,12 +163,13 @@ class Engine:
         )
 
 
-def _write_parquet(batches: "pyarrow.RecordBatchReader", to: Path) -> int:
+def _write_parquet(batches: "pyarrow.RecordBatchReader", to: Path, *, repeated: Sequence[str]) -> int:
     import pyarrow as pa  # heavy: imported on use
     import pyarrow.parquet as pq
 
     written, held = 0, batches.schema.empty_table()
-    with pq.ParquetWriter(to, batches.schema, compression="zstd", compression_level=1) as writer:
+    options = {"compression": "zstd", "compression_level": 1, "use_dictionary": list(repeated)}
+    with pq.ParquetWriter(to, batches.schema, **options) as writer:
         for batch in batches:  # of any length
             held = pa.concat_tables([held, pa.Table.from_batches([batch])])
             while len(held) >= _ROW_GROUP:

@@ -11,7 +11,6 @@ from typing import Any
 from grpo_mmpc.catalogue.normalise import json_text
 from grpo_mmpc.catalogue.rows import RawRow, RowError
 from grpo_mmpc.catalogue.sources.amazon_cells import (
-    DRAFT_COLUMNS,
     DRAFT_JOINS,
     ITEM_CELLS,
     REVIEW_CELLS,
@@ -46,12 +45,12 @@ class _Kind:
 
     cells: Sequence[str]
     """Those that are looked at."""
-    page: Callable[[AmazonSource], str]
-    """SQL for the columns of a page of records."""
+    table: str
+    """Where the engine's rows go, behind their key."""
+    columns: Callable[[AmazonSource], str]
+    """SQL for the other columns of that table."""
     is_read: str
-    """SQL that is true for a row of the page which the engine has read right."""
-    keep: str
-    """SQL that inserts rows of the page; ``{key}`` is their key."""
+    """SQL that is true for a row of it which the engine has read right."""
     read: Callable[[RawRow, AmazonSource], dict[str, Any]]
     """The row loop's reading of one record, for those that the engine leaves."""
     append: Callable[[Sequence[Mapping[str, Any]]], None]
@@ -60,6 +59,8 @@ class _Kind:
     """Where rows end up."""
     join: str = ""
     """SQL behind the cells, which are called ``r``."""
+    keep: str = ""
+    """SQL that moves the rows of one file from ``table`` to where they end up, if elsewhere."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,17 +91,14 @@ def scan_items(
         whole: Fill ``drafts`` with all of them at once: for who wants them all.
     """
     engine.run(_ITEM_TABLES)
-    has = ("clean_title IS NOT NULL", "len(image_urls) > 0") if whole else ("has_title", "has_image")
-    kept = (
-        f"drafts SELECT {{key}}, item_id, category, {DRAFT_COLUMNS}, NULL"
-        if whole
-        else ("seen SELECT {key}, item_id, category, has_title, has_image")
-    )
+    has = "title IS NOT NULL OR len(image_urls) > 0" if whole else "has_title OR has_image"
     kind = _Kind(
         cells=("parent_asin", *ITEM_CELLS) if whole else ("parent_asin", "title", "main_category", "images"),
-        page=lambda source: f"{identity_columns(source.category)}, {draft_columns() if whole else presence_columns()}",
-        is_read=f"item_id IS NOT NULL AND category IS NOT NULL AND ({has[0]} OR {has[1]})",
-        keep=f"INSERT INTO {kept} FROM page",
+        table="drafts" if whole else "seen",
+        columns=lambda source: (
+            f"{identity_columns(source.category)}, {f'{draft_columns()}, NULL' if whole else presence_columns()}"
+        ),
+        is_read=f"item_id IS NOT NULL AND category IS NOT NULL AND ({has})",
         read=_read_item,
         append=lambda rows: engine.insert("drafts", rows),
         tables=("seen", "drafts"),
@@ -140,22 +138,23 @@ def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str)
     engine.run(
         f"CREATE TABLE known AS SELECT item_id, CASE WHEN {is_identifier(cell)} THEN {cell} END AS cell FROM {known}"
     )
-    engine.run("CREATE TABLE slow AS FROM reviews")
+    engine.run("CREATE TABLE slow AS FROM reviews; CREATE TABLE page AS SELECT *, true AS is_read FROM reviews")
     kind = _Kind(
         cells=REVIEW_CELLS,
-        page=lambda source: review_columns(),
+        table="page",
+        columns=lambda source: review_columns(),
         is_read="is_read",
-        keep="INSERT INTO reviews SELECT {key}, user_id, item_id, timestamp, rating "
-        "FROM (FROM page WHERE item_id IS NOT NULL)",
         read=lambda record, _: read_review(record.cells())._asdict(),
         append=lambda rows: engine.insert("slow", rows),
         tables=("reviews", "slow"),
         join="LEFT JOIN known ON known.cell = r.parent_asin",
+        keep="INSERT INTO reviews SELECT * EXCLUDE is_read FROM page WHERE item_id IS NOT NULL; "
+        "CREATE OR REPLACE TABLE page AS FROM page LIMIT 0",
     )
     scan = Scan(sources=sources)
     for position in range(len(sources)):
         scan.read += _scan_source(engine, scan, kind, base=position << _SHIFT)
-    engine.run("INSERT INTO reviews FROM slow SEMI JOIN known USING (item_id); DROP TABLE known")
+    engine.run("INSERT INTO reviews FROM slow SEMI JOIN known USING (item_id); DROP TABLE known; DROP TABLE page")
     return scan, scan.read - engine.count("reviews") - len(scan.skipped)
 
 
@@ -218,15 +217,20 @@ def _fast(
         records = engine.relation(file, kind.cells)
         if limit is not None:
             records = f"(FROM {records} LIMIT {limit - offset})"
-        engine.run(f"CREATE OR REPLACE TABLE page AS SELECT row, {kind.page(source)} FROM {records} r {kind.join}")
-        rows = engine.count("page")
-        engine.run(f"{kind.keep.format(key=f'{base + offset} + row')} WHERE {kind.is_read}")
-        left |= {
-            offset + row for [row] in engine.run(f"SELECT row FROM page WHERE NOT coalesce({kind.is_read}, false)")
-        }
-        scan.parts.append((file, base + offset, rows))
+        start = base + offset
+        [[rows]] = engine.run(
+            f"INSERT INTO {kind.table} SELECT {start} + row, {kind.columns(source)} FROM {records} r {kind.join}"
+        )
+        unread = (
+            f"FROM {kind.table} WHERE key > {start} AND key <= {start + rows} AND NOT coalesce({kind.is_read}, false)"
+        )
+        if some := engine.run(f"SELECT key {unread}"):
+            left |= {key - base for [key] in some}
+            engine.run(f"DELETE {unread}")
+        if kind.keep:
+            engine.run(kind.keep)
+        scan.parts.append((file, start, rows))
         offset += rows
-    engine.run("DROP TABLE IF EXISTS page")
     return offset, left
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from grpo_mmpc.catalogue.images import decode_image
-from grpo_mmpc.catalogue.sources.addresses import PublicResolver, RefusedError, check_url
+from grpo_mmpc.catalogue.sources.addresses import RefusedError, check_url
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.utils.files import append_json_lines, read_json_lines, replace_atomically
 
@@ -121,7 +121,10 @@ class _Run:
         self._done = 0
 
     async def all(self, downloads: Iterable[Download]) -> Mapping[Path, str]:
-        import aiohttp  # heavy: imported on use
+        # heavy: imported on use
+        import aiohttp
+
+        from grpo_mmpc.catalogue.sources.resolver import PublicResolver
 
         # A proxy of the environment is the user's own, and looks up the names itself.
         proxies = {urlsplit(address).hostname or "" for address in getproxies().values()}
