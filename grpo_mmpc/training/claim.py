@@ -116,7 +116,8 @@ def _has_begun(run_dir: Path) -> bool:
 def _difference(recorded: Path, config: RunConfig) -> str:
     """Return the first key whose meaning differs, whatever keys the file was written with.
 
-    The folder may have been moved: it is the run's wherever it lies.
+    The folder may have been moved: it is the run's wherever it lies. Servers may be others, as on
+    other nodes of a cluster: what they serve is compared when they are reached.
     """
     try:
         old = RunConfig.model_validate(read_yaml(recorded))
@@ -129,7 +130,8 @@ def _comparable(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load(config.to_yaml())
     start = config.asked(None)
     model = content["model"] | {"init_from": start and str(start.resolve())}
-    return content | {"run_dir": "", "model": model}
+    rollout = content["rollout"] | {"servers": [], "server_timeout": 0}
+    return content | {"run_dir": "", "model": model, "rollout": rollout}
 
 
 def _is_run(run_dir: Path) -> bool:

@@ -62,7 +62,7 @@ def test_shellcheck_finds_nothing(place: str) -> None:
 def slurm(folder: Path, script: str, *arguments: str, stubs: dict[str, str], **variables: str) -> subprocess.Popen[str]:
     """Start a script as Slurm would, with stand-ins for the commands that are not here."""
     for name, body in {
-        "scontrol": f'echo "$*" >> {folder}/calls; [ "$1" = requeue ] || echo localhost',
+        "scontrol": f'echo "$*" >> {folder}/calls; [ "$1" = requeue ] || printf "localhost\\nlocalhost\\n"',
         **stubs,
     }.items():
         (folder / name).write_text(f"#!/bin/bash\n{body}\n")
@@ -90,12 +90,18 @@ def test_a_training_starts_on_every_node_with_its_own_rank(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(143, True), (0, False)])
-def test_a_stopped_training_is_requeued_once_it_has_saved_and_a_finished_one_is_not(
-    tmp_path: Path, status: int, requeued: bool
+@pytest.mark.parametrize(
+    ("script", "work"),
+    [("train.sbatch", "accelerate"), ("train_with_servers.sbatch", "accelerate"), ("ablate.slurm", "grpo-mmpc")],
+)
+def test_a_stopped_job_is_requeued_once_it_has_saved_and_a_finished_one_is_not(
+    tmp_path: Path, script: str, work: str, status: int, requeued: bool
 ) -> None:
-    body = f'trap "sleep 1; echo saved; exit {status}" TERM\necho started\nwhile true; do sleep 0.1; done'
-    variables = {"SLURM_JOB_NUM_NODES": "1"}
-    job = slurm(tmp_path, "train.sbatch", "R", stubs={"srun": SRUN, "accelerate": body}, **variables)
+    forever = "while true; do /bin/sleep 0.1; done"
+    served = f'[ "${{@: -1}}" = --print ] && exit\ntrap "touch {tmp_path}/gone; exit" TERM\n{forever}'
+    body = f'trap "/bin/sleep 1; echo saved; exit {status}" TERM\necho started\n{forever}'
+    stubs = {"srun": SRUN, "grpo-mmpc": served, "ray": "exit", "sleep": "exit", work: body}
+    job = slurm(tmp_path, script, "R", stubs=stubs, SLURM_JOB_NUM_NODES="1")
     assert job.stdout is not None
     assert job.stdout.readline() == "started\n"
     job.send_signal(signal.SIGTERM)
@@ -103,6 +109,7 @@ def test_a_stopped_training_is_requeued_once_it_has_saved_and_a_finished_one_is_
     assert output == "saved\n"
     assert job.returncode == status
     assert ("requeue 7" in (tmp_path / "calls").read_text()) == requeued
+    assert (tmp_path / "gone").exists() == (script == "train_with_servers.sbatch")
 
 
 @pytest.mark.parametrize(
@@ -197,23 +204,33 @@ def test_the_two_commands_for_two_nodes_train_together(small_catalogue: Path, tm
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("script", ["train.sbatch", "train_with_servers.sbatch"])
 def test_a_job_that_is_preempted_again_and_again_ends_with_the_adapter_of_an_undisturbed_one(
-    small_catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    """Two processes under torchrun, under the Slurm script; SIGTERM at five random moments."""
+    """Under the Slurm script, SIGTERM at five random moments.
+
+    Two processes under torchrun; or one with a server, which has another address each time, as on
+    other nodes.
+    """
     import random
 
+    is_served = script == "train_with_servers.sbatch"
+    if is_served:
+        pytest.importorskip("vllm", reason="vLLM is not installed")
     monkeypatch.setenv("LAUNCH_FILE", "launch/accelerate/multi_cpu.yaml")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     real = f'exec {sys.executable} -m accelerate.commands.launch "${{@:2}}"'
     steps = [word for word in TINY if "max_steps" not in word] + ["trainer.max_steps=6"]
+    steps += ["rollout.backend=vllm"] * is_served
 
     def start(run: Path) -> subprocess.Popen[str]:
         monkeypatch.setenv("MASTER_PORT", str(free_port()))
+        monkeypatch.setenv("FIRST_PORT", str(free_port()))
         words = ("recipes/nano.yaml", f"run_dir={run}", f"data.catalogue={small_catalogue}", *steps)
-        variables = {"SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "2"}
-        return slurm(tmp_path, "train.sbatch", *words, stubs={"srun": SRUN, "accelerate": real}, **variables)
+        variables = {"SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "1" if is_served else "2"}
+        return slurm(tmp_path, script, *words, stubs={"srun": SRUN, "accelerate": real}, **variables)
 
     began = time.monotonic()
     undisturbed = start(tmp_path / "undisturbed")

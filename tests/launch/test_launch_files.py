@@ -18,7 +18,7 @@ from grpo_mmpc.rollout.vllm.serve import shell_command
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "launch" / "accelerate").glob("*.yaml"))
-SLURM = sorted((ROOT / "launch" / "slurm").iterdir())
+SLURM = sorted((ROOT / "launch" / "slurm").glob("*.s[bl]*"))
 DISTRIBUTED = {
     "single_gpu": (DistributedType.NO, 1),
     "ddp": (DistributedType.MULTI_GPU, 8),

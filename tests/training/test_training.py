@@ -393,6 +393,8 @@ def test_a_run_folder_is_never_silently_reused(make_config, capsys):
     assert "all is done: 1 steps" in capsys.readouterr().out
     lock = Path(config.run_dir) / ".train.lock"
     assert {path: path.stat().st_mtime_ns for path in before if path != lock} | {lock: before[lock]} == before
+    elsewhere = config.rollout.model_copy(update={"servers": ["http://gpu07:8000"], "server_timeout": 60.0})
+    assert run_training(config.model_copy(update={"rollout": elsewhere})) == 0  # requeued on other nodes
     changed = config.model_copy(update={"trainer": {**config.trainer, "max_steps": 60}})
     with pytest.raises(TrainingError, match=r"of another recipe: trainer.max_steps was 1, is now 60; continue"):
         run_training(changed)
