@@ -58,7 +58,7 @@ PAPER = (
     ("qwen2_5_vl_7b, ddp, server", "rollout.mode=server"),
     ("qwen2_5_vl_7b, ddp, server, ahead", "rollout.mode=server rollout.ahead=1"),
     ("qwen2_5_vl_72b, zero3", ""),
-    ("qwen2_5_vl_72b, zero3, 8 x 2", "trainer.per_device_train_batch_size=8 trainer.gradient_accumulation_steps=2"),
+    ("qwen2_5_vl_72b, zero3, 1 x 16", "trainer.per_device_train_batch_size=1 trainer.gradient_accumulation_steps=16"),
 )
 """What the page shows: recipe, strategy and more, and its overrides."""
 

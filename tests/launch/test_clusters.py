@@ -35,11 +35,14 @@ TINY = (
 # Runs its command once for every node, as one task each; the first node's name is localhost.
 SRUN = """
 while [[ "$1" == --* ]]; do shift; done
+stopped="" all=""
+trap 'stopped=1; [ -z "$all" ] || kill -TERM "${pids[@]}"' TERM
 for ((node = 0; node < SLURM_JOB_NUM_NODES; node++)); do SLURM_NODEID=$node "$@" & pids+=($!); done
-trap 'kill -TERM "${pids[@]}"; stopped=1' TERM
+all=1
+[ -z "$stopped" ] || kill -TERM "${pids[@]}"
 status=0
 for pid in "${pids[@]}"; do wait "$pid" || status=$?; done
-if [ -n "${stopped:-}" ]; then status=0; for pid in "${pids[@]}"; do wait "$pid" || status=$?; done; fi
+if [ -n "$stopped" ]; then status=0; for pid in "${pids[@]}"; do wait "$pid" || status=$?; done; fi
 exit $status
 """
 SHOWN = 'printf "%s\\n" "$*"'
@@ -98,10 +101,12 @@ def test_a_stopped_job_is_requeued_once_it_has_saved_and_a_finished_one_is_not(
     tmp_path: Path, script: str, work: str, status: int, requeued: bool
 ) -> None:
     forever = "while true; do /bin/sleep 0.1; done"
-    served = f'[ "${{@: -1}}" = --print ] && exit\ntrap "touch {tmp_path}/gone; exit" TERM\n{forever}'
+    up, gone, is_served = tmp_path / "up", tmp_path / "gone", script == "train_with_servers.sbatch"
+    served = f'[ "${{@: -1}}" = --print ] && exit\ntrap "touch {gone}; exit" TERM\ntouch {up}\n{forever}'
     body = f'trap "/bin/sleep 1; echo saved; exit {status}" TERM\necho started\n{forever}'
+    body = f"until [ -e {up} ]; do /bin/sleep 0.1; done\n{body}" if is_served else body
     stubs = {"srun": SRUN, "grpo-mmpc": served, "ray": "exit", "sleep": "exit", work: body}
-    job = slurm(tmp_path, script, "R", stubs=stubs, SLURM_JOB_NUM_NODES="1")
+    job = slurm(tmp_path, script, "R", stubs=stubs, SLURM_JOB_NUM_NODES="1", SLURM_GPUS_ON_NODE="1")
     assert job.stdout is not None
     assert job.stdout.readline() == "started\n"
     job.send_signal(signal.SIGTERM)
@@ -109,7 +114,7 @@ def test_a_stopped_job_is_requeued_once_it_has_saved_and_a_finished_one_is_not(
     assert output == "saved\n"
     assert job.returncode == status
     assert ("requeue 7" in (tmp_path / "calls").read_text()) == requeued
-    assert (tmp_path / "gone").exists() == (script == "train_with_servers.sbatch")
+    assert gone.exists() == is_served
 
 
 @pytest.mark.parametrize(
