@@ -92,10 +92,14 @@ def test_a_training_starts_on_every_node_with_its_own_rank(tmp_path: Path) -> No
     assert "requeue" not in (tmp_path / "calls").read_text()
 
 
-@pytest.mark.parametrize(("status", "requeued"), [(143, True), (0, False)])
 @pytest.mark.parametrize(
-    ("script", "work"),
-    [("train.sbatch", "accelerate"), ("train_with_servers.sbatch", "accelerate"), ("ablate.slurm", "grpo-mmpc")],
+    ("script", "work", "status", "requeued"),
+    [
+        ("train.sbatch", "accelerate", 143, True),
+        ("train.sbatch", "accelerate", 0, False),
+        ("train_with_servers.sbatch", "accelerate", 143, True),
+        ("ablate.slurm", "grpo-mmpc", 130, True),
+    ],
 )
 def test_a_stopped_job_is_requeued_once_it_has_saved_and_a_finished_one_is_not(
     tmp_path: Path, script: str, work: str, status: int, requeued: bool

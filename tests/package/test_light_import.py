@@ -53,6 +53,7 @@ def test_a_catalogue_without_downloads_loads_no_client_of_the_web():
     assert "aiohttp" not in loaded_modules("import grpo_mmpc.catalogue.sources.amazon_build")
 
 
+@pytest.mark.slow
 def test_checking_a_recipe_and_training_without_one_load_no_engine(tmp_path):
     code = (
         "from grpo_mmpc.cli import main\n"

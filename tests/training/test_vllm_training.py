@@ -139,6 +139,7 @@ def test_offline_evaluation_by_vllm_says_what_the_hook_said(make_vllm_config, tm
     assert samples(tmp_path / "again") == samples(Path(config.run_dir) / "evaluations" / "checkpoint-2")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_samples_what_the_uninterrupted_one_sampled(make_vllm_config, tmp_path):
     whole = make_vllm_config(trainer={**SAVE, "max_steps": 4}, evaluation=QUIET)
     assert run_training(whole) == 0
