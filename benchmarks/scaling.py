@@ -71,6 +71,8 @@ class Side:
     processes: int = 1
     launch_file: str = "multi_cpu.yaml"
     more: tuple[str, ...] = ()
+    is_resumed: bool = False
+    """One more training goes on from its checkpoint."""
 
 
 # ---- one training, in a process of its own ----
@@ -171,7 +173,7 @@ def compare(*, repeats: int, steps: int, with_middle: bool) -> dict[str, Any]:
     from grpo_mmpc.utils.cpu_compat import ensure_importable
 
     ensure_importable()
-    sides = {"nano_1": Side("nano"), "nano_2": Side("nano", processes=2)}
+    sides = {"nano_1": Side("nano", is_resumed=True), "nano_2": Side("nano", processes=2)}
     if importlib.util.find_spec("deepspeed") is not None:
         sides["nano_zero2"] = Side("nano", processes=2, launch_file="zero2_cpu.yaml")
     if importlib.util.find_spec("vllm") is not None:
@@ -181,7 +183,7 @@ def compare(*, repeats: int, steps: int, with_middle: bool) -> dict[str, Any]:
             "nano_ahead": Side("nano", more=(*server, "rollout.ahead=1")),
         }
     if with_middle:
-        sides |= {"middle_1": Side("middle"), "middle_2": Side("middle", processes=2)}
+        sides |= {"middle_1": Side("middle", is_resumed=True), "middle_2": Side("middle", processes=2)}
     jobs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as scratch:
         models = {"nano": "nano:qwen2_5_vl", "middle": str(Path(scratch) / "model")}
@@ -194,7 +196,7 @@ def compare(*, repeats: int, steps: int, with_middle: bool) -> dict[str, Any]:
                 print(f"{name}, {repeat + 1} of {repeats} ...", file=sys.stderr, flush=True)
                 folder = Path(scratch) / f"{name}-{repeat}"
                 jobs[name].append(job(folder, side, models[side.model], steps=steps))
-                if name.endswith("_1"):
+                if side.is_resumed:
                     jobs[f"{name}_resumed"].append(job(folder, side, models[side.model], steps=steps + 1))
         sizes = ("nano", "middle") if with_middle else ("nano",)
         planned = {name: planned_speedup(models[name], jobs[f"{name}_1"]) for name in sizes}
@@ -226,7 +228,7 @@ def compare(*, repeats: int, steps: int, with_middle: bool) -> dict[str, Any]:
     for name in sides:
         figures[f"wall_s_{name}"] = round(step(name, "wall/step"), 3)
         figures |= {f"share_{name}/{phase}": round(share, 3) for phase, share in shares(jobs[name]).items()}
-    for name in [name for name in sides if name.endswith("_1")]:
+    for name in [name for name, side in sides.items() if side.is_resumed]:
         fresh, resumed = jobs[name], jobs[f"{name}_resumed"]
         figures |= {
             f"parameters_{name}": fresh[0]["parameters"],
@@ -352,7 +354,7 @@ def names_of(columns: Mapping[int, Mapping[str, float]]) -> list[str]:
 
 
 HEAD = 50
-COLOURS = ("#2f6db5", "#8a5cc2", "#c98a1b", "#2e8b57", "#c0504d", "#777777", "#1b9aaa", "#a0522d")
+COLOURS = ("#2f6db5", "#8a5cc2", "#c98a1b", "#2e8b57", "#c0504d", "#777777", "#1b9aaa", "#a0522d", "#b8860b")
 STYLE = """
     .page { fill: #ffffff; }
     text { fill: #1b1b1b; font-family: system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; font-size: 13px; }
@@ -369,7 +371,7 @@ STYLE = """
 def picture(panels: list[tuple[str, Mapping[int, Mapping[str, float]]]]) -> str:
     """Return stacked bars of the seconds of a step, a panel for each recipe."""
     names = list(dict.fromkeys(name for _, columns in panels for name in names_of(columns)))
-    colour = dict(zip(names, COLOURS, strict=False))
+    colour = dict(zip(names, COLOURS[: len(names)], strict=True))
     width, height, bar = 420, 210, 34
     bottom = HEAD + len(panels) * height
     tall = bottom + 20 * ((len(names) + 1) // 2)

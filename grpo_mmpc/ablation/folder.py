@@ -88,14 +88,11 @@ def _change(job: Job) -> str:
 
 
 def _settings(text: str) -> dict[str, Any]:
-    """Read a recipe without its folder: the recipe lies beside it, however it is written.
-
-    A key that an older recipe does not have means its default.
-    """
-    recipe = yaml.safe_load(text) or {}
+    """Read a recipe, however it is written; a key that it does not have means its default."""
+    recipe: dict[str, Any] = yaml.safe_load(text) or {}
     with suppress(ValidationError):  # damaged: compared as it stands
-        recipe = yaml.safe_load(RunConfig.model_validate(recipe).to_yaml())
-    return {key: value for key, value in recipe.items() if key != "run_dir"}
+        return RunConfig.model_validate(recipe).settings()
+    return recipe
 
 
 def _text_of(path: Path) -> str | None:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.pipelines.recipe import load_recipe
     from grpo_mmpc.reports.common.labels import plural
     from grpo_mmpc.utils.console import Progress, next_command, printer
-    from grpo_mmpc.utils.distributed import is_first_process
+    from grpo_mmpc.utils.distributed import is_first_process, num_processes
 
     say, words = printer(is_first_process()), arguments.recipe
     config = None
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.worst_step and config is not None:
         from grpo_mmpc.pipelines import worst_step  # loads PyTorch and the model
 
-        for problem in worst_step.problems_elsewhere(problems):
+        for problem in worst_step.problems_elsewhere(problems) if num_processes() > 1 else ():
             problems.append(problem)
             say(f"x {'other ranks':12}{problem}")
         try:

@@ -372,6 +372,18 @@ class RunConfig(Section):
         """The resolved configuration as YAML; loading it gives an equal object, but for tokens."""
         return yaml.safe_dump(without_secrets(self.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
 
+    def settings(self) -> dict[str, Any]:
+        """Return what makes it this run: not the folder, nor which servers are asked and how long.
+
+        A folder may be moved, and a requeued job gets other nodes; what servers serve is compared
+        when they are reached.
+        """
+        content: dict[str, Any] = yaml.safe_load(self.to_yaml())
+        start = self.asked(None)
+        content["model"]["init_from"] = start and str(start.resolve())
+        del content["run_dir"], content["rollout"]["servers"], content["rollout"]["server_timeout"]
+        return content
+
 
 def _known_names(names: Sequence[str], known: Mapping[str, Task]) -> list[str]:
     """Return names of tasks, unless one is unknown or appears twice."""

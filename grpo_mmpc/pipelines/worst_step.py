@@ -26,13 +26,13 @@ _MOST_HEADERS = 1024
 
 
 def problems_elsewhere(problems: Sequence[str]) -> list[str]:
-    """Return what other ranks found and this one did not, each once. A collective.
+    """Return what other machines lack, each once. A collective.
 
-    A rank of another machine that lacks something would leave the others waiting in the step.
+    A rank of one of them that lacks something would leave the others waiting in the step.
     """
     host = platform.node()
     everywhere = launched_ranks().gather([(host, problem) for problem in problems])
-    return [*dict.fromkeys(f"{where}: {problem}" for where, problem in everywhere if problem not in problems)]
+    return [*dict.fromkeys(f"{where}: {problem}" for where, problem in everywhere if where != host)]
 
 
 def take_worst_step(config: RunConfig, *, say: Callable[[str], None]) -> None:

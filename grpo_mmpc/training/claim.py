@@ -5,9 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from grpo_mmpc.config import RunConfig, read_yaml
@@ -114,24 +112,12 @@ def _has_begun(run_dir: Path) -> bool:
 
 
 def _difference(recorded: Path, config: RunConfig) -> str:
-    """Return the first key whose meaning differs, whatever keys the file was written with.
-
-    The folder may have been moved: it is the run's wherever it lies. Servers may be others, as on
-    other nodes of a cluster: what they serve is compared when they are reached.
-    """
+    """Return the first key whose meaning differs, whatever keys the file was written with."""
     try:
         old = RunConfig.model_validate(read_yaml(recorded))
     except (ConfigError, ValidationError) as error:
         return f"{recorded} cannot be read ({' '.join(str(error).split())})"
-    return first_difference(_comparable(old), _comparable(config))
-
-
-def _comparable(config: RunConfig) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(config.to_yaml())
-    start = config.asked(None)
-    model = content["model"] | {"init_from": start and str(start.resolve())}
-    rollout = content["rollout"] | {"servers": [], "server_timeout": 0}
-    return content | {"run_dir": "", "model": model, "rollout": rollout}
+    return first_difference(old.settings(), config.settings())
 
 
 def _is_run(run_dir: Path) -> bool:

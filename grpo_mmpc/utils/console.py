@@ -167,7 +167,7 @@ class Progress:
                 self._draw(work)
             elif self._log_ends is None:
                 self._log_ends = threading.Event()
-                threading.Thread(target=self._log, args=(self._log_ends,), daemon=True).start()
+                threading.Thread(target=self._log, args=(self._log_ends,), name="progress", daemon=True).start()
 
     def __enter__(self) -> "Progress":
         return self

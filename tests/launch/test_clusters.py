@@ -114,6 +114,8 @@ def test_a_stopped_job_is_requeued_once_it_has_saved_and_a_finished_one_is_not(
     assert job.stdout is not None
     assert job.stdout.readline() == "started\n"
     job.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    job.send_signal(signal.SIGTERM)  # another one cuts no saving short
     output, _ = job.communicate(timeout=60)
     assert output == "saved\n"
     assert job.returncode == status

@@ -18,7 +18,7 @@ from grpo_mmpc.rollout.vllm.serve import shell_command
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "launch" / "accelerate").glob("*.yaml"))
-SLURM = sorted((ROOT / "launch" / "slurm").glob("*.s[bl]*"))
+SLURM = sorted(file for file in (ROOT / "launch" / "slurm").iterdir() if file.name != "requeue.sh")
 DISTRIBUTED = {
     "single_gpu": (DistributedType.NO, 1),
     "ddp": (DistributedType.MULTI_GPU, 8),
@@ -123,7 +123,8 @@ def run_with_servers(folder: Path, *arguments: str) -> subprocess.CompletedProce
     start."""
     (folder / "command").write_text(shell_command(load_recipe(arguments), host="127.0.0.1", port=8000))
     stubs = {
-        "srun": 'printf "%s\\n" "$*"',
+        # The end of the training is that of its servers: they say first what they are.
+        "srun": '[[ "$*" == *accelerate* ]] && sleep 3; printf "%s\\n" "$*"',
         "scontrol": 'printf "train\\nrollout\\n"',
         "grpo-mmpc": f"cat {folder}/command",  # what serve --print prints, without its imports
     }

@@ -11,6 +11,7 @@ from grpo_mmpc.cli import main
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.pipelines import worst_step
 from grpo_mmpc.pipelines.worst_step import take_worst_step, weigh
+from grpo_mmpc.utils import distributed
 from grpo_mmpc.utils.distributed import Ranks
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +64,9 @@ def test_what_another_machine_lacks_is_named_and_no_step_is_taken(monkeypatch, c
     monkeypatch.setattr(
         worst_step,
         "launched_ranks",
-        lambda: Ranks(count=3, gather=lambda mine: [*mine, *2 * [("node-2", "deepspeed is not installed")]]),
+        lambda: Ranks(count=3, gather=lambda mine: [*mine, *2 * [("node-2", "run folder runs/nano: not writable")]]),
     )
+    monkeypatch.setattr(distributed, "num_processes", lambda: 3)
     assert main(["doctor", str(ROOT / "recipes/nano.yaml"), "--worst-step"]) == 1
     said = capsys.readouterr().out
-    assert "x other ranks node-2: deepspeed is not installed" in said and "1 problem;" in said
+    assert "x other ranks node-2: run folder runs/nano: not writable" in said and "1 problem;" in said

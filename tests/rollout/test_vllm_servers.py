@@ -521,23 +521,40 @@ def test_an_outage_of_all_servers_ends_in_an_error_that_names_them(fakes):
 
 def test_one_request_at_a_time_finds_out_whether_a_server_is_back(fakes):
     """All others go to those that answer, instead of waiting for one that perhaps does not."""
-    engine = connect(*fakes, max_concurrent=8, timeout=1.0)
+    engine = connect(*fakes, max_concurrent=8, timeout=60.0)
     fakes[0].fault = lambda number: "500"
     assert tokens(engine, 8) == due(8)
     time.sleep(0.6)  # it is due for another attempt
-    fakes[0].fault = lambda number: "hang"
-    fakes[1].fault = lambda number: time.sleep(0.02)
-    before = len(fakes[0].chats)
+    before = [len(fake.chats) for fake in fakes]
+    fakes[0].fault = partial(wait_for_all, fakes[1:], before[1] + 23)  # answers when the other has done the rest
     assert tokens(engine, 24) == due(24)
-    assert len(fakes[0].chats) == before + 1
+    assert len(fakes[0].chats) == before[0] + 1
 
 
-def test_closing_ends_what_another_thread_waits_for(fakes):
-    engine = connect(fakes[0], timeout=600.0)
-    fakes[0].fault = lambda number: "500"
+def test_a_server_that_is_back_in_time_but_still_answers_is_no_outage(fakes):
+    """Away for most of the timeout, and past it before the request that tried it has its answer."""
+    began: list[float] = []
+
+    def back_after_two_seconds(number: int) -> str | None:
+        began.append(time.monotonic())
+        if began[-1] - began[0] < 2.0:
+            return "500"
+        time.sleep(1.5)
+        return None
+
+    engine = connect(fakes[0], max_concurrent=8, timeout=3.0)
+    fakes[0].fault = back_after_two_seconds
+    assert tokens(engine, 8) == due(8)
+
+
+@pytest.mark.parametrize("fault", ["500", "hang"])
+def test_closing_ends_what_another_thread_waits_for(fakes, fault):
+    """A server that is down, or one that does not answer."""
+    engine = connect(fakes[0], timeout=60.0)
+    fakes[0].fault = lambda number: fault
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(tokens, engine, 4)
-        wait_for_all(fakes, 1, 0)
+        wait_for_all(fakes, 4, 0)
         engine.close()
         with pytest.raises(RolloutError, match="the run ended"):
             waiting.result(timeout=10)

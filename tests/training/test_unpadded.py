@@ -1,5 +1,6 @@
 """The trainer's log-probabilities are held to an unpadded forward pass before the first update."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,10 @@ def test_a_family_whose_prompts_are_padded_as_a_part_of_them_is_refused(start, a
     with pytest.raises(TrainingError, match=r"text_to_image:nano-\d+ differ by .* without padding"):
         session.train(before=None, after_save=None)
     assert session.step == 0
+    for thread in threading.enumerate():  # no line of progress comes after the error
+        if thread.name == "progress":
+            thread.join(timeout=5)
+            assert not thread.is_alive()
 
 
 def test_a_tensor_that_does_not_reach_the_model_is_noticed(start, monkeypatch):

@@ -145,6 +145,8 @@ def _problems(config: RunConfig, work: Workload, *, gpus: int, device: Device) -
         )
     if work.engine == "vllm" and gpus % work.tensor_parallel:
         yield f"rollout.engine.tensor_parallel_size={work.tensor_parallel} does not divide {gpus} GPUs"
+    if config.rollout.ahead and work.engine != "server":
+        yield "rollout.ahead=1 samples on servers: set rollout.backend=vllm and rollout.mode=server, or rollout.ahead=0"
     needed, limit = work.prompt_tokens + work.completion_tokens, config.rollout.engine.max_model_len
     if work.by_vllm and limit is not None and needed > limit:
         yield (

@@ -92,7 +92,7 @@ def speed_of(
         traffic["prompts and answers"] = work.completions * (prompt / work.num_generations + answers)
         traffic["adapter to servers"] = 2.0 * work.trained_parameters * math.ceil(servers / processes)
         phases["adapter to engines"] += traffic["adapter to servers"] / UPLOAD_BYTES_S
-    if config.rollout.ahead:  # servers sample the next step's while this one is scored and learned from
+    if config.rollout.ahead and work.engine == "server":  # which samples while the step before is learned from
         sampling, upload = phases.pop("rollouts"), phases["adapter to engines"]
         phases = {"waiting for rollouts": max(sampling - (sum(phases.values()) - upload), 0.0), **phases}
     steps = work.steps

@@ -39,7 +39,7 @@ def check_address(host: str, address: str) -> None:
     """Refuse an IP address that is not public, also inside an IPv6 one.
 
     Raises:
-        RefusedError: It is not.
+        RefusedError: The address is not public.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):

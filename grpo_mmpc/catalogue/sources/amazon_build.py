@@ -140,7 +140,8 @@ def build_amazon(
         begin("writing items")
         with replace_atomically(folder / "items.jsonl") as file:
             engine.write_json_lines(_ITEMS + engine.by_key("drafts"), to=file)
-        engine.run("CREATE OR REPLACE TABLE drafts AS SELECT item_id FROM drafts")  # leaves memory to reviews
+        # Reviews need the memory.
+        engine.run("DROP VIEW candidates; CREATE OR REPLACE TABLE drafts AS SELECT item_id FROM drafts")
         if select != "recbench" and reviews:
             begin("reading reviews")
             of_reviews = scan_reviews(engine, reviews, known="drafts")

@@ -105,8 +105,10 @@ class Engine:
     def write_json_lines(self, query: str, *, to: Path) -> None:
         """Write the rows of a query into a file, by one thread: each holds tens of megabytes."""
         self.use_threads(1)
-        self.run(f"COPY ({query}) TO {quoted(str(to))} (FORMAT json)")
-        self.use_threads(None)
+        try:
+            self.run(f"COPY ({query}) TO {quoted(str(to))} (FORMAT json)")
+        finally:
+            self.use_threads(None)
 
     def write_parquet(self, query: str, *, to: Path, repeated: Sequence[str]) -> int:
         """Write the rows of a query into a file; return how many.

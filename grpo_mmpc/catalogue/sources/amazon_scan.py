@@ -146,7 +146,7 @@ def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str)
         is_read="is_read",
         read=lambda record, _: read_review(record.cells())._asdict(),
         append=lambda rows: engine.insert("slow", rows),
-        tables=("reviews", "slow"),
+        tables=("reviews", "slow", "page"),
         join="LEFT JOIN known ON known.cell = r.parent_asin",
         keep="INSERT INTO reviews SELECT * EXCLUDE is_read FROM page WHERE item_id IS NOT NULL; "
         "CREATE OR REPLACE TABLE page AS FROM page LIMIT 0",
@@ -219,7 +219,7 @@ def _fast(
             records = f"(FROM {records} LIMIT {limit - offset})"
         start = base + offset
         [[rows]] = engine.run(
-            f"INSERT INTO {kind.table} SELECT {start} + row, {kind.columns(source)} FROM {records} r {kind.join}"
+            f"INSERT INTO {kind.table} SELECT {start} + row AS key, {kind.columns(source)} FROM {records} r {kind.join}"
         )
         unread = (
             f"FROM {kind.table} WHERE key > {start} AND key <= {start + rows} AND NOT coalesce({kind.is_read}, false)"

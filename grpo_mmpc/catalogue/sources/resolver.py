@@ -1,4 +1,4 @@
-"""The resolver of downloads, apart from what needs no aiohttp, which takes long to import."""
+"""The resolver of downloads, in a module of its own because aiohttp takes long to import."""
 
 import asyncio
 import socket

@@ -1,9 +1,12 @@
 """The client of one vLLM server: its requests, and whose fault a failure is."""
 
 import re
+import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import httpx
 
@@ -44,12 +47,31 @@ class Upload:
         return cls(name=f"{plain}-{content_hash(body)}", body=body)
 
 
+class Connections:
+    """The open connections of a client; to close them does not wake who waits, to end them does."""
+
+    def __init__(self) -> None:
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+
+    def note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Hear what httpx traces of a request."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._sockets.add(info["return_value"].get_extra_info("socket"))
+
+    def end(self) -> None:
+        """Let every request that is under way fail."""
+        for each in list(self._sockets):
+            with suppress(OSError):  # closed meanwhile
+                each.shutdown(socket.SHUT_RDWR)
+
+
 class Server:
     """One server: its requests, and the last known state."""
 
-    def __init__(self, url: str, http: httpx.Client) -> None:
+    def __init__(self, url: str, http: httpx.Client, connections: Connections) -> None:
         self.url = url
         self._http = http
+        self._trace = {"trace": connections.note}
         self.facts: Mapping[str, Any] = {}
         self.down_since: float | None = None
         self.failed_at = 0.0
@@ -167,7 +189,9 @@ class Server:
         )
         headers = {} if content is None else {"Content-Length": str(len(content))}
         try:
-            response = self._http.request(method, self.url + path, json=json, content=pieces, headers=headers)
+            response = self._http.request(
+                method, self.url + path, json=json, content=pieces, headers=headers, extensions=self._trace
+            )
         except httpx.TransportError as error:
             raise UnavailableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
         if response.status_code >= 500 and response.status_code not in accept:

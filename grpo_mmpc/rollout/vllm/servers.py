@@ -18,7 +18,7 @@ import httpx
 
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.adapter import Adapter
-from grpo_mmpc.rollout.vllm.client import CONNECT_S, HOW_TO_START, Server, UnavailableError, Upload
+from grpo_mmpc.rollout.vllm.client import CONNECT_S, HOW_TO_START, Connections, Server, UnavailableError, Upload
 from grpo_mmpc.rollout.vllm.guard import KEY_VARIABLE
 from grpo_mmpc.rollout.vllm.plugin import OWNER_HEADER
 from grpo_mmpc.rollout.vllm.protocol import GroupOutput, Prompt
@@ -103,7 +103,8 @@ class ServerVLLM:
             limits=httpx.Limits(max_connections=max_concurrent + len(urls), keepalive_expiry=2.0),
         )
         self._background = ThreadPoolExecutor(max_workers=1)
-        self._servers = [Server(url.rstrip("/"), self._http) for url in dict.fromkeys(urls)]
+        self._connections = Connections()
+        self._servers = [Server(url.rstrip("/"), self._http, self._connections) for url in dict.fromkeys(urls)]
         try:
             for server in self._servers:
                 self._await_start(server)
@@ -207,13 +208,13 @@ class ServerVLLM:
     def close(self) -> None:
         """Unload this run's adapters; servers that others started keep running.
 
-        What another thread waits for ends with an error: a request that is under way with it, one
-        that no server takes at once.
+        What another thread waits for ends with an error.
         """
         self._closes.set()
         for name in list(self._adapters) if self._on_close is None else ():
             self.unload(name)
         self._background.shutdown()
+        self._connections.end()
         self._http.close()
         if self._on_close is not None:
             self._on_close()
@@ -276,20 +277,27 @@ class ServerVLLM:
                     result = task(server)
                 except UnavailableError as error:
                     self._went_down(server, error, started)
+                except RuntimeError:  # of a client that was closed in this moment
+                    if not self._closes.is_set():
+                        raise
                 else:
                     self._answered(server, started)
                     return result
                 finally:
                     with self._noting:
                         server.in_flight -= 1
-                        server.is_tried = server.is_tried and not is_down
+                        if is_down:
+                            server.is_tried = False
             now = time.monotonic()
             failing_since = failing_since or now
-            if now - max(failing_since, self._answered_at) > self._timeout:
+            is_tried = any(server.is_tried for server in self._servers)  # one may be about to answer
+            if not is_tried and now - max(failing_since, self._answered_at) > self._timeout:
                 raise RolloutError(self._outage())
             if not self._usable(now):
                 stop.wait(_PAUSE_S / 5)
-        raise RolloutError("stopped: another request of the same rollout failed, or the run ended")
+        raise RolloutError(
+            "stopped: the run ended" if self._closes.is_set() else "stopped: another request of the same rollout failed"
+        )
 
     def _usable(self, now: float) -> list[Server]:
         """Return the servers that are up, or due for another attempt that no request makes yet."""

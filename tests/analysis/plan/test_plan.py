@@ -212,3 +212,10 @@ def test_rollouts_one_step_ahead_cost_what_the_rest_of_the_step_does_not_hide() 
     rest = sum(lockstep.values()) - lockstep["rollouts"] - lockstep["adapter to engines"]
     assert waiting["waiting for rollouts"] == pytest.approx(lockstep["rollouts"] - rest)
     assert sum(waiting.values()) == pytest.approx(lockstep["rollouts"] + lockstep["adapter to engines"])
+
+
+@pytest.mark.parametrize("override", ["rollout.mode=colocate", "rollout.backend=transformers", "method=sft"])
+def test_rollouts_ahead_without_servers_are_a_problem(override: str) -> None:
+    plan = planned(recipe("qwen2_5_vl_7b", "rollout.ahead=1", override))
+    assert any("rollout.ahead=1 samples on servers" in problem for problem in plan.problems)
+    assert "waiting for rollouts" not in plan.speed["ddp"].phases
