@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from grpo_mmpc import __version__
@@ -119,6 +120,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def program() -> NoReturn:
     """Run one command and end this process; a signal after its last line changes no exit status."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&-; the next file to be opened would take its place
+            nowhere = Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115  (kept)
+            setattr(sys, name, nowhere)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot spell a letter gets its number
             stream.reconfigure(errors="backslashreplace")

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -261,3 +264,9 @@ def test_a_checkpoint_that_is_not_there_is_refused_before_the_recipe_is_checked(
     assert main(["evaluate", "recipes/nano.yaml", "--checkpoint", str(tmp_path / "checkpoint-80")]) == 2
     said = capsys.readouterr().err
     assert "checkpoint-80" in said and "checking the recipe" not in said
+
+
+def test_closed_streams_are_no_reason_to_fail():
+    command = f"{shlex.quote(sys.executable)} -m grpo_mmpc rewards list"
+    for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
+        assert subprocess.run(["bash", "-c", f"{command} {closed}"], capture_output=True, check=False).returncode == 0

@@ -118,7 +118,7 @@ def complete(folder: Path, *options: str) -> Drill:
 def data_amazon(folder: Path) -> Drill:
     """Metadata and reviews of many products."""
     with (folder / "meta_A.jsonl").open("w") as items, (folder / "A.jsonl").open("w") as reviews:
-        for i in range(30_000):
+        for i in range(120_000):
             item = {
                 "parent_asin": f"B{i}",
                 "title": f"Mug &amp; Cup {i}",

@@ -121,6 +121,7 @@ SURROUNDINGS = Group(
         Case("a reader that goes away", SHOP, "Catalogue shop", command=f"sh:{VALIDATE} | head -1"),
         Case("stdin closed", SHOP, "5 usable items", command=f"sh:{VALIDATE} <&-"),
         Case("stdout closed", SHOP, "", command=f"sh:{VALIDATE} >&-"),
+        Case("stdout and stderr closed", SHOP, "", command=f"sh:{VALIDATE} >&- 2>&-"),
         Case("a full disk as stdout", SHOP, "the disk is full", REFUSED, command=f"sh:{VALIDATE} >/dev/full"),
         Case(
             "a pipe in the place of the output",
