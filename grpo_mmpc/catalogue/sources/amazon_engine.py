@@ -76,12 +76,15 @@ class Engine:
         [[number]] = self.run(f"SELECT count(*) FROM {table}")
         return int(number)
 
-    def use_threads(self, number: int | None) -> None:
-        """Use so many, or as many as may be; one where Python does much of the work.
+    @contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """Use one thread for a block: several would wait for each other's Python, at a cost.
 
-        Several would wait for each other's Python, at a cost.
+        An error that leaves the block ends the build: nothing is asked of the database after it.
         """
-        self.run(f"SET threads = {number or self.threads}")
+        self.run("SET threads = 1")
+        yield
+        self.run(f"SET threads = {self.threads}")
 
     def by_key(self, table: str) -> str:
         """Return SQL that puts a table in the order of ``key``: nothing where it is in it already.
@@ -103,12 +106,9 @@ class Engine:
             self.connection.unregister("appended")
 
     def write_json_lines(self, query: str, *, to: Path) -> None:
-        """Write the rows of a query into a file, by one thread: each holds tens of megabytes."""
-        self.use_threads(1)
-        try:
+        """Write the rows of a query into a file; each thread would hold tens of megabytes."""
+        with self.one_thread():
             self.run(f"COPY ({query}) TO {quoted(str(to))} (FORMAT json)")
-        finally:
-            self.use_threads(None)
 
     def write_parquet(self, query: str, *, to: Path, repeated: Sequence[str]) -> int:
         """Write the rows of a query into a file; return how many.

@@ -4,6 +4,7 @@ A record's ``key`` is its place among all sources: the source's position times 2
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,21 +106,20 @@ def scan_items(
         join=DRAFT_JOINS if whole else "",
     )
     scan = Scan(sources=sources)
-    engine.use_threads(1 if whole else None)
-    for position, source in enumerate(sources):
-        base, enough = position << _SHIFT, max_items if source.category is not None else None
-        limit = None if enough is None or not source.files else 2 * enough + 1000
-        while True:
-            rows = _scan_source(engine, scan, kind, base=base, limit=limit, enough=enough)
-            last = None if enough is None else _last_wanted(engine, base=base, enough=enough)
-            if last is not None or limit is None or rows < limit:
-                break
-            limit *= 4
-            _forget(engine, scan, kind, after=base)
-        if last is not None:
-            _forget(engine, scan, kind, after=last)
-        scan.read += rows if last is None else last - base
-    engine.use_threads(None)
+    with engine.one_thread() if whole else nullcontext():
+        for position, source in enumerate(sources):
+            base, enough = position << _SHIFT, max_items if source.category is not None else None
+            limit = None if enough is None or not source.files else 2 * enough + 1000
+            while True:
+                rows = _scan_source(engine, scan, kind, base=base, limit=limit, enough=enough)
+                last = None if enough is None else _last_wanted(engine, base=base, enough=enough)
+                if last is not None or limit is None or rows < limit:
+                    break
+                limit *= 4
+                _forget(engine, scan, kind, after=base)
+            if last is not None:
+                _forget(engine, scan, kind, after=last)
+            scan.read += rows if last is None else last - base
     if not whole:
         engine.cleaned.clear()  # titles were only looked at
     return scan
@@ -167,16 +167,15 @@ def read_wanted(engine: Engine, scan: Scan, *, wanted: str) -> None:
         wanted: SQL of a table with ``key``, ``item_id``, ``category`` and ``is_draft``.
     """
     engine.run(f"DELETE FROM drafts WHERE key NOT IN (SELECT key FROM {wanted})")
-    engine.use_threads(1)
-    for file, base, rows in scan.parts:
-        here = f"(SELECT * FROM {wanted} WHERE NOT is_draft AND key > {base} AND key <= {base + rows})"
-        if not engine.count(here):
-            continue
-        engine.run(
-            f"INSERT INTO drafts SELECT w.key, w.item_id, w.category, {draft_columns()}, NULL "
-            f"FROM {engine.relation(file, ITEM_CELLS)} r JOIN {here} w ON w.key = {base} + r.row {DRAFT_JOINS}"
-        )
-    engine.use_threads(None)
+    with engine.one_thread():
+        for file, base, rows in scan.parts:
+            here = f"(SELECT * FROM {wanted} WHERE NOT is_draft AND key > {base} AND key <= {base + rows})"
+            if not engine.count(here):
+                continue
+            engine.run(
+                f"INSERT INTO drafts SELECT w.key, w.item_id, w.category, {draft_columns()}, NULL "
+                f"FROM {engine.relation(file, ITEM_CELLS)} r JOIN {here} w ON w.key = {base} + r.row {DRAFT_JOINS}"
+            )
 
 
 def _read_item(record: RawRow, source: AmazonSource) -> dict[str, Any]:
