@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from grpo_mmpc.catalogue.normalise import title_key
 from grpo_mmpc.catalogue.signatures import CHROMA_CELLS, LUMA_CELLS, Signatures, Thumbnails
-from grpo_mmpc.metrics.text import words
 from grpo_mmpc.utils.hashing import digest, number
 
 LEAST_SHARED_WORDS = 9
@@ -31,7 +30,9 @@ _ASPECT_TOLERANCE = 0.05
 _COARSE = 4
 _BLOCK_ROWS = 4096
 _TITLES_AT_ONCE = 2**16
-_SEPARATORS = r"[^a-z0-9\x{80}-\x{10FFFF}]+"
+_SEPARATORS, _UNITS = "[^a-z0-9]+", r"\b([0-9]+)([a-z])"
+_SPECIAL = r"[^\x00-\x7F]|[0-9][.,/][0-9]|[^a-z0-9.]\.[0-9]|^\.[0-9]|(^|[\s(])-[.0-9]|[0-9] ?%|[0-9][\"']"
+"""Titles whose numbers have parts, a sign or a mark as unit, and those that are not ASCII."""
 _LOWER_BITS = 40
 
 SEARCHED_EXACTLY = 10_000
@@ -81,14 +82,14 @@ def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
     for start in range(0, max(1, len(titles)), _TITLES_AT_ONCE):
         texts = _title_keys(titles[start : start + _TITLES_AT_ONCE])
         owner = np.flatnonzero(pc.not_equal(texts, ""))
-        kept = texts.take(pa.array(owner)).to_pylist()
-        listed = pc.split_pattern(pa.array([k if k.isascii() else " ".join(words(k)) for k in kept], pa.string()), " ")
+        kept = texts.take(pa.array(owner))
+        listed = pc.split_pattern(kept, " ")
         coded = listed.flatten().dictionary_encode()
         place = np.repeat(np.arange(len(kept)), pc.list_value_length(listed))
         pairs = np.sort(place << 32 | coded.indices.to_numpy())  # np.unique hashes numbers, far slower
         title, word = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], 2**32)
         owners.append(start + owner)
-        keys.append(np.array([number(key) for key in kept], np.uint64))
+        keys.append(np.array([number(key) for key in kept.to_pylist()], np.uint64))
         counts.append(np.bincount(title, minlength=len(kept)))
         hashes.append(np.array([vocabulary[word] for word in coded.dictionary.to_pylist()], np.uint64)[word])
     owned = np.concatenate(owners)
@@ -97,10 +98,14 @@ def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
 
 
 def _title_keys(titles: Sequence[str | None]) -> pa.StringArray:
-    """Return the ``title_key`` of every title, by columns where titles are ASCII."""
-    folded = [title if not title or title.isascii() else title_key(title) for title in titles]
-    lower = pc.ascii_lower(pa.array(folded, pa.string()))
-    return pc.ascii_trim_whitespace(pc.fill_null(pc.replace_substring_regex(lower, _SEPARATORS, " "), ""))
+    """Return the ``title_key`` of every title, by columns where titles are plain ASCII."""
+    given = pa.array(titles, pa.string())
+    lower = pc.ascii_lower(given)
+    plain = pc.replace_substring_regex(pc.replace_substring_regex(lower, _SEPARATORS, " "), _UNITS, r"\1 \2")
+    is_special = pc.fill_null(pc.match_substring_regex(lower, _SPECIAL), False)
+    special = [title_key(title) for title in given.filter(is_special).to_pylist()]
+    keys = pc.replace_with_mask(pc.ascii_trim_whitespace(plain), is_special, pa.array(special, pa.string()))
+    return pc.fill_null(keys, "")
 
 
 class _Vocabulary(dict[str, int]):

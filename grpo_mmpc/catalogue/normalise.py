@@ -2,8 +2,8 @@
 
 import json
 import math
-import re
-import unicodedata
+
+from grpo_mmpc.metrics.text import words
 
 MISSING_WORDS = frozenset(
     {
@@ -14,7 +14,6 @@ MISSING_WORDS = frozenset(
 )
 """Words of programs for a missing value. Case matters: "Nan" is a kind of bread."""
 
-_ASCII_WORDS = re.compile("[a-z0-9]+").findall
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 
 
@@ -72,18 +71,12 @@ def readable_text(value: object) -> str | None:
 def title_key(title: str | None) -> str:
     """Return the form under which two spellings of one title are equal; empty without content.
 
-    Compatibility forms (full-width letters, ligatures), case, punctuation, symbols and spacing are
-    folded: ``"ACME Tote-Bag,  12 pack"`` and ``"acme tote bag (12 Pack)"`` share a key.
+    It is the title's :func:`~grpo_mmpc.metrics.text.words`: compatibility forms (full-width
+    letters, ligatures), case, punctuation and spacing are folded, numbers stay what they are:
+    ``"ACME Tote-Bag,  12 pack"`` and ``"acme tote bag (12 Pack)"`` share a key, ``"Bolt 1/4 in"``
+    and ``"Bolt 1.4 in"`` do not.
     """
-    if not title:
-        return ""
-    folded = title.lower()
-    if not title.isascii():
-        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", title).casefold())
-    if folded.isascii():
-        return " ".join(_ASCII_WORDS(folded))
-    # Letters, marks (of Indic scripts) and numbers are content; everything else separates words.
-    return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split())
+    return " ".join(words(title)) if title else ""
 
 
 def json_kind(value: object) -> str:

@@ -43,6 +43,11 @@ class AdapterFolder:
         """Return the module of the base model that each tensor is for, by the tensor's name."""
         return {name: _module_of(name) for name in self.shapes}
 
+    @property
+    def rank(self) -> int:
+        """Return the greatest rank that its configuration states."""
+        return int(max([self.config["r"], *(self.config.get("rank_pattern") or {}).values()]))
+
 
 def open_adapter(folder: Path) -> AdapterFolder:
     """Read and check an adapter's folder; no model is needed, and nothing in it is executed.
@@ -65,15 +70,15 @@ def open_adapter(folder: Path) -> AdapterFolder:
         )
     shapes = _shapes(weights)
     ranks = {shape[0] for name, shape in shapes.items() if name.endswith((".lora_A.weight", ".lora_A"))}
-    stated = {config["r"], *config.get("rank_pattern", {}).values()}
-    if not ranks or max(stated) > max(ranks):
-        raise AdapterError(
-            f"{folder / CONFIG} states rank {max(stated)}, the weights beside it have "
-            f"{f'rank {max(ranks)}' if ranks else 'no LoRA'}: the two files do not belong together; copy them again"
-        )
     modules = sorted({_module_of(name) for name in shapes if _SIDES.search(name)})
     plain = {**config, "target_modules": modules, **dict.fromkeys(_SELECTIONS)}
-    return AdapterFolder(folder=folder, config=plain, shapes=shapes)
+    opened = AdapterFolder(folder=folder, config=plain, shapes=shapes)
+    if not ranks or opened.rank > max(ranks):
+        raise AdapterError(
+            f"{folder / CONFIG} states rank {opened.rank}, the weights beside it have "
+            f"{f'rank {max(ranks)}' if ranks else 'no LoRA'}: the two files do not belong together; copy them again"
+        )
+    return opened
 
 
 def open_checkpoint(checkpoint: Path) -> AdapterFolder | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config.sections import AdapterSection
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.utils.jobs import Environment, machine_gpus, shares_of_machine
 from grpo_mmpc.utils.model_paths import resolve_model
@@ -86,6 +87,12 @@ def _without_trainer(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"rollout": config.rollout.model_copy(update={"mode": "server"})})
 
 
+def _with_rank(config: RunConfig, rank: int) -> RunConfig:
+    """Return the recipe with the rank of an adapter, beyond which its engine would serve none."""
+    adapter = (config.adapter or AdapterSection()).model_copy(update={"r": rank})
+    return config.model_copy(update={"adapter": adapter})
+
+
 @contextmanager
 def _transformers_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> Iterator["Engine"]:
     # heavy: imported on use
@@ -121,6 +128,7 @@ def _vllm_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> 
         check_fits(opened, model_skeleton(config.model))
         refuse_unserved_targets({*opened.modules.values()}, engine=config.rollout.engine.options())
         adapter = adapter_from_folder(opened)
+        config = _with_rank(config, opened.rank)
     suppressed = suppressed_token_ids(processor, AutoConfig.from_pretrained(resolve_model(config.model.name_or_path)))
     max_tokens = max(config.evaluation.max_tokens.values(), default=1)
     engine = start_engine(config, processor, suppressed=suppressed, max_tokens=max_tokens)

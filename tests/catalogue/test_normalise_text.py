@@ -74,7 +74,10 @@ def test_spellings_of_one_title_share_a_key(first, second):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("Tote Bag 12", "Tote Bag 1 2"), ("Tote Bag Red", "Tote Bag Blue"), ("कि", "क"), ("cafe", "café")],
+    [
+        *[("Tote Bag 12", "Tote Bag 1 2"), ("Tote Bag Red", "Tote Bag Blue"), ("कि", "क"), ("cafe", "café")],
+        *[("Sinker .5 oz", "Sinker 5 oz"), ("Bolt 1/4 in", "Bolt 1.4 in"), ("Lens -2.00", "Lens +2.00")],
+    ],
 )
 def test_different_titles_have_different_keys(first, second):
     assert title_key(first) != title_key(second)

@@ -296,7 +296,10 @@ class TestScripts:
 
     @pytest.mark.parametrize(
         ("one", "other"),
-        [("2.5mm", "25mm"), ("1/2 inch", "12 inch"), ("1.0 Cup", "10 Cup"), ("Pack of 2", "Pack of 3")],
+        [
+            *[("2.5mm", "25mm"), ("1/2 inch", "12 inch"), ("1.0 Cup", "10 Cup"), ("Pack of 2", "Pack of 3")],
+            *[("-2.00", "+2.00"), ("-20 C", "20 C"), ("\u22122", "2"), ("5\u2033", "5'"), ('5"', "5"), ("10%", "10")],
+        ],
     )
     def test_another_number_is_another_title(self, metric: object, one: str, other: str) -> None:
         assert self.score(metric, prediction=f"Steel {one} Pin", reference=f"Steel {other} Pin") < 0.95
@@ -313,6 +316,14 @@ class TestScripts:
         ("1,000 ml", "1000 ml"),
         ("2,5 cm", "2.5 cm"),
         (".5 oz", "0.5 oz"),
+        ("lens \u2212.50", "lens -0.5"),
+        ("lens +2", "lens 2"),
+        ("20-30 cm", "20 30 cm"),  # a range, no sign
+        ('27"', "27 in"),
+        ("5\u2033 x 7''", '5" x 7\u201d'),
+        ("6' cable", "6 ft cable"),
+        ("80's shirt", "80 s shirt"),  # no feet
+        ("70 %", "70%"),
         ("\uff21\uff22 \uff11\uff12", "ab 12"),  # full width
     ],
 )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from grpo_mmpc.models.adapter import adapter_from_folder
 from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter, parse_config
 from grpo_mmpc.models.policy import load_policy, model_skeleton
 from grpo_mmpc.models.processor import load_processor
+from grpo_mmpc.rollout.offline import offline_engine
+from grpo_mmpc.rollout.vllm.arguments import engine_arguments
 from grpo_mmpc.utils.model_paths import resolve_model
 
 QWEN = ModelSection(name_or_path="nano:qwen2_5_vl")
@@ -44,6 +47,24 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "adapter"))
+
+
+def test_an_engine_for_an_adapter_serves_its_rank_whatever_the_recipe_names(make_config, monkeypatch, tmp_path: Path):
+    from peft import LoraConfig, get_peft_model
+
+    adapter = LoraConfig(r=16, target_modules=TARGETS, task_type="CAUSAL_LM")
+    get_peft_model(load_policy(QWEN), adapter).save_pretrained(str(tmp_path))
+    started: list[dict[str, Any]] = []
+
+    def start(config: Any, processor: Any, **options: Any) -> Any:
+        started.append(engine_arguments(config))
+        return MagicMock()
+
+    monkeypatch.setattr("grpo_mmpc.rollout.vllm.start.start_engine", start)
+    config = make_config(model={"name_or_path": "nano:qwen2_5_vl"}, adapter={"r": 4}, rollout={"backend": "vllm"})
+    with offline_engine(config, checkpoint=tmp_path):
+        pass
+    assert [arguments["max_lora_rank"] for arguments in started] == [16]
 
 
 def change(folder: Path, **fields: Any) -> None:
