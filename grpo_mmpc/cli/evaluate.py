@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.checkpoint is not None:
         open_checkpoint(arguments.checkpoint)  # before the checks of the recipe, which load PyTorch
-    config = load_recipe(arguments.recipe)
+    config = load_recipe(arguments.recipe, trains=False)
     from grpo_mmpc.pipelines.evaluate import run_evaluation
 
     run_evaluation(config, checkpoint=arguments.checkpoint, out=arguments.out, workers=arguments.workers)

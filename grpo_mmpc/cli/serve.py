@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         from grpo_mmpc.pipelines.serve_images import serve_images
 
         serve_images(reference, layers.merged, host=arguments.host, port=arguments.port)
-    config = load_recipe(arguments.recipe)
+    config = load_recipe(arguments.recipe, trains=False)
     # heavy: imported on use
     from grpo_mmpc.rollout.vllm.serve import run_server, shell_command
 

@@ -13,7 +13,6 @@ from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.files import read_own
 
-_EMBEDDED = "nano:"
 _REMOTE = ("images_api", "llm_judge")
 """A renderer and a reward that send texts, and a key of the environment, to an address beside their
 name."""
@@ -103,7 +102,7 @@ def load_recorded_policy(
         "run_dir": str(recorded.parent),
         "model": model,
         "adapter": {},
-        "data": {"catalogue": _EMBEDDED + "catalogue"},
+        "data": {"catalogue": "nano:catalogue"},
         "rewards": {"mix": [{"name": "json_format", "weight": 1.0}]},
         **{name: raw[name] for name in ("tasks", "own_tasks") if name in raw},
         "evaluation": {key: evaluation[key] for key in ("max_tokens", "batch_size") if key in evaluation},
@@ -147,7 +146,7 @@ def _targets(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
         if name == "trust_remote_code" and value:
             yield key, str(name)
         elif isinstance(value, str) and _IMPORTED.fullmatch(key):
-            if value in _REMOTE or (":" in value and not value.startswith(_EMBEDDED)):
+            if value in _REMOTE or ":" in value:
                 yield key, value
         else:
             yield from _targets(value, key)

@@ -19,13 +19,18 @@ from grpo_mmpc.utils.console import Progress, columns, fitted, printer, quiet_li
 from grpo_mmpc.utils.distributed import is_first_process
 
 
-def load_recipe(arguments: Sequence[str]) -> RunConfig:
+def load_recipe(arguments: Sequence[str], *, trains: bool = True) -> RunConfig:
     """Load files and ``key=value`` overrides, merged, with all problems reported at once.
+
+    Args:
+        arguments: Files and overrides.
+        trains: Whether the policy is trained. Else no reward is used, and none is imported to be
+            checked.
 
     Raises:
         ConfigError: Something is wrong with the recipe.
     """
-    return _checked(_layers(arguments))
+    return _checked(_layers(arguments), trains=trains)
 
 
 def described_recipe(arguments: Sequence[str]) -> tuple[RunConfig, str]:
@@ -57,7 +62,7 @@ def load_policy_recipe(words: Sequence[str], *, checkpoint: Path | None, place: 
     if checkpoint is not None:
         open_checkpoint(checkpoint)
     if any(is_file(word) for word in words):
-        return load_recipe(words)
+        return load_recipe(words, trains=False)
     own = None if checkpoint is None else config_of_run(checkpoint)
     if own is None:
         raise ConfigError(
@@ -96,9 +101,11 @@ def _layers(arguments: Sequence[str]) -> Layers:
     return layers
 
 
-def _checked(layers: Layers) -> RunConfig:
+def _checked(layers: Layers, *, trains: bool = True) -> RunConfig:
     """Validate, and show what is checked: the first to need PyTorch may take half a minute."""
     checks = _checks()
+    if not trains:
+        del checks["rewards"]
 
     def shown(what: str, check: Check, raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if is_first_process():

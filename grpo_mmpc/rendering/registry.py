@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from grpo_mmpc.config import nearest
 from grpo_mmpc.errors import EvaluationError
@@ -28,8 +28,8 @@ def load_renderer(reference: str, /, **kwargs: Any) -> "Renderer":
     """Return the renderer that a recipe names.
 
     Args:
-        reference: ``nano``, ``diffusers``, ``images_api``, or ``module:factory`` where the factory
-            returns a ``Renderer``.
+        reference: ``nano``, ``diffusers``, ``images_api``, or ``module:factory``: a class with
+            ``render``, or a function that says it returns a ``Renderer``.
         **kwargs: Arguments of the factory, the recipe's ``renderer_kwargs``.
 
     Raises:
@@ -98,7 +98,24 @@ def _find_factory(reference: str) -> Callable[..., Any]:
         raise EvaluationError(f"renderer {reference!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if not callable(factory):
         raise EvaluationError(f"renderer {reference!r} is a {type(factory).__name__}; expected a class or function")
+    if not _makes_renderer(factory):
+        raise EvaluationError(
+            f"renderer {reference!r} is not known to make one, and is not called: it must be a class with render, or "
+            "say what it returns (-> Renderer, from grpo_mmpc.rendering.renderer import Renderer)"
+        )
     return factory  # type: ignore[no-any-return]
+
+
+def _makes_renderer(factory: Callable[..., Any]) -> bool:
+    """Return whether a target is a class of renderers, or says that it returns one."""
+    made: Any = factory
+    if not isinstance(factory, type):
+        try:
+            made = get_type_hints(factory).get("return")
+        except Exception:  # a name that only type checkers import
+            made = getattr(factory, "__annotations__", {}).get("return")
+    name = made if isinstance(made, str) else ""
+    return callable(getattr(made, "render", None)) or name.strip("'\"").rpartition(".")[2] == "Renderer"
 
 
 def _check_arguments(reference: str, factory: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from grpo_mmpc.cli import main, parse_arguments
 from grpo_mmpc.config import is_file
-from grpo_mmpc.pipelines.recipe import load_recipe
+from grpo_mmpc.pipelines.recipe import load_policy_recipe, load_recipe
 from tests.recbench.report.fake_results import results
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +47,19 @@ def test_a_recipe_with_many_mistakes_gets_one_answer_that_names_them_all(tmp_pat
         "adapter.lora_alhpa: unknown key; did you mean 'lora_alpha'?",
     ):
         assert part in said, said
+
+
+def test_what_only_asks_the_policy_imports_no_reward(tmp_path, monkeypatch):
+    rewards = tmp_path / "my_rewards.py"
+    rewards.write_text("raise RuntimeError('imported')\n")
+    recipe = [str(ROOT / "recipes/nano.yaml"), f"rewards.mix=[{{name: '{rewards}:mine', weight: 1.0}}]"]
+    asked = []
+    monkeypatch.setattr("grpo_mmpc.pipelines.evaluate.run_evaluation", lambda *_, **__: asked.append("evaluate"))
+    monkeypatch.setattr("grpo_mmpc.rollout.vllm.serve.run_server", lambda *_, **__: asked.append("serve") or 0)
+    assert main(["evaluate", *recipe, "--base"]) == main(["serve", *recipe]) == 0
+    load_policy_recipe(recipe, checkpoint=None)
+    assert asked == ["evaluate", "serve"]
+    assert main(["train", *recipe, "--check"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """Renderers as a user would bring them."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    from grpo_mmpc.rendering.renderer import Renderer
 
 
 def image_of(prompt, seed):
@@ -20,15 +24,15 @@ class PlainRenderer:
         return [image_of(p, s) if p.strip() else None for p, s in zip(prompts, seeds, strict=True)]
 
 
-def needs_a_style(*, style):
+def needs_a_style(*, style) -> PlainRenderer:
     return PlainRenderer(style=style)
 
 
-def takes_anything(**options):
+def takes_anything(**options) -> "Renderer":
     return PlainRenderer(**options)
 
 
-def no_renderer():
+def no_renderer() -> "Renderer":
     return "a image"
 
 

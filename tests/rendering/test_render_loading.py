@@ -58,6 +58,15 @@ def test_what_cannot_be_built_says_why(reference, kwargs, message):
         load_renderer(reference, **kwargs)
 
 
+def test_what_does_not_say_that_it_makes_a_renderer_is_not_called(tmp_path):
+    for reference in ("os:system", "subprocess:call", "builtins:print", "tests.rendering.own_renderers:image_of"):
+        with pytest.raises(
+            EvaluationError, match=f"renderer '{reference}' is not known to make one, and is not called"
+        ):
+            load_renderer(reference, command=f"touch {tmp_path / 'called'}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_identity_is_the_name_and_what_changes_images():
     base = renderer_identity("diffusers", {"model": "m", "call_kwargs": {"a": 1, "b": 2}})
     assert json.loads(base) == ["diffusers", {"model": "m", "call_kwargs": {"a": 1, "b": 2}}]

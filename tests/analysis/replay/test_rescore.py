@@ -313,6 +313,7 @@ def test_code_that_a_run_folder_names_is_not_executed_unasked(run, mix, tmp_path
         {"name": "os:system", "weight": 1.0, "kwargs": {"command": f"touch {touched}"}},
         {"name": "clip_similarity", "weight": 1.0, "kwargs": renders},
     ]
+    config["rewards"]["mix"].append({"name": "nano:/own.py:factory", "weight": 0.0})  # no name of ours
     (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
     base = run / "base.yaml"
     base.write_text(yaml.safe_dump({"rewards": {"mix": config["rewards"]["mix"]}}), "utf-8")
@@ -321,7 +322,9 @@ def test_code_that_a_run_folder_names_is_not_executed_unasked(run, mix, tmp_path
         said = capsys.readouterr().err
         assert f"{run / 'config.yaml'}: rewards.mix.0.name: 'os:system' names code" in said
         assert "rewards.mix.1.kwargs.renderer: 'os:system' names code" in said
+        assert "rewards.mix.2.name: 'nano:/own.py:factory' names code" in said
         assert "--trust os:system" in said
+    del config["rewards"]["mix"][2]
     config["rewards"]["mix"][1]["kwargs"] = {"renderer": "images_api", "renderer_kwargs": {"urls": "http://other"}}
     (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
     assert main(["rescore", str(run)]) == 2
