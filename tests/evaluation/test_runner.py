@@ -85,6 +85,13 @@ def test_a_malformed_completion_scores_worst_and_a_missing_encoder_leaves_null(c
     assert rows[0]["completion"] == "error"
 
 
+def test_samples_say_which_items_are_of_one_product(catalogue, tmp_path):
+    suite = suite_of(catalogue, ["image_to_text"])
+    first, _, third = (row.item_id for row in suite.rows)
+    run(replace(suite, groups={first: "p", third: "p"}), gold, tmp_path)
+    assert pq.read_table(tmp_path / "samples.parquet").column("group").to_pylist() == ["p", None, "p"]
+
+
 def test_a_suite_is_run_once_per_key_and_again_when_anything_it_depends_on_changes(catalogue, tmp_path):
     suite = suite_of(catalogue, ["image_to_text"])
     assert len(run(suite, gold, tmp_path).asked) == 3

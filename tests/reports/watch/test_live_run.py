@@ -183,6 +183,16 @@ def test_the_newest_evaluation_stands_beside_the_base_with_the_interval_of_the_c
     assert not any("Attribute recall:" in one.label for one in newest.tasks["image_to_text"])
 
 
+def test_items_of_one_product_count_once_in_the_interval_of_the_newest_change(tmp_path):
+    # An interval takes six items that stand alone: 36 are enough (above), five products are not.
+    def of_five_products(rows):
+        return [row | {"group": f"product {number % 5}"} for number, row in enumerate(rows)]
+
+    shown = {"checkpoints": ("base", "checkpoint-20"), "compare": False, "images": False, "edit": of_five_products}
+    newest = look(build_run(tmp_path / "run", items_per_category=4, **shown)).newest
+    assert {change.interval for changes in newest.tasks.values() for change in changes} == {None}
+
+
 def test_evaluations_are_those_of_the_suite_that_the_run_names(run):
     hold(run)
     manifest = json.loads((run / "manifest.json").read_text())
