@@ -220,6 +220,16 @@ def test_verdicts_need_both_so_that_skewed_differences_do_not_slip_through() -> 
     assert np.mean([word in ("better", "worse") for word in found]) <= 0.065
 
 
+def test_ten_gains_that_hang_on_one_of_them_are_judged_by_the_bootstrap_and_not_by_flips() -> None:
+    # Flips see ten gains, p = 2 / 2**10 = .002. A resample draws the large one k times, binomial
+    # of 10 and .1: its mean is about k / 10, with an error of sqrt(k / 10 * (1 - k / 10) / 10).
+    # Observed is .1 / .095 = 1.05; as far above .1 are resamples from k = 3 on, .2 / .145 = 1.38:
+    # p = 2 * P(k >= 3) = .14.
+    gains = np.append(np.linspace(0.0001, 0.0002, 9), 1.0)
+    [difference] = compared([measure(np.zeros(10), gains)], resamples=9999)
+    assert difference.p_value() == pytest.approx(0.14, abs=0.015)
+
+
 def test_five_copies_of_every_item_tell_no_more_than_one() -> None:
     values = np.random.default_rng(7).normal(0.2, 1.0, 20)
     [alone] = compared([measure(np.zeros(20), values)])
