@@ -46,6 +46,10 @@ class FakeVLLM:
         self.loaded: list[str] = []
         self.uploads: list[str] = []
         """Every upload ever, in order."""
+        self.unloads = 0
+        """Requests to remove an adapter that came in."""
+        self.before_unload: Callable[[], object] = lambda: None
+        """Called before an adapter is removed."""
         self.chats: list[dict[str, Any]] = []
         """Bodies of the completion requests that came in."""
         self.api_keys: set[str | None] = set()
@@ -145,6 +149,8 @@ def _handler(fake: FakeVLLM) -> type[BaseHTTPRequestHandler]:
             self.reply(200, {})
 
         def do_DELETE(self) -> None:
+            fake.unloads += 1
+            fake.before_unload()
             name = self.path.rpartition("/")[2]
             there = fake.files.pop(name, None)
             if there:

@@ -9,7 +9,7 @@ from PIL import Image
 from grpo_mmpc.config import ModelSection
 from grpo_mmpc.models.processor import load_processor
 from grpo_mmpc.rollout.prompts import load_prompt_image
-from grpo_mmpc.rollout.vllm.engine import LocalVLLM
+from grpo_mmpc.rollout.vllm.engine import LocalVLLM, _tensor_parallel_group
 from grpo_mmpc.rollout.vllm.protocol import Prompt
 from grpo_mmpc.rollout.vllm.requests import by_path, read_images
 
@@ -50,6 +50,18 @@ def test_ranks_that_share_an_engine_exchange_less_than_three_kilobytes_a_prompt(
     everyones, first = engine._exchange(mine)
     assert everyones == [theirs, *mine] and first == 1
     assert sent[0] < 4 * 3000
+
+
+def test_ranks_that_share_an_engine_exchange_prompts_by_the_cpu_whatever_the_trainer_uses(monkeypatch):
+    """Over NCCL, the default of processes with GPUs, they would travel through the GPU's memory."""
+    from torch import distributed
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 4)
+    monkeypatch.setattr(
+        distributed, "new_subgroups_by_enumeration", lambda ranks, *, backend="nccl": ((backend, ranks), [])
+    )
+    assert _tensor_parallel_group(2) == ("gloo", [[0, 1], [2, 3]])
 
 
 @pytest.mark.parametrize("asked", [None, 512])

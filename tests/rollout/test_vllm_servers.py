@@ -287,6 +287,24 @@ def test_an_adapter_of_eight_ranks_travels_once_to_every_server(fakes):
     wait_until_empty(fakes)
 
 
+def test_the_main_rank_alone_unloads_and_waits_for_no_server(fakes):
+    ranks = Together(2)
+    main, other = ranks.connect(fakes[0], timeout=60.0)
+    ranks.each(lambda engine: engine.load(ADAPTER), [main, other])
+    answers = threading.Event()
+    fakes[0].before_unload = lambda: answers.wait(10)
+    try:
+        other.unload("policy-1")
+        main.unload("policy-1")  # returns although the server has not answered
+        assert fakes[0].loaded
+    finally:
+        answers.set()
+    wait_until_empty(fakes)
+    for engine in (main, other):
+        engine.close()
+    assert fakes[0].unloads == 1
+
+
 def test_a_rank_that_sent_nothing_can_give_a_restarted_server_its_adapter_back(fakes):
     ranks = Together(2)
     engines = ranks.connect(fakes[0])
