@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from accelerate import Accelerator
 
+from grpo_mmpc.training.arguments import grpo_arguments
 from grpo_mmpc.training.trl_seams import COMPLETION_TENSORS, TOKEN_COUNT, TYPE_TENSORS, GRPOTrainer, TrainerCallback
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,12 @@ def test_grpo_config_has_the_fields_that_are_set_or_read():
     from trl import GRPOConfig
 
     assert FIELDS <= {field.name for field in dataclasses.fields(GRPOConfig)}
+
+
+@pytest.mark.parametrize("said", [{}, {"log_multimodal": True}])
+def test_ranks_send_each_other_the_images_of_a_step_only_where_the_recipe_says_so(make_config, said):
+    arguments = grpo_arguments(make_config(trainer=said))
+    assert bool(arguments.log_multimodal) == bool(said)
 
 
 @pytest.mark.parametrize(
