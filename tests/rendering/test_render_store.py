@@ -2,6 +2,7 @@ import contextlib
 import json
 import re
 from collections import Counter
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -146,6 +147,15 @@ def test_progress_starts_with_what_is_there_and_ends_with_everything(tmp_path):
     seen = []
     render(tmp_path, prompts, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(5, 40), (21, 40), (37, 40), (40, 40)]  # batches of 16
+
+
+def test_what_is_on_record_is_read_once_however_many_batches_are_rendered(tmp_path, monkeypatch):
+    prompts = {str(i): f"a mug {i}" for i in range(40)}
+    render(tmp_path, dict(list(prompts.items())[:5]))
+    read = Mock(wraps=store.read_json_lines)
+    monkeypatch.setattr(store, "read_json_lines", read)
+    render(tmp_path, prompts)  # 35 in three batches
+    assert [call.args for call in read.call_args_list] == [(tmp_path / "renders.jsonl",)]
 
 
 def test_a_renderer_with_larger_batches_gets_them_whole(tmp_path):
