@@ -1,10 +1,12 @@
-"""Tables outside of pages: what a spreadsheet or a terminal would take for a command."""
+"""Tables in spreadsheets and terminals, which would run a cell, and on narrow screens."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 
+from grpo_mmpc.reports.common import tables
 from grpo_mmpc.reports.common.tables import text_table, write_csv
 
 
@@ -47,3 +49,10 @@ def test_a_table_wider_than_the_terminal_leaves_out_spare_columns_in_their_order
     beside = [("a longer name", "0.5", "", "")]  # of another table: both leave out the same column
     assert text_table(head, [row], spare=("effect",), beside=beside, width=32)[0] == "name           mean     p"
     assert text_table(head, [row], spare=("effect", "p"), width=3)[-1] == "(a wider terminal also shows effect and p)"
+
+
+def test_that_a_table_can_be_swiped_is_said_on_narrow_screens_alone() -> None:
+    style = Path(tables.__file__).with_name("style.css").read_text("utf-8")
+    media = dict(re.findall(r"^@media \((.*?)\) \{\n(.*?)^\}", style, re.MULTILINE | re.DOTALL))
+    assert re.search(r"^\.hint \{ display: none;", style, re.MULTILINE)
+    assert [width for width, rules in media.items() if ".hint { display: block; }" in rules] == ["max-width: 40rem"]
