@@ -13,6 +13,8 @@ from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.nano.catalogue import build_catalogue
+from grpo_mmpc.nano.hard import UNSEEN
 from grpo_mmpc.pipelines import complete as module
 from grpo_mmpc.pipelines.complete import audit_catalogue, complete_catalogue
 from grpo_mmpc.tasks import TASKS
@@ -318,6 +320,35 @@ def test_a_calibration_answers_titled_items_as_if_they_had_no_title_and_the_gate
     said = capsys.readouterr().out
     assert "what a confidence is worth" in said
     assert said.count("! nano:qwen2_5_vl knows only the products of the nano catalogue") == 1
+
+
+def test_on_the_hard_catalogue_a_calibrated_gate_holds_back_the_types_that_no_policy_has_seen(
+    make_config, tmp_path, monkeypatch
+):
+    folder = build_catalogue(tmp_path / "hard", num_items=90, seed=3, hard=True)
+    rows = rows_of(folder)
+    types = {row["item_id"]: row["attributes"]["type"] for row in rows}
+    untitled = [row | {"title": None, "attributes": None} if i % 4 == 0 else row for i, row in enumerate(rows)]
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in untitled))
+
+    class Knows(Writer):
+        """Right and sure of all types, but of those it has never seen half sure and wrong."""
+
+        def generate(self, rows, sampling) -> list[str]:
+            guess = ("drum", "drum", "camera")[sampling.seed]
+            seen = [guess if types[row.item_id] in UNSEEN["type"] else types[row.item_id] for row in rows]
+            return [TASKS[row.task].answer(f"{what} {row.item_id}") for row, what in zip(rows, seen, strict=True)]
+
+    monkeypatch.setattr("grpo_mmpc.rollout.engines.offline_engine", lambda *_, **__: nullcontext(Knows()))
+    config, out = make_config(gate={"confidence": 0.4}), tmp_path / "out"  # lets half pass, but not what it is worth
+    complete_catalogue(config, catalogue=folder, out=out, checkpoint=None, samples=2, calibrate_on=60)
+    proposals = list(read_proposals(out))
+    held = [one.value for one in proposals if one.status == "review"]
+    assert held == [f"drum {one.item_id}" for one in proposals if types[one.item_id] in UNSEEN["type"]]
+    assert (len(proposals), len(held)) == (23, 6)
+    # Of 60 items 11 are wrong. With half an answer more at both ends: .5 / 12 and 49.5 / 50.
+    curve = json.loads((out / "calibration.json").read_text())["curves"]["type"]
+    assert curve == [[0.0, 0.5, 1.0], pytest.approx([0.5 / 12, 0.5 / 12, 49.5 / 50])]
 
 
 def test_an_audit_lists_titles_that_the_image_denies_and_changes_nothing(
