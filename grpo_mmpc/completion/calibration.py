@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from grpo_mmpc.errors import CatalogueError
@@ -153,16 +154,13 @@ class Selected:
     """All answers that state the field."""
     kept: int
     right: int
+    interval: tuple[float, float]
+    """See ``accuracy_interval``."""
 
     @property
     def accuracy(self) -> float:
         """The share of those kept that is right; NaN without any."""
         return self.right / self.kept if self.kept else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the accuracy."""
-        return wilson(self.right, self.kept)
 
 
 def held_out_probabilities(judged: Sequence[Judged]) -> list[float]:
@@ -186,19 +184,38 @@ def selected(judged: Sequence[Judged], confidence: Sequence[float], thresholds: 
         for threshold in thresholds
     ]
     return [
-        Selected(threshold=threshold, stated=len(judged), kept=len(kept), right=sum(one.is_right for one in kept))
+        Selected(
+            threshold=threshold,
+            stated=len(judged),
+            kept=len(kept),
+            right=sum(one.is_right for one in kept),
+            interval=accuracy_interval(kept),
+        )
         for threshold, kept in chosen
     ]
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share; (0, 1) of nothing."""
-    from scipy.stats import binomtest  # type: ignore[import-untyped]  # heavy: imported on use
+def accuracy_interval(judged: Sequence[Judged]) -> tuple[float, float]:
+    """Return the 95 % interval of the share that is right; (0, 1) of nothing.
 
-    if not count:
+    Fields of one item hang together. Wilson's interval counts as many answers as would say as much
+    if they did not: their number divided by the design effect (Korn and Graubard 1998); that of the
+    items where all are right, or none.
+    """
+    from scipy.stats import norm  # type: ignore[import-untyped]  # heavy: imported on use
+
+    if not judged:
         return 0.0, 1.0
-    interval = binomtest(right, count).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
+    share = fmean(one.is_right for one in judged)
+    sums: defaultdict[str, float] = defaultdict(float)
+    for one in judged:
+        sums[one.item_id] += one.is_right - share
+    independent = len(judged) * share * (1 - share)
+    count = len(judged) / max(1.0, sum(of * of for of in sums.values()) / independent) if independent else len(sums)
+    z = float(norm.ppf(0.975))
+    middle, reach = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = ((middle + side) / (1 + z**2 / count) for side in (-reach, reach))
+    return max(0.0, low), min(1.0, high)
 
 
 def ranking(judged: Sequence[Judged]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grpo_mmpc.catalogue import Catalogue
-from grpo_mmpc.catalogue.splits import split_items
+from grpo_mmpc.catalogue.splits import product_groups, split_items
 from grpo_mmpc.completion.calibration import FILE, Judged, fit, judge_fields
 from grpo_mmpc.completion.gate import agreement
 from grpo_mmpc.completion.part import parts_of
@@ -67,6 +67,8 @@ def calibrate(
 ) -> None:
     """Answer items as if their titles were missing, and write what the samples' agreement is worth.
 
+    Variants and near-duplicates are right or wrong together: one item of a product is answered.
+
     Args:
         source: The catalogue that is completed.
         plan: Of its completion.
@@ -85,7 +87,7 @@ def calibrate(
             f"{source.folder} has no item with title and image that was not trained on: --calibrate needs true titles; "
             "leave it out"
         )
-    say(f"calibrating on {plural(len(chosen), 'item')} with a known title")
+    say(f"calibrating on {plural(len(chosen), 'product')} with a known title")
     fields = Fields(record.attributes for record in source.records())
     judged: list[Judged] = []
     for record, title, samples in _answered(source, chosen, folder=out / FOLDER, answer=answer):
@@ -193,7 +195,7 @@ def _answered(
 
 
 def _chosen(source: Catalogue, checkpoint: Path | None, items: int) -> list[int]:
-    """Return the positions of items that have both, in a stable order of their own."""
+    """Return the positions of items that have both, one of each product, in a stable order."""
     positions: Sequence[int] = range(len(source))
     run = None if checkpoint is None else config_of_run(checkpoint)
     if run is not None:
@@ -203,7 +205,11 @@ def _chosen(source: Catalogue, checkpoint: Path | None, items: int) -> list[int]
             positions = split_items(source, held_out=held_out, salt=salt).held_out
     both = _with_both(source, positions)
     ids = [source.record(position).item_id for position in both]
-    return [both[place] for place in stable_order(ids, salt="calibration")[:items]]
+    products = product_groups(source)
+    first: dict[int, int] = {}
+    for place in stable_order(ids, salt="calibration"):
+        first.setdefault(int(products[both[place]]), both[place])
+    return [*first.values()][:items]
 
 
 def _with_both(source: Catalogue, positions: Iterable[int]) -> list[int]:

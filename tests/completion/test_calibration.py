@@ -3,18 +3,19 @@
 import math
 
 import pytest
+from scipy.stats import binomtest
 
 from grpo_mmpc.completion.calibration import (
     ALL,
     Calibration,
     Judged,
+    accuracy_interval,
     fit,
     held_out_probabilities,
     judge_fields,
     ranking,
     read_calibration,
     selected,
-    wilson,
 )
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.metrics.fields import Fields
@@ -84,9 +85,18 @@ def test_ranking_is_the_chance_that_a_right_answer_has_more_agreement_than_a_wro
     assert math.isnan(ranking(many("type", 1.0, right=3, of=3)))
 
 
-def test_wilsons_interval_of_nine_in_ten():
-    assert wilson(9, 10) == pytest.approx((0.596, 0.982), abs=5e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
+def test_the_interval_of_nine_items_right_in_ten_is_wilsons():
+    assert accuracy_interval(many("type", 1.0, right=9, of=10)) == pytest.approx((0.596, 0.982), abs=5e-4)
+    assert accuracy_interval([]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("right", [9, 10])
+def test_fields_that_are_right_or_wrong_together_count_once_in_the_interval(right):
+    one = [Judged(f"i{i}", "type", 1.0, i < right) for i in range(10)]
+    four = [Judged(f"i{i}", kind, 1.0, i < right) for i in range(10) for kind in ("type", "brand", "size", "color")]
+    assert accuracy_interval(four) == pytest.approx(accuracy_interval(one))
+    expected = binomtest(right, 10).proportion_ci(method="wilson")
+    assert accuracy_interval(one) == pytest.approx((expected.low, expected.high))
 
 
 def test_a_calibration_knows_no_other_kinds_than_its_curves():

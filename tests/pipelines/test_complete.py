@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -11,12 +12,14 @@ from safetensors.numpy import save_file
 
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
+from grpo_mmpc.completion.plan import Plan
 from grpo_mmpc.completion.proposal import read_proposals
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.nano.catalogue import build_catalogue
 from grpo_mmpc.nano.hard import UNSEEN
 from grpo_mmpc.pipelines import complete as module
 from grpo_mmpc.pipelines.complete import audit_catalogue, complete_catalogue
+from grpo_mmpc.pipelines.known_titles import calibrate
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.locks import hold
 from tests.pipelines.writer import Writer, rows_of
@@ -320,6 +323,24 @@ def test_a_calibration_answers_titled_items_as_if_they_had_no_title_and_the_gate
     said = capsys.readouterr().out
     assert "what a confidence is worth" in said
     assert said.count("! nano:qwen2_5_vl knows only the products of the nano catalogue") == 1
+
+
+def test_of_the_variants_of_one_product_one_is_asked_to_calibrate(small_catalogue, tmp_path):
+    folder = shutil.copytree(small_catalogue, tmp_path / "variants")
+    rows = [row | {"parent_id": f"product-{i % 5}"} for i, row in enumerate(rows_of(folder))]
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    untitled: list[Path] = []
+
+    def answer(catalogue: Path, answers: Path) -> Plan:
+        untitled.append(catalogue)
+        raise InterruptedError
+
+    source, said = load_catalogue(folder, check_images=True), []
+    with pytest.raises(InterruptedError):
+        calibrate(source, Mock(), out=tmp_path / "out", items=40, checkpoint=None, answer=answer, say=said.append)
+    parents = {row["item_id"]: row["parent_id"] for row in rows}
+    assert sorted(parents[row["item_id"]] for row in rows_of(untitled[0])) == [f"product-{i}" for i in range(5)]
+    assert said == ["calibrating on 5 products with a known title"]
 
 
 def test_on_the_hard_catalogue_a_calibrated_gate_holds_back_the_types_that_no_policy_has_seen(

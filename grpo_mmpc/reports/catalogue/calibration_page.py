@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from markupsafe import Markup
 
@@ -11,11 +12,11 @@ from grpo_mmpc.completion.calibration import (
     LEAST,
     Judged,
     Selected,
+    accuracy_interval,
     by_kind,
     held_out_probabilities,
     ranking,
     selected,
-    wilson,
 )
 from grpo_mmpc.reports.common.figures import Frame, dot, line, scale_for
 from grpo_mmpc.reports.common.templates import render_page
@@ -106,8 +107,8 @@ def _reliability(rows: Sequence[Judged], confidence: Sequence[float]) -> Markup:
     points = []
     for start in range(0, len(ranked), size):
         part = ranked[start : start + size]
-        right = sum(one.is_right for _, one in part)
-        points.append((sum(value for value, _ in part) / len(part), right / len(part), wilson(right, len(part))))
+        here = [one for _, one in part]
+        points.append((fmean(value for value, _ in part), fmean(one.is_right for one in here), accuracy_interval(here)))
     diagonal = line("base", frame.x(0.0), frame.y(0.0), frame.x(1.0), frame.y(1.0))
     return _drawn(frame, points, [diagonal], below="confidence", beside="share right")
 
