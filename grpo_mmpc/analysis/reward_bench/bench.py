@@ -11,6 +11,7 @@ from grpo_mmpc.analysis.reward_bench.graded import GradedAnswers, agreement
 from grpo_mmpc.analysis.reward_bench.results import MIX, Agreement, Preview, RewardResult, TaskResult, task_result
 from grpo_mmpc.analysis.reward_bench.scoring import BATCH, Batch, Corpus, Scored, Scores, repeats, score
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
+from grpo_mmpc.catalogue.splits import product_groups
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.errors import CatalogueError, GrpoMmpcError, RewardError
 from grpo_mmpc.rewards import advantages, neutral, reward_key
@@ -62,7 +63,14 @@ def preview(
         names = [reward_key(spec) for spec in rewards.mix]
         twice = next(name for name in names if names.count(name) > 1)
         raise RewardError(f"{twice!r} appears twice; give every reward of the mix a name of its own")
-    data = _Data(load_catalogue(catalogue), tasks=tasks, items=items, seed=seed, label=label, graded=graded)
+    data = _Data(
+        load_catalogue(catalogue, check_images=graded is not None),
+        tasks=tasks,
+        items=items,
+        seed=seed,
+        label=label,
+        graded=graded,
+    )
     scored: dict[str, Scored] = {}
     problems: dict[str, str] = {}
     for position, (name, spec) in enumerate(specs.items()):
@@ -137,6 +145,8 @@ class _Data:
         ):
             if not is_known:
                 raise RewardError(f"graded answers: {label} has no item {answer.item_id!r} with title and image")
+        groups = product_groups(catalogue).tolist() if graded else []
+        self._products = dict(zip(catalogue.items["item_id"], groups, strict=True)) if graded else {}
         self.batch = self._batch([*self.candidates, *answers])
         """The candidates, then the graded answers."""
         ids = set(catalogue.column("item_id", chosen))
@@ -193,7 +203,7 @@ class _Data:
             return {}
         own = scores[len(self.candidates) :]
         here = dict.fromkeys(one.task for one in self._graded.answers)
-        return {task: agreement(self._graded, own, task) for task in here if task in tasks}
+        return {task: agreement(self._graded, own, task, products=self._products) for task in here if task in tasks}
 
     def examples(self) -> dict[str, dict[str, str]]:
         """Return the first item's candidates by task and kind."""

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -54,8 +54,17 @@ def read_graded(path: Path) -> GradedAnswers:
     return GradedAnswers(answers=answers, grades=grades)
 
 
-def agreement(graded: GradedAnswers, scores: Sequence[float | None], task: str) -> Agreement:
-    """Compare a reward's scores with the grades of one task; a score of None is unscored."""
+def agreement(
+    graded: GradedAnswers, scores: Sequence[float | None], task: str, *, products: Mapping[str, int]
+) -> Agreement:
+    """Compare a reward's scores with the grades of one task.
+
+    Args:
+        graded: N answers.
+        scores: Of each; None is unscored.
+        task: Answers of others do not count.
+        products: What each item is a variant of: those of one product hang together.
+    """
     mine = [i for i, one in enumerate(graded.answers) if one.task == task]
     scored = [(graded.answers[i].item_id, graded.grades[i], s) for i in mine if (s := scores[i]) is not None]
     by_item: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -70,7 +79,8 @@ def agreement(graded: GradedAnswers, scores: Sequence[float | None], task: str) 
         for item, answers in by_item.items()
     }
     shares = {item: share for item, own in pairs.items() if (share := win_rate(own)) is not None}
-    interval = mean_interval(shares.values(), shares, bounds=(0.0, 1.0)) if shares else None
+    groups = [products[item] for item in shares]
+    interval = mean_interval(shares.values(), groups, bounds=(0.0, 1.0)) if shares else None
     return Agreement(
         answers=len(scored),
         unscored=len(mine) - len(scored),

@@ -10,6 +10,8 @@ from grpo_mmpc.analysis.reward_bench.graded import GradedAnswers, agreement, rea
 from grpo_mmpc.cli import main
 from grpo_mmpc.errors import RewardError
 
+EACH = {item: number for number, item in enumerate("abcdefghijklmnopqrstuvwx")}
+"""Every item is a product of its own."""
 OWN = Path(__file__).parent / "own_rewards.py"
 
 
@@ -22,26 +24,41 @@ def test_pairs_are_compared_within_items_and_every_item_counts_once():
     rows = graded(("a", 3), ("a", 2), ("a", 1), ("b", 5), ("b", 1), ("c", 4), ("d", 2), ("d", 2))
     # a: 3 > 2 is ordered alike, 3 > 1 is a tie, 2 > 1 the other way round: 1.5 of 3. b: 1 of 1.
     # c has one answer, d no difference. Mean of a and b, not 2.5 of 4
-    found = agreement(rows, [0.5, 0.1, 0.5, 0.9, 0.2, 0.3, 0.0, 1.0], "image_to_text")
+    found = agreement(rows, [0.5, 0.1, 0.5, 0.9, 0.2, 0.3, 0.0, 1.0], "image_to_text", products=EACH)
     assert found.agreement == pytest.approx((0.5 + 1.0) / 2)
     assert (found.pairs, found.items, found.answers, found.unscored) == (4, 2, 8, 0)
     assert found.interval is None  # two items show nothing
 
 
+def test_variants_of_one_product_count_once_in_the_interval():
+    items = "abcdefghijklmnopqrstuvwx"
+    rows = graded(*((item, grade) for item in items for grade in (1, 2)))
+    # Six products of four variants; the reward is wrong about two of them, and right about the others.
+    scores = [score for place in range(24) for score in ((1.0, 0.0) if place < 8 else (0.0, 1.0))]
+    products = {item: place // 4 for place, item in enumerate(items)}
+    six = graded(*((item, grade) for item in items[::4] for grade in (1, 2)))
+    alone = agreement(
+        six, [s for place in range(0, 48, 8) for s in scores[place : place + 2]], "image_to_text", products=EACH
+    )
+    assert alone.agreement == pytest.approx(4 / 6) and alone.interval is not None
+    assert agreement(rows, scores, "image_to_text", products=products).interval == alone.interval
+    assert agreement(rows, scores, "image_to_text", products=EACH).interval != alone.interval
+
+
 def test_unscored_answers_are_counted_and_not_compared():
-    found = agreement(graded(("a", 3), ("a", 2), ("b", 1)), [0.5, None, None], "image_to_text")
+    found = agreement(graded(("a", 3), ("a", 2), ("b", 1)), [0.5, None, None], "image_to_text", products=EACH)
     assert (found.agreement, found.pairs, found.answers, found.unscored) == (None, 0, 1, 2)
     assert found.rank_correlation is None
 
 
 def test_rank_correlation_is_spearman_s_over_all_answers():
     # ranks 1 2 3 against 1 3 2: 1 - 6 * (0 + 1 + 1) / (3 * 8)
-    found = agreement(graded(("a", 1), ("b", 2), ("c", 3)), [0.1, 0.9, 0.5], "image_to_text")
+    found = agreement(graded(("a", 1), ("b", 2), ("c", 3)), [0.1, 0.9, 0.5], "image_to_text", products=EACH)
     assert found.rank_correlation == pytest.approx(0.5)
 
 
 def test_another_task_s_answers_do_not_count():
-    found = agreement(graded(("a", 1), ("a", 2)), [0.0, 1.0], "text_to_image")
+    found = agreement(graded(("a", 1), ("a", 2)), [0.0, 1.0], "text_to_image", products=EACH)
     assert (found.answers, found.unscored, found.agreement) == (0, 0, None)
 
 
