@@ -32,7 +32,7 @@ def check_run(recipe: Sequence[str], *, overwrite: bool = False) -> None:
 def _summary(config: RunConfig, data: RunData) -> list[str]:
     # heavy: imported on use
     from grpo_mmpc.evaluation.suite import build_suite
-    from grpo_mmpc.training.arguments import check_batches_fill, training_arguments
+    from grpo_mmpc.training.arguments import check_batches_fill, cut_in_training, training_arguments
 
     processes, is_sft = num_processes(), config.method == "sft"
     arguments = training_arguments(config, anywhere=True)
@@ -58,4 +58,5 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
         f"process{'es' * (processes > 1)}: {asked:,.0f} prompts, {asked / prompts:.1f} epochs; "
         f"{min(1.0, asked / prompts):.0%} of the items are seen".replace("%", " %"),
         f"evaluation: {what_items_show(held_out, products=suite.num_products, confidence=0.95)}",
+        *(f"! {sentence}" for sentence in cut_in_training(config)),
     ]

@@ -276,4 +276,4 @@ def _merge(source: Catalogue, share: Share) -> None:
     page = report_completion(out)
     mark_merged(out, plan)
     say(f"completed catalogue: {out}\nexamples of what was filled: {page}")
-    say(next_command(*(("review", out) if plan.gaps else ("data", "validate", out))))
+    say(next_command(*(("review", out) if tally.filled else ("data", "validate", out))))

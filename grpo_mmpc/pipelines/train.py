@@ -90,7 +90,10 @@ def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
     if ranks.is_main and (warning := words_of_a_policy(data.catalogue.folder)):
         say(warning)
     quiet_when_redirected()
-    for sentence in nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values():
+    from grpo_mmpc.training.arguments import cut_in_training  # heavy: imported on use
+
+    nano = nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values()
+    for sentence in (*nano, *cut_in_training(config)):
         say(f"! {sentence}")
     say(f"loading {config.model.name_or_path} ...")
     # heavy: imported on use

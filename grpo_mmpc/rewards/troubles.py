@@ -26,6 +26,12 @@ def signal_troubles(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, flo
     steps = f"steps {latest[0]['step']} to {latest[-1]['step']}" if len(latest) > 1 else f"step {latest[0]['step']}"
     trained = [name for name, weight in weights.items() if weight > 0]
     found = {}
+    if _all(latest, "malformed_share", 1.0):
+        cut = fmean(float(row.get("completions/clipped_ratio", 0.0)) for row in latest)
+        found["malformed"] = (
+            f"Not one completion of {steps} is a valid answer, and {cut:.0%} are cut off at max_completion_length: "
+            "rewards cannot tell them apart. Allow longer ones, or show the policy answers first (grpo-mmpc sft)."
+        )
     for name in trained:
         if _all(latest, f"rewards/{name}/unscored_share", 1.0):
             found[f"unscored {name}"] = (

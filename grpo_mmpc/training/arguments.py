@@ -116,6 +116,18 @@ def updates_per_rollout(arguments: "GRPOConfig") -> int:
     return max(1, batches // int(arguments.gradient_accumulation_steps))
 
 
+def cut_in_training(config: RunConfig) -> list[str]:
+    """Return a sentence for each task whose answers are longer in evaluations than in training."""
+    longest = int(config.trainer.get("max_completion_length") or 256)
+    asked = {name: config.known_tasks[name].greedy(config.evaluation.max_tokens).max_tokens for name in config.tasks}
+    return [
+        f"{name} is evaluated with answers of up to {tokens} tokens and trained with {longest} at most: what is cut "
+        f"off there is malformed. Set trainer.max_completion_length={tokens}"
+        for name, tokens in asked.items()
+        if config.method != "sft" and tokens > longest
+    ]
+
+
 def check_batches_fill(arguments: Any, *, num_items: int) -> None:
     """Refuse items that do not fill one batch, out of which no epoch can be made.
 

@@ -58,10 +58,14 @@ class ParityCheck(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Warn if no update was large enough to be seen."""
         if self._sees_updates and not self._done:
-            logger.warning(
-                "parity: could not verify that LoRA updates reach the rollout engine: every update so far is below "
-                "rounding error; see parity.jsonl, and compare the learning rate with its schedule"
+            gradients = [entry["grad_norm"] for entry in state.log_history if "grad_norm" in entry]
+            why = (
+                "every update so far is below rounding error; see parity.jsonl, and compare the learning rate with its "
+                "schedule"
+                if any(gradients) or not gradients
+                else "there was none, every gradient was 0"
             )
+            logger.warning("parity: could not verify that LoRA updates reach the rollout engine: %s", why)
 
 
 def compare_engine(

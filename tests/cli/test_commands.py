@@ -85,6 +85,17 @@ def test_overrides_may_stand_behind_options_and_other_leftovers_are_refused(caps
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
+def test_check_says_where_training_cuts_answers_that_evaluations_do_not(tmp_path, capsys):
+    recipe = [str(ROOT / "recipes/nano.yaml"), f"run_dir={tmp_path / 'run'}", "--check"]
+    assert main(["train", *recipe, "trainer.max_completion_length=48"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "! text_to_image is evaluated with answers of up to 64 tokens and trained with 48 at most: what is cut off "
+        "there is malformed. Set trainer.max_completion_length=64"
+    ) in said
+    assert "image_to_text is evaluated" not in said
+
+
 def test_check_prints_the_resolved_recipe_and_trains_nothing(tmp_path, capsys):
     run_dir = tmp_path / "run"
     assert main(["train", str(ROOT / "recipes/nano.yaml"), f"run_dir={run_dir}", "seed=5", "--check"]) == 0

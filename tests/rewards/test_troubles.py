@@ -28,6 +28,10 @@ def rows(count: int, **changes: float) -> list[dict[str, Any]]:
         ({"dead_group_share": 1.0}, LATEST, "zero variance", "No group has variance in steps 1 to 5"),
         ({"signal__clip__advantage_share": 0.9}, LATEST, "dominant clip", "holds 90% of the advantages' variance"),
         ({"reward_hacking_alarms": 1.0}, 1, "monitor", "A monitor falls"),
+        (
+            {"malformed_share": 1.0, "completions__clipped_ratio": 0.25},
+            *(1, "malformed", "Not one completion of step 1 is a valid answer, and 25% are cut off"),
+        ),
     ],
 )
 def test_each_trouble_is_one_sentence(changes: dict[str, float], count: int, key: str, said: str) -> None:

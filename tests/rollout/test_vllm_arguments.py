@@ -3,7 +3,7 @@
 import pytest
 
 from grpo_mmpc.errors import RolloutError
-from grpo_mmpc.rollout.vllm.arguments import check_rollout, engine_arguments, sampling_warning
+from grpo_mmpc.rollout.vllm.arguments import check_rollout, engine_arguments, sampling_warning, start_advice
 
 TARGETS = r".*language_model.*\.(q|k|v|o)_proj"
 
@@ -114,3 +114,16 @@ def test_one_process_alone_lets_a_server_hold_an_engine_of_several_parts(make_co
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(RolloutError, match=r"tensor_parallel_size is 4, and this machine has 1 GPU"):
         offline._without_trainer(config)
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("There is no module or parameter named 'vision_tower.embeddings' in Llava", "names, those of published check"),
+        ("No available memory for the cache blocks", "Give the engine more memory"),
+        ("[Errno 98] Address already in use", "Its port was taken in the meantime"),
+        ("something else", "Check rollout.engine and the model"),
+    ],
+)
+def test_an_engine_that_does_not_start_is_answered_by_what_vllm_said(said, advice):
+    assert advice in start_advice(said)

@@ -41,8 +41,15 @@ def test_a_resumed_run_is_checked_at_its_start_and_after_its_first_update() -> N
 def test_a_training_whose_updates_were_never_seen_says_so(caplog, seen_from: int, warnings: int) -> None:
     _, callback = run(seen_from=seen_from)
     with caplog.at_level(logging.WARNING):
-        callback.on_train_end(None, SimpleNamespace(global_step=40), None)
+        callback.on_train_end(None, SimpleNamespace(global_step=40, log_history=[{"grad_norm": 0.1}]), None)
     assert (
         len([r for r in caplog.records if "could not verify that LoRA updates reach the rollout engine" in r.message])
         == warnings
     )
+
+
+def test_a_training_without_gradients_is_not_told_that_its_updates_are_small(caplog) -> None:
+    _, callback = run(seen_from=1000)
+    with caplog.at_level(logging.WARNING):
+        callback.on_train_end(None, SimpleNamespace(log_history=[{"grad_norm": 0.0}, {"eval_loss": 1.0}]), None)
+    assert caplog.messages[-1].endswith("reach the rollout engine: there was none, every gradient was 0")

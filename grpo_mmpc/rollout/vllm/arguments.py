@@ -147,6 +147,11 @@ def start_advice(errors: str) -> str:
         return "Raise rollout.engine.max_num_batched_tokens: one image has to fit into one batch"
     if "unrecognized arguments" in lowered:
         return "rollout.engine holds a name that vLLM does not know"
+    if "no module or parameter named" in lowered:
+        return (
+            "vLLM knows the model's weights by other names, those of published checkpoints: rename them in the "
+            "checkpoint (docs/models.md), or take rollout.backend=transformers"
+        )
     return "Check rollout.engine and the model; VLLM_LOGGING_LEVEL=INFO shows vLLM's own log"
 
 

@@ -33,7 +33,7 @@ def test_pairs_are_compared_within_items_and_every_item_counts_once():
 def test_variants_of_one_product_count_once_in_the_interval():
     items = "abcdefghijklmnopqrstuvwx"
     rows = graded(*((item, grade) for item in items for grade in (1, 2)))
-    # Six products of four variants; the reward is wrong about two of them, and right about the others.
+    # Six products of four variants; the reward is wrong about two products of the six.
     scores = [score for place in range(24) for score in ((1.0, 0.0) if place < 8 else (0.0, 1.0))]
     products = {item: place // 4 for place, item in enumerate(items)}
     six = graded(*((item, grade) for item in items[::4] for grade in (1, 2)))
