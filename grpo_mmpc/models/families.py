@@ -84,20 +84,32 @@ def _has_image_attention(section: "ModelSection", processor: Any) -> bool:
     return bool(config.get_text_config().use_bidirectional_attention == "vision")
 
 
-def image_scaling(processor: Any) -> dict[str, Any] | None:
-    """Return how a processor scales images, as arguments of its image processor's ``resize``.
+_SCALES_FIRST = ("Gemma3", "GotOcr2", "CLIP", "Siglip", "Llava", "SmolVLM", "Idefics3")
+"""Image processors, by the beginning of their class, that begin with a ``resize`` to ``size``."""
 
-    None where it does not scale, or cuts images into parts first: what it makes of an image that
-    was scaled before is then not known here.
+
+def image_scaling(processor: Any) -> tuple[str, dict[str, Any]] | None:
+    """Return how a processor scales images: a method of its image processor, and its arguments.
+
+    None where it does not scale first, or also shows parts of the image: what it makes of an image
+    that was scaled before is then not known here.
     """
     images: Any = getattr(processor, "image_processor", None)
-    kind = type(images).__name__
-    if kind not in ("Qwen2VLImageProcessor", "Gemma3ImageProcessor") or not images.do_resize:
+    kind = type(images).__name__.removesuffix("ImageProcessor")
+    if not getattr(images, "do_resize", False):
         return None
-    scaling = {"size": images.size, "resample": images.resample}
-    if kind == "Qwen2VLImageProcessor":  # Qwen2-VL to Qwen3.5
-        return scaling | {"factor": images.patch_size * images.merge_size}
-    return None if images.do_pan_and_scan else scaling
+    scaling = {"resample": images.resample}
+    if kind == "Qwen2VL":  # Qwen2-VL to Qwen3.5
+        return "resize", scaling | {"size": images.size, "factor": images.patch_size * images.merge_size}
+    if kind == "Gemma4":
+        pooled = images.pooling_kernel_size
+        sizes = {"patch_size": images.patch_size, "max_patches": images.max_soft_tokens * pooled**2}
+        return "aspect_ratio_preserving_resize", scaling | sizes | {"pooling_kernel_size": pooled}
+    has_tiles = getattr(images, "crop_to_patches", False) and images.max_patches > 1
+    others = kind == "Llava" and images.do_pad, getattr(images, "do_pan_and_scan", False)
+    if kind not in _SCALES_FIRST or has_tiles or any(others):
+        return None
+    return "resize", scaling | {"size": images.size}
 
 
 def image_token_id(model_config: Any) -> int:

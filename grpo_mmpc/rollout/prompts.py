@@ -1,6 +1,7 @@
 """Prompt rows as chat messages with their images, as the tensors that a model takes, or refused."""
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,10 @@ def _as_scaled_by(processor: Any, image: "Image") -> "Image":
     from PIL.Image import fromarray
 
     images = processor.image_processor
-    scaled = images.resize(images.process_image(image).unsqueeze(0), **scaling)  # [1, 3, H, W], of bytes
-    if images.resize(scaled, **scaling).shape != scaled.shape:
+    method, arguments = scaling
+    scale = partial(getattr(images, method), **arguments)
+    scaled = scale(images.process_image(image).unsqueeze(0))  # [1, 3, H, W], of bytes
+    if scale(scaled).shape != scaled.shape:
         return image
     return fromarray(scaled[0].permute(1, 2, 0).numpy())
 

@@ -1,10 +1,12 @@
 """Images of prompts: read once in the size that the processor makes of them, with its pixels."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from grpo_mmpc.config import ModelSection
@@ -14,6 +16,7 @@ from grpo_mmpc.rollout.prompts import load_prompt_image
 from grpo_mmpc.utils.api_servers import png_data_url
 from tests.training.tiny_families import write_model
 
+SIDES = {"height": 112, "width": 112}
 ROOM = {"min_pixels": 28 * 28, "max_pixels": 616 * 616}
 
 
@@ -55,6 +58,31 @@ def test_an_image_is_left_alone_where_a_scaled_one_would_be_scaled_again(tmp_pat
     processor = load_processor(ModelSection(name_or_path="nano:qwen2_5_vl"))
     assert load_prompt_image(photo(tmp_path / "wide.jpg", size=(400, 300)), processor).size == (400, 300)
     assert load_prompt_image(photo(tmp_path / "square.jpg", size=(400, 400)), processor).size == (84, 84)
+
+
+@pytest.mark.parametrize("size", [(900, 700), (500, 90), (50, 40), (300, 301)])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda kinds: kinds.GotOcr2ImageProcessor(size=SIDES, crop_to_patches=True, min_patches=1, max_patches=1),
+        lambda kinds: kinds.Gemma4ImageProcessor(max_soft_tokens=70),
+        lambda kinds: kinds.SmolVLMImageProcessor(size={"longest_edge": 256}, max_image_size={"longest_edge": 128}),
+        lambda kinds: kinds.Idefics3ImageProcessor(size={"longest_edge": 256}, max_image_size={"longest_edge": 128}),
+        lambda kinds: kinds.CLIPImageProcessor(size={"shortest_edge": 112}, crop_size=SIDES),
+        lambda kinds: kinds.LlavaImageProcessor(size={"shortest_edge": 112}, crop_size=SIDES),
+        lambda kinds: kinds.SiglipImageProcessor(size=SIDES),
+    ],
+    ids=["internvl", "gemma4", "smolvlm", "idefics3", "clip", "llava", "siglip"],
+)
+def test_every_family_that_scales_first_makes_the_same_pixels_of_a_scaled_image(tmp_path, made, size):
+    processor = SimpleNamespace(image_processor=made(transformers))
+    path = photo(tmp_path / "a.jpg", size=size)
+    image = load_prompt_image(path, processor)
+    assert size != (900, 700) or image.size != size  # others may be left alone, as above
+    with Image.open(path) as whole:
+        expected, got = (processor.image_processor([shown], return_tensors="pt") for shown in (whole, image))
+    for name in expected:
+        assert torch.equal(torch.as_tensor(expected[name]), torch.as_tensor(got[name]))
 
 
 @pytest.mark.parametrize("family", ["internvl", "llava_next"])
