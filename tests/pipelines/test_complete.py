@@ -39,6 +39,7 @@ def test_every_gap_is_filled_and_nothing_else_changes(fill, gappy):
     assert len(completed) == 9 and completed.quarantined == []
     assert all(record.title and record.image for record in completed.records())
     assert (out / "interactions.jsonl").read_bytes() == (gappy / "interactions.jsonl").read_bytes()
+    assert "Nano images are drawings" in (out / "completion.html").read_text("utf-8")
 
 
 def test_an_answer_without_an_end_is_said_to_be_cut_off(fill, gappy):

@@ -1,7 +1,5 @@
 """The page of a review: served by the command, or as one file to mail."""
 
-import base64
-import hashlib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -64,5 +62,4 @@ def _page(review: Review, *, details: list[dict[str, Any]] | None, by: str) -> s
         data=data,
         max_title=MAX_TITLE,
         script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

@@ -1,5 +1,7 @@
 """Pages made from templates: each extends base.html, which brings the one style sheet."""
 
+import base64
+import hashlib
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import resources
@@ -23,11 +25,13 @@ _FILTERS: dict[str, Callable[..., Any]] = {
 def render_page(name: str, /, **content: Any) -> str:
     """Render a template that extends ``reports/common/base.html`` as a page on its own.
 
-    All values are escaped.
+    All values are escaped. A ``script`` is the only one that the page may run, by its hash.
 
     Raises:
         jinja2.UndefinedError: The template names a value that it is not given.
     """
+    if "script" in content:
+        content["script_hash"] = base64.b64encode(hashlib.sha256(content["script"].encode()).digest()).decode()
     style = resources.files("grpo_mmpc").joinpath("reports/common/style.css").read_text(encoding="utf-8")
     return render_part(name, style=style, **content)
 

@@ -32,7 +32,7 @@ def comparison_content(
         "delta": delta,
         "change_figure": change_figure,
         **dict.fromkeys(("notes", "facts", "curve_groups", "provenance", "subtitle"), ()),
-        **dict.fromkeys(("recommendation", "config_text", "is_nano", "continued"), ""),
+        **dict.fromkeys(("recommendation", "config_text", "continued"), ""),
         "base": {},
         "kind": "comparison",
     }

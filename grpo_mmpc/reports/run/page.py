@@ -87,7 +87,6 @@ def _render(run: RunFolder, notes: list[str], places: Sequence[Path]) -> tuple[s
         "facts": _facts(run),
         "base": _base(run) if not tasks else {},
         "continued": f"grpo-mmpc train {shlex.quote(str(run.path / 'config.yaml'))}",
-        "is_nano": section(run.config, "data").get("catalogue") == NANO,
         "recommendation": recommendation_view(recommendation) if recommendation else None,
         "curve_groups": curve_groups(run, weights=weights),
         "command": masked(str(run.manifest.get("command") or "")),

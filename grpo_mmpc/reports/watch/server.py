@@ -1,7 +1,5 @@
 """The page of runs, served: a page for one run; for several a table, and a page of each."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from importlib import resources
 
@@ -49,5 +47,4 @@ def _page(part: str, *, title: str, is_one_of_many: bool) -> str:
         part=part,
         is_one_of_many=is_one_of_many,
         script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

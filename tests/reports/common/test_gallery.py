@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from grpo_mmpc.reports.common.gallery import Answer, Item, confirmed
+from grpo_mmpc.reports.common.templates import _environment
 from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.reports.run.examples import AFTER, BEFORE, choose
 
@@ -138,3 +139,10 @@ def test_pictures_shrink_until_they_fit_together(tmp_path: Path) -> None:
     assert {decode(uri).size for uri in plenty.values()} == {(256, 256)}
     assert sum(map(len, little.values())) <= 60_000
     assert len({decode(uri).size for uri in little.values()}) == 1
+
+
+@pytest.mark.parametrize(("item_id", "is_said"), [("nano-00001", True), ("B01", False)])
+def test_where_items_are_of_the_nano_catalogue_a_legend_says_what_their_marks_mean(item_id, is_said):
+    template = _environment().from_string('{% import "reports/common/parts.html" as parts %}{{ parts.drawings(item) }}')
+    said = template.render(item={"item_id": item_id})
+    assert ("the shape is the type, its fill colour and pattern" in said) == is_said
