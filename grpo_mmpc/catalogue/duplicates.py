@@ -82,16 +82,17 @@ def _title_edges(titles: Sequence[str | None]) -> npt.NDArray[np.int64]:
     for start in range(0, max(1, len(titles)), _TITLES_AT_ONCE):
         texts = _title_keys(titles[start : start + _TITLES_AT_ONCE])
         owner = np.flatnonzero(pc.not_equal(texts, ""))
-        kept = texts.take(pa.array(owner))
-        listed = pc.split_pattern(kept, " ")
+        listed = pc.split_pattern(texts.take(pa.array(owner)), " ")
         coded = listed.flatten().dictionary_encode()
-        place = np.repeat(np.arange(len(kept)), pc.list_value_length(listed))
-        pairs = np.sort(place << 32 | coded.indices.to_numpy())  # np.unique hashes numbers, far slower
-        title, word = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], 2**32)
+        word, length = coded.indices.to_numpy(), pc.list_value_length(listed).to_numpy()
+        of_word = np.array([vocabulary[text] for text in coded.dictionary.to_pylist()], np.uint64)
+        place = np.repeat(np.arange(len(owner)), length)
         owners.append(start + owner)
-        keys.append(np.array([number(key) for key in kept.to_pylist()], np.uint64))
-        counts.append(np.bincount(title, minlength=len(kept)))
-        hashes.append(np.array([vocabulary[word] for word in coded.dictionary.to_pylist()], np.uint64)[word])
+        keys.append(_sums(of_word[word] * _weights(length), length))  # words in their order
+        pairs = np.sort(place << 32 | word)  # np.unique hashes numbers, far slower
+        title, word = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], 2**32)
+        counts.append(np.bincount(title, minlength=len(owner)))
+        hashes.append(of_word[word])
     owned = np.concatenate(owners)
     same = _edges_of_equal(owned, np.concatenate(keys))
     return np.concatenate([same, _edges_of_similar(owned, np.concatenate(counts), np.concatenate(hashes))])
@@ -106,6 +107,18 @@ def _title_keys(titles: Sequence[str | None]) -> pa.StringArray:
     special = [title_key(title) for title in given.filter(is_special).to_pylist()]
     keys = pc.replace_with_mask(pc.ascii_trim_whitespace(plain), is_special, pa.array(special, pa.string()))
     return pc.fill_null(keys, "")
+
+
+def _sums(values: _Hashes, length: npt.NDArray[np.int64]) -> _Hashes:
+    """Return the sum of each stretch of values, ``[N]`` for N lengths of at least 1."""
+    return np.add.reduceat(values, np.cumsum(length) - length) if len(length) else values
+
+
+def _weights(length: npt.NDArray[np.int64]) -> _Hashes:
+    """Return an odd number for each place in each stretch: another one for each place."""
+    place = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    weights: _Hashes = np.array([number(f"place {one}") | 1 for one in range(length.max(initial=0))], np.uint64)[place]
+    return weights
 
 
 class _Vocabulary(dict[str, int]):
@@ -129,7 +142,7 @@ def _edges_of_similar(
     if not len(owner):
         return np.empty((0, 2), dtype=np.int64)
     ends = np.cumsum(count)
-    sums = np.add.reduceat(flat, ends - count)
+    sums = _sums(flat, count)
     long = count >= LEAST_SHARED_WORDS
     whole = np.unique(sums[long])
     # Most rests are no title, which a look at their upper bits shows sooner than a search.
