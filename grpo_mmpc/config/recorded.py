@@ -1,7 +1,7 @@
 """The configuration that a run folder holds: data, which may name no code of its own accord."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def load_recorded(
 def load_recorded_policy(
     recorded: Path, overrides: Sequence[str] = (), *, checks: Sequence[Check] = ()
 ) -> tuple[RunConfig, list[str]]:
-    """Load which model a run's ``config.yaml`` trained and the limits of its answers, nothing else.
+    """Load which model a run's ``config.yaml`` trained, how it is asked, and nothing else.
 
     Rewards, renderer, engine and whatever else may name code or a place are not taken from it; the
     command line may add them. Who needs a renderer says so where something is to be rendered.
@@ -90,13 +90,17 @@ def load_recorded_policy(
     _refuse_elsewhere(recorded)
     layers = merge_layers([recorded])
     raw = layers.merged
-    model, evaluation = (raw[name] if isinstance(raw.get(name), dict) else {} for name in ("model", "evaluation"))
-    left = []
+    model, trainer, evaluation = (_section(raw, name) for name in ("model", "trainer", "evaluation"))
+    left: list[str] = []
+
+    def kept(name: str, options: dict[str, Any], is_kept: Callable[[str, Any], bool]) -> dict[str, Any]:
+        left.extend(f"{name}.{key}" for key, value in options.items() if not is_kept(key, value))
+        return {key: value for key, value in options.items() if is_kept(key, value)}
+
     for name in ("init_kwargs", "processor_kwargs"):
-        options = model.get(name)
-        options = options if isinstance(options, dict) else {}
-        left += [f"model.{name}.{key}" for key, value in options.items() if not _is_plain(key, value)]
-        model = model | {name: {key: value for key, value in options.items() if _is_plain(key, value)}}
+        model = model | {name: kept(f"model.{name}", _section(model, name), _is_plain)}
+    name = "chat_template_kwargs"
+    trainer = {name: kept(f"trainer.{name}", _section(trainer, name), _is_for_template)}
     model = {key: value for key, value in model.items() if key != "init_from"}  # a place outside; a checkpoint is asked
     layers.merged = {
         "run_dir": str(recorded.parent),
@@ -104,11 +108,11 @@ def load_recorded_policy(
         "adapter": {},
         "data": {"catalogue": "nano:catalogue"},
         "rewards": {"mix": [{"name": "json_format", "weight": 1.0}]},
+        "trainer": trainer,
         **{name: raw[name] for name in ("tasks", "own_tasks") if name in raw},
         "evaluation": {key: evaluation[key] for key in ("max_tokens", "batch_size") if key in evaluation},
     }
-    rollout = raw.get("rollout")
-    left += ["rollout"] if isinstance(rollout, dict) and rollout.get("backend") == "vllm" else []
+    left += ["rollout"] if _section(raw, "rollout").get("backend") == "vllm" else []
     return validate(RunConfig, merge_layers([], overrides, onto=layers), checks=checks), left
 
 
@@ -126,13 +130,25 @@ def _refuse_elsewhere(recorded: Path) -> None:
             raise ConfigError([f"{recorded}: tasks names files, which a run never does: it holds its tasks itself"])
 
 
+def _section(content: dict[str, Any], name: str) -> dict[str, Any]:
+    section = content.get(name)
+    return section if isinstance(section, dict) else {}
+
+
 def _is_plain(key: str, value: Any) -> bool:
     """Return whether an option of ``from_pretrained`` loads no code, nor a kernel of the hub."""
     if key == "trust_remote_code":
         return False
+    if isinstance(value, dict):  # such as the longest and the shortest edge
+        return all(_is_plain(name, each) for name, each in value.items())
     # Numbers are sizes and switches; a slash in a name means a repository.
-    plain_names = ("dtype", "torch_dtype", "revision", "attn_implementation")
-    return isinstance(value, int | float) or (key in plain_names and "/" not in str(value))
+    plain_names = ("dtype", "torch_dtype", "revision", "attn_implementation", "backend")
+    return isinstance(value, int | float | None) or (key in plain_names and "/" not in str(value))
+
+
+def _is_for_template(key: str, value: Any) -> bool:
+    """Return whether an option of a chat template is a switch or a word, and no template itself."""
+    return _is_plain(key, value) or (isinstance(value, str) and key != "chat_template" and "/" not in value)
 
 
 def _targets(content: Any, path: str = "") -> Iterator[tuple[str, str]]:

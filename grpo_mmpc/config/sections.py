@@ -363,6 +363,11 @@ class RunConfig(Section):
         """Tasks that the hook evaluates."""
         return self.evaluation.tasks or self.tasks
 
+    @property
+    def chat_template_kwargs(self) -> dict[str, Any]:
+        """What every prompt is rendered with, in training and wherever else the policy is asked."""
+        return self.trainer.get("chat_template_kwargs") or {}
+
     def asked(self, checkpoint: Path | None) -> Path | None:
         """Return the adapter of a policy that is asked: a checkpoint, or that before training."""
         start = self.model.init_from

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
     """Hash the base model's files and arguments, and an adapter's files: equal if policies are.
 
-    A model whose files this machine cannot get is known by its name.
+    Options of the chat template count too: with others it is asked other prompts. A model whose
+    files this machine cannot get is known by its name.
     """
     section = config.model.model_dump(mode="json", exclude={"init_from"})  # said by its adapter
     name, revision = section.pop("name_or_path"), config.model.init_kwargs.get("revision")
@@ -24,7 +25,8 @@ def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
     else:
         content = content_identity(resolve_model(name), revision=revision, download=True) or name
     parts = [] if adapter is None else _adapter_parts(adapter)
-    return hex_digest(json.dumps([section, content], sort_keys=True), *parts, size=8)
+    template = [config.chat_template_kwargs] if config.chat_template_kwargs else []
+    return hex_digest(json.dumps([section, content, *template], sort_keys=True, default=str), *parts, size=8)
 
 
 def adapter_identity(adapter: Path) -> str:

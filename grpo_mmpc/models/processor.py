@@ -1,5 +1,7 @@
 """The processor of a policy."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import TrainingError
@@ -12,12 +14,10 @@ from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from grpo_mmpc.config import ModelSection
 
 
-def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[str, Any] | None" = None) -> Any:
+def load_processor(section: "ModelSection", *, chat_template_kwargs: Mapping[str, Any] | None = None) -> Any:
     """Load the processor of the base model, padding on the left as generation needs.
 
     Args:
@@ -46,7 +46,12 @@ def load_processor(section: "ModelSection", *, chat_template_kwargs: "Mapping[st
         raise TrainingError(f"{key}: {problem}")
     processor.tokenizer.padding_side = "left"
     if chat_template_kwargs:
-        render = processor.apply_chat_template
-        processor.apply_chat_template = lambda *args, **kwargs: render(*args, **{**chat_template_kwargs, **kwargs})
+        processor.apply_chat_template = partial(_render, processor.apply_chat_template, chat_template_kwargs)
     set_image_attention(section, processor)
     return processor
+
+
+def _render(render: Callable[..., Any], given: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Render by a processor's own method, with options that hold unless a caller says otherwise."""
+    processing = {**(given.get("processor_kwargs") or {}), **(kwargs.get("processor_kwargs") or {})}
+    return render(*args, **{**given, **kwargs, **({"processor_kwargs": processing} if processing else {})})

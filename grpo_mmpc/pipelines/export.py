@@ -69,7 +69,7 @@ def export_policy(
     source = _source(run, checkpoint)
     config, left_out = load_recorded_policy(run / "config.yaml", words)
     for key in left_out:
-        if key.startswith("model."):
+        if key != "rollout":
             say(f"! not taken from {run / 'config.yaml'}: {key}; to use it, give {key}=VALUE")
     is_whole = is_whole_model(source.checkpoint)
     if merged and is_whole:
@@ -89,6 +89,7 @@ def export_policy(
             base=_public_name(config.model),
             dtype=str(config.model.init_kwargs.get("dtype", "auto")).removeprefix("torch."),
             processor_options=config.model.processor_kwargs,
+            template_options=config.chat_template_kwargs,
             rank=None if is_whole or merged else _rank(building),
             tasks=[
                 (task, task.greedy(config.evaluation.max_tokens).max_tokens)
@@ -178,25 +179,29 @@ def _write_adapter(config: "RunConfig", checkpoint: Path, folder: Path) -> None:
     content |= {"base_model_name_or_path": _public_name(section), "revision": section.init_kwargs.get("revision")}
     write_json(folder / CONFIG, content, indent=2)
     shutil.copyfile(checkpoint / WEIGHTS, folder / WEIGHTS)
-    load_processor(section).save_pretrained(folder)
+    _processor(config, section).save_pretrained(folder)
 
 
 def _write_model(config: "RunConfig", checkpoint: Path, folder: Path) -> None:
     section = whole_model(config.model, checkpoint)
     load_policy(section).save_pretrained(folder)
-    load_processor(section).save_pretrained(folder)
+    _processor(config, section).save_pretrained(folder)
 
 
 def _write_merged(config: "RunConfig", checkpoint: Path, folder: Path) -> float:
     """Write base and adapter as one; returns by how much that changed the log-probabilities."""
     section = config.model.model_copy(update={"quantization": None})
-    adapted, processor = load_policy(section, adapter=checkpoint).eval(), load_processor(section)
+    adapted, processor = load_policy(section, adapter=checkpoint).eval(), _processor(config, section)
     before = _log_probabilities(adapted, processor)
     model = adapted.merge_and_unload(safe_merge=True)
     difference = float((_log_probabilities(model, processor) - before).abs().max())
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return difference
+
+
+def _processor(config: "RunConfig", section: "ModelSection") -> Any:
+    return load_processor(section, chat_template_kwargs=config.chat_template_kwargs)
 
 
 def _log_probabilities(model: Any, processor: Any) -> Any:

@@ -87,7 +87,7 @@ def weigh(config: RunConfig, data: RunData) -> dict[int, int]:
         for weights in (lengths, pixels)
         for index in sorted(weights, key=weights.__getitem__, reverse=True)[:_CANDIDATES]
     ]
-    processor = load_processor(config.model, chat_template_kwargs=config.trainer.get("chat_template_kwargs"))
+    processor = load_processor(config.model, chat_template_kwargs=config.chat_template_kwargs)
     tokens: dict[int, int] = {}
     for index in dict.fromkeys(chosen):
         for row in prompt_rows(catalogue, [index], config.tasks, known=config.known_tasks):

@@ -30,7 +30,7 @@ def offline_engine(config: RunConfig, *, checkpoint: Path | None) -> Iterator["E
     from grpo_mmpc.models.processor import load_processor
 
     is_whole = checkpoint is not None and open_checkpoint(checkpoint) is None  # before anything is loaded
-    processor = load_processor(config.model, chat_template_kwargs=config.trainer.get("chat_template_kwargs"))
+    processor = load_processor(config.model, chat_template_kwargs=config.chat_template_kwargs)
     if is_whole and checkpoint is not None:
         config, checkpoint = config.model_copy(update={"model": whole_model(config.model, checkpoint)}), None
     start = _transformers_engine if config.rollout.backend == "transformers" else _vllm_engine

@@ -29,7 +29,7 @@ def grpo_arguments(config: RunConfig, *, anywhere: bool = False) -> "GRPOConfig"
             "it forbids is never sampled and never unlearnt, and importance-sampling correction leaves next to nothing "
             "of what it forces; train without it, and set it for evaluate, complete and serve --complete"
         )
-    template = config.trainer.get("chat_template_kwargs") or {}
+    template = config.chat_template_kwargs
     processing = PROMPTS_AS_THEY_ARE | (template.get("processor_kwargs") or {})
     return _built(
         "GRPOConfig",

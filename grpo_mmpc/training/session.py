@@ -71,7 +71,7 @@ def build_trainer(config: RunConfig, data: RunData, *, ranks: Ranks) -> Trainer:
             does not fit it.
         RewardError: A reward cannot be built, or fails on the corpus.
     """
-    is_sft, template = config.method == "sft", config.trainer.get("chat_template_kwargs")
+    is_sft, template = config.method == "sft", config.chat_template_kwargs
     # Before the model: ZeRO-3 must know that it will shard it.
     arguments = training_arguments(config)
     check_sharded_policy(config, arguments)

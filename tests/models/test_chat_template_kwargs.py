@@ -20,3 +20,19 @@ def test_every_caller_renders_with_the_same_keywords_unless_it_says_otherwise(mo
     seen.clear()  # of the check of the template
     loaded.apply_chat_template([], tokenize=True)
     assert seen == [{"enable_thinking": False, "tokenize": True}]
+
+
+def test_options_of_the_processor_hold_one_by_one(monkeypatch):
+    """An evaluation asks for padding, and images stay as large as in training."""
+    seen = []
+    processor = SimpleNamespace(
+        tokenizer=Mock(return_value=SimpleNamespace(input_ids=[1])),
+        apply_chat_template=lambda messages, **keywords: seen.append(keywords),
+    )
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", lambda *_, **__: processor)
+    given = {"processor_kwargs": {"do_resize": False, "padding": False}}
+    loaded = load_processor(ModelSection(name_or_path="nano:qwen2_5_vl"), chat_template_kwargs=given)
+    seen.clear()
+    loaded.apply_chat_template([], processor_kwargs={"padding": True})
+    assert seen == [{"processor_kwargs": {"do_resize": False, "padding": True}}]
+    assert given == {"processor_kwargs": {"do_resize": False, "padding": False}}

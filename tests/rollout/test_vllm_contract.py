@@ -164,10 +164,17 @@ def test_the_chat_api_takes_every_field_of_a_request_and_returns_token_ids_and_l
 
     prompt = Prompt(token_ids=[1], conversation=[{"role": "user", "content": "1"}], count=2, seed=0)
     sampling = SamplingConfig(max_tokens=1, temperature=1.0, schema='{"type": "object"}')
-    body = chat_request(prompt, sampling, images=DataUrls(), suppressed_token_ids=[6])
+    body = chat_request(
+        prompt,
+        sampling,
+        images=DataUrls(),
+        suppressed_token_ids=[6],
+        chat_template_kwargs={"enable_thinking": False},
+    )
     assert set(body) <= set(protocol.ChatCompletionRequest.model_fields)
     asked = protocol.ChatCompletionRequest.model_validate({**body, "model": "m"})
     assert asked.to_sampling_params(1, {}).structured_outputs.json == sampling.schema
+    assert asked.build_chat_params(None, "auto").chat_template_kwargs["enable_thinking"] is False
     assert "prompt_token_ids" in protocol.ChatCompletionResponse.model_fields
     assert {"index", "finish_reason", "token_ids", "logprobs"} <= set(
         protocol.ChatCompletionResponseChoice.model_fields

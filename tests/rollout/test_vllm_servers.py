@@ -150,7 +150,8 @@ def test_the_prompts_of_a_server_that_is_away_are_shared_by_all_others():
 
 
 def test_a_group_is_one_request_that_leaves_no_parameter_to_a_default(fakes):
-    connect(fakes[0], suppressed_token_ids=[6, 9]).generate([asking(3, count=4)], SAMPLED, adapter=None)
+    engine = connect(fakes[0], suppressed_token_ids=[6, 9], chat_template_kwargs={"enable_thinking": False})
+    engine.generate([asking(3, count=4)], SAMPLED, adapter=None)
     (body,) = fakes[0].chats
     assert body.pop("messages") == [{"role": "user", "content": [{"type": "text", "text": "1 3"}]}]
     assert body == {
@@ -162,6 +163,7 @@ def test_a_group_is_one_request_that_leaves_no_parameter_to_a_default(fakes):
         "top_p": 0.9,
         "top_k": 40,
         "logit_bias": {"6": -100.0, "9": -100.0},
+        "chat_template_kwargs": {"enable_thinking": False},
         "logprobs": True,
         "return_token_ids": True,
         "min_p": 0.0,

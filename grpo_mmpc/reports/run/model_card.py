@@ -14,7 +14,7 @@ from grpo_mmpc.reports.common.difference import difference_of
 from grpo_mmpc.reports.common.labels import metric_label, number, plural, task_label
 from grpo_mmpc.reports.run.findings import findings
 from grpo_mmpc.rewards.troubles import signal_troubles
-from grpo_mmpc.rollout.vllm.arguments import served_rank
+from grpo_mmpc.rollout.vllm.arguments import served_rank, template_options
 from grpo_mmpc.tasks.task import Task
 
 _ONE_IMAGE = '{"image": 1}'
@@ -26,7 +26,7 @@ model = AutoModelForImageTextToText.from_pretrained("{model}", dtype="{dtype}")
 """
 _GENERATING = """\
 inputs = processor.apply_chat_template(
-    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"{options}
 )
 output = model.generate(**inputs, do_sample=False, max_new_tokens={max_tokens})
 print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
@@ -46,6 +46,8 @@ class Exported:
     """What the policy was trained and evaluated in, ``auto`` for that of the base model's files."""
     processor_options: Mapping[str, Any]
     """What the processor was loaded with, such as limits of pixels."""
+    template_options: Mapping[str, Any]
+    """What its chat template was given in training beside the messages."""
     rank: int | None
     """The greatest of the adapter; None for a whole model."""
     tasks: Sequence[tuple[Task, int]]
@@ -134,6 +136,8 @@ def _use(exported: Exported) -> list[str]:
     served += ["--dtype", exported.dtype]
     if exported.processor_options:
         served += ["--mm-processor-kwargs", json.dumps(dict(exported.processor_options))]
+    if template := template_options(exported.template_options):
+        served += ["--default-chat-template-kwargs", json.dumps(template)]
     if exported.rank is not None:
         served += ["--enable-lora", "--max-lora-rank", str(served_rank(exported.rank))]
         served += ["--lora-modules", f"{exported.name}={exported.place}"]
@@ -144,9 +148,10 @@ def _use(exported: Exported) -> list[str]:
         processor=exported.place,
         dtype=exported.dtype,
     )
+    options = "".join(f", {name}={value!r}" for name, value in exported.template_options.items())
     asked = [
         f"{task_label(task.name)}, greedily decoded as in training's evaluations:\n\n```python\n"
-        f"messages = {_messages(task)}\n{_GENERATING.format(max_tokens=max_tokens)}```"
+        f"messages = {_messages(task)}\n{_GENERATING.format(max_tokens=max_tokens, options=options)}```"
         for task, max_tokens in exported.tasks
     ]
     return [f"```python\n{loading}```", *asked, "Served with the API of OpenAI:", f"```bash\n{shlex.join(served)}\n```"]

@@ -133,6 +133,11 @@ def served_rank(rank: int) -> int:
     return fitting[0]
 
 
+def template_options(chat_template_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what vLLM's chat API hands to the chat template: all but options of the processor."""
+    return {name: value for name, value in chat_template_kwargs.items() if name != "processor_kwargs"}
+
+
 def start_advice(errors: str) -> str:
     """Return what to do about an engine that did not start, by what vLLM said."""
     lowered = errors.lower()

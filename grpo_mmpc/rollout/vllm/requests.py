@@ -76,7 +76,12 @@ def sampling_parameters(prompt: Prompt, sampling: SamplingConfig) -> dict[str, A
 
 
 def chat_request(
-    prompt: Prompt, sampling: SamplingConfig, *, images: "DataUrls", suppressed_token_ids: Sequence[int]
+    prompt: Prompt,
+    sampling: SamplingConfig,
+    *,
+    images: "DataUrls",
+    suppressed_token_ids: Sequence[int],
+    chat_template_kwargs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the chat API's request for all completions of a prompt, without the name of the model.
 
@@ -85,11 +90,13 @@ def chat_request(
         sampling: How completions are sampled.
         images: Encodes the prompt's images; one for all prompts of a batch.
         suppressed_token_ids: Never sampled.
+        chat_template_kwargs: See ``arguments.template_options``.
     """
     return {
         "messages": [_message(message, images) for message in prompt.conversation],
         **sampling_parameters(prompt, sampling),
         "max_completion_tokens": sampling.max_tokens,
+        **({"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}),
         **({} if sampling.schema is None else {"structured_outputs": {"json": sampling.schema}}),
         "logit_bias": {str(token): -100.0 for token in suppressed_token_ids} or None,
         "logprobs": True,

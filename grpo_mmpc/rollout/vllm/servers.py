@@ -9,9 +9,10 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import httpx
@@ -55,6 +56,7 @@ class ServerVLLM:
         ranks: Ranks = ONE,
         max_concurrent: int = 64,
         suppressed_token_ids: Sequence[int] = (),
+        chat_template_kwargs: Mapping[str, Any] = MappingProxyType({}),
         api_key: str | None = None,
         owner: str = "",
         on_close: Callable[[], None] | None = None,
@@ -70,6 +72,7 @@ class ServerVLLM:
                 begins with other servers.
             max_concurrent: Requests in flight.
             suppressed_token_ids: Never sampled.
+            chat_template_kwargs: See ``arguments.template_options``.
             api_key: Of the servers; None takes ``VLLM_API_KEY``.
             owner: Tells this run's adapters from those of others.
             on_close: Called last by ``close``; stops a server that was started for this run.
@@ -88,6 +91,7 @@ class ServerVLLM:
         self._ranks = ranks
         self._max_concurrent = max_concurrent
         self._suppressed = list(suppressed_token_ids)
+        self._template = chat_template_kwargs
         self._adapters: dict[str, Upload] = {}
         self._turn = itertools.count()
         self._noting = threading.Lock()
@@ -189,7 +193,13 @@ class ServerVLLM:
             refused = unfit(prompt, sampling, context=self.max_model_len)
             if refused is not None:
                 return refused
-            body = chat_request(prompt, sampling, images=images, suppressed_token_ids=self._suppressed)
+            body = chat_request(
+                prompt,
+                sampling,
+                images=images,
+                suppressed_token_ids=self._suppressed,
+                chat_template_kwargs=self._template,
+            )
             return self._persist(lambda server: server.complete(prompt, body, upload), stop)
 
         with ThreadPoolExecutor(max_workers=min(self._max_concurrent, len(prompts))) as pool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.families import image_attention
-from grpo_mmpc.rollout.vllm.arguments import engine_arguments
+from grpo_mmpc.rollout.vllm.arguments import engine_arguments, template_options
 from grpo_mmpc.rollout.vllm.protocol import GroupEngine
 from grpo_mmpc.utils.console import printer
 from grpo_mmpc.utils.distributed import ONE, Ranks
@@ -83,6 +83,7 @@ def _connect(config: RunConfig, suppressed: Sequence[int], *, context_tokens: in
             timeout=config.rollout.server_timeout,
             ranks=ranks,
             suppressed_token_ids=suppressed,
+            chat_template_kwargs=template_options(config.chat_template_kwargs),
             api_key=key,
             owner=hex_digest(str(Path(config.run_dir).absolute()), size=8),
             on_close=own[0].close if own else None,
