@@ -4,6 +4,7 @@ import pytest
 
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.rollout.vllm.arguments import check_rollout, engine_arguments, sampling_warning, start_advice
+from grpo_mmpc.rollout.vllm.server_facts import expected_engine
 
 TARGETS = r".*language_model.*\.(q|k|v|o)_proj"
 
@@ -36,6 +37,15 @@ def test_a_schema_is_decoded_without_spaces_in_which_a_policy_could_stay(make_co
 @pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (16, 16), (17, 32), (512, 512)])
 def test_the_adapters_rank_is_rounded_up_to_one_that_vllm_serves(make_config, rank, served):
     assert engine_arguments(make_config(adapter={"r": rank}))["max_lora_rank"] == served
+
+
+@pytest.mark.parametrize(("pattern", "greatest", "served"), [({"q_proj": 20}, 20, 32), ({"q_proj": 2}, 4, 8)])
+def test_a_pattern_of_ranks_counts_in_engines_of_ours_and_on_servers(make_config, pattern, greatest, served):
+    config = make_config(adapter={"r": 4, "rank_pattern": pattern})
+    assert engine_arguments(config)["max_lora_rank"] == served
+    assert expected_engine(config, context_tokens=1).lora_rank == greatest
+    with pytest.raises(RolloutError, match="is 513, vLLM's largest is 512"):
+        engine_arguments(make_config(adapter={"r": 4, "rank_pattern": pattern | {"k_proj": 513}}))
 
 
 def test_a_rank_beyond_vllms_largest_is_refused(make_config):

@@ -422,7 +422,7 @@ def test_an_adapter_that_vllm_cannot_use_is_an_error_at_once(fakes):
     ("facts", "message"),
     [
         ({"enable_lora": False}, r"serves no adapters; start it with --enable-lora"),
-        ({"max_lora_rank": 4}, r"takes adapters up to rank 4, adapter.r is 8; raise --max-lora-rank"),
+        ({"max_lora_rank": 4}, r"takes adapters up to rank 4, adapter\.r .* is 8; raise --max-lora-rank"),
         ({"model_identity": "bbbb"}, r"another base model: /models/base \(identity bbbb\) instead of base"),
         ({"model_identity": None}, r"another base model: /models/base \(identity unknown\)"),
         (

@@ -110,13 +110,17 @@ def engine_arguments(
 
 def _lora_arguments(config: RunConfig) -> dict[str, Any]:
     adapter, policies = config.adapter or AdapterSection(), 2 if config.evaluation.where == "servers" else 1
-    rank = max([adapter.r, *(adapter.options().get("rank_pattern") or {}).values()])
     return {
         "enable_lora": True,
-        "max_lora_rank": served_rank(rank),
+        "max_lora_rank": served_rank(greatest_rank(adapter)),
         "max_loras": policies,  # in a batch: that of the rollouts, and of an evaluation beside training ...
         "max_cpu_loras": policies + 1,  # ... and during a sync the old one beside the new
     }
+
+
+def greatest_rank(adapter: AdapterSection) -> int:
+    """Return the greatest rank that an adapter has in any module."""
+    return int(max([adapter.r, *(adapter.options().get("rank_pattern") or {}).values()]))
 
 
 def served_rank(rank: int) -> int:

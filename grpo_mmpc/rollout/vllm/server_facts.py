@@ -98,8 +98,8 @@ class ExpectedEngine:
             problems.append("serves no adapters; start it with --enable-lora")
         elif facts["max_lora_rank"] < self.lora_rank:
             problems.append(
-                f"takes adapters up to rank {facts['max_lora_rank']}, adapter.r is {self.lora_rank}; raise "
-                "--max-lora-rank or lower adapter.r"
+                f"takes adapters up to rank {facts['max_lora_rank']}, adapter.r or a rank of adapter.rank_pattern "
+                f"is {self.lora_rank}; raise --max-lora-rank or lower it"
             )
         elif facts["max_loras"] < self.num_adapters:
             problems.append(
@@ -133,7 +133,7 @@ class ExpectedEngine:
 
 def expected_engine(config: "RunConfig", *, context_tokens: int) -> ExpectedEngine:
     """Return what a recipe asks of its servers."""
-    from grpo_mmpc.rollout.vllm.arguments import engine_arguments  # not needed by a server
+    from grpo_mmpc.rollout.vllm.arguments import engine_arguments, greatest_rank  # not needed by a server
 
     revision, arguments = config.model.init_kwargs.get("revision"), engine_arguments(config)
     return ExpectedEngine(
@@ -141,7 +141,7 @@ def expected_engine(config: "RunConfig", *, context_tokens: int) -> ExpectedEngi
         model_identity=base_model_identity(resolve_model(config.model.name_or_path), revision=revision),
         dtype=arguments["dtype"],
         quantization=arguments.get("quantization"),
-        lora_rank=config.adapter.r if config.adapter else 1,
+        lora_rank=greatest_rank(config.adapter) if config.adapter else 1,
         num_adapters=arguments.get("max_loras", 1),
         processor_kwargs=arguments.get("mm_processor_kwargs", {}),
         context_tokens=context_tokens,
