@@ -132,7 +132,7 @@ def _base_key(config: RunConfig) -> str:
     model, rollout = config.model.model_dump(mode="json"), config.rollout.model_dump(mode="json")
     own = {name: config.known_tasks[name].model_dump() for name in config.evaluation_tasks if name in config.own_tasks}
     tasks = [config.evaluation_tasks, own] if own else config.evaluation_tasks
-    return json.dumps([model, rollout, data, tasks, evaluation], sort_keys=True)
+    return json.dumps([model, rollout, data, tasks, evaluation, config.chat_template_kwargs], sort_keys=True)
 
 
 def _unlike(spec: AblationSpec, runs: Sequence[PlannedRun]) -> list[str]:

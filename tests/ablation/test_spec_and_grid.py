@@ -70,8 +70,15 @@ def test_a_run_that_could_not_start_after_another_is_refused(planned, values, me
     assert message in str(error.value)
 
 
-def test_runs_that_are_measured_differently_get_an_untrained_evaluation_each(planned):
-    axes = {"mix": {"bleu": {}, "gemma": {"set": {"model.name_or_path": "nano:gemma3"}}}}
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.name_or_path": "nano:gemma3"},
+        {"trainer.chat_template_kwargs": {"processor_kwargs": {"padding": False}}},  # it is asked other prompts
+    ],
+)
+def test_runs_that_are_measured_differently_get_an_untrained_evaluation_each(planned, change):
+    axes = {"mix": {"bleu": {}, "other": {"set": change}}}
     _, _, jobs = planned(axes=axes)
     assert [job.name for job in jobs if job.is_base] == ["base-0", "base-1"]
 
