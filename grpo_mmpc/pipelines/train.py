@@ -128,6 +128,7 @@ def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
             "steps": end.step,
             "reward_errors": end.reward_errors,
             "evaluation_failures": session.hook.failures,
+            "controls": ranks.on_main(lambda: _controls(config)),
         }
         ranks.on_main(lambda: _report(config, manifest, say))
         return 1 if session.hook.failures else 0
@@ -176,6 +177,7 @@ def _finish(config: RunConfig, say: Say) -> bool:
     names = ["base"] * config.evaluation.before + ["final"]
     if config.evaluation.checkpoints:
         names += [path.name for path in (run_dir / "checkpoints").glob("checkpoint-*")]
+    names += manifest.get("controls", [])
     lacking = [name for name in names if not (run_dir / "evaluations" / name / suite / SUMMARY_FILE).is_file()]
     if lacking or not is_trained or not manifest.get("finished") or manifest.get("evaluation_failures"):
         return False
@@ -187,6 +189,12 @@ def _finish(config: RunConfig, say: Say) -> bool:
     say("to train again: run_dir=OTHER keeps both, --overwrite deletes this one")
     say(next_command("report", run_dir))
     return True
+
+
+def _controls(config: RunConfig) -> list[str]:
+    """Name the controls that are evaluated; of others the run has said why they cannot be."""
+    summaries = (Path(config.run_dir) / "evaluations").glob(f"control-*/{config.evaluation.suite}/{SUMMARY_FILE}")
+    return sorted(path.parents[1].name for path in summaries)
 
 
 def _manifest(config: RunConfig, data: RunData, suite: Suite, session: "TrainingSession") -> dict[str, Any]:
