@@ -105,7 +105,8 @@ def test_check_prints_the_resolved_recipe_and_trains_nothing(tmp_path, capsys):
     assert not run_dir.exists()
     for said in (
         r"data: 3,600 items of nano:catalogue: 3,\d+ to train on, \d+ held out; 0 lack title or image",
-        r"training: 80 steps of 4 prompts with 16 completions on 1 process: 320 prompts",
+        r"training: 80 steps of 4 prompts with 16 completions on 1 process: 320 prompts, 0\.1 epochs; 5 % of the items "
+        r"are seen\n",
         r"evaluation: 360 held-out items can show a difference of about 0\.0\d\d in a metric between 0 and 1",
     ):
         assert re.search(said, summary), summary

@@ -128,6 +128,12 @@ def test_the_resolved_yaml_loads_back_to_an_equal_config(base, tmp_path):
     assert isinstance(config, RunConfig)
 
 
+def test_tokens_of_a_recipe_are_used_and_not_written(base):
+    config = load_config([base], ["trainer.hub_token=s3cret", "model.init_kwargs.token=s3cret"])
+    assert config.trainer["hub_token"] == config.model.init_kwargs["token"] == "s3cret"
+    assert "s3cret" not in config.to_yaml()
+
+
 def test_a_reward_is_addressed_by_its_name_and_blamed_on_the_command_line(base):
     assert load_config([base], ["rewards.mix.bleu.weight=0.25"]).rewards.mix[0].weight == 0.25
     assert problems([base], ["rewards.mix.bleu.weight=-1"])[0].startswith("command line: rewards.mix.0.weight")

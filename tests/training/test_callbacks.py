@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress
+from grpo_mmpc.rewards.troubles import LATEST
+from grpo_mmpc.training.callbacks import GracefulStop, MetricsWriter, StepProgress, TroubleLog
 from grpo_mmpc.utils.distributed import Ranks
 from grpo_mmpc.utils.processes import StopRequest
 
@@ -48,6 +49,30 @@ def test_a_line_of_metrics_that_a_kill_cut_short_is_cut_when_the_run_resumes(tmp
     assert path.read_text() == '{"step": 1, "loss": NaN}\n'
     writer.on_log(None, SimpleNamespace(global_step=2, **MAIN), None, {"loss": 0.5})
     assert path.read_text() == '{"step": 1, "loss": NaN}\n{"step": 2, "loss": 0.5}\n'
+
+
+def test_a_trouble_is_logged_once_when_it_begins_and_again_when_it_is_back(caplog):
+    log = TroubleLog({"bleu": 1.0})
+
+    def said(step: int, *, is_main: bool = True, **logs: float) -> list[str]:
+        caplog.clear()
+        state = SimpleNamespace(global_step=step, is_world_process_zero=is_main)
+        log.on_log(None, state, None, {"reward": 0.5, "dead_group_share": 0.0, **logs})
+        return [record.getMessage() for record in caplog.records]
+
+    unscored = {"rewards/bleu/unscored_share": 1.0}
+    [sentence] = said(1, **unscored)
+    assert sentence.startswith("The reward bleu is trained on and scored not one completion in step 1")
+    assert said(2, **unscored) == said(3, **{"rewards/bleu/unscored_share": 0.5}) == []
+    assert said(4, reward_hacking_alarms=1.0) == [], "the alarm of a monitor is logged where it rings"
+    for step in range(5, 5 + LATEST - 1):
+        assert said(step, dead_group_share=1.0) == []
+    [sentence] = said(9, dead_group_share=1.0)
+    assert sentence.startswith(f"No group has variance in steps 5 to {4 + LATEST}")
+    assert said(10, dead_group_share=0.0) == []
+    for step in range(11, 11 + LATEST - 1):
+        assert said(step, dead_group_share=1.0) == []
+    assert said(15, is_main=False, dead_group_share=1.0) == []
 
 
 @pytest.mark.parametrize(("here", "elsewhere"), [(True, False), (False, True), (False, False)])

@@ -132,15 +132,32 @@ def test_an_attribute_that_fell_is_warned_about(page: Page) -> None:
 
 def test_every_part_is_there(page: Page) -> None:
     ids = {value for tag, name, value in page.attributes if tag == "section" and name == "id"}
-    assert ids - {"troubles"} == {"plain", "result", "numbers", "attributes", "categories", "gallery", "curves", "run"}
+    assert ids == {"plain", "result", "numbers", "attributes", "categories", "gallery", "curves", "run"}
     anchors = {value for tag, name, value in page.attributes if tag == "a" and name == "href"}
-    assert anchors == {f"#{name}" for name in ids - {"troubles"}}
+    assert anchors == {f"#{name}" for name in ids}
     assert "How to read this page" in page.text
     assert "grpo-mmpc train recipes/nano.yaml recipes/mixes/bleu_bertscore.yaml run_dir=runs/fake" in page.text
     assert "9b2e61f0c7d85a34" in page.text  # data fingerprint
     assert "learning_rate: 0.0015" in page.text  # config.yaml, word for word
     assert "Rows quarantined 3" in page.text
     assert "monitor, not trained on" in page.text  # the reward with weight 0
+
+
+def test_troubles_of_the_last_steps_and_of_nano_models_come_first_on_the_page(small: Path, tmp_path: Path) -> None:
+    run = copy_without(small, tmp_path / "run")
+    assert "Read this first" not in Page(build_report(run)).text
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    flat = {"dead_group_share": 1.0, "rewards/bleu/unscored_share": 1.0}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row | flat) + "\n" for row in rows))
+    (run / "config.yaml").write_text(CONFIG.replace("nano:catalogue", "shop"))
+    html = build_report(run).read_text("utf-8")
+    sentences = (
+        "nano:qwen2_5_vl knows only the products of the nano catalogue",
+        "The reward bleu is trained on and scored not one completion in steps 6 to 10",
+        "No group has variance in steps 6 to 10",
+    )
+    places = [html.index(text) for text in ("Read this first", *sentences, '<section id="plain"')]
+    assert places == sorted(places)
 
 
 def test_metrics_that_were_trained_on_are_marked_and_stand_apart(page: Page) -> None:
