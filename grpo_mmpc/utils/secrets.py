@@ -5,14 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 MASK = "***"
-_ORDINARY = (
-    r"(?:answer|base|cache|column|foreign|group|image|index|item|json|label|partition|primary|prompt|sort|text)_keys?"
-)
-"""Keys that unlock nothing."""
 _KEYS = (
-    rf"(?!{_ORDINARY}\b)(?:"
-    r"(?:(?:hub|hf|auth|access|use_auth|api|bearer|refresh|session)_)?token|(?:\w+[_-])?(?:api[_-]?keys?|password|secret)"
-    r"|\w+_keys?|(?:\w+[_-])?authorization|auth|credentials?|headers)"
+    r"(?:(?:(?:hub|hf|auth|access|use_auth|api|bearer|refresh|session)_)?token"
+    r"|(?:\w+[_-])?(?:api[_-]?keys?|(?:access|judge|private|secret|signing)[_-]keys?|password|secret|authorization)"
+    r"|auth|credentials?|headers)"
 )
 _KEY = re.compile(_KEYS, re.IGNORECASE)
 _QUOTED = r"\"[^\"\n]*\"|'[^'\n]*'"
