@@ -19,7 +19,9 @@ from grpo_mmpc.completion.proposal import Proposal, fill, item_of, mark, read_pr
 from grpo_mmpc.completion.tally import INCOMPLETE
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import (
+    check_inside,
     names_in,
+    open_own,
     place_file,
     read_object,
     remove_partial,
@@ -83,6 +85,7 @@ def apply_decisions(
     if names_in(out) - {LOCK} and read_object(out / MARK) != claim:
         raise CatalogueError(f"{out} is not empty and holds no review of {folder}; give another folder")
     with hold(out / LOCK, refuse=in_use(out, CatalogueError, command="review --apply")):
+        check_inside(out / GENERATED, folder=out)  # what is not needed there is removed
         remove_partial(out)
         write_json(out / MARK, claim)
         for path in (*(folder / name for name in _BESIDE), find_table(folder, "interactions")):
@@ -153,7 +156,7 @@ def items_with_proposals(folder: Path) -> Iterator[tuple[dict[str, Any], Proposa
     """Read each item with the proposal for the field that it lacked; both files have one order."""
     proposals = read_proposals(folder)
     waiting = next(proposals, None)
-    with (folder / "items.jsonl").open("rb") as lines:
+    with open_own(folder / "items.jsonl") as lines:
         for row in (item_of(line, folder=folder) for line in lines):
             if waiting is None or waiting.item_id != row["item_id"]:
                 yield row, None

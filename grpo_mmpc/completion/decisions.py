@@ -15,7 +15,7 @@ from typing import Literal, cast, get_args
 from grpo_mmpc.catalogue.normalise import readable_text
 from grpo_mmpc.completion.proposal import Proposal
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.utils.files import json_lines
+from grpo_mmpc.utils.files import json_lines, open_own
 from grpo_mmpc.utils.manifest import now
 
 FILE = "decisions.jsonl"
@@ -106,7 +106,7 @@ def read_decisions(path: Path, *, skip_broken: bool = False) -> Iterator[tuple[i
     """
     if skip_broken and not path.exists():
         return
-    with path.open("rb") as file:
+    with open_own(path) as file:
         for line in json_lines(file):
             try:
                 yield line.number, Decision(**(line.values or {}))

@@ -160,6 +160,8 @@ def _answers_digest(out: Path, plan: Plan) -> str:
 def _drop_unused(out: Path, plan: Plan) -> None:
     """Remove images that no answer names, parts of former plans, and what workers need at work."""
     parts = parts_of(out, plan.parts)
+    for part in parts:
+        part.check()
     names = {part.name for part in parts}
     for folder in [*(out / PARTS).glob("*-of-*"), *(out / GENERATED).glob("*")]:
         if folder.name not in names:

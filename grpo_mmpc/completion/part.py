@@ -11,7 +11,7 @@ from grpo_mmpc.completion.plan import PARTS, Gap, gaps_file, part_name
 from grpo_mmpc.completion.proposal import Source
 from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
 from grpo_mmpc.rendering.store import is_whole
-from grpo_mmpc.utils.files import json_lines, remove_partial, write_json_lines
+from grpo_mmpc.utils.files import check_inside, json_lines, open_own, read_own, remove_partial, write_json_lines
 from grpo_mmpc.utils.hashing import file_digest, hex_digest
 from grpo_mmpc.utils.locks import hold
 
@@ -88,7 +88,7 @@ class Part:
 
     def gaps(self) -> Gaps:
         """Read its gaps, in the catalogue's order."""
-        content = gaps_file(self.out, self.name).read_bytes()
+        content = read_own(gaps_file(self.out, self.name), folder=self.out)
         return Gaps(
             [Gap.from_json(line.values or {}) for line in json_lines(content.splitlines())], hex_digest(content)
         )
@@ -103,8 +103,22 @@ class Part:
             return (self.folder / _ANSWERS).stat().st_mtime_ns
         return 0
 
+    def check(self) -> None:
+        """Refuse folders that lead out of the completion's, in which files are written and removed.
+
+        Raises:
+            OSError: Says which and where.
+        """
+        for folder in (self.folder, self.images):
+            check_inside(folder, folder=self.out)
+
     def alone(self) -> AbstractContextManager[str]:
-        """Wait until no other process works on it, and keep others out."""
+        """Wait until no other process works on it, and keep others out.
+
+        Raises:
+            OSError: A folder of its own leads elsewhere.
+        """
+        self.check()
         return hold(self.lock, refuse=None)
 
     def is_there(self) -> bool:
@@ -127,13 +141,13 @@ class Part:
             offset += sum(map(len, lines))
 
     def _block(self, offset: int) -> list[bytes]:
-        with suppress(FileNotFoundError), (self.folder / _ANSWERS).open("rb") as file:
+        with suppress(FileNotFoundError), open_own(self.folder / _ANSWERS, folder=self.out) as file:
             file.seek(offset)
             return file.readlines(_BLOCK_BYTES)
         return []
 
     def _head(self) -> Mapping[str, Any]:
-        with suppress(FileNotFoundError), (self.folder / _ANSWERS).open("rb") as file:
+        with suppress(FileNotFoundError), open_own(self.folder / _ANSWERS, folder=self.out) as file:
             return dict(json.loads(file.readline()))
         return {}
 
@@ -170,6 +184,6 @@ def parts_of(out: Path, count: int) -> list[Part]:
 
 
 def _lines(path: Path) -> int:
-    with suppress(FileNotFoundError), path.open("rb") as file:
+    with suppress(FileNotFoundError), open_own(path) as file:
         return sum(1 for _ in file)
     return 0

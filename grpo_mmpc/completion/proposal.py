@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from grpo_mmpc.catalogue.siblings import GivenBy
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.utils.files import json_lines
+from grpo_mmpc.utils.files import json_lines, open_own
 
 FILE = "proposals.jsonl"
 """Beside ``items.jsonl``."""
@@ -155,7 +155,7 @@ def read_proposals(folder: Path) -> Iterator[Proposal]:
     path = folder / FILE
     if not path.is_file():
         raise CatalogueError(f"{folder} has no {FILE}; give a folder that grpo-mmpc complete has written")
-    with path.open("rb") as file:
+    with open_own(path) as file:
         for line in json_lines(file):
             try:
                 yield Proposal.from_json(line.values or {})

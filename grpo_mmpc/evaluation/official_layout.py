@@ -9,6 +9,7 @@ and so is the end ``_gpu0`` of a category, which is how the official files name 
 
 import csv
 import filecmp
+import io
 import re
 import shutil
 from collections import defaultdict
@@ -18,7 +19,7 @@ from pathlib import Path
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.predictions import Prediction
 from grpo_mmpc.metrics.official.text import ERROR_TEXT
-from grpo_mmpc.utils.files import build_folder
+from grpo_mmpc.utils.files import build_folder, open_own
 
 TITLES_FOLDER = "titles"
 _MADE = ".export"
@@ -137,7 +138,7 @@ def _write(folder: Path, answers: Sequence[Prediction], *, titles: bool) -> list
 
 def _read_rows(path: Path) -> Iterator[tuple[list[str], tuple[int, int], str]]:
     columns = (0, 1)
-    with path.open(encoding="utf-8-sig", newline="") as stream:
+    with io.TextIOWrapper(open_own(path), encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter="\t")
         first = True
         line = 1

@@ -18,7 +18,7 @@ from grpo_mmpc.evaluation.records import Best, Comparison
 from grpo_mmpc.nano.catalogue import REFERENCE as NANO
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.cache import cache_folder
-from grpo_mmpc.utils.files import json_lines, read_own
+from grpo_mmpc.utils.files import check_own, json_lines, read_own
 
 _ROLLOUTS = re.compile(r"step-(\d+)(?:-(\d+))?\.parquet")
 
@@ -143,8 +143,14 @@ class RunFolder:
     @cached_property
     def evaluations(self) -> dict[str, Path]:
         """The folders of finished evaluations by checkpoint, see ``checkpoint_order``."""
-        paths = self.path.glob(f"evaluations/*/{self.suite}/{SUMMARY_FILE}")
-        folders = {path.parent.parent.name: path.parent for path in paths}
+        folders: dict[str, Path] = {}
+        for path in self.path.glob(f"evaluations/*/{self.suite}/{SUMMARY_FILE}"):
+            name = path.parent.parent.name
+            try:
+                check_own(path, folder=self.path)
+                folders[name] = path.parent
+            except OSError as error:
+                self._absent(path, error, lacking=f"the evaluation of {name} is left out")
         if not folders and self._notes is not None:
             self._notes.append(f"No evaluation of {self.suite} was found under evaluations/.")
         return {name: folders[name] for name in sorted(folders, key=checkpoint_order)}
@@ -162,8 +168,14 @@ class RunFolder:
         return self._object(self.evaluations[checkpoint] / SUMMARY_FILE, lacking=lacking)
 
     def samples(self, checkpoint: str) -> Path:
-        """Return the path of a checkpoint's samples."""
-        return self.path / "evaluations" / _plain_name(checkpoint) / self.suite / SAMPLES_FILE
+        """Return the path of a checkpoint's samples.
+
+        Raises:
+            OSError: It leads out of the run.
+        """
+        path = self.path / "evaluations" / _plain_name(checkpoint) / self.suite / SAMPLES_FILE
+        check_own(path, folder=self.path)
+        return path
 
     @cached_property
     def image_folders(self) -> list[Path]:
@@ -190,7 +202,9 @@ class RunFolder:
     def best(self) -> Best | None:
         """The best checkpoint, as ``best.json`` holds it; None where none was chosen."""
         try:
-            return Best(**json.loads(read_own(self.path / "best.json", folder=self.path)))
+            best = Best(**json.loads(read_own(self.path / "best.json", folder=self.path)))
+            _plain_name(best.checkpoint)
+            return best
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:

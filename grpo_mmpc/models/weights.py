@@ -19,7 +19,7 @@ def weights_problem(folder: Path) -> str | None:
     # heavy: imported on use
     from safetensors import SafetensorError, safe_open
 
-    shards = read_object(folder / _INDEX).get("weight_map")
+    shards = read_object((folder / _INDEX).resolve()).get("weight_map")  # a link in the hub's cache
     names = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
     if missing := sorted(name for name in names if not (folder / name).is_file()):
         return (

@@ -21,7 +21,7 @@ from grpo_mmpc.recbench.records import Floats, Ints
 from grpo_mmpc.recbench.score_table import MIN_USERS
 from grpo_mmpc.reports.common.tables import write_csv
 from grpo_mmpc.statistics.crossed import Estimate
-from grpo_mmpc.utils.files import write_json
+from grpo_mmpc.utils.files import read_own, write_json
 
 METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50))
 SHOWN = ("recall@20", "ndcg@20")
@@ -190,7 +190,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / "results.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_own(path))
     except (OSError, ValueError) as error:
         raise RecBenchError(f"{path}: cannot be read ({error}); run grpo-mmpc recbench first") from error
     if not isinstance(content, dict) or "groups" not in content:

@@ -34,7 +34,7 @@ from grpo_mmpc.tasks.prompt_rows import prompt_row
 from grpo_mmpc.types import PromptRow, SamplingConfig
 from grpo_mmpc.utils.console import Progress, Say
 from grpo_mmpc.utils.distributed import ONE, Ranks
-from grpo_mmpc.utils.files import read_json_lines, read_object, write_json_lines
+from grpo_mmpc.utils.files import open_own, read_json_lines, read_object, write_json_lines
 from grpo_mmpc.utils.hashing import json_digest
 from grpo_mmpc.utils.manifest import command_line
 from grpo_mmpc.utils.single_out import Failure
@@ -291,7 +291,7 @@ def _inside(folder: Path, image: str) -> Path | None:
 
 def _key_of(path: Path) -> str | None:
     try:
-        with path.open(encoding="utf-8") as file:
+        with open_own(path) as file:
             return str(json.loads(file.readline())["key"])
     except (OSError, ValueError, LookupError, TypeError):
         return None

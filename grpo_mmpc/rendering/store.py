@@ -180,10 +180,13 @@ def _read_records(folder: Path) -> dict[str, RenderRecord]:
     """Return the last record of every item; a line that a kill cut short is rendered again.
 
     The file may be a stranger's: a name that is not the one of this item's image is not followed.
+
+    Raises:
+        OSError: The file cannot be read; see ``check_own``.
     """
     path = folder / RECORDS_NAME
     records = {}
-    for line in read_json_lines(path, skip_broken=True) if path.is_file() and not path.is_symlink() else []:
+    for line in read_json_lines(path, skip_broken=True) if os.path.lexists(path) else []:
         with suppress(TypeError, KeyError):  # fields of another version
             record = RenderRecord(**line)
             if isinstance(record.item_id, str) and record.file in (None, _file_name(record.item_id, str(record.hash))):

@@ -28,7 +28,7 @@ from typing import Any
 
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.utils.distributed import Ranks
-from grpo_mmpc.utils.files import write_json
+from grpo_mmpc.utils.files import read_own, write_json
 from grpo_mmpc.utils.hashing import file_digest
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def damage(checkpoint: Path, *, hashes: bool = True) -> str:
         OSError: It cannot be read, which says nothing about it.
     """
     try:
-        sums = json.loads((checkpoint / CHECKSUMS).read_text("utf-8"))
+        sums = json.loads(read_own(checkpoint / CHECKSUMS))
         for name, (size, digest) in sums.items():
             file = checkpoint / name
             if not file.is_file():
@@ -130,12 +130,12 @@ def _newest_start(checkpoints: Path) -> Start:
     checkpoint = newest_checkpoint(checkpoints, hashes=True)
     if checkpoint is None:
         return Start()
-    state = json.loads((checkpoint / REWARD_STATE).read_text("utf-8"))
+    state = json.loads(read_own(checkpoint / REWARD_STATE))
     return Start(checkpoint=checkpoint, step=_steps(checkpoint), reward_state=state)
 
 
 def _steps(checkpoint: Path) -> int:
-    return int(json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"])
+    return int(json.loads(read_own(checkpoint / "trainer_state.json"))["global_step"])
 
 
 def _sync(path: Path) -> None:

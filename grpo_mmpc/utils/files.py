@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from grpo_mmpc.utils.json_blocks import plain_objects
 
@@ -174,28 +174,54 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1, default: Def
     write_text(path, to_json(content, indent=indent, default=default) + "\n")
 
 
-def read_own(path: Path, *, folder: Path) -> bytes:
-    """Return the bytes of a file in a folder that may be somebody else's.
+def read_own(path: Path, *, folder: Path | None = None) -> bytes:
+    """Return the bytes of a file in a folder that may be somebody else's; see ``check_own``."""
+    with open_own(path, folder=folder) as file:
+        return file.read()
+
+
+def open_own(path: Path, *, folder: Path | None = None) -> BinaryIO:
+    """Open a file in a folder that may be somebody else's, to be read; see ``check_own``."""
+    check_own(path, folder=folder)
+    return path.open("rb")
+
+
+def check_own(path: Path, *, folder: Path | None = None) -> None:
+    """Refuse to read or write what is no regular file of a folder; a file that is absent may come.
+
+    Args:
+        path: The file.
+        folder: Where it must lie, links followed; None is the folder that it is in.
 
     Raises:
-        OSError: It cannot be read; or it is a device or a pipe, which may never end, or a link out
-            of the folder, whose reader may be shown what is not his.
+        OSError: It is a link out of the folder, whose reader may be shown, or whose writer may
+            change, what is not his; or a device or a pipe, which may never end.
     """
-    check_own(path, folder=folder)
-    return path.read_bytes()
+    folder = path.parent if folder is None else folder
+    check_inside(path, folder=folder)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} in {folder} is no regular file but a folder, a pipe or a device; remove it")
 
 
-def check_own(path: Path, *, folder: Path) -> None:
-    """Refuse a file that ``read_own`` would not read."""
+def check_inside(path: Path, *, folder: Path) -> None:
+    """Refuse a file or folder that links lead out of a folder, whether or not it is there.
+
+    Raises:
+        OSError: Says where it leads.
+    """
     real = Path(os.path.realpath(path))
-    if real.exists() and not (real.is_file() and real.is_relative_to(os.path.realpath(folder))):
-        raise OSError(f"it leads to {real}, which is no file of {folder}; copy there what belongs there")
+    if not real.is_relative_to(os.path.realpath(folder)):
+        raise OSError(f"{path.name} leads to {real}, which is no file of {folder}; copy there what belongs there")
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a file; empty where there is none, or it was cut short."""
+    """Return the JSON object of a file; empty where there is none, or it was cut short.
+
+    Raises:
+        OSError: It cannot be read; see ``check_own``.
+    """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_own(path))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -232,7 +258,9 @@ def append_json_lines(
 
     Raises:
         ValueError: A number is NaN or infinite; see ``without_nan``.
+        OSError: It cannot be written; see ``check_own``.
     """
+    check_own(path)
     lines = "".join(f"{to_json(row, default=default)}\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
@@ -284,9 +312,10 @@ def read_json_lines(path: Path, *, skip_broken: bool = False) -> list[dict[str, 
 
     Raises:
         ValueError: A line holds no object; says which and why.
+        OSError: It cannot be read; see ``check_own``.
     """
     rows = []
-    with path.open("rb") as file:
+    with open_own(path) as file:
         for line in json_lines(file):
             if line.values is not None:
                 rows.append(line.values)

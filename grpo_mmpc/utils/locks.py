@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from grpo_mmpc.utils.files import read_own
+from grpo_mmpc.utils.files import check_own, read_own
 
 logger = logging.getLogger(__name__)
 _HOLDER = re.compile(r"process (?P<pid>\d{1,9}) on (?P<machine>.*)\n")
@@ -26,7 +26,9 @@ def hold(lock: Path, *, refuse: Callable[[str], Exception] | None) -> Iterator[s
 
     Raises:
         Exception: The one of ``refuse``.
+        OSError: The lock cannot be written; see ``check_own``.
     """
+    check_own(lock)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:
         try:
@@ -70,7 +72,7 @@ class Holder(NamedTuple):
 def holder(lock: Path) -> Holder | None:
     """Return who holds a lock, without touching it; None where the last one ended in order."""
     try:
-        words = _HOLDER.fullmatch(read_own(lock, folder=lock.parent).decode(errors="replace"))
+        words = _HOLDER.fullmatch(read_own(lock).decode(errors="replace"))
     except OSError:
         return None
     return None if words is None else Holder(int(words["pid"]), words["machine"])

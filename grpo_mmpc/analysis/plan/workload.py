@@ -131,10 +131,15 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
 
 def _own_limits(folder: Path | None) -> dict[str, int]:
     """Return the limits of images that a model's own folder sets, where it lies on this machine."""
-    config = read_object(folder / "config.json") if folder is not None and (folder / "config.json").is_file() else {}
+    if folder is None:
+        return {}
+
+    def content_of(name: str) -> dict[str, Any]:
+        return read_object((folder / name).resolve())  # a link in the hub's cache
+
+    config = content_of("config.json")
     for name in ("processor_config.json", "preprocessor_config.json"):
-        if folder is not None and (folder / name).is_file():
-            whole = read_object(folder / name)
+        if whole := content_of(name):
             content = whole.get("image_processor", whole)
             size = content.get("size") or {}
             limits = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from grpo_mmpc.catalogue.quarantine import read_quarantine
 from grpo_mmpc.catalogue.validation_text import kinds_of_fault
 from grpo_mmpc.reports.common.templates import render_page
-from grpo_mmpc.utils.files import write_text
+from grpo_mmpc.utils.files import read_own, write_text
 from grpo_mmpc.utils.manifest import command_line
 
 DATA_CARD_PAGE = "data_card.html"
@@ -14,7 +14,7 @@ DATA_CARD_PAGE = "data_card.html"
 
 def write_data_card_page(folder: Path) -> Path:
     """Write the page beside ``data_card.json`` and ``skipped.jsonl``; return its path."""
-    card = json.loads((folder / "data_card.json").read_text(encoding="utf-8"))
+    card = json.loads(read_own(folder / "data_card.json"))
     what = f"{card['select']}, {card['mode'] or 'one rule'}" if card["select"] else "every item"
     page = render_page(
         "reports/catalogue/data_card.html",

@@ -15,7 +15,7 @@ from grpo_mmpc.completion.proposal import Proposal, filled_fields, item_of, read
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.common.gallery import confirmed
 from grpo_mmpc.reports.common.labels import words
-from grpo_mmpc.utils.files import append_json_lines
+from grpo_mmpc.utils.files import append_json_lines, open_own
 
 _WORD = re.compile(r"\w+")
 _COMMON = 2_000
@@ -80,7 +80,7 @@ class Review:
         self.log = folder / DECISIONS_FILE
         self.decisions = Decisions(decision for _, decision in read_decisions(self.log, skip_broken=True))
         self._numbers = {one.key: number for number, one in enumerate(self.proposals)}
-        self._items = (folder / "items.jsonl").open("rb")  # held: a completion may replace it
+        self._items = open_own(folder / "items.jsonl")  # held: a completion may replace it
         self._titles = Titles()
         self._offsets: dict[str, int] = {}
         self._categories: dict[str, str] = {}

@@ -66,19 +66,19 @@ RUNS = Group(
         Case(
             "a link to /etc/passwd as metrics.jsonl",
             run(linked("metrics.jsonl", "/etc/passwd")),
-            "it leads to /etc/passwd, which is no file of run",
+            "leads to /etc/passwd, which is no file of run",
             REFUSED,
         ),
         Case(
             "a link to /dev/zero as manifest.json",
             run(linked("manifest.json", "/dev/zero")),
-            "it leads to /dev/zero, which is no file of run",
+            "leads to /dev/zero, which is no file of run",
             REFUSED,
         ),
         Case(
             "rescore: a link to /etc/passwd as config.yaml",
             run(linked("config.yaml", "/etc/passwd")),
-            "it leads to /etc/passwd, which is no file of run",
+            "leads to /etc/passwd, which is no file of run",
             REFUSED,
             "rescore run",
         ),
