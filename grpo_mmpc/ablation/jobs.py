@@ -12,6 +12,8 @@ from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.training.checkpoint import newest_checkpoint, steps_of
+from grpo_mmpc.utils.files import read_own
+from grpo_mmpc.utils.parquet import open_parquet
 
 
 class State(StrEnum):
@@ -146,18 +148,16 @@ def command_of(job: Job) -> list[str]:
 def steps_done(job: Job) -> int:
     """Return the number of logged steps, which is shown while a job runs."""
     try:
-        return (job.folder / "metrics.jsonl").read_bytes().count(b"\n")
+        return read_own(job.folder / "metrics.jsonl").count(b"\n")
     except FileNotFoundError:
         return 0
 
 
 def _is_whole(evaluation: Path) -> bool:
     """Return whether both files of an evaluation are there and can be read."""
-    import pyarrow.parquet as pq  # heavy: imported on use
-
     try:
-        json.loads((evaluation / SUMMARY_FILE).read_text("utf-8"))
-        return bool(pq.read_metadata(evaluation / SAMPLES_FILE).num_columns)
+        json.loads(read_own(evaluation / SUMMARY_FILE))
+        return bool(open_parquet(evaluation / SAMPLES_FILE).schema.names)
     except (FileNotFoundError, ValueError):  # Arrow's own error for what is no Parquet is a ValueError
         return False
     except OSError as error:

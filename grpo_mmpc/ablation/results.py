@@ -13,6 +13,7 @@ from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import Evaluation, read_evaluation
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.utils.files import read_json_lines
+from grpo_mmpc.utils.parquet import open_parquet
 from grpo_mmpc.utils.processes import log_tail
 
 UNREADABLE = "unreadable"
@@ -100,10 +101,9 @@ def collect(planned: Sequence[PlannedRun], jobs: Sequence[Job]) -> Results:
 
 def prompts_by_step(run_dir: Path) -> dict[str, list[str]]:
     """Read the prompt ids of every rollout file, in the order in which they were sampled."""
-    import pyarrow.parquet as pq  # heavy: imported on use
-
     files = RunFolder(run_dir).rollout_files
-    return {file.stem: pq.read_table(file, columns=["prompt_id"])["prompt_id"].to_pylist() for file in files}
+    tables = {file.stem: open_parquet(file, folder=run_dir).read(["prompt_id"]) for file in files}
+    return {step: table["prompt_id"].to_pylist() for step, table in tables.items()}
 
 
 def _result(run: PlannedRun, job: Job) -> RunResult:

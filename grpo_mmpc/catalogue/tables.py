@@ -10,20 +10,18 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from grpo_mmpc.catalogue.json_columns import JsonColumns
 from grpo_mmpc.catalogue.rows import RawRow, json_rows
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import many_json_lines
+from grpo_mmpc.utils.parquet import ParquetTable, open_parquet
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 SAMPLE_ROWS = 1000
 _READ_ROWS = 256
 _BATCH_ROWS = 4096
-_MAX_GROWTH, _FREE_BYTES = 100, 256_000_000
-"""A Parquet file may unpack to so many times its size, and so many bytes in any case."""
 
 
 class OtherColumnsError(CatalogueError):
@@ -161,18 +159,17 @@ def _open_text(path: Path) -> TextIO:
 # --- Parquet
 
 
-def _open_parquet(path: Path) -> pq.ParquetFile:
+def _parquet_columns(path: Path) -> dict[str, pa.DataType]:
+    schema = _open_parquet(path).schema
+    _check_unique(path, schema.names)
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def _open_parquet(path: Path) -> ParquetTable:
     try:
-        return pq.ParquetFile(path)
+        return open_parquet(path.resolve())  # the user's, whether or not a link
     except (pa.ArrowException, OSError) as e:
         raise CatalogueError(f"{path} cannot be read as Parquet: {e}; write it again") from e
-
-
-def _parquet_columns(path: Path) -> dict[str, pa.DataType]:
-    with _open_parquet(path) as file:
-        schema = file.schema_arrow
-        _check_unique(path, schema.names)
-        return dict(zip(schema.names, schema.types, strict=True))
 
 
 def parquet_rows(path: Path) -> Iterator[RawRow]:
@@ -187,20 +184,12 @@ def _parquet_batches(
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield batches of rows, each with the number of its first."""
     number = 0
-    room = _FREE_BYTES + _MAX_GROWTH * path.stat().st_size
-    with _open_parquet(path) as file:
-        try:
-            for batch in file.iter_batches(batch_size=size, columns=columns):
-                room -= batch.nbytes
-                if room < 0:
-                    raise CatalogueError(
-                        f"{path} unpacks to more than {_MAX_GROWTH} times its size, by row {number}; a text that fills "
-                        "memory and disk is no catalogue: shorten it, or write the file as JSON lines"
-                    )
-                yield number + 1, batch
-                number += len(batch)
-        except (pa.ArrowException, OSError) as e:
-            raise CatalogueError(f"{path} is damaged after row {number}: {e}; write it again") from e
+    try:
+        for batch in _open_parquet(path).batches(columns, size=size):
+            yield number + 1, batch
+            number += len(batch)
+    except (pa.ArrowException, OSError) as e:
+        raise CatalogueError(f"{path} cannot be read after row {number}: {e}; write it again") from e
 
 
 # --- JSON lines

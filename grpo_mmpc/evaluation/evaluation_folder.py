@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.statistics.verdicts import Floats
 from grpo_mmpc.utils.files import read_object, read_own, replace_atomically, without_nan, write_json
+from grpo_mmpc.utils.parquet import ParquetTable, open_parquet
 
 SAMPLES_FILE = "samples.parquet"
 SUMMARY_FILE = "summary.json"
@@ -234,12 +235,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def _read_scores(path: Path, summaries: Mapping[str, Any], group_by: str | None) -> dict[str, TaskScores]:
     import pyarrow as pa  # heavy: imported on use
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            check_columns(path, file.schema_arrow)
-            scores = _scores_by_task(file, path, summaries, group_by)
+        table = open_parquet(path)
+        check_columns(path, table.schema)
+        scores = _scores_by_task(table, path, summaries, group_by)
     except FileNotFoundError:
         raise EvaluationError(f"{path} is missing; was the evaluation interrupted? Run it again") from None
     except (pa.ArrowException, OSError, ValueError) as error:  # lists of different lengths in one column
@@ -248,14 +248,16 @@ def _read_scores(path: Path, summaries: Mapping[str, Any], group_by: str | None)
     return scores
 
 
-def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any], group_by: str | None) -> dict[str, TaskScores]:
+def _scores_by_task(
+    table: ParquetTable, path: Path, summaries: Mapping[str, Any], group_by: str | None
+) -> dict[str, TaskScores]:
     """Read scores column by column: the whole table would take as much memory again."""
 
     def column(name: str) -> Any:
-        return file.read(columns=[name], use_threads=False).column(name)
+        return table.read([name]).column(name)
 
     def names(rows: NDArray[np.int64]) -> list[str | None]:
-        known = file.schema_arrow.names
+        known = table.schema.names
         groups = column("group").take(rows).to_pylist() if "group" in known else [None] * len(rows)
         if group_by is not None and "attributes" in known:
             cells = column("attributes").take(rows).to_pylist()
@@ -274,7 +276,7 @@ def _scores_by_task(file: Any, path: Path, summaries: Mapping[str, Any], group_b
         own = section(summaries, str(task)).get("metrics")
         columns = [
             name
-            for name in file.schema_arrow.names
+            for name in table.schema.names
             if not own or name.removeprefix(SCORE_PREFIX).removeprefix(STATISTICS_PREFIX) in own
         ]
         corpus_level = {

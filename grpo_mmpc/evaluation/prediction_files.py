@@ -24,6 +24,7 @@ from grpo_mmpc.evaluation.predictions import UNCATEGORISED, Prediction, Predicti
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.files import JsonLine, json_lines, read_object
+from grpo_mmpc.utils.parquet import open_parquet
 
 T = TypeVar("T")
 
@@ -226,17 +227,13 @@ def _encodable(text: str) -> str:
 
 def _samples(folder: Path, *, task: str, columns: list[str]) -> list[dict[str, Any]]:
     import pyarrow as pa  # heavy: imported on use
-    import pyarrow.parquet as pq
 
     path = folder / SAMPLES_FILE
     try:
-        schema = pq.read_schema(path)
-        check_columns(path, schema)
-        known = set(schema.names)
-        table = pq.read_table(
-            path, columns=[name for name in ("task", "item_id", "category", *columns) if name in known]
-        )
-        rows: list[dict[str, Any]] = [dict.fromkeys(columns) | row for row in table.to_pylist()]
+        table = open_parquet(path)
+        check_columns(path, table.schema)
+        known = [name for name in ("task", "item_id", "category", *columns) if name in table.schema.names]
+        rows: list[dict[str, Any]] = [dict.fromkeys(columns) | row for row in table.read(known).to_pylist()]
     except (pa.ArrowException, OSError) as error:
         raise EvaluationError(f"{path} cannot be read ({error}); run the evaluation again") from error
     chosen = [row for row in rows if row["task"] == task]

@@ -9,6 +9,7 @@ from grpo_mmpc.reports.common.labels import attribute_kind
 from grpo_mmpc.reports.run.curves import mean_intervals
 from grpo_mmpc.training.trackers import SampleTable, report
 from grpo_mmpc.utils.hashing import stable_order
+from grpo_mmpc.utils.parquet import open_parquet
 
 SAMPLES = 8
 """Items of each task, the same at every evaluation."""
@@ -35,10 +36,11 @@ def _scalars(folder: Path, task: str, scores: TaskScores, *, mode: str) -> dict[
 
 
 def _samples(folder: Path, task: str, scores: TaskScores) -> SampleTable:
-    import pyarrow.parquet as pq  # heavy: imported on use
+    import pyarrow.compute as pc  # heavy: imported on use
 
     chosen = [scores.item_ids[i] for i in stable_order(scores.item_ids, salt="tracked")[:SAMPLES]]
-    rows = pq.read_table(folder / SAMPLES_FILE, filters=[("task", "=", task), ("item_id", "in", chosen)]).to_pylist()
+    wanted = (pc.field("task") == task) & pc.field("item_id").isin(chosen)
+    rows = open_parquet(folder / SAMPLES_FILE).read().filter(wanted).to_pylist()
     rows.sort(key=lambda row: chosen.index(row["item_id"]))
     metrics = [SCORE_PREFIX + name for name in scores.scores if attribute_kind(name) is None]
     shown = ("item_id", "category", "reference", "prediction", "completion")

@@ -21,8 +21,9 @@ import numpy as np
 from grpo_mmpc.errors import RecBenchError, first_line
 from grpo_mmpc.recbench.records import Floats, ItemFeatures, Mode, Pairs, Split, TrainingSettings
 from grpo_mmpc.utils.console import Say
-from grpo_mmpc.utils.files import replace_atomically, write_json
+from grpo_mmpc.utils.files import read_own, replace_atomically, write_json
 from grpo_mmpc.utils.hashing import hex_digest, json_digest
+from grpo_mmpc.utils.parquet import open_parquet
 
 VERSION = 3
 """Raised whenever the same cell would be scored differently."""
@@ -175,15 +176,13 @@ def read_cell(folder: Path, key: str, *, columns: Sequence[str] | None = None) -
     Raises:
         RecBenchError: It is not there, or is damaged.
     """
-    import pyarrow.parquet as pq  # heavy: imported on use
-
     with _readable(folder / CELLS / f"{key}.json") as path:
-        record = json.loads(path.read_text("utf-8"))
+        record = json.loads(read_own(path))
         lacking = {"means", "parameters", "device", "users"} - {*record}
         if lacking:
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
     with _readable(path.with_suffix(".parquet")) as path:
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        table = open_parquet(path).read(columns)
         if len(table) != record["users"]:
             raise ValueError(f"{len(table)} users instead of {record['users']}")
     return record, {name: table.column(name).to_numpy() for name in table.column_names}

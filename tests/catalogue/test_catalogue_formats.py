@@ -409,13 +409,13 @@ def test_a_small_parquet_file_that_unpacks_to_gigabytes_is_refused(tmp_path, mon
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from grpo_mmpc.catalogue import tables
+    from grpo_mmpc.utils import parquet
 
-    monkeypatch.setattr(tables, "_FREE_BYTES", 1_000_000)
+    monkeypatch.setattr(parquet, "_FREE_BYTES", 1_000_000)
     rows = 2_000
     columns = {"item_id": [f"i{i}" for i in range(rows)], "category": ["a"] * rows, "title": ["t"] * rows}
     table = pa.table(columns | {"image": pa.nulls(rows, pa.string()), "description": ["x" * 10_000] * rows})
     pq.write_table(table, tmp_path / "items.parquet", compression="zstd")
     assert (tmp_path / "items.parquet").stat().st_size < 100_000
-    with pytest.raises(CatalogueError, match=r"items.parquet unpacks to more than 100 times its size"):
+    with pytest.raises(CatalogueError, match=r"items.parquet .* unpacks to more than 100 times its size"):
         load_catalogue(tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.parquet import open_parquet
 
 COLUMNS = ("prompt_id", "item_id", "category", "task", "generation", "completion", "prediction", "format")
 ROLLOUTS = "rollouts.parquet"
@@ -46,12 +47,11 @@ def read_batches(files: list[Path]) -> Iterator[RolloutBatch]:
     """
     # heavy: imported on use
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     for file in files:
         try:
-            table = pq.read_table(file)
-        except (OSError, pa.ArrowInvalid) as error:
+            table = open_parquet(file, folder=file.parent.parent).read()
+        except (OSError, pa.ArrowException) as error:
             raise EvaluationError(
                 f"{file} cannot be read as Parquet ({error}); move it away to leave it out"
             ) from error

@@ -10,6 +10,7 @@ from typing import Any
 from grpo_mmpc.evaluation.evaluation_folder import FURTHER, SCORE_PREFIX
 from grpo_mmpc.reports.common.labels import clamp
 from grpo_mmpc.utils.hashing import crc
+from grpo_mmpc.utils.parquet import open_parquet
 
 PER_CATEGORY = 2
 """In one group, as long as there are other categories to choose from."""
@@ -138,12 +139,13 @@ def read_items(samples: Mapping[str, Path], *, task: str, metric: str) -> list[I
 
 
 def _scored_rows(path: Path, task: str, metric: str) -> dict[str, dict[str, Any]]:
-    import pyarrow.parquet as pq  # heavy: imported on use
+    import pyarrow.compute as pc  # heavy: imported on use
 
     texts = ["item_id", "category", "task", "reference", "image_path", "completion", "prediction", "rendered_image"]
-    texts += [FURTHER] * (FURTHER in pq.read_schema(path).names)
-    table = pq.read_table(path, columns=[*texts, SCORE_PREFIX + metric], filters=[("task", "=", task)])
-    rows = (row | {"score": row[SCORE_PREFIX + metric]} for row in table.to_pylist())
+    table = open_parquet(path)
+    texts += [FURTHER] * (FURTHER in table.schema.names)
+    found = table.read([*texts, SCORE_PREFIX + metric]).filter(pc.field("task") == task)
+    rows = (row | {"score": row[SCORE_PREFIX + metric]} for row in found.to_pylist())
     return {row["item_id"]: row for row in rows if row["score"] is not None and row["score"] == row["score"]}
 
 

@@ -13,7 +13,7 @@ from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order, finite
 from grpo_mmpc.reports.common.labels import attribute_kind, metric_label
 from grpo_mmpc.statistics.clustered import mean_interval
 from grpo_mmpc.statistics.verdicts import Interval
-from grpo_mmpc.utils.files import check_own
+from grpo_mmpc.utils.parquet import open_parquet
 
 _REWARD, _WEIGHTED = "reward/", "weighted/"
 
@@ -126,11 +126,8 @@ def newest_groups(file: Path) -> list[Group]:
     Raises:
         OSError, pyarrow.ArrowException, KeyError, TypeError: The file cannot be read, or is none.
     """
-    import pyarrow.parquet as pq  # heavy: imported on use
-
-    check_own(file, folder=file.parent.parent)
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in pq.read_table(file).to_pylist():
+    for row in open_parquet(file, folder=file.parent.parent).read().to_pylist():
         groups.setdefault(str(row["prompt_id"]), []).append(row)
     return sorted(map(_group, groups.values()), key=lambda group: -group.spread)
 
