@@ -46,9 +46,12 @@ class ParquetTable:
             for read in file.iter_batches(batch_size=max(size, _BATCH_ROWS if packed else 1), columns=columns):
                 for batch in (read.slice(start, size) for start in range(0, len(read), size)):
                     number += len(batch)
-                    room -= sum(map(_unpacked, batch.columns))
+                    room -= sum(map(_unpacked, batch.columns)) if packed else batch.nbytes
                     if room < 0:
                         raise _too_much(f"by row {number}")
+                    if not packed:
+                        yield batch
+                        continue
                     cells = [
                         _written_out(one, kinds[name]) for name, one in zip(batch.schema.names, batch, strict=True)
                     ]

@@ -33,7 +33,7 @@ def takes_anything(**options) -> "Renderer":
 
 
 def no_renderer() -> "Renderer":
-    return "a image"
+    return "a image"  # type: ignore[return-value]
 
 
 NOT_CALLABLE = 3
