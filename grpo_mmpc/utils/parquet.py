@@ -85,12 +85,15 @@ class ParquetTable:
 
         Raises:
             KeyError: It lacks one of them.
+            OSError: It has two of one name.
         """
         import pyarrow as pa  # heavy: imported on use
 
         for name in columns or ():
             if name not in self.schema.names:
                 raise KeyError(f"no column {name}")
+        if twice := {name for name in self.schema.names if self.schema.names.count(name) > 1}:
+            raise OSError(f"it names the column {', '.join(sorted(twice))} more than once")
         names = self.schema.names if columns is None else list(columns)
         schema = pa.schema([(name, self.schema.field(name).type) for name in names])
         return pa.Table.from_batches((batch.select(names) for batch in self.batches(columns)), schema)

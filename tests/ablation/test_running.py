@@ -206,7 +206,7 @@ def test_a_disk_that_cannot_be_read_deletes_nothing(planned, monkeypatch):
         raise OSError(errno.ESTALE, "stale file handle", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", stale)
+        patch.setattr(Path, "open", stale)
         with pytest.raises(OSError, match="stale"):
             command_of(job)
     assert state_of(job) == State.PARTLY_TRAINED

@@ -318,3 +318,10 @@ def test_a_table_is_read_as_it_was_written(
     assert [len(batch) for batch in read.batches(["m"], size=2)] == [2, 1]
     with pytest.raises(KeyError, match="no column nowhere"):
         read.read(["nowhere"])
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["task", "task"])
+    pq.write_table(table, tmp_path / "step-1.parquet")
+    with pytest.raises(EvaluationError, match="names the column task more than once"):
+        list(read_batches([tmp_path / "step-1.parquet"]))
