@@ -12,7 +12,7 @@ from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.training.checkpoint import newest_checkpoint, steps_of
-from grpo_mmpc.utils.files import read_own
+from grpo_mmpc.utils.files import NotOwnError, read_own
 from grpo_mmpc.utils.parquet import open_parquet
 
 
@@ -158,6 +158,8 @@ def _is_whole(evaluation: Path) -> bool:
     try:
         json.loads(read_own(evaluation / SUMMARY_FILE))
         return bool(open_parquet(evaluation / SAMPLES_FILE).schema.names)
+    except NotOwnError:
+        raise
     except (FileNotFoundError, ValueError):  # Arrow's own error for what is no Parquet is a ValueError
         return False
     except OSError as error:

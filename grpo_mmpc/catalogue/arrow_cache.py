@@ -16,6 +16,7 @@ from grpo_mmpc.catalogue.quarantine import read_quarantine, write_quarantine
 from grpo_mmpc.catalogue.records import CORE_COLUMNS
 from grpo_mmpc.catalogue.tables import SAMPLE_ROWS, TableFile, open_table
 from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.metrics import text
 from grpo_mmpc.types import Quarantined
 from grpo_mmpc.utils.cache import cache_folder, drop_unused, mark_used
 from grpo_mmpc.utils.files import build_folder, write_json
@@ -171,5 +172,6 @@ def data_rows(num_items: int, *, broken_rows: Iterable[int]) -> npt.NDArray[np.i
 
 
 def code_digest() -> str:
-    """Hash this package's source: changed rules make a new cache entry."""
-    return hex_digest(*(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))), size=6)
+    """Hash the source of this package and of ``words``: changed rules make a new cache entry."""
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(text.__file__)]
+    return hex_digest(*(file.read_bytes() for file in files), size=6)

@@ -31,7 +31,7 @@ _COARSE = 4
 _BLOCK_ROWS = 4096
 _TITLES_AT_ONCE = 2**16
 _SEPARATORS, _UNITS = "[^a-z0-9]+", r"\b([0-9]+)([a-z])"
-_SPECIAL = r"[^\x00-\x7F]|[0-9][.,/][0-9]|[^a-z0-9.]\.[0-9]|^\.[0-9]|(^|[\s(])-[.0-9]|[0-9] ?%|[0-9][\"']"
+_SPECIAL = r"[^\x00-\x7F]|[0-9][.,/][0-9]|[^a-z0-9.]\.[0-9]|^\.[0-9]|(^|[\s\x0b\x1c-\x1f(])-[.0-9]|[0-9] ?%|[0-9][\"']"
 """Titles whose numbers have parts, a sign or a mark as unit, and those that are not ASCII."""
 _LOWER_BITS = 40
 

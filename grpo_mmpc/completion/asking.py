@@ -50,7 +50,7 @@ def _read(task: Task, completion: str | Failure, row: PromptRow) -> Answer:
     prediction = task.parse(completion).prediction
     if prediction is None:
         is_cut = "{" in completion and "}" not in completion.rpartition("{")[2]
-        return no_answer(task, "completion cut off at max_tokens" if is_cut else "malformed completion", completion)
+        return no_answer(task, "unfinished completion" if is_cut else "malformed completion", completion)
     value = None if task.target == "image" else prediction
     if task.target == "attributes":  # what the item has is never overwritten
         missing = task.missing_keys(row.attributes)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import NamedTuple
 
 from grpo_mmpc.errors import CatalogueError
@@ -199,11 +199,9 @@ def accuracy_interval(judged: Sequence[Judged]) -> tuple[float, float]:
     """Return the 95 % interval of the share that is right; (0, 1) of nothing.
 
     Fields of one item hang together. Wilson's interval counts as many answers as would say as much
-    if they did not: their number divided by the design effect (Korn and Graubard 1998); that of the
-    items where all are right, or none.
+    if they did not: their number divided by the design effect (Korn and Graubard 1998). Where all
+    are right, or none, it counts items.
     """
-    from scipy.stats import norm  # type: ignore[import-untyped]  # heavy: imported on use
-
     if not judged:
         return 0.0, 1.0
     share = fmean(one.is_right for one in judged)
@@ -212,7 +210,7 @@ def accuracy_interval(judged: Sequence[Judged]) -> tuple[float, float]:
         sums[one.item_id] += one.is_right - share
     independent = len(judged) * share * (1 - share)
     count = len(judged) / max(1.0, sum(of * of for of in sums.values()) / independent) if independent else len(sums)
-    z = float(norm.ppf(0.975))
+    z = NormalDist().inv_cdf(0.975)
     middle, reach = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     low, high = ((middle + side) / (1 + z**2 / count) for side in (-reach, reach))
     return max(0.0, low), min(1.0, high)

@@ -21,7 +21,7 @@ from grpo_mmpc.rendering.registry import renderer_identity
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task
 from grpo_mmpc.types import ProductRecord
-from grpo_mmpc.utils.files import names_in, read_object, to_json, write_json
+from grpo_mmpc.utils.files import check_inside, names_in, read_object, to_json, write_json
 from grpo_mmpc.utils.hashing import json_digest, number
 
 CLAIM = "completion.json"
@@ -172,6 +172,7 @@ def claim(out: Path, plan: Plan, source: Catalogue, *, tasks: Mapping[str, Task]
     Raises:
         CatalogueError: The folder holds something else.
     """
+    check_inside(out / PARTS, folder=out)
     path, theirs = out / CLAIM, read_object(out / CLAIM)
     if not path.is_file() and names_in(out) - {LOCK}:
         raise CatalogueError(f"{out} is not empty and holds no completion that could go on; give another folder")

@@ -98,7 +98,8 @@ def load_recorded_policy(
         return {key: value for key, value in options.items() if is_kept(key, value)}
 
     for name in ("init_kwargs", "processor_kwargs"):
-        model = model | {name: kept(f"model.{name}", _section(model, name), _is_plain)}
+        is_kept = _is_plain if name == "init_kwargs" else _is_for_processor
+        model = model | {name: kept(f"model.{name}", _section(model, name), is_kept)}
     name = "chat_template_kwargs"
     trainer = {name: kept(f"trainer.{name}", _section(trainer, name), _is_for_template)}
     model = {key: value for key, value in model.items() if key != "init_from"}  # a place outside; a checkpoint is asked
@@ -139,16 +140,20 @@ def _is_plain(key: str, value: Any) -> bool:
     """Return whether an option of ``from_pretrained`` loads no code, nor a kernel of the hub."""
     if key == "trust_remote_code":
         return False
-    if isinstance(value, dict):  # such as the longest and the shortest edge
-        return all(_is_plain(name, each) for name, each in value.items())
     # Numbers are sizes and switches; a slash in a name means a repository.
     plain_names = ("dtype", "torch_dtype", "revision", "attn_implementation", "backend")
     return isinstance(value, int | float | None) or (key in plain_names and "/" not in str(value))
 
 
+def _is_for_processor(key: str, value: Any) -> bool:
+    """Return the same of an option of a processor, which may hold several: both edges of a size."""
+    parts = value.items() if isinstance(value, dict) else [(key, value)]
+    return all(_is_plain(name, part) for name, part in parts)
+
+
 def _is_for_template(key: str, value: Any) -> bool:
     """Return whether an option of a chat template is a switch or a word, and no template itself."""
-    return _is_plain(key, value) or (isinstance(value, str) and key != "chat_template" and "/" not in value)
+    return _is_for_processor(key, value) or (isinstance(value, str) and key != "chat_template" and "/" not in value)
 
 
 def _targets(content: Any, path: str = "") -> Iterator[tuple[str, str]]:

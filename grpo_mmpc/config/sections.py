@@ -13,7 +13,7 @@ from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.config.section import PassThroughSection, Section
 from grpo_mmpc.metrics.constraints import Constraints
 from grpo_mmpc.tasks.task import NAME, SHIPPED, TASKS, Task
-from grpo_mmpc.utils.secrets import without_secrets
+from grpo_mmpc.utils.secrets import yaml_without_secrets
 
 ControlName = Literal[
     "category_title",
@@ -368,6 +368,11 @@ class RunConfig(Section):
         """What every prompt is rendered with, in training and wherever else the policy is asked."""
         return self.trainer.get("chat_template_kwargs") or {}
 
+    @property
+    def max_completion_length(self) -> int:
+        """The most new tokens of a completion in training by GRPO; TRL's default without one."""
+        return int(self.trainer.get("max_completion_length") or 512)
+
     def asked(self, checkpoint: Path | None) -> Path | None:
         """Return the adapter of a policy that is asked: a checkpoint, or that before training."""
         start = self.model.init_from
@@ -375,7 +380,7 @@ class RunConfig(Section):
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML; loading it gives an equal object, but for tokens."""
-        return yaml.safe_dump(without_secrets(self.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+        return yaml_without_secrets(self.model_dump(mode="json"))
 
     def settings(self) -> dict[str, Any]:
         """Return what makes it this run: not the folder, nor which servers are asked and how long.

@@ -138,7 +138,7 @@ def _write(folder: Path, answers: Sequence[Prediction], *, titles: bool) -> list
 
 def _read_rows(path: Path) -> Iterator[tuple[list[str], tuple[int, int], str]]:
     columns = (0, 1)
-    with io.TextIOWrapper(open_own(path), encoding="utf-8-sig", newline="") as stream:
+    with io.TextIOWrapper(open_own(path.resolve()), encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter="\t")
         first = True
         line = 1

@@ -18,7 +18,7 @@ from grpo_mmpc.utils.content import content_identity
 from grpo_mmpc.utils.hashing import json_digest, stable_order
 from grpo_mmpc.utils.model_paths import resolve_model
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same completions would be scored differently."""
 
 MALFORMED = {"corrected": None, "paper": ERROR_TEXT}

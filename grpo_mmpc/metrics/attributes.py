@@ -71,7 +71,7 @@ def _states_value(tokens: tuple[str, ...], expected: tuple[str, ...]) -> bool:
 def stated_counts(words: tuple[str, ...]) -> frozenset[str]:
     """Return the numbers of pieces stated: ``pack of 2``, ``pack 2``, ``2 pcs``, ``x2``."""
     counts = set()
-    for position, word in enumerate(words):
+    for position, word in enumerate(one.removeprefix("-") for one in words):
         if word.startswith("x") and word[1:].isdecimal():
             counts.add(word[1:])
         if not word.isdecimal():

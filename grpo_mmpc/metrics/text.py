@@ -185,9 +185,15 @@ def words(text: str) -> tuple[str, ...]:
         folded = unicodedata.normalize("NFKC", _VULGAR_FRACTION.sub(r" \1", text)).casefold()
         folded = folded.replace("\u2044", "/").replace("\u2212", "-")
     if not _UNIT_MARKS.isdisjoint(folded):
-        folded = _MARKED_UNIT.sub(lambda unit: f" {unit.lastgroup} ", folded)
+        folded = _MARKED_UNIT.sub(_unit, folded)
     found = (_ASCII_WORD if folded.isascii() else _word()).findall(folded)
     return tuple(word if word.isalnum() or word[0].isalpha() else _number(word) for word in found)
+
+
+def _unit(mark: re.Match[str]) -> str:
+    """Return a unit in words; a quotation mark that closes what one has opened stays."""
+    opened = re.search(rf"(?<![^\s(]){re.escape(mark[0][0])}[^{re.escape(mark[0][0])}]*$", mark.string[: mark.start()])
+    return mark[0] if opened and mark[0][0] in "\"'" else f" {mark.lastgroup} "
 
 
 def tokens(text: str) -> tuple[str, ...]:

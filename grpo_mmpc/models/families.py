@@ -85,7 +85,7 @@ def _has_image_attention(section: "ModelSection", processor: Any) -> bool:
 
 
 _SCALES_FIRST = ("Gemma3", "GotOcr2", "CLIP", "Siglip", "Llava", "SmolVLM", "Idefics3")
-"""Image processors, by the beginning of their class, that begin with a ``resize`` to ``size``."""
+"""Image processors, without that in their name, that begin with a ``resize`` to ``size``."""
 
 
 def image_scaling(processor: Any) -> tuple[str, dict[str, Any]] | None:
@@ -106,8 +106,8 @@ def image_scaling(processor: Any) -> tuple[str, dict[str, Any]] | None:
         sizes = {"patch_size": images.patch_size, "max_patches": images.max_soft_tokens * pooled**2}
         return "aspect_ratio_preserving_resize", scaling | sizes | {"pooling_kernel_size": pooled}
     has_tiles = getattr(images, "crop_to_patches", False) and images.max_patches > 1
-    others = kind == "Llava" and images.do_pad, getattr(images, "do_pan_and_scan", False)
-    if kind not in _SCALES_FIRST or has_tiles or any(others):
+    is_padded = kind == "Llava" and images.do_pad
+    if kind not in _SCALES_FIRST or has_tiles or is_padded or getattr(images, "do_pan_and_scan", False):
         return None
     return "resize", scaling | {"size": images.size}
 

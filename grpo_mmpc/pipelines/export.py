@@ -21,7 +21,7 @@ from grpo_mmpc.training.checkpoint import damage, newest_checkpoint
 from grpo_mmpc.utils.console import printer, quiet_when_redirected
 from grpo_mmpc.utils.files import build_folder, read_object, write_json, write_text
 from grpo_mmpc.utils.model_paths import resolve_model
-from grpo_mmpc.utils.secrets import masked
+from grpo_mmpc.utils.secrets import yaml_without_secrets
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import ModelSection, RunConfig
@@ -99,7 +99,7 @@ def export_policy(
             difference=difference,
         )
         write_text(building / "README.md", model_card(source.run, exported, comparison=_comparison(source)))
-        write_text(building / "recipe.yaml", masked(source.run.config_text or ""))
+        write_text(building / "recipe.yaml", yaml_without_secrets(source.run.config))
         for weights in building.glob("*.safetensors"):
             weights.chmod(0o644)  # written for their owner alone, which a server may not be
         write_json(building / RECORD, {**record, "checkpoint": source.checkpoint.name, "run": run.resolve().name})

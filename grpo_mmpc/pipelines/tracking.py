@@ -40,7 +40,9 @@ def _samples(folder: Path, task: str, scores: TaskScores) -> SampleTable:
 
     chosen = [scores.item_ids[i] for i in stable_order(scores.item_ids, salt="tracked")[:SAMPLES]]
     wanted = (pc.field("task") == task) & pc.field("item_id").isin(chosen)
-    rows = open_parquet(folder / SAMPLES_FILE).read().filter(wanted).to_pylist()
+    samples = open_parquet(folder / SAMPLES_FILE)
+    batches = (batch.filter(wanted) for batch in samples.batches())
+    rows = [row for batch in batches for row in batch.to_pylist()]
     rows.sort(key=lambda row: chosen.index(row["item_id"]))
     metrics = [SCORE_PREFIX + name for name in scores.scores if attribute_kind(name) is None]
     shown = ("item_id", "category", "reference", "prediction", "completion")

@@ -113,8 +113,8 @@ def _short(config: RunConfig, folder: Path, *, steps: int) -> RunConfig:
     """Return the recipe of so many steps that leaves nothing behind."""
     trainer = config.trainer | {"max_steps": steps, "save_strategy": "no", "report_to": "none", "logging_steps": 1}
     if config.method == "grpo" and config.rollout.backend == "transformers":
-        longest = int(trainer.get("max_completion_length") or 256)
-        trainer["generation_kwargs"] = {**(trainer.get("generation_kwargs") or {}), "min_new_tokens": longest}
+        given = trainer.get("generation_kwargs") or {}
+        trainer["generation_kwargs"] = {**given, "min_new_tokens": config.max_completion_length}
     return config.model_copy(
         update={
             "run_dir": str(folder),

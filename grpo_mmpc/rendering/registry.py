@@ -112,7 +112,7 @@ def _makes_renderer(factory: Callable[..., Any]) -> bool:
     if not isinstance(factory, type):
         try:
             made = get_type_hints(factory).get("return")
-        except Exception:  # a name that only type checkers import
+        except (NameError, TypeError, AttributeError):  # a name that only type checkers import
             made = getattr(factory, "__annotations__", {}).get("return")
     name = made if isinstance(made, str) else ""
     return callable(getattr(made, "render", None)) or name.strip("'\"").rpartition(".")[2] == "Renderer"

@@ -89,8 +89,7 @@ def _without_trainer(config: RunConfig) -> RunConfig:
 
 def _with_rank(config: RunConfig, rank: int) -> RunConfig:
     """Return the recipe with the rank of an adapter, beyond which its engine would serve none."""
-    adapter = (config.adapter or AdapterSection()).model_copy(update={"r": rank})
-    return config.model_copy(update={"adapter": adapter})
+    return config.model_copy(update={"adapter": AdapterSection(r=rank)})
 
 
 @contextmanager

@@ -174,6 +174,10 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1, default: Def
     write_text(path, to_json(content, indent=indent, default=default) + "\n")
 
 
+class NotOwnError(OSError):
+    """A file of somebody else's folder is not what it should be; it is whole, and stays."""
+
+
 def read_own(path: Path, *, folder: Path | None = None) -> bytes:
     """Return the bytes of a file in a folder that may be somebody else's; see ``check_own``."""
     with open_own(path, folder=folder) as file:
@@ -187,31 +191,31 @@ def open_own(path: Path, *, folder: Path | None = None) -> BinaryIO:
 
 
 def check_own(path: Path, *, folder: Path | None = None) -> None:
-    """Refuse to read or write what is no regular file of a folder; a file that is absent may come.
+    """Refuse what is no regular file of a folder; an absent one may be written.
 
     Args:
         path: The file.
         folder: Where it must lie, links followed; None is the folder that it is in.
 
     Raises:
-        OSError: It is a link out of the folder, whose reader may be shown, or whose writer may
+        NotOwnError: It is a link out of the folder, whose reader may be shown, or whose writer may
             change, what is not his; or a device or a pipe, which may never end.
     """
     folder = path.parent if folder is None else folder
     check_inside(path, folder=folder)
     if path.exists() and not path.is_file():
-        raise OSError(f"{path.name} in {folder} is no regular file but a folder, a pipe or a device; remove it")
+        raise NotOwnError(f"{path.name} in {folder} is no regular file but a folder, pipe or device; put a file there")
 
 
 def check_inside(path: Path, *, folder: Path) -> None:
     """Refuse a file or folder that links lead out of a folder, whether or not it is there.
 
     Raises:
-        OSError: Says where it leads.
+        NotOwnError: Says where it leads.
     """
     real = Path(os.path.realpath(path))
     if not real.is_relative_to(os.path.realpath(folder)):
-        raise OSError(f"{path.name} leads to {real}, which is no file of {folder}; copy there what belongs there")
+        raise NotOwnError(f"{path.name} leads to {real}, which is no file of {folder}; copy there what belongs there")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -305,17 +309,20 @@ def many_json_lines(lines: Iterable[str]) -> Iterator[JsonLine]:
             yield JsonLine(number, values, "") if values is not None else JsonLine(number, *_read_line(line))
 
 
-def read_json_lines(path: Path, *, skip_broken: bool = False) -> list[dict[str, Any]]:
+def read_json_lines(path: Path, *, skip_broken: bool = False, of_user: bool = False) -> list[dict[str, Any]]:
     """Return all objects of a file of JSON lines.
 
-    ``skip_broken`` leaves out lines that hold no object, as a killed writer leaves one behind.
+    Args:
+        path: The file.
+        skip_broken: Leave out lines that hold no object, as a killed writer leaves one behind.
+        of_user: It is named on the command line: a link or a pipe will do.
 
     Raises:
         ValueError: A line holds no object; says which and why.
         OSError: It cannot be read; see ``check_own``.
     """
     rows = []
-    with open_own(path) as file:
+    with path.open("rb") if of_user else open_own(path) as file:
         for line in json_lines(file):
             if line.values is not None:
                 rows.append(line.values)

@@ -1,12 +1,11 @@
 """Parquet files that may be somebody else's: regular files of their folder, unpacked in bounds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_mmpc.utils.files import check_own
+from grpo_mmpc.utils.files import NotOwnError, check_own
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,9 +13,8 @@ if TYPE_CHECKING:
 _MAX_GROWTH, _FREE_BYTES = 100, 256_000_000
 """A file may unpack to so many times its size, and so many bytes in any case."""
 _BATCH_ROWS = 16_384
-"""Rows read at a time, at least: a dictionary is rebuilt for each."""
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12, "BYTE_ARRAY": 16}
-"""Bytes of a value, at least; of a text its offset and a pointer to it."""
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12, "BYTE_ARRAY": 4}
+"""Bytes of a value, at least; of a text its offset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,80 +28,82 @@ class ParquetTable:
     def batches(self, columns: Sequence[str] | None = None, *, size: int = _BATCH_ROWS) -> Iterator["pa.RecordBatch"]:
         """Read some columns, or all, of at most ``size`` rows at a time.
 
-        Texts that could be too large come packed, each different one once, so that their size is
-        known before they are written out.
+        They are fewer where each of them could be a long text that the file holds once.
 
         Raises:
             OSError: It cannot be read, or unpacks to too much.
             pyarrow.ArrowException: It is damaged.
         """
-        import pyarrow as pa  # heavy: imported on use
-        import pyarrow.parquet as pq
+        import pyarrow.parquet as pq  # heavy: imported on use
 
-        kinds = dict(zip(self.schema.names, self.schema.types, strict=True))
-        packed, room, number = self._packed(columns), _room(self.path), 0
-        with pq.ParquetFile(self.path, metadata=self.metadata, read_dictionary=packed) as file:
-            for read in file.iter_batches(batch_size=max(size, _BATCH_ROWS if packed else 1), columns=columns):
-                for batch in (read.slice(start, size) for start in range(0, len(read), size)):
-                    number += len(batch)
-                    room -= sum(map(_unpacked, batch.columns)) if packed else batch.nbytes
-                    if room < 0:
-                        raise _too_much(f"by row {number}")
-                    if not packed:
-                        yield batch
-                        continue
-                    cells = [
-                        _written_out(one, kinds[name]) for name, one in zip(batch.schema.names, batch, strict=True)
-                    ]
-                    yield pa.RecordBatch.from_arrays(cells, names=batch.schema.names)
-
-    def _packed(self, columns: Sequence[str] | None) -> list[str]:
-        """Return the texts that would be too large if each cell were the longest that repeats."""
-        import pyarrow.compute as pc  # heavy: imported on use
-        import pyarrow.parquet as pq
-
-        leaves = _leaves(self.metadata)
-        texts = {one.path: leaf for leaf, one in enumerate(leaves) if _is_text(one)}
-        bounds = dict.fromkeys(texts, 0)
-        with pq.ParquetFile(self.path, metadata=self.metadata, read_dictionary=list(texts)) as file:
-            for group in range(self.metadata.num_row_groups):
-                # With its first row comes the whole dictionary of a column: what can repeat.
-                for batch in islice(file.iter_batches(batch_size=1, row_groups=[group], columns=columns), 1):
-                    for path in texts.keys() & set(batch.schema.names):
-                        chunk = self.metadata.row_group(group).column(texts[path])
-                        longest = pc.max(pc.binary_length(batch.column(path).dictionary)).as_py()
-                        repeated = _room(self.path) if longest is None else longest * chunk.num_values
-                        bounds[path] += chunk.total_uncompressed_size + repeated
-        known = [
-            path for path in texts if columns is None or f"{path}.".startswith(tuple(f"{one}." for one in columns))
-        ]
-        most = _room(self.path) / max(len(known), 1)
-        return [path for path in known if bounds[path] > most or path not in self.schema.names]
+        room, number = _room(self.path), 0
+        rows = max(1, min(size, _FREE_BYTES // max(1, self._longest_row(columns))))
+        with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=columns):
+                number += len(batch)
+                room -= batch.nbytes + sum(map(_written_out, _packed(batch.columns)))
+                if room < 0:
+                    raise _too_much(f"by row {number}")
+                yield batch
 
     def read(self, columns: Sequence[str] | None = None) -> "pa.Table":
         """Read some columns, or all, of the whole file; see ``batches``.
 
         Raises:
             KeyError: It lacks one of them.
-            OSError: It has two of one name.
         """
         import pyarrow as pa  # heavy: imported on use
 
-        for name in columns or ():
-            if name not in self.schema.names:
-                raise KeyError(f"no column {name}")
-        if twice := {name for name in self.schema.names if self.schema.names.count(name) > 1}:
-            raise OSError(f"it names the column {', '.join(sorted(twice))} more than once")
         names = self.schema.names if columns is None else list(columns)
-        schema = pa.schema([(name, self.schema.field(name).type) for name in names])
+        if lacking := [name for name in names if name not in self.schema.names]:
+            raise KeyError(f"no column {lacking[0]}")
+        schema = pa.schema([self.schema.field(name) for name in names])
         return pa.Table.from_batches((batch.select(names) for batch in self.batches(columns)), schema)
+
+    def _longest_row(self, columns: Sequence[str] | None) -> int:
+        """Return how long the texts of a row can be that the file need not hold for each row.
+
+        It holds those of a dictionary once, and the beginnings that neighbours share.
+        """
+        return max((self._longest_of(group, columns) for group in range(self.metadata.num_row_groups)), default=0)
+
+    def _top(self, chunk: Any) -> str:
+        """Return the column that holds a chunk; names may have dots."""
+        return str(next(name for name in self.schema.names if f"{chunk.path_in_schema}.".startswith(f"{name}.")))
+
+    def _longest_of(self, group: int, columns: Sequence[str] | None) -> int:
+        import pyarrow.compute as pc  # heavy: imported on use
+        import pyarrow.parquet as pq
+
+        chunks = [self.metadata.row_group(group).column(leaf) for leaf in range(self.metadata.num_columns)]
+        texts = [
+            chunk
+            for chunk in chunks
+            if chunk.physical_type == "BYTE_ARRAY"
+            and (columns is None or self._top(chunk) in columns)
+            and (chunk.has_dictionary_page or "DELTA_BYTE_ARRAY" in chunk.encodings)
+        ]
+        kept = [chunk.path_in_schema for chunk in texts if "DELTA_BYTE_ARRAY" not in chunk.encodings]
+        # With beginnings that neighbours share, one text can be as long as all that is held.
+        longest = int(sum(chunk.total_uncompressed_size for chunk in texts if chunk.path_in_schema not in kept))
+        if not kept:
+            return longest
+        tops = list(dict.fromkeys(map(self._top, texts)))
+        with pq.ParquetFile(self.path, metadata=self.metadata, read_dictionary=kept) as file:
+            # With its first row comes the whole dictionary of a column.
+            for batch in file.iter_batches(batch_size=1, row_groups=[group], columns=tops):
+                return longest + sum(
+                    pc.max(pc.binary_length(cells.dictionary)).as_py() or 0 for cells in _packed(batch.columns)
+                )
+        return longest
 
 
 def open_parquet(path: Path, *, folder: Path | None = None) -> ParquetTable:
     """Look at a Parquet file in a folder, its own one if none is named, before it is read.
 
     Raises:
-        OSError: It is no regular file of the folder (see ``check_own``), or unpacks to too much.
+        OSError: It is no regular file of the folder (see ``check_own``), unpacks to too much, or
+            has two columns of one name.
         pyarrow.ArrowException: It is no Parquet file.
     """
     import pyarrow.parquet as pq  # heavy: imported on use
@@ -111,7 +111,10 @@ def open_parquet(path: Path, *, folder: Path | None = None) -> ParquetTable:
     check_own(path, folder=folder)
     with pq.ParquetFile(path) as file:
         schema, metadata = file.schema_arrow, file.metadata
-    widths = [_WIDTHS.get(one.physical_type, max(one.length, 1)) for one in _leaves(metadata)]
+    if twice := {name for name in schema.names if schema.names.count(name) > 1}:
+        raise OSError(f"it names the column {', '.join(sorted(twice))} more than once")
+    leaves = [metadata.schema.column(leaf) for leaf in range(len(metadata.schema))]
+    widths = [_WIDTHS.get(one.physical_type, max(one.length, 1)) for one in leaves]
     chunks = (
         (metadata.row_group(group).column(leaf), width)
         for group in range(metadata.num_row_groups)
@@ -126,39 +129,27 @@ def _room(path: Path) -> int:
     return _FREE_BYTES + _MAX_GROWTH * path.stat().st_size
 
 
-def _too_much(where: str) -> OSError:
-    return OSError(f"it unpacks to more than {_MAX_GROWTH} times its size, {where}, which could fill memory and disk")
+def _too_much(where: str) -> NotOwnError:
+    return NotOwnError(f"it unpacks to more than {_MAX_GROWTH} times its size, {where}: it could fill memory and disk")
 
 
-def _leaves(metadata: Any) -> list[Any]:
-    return [metadata.schema.column(leaf) for leaf in range(len(metadata.schema))]
+def _packed(columns: "Iterable[pa.Array]") -> "Iterator[pa.DictionaryArray]":
+    """Yield the texts that are held once for all cells that have them, inside of lists as well."""
+    import pyarrow.types as kinds  # heavy: imported on use
+
+    for cells in columns:
+        if kinds.is_dictionary(cells.type):
+            if not kinds.is_primitive(cells.type.value_type):
+                yield cells
+        elif kinds.is_map(cells.type):  # the one kind that ``flatten`` does not know
+            yield from _packed((cells.keys, cells.items))
+        elif kinds.is_nested(cells.type):
+            inner = cells.flatten()
+            yield from _packed(inner if isinstance(inner, list) else [inner])
 
 
-def _is_text(leaf: Any) -> bool:
-    return bool(leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type in ("STRING", "NONE"))
-
-
-def _written_out(cells: "pa.Array", kind: "pa.DataType") -> "pa.Array":
-    import pyarrow as pa  # heavy: imported on use
-
-    try:
-        return cells.cast(kind)
-    except pa.ArrowNotImplementedError:  # views of texts
-        return pa.array(cells.to_pylist(), kind)
-
-
-def _unpacked(cells: "pa.Array") -> int:
-    """Return the bytes that cells take when each text is written out."""
+def _written_out(cells: "pa.DictionaryArray") -> int:
+    """Return the bytes of texts when each cell has its own."""
     import pyarrow.compute as pc  # heavy: imported on use
-    import pyarrow.types as kinds
 
-    if kinds.is_dictionary(cells.type) and not kinds.is_primitive(cells.type.value_type):
-        lengths = pc.binary_length(cells.dictionary).take(cells.indices)
-        return int(cells.indices.nbytes + (pc.sum(lengths).as_py() or 0))
-    if kinds.is_map(cells.type):  # the one kind that ``flatten`` does not know
-        first, end = cells.offsets[0].as_py(), cells.offsets[-1].as_py()
-        return 4 * len(cells) + sum(_unpacked(part[first:end]) for part in (cells.keys, cells.items))
-    if kinds.is_nested(cells.type):
-        inner = cells.flatten()
-        return 4 * len(cells) + sum(map(_unpacked, inner if isinstance(inner, list) else [inner]))
-    return int(cells.nbytes)
+    return int(pc.sum(pc.binary_length(cells.dictionary).take(cells.indices)).as_py() or 0)

@@ -4,24 +4,20 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
 MASK = "***"
 _KEYS = (
-    r"(?:(?:(?:hub|hf|auth|access|use_auth|api|bearer|refresh|session)_)?token"
-    r"|(?:\w+[_-])?(?:api[_-]?keys?|(?:access|judge|private|secret|signing)[_-]keys?|password|secret|authorization)"
-    r"|auth|credentials?|headers)"
+    r"(?:(?:(?:hub|hf|auth|access|use_auth|api|bearer|refresh|session)_)?token|auth|credentials?|cookie"
+    r"|(?:[\w-]{0,40}[_-])?(?:api[_-]?keys?|(?:access|judge|private|secret|signing)[_-]keys?|password|secret|authorization))"
 )
 _KEY = re.compile(_KEYS, re.IGNORECASE)
-_QUOTED = r"\"[^\"\n]*\"|'[^'\n]*'"
 _ASSIGNED = re.compile(
-    rf"(?i)((?<![A-Za-z0-9_]){_KEYS}[\"']?[ \t]*[:=][ \t]*)"
-    rf"({_QUOTED}|\[[^\]]*\]|\{{[^}}]*\}}|(?:(?:Basic|Bearer|Digest|Token)\s+)?[^\s\"',}}\]]+)"
+    rf"(?i)((?<!\w){_KEYS}[\"']?[ \t]*[:=][ \t]*[\"']?)"
+    r"(\[[^\]]*\]|\{[^}]*\}|(?:(?:Basic|Bearer|Digest|Token)\s+)?[^\s\"',}\]]+)"
 )
-_LINE = re.compile(rf"(?i)(\s*)((?:- )*[\"']?{_KEYS}[\"']?\s*:)\s*(.*)")
-"""A line of YAML that begins with such a key: its indentation, the key, the rest."""
-_OPENING = re.compile(r"[\[{|>][+-]?\d*|")
-"""A rest after which the value follows on deeper lines."""
 _TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,})")
-_USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]*@")
+_USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)[^\s/?#\"'<>]*@")
 """The user and password of a URL."""
 _NONE = ("null", "none", "true", "false", "~", "[]", "{}", MASK)
 _TASKS = "own_tasks"
@@ -63,37 +59,18 @@ def _holds_text(value: Any) -> bool:
     return isinstance(value, str) or any(map(_holds_text, parts))
 
 
+def yaml_without_secrets(content: Any) -> str:
+    """Return a configuration as YAML; see ``without_secrets``."""
+    return yaml.safe_dump(without_secrets(content), sort_keys=False, allow_unicode=True)
+
+
 def masked(text: str) -> str:
-    """Return a text, such as YAML or a command, with ``***`` for what ``without_secrets`` removes.
+    """Return a text, such as a word of a command, with ``***`` for what ``without_secrets`` hides.
 
     Also for what looks like a token, wherever it stands.
     """
-    text = "".join(_masked_lines(text))
-    return _TOKEN.sub(MASK, _USER.sub(rf"\1{MASK}@", _ASSIGNED.sub(_masked_value, text)))
 
+    def mask(match: re.Match[str]) -> str:
+        return match[0] if match[2].lower() in _NONE else f"{match[1]}{MASK}"
 
-def _masked_lines(text: str) -> Iterator[str]:
-    """Yield lines; of a key with its value on lines of its own, and of a whole line, the mask."""
-    hidden: int | None = None
-    for line in text.splitlines(keepends=True):
-        indentation = len(line) - len(line.lstrip())
-        if hidden is not None and (not line.strip() or indentation > hidden or line.lstrip().startswith("- ")):
-            continue
-        hidden = None
-        found = _LINE.fullmatch(line.rstrip())
-        rest = found[3] if found else ""
-        if found and _OPENING.fullmatch(rest) and line.endswith("\n"):
-            hidden = indentation + len(found[2]) - len(found[2].lstrip("- "))
-            yield f"{found[1]}{found[2]} {MASK}\n"
-        elif found and rest[:1] not in tuple("\"'[{") and rest.lower() not in _NONE:
-            yield f"{found[1]}{found[2]} {MASK}{line[len(line.rstrip()) :]}"
-        else:
-            yield line
-
-
-def _masked_value(match: re.Match[str]) -> str:
-    value = match[2]
-    if value.lower() in _NONE:
-        return match[0]
-    ends = value[0] + value[-1]
-    return f"{match[1]}{ends[0]}{MASK}{ends[1]}" if ends in ('""', "''", "[]", "{}") else f"{match[1]}{MASK}"
+    return _TOKEN.sub(MASK, _USER.sub(rf"\1{MASK}@", _ASSIGNED.sub(mask, text)))

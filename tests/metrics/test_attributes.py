@@ -56,6 +56,7 @@ def test_a_value_is_not_stated_by_parts_of_words_or_out_of_order(prediction: str
         "Bag, Pack of 2",
         "Bag (2 Pack)",
         "Bag 2-pack",
+        "Bag -2 Pack",
         "2pack bag",
         "Set of two bags",
         "2 pcs bag",

@@ -323,6 +323,9 @@ class TestScripts:
         ("5\u2033 x 7''", '5" x 7\u201d'),
         ("6' cable", "6 ft cable"),
         ("80's shirt", "80 s shirt"),  # no feet
+        ('"Top 10" mug', "top 10 mug"),  # quotation marks
+        ("for 'iPhone 5' black", "for iphone 5 black"),
+        ("women's 6' cable", "women's 6 ft cable"),
         ("70 %", "70%"),
         ("\uff21\uff22 \uff11\uff12", "ab 12"),  # full width
     ],

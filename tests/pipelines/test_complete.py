@@ -42,11 +42,11 @@ def test_every_gap_is_filled_and_nothing_else_changes(fill, gappy):
     assert "Nano images are drawings" in (out / "completion.html").read_text("utf-8")
 
 
-def test_an_answer_without_an_end_is_said_to_be_cut_off(fill, gappy):
+def test_an_answer_without_an_end_is_said_to_be_unfinished(fill, gappy):
     cut = rows_of(gappy)[0]["item_id"]
     out = fill(Writer(lambda row: '{"title": "a mug of' if row.item_id == cut else TASKS[row.task].answer("mug")))
     [lacking] = map(json.loads, (out / "incomplete.jsonl").read_text().splitlines())
-    assert lacking == {"item_id": cut, "reason": "completion cut off at max_tokens", "detail": '{"title": "a mug of'}
+    assert lacking == {"item_id": cut, "reason": "unfinished completion", "detail": '{"title": "a mug of'}
 
 
 def test_what_cannot_be_filled_stays_missing_and_is_listed_with_its_reason(fill, gappy, capsys):

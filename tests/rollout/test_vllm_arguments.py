@@ -126,6 +126,13 @@ def test_one_process_alone_lets_a_server_hold_an_engine_of_several_parts(make_co
         offline._without_trainer(config)
 
 
+def test_a_chat_template_that_servers_refuse_is_refused_before_they_are_asked():
+    trainer = {"chat_template_kwargs": {"chat_template": "x", "enable_thinking": False}}
+    found = problems_of(rollout={"backend": "vllm", "mode": "server"}, trainer=trainer)
+    assert found["trainer.chat_template_kwargs.chat_template"].startswith("is refused by vLLM's servers")
+    assert not {key for key in problems_of(trainer=trainer) if "chat_template" in key}
+
+
 @pytest.mark.parametrize(
     ("said", "advice"),
     [

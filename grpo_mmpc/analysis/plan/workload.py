@@ -108,7 +108,7 @@ def workload_of(config: RunConfig, shape: ModelShape, *, sizes: Sequence[tuple[i
         typical_prompt_tokens=max(prompt_tokens(task, image=typical, count=count) for task in tasks),
         image_tokens=largest,
         image_patches=most * _PATCHES_A_TOKEN.get(shape.model_type, _QWEN_PATCHES_A_TOKEN) * shows_image,
-        completion_tokens=int(trainer.get("max_completion_length") or 256),
+        completion_tokens=config.max_completion_length,
         micro_batch=micro,
         completions=micro * accumulated,
         rollouts_at_once=micro * per_generation,

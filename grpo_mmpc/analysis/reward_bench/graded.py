@@ -37,7 +37,7 @@ def read_graded(path: Path) -> GradedAnswers:
         OSError: It cannot be read.
     """
     answers, grades = [], []
-    for number, row in enumerate(read_json_lines(path.resolve()), start=1):
+    for number, row in enumerate(read_json_lines(path, of_user=True), start=1):
         task: Any = row.get("task", "image_to_text")
         grade: Any = row.get("grade")
         texts = isinstance(row.get("item_id"), str) and isinstance(row.get("answer"), str)

@@ -19,7 +19,7 @@ from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.task_view import TaskView, task_view
 from grpo_mmpc.rewards.troubles import nano_troubles, signal_troubles
 from grpo_mmpc.utils.files import read_json_lines, write_text
-from grpo_mmpc.utils.secrets import masked
+from grpo_mmpc.utils.secrets import masked, yaml_without_secrets
 from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 
 _MARKS = ("config.yaml", "manifest.json", "evaluations", "comparison.json")
@@ -90,7 +90,7 @@ def _render(run: RunFolder, notes: list[str], places: Sequence[Path]) -> tuple[s
         "recommendation": recommendation_view(recommendation) if recommendation else None,
         "curve_groups": curve_groups(run, weights=weights),
         "command": masked(str(run.manifest.get("command") or "")),
-        "config_text": masked(run.config_text or ""),
+        "config_text": yaml_without_secrets(run.config) if run.config else "",
         "provenance": _provenance(run.manifest),
     }
     return render_page("reports/run/page.html", **shown), render_page("reports/run/summary.html", **shown)

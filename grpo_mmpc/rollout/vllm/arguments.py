@@ -178,6 +178,12 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             "adapter: null trains every weight, and only adapters travel to servers; set rollout.mode=colocate or "
             "rollout.backend=transformers",
         )
+    for name in ("chat_template", "tokenize"):
+        if rollout.get("mode") == "server" and name in _mapping(trainer.get("chat_template_kwargs")):
+            yield (
+                f"trainer.chat_template_kwargs.{name}",
+                "is refused by vLLM's servers; take it into the model's folder",
+            )
     known = engine_fields()
     engine = _mapping(rollout.get("engine"))
     for name in (name for name in engine if name in DERIVED):
