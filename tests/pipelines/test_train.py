@@ -19,6 +19,7 @@ from grpo_mmpc.rewards.troubles import LATEST
 FLAT = f"{Path(__file__).parents[1] / 'training/counting_rewards.py'}:echo_item"
 NOTHING = "def nothing():\n    return lambda *, completions, **_: [None] * len(completions)\n"
 SECRET = "s3cret-of-mine"
+pytestmark = pytest.mark.slow
 
 
 class Finished(NamedTuple):

@@ -330,7 +330,7 @@ def test_tokens_are_masked(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     page = Page(build_report(tmp_path))
     assert secret not in page.html and "plainword" not in page.html
-    assert "hub_token: ***" in page.text and "trainer.hub_token=***" in page.text
+    assert "hub_token: null" in page.text and "trainer.hub_token=***" in page.text
     assert "pad_token: <pad>" in page.text
 
 
