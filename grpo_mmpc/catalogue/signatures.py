@@ -19,7 +19,7 @@ from grpo_mmpc.catalogue.images import MAX_IMAGE_PIXELS, ImageFolder, decode_ima
 from grpo_mmpc.errors import ImageError
 from grpo_mmpc.utils.cache import cache_folder, drop_unused, mark_used
 from grpo_mmpc.utils.console import Progress
-from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.files import remove_left, replace_atomically
 from grpo_mmpc.utils.hashing import file_digest, hex_digest
 
 _log = logging.getLogger(__name__)
@@ -208,6 +208,7 @@ def _extend_store(
     )
     try:
         drop_unused(file.parent)
+        remove_left(file)
         with replace_atomically(file) as temporary:
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
                 for table in _regrouped(chain(kept, by())):

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from grpo_mmpc.utils.files import replace_atomically
+from grpo_mmpc.utils.files import remove_left, replace_atomically
 
 Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def remembered(
     value = make()
     try:
         drop_unused(entry.parent)
+        remove_left(entry)
         with replace_atomically(entry) as temporary:
             write(temporary, value)
     except OSError as e:
