@@ -90,7 +90,7 @@ def export_policy(
             dtype=str(config.model.init_kwargs.get("dtype", "auto")).removeprefix("torch."),
             processor_options=config.model.processor_kwargs,
             template_options=config.chat_template_kwargs,
-            rank=None if is_whole or merged else _rank(building),
+            rank=None if is_whole or merged else open_adapter(building).rank,
             tasks=[
                 (task, task.greedy(config.evaluation.max_tokens).max_tokens)
                 for task in (config.known_tasks[name] for name in config.tasks)
@@ -218,8 +218,3 @@ def _public_name(section: "ModelSection") -> str:
     """Return how PEFT, Transformers and vLLM find the base model: a hub name, or a whole path."""
     source = resolve_model(section.name_or_path)
     return str(Path(source).resolve()) if Path(source).is_dir() else source
-
-
-def _rank(folder: Path) -> int:
-    config = open_adapter(folder).config
-    return int(max([config["r"], *config.get("rank_pattern", {}).values()]))

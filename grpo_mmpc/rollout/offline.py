@@ -87,11 +87,6 @@ def _without_trainer(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"rollout": config.rollout.model_copy(update={"mode": "server"})})
 
 
-def _with_rank(config: RunConfig, rank: int) -> RunConfig:
-    """Return the recipe with the rank of an adapter, beyond which its engine would serve none."""
-    return config.model_copy(update={"adapter": AdapterSection(r=rank)})
-
-
 @contextmanager
 def _transformers_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> Iterator["Engine"]:
     # heavy: imported on use
@@ -127,7 +122,8 @@ def _vllm_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> 
         check_fits(opened, model_skeleton(config.model))
         refuse_unserved_targets({*opened.modules.values()}, engine=config.rollout.engine.options())
         adapter = adapter_from_folder(opened)
-        config = _with_rank(config, opened.rank)
+        # An engine serves no greater rank than its recipe names.
+        config = config.model_copy(update={"adapter": AdapterSection(r=opened.rank)})
     suppressed = suppressed_token_ids(processor, AutoConfig.from_pretrained(resolve_model(config.model.name_or_path)))
     max_tokens = max(config.evaluation.max_tokens.values(), default=1)
     engine = start_engine(config, processor, suppressed=suppressed, max_tokens=max_tokens)
