@@ -3,8 +3,11 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -414,6 +417,33 @@ def test_a_second_process_is_told_who_holds_the_folder(make_config):
     config = make_config()
     with claimed(config, overwrite=False), pytest.raises(TrainingError, match=f"in use by .*process {os.getpid()} on "):
         run_training(config)
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_the_next_start_says_that_the_one_before_ended_without_a_word(make_config, end, caplog):
+    from grpo_mmpc.training.claim import claimed
+
+    config = make_config()
+    program = f"""
+import os, signal, sys
+from grpo_mmpc.config import RunConfig
+from grpo_mmpc.training.claim import claimed
+with claimed(RunConfig.model_validate_json(sys.stdin.read()), overwrite=False):
+    print(os.getpid(), flush=True)
+    {end}
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", program], input=config.model_dump_json(), capture_output=True, text=True, check=False
+    )
+    with claimed(config, overwrite=False):
+        pass
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"(process {int(child.stdout)} on {platform.node()}) ended without a word" in warning
+    assert "isolated: true" in warning
+    caplog.clear()
+    with claimed(config, overwrite=False):
+        pass
+    assert not caplog.records, "the one before ended in order"
 
 
 def test_what_is_missing_of_a_trained_run_is_made_up_for(make_config, uninterrupted, tmp_path, capsys):

@@ -13,10 +13,12 @@ _LETTER = r'[^"\\<&\p{Z}\p{C}\x{C2}-\x{F4}√\x{FFFD}]'
 """One that cleaning leaves as it is; those with accents may belong to a wrong encoding."""
 _PIECE = rf"{_LETTER}+(?: {_LETTER}+)*"
 
-_IDENTIFIER = '"[A-Za-z0-9_-]*[0-9][A-Za-z0-9_-]*"'
-_MILLISECONDS = '"?([1-9][0-9]{12,14}|[3-9][0-9]{11})"?'
+_LETTERED = "[A-Za-z0-9_-]*[A-DF-Za-df-z][A-Za-z0-9_-]*"
+_IDENTIFIER = f"[0-9_-]*[0-9][0-9_-]*|[0-9_-]*[0-9]{_LETTERED}|{_LETTERED}[0-9][A-Za-z0-9_-]*"
+"""With a digit, unlike words for a missing value; one whose only letter is e may be a number."""
+_MILLISECONDS = "([1-9][0-9]{12,14}|[3-9][0-9]{11})"
 """After 1980 and before the year 30,000."""
-_RATING = '"?[0-9]([.][0-9]+)?"?'
+_RATING = "[0-9]([.][0-9]+)?"
 
 
 def quoted(text: str) -> str:
@@ -42,12 +44,9 @@ def is_plain(cell: str, *, listed: bool = False) -> str:
     return f"(regexp_full_match({cell}, '{pattern}') AND {cell} NOT IN ({words}))"
 
 
-def is_identifier(cell: str) -> str:
-    """Return SQL that is true for the JSON text of an ordinary identifier.
-
-    One with a digit, which no word for a missing value has.
-    """
-    return f"(regexp_full_match({cell}, '{_IDENTIFIER}') AND length({cell}) < 200)"
+def is_identifier(text: str) -> str:
+    """Return SQL that is true for an ordinary identifier."""
+    return f"(regexp_full_match({text}, '{_IDENTIFIER}') AND length({text}) < 200)"
 
 
 def text_of(cell: str) -> str:
@@ -118,7 +117,8 @@ REVIEW_CELLS = ("user_id", "parent_asin", "timestamp", "rating")
 def identity_columns(category: str | None) -> str:
     """Return SQL for ``item_id``, null where Python has to read it, and ``category``."""
     return (
-        f"CASE WHEN {is_identifier('r.parent_asin')} THEN r.parent_asin[2:-2] END AS item_id, "
+        f"CASE WHEN r.parent_asin[1] = '\"' AND {is_identifier('r.parent_asin[2:-2]')} "
+        f"THEN r.parent_asin[2:-2] END AS item_id, "
         f"{text_of('r.main_category') if category is None else quoted(category)} AS category"
     )
 
@@ -140,14 +140,15 @@ def draft_columns() -> str:
 
 
 def review_columns() -> str:
-    """Return SQL for the columns of a review, and ``is_read``: true where Python need not look."""
+    """Return SQL for the columns of a review, and ``is_read``: true where Python need not look.
+
+    Its cells are texts, not JSON.
+    """
     # One expression for three cells costs a third of three. CASE skips what OR would evaluate.
     return f"""
-        CASE WHEN known.item_id IS NOT NULL THEN substr(r.user_id, 2, length(r.user_id) - 2) END AS user_id,
-        known.item_id AS item_id,
-        coalesce(TRY_CAST(r.timestamp AS BIGINT), TRY_CAST(trim(r.timestamp, '"') AS BIGINT)) AS timestamp,
-        coalesce(TRY_CAST(r.rating AS DOUBLE), TRY_CAST(trim(r.rating, '"') AS DOUBLE)) AS rating,
+        CASE WHEN known.item_id IS NOT NULL THEN r.user_id END AS user_id, known.item_id AS item_id,
+        TRY_CAST(r.timestamp AS BIGINT) AS timestamp, TRY_CAST(r.rating AS DOUBLE) AS rating,
         CASE WHEN known.item_id IS NULL THEN {is_identifier("r.parent_asin")} ELSE true END
             AND r.user_id IS NOT NULL AND length(r.user_id) < 200 AND r.timestamp IS NOT NULL
-            AND regexp_full_match(concat_ws(' ', r.user_id, r.timestamp, coalesce(r.rating, 'null')),
-                '{_IDENTIFIER} {_MILLISECONDS} ({_RATING}|null)') AS is_read"""
+            AND regexp_full_match(concat_ws(' ', r.timestamp, coalesce(r.rating, '0'), r.user_id),
+                '{_MILLISECONDS} {_RATING} ({_IDENTIFIER})') AS is_read"""

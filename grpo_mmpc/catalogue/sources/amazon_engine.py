@@ -122,8 +122,13 @@ class Engine:
 
         return self._watched(write)
 
-    def relation(self, file: Path, columns: Sequence[str]) -> str:
+    def relation(self, file: Path, columns: Sequence[str], *, as_text: bool = False) -> str:
         """Return SQL for a file's records: ``row`` from 1, and cells as JSON text, null if unread.
+
+        Args:
+            file: JSON lines, Parquet or CSV.
+            columns: Names of cells.
+            as_text: Give a cell that is a text as it is, which costs less.
 
         Raises:
             duckdb.Error: The file is damaged; sometimes only when it is read.
@@ -135,31 +140,34 @@ class Engine:
         name = quoted(str(link))
         if content == "parquet":
             known = {name for name, *_ in self.run(f"DESCRIBE FROM read_parquet({name})")}
-            cells = ", ".join(f"{f'to_json({c})' if c in known else 'NULL'}::VARCHAR AS {c}" for c in columns)
+            made = "{}" if as_text else "to_json({})"
+            cells = ", ".join(f"{made.format(c) if c in known else 'NULL'}::VARCHAR AS {c}" for c in columns)
             return f"(SELECT file_row_number + 1 AS row, {cells} FROM read_parquet({name}, file_row_number=true))"
         if content == "csv":
-            return self._csv(link, columns, packing)
-        types = ", ".join(f"{c}: 'JSON'" for c in columns)
+            return self._csv(link, columns, packing, as_text=as_text)
+        types = ", ".join(f"{c}: '{'VARCHAR' if as_text else 'JSON'}'" for c in columns)
         cells = ", ".join(f"{c}::VARCHAR AS {c}" for c in columns)
         return (
             f"(SELECT row_number() OVER () AS row, {cells} FROM read_json({name}, format='newline_delimited', "
             f"compression='{packing}', ignore_errors=true, columns={{{types}}}))"
         )
 
-    def _csv(self, link: Path, columns: Sequence[str], packing: str) -> str:
+    def _csv(self, link: Path, columns: Sequence[str], packing: str, *, as_text: bool) -> str:
         """Split lines at commas; one with a quote or of another length has nulls only."""
         with unpacked_lines(link, packing) as lines:
             header = csv_cells(next(filter(bytes.strip, lines), b""))
+        line = "CASE WHEN ends_with(line, chr(13)) THEN rtrim(line, chr(13)) ELSE line END"  # rtrim is slow
+        cell = "nullif(c[{}], '')" if as_text else "to_json(nullif(c[{}], ''))::VARCHAR"
         cells = ", ".join(
             f"CASE WHEN len(c) = {len(header)} AND NOT contains(line, '\"') "
-            f"THEN to_json(nullif(c[{header.index(name) + 1}], ''))::VARCHAR END AS {name}"
+            f"THEN {cell.format(header.index(name) + 1)} END AS {name}"
             if name in header
             else f"NULL::VARCHAR AS {name}"
             for name in columns
         )
         return (
-            f"(SELECT row_number() OVER () - 1 AS row, {cells} FROM (SELECT rtrim(line, chr(13)) AS line, "
-            f"string_split(rtrim(line, chr(13)), ',') AS c FROM read_csv({quoted(str(link))}, "
+            f"(SELECT row_number() OVER () - 1 AS row, {cells} FROM (SELECT {line} AS line, "
+            f"string_split({line}, ',') AS c FROM read_csv({quoted(str(link))}, "
             "columns={line: 'VARCHAR'}, auto_detect=false, header=false, delim='\x01', quote='', escape='', "
             f"compression='{packing}', max_line_size=1048576) WHERE trim(line) != '') QUALIFY row > 0)"
         )
@@ -170,7 +178,14 @@ def _write_parquet(batches: "pyarrow.RecordBatchReader", to: Path, *, repeated: 
     import pyarrow.parquet as pq
 
     written, held = 0, batches.schema.empty_table()
-    options = {"compression": "zstd", "compression_level": 1, "use_dictionary": list(repeated)}
+    whole = [field.name for field in batches.schema if field.type == pa.int64() and field.name not in repeated]
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": list(repeated),
+        "column_encoding": dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
+        "write_statistics": False,
+    }
     with pq.ParquetWriter(to, batches.schema, **options) as writer:
         for batch in batches:  # of any length
             held = pa.concat_tables([held, pa.Table.from_batches([batch])])

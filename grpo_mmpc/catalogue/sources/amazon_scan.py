@@ -46,6 +46,8 @@ class _Kind:
 
     cells: Sequence[str]
     """Those that are looked at."""
+    as_text: bool = False
+    """They are texts, not JSON."""
     table: str
     """Where the engine's rows go, behind their key."""
     columns: Callable[[AmazonSource], str]
@@ -134,20 +136,22 @@ def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str)
         known: SQL of a table with ``item_id``.
     """
     engine.run(_REVIEW_TABLE)
-    cell = "'\"' || item_id || '\"'"  # of an ordinary identifier; others are compared by what Python reads
+    # By other identifiers than ordinary ones, what Python reads is compared.
     engine.run(
-        f"CREATE TABLE known AS SELECT item_id, CASE WHEN {is_identifier(cell)} THEN {cell} END AS cell FROM {known}"
+        f"CREATE TABLE known AS SELECT item_id, CASE WHEN {is_identifier('item_id')} THEN item_id END AS plain "
+        f"FROM {known}"
     )
     engine.run("CREATE TABLE slow AS FROM reviews; CREATE TABLE page AS SELECT *, true AS is_read FROM reviews")
     kind = _Kind(
         cells=REVIEW_CELLS,
+        as_text=True,
         table="page",
         columns=lambda source: review_columns(),
         is_read="is_read",
         read=lambda record, _: read_review(record.cells())._asdict(),
         append=lambda rows: engine.insert("slow", rows),
         tables=("reviews", "slow", "page"),
-        join="LEFT JOIN known ON known.cell = r.parent_asin",
+        join="LEFT JOIN known ON known.plain = r.parent_asin",
         keep="INSERT INTO reviews SELECT * EXCLUDE is_read FROM page WHERE item_id IS NOT NULL; "
         "CREATE OR REPLACE TABLE page AS FROM page LIMIT 0",
     )
@@ -213,7 +217,7 @@ def _fast(
     """Read files by the engine; return their number of rows, and those left to the row loop."""
     offset, left = 0, set[int]()
     for file in source.files:
-        records = engine.relation(file, kind.cells)
+        records = engine.relation(file, kind.cells, as_text=kind.as_text)
         if limit is not None:
             records = f"(FROM {records} LIMIT {limit - offset})"
         start = base + offset
