@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -342,3 +344,29 @@ def test_an_interrupted_download_leaves_whole_images_only(server, tmp_path):
     kept = list((tmp_path / "images").iterdir())
     assert 5 <= len(kept) < 50 and all(file.read_bytes() == png() for file in kept)
     assert all(isinstance(file, Path) and file.suffix == ".png" for file in kept)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("callback", [40, 60, 80, 100])
+def test_a_signal_ends_a_download_whenever_it_comes(server, tmp_path, monkeypatch, callback):
+    """Raised between two steps of an event loop it would cost one for which a task then waits."""
+    server.pages["/0"] = good
+    run, number = asyncio.Handle._run, iter(range(10_000))
+
+    def send_signal_before(handle: asyncio.Handle) -> None:
+        if next(number) == callback:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        run(handle)
+
+    def stop(received: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio.Handle, "_run", send_signal_before)
+    before = signal.signal(signal.SIGUSR1, stop)
+    downloads = [Download(urls=(f"{server.url}/{i % 2}",), file=tmp_path / f"{i}.png") for i in range(300)]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            download_images(downloads, journal=tmp_path / "j", limits=QUICK, allowed_hosts=HERE)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert all(file.read_bytes() == png() for file in tmp_path.glob("*.png"))

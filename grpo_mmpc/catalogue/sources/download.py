@@ -5,12 +5,13 @@ import io
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -22,6 +23,7 @@ from grpo_mmpc.utils.files import append_json_lines, read_json_lines, replace_at
 if TYPE_CHECKING:
     import aiohttp
 
+_T = TypeVar("_T")
 _HEADERS = {"User-Agent": "grpo-mmpc (research; product image download)"}
 # Worth another try; every other status will be the same next time.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -94,7 +96,27 @@ def download_images(
         allowed_hosts: Hosts that may lie in a private network; all others must be public.
         progress: Called with the number of images done.
     """
-    return asyncio.run(_Run(journal, limits or Limits(), allowed_hosts, progress).all(downloads))
+    return _beside(_Run(journal, limits or Limits(), allowed_hosts, progress).all(downloads))
+
+
+def _beside(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run it in a thread: what a signal raises amid a loop loses it a step that is waited for."""
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    loop = runner.get_loop()
+    task = loop.create_task(work)
+
+    def run() -> _T:
+        with runner:
+            return loop.run_until_complete(task)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="download") as pool:
+        future = pool.submit(run)
+        try:
+            return future.result()
+        except BaseException:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def downloads_into(
