@@ -29,12 +29,6 @@ def check_adapter(raw: Mapping[str, Any]) -> Problems:
         section = ModelSection.model_validate(raw.get("model"))
     except ValidationError:  # reported by the schema
         return
-    if adapter is None and "adapter" in raw and section.init_from is not None:
-        yield (
-            "adapter",
-            f"null trains every weight, and model.init_from={section.init_from} is an adapter: remove one of the two "
-            "(a whole model that a run has saved is another run's model.name_or_path)",
-        )
     if isinstance(adapter, Mapping):
         yield from adapter_problems(section, adapter, local_files_only=True)
 

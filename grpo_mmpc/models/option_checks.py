@@ -61,7 +61,11 @@ def check_model(raw: Mapping[str, Any]) -> Problems:
         needs.append(("quantization_config", _QUANTISATION.get(method)))
     is_whole = "adapter" in raw and raw["adapter"] is None
     if is_whole and section.get("init_from") is not None:
-        yield "model.init_from", "is an adapter, and adapter: null trains every weight; remove one of them"
+        yield (
+            "model.init_from",
+            "is an adapter, and adapter: null trains every weight; remove one of them (a whole model that a run has "
+            "saved is another run's model.name_or_path)",
+        )
     if section.get("quantization") is not None:
         if quantisation is not None:
             yield "model.quantization", "is set beside model.init_kwargs.quantization_config; remove one of them"
