@@ -91,7 +91,7 @@ class Gap:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Gap":
-        """Return the gap of a line that ``write_plan`` wrote."""
+        """Return the gap of a line of a part's file, which ``claim`` wrote."""
         beside = content["beside"]
         record = ProductRecord(**content["record"])
         return cls(**{**content, "record": record, "beside": None if beside is None else Beside(**beside)})

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-"""Rows that could not be completed, one JSON object with the reason a line, beside the samples."""
-
 ShowProgress = Callable[[str, int, int], None]
 """(piece of work, done, total)."""
 

@@ -25,7 +25,7 @@ def log_probabilities(
     A collective where the policy is sharded. Training mode of the model is restored afterwards.
 
     Args:
-        model: The ``PeftModel``, possibly wrapped by DDP or DeepSpeed.
+        model: A ``PeftModel`` or a whole model, possibly wrapped by DDP or DeepSpeed.
         processor: Its processor.
         row: The prompt.
         completion_ids: T tokens that follow it.

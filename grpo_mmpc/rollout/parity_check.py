@@ -102,7 +102,7 @@ def check_parity(
     A collective where the policy is sharded: every rank calls it with equally many rows.
 
     Args:
-        model: The ``PeftModel`` as the trainer runs it.
+        model: The policy as the trainer runs it: a ``PeftModel``, or a whole model.
         processor: Its processor.
         engine: The engine.
         rows: Prompts to compare.

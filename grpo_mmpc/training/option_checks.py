@@ -88,13 +88,13 @@ AT_LEAST = {
     **dict.fromkeys(("weight_decay", "neftune_noise_alpha", "off_policy_mask_threshold", "dataloader_num_workers"), 0),
     "max_steps": -1,
 }
+"""Least values of numbers with which TRL would start, and fail later or train something else."""
 UP_TO = {
     **dict.fromkeys(("temperature", "repetition_penalty", "save_steps", "ddp_timeout"), math.inf),
     **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos"), math.inf),
     **dict.fromkeys(("top_p", "top_entropy_quantile"), 1),
 }
 """Greatest values of numbers that must be above 0."""
-"""Least values of numbers with which TRL would start, and fail later or train something else."""
 REFUSED = {
     ("remove_unused_columns", True): "rewards need the columns of the data set; remove it",
     ("save_only_model", True): "a run could not go on from its checkpoints; remove it",

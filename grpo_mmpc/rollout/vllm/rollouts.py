@@ -34,7 +34,7 @@ class VLLMRollouts:
 
     engine: GroupEngine
     model: Any
-    """The trainer's ``PeftModel``."""
+    """The trainer's policy: a ``PeftModel``, or a whole model."""
     sampling: SamplingConfig
     """That of rollouts; its ``seed`` is the run's."""
     rank: int = field(kw_only=True)
