@@ -1,7 +1,7 @@
 """The configuration that a run folder holds: data, which may name no code of its own accord."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from grpo_mmpc.config.sections import RunConfig
 from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.files import read_own
+from grpo_mmpc.utils.sections import section
 
 _REMOTE = ("images_api", "llm_judge")
 """A renderer and a reward that send texts, and a key of the environment, to an address beside their
@@ -90,18 +91,18 @@ def load_recorded_policy(
     _refuse_elsewhere(recorded)
     layers = merge_layers([recorded])
     raw = layers.merged
-    model, trainer, evaluation = (_section(raw, name) for name in ("model", "trainer", "evaluation"))
+    model, trainer, evaluation = (section(raw, name) for name in ("model", "trainer", "evaluation"))
     left: list[str] = []
 
-    def kept(name: str, options: dict[str, Any], is_kept: Callable[[str, Any], bool]) -> dict[str, Any]:
+    def kept(name: str, options: Mapping[str, Any], is_kept: Callable[[str, Any], bool]) -> dict[str, Any]:
         left.extend(f"{name}.{key}" for key, value in options.items() if not is_kept(key, value))
         return {key: value for key, value in options.items() if is_kept(key, value)}
 
     for name in ("init_kwargs", "processor_kwargs"):
         is_kept = _is_plain if name == "init_kwargs" else _is_for_processor
-        model = model | {name: kept(f"model.{name}", _section(model, name), is_kept)}
+        model = {**model, name: kept(f"model.{name}", section(model, name), is_kept)}
     name = "chat_template_kwargs"
-    trainer = {name: kept(f"trainer.{name}", _section(trainer, name), _is_for_template)}
+    trainer = {name: kept(f"trainer.{name}", section(trainer, name), _is_for_template)}
     model = {key: value for key, value in model.items() if key != "init_from"}  # a place outside; a checkpoint is asked
     layers.merged = {
         "run_dir": str(recorded.parent),
@@ -113,7 +114,7 @@ def load_recorded_policy(
         **{name: raw[name] for name in ("tasks", "own_tasks") if name in raw},
         "evaluation": {key: evaluation[key] for key in ("max_tokens", "batch_size") if key in evaluation},
     }
-    left += ["rollout"] if _section(raw, "rollout").get("backend") == "vllm" else []
+    left += ["rollout"] if section(raw, "rollout").get("backend") == "vllm" else []
     return validate(RunConfig, merge_layers([], overrides, onto=layers), checks=checks), left
 
 
@@ -129,11 +130,6 @@ def _refuse_elsewhere(recorded: Path) -> None:
         tasks = read_yaml(recorded).get("tasks")
         if isinstance(tasks, list) and any(map(is_task_file, tasks)):
             raise ConfigError([f"{recorded}: tasks names files, which a run never does: it holds its tasks itself"])
-
-
-def _section(content: dict[str, Any], name: str) -> dict[str, Any]:
-    section = content.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def _is_plain(key: str, value: Any) -> bool:

@@ -15,6 +15,7 @@ from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE, find_evaluation
 from grpo_mmpc.evaluation.pairing import pair
 from grpo_mmpc.evaluation.records import Comparison, write_comparisons
 from grpo_mmpc.evaluation.run_folder import RunFolder
+from grpo_mmpc.utils.sections import section
 
 Rewards = Mapping[str, Collection[str]]
 """By task, the rewards that were trained on, by their names in the mix."""
@@ -168,8 +169,7 @@ def update_comparison(run: Path) -> Path | None:
     newest = max((evaluation / SUMMARY_FILE).stat().st_mtime_ns for evaluation in folder.evaluations.values())
     if known is not None and known.after == reported and path.stat().st_mtime_ns >= newest:
         return None
-    settings = folder.config.get("evaluation")
-    resamples = settings.get("resamples") if isinstance(settings, Mapping) else None
+    resamples = section(folder.config, "evaluation").get("resamples")
     count = resamples if isinstance(resamples, int) else 10_000
     return write_comparison(run, after=reported, suite=folder.suite, resamples=count)
 

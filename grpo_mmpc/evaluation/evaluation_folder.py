@@ -15,6 +15,7 @@ from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.statistics.verdicts import Floats
 from grpo_mmpc.utils.files import read_object, read_own, replace_atomically, without_nan, write_json
 from grpo_mmpc.utils.parquet import ParquetTable, open_parquet
+from grpo_mmpc.utils.sections import section
 
 SAMPLES_FILE = "samples.parquet"
 SUMMARY_FILE = "summary.json"
@@ -61,12 +62,6 @@ class Evaluation:
     """Encoders and renderer; empty where they were not recorded."""
     checkpoint: str
     tasks: Mapping[str, TaskScores]
-
-
-def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return a sub-mapping, empty where there is none."""
-    value = content.get(key)
-    return value if isinstance(value, Mapping) else {}
 
 
 def find_evaluation(path: Path) -> Path:

@@ -17,7 +17,6 @@ from grpo_mmpc.evaluation.evaluation_folder import (
     check_unique,
     find_evaluation,
     read_attributes,
-    section,
 )
 from grpo_mmpc.evaluation.official_layout import TITLES_FOLDER, is_official, read_official_images, read_official_titles
 from grpo_mmpc.evaluation.predictions import UNCATEGORISED, Prediction, Predictions, Reference
@@ -25,6 +24,7 @@ from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.files import JsonLine, json_lines, read_object
 from grpo_mmpc.utils.parquet import open_parquet
+from grpo_mmpc.utils.sections import section
 
 T = TypeVar("T")
 

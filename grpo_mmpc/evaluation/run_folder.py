@@ -13,12 +13,13 @@ from typing import Any
 
 from grpo_mmpc.config.yaml_files import parse_yaml
 from grpo_mmpc.errors import ConfigError, EvaluationError
-from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of, section
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of
 from grpo_mmpc.evaluation.records import Best, Comparison
 from grpo_mmpc.nano.catalogue import REFERENCE as NANO
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.cache import cache_folder
 from grpo_mmpc.utils.files import check_own, json_lines, read_own
+from grpo_mmpc.utils.sections import section
 
 _ROLLOUTS = re.compile(r"step-(\d+)(?:-(\d+))?\.parquet")
 

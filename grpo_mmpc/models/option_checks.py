@@ -14,6 +14,7 @@ from grpo_mmpc.models.policy import NO_QUESTION, cannot_load
 from grpo_mmpc.models.weights import weights_problem
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.sections import section
 
 _ATTENTION = {
     "flash_attention_2": ("flash_attn", "pip install flash-attn --no-build-isolation"),
@@ -35,38 +36,33 @@ _HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision"
 
 def check_model(raw: Mapping[str, Any]) -> Problems:
     """Yield problems of the section as (key, message): packages, misspelt options, adapters."""
-    section = raw.get("model")
-    if not isinstance(section, Mapping) or not isinstance(section.get("name_or_path"), str):
+    model = section(raw, "model")
+    name, options = model.get("name_or_path"), section(model, "init_kwargs")
+    if not isinstance(name, str):
         return
-    name, options = section["name_or_path"], section.get("init_kwargs")
     try:
         refuse_adapter_as_model(name)
     except GrpoMmpcError as error:
         yield "model.name_or_path", str(error)
         return
-    folder = Path(resolve_model(name), str(_mapping(options).get("subfolder", "")))
-    if "gguf_file" not in _mapping(options) and (problem := weights_problem(folder)):
+    folder = Path(resolve_model(name), str(options.get("subfolder", "")))
+    if "gguf_file" not in options and (problem := weights_problem(folder)):
         yield "model.name_or_path", problem
-    trainer = raw.get("trainer")
-    yield from _processor_problems(
-        name,
-        _mapping(section.get("processor_kwargs")),
-        _mapping(_mapping(trainer).get("chat_template_kwargs")),
-    )
-    options = _mapping(options)
+    template = section(section(raw, "trainer"), "chat_template_kwargs")
+    yield from _processor_problems(name, section(model, "processor_kwargs"), template)
     needs = [("attn_implementation", _ATTENTION.get(str(options.get("attn_implementation"))))]
     quantisation = options.get("quantization_config")
     if isinstance(quantisation, Mapping):
         method = str(quantisation.get("quant_method", "bitsandbytes"))
         needs.append(("quantization_config", _QUANTISATION.get(method)))
     is_whole = "adapter" in raw and raw["adapter"] is None
-    if is_whole and section.get("init_from") is not None:
+    if is_whole and model.get("init_from") is not None:
         yield (
             "model.init_from",
             "is an adapter, and adapter: null trains every weight; remove one of them (a whole model that a run has "
             "saved is another run's model.name_or_path)",
         )
-    if section.get("quantization") is not None:
+    if model.get("quantization") is not None:
         if quantisation is not None:
             yield "model.quantization", "is set beside model.init_kwargs.quantization_config; remove one of them"
         if is_whole:
@@ -102,11 +98,6 @@ def lacking_package(name: str, install: str) -> str | None:
     """Return that an option needs a package, and how to install it; None where it is installed."""
     installed = importlib.util.find_spec(name) is not None
     return None if installed else f"needs the package {name}, which is not installed: {install}"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    """Return a section, or nothing where it is not a mapping: the schema reports that."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def _processor_problems(name: str, options: Mapping[str, Any], template: Mapping[str, Any]) -> Problems:

@@ -13,6 +13,7 @@ from grpo_mmpc.config.problems import Problems, short
 from grpo_mmpc.errors import AdapterError, TrainingError
 from grpo_mmpc.models.adapter import read_adapter
 from grpo_mmpc.models.adapter_folder import CONFIG, WEIGHTS, AdapterFolder, check_base, check_fits, open_adapter
+from grpo_mmpc.utils.sections import section
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -34,8 +35,7 @@ _UNCHANGED_BASE = (True, False, None, "gaussian", "orthogonal")
 
 def take_options(layers: "Layers") -> None:
     """Write into a recipe's ``adapter`` what it leaves out of the adapter that it starts from."""
-    model, adapter = layers.merged.get("model"), layers.merged.get("adapter", {})
-    start = model.get("init_from") if isinstance(model, Mapping) else None
+    start, adapter = section(layers.merged, "model").get("init_from"), layers.merged.get("adapter", {})
     if not isinstance(start, str) or not isinstance(adapter, Mapping):
         return
     try:

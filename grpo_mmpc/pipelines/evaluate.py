@@ -7,7 +7,6 @@ from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.config.recorded import config_of_run
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.evaluation.evaluation_folder import section
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.evaluation.suite import build_suite
@@ -17,6 +16,7 @@ from grpo_mmpc.recbench import benchmark_policy
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.rollout.engines import LateEngine
 from grpo_mmpc.utils.console import Progress, next_command, printer, quiet_when_redirected
+from grpo_mmpc.utils.sections import section
 
 
 def run_evaluation(

@@ -17,6 +17,7 @@ from grpo_mmpc.config.sections import known_tasks
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.console import Progress, columns, fitted, printer, quiet_libraries
 from grpo_mmpc.utils.distributed import is_first_process
+from grpo_mmpc.utils.sections import section
 
 
 def load_recipe(arguments: Sequence[str], *, trains: bool = True) -> RunConfig:
@@ -148,8 +149,7 @@ def check_rewards(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     from grpo_mmpc.errors import RewardError
     from grpo_mmpc.rewards import check_mix, load_factory
 
-    section = raw.get("rewards")
-    mix = section.get("mix") if isinstance(section, Mapping) else None
+    mix = section(raw, "rewards").get("mix")
     if not isinstance(mix, list):
         return
     try:
@@ -174,36 +174,32 @@ def check_evaluation(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     from grpo_mmpc.evaluation.metric_tables import METRICS_OF_MODE
     from grpo_mmpc.rendering.registry import check_renderer
 
-    section = raw.get("evaluation")
-    if not isinstance(section, Mapping):
-        return
-    mode = section.get("mode", "corrected")
+    evaluation = section(raw, "evaluation")
+    mode = evaluation.get("mode", "corrected")
     known = METRICS_OF_MODE.get(mode if isinstance(mode, str) else "", {})
-    names = section.get("metrics")
+    names = evaluation.get("metrics")
     for index, name in enumerate(names if isinstance(names, list) and known else []):
         if name not in known and not str(name).startswith("attribute_recall_"):
             yield f"evaluation.metrics.{index}", f"no metric {name!r} in mode {mode}; {nearest(str(name), known)}"
-    renderer, kwargs = section.get("renderer"), section.get("renderer_kwargs") or {}
+    renderer, kwargs = evaluation.get("renderer"), evaluation.get("renderer_kwargs") or {}
     if isinstance(renderer, str) and isinstance(kwargs, Mapping):
         try:
             check_renderer(renderer, kwargs)
         except EvaluationError as error:
             yield "evaluation.renderer", str(error)
-    rollout = raw.get("rollout")
-    rollout = rollout if isinstance(rollout, Mapping) else {}
+    rollout = section(raw, "rollout")
     served = rollout.get("backend") == "vllm" and rollout.get("mode") == "server" and rollout.get("servers")
-    if section.get("where") == "servers" and not served:
+    if evaluation.get("where") == "servers" and not served:
         yield (
             "evaluation.where",
             "servers evaluates on those of rollout.servers, beside training: start them (grpo-mmpc serve RECIPE) and "
             "set rollout.backend=vllm, rollout.mode=server and rollout.servers=[URL, ...], or take inline",
         )
-    best = section.get("best")
-    chosen = best.get("metric") if isinstance(best, Mapping) else None
+    chosen = section(evaluation, "best").get("metric")
     if isinstance(chosen, str):
         task, _, name = chosen.partition(".")
         metric = known.get(name)
-        evaluated = section.get("tasks") or raw.get("tasks") or ["image_to_text"]
+        evaluated = evaluation.get("tasks") or raw.get("tasks") or ["image_to_text"]
         is_of_one_item = metric is not None and metric.of_set is None and not metric.depends_on_other_answers
         tasks = known_tasks(raw)
         suits = task in tasks and metric is not None and tasks[task].kind in metric.targets and is_of_one_item

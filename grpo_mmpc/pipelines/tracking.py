@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SCORE_PREFIX, TaskScores, read_evaluation, section
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SCORE_PREFIX, TaskScores, read_evaluation
 from grpo_mmpc.evaluation.run_folder import finite
 from grpo_mmpc.reports.common.labels import attribute_kind
 from grpo_mmpc.reports.run.curves import mean_intervals
 from grpo_mmpc.training.trackers import SampleTable, report
 from grpo_mmpc.utils.hashing import stable_order
 from grpo_mmpc.utils.parquet import open_parquet
+from grpo_mmpc.utils.sections import section
 
 SAMPLES = 8
 """Items of each task, the same at every evaluation."""

@@ -12,6 +12,7 @@ from grpo_mmpc.config.section import Section
 from grpo_mmpc.recbench.recommenders.table import RECOMMENDERS
 from grpo_mmpc.recbench.records import MODALITIES, Modality, Mode
 from grpo_mmpc.tasks import TASKS
+from grpo_mmpc.utils.sections import section
 
 RecommenderName = Literal["vbpr", "bm3", "freedom", "mmgcn", "lightgcn", "bpr", "most_popular", "random"]
 FillName = Literal[
@@ -163,13 +164,11 @@ class RecBenchSection(Section):
 
 def check_section(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Explain what is wrong with ``evaluation.recbench`` of a recipe, as (dotted key, message)."""
-    evaluation = raw.get("evaluation")
-    section = evaluation.get("recbench") if isinstance(evaluation, Mapping) else None
-    if not isinstance(section, Mapping):
+    own = section(raw, "evaluation").get("recbench")
+    if not isinstance(own, Mapping):
         return
-    yield from schema_problems(section, RecBenchSection, key="evaluation.recbench")
-    data = raw.get("data")
-    catalogue = str(data.get("catalogue", "")) if isinstance(data, Mapping) else ""
+    yield from schema_problems(own, RecBenchSection, key="evaluation.recbench")
+    catalogue = str(section(raw, "data").get("catalogue", ""))
     if catalogue and Path(catalogue).is_dir() and (problem := interactions_problem(Path(catalogue))):
         yield "evaluation.recbench", f"{problem}, or remove evaluation.recbench"
     tasks = raw.get("tasks", [*TASKS])

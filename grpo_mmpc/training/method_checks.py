@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.config.problems import Problems
 from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc.utils.sections import section
 
 if TYPE_CHECKING:
     from grpo_mmpc.config.loading import Layers
@@ -43,8 +44,7 @@ def drop_options_of_grpo(layers: "Layers") -> list[str]:
 
 def check_method(raw: Mapping[str, Any]) -> Problems:
     """Yield what supervised fine-tuning cannot do as it is asked."""
-    rollout = raw.get("rollout")
-    if raw.get("method") == "sft" and isinstance(rollout, Mapping) and rollout.get("backend") == "vllm":
+    if raw.get("method") == "sft" and section(raw, "rollout").get("backend") == "vllm":
         yield (
             "rollout.backend",
             "vllm is fed by GRPO's trainer: supervised fine-tuning samples nothing, evaluates with transformers; set "

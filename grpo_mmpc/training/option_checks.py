@@ -18,6 +18,7 @@ from grpo_mmpc.training.method_checks import (
     trainer_arguments,
 )
 from grpo_mmpc.training.sharding_checks import check_sharding
+from grpo_mmpc.utils.sections import section
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
@@ -122,15 +123,12 @@ def check_trainer(raw: Mapping[str, Any]) -> Problems:
         if not problems:
             yield from _refused_by_trl(options, raw)
             yield from _unknown_kwargs(options)
-    adapter = raw.get("adapter") or {}
-    if isinstance(adapter, Mapping):
-        yield from _adapter_problems(adapter)
+    yield from _adapter_problems(section(raw, "adapter"))
 
 
 def zero_variance_problems(raw: Mapping[str, Any], built: "GRPOConfig") -> Problems:
     """Yield what keeps this trainer from following ``rewards.dead_groups``."""
-    rewards = raw.get("rewards")
-    policy = rewards.get("dead_groups") if isinstance(rewards, Mapping) else None
+    policy = section(raw, "rewards").get("dead_groups")
     if policy == "drop" and built.loss_type not in LOSS_TYPES_WITH_TOKEN_NORMALISER:
         yield (
             "rewards.dead_groups",
@@ -187,8 +185,7 @@ def _wrong_values(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problem
             f"loss_type cispo cuts importance weights at this value itself, and {ceiling:g} would cut those of all "
             "tokens to it; set trainer.epsilon_high=5.0",
         )
-    rollout = raw.get("rollout")
-    if options.get("use_cpu") and isinstance(rollout, Mapping) and rollout.get("sleep"):
+    if options.get("use_cpu") and section(raw, "rollout").get("sleep"):
         yield "rollout.sleep", "has no effect on a CPU; remove it"
     if not isinstance(options.get("chat_template_kwargs") or {}, Mapping):
         yield "trainer.chat_template_kwargs", "expected a mapping"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, read_summary, run_of, section
+from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, read_summary, run_of
 from grpo_mmpc.evaluation.records import Comparison
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.reports.common.templates import render_page
@@ -15,6 +15,7 @@ from grpo_mmpc.reports.run.task_view import TaskView, task_view
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.utils.files import read_object, write_text
 from grpo_mmpc.utils.manifest import command_line
+from grpo_mmpc.utils.sections import section
 
 _IMAGE_BUDGET = 1_800_000
 """Bytes of all thumbnails together; with it the page stays under 3 MB."""

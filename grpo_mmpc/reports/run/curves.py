@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.controls import CONTROLS
-from grpo_mmpc.evaluation.evaluation_folder import read_evaluation, section
+from grpo_mmpc.evaluation.evaluation_folder import read_evaluation
 from grpo_mmpc.evaluation.metric_tables import range_of
 from grpo_mmpc.evaluation.records import Cell
 from grpo_mmpc.evaluation.run_folder import RunFolder, finite
@@ -20,6 +20,7 @@ from grpo_mmpc.reports.common.labels import attribute_kind, metric_label, number
 from grpo_mmpc.rewards.signals import BETTER_BY
 from grpo_mmpc.statistics.clustered import mean_interval
 from grpo_mmpc.statistics.verdicts import Interval
+from grpo_mmpc.utils.sections import section
 
 _REWARD = re.compile(r"rewards/(.+)/mean")
 _HELD_OUT_LIMIT = 9

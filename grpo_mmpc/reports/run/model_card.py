@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.evaluation.evaluation_folder import section
 from grpo_mmpc.evaluation.records import Comparison, TaskComparison
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.reports.common.difference import difference_of
@@ -16,6 +15,7 @@ from grpo_mmpc.reports.run.findings import findings
 from grpo_mmpc.rewards.troubles import signal_troubles
 from grpo_mmpc.rollout.vllm.arguments import served_rank, template_options
 from grpo_mmpc.tasks.task import Task
+from grpo_mmpc.utils.sections import section
 
 _ONE_IMAGE = '{"image": 1}'
 _LOADING = """\

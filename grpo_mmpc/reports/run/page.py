@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.evaluation_folder import section
 from grpo_mmpc.evaluation.records import Comparison, TaskComparison
 from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order, finite
 from grpo_mmpc.nano.catalogue import REFERENCE as NANO
@@ -20,6 +19,7 @@ from grpo_mmpc.reports.run.task_view import TaskView, task_view
 from grpo_mmpc.rewards.troubles import nano_troubles, signal_troubles
 from grpo_mmpc.utils.files import read_json_lines, write_text
 from grpo_mmpc.utils.secrets import masked, yaml_without_secrets
+from grpo_mmpc.utils.sections import section
 from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 
 _MARKS = ("config.yaml", "manifest.json", "evaluations", "comparison.json")

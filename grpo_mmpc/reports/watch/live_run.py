@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE, headline, section
+from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE, headline
 from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.reports.watch.history import History
 from grpo_mmpc.reports.watch.newest import Group, Newest, newest_evaluation, newest_groups
@@ -14,6 +14,7 @@ from grpo_mmpc.reports.watch.progress import Progress, progress_of
 from grpo_mmpc.rewards.troubles import signal_troubles
 from grpo_mmpc.training.claim import LOCK
 from grpo_mmpc.utils.files import names_in
+from grpo_mmpc.utils.sections import section
 
 T = TypeVar("T")
 _MARKS = {"config.yaml", "manifest.json", "metrics.jsonl"}

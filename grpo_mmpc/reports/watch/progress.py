@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE, section
+from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
 from grpo_mmpc.evaluation.run_folder import RunFolder, finite
 from grpo_mmpc.reports.common.labels import date, duration, plural
 from grpo_mmpc.reports.watch.history import History, mean_of
@@ -17,6 +17,7 @@ from grpo_mmpc.training.claim import LOCK
 from grpo_mmpc.utils.console import next_command
 from grpo_mmpc.utils.files import read_own
 from grpo_mmpc.utils.locks import Holder, holder
+from grpo_mmpc.utils.sections import section
 
 _PACE_STEPS = 50
 """The latest steps, over which the pace is measured."""

@@ -15,6 +15,7 @@ from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.models.families import HEAD, LANGUAGE_LAYERS, TOWER
 from grpo_mmpc.rollout.vllm.protocol import COMPACT_JSON
 from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.sections import section
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM 0.31 takes for ``max_lora_rank``; a smaller adapter fits into the next larger
@@ -166,9 +167,9 @@ def start_advice(errors: str) -> str:
 
 def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield problems of a recipe with rollouts from vLLM, as (key, message); needs no model."""
-    rollout, adapter, trainer = (_mapping(raw.get(name)) for name in ("rollout", "adapter", "trainer"))
+    rollout, adapter, trainer = (section(raw, name) for name in ("rollout", "adapter", "trainer"))
     if rollout.get("ahead"):
-        yield from _check_ahead(rollout, trainer, _mapping(raw.get("rewards")))
+        yield from _check_ahead(rollout, trainer, section(raw, "rewards"))
     if rollout.get("backend") != "vllm":
         return
     is_whole = "adapter" in raw and raw["adapter"] is None
@@ -179,13 +180,13 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             "rollout.backend=transformers",
         )
     for name in ("chat_template", "tokenize"):
-        if rollout.get("mode") == "server" and name in _mapping(trainer.get("chat_template_kwargs")):
+        if rollout.get("mode") == "server" and name in section(trainer, "chat_template_kwargs"):
             yield (
                 f"trainer.chat_template_kwargs.{name}",
                 "is refused by vLLM's servers; take it into the model's folder",
             )
     known = engine_fields()
-    engine = _mapping(rollout.get("engine"))
+    engine = section(rollout, "engine")
     for name in (name for name in engine if name in DERIVED):
         yield f"rollout.engine.{name}", f"is not set here: {DERIVED[name]}"
     yield from unknown_options("rollout.engine", engine, known or None, owner="vLLM's EngineArgs")
@@ -309,8 +310,3 @@ def refuse_unserved_targets(adapted_modules: Collection[str], *, engine: Mapping
             f"language layers ({LANGUAGE_LAYERS}), {serve}or use "
             "rollout.backend=transformers"
         )
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    """Return a section, or nothing where it is not a mapping: the schema reports that."""
-    return value if isinstance(value, Mapping) else {}
