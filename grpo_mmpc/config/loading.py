@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from grpo_mmpc.config.problems import MISSING, origin_of, schema_problems
+from grpo_mmpc.config.rewards import reward_key
 from grpo_mmpc.config.sections import RunConfig
 from grpo_mmpc.config.yaml_files import of_the_checkout, parse_yaml, read_yaml
 from grpo_mmpc.errors import ConfigError
@@ -235,7 +236,7 @@ def _index(part: str, items: list[Any], override: str) -> int:
     """
     if part.isdigit() and int(part) < len(items):
         return int(part)
-    names = [str(item["name"]).rpartition(":")[2] for item in items if isinstance(item, dict) and "name" in item]
+    names = [reward_key(str(item["name"])) for item in items if isinstance(item, dict) and "name" in item]
     if len(names) == len(items) and names.count(part) == 1:
         return names.index(part)
     known = f" or a name ({', '.join(names)})" if names else ""

@@ -24,6 +24,11 @@ class RewardSpec(Section):
     """Run it in a process of its own: one that hangs is killed, one that dies or leaks is started
     again."""
 
+    @property
+    def key(self) -> str:
+        """The name it is logged under, see ``reward_key``."""
+        return reward_key(self.name)
+
 
 class RewardsSection(Section):
     """The reward mix."""
@@ -41,3 +46,13 @@ class RewardsSection(Section):
     tokens out of the loss and its normaliser; ``resample`` samples their completions once again and
     keeps a new group that has variance."""
     mix: Annotated[list[RewardSpec], Field(min_length=1)]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each reward by the name it is logged under."""
+        return {spec.key: spec.weight for spec in self.mix}
+
+
+def reward_key(name: str) -> str:
+    """Return the name a reward is logged under: the registered one, or that of a file's factory."""
+    return name.rpartition(":")[2]

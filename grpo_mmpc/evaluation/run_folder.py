@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.config.rewards import reward_key
 from grpo_mmpc.config.yaml_files import parse_yaml
 from grpo_mmpc.errors import ConfigError, EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of
@@ -94,8 +95,8 @@ class RunFolder:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each reward by the name it is logged under: of a file's, its factory's."""
-        return {reward.name.rpartition(":")[2]: reward.weight for reward in self.mix}
+        """The weight of each reward by the name it is logged under."""
+        return {reward_key(reward.name): reward.weight for reward in self.mix}
 
     def trained_rewards(self) -> dict[str, list[str]]:
         """Return, by task, the names of the rewards with a positive weight.

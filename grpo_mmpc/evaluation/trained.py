@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from grpo_mmpc.config.rewards import reward_key
+
 REWARD_METRICS: dict[str, tuple[str, ...]] = {
     "bleu": ("bleu", "corpus_bleu"),
     "token_f1": ("token_f1", "jaccard"),
@@ -22,8 +24,7 @@ metric of its own name, if there is one. ``*`` at the end stands for any ending.
 
 def trained_metrics(reward_names: Collection[str], *, metrics: Collection[str]) -> set[str]:
     """Return those of ``metrics`` that rewards of these names, with a weight, train on."""
-    short = [name.rpartition(":")[2] for name in reward_names]  # module:factory stands for the factory
-    patterns = {pattern for name in short for pattern in REWARD_METRICS.get(name, (name,))}
+    patterns = {pattern for name in map(reward_key, reward_names) for pattern in REWARD_METRICS.get(name, (name,))}
     return {
         metric
         for metric in metrics

@@ -8,7 +8,6 @@ from grpo_mmpc.rewards.loading import (
     check_mix,
     load_factory,
     registered_rewards,
-    reward_key,
 )
 from grpo_mmpc.rewards.mix import RewardMix, ScoredBatch, completion_text, neutral
 
@@ -24,5 +23,4 @@ __all__ = [
     "load_factory",
     "neutral",
     "registered_rewards",
-    "reward_key",
 ]

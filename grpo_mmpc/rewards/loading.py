@@ -111,16 +111,11 @@ def _is_reward(factory: Any, module: ModuleType) -> bool:
     return home is module or getattr(home, getattr(factory, "__name__", ""), None) is not factory
 
 
-def reward_key(spec: RewardSpec) -> str:
-    """Return the name that a spec is logged under: the registered one, or the factory's."""
-    return spec.name.rpartition(":")[2]
-
-
 def check_mix(
     specs: Sequence[RewardSpec], tasks: Sequence[str], *, known_tasks: Mapping[str, Task] = SHIPPED
 ) -> Iterable[tuple[str, str]]:
     """Yield everything wrong with a mix as (dotted key, message), without loading a model."""
-    keys = [reward_key(spec) for spec in specs]
+    keys = [spec.key for spec in specs]
     trained_tasks: set[str] = set()
     broken = False
     for index, spec in enumerate(specs):
@@ -190,7 +185,7 @@ def build_reward(spec: RewardSpec, *, known_tasks: Mapping[str, Task] = SHIPPED)
     ]
     tasks = tuple(task for task in (spec.tasks or can_score) if task in can_score)
     return LoadedReward(
-        name=reward_key(spec),
+        name=spec.key,
         weight=spec.weight,
         fn=fn,
         tasks=tasks,

@@ -14,7 +14,7 @@ from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RewardSpec, RunConfig
 from grpo_mmpc.errors import CatalogueError, EvaluationError
 from grpo_mmpc.evaluation.run_folder import RunFolder
-from grpo_mmpc.rewards import RewardMix, advantages, neutral, reward_key
+from grpo_mmpc.rewards import RewardMix, advantages, neutral
 from grpo_mmpc.rewards.columns import RowReader
 from grpo_mmpc.rewards.signals import signals, zero_variance_groups
 from grpo_mmpc.utils.console import Progress
@@ -166,7 +166,7 @@ def _recorded(batch: RolloutBatch, *, config: RunConfig) -> _Outcome:
 
     Nothing is scored: a reward of the run may be gone since, or need an encoder that is not here.
     """
-    weights = {reward_key(spec): spec.weight for spec in config.rewards.mix}
+    weights = config.rewards.weights
     missing = [name for name in weights if name not in batch.raw]
     if missing:
         raise EvaluationError(
@@ -207,7 +207,7 @@ def _shared(old: Sequence[RewardSpec], new: Sequence[RewardSpec]) -> list[str]:
         return spec.name, repr(sorted(spec.kwargs.items())), repr(spec.tasks)
 
     known = {identity(spec) for spec in old}
-    return [reward_key(spec) for spec in new if identity(spec) in known]
+    return [spec.key for spec in new if identity(spec) in known]
 
 
 def _pick(values: Sequence[T], positions: Sequence[int]) -> list[T]:

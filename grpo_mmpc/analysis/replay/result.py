@@ -11,7 +11,6 @@ from typing import Any
 from grpo_mmpc.analysis.replay.agreement import Agreement, GroupPair, agreement, by_stretch
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.config.rewards import RewardsSection
-from grpo_mmpc.rewards import reward_key
 from grpo_mmpc.utils.files import write_json
 from grpo_mmpc.utils.hashing import json_digest
 
@@ -177,8 +176,7 @@ def mix_key(config: RunConfig) -> str:
 
 
 def _mix(section: RewardsSection) -> dict[str, Any]:
-    weights = {reward_key(spec): spec.weight for spec in section.mix}
-    return {"aggregation": section.aggregation, "weights": weights}
+    return {"aggregation": section.aggregation, "weights": section.weights}
 
 
 def _means(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:

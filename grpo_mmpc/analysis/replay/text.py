@@ -8,7 +8,6 @@ from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.reports.common.findings import Finding, caution, terminal_lines
 from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.reports.common.tables import text_table
-from grpo_mmpc.rewards import reward_key
 from grpo_mmpc.utils.console import columns
 
 _MOST_COLUMNS = 110
@@ -107,8 +106,8 @@ def _difference(name: str, largest: Largest) -> str:
 
 
 def _mix(section: RewardsSection) -> str:
-    trained = ", ".join(f"{reward_key(spec)} {spec.weight:g}" for spec in section.mix if spec.weight > 0)
-    monitors = ", ".join(reward_key(spec) for spec in section.mix if spec.weight == 0)
+    trained = ", ".join(f"{spec.key} {spec.weight:g}" for spec in section.mix if spec.weight > 0)
+    monitors = ", ".join(spec.key for spec in section.mix if spec.weight == 0)
     return f"{trained}{f'; monitors {monitors}' if monitors else ''}; {section.aggregation}"
 
 

@@ -14,7 +14,7 @@ from grpo_mmpc.catalogue import Catalogue, load_catalogue
 from grpo_mmpc.catalogue.splits import product_groups
 from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.errors import CatalogueError, GrpoMmpcError, RewardError
-from grpo_mmpc.rewards import advantages, neutral, reward_key
+from grpo_mmpc.rewards import advantages, neutral
 from grpo_mmpc.rewards.columns import RowReader
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.tasks.prompt_rows import prompt_rows, select_balanced, usable_indices
@@ -58,9 +58,9 @@ def preview(
         RewardError: Not one reward could be scored, or two have one name; or the catalogue lacks
             the item of a graded answer.
     """
-    specs = {reward_key(spec): spec for spec in rewards.mix}
+    specs = {spec.key: spec for spec in rewards.mix}
     if len(specs) < len(rewards.mix):
-        names = [reward_key(spec) for spec in rewards.mix]
+        names = [spec.key for spec in rewards.mix]
         twice = next(name for name in names if names.count(name) > 1)
         raise RewardError(f"{twice!r} appears twice; give every reward of the mix a name of its own")
     data = _Data(
@@ -215,7 +215,7 @@ class _Data:
 
 def _mix_row(rewards: RewardsSection, scored: Mapping[str, Scored], data: _Data) -> list[RewardResult]:
     """Return the sum that GRPO would look at, with the candidates of an item as one group."""
-    trained = {reward_key(spec): spec.weight for spec in rewards.mix if spec.weight > 0}
+    trained = {name: weight for name, weight in rewards.weights.items() if weight > 0}
     weights = {name: weight for name, weight in trained.items() if name in scored}
     if not weights:
         return []

@@ -10,7 +10,7 @@ from typing import Any
 from grpo_mmpc.analysis.reward_bench.results import Timing
 from grpo_mmpc.config import RewardSpec
 from grpo_mmpc.errors import GrpoMmpcError
-from grpo_mmpc.rewards import RewardMix, reward_key
+from grpo_mmpc.rewards import RewardMix
 from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.jobs import Lost, run_queue, threads, worker_processes
 
@@ -90,11 +90,12 @@ def repeats(
     backwards, same = batch.take(range(len(batch) - 1, -1, -1)), dict[str, bool | None]()
 
     def compare(spec: RewardSpec, scores: "Scores | Lost | None", _: bool) -> None:
-        name = reward_key(spec)
+        name = spec.key
         same[name] = all(map(_equal, expected[name], reversed(scores))) if isinstance(scores, list) else None
 
     def show(running: list[RewardSpec]) -> None:
-        progress("scoring again in a second process", len(same), len(specs), detail=", ".join(map(reward_key, running)))
+        names = ", ".join(spec.key for spec in running)
+        progress("scoring again in a second process", len(same), len(specs), detail=names)
 
     with worker_processes([threads(len(os.sched_getaffinity(0)))]) as submit:
         run_queue(
