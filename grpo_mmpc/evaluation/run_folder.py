@@ -118,6 +118,18 @@ class RunFolder:
         """The fingerprint of the catalogue of the run; None where it is not recorded."""
         return section(self.manifest, "data").get("fingerprint")
 
+    @property
+    def failures(self) -> list[str]:
+        """What failed in the run, in sentences: evaluations, and rewards while training."""
+        evaluations = self.manifest.get("evaluation_failures")
+        return [
+            *(f"An evaluation failed: {failure}" for failure in (evaluations if isinstance(evaluations, list) else [])),
+            *(
+                f"The reward {name} failed {count} times while training; those completions were unscored."
+                for name, count in section(self.manifest, "reward_errors").items()
+            ),
+        ]
+
     @cached_property
     def steps(self) -> list[Mapping[str, Any]]:
         """The rows of ``metrics.jsonl`` by step; of a step that was logged again, the later one."""

@@ -139,12 +139,7 @@ def _unfinished(run: RunFolder) -> list[str]:
     notes = []
     if run.manifest and not run.manifest.get("finished"):
         notes.append("The run has not finished: manifest.json has no time of finishing.")
-    failures = run.manifest.get("evaluation_failures")
-    notes += [f"An evaluation failed: {failure}" for failure in (failures if isinstance(failures, list) else [])]
-    notes += [
-        f"The reward {name} failed {count} times while training; those completions were unscored."
-        for name, count in section(run.manifest, "reward_errors").items()
-    ]
+    notes += run.failures
     if aside := _set_aside(run):
         few = len(aside) == 1
         notes.append(

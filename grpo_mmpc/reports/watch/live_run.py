@@ -159,15 +159,8 @@ def _evaluated(run: RunFolder) -> str:
 
 def _failures(run: RunFolder, latest: Sequence[Mapping[str, Any]]) -> list[str]:
     skipped = sum(bool(row.get("skipped_updates")) for row in latest)
-    failures = run.manifest.get("evaluation_failures")
-    return [
-        *([f"{skipped} of the latest updates had a gradient that is no number and were skipped."] if skipped else []),
-        *(f"An evaluation failed: {failure}" for failure in (failures if isinstance(failures, list) else [])),
-        *(
-            f"The reward {name} failed {count} times while training; those completions were unscored."
-            for name, count in section(run.manifest, "reward_errors").items()
-        ),
-    ]
+    said = f"{skipped} of the latest updates had a gradient that is no number and were skipped."
+    return [said, *run.failures] if skipped else run.failures
 
 
 def _changed(path: Path) -> tuple[int, int] | None:
