@@ -5,16 +5,15 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grpo_mmpc.reports.common.curves import short
 from grpo_mmpc.reports.common.figures import Scale, axis, scale_for, track
-from grpo_mmpc.reports.common.labels import NO_VALUE, clamp, number
+from grpo_mmpc.reports.common.labels import clamp, number
 from grpo_mmpc.reports.common.templates import render_part
 from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.reports.run.curves import held_out_curves, training_curves
 from grpo_mmpc.reports.watch.history import mean_of
 from grpo_mmpc.reports.watch.live_run import LiveRun, View
 from grpo_mmpc.reports.watch.newest import Change, Group
-from grpo_mmpc.reports.watch.signals import Signal, signals_of, sparkline
+from grpo_mmpc.reports.watch.signals import signals_of, sparkline
 
 _IMAGE_BUDGET = 400_000
 """Bytes of all images, which every refresh sends again."""
@@ -43,7 +42,7 @@ def run_part(live: LiveRun) -> str:
         "reports/watch/run.html",
         view=view,
         facts=_facts(view),
-        signals=[(signal, _level(signal)) for signal in signals_of(view)],
+        signals=signals_of(view),
         scale_axis=axis(scale, signs=True),
         evaluation=_lines(view, scale),
         training=training_curves(view.rows, weights=view.weights),
@@ -85,12 +84,6 @@ def _facts(view: View) -> list[tuple[str, str]]:
         for label, (value, digits, unit) in values.items()
         if value is not None
     ]
-
-
-def _level(signal: Signal) -> str:
-    if signal.latest is None:
-        return NO_VALUE
-    return f"{signal.latest:.0%}" if signal.is_share else short(signal.latest)
 
 
 def _scale(view: View) -> Scale:

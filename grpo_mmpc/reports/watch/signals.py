@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from grpo_mmpc.evaluation.run_folder import finite
+from grpo_mmpc.reports.common.curves import short
+from grpo_mmpc.reports.common.labels import NO_VALUE
 from grpo_mmpc.reports.watch.history import mean_of
 from grpo_mmpc.reports.watch.live_run import View
 
@@ -28,6 +30,13 @@ class Signal:
     flat: float | None = None
     """The share of groups in which it is constant, over the latest logged steps."""
     is_share: bool = False
+
+    @property
+    def level(self) -> str:
+        """The latest value as text."""
+        if self.latest is None:
+            return NO_VALUE
+        return f"{self.latest:.0%}" if self.is_share else short(self.latest)
 
 
 def signals_of(view: View) -> list[Signal]:

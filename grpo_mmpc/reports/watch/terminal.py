@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
-from grpo_mmpc.reports.common.curves import short
 from grpo_mmpc.reports.common.difference import interval_text
-from grpo_mmpc.reports.common.labels import NO_VALUE, clamp, number, plural, signed, task_label, words
+from grpo_mmpc.reports.common.labels import clamp, number, plural, signed, task_label, words
 from grpo_mmpc.reports.watch.history import mean_of
 from grpo_mmpc.reports.watch.live_run import View
 from grpo_mmpc.reports.watch.newest import Group, Newest, Sample
@@ -81,11 +80,9 @@ def _signal_table(signals: Sequence[Signal], *, width: int, ascii_only: bool) ->
         weight = "" if signal.weight is None else f"{signal.weight:g}" if signal.weight else "monitor"
         spread = "" if signal.spread is None else f"±{number(signal.spread)}"
         flat = "" if signal.flat is None or signal.is_share else f"{signal.flat:.0%}"
-        level = (
-            NO_VALUE if signal.latest is None else f"{signal.latest:.0%}" if signal.is_share else short(signal.latest)
-        )
         style = "bold" if signal.label == "reward" else "dim" if signal.weight == 0 else ""
-        table.add_row(*map(_text, (clamp(signal.label, limit=20)[0], weight, line, level, spread, flat)), style=style)
+        cells = (clamp(signal.label, limit=20)[0], weight, line, signal.level, spread, flat)
+        table.add_row(*map(_text, cells), style=style)
     return table
 
 
