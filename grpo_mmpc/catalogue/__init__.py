@@ -3,12 +3,11 @@
 from grpo_mmpc.catalogue.images import read_image
 from grpo_mmpc.catalogue.quarantine import write_quarantine
 from grpo_mmpc.catalogue.reader import Catalogue, load_catalogue
-from grpo_mmpc.catalogue.splits import Split, catalogue_groups, split_items
+from grpo_mmpc.catalogue.splits import catalogue_groups, split_items
 from grpo_mmpc.catalogue.validation import validate_catalogue
 
 __all__ = [
     "Catalogue",
-    "Split",
     "catalogue_groups",
     "load_catalogue",
     "read_image",

@@ -23,8 +23,6 @@ class Split:
     groups: Groups = field(compare=False)
     """Near-duplicate group of every item, by position. All items of a group are on one side."""
     num_groups: int
-    num_near_duplicates: int
-    """Items that have at least one near-duplicate in the catalogue."""
 
 
 PARENT_COLUMNS = ("parent_id", "parent_sku", "parent_asin", "item_group_id", "parent")
@@ -123,7 +121,6 @@ def split_items(catalogue: Catalogue, *, held_out: float, salt: str = "") -> Spl
         held_out=np.flatnonzero(item_held_out).tolist(),
         groups=groups,
         num_groups=num_groups,
-        num_near_duplicates=int((np.bincount(groups)[groups] > 1).sum()) if num_groups else 0,
     )
     if not split.train or not split.held_out:
         raise CatalogueError(_empty_side_message(catalogue, split, held_out=held_out))

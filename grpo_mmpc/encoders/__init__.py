@@ -13,21 +13,15 @@ They raise ``ScoringError`` where a model cannot be loaded, or for an unknown de
 Encodings of references and of image files are kept on disk (``store``).
 """
 
-from grpo_mmpc.encoders.bertscore import BertScoreEncoder, bertscore_encoder
-from grpo_mmpc.encoders.clip import ClipEncoder, clip_encoder
-from grpo_mmpc.encoders.dinov2 import DinoEncoder, dinov2_encoder
+from grpo_mmpc.encoders.bertscore import bertscore_encoder
+from grpo_mmpc.encoders.clip import clip_encoder
+from grpo_mmpc.encoders.dinov2 import dinov2_encoder
 from grpo_mmpc.encoders.images import open_image
-from grpo_mmpc.encoders.inception import InceptionEncoder, inception_encoder
-from grpo_mmpc.encoders.lpips import LpipsNetwork, lpips_scorer
-from grpo_mmpc.encoders.sentence import SentenceEncoder, sentence_encoder
+from grpo_mmpc.encoders.inception import inception_encoder
+from grpo_mmpc.encoders.lpips import lpips_scorer
+from grpo_mmpc.encoders.sentence import sentence_encoder
 
 __all__ = [
-    "BertScoreEncoder",
-    "ClipEncoder",
-    "DinoEncoder",
-    "InceptionEncoder",
-    "LpipsNetwork",
-    "SentenceEncoder",
     "bertscore_encoder",
     "clip_encoder",
     "dinov2_encoder",

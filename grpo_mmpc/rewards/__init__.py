@@ -1,7 +1,6 @@
 """The reward room: from named specs to TRL reward functions, and to the signal in their values."""
 
 from grpo_mmpc.rewards.advantages import advantages
-from grpo_mmpc.rewards.declaration import Reward
 from grpo_mmpc.rewards.loading import (
     LoadedReward,
     build_reward,
@@ -9,13 +8,11 @@ from grpo_mmpc.rewards.loading import (
     load_factory,
     registered_rewards,
 )
-from grpo_mmpc.rewards.mix import RewardMix, ScoredBatch, completion_text, neutral
+from grpo_mmpc.rewards.mix import RewardMix, completion_text, neutral
 
 __all__ = [
     "LoadedReward",
-    "Reward",
     "RewardMix",
-    "ScoredBatch",
     "advantages",
     "build_reward",
     "check_mix",

@@ -9,9 +9,6 @@ from grpo_mmpc.catalogue.sources.amazon_engine import Engine
 Select = Literal["cqbench", "recbench"]
 Mode = Literal["corrected", "paper"]
 
-SELECTIONS: tuple[Select, ...] = ("cqbench", "recbench")
-MODES: tuple[Mode, ...] = ("corrected", "paper")
-
 PER_CATEGORY = 1000
 """Items of CQBench, and users of RecBench."""
 
