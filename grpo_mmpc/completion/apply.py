@@ -10,12 +10,10 @@ from typing import Any, Literal
 from grpo_mmpc.catalogue.images import find_image, relative_image_path
 from grpo_mmpc.catalogue.sources.importing import RECORD
 from grpo_mmpc.catalogue.tables import find_table
-from grpo_mmpc.completion.decisions import FILE as DECISIONS_FILE
-from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
+from grpo_mmpc.completion.decisions import DECISIONS_FILE, Decision, Decisions, read_decisions
 from grpo_mmpc.completion.part import GENERATED
 from grpo_mmpc.completion.plan import LOCK
-from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
-from grpo_mmpc.completion.proposal import Proposal, fill, item_of, mark, read_proposals, take_out
+from grpo_mmpc.completion.proposal import PROPOSALS_FILE, Proposal, fill, item_of, mark, read_proposals, take_out
 from grpo_mmpc.completion.tally import INCOMPLETE
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import (

@@ -17,7 +17,7 @@ from grpo_mmpc.metrics.fields import Fields, agrees, kind_of
 from grpo_mmpc.utils.files import read_object, write_json
 from grpo_mmpc.utils.hashing import number
 
-FILE = "calibration.json"
+CALIBRATION_FILE = "calibration.json"
 """In the completed catalogue, and usable for others by the same policy."""
 LEAST = 30
 """Judged answers below which a kind is calibrated by all kinds together."""
@@ -55,7 +55,7 @@ class Calibration:
 
     def write(self, folder: Path) -> None:
         """Write it into a completed catalogue."""
-        write_json(folder / FILE, asdict(self), indent=2)
+        write_json(folder / CALIBRATION_FILE, asdict(self), indent=2)
 
 
 def read_calibration(path: Path, *, policy: str, samples: int) -> Calibration:

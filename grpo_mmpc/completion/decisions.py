@@ -18,7 +18,7 @@ from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import json_lines, open_own
 from grpo_mmpc.utils.manifest import now
 
-FILE = "decisions.jsonl"
+DECISIONS_FILE = "decisions.jsonl"
 """Beside ``proposals.jsonl``."""
 Kind = Literal["accept", "edit", "reject", "undo"]
 Key = tuple[str, str]

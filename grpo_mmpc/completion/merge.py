@@ -14,8 +14,7 @@ from grpo_mmpc.completion.calibration import Calibration
 from grpo_mmpc.completion.judging import Gate, proposal_of
 from grpo_mmpc.completion.part import GENERATED, Answer, parts_of
 from grpo_mmpc.completion.plan import CLAIM, PARTS, Plan, is_claimed, records_of
-from grpo_mmpc.completion.proposal import FILE as PROPOSALS_FILE
-from grpo_mmpc.completion.proposal import fill, mark
+from grpo_mmpc.completion.proposal import PROPOSALS_FILE, fill, mark
 from grpo_mmpc.completion.tally import INCOMPLETE, Tally
 from grpo_mmpc.config.sections import GateSection
 from grpo_mmpc.errors import CatalogueError

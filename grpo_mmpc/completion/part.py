@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from grpo_mmpc.completion.plan import PARTS, Gap, gaps_file, part_name
 from grpo_mmpc.completion.proposal import Source
-from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
+from grpo_mmpc.evaluation.completions import COMPLETIONS_FILE
 from grpo_mmpc.rendering.store import is_whole
 from grpo_mmpc.utils.files import check_inside, json_lines, open_own, read_own, remove_partial, write_json_lines
 from grpo_mmpc.utils.hashing import file_digest, hex_digest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grpo_mmpc.catalogue.images import find_image
 from grpo_mmpc.completion.apply import items_with_proposals
-from grpo_mmpc.completion.proposal import FILE, Proposal
+from grpo_mmpc.completion.proposal import PROPOSALS_FILE, Proposal
 from grpo_mmpc.errors import EvaluationError, ImageError
 from grpo_mmpc.evaluation.predictions import Prediction, Predictions
 from grpo_mmpc.reports.common.labels import plural
@@ -16,7 +16,7 @@ from grpo_mmpc.tasks import TASKS
 
 def is_completed(folder: Path) -> bool:
     """Return whether a folder is a catalogue that was completed, or reviewed after that."""
-    return (folder / FILE).is_file()
+    return (folder / PROPOSALS_FILE).is_file()
 
 
 def words_of_a_policy(folder: Path, *, fields: Collection[str] = ("title", "image")) -> str | None:

@@ -16,7 +16,7 @@ from grpo_mmpc.catalogue.siblings import GivenBy
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import json_lines, open_own
 
-FILE = "proposals.jsonl"
+PROPOSALS_FILE = "proposals.jsonl"
 """Beside ``items.jsonl``."""
 
 FIELDS = ("title", "image", "description", "attributes")
@@ -152,9 +152,9 @@ def read_proposals(folder: Path) -> Iterator[Proposal]:
     Raises:
         CatalogueError: There are none, or a line is none; says which and why.
     """
-    path = folder / FILE
+    path = folder / PROPOSALS_FILE
     if not path.is_file():
-        raise CatalogueError(f"{folder} has no {FILE}; give a folder that grpo-mmpc complete has written")
+        raise CatalogueError(f"{folder} has no {PROPOSALS_FILE}; give a folder that grpo-mmpc complete has written")
     with open_own(path) as file:
         for line in json_lines(file):
             try:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from grpo_mmpc.completion.proposal import FILE as PROPOSALS
+from grpo_mmpc.completion.proposal import PROPOSALS_FILE
 from grpo_mmpc.reports.common.labels import listed, plural
 
 WORDS = {"title": "title", "image": "image", "description": "description", "attributes": "attribute set"}
@@ -55,5 +55,5 @@ class Tally:
         )
         yield from (f"  {count} x {reason}" for reason, count in self.reasons.most_common(5))
         if self.review:
-            yield f"  status and reasons of each: {out / PROPOSALS}"
+            yield f"  status and reasons of each: {out / PROPOSALS_FILE}"
         yield from (f"  {count} x {reason}, see {out / INCOMPLETE}" for reason, count in self.unfilled.most_common(5))

@@ -15,7 +15,7 @@ from grpo_mmpc.utils.single_out import Failure
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
 
-FILE = "completions.jsonl"
+COMPLETIONS_FILE = "completions.jsonl"
 
 
 class CompletionLog:

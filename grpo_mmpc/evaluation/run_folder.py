@@ -16,7 +16,7 @@ from grpo_mmpc.config.yaml_files import parse_yaml
 from grpo_mmpc.errors import ConfigError, EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SAMPLES_FILE, SUMMARY_FILE, run_of
 from grpo_mmpc.evaluation.records import Best, Comparison
-from grpo_mmpc.nano.catalogue import REFERENCE as NANO
+from grpo_mmpc.nano.catalogue import NANO_CATALOGUE
 from grpo_mmpc.tasks import TASKS
 from grpo_mmpc.utils.cache import cache_folder
 from grpo_mmpc.utils.files import check_own, json_lines, read_own
@@ -193,7 +193,7 @@ class RunFolder:
         together with the run. That of nano is in the cache.
         """
         named, run_dir = section(self.config, "data").get("catalogue"), self.config.get("run_dir")
-        if named == NANO:
+        if named == NANO_CATALOGUE:
             return [self.path, cache_folder("nano-catalogue")]
         places = [Path(str(named))] if named else []
         if named and run_dir and Path(str(named)).is_absolute() == Path(str(run_dir)).is_absolute():

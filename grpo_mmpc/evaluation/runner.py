@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.completions import FILE as COMPLETIONS_FILE
-from grpo_mmpc.evaluation.completions import CompletionLog, complete
+from grpo_mmpc.evaluation.completions import COMPLETIONS_FILE, CompletionLog, complete
 from grpo_mmpc.evaluation.evaluation_folder import write_evaluation
 from grpo_mmpc.evaluation.predictions import Prediction, Reference
 from grpo_mmpc.evaluation.scorers import Scorers

@@ -9,7 +9,7 @@ from grpo_mmpc.utils.console import Progress
 from grpo_mmpc.utils.files import build_folder, read_object, write_json, write_json_lines
 from grpo_mmpc.utils.hashing import hex_digest
 
-REFERENCE = "nano:catalogue"
+NANO_CATALOGUE = "nano:catalogue"
 """Name of the default catalogue in recipes and commands."""
 
 MADE_OF = "nano.json"
@@ -88,9 +88,9 @@ def catalogue_folder(reference: str) -> Path:
     Raises:
         CatalogueError: ``nano:`` followed by another name.
     """
-    if reference.startswith("nano:") and reference != REFERENCE:
-        raise CatalogueError(f"there is no embedded catalogue {reference!r}; did you mean {REFERENCE!r}?")
-    return ensure_catalogue() if reference == REFERENCE else Path(reference)
+    if reference.startswith("nano:") and reference != NANO_CATALOGUE:
+        raise CatalogueError(f"there is no embedded catalogue {reference!r}; did you mean {NANO_CATALOGUE!r}?")
+    return ensure_catalogue() if reference == NANO_CATALOGUE else Path(reference)
 
 
 def generator_version() -> str:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from grpo_mmpc.catalogue import Catalogue, load_catalogue
-from grpo_mmpc.completion.calibration import FILE as CALIBRATION
-from grpo_mmpc.completion.calibration import read_calibration
+from grpo_mmpc.completion.calibration import CALIBRATION_FILE, read_calibration
 from grpo_mmpc.completion.merge import all_there, is_merged, mark_merged, merge
 from grpo_mmpc.completion.part import parts_of
 from grpo_mmpc.completion.plan import LOCK, Plan, claim, completing_tasks, make_plan
@@ -261,9 +260,9 @@ def _merge(source: Catalogue, share: Share) -> None:
     """Write the completed catalogue, and say what is in it."""
     out, plan = share.out, share.plan
     calibration = None
-    if plan.samples and (out / CALIBRATION).is_file():
+    if plan.samples and (out / CALIBRATION_FILE).is_file():
         try:
-            calibration = read_calibration(out / CALIBRATION, policy=plan.policy, samples=plan.samples)
+            calibration = read_calibration(out / CALIBRATION_FILE, policy=plan.policy, samples=plan.samples)
         except CatalogueError as error:
             say(f"! {error}; until then the share of samples that agree is the confidence")
     tasks = completing_tasks(share.config)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.splits import product_groups, split_items
-from grpo_mmpc.completion.calibration import FILE, Judged, fit, judge_fields
+from grpo_mmpc.completion.calibration import CALIBRATION_FILE, Judged, fit, judge_fields
 from grpo_mmpc.completion.gate import agreement
 from grpo_mmpc.completion.part import parts_of
 from grpo_mmpc.completion.plan import LOCK, Plan
@@ -101,7 +101,7 @@ def calibrate(
         )
     fit(judged, policy=plan.policy, samples=plan.samples).write(out)
     page = write_calibration_page(out, judged, samples=plan.samples)
-    say(f"calibration: {out / FILE}\nwhat a confidence is worth: {page}")
+    say(f"calibration: {out / CALIBRATION_FILE}\nwhat a confidence is worth: {page}")
 
 
 def audit(source: Catalogue, *, out: Path, answer: Callable[[Path, Path], Plan], gate: GateSection, say: Say) -> None:

@@ -9,8 +9,7 @@ from threading import Thread
 from typing import Any, NoReturn
 
 from grpo_mmpc.catalogue import load_catalogue
-from grpo_mmpc.completion.calibration import FILE as CALIBRATION
-from grpo_mmpc.completion.calibration import read_calibration
+from grpo_mmpc.completion.calibration import CALIBRATION_FILE, read_calibration
 from grpo_mmpc.completion.judging import Gate
 from grpo_mmpc.completion.plan import completing_tasks, provenance_of
 from grpo_mmpc.completion.service import CompletionService
@@ -58,8 +57,8 @@ def serve_completion(
     port, checkpoint = probe_port(host, port), config.asked(checkpoint)
     provenance = provenance_of(config, checkpoint=checkpoint, samples=samples)
     calibration = None
-    if known is not None and samples and (known / CALIBRATION).is_file():
-        calibration = read_calibration(known / CALIBRATION, policy=provenance.policy, samples=samples)
+    if known is not None and samples and (known / CALIBRATION_FILE).is_file():
+        calibration = read_calibration(known / CALIBRATION_FILE, policy=provenance.policy, samples=samples)
     records: Iterable[ProductRecord] = [] if known is None else load_catalogue(known).records()
     gate = Gate(config.gate, records, calibration)
     settings, key = config.evaluation, server_key()

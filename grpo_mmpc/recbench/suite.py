@@ -14,7 +14,7 @@ import numpy as np
 from grpo_mmpc.catalogue import Catalogue
 from grpo_mmpc.catalogue.images import find_image
 from grpo_mmpc.errors import ImageError
-from grpo_mmpc.evaluation.completions import FILE, CompletionLog, complete
+from grpo_mmpc.evaluation.completions import COMPLETIONS_FILE, CompletionLog, complete
 from grpo_mmpc.evaluation.evaluator import Evaluator
 from grpo_mmpc.recbench.benchmark import run_benchmark
 from grpo_mmpc.recbench.cells import VERSION
@@ -96,7 +96,7 @@ class PolicyBenchmark:
             return
         prompts = self._prompts(data, wanted)
         logs: list[CompletionLog] = []
-        self.ranks.on_main(lambda: logs.append(CompletionLog(folder / FILE)))
+        self.ranks.on_main(lambda: logs.append(CompletionLog(folder / COMPLETIONS_FILE)))
         with engine() as opened:
             texts = {
                 modality: complete(

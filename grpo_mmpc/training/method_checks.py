@@ -34,7 +34,7 @@ def drop_options_of_grpo(layers: "Layers") -> list[str]:
     options = raw.get("trainer")
     if raw.get("method") != "sft" or not isinstance(options, dict):
         return []
-    grpo = {*fields_of(trainer_arguments({}))} - {*fields_of(trainer_arguments(raw)), "chat_template_kwargs"}
+    grpo = {*option_names(trainer_arguments({}))} - {*option_names(trainer_arguments(raw)), "chat_template_kwargs"}
     left_out = [name for name, value in options.items() if name in grpo]
     if options.get("loss_type") in LOSS_TYPES:
         left_out.append("loss_type")
@@ -60,6 +60,6 @@ def trainer_arguments(raw: Mapping[str, Any]) -> Any:
     return trl.SFTConfig if raw.get("method") == "sft" else trl.GRPOConfig
 
 
-def fields_of(target: Any) -> list[str]:
+def option_names(target: Any) -> list[str]:
     """Return the options that a dataclass is built with."""
     return [field.name for field in dataclasses.fields(target) if field.init]

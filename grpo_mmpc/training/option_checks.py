@@ -14,7 +14,7 @@ from grpo_mmpc.training.method_checks import (
     LOSS_TYPES_WITH_TOKEN_NORMALISER,
     SFT_LOSS_TYPES,
     SFT_SET_ELSEWHERE,
-    fields_of,
+    option_names,
     trainer_arguments,
 )
 from grpo_mmpc.training.sharding_checks import check_sharding
@@ -114,7 +114,9 @@ def check_trainer(raw: Mapping[str, Any]) -> Problems:
     options, target = raw.get("trainer") or {}, trainer_arguments(raw)
     if isinstance(options, Mapping):
         problems = [
-            *unknown_options("trainer", options, [*fields_of(target), "chat_template_kwargs"], owner=target.__name__),
+            *unknown_options(
+                "trainer", options, [*option_names(target), "chat_template_kwargs"], owner=target.__name__
+            ),
             *_wrong_types("trainer", options, target),
             *_wrong_values(options, raw),
             *check_sharding(options),
@@ -243,7 +245,7 @@ def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
     # heavy: imported on use
     from peft import LoraConfig
 
-    problems = [*unknown_options("adapter", adapter, fields_of(LoraConfig), owner="LoraConfig")]
+    problems = [*unknown_options("adapter", adapter, option_names(LoraConfig), owner="LoraConfig")]
     for name, allowed, reason in (
         ("inference_mode", (False, None), "nothing would be trained"),
         ("task_type", ("CAUSAL_LM", None), "the policy writes text"),

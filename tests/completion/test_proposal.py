@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from grpo_mmpc.completion.proposal import FILE, Proposal, read_proposals
+from grpo_mmpc.completion.proposal import PROPOSALS_FILE, Proposal, read_proposals
 from grpo_mmpc.errors import CatalogueError
 
 TITLE = Proposal(
@@ -23,7 +23,7 @@ TITLE = Proposal(
 
 def test_a_record_is_the_same_after_its_file(tmp_path):
     failed = replace(TITLE, value=None, status="failed", reasons=["malformed completion", "oops"])
-    (tmp_path / FILE).write_text("".join(json.dumps(one.to_json()) + "\n" for one in (TITLE, failed)))
+    (tmp_path / PROPOSALS_FILE).write_text("".join(json.dumps(one.to_json()) + "\n" for one in (TITLE, failed)))
     assert list(read_proposals(tmp_path)) == [replace(TITLE, reasons=[]), failed]
 
 
@@ -58,7 +58,9 @@ def test_its_keys_are_those_that_gate_and_review_read():
     ],
 )
 def test_a_line_that_is_no_record_is_named(tmp_path, changes, problem):
-    (tmp_path / FILE).write_text(json.dumps(TITLE.to_json()) + "\n" + json.dumps(TITLE.to_json() | changes) + "\n")
+    (tmp_path / PROPOSALS_FILE).write_text(
+        json.dumps(TITLE.to_json()) + "\n" + json.dumps(TITLE.to_json() | changes) + "\n"
+    )
     with pytest.raises(CatalogueError, match=f"line 2: .*{problem}"):
         list(read_proposals(tmp_path))
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_mmpc.completion.apply import refuse_reviewed
-from grpo_mmpc.completion.decisions import FILE as DECISIONS_FILE
-from grpo_mmpc.completion.decisions import Decision, Decisions, read_decisions
+from grpo_mmpc.completion.decisions import DECISIONS_FILE, Decision, Decisions, read_decisions
 from grpo_mmpc.completion.proposal import Proposal, filled_fields, item_of, read_proposals, take_out
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.reports.common.gallery import confirmed

@@ -9,7 +9,7 @@ from typing import Any
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.records import Comparison, TaskComparison
 from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order, finite
-from grpo_mmpc.nano.catalogue import REFERENCE as NANO
+from grpo_mmpc.nano.catalogue import NANO_CATALOGUE
 from grpo_mmpc.recbench import recommendation_view, results_of_run
 from grpo_mmpc.reports.common.labels import attribute_kind, date, duration, metric_label, task_label, words
 from grpo_mmpc.reports.common.templates import render_page
@@ -109,7 +109,7 @@ def _task(task: TaskComparison, comparison: Comparison, run: RunFolder, weights:
 
 def _troubles(run: RunFolder, tasks: Sequence[TaskView], weights: Mapping[str, float]) -> list[str]:
     item_ids = [item.item_id for task in tasks for group in task.groups for item in group.items]
-    is_nano = section(run.config, "data").get("catalogue") == NANO
+    is_nano = section(run.config, "data").get("catalogue") == NANO_CATALOGUE
     nano = {} if is_nano else nano_troubles(run.config, item_ids)
     return [*nano.values(), *signal_troubles(run.steps, weights).values()]
 

@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from grpo_mmpc.completion.apply import apply_decisions
-from grpo_mmpc.completion.decisions import FILE
+from grpo_mmpc.completion.decisions import DECISIONS_FILE
 from grpo_mmpc.reports.catalogue.review_entries import Review
 from grpo_mmpc.reports.catalogue.review_page import write_review_page
 from grpo_mmpc.reports.catalogue.review_server import ReviewServer
@@ -82,7 +82,7 @@ def test_the_served_page_decides_by_keys_and_goes_on_where_it_was(review, tmp_pa
         steps = 'note("again")'
         again = notes(dump(server.address, tmp_path))["again"]
         server.shutdown()
-    lines = [(one["item_id"], one["decision"], one["value"]) for one in lines_of(review.folder / FILE)]
+    lines = [(one["item_id"], one["decision"], one["value"]) for one in lines_of(review.folder / DECISIONS_FILE)]
     assert lines == [
         ("B2", "accept", "Acme Kettle, Blue"),
         ("B3", "edit", "Grand Mug, 2 l"),

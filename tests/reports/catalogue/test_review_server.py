@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from grpo_mmpc.completion.decisions import FILE
+from grpo_mmpc.completion.decisions import DECISIONS_FILE
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.pipelines.review import LOCK, serve_review
 from grpo_mmpc.reports.catalogue.review_entries import Review
@@ -106,7 +106,7 @@ def test_decisions_are_on_the_disk_with_name_and_time_when_they_are_answered(ser
     assert decide(server, "B4", "edit", "  Tin   Pot ")[1]["decided"]["value"] == "Tin Pot"
     assert decide(server, "B5", "reject", field="image")[0] == 200
     assert decide(server, "B5", "undo", field="image") == (200, {"decided": None})
-    lines = lines_of(completed / FILE)
+    lines = lines_of(completed / DECISIONS_FILE)
     assert [(one["item_id"], one["decision"], one["value"], one["by"]) for one in lines] == [
         ("B3", "accept", "Grand Mug", "Ann"),
         ("B4", "edit", "Tin Pot", "Ann"),
@@ -136,7 +136,7 @@ def test_decisions_are_on_the_disk_with_name_and_time_when_they_are_answered(ser
 def test_what_cannot_be_decided_is_refused_and_not_written(server, completed, item, decision, title, field, status):
     answered, content = decide(server, item, decision, title, field=field)
     assert answered == status and content["error"]
-    assert not (completed / FILE).exists()
+    assert not (completed / DECISIONS_FILE).exists()
 
 
 BODY = {"item_id": "B3", "field": "title", "decision": "accept"}
@@ -176,7 +176,7 @@ def test_requests_of_others_and_broken_ones_are_refused_and_change_nothing(serve
     answered, headers, _ = ask(server, route, **{name.replace("_", "-"): value for name, value in options.items()})
     assert answered == status
     assert "Access-Control-Allow-Origin" not in headers
-    assert not (completed / FILE).exists()
+    assert not (completed / DECISIONS_FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_an_image_outside_the_folder_is_none(completed, tmp_path):
 
 def test_a_full_disk_is_no_decision(server, completed, monkeypatch):
     def full(*_, **__):
-        raise OSError(28, "No space left on device", str(completed / FILE))
+        raise OSError(28, "No space left on device", str(completed / DECISIONS_FILE))
 
     monkeypatch.setattr("grpo_mmpc.reports.catalogue.review_entries.append_json_lines", full)
     status, content = decide(server, "B3", "accept")
