@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +10,10 @@ from grpo_mmpc.catalogue.images import find_image, relative_image_path
 from grpo_mmpc.catalogue.sources.importing import RECORD
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.completion.decisions import DECISIONS_FILE, Decision, Decisions, read_decisions
+from grpo_mmpc.completion.merge import replacing
 from grpo_mmpc.completion.part import GENERATED
 from grpo_mmpc.completion.plan import LOCK
 from grpo_mmpc.completion.proposal import PROPOSALS_FILE, Proposal, fill, item_of, mark, read_proposals, take_out
-from grpo_mmpc.completion.tally import INCOMPLETE
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import (
     check_inside,
@@ -23,7 +22,6 @@ from grpo_mmpc.utils.files import (
     place_file,
     read_object,
     remove_partial,
-    replace_atomically,
     to_json,
     write_json,
 )
@@ -34,7 +32,6 @@ MARK = "reviewed.json"
 Undecided = Literal["missing", "keep"]
 """What becomes of a value that waits for review and was not decided."""
 _BESIDE = ("quarantine.jsonl", RECORD)
-_FILES = ("items.jsonl", PROPOSALS_FILE, INCOMPLETE)
 
 
 @dataclass
@@ -119,11 +116,7 @@ def _read(folder: Path, files: Sequence[Path], done: Applied) -> Decisions:
 
 def _write(folder: Path, out: Path, decisions: Decisions, undecided: Undecided, done: Applied) -> None:
     generated = set()
-    with ExitStack() as stack:
-        items, proposals, incomplete = (
-            stack.enter_context(stack.enter_context(replace_atomically(out / name)).open("w", encoding="utf-8"))
-            for name in _FILES
-        )
+    with replacing(out) as (items, proposals, incomplete):
         for row, proposal in items_with_proposals(folder):
             if proposal is not None:
                 if not take_out(row, proposal):  # a true value is never overwritten

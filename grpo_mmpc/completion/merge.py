@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,7 +33,6 @@ from grpo_mmpc.utils.files import (
 )
 from grpo_mmpc.utils.hashing import digest_of
 
-_FILES = ("items.jsonl", PROPOSALS_FILE, INCOMPLETE)
 _MERGED = "merged"
 """The key of the claim that holds ``_answers_digest`` of what was merged."""
 
@@ -75,11 +74,7 @@ def merge(
     for beside in (find_table(Path(plan.catalogue), "interactions"), import_record(Path(plan.catalogue))):
         if beside is not None:
             place_file(beside, out / beside.name)
-    with ExitStack() as stack:
-        items, proposals, incomplete = (
-            stack.enter_context(stack.enter_context(replace_atomically(out / name)).open("w", encoding="utf-8"))
-            for name in _FILES
-        )
+    with replacing(out) as (items, proposals, incomplete):
         for row, record, task, answer in _answered(out, plan, source, tasks):
             path = source.image_path(record)
             if path is not None and record.image is not None:
@@ -105,6 +100,16 @@ def merge(
     assert tally.changed == 0, f"{tally.changed} existing values would be overwritten"
     _drop_unused(out, plan)
     return tally
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[tuple[TextIO, ...]]:
+    """Open the items, the proposals and the list of what is missing still, to write them anew."""
+    with ExitStack() as stack:
+        yield tuple(
+            stack.enter_context(stack.enter_context(replace_atomically(out / name)).open("w", encoding="utf-8"))
+            for name in ("items.jsonl", PROPOSALS_FILE, INCOMPLETE)
+        )
 
 
 def mark_merged(out: Path, plan: Plan) -> None:

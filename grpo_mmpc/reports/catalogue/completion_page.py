@@ -13,7 +13,7 @@ from grpo_mmpc.catalogue.validation_text import kinds_of_fault
 from grpo_mmpc.completion.apply import items_with_proposals
 from grpo_mmpc.completion.plan import CLAIM
 from grpo_mmpc.completion.proposal import read_proposals
-from grpo_mmpc.completion.tally import WORDS, shown_fields
+from grpo_mmpc.completion.tally import INCOMPLETE, WORDS, shown_fields
 from grpo_mmpc.reports.common.gallery import PER_CATEGORY, Text, confirmed
 from grpo_mmpc.reports.common.labels import clamp, words
 from grpo_mmpc.reports.common.templates import render_page
@@ -70,7 +70,7 @@ def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]
         catalogue: The one that was completed.
         notes: What to read first.
     """
-    left = {row["item_id"]: row for row in read_json_lines(folder / "incomplete.jsonl")}
+    left = {row["item_id"]: row for row in read_json_lines(folder / INCOMPLETE)}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     kept: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row, one in items_with_proposals(folder):  # one at a time: a catalogue may be larger than memory
