@@ -16,6 +16,7 @@ from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.metric import Metric
 from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
 from grpo_mmpc.statistics.verdicts import (
+    CONFIDENCE,
     TOO_FEW,
     TOO_FEW_SEEDS,
     UNSCORED,
@@ -26,7 +27,6 @@ from grpo_mmpc.statistics.verdicts import (
 )
 from grpo_mmpc.utils.hashing import crc
 
-CONFIDENCE = 0.95
 RESAMPLES = 10_000
 MIN_DEGREES = 2
 """The fewest degrees of freedom of the variance over seeds, in an ablation of several seeds: a

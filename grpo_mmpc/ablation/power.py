@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from grpo_mmpc.ablation.comparison import CONFIDENCE, MIN_DEGREES
+from grpo_mmpc.ablation.comparison import MIN_DEGREES
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.spec import BASE, AblationSpec, combinations
 from grpo_mmpc.statistics.power import what_items_show
-from grpo_mmpc.statistics.verdicts import min_items
+from grpo_mmpc.statistics.verdicts import CONFIDENCE, min_items
 
 
 def why_nothing_can_be_shown(spec: AblationSpec) -> str:

@@ -7,6 +7,7 @@ from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.pipelines.recipe import described_recipe
 from grpo_mmpc.statistics.power import what_items_show
+from grpo_mmpc.statistics.verdicts import CONFIDENCE
 from grpo_mmpc.utils.console import fitted
 from grpo_mmpc.utils.distributed import num_processes
 
@@ -57,6 +58,6 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
         f"{'their answers' if is_sft else f'{group} completions'} on {processes} "
         f"process{'es' * (processes > 1)}: {asked:,.0f} prompts, {asked / prompts:.1f} epochs; "
         f"{min(1.0, asked / prompts):.0%} of the items are seen".replace("%", " %"),
-        f"evaluation: {what_items_show(held_out, products=suite.num_products, confidence=0.95)}",
+        f"evaluation: {what_items_show(held_out, products=suite.num_products, confidence=CONFIDENCE)}",
         *(f"! {sentence}" for sentence in cut_in_training(config)),
     ]

@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from grpo_mmpc.errors import RecBenchError, first_line
-from grpo_mmpc.recbench.records import Floats, ItemFeatures, Mode, Pairs, Split, TrainingSettings
+from grpo_mmpc.recbench.records import MONITOR, Floats, ItemFeatures, Mode, Pairs, Split, TrainingSettings
 from grpo_mmpc.utils.console import Say
 from grpo_mmpc.utils.files import read_own, replace_atomically, write_json
 from grpo_mmpc.utils.hashing import hex_digest, json_digest
@@ -30,9 +30,6 @@ VERSION = 3
 
 SPLITS, FEATURES, CELLS = "splits", "features", "cells"
 """Folders of the benchmark's work folder."""
-
-MONITOR = "recall@20"
-"""Chooses the epoch and the grid point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.nano.catalogue import NANO_CATALOGUE
 from grpo_mmpc.utils.options import output_folder, positive_int
 
 if TYPE_CHECKING:
     from grpo_mmpc.recbench.benchmark import RunCells
     from grpo_mmpc.recbench.settings import RecBenchSection, RecommenderTrainingSection
-
-_NANO = "nano:catalogue"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,8 +34,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--catalogue",
         metavar="DIR",
-        default=_NANO,
-        help=f"catalogue folder with true titles and images and interactions (default: {_NANO})",
+        default=NANO_CATALOGUE,
+        help=f"catalogue folder with true titles and images and interactions (default: {NANO_CATALOGUE})",
     )
     parser.add_argument(
         "--completed",

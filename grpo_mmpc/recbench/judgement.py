@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from grpo_mmpc.recbench.common_cells import CommonCells, Runs
 from grpo_mmpc.recbench.records import Ints
-from grpo_mmpc.recbench.score_table import CONFIDENCE, ScoreTable, score_table
+from grpo_mmpc.recbench.score_table import ScoreTable, score_table
 from grpo_mmpc.statistics.crossed import Estimate
-from grpo_mmpc.statistics.verdicts import BETTER, SAME, TOO_FEW_USERS, UNSCORED, Evidence, decide
+from grpo_mmpc.statistics.verdicts import BETTER, CONFIDENCE, SAME, TOO_FEW_USERS, UNSCORED, Evidence, decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,8 @@ Flags = NDArray[np.bool_]
 
 Mode = Literal["corrected", "paper"]
 """``paper`` reproduces the official protocol with its flaws."""
+MONITOR = "recall@20"
+"""Chooses the epoch and the grid point."""
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, ...] = ("text", "image")
 MODALITY_WORDS = {"text": "titles", "image": "images", "both": "titles and images"}

@@ -20,10 +20,9 @@ from grpo_mmpc.recbench.common_cells import Runs
 from grpo_mmpc.recbench.records import Ints
 from grpo_mmpc.statistics.bootstrap import bootstrap_sums
 from grpo_mmpc.statistics.crossed import Estimate, SeedVariance, estimate, pooled_variance, seed_weights
-from grpo_mmpc.statistics.verdicts import Floats, min_items
+from grpo_mmpc.statistics.verdicts import CONFIDENCE, Floats, min_items
 from grpo_mmpc.utils.hashing import crc
 
-CONFIDENCE = 0.95
 MIN_USERS = min_items(CONFIDENCE)
 """Fewest test users of a category from which an interval can be had."""
 

@@ -11,11 +11,8 @@ from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.ranking import FullSort
 from grpo_mmpc.recbench.ranking_metrics import user_scores
 from grpo_mmpc.recbench.recommenders.recommender import Embeddings, Recommender
-from grpo_mmpc.recbench.records import Split, TrainingSettings
+from grpo_mmpc.recbench.records import MONITOR, Split, TrainingSettings
 from grpo_mmpc.recbench.sampling import NegativeSampler
-
-MONITOR = "recall@20"
-"""Chooses the epoch and the grid point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

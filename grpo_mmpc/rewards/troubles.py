@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from grpo_mmpc.utils.model_paths import NANO_MODELS
+
 LATEST = 5
 """Logged steps in a row that make a trouble; fewer, where fewer have been logged."""
 MONITOR = "monitor"
 """The key of the reward-hacking alarm."""
 DOMINANT = 0.8
 """Share of the advantages' variance above which one reward decides alone."""
-_NANO = ("nano:qwen2_5_vl", "nano:gemma3", "nano:clip")
 _NANO_IDS = "nano-"
 
 
@@ -73,7 +74,7 @@ def nano_troubles(config: Mapping[str, Any], item_ids: Sequence[str]) -> dict[st
     """
     if not item_ids or all(item_id.startswith(_NANO_IDS) for item_id in item_ids):
         return {}
-    named = [name for name in _NANO if name in _texts(config)]
+    named = [name for model in NANO_MODELS if (name := f"nano:{model}") in _texts(config)]
     if not named:
         return {}
     return {

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+CONFIDENCE = 0.95
+"""Of intervals and verdicts where nobody asks for another."""
+
 BETTER, WORSE, NO_EVIDENCE, TOO_FEW_CHANGED = "better", "worse", "no evidence", "too few changed"
 TOO_FEW, NO_INTERVAL, UNSCORED = "too few items", "no interval", "unscored"
 VERDICTS = (BETTER, WORSE, NO_EVIDENCE, TOO_FEW_CHANGED, TOO_FEW, NO_INTERVAL, UNSCORED)

@@ -1,7 +1,7 @@
 """Build a catalogue folder from Amazon Reviews 2023: which items, then only these, then reviews."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,15 +24,12 @@ from grpo_mmpc.catalogue.sources.amazon_selection import (
     select_interactions,
     select_items,
 )
-from grpo_mmpc.catalogue.sources.download import Download
+from grpo_mmpc.catalogue.sources.download import Download, Fetch
 from grpo_mmpc.types import Quarantined
 from grpo_mmpc.utils.files import remove_partial, replace_atomically, write_json
 from grpo_mmpc.utils.hashing import file_digest
 
 DATA_CARD = "data_card.json"
-
-Fetch = Callable[[Iterable[Download]], Mapping[Path, str]]
-"""Fetches images, returns the problems of those that could not be had; see ``download_images``."""
 
 
 @dataclass(slots=True, kw_only=True)

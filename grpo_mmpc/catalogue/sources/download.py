@@ -67,6 +67,10 @@ class Download:
     file: Path
 
 
+Fetch = Callable[[Iterable[Download]], Mapping[Path, str]]
+"""Fetches images, returns the problems of those that could not be had; see ``download_images``."""
+
+
 class _FetchError(Exception):
     def __init__(self, reason: str, *, may_pass: bool, wait_s: float = 0.0) -> None:
         super().__init__(reason)

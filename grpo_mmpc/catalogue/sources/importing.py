@@ -10,7 +10,7 @@ from grpo_mmpc.catalogue.quarantine import write_quarantine
 from grpo_mmpc.catalogue.records import read_core
 from grpo_mmpc.catalogue.rows import RowError
 from grpo_mmpc.catalogue.sources.cleaning import cleaned, has_words
-from grpo_mmpc.catalogue.sources.download import Download
+from grpo_mmpc.catalogue.sources.download import Download, Fetch
 from grpo_mmpc.catalogue.sources.item_images import ImageFinder, address_of
 from grpo_mmpc.catalogue.sources.listing import SYNONYMS, Fields, Listing, choose_fields, table_listings
 from grpo_mmpc.catalogue.sources.shops import shop_of
@@ -28,9 +28,6 @@ CATEGORY = "products"
 """The category of items without one."""
 _OWN = {*SYNONYMS, "images", "image_url", "completed"}
 _TITLES_JUDGED = 300
-
-Fetch = Callable[[Iterable[Download]], Mapping[Path, str]]
-"""Fetches images, returns the problems of those that could not be had; see ``download_images``."""
 
 
 @dataclass(slots=True, kw_only=True)

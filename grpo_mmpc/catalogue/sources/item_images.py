@@ -10,7 +10,7 @@ from grpo_mmpc.errors import ImageError
 from grpo_mmpc.utils.files import place_file, replace_atomically
 from grpo_mmpc.utils.hashing import hex_digest
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _ENOUGH_PX = 64
 """A side to which JPEG is decoded for finding out that it can be."""
 
@@ -95,5 +95,5 @@ def image_name(owner: str, *, named: str, suffix: str) -> str:
         suffix: Of its file.
     """
     safe = re.sub(r"[^A-Za-z0-9_-]", "_", owner)[:60]
-    kind = suffix.lower() if suffix.lower() in _SUFFIXES else ".jpg"
+    kind = suffix.lower() if suffix.lower() in IMAGE_SUFFIXES else ".jpg"
     return f"images/{safe}-{hex_digest(owner, chr(0), named, size=5)}{kind}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.catalogue.sources import delimited
+from grpo_mmpc.catalogue.sources.item_images import IMAGE_SUFFIXES
 from grpo_mmpc.catalogue.sources.source_table import SourceTable
 from grpo_mmpc.catalogue.tables import open_table
 from grpo_mmpc.errors import CatalogueError
@@ -15,7 +16,6 @@ PHOTOGRAPHS = "photographs"
 """The kind of a folder of photographs alone."""
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """What Hugging Face's imagefolder calls the file of texts; ``file_name`` names the image."""
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _COLUMNS = ("item_id", "image", "category")
 
 
@@ -29,7 +29,9 @@ def photograph_table(folder: Path) -> SourceTable:
         CatalogueError: There is no photograph.
     """
     if not any(_photographs(folder)):
-        raise CatalogueError(f"{folder} holds no photograph ({', '.join(_SUFFIXES)}) and no table; correct the path")
+        raise CatalogueError(
+            f"{folder} holds no photograph ({', '.join(IMAGE_SUFFIXES)}) and no table; correct the path"
+        )
     about = next((folder / name for name in METADATA if (folder / name).is_file()), None)
     columns: list[str] = (
         [] if about is None else [name for name in _metadata(about)[0] if name not in (*_COLUMNS, "file_name")]
@@ -52,7 +54,7 @@ def _photographs(folder: Path) -> Iterator[Path]:
     return (
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES and path.is_file() and not is_by_product(path.relative_to(folder))
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not is_by_product(path.relative_to(folder))
     )
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.catalogue.sources.item_images import IMAGE_SUFFIXES
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import parse_json
 
 COLUMNS = ("item_id", "title", "description", "category", "image", "attributes", "parent_id")
 """The columns of a sample: its key, its image, its text, and what its JSON object says."""
-_IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 _TEXTS = {"txt": "title", "text": "title", "title": "title", "caption": "title", "cls": "category"}
 _MOST_BYTES = 50_000_000
 """Of one file of the archive."""
@@ -78,7 +78,7 @@ def _refuse_more(archive: tarfile.TarFile) -> None:
 
 def _take(kind: str, content: bytes, values: dict[str, Any]) -> str:
     """Add one file of a sample to its values; return its problem."""
-    if kind.rpartition(".")[2] in _IMAGES:
+    if f".{kind.rpartition('.')[2]}" in IMAGE_SUFFIXES:
         values.setdefault("image", []).append(content)
         return ""
     try:

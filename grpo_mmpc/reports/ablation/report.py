@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from grpo_mmpc.ablation.comparison import CONFIDENCE, RESAMPLES, AblationComparison, compare
+from grpo_mmpc.ablation.comparison import RESAMPLES, AblationComparison, compare
 from grpo_mmpc.ablation.grid import PlannedRun
 from grpo_mmpc.ablation.jobs import Job
 from grpo_mmpc.ablation.pareto import pareto
@@ -18,6 +18,7 @@ from grpo_mmpc.reports.ablation.page import Content, render
 from grpo_mmpc.reports.common.findings import Finding, caution, texts
 from grpo_mmpc.reports.common.tables import write_csv
 from grpo_mmpc.rewards.troubles import nano_troubles
+from grpo_mmpc.statistics.verdicts import CONFIDENCE
 from grpo_mmpc.utils.files import write_json, write_text
 from grpo_mmpc.utils.manifest import command_line, now
 

@@ -1,7 +1,6 @@
 """The page of a completed catalogue: what was filled, and what was not, with examples of each."""
 
 import json
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -20,6 +19,7 @@ from grpo_mmpc.reports.common.templates import render_page
 from grpo_mmpc.reports.common.thumbnails import thumbnails
 from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.utils.files import read_json_lines, read_object, write_text
+from grpo_mmpc.utils.hashing import crc
 
 COMPLETION_PAGE = "completion.html"
 _SHOWN = 8
@@ -127,7 +127,7 @@ def write_completion_page(folder: Path, *, catalogue: Path, notes: Sequence[str]
 
 
 def _order(row: Mapping[str, Any]) -> int:
-    return zlib.crc32(str(row["item_id"]).encode())
+    return crc(str(row["item_id"]))
 
 
 def _spread(kept: Mapping[tuple[str, str], list[dict[str, Any]]], kind: str) -> list[dict[str, Any]]:
