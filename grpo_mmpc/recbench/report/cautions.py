@@ -6,7 +6,6 @@ from typing import Any
 from grpo_mmpc.recbench.report.findings import left_out
 from grpo_mmpc.recbench.report.labels import (
     MISSING,
-    capital,
     compared,
     group_title,
     has_one_seed,
@@ -14,7 +13,7 @@ from grpo_mmpc.recbench.report.labels import (
     rate_label,
 )
 from grpo_mmpc.reports.common.findings import texts
-from grpo_mmpc.reports.common.labels import listed, plural
+from grpo_mmpc.reports.common.labels import capital, listed, plural
 
 _REASONS = 6
 """Reasons that are named; they may be as many as items."""

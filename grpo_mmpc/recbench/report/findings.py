@@ -5,10 +5,10 @@ from typing import Any
 
 from grpo_mmpc.recbench.completions import COMPLETED
 from grpo_mmpc.recbench.plan import NO_MISSING
-from grpo_mmpc.recbench.report.labels import LEAD, MISSING, against_first, capital, method_label, quoted, recovery_label
+from grpo_mmpc.recbench.report.labels import LEAD, MISSING, against_first, method_label, quoted, recovery_label
 from grpo_mmpc.reports.common.difference import Difference, tone
 from grpo_mmpc.reports.common.findings import Finding, Kind, caution
-from grpo_mmpc.reports.common.labels import listed, number
+from grpo_mmpc.reports.common.labels import capital, listed, number
 from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, SAME, TOO_FEW_USERS, WORSE
 
 Entry = Mapping[str, Any]

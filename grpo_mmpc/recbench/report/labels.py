@@ -76,11 +76,6 @@ def recovery_label(entry: Mapping[str, Any], *, interval: str = "") -> str:
     return percent(entry["recovery"]) + (f" ({interval}{interval_text(ends, write=percent)})" if ends else "")
 
 
-def capital(text: str) -> str:
-    """Return a text with its first letter in upper case."""
-    return text[:1].upper() + text[1:]
-
-
 def against_first(group: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     """Return comparisons of later completions with the first; older files have none."""
     compared: Mapping[str, Mapping[str, Any]] = group["metrics"][LEAD].get("against_first_completion", {})

@@ -58,7 +58,11 @@ def attribute_kind(name: str) -> str | None:
 
 def task_label(name: str) -> str:
     """``image_to_text`` -> ``Image to text``."""
-    text = words(name)
+    return capital(words(name))
+
+
+def capital(text: str) -> str:
+    """Return a text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
