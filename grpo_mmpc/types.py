@@ -118,6 +118,11 @@ class PromptRow:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def truth(self) -> str:
+        """The text that is right: the reference; where an image is asked for, the title."""
+        return self.title if self.reference is None else self.reference
+
+    @property
     def shown_images(self) -> list[str]:
         """The absolute paths of all images shown to the policy, one for each placeholder."""
         return [] if self.prompt_image_path is None else [self.prompt_image_path, *self.more_image_paths]

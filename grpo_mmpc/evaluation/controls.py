@@ -141,7 +141,7 @@ def known_answers(
         if name == "raw_title":
             answers = [row.title for row in mine]
         elif name == "other_title":
-            answers = [_truth(other) for other in another_row(mine)]
+            answers = [other.truth for other in another_row(mine)]
         elif name == "category_title":
             typical = _typical_texts(pool(task), scorers)
             answers = [typical.get(row.category, typical[""]) for row in mine]
@@ -156,7 +156,7 @@ def known_answers(
                     f"control {name}: no evaluated item has a variant, or an equal image, with a title"
                 )
             near = _nearest(mine, pool(task), scorers.clip.embed_images, lambda row: str(row.image_path))
-            answers = [titles.get(row.item_id, _truth(one)) for row, one in zip(mine, near, strict=True)]
+            answers = [titles.get(row.item_id, one.truth) for row, one in zip(mine, near, strict=True)]
         texts |= {row.prompt_id: answer for row, answer in zip(mine, answers, strict=True)}
     if images:
         renderer = CatalogueImages(images)
@@ -169,10 +169,6 @@ def _by_task(rows: Sequence[PromptRow]) -> dict[str, list[PromptRow]]:
     for row in rows:
         tasks[row.task].append(row)
     return tasks
-
-
-def _truth(row: PromptRow) -> str:
-    return row.title if row.reference is None else row.reference
 
 
 def changed_rows(name: str, rows: Sequence[PromptRow], *, folder: Path) -> list[PromptRow]:
@@ -227,7 +223,7 @@ def another_row(rows: Sequence[PromptRow]) -> list[PromptRow]:
 
 
 def _typical_texts(pool: Sequence[PromptRow], scorers: "Scorers") -> dict[str, str]:
-    embeddings = scorers.sentence.encode([_truth(row) for row in pool])  # [N, D]
+    embeddings = scorers.sentence.encode([row.truth for row in pool])  # [N, D]
     groups: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(pool):
         groups[row.category].append(i)
@@ -235,7 +231,7 @@ def _typical_texts(pool: Sequence[PromptRow], scorers: "Scorers") -> dict[str, s
     typical = {}
     for category, members in groups.items():
         inside = embeddings[members]
-        typical[category] = _truth(pool[members[int((inside @ inside.mean(dim=0)).argmax())]])
+        typical[category] = pool[members[int((inside @ inside.mean(dim=0)).argmax())]].truth
     return typical
 
 

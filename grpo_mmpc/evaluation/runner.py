@@ -158,7 +158,7 @@ def _score(
         [
             Reference(
                 item_id=row.item_id,
-                text=row.title if row.reference is None else row.reference,
+                text=row.truth,
                 more=row.more_references,
                 category=row.category,
                 attributes=row.attributes,

@@ -115,9 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.host in _NAMES and urlsplit(f"//{host}").hostname not in _NAMES:
             raise RefusedError(HTTPStatus.MISDIRECTED_REQUEST, "this server is reached as 127.0.0.1 or localhost only")
         origin = self.headers.get("Origin")
-        if origin != f"http://{host}" and (origin is not None or self.command != "GET"):
-            raise RefusedError(HTTPStatus.FORBIDDEN, "requests come from this server's page only, not from other sites")
-        if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        is_foreign = origin != f"http://{host}" and (origin is not None or self.command != "GET")
+        if is_foreign or self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise RefusedError(HTTPStatus.FORBIDDEN, "requests come from this server's page only, not from other sites")
         _, _, rest = self.path.partition("/")
         token, slash, route = rest.partition("/")
