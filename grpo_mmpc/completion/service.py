@@ -3,8 +3,6 @@
 Requests wait in a queue; the thread that owns the engine takes all that wait, up to a batch of it.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from grpo_mmpc.rendering.store import render_seed
 from grpo_mmpc.tasks import TASKS, Task
 from grpo_mmpc.tasks.prompt_rows import filling_task, prompt_row
 from grpo_mmpc.types import ProductRecord, PromptRow, SamplingConfig
+from grpo_mmpc.utils.api_servers import png_base64
 from grpo_mmpc.utils.batch_queue import BatchQueue
 from grpo_mmpc.utils.single_out import Failure
 
@@ -87,7 +86,5 @@ class CompletionService:
             if isinstance(image, Failure):
                 rendered[i] = replace(answers[i], reason="failed render", detail=image.reason)
             else:
-                png = io.BytesIO()
-                image.save(png, "PNG")
-                rendered[i] = replace(answers[i], value=base64.b64encode(png.getvalue()).decode())
+                rendered[i] = replace(answers[i], value=png_base64(image, compress_level=6))
         return rendered

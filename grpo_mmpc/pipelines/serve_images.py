@@ -1,8 +1,6 @@
 """Serve a renderer over HTTP: what the renderer ``images_api`` of other processes asks."""
 
 import asyncio
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -16,6 +14,7 @@ from grpo_mmpc.rendering.registry import load_renderer
 from grpo_mmpc.rendering.renderer import Renderer, render
 from grpo_mmpc.rollout.vllm.guard import Guard
 from grpo_mmpc.rollout.vllm.serve import probe_port, server_key
+from grpo_mmpc.utils.api_servers import png_base64
 from grpo_mmpc.utils.batch_queue import BatchQueue, BusyError
 from grpo_mmpc.utils.single_out import Failure
 
@@ -105,12 +104,6 @@ def application(queue: "BatchQueue[tuple[str, int], Image | Failure]") -> "FastA
             raise HTTPException(500, str(error)) from error
         if isinstance(image, Failure):
             raise HTTPException(422, image.reason)
-        return Images(data=[EncodedImage(b64_json=await asyncio.to_thread(_encoded, image))])
+        return Images(data=[EncodedImage(b64_json=await asyncio.to_thread(png_base64, image))])
 
     return app
-
-
-def _encoded(image: "Image") -> str:
-    png = io.BytesIO()
-    image.save(png, "PNG", compress_level=1)
-    return base64.b64encode(png.getvalue()).decode()

@@ -196,9 +196,14 @@ def png_data_url(image: "Image") -> str:
     """Return an image as requests carry it, a data URL of its pixels as PNG."""
     plain = image.convert("RGB")
     plain.info = {}  # an orientation tag would turn the image a second time
+    return f"data:image/png;base64,{png_base64(plain)}"
+
+
+def png_base64(image: "Image", *, compress_level: int = 1) -> str:
+    """Return an image as PNG in base64; 1 compresses fastest, 9 most."""
     stream = io.BytesIO()
-    plain.save(stream, format="PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    image.save(stream, format="PNG", compress_level=compress_level)
+    return base64.b64encode(stream.getvalue()).decode()
 
 
 def _reason(content: bytes) -> str:
