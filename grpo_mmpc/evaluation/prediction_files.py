@@ -39,6 +39,7 @@ def read_predictions(source: Path, *, task: str, webp: bool = True, set_aside: l
         EvaluationError: It is none of the three, or nothing in it can be used.
     """
     if source.is_file():
+        _refuse_samples(source)
         return _predictions_of_lines(source, task=task, set_aside=set_aside)
     if not source.exists():
         raise EvaluationError(f"{source} does not exist (looked from {Path.cwd()}); correct the path")
@@ -74,6 +75,7 @@ def read_references(source: Path, *, task: str, set_aside: list[str], grouped: b
         CatalogueError: The folder is no catalogue.
     """
     if source.is_file():
+        _refuse_samples(source)
         return _references_of_lines(source, set_aside=set_aside)
     if is_evaluation(source):
         return _references_of_evaluation(find_evaluation(source), task=task)
@@ -170,6 +172,11 @@ def _references_of_lines(path: Path, *, set_aside: list[str]) -> list[Reference]
         )
 
     return list(_rows(path, convert, set_aside).values())
+
+
+def _refuse_samples(path: Path) -> None:
+    if path.name == SAMPLES_FILE:
+        raise EvaluationError(f"{path} is the table of an evaluation; give its folder: {path.parent}")
 
 
 def _rows(path: Path, convert: Callable[[str, dict[str, Any], str], T], set_aside: list[str]) -> dict[str, T]:

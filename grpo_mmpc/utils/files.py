@@ -16,6 +16,9 @@ from typing import Any, BinaryIO, NamedTuple
 from grpo_mmpc.utils.json_blocks import plain_objects
 
 _LINES_AHEAD = 4096
+_NO_TEXT = {b"PAR1": "a Parquet file", b"PK\x03\x04": "a ZIP archive or an Excel file"}
+_NO_TEXT |= {b"\x1f\x8b": "packed by gzip", b"(\xb5/\xfd": "packed by zstd"}
+"""How files begin that are not lines of text."""
 
 Default = Callable[[Any], Any]
 """Makes a value that JSON does not know into one that it does, for ``json.dumps``."""
@@ -335,9 +338,12 @@ def _read_line(line: bytes | str, *, allow_nan: bool = True) -> tuple[dict[str, 
     try:
         text = line.decode("utf-8-sig") if isinstance(line, bytes) else line
         values = (_DECODER if allow_nan else _STRICT_DECODER).decode(text)
-    except UnicodeDecodeError as error:
-        return None, f"not UTF-8 ({error.reason}); save the file as UTF-8"
-    except json.JSONDecodeError as error:
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        starts = (name for start, name in _NO_TEXT.items() if isinstance(line, bytes) and line.startswith(start))
+        if what := next(starts, None):
+            return None, f"this is {what}; write one JSON object per line"
+        if isinstance(error, UnicodeDecodeError):
+            return None, f"not UTF-8 ({error.reason}); save the file as UTF-8"
         return None, f"not JSON ({error.msg}, column {error.colno}); write one object per line"
     except _RefusedError as error:
         return None, str(error)

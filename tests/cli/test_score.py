@@ -16,7 +16,7 @@ from PIL import Image
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.errors import EvaluationError
-from grpo_mmpc.evaluation.prediction_files import read_predictions
+from grpo_mmpc.evaluation.prediction_files import read_predictions, read_references
 
 REFERENCES = [
     {"item_id": "a", "reference": "Acme Red Mug 12oz, Pack of 2", "category": "Home", "attributes": {"color": "red"}},
@@ -204,6 +204,12 @@ def evaluation(tmp_path: Path) -> Path:
     ]
     pq.write_table(pa.Table.from_pylist(rows), folder / "samples.parquet")
     return folder.parent
+
+
+def test_the_table_of_an_evaluation_is_refused_with_the_name_of_its_folder(evaluation: Path) -> None:
+    for read in (read_predictions, read_references):
+        with pytest.raises(EvaluationError, match=f"table of an evaluation; give its folder: {evaluation}/cqbench$"):
+            read(evaluation / "cqbench/samples.parquet", task="image_to_text", set_aside=[])
 
 
 def test_an_evaluation_folder_brings_its_own_references(score: Score, evaluation: Path) -> None:

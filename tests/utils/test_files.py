@@ -1,5 +1,6 @@
 """Files that are whole or absent, and JSON lines that survive a kill."""
 
+import gzip
 import json
 import math
 import signal
@@ -147,6 +148,21 @@ def test_a_line_cut_short_costs_nothing_but_itself(tmp_path):
     assert read_json_lines(path, skip_broken=True) == [{"n": 1}, {"n": 2}, {"n": 3}]
     with pytest.raises(ValueError, match=r"rows.jsonl, line 2: not UTF-8 .*; save the file as UTF-8"):
         read_json_lines(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"PAR1\x15\x04\n", "a Parquet file"),
+        (b"PK\x03\x04\x14\n", "a ZIP archive or an Excel file"),
+        (gzip.compress(b'{"a": 1}\n'), "packed by gzip"),
+        (b"\x28\xb5\x2f\xfd\x04\n", "packed by zstd"),
+    ],
+)
+def test_a_file_of_another_format_is_named_for_what_it_is(tmp_path, content, what):
+    (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=f"rows.jsonl, line 1: this is {what}; write one JSON object per line"):
+        read_json_lines(tmp_path / "rows.jsonl", of_user=True)
 
 
 def test_every_kind_of_broken_line_says_what_is_wrong_with_it():
