@@ -39,7 +39,6 @@ def read_predictions(source: Path, *, task: str, webp: bool = True, set_aside: l
         EvaluationError: It is none of the three, or nothing in it can be used.
     """
     if source.is_file():
-        _refuse_samples(source)
         return _predictions_of_lines(source, task=task, set_aside=set_aside)
     if not source.exists():
         raise EvaluationError(f"{source} does not exist (looked from {Path.cwd()}); correct the path")
@@ -75,7 +74,6 @@ def read_references(source: Path, *, task: str, set_aside: list[str], grouped: b
         CatalogueError: The folder is no catalogue.
     """
     if source.is_file():
-        _refuse_samples(source)
         return _references_of_lines(source, set_aside=set_aside)
     if is_evaluation(source):
         return _references_of_evaluation(find_evaluation(source), task=task)
@@ -174,12 +172,9 @@ def _references_of_lines(path: Path, *, set_aside: list[str]) -> list[Reference]
     return list(_rows(path, convert, set_aside).values())
 
 
-def _refuse_samples(path: Path) -> None:
+def _rows(path: Path, convert: Callable[[str, dict[str, Any], str], T], set_aside: list[str]) -> dict[str, T]:
     if path.name == SAMPLES_FILE:
         raise EvaluationError(f"{path} is the table of an evaluation; give its folder: {path.parent}")
-
-
-def _rows(path: Path, convert: Callable[[str, dict[str, Any], str], T], set_aside: list[str]) -> dict[str, T]:
     by_item: dict[str, T] = {}
     first_line: dict[str, int] = {}
     problems: list[str] = []

@@ -16,8 +16,12 @@ from typing import Any, BinaryIO, NamedTuple
 from grpo_mmpc.utils.json_blocks import plain_objects
 
 _LINES_AHEAD = 4096
-_NO_TEXT = {b"PAR1": "a Parquet file", b"PK\x03\x04": "a ZIP archive or an Excel file"}
-_NO_TEXT |= {b"\x1f\x8b": "packed by gzip", b"(\xb5/\xfd": "packed by zstd"}
+_NO_TEXT = {
+    b"PAR1": "a Parquet file",
+    b"PK\x03\x04": "a ZIP archive or an Excel file",
+    b"\x1f\x8b": "packed by gzip",
+    b"(\xb5/\xfd": "packed by zstd",
+}
 """How files begin that are not lines of text."""
 
 Default = Callable[[Any], Any]
