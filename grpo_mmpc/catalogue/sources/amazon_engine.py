@@ -47,6 +47,7 @@ class Engine:
     connection: "duckdb.DuckDBPyConnection"
     folder: Path
     threads: int
+    memory_mb: int
     tick: Callable[[], None]
     """Called several times a second while a statement runs."""
     cleaned: Counter[str] = field(default_factory=Counter)
@@ -114,13 +115,18 @@ class Engine:
         """Write the rows of a query into a file; return how many.
 
         The same rows give the same bytes, which the engine's own writer does not promise: its row
-        groups end where threads happened to. Columns ``repeated`` get a dictionary.
+        groups end where threads happened to. Columns ``repeated`` get a dictionary. The writer's
+        memory is taken from the engine's.
         """
 
         def write() -> int:
             return _write_parquet(self.connection.sql(query).to_arrow_reader(_ROW_GROUP), to, repeated=repeated)
 
-        return self._watched(write)
+        with self.one_thread():
+            self.run(f"SET memory_limit = '{self.memory_mb // 2}MB'")
+            written = self._watched(write)
+            self.run(f"SET memory_limit = '{self.memory_mb}MB'")
+        return written
 
     def relation(self, file: Path, columns: Sequence[str], *, as_text: bool = False) -> str:
         """Return SQL for a file's records: ``row`` from 1, and cells as JSON text, null if unread.
@@ -210,11 +216,12 @@ def open_engine(out: Path, *, tick: Callable[[], None]) -> Iterator[Engine]:
         connection = duckdb.connect()
         try:
             threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
-            connection.execute(f"SET threads = {threads}; SET memory_limit = '{threads * _MB_A_THREAD}MB'")
+            memory_mb = threads * _MB_A_THREAD
+            connection.execute(f"SET threads = {threads}; SET memory_limit = '{memory_mb}MB'")
             # A join holds its right side in memory, as written: files look small to the optimizer.
             connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
             connection.execute(f"SET temp_directory = {quoted(str(folder / 'spill'))}")
-            engine = Engine(connection=connection, folder=folder, threads=threads, tick=tick)
+            engine = Engine(connection=connection, folder=folder, threads=threads, memory_mb=memory_mb, tick=tick)
             _add_functions(engine)
             yield engine
         finally:

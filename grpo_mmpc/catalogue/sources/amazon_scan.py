@@ -137,10 +137,7 @@ def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str)
     """
     engine.run(_REVIEW_TABLE)
     # By other identifiers than ordinary ones, what Python reads is compared.
-    engine.run(
-        f"CREATE TABLE known AS SELECT item_id, CASE WHEN {is_identifier('item_id')} THEN item_id END AS plain "
-        f"FROM {known}"
-    )
+    engine.run(f"CREATE TABLE known AS SELECT item_id FROM {known} WHERE {is_identifier('item_id')}")
     engine.run("CREATE TABLE slow AS FROM reviews; CREATE TABLE page AS SELECT *, true AS is_read FROM reviews")
     kind = _Kind(
         cells=REVIEW_CELLS,
@@ -151,14 +148,14 @@ def scan_reviews(engine: Engine, sources: Sequence[AmazonSource], *, known: str)
         read=lambda record, _: read_review(record.cells())._asdict(),
         append=lambda rows: engine.insert("slow", rows),
         tables=("reviews", "slow", "page"),
-        join="LEFT JOIN known ON known.plain = r.parent_asin",
+        join="LEFT JOIN known ON known.item_id = r.parent_asin",
         keep="INSERT INTO reviews SELECT * EXCLUDE is_read FROM page WHERE item_id IS NOT NULL; "
         "CREATE OR REPLACE TABLE page AS FROM page LIMIT 0",
     )
     scan = Scan(sources=sources)
     for position in range(len(sources)):
         scan.read += _scan_source(engine, scan, kind, base=position << _SHIFT)
-    engine.run("INSERT INTO reviews FROM slow SEMI JOIN known USING (item_id); DROP TABLE known; DROP TABLE page")
+    engine.run(f"DROP TABLE known; DROP TABLE page; INSERT INTO reviews FROM slow SEMI JOIN {known} USING (item_id)")
     return scan, scan.read - engine.count("reviews") - len(scan.skipped)
 
 
