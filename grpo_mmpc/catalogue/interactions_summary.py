@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from grpo_mmpc.catalogue.arrow_cache import code_digest
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     import duckdb
 
 _MEMORY = "512MB"
-_ROWS_AT_ONCE = 2**19
+_ROWS_AT_ONCE = 2**20
+_ROWS_SORTED = 2**24
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+"""Times an item's position: spreads pairs over all 64 bits, as the hashes of users are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +107,9 @@ def _count(catalogue: Catalogue) -> InteractionsSummary:
                 "INSERT INTO checked SELECT row, hash(user_id), item, CASE WHEN item IS NULL THEN item_id END, "
                 f"timestamp < {EARLIEST_MS} FROM batch LEFT JOIN known USING (item_id)"
             )
-        usable = "checked WHERE item IS NOT NULL"
-        counts = f"SELECT count(DISTINCT user), count(DISTINCT item), count(*), count_if(in_seconds) FROM {usable}"
-        [[users, different, rows, in_seconds]] = connection.execute(counts).fetchall()
-        [[pairs]] = connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT user, item FROM {usable})").fetchall()
+        users, different, pairs = _count_different(connection, num_items=len(items))
+        counts = "SELECT count(*), count_if(in_seconds) FROM checked WHERE item IS NOT NULL"
+        [[rows, in_seconds]] = connection.execute(counts).fetchall()
         unknown = connection.execute(
             "SELECT unknown, count(*) FROM checked WHERE item IS NULL GROUP BY unknown ORDER BY count(*) DESC, min(row)"
         ).fetchall()
@@ -122,6 +126,28 @@ def _count(catalogue: Catalogue) -> InteractionsSummary:
 
 
 _NAMES = ["row", "user_id", "item_id", "timestamp"]
+
+
+def _count_different(connection: "duckdb.DuckDBPyConnection", *, num_items: int) -> tuple[int, int, int]:
+    """Return the numbers of users, items, and pairs of them: some users at a time, by sorting."""
+    [[rows]] = connection.execute("SELECT count(*) FROM checked").fetchall()
+    parts = rows // _ROWS_SORTED + 1
+    users = pairs = 0
+    is_used = np.zeros(num_items, dtype=bool)
+    for part in range(parts):
+        cells = connection.execute(
+            f"SELECT user, item FROM checked WHERE item IS NOT NULL AND user % {parts} = {part}"
+        ).fetchnumpy()
+        user, item = cells["user"], cells["item"].astype(np.uint64)
+        is_used[item] = True
+        pairs += _different(user ^ item * _ODD)
+        users += _different(user)
+    return users, int(is_used.sum()), pairs
+
+
+def _different(values: npt.NDArray[np.uint64]) -> int:
+    values.sort()
+    return int((values[1:] != values[:-1]).sum()) + min(1, len(values))
 
 
 @contextmanager

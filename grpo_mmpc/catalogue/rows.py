@@ -64,7 +64,9 @@ def text_cell(values: Mapping[str, Any], column: str, *, one_line: bool = True) 
 def json_rows(lines: Iterable[JsonLine]) -> Iterator[RawRow]:
     """Number JSON lines as rows; those without an object have a problem."""
     for row, line in enumerate(lines, start=1):
-        if line.values is None:
-            yield RawRow(row=row, problem=f"line {line.number}: {line.problem}")
-        else:
-            yield RawRow(row=row, values=line.values)
+        yield json_row(row, line) if line.values is None else RawRow(row=row, values=line.values)
+
+
+def json_row(row: int, line: JsonLine) -> RawRow:
+    """Return the row of a line that holds no object."""
+    return RawRow(row=row, problem=f"line {line.number}: {line.problem}")

@@ -1,5 +1,6 @@
 """Stream the raw rows of one table file (Parquet, JSONL or CSV), broken ones included."""
 
+import codecs
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from grpo_mmpc.catalogue.json_columns import JsonColumns
-from grpo_mmpc.catalogue.rows import RawRow, json_rows
+from grpo_mmpc.catalogue.json_columns import JsonColumns, by_columns
+from grpo_mmpc.catalogue.rows import RawRow, json_row
 from grpo_mmpc.errors import CatalogueError
-from grpo_mmpc.utils.files import many_json_lines
+from grpo_mmpc.utils.files import JsonLine, many_json_lines
 from grpo_mmpc.utils.parquet import ParquetTable, open_parquet
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -22,6 +23,7 @@ SUFFIXES = (".parquet", ".jsonl", ".csv")
 SAMPLE_ROWS = 1000
 _READ_ROWS = 256
 _BATCH_ROWS = 4096
+_UTF8_BYTES = 2**20
 
 
 class OtherColumnsError(CatalogueError):
@@ -74,16 +76,15 @@ class TableFile:
                 cells = dict(zip(batch.schema.names, batch.columns, strict=True))
                 yield Batch(np.arange(first, first + len(batch)), cells, [])
             return
-        rows = self.rows()
-        while some := list(islice(rows, size)):
+        of_file = _jsonl_batches if self.path.suffix == ".jsonl" else _csv_batches
+        for batch in of_file(self.path, size=size):
             if check and self.learned is not None:
-                for raw in some:
-                    if self.learned.learn(raw.values) and self.learned.types() != self.columns:
-                        raise OtherColumnsError(f"{self.path} row {raw.row} has other columns than the rows before it")
-            good = [raw for raw in some if raw.problem is None]
-            cells = {name: [raw.values.get(name) for raw in good] for name in columns}
-            numbers = np.array([raw.row for raw in good], dtype=np.int64)
-            yield Batch(numbers, cells, [raw for raw in some if raw.problem is not None])
+                self.learned.learn(batch.cells)
+                if self.learned.types() != self.columns:
+                    rows = f"rows {batch.rows[0]} to {batch.rows[-1]}"
+                    raise OtherColumnsError(f"{self.path}: {rows} have other columns than the rows before them")
+            lacking = [None] * len(batch.rows)
+            yield batch._replace(cells={name: batch.cells.get(name, lacking) for name in columns})
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
@@ -137,7 +138,14 @@ def check_utf8(path: Path) -> None:
         if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise CatalogueError(f'{path} is UTF-16 ("Unicode text" in Excel); save it as UTF-8')
         stream.seek(0)
-        offset = 0
+        decoder, offset = codecs.getincrementaldecoder("utf-8")(), 0
+        try:
+            while block := stream.read(_UTF8_BYTES):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+            return
+        except UnicodeDecodeError:
+            stream.seek(0)  # a line at a time, to say where
         for number, line in enumerate(stream, start=1):
             try:
                 line.decode("utf-8")
@@ -196,16 +204,34 @@ def _parquet_batches(
 
 
 def _jsonl_rows(path: Path) -> Iterator[RawRow]:
+    for good, objects, unread in _jsonl_blocks(path, size=_BATCH_ROWS):
+        yield from sorted([*map(RawRow, good.tolist(), objects), *unread])
+
+
+def _jsonl_batches(path: Path, *, size: int) -> Iterator[Batch]:
+    for good, objects, unread in _jsonl_blocks(path, size=size):
+        yield Batch(good, by_columns(objects), unread)
+
+
+def _jsonl_blocks(
+    path: Path, *, size: int
+) -> Iterator[tuple[npt.NDArray[np.int64], list[dict[str, Any]], list[RawRow]]]:
+    """Yield numbers and objects of rows that could be read, and the other rows."""
+    first = 1
     with _open_text(path) as lines:
-        yield from json_rows(many_json_lines(lines))
+        for block in many_json_lines(lines, at_once=size):
+            unread = [json_row(row, line) for row, line in enumerate(block, first) if isinstance(line, JsonLine)]
+            good = np.delete(np.arange(first, first + len(block)), [raw.row - first for raw in unread])
+            yield good, [line for line in block if not isinstance(line, JsonLine)], unread
+            first += len(block)
 
 
 def _jsonl_columns(path: Path, *, at_most: int | None) -> JsonColumns:
     learned, any_object = JsonColumns(), False
-    for raw in _jsonl_rows(path):
-        any_object |= raw.problem is None
-        learned.learn(raw.values)
-        if any_object and raw.row == at_most:
+    for batch in _jsonl_batches(path, size=at_most or _BATCH_ROWS):
+        any_object |= len(batch.rows) > 0
+        learned.learn(batch.cells)
+        if any_object and at_most is not None:
             break
     if not any_object:
         with _open_text(path) as lines:
@@ -264,6 +290,14 @@ def _csv_rows(path: Path) -> Iterator[RawRow]:
                 last = reader.line_num
                 lines = f"line {first_line}" if last <= first_line else f"lines {first_line} to {last}"
                 yield RawRow(row=number, problem=f"{lines} {problem}")
+
+
+def _csv_batches(path: Path, *, size: int) -> Iterator[Batch]:
+    rows = _csv_rows(path)
+    while some := list(islice(rows, size)):
+        good = [raw for raw in some if raw.problem is None]
+        numbers = np.array([raw.row for raw in good], dtype=np.int64)
+        yield Batch(numbers, by_columns([raw.values for raw in good]), [raw for raw in some if raw.problem is not None])
 
 
 def _check_unique(path: Path, names: list[str]) -> None:

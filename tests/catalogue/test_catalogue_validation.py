@@ -145,6 +145,17 @@ def test_interactions_are_checked_against_the_items(folder):
     assert {q.file for q in found.broken} == {"interactions.csv"}
 
 
+def test_users_items_and_pairs_are_counted_whatever_part_of_the_users_is_looked_at_together(folder, monkeypatch):
+    monkeypatch.setattr(interactions_summary, "_ROWS_SORTED", 3)
+    write(folder, *({"title": f"Apple {n}"} for n in range(8)))
+    pairs = [(n % 7, n * n % 6) for n in range(60)]
+    write_interactions(folder, *(f"u{user},i{item},1600000000000,5" for user, item in pairs), "u9,i9,1600000000000,5")
+    found = validate_catalogue(folder).interactions
+    assert found is not None
+    counts = len({user for user, _ in pairs}), len({item for _, item in pairs}), len(pairs) - len({*pairs})
+    assert (found.users, found.items, found.repeated) == counts == (7, 4, 32)
+
+
 @pytest.mark.parametrize(
     ("stamp", "is_broken"),
     [("1600000000000", False), ("1.6e12", False), ("1600000000000.5", True), ("", True), ("nan", True)],
