@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from grpo_mmpc.catalogue.run_data import RunData
 from grpo_mmpc.config import RunConfig
+from grpo_mmpc.pipelines.doubts import doubts
 from grpo_mmpc.pipelines.recipe import described_recipe
 from grpo_mmpc.statistics.power import what_items_show
 from grpo_mmpc.statistics.verdicts import CONFIDENCE
@@ -59,5 +60,6 @@ def _summary(config: RunConfig, data: RunData) -> list[str]:
         f"process{'es' * (processes > 1)}: {asked:,.0f} prompts, {asked / prompts:.1f} epochs; "
         f"{min(1.0, asked / prompts):.0%} of the items are seen".replace("%", " %"),
         f"evaluation: {what_items_show(held_out, products=suite.num_products, confidence=CONFIDENCE)}",
-        *(f"! {sentence}" for sentence in cut_in_training(config)),
+        *doubts(config, data),
+        *cut_in_training(config),
     ]

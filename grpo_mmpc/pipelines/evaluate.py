@@ -12,8 +12,8 @@ from grpo_mmpc.evaluation.run_folder import RunFolder
 from grpo_mmpc.evaluation.suite import build_suite
 from grpo_mmpc.models.adapter_folder import open_checkpoint
 from grpo_mmpc.models.identity import policy_identity
+from grpo_mmpc.pipelines.doubts import doubts
 from grpo_mmpc.recbench import benchmark_policy
-from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.rollout.engines import LateEngine
 from grpo_mmpc.utils.console import Progress, next_command, printer, quiet_when_redirected
 from grpo_mmpc.utils.sections import section
@@ -40,8 +40,8 @@ def run_evaluation(
     data = RunData(config)
     if out is None:
         _refuse_another_run(config, checkpoint, fingerprint=data.catalogue.fingerprint)
-    for sentence in nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values():
-        say(f"! {sentence}")
+    for warning in doubts(config, data):
+        say(warning)
     suite = build_suite(config, data)
     evaluations = Path(config.run_dir) / "evaluations" if out is None else out / "controls"
     folder = out or evaluations / name / suite.name

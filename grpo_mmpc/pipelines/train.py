@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.catalogue import write_quarantine
 from grpo_mmpc.catalogue.run_data import RunData
-from grpo_mmpc.completion.predictions import words_of_a_policy
 from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.evaluation_folder import SUMMARY_FILE
 from grpo_mmpc.evaluation.suite import Suite, build_suite
+from grpo_mmpc.pipelines.doubts import doubts
 from grpo_mmpc.pipelines.evaluation_process import Begin, evaluation_process
 from grpo_mmpc.pipelines.live_policies import LivePolicies
 from grpo_mmpc.pipelines.recipe import load_recipe
-from grpo_mmpc.rewards.troubles import nano_troubles
 from grpo_mmpc.training.checkpoint import newest_checkpoint
 from grpo_mmpc.training.claim import claimed, start_identity, take_over
 from grpo_mmpc.utils.console import Progress, Say, fitted, next_command, printer, quiet_when_redirected
@@ -87,14 +86,12 @@ def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:
         if ranks.is_main:
             write_quarantine(path, data.catalogue.quarantined)
         say(f"{len(data.catalogue.quarantined)} broken rows set aside, reasons in {path}")
-    if ranks.is_main and (warning := words_of_a_policy(data.catalogue.folder)):
-        say(warning)
     quiet_when_redirected()
     from grpo_mmpc.training.arguments import cut_in_training  # heavy: imported on use
 
-    nano = nano_troubles(config.model_dump(mode="json"), data.catalogue.items[:20]["item_id"]).values()
-    for sentence in (*nano, *cut_in_training(config)):
-        say(f"! {sentence}")
+    if ranks.is_main:
+        for warning in (*doubts(config, data), *cut_in_training(config)):
+            say(warning)
     say(f"loading {config.model.name_or_path} ...")
     # heavy: imported on use
     from grpo_mmpc.training.session import TrainingSession

@@ -117,11 +117,11 @@ def updates_per_rollout(arguments: "GRPOConfig") -> int:
 
 
 def cut_in_training(config: RunConfig) -> list[str]:
-    """Return a sentence for each task whose answers are longer in evaluations than in training."""
+    """Return a warning for each task whose answers are longer in evaluations than in training."""
     longest = config.max_completion_length
     asked = {name: config.known_tasks[name].greedy(config.evaluation.max_tokens).max_tokens for name in config.tasks}
     return [
-        f"{name} is evaluated with answers of up to {tokens} tokens and trained with {longest} at most: what is cut "
+        f"! {name} is evaluated with answers of up to {tokens} tokens and trained with {longest} at most: what is cut "
         f"off there is malformed. Set trainer.max_completion_length={tokens}"
         for name, tokens in asked.items()
         if config.method != "sft" and tokens > longest

@@ -84,6 +84,14 @@ def test_recbench_takes_it_as_a_completion_and_as_a_catalogue_and_says_whose_wor
     assert f"nobody reviewed it: {FILLED} titles of {completed}" in capsys.readouterr().out
 
 
+def test_a_training_says_that_it_learns_from_titles_that_nobody_reviewed(completed, truth, tmp_path, capsys):
+    recipe = str(Path(__file__).parents[2] / "recipes/nano.yaml")
+    for folder, says in ((completed, True), (truth, False)):
+        command = ["train", recipe, f"data.catalogue={folder}", f"run_dir={tmp_path / 'run'}", "--check"]
+        assert main(command) == 0
+        assert (f"nobody reviewed it: {FILLED} titles of {folder}" in capsys.readouterr().err) is says
+
+
 def test_recbench_refuses_a_completion_of_nothing_that_it_takes_away(completed, tmp_path, capsys):
     """Of the catalogue with gaps no true titles are known where it was filled."""
     assert recbench(tmp_path, tmp_path / "imported", "--completed", str(completed)) == 2
