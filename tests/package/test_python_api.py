@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import grpo_mmpc
 from grpo_mmpc.utils.cpu_compat import ensure_importable
 
@@ -22,6 +24,7 @@ def test_every_public_name_is_there_and_nothing_else_is_promised():
     assert not hasattr(grpo_mmpc, "trian")
 
 
+@pytest.mark.slow
 def test_the_quick_start_runs_as_it_stands(tmp_path: Path) -> None:
     quick_start, own_reward = code_blocks()
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

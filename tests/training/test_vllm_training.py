@@ -21,7 +21,6 @@ from grpo_mmpc.rollout.vllm.rollouts import VLLMRollouts
 from grpo_mmpc.tasks import TASKS
 
 REWARDS = Path(__file__).parent / "counting_rewards.py"
-BOTH = pytest.mark.parametrize("architecture", ["qwen2_5_vl", "gemma3"])
 ATTENTION = {"qwen2_5_vl": {}, "gemma3": {"image_attention": "causal"}}
 VLLM = {"backend": "vllm", "engine": {"max_model_len": 160}}
 QUIET = {"before": False, "checkpoints": False}
@@ -51,7 +50,7 @@ def samples(folder: Path) -> dict[str, str]:
     return {f"{row['task']}:{row['item_id']}": row["completion"] for row in rows}
 
 
-@BOTH
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", pytest.param("gemma3", marks=pytest.mark.slow)])
 def test_a_run_over_both_tasks_proves_parity_at_every_step(make_vllm_config, architecture):
     mix = {"mix": [{"name": f"{REWARDS}:digest", "weight": 1.0}]}  # tells any two completions of any task apart
     config = make_vllm_config(architecture, tasks=list(TASKS), rewards=mix, trainer={"max_steps": 3}, evaluation=QUIET)

@@ -5,6 +5,7 @@ const isFile = data.details !== null, storeKey = "grpo-mmpc review " + data.key;
 const before = entries.map((one) => one.decided); // when the page was made
 const WORDS = { accept: "accepted", edit: "edited", reject: "rejected" };
 const $ = (id) => document.getElementById(id);
+const counted = (n) => n.toLocaleString("en");
 let shown = [], current = -1, busy = false, isStored = true, log = [], seen = null;
 
 // ---- where items come from and decisions go
@@ -153,7 +154,7 @@ function marked([piece, isConfirmed]) {
 async function show() {
   const n = current, done = entries.filter((one) => one.decided).length;
   $("progress").value = done / entries.length;
-  $("tally").textContent = `${done} of ${entries.length} decided`;
+  $("tally").textContent = `${counted(done)} of ${counted(entries.length)} decided`;
   $("undo").disabled = !history_.length;
   $("item").hidden = n < 0;
   if (n < 0) return say("Nothing matches these filters.");
@@ -167,7 +168,7 @@ async function show() {
   if (one.image) { image.src = one.image; image.alt = (isImage ? "proposed image of " : "image of ") + entry.item_id; }
   else { image.className = "no-image"; image.textContent = "no image"; }
   $("photo").replaceChildren(image);
-  $("place").textContent = `${shown.indexOf(n) + 1} of ${shown.length}`;
+  $("place").textContent = `${counted(shown.indexOf(n) + 1)} of ${counted(shown.length)}`;
   $("category").textContent = entry.category.replaceAll("_", " ");
   $("id").textContent = entry.item_id;
   $("status").textContent = `${entry.field}: ${entry.status}` + (entry.confidence === null ? "" : `, confidence ${entry.confidence.toFixed(2)}`);
