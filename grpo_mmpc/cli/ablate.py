@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.ablation.power import power_line, why_nothing_can_be_shown
     from grpo_mmpc.ablation.spec import combinations, load_ablation, to_yaml
     from grpo_mmpc.errors import ConfigError
+    from grpo_mmpc.reports.watch.live_run import ABLATION_FILE
     from grpo_mmpc.utils.files import remove_partial, write_text
 
     check_engine(arguments)
@@ -105,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
             check_recipes(jobs)
         else:
             write_recipes(jobs, overwrite=arguments.overwrite)
-            write_text(folder / "ablation.yaml", to_yaml(spec))
+            write_text(folder / ABLATION_FILE, to_yaml(spec))
             was_stopped = _run_jobs(jobs, arguments)
             share_base(jobs)
             if not was_stopped:  # no process writes there any more

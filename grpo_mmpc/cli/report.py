@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from grpo_mmpc.reports.catalogue.completion_page import report_completion
     from grpo_mmpc.reports.run.export import write_tables
     from grpo_mmpc.reports.run.page import build_report, summary_path
+    from grpo_mmpc.reports.watch.live_run import ABLATION_FILE
 
     if is_completed(arguments.run):
         if arguments.out or arguments.tables or arguments.catalogue:
@@ -52,6 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
             )
         print(f"report: {report_completion(arguments.run).resolve()}")
         return 0
+    if (arguments.run / ABLATION_FILE).is_file():
+        raise ConfigError(
+            [
+                f"{arguments.run} is an ablation's folder; its page is written by grpo-mmpc ablate ABLATION.yaml "
+                "--report-only, and those of its runs by grpo-mmpc report FOLDER/VARIANT/SEED"
+            ]
+        )
     if (arguments.run / "results.json").is_file() and (page := arguments.run / "report.html").is_file():
         raise ConfigError([f"{arguments.run} is a benchmark's folder; its page is there: {page.resolve()}"])
     comparison = update_comparison(arguments.run)

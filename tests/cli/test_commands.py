@@ -295,3 +295,11 @@ def test_closed_streams_are_no_reason_to_fail():
     command = f"{shlex.quote(sys.executable)} -m grpo_mmpc rewards list"
     for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
         assert subprocess.run(["bash", "-c", f"{command} {closed}"], capture_output=True, check=False).returncode == 0
+
+
+def test_the_report_of_an_ablation_is_asked_of_the_command_that_writes_it(tmp_path, capsys):
+    (tmp_path / "evaluations").mkdir()
+    (tmp_path / "ablation.yaml").write_text("name: losses\n")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is an ablation's folder; its page is written by grpo-mmpc ablate" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"evaluations", "ablation.yaml"}

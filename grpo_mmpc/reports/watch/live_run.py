@@ -18,7 +18,8 @@ from grpo_mmpc.utils.sections import section
 
 T = TypeVar("T")
 _MARKS = {"config.yaml", "manifest.json", "metrics.jsonl"}
-_GRID = "ablation.yaml"
+ABLATION_FILE = "ablation.yaml"
+"""The ablation of a folder, as it was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +129,7 @@ def find_runs(folders: Sequence[Path], *, wait: bool) -> list[LiveRun]:
 
 
 def _runs_of(folder: Path, *, wait: bool) -> list[LiveRun]:
-    if (folder / _GRID).is_file():
+    if (folder / ABLATION_FILE).is_file():
         recipes = sorted(folder.glob("*/seed-*.yaml"))
         if not recipes:
             raise EvaluationError(f"{folder}: this ablation has started no run yet; `grpo-mmpc ablate` starts them")
@@ -139,8 +140,8 @@ def _runs_of(folder: Path, *, wait: bool) -> list[LiveRun]:
         return [LiveRun(folder, folder.resolve().name)]
     what = "is no run folder" if folder.exists() else "does not exist"
     raise EvaluationError(
-        f"{folder} {what}: expected {', '.join(sorted(_MARKS))} as `grpo-mmpc train` writes them, or {_GRID} of an "
-        "ablation; name the run_dir of a recipe"
+        f"{folder} {what}: expected {', '.join(sorted(_MARKS))} as `grpo-mmpc train` writes them, or "
+        f"{ABLATION_FILE} of an ablation; name the run_dir of a recipe"
     )
 
 
