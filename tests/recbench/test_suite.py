@@ -189,7 +189,7 @@ def test_the_result_is_told_with_its_verdict_and_place(catalogue, tmp_path):
 @pytest.mark.parametrize("into_run", [True, False])
 def test_evaluating_into_a_run_names_the_command_that_shows_the_benchmark(monkeypatch, capsys, tmp_path, into_run):
     monkeypatch.setattr(evaluate, "RunData", MagicMock())
-    monkeypatch.setattr(evaluate, "nano_troubles", lambda config, item_ids: {})
+    monkeypatch.setattr(evaluate, "doubts", lambda config, data: [])
     monkeypatch.setattr(evaluate, "build_suite", lambda config, data: SimpleNamespace(name="cqbench"))
     monkeypatch.setattr(evaluate, "policy_identity", lambda config, *, adapter: "p")
     monkeypatch.setattr(evaluate, "Evaluator", MagicMock())
