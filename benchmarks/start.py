@@ -19,8 +19,10 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -89,7 +91,8 @@ def start(answer: Connection, catalogue: Path, run_dir: Path, cache: Path) -> No
 
     TrainingSession.train = until_first_step
     recipe = [str(ROOT / "recipes/nano.yaml"), f"data.catalogue={catalogue}", f"run_dir={run_dir}"]
-    run_training(load_recipe(recipe))
+    with redirect_stdout(sys.stderr):
+        run_training(load_recipe(recipe))
 
 
 def in_a_process(catalogue: Path, run_dir: Path, cache: Path) -> Start:
