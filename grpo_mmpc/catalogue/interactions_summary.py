@@ -107,9 +107,9 @@ def _count(catalogue: Catalogue) -> InteractionsSummary:
                 "INSERT INTO checked SELECT row, hash(user_id), item, CASE WHEN item IS NULL THEN item_id END, "
                 f"timestamp < {EARLIEST_MS} FROM batch LEFT JOIN known USING (item_id)"
             )
-        users, different, pairs = _count_different(connection, num_items=len(items))
         counts = "SELECT count(*), count_if(in_seconds) FROM checked WHERE item IS NOT NULL"
         [[rows, in_seconds]] = connection.execute(counts).fetchall()
+        users, different, pairs = _count_different(connection, rows=rows, num_items=len(items))
         unknown = connection.execute(
             "SELECT unknown, count(*) FROM checked WHERE item IS NULL GROUP BY unknown ORDER BY count(*) DESC, min(row)"
         ).fetchall()
@@ -128,9 +128,8 @@ def _count(catalogue: Catalogue) -> InteractionsSummary:
 _NAMES = ["row", "user_id", "item_id", "timestamp"]
 
 
-def _count_different(connection: "duckdb.DuckDBPyConnection", *, num_items: int) -> tuple[int, int, int]:
+def _count_different(connection: "duckdb.DuckDBPyConnection", *, rows: int, num_items: int) -> tuple[int, int, int]:
     """Return the numbers of users, items, and pairs of them: some users at a time, by sorting."""
-    [[rows]] = connection.execute("SELECT count(*) FROM checked").fetchall()
     parts = rows // _ROWS_SORTED + 1
     users = pairs = 0
     is_used = np.zeros(num_items, dtype=bool)

@@ -47,7 +47,6 @@ class Engine:
     connection: "duckdb.DuckDBPyConnection"
     folder: Path
     threads: int
-    memory_mb: int
     tick: Callable[[], None]
     """Called several times a second while a statement runs."""
     cleaned: Counter[str] = field(default_factory=Counter)
@@ -122,10 +121,11 @@ class Engine:
         def write() -> int:
             return _write_parquet(self.connection.sql(query).to_arrow_reader(_ROW_GROUP), to, repeated=repeated)
 
+        memory_mb = self.threads * _MB_A_THREAD
         with self.one_thread():
-            self.run(f"SET memory_limit = '{self.memory_mb // 2}MB'")
+            self.run(f"SET memory_limit = '{memory_mb // 2}MB'")
             written = self._watched(write)
-            self.run(f"SET memory_limit = '{self.memory_mb}MB'")
+            self.run(f"SET memory_limit = '{memory_mb}MB'")
         return written
 
     def relation(self, file: Path, columns: Sequence[str], *, as_text: bool = False) -> str:
@@ -216,12 +216,11 @@ def open_engine(out: Path, *, tick: Callable[[], None]) -> Iterator[Engine]:
         connection = duckdb.connect()
         try:
             threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
-            memory_mb = threads * _MB_A_THREAD
-            connection.execute(f"SET threads = {threads}; SET memory_limit = '{memory_mb}MB'")
+            connection.execute(f"SET threads = {threads}; SET memory_limit = '{threads * _MB_A_THREAD}MB'")
             # A join holds its right side in memory, as written: files look small to the optimizer.
             connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
             connection.execute(f"SET temp_directory = {quoted(str(folder / 'spill'))}")
-            engine = Engine(connection=connection, folder=folder, threads=threads, memory_mb=memory_mb, tick=tick)
+            engine = Engine(connection=connection, folder=folder, threads=threads, tick=tick)
             _add_functions(engine)
             yield engine
         finally:
