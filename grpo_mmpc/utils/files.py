@@ -15,11 +15,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from grpo_mmpc.utils.json_blocks import plain_objects
 
+PARQUET, GZIP, ZSTD = b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+"""How such files begin, whatever their names end with."""
 _NO_TEXT = {
-    b"PAR1": "a Parquet file",
+    PARQUET: "a Parquet file",
     b"PK\x03\x04": "a ZIP archive or an Excel file",
-    b"\x1f\x8b": "packed by gzip",
-    b"(\xb5/\xfd": "packed by zstd",
+    GZIP: "packed by gzip",
+    ZSTD: "packed by zstd",
 }
 """How files begin that are not lines of text."""
 

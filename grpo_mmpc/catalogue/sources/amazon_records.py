@@ -14,7 +14,7 @@ from typing import NamedTuple
 from grpo_mmpc.catalogue.rows import RawRow, json_rows
 from grpo_mmpc.catalogue.tables import parquet_rows
 from grpo_mmpc.errors import CatalogueError, first_line
-from grpo_mmpc.utils.files import json_lines
+from grpo_mmpc.utils.files import GZIP, PARQUET, ZSTD, json_lines
 
 HUB_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
 
@@ -150,12 +150,12 @@ def form_of(file: Path) -> Form:
     """Look into a file, whatever its suffix says; only ``.csv`` in its name tells CSV from JSON."""
     with file.open("rb") as stream:
         start = stream.read(4)
-    if start == b"PAR1":
+    if start == PARQUET:
         return Form("parquet")
     content = "csv" if ".csv" in file.name.lower() else "json"
-    if start[:2] == b"\x1f\x8b":
+    if start.startswith(GZIP):
         return Form(content, "gzip")
-    return Form(content, "zstd" if start == b"\x28\xb5\x2f\xfd" else "none")
+    return Form(content, "zstd" if start == ZSTD else "none")
 
 
 def file_records(files: Iterable[Path], *, wanted: Container[int] | None = None) -> Iterator[RawRow]:
