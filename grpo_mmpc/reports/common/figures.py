@@ -20,6 +20,8 @@ _END = 0.08
 """Share of a column's length at its ends where a label in the middle of its tick would leave it."""
 _NARROW = 16
 """Characters of tick labels that fit side by side on a telephone."""
+_MOST_DECIMALS = 4
+"""Of a value beside a vertical axis."""
 Coordinate = float | str
 """A number in the view box, or a percentage of a track."""
 
@@ -215,6 +217,8 @@ class Frame:
             y = self.y(tick)
             parts.append(line("grid", self.left, y, self.width - self.right, y))
             text = number(tick, digits=self.vertical.digits, grouped=grouped)
+            if self.vertical.digits > _MOST_DECIMALS:  # it would begin left of the picture
+                text = f"{tick:g}".replace("e-0", "e-")
             parts.append(label("tick", self.left - 7, y + 4, text, anchor="end"))
         return join(parts)
 

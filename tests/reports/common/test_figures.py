@@ -5,7 +5,7 @@ import re
 import pytest
 
 from grpo_mmpc.reports.common.curves import curve
-from grpo_mmpc.reports.common.figures import scale_for, track
+from grpo_mmpc.reports.common.figures import Frame, scale_for, track
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,21 @@ def test_there_are_two_to_four_ticks_at_any_size(power: int, span: float) -> Non
     scale = scale_for([3.3 * 10**power, (3.3 + span) * 10**power])
     assert 2 <= len(scale.ticks) <= 4
     assert all(scale.low <= tick <= scale.high for tick in scale.ticks)
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([0.0, 9e-6], ["0", "5e-6"]),
+        ([2.5e-5, 2.9e-5], ["2.6e-5", "2.8e-5"]),  # steps of 2e-6 between 2.484e-5 and 2.916e-5
+        ([0.0, 3e-4], ["0.0000", "0.0001", "0.0002", "0.0003"]),
+        ([0.0, 1.0], ["0.0", "0.5", "1.0"]),
+    ],
+)
+def test_small_values_beside_an_axis_are_written_as_short_as_others(values: list[float], written: list[str]) -> None:
+    plot = {"width": 300, "height": 200, "left": 50, "right": 10, "top": 10, "bottom": 30}
+    frame = Frame(**plot, horizontal=scale_for([0.0, 1.0]), vertical=scale_for(values))
+    assert re.findall(r">([^<>]+)</text>", frame.value_axis()) == written
 
 
 def test_dots_stand_where_the_values_are() -> None:
