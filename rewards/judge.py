@@ -89,9 +89,10 @@ def llm_judge(
 
     A text is unscored where the item lacks what the rubric shows, where the server refuses it,
     answers without scores or not at all, and where ``max_requests`` is spent: the log says each
-    reason once. A server that cannot be the right one (its key, model or route) is an error, see
-    ``rewards.on_error``. The key is read from ``LLM_JUDGE_API_KEY`` and written nowhere. A replay
-    asks no server that a run folder names, unless ``--trust llm_judge`` says so.
+    reason once. A server that cannot be the right one (its key, model or route), or that has not
+    answered once, is an error, see ``rewards.on_error``. The key is read from
+    ``LLM_JUDGE_API_KEY`` and written nowhere. A replay asks no server that a run folder names,
+    unless ``--trust llm_judge`` says so.
 
     Range: [0, 1]. Needs: the server, and what the rubric shows of the item. Cost: that of the
     server, and no request for what is known.

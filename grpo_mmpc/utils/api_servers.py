@@ -92,6 +92,7 @@ class ApiServers:
         self._turn = itertools.count()
         self._http: httpx.Client | None = None
         self._opening = threading.Lock()
+        self._has_answered = False
 
     def ask(
         self, bodies: Sequence[Mapping[str, Any]], read: Callable[[bytes, str], T | Failure]
@@ -106,7 +107,8 @@ class ApiServers:
             In order: what was read, a ``Failure`` for what was refused, ``NoAnswer`` for the rest.
 
         Raises:
-            GrpoMmpcError: A server is none of the kind, wants another key, or ``read`` raised.
+            GrpoMmpcError: A server is none of the kind, wants another key, ``read`` raised, or none
+                of them has ever answered anything.
         """
         lost: list[NoAnswer] = []
 
@@ -119,10 +121,13 @@ class ApiServers:
         with ThreadPoolExecutor(max_workers=min(self._batch_size, len(bodies)) or 1) as pool:
             futures = [pool.submit(one, body) for body in bodies]
             try:
-                return [future.result() for future in futures]
+                answers = [future.result() for future in futures]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if lost and not self._has_answered:  # a wrong address: further batches would wait as long
+            raise self._error(lost[0].reason)
+        return answers
 
     def _one(self, body: Mapping[str, Any], read: Callable[[bytes, str], T | Failure]) -> T | Failure:
         end = time.monotonic() + self._timeout_s
@@ -154,6 +159,7 @@ class ApiServers:
             with self._client().stream(
                 "POST", url, json=body, timeout=httpx.Timeout(left, connect=min(left, _CONNECT_S))
             ) as answer:
+                self._has_answered = True
                 content = bytearray()
                 for piece in answer.iter_bytes():
                     content += piece

@@ -141,6 +141,15 @@ def test_a_server_that_is_down_costs_one_time_limit_and_no_run(server, judge, ca
     assert reward(**batch("a")) == [0.75]
 
 
+def test_a_server_that_was_never_there_is_an_error_and_one_that_has_gone_is_none(server, judge):
+    gone = judge(timeout_s=0.5)
+    assert gone(**batch("a")) == [0.75]
+    server.stop()
+    assert gone(**batch("b")) == [None]
+    with pytest.raises(RewardError, match=rf"no answer from {server.url} within 0.6 s .*; start the server"):
+        judge(timeout_s=0.6)(**batch("a"))  # another judge: its arguments are others
+
+
 def test_no_more_is_asked_than_the_budget_allows(server, judge, caplog):
     reward = judge(max_requests=2)
     assert reward(**batch("a", "b", "a", "c")) == [0.75, 0.75, 0.75, None]
