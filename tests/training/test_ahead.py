@@ -15,7 +15,7 @@ from grpo_mmpc.rollout.vllm.protocol import Completion, GroupOutput, Prompt
 from grpo_mmpc.utils.files import read_json_lines
 from grpo_mmpc.utils.hashing import hex_digest
 from tests.rollout.processes import wait_until
-from tests.training.test_training import QUIET, SAVING, adapter, assert_same_result, mix
+from tests.training.nano_runs import QUIET, SAVING, adapter, assert_same_result, mix
 
 OPEN, CLOSE, END = 1021, 1022, 2
 """Tokens of the nano tokenizer: {"title": ", "}, and the end of a turn."""

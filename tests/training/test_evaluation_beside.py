@@ -22,7 +22,7 @@ from grpo_mmpc.pipelines.train import run_training
 from grpo_mmpc.training.evaluation_hook import UnderWay
 from grpo_mmpc.utils.distributed import Ranks
 from tests.rollout.processes import children, is_running, wait_until
-from tests.training.test_training import SAVING, adapter, mix, rollouts, session_for
+from tests.training.nano_runs import SAVING, adapter, mix, rollouts, session_for
 
 
 def evaluations(run: Path) -> dict[str, str]:
