@@ -6,19 +6,22 @@ import logging
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from grpo_mmpc import __version__
 from grpo_mmpc.errors import GrpoMmpcError
 from grpo_mmpc.utils.console import LogHandler, fitted, quiet_libraries, wrapped
-from grpo_mmpc.utils.distributed import num_processes
+from grpo_mmpc.utils.distributed import is_first_here, num_processes
 from grpo_mmpc.utils.faults import WRONG_PLACE, explain_os_error, full_disk
 from grpo_mmpc.utils.manifest import command_line
 from grpo_mmpc.utils.processes import ignore_the_next_signal, stopped_by_signals
 
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit statuses beside 0 and 1; docs/reliability.md explains them."""
+_FIRST_SPEAKS_S = 10.0
+"""Longer than the first process takes to end, and its launcher to end the others."""
 _EXAMPLE = re.compile(r"(?:^|: +)(?:grpo-mmpc|accelerate) ")
 
 
@@ -150,8 +153,7 @@ def main(argv: list[str] | None = None) -> int:
         with stopped_by_signals():
             return int(arguments.func(arguments))
     except GrpoMmpcError as error:
-        print(fitted(f"error: {error}", sys.stderr), file=sys.stderr)
-        return BAD_INPUT
+        return _refused(str(error))
     except KeyboardInterrupt as stop:
         print(f"\nstopped by {stop or 'SIGINT'}; go on with: {_same_command(arguments)}", file=sys.stderr)
         return INTERRUPTED
@@ -168,8 +170,18 @@ def main(argv: list[str] | None = None) -> int:
         )
         is_elsewhere = isinstance(error, OSError) and error.errno in WRONG_PLACE
         following = "" if is_elsewhere else f"\nthen go on with: {_same_command(arguments)}"
-        print(fitted(f"error: {reason}{following}", sys.stderr), file=sys.stderr)
-        return BAD_INPUT
+        return _refused(f"{reason}{following}")
+
+
+def _refused(message: str) -> int:
+    """Say why a command ends; what all processes of a launch would say is said once a machine.
+
+    The launcher ends the others as soon as the first has ended; one that fails alone speaks later.
+    """
+    if not is_first_here():
+        time.sleep(_FIRST_SPEAKS_S)
+    print(fitted(f"error: {message}", sys.stderr), file=sys.stderr)
+    return BAD_INPUT
 
 
 def _same_command(arguments: argparse.Namespace) -> str:

@@ -87,6 +87,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_first_here() -> bool:
+    """Return whether this is the first process of the launch on this machine, or the only one."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def num_processes() -> int:
     """Return how many processes the launch has, before they have met."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -4,6 +4,7 @@ DeepSpeed."""
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -97,6 +98,20 @@ def check_run(run_dir: Path) -> None:
     comparison = json.loads((run_dir / "comparison.json").read_text())
     assert comparison["tasks"]["image_to_text"]["metrics"]["bleu"]["n"] == NUM_ITEMS
     assert (run_dir / "report.html").stat().st_size > 0
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_error_of_all_processes_is_said_once_and_one_of_a_single_process_too(tmp_path, alone):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys, time\nfrom grpo_mmpc.cli import main\n"
+        f"if {alone} and os.environ['LOCAL_RANK'] == '0':\n    time.sleep(60)\n"
+        "sys.exit(main(['train', 'nowhere.yaml']))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0
+    assert re.findall(r"^error: .*", done.stderr, re.MULTILINE) == ["error: the configuration has 1 problem:"]
 
 
 def test_two_cpu_processes_train_evaluate_and_report_together(data_parallel):
