@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -179,7 +180,8 @@ def _refused(message: str) -> int:
     The launcher ends the others as soon as the first has ended; one that fails alone speaks later.
     """
     if not is_first_here():
-        time.sleep(_FIRST_SPEAKS_S)
+        with suppress(KeyboardInterrupt):  # Ctrl-C: speak now
+            time.sleep(_FIRST_SPEAKS_S)
     print(fitted(f"error: {message}", sys.stderr), file=sys.stderr)
     return BAD_INPUT
 

@@ -143,7 +143,8 @@ def review_columns() -> str:
     Its cells are texts, not JSON.
     """
     time, rating = "TRY_CAST(r.timestamp AS BIGINT)", "TRY_CAST(r.rating AS DOUBLE)"
-    # Numbers cost less than matching their text. CASE skips what OR would evaluate.
+    # Numbers cost less than matching their text: a short rating that begins with a digit is as
+    # Python reads it. CASE skips what OR would evaluate.
     return f"""
         CASE WHEN known.item_id IS NOT NULL THEN r.user_id END AS user_id, known.item_id AS item_id,
         {time} AS timestamp, {rating} AS rating,

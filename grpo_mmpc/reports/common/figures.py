@@ -216,9 +216,10 @@ class Frame:
         for tick in self.vertical.ticks:
             y = self.y(tick)
             parts.append(line("grid", self.left, y, self.width - self.right, y))
-            text = number(tick, digits=self.vertical.digits, grouped=grouped)
-            if self.vertical.digits > _MOST_DECIMALS:  # it would begin left of the picture
+            if self.vertical.digits > _MOST_DECIMALS:  # would begin left of the picture
                 text = f"{tick:g}".replace("e-0", "e-")
+            else:
+                text = number(tick, digits=self.vertical.digits, grouped=grouped)
             parts.append(label("tick", self.left - 7, y + 4, text, anchor="end"))
         return join(parts)
 
