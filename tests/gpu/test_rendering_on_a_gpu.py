@@ -1,14 +1,18 @@
 """Pictures of a diffusion pipeline on a GPU: one seed each, whatever the batch, in fp32 and in half
 precision."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
-
-pytest.importorskip("diffusers", reason="diffusers is not installed: pip install 'grpo-mmpc[diffusers]'")
 
 from grpo_mmpc.rendering.diffusers import DiffusersRenderer
 from tests.gpu.conftest import DEVICE
 from tests.rendering.tiny_pipelines import save_stable_diffusion, save_stable_diffusion_3
+
+pytestmark = pytest.mark.skipif(
+    find_spec("diffusers") is None, reason="diffusers is not installed: pip install 'grpo-mmpc[diffusers]'"
+)
 
 PROMPTS = ["a red mug", "a blue kite", "a green tote bag", "a red mug"]
 

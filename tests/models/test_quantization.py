@@ -1,13 +1,12 @@
 """A base model in 4 bits: what is quantised, how far that moves it, and training on it."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-
-pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'grpo-mmpc[quantization]'")
 
 from grpo_mmpc.config import ModelSection
 from grpo_mmpc.errors import ConfigError
@@ -20,6 +19,10 @@ from grpo_mmpc.rollout.parity_check import MEAN_TOLERANCE
 from grpo_mmpc.rollout.prompts import model_inputs
 from tests.rollout.vllm_policies import prompt_rows
 from tests.training.tiny_families import write_model
+
+pytestmark = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install 'grpo-mmpc[quantization]'"
+)
 
 REWARDS = Path(__file__).parents[1] / "training" / "counting_rewards.py"
 NF4 = {"quantization": "nf4", "init_kwargs": {"dtype": "float32"}}
