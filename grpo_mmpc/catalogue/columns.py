@@ -77,7 +77,8 @@ def _kept_type(kind: pa.DataType) -> pa.DataType:
         generate_from_arrow_type(kind)
     except (ValueError, NotImplementedError):
         return pa.string()
-    return pa.string() if pa.types.is_null(kind) else kind
+    # Times as text: Python's end with the year 9999, and know few names of time zones.
+    return pa.string() if pa.types.is_null(kind) or pa.types.is_temporal(kind) else kind
 
 
 def _missing_message(file: Path, missing: list[str], names: list[str]) -> str:

@@ -7,6 +7,7 @@ import struct
 import unicodedata
 import zlib
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from ntpath import splitdrive
@@ -18,6 +19,7 @@ from PIL import Image
 
 from grpo_mmpc.catalogue.colours import to_srgb
 from grpo_mmpc.errors import ImageError
+from grpo_mmpc.utils.files import place_file
 
 MAX_IMAGE_PIXELS = 50_000_000
 """Default pixel limit: above any camera's photo, below what exhausts memory (150 MB as RGB)."""
@@ -150,6 +152,20 @@ def find_image(path: Path | str, *, folder: Path | str) -> Path:
     if Path(file).exists():
         raise ImageError(f"image {path} is not a file; give the path of an image file")
     raise ImageError(f"image {path} does not exist{_nearest_name(Path(wanted))}; add the file or correct the path")
+
+
+def place_images(image: str, further: Sequence[str], *, folder: Path, into: Path) -> None:
+    """Bring an item's images into another folder, under the same names.
+
+    A further image that is not there is left out, as where the item is shown.
+
+    Raises:
+        ImageError: The first one is not there.
+    """
+    place_file(find_image(image, folder=folder), into / relative_image_path(image))
+    for name in further:
+        with suppress(ImageError):
+            place_file(find_image(name, folder=folder), into / name)
 
 
 def find_moved_image(path: Path, *, folder: Path) -> Path:

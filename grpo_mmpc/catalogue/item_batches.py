@@ -17,7 +17,7 @@ from grpo_mmpc.catalogue.records import (
     read_further_texts,
 )
 from grpo_mmpc.catalogue.rows import RawRow
-from grpo_mmpc.catalogue.tables import Batch, TableFile
+from grpo_mmpc.catalogue.tables import Batch, TableFile, python_values
 from grpo_mmpc.types import Quarantined
 
 _PARAGRAPHS = r"^[!-~]([ -~]*[!-~])?$"
@@ -95,10 +95,13 @@ def _attributes(cells: Cells) -> Column:
 
 
 def _listed(cells: Cells) -> list[Any]:
-    return cells.to_pylist() if isinstance(cells, pa.Array) else list(cells)
+    return python_values(cells) if isinstance(cells, pa.Array) else list(cells)
 
 
 def _kept(cells: Cells, kind: pa.DataType) -> pa.Array:
-    if isinstance(cells, pa.Array):
-        return cells if cells.type == kind else to_arrow(cells.to_pylist(), kind)
-    return to_arrow(list(cells), kind)
+    if isinstance(cells, pa.Array) and cells.type == kind:
+        return cells
+    values = _listed(cells)
+    if isinstance(cells, pa.Array) and pa.types.is_temporal(cells.type):
+        values = [None if value is None else str(value) for value in values]
+    return to_arrow(values, kind)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from decimal import Decimal
 
 from grpo_mmpc.metrics.text import words
 
@@ -21,9 +22,9 @@ def clean_text(value: object, *, one_line: bool = True) -> str | None:
     """Return a cell as text, or None where it holds nothing.
 
     Args:
-        value: Text, a number, or None. NaN, blank or invisible text and the words of
-            :data:`MISSING_WORDS` count as missing. A whole float (``1001.0``, what pandas makes
-            of an integer column with gaps) loses its fraction.
+        value: Text, its bytes in UTF-8, a number, or None. NaN, infinity, blank or invisible text
+            and the words of :data:`MISSING_WORDS` count as missing. A whole float or decimal
+            (``1001.0``, what pandas makes of an integer column with gaps) loses its fraction.
         one_line: Fold every run of whitespace, line breaks included, into one space. A title must
             stay on one line: the text_to_image prompt gives it a line of its own.
 
@@ -33,6 +34,11 @@ def clean_text(value: object, *, one_line: bool = True) -> str | None:
     """
     if value is None:
         return None
+    if isinstance(value, bytes):  # as some programs write text into Parquet
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise TypeError(f"bytes that are no UTF-8, expected text ({error.reason})") from error
     if isinstance(value, str):
         if value.isascii() and value.isprintable():  # most cells, several times as fast
             text = value.strip()
@@ -40,12 +46,12 @@ def clean_text(value: object, *, one_line: bool = True) -> str | None:
                 text = " ".join(text.split())
             return None if not text or text in MISSING_WORDS else text
         text = value
-    elif isinstance(value, bool) or not isinstance(value, int | float):
+    elif isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise TypeError(f"{json_kind(value)}, expected text")
-    elif isinstance(value, float):
-        if math.isnan(value):
+    elif not isinstance(value, int):
+        if not math.isfinite(value):
             return None
-        text = str(int(value)) if value.is_integer() else str(value)
+        text = str(int(value)) if value == int(value) else f"{value:f}" if isinstance(value, Decimal) else str(value)
     else:
         text = str(value)
     if "\x00" in text:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from grpo_mmpc.catalogue.normalise import MISSING_WORDS
 from grpo_mmpc.catalogue.rows import MAX_CHARACTERS, RawRow, RowError
-from grpo_mmpc.catalogue.tables import Batch
+from grpo_mmpc.catalogue.tables import Batch, python_values
 
 ONE_LINE = r"^[!-~]+( [!-~]+)*$"
 """Text that cleaning leaves as it is."""
@@ -112,5 +112,5 @@ def flags(values: pa.Array) -> Flags:
 
 def _taken(cells: Cells, positions: npt.NDArray[np.int64]) -> list[Any]:
     if isinstance(cells, pa.Array):
-        return list(cells.take(pa.array(positions)).to_pylist())
+        return python_values(cells.take(pa.array(positions)))
     return [cells[position] for position in positions.tolist()]

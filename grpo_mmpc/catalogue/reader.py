@@ -103,7 +103,7 @@ def to_record(row: Mapping[str, Any]) -> ProductRecord:
     """Convert a row of ``Catalogue.items`` to a product record."""
     cells = {name: row[name] for name in CORE_COLUMNS}
     facts = {"attributes": json.loads(row["attributes"] or "{}")}
-    images = _further_images(row.get("images"), image=row["image"])
+    images = further_images(row.get("images"), image=row["image"])
     further = {name: _further(row, name) for name in FURTHER_TEXTS}
     return ProductRecord(**cells | facts | further, images=images)
 
@@ -113,8 +113,11 @@ def _further(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     return tuple(text for text in dict.fromkeys(row.get(column) or ()) if text != row[column.removesuffix("s")])
 
 
-def _further_images(cell: Any, *, image: str | None) -> tuple[str, ...]:
-    """Read a list of paths, or its JSON text; what is no path of the folder is left out."""
+def further_images(cell: Any, *, image: str | None) -> tuple[str, ...]:
+    """Read a cell ``images``: a list of paths, or its JSON text, without the first image.
+
+    What is no path of the folder is left out.
+    """
     if isinstance(cell, str):
         try:
             cell = json.loads(cell)

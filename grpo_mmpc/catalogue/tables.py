@@ -21,6 +21,8 @@ from grpo_mmpc.utils.parquet import ParquetTable, open_parquet
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 SAMPLE_ROWS = 1000
+_STORED = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+"""Types of Arrow that most of its functions do not take."""
 _READ_ROWS = 256
 _BATCH_ROWS = 4096
 _UTF8_BYTES = 2**20
@@ -55,9 +57,7 @@ class TableFile:
 
     def rows(self) -> Iterator[RawRow]:
         """Read every row, in order. A row that cannot be read has a problem instead of values."""
-        if self.path.suffix == ".parquet":
-            return parquet_rows(self.path)
-        return _jsonl_rows(self.path) if self.path.suffix == ".jsonl" else _csv_rows(self.path)
+        return {".parquet": parquet_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}[_format(self.path)](self.path)
 
     def batches(self, columns: Sequence[str], *, size: int = _BATCH_ROWS, check: bool = False) -> Iterator[Batch]:
         """Read some columns of every row, in order.
@@ -71,12 +71,12 @@ class TableFile:
         Raises:
             OtherColumnsError: A row has another column, or a value of another type.
         """
-        if self.path.suffix == ".parquet":
+        if _format(self.path) == ".parquet":
             for first, batch in _parquet_batches(self.path, size=size, columns=columns):
                 cells = dict(zip(batch.schema.names, batch.columns, strict=True))
                 yield Batch(np.arange(first, first + len(batch)), cells, [])
             return
-        of_file = _jsonl_batches if self.path.suffix == ".jsonl" else _csv_batches
+        of_file = _jsonl_batches if _format(self.path) == ".jsonl" else _csv_batches
         for batch in of_file(self.path, size=size):
             if check and self.learned is not None:
                 self.learned.learn(batch.cells)
@@ -119,10 +119,10 @@ def open_table(path: Path, *, at_most: int | None = None) -> TableFile:
     """
     if path.stat().st_size == 0:
         raise CatalogueError(f"{path} is empty (0 bytes); write it again")
-    if path.suffix == ".parquet":
+    if _format(path) == ".parquet":
         return TableFile(path=path, columns=_parquet_columns(path))
     check_utf8(path)
-    if path.suffix == ".csv":
+    if _format(path) == ".csv":
         return TableFile(path=path, columns=_csv_columns(path))
     learned = _jsonl_columns(path, at_most=at_most)
     return TableFile(path=path, columns=learned.types(), learned=None if at_most is None else learned)
@@ -160,8 +160,14 @@ def check_utf8(path: Path) -> None:
             offset += len(line)
 
 
+def _format(path: Path) -> str:
+    """Return the one of ``SUFFIXES`` that a file's name stands for."""
+    suffix = path.suffix.lower()
+    return ".jsonl" if suffix == ".ndjson" else suffix
+
+
 def _open_text(path: Path) -> TextIO:
-    return path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None)
+    return path.open(encoding="utf-8-sig", newline="" if _format(path) == ".csv" else None)
 
 
 # --- Parquet
@@ -170,7 +176,7 @@ def _open_text(path: Path) -> TextIO:
 def _parquet_columns(path: Path) -> dict[str, pa.DataType]:
     schema = _open_parquet(path).schema
     _check_unique(path, schema.names)
-    return dict(zip(schema.names, schema.types, strict=True))
+    return {name: _STORED.get(kind, kind) for name, kind in zip(schema.names, schema.types, strict=True)}
 
 
 def _open_parquet(path: Path) -> ParquetTable:
@@ -183,8 +189,29 @@ def _open_parquet(path: Path) -> ParquetTable:
 def parquet_rows(path: Path) -> Iterator[RawRow]:
     """Read the rows of a Parquet file."""
     for first, batch in _parquet_batches(path, size=_READ_ROWS):
-        for number, values in enumerate(batch.to_pylist(), start=first):
-            yield RawRow(row=number, values=values)
+        columns = [python_values(column) for column in batch.columns]
+        for number, cells in enumerate(zip(*columns, strict=True), start=first):
+            yield RawRow(row=number, values=dict(zip(batch.schema.names, cells, strict=True)))
+
+
+def python_values(cells: pa.Array) -> list[Any]:
+    """Return cells as Python has them; a time that it does not have, as text."""
+    try:
+        return list(cells.to_pylist())
+    except (OverflowError, ValueError):
+        pass  # after the year 9999, or in a time zone that nobody knows
+    kind = cells.type
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        cells = cells.cast(pa.timestamp(kind.unit))
+    return [_python_value(cell) for cell in cells]
+
+
+def _python_value(cell: pa.Scalar) -> Any:
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError):
+        is_one = pa.types.is_temporal(cell.type)
+        return cell.cast(pa.string()).as_py() if is_one else "<value out of range>"
 
 
 def _parquet_batches(
@@ -194,7 +221,8 @@ def _parquet_batches(
     number = 0
     try:
         for batch in _open_parquet(path).batches(columns, size=size):
-            yield number + 1, batch
+            stored = [cells.cast(_STORED.get(cells.type, cells.type)) for cells in batch.columns]
+            yield number + 1, pa.RecordBatch.from_arrays(stored, names=batch.schema.names)
             number += len(batch)
     except (pa.ArrowException, OSError) as e:
         raise CatalogueError(f"{path} cannot be read after row {number}: {e}; write it again") from e

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from grpo_mmpc.catalogue.images import find_image, relative_image_path
+from grpo_mmpc.catalogue.images import place_images, relative_image_path
+from grpo_mmpc.catalogue.reader import further_images
 from grpo_mmpc.catalogue.sources.importing import RECORD
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.completion.decisions import DECISIONS_FILE, Decision, Decisions, read_decisions
@@ -134,9 +135,9 @@ def _write(folder: Path, out: Path, decisions: Decisions, undecided: Undecided, 
                     left = {"item_id": proposal.item_id, "reason": what, "detail": "; ".join(proposal.reasons)}
                     incomplete.write(f"{to_json(left)}\n")
             if row["image"] is not None:
-                image = relative_image_path(row["image"])
-                place_file(find_image(image, folder=folder), out / image)
-                generated.add(out / image)
+                further = further_images(row.get("images"), image=row["image"])
+                place_images(row["image"], further, folder=folder, into=out)
+                generated.add(out / relative_image_path(row["image"]))
             items.write(f"{to_json(row)}\n")
     for path in (out / GENERATED).rglob("*"):
         if path.is_file() and path not in generated:  # of an earlier time: rejected since

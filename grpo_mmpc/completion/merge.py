@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from grpo_mmpc.catalogue import Catalogue, write_quarantine
+from grpo_mmpc.catalogue.images import place_images
 from grpo_mmpc.catalogue.sources.importing import import_record
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.completion.calibration import Calibration
@@ -76,9 +77,8 @@ def merge(
             place_file(beside, out / beside.name)
     with replacing(out) as (items, proposals, incomplete):
         for row, record, task, answer in _answered(out, plan, source, tasks):
-            path = source.image_path(record)
-            if path is not None and record.image is not None:
-                place_file(path, out / record.image)
+            if record.image is not None:
+                place_images(record.image, record.images, folder=source.folder, into=out)
             item = _item(row, record, answer)
             tally.changed += _changes(item, record)
             _write(items, without_nan(item))

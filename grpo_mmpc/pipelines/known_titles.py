@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.catalogue.images import place_images
 from grpo_mmpc.catalogue.splits import product_groups, split_items
 from grpo_mmpc.completion.calibration import CALIBRATION_FILE, Judged, fit, judge_fields
 from grpo_mmpc.completion.gate import agreement
@@ -21,7 +22,7 @@ from grpo_mmpc.reports.catalogue.calibration_page import write_calibration_page
 from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.types import ProductRecord
 from grpo_mmpc.utils.console import Say
-from grpo_mmpc.utils.files import build_folder, place_file, remove_left, write_json_lines
+from grpo_mmpc.utils.files import build_folder, remove_left, write_json_lines
 from grpo_mmpc.utils.hashing import json_digest, stable_order
 from grpo_mmpc.utils.locks import hold
 
@@ -224,9 +225,8 @@ def _with_both(source: Catalogue, positions: Iterable[int]) -> list[int]:
 def _write_without_titles(source: Catalogue, chosen: Sequence[int], folder: Path) -> None:
     rows = []
     for record in map(source.record, chosen):
-        path = source.image_path(record)
-        assert path is not None and record.image is not None
-        place_file(path, folder / record.image)
+        assert record.image is not None
+        place_images(record.image, record.images, folder=source.folder, into=folder)
         rows.append(
             {
                 "item_id": record.item_id,
@@ -234,6 +234,7 @@ def _write_without_titles(source: Catalogue, chosen: Sequence[int], folder: Path
                 "title": None,
                 "description": None,
                 "image": record.image,
+                "images": list(record.images) or None,
             }
         )
     write_json_lines(folder / "items.jsonl", rows)

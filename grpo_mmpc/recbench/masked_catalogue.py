@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.catalogue import Catalogue
+from grpo_mmpc.catalogue.images import place_images
 from grpo_mmpc.catalogue.records import FURTHER_TEXTS
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.masks import Missingness, missing_items
 from grpo_mmpc.recbench.records import FIELDS, Flags
 from grpo_mmpc.types import ProductRecord
-from grpo_mmpc.utils.files import build_folder, place_file, read_object, without_nan, write_json, write_json_lines
+from grpo_mmpc.utils.files import build_folder, read_object, without_nan, write_json, write_json_lines
 
 MASK = "mask.json"
 """Says in the folder what was taken away from which catalogue."""
@@ -39,11 +40,11 @@ class MaskedCatalogue:
 def write_masked_catalogue(catalogue: Catalogue, out: Path, missingness: Missingness) -> MaskedCatalogue:
     """Write a catalogue folder in which the masked items' titles (or images) are null.
 
-    Descriptions and attributes of items whose title is masked are removed with it: they would hand
-    a policy the answer. All other columns stay. Images that stay are hard links where the disk
-    allows it. The folder, which may exist if it is empty, appears complete or not at all; what it
-    holds from an earlier call is not written again. A mask clustered by brand goes by the attribute
-    ``brand`` of each item.
+    Descriptions and attributes of items whose title is masked are removed with it, and further
+    images with an image: they would hand a policy the answer. All other columns stay. Images that
+    stay are hard links where the disk allows it. The folder, which may exist if it is empty,
+    appears complete or not at all; what it holds from an earlier call is not written again. A mask
+    clustered by brand goes by the attribute ``brand`` of each item.
 
     Raises:
         RecBenchError: Both modalities at once, no item to mask, or ``out`` is the catalogue or has
@@ -88,10 +89,10 @@ def _write(folder: Path, catalogue: Catalogue, fates: Sequence[str], *, field: s
             line = {**row, "attributes": dict(record.attributes) or None}
             if fate == "masked":
                 line[field] = None
-                if field == "title":
-                    line |= dict.fromkeys(["description", "attributes", *(set(FURTHER_TEXTS) & set(line))])
-            if line["image"] is not None and (source := catalogue.image_path(record)) is not None:
-                place_file(source, folder / line["image"])
+                hints = ("description", "attributes", *FURTHER_TEXTS) if field == "title" else ("images",)
+                line |= dict.fromkeys(set(hints) & set(line))
+            if line["image"] is not None:
+                place_images(line["image"], record.images, folder=catalogue.folder, into=folder)
             yield without_nan(line)
 
     write_json_lines(folder / "items.jsonl", rows(), default=str)

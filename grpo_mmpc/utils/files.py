@@ -253,7 +253,8 @@ def write_json_lines(
     Raises:
         ValueError: A number is NaN or infinite; see ``without_nan``.
     """
-    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    # What is left of half a character, which JSON can escape and no file can hold, is "?".
+    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
         file.writelines(f"{to_json(row, default=default)}\n" for row in rows)
         if sync:
             file.flush()

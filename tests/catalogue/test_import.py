@@ -271,6 +271,11 @@ def test_a_folder_of_photographs_with_metadata_is_what_imagefolder_reads(shop):
         ("https://x.example/a,https://x.example/b", ["https://x.example/a", "https://x.example/b"]),
         ("Mug, red.jpg", ["Mug, red.jpg"]),
         ('["a.jpg", "b.jpg"]', ["a.jpg", "b.jpg"]),
+        ([{"id": 1, "src": "a.jpg"}, {"url": "https://x.example/b"}], ["a.jpg", "https://x.example/b"]),
+        ('{"src": "a.jpg"}', ["a.jpg"]),
+        ({"alt": "back", "image": {"bytes": b"\x89PNG", "path": "a.png"}}, [b"\x89PNG"]),
+        ({"bytes": None, "path": None}, []),
+        ({"alt": "of what is no image"}, [{"alt": "of what is no image"}]),
     ],
 )
 def test_several_images_of_a_cell_are_parted_where_one_ends(cell, images):

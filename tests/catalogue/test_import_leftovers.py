@@ -89,3 +89,26 @@ def test_a_path_may_be_spelled_as_in_an_address_and_an_address_as_on_a_page(shop
     items, _ = imported(shop / "list.csv")
     assert [bool(item["image"]) for item in items.values()] == [True, False, True]
     assert [item["image_url"] for item in items.values()] == [None, "https://shop.example/x.jpg", None]
+
+
+@pytest.mark.parametrize("name", ["items.ndjson", "ITEMS.JSONL"])
+def test_the_other_names_of_json_lines_are_read_as_json_lines(shop, name):
+    (shop / name).write_text('{"id": "1", "title": "Mug"}\n{"id": "2", "title": "Pot"}\n')
+    items, reasons = imported(shop / name)
+    assert {key: item["title"] for key, item in items.items()} == {"1": "Mug", "2": "Pot"} and not reasons
+
+
+def test_an_image_that_is_named_twice_is_one_image(shop):
+    row = {"id": "1", "title": "Mug", "image": {"src": "red mug.png"}, "images": [{"src": "red mug.png"}]}
+    (shop / "items.jsonl").write_text(json.dumps(row))
+    items, _ = imported(shop / "items.jsonl")
+    assert len(items["1"]["images"]) == 1
+
+
+def test_half_a_character_and_bottomless_objects_stop_no_other_row(shop):
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    lines = ['{"id": "1", "title": "Mug", "note": "half \\ud83d", "no\\ud83d": "x"}', f'{{"id": "2", "note": {deep}}}']
+    (shop / "items.jsonl").write_text("\n".join([*lines, '{"id": "3", "title": "Pot"}']))
+    items, reasons = imported(shop / "items.jsonl")
+    assert list(items) == ["1", "3"] and (items["1"]["note"], items["1"]["no?"]) == ("half ?", "x")
+    assert reasons == ["a cell holds objects nested too deep to be written; make it flatter"]

@@ -1,5 +1,7 @@
 """clean_text and title_key: what counts as missing, and which spellings of a title are one."""
 
+from decimal import Decimal
+
 import pytest
 
 from grpo_mmpc.catalogue.normalise import clean_text, title_key
@@ -38,6 +40,9 @@ def test_a_word_that_a_seller_may_mean_is_kept(value):
         (1001, "1001"),
         (1001.0, "1001"),
         (2.5, "2.5"),
+        (Decimal("1001.00"), "1001"),
+        (Decimal("2.50"), "2.50"),
+        ("Tasse à thé".encode(), "Tasse à thé"),
         (" a \t b\nc\u00a0d ", "a b c d"),
         ("a\x00b", "ab"),
         ("half \ud83d", "half ?"),
@@ -52,7 +57,9 @@ def test_a_description_keeps_its_lines():
     assert clean_text(" a\n  b \n", one_line=False) == "a\n  b"
 
 
-@pytest.mark.parametrize(("value", "name"), [([], "a list"), ({}, "an object"), (True, "true"), (b"x", "bytes")])
+@pytest.mark.parametrize(
+    ("value", "name"), [([], "a list"), ({}, "an object"), (True, "true"), (b"\xff", "bytes that are no UTF-8")]
+)
 def test_what_is_neither_text_nor_number_is_refused_by_name(value, name):
     with pytest.raises(TypeError, match=f"^{name}, expected text"):
         clean_text(value)

@@ -78,10 +78,14 @@ def test_decisions_are_in_the_catalogue_and_each_says_who_decided_what(completed
 
 def test_the_result_is_a_catalogue_with_all_its_columns_and_interactions(completed, tmp_path):
     write_lines(completed / "decisions.jsonl", [decision("B3", "accept", MUG)])
+    first, *others = lines_of(completed / "items.jsonl")
+    (completed / "images/B1-back.png").write_bytes((completed / "images/B1.png").read_bytes())
+    write_lines(completed / "items.jsonl", [first | {"images": ["images/B1.png", "images/B1-back.png"]}, *others])
     apply_decisions(completed, tmp_path / "out")
     catalogue = load_catalogue(tmp_path / "out")
     assert len(catalogue) == 6 and not catalogue.quarantined
     assert catalogue.items["shelf"][:] == [f"AB{i}" for i in range(1, 7)]
+    assert (tmp_path / "out/images/B1-back.png").read_bytes() == (completed / "images/B1-back.png").read_bytes()
     assert (tmp_path / "out/interactions.jsonl").read_bytes() == (completed / "interactions.jsonl").read_bytes()
 
 

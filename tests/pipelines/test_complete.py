@@ -42,6 +42,17 @@ def test_every_gap_is_filled_and_nothing_else_changes(fill, gappy):
     assert "Nano images are drawings" in (out / "completion.html").read_text("utf-8")
 
 
+def test_further_images_of_an_item_come_along(fill, gappy):
+    rows = rows_of(gappy)
+    (gappy / "images/back.png").write_bytes((gappy / rows[0]["image"]).read_bytes())
+    rows[0]["images"] = [rows[0]["image"], "images/back.png", "images/lost.png"]
+    (gappy / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = fill(Writer())
+    assert load_catalogue(out).record(0).images == ("images/back.png", "images/lost.png")
+    assert (out / "images/back.png").read_bytes() == (gappy / "images/back.png").read_bytes()
+    assert not (out / "images/lost.png").exists()
+
+
 def test_an_answer_without_an_end_is_said_to_be_unfinished(fill, gappy):
     cut = rows_of(gappy)[0]["item_id"]
     out = fill(Writer(lambda row: '{"title": "a mug of' if row.item_id == cut else TASKS[row.task].answer("mug")))

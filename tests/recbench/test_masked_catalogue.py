@@ -75,6 +75,17 @@ def test_masked_images_are_not_in_the_folder_and_titles_stay(folder, tmp_path):
     assert len(kept) == 39 - done.masked
 
 
+@pytest.mark.parametrize(("modality", "placed"), [("text", ["3.png", "3b.png"]), ("image", [])])
+def test_further_images_stay_where_the_title_is_masked_and_go_with_a_masked_image(folder, tmp_path, modality, placed):
+    Image.new("RGB", (8, 8), "blue").save(folder / "images/3b.png")
+    row = rows_of(folder)[3] | {"images": ["images/3.png", "images/3b.png", "images/lost.png"]}
+    (folder / "items.jsonl").write_text(json.dumps(row) + "\n")
+    write_masked_catalogue(load_catalogue(folder), tmp_path / "out", lacking(modality, rate=1.0))
+    [masked] = load_catalogue(tmp_path / "out").records()
+    assert list(masked.images) == (["images/3b.png", "images/lost.png"] if placed else [])
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == placed
+
+
 def test_an_item_keeps_the_only_thing_it_has(folder, tmp_path):
     """Item 0 has a title alone, item 1 an image alone: the first is spared, the second lacks it."""
     done = write_masked_catalogue(load_catalogue(folder), tmp_path / "out", lacking("text", rate=1.0))
@@ -166,7 +177,7 @@ def test_killed_while_writing_nothing_is_left_behind(folder, tmp_path, monkeypat
 
     catalogue = load_catalogue(folder)
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(masked_catalogue, "place_file", interrupt)
+    monkeypatch.setattr(masked_catalogue, "place_images", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_masked_catalogue(catalogue, tmp_path / "out", lacking())
     assert sorted(tmp_path.iterdir()) == before

@@ -163,7 +163,7 @@ def import_tables(
     draft = out / ".draft.partial"
     try:
         drafts = _drafts(listings, done=done, finder=finder, category=category, progress=progress)
-        write_json_lines(draft, (without_nan(one._asdict()) for one in drafts), default=str)
+        write_json_lines(draft, (one._asdict() for one in drafts), default=str)
         problems = {} if fetch is None else fetch(_downloads(draft, out))
         write_json_lines(out / "items.jsonl", _rows(draft, problems, done=done, is_fetched=fetch is not None))
     finally:
@@ -217,8 +217,10 @@ def _drafts(
                 )
             first_seen[item_id] = f"{table.path.name} row {listing.row}"
             done.defaults["item_id"] += is_made_up
-            cells = _cells(listing, item_id=item_id, category=category, done=done)
-        except RowError as error:
+            cells = without_nan(_cells(listing, item_id=item_id, category=category, done=done))
+        except (RowError, RecursionError) as error:
+            if isinstance(error, RecursionError):
+                error = RowError("a cell holds objects nested too deep to be written; make it flatter")
             done.skipped.append(Quarantined(file=table.path.name, row=listing.row, item_id=item_id, reason=str(error)))
             continue
         images, problems = [], []
@@ -256,11 +258,16 @@ def _cells(listing: Listing, *, item_id: str, category: str, done: Imported) -> 
     attributes = listing.attributes
     if isinstance(attributes, Mapping):
         attributes = {n: clean(str(n), v) if isinstance(v, str) else v for n, v in attributes.items() if v is not None}
-    further = {
-        f"source_{name}" if name in _OWN else name: value
-        for name, value in listing.further.items()
-        if value is not None and not isinstance(value, bytes)
-    }
+    further = {}
+    for name, value in listing.further.items():
+        if isinstance(value, bytes):
+            try:
+                value = value.decode("utf-8")
+            except UnicodeDecodeError:
+                done.cleaned["bytes that are no text"] += 1
+                continue
+        if value is not None:
+            further[f"source_{name}" if name in _OWN else name] = value
     return {
         "item_id": item_id,
         "category": own_category or category,
@@ -303,7 +310,8 @@ def _rows(draft: Path, problems: Mapping[Path, str], *, done: Imported, is_fetch
         ]
         at = {"file": one.file, "row": one.row, "item_id": item_id}
         done.image_failures += [Quarantined(**at, reason=problem) for problem in failed]
-        names = [n for n, url in one.images if (url is None or is_fetched) and done.folder / n not in problems]
+        there = (n for n, url in one.images if (url is None or is_fetched) and done.folder / n not in problems)
+        names = list(dict.fromkeys(there))  # a shop names the first one twice
         cells["image"], cells["images"] = (names[0] if names else None), names or None
         try:
             core = read_core(cells)  # what would be set aside when the catalogue is read does not enter it

@@ -43,6 +43,7 @@ SYNONYMS: Fields = {
 """Names by which columns are recognised; case, underscores and hyphens do not matter."""
 _SEVERAL = ("image", "attributes")
 """Fields that may have several columns."""
+_HOLDS_AN_IMAGE = ("bytes", "path", "src", "url", "image")
 _BETWEEN = re.compile(
     r"\n|[,;|]\s*(?=https?://)|(?<=\.(?:jpg|png|gif|bmp|tif))\s*[,;|]|(?<=\.(?:jpeg|webp|avif|tiff))\s*[,;|]",
     re.IGNORECASE,
@@ -162,14 +163,21 @@ def table_listings(rows: Iterable[RawRow], fields: Fields) -> Iterator[Listing]:
 
 
 def several(cell: object) -> list[Any]:
-    """Return the images of a cell: one, a list, or addresses and paths between commas."""
+    """Return the images of a cell: one, a list, or addresses and paths between commas.
+
+    An object gives its bytes, path or address, as data sets and shops write it; one that has none
+    is returned itself, so that it is told to be no image.
+    """
     if isinstance(cell, list | tuple):
         return [image for part in cell for image in several(part)]
-    if isinstance(cell, Mapping):  # as datasets stores an image
-        return [cell["bytes"] if cell.get("bytes") else cell.get("path")] if {"bytes", "path"} & cell.keys() else []
+    if isinstance(cell, Mapping):
+        held = next((cell[key] for key in _HOLDS_AN_IMAGE if cell.get(key)), None)
+        if held is None:
+            return [cell] if any(value is not None for value in cell.values()) else []
+        return several(held) if isinstance(held, Mapping) else [held]
     if not isinstance(cell, str):
         return [] if cell is None else [cell]
-    if cell.lstrip().startswith("["):
+    if cell.lstrip().startswith(("[", "{")):
         try:
             return several(parse_json(cell))
         except (ValueError, RecursionError):
@@ -187,6 +195,8 @@ def _attributes(values: Mapping[str, Any], columns: Sequence[str]) -> object:
                 value = parse_json(value)
             except (ValueError, RecursionError):
                 return value  # whose problem the catalogue's own reader explains
+        if isinstance(value, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+            value = dict(value)  # a map of Parquet
         if isinstance(value, Mapping):
             facts |= value
         elif value is not None:
