@@ -65,7 +65,7 @@ def run_training(recipe: RunConfig | Sequence[str], *, overwrite: bool = False) 
             printer(is_first_process())(
                 f"\n{str(stop) or 'stopped, and what is done is kept'}; continue with:\n  {command_line(resume=True)}"
             )
-            return 128 + (request.number or signal.SIGINT)
+            return STOPPED[request.number == signal.SIGTERM]
 
 
 def _run(config: RunConfig, *, overwrite: bool, request: StopRequest) -> int:

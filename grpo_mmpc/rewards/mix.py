@@ -245,10 +245,14 @@ class RewardMix:
             name = reward.name
             log_metric(f"reward_time/{name}", scored.seconds.get(name, 0.0))
             known = [value for value in scored.raw[name] if value is not None]
-            applicable = sum(task in reward.tasks for task in scored.task)
-            if applicable:
-                log_metric(f"rewards/{name}/unscored_share", 1 - len(known) / applicable)
-                log_metric(f"rewards/{name}/failed_share", scored.failed.get(name, 0) / applicable)
+            valid = [
+                value
+                for value, task, prediction in zip(scored.raw[name], scored.task, scored.predictions, strict=True)
+                if task in reward.tasks and prediction is not None
+            ]
+            if valid:
+                log_metric(f"rewards/{name}/unscored_share", valid.count(None) / len(valid))
+                log_metric(f"rewards/{name}/failed_share", scored.failed.get(name, 0) / len(valid))
             if known:
                 mean = sum(known) / len(known)
                 log_metric(f"rewards/{name}/raw_mean", mean)

@@ -7,7 +7,7 @@ from typing import Any
 from grpo_mmpc.utils.model_paths import NANO_MODELS
 
 LATEST = 5
-"""Logged steps in a row that make a trouble; fewer, where fewer have been logged."""
+"""Steps in a row that make a trouble, and lines of the log that are looked at."""
 MONITOR = "monitor"
 """The key of the reward-hacking alarm."""
 DOMINANT = 0.8
@@ -21,9 +21,12 @@ def signal_troubles(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, flo
     ``rows`` are lines of ``metrics.jsonl`` so far; ``weights`` are by reward name as it is logged,
     0 = monitor.
     """
-    latest = [row for row in rows if "reward" in row][-LATEST:]
+    logged = [row for row in rows if "reward" in row]
+    latest = logged[-LATEST:]
     if not latest:
         return {}
+    before = logged[-LATEST - 1]["step"] if len(logged) > LATEST else 0
+    is_long = latest[-1]["step"] - before >= LATEST  # a line may stand for several steps
     steps = f"steps {latest[0]['step']} to {latest[-1]['step']}" if len(latest) > 1 else f"step {latest[0]['step']}"
     trained = [name for name, weight in weights.items() if weight > 0]
     found = {}
@@ -34,23 +37,25 @@ def signal_troubles(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, flo
             "rewards cannot tell them apart. Allow longer ones, or show the policy answers first (grpo-mmpc sft)."
         )
     for name in trained:
-        if _all(latest, f"rewards/{name}/unscored_share", 1.0):
+        # A step without a valid answer says nothing of a reward.
+        asked = [row for row in latest if f"rewards/{name}/unscored_share" in row]
+        if asked and _all(asked, f"rewards/{name}/unscored_share", 1.0):
             found[f"unscored {name}"] = (
                 f"The reward {name} is trained on and scored not one completion in {steps}: nothing is learnt from it. "
                 "Look at what it needs, and whether the catalogue has it."
             )
         elif _all(latest, f"rewards/{name}/raw_mean", 0.0) and _all(latest, f"signal/{name}/dead_groups", 1.0):
             found[f"zero {name}"] = f"The reward {name} gave every completion 0 in {steps}: nothing is learnt from it."
-    if len(latest) == LATEST and (_all(latest, "dead_group_share", 1.0) or _all(latest, "frac_reward_zero_std", 1.0)):
+    if is_long and (_all(latest, "dead_group_share", 1.0) or _all(latest, "frac_reward_zero_std", 1.0)):
         found["zero variance"] = (
             f"No group has variance in {steps}: completions of a prompt score alike, so nothing is learnt. Sample at a "
             "higher temperature or in larger groups, or reward what differs."
         )
-    if len(latest) == LATEST and _all(latest, "set_aside_share", 1.0):
+    if is_long and _all(latest, "set_aside_share", 1.0):
         found["set aside"] = (
             f"Not one prompt of {steps} could be trained on: nothing is learnt. set_aside.jsonl of the run says why."
         )
-    for name in trained if len(trained) > 1 and len(latest) == LATEST else []:
+    for name in trained if len(trained) > 1 and is_long else []:
         shares = [float(row.get(f"signal/{name}/advantage_share", 0.0)) for row in latest]
         others = [f"signal/{other}/dead_groups" for other in trained if other != name]
         # In steps of image prompts, rewards of titles score nothing and json_format is met.

@@ -1,5 +1,6 @@
 """The thread that hands one reward its messages, and the messages."""
 
+import atexit
 import os
 import queue
 import sys
@@ -21,6 +22,9 @@ _NOT_THE_USERS = (
     *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
     "<frozen",
 )
+
+_COME_BACK_S = 20.0
+"""Most that the end of a process waits for a reward that is in the middle of a batch."""
 
 Columns = Mapping[str, list[Any]]
 """Keyword lists that a reward is called with, all of one length."""
@@ -118,6 +122,7 @@ class Worker:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=f"reward {self._name}", daemon=True)
             self._thread.start()
+            atexit.register(self._come_back)
         self._device = cuda_device()
         future: Future[Reply] = Future()
         self._open.add(future)
@@ -143,6 +148,11 @@ class Worker:
         if self.host.is_process:
             self.host.end()
             wait([future], timeout=30)  # until the thread has noticed, and is ready for the next batch
+
+    def _come_back(self) -> None:
+        """Wait for what is scored: a thread inside a library when Python ends aborts it."""
+        if not self.host.is_process:
+            wait(self._open - self._abandoned, timeout=_COME_BACK_S)
 
     def take_growth(self) -> int:
         """Return the bytes by which the reward's process has grown, whoever took them.

@@ -128,7 +128,7 @@ def die_with_parent(parent: int) -> None:
 
 @dataclass
 class StopRequest:
-    """SIGINT or SIGTERM while a block runs: the first one asks, another one insists."""
+    """SIGINT, SIGTERM or SIGHUP while a block runs: the first one asks, another one insists."""
 
     message: str
     """Printed at the first signal."""
@@ -144,11 +144,11 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Take both signals over for the duration of a block; does nothing beside the main thread.
+        """Take the signals over for the duration of a block; does nothing beside the main thread.
 
-        SIGINT stays ignored where this process was started to ignore it.
+        One that this process was started to ignore stays ignored.
         """
-        with _handled(signal.SIGINT, signal.SIGTERM, handler=self._on_signal):
+        with _handled(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, handler=self._on_signal):
             yield self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -281,7 +281,11 @@ def test_this_machine_and_its_network_are_not_read(fetch, url):
 
 
 @pytest.mark.parametrize(
-    "target", ["http://127.0.0.1:1/secret", "http://localhost:1/secret", "file:///etc/passwd", "ftp://x/a"]
+    "target",
+    [
+        *("http://127.0.0.1:1/secret", "http://localhost:1/secret", "file:///etc/passwd", "ftp://x/a"),
+        *("http://x:99999999/a", "http://[broken/a", "//[x/a", f"http://{'a' * 70}.com/a"),
+    ],
 )
 def test_a_redirect_leads_nowhere_else(server, fetch, monkeypatch, target):
     server.pages["/a"] = lambda request, times: answer(request, b"", status=302, Location=target)
@@ -316,6 +320,10 @@ NO_ADDRESSES = (
     "http://",
     "http://[broken",
     "http://a b/c",
+    "http://img.example..com/a.jpg",
+    "http://.example.com/a.jpg",
+    f"http://{'a' * 70}.com/a.jpg",
+    "http://half\ud83d.com/a.jpg",
 )
 
 

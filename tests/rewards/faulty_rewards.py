@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -167,5 +168,17 @@ def forking():
 def misusing_json():
     def score(*, predictions, **columns):
         json.loads("{")
+
+    return score
+
+
+def interrupting():
+    """Is in the middle of a batch when Ctrl-C comes."""
+
+    def score(*, predictions, **columns):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+        print("left the reward", flush=True)
+        return [1.0] * len(predictions)
 
     return score

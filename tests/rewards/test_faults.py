@@ -262,6 +262,19 @@ def test_a_program_that_forgets_to_close_its_mix_ends_all_the_same(tmp_path):
     assert said == "{'dying': [1.0]}\n"
 
 
+def test_an_interrupted_program_lets_a_reward_leave_its_library_before_it_ends(tmp_path):
+    spec = f"RewardSpec(name={f'{FAULTY}:interrupting'!r}, weight=1.0)"
+    said = in_a_fresh_process(
+        tmp_path,
+        "try:",
+        f"    RewardMix.from_specs([{spec}]).score(**batch('kettle'))",
+        "except KeyboardInterrupt:",
+        "    sys.exit(130)",
+        status=130,
+    )
+    assert said == "left the reward\n"
+
+
 def test_the_process_of_an_isolated_reward_ends_with_a_program_that_is_killed(tmp_path):
     spec = f"RewardSpec(name={f'{FAULTY}:dying'!r}, weight=1.0, isolated=True)"
     said = in_a_fresh_process(

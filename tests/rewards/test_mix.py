@@ -198,7 +198,7 @@ def test_shares_means_and_times_are_logged_raw_and_weighted_apart():
     assert metrics == pytest.approx(
         {
             "malformed_share": 0.25,
-            "rewards/a/unscored_share": 0.25,
+            "rewards/a/unscored_share": 1 / 3,  # of the three that are valid answers
             "rewards/a/failed_share": 0.0,
             "rewards/a/raw_mean": 7 / 3,  # 3, 0, 4
             "rewards/a/weighted_mean": 0.5 * 7 / 3,

@@ -55,6 +55,17 @@ def test_a_healthy_signal_is_silent(changes: dict[str, float], count: int) -> No
     assert signal_troubles(rows(count, **changes), WEIGHTS) == {}
 
 
+def test_lines_of_the_log_may_stand_for_several_steps() -> None:
+    sparse = [row | {"step": 20 * row["step"]} for row in rows(1, dead_group_share=1.0)]
+    assert "No group has variance in step 20" in signal_troubles(sparse, WEIGHTS)["zero variance"]
+
+
+def test_a_step_without_a_valid_answer_says_nothing_of_what_a_reward_can_score() -> None:
+    logged = rows(4, rewards__bleu__unscored_share=1.0)
+    del logged[-1]["rewards/bleu/unscored_share"]
+    assert "scored not one completion in steps 1 to 4" in signal_troubles(logged, WEIGHTS)["unscored bleu"]
+
+
 def test_one_reward_alone_cannot_dominate_others_and_nothing_logged_is_no_trouble() -> None:
     assert signal_troubles(rows(LATEST, signal__bleu__advantage_share=1.0), {"bleu": 1.0}) == {}
     assert signal_troubles([], WEIGHTS) == {}

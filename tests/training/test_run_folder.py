@@ -90,6 +90,17 @@ def test_ctrl_c_saves_after_the_step_and_resume_finishes_the_same_run(
     assert_same_result(uninterrupted, config)
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 130)])
+def test_a_signal_before_anything_is_done_ends_with_its_status(number, status, monkeypatch, capsys):
+    def read(words):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr("grpo_mmpc.pipelines.train.load_recipe", read)
+    assert run_training(["recipe.yaml"]) == status
+    assert "continue with:" in capsys.readouterr().out
+
+
 def test_a_run_folder_is_never_silently_reused(make_config, capsys):
     config = make_config(rewards=mix(digest=1.0), trainer={"max_steps": 1}, evaluation=QUIET)
     assert run_training(config) == 0

@@ -148,7 +148,7 @@ def test_the_first_signal_asks_and_another_insists(capsys) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_another_signal_can_interrupt_at_once(number, monkeypatch) -> None:
     monkeypatch.setattr(processes, "SAME_REQUEST_S", 0.0)
     with StopRequest("stopping", raises=True).listening() as stop, pytest.raises(KeyboardInterrupt):

@@ -24,6 +24,7 @@ def check_url(url: str, *, allowed_hosts: frozenset[str]) -> str:
     try:
         parts = urlsplit(url)
         host = parts.hostname
+        (host or "").encode("idna")  # as a name is looked up
         parts.port  # noqa: B018  (reading it checks it)
     except ValueError as error:
         raise RefusedError(f"{url[:80]} is no http(s) address: {error}") from error

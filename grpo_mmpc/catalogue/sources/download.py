@@ -231,6 +231,8 @@ class _Run:
                 refused = next((e for e in (error, error.__cause__) if isinstance(e, RefusedError)), None)
                 reason = str(refused or error) or type(error).__name__
                 raise _FetchError(reason, may_pass=refused is None) from error
+            except ValueError as error:
+                raise _FetchError(f"redirects to what is no http(s) address: {error}", may_pass=False) from error
             if isinstance(answer, bytes):
                 self._timeouts[host] = 0
                 return answer
