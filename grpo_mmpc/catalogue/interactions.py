@@ -12,9 +12,8 @@ from grpo_mmpc.errors import CatalogueError
 
 COLUMNS = ("user_id", "item_id", "timestamp", "rating")
 
-EARLIEST_MS = 300_000_000_000
-"""Any date after 1980 is above this in milliseconds, and below it in seconds until the year
-11,500."""
+EARLIEST_MS, LATEST_MS = 300_000_000_000, 4_102_444_800_000
+"""Dates from 1980 to 2100 in milliseconds; in seconds they are below, in microseconds above."""
 
 
 class Interaction(NamedTuple):
@@ -28,9 +27,9 @@ class Interaction(NamedTuple):
     """None where the user gave none (implicit feedback)."""
 
     @property
-    def looks_like_seconds(self) -> bool:
-        """True if the timestamp is a date before 1980, as seconds taken for milliseconds are."""
-        return self.timestamp < EARLIEST_MS
+    def is_no_date(self) -> bool:
+        """True if the timestamp is of no likely year, as seconds taken for milliseconds are."""
+        return not EARLIEST_MS <= self.timestamp < LATEST_MS
 
 
 def open_interactions(folder: Path) -> TableFile | None:
@@ -85,13 +84,13 @@ def read_interaction(values: Mapping[str, Any]) -> Interaction:
     return Interaction(user_id, item_id, timestamp, _rating(values.get("rating")))
 
 
-def file_warnings(*, rows_read: int, in_seconds: int) -> list[str]:
+def file_warnings(*, rows_read: int, no_dates: int) -> list[str]:
     """List odd things about an interactions file that cost no row."""
     warnings = []
-    if in_seconds:
+    if no_dates:
         warnings.append(
-            f"timestamps before 1980 in {in_seconds:,} of {rows_read:,} rows: they look like seconds, "
-            "expected milliseconds"
+            f"timestamps before 1980 or after 2100 in {no_dates:,} of {rows_read:,} rows: they look like seconds or "
+            "microseconds, expected milliseconds"
         )
     if not rows_read:
         warnings.append("the file has no rows")

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from grpo_mmpc.catalogue.arrow_cache import code_digest
 from grpo_mmpc.catalogue.interaction_batches import checked_batches
-from grpo_mmpc.catalogue.interactions import EARLIEST_MS, file_warnings, open_interactions
+from grpo_mmpc.catalogue.interactions import EARLIEST_MS, LATEST_MS, file_warnings, open_interactions
 from grpo_mmpc.catalogue.reader import Catalogue
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.types import Quarantined
@@ -99,16 +99,16 @@ def _count(catalogue: Catalogue) -> InteractionsSummary:
         items = catalogue.items.select_columns(["item_id"]).with_format("arrow")[:]
         connection.register("known", items.append_column("item", pa.array(range(len(items)), pa.int32())))
         connection.execute(
-            "CREATE TABLE checked (row BIGINT, user UBIGINT, item INTEGER, unknown VARCHAR, in_seconds BOOL)"
+            "CREATE TABLE checked (row BIGINT, user UBIGINT, item INTEGER, unknown VARCHAR, no_dates BOOL)"
         )
         for batch in batches():
             connection.register("batch", batch)
             connection.execute(
                 "INSERT INTO checked SELECT row, hash(user_id), item, CASE WHEN item IS NULL THEN item_id END, "
-                f"timestamp < {EARLIEST_MS} FROM batch LEFT JOIN known USING (item_id)"
+                f"timestamp < {EARLIEST_MS} OR timestamp >= {LATEST_MS} FROM batch LEFT JOIN known USING (item_id)"
             )
-        counts = "SELECT count(*), count_if(in_seconds) FROM checked WHERE item IS NOT NULL"
-        [[rows, in_seconds]] = connection.execute(counts).fetchall()
+        counts = "SELECT count(*), count_if(no_dates) FROM checked WHERE item IS NOT NULL"
+        [[rows, no_dates]] = connection.execute(counts).fetchall()
         users, different, pairs = _count_different(connection, rows=rows, num_items=len(items))
         unknown = connection.execute(
             "SELECT unknown, count(*) FROM checked WHERE item IS NULL GROUP BY unknown ORDER BY count(*) DESC, min(row)"
@@ -121,7 +121,7 @@ def _count(catalogue: Catalogue) -> InteractionsSummary:
         unknown_items=dict(unknown),
         broken=broken,
         repeated=rows - pairs,
-        warnings=file_warnings(rows_read=rows_read, in_seconds=in_seconds),
+        warnings=file_warnings(rows_read=rows_read, no_dates=no_dates),
     )
 
 

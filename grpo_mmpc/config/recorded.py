@@ -11,7 +11,7 @@ from grpo_mmpc.config.problems import origin_of
 from grpo_mmpc.config.sections import RunConfig
 from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import ConfigError
-from grpo_mmpc.utils.files import read_own
+from grpo_mmpc.utils.files import read_object, read_own
 from grpo_mmpc.utils.sections import section
 
 _REMOTE = ("images_api", "llm_judge")
@@ -24,6 +24,16 @@ def config_of_run(checkpoint: Path) -> Path | None:
     """Return the ``config.yaml`` of the run that has written a checkpoint; None outside of runs."""
     recorded = checkpoint.resolve().parent.parent / "config.yaml"
     return recorded if recorded.is_file() else None
+
+
+def is_of_a_run(folder: Path) -> bool:
+    """Return whether a folder's ``manifest.json`` or ``config.yaml`` is that of a run."""
+    if "command" in read_object(folder / "manifest.json"):
+        return True
+    try:
+        return {"model", "rewards"} <= set(read_yaml(folder / "config.yaml"))
+    except ConfigError:
+        return False
 
 
 def load_recorded(

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grpo_mmpc.catalogue.interaction_batches import checked_batches
-from grpo_mmpc.catalogue.interactions import EARLIEST_MS, file_warnings, interactions_problem, open_interactions
+from grpo_mmpc.catalogue.interactions import (
+    EARLIEST_MS,
+    LATEST_MS,
+    file_warnings,
+    interactions_problem,
+    open_interactions,
+)
 from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import RecBenchError
 from grpo_mmpc.recbench.records import Flags, Ints, Mode
@@ -152,6 +158,7 @@ def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInt
         timestamps.append(batch.timestamps[is_known])
         ratings.append(batch.ratings[is_known])
     times = np.concatenate(timestamps)
+    no_dates = int(((times < EARLIEST_MS) | (times >= LATEST_MS)).sum())
     user_ids, ranks = np.unique(np.array(list(seen_users), dtype=object), return_inverse=True)
     return RawInteractions(
         file=table.path.name,
@@ -167,7 +174,7 @@ def read_interactions(folder: Path, *, known_items: Mapping[str, str]) -> RawInt
         unknown_items=num_unknown,
         broken=num_broken,
         examples=(*unknown, *broken),
-        warnings=tuple(file_warnings(rows_read=rows_read, in_seconds=int((times < EARLIEST_MS).sum()))),
+        warnings=tuple(file_warnings(rows_read=rows_read, no_dates=no_dates)),
     )
 
 

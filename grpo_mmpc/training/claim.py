@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from grpo_mmpc.config import RunConfig, read_yaml
 from grpo_mmpc.config.problems import first_difference
+from grpo_mmpc.config.recorded import is_of_a_run
 from grpo_mmpc.errors import ConfigError, TrainingError
 from grpo_mmpc.models.identity import adapter_identity
 from grpo_mmpc.training.checkpoint import newest_checkpoint
@@ -82,7 +83,7 @@ def check_folder(config: RunConfig, *, overwrite: bool) -> None:
         return
     if not recorded.exists():
         raise TrainingError(f"{run_dir} is not empty and holds no run; choose another run_dir")
-    if not _is_run(run_dir):
+    if not is_of_a_run(run_dir):
         raise TrainingError(f"{recorded} is not that of a run: {run_dir} is left as it is; choose another run_dir")
     if overwrite or not _has_begun(run_dir):
         return
@@ -118,12 +119,3 @@ def _difference(recorded: Path, config: RunConfig) -> str:
     except (ConfigError, ValidationError) as error:
         return f"{recorded} cannot be read ({' '.join(str(error).split())})"
     return first_difference(old.settings(), config.settings())
-
-
-def _is_run(run_dir: Path) -> bool:
-    if (run_dir / "manifest.json").is_file():
-        return True
-    try:
-        return {"run_dir", "model", "rewards"} <= set(read_yaml(run_dir / "config.yaml"))
-    except ConfigError:
-        return False

@@ -255,7 +255,8 @@ def test_what_is_written_passes_its_own_check(tmp_path, capsys):
     lines = [record("B1"), record("B2", title=None), record("B3", title="x" * 6000), record("B4", images=None)]
     path.write_bytes(b"\xef\xbb\xbf" + "\n".join(json.dumps(line) for line in lines).encode())
     reviews = [
-        {"user_id": "u", "parent_asin": "B1", "timestamp": t, "rating": 5} for t in (1588687728923, 1588687728, -1)
+        {"user_id": "u", "parent_asin": "B1", "timestamp": t, "rating": 5}
+        for t in (1588687728923, 1588687728, 1588687728923000)
     ]
     (tmp_path / "A.jsonl").write_text("\n".join(map(json.dumps, reviews)))
     out = tmp_path / "out"

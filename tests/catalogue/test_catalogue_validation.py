@@ -168,12 +168,13 @@ def test_a_timestamp_is_a_whole_number(folder, stamp, is_broken):
     assert bool(found.broken) is is_broken
 
 
-def test_timestamps_in_seconds_are_warned_about(folder):
+def test_timestamps_in_seconds_and_microseconds_are_warned_about(folder):
     write(folder, {"title": "Apple"})
-    write_interactions(folder, "u1,i0,1600000000,5", "u2,i0,1600000000000,5")
+    write_interactions(folder, "u1,i0,1600000000,5", "u2,i0,1600000000000,5", "u3,i0,1600000000000000,5")
     found = validate_catalogue(folder).interactions
     assert found is not None
-    assert found.warnings == ["timestamps before 1980 in 1 of 2 rows: they look like seconds, expected milliseconds"]
+    [warning] = found.warnings
+    assert warning.startswith("timestamps before 1980 or after 2100 in 2 of 3 rows: they look like seconds")
 
 
 def test_interactions_are_counted_once_until_they_or_the_items_change(folder, monkeypatch):

@@ -288,8 +288,9 @@ def test_the_counts_are_printed_and_written(tmp_path):
     assert json.loads(json.dumps(dataclasses.asdict(counts)))["repeated"] == 1
 
 
-def test_timestamps_in_seconds_are_warned_about(tmp_path):
-    write(tmp_path, "u,a,1600000000,5")
+@pytest.mark.parametrize("timestamp", [1600000000, 1600000000000000])
+def test_timestamps_in_seconds_and_microseconds_are_warned_about(tmp_path, timestamp):
+    write(tmp_path, f"u,a,{timestamp},5")
     (warning,) = read_interactions(tmp_path, known_items=KNOWN).warnings
     assert "they look like seconds" in warning
 

@@ -6,7 +6,7 @@ once, any other is handed to the function in Python that is the rule.
 
 import re
 
-from grpo_mmpc.catalogue.interactions import EARLIEST_MS
+from grpo_mmpc.catalogue.interactions import EARLIEST_MS, LATEST_MS
 from grpo_mmpc.catalogue.normalise import MISSING_WORDS
 from grpo_mmpc.catalogue.sources.amazon_items import ATTRIBUTE_NAMES, IMAGE_SIZES
 
@@ -148,7 +148,7 @@ def review_columns() -> str:
     return f"""
         CASE WHEN known.item_id IS NOT NULL THEN r.user_id END AS user_id, known.item_id AS item_id,
         {time} AS timestamp, {rating} AS rating,
-        coalesce({time} >= {EARLIEST_MS} AND {time}::VARCHAR = r.timestamp
+        coalesce({time} >= {EARLIEST_MS} AND {time} < {LATEST_MS} AND {time}::VARCHAR = r.timestamp
             AND (r.rating IS NULL OR (strlen(r.rating) <= 3 AND r.rating BETWEEN '0' AND ':' AND {rating} >= 0))
             AND CASE WHEN known.item_id IS NULL THEN {is_identifier("r.parent_asin")} ELSE true END
             AND {is_identifier("r.user_id")}, false) AS is_read"""

@@ -22,8 +22,8 @@ def read_review(review: Mapping[str, Any]) -> Interaction:
     if review.get("parent_asin") in (None, ""):
         raise RowError("parent_asin is missing: what was reviewed cannot be known")
     interaction = read_interaction({**review, "item_id": review["parent_asin"]})
-    if interaction.looks_like_seconds:
-        raise RowError(f"timestamp {interaction.timestamp} lies before 1980; expected milliseconds, not seconds")
+    if interaction.is_no_date:
+        raise RowError(f"timestamp {interaction.timestamp} lies before 1980 or after 2100; expected milliseconds")
     return interaction
 
 

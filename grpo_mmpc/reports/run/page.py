@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from grpo_mmpc.config.recorded import is_of_a_run
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.evaluation.records import Comparison, TaskComparison
 from grpo_mmpc.evaluation.run_folder import RunFolder, checkpoint_order, finite
@@ -17,12 +18,13 @@ from grpo_mmpc.reports.run.comparison_page import comparison_content
 from grpo_mmpc.reports.run.curves import curve_groups
 from grpo_mmpc.reports.run.task_view import TaskView, task_view
 from grpo_mmpc.rewards.troubles import nano_troubles, signal_troubles
-from grpo_mmpc.utils.files import read_json_lines, write_text
+from grpo_mmpc.utils.files import read_json_lines, read_object, write_text
 from grpo_mmpc.utils.secrets import masked, yaml_without_secrets
 from grpo_mmpc.utils.sections import section
 from grpo_mmpc.utils.single_out import SET_ASIDE_FILE
 
 _MARKS = ("config.yaml", "manifest.json", "evaluations", "comparison.json")
+"""Files of a run, any of which is enough to report on."""
 
 
 def build_report(folder: Path, *, out: Path | None = None, catalogue: Path | None = None) -> Path:
@@ -38,7 +40,7 @@ def build_report(folder: Path, *, out: Path | None = None, catalogue: Path | Non
     Raises:
         EvaluationError: ``folder`` is not that of a run, or a file of it cannot be read.
     """
-    if not any((folder / name).exists() for name in _MARKS):
+    if not _is_run(folder):
         raise EvaluationError(
             f"{folder} is not a run folder: expected one of {', '.join(_MARKS)}, as `grpo-mmpc train` and `grpo-mmpc "
             "evaluate` write them; nothing was written"
@@ -56,6 +58,15 @@ def build_report(folder: Path, *, out: Path | None = None, catalogue: Path | Non
         outcome = "was left as it was" if stands else "shows the rest"
         raise EvaluationError(f"{folder}: {' '.join(run.broken)} The page {path} {outcome}")
     return path
+
+
+def _is_run(folder: Path) -> bool:
+    """Return whether one of those files is that of a run; others, too, have a manifest.json."""
+    return (
+        is_of_a_run(folder)
+        or any((folder / "evaluations").glob("*/*/summary.json"))
+        or {"before", "after"} <= read_object(folder / "comparison.json").keys()
+    )
 
 
 def summary_path(page: Path) -> Path:

@@ -316,10 +316,16 @@ def test_an_interrupted_run_shows_the_base_model_and_the_command_that_continues(
 
 def test_a_folder_that_is_no_run_is_refused_and_nothing_is_written_there(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    for folder in (tmp_path, tmp_path / "nowhere"):
+    site = tmp_path / "site"
+    (site / "evaluations").mkdir(parents=True)
+    theirs = {"manifest.json": '{"name": "a shop"}', "config.yaml": "a: 1", "report.html": "theirs"}
+    for name, content in theirs.items():
+        (site / name).write_text(content)
+    for folder in (tmp_path, tmp_path / "nowhere", site):
         with pytest.raises(EvaluationError, match="is not a run folder: expected one of"):
             build_report(folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert {path.name: path.read_text() for path in site.iterdir() if path.is_file()} == theirs
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "site"]
 
 
 def test_tokens_are_masked(tmp_path: Path) -> None:
