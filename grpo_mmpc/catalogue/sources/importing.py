@@ -107,7 +107,9 @@ def read_listings(tables: Sequence[SourceTable], chosen: Fields) -> Reading:
     """
     shop = None if chosen else shop_of(tables[0].columns)
     if shop is not None:
-        return Reading(shop.name, [], ((table, one) for table in tables for one in shop.read(table.rows)))
+        return Reading(
+            shop.name, [], ((table, one) for table in tables for one in shop.listings(table.columns, table.rows))
+        )
     fields = [choose_fields(table.columns, chosen) for table in tables]
     both = zip(tables, fields, strict=True)
     rows = ((table, one) for table, own in both for one in table_listings(table.rows(), own))

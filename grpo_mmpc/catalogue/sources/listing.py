@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from grpo_mmpc.catalogue.normalise import readable_text
 from grpo_mmpc.catalogue.rows import RawRow
 from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.utils.files import parse_json, to_json
+
+Rows = Callable[[], Iterable[RawRow]]
+"""Begins to read the rows, as often as called."""
 
 Fields = Mapping[str, Sequence[str]]
 """The columns that hold a field, best first."""
@@ -160,6 +164,16 @@ def table_listings(rows: Iterable[RawRow], fields: Fields) -> Iterator[Listing]:
             state=partial(_state, fields["attributes"]),
             **one,
         )
+
+
+def is_filled(value: object) -> bool:
+    """Return whether a cell holds something; the number 0 is something."""
+    return readable_text(value) is not None
+
+
+def first_filled(values: Mapping[str, Any], *columns: str) -> Any:
+    """Return the first cell of these columns that holds something."""
+    return next((values[column] for column in columns if is_filled(values.get(column))), None)
 
 
 def several(cell: object) -> list[Any]:
