@@ -132,7 +132,7 @@ def import_command(args: argparse.Namespace) -> int:
 
 
 def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: str) -> None:
-    from grpo_mmpc.catalogue.sources.listing import namesakes
+    from grpo_mmpc.catalogue.sources.listing import namesakes, unread
     from grpo_mmpc.catalogue.sources.photographs import PHOTOGRAPHS
     from grpo_mmpc.catalogue.validation_text import broken_rows
     from grpo_mmpc.utils.console import printable
@@ -146,6 +146,8 @@ def _print_import(done: "Imported", tables: "list[SourceTable]", *, category: st
         say(printable(f"Columns of {table.path.name}: {meaning}; the others are kept as they are."))
         for column, others in namesakes(table.columns, fields).items():
             say(printable(f"Of columns that are named alike, {column} is read; not read, but kept: {others}."))
+        if done.skipped and (advice := unread(table.columns, fields)):
+            say(printable(advice))
     if done.defaults["item_id"]:
         say(f"Without identifier: {done.defaults['item_id']:,}; named by file and row.")
     if done.defaults["category"]:

@@ -303,6 +303,7 @@ def _downloads(draft: Path, folder: Path) -> Iterator[Download]:
 def _rows(draft: Path, problems: Mapping[Path, str], *, done: Imported, is_fetched: bool) -> Iterator[dict[str, Any]]:
     """Yield the rows of the catalogue: items with a title or an image that is there."""
     judge_every = max(1, done.rows // _TITLES_JUDGED)
+    unread = [name for name in ("title", "image") if done.fields and not any(fields[name] for fields in done.fields)]
     for number, one in enumerate(_read(draft)):
         cells, item_id = one.cells, one.cells["item_id"]
         left = sum(url is not None for _, url in one.images) if not is_fetched else 0
@@ -319,6 +320,7 @@ def _rows(draft: Path, problems: Mapping[Path, str], *, done: Imported, is_fetch
             core = read_core(cells)  # what would be set aside when the catalogue is read does not enter it
         except RowError as error:
             why = "; ".join(failed) or ("its image was not downloaded" if left else "")
+            why = why or "".join(f"no column is read as {name}" for name in unread)
             done.skipped.append(Quarantined(**at, reason=f"{error} ({why})" if why else str(error)))
             continue
         if core.warning is not None:

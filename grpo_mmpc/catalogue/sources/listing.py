@@ -25,26 +25,40 @@ Fields = Mapping[str, Sequence[str]]
 """The columns that hold a field, best first."""
 
 SYNONYMS: Fields = {
-    "item_id": ("item_id", "id", "sku", "handle", "product id", "item number", "article", "asin", "gtin", "ean"),
-    "title": ("title", "name", "product name", "product title", "item name", "caption", "text"),
-    "description": ("description", "body", "product description", "long description", "short description"),
+    "item_id": (
+        *("item_id", "id", "handle id", "sku", "item sku", "seller sku", "handle", "product id"),
+        *("item number", "article", "asin", "gtin", "ean"),
+    ),
+    "title": ("title", "name", "name *", "product name", "product title", "item name", "caption", "text"),
+    "description": (
+        *("description", "body", "product description", "item description", "long description", "short description"),
+        "plain description",
+    ),
     "category": (
         "category",
         "categories",
+        "categories (x,y,z...)",
         "product category",
         "product type",
         "google product category",
+        "feed product type",
         "department",
         "label",
     ),
     "image": (
         *("image", "images", "image link", "image url", "image src", "photo", "picture", "main image"),
-        *("additional image link", "image path", "file name", "img", "jpg"),
+        *("main image url", "base image", "product image url", "product image", "image urls", "image urls (x,y,z...)"),
+        *("hosted image urls", "additional image link", "additional images", "other image url", "image path"),
+        *("product image file", "file name", "img", "jpg"),
     ),
-    "attributes": ("attributes", "brand", "vendor", "manufacturer", "color", "colour", "size", "material"),
+    "attributes": (
+        *("attributes", "brand", "brand name", "vendor", "manufacturer", "color", "colour", "color name"),
+        *("size", "size name", "material"),
+    ),
     "parent_id": ("parent_id", "parent sku", "parent_asin", "item group id", "parent"),
 }
-"""Names by which columns are recognised; case, underscores and hyphens do not matter."""
+"""Names by which columns are recognised; ``_plain`` says what does not matter, and of the columns
+of images a number in them does not either."""
 _SEVERAL = ("image", "attributes")
 """Fields that may have several columns."""
 _HOLDS_AN_IMAGE = ("bytes", "path", "src", "url", "image")
@@ -53,7 +67,11 @@ _BETWEEN = re.compile(
     re.IGNORECASE,
 )
 """What parts two images: names and addresses may hold commas and semicolons of their own."""
-_ATTRIBUTE_NAMES = {"vendor": "brand", "manufacturer": "brand", "colour": "color"}
+_ATTRIBUTE_NAMES = {
+    **dict.fromkeys(("brand name", "vendor", "manufacturer"), "brand"),
+    **dict.fromkeys(("colour", "color name"), "color"),
+    "size name": "size",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,29 +122,32 @@ def choose_fields(columns: Sequence[str], chosen: Fields) -> dict[str, list[str]
         if name not in _SEVERAL and len(wanted) > 1:
             raise CatalogueError(f"--map {name}={','.join(wanted)}: only {' and '.join(_SEVERAL)} take several columns")
     taken = {column for wanted in chosen.values() for column in wanted}
-    plain: defaultdict[str, list[str]] = defaultdict(list)
+    plain, numbered = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for column in columns:
         if column not in taken:
             plain[_plain(column)].append(column)
+            numbered[" ".join(re.sub(r"\d+", " ", _plain(column)).split())].append(column)
     fields = {name: list(wanted) for name, wanted in chosen.items()}
     for name, names in SYNONYMS.items():
         if name not in chosen:
-            alike = [plain[_plain(one)] for one in names]
+            alike = [(numbered if name == "image" else plain)[_plain(one)] for one in names]
             # A second image is an image; a second size, colour or title contradicts the first.
             seen = [column for same in alike for column in (same if name == "image" else same[:1])]
             fields[name] = seen if name in _SEVERAL else seen[:1]
     if not fields["title"] and not fields["image"]:
         raise CatalogueError(
             f"no column is recognised as title or image; the columns are: {', '.join(columns)}; say which is which, "
-            f"for instance: --map title={_example(columns, 0)} image={_example(columns, 1)}"
+            "with quotes around spaces: --map title=COLUMN image=COLUMN"
         )
     return fields
 
 
-def _example(columns: Sequence[str], place: int) -> str:
-    return (
-        repr(columns[place]) if len(columns) > place and " " in columns[place] else (*columns, "Photo", "Photo")[place]
-    )
+def unread(columns: Sequence[str], fields: Fields) -> str | None:
+    """Return what to do where no column is read as the title, or as the image, of an item."""
+    for name in ("title", "image"):
+        if not fields[name]:
+            return f"No column is read as {name}; the columns are: {', '.join(columns)}; name it: --map {name}=COLUMN"
+    return None
 
 
 def namesakes(columns: Sequence[str], fields: Fields) -> dict[str, str]:
@@ -139,8 +160,13 @@ def namesakes(columns: Sequence[str], fields: Fields) -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    """Return what two columns of one meaning have in common; the second of a name ends in (2)."""
-    return " ".join(re.sub(r" \(\d+\)$", "", name).casefold().replace("_", " ").replace("-", " ").split())
+    """Return what two columns of one meaning have in common.
+
+    Case, underscores, hyphens and the humps of ``productName`` do not matter, nor do the "g:" of a
+    feed to Google and the "(2)" of a second column of a name.
+    """
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"^g:| \(\d+\)$", "", name))
+    return " ".join(words.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def table_listings(rows: Iterable[RawRow], fields: Fields) -> Iterator[Listing]:
@@ -153,7 +179,9 @@ def table_listings(rows: Iterable[RawRow], fields: Fields) -> Iterator[Listing]:
         one: dict[str, Any] = {
             name: raw.values.get(columns[0]) for name, columns in fields.items() if columns and name not in _SEVERAL
         }
-        images = [image for column in fields["image"] for image in several(raw.values.get(column))]
+        images: list[Any] = []  # a column of all of them repeats the main one
+        for image in (image for column in fields["image"] for image in several(raw.values.get(column))):
+            images += [image] if image not in images else []
         yield Listing(
             row=raw.row,
             images=images,
