@@ -42,7 +42,9 @@ def add_import(commands: Any) -> None:
     add_allowed_hosts(parser)
     parser.add_argument("--encoding", metavar="NAME", help="of a text file, such as windows-1252 (default: guessed)")
     parser.add_argument("--separator", metavar="CHARACTER", type=_separator, help="of a text file (default: guessed)")
-    parser.add_argument("--sheet", metavar="NAME", help="of a workbook (default: the first that is filled)")
+    parser.add_argument(
+        "--sheet", metavar="NAME", help="of a workbook (default: the first that is filled and not hidden)"
+    )
     parser.set_defaults(func=import_command)
 
 
@@ -110,6 +112,8 @@ def import_command(args: argparse.Namespace) -> int:
     for table in tables:
         columns = "" if table.kind == PHOTOGRAPHS else f"; {len(table.columns)} columns"
         say(f"Reading {table.path}: {table.kind}{columns}.")
+        if table.sheet is not None and table.sheet.others:
+            say(f"Sheets not read: {', '.join(table.sheet.others)}; --sheet names the one to read.")
     category = args.category or CATEGORY
     with hold(args.out / ".lock", refuse=in_use(args.out, CatalogueError, command="data")), Progress() as progress:
         fetch = downloads_into(args.out, allowed_hosts=args.allow_host, progress=partial(progress, "images"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from grpo_mmpc.catalogue.rows import RowError
-from grpo_mmpc.catalogue.sources import delimited, workbook
+from grpo_mmpc.catalogue.sources import delimited
 from grpo_mmpc.catalogue.sources.cleaning import cleaned, has_words
 from grpo_mmpc.catalogue.sources.importing import identifier, import_record, read_listings
 from grpo_mmpc.catalogue.sources.listing import Listing
@@ -53,8 +53,8 @@ def export_completed(
     A catalogue that was completed several times, for one field after the other, holds the last
     proposals; those before are read from the catalogues that it was completed from.
 
-    All else stays as it was: to the byte in a CSV file, cell by cell in a workbook. A text that a
-    spreadsheet would run as a formula gets an apostrophe before it.
+    All else stays as it was, to the byte, in a CSV file and in each part of a workbook. A text that
+    a spreadsheet would run as a formula gets an apostrophe before it.
 
     Args:
         folder: A completed catalogue whose source was written by ``data import``.
@@ -201,7 +201,9 @@ def _stated(listing: Listing, facts: Mapping[str, Any], table: SourceTable, done
     values, stated = dict(listing.values), dict[str, str]()
     for name, value in facts.items():
         new = {} if listing.state is None else listing.state(values, name, value)
-        problem = next(filter(None, (_unspellable(text, table) for text in new.values())), None)
+        problem = next(
+            filter(None, (_unspellable(text, table, listing.row, column) for column, text in new.items())), None
+        )
         if not new or problem:
             done.left[problem or f"no empty column for the attribute {name} of the item"] += 1
             continue
@@ -222,10 +224,12 @@ def _problem(listing: Listing, name: str, text: str, table: SourceTable) -> str 
         there = cleaned(getattr(listing, name), Counter())
         if there is not None and (name == "description" or has_words(there)):
             return f"the export has a {name} there"
-    return _unspellable(text, table)
+    return _unspellable(text, table, listing.row, listing.cells[name])
 
 
-def _unspellable(text: str, table: SourceTable) -> str | None:
+def _unspellable(text: str, table: SourceTable, row: int, column: str) -> str | None:
+    if table.sheet is not None:
+        return table.sheet.refusal(row, column, text)
     encoding = table.options.get("encoding", "utf-8")
     try:
         text.encode(encoding)
@@ -235,8 +239,7 @@ def _unspellable(text: str, table: SourceTable) -> str | None:
 
 
 def _write(table: SourceTable, file: BinaryIO, cells: Cells) -> None:
-    options = table.options
-    if "sheet" in options:
-        workbook.write_filled(table.path, file, options["sheet"], cells)
+    if table.sheet is not None:
+        table.sheet.write_filled(file, cells)
     else:
-        delimited.write_filled(table.path, file, delimited.Dialect(**options), cells)
+        delimited.write_filled(table.path, file, delimited.Dialect(**table.options), cells)

@@ -110,10 +110,22 @@ def read_listings(tables: Sequence[SourceTable], chosen: Fields) -> Reading:
         return Reading(
             shop.name, [], ((table, one) for table in tables for one in shop.listings(table.columns, table.rows))
         )
-    fields = [choose_fields(table.columns, chosen) for table in tables]
+    fields = [_fields(table, chosen) for table in tables]
     both = zip(tables, fields, strict=True)
     rows = ((table, one) for table, own in both for one in table_listings(table.rows(), own))
     return Reading(None, fields, rows)
+
+
+def _fields(table: SourceTable, chosen: Fields) -> dict[str, list[str]]:
+    try:
+        return choose_fields(table.columns, chosen)
+    except CatalogueError as error:
+        if table.sheet is None or not table.sheet.others:
+            raise
+        others = " or ".join(f"--sheet {name!r}" for name in table.sheet.others)
+        raise CatalogueError(f"{table.path}, sheet {table.sheet.name}: {error}; or read another sheet: {others}") from (
+            error
+        )
 
 
 def identifier(listing: Listing, table: SourceTable, counts: Counter[str]) -> tuple[str, bool]:

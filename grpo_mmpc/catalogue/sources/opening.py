@@ -27,7 +27,7 @@ def open_source(
             of these, of photographs, or of ``Dataset.save_to_disk``; or a name on the hub.
         encoding: Of a text file; None guesses it.
         delimiter: Of a text file; None guesses it.
-        sheet: Of a workbook; None takes the first that is filled.
+        sheet: Of a workbook; None takes the first that is filled and not hidden.
 
     Raises:
         CatalogueError: There is no such source, or it cannot be read.
@@ -52,12 +52,13 @@ def _open_file(path: Path, *, encoding: str | None, delimiter: str | None, sheet
         raise CatalogueError(f"{path} is empty (0 bytes); export it again")
     make: Callable[..., SourceTable] = partial(SourceTable, path=path, images_in=path.parent)
     if suffix in workbook.SUFFIXES:
-        sheet = workbook.choose_sheet(path, sheet)
+        found = workbook.open_sheet(path, sheet)
         return make(
-            kind=f"Excel, sheet {sheet}",
-            columns=workbook.read_header(path, sheet),
-            rows=partial(workbook.read_rows, path, sheet),
-            options={"sheet": sheet},
+            kind=f"Excel, sheet {found.name}{f', from row {found.header}' if found.header > 1 else ''}",
+            columns=found.columns,
+            rows=found.rows,
+            options={"sheet": found.name},
+            sheet=found,
         )
     if suffix in _TEXT:
         dialect = delimited.sniff(path, encoding=encoding, delimiter=delimiter)

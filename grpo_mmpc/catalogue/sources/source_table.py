@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.catalogue.sources.workbook import Sheet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,3 +23,5 @@ class SourceTable:
     """The folder that paths of images are relative to."""
     options: Mapping[str, str] = field(default_factory=dict)
     """By which ``open_source`` opens a file that can be written back in the same way."""
+    sheet: Sheet | None = None
+    """Of a workbook the one that is read."""

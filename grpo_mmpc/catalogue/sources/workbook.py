@@ -3,14 +3,21 @@
 import re
 import warnings
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile, ZipFile
 
 from grpo_mmpc.catalogue.rows import RawRow
+from grpo_mmpc.catalogue.sources import sheet_cells
 from grpo_mmpc.catalogue.sources.delimited import column_names
+from grpo_mmpc.catalogue.sources.listing import choose_fields
 from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import CatalogueError, first_line
 
@@ -18,89 +25,170 @@ SUFFIXES = (".xlsx", ".xlsm")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """The start of an old workbook, and of a new one that Excel has encrypted."""
 _LEAKED = (KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError, OSError, zlib.error)
-_LEAKED_TOO = (SyntaxError, RuntimeError)
+_LEAKED_TOO = (SyntaxError, RuntimeError, ExpatError)
 """Errors of openpyxl where a part is missing or damaged, of its XML, and of encryption."""
+_HEADING = 20
+"""Rows of single cells that may be above a table."""
+_FORMULA = re.compile(rb"<(?:\w+:)?f[\s/>]")
+_CALCULATION = re.compile(rb"(<(?:\w+:)?calcPr\b)(?![^>]*\sfullCalcOnLoad=)")
 
 
-def choose_sheet(path: Path, name: str | None) -> str:
-    """Return the name of the sheet to read: the given one, else the first that holds something.
+class _Row(NamedTuple):
+    """One row of a sheet that holds something."""
 
-    Raises:
-        CatalogueError: It is no workbook, has no such sheet, or holds nothing.
-    """
-    with _open(path, read_only=True) as book:
-        if name is not None:
-            if name not in book.sheetnames:
-                raise CatalogueError(f"{path} has no sheet {name!r}; {nearest(name, book.sheetnames)}")
-            return name
-        for sheet in book.worksheets:
-            if any(_is_filled(row) for row in sheet.iter_rows(values_only=True)):
-                return str(sheet.title)
-    raise CatalogueError(f"{path} holds no filled sheet; the first line of one must name the columns")
+    place: int
+    """Its number in the sheet, from 1."""
+    cells: list[Any]
+    """Up to the last one that is filled; of a formula the value that Excel computed."""
 
 
-def read_header(path: Path, sheet: str) -> list[str]:
-    """Return the names of the columns: of the first row that is not empty.
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """The table of one sheet."""
 
-    Raises:
-        CatalogueError: Formulas have no values, as in a file that no spreadsheet has saved.
-    """
-    _check_values(path, sheet)
-    with _open(path, read_only=True) as book:
-        return column_names(next(row for row in book[sheet].iter_rows(values_only=True) if _is_filled(row)))
+    path: Path
+    name: str
+    others: list[str]
+    """Further sheets that hold something."""
+    header: int
+    """The number in the sheet of the row that names the columns."""
+    columns: list[str]
 
-
-def read_rows(path: Path, sheet: str) -> Iterator[RawRow]:
-    """Read the rows below the header; of a formula the value that Excel computed."""
-    names: list[str] | None = None
-    number = 0
-    with _open(path, read_only=True) as book:
-        for row in book[sheet].iter_rows(values_only=True):
-            if not _is_filled(row):
-                continue
-            if names is None:
-                names = column_names(row)
-                continue
-            number += 1
-            cells = [*row, *[None] * (len(names) - len(row))]
+    def rows(self) -> Iterator[RawRow]:
+        """Read the rows below the header."""
+        for number, row in enumerate(self._data_rows(), start=1):
+            cells = [*row.cells, *[None] * (len(self.columns) - len(row.cells))]
             # A date is no text; what was typed reads like this.
             values = {
                 n: c if c is None or isinstance(c, int | float | str) else str(c)
-                for n, c in zip(names, cells, strict=False)
+                for n, c in zip(self.columns, cells, strict=True)
             }
             yield RawRow(row=number, values=values)
 
+    def refusal(self, row: int, column: str, text: str) -> str | None:
+        """Return the reason why a cell of a data row cannot be filled with a text, or None."""
+        return self._locked.get((self._places[row - 1], self._place(column))) or sheet_cells.unspellable(text)
 
-def write_filled(path: Path, out: BinaryIO, sheet: str, filled: Mapping[int, Mapping[str, str]]) -> None:
-    """Write a workbook again with some cells filled: texts by data row and column."""
-    with _open(path, read_only=False) as book:
-        names: list[str] | None = None
-        number = 0
-        for row in book[sheet].iter_rows():
-            if not _is_filled([cell.value for cell in row]):
-                continue
-            if names is None:
-                names = column_names([cell.value for cell in row])
-                continue
-            number += 1
-            for column, text in filled.get(number, {}).items():
-                cell = row[names.index(column)]
-                cell.value, cell.data_type = text, "s"  # a text, whatever it begins with
-        book.save(out)
+    def write_filled(self, out: BinaryIO, filled: Mapping[int, Mapping[str, str]]) -> None:
+        """Write the workbook again with some cells filled: texts by data row and column.
+
+        Every other part of it, and of the sheet, stays as it was. Where there are formulas, a
+        spreadsheet is told to compute them again, since some may depend on what is filled.
+        """
+        texts: defaultdict[int, dict[int, str]] = defaultdict(dict)
+        for number, cells in filled.items():
+            texts[self._places[number - 1]] |= {self._place(column): text for column, text in cells.items()}
+        with _open(self.path) as book, ZipFile(self.path) as parts, ZipFile(out, "w") as written:
+            has_formulas = any(_has_formulas(parts, sheet) for sheet in book.worksheets)
+            for info in parts.infolist():
+                content = parts.read(info)
+                if info.filename == _part(book[self.name]):
+                    content = sheet_cells.filled(content, texts)
+                elif info.filename == "xl/workbook.xml" and has_formulas and texts:
+                    content = _CALCULATION.sub(rb'\1 fullCalcOnLoad="1"', content, count=1)
+                written.writestr(info, content)
+
+    def _data_rows(self) -> Iterator[_Row]:
+        with _open(self.path) as book:
+            yield from (row for row in _rows(book[self.name]) if row.place > self.header)
+
+    def _place(self, column: str) -> int:
+        return self.columns.index(column) + 1
+
+    @cached_property
+    def _places(self) -> list[int]:
+        """Return the numbers in the sheet of the data rows."""
+        return [row.place for row in self._data_rows()]
+
+    @cached_property
+    def _locked(self) -> Mapping[sheet_cells.Place, str]:
+        with _open(self.path) as book, ZipFile(self.path) as parts:
+            return sheet_cells.locked_cells(parts.read(_part(book[self.name])))
+
+
+def open_sheet(path: Path, name: str | None) -> Sheet:
+    """Find a sheet's columns.
+
+    They are named by the first row that is not empty; where that is a heading, a single cell, by
+    the first row of several cells below, if it names a title or an image.
+
+    Args:
+        path: The workbook.
+        name: Of the sheet; None takes the first that is not hidden and holds something.
+
+    Raises:
+        CatalogueError: It is no workbook, has no such sheet, or holds nothing; or formulas have no
+            values, as in a file that no spreadsheet has saved.
+    """
+    with _open(path) as book:
+        sheets = {str(sheet.title): sheet for sheet in book.worksheets}
+        if name is not None and name not in sheets:
+            raise CatalogueError(f"{path} has no sheet {name!r}; {nearest(name, sheets)}")
+        filled = [title for title, sheet in sheets.items() if next(_rows(sheet), None) is not None]
+        shown = [title for title in filled if sheets[title].sheet_state == "visible"]
+        if name not in filled and not (name is None and shown):
+            hidden = f"; hidden ones do: {', '.join(filled)} (--sheet)" if name is None and filled else ""
+            what = "no filled sheet" if name is None else f"nothing in the sheet {name}"
+            raise CatalogueError(f"{path} holds {what}; the first line of one must name the columns{hidden}")
+        name = name or shown[0]
+        header = _header(_rows(sheets[name]))
+        widest = max(len(row.cells) for row in _rows(sheets[name]) if row.place >= header.place)
+    _check_values(path, name)
+    return Sheet(
+        path=path,
+        name=name,
+        others=[title for title in filled if title != name],
+        header=header.place,
+        columns=column_names([*header.cells, *[None] * (widest - len(header.cells))]),
+    )
+
+
+def _header(rows: Iterator[_Row]) -> _Row:
+    """Return the row that names the columns: the first one, or one that does so below a heading."""
+    first = next(rows)
+    for row in chain([first], islice(rows, _HEADING)):
+        if sum(cell is not None for cell in row.cells) > 1:
+            with suppress(CatalogueError):
+                choose_fields(column_names(row.cells), {})
+                return row
+            break
+    return first
+
+
+def _rows(sheet: Any) -> Iterator[_Row]:
+    """Read the rows of a sheet that hold something, by what they hold: of formulas the values."""
+    from openpyxl.utils.escape import unescape  # heavy: imported on use
+
+    for place, values in enumerate(_quietly(sheet.iter_rows(values_only=True)), start=1):
+        cells = [unescape(cell) if isinstance(cell, str) else cell for cell in values]
+        while cells and (cells[-1] is None or not str(cells[-1]).strip()):
+            cells.pop()
+        if cells:
+            yield _Row(place, cells)
+
+
+def _part(sheet: Any) -> str:
+    """Return the name of a sheet's XML in the workbook."""
+    return str(sheet._worksheet_path)
+
+
+def _has_formulas(parts: ZipFile, sheet: Any) -> bool:
+    return _FORMULA.search(parts.read(_part(sheet))) is not None
 
 
 def _check_values(path: Path, sheet: str) -> None:
     lacking = []
     with ExitStack() as stack:
-        book = stack.enter_context(_open(path, read_only=True))
-        parts = stack.enter_context(ZipFile(path))
-        names = [name for name in parts.namelist() if name.startswith("xl/worksheets/")]
-        if not any(re.search(rb"<f[ >]", parts.read(name)) for name in names):
+        book = stack.enter_context(_open(path))
+        if not _has_formulas(stack.enter_context(ZipFile(path)), book[sheet]):
             return
-        written = stack.enter_context(_open(path, read_only=True, formulas=True))
-        for values, cells in zip(book[sheet].iter_rows(), written[sheet].iter_rows(), strict=False):
-            pairs = zip(values, cells, strict=False)
-            lacking += [cell.coordinate for value, cell in pairs if value.value is None and cell.data_type == "f"]
+        written = stack.enter_context(_open(path, formulas=True))
+        both = (_quietly(one[sheet].iter_rows()) for one in (book, written))
+        for values, cells in zip(*both, strict=False):
+            for value, cell in zip(values, cells, strict=False):
+                # "str" says that the value is a text, be it empty.
+                if cell.data_type == "f" and value.value is None and value.data_type != "str":
+                    lacking.append(cell.coordinate)
     if lacking:
         raise CatalogueError(
             f"{path}, sheet {sheet}: formulas without their values, {len(lacking):,} of them, such as in {lacking[0]}; "
@@ -109,18 +197,34 @@ def _check_values(path: Path, sheet: str) -> None:
 
 
 @contextmanager
-def _open(path: Path, *, read_only: bool, formulas: bool = False) -> Iterator[Any]:
+def _quiet() -> Iterator[None]:
+    """Silence warnings of what openpyxl does not know, such as some kinds of validation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _quietly(rows: Iterator[Any]) -> Iterator[Any]:
+    """Yield rows; only the reading of them is silent, not what is done with them."""
+    while True:
+        with _quiet():
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
+
+
+@contextmanager
+def _open(path: Path, *, formulas: bool = False) -> Iterator[Any]:
     import openpyxl  # heavy: imported on use
     from openpyxl.utils.exceptions import InvalidFileException
 
     book = None
     try:
-        with warnings.catch_warnings():  # of what openpyxl does not know, such as some kinds of validation
-            warnings.simplefilter("ignore")
-            keep_vba = not read_only and path.suffix == ".xlsm"
-            book = openpyxl.load_workbook(
-                path, read_only=read_only, data_only=read_only and not formulas, keep_vba=keep_vba
-            )
+        with _quiet():
+            book = openpyxl.load_workbook(path, read_only=True, data_only=not formulas)
+        for sheet in book.worksheets:
+            sheet.reset_dimensions()  # programs write wrong ones, by which rows would be lost
         yield book
     except (BadZipFile, InvalidFileException, *_LEAKED, *_LEAKED_TOO) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -135,7 +239,3 @@ def _open(path: Path, *, read_only: bool, formulas: bool = False) -> Iterator[An
     finally:
         if book is not None:
             book.close()
-
-
-def _is_filled(row: Any) -> bool:
-    return any(cell is not None and str(cell).strip() for cell in row)
