@@ -93,7 +93,7 @@ def test_formulas_and_cells_under_a_merged_one_are_locked():
     xml = sheet(
         formula("A1", "", of='IF(B1="","",B1)') + text("B1", "x"),
         '<c r="A2"><f t="shared" si="0"/><v>1</v></c>' + formula("B2", "1", "n", t="array", ref="B2:B3"),
-        '<c r="A3"/><c r="B3"/><c r="C3"/>',
+        '<c r="A3"/><c r="B3"/>' + text("C3", "x"),
         '<c r="C4"/>',
         after='<mergeCells><mergeCell ref="C3:XFD1048576"/></mergeCells>',
     )

@@ -5,8 +5,8 @@ import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -53,31 +53,43 @@ class Sheet:
     header: int
     """The number in the sheet of the row that names the columns."""
     columns: list[str]
+    _places: dict[int, int] = field(default_factory=dict)
+    """The numbers in the sheet of the data rows read so far."""
 
     def rows(self) -> Iterator[RawRow]:
         """Read the rows below the header."""
-        for number, row in enumerate(self._data_rows(), start=1):
-            cells = [*row.cells, *[None] * (len(self.columns) - len(row.cells))]
-            # A date is no text; what was typed reads like this.
-            values = {
-                n: c if c is None or isinstance(c, int | float | str) else str(c)
-                for n, c in zip(self.columns, cells, strict=True)
-            }
-            yield RawRow(row=number, values=values)
+        with _open(self.path) as book:
+            below = (row for row in _rows(book[self.name]) if row.place > self.header)
+            for number, row in enumerate(below, start=1):
+                cells = [*row.cells, *[None] * (len(self.columns) - len(row.cells))]
+                # A date is no text; what was typed reads like this.
+                values = {
+                    n: c if c is None or isinstance(c, int | float | str) else str(c)
+                    for n, c in zip(self.columns, cells, strict=True)
+                }
+                self._places[number] = row.place
+                yield RawRow(row=number, values=values)
 
     def refusal(self, row: int, column: str, text: str) -> str | None:
-        """Return the reason why a cell of a data row cannot be filled with a text, or None."""
-        return self._locked.get((self._places[row - 1], self._place(column))) or sheet_cells.unspellable(text)
+        """Return the reason why a text cannot fill a cell, None where it can.
+
+        Args:
+            row: Data row, one of those that were read.
+            column: Its column.
+            text: What to write.
+        """
+        return self._locked.get((self._places[row], self._place(column))) or sheet_cells.unspellable(text)
 
     def write_filled(self, out: BinaryIO, filled: Mapping[int, Mapping[str, str]]) -> None:
         """Write the workbook again with some cells filled: texts by data row and column.
 
-        Every other part of it, and of the sheet, stays as it was. Where there are formulas, a
-        spreadsheet is told to compute them again, since some may depend on what is filled.
+        The rows must have been read. Every other part of it, and of the sheet, stays as it was.
+        Where there are formulas, a spreadsheet is told to compute them again, since some may depend
+        on what is filled.
         """
         texts: defaultdict[int, dict[int, str]] = defaultdict(dict)
         for number, cells in filled.items():
-            texts[self._places[number - 1]] |= {self._place(column): text for column, text in cells.items()}
+            texts[self._places[number]] |= {self._place(column): text for column, text in cells.items()}
         with _open(self.path) as book, ZipFile(self.path) as parts, ZipFile(out, "w") as written:
             has_formulas = any(_has_formulas(parts, sheet) for sheet in book.worksheets)
             for info in parts.infolist():
@@ -88,17 +100,8 @@ class Sheet:
                     content = _CALCULATION.sub(rb'\1 fullCalcOnLoad="1"', content, count=1)
                 written.writestr(info, content)
 
-    def _data_rows(self) -> Iterator[_Row]:
-        with _open(self.path) as book:
-            yield from (row for row in _rows(book[self.name]) if row.place > self.header)
-
     def _place(self, column: str) -> int:
         return self.columns.index(column) + 1
-
-    @cached_property
-    def _places(self) -> list[int]:
-        """Return the numbers in the sheet of the data rows."""
-        return [row.place for row in self._data_rows()]
 
     @cached_property
     def _locked(self) -> Mapping[sheet_cells.Place, str]:
@@ -120,6 +123,8 @@ def open_sheet(path: Path, name: str | None) -> Sheet:
         CatalogueError: It is no workbook, has no such sheet, or holds nothing; or formulas have no
             values, as in a file that no spreadsheet has saved.
     """
+    from openpyxl.utils import get_column_letter  # heavy: imported on use
+
     with _open(path) as book:
         sheets = {str(sheet.title): sheet for sheet in book.worksheets}
         if name is not None and name not in sheets:
@@ -132,8 +137,14 @@ def open_sheet(path: Path, name: str | None) -> Sheet:
             raise CatalogueError(f"{path} holds {what}; the first line of one must name the columns{hidden}")
         name = name or shown[0]
         header = _header(_rows(sheets[name]))
-        widest = max(len(row.cells) for row in _rows(sheets[name]) if row.place >= header.place)
-    _check_values(path, name)
+        with ZipFile(path) as parts:
+            widest, uncomputed = sheet_cells.survey(parts.read(_part(sheets[name])))
+    if uncomputed:
+        row, column = uncomputed[0]
+        raise CatalogueError(
+            f"{path}, sheet {name}: formulas without their values, {len(uncomputed):,} of them, such as in "
+            f"{get_column_letter(column)}{row}; open it in a spreadsheet program and save it there"
+        )
     return Sheet(
         path=path,
         name=name,
@@ -176,26 +187,6 @@ def _has_formulas(parts: ZipFile, sheet: Any) -> bool:
     return _FORMULA.search(parts.read(_part(sheet))) is not None
 
 
-def _check_values(path: Path, sheet: str) -> None:
-    lacking = []
-    with ExitStack() as stack:
-        book = stack.enter_context(_open(path))
-        if not _has_formulas(stack.enter_context(ZipFile(path)), book[sheet]):
-            return
-        written = stack.enter_context(_open(path, formulas=True))
-        both = (_quietly(one[sheet].iter_rows()) for one in (book, written))
-        for values, cells in zip(*both, strict=False):
-            for value, cell in zip(values, cells, strict=False):
-                # "str" says that the value is a text, be it empty.
-                if cell.data_type == "f" and value.value is None and value.data_type != "str":
-                    lacking.append(cell.coordinate)
-    if lacking:
-        raise CatalogueError(
-            f"{path}, sheet {sheet}: formulas without their values, {len(lacking):,} of them, such as in {lacking[0]}; "
-            "open it in a spreadsheet program and save it there"
-        )
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence warnings of what openpyxl does not know, such as some kinds of validation."""
@@ -215,14 +206,14 @@ def _quietly(rows: Iterator[Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def _open(path: Path, *, formulas: bool = False) -> Iterator[Any]:
+def _open(path: Path) -> Iterator[Any]:
     import openpyxl  # heavy: imported on use
     from openpyxl.utils.exceptions import InvalidFileException
 
     book = None
     try:
         with _quiet():
-            book = openpyxl.load_workbook(path, read_only=True, data_only=not formulas)
+            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         for sheet in book.worksheets:
             sheet.reset_dimensions()  # programs write wrong ones, by which rows would be lost
         yield book
