@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from grpo_mmpc.utils.content import content_identity, content_of_file, model_folder
 from grpo_mmpc.utils.hashing import digest_of, hex_digest
 from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.secrets import without_secrets
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import RunConfig
@@ -18,7 +19,8 @@ def policy_identity(config: "RunConfig", *, adapter: Path | None) -> str:
     Options of the chat template count too: with others it is asked other prompts. A model whose
     files this machine cannot get is known by its name.
     """
-    section = config.model.model_dump(mode="json", exclude={"init_from"})  # said by its adapter
+    # An adapter says itself what it began from; a token changes nothing, and is not recorded.
+    section = without_secrets(config.model.model_dump(mode="json", exclude={"init_from"}))
     name, revision = section.pop("name_or_path"), config.model.init_kwargs.get("revision")
     if adapter is not None and is_whole_model(adapter):
         content = ""  # of the base: nothing of it is left

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from grpo_mmpc.config import nearest
 from grpo_mmpc.errors import EvaluationError
 from grpo_mmpc.utils.content import content_identity, content_of_file
+from grpo_mmpc.utils.secrets import without_secrets
 
 if TYPE_CHECKING:
     from grpo_mmpc.rendering.renderer import Renderer
@@ -70,7 +71,7 @@ def renderer_identity(reference: str, kwargs: Mapping[str, Any] | None = None) -
     model is known by its files, a factory of one's own by its source.
     """
     ignored = _SAME_IMAGES if reference in RENDERERS else ()
-    relevant = {name: value for name, value in (kwargs or {}).items() if name not in ignored}
+    relevant = without_secrets({name: value for name, value in (kwargs or {}).items() if name not in ignored})
     if isinstance(relevant.get("model"), str) and (content := content_identity(relevant["model"])) is not None:
         relevant["model"] = content
     source = None if reference in RENDERERS else _source_of(reference)

@@ -17,6 +17,7 @@ from grpo_mmpc.rollout.prompts import model_inputs
 from grpo_mmpc.rollout.vllm.protocol import GroupEngine, GroupOutput, Prompt
 from grpo_mmpc.rollout.vllm.requests import check_prompt_ids, derived_seed, prompt_of
 from grpo_mmpc.types import PromptRow, SamplingConfig
+from grpo_mmpc.utils.secrets import without_secrets
 from grpo_mmpc.utils.single_out import Failure
 
 MEAN_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2, "nf4": 5e-2}
@@ -136,7 +137,7 @@ def check_parity(
         if completion is not None and output is not None:
             differences = [abs(a - b) for a, b in zip(completion.logprobs, by_policy, strict=True)]
             to_policy += differences
-            by_server[output.server] += differences
+            by_server[without_secrets(output.server)] += differences
             to_base += [abs(a - b) for a, b in zip(completion.logprobs, by_base, strict=True)]
 
     tolerance = mean_tolerance or tolerance_of(dtype)

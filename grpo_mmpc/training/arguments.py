@@ -8,6 +8,7 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.families import PROMPTS_AS_THEY_ARE
 from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc.utils.secrets import without_secrets
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -62,7 +63,8 @@ def _built(kind: str, config: RunConfig, *, anywhere: bool, **own: Any) -> Any:
     import torch
     import trl
 
-    options = {name: value for name, value in config.trainer.items() if name != "chat_template_kwargs"}
+    # Transformers writes them into every checkpoint; nothing is pushed with a token.
+    options = {name: one for name, one in without_secrets(config.trainer).items() if name != "chat_template_kwargs"}
     options.setdefault("disable_tqdm", True)  # our progress line says more
     options.setdefault("report_to", "none")
     if kind == "GRPOConfig":

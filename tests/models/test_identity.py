@@ -42,6 +42,13 @@ def test_policies_differ_by_model_section_and_by_adapter(tmp_path, make_config):
     assert len({base, first, changed, policy_identity(other, adapter=None)}) == 4
 
 
+def test_a_token_changes_no_policy_and_its_place_may_be_empty(make_config):
+    with_token, recorded = (
+        make_config(model={"init_kwargs": {"dtype": "float32", "token": token}}) for token in ("hf_secret", None)
+    )
+    assert policy_identity(with_token, adapter=None) == policy_identity(recorded, adapter=None)
+
+
 def test_other_weights_in_the_same_folder_are_another_policy_and_a_copy_elsewhere_is_the_same(tmp_path, make_config):
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from grpo_mmpc.config import RunConfig
+from grpo_mmpc.config import RunConfig, load_config
+from grpo_mmpc.models.identity import policy_identity
 from grpo_mmpc.pipelines.train import run_training
 from grpo_mmpc.rewards.troubles import LATEST
 
@@ -42,7 +43,7 @@ def finished(config_in, small_catalogue, tmp_path_factory) -> Iterator[Finished]
         model={"init_kwargs": {"dtype": "float32", "token": SECRET}, "processor_kwargs": {"token": SECRET}},
         data={"catalogue": str(shop)},
         rewards={"mix": [{"name": name, "weight": 0.5} for name in (FLAT, f"{folder / 'own.py'}:nothing")]},
-        trainer={"max_steps": LATEST, "temperature": 0.1},
+        trainer={"max_steps": LATEST, "temperature": 0.1, "hub_token": SECRET},
         evaluation={"checkpoints": False, "controls": ["other_title", "shuffled_image"], "resamples": 100},
         report={"enabled": True},
     )
@@ -79,6 +80,9 @@ def test_tokens_of_the_recipe_and_of_the_command_are_in_no_file_of_the_run(finis
     assert json.loads((run / "manifest.json").read_text())["command"].endswith("'model.init_kwargs.token=***'")
     holding = [path.name for path in run.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert holding == []
+    assert policy_identity(load_config([str(run / "config.yaml")]), adapter=None) == policy_identity(
+        finished.config, adapter=None
+    )
 
 
 def test_a_control_that_is_missing_is_evaluated_by_the_same_command(finished, capsys):

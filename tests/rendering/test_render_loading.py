@@ -72,6 +72,8 @@ def test_the_identity_is_the_name_and_what_changes_images():
     assert json.loads(base) == ["diffusers", {"model": "m", "call_kwargs": {"a": 1, "b": 2}}]
     same = {"call_kwargs": {"b": 2, "a": 1}, "model": "m", "batch_size": 1, "device": "cuda:3"}
     assert renderer_identity("diffusers", same) == base
+    signed = renderer_identity("diffusers", {"model": "m", "init_kwargs": {"token": "hf_secret"}})
+    assert "hf_secret" not in signed and "password" not in renderer_identity("nano", {"url": "http://me:password@host"})
     assert renderer_identity("diffusers", {"model": "m", "call_kwargs": {"a": 1}}) != base
     assert renderer_identity("nano") == renderer_identity("nano", {}) != base
 
