@@ -52,7 +52,8 @@ def columns() -> int:
 
 
 def fitted(text: str, stream: TextIO) -> str:
-    """Break lines that are longer than the terminal at words; in files they stay as they are."""
+    """Return text for a stream: lines of printable characters, on a terminal broken at words."""
+    text = "\n".join(map(printable, text.split("\n")))
     return wrapped(text, shutil.get_terminal_size().columns) if stream.isatty() else text
 
 
@@ -125,7 +126,7 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return its text, broken at words where a terminal shows it."""
+        """Return its text as ``fitted`` does."""
         return fitted(super().format(record), sys.stderr)
 
 
@@ -157,10 +158,11 @@ class Progress:
         """
         with self._lock:
             work = self._work
+            what = printable(what)
             if work is None or work.what != what or done < work.done:
                 self.close()
                 work = self._work = _Work(what=what, began=time.monotonic(), first=done)
-            work.done, work.total, work.detail = done, total, detail
+            work.done, work.total, work.detail = done, total, printable(detail)
             if total is not None and done >= total:
                 self.close()
             elif sys.stderr.isatty():

@@ -8,7 +8,7 @@ from grpo_mmpc.config.rewards import RewardsSection
 from grpo_mmpc.reports.common.findings import Finding, caution, terminal_lines
 from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.reports.common.tables import text_table
-from grpo_mmpc.utils.console import columns
+from grpo_mmpc.utils.console import columns, printable
 
 _MOST_COLUMNS = 110
 _NUM_SHOWN = 3
@@ -21,7 +21,12 @@ _LEGEND = (
 
 
 def lines(replay: Replay, *, colour: bool = False) -> Iterator[str]:
-    """Yield the text, line by line."""
+    """Yield the text, line by line, in printable characters and, with ``colour``, ANSI colours."""
+    yield from map(printable, _numbers(replay))
+    yield from terminal_lines(findings(replay), colour=colour)
+
+
+def _numbers(replay: Replay) -> Iterator[str]:
     total, steps = replay.total, [step for stretch in replay.stretches for step in stretch]
     yield (
         f"{replay.run}: {plural(total.completions, 'saved completion')} in {plural(total.groups, 'group')}, "
@@ -35,7 +40,6 @@ def lines(replay: Replay, *, colour: bool = False) -> Iterator[str]:
     yield ""
     yield from _shares(replay)
     yield from _examples(replay)
-    yield from terminal_lines(findings(replay), colour=colour)
 
 
 def findings(replay: Replay) -> list[Finding]:

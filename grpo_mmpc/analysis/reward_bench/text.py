@@ -16,7 +16,7 @@ from grpo_mmpc.analysis.reward_bench.results import (
 from grpo_mmpc.reports.common.findings import terminal_lines
 from grpo_mmpc.reports.common.labels import plural
 from grpo_mmpc.reports.common.tables import text_table
-from grpo_mmpc.utils.console import columns
+from grpo_mmpc.utils.console import columns, printable
 
 SHORT = {
     "same_category": "same cat",
@@ -114,5 +114,9 @@ def _number(value: float | None, *, mark: str = " ") -> str:
 
 def _wrapped(text: str, *, indent: int = 2) -> list[str]:
     return textwrap.wrap(
-        text, min(columns(), 110), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        printable(text),
+        min(columns(), 110),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )

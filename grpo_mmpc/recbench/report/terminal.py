@@ -8,7 +8,7 @@ from grpo_mmpc.reports.common.findings import terminal_lines as terminal_finding
 from grpo_mmpc.reports.common.labels import number
 from grpo_mmpc.reports.common.tables import text_table
 from grpo_mmpc.statistics.verdicts import BETTER, WORSE
-from grpo_mmpc.utils.console import coloured
+from grpo_mmpc.utils.console import coloured, printable
 
 _COLOURS = {BETTER: "green", WORSE: "red"}
 _HEAD = ("", "Recall@20", "NDCG@20", "change", "95% interval", "p", "verdict", "recovery", "filled")
@@ -21,7 +21,8 @@ def terminal_lines(results: Mapping[str, Any], *, colour: bool, width: int) -> l
     shown = recommendation_view(results)
     lines = [] if shown.groups else ["", shown.nothing]
     for group in shown.groups:
-        lines += ["", group.panel.title, group.panel.note, "", *_table(group, colour=colour, width=width)]
+        about = map(printable, (group.panel.title, group.panel.note))
+        lines += ["", *about, "", *_table(group, colour=colour, width=width)]
         lines += ["", *terminal_findings(group.findings, colour=colour, width=width)]
     if shown.cautions:
         lines += ["", *terminal_findings(shown.cautions, width=width)]
