@@ -9,7 +9,7 @@ from grpo_mmpc.encoders.loading import load
 from grpo_mmpc.errors import RewardError, ScoringError
 from grpo_mmpc.metrics.text import words
 from grpo_mmpc.rewards.declaration import Reward
-from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.model_paths import NO_QUESTION, resolve_model
 
 from .batches import ScoreTexts
 
@@ -123,6 +123,6 @@ def _load_tokenizer(folder: str) -> Any:
     def from_pretrained() -> Any:
         from transformers import AutoTokenizer  # heavy: imported on use
 
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, **NO_QUESTION)
 
     return load("tokenizer", folder, from_pretrained)

@@ -17,7 +17,7 @@ from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encod
 from grpo_mmpc.encoders.texts import TextEncodings, padded_length
 from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.utils.cpu_compat import ensure_importable
-from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.model_paths import NO_QUESTION, resolve_model
 
 if TYPE_CHECKING:
     import torch
@@ -223,9 +223,10 @@ class BertScoreEncoder:
 
 
 def _load(folder: str, num_layers: int) -> tuple[Any, Any]:
-    from bert_score.utils import get_tokenizer  # heavy: imported on use
+    from transformers import AutoTokenizer  # heavy: imported on use
 
-    model, tokenizer = first_layers(folder, num_layers), get_tokenizer(folder)
+    model = first_layers(folder, num_layers)
+    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=False, **NO_QUESTION)  # as bert_score.utils does
     if tokenizer.model_max_length > 1_000_000:  # some tokenizers state no limit; the models have one all the same
         tokenizer.model_max_length = token_limit(tokenizer, model, 512)
     return model, tokenizer
@@ -239,7 +240,7 @@ def first_layers(folder: str, num_layers: int) -> Any:
     """
     from transformers import AutoConfig, AutoModel  # heavy: imported on use
 
-    total = AutoConfig.from_pretrained(folder).num_hidden_layers
+    total = AutoConfig.from_pretrained(folder, **NO_QUESTION).num_hidden_layers
     if num_layers > total:
         raise ScoringError(f"BERTScore: num_layers={num_layers} is too many for {folder}, which has {total}")
     model = pretrained(AutoModel, folder, num_hidden_layers=num_layers)

@@ -9,7 +9,7 @@ from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pr
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import MAX_BATCH_ITEMS, TextEncodings
 from grpo_mmpc.metrics.image import ImageSource
-from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.model_paths import NO_QUESTION, resolve_model
 
 if TYPE_CHECKING:
     import torch
@@ -143,6 +143,6 @@ def _load(folder: str) -> tuple[Any, Any, Any]:
     # The Pillow processor: scores must not depend on whether torchvision is installed.
     return (
         pretrained(CLIPModel, folder),
-        AutoTokenizer.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder, **NO_QUESTION),
         CLIPImageProcessorPil.from_pretrained(folder),
     )

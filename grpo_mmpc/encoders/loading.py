@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grpo_mmpc.errors import ScoringError, first_line
 from grpo_mmpc.utils.content import refuse_unreachable
 from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc.utils.model_paths import NO_QUESTION
 
 if TYPE_CHECKING:
     import torch
@@ -136,10 +137,12 @@ def load(what: str, model: str, loader: Callable[[], T]) -> T:
         # What from_pretrained raises for absent files, and for those of another kind of model.
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
             place = "that folder" if Path(model).is_dir() else "the hub or its local cache"
-            raise ScoringError(
-                f"{what}: cannot load {model!r} from {place}: {first_line(error)}. Give a folder that holds the model, "
-                "or download it first (HF_HUB_OFFLINE=1 forbids downloads)"
-            ) from error
+            advice = (
+                "Code of a model that scores is not run; give one whose class Transformers has"
+                if "trust_remote_code" in str(error)
+                else "Give a folder that holds the model, or download it first (HF_HUB_OFFLINE=1 forbids downloads)"
+            )
+            raise ScoringError(f"{what}: cannot load {model!r} from {place}: {first_line(error)}. {advice}") from error
         finally:
             logging.set_verbosity(verbosity)
             if had_progress_bar:
@@ -164,7 +167,7 @@ def pretrained(kind: Any, folder: str, **options: Any) -> Any:
         there = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
         if there not in (None, config_class.model_type):
             raise ValueError(f"it is a {there} model, and this encoder reads {config_class.model_type} models")
-    model, info = kind.from_pretrained(folder, dtype="float32", output_loading_info=True, **options)
+    model, info = kind.from_pretrained(folder, dtype="float32", output_loading_info=True, **NO_QUESTION, **options)
     if config_class is None and model.main_input_name != "input_ids":
         raise ValueError(f"it is a {model.config.model_type} model, which does not read text alone")
     # Files of masked language models have no pooling layer; nothing here reads it.

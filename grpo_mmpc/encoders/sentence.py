@@ -9,7 +9,7 @@ from grpo_mmpc.encoders.loading import frozen, load, pick_device, pick_dtype, pr
 from grpo_mmpc.encoders.store import EncodingStore, encoding_store, stored_encodings
 from grpo_mmpc.encoders.texts import TextEncodings
 from grpo_mmpc.errors import ScoringError
-from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.model_paths import NO_QUESTION, resolve_model
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ def _load(folder: str) -> tuple[Any, Any, int]:
     if pooling and not pooling.get("pooling_mode_mean_tokens", pooling.get("pooling_mode") == "mean"):
         raise ScoringError(f"sentence encoder: {folder} does not pool by the mean of its tokens; use a model that does")
     model = pretrained(AutoModel, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **NO_QUESTION)
     own_limit = _side_file(folder, "sentence_bert_config.json").get("max_seq_length")
     return model, tokenizer, token_limit(tokenizer, model, own_limit)
 

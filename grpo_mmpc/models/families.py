@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import TrainingError
-from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.model_paths import NO_QUESTION, resolve_model
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import ModelSection
@@ -27,6 +27,8 @@ HEAD = ("lm_head", "embed_tokens")
 PROMPTS_AS_THEY_ARE = {"padding": False}
 """Options of every prompt in training: TRL takes every token that a processor returns for one of
 the prompt, and Gemma-4's pads by default."""
+OF_CONFIG = ("revision", "trust_remote_code", "token", "cache_dir", "subfolder")
+"""Keys of ``model.init_kwargs`` that say where the configuration is, and whether its code runs."""
 
 _IMAGE_TOKENS = (
     "image_token_id",
@@ -43,6 +45,14 @@ _IMAGE_TOKENS = (
     "eoa_token_index",
 )
 """Names that model configurations have for tokens with a meaning to a tower."""
+
+
+def model_config(section: "ModelSection", **loading: Any) -> Any:
+    """Load the configuration of the base model; ``loading`` goes to ``from_pretrained``."""
+    from transformers import AutoConfig  # heavy: imported on use
+
+    options = {name: section.init_kwargs[name] for name in OF_CONFIG if name in section.init_kwargs}
+    return AutoConfig.from_pretrained(resolve_model(section.name_or_path), **NO_QUESTION | options | loading)
 
 
 def image_attention(section: "ModelSection", processor: Any) -> str | None:
@@ -75,13 +85,7 @@ def _has_image_attention(section: "ModelSection", processor: Any) -> bool:
     kind = type(processor).__name__
     if kind != "Gemma4Processor":
         return kind == "Gemma3Processor"
-    # heavy: imported on use
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(
-        resolve_model(section.name_or_path), revision=section.init_kwargs.get("revision")
-    )
-    return bool(config.get_text_config().use_bidirectional_attention == "vision")
+    return bool(model_config(section).get_text_config().use_bidirectional_attention == "vision")
 
 
 _SCALES_FIRST = ("Gemma3", "GotOcr2", "CLIP", "Siglip", "Llava", "SmolVLM", "Idefics3")

@@ -10,10 +10,10 @@ from typing import Any, get_type_hints
 from grpo_mmpc.config.problems import Problems, nearest, unknown_options
 from grpo_mmpc.errors import GrpoMmpcError, first_line
 from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
-from grpo_mmpc.models.policy import NO_QUESTION, cannot_load
+from grpo_mmpc.models.policy import cannot_load
 from grpo_mmpc.models.weights import weights_problem
 from grpo_mmpc.utils.cpu_compat import ensure_importable
-from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.model_paths import NO_QUESTION, resolve_model
 from grpo_mmpc.utils.sections import section
 
 _ATTENTION = {

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.errors import AdapterError, TrainingError, first_line
 from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter, refuse_adapter_as_model
-from grpo_mmpc.models.families import LANGUAGE
+from grpo_mmpc.models.families import LANGUAGE, OF_CONFIG, model_config
 from grpo_mmpc.utils.content import refuse_unreachable
 from grpo_mmpc.utils.cpu_compat import ensure_importable
-from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.model_paths import NO_QUESTION, resolve_model
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import ModelSection
 
 logger = logging.getLogger(__name__)
-
-NO_QUESTION = {"trust_remote_code": False}
-"""Without it, Transformers asks on the terminal whether to run a folder's code."""
-_OF_CONFIG = ("revision", "trust_remote_code", "token", "cache_dir", "subfolder")
 
 
 def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
@@ -65,7 +61,7 @@ def load_policy(section: "ModelSection", *, adapter: Path | None = None) -> Any:
 
 def whole_model(section: "ModelSection", checkpoint: Path) -> "ModelSection":
     """Return the section of a checkpoint that is a model of its own; no code of it runs."""
-    kept = {name: value for name, value in section.init_kwargs.items() if name not in _OF_CONFIG}
+    kept = {name: value for name, value in section.init_kwargs.items() if name not in OF_CONFIG}
     options = {"name_or_path": str(checkpoint), "init_kwargs": kept | {"use_safetensors": True}}
     return section.model_copy(update=options)
 
@@ -100,13 +96,10 @@ def model_skeleton(section: "ModelSection", **loading: Any) -> Any:
     ensure_importable()
     # heavy: imported on use
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
-    options = {name: section.init_kwargs[name] for name in _OF_CONFIG if name in section.init_kwargs}
-    options = NO_QUESTION | options | loading
     with torch.device("meta"):
-        config = AutoConfig.from_pretrained(resolve_model(section.name_or_path), **options)
-        return AutoModelForImageTextToText.from_config(config)
+        return AutoModelForImageTextToText.from_config(model_config(section, **loading))
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from grpo_mmpc.errors import TrainingError
 from grpo_mmpc.models.adapter_folder import refuse_adapter_as_model
 from grpo_mmpc.models.families import set_image_attention
 from grpo_mmpc.models.option_checks import processor_problem, unknown_processor_options
-from grpo_mmpc.models.policy import NO_QUESTION, cannot_load
+from grpo_mmpc.models.policy import cannot_load
 from grpo_mmpc.utils.content import refuse_unreachable
 from grpo_mmpc.utils.cpu_compat import ensure_importable
-from grpo_mmpc.utils.model_paths import resolve_model
+from grpo_mmpc.utils.model_paths import NO_QUESTION, resolve_model
 
 if TYPE_CHECKING:
     from grpo_mmpc.config import ModelSection

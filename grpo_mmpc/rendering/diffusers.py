@@ -131,6 +131,22 @@ def _errors_only() -> Iterator[None]:
         diffusers_logging.set_verbosity(before)
 
 
+@contextmanager
+def _no_question() -> Iterator[None]:
+    """Refuse code in the folder of a component, about which Transformers would ask on the terminal.
+
+    diffusers hands ``trust_remote_code`` to none of them.
+    """
+    from transformers import dynamic_module_utils  # heavy: imported on use
+
+    before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # of the wait for an answer: 0 asks nothing
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
+
+
 def _load_pipeline(model: str, init_kwargs: dict[str, Any], device: str | None) -> Any:
     import torch  # heavy: imported on use
 
@@ -154,10 +170,11 @@ def _load_pipeline(model: str, init_kwargs: dict[str, Any], device: str | None) 
         init_kwargs["dtype"] = torch.float32 if device == "cpu" else torch.float16
     try:
         refuse_unreachable(model)
-        try:
-            pipeline = AutoPipelineForText2Image.from_pretrained(model, **init_kwargs)
-        except ValueError:  # a pipeline without a place in the table of text-to-image tasks, such as a new or own one
-            pipeline = DiffusionPipeline.from_pretrained(model, **init_kwargs)
+        with _no_question():
+            try:
+                pipeline = AutoPipelineForText2Image.from_pretrained(model, **init_kwargs)
+            except ValueError:  # no place in the table of text-to-image tasks: a new pipeline, or one of its own
+                pipeline = DiffusionPipeline.from_pretrained(model, **init_kwargs)
     # ImportError: a tokenizer's package is missing. AttributeError: a class that this diffusers
     # does not have.
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:

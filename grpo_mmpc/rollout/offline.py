@@ -10,7 +10,6 @@ from grpo_mmpc.config import RunConfig
 from grpo_mmpc.config.sections import AdapterSection
 from grpo_mmpc.errors import RolloutError
 from grpo_mmpc.utils.jobs import Environment, machine_gpus, shares_of_machine
-from grpo_mmpc.utils.model_paths import resolve_model
 
 if TYPE_CHECKING:
     from grpo_mmpc.rollout.engine import Engine
@@ -102,11 +101,9 @@ def _transformers_engine(config: RunConfig, processor: Any, checkpoint: Path | N
 @contextmanager
 def _vllm_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> Iterator["Engine"]:
     # heavy: imported on use
-    from transformers import AutoConfig
-
     from grpo_mmpc.models.adapter import adapter_from_folder
     from grpo_mmpc.models.adapter_folder import check_base, check_fits, open_adapter
-    from grpo_mmpc.models.families import suppressed_token_ids
+    from grpo_mmpc.models.families import model_config, suppressed_token_ids
     from grpo_mmpc.models.policy import model_skeleton
     from grpo_mmpc.rollout.vllm.arguments import refuse_unserved_targets
     from grpo_mmpc.rollout.vllm.rollouts import VLLMEngine
@@ -124,7 +121,7 @@ def _vllm_engine(config: RunConfig, processor: Any, checkpoint: Path | None) -> 
         adapter = adapter_from_folder(opened)
         # An engine serves no greater rank than its recipe names.
         config = config.model_copy(update={"adapter": AdapterSection(r=opened.rank)})
-    suppressed = suppressed_token_ids(processor, AutoConfig.from_pretrained(resolve_model(config.model.name_or_path)))
+    suppressed = suppressed_token_ids(processor, model_config(config.model))
     max_tokens = max(config.evaluation.max_tokens.values(), default=1)
     engine = start_engine(config, processor, suppressed=suppressed, max_tokens=max_tokens)
     try:

@@ -8,6 +8,8 @@ from pathlib import Path
 from grpo_mmpc.errors import ScoringError
 
 NANO_MODELS = ("qwen2_5_vl", "gemma3", "clip")
+NO_QUESTION = {"trust_remote_code": False}
+"""Without it, Transformers' ``Auto`` classes ask on the terminal whether to run a folder's code."""
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from grpo_mmpc.encoders.bertscore import bertscore_encoder
 from grpo_mmpc.encoders.images import open_image
+from grpo_mmpc.encoders.sentence import sentence_encoder
+from grpo_mmpc.errors import ScoringError
 from grpo_mmpc.evaluation.scorers import _load_encoders
 from grpo_mmpc.evaluation.suite import scores_by
 from grpo_mmpc.metrics.metric import MetricInputs
 from grpo_mmpc.metrics.table import METRICS
 from grpo_mmpc.utils.cpu_compat import ensure_importable
+from grpo_mmpc_rewards.length import image_prompt_limit
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT, VISION = SMALL | {"vocab_size": 50}, SMALL | {"image_size": 32, "patch_size": 16}
@@ -137,3 +141,30 @@ def test_the_metrics_of_this_encoder_are_unscored_and_the_reason_is_given(folder
     assert metrics and all(math.isnan(score) for one in metrics for score in one.score(inputs))
     said = " ".join([*missing.values(), *inputs.failures.values()])
     assert said and reason in said
+
+
+def model_of_its_own(folder: Path) -> None:
+    (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w').close()")
+    names = {"AutoConfig": "own.Config", "AutoModel": "own.Model", "AutoTokenizer": ["own.Tokenizer", None]}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": names}))
+
+
+CODE = "contains custom code .* Code of a model that scores is not run; give one whose class Transformers has"
+TOKENIZER = "cannot load .* from that folder: Couldn't instantiate the backend tokenizer"  # its own left aside
+
+
+@pytest.mark.parametrize(
+    ("load", "build", "reason"),
+    [
+        (lambda folder: sentence_encoder(model=folder), model_of_its_own, CODE),
+        (lambda folder: bertscore_encoder(model=folder, num_layers=1), model_of_its_own, CODE),
+        (lambda folder: image_prompt_limit(tokenizer=folder)(predictions=["red mug"]), model_of_its_own, TOKENIZER),
+    ],
+    ids=["sentence", "bertscore", "length"],
+)
+def test_a_folder_with_code_of_its_own_is_refused_without_a_question(folder_of, monkeypatch, load, build, reason):
+    folder, questions = folder_of(build), []
+    monkeypatch.setattr("builtins.input", lambda *question: questions.append(question) or "y")
+    with pytest.raises(ScoringError, match=reason):
+        load(str(folder))
+    assert not questions and not (folder / "ran").exists()

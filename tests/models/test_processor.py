@@ -1,5 +1,6 @@
 """What processors of both families say of images: token ids, numbers of features, attention."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,13 @@ from PIL import Image
 
 from grpo_mmpc.config import ModelSection
 from grpo_mmpc.errors import TrainingError
-from grpo_mmpc.models.families import image_attention, image_token_id, num_image_features, suppressed_token_ids
+from grpo_mmpc.models.families import (
+    image_attention,
+    image_token_id,
+    model_config,
+    num_image_features,
+    suppressed_token_ids,
+)
 from grpo_mmpc.models.processor import load_processor
 from tests.training.tiny_families import write_model
 
@@ -91,3 +98,14 @@ def test_a_model_that_cannot_be_loaded_is_named_with_where_it_was_looked_for(tmp
         TrainingError, match=rf"cannot load the processor of model.name_or_path='{tmp_path}'.*Copy the whole folder"
     ):
         load_processor(ModelSection(name_or_path=str(tmp_path)))
+
+
+def test_a_configuration_with_code_of_its_own_is_refused_without_a_question(tmp_path, monkeypatch):
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or "y")
+    with pytest.raises(ValueError, match="contains custom code"):
+        model_config(ModelSection(name_or_path=str(tmp_path)))
+    assert not questions and not (tmp_path / "ran").exists()

@@ -1,6 +1,7 @@
 """The diffusers renderer on tiny pipelines of the real classes, loaded as real ones are."""
 
 import inspect
+import json
 import logging
 import shutil
 import sys
@@ -232,6 +233,22 @@ def test_a_model_that_is_not_there_offline_says_what_was_looked_for_and_what_to_
         DiffusersRenderer(model="somebody/absent", device="cpu")
     with pytest.raises(EvaluationError, match=r"(?s)from that folder.*model_index\.json"):
         DiffusersRenderer(model=str(tmp_path), device="cpu")
+
+
+def test_a_component_with_code_of_its_own_is_refused_without_a_question(tmp_path, monkeypatch):
+    index = {"_class_name": "StableDiffusionPipeline", "tokenizer": ["transformers", "CLIPProcessor"]}
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoTokenizer": ["own.Tokenizer", None]}}
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "tokenizer" / "config.json").write_text(json.dumps(own))
+    images = {"image_processor_type": "CLIPImageProcessor"}
+    (tmp_path / "tokenizer" / "preprocessor_config.json").write_text(json.dumps(images))
+    (tmp_path / "tokenizer" / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or "y")
+    with pytest.raises(EvaluationError, match="from that folder: Couldn't instantiate the backend tokenizer"):
+        DiffusersRenderer(model=str(tmp_path), device="cpu")
+    assert not questions and not (tmp_path / "ran").exists()
 
 
 def test_a_pipeline_that_draws_from_no_prompt_is_refused(tmp_path):
