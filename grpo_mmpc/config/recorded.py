@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from grpo_mmpc.config.loading import Check, is_task_file, merge_layers, validate
-from grpo_mmpc.config.problems import origin_of
-from grpo_mmpc.config.sections import RunConfig
+from grpo_mmpc.config.problems import origin_of, schema_problems
+from grpo_mmpc.config.sections import DataSection, RunConfig
 from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import ConfigError
 from grpo_mmpc.utils.files import read_object, read_own
@@ -126,6 +126,19 @@ def load_recorded_policy(
     }
     left += ["rollout"] if section(raw, "rollout").get("backend") == "vllm" else []
     return validate(RunConfig, merge_layers([], overrides, onto=layers), checks=checks), left
+
+
+def recorded_data(recorded: Path) -> DataSection:
+    """Load from a run's ``config.yaml`` which items of which catalogue it held out.
+
+    Raises:
+        ConfigError: With all problems.
+    """
+    _refuse_elsewhere(recorded)
+    content = section(read_yaml(recorded), "data")
+    if problems := [f"{recorded}: {key}: {what}" for key, what in schema_problems(content, DataSection, key="data")]:
+        raise ConfigError(problems)
+    return DataSection.model_validate(content)
 
 
 def _refuse_elsewhere(recorded: Path) -> None:

@@ -13,9 +13,8 @@ from grpo_mmpc.completion.calibration import CALIBRATION_FILE, Judged, fit, judg
 from grpo_mmpc.completion.gate import agreement
 from grpo_mmpc.completion.part import parts_of
 from grpo_mmpc.completion.plan import LOCK, Plan
-from grpo_mmpc.config.recorded import config_of_run
+from grpo_mmpc.config.recorded import config_of_run, recorded_data
 from grpo_mmpc.config.sections import GateSection
-from grpo_mmpc.config.yaml_files import read_yaml
 from grpo_mmpc.errors import CatalogueError
 from grpo_mmpc.metrics.fields import Fields, contradicted, kind_of
 from grpo_mmpc.reports.catalogue.calibration_page import write_calibration_page
@@ -200,10 +199,9 @@ def _chosen(source: Catalogue, checkpoint: Path | None, items: int) -> list[int]
     positions: Sequence[int] = range(len(source))
     run = None if checkpoint is None else config_of_run(checkpoint)
     if run is not None:
-        data = read_yaml(run).get("data", {})
-        if Path(str(data.get("catalogue"))).resolve() == source.folder.resolve():
-            held_out, salt = float(data.get("held_out", 0.1)), str(data.get("salt", ""))
-            positions = split_items(source, held_out=held_out, salt=salt).held_out
+        data = recorded_data(run)
+        if (named := Path(data.catalogue)).exists() and named.samefile(source.folder):
+            positions = split_items(source, held_out=data.held_out, salt=data.salt).held_out
     both = _with_both(source, positions)
     ids = [source.record(position).item_id for position in both]
     products = product_groups(source)

@@ -14,7 +14,7 @@ from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.completion.plan import Plan
 from grpo_mmpc.completion.proposal import read_proposals
-from grpo_mmpc.errors import CatalogueError
+from grpo_mmpc.errors import CatalogueError, ConfigError
 from grpo_mmpc.nano.catalogue import build_catalogue
 from grpo_mmpc.nano.hard import UNSEEN
 from grpo_mmpc.pipelines import complete as module
@@ -360,6 +360,27 @@ def test_of_the_variants_of_one_product_one_is_asked_to_calibrate(small_catalogu
     parents = {row["item_id"]: row["parent_id"] for row in rows}
     assert sorted(parents[row["item_id"]] for row in rows_of(untitled[0])) == [f"product-{i}" for i in range(5)]
     assert said == ["calibrating on 5 products with a known title"]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ("null", "data.catalogue: is required and missing"),
+        ("[]", "data.catalogue: is required and missing"),
+        ("{catalogue: [a]}", r"data.catalogue: input should be a valid string, found \['a'\]"),
+        ("{catalogue: shop, held_out: x}", "data.held_out: input should be a valid number, found 'x'"),
+        ("{catalogue: shop, held_out: .nan}", "data.held_out: input should be less than 1, found nan"),
+    ],
+)
+def test_which_items_a_run_trained_on_is_read_from_its_configuration_or_refused_in_words(
+    small_catalogue, tmp_path, data, problem
+):
+    checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(f"data: {data}\n")
+    source = load_catalogue(small_catalogue, check_images=True)
+    with pytest.raises(ConfigError, match=f"run/config.yaml: {problem}"):
+        calibrate(source, Mock(), out=tmp_path, items=3, checkpoint=checkpoint, answer=Mock(), say=print)
 
 
 def test_on_the_hard_catalogue_a_calibrated_gate_holds_back_the_types_that_no_policy_has_seen(
