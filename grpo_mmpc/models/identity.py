@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_mmpc.errors import AdapterError, first_line
 from grpo_mmpc.utils.content import content_identity, content_of_file, model_folder
 from grpo_mmpc.utils.hashing import digest_of, hex_digest
 from grpo_mmpc.utils.model_paths import resolve_model
@@ -63,9 +64,19 @@ def base_model_identity(model: str, *, revision: str | None = None) -> str | Non
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List the safetensors files that loading reads; a folder may hold the weights twice."""
+    """List the safetensors files that loading reads; a folder may hold the weights twice.
+
+    Raises:
+        AdapterError: An index does not name them.
+    """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        return [folder / name for name in names]
+        try:
+            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+            return [folder / name for name in names]
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:  # half a file, or another
+            raise AdapterError(
+                f"{index} does not name the files of the weights in a JSON object weight_map "
+                f"({type(error).__name__}: {first_line(error)[:200]}); copy the whole folder again"
+            ) from error
     return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))

@@ -49,7 +49,9 @@ def content_of_file(path: Path) -> str:
     if path.name == "config.json":
         try:
             config = json.loads(path.read_bytes())
-        except ValueError:  # loading says so
+        except (ValueError, RecursionError):  # loading says so
+            config = None
+        if not isinstance(config, dict):
             return file_digest(path)
         stable = {key: value for key, value in config.items() if key not in _UNSTABLE_CONFIG_KEYS}
         return hex_digest(json.dumps(stable, sort_keys=True))

@@ -5,8 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
-from grpo_mmpc.models.identity import base_model_identity, policy_identity
+import pytest
+
+from grpo_mmpc.errors import AdapterError
+from grpo_mmpc.models.adapter_folder import open_checkpoint
+from grpo_mmpc.models.identity import adapter_identity, base_model_identity, policy_identity
 from grpo_mmpc.utils import content
+from grpo_mmpc.utils.content import content_of_file
 from grpo_mmpc.utils.hashing import file_digest
 from grpo_mmpc.utils.model_paths import resolve_model
 
@@ -81,3 +86,33 @@ def test_a_file_is_read_once_for_each_size_and_time(tmp_path, monkeypatch):
     assert (len(reads), len({*fresh, *settled})) == (3, 1)
     file.write_bytes(b"WEIGHTS")
     assert content.content_of_file(file) != settled[0]
+
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"weight_map": []}',
+        '{"weight_map": {"a": 1}}',
+        '{"weight_map": {"a": []}}',
+        "[" * 100_000,
+        None,
+    ],
+)
+def test_an_index_that_does_not_name_the_weights_is_refused_in_words(tmp_path, content):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / INDEX).write_bytes(b"\xff\xfe" if content is None else content.encode())
+    for read in (open_checkpoint, adapter_identity, lambda folder: base_model_identity(str(folder))):
+        with pytest.raises(AdapterError, match=rf"{INDEX} does not name the files .*; copy the whole folder again"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
+def test_a_configuration_that_is_no_object_is_known_by_its_bytes(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    assert content_of_file(tmp_path / "config.json") == file_digest(tmp_path / "config.json")
