@@ -91,6 +91,10 @@ def test_a_server_that_is_back_in_time_but_still_answers_is_no_outage(fakes):
     assert tokens(engine, 8) == due(8)
 
 
+def test_a_server_has_ten_seconds_to_take_a_connection_and_the_timeout_to_answer(fakes):
+    assert connect(fakes[0], timeout=60.0)._http.timeout == httpx.Timeout(60.0, connect=10.0)
+
+
 @pytest.mark.parametrize("fault", ["500", "hang"])
 def test_closing_ends_what_another_thread_waits_for(fakes, fault):
     """A server that is down, or one that does not answer."""

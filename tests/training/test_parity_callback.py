@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from grpo_mmpc.training.parity_callback import ParityCheck
+from grpo_mmpc.rollout.parity_check import ParityReport
+from grpo_mmpc.training.parity_callback import ParityCheck, _line
 
 
 def run(*, seen_from: int, start: int = 0, steps: int = 40) -> tuple[list[int], ParityCheck]:
@@ -53,3 +54,28 @@ def test_a_training_without_gradients_is_not_told_that_its_updates_are_small(cap
     with caplog.at_level(logging.WARNING):
         callback.on_train_end(None, SimpleNamespace(log_history=[{"grad_norm": 0.0}, {"eval_loss": 1.0}]), None)
     assert caplog.messages[-1].endswith("reach the rollout engine: there was none, every gradient was 0")
+
+
+@pytest.mark.parametrize(
+    ("by_server", "ending"),
+    [
+        ({}, "2.0e-03 at most"),
+        ({"a": 1e-3}, "2.0e-03 at most"),
+        ({"a": 1e-3, "b": 1e-6}, "2.0e-03 at most; by server: a 1.0e-03, b 1.0e-06"),
+    ],
+)
+def test_the_log_says_how_far_each_of_several_servers_is_off(by_server: dict[str, float], ending: str) -> None:
+    report = ParityReport(
+        step=1,
+        rows=4,
+        tokens=80,
+        largest_image=None,
+        dtype="float32",
+        tolerance=1e-2,
+        mean_difference=1e-3,
+        max_difference=2e-3,
+        mean_difference_to_base=0.5,
+        nearer_policy_share=1.0,
+        mean_difference_by_server=by_server,
+    )
+    assert _line(report, is_base=False).endswith(ending)

@@ -79,3 +79,16 @@ def test_a_checkpoint_that_could_not_be_saved_stops_the_run_at_the_next_one(
     trainer.save_at(1, tmp_path)
     with pytest.raises(TrainingError, match="checkpoint-1 could not be saved"):
         trainer.save_at(2, tmp_path)
+
+
+def test_a_full_disk_that_torch_calls_by_another_name_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(trainer: Writes, below: str) -> None:
+        checkpoint_folder(Path(below), trainer.state.global_step).mkdir(parents=True)
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(Writes, "save_checkpoint", full)
+    with pytest.raises(TrainingError, match=r"checkpoint-1 could not be saved in .*iostream error \(.* MB free there"):
+        Trainer().save_at(1, tmp_path)
+    assert names(tmp_path) == []

@@ -88,6 +88,19 @@ def test_all_weights_are_counted_where_all_are_trained() -> None:
     assert sum(resident[part] for part in ("weights", "gradients", "optimizer")) == 8 * work.shape.parameters
 
 
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_the_weights_of_an_engine_that_sleeps_lie_in_the_hosts_memory(tensor_parallel: int) -> None:
+    parallel = f"rollout.engine.tensor_parallel_size={tensor_parallel}"
+    asleep, awake = (
+        workload_of(config, read_shape(config.model), sizes=[])
+        for config in (recipe("qwen2_5_vl_7b", parallel, f"rollout.sleep={sleep}") for sleep in ("true", "false"))
+    )
+    first, second = (
+        memory_of(work, STRATEGIES["ddp"], processes=2, device_bytes=80 * GIB).host for work in (asleep, awake)
+    )
+    assert (first, second) == (weight_bytes(asleep) / tensor_parallel, 0.0)
+
+
 def test_what_does_not_fit_names_changes_that_make_it_fit() -> None:
     config = recipe("qwen2_5_vl_7b", "rollout.backend=transformers")
     alone: dict[str, Any] = {"gpus": 1, "gpu": "rtx4090", "strategies": [STRATEGIES["ddp"]]}
