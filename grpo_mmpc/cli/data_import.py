@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_mmpc.utils.console import next_command, printer
-from grpo_mmpc.utils.options import add_allowed_hosts, add_catalogue_out
+from grpo_mmpc.utils.options import add_allowed_hosts, add_catalogue_out, output_path
 
 if TYPE_CHECKING:
     from grpo_mmpc.catalogue.sources.importing import Imported
@@ -58,7 +58,11 @@ def add_export(commands: Any) -> None:
     )
     parser.add_argument("completed", metavar="COMPLETED", type=Path, help="folder that grpo-mmpc complete has written")
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, required=True, help="file to write; a folder where several were imported"
+        "--out",
+        metavar="FILE",
+        type=output_path,
+        required=True,
+        help="file to write; a folder where several were imported",
     )
     parser.add_argument(
         "--status",

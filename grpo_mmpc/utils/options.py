@@ -32,6 +32,11 @@ def output_file(text: str) -> Path:
     return _output(text, try_file)
 
 
+def output_path(text: str) -> Path:
+    """Read the path of a file to write, or of a folder for several; refused as the others are."""
+    return _output(text, try_folder if Path(text).is_dir() else try_file)
+
+
 def _output(text: str, try_it: Callable[[Path], None]) -> Path:
     try:
         try_it(Path(text))

@@ -1,12 +1,14 @@
 """Faults of a disk in words, and outputs refused before any work."""
 
+import argparse
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from grpo_mmpc.cli import main
+from grpo_mmpc.cli import build_parser, main
 from grpo_mmpc.utils.faults import explain_os_error, full_disk, try_file, try_folder
 
 
@@ -50,12 +52,39 @@ def test_trying_an_output_leaves_no_trace_and_says_what_is_in_the_way(tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder", "pipe"}
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, capsys) -> None:
+OUTPUTS = {"--out", "--to", "--apply", "--html", "--csv", "--latex", "--tables", "--per-item", "--json"}
+OUTPUTS |= {"--as-evaluation", "--export-official"}
+
+
+def outputs(parser: argparse.ArgumentParser, *command: str) -> Iterator[list[str]]:
+    """Every command of the program with each of its options that name what is written."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from outputs(inner, *command, name)
+        elif action.nargs != 0:  # a flag names nothing
+            yield from ([*command, option] for option in sorted(OUTPUTS & {*action.option_strings}))
+
+
+ALL_OUTPUTS = [*outputs(build_parser())]
+
+
+def test_the_outputs_of_all_commands_are_known() -> None:
+    named = {tuple(command) for command in ALL_OUTPUTS}
+    some = ["rescore --out", "review --apply", "export --to", "rewards preview --out", "data amazon --out"]
+    assert {tuple(command.split()) for command in [*some, "data export --out", "recbench --out"]} <= named
+
+
+@pytest.mark.parametrize("command", ALL_OUTPUTS, ids=" ".join)
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(
+    command: list[str], tmp_path: Path, capsys
+) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit) as end:
-        main(["complete", "no_catalogue", "--base", "--out", str(tmp_path / "file" / "out")])
+    with pytest.raises(SystemExit) as end:  # by the parser: what the command reads is not even named
+        main([*command, str(tmp_path / "file" / "out")])
     assert end.value.code == 2
-    assert f"argument --out: {tmp_path / 'file'}: a file stands where a folder is expected" in capsys.readouterr().err
+    said = f"argument {command[-1]}: {tmp_path / 'file'}: a file stands where a folder is expected; move it, or choose"
+    assert said in capsys.readouterr().err
 
 
 def test_a_disk_that_fills_up_ends_a_command_in_words_with_the_command_that_goes_on(
