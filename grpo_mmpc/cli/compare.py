@@ -71,10 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     for comparison in comparisons:
-        print(f"before: {comparison.before_folder}\nafter:  {comparison.after_folder}\n")
+        lines = [f"before: {comparison.before_folder}", f"after:  {comparison.after_folder}", ""]
         for task in comparison.tasks:
-            lines = [*_told(task, comparison, by_category=arguments.by_category), ""]
-            print("\n".join(map(printable, lines)))
+            lines += [*_told(task, comparison, by_category=arguments.by_category), ""]
+        print("\n".join(map(printable, lines)))
 
     if arguments.out is not None:
         write_comparisons(arguments.out, comparisons)

@@ -13,6 +13,7 @@ import pytest
 from grpo_mmpc.catalogue import load_catalogue
 from grpo_mmpc.cli import main
 from grpo_mmpc.utils.console import LogHandler, Progress, printer
+from tests.evaluation.test_run_comparison import evaluate
 
 HOSTILE = "\x1b[2J\x1b[31mred\x07 \x9b31m"
 ROOT = Path(__file__).parents[2]
@@ -67,7 +68,19 @@ def refused_base(folder: Path, _: Path) -> list[str]:
     return ["evaluate", str(ROOT / "recipes/nano.yaml"), f"model.name_or_path={folder}", "--base"]
 
 
-@pytest.mark.parametrize(("command", "status"), [(rescored, 0), (scored, 0), (refused_key, 2), (refused_base, 2)])
+def compared(folder: Path, _: Path) -> list[str]:
+    """Two evaluations by a suite of that name."""
+    found = []
+    for name in ("base", "final"):
+        suite = evaluate(folder / "run", name, 0.5)
+        suite.rename(suite.with_name(HOSTILE))
+        found.append(str(suite.parent))
+    return ["compare", *found]
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [(rescored, 0), (scored, 0), (compared, 0), (refused_key, 2), (refused_base, 2)]
+)
 def test_no_control_character_of_a_strangers_file_reaches_the_terminal(
     command: Callable[[Path, Path], list[str]],
     status: int,
