@@ -182,7 +182,9 @@ def test_each_server_is_compared_for_itself(bench: Bench) -> None:
             first = bench.engine.generate(prompts[:1], sampling, adapter="swapped")
             rest = bench.engine.generate(prompts[1:], sampling, adapter=adapter)
             return [
-                replace(o, server=url) for url, outputs in (("http://a", first), ("http://b", rest)) for o in outputs
+                replace(o, server=url)
+                for url, outputs in (("http://me:password@a", first), ("http://b", rest))
+                for o in outputs
             ]
 
     try:
