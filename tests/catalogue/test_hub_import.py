@@ -1,4 +1,4 @@
-"""``data import`` of a data set's name, in a fresh process whose hub is a server made here."""
+"""``data import`` of a data set: by name, with a hub that is a server made here, or saved."""
 
 import hashlib
 import json
@@ -11,6 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from grpo_mmpc.catalogue.sources.importing import import_tables
+from grpo_mmpc.catalogue.sources.opening import open_source
 
 NAME, COMMIT = "shop/products", "a" * 40
 FILES = {
@@ -90,3 +94,50 @@ def test_a_name_that_is_neither_here_nor_on_the_hub_is_refused_in_words(
     assert f"shop/product is no file or folder here (looked from {tmp_path})" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "shop").exists()
+
+
+def test_items_without_identifier_are_named_by_their_split_and_one_without_label_has_no_category(
+    tmp_path: Path,
+) -> None:
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["Mugs", "Pots"])})
+    train = Dataset.from_dict({"text": ["red mug", "pan"], "label": [0, -1]}, features=features)
+    test = Dataset.from_dict({"text": ["pot"], "label": [1]}, features=features)
+    items = {}
+    for name, data in (("both", DatasetDict(train=train, test=test)), ("one", DatasetDict(train=train))):
+        data.save_to_disk(str(tmp_path / name))
+        import_tables(open_source(str(tmp_path / name)), out=tmp_path / "shop" / name)
+        items[name] = [json.loads(line) for line in (tmp_path / "shop" / name / "items.jsonl").open()]
+    assert [(item["item_id"], item["category"]) for item in items["both"]] == [
+        ("train-1", "Mugs"),
+        ("train-2", "products"),
+        ("test-1", "Pots"),
+    ]
+    assert [item["item_id"] for item in items["one"]] == ["one-1", "one-2"]
+
+
+def test_what_cannot_be_decoded_costs_its_image_or_its_column_and_no_more(tmp_path: Path) -> None:
+    from datasets import Dataset, Features, Pdf, Value
+    from datasets import Image as ImageColumn
+
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    features = Features({"id": Value("string"), "title": Value("string"), "photos": {"image": ImageColumn()}})
+    features |= {"image": ImageColumn(), "sheet": Pdf()}
+    files = [(tmp_path / "red.png").read_bytes(), b"no image"]
+    rows = [
+        {
+            "id": str(number),
+            "title": "Mug",
+            "photos": {"image": {"bytes": files[1], "path": None}},
+            "image": {"bytes": content, "path": None},
+            "sheet": {"bytes": b"%PDF", "path": None},
+        }
+        for number, content in enumerate(files)
+    ]
+    Dataset.from_list(rows, features=Features(features)).save_to_disk(str(tmp_path / "saved"))
+    done = import_tables(open_source(str(tmp_path / "saved")), out=tmp_path / "shop")
+    items = [json.loads(line) for line in (tmp_path / "shop" / "items.jsonl").open()]
+    assert [bool(item["image"]) for item in items] == [True, False]
+    assert [one.item_id for one in done.image_failures] == ["1"]
+    assert "sheet" not in items[0]

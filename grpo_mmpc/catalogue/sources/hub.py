@@ -12,6 +12,10 @@ from grpo_mmpc.errors import CatalogueError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_READ_ROWS = 16
+"""At once: each may hold several images."""
+_UNLABELLED = (None, -1)
+
 
 def saved_tables(folder: Path) -> list[SourceTable]:
     """Open what ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote.
@@ -48,7 +52,7 @@ def _tables(data: Any, *, path: Path) -> list[SourceTable]:
     splits: dict[str, Dataset] = dict(data) if isinstance(data, dict) else {"": data}
     return [
         SourceTable(
-            path=path,
+            path=path / split if len(splits) > 1 else path,
             kind="Hugging Face data set" + (f", split {split}" if split else ""),
             columns=list(one.column_names),
             rows=partial(_rows, one),
@@ -59,16 +63,11 @@ def _tables(data: Any, *, path: Path) -> list[SourceTable]:
 
 
 def _rows(data: "Dataset") -> Iterator[RawRow]:
-    from datasets import ClassLabel, Image, List
+    """Yield rows as they are stored: no image is decoded here, nor a document or a recording."""
+    from datasets import ClassLabel
 
-    for name, kind in data.features.items():
-        if isinstance(kind, Image):  # as the bytes that were stored, which are not packed once more
-            data = data.cast_column(name, Image(decode=False))
-        elif isinstance(kind, List) and isinstance(kind.feature, Image):
-            data = data.cast_column(name, List(Image(decode=False)))
     labels = {name: kind for name, kind in data.features.items() if isinstance(kind, ClassLabel)}
-    for number, row in enumerate(data, start=1):
-        names = {
-            name: kind.int2str(row[name]) for name, kind in labels.items() if row[name] is not None and row[name] >= 0
-        }
+    stored = data.with_format("arrow").iter(batch_size=_READ_ROWS)
+    for number, row in enumerate((row for batch in stored for row in batch.to_pylist()), start=1):
+        names = {name: None if row[name] in _UNLABELLED else kind.int2str(row[name]) for name, kind in labels.items()}
         yield RawRow(row=number, values=row | names)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from grpo_mmpc.catalogue.sources.download import Download, Fetch
 from grpo_mmpc.catalogue.sources.item_images import ImageFinder, address_of
 from grpo_mmpc.catalogue.sources.listing import SYNONYMS, Fields, Listing, choose_fields, table_listings
 from grpo_mmpc.catalogue.sources.shops import shop_of
-from grpo_mmpc.catalogue.sources.source_table import SourceTable
+from grpo_mmpc.catalogue.sources.source_table import SourceTable, told_apart
 from grpo_mmpc.catalogue.tables import find_table
 from grpo_mmpc.errors import CatalogueError, ImageError
 from grpo_mmpc.metrics.language import english_score
@@ -105,6 +106,7 @@ def read_listings(tables: Sequence[SourceTable], chosen: Fields) -> Reading:
     Raises:
         CatalogueError: A chosen column does not exist, or no column is a title or an image.
     """
+    tables = told_apart(tables)
     shop = None if chosen else shop_of(tables[0].columns)
     if shop is not None:
         return Reading(
@@ -138,7 +140,7 @@ def identifier(listing: Listing, table: SourceTable, counts: Counter[str]) -> tu
         text = cleaned(listing.item_id, counts)
     except TypeError as error:
         raise RowError(f"the identifier holds {error}") from error
-    return (f"{table.path.stem}-{listing.row}", True) if text is None else (text, False)
+    return (f"{table.name}-{listing.row}", True) if text is None else (text, False)
 
 
 def import_tables(
@@ -275,12 +277,11 @@ def _cells(listing: Listing, *, item_id: str, category: str, done: Imported) -> 
     further = {}
     for name, value in listing.further.items():
         if isinstance(value, bytes):
-            try:
+            with suppress(UnicodeDecodeError):
                 value = value.decode("utf-8")
-            except UnicodeDecodeError:
-                done.cleaned["bytes that are no text"] += 1
-                continue
-        if value is not None:
+        if _holds_bytes(value):
+            done.cleaned["bytes that are no text"] += 1
+        elif value is not None:
             further[f"source_{name}" if name in _OWN else name] = value
     return {
         "item_id": item_id,
@@ -294,6 +295,13 @@ def _cells(listing: Listing, *, item_id: str, category: str, done: Imported) -> 
         "parent_id": parent_id,
         **further,
     }
+
+
+def _holds_bytes(cell: object) -> bool:
+    """Return whether a cell is a file, or holds one: a recording or a document of a data set."""
+    if isinstance(cell, Mapping | list):
+        return any(map(_holds_bytes, cell.values() if isinstance(cell, Mapping) else cell))
+    return isinstance(cell, bytes)
 
 
 def _read(draft: Path) -> Iterator[_Draft]:
