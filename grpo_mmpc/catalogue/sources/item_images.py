@@ -11,6 +11,15 @@ from grpo_mmpc.utils.files import place_file, replace_atomically
 from grpo_mmpc.utils.hashing import hex_digest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+"""What a catalogue's images are called."""
+PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, ".jpe", ".jfif")
+"""What a source calls files that are read."""
+_RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")
+PICTURE_SUFFIXES = (
+    *(*PHOTOGRAPH_SUFFIXES, *_RAW_SUFFIXES, ".heic", ".heif", ".jp2", ".jxl"),
+    *(".svg", ".pdf", ".eps", ".psd", ".ico"),
+)
+"""What a source calls pictures: those that are not read are said to be so, one by one."""
 _ENOUGH_PX = 64
 """A side to which JPEG is decoded for finding out that it can be."""
 
@@ -45,8 +54,8 @@ class ImageFinder:
         address = address_of(image)
         path = image.replace("\\", "/")
         file_name = unquote(Path(urlsplit(address).path).name) if address else Path(path).name
-        if self._images_in is not None and file_name and (self._images_in / file_name).is_file():
-            return self._copy(find_image(file_name, folder=self._images_in), named=image, owner=owner), None
+        if (found := self._find_here(file_name)) is not None:
+            return self._copy(found, named=image, owner=owner), None
         if address:
             return image_name(owner, named=image, suffix=Path(file_name).suffix), address
         is_quoted = "%" in image and not (beside / path).exists()  # as in an address
@@ -57,7 +66,24 @@ class ImageFinder:
             raise ImageError(f"{what}; correct the path, or give the folder that it lies in as --images") from error
         return self._copy(file, named=image, owner=owner), None
 
+    def _find_here(self, file_name: str) -> Path | None:
+        """Return the file of a name in ``images_in``; None where there is none.
+
+        Raises:
+            ImageError: It is there, and no file of that folder.
+        """
+        if self._images_in is None:
+            return None
+        try:
+            return find_image(file_name, folder=self._images_in)
+        except ImageError:
+            if file_name and (self._images_in / file_name).is_file():
+                raise
+            return None
+
     def _copy(self, file: Path, *, named: str, owner: str) -> str:
+        if file.suffix.lower() in _RAW_SUFFIXES:  # of which the preview would be read
+            raise ImageError(f"image {named} is a camera's raw file, which is not read; save it as JPEG or PNG")
         name = image_name(owner, named=named, suffix=file.suffix)
         if file not in self._decoded:
             with file.open("rb") as stream:

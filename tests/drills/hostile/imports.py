@@ -153,7 +153,7 @@ IMPORTS = Group(
                 write("shop/a.png", saved(colours(), "PNG")),
                 write("shop/metadata.csv", "file_name,title\na.png,Mug\ngone.png,Pot\na.png,Pan\n"),
             ),
-            "a.png was named before ... there is no such photograph",
+            "gone.png does not exist ... a.png was named before",
             SET_ASIDE,
             command("shop"),
             rows=3,
