@@ -36,14 +36,14 @@ class ParquetTable:
         """
         import pyarrow.parquet as pq  # heavy: imported on use
 
-        room, number = _room(self.path), 0
+        room, number = room_to_unpack(self.path), 0
         rows = max(1, min(size, _FREE_BYTES // max(1, self._longest_row(columns))))
         with pq.ParquetFile(self.path, metadata=self.metadata) as file:
             for batch in file.iter_batches(batch_size=rows, columns=columns):
                 number += len(batch)
                 room -= batch.nbytes + sum(map(_written_out, _packed(batch.columns)))
                 if room < 0:
-                    raise _too_much(f"by row {number}")
+                    raise unpacks_to_too_much(f"by row {number}")
                 yield batch
 
     def read(self, columns: Sequence[str] | None = None) -> "pa.Table":
@@ -120,16 +120,20 @@ def open_parquet(path: Path, *, folder: Path | None = None) -> ParquetTable:
         for group in range(metadata.num_row_groups)
         for leaf, width in enumerate(widths)
     )
-    if sum(max(chunk.total_uncompressed_size, chunk.num_values * width) for chunk, width in chunks) > _room(path):
-        raise _too_much(f"{metadata.num_rows:,} rows")
+    if sum(max(chunk.total_uncompressed_size, chunk.num_values * width) for chunk, width in chunks) > room_to_unpack(
+        path
+    ):
+        raise unpacks_to_too_much(f"{metadata.num_rows:,} rows")
     return ParquetTable(path=path, schema=schema, metadata=metadata)
 
 
-def _room(path: Path) -> int:
+def room_to_unpack(path: Path) -> int:
+    """Return the most bytes that a packed file may unpack to."""
     return _FREE_BYTES + _MAX_GROWTH * path.stat().st_size
 
 
-def _too_much(where: str) -> NotOwnError:
+def unpacks_to_too_much(where: str) -> NotOwnError:
+    """Return the error of a file that needs more than that."""
     return NotOwnError(f"it unpacks to more than {_MAX_GROWTH} times its size, {where}: it could fill memory and disk")
 
 

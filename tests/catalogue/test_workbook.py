@@ -97,3 +97,10 @@ def test_what_openpyxl_does_not_know_is_read_without_a_warning(tmp_path, recwarn
     extension = '<extLst><ext uri="{CCE6A557-97BC-4b89-ADB6-D9C93CAAB3DF}"/></extLst>'
     assert read(tmp_path, sheet(HEADER, text("B2", "Mug"), after=extension))[1:] == [[None, "Mug"]]
     assert not recwarn
+
+
+def test_a_small_workbook_that_unpacks_to_much_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("grpo_mmpc.utils.parquet._FREE_BYTES", 100_000)
+    bomb = sheet(HEADER, text("B2", "Mug"), after=f"<!--{' ' * 3_000_000}-->")
+    with pytest.raises(CatalogueError, match="unpacks to more than 100 times its size, all parts together"):
+        open_source(str(write_workbook(tmp_path / "list.xlsx", bomb)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -46,7 +46,7 @@ def write_workbook(
         "xl/_rels/workbook.xml.rels": f"{relations}{related}</Relationships>",
         **{f"xl/s{number}.xml": xml for number, xml in enumerate(sheets, start=1)},
     }
-    with ZipFile(file, "w") as archive:
+    with ZipFile(file, "w", ZIP_DEFLATED) as archive:
         for name, part in {**content, **(parts or {})}.items():
             archive.writestr(name, part)
     return file

@@ -20,6 +20,7 @@ from grpo_mmpc.catalogue.sources.delimited import column_names
 from grpo_mmpc.catalogue.sources.listing import choose_fields
 from grpo_mmpc.config.problems import nearest
 from grpo_mmpc.errors import CatalogueError, first_line
+from grpo_mmpc.utils.parquet import room_to_unpack, unpacks_to_too_much
 
 SUFFIXES = (".xlsx", ".xlsm")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -212,6 +213,9 @@ def _open(path: Path) -> Iterator[Any]:
 
     book = None
     try:
+        with ZipFile(path) as parts:
+            if sum(part.file_size for part in parts.infolist()) > room_to_unpack(path):
+                raise unpacks_to_too_much("all parts together")
         with _quiet():
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         for sheet in book.worksheets:
