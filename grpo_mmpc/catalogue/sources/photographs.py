@@ -82,20 +82,24 @@ def is_by_product(file: Path) -> bool:
 
 def photographed(folder: Path) -> set[Path]:
     """Return the paths of a folder's photographs, those below included, without their suffixes."""
-    return {folder / path.with_suffix("") for path in _paths(folder) if path.suffix.lower() in PICTURE_SUFFIXES}
+    return {folder / path.with_suffix("") for path in _paths(folder, PICTURE_SUFFIXES)}
 
 
-def _paths(folder: Path) -> list[Path]:
-    suffixes = (*PICTURE_SUFFIXES, *_CAPTIONS, *_TABLES)
-    return [
-        path.relative_to(folder)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes and path.is_file() and not is_by_product(path.relative_to(folder))
-    ]
+def _paths(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_by_product(Path(name))]
+        below = Path(root).relative_to(folder)
+        found += [
+            below / name
+            for name in names
+            if name.lower().endswith(suffixes) and not is_by_product(Path(name)) and Path(root, name).is_file()
+        ]
+    return sorted(found)
 
 
 def _look_through(folder: Path) -> _Files:
-    paths = _paths(folder)
+    paths = _paths(folder, (*PICTURE_SUFFIXES, *_CAPTIONS, *_TABLES))
     metadata: dict[Path, str] = {}
     columns: dict[str, None] = {}
     # Of several that name an image the one in its own folder counts, not one above.
