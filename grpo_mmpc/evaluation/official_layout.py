@@ -1,7 +1,7 @@
 """The file layout of the official benchmark, read and written, so that results travel both ways.
 
 A model's folder holds ``titles/<category>.tsv`` and ``<category>/<item_id>.jpg``: images of a
-category "titles" lie beside the title files. A title file has one row per item, quoted as in CSV:
+category "titles" lie beside the title files. A title file has one line per item, quoted as in CSV:
 the item's id, then its title, or columns of these names. A title ``error`` stands for a completion
 that does not parse. Characters that no file name should hold are written as ``%2F`` and the like,
 and so is the end ``_gpu0`` of a category, which is how the official files name their shards.
@@ -139,13 +139,12 @@ def _write(folder: Path, answers: Sequence[Prediction], *, titles: bool) -> list
 def _read_rows(path: Path) -> Iterator[tuple[list[str], tuple[int, int], str]]:
     columns = (0, 1)
     with io.TextIOWrapper(open_own(path.resolve()), encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter="\t")
         first = True
         line = 1
         try:
-            for cells in reader:
-                where = f"{path}, line {line}"
-                line = reader.line_num + 1
+            for line, text in enumerate(stream, start=1):
+                # each line for itself, so that an open quote costs its own row and none behind it
+                cells = next(csv.reader([text.rstrip("\r\n") + "\n"], delimiter="\t"))
                 if not any(cell.strip() for cell in cells):
                     continue
                 if first:
@@ -154,7 +153,7 @@ def _read_rows(path: Path) -> Iterator[tuple[list[str], tuple[int, int], str]]:
                     if header is not None:
                         columns = header
                         continue
-                yield cells, columns, where
+                yield cells, columns, f"{path}, line {line}"
         except (csv.Error, UnicodeDecodeError) as error:
             raise EvaluationError(
                 f"{path}, line {line}: cannot be read as tab-separated UTF-8 text ({error}); correct the file"
@@ -176,10 +175,10 @@ def _title(cells: list[str], columns: tuple[int, int], *, category: str, where: 
     item_id, cell = (cells[column].strip() for column in columns)
     if not item_id:
         raise EvaluationError(f"{where}: the item_id is empty; every row needs one")
-    if "\t" in cell or "\n" in cell:
+    if "\t" in cell or "\n" in cells[columns[1]]:
         raise EvaluationError(
-            f"{where}: the title runs over {cell.count(chr(10)) + 1} lines, so a quote at its start is never closed; "
-            'put the title in quotes and double the quotes inside it ("")'
+            f"{where}: the quote at its start is never closed in its line; put the title in quotes, on one line, and "
+            'double the quotes inside it ("")'
         )
     return Prediction(
         item_id=item_id,

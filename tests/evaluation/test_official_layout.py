@@ -47,6 +47,15 @@ def test_quotes_are_those_of_csv(tmp_path: Path) -> None:
     assert titles_of(tmp_path, 'a\t"10"" Frame"\nb\t10" Frame\n') == [("a", '10" Frame'), ("b", '10" Frame')]
 
 
+def test_an_open_quote_costs_its_own_row_and_none_behind_it(tmp_path: Path) -> None:
+    (tmp_path / "titles").mkdir()
+    (tmp_path / "titles" / "Home.tsv").write_text('item_id\ttitle\na\tRed\nb\t"24 inch wheel\nc\tBlue\nd\t"x')
+    set_aside: list[str] = []
+    rows = read_official_titles(tmp_path, set_aside=set_aside)
+    assert [(row.item_id, row.prediction) for row in rows] == [("a", "Red"), ("c", "Blue")]
+    assert [place.split(", ")[1].split(":")[0] for place in set_aside] == ["line 3", "line 5"]
+
+
 def test_shards_of_a_category_are_read_together(tmp_path: Path) -> None:
     titles_of(tmp_path, "a\tRed Mug\n", name="Home_and_Kitchen_gpu0.tsv")
     titles_of(tmp_path, "b\tBlue Mug\n", name="Home_and_Kitchen_gpu1.tsv")
