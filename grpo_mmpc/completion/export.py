@@ -242,4 +242,5 @@ def _write(table: SourceTable, file: BinaryIO, cells: Cells) -> None:
     if table.sheet is not None:
         table.sheet.write_filled(file, cells)
     else:
-        delimited.write_filled(table.path, file, delimited.Dialect(**table.options), cells)
+        dialect = delimited.Dialect(encoding=table.options["encoding"], delimiter=table.options["delimiter"])
+        delimited.write_filled(table.path, file, dialect, cells)

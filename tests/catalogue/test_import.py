@@ -136,15 +136,15 @@ def test_attributes_are_columns_or_json_and_other_columns_are_kept(shop):
 
 
 def test_rows_that_are_no_items_are_set_aside_with_file_row_and_reason(shop):
-    text = 'id,name,photo\n1,Mug,front.png\n1,Again,\n2,,\n3,Bowl\n4,Cup,../secret.png\n5,"open,x\n6,Pan,gone.png\n'
+    text = 'id,name,photo\n1,Mug,front.png\n1,Again,\n2,,\n3,Bowl,a,b\n4,Cup,../secret.png\n5,"open\n6,Pan,gone.png\n'
     source = written(shop, "list.csv", text)
     items = imported(source)
     assert list(items) == ["1", "4", "6"]
     reasons = dict(set_aside(source))
     assert "already read from list.csv row 1" in reasons[2]
     assert "neither title nor image" in reasons[3]
-    assert "line 5 has 2 cells, the header names 3" in reasons[4]
-    assert "opens a quote that is never closed" in reasons[6]
+    assert "line 5 has 4 cells, the header names 3; put quotes around a cell" in reasons[4]
+    assert "line 7 has a quote that is never closed" in reasons[6]
     failures = (shop / "out" / "image_failures.jsonl").read_text()
     assert "lies outside" in failures and "gone.png does not exist" in failures
     assert failures.count("or give the folder that it lies in as --images") == 2

@@ -74,13 +74,13 @@ def test_of_tables_of_several_formats_none_is_taken_for_the_whole(shop):
 
 
 def test_texts_of_photographs_that_are_not_there_are_set_aside(shop):
-    (shop / "metadata.csv").write_text("file_name,title\nred mug.png,Mug\ngone.png,Pot\nred mug.png,Pan\nx\n")
+    (shop / "metadata.csv").write_text("file_name,title\nred mug.png,Mug\ngone.png,Pot\nred mug.png,Pan\nx,Pot,Lid\n")
     items, reasons = imported(shop)
     assert {name: item["title"] for name, item in items.items()} == {"red mug": "Mug"}
     assert [reason.partition(";")[0] for reason in reasons] == [
         "metadata.csv, row 2: image gone.png does not exist",
         "metadata.csv, row 3: red mug.png was named before",
-        "metadata.csv, row 4: line 5 has 1 cells, the header names 2",
+        "metadata.csv, row 4: line 5 has 3 cells, the header names 2",
     ]
 
 

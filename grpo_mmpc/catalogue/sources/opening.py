@@ -68,8 +68,9 @@ def _open_file(path: Path, *, encoding: str | None, delimiter: str | None, sheet
         )
     if suffix in _TEXT:
         dialect = delimited.sniff(path, encoding=encoding, delimiter=delimiter)
+        line = delimited.find_header(path, dialect).line
         return make(
-            kind=str(dialect),
+            kind=f"{dialect}" if line == 1 else f"{dialect}, header in line {line}",
             columns=delimited.read_header(path, dialect),
             rows=partial(delimited.read_rows, path, dialect),
             options={"encoding": dialect.encoding, "delimiter": dialect.delimiter},
