@@ -53,3 +53,8 @@ def test_a_foreign_name_or_a_byte_that_is_no_letter_changes_nothing():
 def test_languages_of_western_europe_may_be_mixed():
     mixed = "Weiße Schürze;Tasse à café;Città più bella;Große Schüssel;Étagère très légère;Müslischale"
     assert guess_encoding(mixed.encode("cp1252")) == "cp1252"
+
+
+def test_a_few_western_names_leave_an_eastern_list_what_it_is():
+    croatian = "Šalica za čaj;Nož za kruh;Ručnik žuti;Kućna rasvjeta;Posuđe;Müller;Röhr"
+    assert guess_encoding(croatian.encode("cp1250")) == "cp1250"

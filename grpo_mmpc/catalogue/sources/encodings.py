@@ -36,7 +36,7 @@ _NO_LETTERS = rb"\x80\x82\x84-\x87\x89\x8b\x91-\x97\x99\x9b\xa0\xa4\xa6-\xa9\xab
 _WORD = re.compile(rb"[A-Za-z\x80-\xff]+")
 _PART = re.compile(rb"[^" + _NO_LETTERS + rb"]+")
 _HAN = re.compile("[\u4e00-\u9fff\uf900-\ufaff]")
-_SURE, _LIKELIER, _LIKELY = 0.9, 1.1, 0.5
+_SURE, _LIKELIER, _LIKELY = 0.75, 1.1, 0.5
 
 
 def guess_encoding(text: bytes) -> str | None:
@@ -59,7 +59,7 @@ def guess_encoding(text: bytes) -> str | None:
     if west >= _LIKELY * total:
         return "cp1252"
     guessed = _of_other_letters(text)
-    if guessed == "euc_kr" and len(_HAN.findall(text.decode(guessed, "ignore"))) > (1 - _SURE) * total / 2:
+    if guessed == "euc_kr" and len(_HAN.findall(text.decode(guessed, "ignore"))) > total / 20:
         return _of_other_letters(text, but=guessed) or guessed  # Korean is hardly written in Chinese letters
     return guessed
 
