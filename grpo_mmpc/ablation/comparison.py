@@ -14,7 +14,15 @@ from grpo_mmpc.evaluation.metric_tables import range_of
 from grpo_mmpc.evaluation.resampling import Resampling, units_of
 from grpo_mmpc.evaluation.trained import trained_metrics
 from grpo_mmpc.metrics.metric import Metric
-from grpo_mmpc.statistics.crossed import Estimate, estimate, pooled_variance, replicate_values, seed_weights
+from grpo_mmpc.statistics.crossed import (
+    Estimate,
+    ItemEvidence,
+    estimate,
+    item_evidence,
+    pooled_variance,
+    replicate_values,
+    seed_weights,
+)
 from grpo_mmpc.statistics.verdicts import (
     CONFIDENCE,
     TOO_FEW,
@@ -23,6 +31,7 @@ from grpo_mmpc.statistics.verdicts import (
     Evidence,
     Floats,
     decide,
+    few_changed,
     min_items,
 )
 from grpo_mmpc.utils.hashing import crc
@@ -135,6 +144,7 @@ def compare(
                     bounds=range_of(name, mode=evaluations[0].mode),
                     runs=runs,
                     has_base=base is not None,
+                    reference=reference,
                     task=task,
                     resamples=resamples,
                 )
@@ -148,11 +158,21 @@ def compare(
                         n_scored=matrix.num_items,
                         n_products=sums.num_products,
                         base=float(matrix.values[-1]) if base is not None and matrix.num_items else None,
-                        cells=[matrix.cell(mix, reference, was_reward=mix in trained_by) for mix in mixes],
+                        cells=[matrix.cell(mix, was_reward=mix in trained_by) for mix in mixes],
                         trained_by=trained_by,
                     )
                 )
     return _with_verdicts(replace(comparison, rows=rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    """What the difference of a mix to the reference is over."""
+
+    own: list[int]
+    """Positions of runs, by shared seed."""
+    other: list[int]
+    items: ItemEvidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +185,9 @@ class _Matrix:
     """``[R, K]``."""
     columns: dict[str, dict[int, int]]
     """By mix and seed, the run's position."""
-    has_base: bool
+    reference: str
+    pairs: dict[str, _Pair]
+    """By mix; without those that cannot be compared with the reference."""
     num_items: int
     """Scored in every run; 0 leaves ``values`` empty."""
     num_units: int
@@ -183,6 +205,7 @@ class _Matrix:
         bounds: tuple[float, float],
         runs: Sequence[RunResult],
         has_base: bool,
+        reference: str,
         task: str,
         resamples: int,
     ) -> "_Matrix":
@@ -193,72 +216,76 @@ class _Matrix:
         columns: dict[str, dict[int, int]] = {}
         for position, run in enumerate(runs):
             columns.setdefault(run.mix, {})[run.seed] = position
-        values, replicates = np.empty(0), np.empty((0, 0))
+        values, replicates, pairs = np.empty(0), np.empty((0, 0)), {}
         if num_items:
             aggregate = aggregate_of(metric)
             values = aggregate(sums.values.sum(axis=1), np.full(num_runs, float(num_items)))
-            replicates = replicate_values(
-                np.stack([units.sums(run) for run in sums.values]),
-                counts=units.sums(np.ones((num_items, 1)))[:, 0],
-                aggregate=aggregate,
-                resamples=resamples,
-                seed=[crc(task), 0],
-            )
+            of_units = np.stack([units.sums(run) for run in sums.values])
+            counts, seed = units.sums(np.ones((num_items, 1)))[:, 0], [crc(task), 0]
+            replicates = replicate_values(of_units, counts=counts, aggregate=aggregate, resamples=resamples, seed=seed)
+            runs_of = {mix: _paired(columns, mix, reference, has_base=has_base) for mix in columns}
+            runs_of = {mix: (own, other) for mix, (own, other) in runs_of.items() if own}
+            changes = [of_units[own].mean(axis=0) - of_units[other].mean(axis=0) for own, other in runs_of.values()]
+            items = _items(changes, counts, is_mean=metric.aggregate is None, resamples=resamples, seed=seed)
+            pairs = {
+                mix: _Pair(own=own, other=other, items=one)
+                for (mix, (own, other)), one in zip(runs_of.items(), items, strict=True)
+            }
         least, greatest = bounds
         return cls(
             values=values,
             replicates=replicates,
             columns=columns,
-            has_base=has_base,
+            reference=reference,
+            pairs=pairs,
             num_items=num_items,
             num_units=units.count,
             least=least,
             greatest=greatest,
         )
 
-    def cell(self, mix: str, reference: str, *, was_reward: bool) -> MixCell:
+    def cell(self, mix: str, *, was_reward: bool) -> MixCell:
         """Compare one mix with the reference; without its verdict, which needs the whole family."""
-        own = self.columns[mix]
-        difference, shared, lacks_seeds = None, sorted(own), False
-        if not self.num_items:
-            own, shared = {}, []
-        elif reference == BASE and self.has_base:
-            difference = self._estimate(list(own.values()), against=[-1] * len(own), of_difference=False)
-        elif mix != reference and reference in self.columns:
-            other = self.columns[reference]
-            shared = sorted(own.keys() & other.keys())
-            lacks_seeds = not shared
-            if shared:
-                difference = self._estimate(
-                    [own[seed] for seed in shared], against=[other[seed] for seed in shared], of_difference=True
-                )
+        own, pair = self.columns[mix] if self.num_items else {}, self.pairs.get(mix)
+        is_reference = mix == self.reference
+        lacks_seeds = bool(own) and not is_reference and self.reference in self.columns and pair is None
         return MixCell(
             mix=mix,
             by_seed={seed: float(self.values[k]) for seed, k in sorted(own.items())},
-            level=self._estimate(list(own.values()), against=None, of_difference=False) if own else None,
-            difference=difference,
-            num_seeds=len(shared),
+            level=self._estimate(list(own.values()), pair=None, of_difference=False) if own else None,
+            difference=self._estimate(pair.own, pair=pair, of_difference=self.reference in self.columns)
+            if pair
+            else None,
+            num_seeds=len(pair.own) if pair else 0 if lacks_seeds else len(own),
             p_holm=None,
-            verdict="" if mix == reference else TOO_FEW_SEEDS if lacks_seeds else UNSCORED,
+            verdict="" if is_reference else TOO_FEW_SEEDS if lacks_seeds else UNSCORED,
             was_reward=was_reward,
         )
 
-    def _estimate(self, runs: list[int], *, against: list[int] | None, of_difference: bool) -> Estimate | None:
+    def _estimate(self, runs: list[int], *, pair: _Pair | None, of_difference: bool) -> Estimate | None:
         values, replicates = self.values[runs], self.replicates[:, runs]
-        if against is not None:
-            values, replicates = values - self.values[against], replicates - self.replicates[:, against]
+        if pair is not None:
+            values, replicates = values - self.values[pair.other], replicates - self.replicates[:, pair.other]
         if not np.isfinite(values).all() or not np.isfinite(replicates).all():
             return None
         weights = seed_weights(num_seeds=len(runs), resamples=len(replicates), seed=[1])
         table = self._by_mix_and_seed()
         pooled = pooled_variance(table, num_seeds=len(runs), of_difference=of_difference)
-        mean = estimate(values, replicates, weights, num_items=self.num_units, pooled=pooled, confidence=CONFIDENCE)
+        mean = estimate(
+            values,
+            replicates,
+            weights,
+            num_items=self.num_units,
+            pooled=pooled,
+            items=pair.items if pair else None,
+            confidence=CONFIDENCE,
+        )
         if table.shape[1] > 1 and (pooled is None or pooled.degrees < MIN_DEGREES):
             return replace(mean, interval=None, p=None)
         if mean.interval is None:
             return mean
         span = self.greatest - self.least
-        least, greatest = (self.least, self.greatest) if against is None else (-span, span)
+        least, greatest = (self.least, self.greatest) if pair is None else (-span, span)
         return replace(mean, interval=mean.interval.within(least, greatest, value=mean.value))
 
     def _by_mix_and_seed(self) -> Floats:
@@ -269,6 +296,28 @@ class _Matrix:
             for columns in self.columns.values()
         ]
         return np.array(rows)
+
+
+def _paired(
+    columns: dict[str, dict[int, int]], mix: str, reference: str, *, has_base: bool
+) -> tuple[list[int], list[int]]:
+    """Return the runs of a mix, and those of the reference with the same seeds."""
+    own = columns[mix]
+    if reference == BASE and has_base:
+        return list(own.values()), [-1] * len(own)
+    other = columns.get(reference, {}) if mix != reference else {}
+    shared = sorted(own.keys() & other.keys())
+    return [own[seed] for seed in shared], [other[seed] for seed in shared]
+
+
+def _items(
+    changes: list[Floats], counts: Floats, *, is_mean: bool, resamples: int, seed: list[int]
+) -> list[ItemEvidence]:
+    """Return what units say of differences ``[U, C]``; corpus-level ones have no mean of units."""
+    sizes = [np.abs(one).sum(axis=1) for one in changes]
+    if not is_mean or not changes:
+        return [ItemEvidence(p=None, few_changed=few_changed(one)) for one in sizes]
+    return item_evidence(np.hstack(changes), counts, changes=np.column_stack(sizes), resamples=resamples, seed=seed)
 
 
 def _with_verdicts(comparison: AblationComparison) -> AblationComparison:
@@ -294,5 +343,6 @@ def _evidence(row: MetricRow, difference: Estimate) -> Evidence:
         interval=difference.interval,
         p=difference.p,
         higher_is_better=row.higher_is_better,
+        few_changed=difference.few_changed,
         without_p=TOO_FEW if (row.n_products or row.n_scored) < min_items(CONFIDENCE) else TOO_FEW_SEEDS,
     )

@@ -11,6 +11,8 @@ from grpo_mmpc.evaluation.measures import Measure
 from grpo_mmpc.statistics.bootstrap import (
     bootstrap_sums,
     expanded_percentile_interval,
+    mean_and_variance,
+    mean_columns,
     studentised_interval,
     studentised_p,
 )
@@ -206,17 +208,11 @@ def _seed(settings: Resampling, stream: str) -> list[int]:
 
 
 def _columns(measure: Measure, units: Units) -> Floats:
-    """Return what is resampled, ``[U, W]``: of a corpus-level metric, both sides and the count.
-
-    Of a mean d, for units with m scored items and the sum D: m, e = D - m d, e squared, e m, m
-    squared. Deviations, since raw squares would lose small spreads around a large difference.
-    """
+    """Return what is resampled, ``[U, W]``: of a corpus-level metric, both sides and the count."""
     scored = units.sums(measure.scored[:, None].astype(np.float64))
     if not measure.is_mean:
         return np.hstack([units.sums(measure.before), units.sums(measure.after), scored])
-    sums = units.sums(measure.after - measure.before)
-    deviations = sums - scored * (sums.sum() / max(1.0, scored.sum()))
-    return np.hstack([scored, deviations, deviations**2, deviations * scored, scored**2])
+    return mean_columns(units.sums(measure.after - measure.before), scored)[:, 0]
 
 
 def _difference(
@@ -231,9 +227,9 @@ def _difference(
     values = (float(measure.values(before, count)), float(measure.values(after, count)))
     variance = variances = size = design = None
     if measure.is_mean:
-        replicates, variances = _mean_and_variance(draws)
+        replicates, variances = mean_and_variance(draws)
         replicates = replicates + (values[1] - values[0])
-        variance = float(_mean_and_variance(table.sum(axis=0))[1])
+        variance = float(mean_and_variance(table.sum(axis=0))[1])
         differences = (measure.after - measure.before).take(in_group, axis=0)[:, 0]
         size = effect_size(differences)
         if units.unit_of is not None and len(differences) and (alone := float(differences.var()) / len(differences)):
@@ -261,13 +257,3 @@ def _difference(
         design_effect=design,
         largest=measure.largest,
     )
-
-
-def _mean_and_variance(sums: Floats) -> tuple[Floats, Floats]:
-    """Return mean deviations ``[...]`` and variances of means from sums ``[..., 5]``."""
-    count = np.where(sums[..., 0] > 0, sums[..., 0], np.nan)
-    mean = sums[..., 1] / count
-    spread = sums[..., 2] - 2 * mean * sums[..., 3] + mean**2 * sums[..., 4]
-    # What cancellation leaves of equal differences would otherwise pass for a tiny spread, and a
-    # pivot be divided by it.
-    return mean, np.where(spread <= 1e-12 * sums[..., 2], 0.0, spread) / count**2

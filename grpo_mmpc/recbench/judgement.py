@@ -110,13 +110,14 @@ def judge(
     originals: dict[Hashable, str] = {}
     same_as = {fill: originals.setdefault(cells[fill], fill) for fill in fills}
 
-    def table_of(categories: Sequence[str]) -> ScoreTable:
+    def table_of(categories: Sequence[str], *, compared: Sequence[tuple[str, str]] = ()) -> ScoreTable:
         return score_table(
             runs,
             categories=categories,
             seeds=common.seeds,
             users=users,
             fills=fills,
+            compared=compared,
             same_as=same_as,
             untrained=untrained,
             resamples=resamples,
@@ -125,8 +126,12 @@ def judge(
     def question(fill: str, other: str) -> Hashable:
         return (metric, cells[fill], cells[other], tuple(common.seeds), tuple(common.categories))
 
-    by_category = {name: table_of([name]) for name in common.categories}
-    table = table_of(common.categories) if len(by_category) > 1 else by_category[common.categories[0]]
+    completed = [name for name in common.methods if name in completions]
+    table = table_of(
+        common.categories,
+        compared=[(fill, reference) for fill in fills[1:]] + [(fill, completed[0]) for fill in completed[1:]],
+    )
+    by_category = {name: table_of([name]) if len(common.categories) > 1 else table for name in common.categories}
     ceiling = ceiling if ceiling in fills else None
     gap = table.difference(ceiling, reference) if ceiling is not None and ceiling != reference else None
     has_gap = gap is not None and gap.interval is not None and gap.interval.low > 0
@@ -151,7 +156,6 @@ def judge(
                 else None,
             )
         )
-    completed = [name for name in common.methods if name in completions]
     return Comparison(
         reference=reference,
         ceiling=ceiling,
@@ -206,6 +210,7 @@ def _evidence(one: Contrast) -> Evidence:
         delta=one.difference.value,
         interval=one.difference.interval,
         p=one.difference.p,
+        few_changed=one.difference.few_changed,
         without_p=TOO_FEW_USERS,
         question=one.question,
     )

@@ -19,7 +19,15 @@ import numpy as np
 from grpo_mmpc.recbench.common_cells import Runs
 from grpo_mmpc.recbench.records import Ints
 from grpo_mmpc.statistics.bootstrap import bootstrap_sums
-from grpo_mmpc.statistics.crossed import Estimate, SeedVariance, estimate, pooled_variance, seed_weights
+from grpo_mmpc.statistics.crossed import (
+    Estimate,
+    ItemEvidence,
+    SeedVariance,
+    estimate,
+    item_evidence,
+    pooled_variance,
+    seed_weights,
+)
 from grpo_mmpc.statistics.verdicts import CONFIDENCE, Floats, min_items
 from grpo_mmpc.utils.hashing import crc
 
@@ -45,6 +53,8 @@ class ScoreTable:
     fewest_users: int
     """The smallest number of users of a category."""
     fills: list[str]
+    people: Mapping[tuple[str, str], ItemEvidence]
+    """What users say of the differences that get a verdict, by fill and other fill."""
     same_as: Mapping[str, str]
     untrained: Collection[str]
 
@@ -56,7 +66,7 @@ class ScoreTable:
         """Return the difference of two fills' means; of one fill under two names exactly 0."""
         if self.same_as[fill] == self.same_as[other]:
             return Estimate(value=0.0, interval=None, p=None, se_items=0.0, se_seeds=0.0, degrees=0.0)
-        return self._estimate(self._sum_of({fill: 1.0, other: -1.0}))
+        return self._estimate(self._sum_of({fill: 1.0, other: -1.0}), people=self.people.get((fill, other)))
 
     def recovery(self, fill: str, reference: str, ceiling: str) -> Estimate:
         """Return a ratio of differences by the delta method: fit for a denominator well above 0.
@@ -79,7 +89,7 @@ class ScoreTable:
             row[self.fills.index(self.same_as[fill])] += weight
         return row
 
-    def _estimate(self, weights: Floats, *, shift: float = 0.0) -> Estimate:
+    def _estimate(self, weights: Floats, *, shift: float = 0.0, people: ItemEvidence | None = None) -> Estimate:
         values = shift + weights @ self.levels  # [S]
         draws = shift + np.einsum("m,rms->rs", weights, self.draws)
         variances = np.einsum("m,gmn,n->g", weights, self.covariances, weights)
@@ -92,6 +102,7 @@ class ScoreTable:
             num_items=self.num_users if self.fewest_users >= MIN_USERS else self.fewest_users,
             degrees_of_items=float(variances.sum() ** 2 / below) if below > 0 else float(max(1, self.num_users - 1)),
             pooled=self._pooled(weights),
+            items=people,
             confidence=CONFIDENCE,
         )
 
@@ -117,11 +128,16 @@ def score_table(
     seeds: Sequence[int],
     users: Mapping[str, Ints],
     fills: Sequence[str],
+    compared: Sequence[tuple[str, str]],
     same_as: Mapping[str, str],
     untrained: Collection[str],
     resamples: int,
 ) -> ScoreTable:
-    """Build the table of some fills over categories that count alike; arguments as of ``judge``."""
+    """Build the table of some fills over categories that count alike; arguments as of ``judge``.
+
+    ``compared`` are the differences that get a verdict, each a fill and the one that it is compared
+    with.
+    """
     scores = {  # [V, M, S] of each category
         name: np.moveaxis(np.array([[runs[fill][seed][name] for seed in seeds] for fill in fills], np.float64), -1, 0)
         for name in categories
@@ -133,25 +149,36 @@ def score_table(
     # matter.
     moves, is_in = np.zeros((len(people), *shape)), np.zeros((len(people), len(scores)), dtype=np.bool_)
     sizes = [len(values) for values in scores.values()]
+    contrasts = np.zeros((len(fills), len(compared)))
+    for column, (fill, other) in enumerate(compared):
+        contrasts[[fills.index(fill), fills.index(other)], column] = 1.0, -1.0
+    changes = np.zeros((len(people), len(compared)))
     places = np.split(rows, np.cumsum(sizes)[:-1])
     for column, (place, values, size) in enumerate(zip(places, scores.values(), sizes, strict=True)):
         # A variance that is resampled from n users is short by (n - 1) / n: n users count as the
         # root of n (n - 1).
         moves[place] += (values - values.mean(axis=0)) / (len(scores) * np.sqrt(size * max(1, size - 1)))
         is_in[place, column] = True
+        changes[place] += np.abs(values.mean(axis=2) @ contrasts)
     levels = np.mean([values.mean(axis=0) for values in scores.values()], axis=0)
-    draws = bootstrap_sums(moves.reshape(len(people), -1), resamples=resamples, seed=[crc("\n".join(scores))])
+    seed = [crc("\n".join(scores))]
+    draws = bootstrap_sums(moves.reshape(len(people), -1), resamples=resamples, seed=seed)
     # Those who are in the same categories have the same variance.
     _, group, group_sizes = np.unique(is_in, axis=0, return_inverse=True, return_counts=True)
-    over_seeds = moves.mean(axis=2)[np.argsort(group.ravel(), kind="stable")]  # [U, M]
+    over_seeds = moves.mean(axis=2)  # [U, M]
+    # The mean of U such terms is the difference, and they spread as its moves do.
+    terms = (levels.mean(axis=1) + len(people) * over_seeds) @ contrasts
+    said = item_evidence(terms, np.ones(len(people)), changes=changes, resamples=resamples, seed=seed)
+    by_group = np.split(over_seeds[np.argsort(group.ravel(), kind="stable")], np.cumsum(group_sizes)[:-1])
     return ScoreTable(
         levels=levels,
         draws=levels + draws.reshape(resamples, *shape),
-        covariances=np.stack([part.T @ part for part in np.split(over_seeds, np.cumsum(group_sizes)[:-1])]),
+        covariances=np.stack([part.T @ part for part in by_group]),
         group_sizes=group_sizes.tolist(),
         num_users=len(people),
         fewest_users=min(sizes),
         fills=list(fills),
+        people=dict(zip(compared, said, strict=True)),
         same_as=same_as,
         untrained=untrained,
     )

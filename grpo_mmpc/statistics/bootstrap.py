@@ -92,6 +92,28 @@ def studentised_p(replicates: Floats, variances: Floats, *, estimate: float, var
     return min(1.0, 2 * (beyond + 1) / (len(pivots) + 1)) if beyond else 0.0
 
 
+def mean_columns(sums: Floats, counts: Floats) -> Floats:
+    """Return what is resampled for P means over items that hang together in units, ``[U, P, 5]``.
+
+    Of a mean d, for units with m items (``counts``, ``[U, 1]`` or ``[U, P]``) and the sum D
+    (``sums``, ``[U, P]``): m, e = D - m d, e squared, e m, m squared. Deviations, since raw squares
+    would lose small spreads around a large difference.
+    """
+    counts = np.broadcast_to(counts, sums.shape)
+    deviations = sums - counts * (sums.sum(axis=0) / np.maximum(1.0, counts.sum(axis=0)))
+    return np.stack([counts, deviations, deviations**2, deviations * counts, counts**2], axis=-1)
+
+
+def mean_and_variance(sums: Floats) -> tuple[Floats, Floats]:
+    """Return mean deviations ``[...]`` and variances of means from sums of ``mean_columns``."""
+    count = np.where(sums[..., 0] > 0, sums[..., 0], np.nan)
+    mean = sums[..., 1] / count
+    spread = sums[..., 2] - 2 * mean * sums[..., 3] + mean**2 * sums[..., 4]
+    # What cancellation leaves of equal differences would otherwise pass for a tiny spread, and a
+    # pivot be divided by it.
+    return mean, np.where(spread <= 1e-12 * sums[..., 2], 0.0, spread) / count**2
+
+
 def _pivots(replicates: Floats, variances: Floats, *, estimate: float) -> Floats:
     known = np.isfinite(replicates)
     deviations, errors = replicates[known] - estimate, np.sqrt(variances[known])

@@ -7,11 +7,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
-from grpo_mmpc.statistics.bootstrap import Aggregate, bootstrap_sums
-from grpo_mmpc.statistics.verdicts import Floats, Interval, min_items
+from grpo_mmpc.statistics.bootstrap import (
+    Aggregate,
+    bootstrap_sums,
+    mean_and_variance,
+    mean_columns,
+    studentised_p,
+)
+from grpo_mmpc.statistics.verdicts import Floats, Interval, few_changed, min_items
 
 _NEGLIGIBLE = 1e-12
 """Variance below this is rounding."""
@@ -32,6 +39,16 @@ class Estimate:
     """Standard error from seeds alone; None with one seed and nothing known of others: its luck
     then is in no interval."""
     degrees: float
+    few_changed: bool = False
+    """Of a difference: see ``statistics.verdicts.few_changed``."""
+
+
+class ItemEvidence(NamedTuple):
+    """What items alone say against a difference, where t, which knows no skewness, would not."""
+
+    p: float | None
+    """Of the studentised bootstrap over items; None where that has none."""
+    few_changed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +113,36 @@ def seed_weights(*, num_seeds: int, resamples: int, seed: Sequence[int]) -> Floa
     return weights
 
 
+def item_evidence(
+    sums: Floats, counts: Floats, *, changes: Floats, resamples: int, seed: Sequence[int]
+) -> list[ItemEvidence]:
+    """Return what units of items say of P differences of means, all from the same resamples.
+
+    Args:
+        sums: What each unit adds to each difference, its mean over seeds, ``[U, P]``.
+        counts: Items of each unit, ``[U]``.
+        changes: How much each unit changed, for the floor on changed units, ``[U, P]``.
+        resamples: R.
+        seed: Of the resamples.
+    """
+    if not sums.shape[1]:
+        return []
+    table = mean_columns(sums, counts[:, None])
+    drawn = bootstrap_sums(table.reshape(len(table), -1), resamples=resamples, seed=seed)
+    means, variances = mean_and_variance(drawn.reshape(resamples, *table.shape[1:]))
+    variance = mean_and_variance(table.sum(axis=0))[1]
+    values = sums.sum(axis=0) / counts.sum()
+    return [
+        ItemEvidence(
+            p=studentised_p(
+                value + means[:, column], variances[:, column], estimate=float(value), variance=float(variance[column])
+            ),
+            few_changed=few_changed(changes[:, column]),
+        )
+        for column, value in enumerate(values)
+    ]
+
+
 def estimate(
     values: Floats,
     replicates: Floats,
@@ -104,9 +151,12 @@ def estimate(
     num_items: int,
     degrees_of_items: float | None = None,
     pooled: SeedVariance | None = None,
+    items: ItemEvidence | None = None,
     confidence: float = 0.95,
 ) -> Estimate:
     """Return the mean over seeds with an interval for other seeds and other items.
+
+    Its p-value is that of t; of a difference the larger one of it and that of the ``items``.
 
     Args:
         values: Per seed, over all items, ``[S]``; of a difference, the difference.
@@ -116,6 +166,7 @@ def estimate(
         degrees_of_items: Of the items' variance, where strata of very different sizes weigh alike:
             ``replicates`` then are taken to have that variance without bias. None means N - 1.
         pooled: The least that is believed of the seeds' variance; None believes these values alone.
+        items: Of a difference, see ``item_evidence``; None for a level, which gets no verdict.
         confidence: Of the interval.
     """
     num_seeds = len(values)
@@ -134,6 +185,7 @@ def estimate(
         se_items=math.sqrt(of_items),
         se_seeds=math.sqrt(of_seeds) if num_seeds > 1 or pooled is not None else None,
         degrees=0.0,
+        few_changed=items is not None and items.few_changed,
     )
     if num_items < min_items(confidence):
         return unjudged
@@ -158,4 +210,6 @@ def estimate(
         stretch = error / float(deviations.std()) * quantile / NormalDist().inv_cdf(1 - tail)
         low, high = value + stretch * np.quantile(deviations, [tail, 1 - tail])
     p = 2 * float(student.sf(abs(value) / math.sqrt(variance), degrees))
+    if items is not None and items.p is not None:
+        p = max(p, items.p)
     return replace(unjudged, interval=Interval(float(low), float(high)), p=p, degrees=degrees)

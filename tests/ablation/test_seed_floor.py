@@ -11,15 +11,32 @@ from grpo_mmpc.evaluation.evaluation_folder import Evaluation, TaskScores
 from grpo_mmpc.reports.ablation.findings import cautions, findings
 from grpo_mmpc.reports.common.findings import texts
 from grpo_mmpc.statistics.crossed import pooled_variance
-from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, TOO_FEW_SEEDS, WORSE
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, TOO_FEW_CHANGED, TOO_FEW_SEEDS, WORSE
 
 METRICS = ("bleu", "chrf", "rouge_l", "token_f1", "jaccard", "tfidf_cosine", "bertscore_f1", "attribute_recall")
 ITEMS = 40
 
 
+def run_of(mix, seed, scores):
+    count = len(next(iter(scores.values())))
+    table = TaskScores(
+        item_ids=[str(i) for i in range(count)], categories=["x"] * count, scores=scores, statistics={}, summary={}
+    )
+    evaluation = Evaluation(
+        folder=Path(mix),
+        suite="cqbench",
+        version="2",
+        mode="corrected",
+        settings={},
+        checkpoint="final",
+        tasks={"image_to_text": table},
+    )
+    no_cost = Cost(wall_s=None, training_s=None, tokens_per_s=None, reward_s=None)
+    return RunResult(mix=mix, seed=seed, folder=Path(mix), evaluation=evaluation, rewards={}, steps=[], cost=no_cost)
+
+
 def results_of(pairs, *, generator, of_seeds=1.0, of_items=0.1, shift=0.0):
     """Make runs that differ by nothing but seeds and items; ``shift`` is added to mix ``b``."""
-    no_cost = Cost(wall_s=None, training_s=None, tokens_per_s=None, reward_s=None)
     items = {name: of_items * generator.normal(size=ITEMS) for name in METRICS}
     runs = []
     for mix, seed in pairs:
@@ -30,21 +47,7 @@ def results_of(pairs, *, generator, of_seeds=1.0, of_items=0.1, shift=0.0):
             + shift * (mix == "b")
             for name in METRICS
         }
-        table = TaskScores(
-            item_ids=[str(i) for i in range(ITEMS)], categories=["x"] * ITEMS, scores=scores, statistics={}, summary={}
-        )
-        evaluation = Evaluation(
-            folder=Path(mix),
-            suite="cqbench",
-            version="2",
-            mode="corrected",
-            settings={},
-            checkpoint="final",
-            tasks={"image_to_text": table},
-        )
-        runs.append(
-            RunResult(mix=mix, seed=seed, folder=Path(mix), evaluation=evaluation, rewards={}, steps=[], cost=no_cost)
-        )
+        runs.append(run_of(mix, seed, scores))
     return Results(runs=runs, base={}, missing=[], data_order={})
 
 
@@ -111,3 +114,31 @@ def test_complete_pairs_of_three_seeds_keep_the_promise_and_say_so():
     assert verdicts(comparison) == {NO_EVIDENCE}
     assert findings(comparison, None)[0].text.endswith("no evidence that any mix differs from a.")
     assert "is kept at 5%" in " ".join(texts(cautions(comparison, results)))
+
+
+def verdicts_on(differences):
+    """Compare two mixes that differ by ``[N, M]`` under each of three seeds."""
+    columns = dict(zip(METRICS, differences.T, strict=False))
+    nothing = {name: np.zeros(len(differences)) for name in columns}
+    runs = [run_of(mix, seed, columns if mix == "b" else nothing) for mix in "ab" for seed in range(3)]
+    return verdicts(compared(Results(runs=runs, base={}, missing=[], data_order={}), mixes=["a", "b"]))
+
+
+def test_where_few_items_changed_by_much_there_is_no_verdict():
+    generator = np.random.default_rng(10)
+    for _ in range(5):  # t alone has a false verdict in one of six
+        changed = generator.random((360, len(METRICS))) < 0.1
+        assert verdicts_on(0.1 * (generator.exponential(size=changed.shape) - 1) * changed) == {TOO_FEW_CHANGED}
+
+
+def test_skewed_changes_of_all_items_are_called_different_no_oftener_than_promised():
+    generator, repeats = np.random.default_rng(11), 40
+    false = [verdicts_on(0.1 * (generator.exponential(size=(40, len(METRICS))) - 1)) for _ in range(repeats)]
+    # 5 % and two standard errors of 40 draws; t alone has 12 %.
+    assert np.mean([bool(found & {BETTER, WORSE}) for found in false]) <= 0.119
+
+
+def test_a_real_difference_of_skewed_changes_is_found():
+    generator = np.random.default_rng(12)
+    assert verdicts_on(0.1 * generator.exponential(size=(100, 4))) == {BETTER}
+    assert verdicts_on(generator.exponential(size=(600, 4)) * (generator.random((600, 4)) < 0.4)) == {BETTER}

@@ -121,6 +121,48 @@ class TestAQuestionThatSeveralGroupsAsk:
         assert len({found.of("other").question for found in groups}) == 4
 
 
+class TestSkewedChanges:
+    def verdicts(self, differences, *, categories=("a",)):
+        """Compare on a metric for each column of ``[N, M]``; users are in all categories."""
+        groups = []
+        for column, change in enumerate(differences.T):
+            runs = {
+                fill: {seed: dict.fromkeys(categories, values) for seed in range(3)}
+                for fill, values in (("zeros", np.zeros(len(change))), ("other", change))
+            }
+            users = dict.fromkeys(categories, np.arange(len(change)))
+            groups.append(judged(runs, metric=str(column), resamples=300, users=users))
+        return {found.of("other").verdict for found in with_verdicts(groups)}
+
+    @pytest.mark.parametrize("categories", ["a", "ab"])
+    def test_where_few_users_changed_by_much_there_is_no_verdict(self, categories):
+        generator = np.random.default_rng(4)
+        for _ in range(5):  # t alone has a false verdict in one of six
+            changed = generator.random((360, 12)) < 0.1
+            differences = (generator.exponential(size=changed.shape) - 1) * changed
+            assert self.verdicts(differences, categories=categories) == {"too few changed"}
+
+    def test_changes_of_all_users_are_called_different_no_oftener_than_promised(self):
+        generator = np.random.default_rng(5)
+        found = [self.verdicts(generator.exponential(size=(40, 12)) - 1) for _ in range(40)]
+        # 5 % and two standard errors of 40 draws; t alone has 12 %.
+        assert np.mean([bool(one & {"better", "worse"}) for one in found]) <= 0.119
+
+    def test_a_real_difference_is_found(self):
+        generator = np.random.default_rng(6)
+        assert self.verdicts(generator.exponential(size=(100, 4)), categories="ab") == {"better"}
+
+    def test_completions_are_held_to_it_against_the_first_one_too(self):
+        generator = np.random.default_rng(7)
+        level = generator.normal(size=360)
+        few = np.where(np.arange(360) < 36, generator.exponential(size=360), 0.0)
+        scores = {"zeros": level - 1, "first": level, "second": level + few}
+        runs = {fill: {seed: {"a": values} for seed in range(3)} for fill, values in scores.items()}
+        [found] = with_verdicts([judged(runs, completions=["first", "second"])])
+        assert [one.verdict for one in found.against_first] == ["too few changed"]
+        assert found.of("second").verdict == "better"
+
+
 class TestSmallCategories:
     """Categories weigh alike, so the one with the fewest users limits the mean."""
 

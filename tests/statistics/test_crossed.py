@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from grpo_mmpc.statistics.crossed import SeedVariance, estimate, pooled_variance, replicate_values, seed_weights
+from grpo_mmpc.statistics.crossed import (
+    ItemEvidence,
+    SeedVariance,
+    estimate,
+    item_evidence,
+    pooled_variance,
+    replicate_values,
+    seed_weights,
+)
 
 R = 500
 
@@ -12,13 +20,13 @@ def mean(sums, count):
     return sums[..., 0] / count
 
 
-def judge(matrix, *, seed, pooled=None):
+def judge(matrix, *, seed, pooled=None, items=None):
     """Estimate of ``[S, N]`` values."""
     replicates = replicate_values(
         matrix[:, :, None], counts=np.ones(matrix.shape[1]), aggregate=mean, resamples=R, seed=[seed]
     )
     weights = seed_weights(num_seeds=len(matrix), resamples=R, seed=[seed, 1])
-    return estimate(matrix.mean(axis=1), replicates, weights, num_items=matrix.shape[1], pooled=pooled)
+    return estimate(matrix.mean(axis=1), replicates, weights, num_items=matrix.shape[1], pooled=pooled, items=items)
 
 
 def test_standard_errors_of_seeds_and_items_by_hand():
@@ -119,3 +127,26 @@ def test_intervals_of_three_seeds_cover_the_truth_about_95_times_in_100(of_seeds
     # 250 draws: the standard error of 95 % is 1.4 %; wide is allowed, narrow is not.
     assert covered / repeats >= 0.92
     assert false / repeats <= 0.08
+
+
+def test_the_larger_p_value_of_t_and_of_the_items_counts():
+    matrix = np.tile(np.arange(-14.0, 16.0), (3, 1))  # mean 0.5 of 30, standard error 1.6: p of t 0.76
+    alone = judge(matrix, seed=2)
+    for p, expected in ((0.9, 0.9), (0.1, alone.p), (None, alone.p)):
+        found = judge(matrix, seed=2, items=ItemEvidence(p=p, few_changed=True))
+        assert (found.p, found.few_changed, alone.few_changed) == (expected, True, False)
+    # A p-value is no help where there are too few items for any.
+    assert judge(matrix[:, :5], seed=2, items=ItemEvidence(p=0.9, few_changed=False)).p is None
+
+
+def test_items_speak_of_every_difference_by_the_same_resamples():
+    # 40 items rise by 1 or 2 in turn; 10 of 40 rise; 40 are skewed and have the mean 0.
+    skewed = np.array([-1.0] * 36 + [9.0] * 4)
+    sums = np.column_stack([[1.0, 2.0] * 20, [0.5, 1.0] * 5 + [0.0] * 30, skewed])
+    found = item_evidence(sums, np.ones(40), changes=np.abs(sums), resamples=500, seed=[0])
+    assert [one.few_changed for one in found] == [False, True, False]
+    assert found[0].p == 0.0 and found[2].p == 1.0
+    # Units of two items each: the mean halves, and so does everything it is measured by.
+    [halved, *_] = item_evidence(sums, np.full(40, 2.0), changes=np.abs(sums), resamples=500, seed=[0])
+    assert halved == found[0]
+    assert item_evidence(sums[:, :0], np.ones(40), changes=sums[:, :0], resamples=500, seed=[0]) == []

@@ -9,10 +9,12 @@ from grpo_mmpc.recbench.report.labels import LEAD, MISSING, against_first, metho
 from grpo_mmpc.reports.common.difference import Difference, tone
 from grpo_mmpc.reports.common.findings import Finding, Kind, caution
 from grpo_mmpc.reports.common.labels import capital, listed, number
-from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, SAME, TOO_FEW_USERS, WORSE
+from grpo_mmpc.statistics.verdicts import BETTER, NO_EVIDENCE, SAME, TOO_FEW_CHANGED, TOO_FEW_USERS, WORSE
 
 Entry = Mapping[str, Any]
 """One method, or one comparison of completions, in ``results.json``."""
+_UNTOLD = {TOO_FEW_USERS: "too few users", TOO_FEW_CHANGED: "for too few users anything changed"}
+"""Why a difference got neither word."""
 
 
 def findings(group: Mapping[str, Any]) -> list[Finding]:
@@ -87,7 +89,7 @@ def _ceiling(lead: Mapping[str, Any], *, what: str) -> list[Finding]:
     if ceiling is None or lead["reference"] == NO_MISSING:
         return []
     follows = ""
-    if ceiling["verdict"] == TOO_FEW_USERS:
+    if ceiling["verdict"] in _UNTOLD:
         follows = f"; whether {what} themselves help cannot be told, and recovery is not given"
     elif ceiling["verdict"] != BETTER:
         follows = (
@@ -134,8 +136,7 @@ def difference_of(entry: Entry) -> Difference:
 
 def _finding(text: str, entry: Entry) -> Finding:
     verdict = entry["verdict"]
-    kinds: Mapping[str, Kind] = {NO_EVIDENCE: "not supported", TOO_FEW_USERS: "no verdict"}
-    kind = kinds.get(verdict, "supported")
+    kind: Kind = "no verdict" if verdict in _UNTOLD else "not supported" if verdict == NO_EVIDENCE else "supported"
     return Finding(text=text, kind=kind, tone=tone(verdict))
 
 
@@ -152,8 +153,8 @@ def _claim(entry: Entry, *, other: str = "") -> str:
     than, to = (f" than {other}", f" to {other}") if other else ("", "")
     if difference.verdict == SAME:
         return f"the same as {other}" if other else "the same, recommenders get exactly the same features"
-    if difference.verdict == TOO_FEW_USERS:
-        return f"{difference.change}{to}, but too few users to say whether that is chance"
+    if difference.verdict in _UNTOLD:
+        return f"{difference.change}{to}, but {_UNTOLD[difference.verdict]} to say whether that is chance"
     words = {BETTER: f"better{than}", WORSE: f"worse{than}"}
     return f"{words.get(difference.verdict, f'no evidence of a difference{to}')} ({difference.evidence()})"
 

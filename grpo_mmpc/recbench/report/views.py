@@ -25,9 +25,9 @@ from grpo_mmpc.reports.common.difference import REFERENCE, common_tone
 from grpo_mmpc.reports.common.findings import Finding, caution
 from grpo_mmpc.reports.common.labels import duration, number, plural
 from grpo_mmpc.reports.common.panels import Line, Panel, panel
-from grpo_mmpc.statistics.verdicts import TOO_FEW_USERS
+from grpo_mmpc.statistics.verdicts import TOO_FEW_CHANGED, TOO_FEW_USERS
 
-_VERDICTS = {REFERENCE: "reference", TOO_FEW_USERS: "few users"}
+_VERDICTS = {REFERENCE: "reference", TOO_FEW_USERS: "few users", TOO_FEW_CHANGED: "few changed"}
 """In a column, where they must be short; the others as they are."""
 _HEADLINES = 4
 

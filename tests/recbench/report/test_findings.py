@@ -120,6 +120,10 @@ def test_with_too_few_users_nothing_is_said_of_whether_titles_help():
             "+0.020, but too few users to say whether that is chance.",
         ),
         (
+            with_second(verdict="too few changed", p_holm=0.001),
+            "+0.020, but for too few users anything changed to say whether that is chance.",
+        ),
+        (
             with_second(difference=0.0, verdict="same", difference_ci95=None, p_holm=None),
             "the same, recommenders get exactly the same features.",
         ),
@@ -190,7 +194,15 @@ def test_a_trained_policy_is_told_against_the_model_before_training_and_against_
 
 
 @pytest.mark.parametrize(
-    ("verdict", "mark"), [("better", "▲"), ("worse", "▼"), ("no evidence", "·"), ("too few users", "?"), ("same", "-")]
+    ("verdict", "mark"),
+    [
+        ("better", "▲"),
+        ("worse", "▼"),
+        ("no evidence", "·"),
+        ("too few users", "?"),
+        ("too few changed", "?"),
+        ("same", "-"),
+    ],
 )
 def test_a_sentence_has_the_mark_of_its_verdict(verdict, mark):
     assert typed_findings(with_second(verdict=verdict)["groups"][0])[0].mark == mark

@@ -34,6 +34,7 @@ def test_methods_are_ordered_by_level_and_the_reference_is_marked():
         ("no evidence", "no evidence", "·"),
         ("same", "same", "="),
         ("too few users", "few users", "?"),
+        ("too few changed", "few changed", "?"),
     ],
 )
 def test_every_verdict_has_a_mark_and_a_word_that_fits_the_terminal(verdict, word, glyph):
