@@ -1,6 +1,7 @@
 """Which sheet of a workbook is read, from which row, and what its cells say."""
 
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -8,8 +9,9 @@ from grpo_mmpc.catalogue.sources.importing import read_listings
 from grpo_mmpc.catalogue.sources.opening import open_source
 from grpo_mmpc.catalogue.sources.source_table import SourceTable
 from grpo_mmpc.errors import CatalogueError
-from tests.catalogue.workbook_files import formula, sheet, text, write_workbook
+from tests.catalogue.workbook_files import MAIN, formula, sheet, text, write_workbook
 
+STRICT = b"http://purl.oclc.org/ooxml/spreadsheetml/main"
 HEADER = text("A1", "id") + text("B1", "name")
 MUGS = sheet(HEADER, text("A2", "1") + text("B2", "Mug"))
 
@@ -104,3 +106,14 @@ def test_a_small_workbook_that_unpacks_to_much_is_refused_before_it_is_unpacked(
     bomb = sheet(HEADER, text("B2", "Mug"), after=f"<!--{' ' * 3_000_000}-->")
     with pytest.raises(CatalogueError, match="unpacks to more than 100 times its size, all parts together"):
         open_source(str(write_workbook(tmp_path / "list.xlsx", bomb)))
+
+
+def test_a_workbook_of_the_strict_kind_is_named_for_what_it_is(tmp_path):
+    file = write_workbook(tmp_path / "list.xlsx", MUGS)
+    with ZipFile(file) as parts:
+        content = {name: parts.read(name).replace(MAIN.encode(), STRICT) for name in parts.namelist()}
+    with ZipFile(file, "w") as parts:
+        for name, part in content.items():
+            parts.writestr(name, part)
+    with pytest.raises(CatalogueError, match="is saved as Strict Open XML; save it as an ordinary Excel workbook"):
+        open_source(str(file))

@@ -31,8 +31,8 @@ SYNONYMS: Fields = {
     ),
     "title": ("title", "name", "name *", "product name", "product title", "item name", "caption", "text"),
     "description": (
-        *("description", "body", "product description", "item description", "long description", "short description"),
-        "plain description",
+        *("description", "body", "body html", "product description", "item description"),
+        *("long description", "short description", "plain description"),
     ),
     "category": (
         "category",

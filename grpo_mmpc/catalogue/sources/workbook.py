@@ -131,6 +131,8 @@ def open_sheet(path: Path, name: str | None) -> Sheet:
         if name is not None and name not in sheets:
             raise CatalogueError(f"{path} has no sheet {name!r}; {nearest(name, sheets)}")
         filled = [title for title, sheet in sheets.items() if next(_rows(sheet), None) is not None]
+        if not filled and _is_strict(path):
+            raise CatalogueError(f"{path} is saved as Strict Open XML; save it as an ordinary Excel workbook (.xlsx)")
         shown = [title for title in filled if sheets[title].sheet_state == "visible"]
         if name not in filled and not (name is None and shown):
             hidden = f"; hidden ones do: {', '.join(filled)} (--sheet)" if name is None and filled else ""
@@ -153,6 +155,11 @@ def open_sheet(path: Path, name: str | None) -> Sheet:
         header=header.place,
         columns=column_names([*header.cells, *[None] * (widest - len(header.cells))]),
     )
+
+
+def _is_strict(path: Path) -> bool:
+    with ZipFile(path) as parts:
+        return b"http://purl.oclc.org/ooxml/" in parts.read("xl/workbook.xml")
 
 
 def _header(rows: Iterator[_Row]) -> _Row:
